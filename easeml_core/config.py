@@ -1,0 +1,165 @@
+"""How the algorithms behave: frozen dataclasses, checked when made, stored with the study they belong to.
+
+Where the database is, and what one DAG wants, is *not* here: that is the connection and the operator.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
+
+from easeml_core.entities import Adaptivity, Mode
+from easeml_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+POLICIES = ("default", "mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs")
+TAILS = ("hoeffding", "clopper-pearson")
+
+
+def require(condition: bool, field_name: str, value: object, allowed: str) -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(field_name, value, allowed)
+
+
+def choice(kind: type[Any], field_name: str, value: object) -> Any:
+    """Turn a word into a member of an enumeration, or say which words there are."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(field_name, value, "one of " + ", ".join(m.value for m in kind)) from None
+
+
+class _Stored:
+    """Plain JSON in and out, so that a study's settings can be kept with it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The settings from plain JSON; an unknown name is an error, never ignored."""
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        for name in values:
+            require(name in known, f"{cls.__name__}.{name}", values[name], "absent; known: " + ", ".join(sorted(known)))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionConfig(_Stored):
+    """How the next trial is chosen.
+
+    Attributes:
+        policy: One of POLICIES; ``default`` is MM-GP-EI with learnt costs.
+        delta: Probability that the confidence bounds of GP-UCB fail, in (0, 1).
+        noise_variance: sigma^2 > 0 of an observed quality.
+        beta_multiplier: Factor on the theoretical beta, > 0; 1 is the paper's.
+        freeze_rounds: s_freeze, rounds without change before HYBRID turns to round robin.
+        seed: Seed of the random tenant policy.
+    """
+
+    policy: str = "default"
+    delta: float = 0.1
+    noise_variance: float = 1e-4
+    beta_multiplier: float = 1.0
+    freeze_rounds: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.policy in POLICIES, "policy", self.policy, "one of " + ", ".join(POLICIES))
+        require(0 < self.delta < 1, "delta", self.delta, "> 0 and < 1")
+        require(0 < self.noise_variance < math.inf, "noise_variance", self.noise_variance, "> 0 and finite")
+        require(0 < self.beta_multiplier < math.inf, "beta_multiplier", self.beta_multiplier, "> 0 and finite")
+        require(self.freeze_rounds >= 1, "freeze_rounds", self.freeze_rounds, ">= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig(_Stored):
+    """Limits of one trial.
+
+    Attributes:
+        time_limit_seconds: Wall seconds after which a trial is a failed one.
+        memory_limit_mb: Resident megabytes after which a trial is a failed one.
+        lease_seconds: How long a silent worker keeps its trial.
+        max_attempts: A trial whose lease was lost so often is a failed one.
+        seed: Seed of everything random in training.
+    """
+
+    time_limit_seconds: float = 600.0
+    memory_limit_mb: int = 4096
+    lease_seconds: float = 60.0
+    max_attempts: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 < self.time_limit_seconds < math.inf, "time_limit_seconds", self.time_limit_seconds, "> 0 and finite")
+        require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
+        require(0 < self.lease_seconds < math.inf, "lease_seconds", self.lease_seconds, "> 0 and finite")
+        whole = type(self.max_attempts) is int  # the database counts with it: 2.5 or true would stop everybody's trials
+        require(
+            whole and 1 <= self.max_attempts <= 1000, "max_attempts", self.max_attempts, "a whole number, 1 to 1000"
+        )
+        require(type(self.seed) is int and 0 <= self.seed < 2**32, "seed", self.seed, "a whole number, >= 0 and < 2^32")
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig(_Stored):
+    """What a sealed gate set was planned for; fixed before its first answer.
+
+    Attributes:
+        condition: Source of the condition, e.g. ``n - o > 0.02 +/- 0.01``.
+        reliability: 1 - delta, in (0, 1), for all verdicts on the set together.
+        mode: ``fp-free`` or ``fn-free``.
+        adaptivity: ``none``, ``full`` or ``firstChange``.
+        steps: H >= 1, verdicts that the set must serve.
+    """
+
+    condition: str = "n - o > 0 +/- 0.1"
+    reliability: float = 0.95
+    mode: str = "fp-free"
+    adaptivity: str = "full"
+    steps: int = 4
+
+    def __post_init__(self) -> None:
+        require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
+        choice(Mode, "mode", self.mode)
+        choice(Adaptivity, "adaptivity", self.adaptivity)
+        require(isinstance(self.steps, int) and self.steps >= 1, "steps", self.steps, "a whole number >= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class MeterConfig(_Stored):
+    """What a sealed meter set was planned for; fixed before its first answer.
+
+    Attributes:
+        ranges: Inner boundaries b_1 < ... < b_{m-1} of the overfitting ranges; m = len + 1 signals.
+        tolerance: epsilon, in (0, 1).
+        reliability: 1 - delta, in (0, 1), for all signals on the set together.
+        steps: T >= 1, submissions that the set must serve.
+        ambiguous: Planned number of ambiguous answers (each costs ln 2), >= 0.
+        tail: ``hoeffding`` or ``clopper-pearson``.
+        overfitting_budget: The highest signal that raises no alert, >= 1.
+    """
+
+    ranges: tuple[float, ...] = (0.2, 0.6)
+    tolerance: float = 0.1
+    reliability: float = 0.95
+    steps: int = 8
+    ambiguous: int = 2
+    tail: str = "clopper-pearson"
+    overfitting_budget: int = 1
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.ranges, self.ranges[1:], strict=False))
+        inside = all(-1 < b < 1 for b in self.ranges)
+        require(bool(self.ranges) and rising and inside, "ranges", self.ranges, "rising boundaries between -1 and 1")
+        require(0 < self.tolerance < 1, "tolerance", self.tolerance, "> 0 and < 1")
+        require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
+        require(isinstance(self.steps, int) and self.steps >= 1, "steps", self.steps, "a whole number >= 1")
+        require(self.ambiguous >= 0, "ambiguous", self.ambiguous, ">= 0")
+        require(self.tail in TAILS, "tail", self.tail, "one of " + ", ".join(TAILS))
+        require(self.overfitting_budget >= 1, "overfitting_budget", self.overfitting_budget, ">= 1")

@@ -1,0 +1,194 @@
+"""Plain words of the domain: frozen values that every room may pass on. Standard library only.
+
+``docs/glossary.md`` explains each word. Nothing here reads a clock, a file or a database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+class StudyState(StrEnum):
+    """REGISTERED until its sealed sets exist, then ACTIVE; REFUSED when they could not be made."""
+
+    REGISTERED = "REGISTERED"
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+    REFUSED = "REFUSED"
+
+
+class TrialState(StrEnum):
+    """States only move forward, but for a lost lease, which sets RUNNING back to SUGGESTED."""
+
+    SUGGESTED = "SUGGESTED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class Verdict(StrEnum):
+    """What the evidence says of a condition; the mode turns UNKNOWN into a bit."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    UNKNOWN = "UNKNOWN"
+
+
+class Symbol(StrEnum):
+    """The one thing that a developer learns of a verdict; WITHHELD under adaptivity ``none``."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    WITHHELD = "withheld"
+
+
+class Mode(StrEnum):
+    """Which error is promised not to happen: ``fp-free`` (UNKNOWN fails) or ``fn-free`` (UNKNOWN passes)."""
+
+    FP_FREE = "fp-free"
+    FN_FREE = "fn-free"
+
+
+class Adaptivity(StrEnum):
+    """What the developer learns between submissions (Ease.ml/ci, section 4 of the paper's language)."""
+
+    NONE = "none"
+    FULL = "full"
+    FIRST_CHANGE = "firstChange"
+
+
+class SealedSetPurpose(StrEnum):
+    """Until there is a joint ledger, one sealed set serves one system only."""
+
+    GATE = "gate"
+    METER = "meter"
+
+
+class SealedSetState(StrEnum):
+    """The life of a sealed set: planned, sealed, live, retired, released."""
+
+    PLANNED = "planned"
+    SEALED = "sealed"
+    LIVE = "live"
+    RETIRED = "retired"
+    RELEASED = "released"
+
+
+class RequestKind(StrEnum):
+    """What can be asked of the referee."""
+
+    SEAL = "seal"
+    GATE = "gate"
+    METER = "meter"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who shares the machines. ``weight`` > 0 is the tenant's share of everybody's attention."""
+
+    id: int
+    name: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing that could be trained: a trainer ``kind`` and its parameters."""
+
+    id: int
+    study_id: int
+    name: str
+    kind: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DataVersion:
+    """One content of a data set: content hash, rows and artifact of each open part."""
+
+    id: int
+    study_id: int
+    version: int
+    content_hash: str
+    train_rows: int
+    validation_rows: int
+    features: int
+    classes: int
+    artifact: str
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One model-selection problem of one tenant: data, metric, candidates."""
+
+    id: int
+    name: str
+    tenant: str
+    state: StudyState
+    source: str
+    target: str
+    metric: str
+    weight: float
+    budget_seconds: float | None
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a completed trial told us. ``quality`` in [0, 1], higher is better; ``cost_seconds`` > 0."""
+
+    trial_id: int
+    quality: float
+    cost_seconds: float
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of one candidate on one data version, with the lease of whoever runs it."""
+
+    id: int
+    study_id: int
+    study: str
+    candidate_id: int
+    candidate: str
+    kind: str
+    parameters: Mapping[str, Any]
+    data_version_id: int
+    state: TrialState
+    attempt: int
+    failure: str | None
+    cancel_requested: bool
+    lease_key: str | None
+    lease_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained artifact: where it lies, which file format, which content hash."""
+
+    id: int
+    study_id: int
+    trial_id: int | None
+    format: str
+    artifact: str
+    validation_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the referee answered to a request: ``done`` with public facts, or refused with a message."""
+
+    request_id: int
+    kind: RequestKind
+    refused: bool
+    message: str
+    facts: Mapping[str, Any] = field(default_factory=dict)

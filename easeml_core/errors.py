@@ -1,0 +1,164 @@
+"""Every error this product raises on purpose, in one tree.
+
+    EasemlError(Exception)
+    |-- InvalidInputError(ValueError)       the caller gave something wrong
+    |   |-- ShapeError                      names both shapes
+    |   |-- ConfigError                     names the field and the allowed range
+    |   `-- ConditionSyntaxError            source, span; prints the line with a caret
+    |-- StateError                          the world is not in the needed state
+    |   |-- NotFoundError(LookupError)
+    |   |-- AlreadyExistsError
+    |   |-- TrialStateError                 from-state, to-state
+    |   |-- SealedSetTooSmallError            the planner's figure
+    |   `-- BudgetExhaustedError            how many uses, of how many
+    |-- NumericalError(ArithmeticError)     e.g. not positive definite after the largest jitter tried
+    |-- TrainingError(RuntimeError)         a training job ended without a model
+    |   `-- TrainingCancelled               because somebody asked for it
+    |-- ArtifactError                       a stored file is missing, was changed, or is not of a trusted kind
+    `-- StoreError                          the database; the driver's error is the cause
+        |-- StoreUnavailableError           try again
+        |-- ConcurrentUpdateError           try again
+        `-- SchemaVersionError              found, expected, the command that fixes it
+
+A message says what was wrong with which value, what is allowed, and what to do, in the names the user typed.
+The facts stay on the error as attributes; the sentence is built here, not at each ``raise``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class EasemlError(Exception):
+    """Base of every error of ours: catch it to catch them all."""
+
+
+class InvalidInputError(EasemlError, ValueError):
+    """Raised when the caller gave something that is not allowed."""
+
+
+class ShapeError(InvalidInputError):
+    """Raised when two arrays do not fit together; names both shapes."""
+
+    def __init__(self, name: str, got: tuple[int, ...], expected: str) -> None:
+        self.name, self.got, self.expected = name, got, expected
+        super().__init__(f"{name} must have shape {expected}, got {got}")
+
+
+class ConfigError(InvalidInputError):
+    """Raised when a setting is outside its range; names the field, the value and the range."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(f"{field} must be {allowed}, got {value!r}")
+
+
+class ConditionSyntaxError(InvalidInputError):
+    """Raised when a condition cannot be read; prints the line with a caret under the span."""
+
+    def __init__(self, message: str, source: str, start: int, end: int | None = None) -> None:
+        self.message, self.source = message, source
+        self.start, self.end = start, max(start + 1, end if end is not None else start + 1)
+        # Blanks of every kind are shown as one space, so that the caret stays under its character.
+        line = "".join(" " if c.isspace() else c for c in source)
+        super().__init__(f"condition: {message}\n    {line}\n    {' ' * start}{'^' * (self.end - start)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling between processes: the constructor takes more than the message."""
+        return type(self), (self.message, self.source, self.start, self.end)
+
+
+class StateError(EasemlError):
+    """Raised when the world is not in the state that the call needs."""
+
+
+class NotFoundError(StateError, LookupError):
+    """Raised when nothing has the given name; offers the nearest names there are."""
+
+    def __init__(self, kind: str, name: object, *, known: Iterable[str] = (), remedy: str = "") -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        text = f"there is no {kind} {name!r}"
+        if self.known:
+            shown = ", ".join(repr(k) for k in self.known[:8])
+            text += f"; known: {shown}" + (" ..." if len(self.known) > 8 else "")
+        super().__init__(text + (f"; {remedy}" if remedy else ""))
+
+
+class AlreadyExistsError(StateError):
+    """Raised when a name or a content is already taken."""
+
+    def __init__(self, kind: str, name: object, *, remedy: str = "") -> None:
+        self.kind, self.name = kind, name
+        super().__init__(f"{kind} {name!r} already exists" + (f"; {remedy}" if remedy else ""))
+
+
+class TrialStateError(StateError):
+    """Raised when a trial is not in the state that a step needs."""
+
+    def __init__(self, trial_id: int, found: str, needed: str) -> None:
+        self.trial_id, self.found, self.needed = trial_id, found, needed
+        super().__init__(f"trial {trial_id} is {found}, this step needs it to be {needed}")
+
+
+class SealedSetTooSmallError(StateError):
+    """Raised when a sealed set has fewer examples than its plan needs; gives the planner's figure."""
+
+    def __init__(self, *, purpose: str, needed: int, available: int, detail: str = "") -> None:
+        self.purpose, self.needed, self.available = purpose, needed, available
+        super().__init__(
+            f"the sealed {purpose} set needs at least {needed:,} examples, it has {available:,}"
+            + (f" ({detail})" if detail else "")
+            + "; seal a larger set, widen the tolerance, lower the reliability or allow fewer steps"
+        )
+
+
+class BudgetExhaustedError(StateError):
+    """Raised when a sealed set, or a compute budget, has no uses left."""
+
+    def __init__(self, what: str, used: float, allowed: float, remedy: str) -> None:
+        self.what, self.used, self.allowed = what, used, allowed
+        super().__init__(f"{what}: {used:g} of {allowed:g} used; {remedy}")
+
+
+class NumericalError(EasemlError, ArithmeticError):
+    """Raised when a computation cannot be trusted, after every safe repair was tried."""
+
+
+class TrainingError(EasemlError, RuntimeError):
+    """Raised when a training job ended without a usable model; the reason is one sentence."""
+
+
+class TrainingCancelled(TrainingError):
+    """Raised when a training job was stopped because somebody asked for it."""
+
+
+class ArtifactError(EasemlError):
+    """Raised when a stored file is missing, has another content hash, or holds types we do not load."""
+
+
+class StoreError(EasemlError):
+    """Raised when the database refuses or fails; the driver's error is the cause."""
+
+
+class StoreUnavailableError(StoreError):
+    """Raised when the database cannot be reached: try again."""
+
+
+class ConcurrentUpdateError(StoreError):
+    """Raised when two transactions met and one had to give way: try again."""
+
+
+class SchemaVersionError(StoreError):
+    """Raised when the database's schema is not the one that this code was written for.
+
+    Revisions are numbers of four digits; a database that is ahead cannot be taken back.
+    """
+
+    def __init__(self, found: str | None, expected: str) -> None:
+        self.found, self.expected = found, expected
+        ahead = found is not None and found > expected
+        remedy = "install the version of easeml-airflow that made it" if ahead else "run `easeml db upgrade`"
+        super().__init__(f"the database has schema {found or 'none'}, this version needs {expected}; {remedy}")
