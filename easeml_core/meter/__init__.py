@@ -1,0 +1,1 @@
+"""ease.ml/meter: how much the validation set has been overfitted."""
