@@ -1,0 +1,180 @@
+"""What is believed about the qualities of a study's candidates: a Gaussian process over finitely many arms.
+
+Two forms of one posterior: the closed form, which is the definition, and a rank-one update in O(K t) per observation,
+which the schedulers use. A test holds them together. Where the prior comes from is in ``prior.py``.
+
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), Algorithm 2.1; Li et al., Ease.ml,
+PVLDB 11(5), 2018, section 3. Letters: K arms, t observations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from easeml_core.errors import InvalidInputError, NumericalError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Array: TypeAlias = NDArray[np.float64]
+
+JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Belief:
+    """A Gaussian over the qualities of the arms.
+
+    Attributes:
+        mean: Shape ``(n_arms,)``.
+        cov: Shape ``(n_arms, n_arms)``, symmetric, positive semi-definite.
+
+    Raises:
+        ShapeError: If the two do not fit.
+        InvalidInputError: If a number is not finite.
+    """
+
+    mean: Array
+    cov: Array
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 1 or self.cov.shape != (len(self.mean), len(self.mean)):
+            name = "cov"
+            raise ShapeError(name, self.cov.shape, f"(n_arms, n_arms) for a mean of shape {self.mean.shape}")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.cov).all()):
+            message = "mean and covariance of a belief must be finite; check the qualities that it was learnt from"
+            raise InvalidInputError(message)
+
+    @property
+    def std(self) -> Array:
+        """Standard deviation of each arm, shape ``(n_arms,)``; tiny negative variances count as 0."""
+        return np.sqrt(np.maximum(np.diagonal(self.cov), 0.0))
+
+
+def closed_form(prior: Belief, arms: Sequence[int], values: Sequence[float], *, noise_variance: float) -> Belief:
+    """The posterior given observations y at arms a_1..a_t (an arm may repeat).
+
+        mean(k)   = mu_0(k) + Sigma_t(k)^T (Sigma_t + sigma^2 I)^{-1} (y - mu_0(a))
+        cov(k, l) = Sigma(k, l) - Sigma_t(k)^T (Sigma_t + sigma^2 I)^{-1} Sigma_t(l)
+
+    with Sigma_t = Sigma[a, a], shape (t, t), and Sigma_t(k) = Sigma[a, k], shape (t,).
+
+    The prior mean is subtracted from the observations; with the zero-mean form, one observation would pull every
+    unseen arm towards quality 0.
+
+    Args:
+        prior: N(mu_0, Sigma) over K arms.
+        arms: t arms in 0..K-1.
+        values: t observed qualities.
+        noise_variance: sigma^2 > 0.
+
+    Returns:
+        The belief after the observations; the prior when there are none.
+
+    Raises:
+        ShapeError: If there are not as many values as arms.
+        NumericalError: If the matrix is not positive definite even after the largest jitter.
+
+    Example:
+        >>> prior = Belief(np.array([0.5, 0.5]), np.array([[0.04, 0.02], [0.02, 0.04]]))
+        >>> closed_form(prior, [0], [0.9], noise_variance=0.01).mean.round(3).tolist()
+        [0.82, 0.66]
+    """
+    index, observed = np.asarray(arms, dtype=np.intp), np.asarray(values, dtype=np.float64)
+    if index.shape != observed.shape:
+        name = "values"
+        raise ShapeError(name, observed.shape, f"{index.shape}, one for each arm")
+    gram = prior.cov[np.ix_(index, index)] + noise_variance * np.eye(len(index))
+    cross = prior.cov[index]
+    solved = solve_positive(gram, np.column_stack([observed - prior.mean[index], cross]))
+    return Belief(prior.mean + cross.T @ solved[:, 0], prior.cov - cross.T @ solved[:, 1:])
+
+
+def solve_positive(matrix: Array, right: Array) -> Array:
+    """Solve ``matrix @ x = right`` for a symmetric positive definite matrix.
+
+    Numerics: rounding can make a covariance of nearly equal arms indefinite; then growing multiples of the mean
+    diagonal (``JITTERS``) are added until the Cholesky factor exists.
+
+    Raises:
+        NumericalError: If no jitter helped.
+    """
+    if not len(matrix):
+        return np.zeros_like(right)
+    scale = float(np.mean(np.diagonal(matrix)))
+    for jitter in JITTERS:
+        try:
+            factor = cho_factor(matrix + jitter * scale * np.eye(len(matrix)), lower=True)
+        except (np.linalg.LinAlgError, ValueError):
+            continue
+        return np.asarray(cho_solve(factor, right), dtype=np.float64)
+    message = (
+        f"a covariance of {len(matrix)} observations is not positive definite after a jitter of {JITTERS[-1]:g}; "
+        "raise noise_variance, or check the qualities that the prior was learnt from"
+    )
+    raise NumericalError(message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posterior:
+    """The same posterior, one observation at a time.
+
+    With Cov the covariance before an observation y at arm a, k = Cov(., a) and d = k(a) + sigma^2:
+
+        mean <- mean + k (y - mean(a)) / d
+        Cov  <- Cov - k k^T / d
+
+    Only the columns k / sqrt(d) are kept: Cov = Sigma - C C^T, so one update costs O(K t) and the prior's covariance
+    is shared by all tenants that have the same candidates.
+
+    Attributes:
+        prior: The belief before any observation.
+        noise_variance: sigma^2 > 0.
+        mean: Shape ``(n_arms,)``.
+        variance: Shape ``(n_arms,)``.
+        columns: C, shape ``(n_arms, n_obs)``.
+    """
+
+    prior: Belief
+    noise_variance: float
+    mean: Array
+    variance: Array
+    columns: Array
+
+    @classmethod
+    def of(cls, prior: Belief, *, noise_variance: float) -> Posterior:
+        """The posterior without observations: the prior."""
+        arms = len(prior.mean)
+        return cls(prior, noise_variance, prior.mean, np.diagonal(prior.cov), np.empty((arms, 0)))
+
+    @property
+    def std(self) -> Array:
+        """Standard deviation of each arm, shape ``(n_arms,)``; tiny negative variances count as 0."""
+        return np.sqrt(np.maximum(self.variance, 0.0))
+
+    def observe(self, arm: int, value: float) -> Posterior:
+        """The posterior after one more observation.
+
+        Raises:
+            NumericalError: If the predictive variance d is not positive: the prior is no covariance.
+        """
+        column = self.prior.cov[:, arm] - self.columns @ self.columns[arm]
+        predictive = float(column[arm]) + self.noise_variance
+        if not predictive > 0:
+            message = (
+                f"arm {arm} has predictive variance {predictive:g} after {self.columns.shape[1]} observations, "
+                "it must be > 0; raise noise_variance, or check the qualities that the prior was learnt from"
+            )
+            raise NumericalError(message)
+        scaled = column / np.sqrt(predictive)
+        return replace(
+            self,
+            mean=self.mean + column * ((value - self.mean[arm]) / predictive),
+            variance=self.variance - scaled**2,
+            columns=np.column_stack([self.columns, scaled]),
+        )

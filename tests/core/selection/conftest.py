@@ -1,0 +1,95 @@
+"""Factories for the selection tests; each test names only what it is about."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from easeml_core.config import POLICIES, SelectionConfig
+from easeml_core.selection.posterior import Belief
+from easeml_core.selection.problem import Arms, Past, Problem, Pull
+from easeml_core.selection.standings import Standing, Standings
+
+NAMES = ("bayes", "knn", "tree", "forest", "boosting")
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "selection"
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request):
+    return request.param
+
+
+@pytest.fixture
+def make_problem():
+    """A problem of ``studies`` studies with ``candidates`` candidates, some of them already run."""
+
+    def make(*, studies=3, candidates=4, runs=0, past=0, seed=0, pending=(), **arms):
+        rng = np.random.default_rng(seed)
+        names = NAMES[:candidates]
+        problem_studies = tuple(Arms(10 * (i + 1), 1.0, names, study=f"study-{i}", **arms) for i in range(studies))
+        order = [(s.study_id, int(a)) for s in problem_studies for a in rng.permutation(candidates)[:runs]]
+        rng.shuffle(order)
+        pulls = tuple(
+            Pull(s, a, float(rng.uniform(0.4, 0.9)), float(rng.lognormal()), order=t) for t, (s, a) in enumerate(order)
+        )
+        history = tuple(
+            Past(100 + j, names, tuple(rng.uniform(0.4, 0.9, candidates)), tuple(rng.lognormal(size=candidates)))
+            for j in range(past)
+        )
+        return Problem(problem_studies, pulls, tuple(pending), history)
+
+    return make
+
+
+@pytest.fixture
+def make_belief():
+    """A random Gaussian over ``arms`` arms: qualities of one mean, a covariance of full rank."""
+
+    def make(arms, *, seed=0, scale=0.05):
+        factor = np.random.default_rng(seed).normal(size=(arms, arms)) / np.sqrt(arms)
+        return Belief(np.full(arms, 0.6), scale * (factor @ factor.T + 0.3 * np.eye(arms)))
+
+    return make
+
+
+@pytest.fixture
+def make_standings(make_belief):
+    """Tenants with random priors and costs, before any run."""
+
+    def make(*, tenants=3, arms=5, config=None, seed=0, costs=None):
+        config = config or SelectionConfig(policy="greedy")
+        rng = np.random.default_rng(seed)
+        table = costs if costs is not None else rng.lognormal(size=(tenants, arms))
+        return Standings(
+            [
+                Standing(
+                    Arms(i, 1.0, tuple(f"c{k}" for k in range(arms))),
+                    prior=make_belief(arms, seed=seed + i),
+                    costs=table[i],
+                    costs_known=True,
+                    noise_variance=config.noise_variance,
+                )
+                for i in range(tenants)
+            ],
+            config=config,
+        )
+
+    return make
+
+
+@pytest.fixture
+def load_table():
+    """A published table of results, read from beside the checkout; the test is skipped where it is absent."""
+
+    def load(name):
+        path = DATA / name
+        if not path.exists():
+            pytest.skip(f"no reference table {name} beside this checkout")
+        with path.open(newline="") as lines:
+            rows = list(csv.reader(lines))[1:]
+        return np.array([[float(cell) if cell else np.nan for cell in row[1:]] for row in rows])
+
+    return load

@@ -1,0 +1,125 @@
+"""What a suggestion says, budgets, and that learnt costs do not care for units."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from easeml_core.config import SelectionConfig
+from easeml_core.errors import InvalidInputError
+from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
+from easeml_core.selection.suggest import stand, suggest
+
+CONFIG = SelectionConfig()
+DIGITS = Arms(1, 1.0, ("knn", "forest"), study="digits")
+
+
+def test_the_sentence_gives_promise_price_and_rival():
+    iris = Arms(2, 1.0, ("knn", "forest"), study="iris")
+    pulls = (Pull(1, 0, 0.7, 2.0), Pull(2, 0, 0.95, 0.05))
+    history = (Past(9, ("knn", "forest"), (0.8, 0.9), (2.0, 2.5)),)
+    first, second = suggest(Problem((DIGITS, iris), pulls, history=history), count=2, config=CONFIG)
+    gain = second.acquisition * second.predicted_cost_seconds
+    assert second.sentence == (
+        f"digits: expected +{gain:.4f} quality for about {second.predicted_cost_seconds:.1f} s of forest; "
+        "it was the last candidate of its study"
+    )
+    assert first.sentence.startswith("iris: expected +0.0")
+    assert first.sentence.endswith("of forest; next best was digits/forest")
+    assert f"for about {first.predicted_cost_seconds:.2g} s of" in first.sentence
+
+
+def test_the_sentence_of_a_first_run():
+    [suggestion] = suggest(Problem((DIGITS,)), count=1, config=CONFIG)
+    assert suggestion.sentence == (
+        "digits: no result yet, expected quality 0.7500 at an unknown cost of knn; next best was digits/forest"
+    )
+
+
+def test_json_is_plain_and_complete(make_problem, policy):
+    for suggestion in suggest(make_problem(runs=1, past=2), count=3, config=SelectionConfig(policy=policy)):
+        stored = json.loads(json.dumps(suggestion.to_json(), allow_nan=False))
+        assert set(stored) == {f.name for f in dataclasses.fields(suggestion)}
+        assert stored["runner_up"] is None or stored["runner_up"].keys() == {"study_id", "arm", "acquisition"}
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_count_must_be_positive(count):
+    with pytest.raises(InvalidInputError, match=f"count must be >= 1, got {count}; ask for one trial for each free"):
+        suggest(Problem((DIGITS,)), count=count, config=CONFIG)
+
+
+def test_a_used_up_budget_ends_a_study(policy):
+    poor = dataclasses.replace(DIGITS, budget_seconds=10.0)
+    rich = Arms(2, 1.0, ("knn", "forest"))
+    pulls = (Pull(1, 0, 0.2, 10.0), Pull(2, 0, 0.9, 1.0))
+    suggestions = suggest(Problem((poor, rich), pulls), count=3, config=SelectionConfig(policy=policy))
+    assert [(s.study_id, s.arm) for s in suggestions] == [(2, 1)]
+
+
+def test_what_a_study_cannot_afford_is_not_suggested(policy):
+    """5 of 20 seconds are spent; the past says that the forest takes far more than 15."""
+    history = tuple(Past(i, ("knn", "forest", "bayes"), (0.5, 0.6, 0.5), (5.0, 100.0, 4.0)) for i in (8, 9))
+    arms = Arms(1, 1.0, ("knn", "forest", "bayes"), budget_seconds=20.0)
+    problem = Problem((arms,), (Pull(1, 0, 0.6, 5.0),), history=history)
+    suggestions = suggest(problem, count=3, config=SelectionConfig(policy=policy))
+    assert [s.arm for s in suggestions] == [2]
+
+
+def test_runs_under_way_are_charged_with_their_predicted_cost():
+    history = tuple(Past(i, ("a", "b", "c"), (0.5,) * 3, (6.0,) * 3) for i in (8, 9))
+    arms = Arms(1, 1.0, ("a", "b", "c"), budget_seconds=13.0)
+    assert len(suggest(Problem((arms,), history=history), count=3, config=CONFIG)) == 2
+    problem = Problem((arms,), pending=(Pending(1, 0), Pending(1, 1)), history=history)
+    assert suggest(problem, count=1, config=CONFIG) == ()
+
+
+def test_a_budget_without_any_measurement_does_not_block_the_first_run():
+    tiny = dataclasses.replace(DIGITS, budget_seconds=0.5)
+    assert len(suggest(Problem((tiny,)), count=1, config=CONFIG)) == 1
+    none = dataclasses.replace(DIGITS, budget_seconds=0.0)
+    assert suggest(Problem((none,)), count=1, config=CONFIG) == ()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 60.0])
+def test_the_unit_of_cost_changes_no_decision(make_problem, policy, factor):
+    problem = make_problem(studies=4, candidates=5, runs=2, past=3)
+    scaled = Problem(
+        problem.studies,
+        tuple(dataclasses.replace(p, cost_seconds=factor * p.cost_seconds) for p in problem.pulls),
+        problem.pending,
+        tuple(dataclasses.replace(h, costs=tuple(factor * c for c in h.costs)) for h in problem.history),
+    )
+    config = SelectionConfig(policy=policy)
+    one, two = (suggest(p, count=8, config=config) for p in (problem, scaled))
+    assert [(s.study_id, s.arm) for s in one] == [(s.study_id, s.arm) for s in two]
+    assert two[0].predicted_cost_seconds == pytest.approx(factor * one[0].predicted_cost_seconds)
+
+
+def test_cheap_candidates_come_first_when_they_promise_the_same():
+    history = tuple(Past(i, ("slow", "fast"), (0.6, 0.6), (50.0, 1.0)) for i in range(8, 12))
+    for policy in ("default", "hybrid"):
+        problem = Problem((Arms(1, 1.0, ("slow", "fast")),), history=history)
+        assert suggest(problem, count=1, config=SelectionConfig(policy=policy))[0].arm == 1
+
+
+def test_standings_are_a_replay_of_the_pulls(make_problem):
+    problem = make_problem(studies=2, candidates=4, runs=3)
+    standings = stand(problem, CONFIG)
+    for arms, standing in zip(problem.studies, standings.tenants, strict=True):
+        own = [p for p in problem.in_order() if p.study_id == arms.study_id]
+        assert standing.best == max(p.quality for p in own)
+        assert standing.last == own[-1].quality
+        assert standing.spent == pytest.approx(problem.spent(arms.study_id))
+        assert (standing.runs, standing.observations) == (3, 3)
+    assert standings.given == 6
+
+
+def test_a_failed_trial_teaches_its_cost_and_nothing_else():
+    problem = Problem((DIGITS,), (Pull(1, 1, None, 400.0),))
+    [suggestion] = suggest(problem, count=1, config=CONFIG)
+    assert suggestion.mean == 0.75
+    assert suggestion.predicted_cost_seconds == pytest.approx(400.0)
+    assert "no result yet, expected quality 0.7500 for about 400.0 s of knn" in suggestion.sentence
