@@ -1,0 +1,106 @@
+"""Roles, databases and schemas of an installation, and who may enter which.
+
+    database   owner          may connect                      schemas
+    airflow    airflow        airflow                          public
+    easeml     easeml_owner   easeml_worker, easeml_referee    work (both), sealed (easeml_referee)
+
+Nobody else gets in anywhere, ``postgres`` and ``template1`` included. A schema's door (USAGE) opens no table behind
+it: the migrations grant table by table. Every function may be called again on what is there already.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from psycopg2.extensions import encrypt_password
+from psycopg2.sql import SQL, Identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from psycopg2.extensions import cursor as Cursor
+
+AIRFLOW, OWNER, WORKER, REFEREE = ROLES = ("airflow", "easeml_owner", "easeml_worker", "easeml_referee")
+EASEML_DATABASE, AIRFLOW_DATABASE = "easeml", "airflow"
+_OWNERS = {AIRFLOW_DATABASE: AIRFLOW, EASEML_DATABASE: OWNER}
+_SCHEMAS = {"work": (WORKER, REFEREE), "sealed": (REFEREE,)}
+_INSTALLATION_LOCK = 0x0EA5E31  # any number that no other user of advisory locks in the database `postgres` takes
+
+
+@contextmanager
+def installing(cursor: Cursor) -> Iterator[None]:
+    """Keep other installers out, whatever process they are in; the cursor must be in the database ``postgres``."""
+    cursor.execute("SELECT pg_advisory_lock(%s)", [_INSTALLATION_LOCK])
+    try:
+        yield
+    finally:
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [_INSTALLATION_LOCK])
+
+
+def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
+    """Make the roles, and set their passwords and rights to what they should be.
+
+    Args:
+        cursor: Of a superuser.
+        password_of: Role name to password. Only a SCRAM verifier of it is sent: no log can catch the password.
+    """
+    cursor.execute("SELECT rolname FROM pg_roles")
+    present = {name for (name,) in cursor}
+    for role in ROLES:
+        if role not in present:
+            _execute(cursor, "CREATE ROLE {}", role)
+        verifier = encrypt_password(password_of(role), role, scope=cursor.connection, algorithm="scram-sha-256")
+        rights = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+        cursor.execute(SQL(f"ALTER ROLE {{}} {rights} PASSWORD %s").format(Identifier(role)), [verifier])
+
+
+def ensure_databases(cursor: Cursor) -> None:
+    """Make the databases ``airflow`` and ``easeml``, and close every door that PostgreSQL leaves open.
+
+    Args:
+        cursor: Of a superuser, outside a transaction.
+    """
+    cursor.execute("SELECT datname FROM pg_database")
+    present = {name for (name,) in cursor}
+    for database, owner in _OWNERS.items():
+        if database not in present:
+            _execute(cursor, "CREATE DATABASE {} OWNER {} TEMPLATE template0", database, owner)
+    for database in ("postgres", "template1", *_OWNERS):
+        _execute(cursor, "REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
+    open_database(cursor, EASEML_DATABASE)
+
+
+def open_database(cursor: Cursor, database: str) -> None:
+    """Let the worker and the referee, and nobody else, into a database of ours."""
+    _execute(cursor, "REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
+    _execute(cursor, "GRANT CONNECT ON DATABASE {} TO {}, {}", database, WORKER, REFEREE)
+
+
+def ensure_schemas(cursor: Cursor) -> None:
+    """Make the schemas ``work`` and ``sealed`` in the database the cursor is in; only their doors are opened.
+
+    Args:
+        cursor: Of a superuser, in the database ``easeml``.
+    """
+    _execute(cursor, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    for schema, guests in _SCHEMAS.items():
+        _execute(cursor, "CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", schema, OWNER)
+        _execute(cursor, "REVOKE ALL ON SCHEMA {} FROM PUBLIC", schema)
+        for guest in guests:
+            _execute(cursor, "GRANT USAGE ON SCHEMA {} TO {}", schema, guest)
+
+
+def copy_database(cursor: Cursor, name: str, template: str) -> None:
+    """Make a database from another one, with the same owner and doors as ``easeml``."""
+    _execute(cursor, "CREATE DATABASE {} OWNER {} TEMPLATE {}", name, OWNER, template)
+    open_database(cursor, name)
+
+
+def drop_database(cursor: Cursor, name: str) -> None:
+    """Drop a database if it is there, and cut off whoever is still in it."""
+    _execute(cursor, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+def _execute(cursor: Cursor, statement: str, *names: str) -> None:
+    cursor.execute(SQL(statement).format(*map(Identifier, names)))

@@ -1,0 +1,293 @@
+"""The embedded PostgreSQL server: a real server whose programs come in a wheel, started by whoever owns it.
+
+It listens on loopback only, on a free port, without a Unix socket, and lets nobody in without a generated password.
+``Server.owned`` is for the launcher, which starts it and stops it; everybody else connects by ``Server.url``. The
+parts lie beside: ``server_account.py`` (who runs it), ``server_place.py`` (where), ``server_programs.py`` (the wheel),
+``server_cluster.py`` (data directory and process), ``server_files.py`` (locks, secrets), ``roles.py`` (who may what).
+Servers for tests come from ``server_throwaway.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Self
+
+import psycopg2
+from psycopg2 import errors as postgres_errors
+
+from easeml_core.errors import AlreadyExistsError, NotFoundError, StateError, StoreUnavailableError
+from easeml_core.store import roles
+from easeml_core.store.server_account import server_account
+from easeml_core.store.server_cluster import (
+    LOOPBACK,
+    START_SECONDS,
+    SUPERUSER,
+    Cluster,
+    Postmaster,
+    checked_settings,
+    find_postmaster,
+    free_port,
+)
+from easeml_core.store.server_files import SecretFile, locked, new_password, owner_lock, write_atomically
+from easeml_core.store.server_place import DATA, checked_home, default_home, make_home, place_of, settle
+from easeml_core.store.server_programs import find_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from psycopg2.extensions import connection as Connection
+    from psycopg2.extensions import cursor as Cursor
+
+__all__ = ["Server", "default_home"]
+
+MAINTENANCE_DATABASE = "postgres"
+LAUNCH_ATTEMPTS = 5
+PAUSE_SECONDS = 0.5
+LOOK_SECONDS = 0.05
+CONNECT_SECONDS = 5
+START_LOCK = "start.lock"
+_OWNER_LOCK, _PORT, _SECRETS = "owner.lock", "port", "secrets.json"
+
+
+class Server:
+    """The embedded server of one home; making the object touches nothing.
+
+    Any number of objects and processes may use one home: they all mean the same server.
+
+    Args:
+        home: Folder for everything the server keeps; made at the first start.
+        settings: Settings of ``postgresql.conf``; those of whoever starts the server hold.
+
+    Raises:
+        InvalidInputError: If the path or a setting is not allowed.
+    """
+
+    def __init__(self, home: Path | str, **settings: str | int) -> None:
+        self.home = checked_home(home)
+        self._settings = checked_settings(settings)
+        self._secrets = SecretFile(self.home / _SECRETS)
+
+    @property
+    def place(self) -> Path:
+        """Where data and programs lie: the home, unless the server's account cannot reach it."""
+        return place_of(self.home)
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data directory."""
+        return self.place / DATA
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, or listened on when it last ran.
+
+        Raises:
+            StateError: If it never ran, or belongs to another account.
+        """
+        try:
+            return int((self.home / _PORT).read_text())
+        except FileNotFoundError:
+            message = f"the embedded server of {self.home} was never started; run `easeml db start`"
+            raise StateError(message) from None
+        except (OSError, ValueError) as error:
+            message = f"{self.home / _PORT} cannot be read: {error}"
+            raise StateError(message) from error
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """All generated secrets by name: a password per role, and whatever ``secret`` was asked for."""
+        return self._secrets.read()
+
+    def secret(self, name: str, make: Callable[[], str] = new_password) -> str:
+        """A generated secret that stays the same from start to start, e.g. Airflow's fernet key.
+
+        Args:
+            name: Its name in ``secrets.json``.
+            make: Gives the value the first time; a random password by default.
+        """
+        make_home(self.home)
+        return self._secrets.get_or_make(name, make)
+
+    def url(self, role: str, database: str) -> str:
+        """The address by which a role reaches a database, password included: never log it.
+
+        Raises:
+            StateError: If the server never ran.
+            NotFoundError: If the role has no password here; ``ensure_installation`` makes them.
+        """
+        # Nothing to quote: generated passwords are of letters, digits, "-" and "_".
+        port, password = self.port, self._secrets[role]
+        return f"postgresql+psycopg2://{role}:{password}@{LOOPBACK}:{port}/{database}"
+
+    def connect(self, role: str = SUPERUSER, database: str = MAINTENANCE_DATABASE) -> Connection:
+        """A connection outside transactions (autocommit), for administration; the caller closes it.
+
+        Raises:
+            StoreUnavailableError: If the server does not answer or does not let the role in.
+        """
+        port, password = self.port, self._secrets[role]
+        try:
+            connection = psycopg2.connect(
+                host=LOOPBACK,
+                port=port,
+                user=role,
+                password=password,
+                dbname=database,
+                connect_timeout=CONNECT_SECONDS,
+                sslmode="disable",  # the wheel is built without; a PGSSLMODE of the caller must not ask for it
+                gssencmode="disable",
+            )
+        except psycopg2.OperationalError as error:
+            message = f"no connection to {database!r} as {role!r} at {LOOPBACK}:{port}: {str(error).strip()}"
+            raise StoreUnavailableError(message) from error
+        connection.autocommit = True
+        return connection
+
+    def alive(self) -> bool:
+        """Whether this home's server answers; another one on the same port does not count."""
+        try:
+            if find_postmaster(self.data) is None:  # do not knock at the door of whoever has the port by now
+                return False
+            self.connect().close()
+        except (StateError, StoreUnavailableError, PermissionError):
+            return False
+        return True
+
+    def start(self) -> Self:
+        """Start the server, or adopt the one that runs already; returns when it answers.
+
+        Whoever died before, and wherever, the next start makes it good. Simultaneous starts give one server.
+
+        Raises:
+            StateError: If it cannot be; the message ends with PostgreSQL's own last words.
+        """
+        make_home(self.home)
+        with locked(self.home / START_LOCK):
+            if not self.alive():
+                self._bring_up()
+        return self
+
+    def stop(self) -> None:
+        """Stop the server if it runs, whoever started it.
+
+        Raises:
+            StateError: If it does not stop in time, or belongs to another account.
+        """
+        if not self.home.exists():
+            return
+        make_home(self.home)  # is there; but is it ours?
+        with locked(self.home / START_LOCK):
+            if find_postmaster(self.data) is not None:
+                self._cluster().halt()
+
+    @contextmanager
+    def owned(self) -> Iterator[Self]:
+        """Start the server, keep it for the length of a block, then stop it: what a launcher does.
+
+        A server left by a killed owner is adopted. The lock ends with the process, however that ends.
+
+        Raises:
+            StateError: If another living process owns it; names the process.
+        """
+        make_home(self.home)
+        with owner_lock(self.home / _OWNER_LOCK, f"the embedded server of {self.home}"):
+            try:
+                yield self.start()
+            finally:
+                self.stop()
+
+    def ensure_installation(self) -> None:
+        """Make roles, databases and schemas as ``roles.py`` says, where they are missing; safe to call at any time.
+
+        Raises:
+            StoreUnavailableError: If the server does not run.
+        """
+        with self._administering() as cursor, roles.installing(cursor):
+            roles.ensure_roles(cursor, self.secret)
+            roles.ensure_databases(cursor)
+            with self._administering(roles.EASEML_DATABASE) as inside:
+                roles.ensure_schemas(inside)
+
+    def create_database_from_template(self, name: str, template: str) -> None:
+        """Copy a database, with the owner and the doors of ``easeml``: a fresh one for each test.
+
+        Raises:
+            AlreadyExistsError: If the name is taken.
+            NotFoundError: If there is no such template.
+            StateError: If somebody is connected to the template.
+        """
+        with self._administering() as cursor:
+            try:
+                roles.copy_database(cursor, name, template)
+            except postgres_errors.DuplicateDatabase as error:
+                raise AlreadyExistsError(kind="database", name=name) from error
+            except postgres_errors.InvalidCatalogName as error:
+                raise NotFoundError(kind="database", name=template) from error
+            except postgres_errors.ObjectInUse as error:
+                message = f"database {template!r} cannot be copied while connections to it are open; close them first"
+                raise StateError(message) from error
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database if it is there, and cut off whoever is connected to it."""
+        with self._administering() as cursor:
+            roles.drop_database(cursor, name)
+
+    def _cluster(self) -> Cluster:
+        """The data directory with all that is needed to run it; the caller holds the start lock."""
+        account = server_account(self.data)
+        place = settle(self.home, account)
+        return Cluster(place, account, find_programs(account, place))
+
+    def _bring_up(self) -> None:
+        """Make the data if there are none, and launch until the server answers."""
+        cluster = self._cluster()
+        if not cluster.data.exists():
+            cluster.create(self.secret(SUPERUSER), sync=self._settings.get("fsync") != "off")
+        if SUPERUSER not in self.secrets:
+            message = f"{self.home / _SECRETS} lacks the password of the data in {cluster.data}; restore it from a copy"
+            raise StateError(message)
+        cluster.check_version()
+        for _ in range(LAUNCH_ATTEMPTS):
+            if self._launch(cluster) and self._becomes_alive():
+                return
+            time.sleep(PAUSE_SECONDS)  # another took the port, or orphans of a killed server still hold the data
+        message = f"the embedded server of {self.home} does not start: {cluster.last_words()}"
+        raise StateError(message)
+
+    def _launch(self, cluster: Cluster) -> Postmaster | None:
+        """The running postmaster, launched if there is none yet; its port is remembered."""
+        if find_postmaster(cluster.data) is None:
+            cluster.launch(self._choose_port(), self._settings)
+        postmaster = find_postmaster(cluster.data)
+        if postmaster is not None:
+            write_atomically(self.home / _PORT, f"{postmaster.port}\n")
+        return postmaster
+
+    def _choose_port(self) -> int:
+        """The remembered port if it is still free, so that addresses stay valid; any free one otherwise."""
+        with contextlib.suppress(StateError):
+            if remembered := free_port(self.port):
+                return remembered
+        port = free_port()
+        if port is None:
+            message = f"no port is free on {LOOPBACK}"
+            raise StateError(message)
+        return port
+
+    def _becomes_alive(self) -> bool:
+        """Wait while the server starts or recovers from a crash; false as soon as it is gone."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self.alive():
+            if find_postmaster(self.data) is None or time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return True
+
+    @contextmanager
+    def _administering(self, database: str = MAINTENANCE_DATABASE) -> Iterator[Cursor]:
+        """A superuser's cursor outside transactions."""
+        with closing(self.connect(database=database)) as connection, connection.cursor() as cursor:
+            yield cursor

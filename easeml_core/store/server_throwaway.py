@@ -1,0 +1,79 @@
+"""Embedded servers for tests and trials: fast, in memory where there is room, gone at the end of a block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from easeml_core.errors import StateError
+from easeml_core.store.server import START_LOCK, Server
+from easeml_core.store.server_files import owner_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Such a server may lose everything with the machine, so it need not wait for a disk.
+FAST_SETTINGS = MappingProxyType({"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
+PREFIX = "easeml-throwaway-"
+SHARED_MEMORY = Path("/dev/shm")
+ROOMY_BYTES = 1 << 30  # containers often have 64 MB, in which one cluster hardly fits
+YOUNG_SECONDS = 60
+_LOCK = "in-use.lock"
+
+
+@contextmanager
+def throwaway_server(**settings: str | int) -> Iterator[Server]:
+    """A running server of its own, with nothing installed in it.
+
+    Args:
+        settings: As for ``Server``, over those that make it fast and unsafe against power cuts.
+    """
+    with throwaway_folder() as folder, Server(folder / "home", **{**FAST_SETTINGS, **settings}).owned() as server:
+        yield server
+
+
+@contextmanager
+def throwaway_folder() -> Iterator[Path]:
+    """A folder for one home or more, reachable for the server's account.
+
+    At the end the servers of all our homes in it are stopped, and all is removed. What killed processes could not
+    remove is swept away here too.
+    """
+    parent = SHARED_MEMORY if _is_roomy(SHARED_MEMORY) else Path(tempfile.gettempdir())
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    folder.chmod(0o711)
+    with owner_lock(folder / _LOCK, f"the throw-away folder {folder}"):
+        try:
+            yield folder
+        finally:
+            _remove(folder)
+
+
+def _is_roomy(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOMY_BYTES
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders of dead processes; a young one may be about to be locked."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError, StateError):  # another sweeper was faster, or it is in use
+            about = folder.stat()
+            if about.st_uid == os.geteuid() and time.time() - about.st_mtime > YOUNG_SECONDS:
+                with owner_lock(folder / _LOCK, f"the throw-away folder {folder}"):
+                    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    homes = [lock.parent for lock in folder.rglob(START_LOCK) if lock.stat().st_uid == os.geteuid()]
+    for server in map(Server, homes):
+        server.stop()
+        shutil.rmtree(server.place, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)

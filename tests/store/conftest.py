@@ -1,0 +1,276 @@
+"""Fixtures of the store's tests: a study as rows, and a world in which every table has a row."""
+
+from __future__ import annotations
+
+import select
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
+from easeml_core.store import models, releases, requests, sealed, studies, suggestions, trials
+from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg2.extensions import connection
+
+ARTIFACT = "sha256:" + "0" * 64
+
+
+@dataclass
+class StudyRows:
+    """Ids of a study that is ready for trials; ``artifact(k)`` is a reference of the right form."""
+
+    name: str
+    study_id: int
+    version_id: int
+    baseline_id: int
+    candidates: list[int]
+    artifact: Callable[[int], str] = field(default=lambda k: f"sha256:{k:064x}")
+
+
+@dataclass
+class World:
+    """Ids of a state in which every table has a row; requests by kind."""
+
+    study: StudyRows
+    done: int
+    waiting: int
+    running: int
+    model_id: int
+    batch_id: int
+    gate_set: int
+    meter_set: int
+    requests: dict[RequestKind, int]
+    promotion_id: int
+
+
+@pytest.fixture
+def superuser(database: Any) -> Any:
+    """A superuser's connection to the test's database, outside transactions."""
+    with closing(database.server.connect(database=database.name)) as opened:
+        yield opened
+
+
+def execute(opened: connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    with opened.cursor() as cursor:
+        cursor.execute(statement, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def ask(superuser: Any) -> Callable[..., list[tuple[Any, ...]]]:
+    """Run one statement as a superuser; its rows."""
+    return lambda statement, *values: execute(superuser, statement, *values)
+
+
+@pytest.fixture
+def heard(superuser: Any) -> Callable[[int], list[tuple[str, str]]]:
+    """Listens to every channel from now on; gives what was heard once it is at least so many, or after five seconds."""
+    execute(superuser, f"LISTEN {CHANNEL}; LISTEN {REFEREE_CHANNEL}")
+
+    def so_far(count: int) -> list[tuple[str, str]]:
+        deadline = time.monotonic() + 5
+        while len(superuser.notifies) < count and time.monotonic() < deadline:
+            select.select([superuser], [], [], 0.1)
+            superuser.poll()
+        return [(n.channel, n.payload) for n in superuser.notifies]
+
+    return so_far
+
+
+@pytest.fixture
+def make_rows(database: Any) -> Callable[..., StudyRows]:
+    """Write an active study with data and candidates, as worker and referee would. Name only what matters."""
+
+    def make(name: str = "cancer", *, tenant: str = "lab", candidates: int = 3, max_attempts: int = 3) -> StudyRows:
+        with database.worker.begin() as tx:
+            tenant_id = studies.add_tenant(tx, name=tenant)
+            study_id = studies.add_study(
+                tx,
+                name=name,
+                tenant_id=tenant_id,
+                data_set_id=studies.add_data_set(tx, tenant_id=tenant_id, source=f"csv:{name}", target="label"),
+                metric="accuracy",
+                weight=2.0,
+                budget_seconds=None,
+                config={"training": {"max_attempts": max_attempts, "lease_seconds": 60.0}},
+                request_key=f"register/{name}",
+            )
+            assert study_id is not None
+            names = [{"name": f"candidate-{k}", "kind": "tree"} for k in range(candidates)]
+            studies.add_candidates(tx, study_id, names)
+            ids = [c.id for c in studies.list_candidates(tx, study_id)]
+        with database.referee.begin() as tx:
+            studies.set_study_state(tx, study_id, StudyState.ACTIVE)
+            version_id = add_version(tx, study_id, content_hash=f"{name}-1")
+            baseline_id = models.add_model(
+                tx,
+                study_id=study_id,
+                data_version_id=version_id,
+                trial_id=None,
+                format="constant",
+                artifact=ARTIFACT,
+                validation_loss=0.4,
+            )
+        return StudyRows(name, study_id, version_id, baseline_id, ids)
+
+    return make
+
+
+def add_version(tx: Any, study_id: int, *, content_hash: str) -> int:
+    return studies.add_data_version(
+        tx,
+        study_id=study_id,
+        content_hash=content_hash,
+        artifact=ARTIFACT,
+        features=4,
+        class_names=["benign", "malignant"],
+        parts={"train": 100, "validation": 30, "gate": 20, "meter": 10},
+    )
+
+
+@pytest.fixture
+def add_data(database: Any) -> Callable[[StudyRows], int]:
+    """Give a study another data version; its id."""
+
+    def add(study: StudyRows) -> int:
+        with database.referee.begin() as tx:
+            return add_version(tx, study.study_id, content_hash=f"{study.name}-2")
+
+    return add
+
+
+@pytest.fixture
+def succeed(database: Any) -> Callable[..., tuple[int, int]]:
+    """Run one candidate to the end, as rows; ids of trial and model."""
+
+    def run(study: StudyRows, candidate: int, *, quality: float = 0.8, cost: float = 3.0) -> tuple[int, int]:
+        with database.worker.begin() as tx:
+            trial_id = trials.add_trial(
+                tx,
+                study_id=study.study_id,
+                candidate_id=study.candidates[candidate],
+                data_version_id=study.version_id,
+            )
+            attempt = trials.start_trial(tx, trial_id=trial_id, lease_key="key", lease_seconds=60)
+            ended = {"trial_id": trial_id, "attempt": attempt, "cost_seconds": cost}
+            assert trials.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
+            models.add_observation(tx, trial_id=trial_id, quality=quality, cost_seconds=cost)
+            model_id = models.add_model(
+                tx,
+                study_id=study.study_id,
+                data_version_id=study.version_id,
+                trial_id=trial_id,
+                format="skops",
+                artifact=study.artifact(trial_id),
+                validation_loss=1 - quality,
+            )
+            models.add_validation_predictions(tx, model_id, np.arange(3))
+        return trial_id, model_id
+
+    return run
+
+
+@pytest.fixture
+def seal(database: Any) -> Callable[..., int]:
+    """Seal a small set for a purpose; its id. Another ``start`` gives other examples."""
+
+    def make(study: StudyRows, purpose: str, *, start: float = 0, steps: int = 3, examples: int = 5) -> int:
+        with database.referee.begin() as tx:
+            return sealed.seal(
+                tx,
+                study_id=study.study_id,
+                data_version_id=study.version_id,
+                purpose=SealedSetPurpose(purpose),
+                inputs=start + np.arange(2.0 * examples).reshape(examples, 2),
+                labels=np.arange(examples) % 2,
+                steps=steps,
+                plan={"ranges": [0.1], "tolerance": 0.1},
+            )
+
+    return make
+
+
+@pytest.fixture
+def file(database: Any) -> Callable[..., int]:
+    """File a request of the worker; its id."""
+
+    def make(study: StudyRows, kind: str, model_id: int | None, *, key: str | None = None) -> int:
+        with database.worker.begin() as tx:
+            return requests.file_request(
+                tx,
+                kind=RequestKind(kind),
+                study_id=study.study_id,
+                model_id=model_id,
+                arguments={},
+                request_key=key or f"{kind}/{study.name}/{model_id}",
+            )
+
+    return make
+
+
+ENTRY: dict[str, Any] = {
+    "steps": 3,
+    "answer": "pass",
+    "log_level": -3.0,
+    "log_cost": 0.5,
+    "tolerance": None,
+    "report": {"wins": 3},
+}
+
+
+@pytest.fixture
+def world(
+    database: Any,
+    make_rows: Callable[..., StudyRows],
+    succeed: Callable[..., tuple[int, int]],
+    seal: Callable[..., int],
+    file: Callable[..., int],
+) -> World:
+    """Every table has a row: one trial done, one waiting, one running; the model gated, metered and in production."""
+    study = make_rows()
+    done, model_id = succeed(study, 0)
+    ids = {"study_id": study.study_id, "data_version_id": study.version_id}
+    with database.worker.begin() as tx:
+        waiting = trials.add_trial(tx, candidate_id=study.candidates[1], **ids)
+        batch_id = suggestions.add_batch(tx, request_key="night/1", policy="default", requested=2)
+        assert batch_id is not None
+        suggestions.add_suggestion(
+            tx, batch_id=batch_id, position=0, trial_id=waiting, reasons={"sentence": "new"}, reserve_seconds=60
+        )
+        running = trials.add_trial(tx, candidate_id=study.candidates[2], **ids)
+        trials.start_trial(tx, trial_id=running, lease_key="worker-1", lease_seconds=60)
+    gate_set, meter_set = seal(study, "gate"), seal(study, "meter", start=100)
+    filed = {RequestKind(k): file(study, k, None if k == "seal" else model_id) for k in RequestKind}
+    gate, meter = filed[RequestKind.GATE], filed[RequestKind.METER]
+    of_model = {"study_id": study.study_id, "model_id": model_id}
+    with database.referee.begin() as tx:
+        for set_id, request_id in ((gate_set, gate), (meter_set, meter)):
+            sealed.add_entry(
+                tx, test_set_id=set_id, step=1, request_id=request_id, cache_key=f"question {set_id}", **ENTRY
+            )
+        sealed.keep_predictions(tx, gate_set, study.artifact(done), labels=np.arange(5) % 2, failure=None)
+        told = {"step": 1, "cached": False, **of_model}
+        releases.add_verdict(
+            tx,
+            request_id=gate,
+            incumbent_id=study.baseline_id,
+            test_set_id=gate_set,
+            symbol=Symbol.PASS,
+            **told,
+        )
+        releases.add_reading(tx, request_id=meter, test_set_id=meter_set, signal=2, signals=2, **told)
+        releases.add_alert(tx, study_id=study.study_id, study=study.name, request_id=meter, message="overfitted")
+        promotion_id = releases.add_promotion(
+            tx, request_id=filed[RequestKind.PROMOTE], gate_request_id=gate, **of_model
+        )
+        for request_id in filed.values():
+            requests.add_answer(tx, request_id, refused=False, message="done")
+    return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)
