@@ -1,0 +1,79 @@
+"""Retrain every tenant's study each night, and release what passes.
+
+Three rounds: the scheduler suggests the next trials over all studies, each is trained in its own task in the pool that
+stands for the devices. Then, for every study whose best model is not the one in production, the gate judges it on the
+sealed set; a pass is promoted. The overfitting meter reads beside the gate, so a rejected model is metered too. One
+tenant's failed trial or rejected model stops nobody else. When every candidate has run, a night trains nothing and
+succeeds.
+
+Needs: the connection `easeml_default`, the pool `easeml_devices`, the referee's process, and the studies registered
+once (`easeml_register_study`).
+"""
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import DAG, Param, task_group
+
+from easeml_airflow.operators import (
+    BestModelsOperator,
+    GateOperator,
+    MeterOperator,
+    PromoteModelOperator,
+    SuggestTrialsOperator,
+    TrainTrialOperator,
+)
+
+ROUNDS = 3
+
+with DAG(
+    dag_id="easeml_nightly_retraining",
+    schedule="0 1 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=12),
+    default_args={
+        "easeml_conn_id": "easeml_default",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=1),
+    },
+    params={
+        "trials_per_round": Param(6, type="integer", minimum=1, maximum=256, description="Trials in one round."),
+        "policy": Param(
+            None, type=["null", "string"], description="How to choose; empty for the installation's policy."
+        ),
+    },
+    doc_md=__doc__,
+    tags=["easeml"],
+) as dag:
+    trained = None
+    for number in range(1, ROUNDS + 1):
+        suggest = SuggestTrialsOperator(
+            task_id=f"suggest_{number}",
+            count=dag.param("trials_per_round"),
+            policy=dag.param("policy"),
+            trigger_rule="all_done",  # a failed trial, or an empty round, must not end the night
+        )
+        if trained is not None:
+            trained >> suggest
+        trained = TrainTrialOperator.partial(
+            task_id=f"train_{number}",
+            pool="easeml_devices",
+            map_index_template="{{ task.trial['study'] }}: {{ task.trial['candidate'] }}",
+        ).expand(trial=suggest.output)
+
+    best = BestModelsOperator(task_id="best_models", trigger_rule="all_done")
+    trained >> best
+
+    @task_group(default_args={"map_index_template": "{{ task.study }}"})
+    def release(study, model_id, quality):
+        """Judge one study's best model; promote it on a pass, meter it in any case."""
+        gate = GateOperator(task_id="gate", study=study, model_id=model_id)
+        PromoteModelOperator(
+            task_id="promote", study=study, model_id=model_id, gate_request_id=gate.output["request_id"]
+        )
+        MeterOperator(task_id="meter", study=study, model_id=model_id)
+
+    release.expand_kwargs(best.output)

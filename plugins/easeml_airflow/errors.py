@@ -1,0 +1,106 @@
+"""One table: what each error of the core means for the Airflow task that meets it.
+
+* FAIL: it cannot get better by trying again; the task fails at once, whatever ``retries`` says.
+* RETRY: the world may be better soon; the error is passed on as it is, and Airflow retries.
+* EXHAUSTED: nothing is left to spend; the task fails, or is skipped where the operator says so.
+
+A test demands a row for every error class of the core, so that a new one cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
+from easeml_core import errors as core
+from easeml_core.config import require
+from easeml_core.entities import TrialState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class Outcome(StrEnum):
+    """What becomes of the task."""
+
+    FAIL = "fail"
+    RETRY = "retry"
+    EXHAUSTED = "exhausted"
+
+
+OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
+    core.EasemlError: Outcome.FAIL,
+    core.InvalidInputError: Outcome.FAIL,
+    core.ShapeError: Outcome.FAIL,
+    core.ConfigError: Outcome.FAIL,
+    core.ConditionSyntaxError: Outcome.FAIL,
+    core.StateError: Outcome.FAIL,
+    core.NotFoundError: Outcome.FAIL,
+    core.AlreadyExistsError: Outcome.FAIL,
+    core.TrialStateError: Outcome.FAIL,
+    core.SealedSetTooSmallError: Outcome.FAIL,
+    core.BudgetExhaustedError: Outcome.EXHAUSTED,
+    core.NumericalError: Outcome.FAIL,
+    core.TrainingError: Outcome.FAIL,
+    core.TrainingCancelled: Outcome.FAIL,
+    core.ArtifactError: Outcome.FAIL,
+    core.StoreError: Outcome.RETRY,
+    core.StoreUnavailableError: Outcome.RETRY,
+    core.ConcurrentUpdateError: Outcome.RETRY,
+    core.SchemaVersionError: Outcome.FAIL,
+}
+
+
+def outcome_of(error: core.EasemlError) -> Outcome:
+    """The row of the nearest class in the table."""
+    return next(OUTCOMES[kind] for kind in type(error).__mro__ if kind in OUTCOMES)
+
+
+@contextmanager
+def airflow_outcome(*, on_exhausted: str = "fail") -> Iterator[None]:
+    """Turn an error of the core into what Airflow does about it.
+
+    Args:
+        on_exhausted: ``fail`` or ``skip``, when a budget or a sealed set has nothing left.
+
+    Raises:
+        AirflowFailException: If trying again cannot help; carries the core's message.
+        AirflowSkipException: If something is used up and the operator said ``skip``.
+        EasemlError: If trying again may help; Airflow then retries the task.
+    """
+    try:
+        yield
+    except core.EasemlError as error:
+        outcome = outcome_of(error)
+        if outcome is Outcome.RETRY:
+            raise
+        if outcome is Outcome.EXHAUSTED and on_exhausted == "skip":
+            raise AirflowSkipException(str(error)) from error
+        raise AirflowFailException(str(error)) from error
+
+
+ON_FAILED = ("fail", "skip", "ignore")
+
+
+def settle_trial(result: Mapping[str, Any], *, on_failed: str) -> None:
+    """Turn a trial that did not succeed into what Airflow does about it.
+
+    Args:
+        result: What the service says of the finished trial.
+        on_failed: One of ON_FAILED: what a FAILED trial does to its task. A cancelled one skips it: it was asked for.
+
+    Raises:
+        AirflowFailException: If the trial failed and ``on_failed`` is ``fail``: its one attempt is recorded, and a
+            second try of the task could only hear the same.
+        AirflowSkipException: If the trial was cancelled, or failed and ``on_failed`` is ``skip``.
+    """
+    require(on_failed in ON_FAILED, "on_failed", on_failed, "one of " + ", ".join(ON_FAILED))
+    state, trial = result["state"], f"trial {result['trial_id']} ({result['study']}, {result['candidate']})"
+    if state == TrialState.CANCELLED:
+        message = f"{trial} was cancelled"
+        raise AirflowSkipException(message)
+    if state == TrialState.FAILED and on_failed != "ignore":
+        message = f"{trial} failed: {result['failure']}"
+        raise (AirflowFailException if on_failed == "fail" else AirflowSkipException)(message)

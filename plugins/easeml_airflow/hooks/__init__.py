@@ -1,0 +1,1 @@
+"""How the plugin reaches the database of Ease.ml."""

@@ -1,0 +1,109 @@
+"""From an Airflow connection to the store and the artifact folder of Ease.ml."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk import BaseHook
+
+from easeml_airflow import settings
+from easeml_airflow.version_compat import AirflowNotFoundException
+from easeml_core.config import require
+from easeml_core.errors import EasemlError, NotFoundError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+REMEDY = (
+    "start the stack with `make up`, or set AIRFLOW_CONN_{name} to a JSON connection of type easeml "
+    "(host, port, schema, login, password, extra.artifacts)"
+)
+
+
+class EasemlHook(BaseHook):
+    """Opens the store as the role that the connection names (``easeml_worker``; never the referee's).
+
+    Of the connection's extra only ``artifacts`` is read: who edits connections is not who writes DAGs, so nothing else
+    in there may change how we connect.
+
+    Args:
+        easeml_conn_id: Connection of type ``easeml``; None means the installation's ``[easeml] conn_id``.
+    """
+
+    conn_name_attr = "easeml_conn_id"
+    default_conn_name = "easeml_default"
+    conn_type = "easeml"
+    hook_name = "Ease.ml"
+
+    def __init__(self, easeml_conn_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.easeml_conn_id = easeml_conn_id or settings.conn_id()
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The connection itself.
+
+        Raises:
+            NotFoundError: If Airflow knows no such connection; says how to give it one.
+        """
+        try:
+            return self.get_connection(self.easeml_conn_id)
+        except AirflowNotFoundException:
+            kind, remedy = "connection", REMEDY.format(name=self.easeml_conn_id.upper())
+            raise NotFoundError(kind, self.easeml_conn_id, remedy=remedy) from None
+
+    @property
+    def url(self) -> str:
+        """Address of the database, with role and password; never log it.
+
+        Raises:
+            ConfigError: If host, login or database is missing in the connection.
+        """
+        connection = self.connection
+        given = {"host": connection.host, "login": connection.login, "schema (the database)": connection.schema}
+        for field, value in given.items():
+            require(bool(value), f"connection {self.easeml_conn_id!r}: {field}", value, "given")
+        login, password = quote(connection.login or "", safe=""), quote(connection.password or "", safe="")
+        host = f"[{connection.host}]" if ":" in (connection.host or "") else connection.host
+        database = quote(connection.schema or "", safe="")
+        return f"postgresql+psycopg2://{login}:{password}@{host}:{connection.port or 5432}/{database}"
+
+    def get_store(self) -> Store:
+        """The database of Ease.ml."""
+        from easeml_core.store.database import Store
+
+        return Store(self.url)
+
+    def get_artifacts(self) -> ArtifactStore:
+        """The folder of data parts and models.
+
+        Raises:
+            ConfigError: If the connection's extra names no folder.
+        """
+        from easeml_core.store.artifacts import ArtifactStore
+
+        given = self.connection.extra_dejson.get("artifacts")
+        folder = given if isinstance(given, str) else ""
+        require(folder != "", f"connection {self.easeml_conn_id!r}: extra.artifacts", given, "the path of a folder")
+        return ArtifactStore(folder)
+
+    def get_conn(self) -> Store:
+        """The name that Airflow gives to what every hook can do."""
+        return self.get_store()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """What the button in the connection's form says."""
+        try:
+            self.get_artifacts()
+            store = self.get_store()
+            with store.begin():
+                pass  # beginning reaches the server and compares the schema's version
+            store.close()
+        except EasemlError as error:
+            return False, str(error)
+        return True, "The database answers and its schema is the one that this version needs."

@@ -1,0 +1,49 @@
+"""The operators for DAG authors; each is imported on first use, so that parsing a DAG stays cheap."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from easeml_airflow.operators.best_models import BestModelsOperator as BestModelsOperator
+    from easeml_airflow.operators.gate import GateOperator as GateOperator
+    from easeml_airflow.operators.infer import InferOperator as InferOperator
+    from easeml_airflow.operators.meter import MeterOperator as MeterOperator
+    from easeml_airflow.operators.promote_model import PromoteModelOperator as PromoteModelOperator
+    from easeml_airflow.operators.register_study import RegisterStudyOperator as RegisterStudyOperator
+    from easeml_airflow.operators.suggest_trials import SuggestTrialsOperator as SuggestTrialsOperator
+    from easeml_airflow.operators.train_trial import TrainTrialOperator as TrainTrialOperator
+
+_MODULES = {
+    "BestModelsOperator": "easeml_airflow.operators.best_models",
+    "GateOperator": "easeml_airflow.operators.gate",
+    "InferOperator": "easeml_airflow.operators.infer",
+    "MeterOperator": "easeml_airflow.operators.meter",
+    "PromoteModelOperator": "easeml_airflow.operators.promote_model",
+    "RegisterStudyOperator": "easeml_airflow.operators.register_study",
+    "SuggestTrialsOperator": "easeml_airflow.operators.suggest_trials",
+    "TrainTrialOperator": "easeml_airflow.operators.train_trial",
+}
+
+__all__ = [
+    "BestModelsOperator",
+    "GateOperator",
+    "InferOperator",
+    "MeterOperator",
+    "PromoteModelOperator",
+    "RegisterStudyOperator",
+    "SuggestTrialsOperator",
+    "TrainTrialOperator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,90 @@
+"""Asks the referee whether a model may reach production."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.hooks.arguments import optional_number, optional_text, optional_whole
+from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
+from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
+from easeml_core.config import require
+from easeml_core.entities import Symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_airflow.triggers.questions import Facts
+    from easeml_core.store.database import Store
+
+
+class GateOperator(RefereeOperator):
+    """Succeeds when the study's condition holds for the model on the sealed test set, with the promised reliability.
+
+    The task learns one symbol and no more: ``pass``, ``fail``, or ``withheld`` under adaptivity ``none``, where the
+    task always succeeds and the verdict goes to the referee alone. Symbol, step and request are in XCom before the
+    task fails. A condition without a template is read when the DAG is parsed, so that a typing mistake shows at once.
+
+    Args:
+        study: Whose sealed set judges.
+        model_id: The model; None means the study's best.
+        condition: Such as ``n - o > 0.02 +/- 0.01``; None means the one that the set was sealed for.
+        reliability: 1 - delta, in (0, 1); None means the sealed one.
+        adaptivity: ``none``, ``full`` or ``firstChange``; None means the sealed one.
+        on_fail: What the symbol ``fail`` does to the task: ``fail`` it, which blocks all downstream of it, or ``skip``.
+        kwargs: As of ``RefereeOperator``.
+    """
+
+    template_fields: Sequence[str] = (
+        "study",
+        "model_id",
+        "condition",
+        "reliability",
+        "adaptivity",
+        *EasemlOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        study: str,
+        model_id: int | str | None = None,
+        condition: str | None = None,
+        reliability: float | str | None = None,
+        adaptivity: str | None = None,
+        on_fail: str = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.study = study
+        self.model_id = model_id
+        self.condition = condition
+        self.reliability = reliability
+        self.adaptivity = adaptivity
+        self.on_fail = on_fail
+        if isinstance(condition, str) and condition and "{" not in condition:
+            from easeml_core.gate.condition import parse_condition
+
+            parse_condition(condition)
+
+    def file_request(self, store: Store, key: str) -> int:
+        """File the request for a verdict."""
+        from easeml_core.services.requests import file_gate_request
+
+        require(self.on_fail in ("fail", "skip"), "on_fail", self.on_fail, "fail or skip")
+        filed = file_gate_request(
+            store,
+            study=self.study,
+            model_id=optional_whole(self.model_id, "model_id"),
+            condition=optional_text(self.condition),
+            reliability=optional_number(self.reliability, "reliability"),
+            adaptivity=optional_text(self.adaptivity),
+            request_key=key,
+        )
+        return int(filed["request_id"])
+
+    def settle(self, facts: Facts) -> None:
+        """The symbol ``fail`` fails the task, without a retry: the same question has the same answer."""
+        if facts["symbol"] != Symbol.FAIL:
+            return
+        message = f"study {facts['study']!r}: model {facts['model_id']} did not pass the gate"
+        raise (AirflowSkipException if self.on_fail == "skip" else AirflowFailException)(message)

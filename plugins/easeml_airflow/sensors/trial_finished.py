@@ -1,0 +1,39 @@
+"""Waits until a trial has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.errors import settle_trial
+from easeml_airflow.hooks.arguments import trial_id
+from easeml_airflow.sensors.base import EasemlSensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.triggers.questions import Facts
+
+
+class TrialFinishedSensor(EasemlSensor):
+    """Succeeds when the trial, run by whomever, has SUCCEEDED.
+
+    Args:
+        trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
+        on_failed: What a FAILED trial does to this task: ``fail``, ``skip`` or ``ignore``.
+        kwargs: As of ``EasemlSensor``.
+    """
+
+    template_fields: Sequence[str] = ("trial", *EasemlSensor.template_fields)
+
+    def __init__(self, *, trial: Mapping[str, Any] | int | str, on_failed: str = "fail", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.trial = trial
+        self.on_failed = on_failed
+
+    def question(self) -> tuple[str, str, int]:
+        """The end of this trial."""
+        return "trial", str(trial_id(self.trial)), 0
+
+    def settle(self, facts: Facts) -> None:
+        """A failed trial fails the task, unless told otherwise."""
+        settle_trial(facts, on_failed=self.on_failed)

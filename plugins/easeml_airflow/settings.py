@@ -1,0 +1,98 @@
+"""How this installation behaves: the options of the section ``[easeml]`` of Airflow's configuration.
+
+``OPTIONS`` is the single list: the provider's metadata declares it to Airflow, the functions below read it. They read
+at call time, so that a changed environment needs no reload; each option is overridden by ``AIRFLOW__EASEML__<NAME>``.
+Airflow's configuration reads the provider's metadata while it starts, so this module must not import Airflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+SECTION = "easeml"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of ``[easeml]``: its name, type, default (as text) and the help that people read."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+OPTIONS = (
+    Option(
+        "conn_id",
+        "string",
+        "easeml_default",
+        "Connection that the page, and every task that names no other, uses to reach the database of Ease.ml.",
+    ),
+    Option(
+        "policy",
+        "string",
+        "default",
+        "How the next trials are chosen where a task names no policy: default, mm-gp-ei, hybrid, greedy, roundrobin, "
+        "random or fcfs.",
+    ),
+    Option(
+        "poll_interval_seconds",
+        "float",
+        "60",
+        "How often a waiting task looks by itself. Notifications wake it at once; this is the safety net.",
+    ),
+    Option(
+        "answer_timeout_seconds",
+        "float",
+        "3600",
+        "How long a task waits for the referee's answer before it fails and says so.",
+    ),
+    Option(
+        "page_refresh_seconds",
+        "integer",
+        "30",
+        "How often the page inside Airflow fetches itself anew; 0 switches that off.",
+    ),
+)
+
+
+def _text(name: str) -> str:
+    """The option as text; the default holds for folder installs too, whose metadata Airflow does not see."""
+    from airflow.providers.common.compat.sdk import conf
+
+    fallback = next(option.default for option in OPTIONS if option.name == name)
+    return str(conf.get(SECTION, name, fallback=fallback))
+
+
+def conn_id() -> str:
+    """Connection used where nobody names another."""
+    return _text("conn_id")
+
+
+def policy() -> str:
+    """Policy used where nobody names another."""
+    return _text("policy")
+
+
+def poll_interval_seconds() -> float:
+    """Seconds between two looks of somebody who waits."""
+    return float(_text("poll_interval_seconds"))
+
+
+def answer_timeout_seconds() -> float:
+    """Seconds that a task waits for the referee."""
+    return float(_text("answer_timeout_seconds"))
+
+
+def page_refresh_seconds() -> int:
+    """Seconds between two fetches of the page; 0 means never."""
+    return int(_text("page_refresh_seconds"))
+
+
+def base_path() -> str:
+    """The path under which Airflow is served, without a slash at its end: ``""`` or, say, ``/airflow``."""
+    from airflow.providers.common.compat.sdk import conf
+
+    return urlsplit(str(conf.get("api", "base_url", fallback="") or "")).path.rstrip("/")

@@ -1,0 +1,117 @@
+"""The one trigger: waits for the answer to a question, and ends with an event whatever happens.
+
+Any number of these share one LISTEN connection in a triggerer process; each look is a short query in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.errors import Outcome, outcome_of
+from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_airflow.triggers.questions import QUESTIONS, Facts, look
+from easeml_airflow.version_compat import AirflowException, AirflowFailException, BaseTrigger, TriggerEvent
+from easeml_core.errors import EasemlError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from easeml_core.store.database import Store
+
+
+class EasemlTrigger(BaseTrigger):
+    """Waits until a look gives facts.
+
+    The constructor only assigns: one that raised would end the triggerer, at every start anew. What is wrong with an
+    argument comes out as an event.
+
+    Args:
+        question: What is waited for, a key of ``QUESTIONS``.
+        subject: The request, the trial or the study, as text.
+        after: Id of the last event that was dealt with.
+        easeml_conn_id: Connection to the database.
+        poll_interval: Seconds between two looks when no notification comes.
+    """
+
+    def __init__(
+        self,
+        *,
+        question: str,
+        subject: str,
+        easeml_conn_id: str | None = None,
+        after: int = 0,
+        poll_interval: float = 60.0,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own constructor has no types
+        self.question = question
+        self.subject = subject
+        self.after = after
+        self.easeml_conn_id = easeml_conn_id
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments, from which the triggerer makes the trigger again."""
+        return (
+            "easeml_airflow.triggers.easeml.EasemlTrigger",
+            {
+                "question": self.question,
+                "subject": self.subject,
+                "after": self.after,
+                "easeml_conn_id": self.easeml_conn_id,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then give one event: ``done`` with the facts, or ``error`` with the reason."""
+        try:
+            facts = await self._wait()
+        except EasemlError as error:
+            yield _failed(str(error), retry=outcome_of(error) is Outcome.RETRY)
+        except Exception as error:  # the task shall report it, not the triggerer
+            yield _failed(f"{type(error).__name__}: {error}", retry=True)
+        else:
+            yield TriggerEvent({"status": "done", "facts": facts})
+
+    async def _wait(self) -> Facts:
+        store, until = await asyncio.to_thread(_open, self.easeml_conn_id)
+        topic = QUESTIONS[self.question].topic(self.subject)
+        one_look = partial(look, store, self.question, self.subject, self.after)
+        return await until(store.dsn, topic, one_look, poll_seconds=self.poll_interval)
+
+
+def facts_of(event: Any) -> Facts:
+    """What the trigger's event says.
+
+    Raises:
+        AirflowFailException: If the wait ended with an error that trying again cannot mend.
+        AirflowException: If it ended with another error, or the event is none of ours; Airflow retries.
+    """
+    event = event if isinstance(event, dict) else {"status": repr(event)}
+    if event.get("status") == "done":
+        return dict(event["facts"])
+    if event.get("status") == "error":
+        raise (AirflowException if event.get("retry") else AirflowFailException)(str(event.get("message")))
+    message = f"the trigger ended with an unknown event: {event}"
+    raise AirflowException(message)
+
+
+def _failed(message: str, *, retry: bool) -> TriggerEvent:
+    return TriggerEvent({"status": "error", "message": message, "retry": retry})
+
+
+def _open(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Facts]]]:
+    """Everything that blocks: the connection, and on the first call the import of the database driver."""
+    from easeml_core.store.listen import until
+
+    return _shared_store(EasemlHook(conn_id).url), until
+
+
+@lru_cache(maxsize=8)
+def _shared_store(url: str) -> Store:
+    """One store, thus one small pool of connections, for all triggers of a process that ask the same database."""
+    from easeml_core.store.database import Store
+
+    return Store(url, statement_timeout_seconds=30)

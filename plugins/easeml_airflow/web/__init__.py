@@ -1,0 +1,1 @@
+"""The page inside Airflow's API server; imported by that server alone."""

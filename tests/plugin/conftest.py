@@ -1,0 +1,117 @@
+"""Gives Airflow a home of its own before it is imported, and ways to run a DAG in this process."""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+HOME = Path(tempfile.mkdtemp(prefix="easeml-airflow-test-"))
+for folder in ("dags", "plugins"):
+    (HOME / folder).mkdir()
+
+for variable in [name for name in os.environ if name.startswith(("AIRFLOW", "EASEML"))]:
+    if variable != "EASEML_DATABASE_URL":
+        del os.environ[variable]
+
+os.environ.update(
+    {
+        "AIRFLOW_HOME": str(HOME),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(HOME / "dags"),  # empty: dag.test() reads the bundle on every call
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64,
+        "AIRFLOW__API__SECRET_KEY": "y" * 32,
+        "AIRFLOW__CORE__FERNET_KEY": "",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:admin,olga:op,uma:user,vic:viewer",
+    }
+)
+
+
+def pytest_unconfigure():
+    """Leave nothing behind."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def airflow_db():
+    """Airflow's own database, made once; its API server, which runs the tasks of ``dag.test()``, is imported too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries under Airflow warn about each other while they are imported
+        import airflow.api_fastapi.app  # noqa: F401
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.utils.db import initdb
+
+    initdb()
+    DagBundlesManager().sync_bundles_to_db()
+
+
+@pytest.fixture
+def run_dag(airflow_db):
+    """Run a DAG in this process, deferrals included, and give its run."""
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+    def run(dag, **arguments):
+        bag = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"], collect_dags=False)
+        bag.bag_dag(dag)
+        sync_bag_to_db(bag, "dags-folder", None)
+        return dag.test(**arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def dag_bag(root):
+    """The repository's own DAGs."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(dag_folder=str(root / "dags"))
+
+
+@pytest.fixture
+def connected(database, artifacts, monkeypatch):
+    """Airflow's connection ``easeml_default`` to this test's database, as ``easeml_worker``."""
+    url = urlsplit(database.url("easeml_worker"))
+    connection = {
+        "conn_type": "easeml",
+        "host": url.hostname,
+        "port": url.port,
+        "login": unquote(url.username),
+        "password": unquote(url.password),
+        "schema": url.path.lstrip("/"),
+        "extra": {"artifacts": str(artifacts.root)},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_EASEML_DEFAULT", json.dumps(connection))
+    return database
+
+
+@pytest.fixture
+def referee(connected, artifacts):
+    """A referee at work, in a thread."""
+    from easeml_core.services.referee import Referee
+
+    stop = threading.Event()
+    worker = threading.Thread(target=Referee(connected.referee, artifacts, poll_seconds=0.2).run, args=(stop,))
+    worker.start()
+    yield
+    stop.set()
+    worker.join(timeout=60)
+    assert not worker.is_alive()

@@ -1,0 +1,114 @@
+"""The example DAGs: they load, have the shape that they promise, and use public names only."""
+
+import ast
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+from easeml_airflow import decorators, operators, sensors
+
+NAMES = ["easeml_commit_gate", "easeml_nightly_retraining", "easeml_overfitting_watch", "easeml_register_study"]
+ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", *(p.__name__ for p in (operators, sensors, decorators))}
+
+
+def edges(dag: DAG):
+    return {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
+
+
+def test_all_load_without_error_and_are_named_like_their_files(dag_bag, root):
+    assert dag_bag.import_errors == {}
+    assert sorted(dag_bag.dags) == NAMES == sorted(path.stem for path in (root / "dags").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_explains_itself_and_is_safe_to_leave_alone(dag_bag, name):
+    dag = dag_bag.dags[name]
+    assert dag.doc_md
+    assert "Needs:" in dag.doc_md
+    assert not dag.catchup
+    assert dag.tags == {"easeml"}
+    assert dag.start_date.isoformat() == "2026-01-01T00:00:00+00:00"
+    assert all(param.description for param in map(dag.params.get_param, dag.params))
+    for task in dag.tasks:
+        assert task.execution_timeout is not None or getattr(task, "timeout", None)
+        assert task.task_id in ("check_condition", "raise_alert") or task.retries == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_uses_public_names_only_and_is_short(root, name):
+    text = (root / "dags" / f"{name}.py").read_text()
+    assert len(text.splitlines()) <= 80
+    tree = ast.parse(text)
+    assert {node.module for node in tree.body if isinstance(node, ast.ImportFrom)} <= ALLOWED_IMPORTS
+    assert {a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names} <= ALLOWED_IMPORTS
+
+
+def test_the_night_goes_in_rounds_and_then_releases_each_study_by_itself(dag_bag):
+    dag = dag_bag.dags["easeml_nightly_retraining"]
+    assert edges(dag) == {
+        ("suggest_1", "train_1"),
+        ("train_1", "suggest_2"),
+        ("suggest_2", "train_2"),
+        ("train_2", "suggest_3"),
+        ("suggest_3", "train_3"),
+        ("train_3", "best_models"),
+        ("best_models", "release.gate"),
+        ("best_models", "release.promote"),
+        ("best_models", "release.meter"),
+        ("release.gate", "release.promote"),
+    }
+    for number in (1, 2, 3):
+        train = dag.task_dict[f"train_{number}"]
+        assert isinstance(train, MappedOperator)
+        assert train.pool == "easeml_devices"
+        # A failed trial, or a round without trials (which skips), must stop neither the next round nor the release.
+        assert dag.task_dict[f"suggest_{number}"].trigger_rule == "all_done"
+    assert dag.task_dict["best_models"].trigger_rule == "all_done"
+    assert dag.max_active_runs == 1
+    assert dag.schedule == "0 1 * * *"
+    # The gate blocks what is downstream of it.
+    assert dag.task_dict["release.promote"].trigger_rule == "all_success"
+
+
+def test_the_commit_gate_reads_the_condition_first_and_meters_beside(dag_bag):
+    dag = dag_bag.dags["easeml_commit_gate"]
+    assert edges(dag) == {("check_condition", "gate"), ("gate", "promote"), ("check_condition", "meter")}
+    assert list(dag.params) == ["study", "model", "condition", "reliability", "adaptivity"]
+    assert dag.schedule is None
+
+
+def test_the_registration_form_asks_for_everything_that_the_operator_takes(dag_bag):
+    dag = dag_bag.dags["easeml_register_study"]
+    assert edges(dag) == set()
+    assert set(dag.params) == set(dag.task_dict["register"].template_fields) - {"easeml_conn_id", "training"}
+
+
+def test_the_watch_waits_in_the_triggerer(dag_bag):
+    dag = dag_bag.dags["easeml_overfitting_watch"]
+    assert edges(dag) == {("watch", "raise_alert")}
+    assert dag.task_dict["watch"].deferrable
+    assert dag.max_active_runs == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "conf", "field"),
+    [
+        ("easeml_commit_gate", {"study": ""}, "study"),
+        ("easeml_commit_gate", {"study": "digits", "model": 0}, "model"),
+        ("easeml_commit_gate", {"study": "digits", "reliability": 1}, "reliability"),
+        ("easeml_commit_gate", {"study": "digits", "adaptivity": "some"}, "adaptivity"),
+        ("easeml_register_study", {"tenant": "lab", "study": "s", "budget_seconds": 0}, "budget_seconds"),
+        ("easeml_register_study", {"tenant": "lab", "study": "s", "metric": "beauty"}, "metric"),
+        ("easeml_nightly_retraining", {"trials_per_round": 0}, "trials_per_round"),
+    ],
+)
+def test_the_forms_refuse_what_cannot_be(dag_bag, name, conf, field):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = dag_bag.dags[name].params
+    for key, value in conf.items():
+        if key != field:
+            params.get_param(key).resolve(value)
+    with pytest.raises(ParamValidationError):
+        params.get_param(field).resolve(conf[field])

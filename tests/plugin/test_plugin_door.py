@@ -1,0 +1,97 @@
+"""The page inside Airflow's own server: nobody gets in without a login, and a closed door where no check is known."""
+
+import asyncio
+import builtins
+
+import httpx
+import pytest
+from fastapi import HTTPException
+
+from easeml_airflow import plugin
+from easeml_airflow.plugin import EasemlPlugin, closed_door, login
+
+
+def test_the_door_that_opens_for_nobody():
+    with pytest.raises(HTTPException) as caught:
+        closed_door()
+    assert caught.value.status_code == 403
+
+
+def test_without_airflows_check_the_door_is_closed(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **more):
+        if name.startswith("airflow.api_fastapi.core_api.security"):
+            raise ImportError(name)
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert login() is plugin.closed_door
+
+
+def test_the_entry_in_the_navigation_honours_the_base_path(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://h/af")
+    (view,) = EasemlPlugin().external_views
+    assert view["href"] == "/af/easeml/"
+    assert view["icon"] == "/af/easeml/static/mark.svg"
+    assert view["destination"] == "nav"
+
+
+@pytest.fixture(scope="module")
+def ask(airflow_db):
+    """Ask Airflow's whole API server in this process, as a person of this role or as nobody."""
+    from airflow.api_fastapi.app import create_app, get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    app = create_app(apps="core")
+
+    def request(path, *, role=None, method="GET"):
+        headers = {}
+        if role is not None:
+            token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username=role[0], role=role))
+            headers["Authorization"] = f"Bearer {token}"
+
+        async def go():
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, headers=headers)
+
+        return asyncio.run(go())
+
+    request.app = app
+    return request
+
+
+def our_routes(app):
+    """The routes of our mounted application."""
+    (mount,) = [route for route in app.routes if getattr(route, "path", "") == plugin.URL_PREFIX]
+    return mount.app.routes
+
+
+def test_every_route_in_the_real_server_asks_for_a_login(ask):
+    routes = our_routes(ask.app)
+    assert routes
+    for route in routes:
+        for method in route.methods:
+            path = plugin.URL_PREFIX + route.path.replace("{name}", "tokens.css")
+            assert ask(path, method=method).status_code in (401, 403), (method, path)
+
+
+@pytest.mark.parametrize("path", ["/easeml/docs", "/easeml/openapi.json", "/easeml/redoc"])
+def test_there_are_no_docs_in_the_real_server(ask, path):
+    assert ask(path).status_code in (401, 403, 404)
+
+
+@pytest.mark.parametrize("role", ["admin", "op", "user", "viewer"])
+def test_whoever_may_see_plugins_sees_the_page(ask, connected, role):
+    page = ask("/easeml/", role=role)
+    assert page.status_code == 200
+    assert "No study yet" in page.text
+    assert ask("/easeml/static/page.js", role=role).headers["content-type"].startswith("text/javascript")
+
+
+def test_a_missing_connection_is_told_on_the_page(ask, monkeypatch):
+    monkeypatch.delenv("AIRFLOW_CONN_EASEML_DEFAULT", raising=False)
+    page = ask("/easeml/", role="viewer")
+    assert page.status_code == 503
+    assert "there is no connection" in page.text

@@ -1,0 +1,370 @@
+"""Operators and sensors one by one, against the real database: repeatable, deferred, polled, skipped, cancelled."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.module_loading import import_string
+
+from easeml_airflow import operators, sensors
+from easeml_airflow.triggers.easeml import facts_of
+
+TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
+BAYES = {"name": "bayes", "kind": "gaussian_naive_bayes", "parameters": {}}
+CENTROID = {"name": "centroid", "kind": "nearest_centroid", "parameters": {}}
+IMAGES_ONLY = {"name": "images-only", "kind": "torch_cnn", "parameters": {}}
+
+
+class Instance:
+    """A task instance that keeps what is pushed."""
+
+    dag_id, run_id, map_index = "dag", "run", -1
+
+    def __init__(self, task_id):
+        self.task_id, self.pushed = task_id, {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = value
+
+
+def context(task_id="task"):
+    return {"ti": Instance(task_id)}
+
+
+@pytest.fixture
+def study(connected, make_study):
+    """A study with four candidates, one of which cannot be trained on a table."""
+    return make_study("cancer", candidates=[IMAGES_ONLY, TREE, BAYES, CENTROID])
+
+
+def suggest(count=4, task_id="suggest"):
+    ctx = context(task_id)
+    return operators.SuggestTrialsOperator(task_id=task_id, count=count).execute(ctx), ctx["ti"].pushed
+
+
+def train(trial, **arguments):
+    ctx = context(f"train_{trial['trial_id']}")
+    return operators.TrainTrialOperator(task_id="train", trial=trial, **arguments).execute(ctx), ctx["ti"].pushed
+
+
+def of(trials, candidate):
+    return next(t for t in trials if t["candidate"] == candidate)
+
+
+@pytest.fixture
+def trained(study):
+    """The study's tree, trained: its result."""
+    trials, _ = suggest()
+    return train(of(trials, "tree"))[0]
+
+
+def test_a_retried_suggestion_is_the_same_one(study, caplog):
+    with caplog.at_level(logging.INFO):
+        first, pushed = suggest(2)
+    assert len(first) == 2
+    assert set(first[0]) == {"trial_id", "study", "candidate", "reason"}
+    assert suggest(2)[0] == first
+    other, _ = suggest(3, task_id="suggest_again")
+    assert {t["trial_id"] for t in other}.isdisjoint(t["trial_id"] for t in first)
+    none, told = suggest(1, task_id="suggest_more")
+    assert none == []
+    assert told["message"].startswith("nothing to train")
+    assert pushed["policy"] == "default"
+
+
+def test_the_installations_policy_holds_where_the_task_names_none(study, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__POLICY", "roundrobin")
+    assert suggest(1)[1]["policy"] == "roundrobin"
+    with pytest.raises(AirflowFailException, match="policy must be one of"):
+        operators.SuggestTrialsOperator(task_id="s", policy="luck").execute(context("s"))
+    with pytest.raises(AirflowFailException, match="there is no study 'nowhere'; known: 'cancer'"):
+        operators.SuggestTrialsOperator(task_id="t", studies=["nowhere"]).execute(context("t"))
+
+
+def test_a_trial_succeeds_once_and_a_retry_only_reports_it(study, caplog):
+    trials, _ = suggest()
+    with caplog.at_level(logging.INFO):
+        result, pushed = train(of(trials, "tree"))
+    assert result["state"] == "SUCCEEDED"
+    assert 0.5 < result["quality"] <= 1
+    assert pushed == {"trial": result}
+    assert train(of(trials, "tree"))[0] == result
+
+
+def test_a_failed_trial_fails_its_task_with_the_reason_and_tells_it_first(study):
+    trials, _ = suggest()
+    ctx = context()
+    operator = operators.TrainTrialOperator(task_id="train", trial=of(trials, "images-only"))
+    with pytest.raises(AirflowFailException, match=r"\(cancer, images-only\) failed: .*needs images"):
+        operator.execute(ctx)
+    assert ctx["ti"].pushed["trial"]["state"] == "FAILED"
+    with pytest.raises(AirflowSkipException, match="needs images"):
+        train(of(trials, "images-only"), on_failed="skip")
+    assert train(of(trials, "images-only"), on_failed="ignore")[0]["state"] == "FAILED"
+
+
+def test_killing_the_task_cancels_the_trial(connected, make_study, store):
+    from easeml_core.services.trials import trial_state
+
+    # A short lease: the cancel is heard at the next heartbeat, a quarter of it.
+    make_study("cancer", candidates=[BAYES], training={"lease_seconds": 1.0})
+    trials, _ = suggest()
+    operator = operators.TrainTrialOperator(task_id="train", trial=of(trials, "bayes"))
+    operator.on_kill()  # before it started: nothing to do
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(operator.execute(context()))
+        except AirflowException as error:
+            outcome.append(error)
+
+    task = threading.Thread(target=run)
+    task.start()
+    deadline = time.monotonic() + 30
+    while operator._running is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    operator.on_kill()
+    task.join(60)
+    assert not task.is_alive()
+    # The kill comes before the claim or after it; either way nothing of the trial counts.
+    assert isinstance(outcome[0], AirflowSkipException)
+    assert trial_state(store, trial_id=of(trials, "bayes")["trial_id"])["state"] == "CANCELLED"
+
+
+def gate(**arguments):
+    return operators.GateOperator(task_id="gate", study="cancer", **arguments)
+
+
+def deferral(operator, ctx):
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute(ctx)
+    return caught.value
+
+
+def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, artifacts):
+    """The trigger is woken by the notification, long before its own poll."""
+    from easeml_core.services.referee import Referee
+
+    ctx = context("gate")
+    operator = gate(condition="n > 0.5 +/- 0.2")
+    first, second = deferral(operator, ctx), deferral(operator, ctx)
+    assert first.trigger.subject == second.trigger.subject == str(ctx["ti"].pushed["request_id"])
+    assert first.method_name == "execute_complete"
+    assert first.timeout.total_seconds() == 3600
+    assert first.trigger.poll_interval == 60
+
+    path, arguments = first.trigger.serialize()
+
+    async def wait():
+        waiting = asyncio.create_task(anext(import_string(path)(**arguments).run()))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        await asyncio.to_thread(Referee(connected.referee, artifacts).answer_one)
+        start = time.monotonic()
+        return await asyncio.wait_for(waiting, 30), time.monotonic() - start
+
+    event, seconds = asyncio.run(wait())
+    assert seconds < 10  # the poll alone would need 48 s or more
+    facts = operator.execute_complete(ctx, event.payload)
+    assert facts["symbol"] == "pass"
+    assert ctx["ti"].pushed["symbol"] == "pass"
+    assert operator.execute(ctx) == facts  # a retry after the answer does not defer, and spends no step
+    assert facts["step"] == 1
+
+
+def test_a_failed_gate_tells_its_symbol_before_it_fails(trained, referee):
+    for on_fail, expected in (("fail", AirflowFailException), ("skip", AirflowSkipException)):
+        ctx = context("gate")
+        operator = gate(condition="n > 0.99 +/- 0.3", on_fail=on_fail, deferrable=False, poll_interval=0.05)
+        with pytest.raises(expected, match="study 'cancer': model 2 did not pass the gate"):
+            operator.execute(ctx)
+        assert ctx["ti"].pushed["symbol"] == "fail"
+        assert set(ctx["ti"].pushed) == {
+            *("request_id", "kind", "study", "model_id", "refused", "message", "symbol", "step", "steps", "cached"),
+        }
+
+
+def test_a_choice_that_is_none_is_told_before_anything_is_filed(trained, store):
+    with pytest.raises(AirflowFailException, match="on_fail must be fail or skip, got 'stop'"):
+        gate(on_fail="stop").execute(context("gate"))
+    with pytest.raises(AirflowFailException, match="model_id must be a whole number, got 'best'"):
+        gate(model_id="best").execute(context("gate"))
+    with pytest.raises(AirflowFailException, match=r"there is no model .*99"):
+        gate(model_id=99).execute(context("gate"))
+
+
+def test_a_referee_that_never_answers_is_named(trained):
+    operator = gate(deferrable=False, poll_interval=0.05, answer_timeout=0.2)
+    with pytest.raises(AirflowException, match=r"within 0.2 s; is the process `easeml referee` running\?") as caught:
+        operator.execute(context("gate"))
+    assert not isinstance(caught.value, AirflowFailException)  # the request stays filed: trying again is right
+    with pytest.raises(AirflowException, match="easeml referee"):
+        operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context("gate"))
+
+
+def test_promotion_needs_a_recorded_pass(trained, referee):
+    more = {"study": "cancer", "model_id": 2, "deferrable": False, "poll_interval": 0.05}
+    with pytest.raises(AirflowFailException, match="gate request 12345 has no verdict on model 2"):
+        operators.PromoteModelOperator(task_id="p", gate_request_id=12345, **more).execute(context("p1"))
+    passed = gate(condition="n > 0.5 +/- 0.3", deferrable=False, poll_interval=0.05).execute(context("gate"))
+    promoted = operators.PromoteModelOperator(task_id="p", gate_request_id=str(passed["request_id"]), **more)
+    assert promoted.execute(context("p2"))["promoted"] is True
+
+    from easeml_core.training.sources import load_source
+
+    inputs = load_source("sklearn:breast_cancer", None).inputs[:4].tolist()
+    answered = operators.InferOperator(task_id="infer", study="cancer", inputs=inputs).execute(context())
+    assert answered["model_id"] == 2
+    assert len(answered["labels"]) == 4
+    with pytest.raises(AirflowFailException, match=r"inputs must have shape \(n >= 1, 30\)"):
+        operators.InferOperator(task_id="infer", study="cancer", inputs=[[1.0]]).execute(context())
+    assert operators.BestModelsOperator(task_id="best").execute(context()) == []
+
+
+def test_inference_without_production_is_told(study):
+    with pytest.raises(AirflowFailException, match="no model in production yet"):
+        operators.InferOperator(task_id="infer", study="cancer", inputs=[[0.0] * 30]).execute(context())
+
+
+def test_the_best_model_waits_for_the_gate(trained):
+    (best,) = operators.BestModelsOperator(task_id="best", studies=["cancer"]).execute(context())
+    assert best == {"study": "cancer", "model_id": trained["model_id"], "quality": pytest.approx(trained["quality"])}
+
+
+def poke(sensor):
+    looked = sensor.poke(context())
+    return looked.xcom_value if looked.is_done else None
+
+
+def test_the_trial_sensor_in_both_ways(study):
+    trials, _ = suggest()
+    trial = of(trials, "tree")
+    poking = sensors.TrialFinishedSensor(task_id="s", trial=trial, deferrable=False, poke_interval=0.05, timeout=0.2)
+    assert poke(poking) is None
+    with pytest.raises(AirflowException, match=r"time.*out"):
+        poking.execute(context())
+    waiting = deferral(sensors.TrialFinishedSensor(task_id="s", trial=trial, timeout=90), context())
+    assert waiting.timeout.total_seconds() == 90
+    result, _ = train(trial)
+    assert poke(poking) == poking.execute(context()) == result
+    path, arguments = waiting.trigger.serialize()
+    event = asyncio.run(anext(import_string(path)(**arguments).run()))
+    assert sensors.TrialFinishedSensor(task_id="s", trial=trial).execute_complete(context(), event.payload) == result
+    assert facts_of(event.payload) == result
+
+
+def test_the_trial_sensor_fails_with_a_failed_trial(study):
+    trials, _ = suggest()
+    train(of(trials, "images-only"), on_failed="ignore")
+    with pytest.raises(AirflowFailException, match="needs images"):
+        sensors.TrialFinishedSensor(task_id="s", trial=of(trials, "images-only")).execute(context())
+    result = sensors.TrialFinishedSensor(task_id="s", trial=of(trials, "images-only"), on_failed="ignore")
+    assert result.execute(context())["state"] == "FAILED"
+
+
+def test_the_test_set_sensor(connected, artifacts, store):
+    from easeml_core.services.referee import Referee
+    from easeml_core.services.registration import register_study
+
+    def register(study, **gate):
+        settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": study}
+        register_study(store, study=study, gate={"condition": "n > 0.5 +/- 0.2", "steps": 2} | gate, **settings)
+
+    register("cancer")
+    either, meter = (sensors.TestSetReadySensor(task_id="s", study="cancer", purpose=p) for p in (None, "meter"))
+    assert poke(either) is None
+    assert deferral(meter, context()).trigger.subject == "cancer/meter"
+    Referee(connected.referee, artifacts).answer_one()
+    ready = {"study": "cancer", "state": "ACTIVE", "sealed_sets": ["gate", "meter"]}
+    assert poke(either) == meter.execute(context()) == ready
+    register("greedy", condition="n > 0.5 +/- 0.001")
+    Referee(connected.referee, artifacts).answer_one()
+    with pytest.raises(AirflowFailException, match="study 'greedy' was refused by the referee"):
+        sensors.TestSetReadySensor(task_id="s", study="greedy").execute(context())
+    with pytest.raises(AirflowFailException, match="purpose must be one of gate, meter, got 'fun'"):
+        sensors.TestSetReadySensor(task_id="s", study="cancer", purpose="fun").execute(context())
+
+
+def test_the_meter_sensor_sees_each_alert_and_its_end(connected, make_study, artifacts, store):
+    """An alert raised while nobody looks, even one that was cleared at once, is found by its number."""
+    from easeml_core.services.alerts import clear_alert
+    from easeml_core.services.referee import Referee
+
+    meter = {"ranges": (-0.5, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
+    make_study("cancer", candidates=[TREE, BAYES], meter=meter)
+    trials, _ = suggest()
+    models = [train(trial)[0]["model_id"] for trial in trials]
+
+    def read(model, key):
+        with pytest.raises(TaskDeferred):
+            operators.MeterOperator(task_id="meter", study="cancer", model_id=model).execute(context(key))
+        Referee(connected.referee, artifacts).answer_one()
+        return operators.MeterOperator(task_id="meter", study="cancer", model_id=model).execute(context(key))
+
+    def sensor(wait_for, after_id=0, study="cancer"):
+        return sensors.OverfittingMeterSensor(task_id="s", study=study, wait_for=wait_for, after_id=after_id)
+
+    assert [poke(sensor(w)) is None for w in ("alert", "clear", "any")] == [True, False, True]
+    waiting = deferral(sensor("alert", study=None), context())
+    reading = read(models[0], "one")
+    assert (reading["signal"], reading["signals"], reading["submissions_left"]) == (2, 3, 3)
+    assert "budget" in reading["alert"]
+    path, arguments = waiting.trigger.serialize()
+    alert = facts_of(asyncio.run(anext(import_string(path)(**arguments).run())).payload)
+    assert (alert["study"], alert["model_id"]) == ("cancer", models[0])
+    assert poke(sensor("alert")) == poke(sensor("any")) == poke(sensor("alert", study="None")) == alert
+    assert poke(sensor("clear")) is None
+    assert poke(sensor("alert", alert["alert_id"])) is poke(sensor("any", alert["alert_id"])) is None
+
+    clear_alert(store, study="cancer", alert_id=alert["alert_id"])
+    assert poke(sensor("alert")) is None
+    assert poke(sensor("any", alert["alert_id"]))["message"] == "no alert is open"
+    read(models[1], "two")
+    second = poke(sensor("alert", str(alert["alert_id"])))
+    clear_alert(store, study="cancer", alert_id=second["alert_id"])
+    assert poke(sensor("alert", alert["alert_id"]))["alert_id"] == second["alert_id"]
+    assert poke(sensor("clear"))["study"] == "cancer"
+
+    with pytest.raises(AirflowFailException, match="wait_for must be one of alert, clear, any, got 'luck'"):
+        poke(sensor("luck"))
+    with pytest.raises(AirflowFailException, match="there is no study 'nowhere'"):
+        poke(sensor("alert", study="nowhere"))
+
+
+# Checking what a function returned walks through all loaded modules, and some of Airflow's warn when looked at.
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_training_function_of_ones_own(study, run_dag, connected):
+    """In a DAG: one trial is trained by the function, another fails with what the function said."""
+    from easeml_airflow.decorators import trial
+
+    with DAG("bring_your_own", schedule=None) as dag:
+        suggested = operators.SuggestTrialsOperator(task_id="suggest", count=4)
+
+        @trial(pool="default_pool", retries=0)
+        def train_it(data, parameters, report):
+            """Fit a stump."""
+            from sklearn.tree import DecisionTreeClassifier
+
+            report(1, 0.5)
+            if not parameters:
+                message = "this function wants parameters"
+                raise ValueError(message)
+            return DecisionTreeClassifier(max_depth=1).fit(data.train_inputs, data.train_labels)
+
+        train_it.expand(trial=suggested.output)
+
+    done = run_dag(dag)
+    trials = {ti.map_index: ti for ti in done.get_task_instances() if ti.task_id == "train_it"}
+    told = [t.xcom_pull(task_ids="train_it", key="trial", map_indexes=i) for i, t in sorted(trials.items())]
+    assert {result["candidate"] for result in told} == {"images-only", "tree", "bayes", "centroid"}
+    for index, result in enumerate(told):
+        wants = result["candidate"] == "tree"
+        assert str(trials[index].state) == ("success" if wants else "failed")
+        assert result["state"] == ("SUCCEEDED" if wants else "FAILED")
+        assert wants or "this function wants parameters" in result["failure"]

@@ -1,0 +1,164 @@
+"""The four DAGs, run in this process against a real database, with a referee at work and real training."""
+
+import pytest
+
+TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 4}}
+BAYES = {"name": "bayes", "kind": "gaussian_naive_bayes", "parameters": {}}
+IMAGES_ONLY = {"name": "images-only", "kind": "torch_cnn", "parameters": {}}  # fails on a table, with a reason
+FORM = {
+    "tenant": "lab",
+    "study": "cancer",
+    "source": "sklearn:breast_cancer",
+    "candidates": [TREE, BAYES],
+    "gate": {"condition": "n > 0.5 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3},
+    "meter": {"ranges": [0.2, 0.6], "tolerance": 0.2, "reliability": 0.9, "steps": 4},
+}
+HARD = {"condition": "n > 0.99 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3}
+
+
+def states(run, *tasks):
+    """Final states of the task instances, those of a mapped task by the label or number of the instance."""
+    return {(ti.task_id, ti.map_index): str(ti.state) for ti in run.get_task_instances() if ti.task_id in tasks}
+
+
+def tally(run, task):
+    """How many instances of a task ended in which state."""
+    found = sorted(states(run, task).values())
+    return {state: found.count(state) for state in found}
+
+
+def xcom(run, task_id, key="return_value", map_index=-1):
+    (ti,) = [t for t in run.get_task_instances() if (t.task_id, t.map_index) == (task_id, map_index)]
+    return ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index)
+
+
+@pytest.fixture
+def run(run_dag, root, referee):
+    """Run one of our DAGs with a filled form; read anew each time, since a run in this process keeps its form."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    def go(name, **form):
+        return run_dag(DagBag(dag_folder=str(root / "dags" / f"{name}.py")).dags[name], run_conf=form)
+
+    return go
+
+
+def test_a_study_is_registered_by_its_form(run, store):
+    from easeml_core.services.overview import live_sets, study_state
+
+    done = run("easeml_register_study", **FORM)
+    assert states(done, "register") == {("register", -1): "success"}
+    assert xcom(done, "register", "refused") is False
+    assert study_state(store, study="cancer") == "ACTIVE"
+    assert live_sets(store, study="cancer") == ["gate", "meter"]
+
+    for wrong in ({"source": "sklearn:nothing"}, {"study": "Bad Name"}, {}):  # the last: its name is taken
+        again = run("easeml_register_study", **FORM | wrong)
+        assert states(again, "register") == {("register", -1): "failed"}
+
+    too_few = run("easeml_register_study", **FORM | {"study": "greedy", "gate": {"condition": "n > 0.5 +/- 0.01"}})
+    assert states(too_few, "register") == {("register", -1): "failed"}
+    assert "needs at least" in xcom(too_few, "register", "message")
+    assert study_state(store, study="greedy") == "REFUSED"
+
+
+def test_two_nights(run, store, artifacts):
+    """A failed trial, a rejected model and an empty round stop nobody else; the second night trains nothing."""
+    run("easeml_register_study", **FORM | {"candidates": [IMAGES_ONLY, TREE, BAYES]})
+    run("easeml_register_study", **FORM | {"study": "strict", "tenant": "bank", "gate": HARD, "candidates": [TREE]})
+    first = run("easeml_nightly_retraining", trials_per_round=2)
+
+    assert [tally(first, f"suggest_{n}") for n in (1, 2, 3)] == [{"success": 1}] * 3
+    trained = [state for n in (1, 2, 3) for state in states(first, f"train_{n}").values()]
+    assert sorted(trained) == ["failed", "skipped", "success", "success", "success"]
+    assert [m["study"] for m in xcom(first, "best_models")] == ["cancer", "strict"]
+    assert states(first, "release.gate") == {("release.gate", 0): "success", ("release.gate", 1): "failed"}
+    assert states(first, "release.promote") == {
+        ("release.promote", 0): "success",
+        ("release.promote", 1): "upstream_failed",
+    }
+    labels = {ti.rendered_map_index for ti in first.get_task_instances()}
+    assert {"cancer: tree", "cancer: bayes", "strict: tree", "cancer", "strict"} <= labels
+    assert tally(first, "release.meter") == {"success": 2}  # the rejected one is metered too
+    # What the failed task learnt stands in XCom all the same, and is one symbol.
+    assert xcom(first, "release.gate", "symbol", 0) == "pass"
+    assert xcom(first, "release.gate", "symbol", 1) == "fail"
+
+    from easeml_core.services.overview import overview
+
+    by_study = {s["study"]: s for s in overview(store)["tenants"]}
+    assert by_study["cancer"]["production_model_id"] == xcom(first, "release.promote", "model_id", 0)
+    assert (by_study["cancer"]["trials"], by_study["cancer"]["failed"]) == (2, 1)
+    assert by_study["strict"]["production_model_id"] is None
+
+    second = run("easeml_nightly_retraining", trials_per_round=2)
+    assert [tally(second, f"suggest_{n}") for n in (1, 2, 3)] == [{"success": 1}] * 3
+    assert [tally(second, f"train_{n}") for n in (1, 2, 3)] == [{"skipped": 1}] * 3
+    assert xcom(second, "suggest_1", "message").startswith("nothing to train")
+    assert [m["study"] for m in xcom(second, "best_models")] == ["strict"]
+    assert xcom(second, "release.gate", "cached", 0) is True  # the same question costs nothing
+
+
+def test_by_hand_after_the_night(run):
+    """A night that promotes, an idle night, commits judged by hand, and the watch over the meter."""
+    gate = FORM["gate"] | {"steps": 4}
+    # Signal 2 means a gap above -0.5, which every model has: the budget of 1 is exceeded by every reading.
+    meter = FORM["meter"] | {"ranges": [-0.5, 0.6], "overfitting_budget": 1}
+    run("easeml_register_study", **FORM | {"gate": gate, "meter": meter})
+    night = run("easeml_nightly_retraining", trials_per_round=2)
+    assert str(night.state) == "success"
+    promoted = xcom(night, "release.promote", "model_id", 0)
+    (other,) = {xcom(night, "train_1", "trial", i)["model_id"] for i in (0, 1)} - {promoted}
+
+    idle = run("easeml_nightly_retraining", trials_per_round=2)
+    assert str(idle.state) == "success"
+    assert xcom(idle, "best_models") == []
+    assert {s for t in ("gate", "promote", "meter") for s in states(idle, f"release.{t}").values()} == {"skipped"}
+
+    first = run("easeml_overfitting_watch")
+    assert states(first, "watch", "raise_alert") == {("watch", -1): "success", ("raise_alert", -1): "failed"}
+    assert (xcom(first, "watch")["study"], xcom(first, "watch")["model_id"]) == ("cancer", promoted)
+
+    typo = run("easeml_commit_gate", study="cancer", model=other, condition="n - o > 0.02")
+    blocked = {(t, -1): "upstream_failed" for t in ("gate", "promote", "meter")}
+    assert states(typo, "check_condition", "gate", "promote", "meter") == {("check_condition", -1): "failed"} | blocked
+
+    # A paired condition that a model of about the same quality cannot hold.
+    worse = run("easeml_commit_gate", study="cancer", model=other, condition="n - o > 0.4 +/- 0.5")
+    assert states(worse, "gate", "promote", "meter") == {
+        ("gate", -1): "failed",
+        ("promote", -1): "upstream_failed",
+        ("meter", -1): "success",
+    }
+    assert xcom(worse, "gate", "symbol") == "fail"
+
+    # That reading raised the second alert while nobody looked; the first one is not reported again.
+    second = xcom(run("easeml_overfitting_watch"), "watch")
+    assert (second["model_id"], second["signal"]) == (other, 2)
+    assert second["alert_id"] > xcom(first, "watch")["alert_id"]
+
+    refused = run("easeml_commit_gate", study="cancer", model=other, reliability=0.5)
+    assert states(refused, "gate") == {("gate", -1): "failed"}
+    assert "reliability must be 0.9" in xcom(refused, "gate", "message")
+    assert xcom(refused, "gate", "symbol") is None
+
+    good = run("easeml_commit_gate", study="cancer", model=other)
+    assert states(good, "gate", "promote", "meter") == {(t, -1): "success" for t in ("gate", "promote", "meter")}
+    assert xcom(good, "promote", "model_id") == other
+
+
+def test_under_adaptivity_none_the_gate_tells_nothing(run):
+    """Both a model that holds the condition and one that does not: the same state, the same XCom."""
+    told = []
+    for study, condition in (("easy", "n > 0.5 +/- 0.2"), ("hard", "n > 0.99 +/- 0.2")):
+        gate = FORM["gate"] | {"adaptivity": "none", "condition": condition}
+        run("easeml_register_study", **FORM | {"study": study, "gate": gate, "candidates": [TREE]})
+    night = run("easeml_nightly_retraining", trials_per_round=2)
+    assert tally(night, "release.gate") == {"success": 2}
+    for index in (0, 1):
+        facts = xcom(night, "release.gate", map_index=index)
+        told.append({k: v for k, v in facts.items() if k not in ("request_id", "study", "model_id")})
+    assert told[0] == told[1]
+    assert told[0]["symbol"] == "withheld"
+    # Without a recorded pass the referee promotes nothing, whatever the task's state says.
+    assert tally(night, "release.promote") == {"failed": 2}

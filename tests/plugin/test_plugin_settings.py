@@ -1,0 +1,163 @@
+"""Installation settings, provider metadata and the hook's connection."""
+
+import json
+
+import jsonschema
+import pytest
+
+from easeml_airflow import settings
+from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_airflow.links import EasemlPageLink, page_url
+from easeml_airflow.provider_info import get_provider_info
+from easeml_core.errors import ConfigError, NotFoundError
+
+GOOD = {
+    "conn_type": "easeml",
+    "host": "127.0.0.1",
+    "port": 5433,
+    "login": "easeml_worker",
+    "password": "p@ss/w:rd%",
+    "schema": "easeml",
+    "extra": {"artifacts": "/somewhere/artifacts"},
+}
+URL = "postgresql+psycopg2://easeml_worker:p%40ss%2Fw%3Ard%25@127.0.0.1:5433/easeml"
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Give Airflow the connection ``easeml_default`` with these changes."""
+
+    def give(**changes):
+        monkeypatch.setenv("AIRFLOW_CONN_EASEML_DEFAULT", json.dumps(GOOD | changes))
+        return EasemlHook()
+
+    return give
+
+
+def test_every_option_has_a_default_that_its_function_reads():
+    read = {
+        "conn_id": settings.conn_id,
+        "policy": settings.policy,
+        "poll_interval_seconds": settings.poll_interval_seconds,
+        "answer_timeout_seconds": settings.answer_timeout_seconds,
+        "page_refresh_seconds": settings.page_refresh_seconds,
+    }
+    assert set(read) == {option.name for option in settings.OPTIONS}
+    for option in settings.OPTIONS:
+        assert str(read[option.name]()).removesuffix(".0") == option.default
+        assert option.description.endswith(".")
+
+
+def test_an_option_is_read_when_it_is_asked_for(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__POLICY", "hybrid")
+    monkeypatch.setenv("AIRFLOW__EASEML__CONN_ID", "other")
+    assert settings.policy() == "hybrid"
+    assert EasemlHook().easeml_conn_id == "other"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "expected"),
+    [("http://h:8080", ""), ("http://h:8080/", ""), ("https://h/team/airflow/", "/team/airflow"), ("", "")],
+)
+def test_the_link_honours_the_base_path(monkeypatch, base_url, expected):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    assert page_url() == f"{expected}/plugin/easeml"
+    assert EasemlPageLink().get_link(None, ti_key=None) == page_url()
+
+
+def test_the_metadata_is_what_airflow_asks_for():
+    from importlib.resources import files
+
+    info = get_provider_info()
+    jsonschema.validate(info, json.loads(files("airflow").joinpath("provider_info.schema.json").read_text()))
+    named = {m for kind in ("operators", "sensors", "hooks", "triggers") for m in modules(info[kind])}
+    from easeml_airflow import operators, sensors
+
+    assert named >= set(operators._MODULES.values()) | set(sensors._MODULES.values())
+
+
+def modules(entries):
+    """Module paths of one kind of the metadata, each imported to prove that it is there."""
+    import importlib
+
+    paths = [path for entry in entries for path in entry["python-modules"]]
+    for path in paths:
+        importlib.import_module(path)
+    return paths
+
+
+# Asked for all decorators, Airflow imports those of its own providers, and they use one of its own old names.
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_airflow_knows_the_provider_its_connection_and_its_options():
+    from airflow.configuration import conf
+    from airflow.providers_manager import ProvidersManager
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    manager, tasks = ProvidersManager(), ProvidersManagerTaskRuntime()
+    assert "easeml-airflow" in manager.providers
+    assert tasks.hooks["easeml"].hook_class_name == "easeml_airflow.hooks.easeml.EasemlHook"
+    assert manager.field_behaviours["easeml"]["relabeling"]["schema"] == "Database"
+    assert "extra__easeml__artifacts" in manager.connection_form_widgets
+    assert "easeml_trial" in dict(tasks.taskflow_decorators)
+    assert "easeml_airflow.links.EasemlPageLink" in manager.extra_links_class_names
+    assert conf.get("easeml", "conn_id") == "easeml_default"
+
+
+def test_the_address_is_made_of_the_connection(connect):
+    assert connect().url == URL
+    assert ":5432/" in connect(port=None).url
+    assert "@[::1]:5433/" in connect(host="::1").url
+
+
+HOSTILE = {
+    "artifacts": "/somewhere/artifacts",
+    "host": "evil.example",
+    "sslmode": "disable",
+    "options": "-c role=postgres",
+    "password": "stolen",
+    "connect_args": {"host": "evil.example"},
+    "__extra__": '{"host": "evil.example"}',
+    "url": "postgresql://evil.example",
+}
+
+
+def test_a_hostile_extra_changes_nothing(connect):
+    hook = connect(extra=HOSTILE)
+    assert hook.url == URL
+    assert "evil" not in hook.get_store().dsn
+    assert str(hook.get_artifacts().root) == "/somewhere/artifacts"
+
+
+@pytest.mark.parametrize("field", ["host", "login", "schema"])
+def test_a_missing_field_is_named(connect, field):
+    with pytest.raises(ConfigError, match=rf"connection 'easeml_default': {field}.* must be given"):
+        _ = connect(**{field: ""}).url
+
+
+@pytest.mark.parametrize("extra", [{}, {"artifacts": ""}, {"artifacts": ["a"]}, {"folder": "/x"}])
+def test_a_missing_folder_is_named(connect, extra):
+    with pytest.raises(ConfigError, match=r"extra\.artifacts must be the path of a folder"):
+        connect(extra=extra).get_artifacts()
+
+
+def test_a_missing_connection_says_what_to_do():
+    with pytest.raises(
+        NotFoundError, match=r"no connection 'nowhere'; start the stack with `make up`, or set AIRFLOW_CONN_NOWHERE"
+    ):
+        _ = EasemlHook("nowhere").url
+
+
+def test_the_button_in_the_form_tells_what_is_wrong(connect):
+    ok, message = connect(port=1).test_connection()
+    assert not ok
+    assert "cannot be reached" in message
+    assert "p@ss" not in message
+    ok, message = connect(extra={}).test_connection()
+    assert not ok
+    assert "extra.artifacts" in message
+
+
+def test_the_button_is_content_with_a_good_database(connected):
+    hook = EasemlHook()
+    assert hook.test_connection() == (True, "The database answers and its schema is the one that this version needs.")
+    assert hook.get_conn().dsn == connected.worker.dsn
