@@ -1,0 +1,67 @@
+"""Counts of two models on one sealed set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from easeml_core.errors import InvalidInputError, ShapeError
+from easeml_core.gate.outcomes import Outcomes, count_outcomes
+
+
+def test_counts_by_hand():
+    # Both right; new only; old only; both wrong, same; both wrong, different.
+    labels, old, new = [0, 1, 2, 3, 4], [0, 0, 2, 0, 0], [0, 1, 0, 0, 1]
+    found = count_outcomes(labels, old, new)
+    assert found == Outcomes(examples=5, wins=1, losses=1, new_correct=2, old_correct=2, disagreements=3)
+    assert [found.count_of(v) for v in "nod"] == [2, 2, 3]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1))
+def test_counts_add_up_and_turn_round(rows):
+    labels, old, new = np.array(rows).T
+    found, turned = count_outcomes(labels, old, new), count_outcomes(labels, new, old)
+    assert found.new_correct - found.old_correct == found.wins - found.losses
+    assert (found.wins, found.new_correct) == (turned.losses, turned.old_correct)
+    assert found.disagreements == turned.disagreements >= found.wins + found.losses
+    assert isinstance(found.wins, int)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ([0, 1], [0, 1, 2], r"old predictions must have shape \(3,\), got \(2,\)"),
+        ([0, 1, 2], [[0, 1, 2]], r"new predictions must have shape \(3,\), got \(1, 3\)"),
+        ([0, 1, 2], [], r"new predictions must have shape \(3,\), got \(0,\)"),
+    ],
+)
+def test_shapes_must_be_equal(old, new, message):
+    with pytest.raises(ShapeError, match=message):
+        count_outcomes([0, 1, 2], old, new)
+
+
+def test_labels_have_one_dimension():
+    with pytest.raises(ShapeError, match=r"labels must have shape \(n_examples,\), got \(\)"):
+        count_outcomes(3, 3, 3)
+
+
+@pytest.mark.parametrize("new", [[0.0, 1.0], ["a", "b"], [None, 1]])
+def test_predictions_are_whole_numbers(new):
+    with pytest.raises(InvalidInputError, match="new predictions must be whole numbers"):
+        count_outcomes([0, 1], [0, 1], new)
+
+
+GOOD = {"examples": 10, "wins": 2, "losses": 1, "new_correct": 6, "old_correct": 5, "disagreements": 4}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"wins": -1}, {"losses": 3}, {"new_correct": 7}, {"disagreements": 2}, {"disagreements": 7}, {"examples": 3}],
+)
+def test_counts_that_cannot_be_are_refused(wrong):
+    assert Outcomes(**GOOD).wins == 2
+    with pytest.raises(InvalidInputError, match="these counts cannot come from one set"):
+        Outcomes(**GOOD | wrong)

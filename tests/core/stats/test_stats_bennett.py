@@ -1,0 +1,74 @@
+"""Bennett's function and sizes against the published numbers of Ease.ml/ci and against exact tails."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+
+import pytest
+
+from easeml_core.errors import ConfigError
+from easeml_core.stats.bennett import bennett_disagreement_labels, bennett_h, bennett_sample_size
+from easeml_core.stats.hoeffding import hoeffding_sample_size
+from easeml_core.stats.trinomial import log_trinomial_tail
+
+LN_HALF_DELTA = math.log(1e-4 / 2)
+NONE, FULL = math.log(32), 32 * math.log(2)
+
+
+@pytest.mark.parametrize("u", [1e-12, 1e-7, 0.000999, 0.001001, 0.01, 0.1, 1, 1e3, 1e6])
+def test_h_on_every_scale(u):
+    with localcontext() as context:
+        context.prec = 60
+        exact = float((1 + Decimal(u)) * (1 + Decimal(u)).ln() - Decimal(u))
+    # 1e-9: at u = 0.001 six of sixteen digits are lost on one side of the seam, the series' next term on the other.
+    assert bennett_h(u) == pytest.approx(exact, rel=1e-9, abs=0)
+
+
+def test_h_of_nothing_is_nothing():
+    assert bennett_h(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("p", "none", "full"),
+    # Sizes of n - o > C +/- 0.01 at delta = 1e-4 and 32 steps; 29K and 67K are the paper's own.
+    [(0.1, 29_048, 67_706), (0.2, 57_180, 133_277), (0.5, 141_559, 329_952)],
+)
+def test_published_sizes(p, none, full):
+    assert bennett_sample_size(tolerance=0.01, log_level=LN_HALF_DELTA - NONE, second_moment=p) == none
+    assert bennett_sample_size(tolerance=0.01, log_level=LN_HALF_DELTA - FULL, second_moment=p) == full
+
+
+@pytest.mark.parametrize(
+    ("p", "paper", "none", "full"),
+    [(0.1, 2_189, 2_905, 6_771), (0.2, 8_617, 11_436, 26_655), (0.5, 53_335, 70_779, 164_976)],
+)
+def test_published_labels_per_submission(p, paper, none, full):
+    for log_tests, expected in ((0, paper), (NONE, none), (FULL, full)):
+        found = bennett_disagreement_labels(tolerance=0.01, log_level=LN_HALF_DELTA - log_tests, second_moment=p)
+        # The table multiplies a rounded size by p, so its last digit may differ by one.
+        assert abs(found - expected) <= 1
+
+
+def test_without_a_small_change_hoeffding_is_better():
+    level = LN_HALF_DELTA - NONE
+    two_sided_hoeffding = hoeffding_sample_size(tolerance=0.01, log_level=level - math.log(2), value_range=2)
+    assert bennett_sample_size(tolerance=0.01, log_level=level, second_moment=1) > two_sided_hoeffding
+
+
+@pytest.mark.parametrize("p", [0.05, 0.2])
+def test_the_size_keeps_the_exact_tail_below_the_level(p):
+    n = bennett_sample_size(tolerance=0.05, log_level=math.log(0.01), second_moment=p)
+    tail = log_trinomial_tail(math.ceil(n * 0.05), n, decided=p, mean=0.0)
+    assert tail <= math.log(0.01 / 2)
+
+
+@pytest.mark.parametrize("p", [0, -0.1, 1.1, math.nan])
+def test_a_second_moment_outside_of_its_range_is_refused(p):
+    with pytest.raises(ConfigError, match="second_moment must be > 0 and <= 1"):
+        bennett_sample_size(tolerance=0.1, log_level=-1, second_moment=p)
+
+
+def test_a_negative_ratio_is_refused():
+    with pytest.raises(ConfigError, match="ratio must be >= 0"):
+        bennett_h(-0.1)
