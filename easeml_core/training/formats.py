@@ -1,0 +1,135 @@
+"""Models as files, without pickle: one table format -> loader, and the constant model, the simplest of them.
+
+    skops         scikit-learn pipelines; only types that we name are loaded (``skops_format``)
+    safetensors   networks: weights, and the architecture as JSON in the header (``networks``)
+    constant      {"label": 3}: always the same class; the baseline of a study before it has a model
+
+A loader says ArtifactError to a file it does not trust. Who loads a model of somebody else's does it in a child
+(``predict``). Importing this module imports no library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from easeml_core.errors import ArtifactError
+from easeml_core.training.atomic import written_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+FORMATS = {
+    "skops": ("easeml_core.training.skops_format", "load_pipeline"),
+    "safetensors": ("easeml_core.training.networks", "load_network"),
+    "constant": ("easeml_core.training.formats", "load_constant"),
+}
+"""Format -> module and name of its loader."""
+
+_CONSTANT_BYTES = 200
+
+
+class Predictor(Protocol):
+    """A trained model in memory."""
+
+    @property
+    def format(self) -> str:
+        """A key of FORMATS."""
+
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The label of each row, shape (rows,), for inputs of shape (rows, features); NaN is missing."""
+
+    def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.floating]:
+        """What the labels are chosen by, one or more numbers a row; not finite means that the model is broken."""
+
+    def save(self, path: Path) -> None:
+        """Write the model to ``path``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantPredictor:
+    """Always the same label.
+
+    Attributes:
+        label: >= 0.
+    """
+
+    label: int
+    format: str = "constant"
+
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The label, once per row."""
+        import numpy as np
+
+        return np.full(len(inputs), self.label, dtype=np.int64)
+
+    def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.floating]:
+        """One per row."""
+        import numpy as np
+
+        return np.ones(len(inputs))
+
+    def save(self, path: Path) -> None:
+        """Write ``{"label": n}``."""
+        path.write_text(json.dumps({"label": self.label}))
+
+
+def save_model(predictor: Predictor, path: Path) -> str:
+    """Write a model to ``path``, whole or not at all; gives its format."""
+    with written_whole(path) as temporary:
+        predictor.save(temporary)
+    return predictor.format
+
+
+def save_constant(path: Path, label: int) -> None:
+    """Write the model that always answers ``label`` (>= 0), such as the majority class.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "baseline.json"
+        >>> save_constant(path, 2)
+        >>> path.read_text()
+        '{"label": 2}'
+    """
+    save_model(ConstantPredictor(label), path)
+
+
+def load_predictor(path: Path, format: str) -> Predictor:
+    """The model in a file.
+
+    Args:
+        path: Any name; the format is not guessed from it.
+        format: A key of FORMATS.
+
+    Raises:
+        ArtifactError: If the format is not known, or the file is missing, damaged, or holds what we do not load.
+    """
+    if format not in FORMATS:
+        message = f"there is no model format {format!r}; known formats: {', '.join(FORMATS)}"
+        raise ArtifactError(message)
+    if not path.is_file():
+        message = f"the model file {path.name} is missing"
+        raise ArtifactError(message)
+    module, name = FORMATS[format]
+    predictor: Predictor = getattr(importlib.import_module(module), name)(path)
+    return predictor
+
+
+def load_constant(path: Path) -> ConstantPredictor:
+    """The constant model in a file; ArtifactError if it is anything but ``{"label": n}`` with n >= 0."""
+    with path.open("rb") as file:
+        content = file.read(_CONSTANT_BYTES)
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        fields = None
+    label = fields.get("label") if isinstance(fields, dict) and len(fields) == 1 else None
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
+        message = f'the model file {path.name} is no constant model: it must be {{"label": n}} with a whole n >= 0'
+        raise ArtifactError(message)
+    return ConstantPredictor(label)

@@ -1,0 +1,63 @@
+"""What a child does to itself before it touches anything: it dies with its parent and leaves no core file. Linux.
+
+Both children, the one that trains and the one that predicts, end with status ``REASON_STATUS`` and a reason as the last
+line of standard error when they fail in a way they understand; any other end is a crash.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+REASON_STATUS = 3
+"""Exit status of a child that says on its last line of standard error why there is no result."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends (PR_SET_PDEATHSIG, man prctl).
+
+    Args:
+        parent: Process id of whoever started us; had it died before we asked, nobody would tell us, so we end at once.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the process that started this one is gone")
+
+
+def prepare(parent: int) -> None:
+    """Die with the parent, write no core file, and be the first that the kernel ends when memory runs out."""
+    die_with_parent(parent)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Some containers keep this file read-only; then the kernel chooses as it would have.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def fail(reason: str) -> NoReturn:
+    """End this child with a reason that its parent can read."""
+    sys.stdout.flush()
+    sys.stderr.write("\n" + json.dumps({"reason": reason}) + "\n")
+    sys.exit(REASON_STATUS)
+
+
+def reason_in(text: str) -> str | None:
+    r"""The reason that ``fail`` wrote at the end of a child's standard error, or None.
+
+    Example:
+        >>> reason_in('a warning\n{"reason": "no memory"}\n')
+        'no memory'
+    """
+    lines = text.rstrip().splitlines()
+    try:
+        fields = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return None
+    return str(fields["reason"]) if isinstance(fields, dict) and "reason" in fields else None

@@ -1,0 +1,90 @@
+"""What a training job is, and what it gave: two frozen values. Who runs one is ``supervisor``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One candidate to be trained on one version of the data.
+
+    Attributes:
+        kind: A key of ``trainers.TRAINERS``.
+        parameters: The trainer's parameters; what is absent takes its default.
+        data_path: The open parts, as written by ``parts.save_open_parts``.
+        output_dir: Folder of this job alone; made if absent.
+        seed: Seed of everything random, in [0, 2^32).
+        time_limit_seconds: Wall seconds of the whole child, > 0.
+        memory_limit_mb: Resident megabytes of the child and its children, >= 64.
+        threads: Threads of the numerical libraries, >= 1; 1 keeps the measured cost comparable between trials.
+
+    Raises:
+        ConfigError: If a limit or the seed is outside its range.
+    """
+
+    kind: str
+    parameters: Mapping[str, Any]
+    data_path: Path
+    output_dir: Path
+    seed: int = 0
+    time_limit_seconds: float = 600.0
+    memory_limit_mb: int = 4096
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, ">= 0 and < 2^32")
+        require(0 < self.time_limit_seconds < math.inf, "time_limit_seconds", self.time_limit_seconds, "> 0 and finite")
+        require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
+        require(self.threads >= 1, "threads", self.threads, ">= 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """What the child needs to know, as plain JSON; the limits stay with the supervisor."""
+        return {
+            "kind": self.kind,
+            "parameters": dict(self.parameters),
+            "data_path": str(self.data_path),
+            "output_dir": str(self.output_dir),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingJob:
+        """The job as the child sees it."""
+        return cls(
+            kind=values["kind"],
+            parameters=values["parameters"],
+            data_path=Path(values["data_path"]),
+            output_dir=Path(values["output_dir"]),
+            seed=values["seed"],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingResult:
+    """A job that ended with a model.
+
+    Attributes:
+        quality: Accuracy on the validation part, in [0, 1]; higher is better.
+        cost_seconds: Wall seconds of the whole child, > 0: start, load, fit, validate and save.
+        artifact_path: The saved model, inside the job's output folder.
+        format: A key of ``formats.FORMATS``.
+        validation_predictions: int64 labels, shape (validation_rows,).
+    """
+
+    quality: float
+    cost_seconds: float
+    artifact_path: Path
+    format: str
+    validation_predictions: NDArray[np.int64]

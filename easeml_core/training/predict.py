@@ -1,0 +1,102 @@
+"""Let a stored model answer for given inputs, in a child process without labels, database or secrets.
+
+A submitted model may be anything. It gets the inputs through a pipe and gives one label per row through another; limits
+end it when it takes too long or too much. Its account and network are the caller's: who must not trust that either
+starts the caller under an account of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.errors import ShapeError, TrainingError
+from easeml_core.training.npy import array_from_bytes, array_to_bytes
+from easeml_core.training.processes import Limits, run_child
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+CHILD = "easeml_core.training.predict_child"
+_HEADER_BYTES = 4096
+
+
+def predict_in_child(
+    artifact_path: Path,
+    format: str,
+    inputs: ArrayLike,
+    *,
+    time_limit_seconds: float = 120.0,
+    memory_limit_mb: int = 4096,
+) -> NDArray[np.int64]:
+    """The labels that a model gives.
+
+    Args:
+        artifact_path: The model's file.
+        format: A key of ``formats.FORMATS``.
+        inputs: Numbers, shape (rows, features), taken as float32; NaN is missing.
+        time_limit_seconds: Wall seconds of the whole child, > 0.
+        memory_limit_mb: Resident megabytes of the child.
+
+    Returns:
+        int64 labels, shape (rows,).
+
+    Raises:
+        ShapeError: If the inputs are not a table.
+        TrainingError: If the model is not loaded (with the reason), fails, exceeds a limit, or does not give exactly
+            one whole number per row.
+    """
+    rows = np.ascontiguousarray(inputs, dtype=np.float32)
+    if rows.ndim != 2:
+        name = "inputs"
+        raise ShapeError(name, rows.shape, "(rows, features)")
+    if not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    answer = _Bounded(_HEADER_BYTES + 8 * len(rows))
+
+    def feed(pipe: IO[bytes]) -> None:
+        pipe.write(array_to_bytes(rows))
+
+    with tempfile.TemporaryDirectory(prefix="easeml-predict-") as folder:
+        run_child(
+            CHILD,
+            [str(artifact_path.resolve()), format],
+            cwd=Path(folder),
+            limits=Limits(time_limit_seconds, memory_limit_mb),
+            on_output=answer.take,
+            on_poll=_nothing,
+            feed=feed,
+        )
+    return _labels(answer, len(rows))
+
+
+class _Bounded:
+    """Bytes up to a limit; whatever comes after is counted and dropped."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.seen, self.content = limit, 0, bytearray()
+
+    def take(self, chunk: bytes) -> None:
+        """Keep what fits."""
+        self.seen += len(chunk)
+        self.content += chunk[: self.limit - len(self.content)]
+
+
+def _nothing() -> None:
+    """There is nobody to ask whether to go on."""
+
+
+def _labels(answer: _Bounded, rows: int) -> NDArray[np.int64]:
+    message = f"the model must answer with {rows:,} whole numbers, one per row"
+    if answer.seen > answer.limit:
+        raise TrainingError(message + f"; it wrote {answer.seen:,} bytes")
+    try:
+        labels = array_from_bytes(bytes(answer.content))
+    except (ValueError, EOFError) as error:
+        raise TrainingError(message + "; its answer is no array") from error
+    if labels.shape != (rows,) or labels.dtype != np.int64:
+        raise TrainingError(message + f"; it gave {labels.dtype} of shape {labels.shape}")
+    return np.asarray(labels, dtype=np.int64)

@@ -1,0 +1,81 @@
+"""How a training job tells how far it is: JSON lines on a channel that no library can print into."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LINE_LIMIT = 10_000
+"""Longer lines are dropped: progress is small, and a reader must not be filled by a child that went wild."""
+
+
+class Report(Protocol):
+    """What trainers call."""
+
+    def __call__(self, progress: float, note: str, quality: float | None = None) -> None:
+        """Tell ``progress`` in [0, 1], a short note, and the quality so far if it is known."""
+
+
+def silent(progress: float, note: str, quality: float | None = None) -> None:
+    """A report that nobody hears."""
+
+
+def take_stdout() -> int:
+    """The original standard output as a descriptor of our own; everybody else's prints go to standard error.
+
+    Libraries print; were it the same stream, their words would end up between our lines (or inside an array).
+    """
+    sys.stdout.flush()
+    channel = os.dup(1)
+    os.dup2(2, 1)
+    return channel
+
+
+def report_to(channel: int) -> Report:
+    """A report that writes one JSON line per call to the descriptor."""
+
+    def report(progress: float, note: str, quality: float | None = None) -> None:
+        fields: dict[str, Any] = {"progress": round(progress, 4), "note": note}
+        if quality is not None and math.isfinite(quality):
+            fields["quality"] = round(quality, 6)
+        os.write(channel, json.dumps(fields).encode() + b"\n")
+
+    return report
+
+
+class LineReader:
+    r"""Turns chunks of bytes into the JSON objects that stand on whole lines; anything else is dropped.
+
+    Example:
+        >>> seen = []
+        >>> reader = LineReader(seen.append)
+        >>> reader(b'{"progress": 0.5, "no'); reader(b'te": "epoch 1 of 2"}' + b"\n")
+        >>> seen
+        [{'progress': 0.5, 'note': 'epoch 1 of 2'}]
+    """
+
+    def __init__(self, consume: Callable[[Mapping[str, Any]], None]) -> None:
+        self._consume = consume
+        self._rest = b""
+
+    def __call__(self, chunk: bytes) -> None:
+        """Take the next chunk."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        self._rest = self._rest[-LINE_LIMIT:]
+        for line in lines:
+            if len(line) < LINE_LIMIT:
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            return  # not ours: the end of a line that was cut, or a print by foreign code
+        if isinstance(fields, dict):
+            self._consume(fields)

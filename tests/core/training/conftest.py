@@ -1,0 +1,54 @@
+"""Small real data, and jobs on them. Fixtures name only what a test cares about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+import torch
+
+from easeml_core.training.job import TrainingJob
+from easeml_core.training.parts import OpenParts, load_open_parts, save_open_parts, split_parts
+from easeml_core.training.raw_table import sample_rows
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a training child: on a busy machine, threads that wait for each other cost more than they save."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpoolctl.threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Open parts of 600 digits: 400 rows to train on, 200 to validate."""
+    path = tmp_path_factory.mktemp("digits") / "open.npz"
+    table = sample_rows(load_source("sklearn:digits"), 600)
+    save_open_parts(path, split_parts(table, sizes={"validation": 200}, rng=np.random.default_rng(7)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(digits_file: Path) -> OpenParts:
+    return load_open_parts(digits_file)
+
+
+@pytest.fixture
+def make_job(digits_file: Path, tmp_path: Path) -> Callable[..., TrainingJob]:
+    """A job on the digits; ``make_job("decision_tree", time_limit_seconds=1)``."""
+
+    def make(kind: str = "decision_tree", parameters: dict[str, Any] | None = None, **changes: Any) -> TrainingJob:
+        settings = {"data_path": digits_file, "output_dir": tmp_path / "job", **changes}
+        return TrainingJob(kind=kind, parameters=parameters or {}, **settings)
+
+    return make

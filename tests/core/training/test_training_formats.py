@@ -1,0 +1,207 @@
+"""Every candidate learns real digits and comes back from its file the same; files nobody should load are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from easeml_core.errors import ArtifactError
+from easeml_core.training import skops_format
+from easeml_core.training.child import validate
+from easeml_core.training.estimators import _CLASSIFIERS, build_pipeline
+from easeml_core.training.formats import FORMATS, load_predictor, save_constant, save_model
+from easeml_core.training.progress import silent
+from easeml_core.training.trainers import TRAINERS, default_candidates, trainer_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from easeml_core.training.parts import OpenParts
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:self.within_class_std_dev_:UserWarning"),  # a border pixel that is always 0
+    pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:Liblinear failed to converge:sklearn.exceptions.ConvergenceWarning"),
+]
+
+
+def fitted(kind: str, digits: OpenParts, **parameters: Any):
+    return trainer_of(kind).fit(digits, parameters, seed=3, report=silent)
+
+
+@pytest.mark.parametrize("candidate", default_candidates(image=True), ids=lambda c: c["name"])
+def test_a_default_candidate_learns_and_round_trips(candidate, digits: OpenParts, tmp_path: Path) -> None:
+    predictor = fitted(candidate["kind"], digits, **candidate["parameters"])
+    quality, predictions = validate(candidate["kind"], predictor, digits)
+    assert quality > 0.7  # ten classes: guessing gives 0.1, and the weakest of them is well above
+    path = tmp_path / "model"
+    assert save_model(predictor, path) == predictor.format
+    loaded = load_predictor(path, predictor.format)
+    assert np.array_equal(loaded.predict(digits.validation_inputs), predictions)
+    np.testing.assert_array_equal(loaded.scores(digits.validation_inputs), predictor.scores(digits.validation_inputs))
+    assert predictions.dtype == np.int64
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_missing_values_constant_and_empty_columns_are_no_obstacle(kind: str, digits: OpenParts) -> None:
+    from dataclasses import replace
+
+    rng = np.random.default_rng(5)
+    train, validation = digits.train_inputs.copy(), digits.validation_inputs.copy()
+    for inputs in (train, validation):
+        inputs[rng.random(inputs.shape) < 0.05] = np.nan
+    train[:, 0], validation[0] = np.nan, np.nan  # never seen in training; a row of which nothing is known
+    parts = replace(digits, train_inputs=train, validation_inputs=validation)
+    small = {"random_forest": {"n_estimators": 10}, "extra_trees": {"n_estimators": 10},
+             "hist_gradient_boosting": {"max_iter": 5}}.get(kind, {})  # fmt: skip
+    quality, _ = validate(kind, fitted(kind, parts, **small), parts)
+    assert quality > 0.5
+
+
+@pytest.mark.parametrize("kind", ["random_forest", "extra_trees", "multilayer_perceptron", "torch_mlp", "torch_cnn"])
+def test_the_seed_decides(kind: str, digits: OpenParts) -> None:
+    small = {"epochs": 1} if kind.startswith("torch") else {}
+    first, again, other = (
+        trainer_of(kind).fit(digits, small, seed=seed, report=silent).scores(digits.validation_inputs)
+        for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_rbf_svm_trains_on_no_more_rows_than_allowed(digits: OpenParts) -> None:
+    pipeline = fitted("rbf_svm", digits, max_rows=50).pipeline
+    assert pipeline.named_steps["classify"].shape_fit_[0] == 50
+
+
+def test_every_step_that_a_trainer_makes_is_on_the_list() -> None:
+    made = {
+        f"{type(step).__module__}.{type(step).__qualname__}"
+        for kind in _CLASSIFIERS
+        for _, step in build_pipeline(kind, TRAINERS[kind].parameters({}), seed=0).steps
+    }
+    assert made == set(skops_format.STEP_TYPES)
+    assert set(_CLASSIFIERS) == {t.kind for t in TRAINERS.values() if t.library == "sklearn"}
+
+
+def written(tmp_path: Path, thing: Any) -> Path:
+    skops.io.dump(thing, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refused(path: Path, model_format: str = "skops") -> str:
+    with pytest.raises(ArtifactError, match="the model file model") as caught:
+        load_predictor(path, model_format)
+    return str(caught.value)
+
+
+def test_a_file_that_would_call_a_function_is_refused_by_name(tmp_path: Path) -> None:
+    hostile = Pipeline([("a", FunctionTransformer(os.getcwd)), ("b", LogisticRegression())])
+    assert "types that are not trusted: posix.getcwd" in refused(written(tmp_path, hostile))
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (Pipeline([("a", CountVectorizer(input="filename")), ("b", LogisticRegression())]), "steps.*CountVectorizer"),
+        (Pipeline([("a", StandardScaler()), ("b", DummyClassifier())]), "steps that are not trusted.*DummyClassifier"),
+        (Pipeline([("a", StandardScaler())]), "no classifier"),
+        (LogisticRegression(), "holds a sklearn.linear_model._logistic.LogisticRegression, not a pipeline"),
+        ({"label": 3}, "holds a builtins.dict, not a pipeline"),
+    ],
+)
+def test_what_skops_trusts_but_no_trainer_makes_is_refused(thing, message, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        load_predictor(written(tmp_path, thing), "skops")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x05\x06" + b"\0" * 18])
+@pytest.mark.parametrize("model_format", ["skops", "safetensors", "constant"])
+def test_what_is_no_model_is_refused(content: bytes, model_format: str, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(content)
+    refused(tmp_path / "model", model_format)
+
+
+@pytest.mark.parametrize("schema", ["{", "[]", "{}", '{"protocol": 3}', '{"__loader__": "ListNode", "protocol": 3}'])
+def test_a_zip_with_a_wrong_schema_is_refused(schema: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model", "w") as file:
+        file.writestr("schema.json", schema)
+    refused(tmp_path / "model")
+
+
+def test_a_damaged_model_is_refused_or_the_same(digits: OpenParts, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    save_model(fitted("decision_tree", digits), path)
+    content = path.read_bytes()
+    for cut in (10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:cut])
+        refused(path)
+
+
+def test_unknown_format_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no model format 'pickle'; known formats: skops, safetensors, constant"):
+        load_predictor(tmp_path / "model", "pickle")
+    for model_format in FORMATS:
+        assert "is missing" in refused(tmp_path / "model", model_format)
+
+
+@pytest.mark.parametrize("kind", ["decision_tree", "random_forest", "hist_gradient_boosting"])
+@pytest.mark.parametrize("attack", ["child beyond", "loop", "negative", "feature beyond"])
+def test_a_tree_that_leads_out_of_itself_is_refused(kind, attack, digits: OpenParts, tmp_path: Path) -> None:
+    parameters = {"decision_tree": {}, "random_forest": {"n_estimators": 3}, "hist_gradient_boosting": {"max_iter": 2}}
+    predictor = fitted(kind, digits, **parameters[kind])
+    classifier = predictor.pipeline.steps[-1][1]
+    boosted = kind == "hist_gradient_boosting"
+    if boosted:
+        nodes, left, feature = classifier._predictors[-1][-1].nodes, "left", "feature_idx"
+    else:
+        tree = classifier.tree_ if kind == "decision_tree" else classifier.estimators_[-1].tree_
+        state = tree.__getstate__()
+        nodes, left, feature = state["nodes"].copy(), "left_child", "feature"
+    field, value = {
+        "child beyond": (left, 10**6), "loop": (left, 0), "negative": ("right" if boosted else "right_child", -2),
+        "feature beyond": (feature, 64),
+    }[attack]  # fmt: skip
+    nodes[field][0] = np.array(value).astype(nodes[field].dtype)
+    if not boosted:
+        tree.__setstate__({**state, "nodes": nodes})
+    save_model(predictor, tmp_path / "model")
+    assert "a tree with indices outside of it" in refused(tmp_path / "model")
+
+
+def test_importing_skops_leaves_torch_alone() -> None:
+    code = (
+        "import sys; from easeml_core.training.skops_format import _skops; _skops();"
+        "print('torch' in sys.modules, len(sys.meta_path)); import torch; print('torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split()[0::2] == ["False", "True"]
+
+
+def test_the_constant_model(tmp_path: Path) -> None:
+    save_constant(tmp_path / "model", 4)
+    predictor = load_predictor(tmp_path / "model", "constant")
+    assert predictor.predict(np.zeros((3, 2), np.float32)).tolist() == [4, 4, 4]
+    assert np.isfinite(predictor.scores(np.zeros((3, 2), np.float32))).all()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"label": -1}, {"label": 1.5}, {"label": True}, {"label": "1"}, {"label": 1, "x": 2}, {}, [1], 3]
+)
+def test_what_is_no_constant_is_refused(fields, tmp_path: Path) -> None:
+    (tmp_path / "model").write_text(json.dumps(fields))
+    assert "is no constant model" in refused(tmp_path / "model", "constant")

@@ -1,0 +1,109 @@
+"""Stored models answer in a child: the same labels, under limits, and nothing but one whole number per row is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.dummy import DummyClassifier
+from sklearn.pipeline import Pipeline
+
+from easeml_core.errors import ShapeError, TrainingError
+from easeml_core.training import predict
+from easeml_core.training.formats import save_constant, save_model
+from easeml_core.training.npy import array_to_bytes
+from easeml_core.training.predict import predict_in_child
+from easeml_core.training.progress import silent
+from easeml_core.training.trainers import trainer_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from easeml_core.training.parts import OpenParts
+
+
+@pytest.mark.parametrize("kind", ["decision_tree", "torch_mlp"])
+def test_the_child_gives_the_labels_of_the_model(kind: str, digits: OpenParts, tmp_path: Path) -> None:
+    model = trainer_of(kind).fit(digits, {}, seed=0, report=silent)
+    model_format = save_model(model, tmp_path / "model")
+    labels = predict_in_child(tmp_path / "model", model_format, digits.validation_inputs)
+    assert labels.dtype == np.int64
+    assert np.array_equal(labels, model.predict(digits.validation_inputs))
+
+
+@pytest.fixture
+def constant(tmp_path: Path) -> Path:
+    save_constant(tmp_path / "model", 2)
+    return tmp_path / "model"
+
+
+def test_more_rows_than_a_pipe_holds(constant: Path) -> None:
+    labels = predict_in_child(constant, "constant", np.zeros((300_000, 3)))
+    assert np.array_equal(labels, np.full(300_000, 2))
+
+
+def test_no_rows_no_child(tmp_path: Path) -> None:
+    assert predict_in_child(tmp_path / "absent", "constant", np.zeros((0, 3))).tolist() == []
+
+
+def test_inputs_must_be_a_table(constant: Path) -> None:
+    with pytest.raises(ShapeError, match=r"inputs must have shape \(rows, features\)"):
+        predict_in_child(constant, "constant", np.zeros(3))
+
+
+def test_a_model_that_is_not_trusted_is_named(tmp_path: Path) -> None:
+    skops.io.dump(Pipeline([("a", DummyClassifier())]), tmp_path / "model")
+    with pytest.raises(TrainingError) as caught:
+        predict_in_child(tmp_path / "model", "skops", np.zeros((2, 2)))
+    assert str(caught.value) == "the model file model holds steps that are not trusted: sklearn.dummy.DummyClassifier"
+
+
+def test_wrong_width_is_the_models_failure(digits: OpenParts, tmp_path: Path) -> None:
+    save_model(trainer_of("decision_tree").fit(digits, {}, seed=0, report=silent), tmp_path / "model")
+    with pytest.raises(TrainingError, match="X has 3 features, but SimpleImputer is expecting 64 features"):
+        predict_in_child(tmp_path / "model", "skops", np.zeros((2, 3)))
+
+
+def test_limits(constant: Path) -> None:
+    with pytest.raises(TrainingError, match=r"out of time: not finished after 0\.01 s"):
+        predict_in_child(constant, "constant", np.zeros((2, 3)), time_limit_seconds=0.01)
+    with pytest.raises(TrainingError, match="out of memory"):
+        predict_in_child(constant, "constant", np.zeros((1_000_000, 30), np.float32), memory_limit_mb=64)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (array_to_bytes(np.zeros(3, np.int64)), r"it gave int64 of shape \(3,\)"),
+        (array_to_bytes(np.zeros((4, 1), np.int64)), r"it gave int64 of shape \(4, 1\)"),
+        (array_to_bytes(np.zeros(4)), r"it gave float64 of shape \(4,\)"),
+        (array_to_bytes(np.zeros(4, np.int64))[:-3], "its answer is no array"),
+        (b"", "its answer is no array"),
+        (b"hello", "its answer is no array"),
+        (b"x" * 100_000, "it wrote 100,000 bytes"),
+    ],
+)
+def test_any_other_answer_is_refused(answer: bytes, message: str, constant: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "liar.py").write_text(
+        "import sys\nfrom easeml_core.training import guard\nguard.prepare(int(sys.argv[1]))\n"
+        f"sys.stdin.buffer.read()\nsys.stdout.buffer.write({answer!r})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(predict, "CHILD", "liar")
+    with pytest.raises(TrainingError, match=f"must answer with 4 whole numbers, one per row; {message}"):
+        predict_in_child(constant, "constant", np.zeros((4, 3)))
+
+
+def test_an_array_of_objects_is_not_unpickled(constant: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "liar.py").write_text(
+        "import sys\nimport numpy as np\nfrom easeml_core.training import guard\nguard.prepare(int(sys.argv[1]))\n"
+        "class Bomb:\n    def __reduce__(self):\n        return (print, ('unpickled',))\n"
+        "sys.stdin.buffer.read()\n"
+        "np.lib.format.write_array(sys.stdout.buffer, np.array([Bomb()] * 4), allow_pickle=True)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(predict, "CHILD", "liar")
+    with pytest.raises(TrainingError, match="its answer is no array"):
+        predict_in_child(constant, "constant", np.zeros((4, 3)))
