@@ -1,0 +1,98 @@
+"""Files under their content hash: models and the open parts of data. Nothing that is whole is ever overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from easeml_core.errors import ArtifactError
+
+_REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
+_UNFINISHED = "new-"
+
+
+class ArtifactStore:
+    """A folder that all workers and the referee can reach.
+
+    Args:
+        root: The folder; made on the first ``put``. Folders inside get its mode, so that several accounts can share it.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def put(self, path: str | Path) -> str:
+        """Keep a copy of the file; its reference ``sha256:<hex>``. The same content is kept once.
+
+        A kept file that was changed since is made good: whoever trains the same model again has it again.
+
+        Raises:
+            ArtifactError: The file cannot be read, or the folder cannot be written.
+        """
+        try:
+            return self._put(Path(path))
+        except OSError as error:
+            message = (
+                f"{path} cannot be kept under {self.root}: {error}; "
+                "the accounts of the workers and of the referee must be able to write there"
+            )
+            raise ArtifactError(message) from error
+
+    def path(self, reference: str) -> Path:
+        """The file of a reference, after its content was checked.
+
+        Raises:
+            ArtifactError: The reference is malformed, the file is missing, or its content is another one.
+        """
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
+            message = f"an artifact's reference must be sha256:<64 hex digits>, got {reference!r}"
+            raise ArtifactError(message)
+        target = self._place(match[1])
+        try:
+            intact = _digest(target) == match[1]
+        except OSError as error:
+            message = (
+                f"artifact {reference} is missing under {self.root} ({error.strerror}); "
+                "is this the folder that the workers use, and may this account read it?"
+            )
+            raise ArtifactError(message) from error
+        if not intact:
+            message = f"artifact {reference} was changed after it was stored; train the model again"
+            raise ArtifactError(message)
+        return target
+
+    def _place(self, digest: str) -> Path:
+        return self.root / digest[:2] / digest
+
+    def _put(self, path: Path) -> str:
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.root, prefix=_UNFINISHED)
+        copy = Path(name)
+        try:
+            with open(handle, "wb") as writer, path.open("rb") as reader:
+                shutil.copyfileobj(reader, writer)
+                os.fsync(writer.fileno())  # the database will soon say for good that this file exists
+            digest = _digest(copy)  # of the copy: the original may be changing
+            target = self._place(digest)
+            if not target.exists() or _digest(target) != digest:
+                self._make(target.parent)
+                copy.chmod(0o644)  # the referee may run under another account
+                copy.replace(target)  # whole or not at all
+        finally:
+            copy.unlink(missing_ok=True)
+        return f"sha256:{digest}"
+
+    def _make(self, folder: Path) -> None:
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)  # somebody else may be faster
+            folder.chmod(self.root.stat().st_mode & 0o7777)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,228 @@
+"""The door to PostgreSQL: one engine, one way to begin a transaction, one table from driver errors to ours."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from easeml_core.errors import (
+    AlreadyExistsError,
+    BudgetExhaustedError,
+    ConcurrentUpdateError,
+    EasemlError,
+    InvalidInputError,
+    StateError,
+    StoreError,
+    StoreUnavailableError,
+)
+from easeml_core.store import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sqlalchemy import Connection
+
+CHANNEL = "easeml"
+"""NOTIFY channel of everything that somebody may wait for; the payload is a topic such as ``answer:17``."""
+
+REFEREE_CHANNEL = "easeml_referee"
+"""NOTIFY channel that wakes the referee's process."""
+
+_RETRY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
+_AWAY = {"57P01", "57P02", "57P03", "53300"}  # shutdown, crash, starting up, too many connections
+
+# No payload beyond an id or a name (or * for any name): every role may listen.
+_TOPIC = re.compile(r"(answer|request|trial):[0-9]+|(alert|study):([a-z0-9][a-z0-9_.-]{0,62}|\*)")
+
+_NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.', '-', and begin with a letter or digit"
+_DISJOINT = "gate and meter need disjoint sets; seal other examples"
+
+
+def _value(values: Mapping[str, Any], *names: str) -> str:
+    return next((f", got {values[n]!r}" for n in names if n in values), "")
+
+
+# Violations whose cause is the caller's input: constraint -> our error, from the statement's values and the
+# database's own sentence (under "said").
+_MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
+    "studies_name_key": lambda v: AlreadyExistsError("study", v.get("name"), remedy="choose another name"),
+    "tenants_name_check": lambda v: InvalidInputError(f"a tenant's name {_NAME_RULE}{_value(v, 'name')}"),
+    "studies_name_check": lambda v: InvalidInputError(f"a study's name {_NAME_RULE}{_value(v, 'name')}"),
+    "tenants_weight_check": lambda v: InvalidInputError(f"weight must be > 0 and finite{_value(v, 'weight')}"),
+    "studies_weight_check": lambda v: InvalidInputError(f"weight must be > 0 and finite{_value(v, 'weight')}"),
+    "observations_quality_check": lambda v: InvalidInputError(
+        f"quality must be a number in [0, 1], which NaN is not{_value(v, 'quality')}"
+    ),
+    "observations_cost_check": lambda v: InvalidInputError(f"cost_seconds must be > 0 and finite{_value(v, 'cost')}"),
+    "trials_cost_check": lambda v: InvalidInputError(f"cost_seconds must be > 0 and finite{_value(v, 'cost')}"),
+    "trials_once_per_data_key": lambda v: AlreadyExistsError(
+        "trial of this candidate on this data version", v.get("candidate_id"), remedy="no candidate runs twice on it"
+    ),
+    "trials_forward_check": lambda v: StateError(f"{v['said']}; states only move forward, start from its present one"),
+    "test_sets_fingerprint_key": lambda v: AlreadyExistsError("sealed set", "with these examples", remedy=_DISJOINT),
+    "examples_pkey": lambda v: AlreadyExistsError("sealed set", "with some of these examples", remedy=_DISJOINT),
+    "test_sets_live_key": lambda v: AlreadyExistsError(
+        f"live sealed set of this study for the {v.get('purpose', 'same purpose')}",
+        v.get("study_id"),
+        remedy="retire it before sealing another",
+    ),
+    "ledger_step_check": lambda v: BudgetExhaustedError(
+        "steps of the sealed set", v.get("step", 1) - 1, v.get("steps", 0), "the referee must seal a new set"
+    ),
+    "promotions_verdict_fkey": lambda v: StateError(
+        f"there is no recorded pass of this model{_value(v, 'model_id')}; ask the gate first, promote after a pass"
+    ),
+}
+
+
+class Store:
+    """The database of one installation, seen through one role.
+
+    Safe to share between threads. Nothing is connected before the first transaction.
+
+    Args:
+        url: ``postgresql+psycopg2://role:password@host:port/database``.
+        statement_timeout_seconds: Upper bound of one statement; 0 means none.
+    """
+
+    def __init__(self, url: str, *, statement_timeout_seconds: float = 0) -> None:
+        try:
+            self._url = make_url(url).set(drivername="postgresql+psycopg2")
+        except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
+            message = "the database address must look like postgresql+psycopg2://role:password@host:port/database"
+            raise InvalidInputError(message) from error
+        options = f"-c statement_timeout={int(1000 * statement_timeout_seconds)} -c timezone=UTC"
+        self._engine = create_engine(
+            self._url,
+            pool_size=2,
+            max_overflow=8,
+            pool_pre_ping=True,
+            hide_parameters=True,  # an error's text ends up in a task's log, where values have no place
+            connect_args={
+                "connect_timeout": 5,
+                "application_name": "easeml",
+                "options": options,
+                # A server that vanished without a word must not hold a heartbeat for a quarter of an hour.
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "tcp_user_timeout": 30_000,
+            },
+        )
+        self._checked = False
+
+    def __repr__(self) -> str:
+        """The address without its password."""
+        return f"Store({self._url.render_as_string(hide_password=True)!r})"
+
+    @property
+    def dsn(self) -> str:
+        """The address as libpq reads it, password included: for the listener only, never for a log."""
+        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    @contextlib.contextmanager
+    def begin(self, *, check_schema: bool = True) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back on any error.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+            ConcurrentUpdateError: Another transaction was in the way; the same call may be made again.
+            SchemaVersionError: The schema is not the one of this code.
+            StoreError: Any other refusal of the database; the driver's error is its cause.
+        """
+        try:
+            with self._engine.begin() as tx:
+                if check_schema and not self._checked:
+                    schema.check(tx)
+                    self._checked = True
+                yield tx
+        except DBAPIError as error:
+            raise translate(error, str(self._url.render_as_string(hide_password=True))) from error
+        except PoolTimeoutError as error:
+            message = "every connection of this process to the database is in use; try again, or run fewer at once"
+            raise StoreUnavailableError(message) from error
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+
+@contextlib.contextmanager
+def savepoint(tx: Connection) -> Iterator[None]:
+    """A part of a transaction that is undone alone when it fails; driver errors come out as ours."""
+    nested = tx.begin_nested()
+    try:
+        yield
+    except BaseException as error:
+        if nested.is_active and not tx.invalidated:
+            nested.rollback()
+        if isinstance(error, DBAPIError):
+            raise translate(error, tx.engine.url.render_as_string(hide_password=True)) from error
+        raise
+    nested.commit()
+
+
+def translate(error: DBAPIError, address: str) -> EasemlError:
+    """Our error for a driver's error; the meaning of a violated constraint lies in its name."""
+    code = getattr(error.orig, "pgcode", None)
+    if isinstance(error, IntegrityError):
+        return _refusal(error)
+    if code in _RETRY:
+        return ConcurrentUpdateError("another transaction was in the way; try again")
+    if code in _AWAY or (code is None and isinstance(error, OperationalError | InterfaceError)):
+        return StoreUnavailableError(
+            f"the database at {address} cannot be reached ({_first_line(error)}); "
+            "start it with `make up` or `easeml db start`, or correct the address"
+        )
+    if isinstance(error, ProgrammingError) and code == "42501":
+        return StoreError(f"this role may not do that: {_first_line(error)}; see docs/security.md for who may what")
+    return StoreError(f"the database failed: {_first_line(error)}")
+
+
+def _refusal(error: IntegrityError) -> EasemlError:
+    meaning = _MEANING.get(violated(error))
+    if meaning is not None:
+        values = error.params if isinstance(error.params, dict) else {}
+        return meaning({**values, "said": _first_line(error)})
+    return StoreError(
+        f"the database refuses this, and nothing was written: {_first_line(error)}; correct what was given, "
+        "or report it as a fault of easeml with this line"
+    )
+
+
+def violated(error: IntegrityError) -> str:
+    """Name of the constraint that was violated, or the empty string."""
+    return str(getattr(getattr(error.orig, "diag", None), "constraint_name", "") or "")
+
+
+def _first_line(error: DBAPIError) -> str:
+    return (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+
+
+def notify(tx: Connection, topic: str, *, channel: str = CHANNEL) -> None:
+    """Wake whoever waits for the topic, when and only when this transaction commits.
+
+    Raises:
+        InvalidInputError: The topic is more than a kind with an id or a name; nothing else may be told this way.
+    """
+    if _TOPIC.fullmatch(topic) is None:
+        message = f"a topic must be answer, request or trial with an id, or alert or study with a name, got {topic!r}"
+        raise InvalidInputError(message)
+    tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": channel, "topic": topic})
+
+
+def lock(tx: Connection, name: str) -> None:
+    """Hold the installation-wide lock of this name until the transaction ends."""
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"easeml {name}"})

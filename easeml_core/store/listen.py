@@ -1,0 +1,199 @@
+"""Waiting without polling: one LISTEN connection per event loop, fanned out to everybody who waits in it.
+
+A thousand waiters cost one connection and no thread. A slow poll is the safety net for a lost notification,
+and every waiter looks again after the connection was broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import random
+import select
+import time
+import weakref
+from typing import TYPE_CHECKING, TypeVar
+
+import psycopg2
+
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.store.database import CHANNEL
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import AsyncIterator, Callable
+
+T = TypeVar("T")
+
+_LONGEST_PAUSE_SECONDS = 5.0
+_STOP_SECONDS = 0.5
+"""How long an ``Ear`` may take to see that it shall stop."""
+
+_listeners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Listener]] = weakref.WeakKeyDictionary()
+
+
+class Listener:
+    """The one LISTEN connection of an event loop; opened by the first waiter, closed by the last.
+
+    ``looking`` lets one waiter look at a time: all together they use one connection of the store and one thread,
+    however many wake at once.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg2.extensions.connection | None = None
+        self._descriptor = -1
+        self._waiters: dict[str, set[asyncio.Event]] = collections.defaultdict(set)
+        self._opening = asyncio.Lock()
+        self.looking = asyncio.Lock()
+
+    @classmethod
+    def of(cls, dsn: str) -> Listener:
+        """The running loop's listener for this database."""
+        mine = _listeners.setdefault(asyncio.get_running_loop(), {})
+        return mine.setdefault(dsn, cls(dsn))
+
+    async def ensure_open(self) -> None:
+        """Open the connection when there is none.
+
+        Raises:
+            psycopg2.Error: The database cannot be reached.
+        """
+        async with self._opening:
+            if self._connection is None:
+                connection = await asyncio.to_thread(_listening, self._dsn, CHANNEL)
+                self._connection = connection
+                self._descriptor = connection.fileno()  # kept: a broken connection has no fileno() any more
+                asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
+
+    @contextlib.asynccontextmanager
+    async def subscribed(self, topic: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever the topic is notified."""
+        event = asyncio.Event()
+        self._waiters[topic].add(event)
+        try:
+            yield event
+        finally:
+            self._waiters[topic].discard(event)
+            if not self._waiters[topic]:
+                del self._waiters[topic]
+            if not self._waiters:
+                self._close()
+                self._forget()
+
+    def _readable(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            connection.poll()  # in the loop; does not block
+        except psycopg2.Error:
+            self._close()
+            woken = [e for events in self._waiters.values() for e in events]  # something may be lost: all look again
+        else:
+            topics = [n.payload for n in connection.notifies]
+            connection.notifies.clear()
+            woken = [e for topic in topics for e in self._waiters.get(topic, ())]
+        for event in woken:
+            event.set()
+
+    def _forget(self) -> None:
+        """A lock knows the loop it was used in, which would otherwise live as long as this object."""
+        mine = _listeners.get(asyncio.get_running_loop(), {})
+        if mine.get(self._dsn) is self:
+            del mine[self._dsn]
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._connection.close()
+            self._connection = None
+
+
+class Ear:
+    """A blocking listener for a process that does nothing else while it waits.
+
+    Args:
+        dsn: Address of the database.
+        channel: The channel to listen to.
+    """
+
+    def __init__(self, dsn: str, channel: str) -> None:
+        self._dsn, self._channel = dsn, channel
+
+    def __enter__(self) -> Ear:
+        """Open the connection.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+        """
+        try:
+            self._connection = _listening(self._dsn, self._channel)
+        except psycopg2.OperationalError as error:
+            raise StoreUnavailableError(str(error).strip()) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Return when something was notified, ``stop`` is set, or the time is over."""
+        deadline = time.monotonic() + seconds
+        try:
+            while not stop.is_set():
+                self._connection.poll()  # first: what was read together with an earlier answer is on no socket any more
+                if self._connection.notifies:
+                    self._connection.notifies.clear()
+                    return
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                select.select([self._connection], [], [], min(left, _STOP_SECONDS))
+        except psycopg2.Error as error:
+            raise StoreUnavailableError(str(error).strip()) from error
+
+
+def _listening(dsn: str, channel: str) -> psycopg2.extensions.connection:
+    connection = psycopg2.connect(
+        dsn, connect_timeout=5, application_name="easeml-listener", keepalives_idle=30, keepalives_interval=10
+    )
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"LISTEN {channel}")
+    return connection
+
+
+async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seconds: float = 60.0) -> T:
+    """Wait until ``look`` finds something.
+
+    The subscription stands before the first look, so nothing that happens between two looks is lost.
+
+    Args:
+        dsn: Address of the database (``Store.dsn``).
+        topic: Payload that announces a change, e.g. ``answer:17``.
+        look: A short query; runs in a thread, since one that blocks would stop every other waiter of the loop.
+        poll_seconds: How long at most between two looks, > 0; jittered by a fifth.
+
+    Returns:
+        The first value of ``look`` that is not None. Errors of ``look`` other than StoreUnavailableError pass through.
+    """
+    listener, failures = Listener.of(dsn), 0
+    async with listener.subscribed(topic) as woken:
+        while True:
+            woken.clear()
+            try:
+                await listener.ensure_open()
+                async with listener.looking:
+                    found = await asyncio.to_thread(look)
+            except (psycopg2.OperationalError, StoreUnavailableError):
+                failures += 1
+                pause = min(_LONGEST_PAUSE_SECONDS, 0.5 * 2 ** min(failures, 9))  # 2**1100 is no float any more
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+                continue
+            if found is not None:
+                return found
+            failures = 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):
+                    await woken.wait()

@@ -1,0 +1,11 @@
+"""Run the migrations on the connection that ``easeml_core.store.schema.upgrade`` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+if hasattr(context, "config"):  # else nobody runs migrations: a tool only reads every module there is
+    connection = context.config.attributes["connection"]
+    context.configure(connection=connection, version_table_schema="work")
+    with context.begin_transaction():
+        context.run_migrations()

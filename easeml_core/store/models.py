@@ -1,0 +1,122 @@
+"""Observations, models and validation predictions: what a trial leaves behind, as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import Model
+from easeml_core.errors import NotFoundError
+from easeml_core.store.rows import change, pack, row, rows, scalar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+
+def add_observation(tx: Connection, *, trial_id: int, quality: float, cost_seconds: float) -> None:
+    """Record what a succeeded trial told."""
+    change(
+        tx,
+        "INSERT INTO work.observations (trial_id, quality, cost_seconds) VALUES (:id, :quality, :cost)",
+        id=trial_id,
+        quality=quality,
+        cost=cost_seconds,
+    )
+
+
+def add_model(
+    tx: Connection,
+    *,
+    study_id: int,
+    data_version_id: int,
+    trial_id: int | None,
+    format: str,
+    artifact: str,
+    validation_loss: float,
+) -> int:
+    """A trained model; its id."""
+    return int(
+        scalar(
+            tx,
+            "INSERT INTO work.models (study_id, data_version_id, trial_id, format, artifact, validation_loss) "
+            "VALUES (:study_id, :data_version_id, :trial_id, :format, :artifact, :loss) RETURNING id",
+            study_id=study_id,
+            data_version_id=data_version_id,
+            trial_id=trial_id,
+            format=format,
+            artifact=artifact,
+            loss=validation_loss,
+        )
+    )
+
+
+def add_validation_predictions(tx: Connection, model_id: int, labels: NDArray[Any]) -> None:
+    """Keep what the model predicted on the validation part; ``labels`` has shape ``(n_validation,)``."""
+    change(
+        tx,
+        "INSERT INTO work.predictions (model_id, part, labels) VALUES (:id, 'validation', :labels)",
+        id=model_id,
+        labels=pack(labels),
+    )
+
+
+_MODEL = "SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss FROM work.models m "
+
+
+def get_model(tx: Connection, study_id: int, model_id: int) -> Model:
+    """The study's model with this id.
+
+    Raises:
+        NotFoundError: When the study has no such model; names those it has.
+    """
+    found = row(tx, _MODEL + "WHERE m.id = :id AND m.study_id = :study_id", id=model_id, study_id=study_id)
+    if found is None:
+        known = rows(tx, "SELECT id FROM work.models WHERE study_id = :id ORDER BY id DESC LIMIT 8", id=study_id)
+        raise NotFoundError(kind="model of this study with id", name=model_id, known=[str(r.id) for r in known])
+    return Model(**found._mapping)
+
+
+def best_model(tx: Connection, study_id: int) -> Model | None:
+    """The model of the best observation; the cheaper, then the older one of equals."""
+    found = row(
+        tx,
+        _MODEL + "JOIN work.observations o ON o.trial_id = m.trial_id WHERE m.study_id = :id "
+        "AND m.data_version_id = (SELECT id FROM work.data_versions WHERE study_id = :id "
+        "ORDER BY version DESC LIMIT 1) ORDER BY o.quality DESC, o.cost_seconds, m.id LIMIT 1",
+        id=study_id,
+    )
+    return None if found is None else Model(**found._mapping)
+
+
+def baseline_model(tx: Connection, study_id: int) -> Model:
+    """The majority-class model that stands in while nothing is in production yet."""
+    found = row(
+        tx,
+        _MODEL + "JOIN work.data_versions v ON v.id = m.data_version_id WHERE m.study_id = :id AND m.trial_id IS NULL "
+        "ORDER BY v.version DESC LIMIT 1",
+        id=study_id,
+    )
+    if found is None:
+        raise NotFoundError(
+            kind="baseline of study with id", name=study_id, remedy="wait until the referee has sealed its data"
+        )
+    return Model(**found._mapping)
+
+
+def trial_report(tx: Connection, trial_id: int) -> dict[str, Any]:
+    """State, quality, cost, failure and model of a trial as plain JSON.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    found = row(
+        tx,
+        "SELECT t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, o.quality, t.cost_seconds, t.failure, "
+        "m.id AS model_id FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
+        "JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id "
+        "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.id = :id",
+        id=trial_id,
+    )
+    if found is None:
+        raise NotFoundError(kind="trial", name=trial_id, remedy="list them with `easeml study show STUDY`")
+    return dict(found._mapping)

@@ -1,0 +1,74 @@
+"""The version of the schema: upgrade it, or say that it must be upgraded. Migrations are Alembic's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from easeml_core.errors import SchemaVersionError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from easeml_core.store.database import Store
+
+REVISION = "0001"
+"""The migration that this code was written for; a test holds it against Alembic's head."""
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def alembic_config() -> Config:
+    """Alembic's settings, without a file of its own."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def upgrade(store: Store) -> str:
+    """Bring the schema to REVISION; harmless when it is there already, safe when two do it at once.
+
+    Args:
+        store: Opened with the role that owns the schemas (``easeml_owner``).
+
+    Returns:
+        The revision that the database has now.
+
+    Raises:
+        SchemaVersionError: The database has a revision that this code does not know, e.g. of a newer version.
+    """
+    config = alembic_config()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with store.begin(check_schema=False) as tx:
+        tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('easeml schema'))"))
+        found = current(tx)
+        if found is not None and found not in known:
+            raise SchemaVersionError(found, REVISION)
+        tx.execute(text("CREATE SCHEMA IF NOT EXISTS work"))
+        tx.execute(text("CREATE SCHEMA IF NOT EXISTS sealed"))
+        config.attributes["connection"] = tx
+        command.upgrade(config, "head")
+        tx.execute(text("GRANT USAGE ON SCHEMA work TO easeml_worker, easeml_referee"))
+        tx.execute(text("GRANT USAGE ON SCHEMA sealed TO easeml_referee"))
+        tx.execute(text("GRANT SELECT ON work.alembic_version TO easeml_worker, easeml_referee"))
+        return current(tx) or "none"
+
+
+def current(tx: Connection) -> str | None:
+    """The revision of the database, or None when it has none."""
+    if tx.execute(text("SELECT to_regclass('work.alembic_version')")).scalar() is None:
+        return None
+    found = tx.execute(text("SELECT version_num FROM work.alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def check(tx: Connection) -> None:
+    """Raise SchemaVersionError unless the database has REVISION."""
+    found = current(tx)
+    if found != REVISION:
+        raise SchemaVersionError(found, REVISION)

@@ -1,0 +1,237 @@
+"""Tenants, data sets, studies, candidates and data versions, as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import Candidate, DataVersion, Study, StudyState
+from easeml_core.errors import AlreadyExistsError, NotFoundError
+from easeml_core.store.rows import as_json, change, row, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection, Row
+
+_STUDY = """
+SELECT s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
+       s.budget_seconds, s.config
+FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id JOIN work.data_sets d ON d.id = s.data_set_id
+"""
+
+
+def _study(found: Row[Any]) -> Study:
+    values = dict(found._mapping)
+    return Study(**values | {"state": StudyState(values["state"])})
+
+
+def add_tenant(tx: Connection, *, name: str, weight: float = 1.0) -> int:
+    """The tenant's id; made when new."""
+    change(
+        tx,
+        "INSERT INTO work.tenants (name, weight) VALUES (:name, :weight) ON CONFLICT ON CONSTRAINT tenants_name_key "
+        "DO NOTHING",
+        name=name,
+        weight=weight,
+    )
+    return int(scalar(tx, "SELECT id FROM work.tenants WHERE name = :name", name=name))
+
+
+def add_data_set(tx: Connection, *, tenant_id: int, source: str, target: str) -> int:
+    """The data set's id; made when new."""
+    change(
+        tx,
+        "INSERT INTO work.data_sets (tenant_id, source, target) VALUES (:tenant_id, :source, :target) "
+        "ON CONFLICT ON CONSTRAINT data_sets_source_key DO NOTHING",
+        tenant_id=tenant_id,
+        source=source,
+        target=target,
+    )
+    found = scalar(
+        tx,
+        "SELECT id FROM work.data_sets WHERE tenant_id = :tenant_id AND source = :source AND target = :target",
+        tenant_id=tenant_id,
+        source=source,
+        target=target,
+    )
+    return int(found)
+
+
+def add_study(
+    tx: Connection,
+    *,
+    name: str,
+    tenant_id: int,
+    data_set_id: int,
+    metric: str,
+    weight: float,
+    budget_seconds: float | None,
+    config: Mapping[str, Any],
+    request_key: str,
+) -> int | None:
+    """The new study's id, or None when this request key has made one already.
+
+    Raises:
+        AlreadyExistsError: Another request has taken the name.
+    """
+    found = scalar(
+        tx,
+        "INSERT INTO work.studies (name, tenant_id, data_set_id, metric, weight, budget_seconds, config, request_key) "
+        "VALUES (:name, :tenant_id, :data_set_id, :metric, :weight, :budget_seconds, CAST(:config AS jsonb), "
+        # Without naming one constraint: else a simultaneous repetition could trip over the name it is about to find.
+        ":request_key) ON CONFLICT DO NOTHING RETURNING id",
+        name=name,
+        tenant_id=tenant_id,
+        data_set_id=data_set_id,
+        metric=metric,
+        weight=weight,
+        budget_seconds=budget_seconds,
+        config=as_json(config),
+        request_key=request_key,
+    )
+    if found is None and row(tx, "SELECT 1 FROM work.studies WHERE request_key = :key", key=request_key) is None:
+        raise AlreadyExistsError(kind="study", name=name, remedy="choose another name")
+    return None if found is None else int(found)
+
+
+def study_of_request(tx: Connection, request_key: str) -> Study:
+    """The study that this request key has made."""
+    found = row(tx, _STUDY + "WHERE s.request_key = :key", key=request_key)
+    if found is None:
+        raise NotFoundError(kind="study made by request", name=request_key)
+    return _study(found)
+
+
+def get_study(tx: Connection, name: str) -> Study:
+    """The study of this name.
+
+    Raises:
+        NotFoundError: With the names there are.
+    """
+    found = row(tx, _STUDY + "WHERE s.name = :name", name=name)
+    if found is None:
+        known = [r.name for r in rows(tx, "SELECT name FROM work.studies ORDER BY name LIMIT 50")]
+        raise NotFoundError(
+            kind="study", name=name, known=known, remedy="register it with `easeml study register` or its DAG"
+        )
+    return _study(found)
+
+
+def study_by_id(tx: Connection, study_id: int) -> Study:
+    """The study with this id."""
+    found = row(tx, _STUDY + "WHERE s.id = :id", id=study_id)
+    if found is None:
+        raise NotFoundError(kind="study with id", name=study_id)
+    return _study(found)
+
+
+def list_studies(tx: Connection, *, state: StudyState | None = None) -> list[Study]:
+    """All studies, or those in one state, by name."""
+    where = "WHERE s.state = :state " if state else ""
+    return [_study(r) for r in rows(tx, _STUDY + where + "ORDER BY s.name", **({"state": state} if state else {}))]
+
+
+def set_study_state(tx: Connection, study_id: int, state: StudyState) -> None:
+    """Move the study to a state."""
+    change(tx, "UPDATE work.studies SET state = :state WHERE id = :id", id=study_id, state=state)
+
+
+def add_candidates(tx: Connection, study_id: int, candidates: Sequence[Mapping[str, Any]]) -> None:
+    """Add candidates of the form ``{"name", "kind", "parameters"}``; a name that is there already stays as it is."""
+    for candidate in candidates:
+        change(
+            tx,
+            "INSERT INTO work.candidates (study_id, name, kind, parameters) "
+            "VALUES (:study_id, :name, :kind, CAST(:parameters AS jsonb)) "
+            "ON CONFLICT ON CONSTRAINT candidates_name_key DO NOTHING",
+            study_id=study_id,
+            name=candidate["name"],
+            kind=candidate["kind"],
+            parameters=as_json(candidate.get("parameters") or {}),
+        )
+
+
+def list_candidates(tx: Connection, study_id: int | None = None) -> list[Candidate]:
+    """Candidates of one study, or of all, in the order they were added."""
+    where = "WHERE study_id = :study_id " if study_id is not None else ""
+    found = rows(
+        tx,
+        f"SELECT id, study_id, name, kind, parameters FROM work.candidates {where}ORDER BY id",
+        **({"study_id": study_id} if study_id is not None else {}),
+    )
+    return [Candidate(**r._mapping) for r in found]
+
+
+_VERSION = """
+SELECT v.id, v.study_id, v.version, v.content_hash, v.artifact, v.features,
+       jsonb_array_length(v.class_names) AS classes,
+       (SELECT rows FROM work.data_parts p WHERE p.data_version_id = v.id AND p.part = 'train') AS train_rows,
+       (SELECT rows FROM work.data_parts p WHERE p.data_version_id = v.id AND p.part = 'validation') AS validation_rows
+FROM work.data_versions v
+"""
+
+
+def add_data_version(
+    tx: Connection,
+    *,
+    study_id: int,
+    content_hash: str,
+    artifact: str,
+    features: int,
+    class_names: Sequence[str],
+    parts: Mapping[str, int],
+) -> int:
+    """The next version of the study's data, with the rows of each part; its id."""
+    version_id = int(
+        scalar(
+            tx,
+            "INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, "
+            "class_names) SELECT :study_id, (SELECT data_set_id FROM work.studies WHERE id = :study_id), "
+            "coalesce(max(version), 0) + 1, :content_hash, :artifact, "
+            ":features, CAST(:class_names AS jsonb) FROM work.data_versions WHERE study_id = :study_id RETURNING id",
+            study_id=study_id,
+            content_hash=content_hash,
+            artifact=artifact,
+            features=features,
+            class_names=as_json(list(class_names)),
+        )
+    )
+    for part, count in parts.items():
+        change(
+            tx,
+            "INSERT INTO work.data_parts (data_version_id, part, rows) VALUES (:id, :part, :rows)",
+            id=version_id,
+            part=part,
+            rows=count,
+        )
+    return version_id
+
+
+def latest_data_version(tx: Connection, study_id: int) -> DataVersion:
+    """The newest data of the study."""
+    found = row(tx, _VERSION + "WHERE v.study_id = :id ORDER BY v.version DESC LIMIT 1", id=study_id)
+    if found is None:
+        raise NotFoundError(
+            kind="data version of study with id",
+            name=study_id,
+            remedy="wait until the referee has split and sealed its data",
+        )
+    return DataVersion(**found._mapping)
+
+
+def latest_data_versions(tx: Connection) -> dict[int, int]:
+    """Study id to the id of its newest data version."""
+    found = rows(
+        tx, "SELECT DISTINCT ON (study_id) study_id, id FROM work.data_versions ORDER BY study_id, version DESC"
+    )
+    return {r.study_id: r.id for r in found}
+
+
+def class_names(tx: Connection, data_version_id: int) -> list[str]:
+    """Names of the classes, by label."""
+    return list(scalar(tx, "SELECT class_names FROM work.data_versions WHERE id = :id", id=data_version_id))
+
+
+def data_artifact(tx: Connection, data_version_id: int) -> str:
+    """Reference of the file with the open parts of a data version."""
+    return str(scalar(tx, "SELECT artifact FROM work.data_versions WHERE id = :id", id=data_version_id))

@@ -1,0 +1,63 @@
+"""Batches of suggestions with their reasons, as rows; the batch of a request key is made once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import NotFoundError
+from easeml_core.store.rows import as_json, change, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+
+def add_batch(tx: Connection, *, request_key: str, policy: str, requested: int) -> int | None:
+    """A new batch of suggestions, or None when this request key has one already."""
+    found = scalar(
+        tx,
+        "INSERT INTO work.suggestion_batches (request_key, policy, requested) VALUES (:key, :policy, :requested) "
+        "ON CONFLICT ON CONSTRAINT suggestion_batches_request_key DO NOTHING RETURNING id",
+        key=request_key,
+        policy=policy,
+        requested=requested,
+    )
+    return None if found is None else int(found)
+
+
+def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[dict[str, Any]]]:
+    """Policy and suggestions of the batch that this request key has made, in their order."""
+    found = rows(
+        tx,
+        "SELECT b.policy, g.trial_id, s.name AS study, c.name AS candidate, g.reasons "
+        "FROM work.suggestion_batches b LEFT JOIN work.suggestions g ON g.batch_id = b.id "
+        "LEFT JOIN work.trials t ON t.id = g.trial_id LEFT JOIN work.studies s ON s.id = t.study_id "
+        "LEFT JOIN work.candidates c ON c.id = t.candidate_id WHERE b.request_key = :key ORDER BY g.position",
+        key=request_key,
+    )
+    if not found:
+        raise NotFoundError(kind="batch of suggestions for request", name=request_key)
+    keys = ("trial_id", "study", "candidate", "reasons")
+    return found[0].policy, [{k: r._mapping[k] for k in keys} for r in found if r.trial_id is not None]
+
+
+def add_suggestion(
+    tx: Connection, *, batch_id: int, position: int, trial_id: int, reasons: Mapping[str, Any], reserve_seconds: float
+) -> None:
+    """Put a trial on a batch and reserve it for whoever asked."""
+    change(
+        tx,
+        "INSERT INTO work.suggestions (batch_id, position, trial_id, reasons) "
+        "VALUES (:batch_id, :position, :trial_id, CAST(:reasons AS jsonb))",
+        batch_id=batch_id,
+        position=position,
+        trial_id=trial_id,
+        reasons=as_json(reasons),
+    )
+    change(
+        tx,
+        "UPDATE work.trials SET lease_until = now() + make_interval(secs => :seconds) WHERE id = :id",
+        id=trial_id,
+        seconds=reserve_seconds,
+    )

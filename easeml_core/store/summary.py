@@ -1,0 +1,61 @@
+"""One row per study with everything a table of tenants shows: symbols only, by one query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store.rows import rows
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_SUMMARY = """
+SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_seconds,
+       coalesce(c.n, 0) AS candidates, coalesce(r.succeeded, 0) AS trials, coalesce(r.running, 0) AS running,
+       coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
+       best.quality AS best_quality, coalesce(r.device_seconds, 0) AS device_seconds, best.candidate AS best_candidate,
+       g.symbol AS verdict, g.model_id AS verdict_model_id, m.signal, m.signals, m.retired AS meter_retired,
+       p.model_id AS production_model_id, p.candidate AS production_candidate, coalesce(a.n, 0) AS open_alerts,
+       refusal.message AS refusal
+FROM work.studies s
+JOIN work.tenants t ON t.id = s.tenant_id
+JOIN work.data_sets d ON d.id = s.data_set_id
+LEFT JOIN (SELECT study_id, count(*) AS n FROM work.candidates GROUP BY study_id) c ON c.study_id = s.id
+LEFT JOIN (
+  SELECT study_id, count(*) FILTER (WHERE state = 'SUCCEEDED') AS succeeded,
+         count(*) FILTER (WHERE state = 'RUNNING') AS running, count(*) FILTER (WHERE state = 'SUGGESTED') AS waiting,
+         count(*) FILTER (WHERE state = 'FAILED') AS failed, count(*) FILTER (WHERE state = 'CANCELLED') AS cancelled,
+         sum(cost_seconds) AS device_seconds
+  FROM work.trials GROUP BY study_id) r ON r.study_id = s.id
+LEFT JOIN LATERAL (
+  SELECT k.name AS candidate, o.quality FROM work.observations o JOIN work.trials x ON x.id = o.trial_id
+  JOIN work.candidates k ON k.id = x.candidate_id WHERE x.study_id = s.id AND x.data_version_id = (
+    SELECT id FROM work.data_versions WHERE study_id = s.id ORDER BY version DESC LIMIT 1)
+  ORDER BY o.quality DESC, o.cost_seconds, x.id LIMIT 1) best ON true
+LEFT JOIN LATERAL (
+  SELECT symbol, model_id FROM work.gate_verdicts WHERE study_id = s.id ORDER BY request_id DESC LIMIT 1) g ON true
+LEFT JOIN LATERAL (
+  SELECT signal, signals, signal IS NULL AS retired FROM work.meter_readings WHERE study_id = s.id
+  ORDER BY request_id DESC LIMIT 1) m ON true
+LEFT JOIN (
+  SELECT pr.study_id, pr.model_id, k.name AS candidate FROM work.production pr JOIN work.models w ON w.id = pr.model_id
+  LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id) p
+  ON p.study_id = s.id
+LEFT JOIN (SELECT study_id, count(*) AS n FROM work.alerts WHERE cleared_at IS NULL GROUP BY study_id) a
+  ON a.study_id = s.id
+LEFT JOIN LATERAL (
+  SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id
+  WHERE q.study_id = s.id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) refusal ON true
+ORDER BY t.name, s.name LIMIT :limit
+"""
+
+
+def study_summaries(tx: Connection, *, limit: int = 1000) -> list[dict[str, Any]]:
+    """Everything a developer may know of each study, at most ``limit`` of them, by tenant and name."""
+    return [dict(r._mapping) for r in rows(tx, _SUMMARY, limit=limit)]
+
+
+def policies_used(tx: Connection) -> list[str]:
+    """Policies that have suggested trials, most recent first."""
+    found = rows(tx, "SELECT policy, max(id) AS last FROM work.suggestion_batches GROUP BY policy ORDER BY last DESC")
+    return [r.policy for r in found]

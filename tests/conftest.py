@@ -1,0 +1,99 @@
+"""Fixtures that every room may use: a real embedded PostgreSQL, a fresh database a test, factories for studies.
+
+The server starts once a test process, on memory where there is room; a database is copied from a migrated template.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.store import schema
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.database import Store
+from easeml_core.store.server_throwaway import throwaway_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from easeml_core.store.server import Server
+
+for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML"))]:
+    del os.environ[name]
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Database:
+    """One test's database, as each role sees it."""
+
+    server: Server
+    name: str
+    owner: Store
+    worker: Store
+    referee: Store
+
+    def url(self, role: str) -> str:
+        return self.server.url(role, self.name)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A running server with roles and a migrated ``easeml`` database to copy from."""
+    with throwaway_server() as running:
+        running.ensure_installation()
+        owner = Store(running.url("easeml_owner", "easeml"))
+        schema.upgrade(owner)
+        owner.close()
+        yield running
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """A fresh database with the current schema."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    server.create_database_from_template(name, "easeml")
+    stores = {role: Store(server.url(f"easeml_{role}", name)) for role in ("owner", "worker", "referee")}
+    yield Database(server, name, **stores)
+    for store in stores.values():
+        store.close()
+    server.drop_database(name)
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    """The database as Airflow's tasks see it."""
+    return database.worker
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> ArtifactStore:
+    """An empty artifact store."""
+    return ArtifactStore(tmp_path / "artifacts")
+
+
+SMALL = {
+    "gate": {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3},
+    "meter": {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4},
+}
+
+
+@pytest.fixture
+def make_study(database: Database, artifacts: ArtifactStore) -> Callable[..., str]:
+    """Register a study on real data and let the referee seal it; its name. Name only what matters."""
+    from easeml_core.services.referee import Referee
+    from easeml_core.services.registration import register_study
+
+    def make(study: str = "cancer", **changes: Any) -> str:
+        settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": f"register/{study}"} | SMALL
+        register_study(database.worker, study=study, **settings | changes)
+        Referee(database.referee, artifacts).answer_one()
+        return study
+
+    return make

@@ -1,0 +1,319 @@
+"""Every named constraint is violated once, by a row that breaks nothing else; one without a case fails here.
+
+A case copies a row that is there and changes some columns. The rows come from the fixture ``world``; beside it lies a
+second study, so that a reference across studies is tried where one within is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+
+from easeml_core.store.database import _MEANING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Ask = Callable[..., list[tuple[Any, ...]]]
+    Case = tuple[str, dict[str, str]]
+
+
+def each(table: str, column: str, *values: str, **also: str) -> list[Case]:
+    """One case a value of the column."""
+    return [(table, {column: value, **also}) for value in values]
+
+
+BAD_NAMES = ("''", "'Lab'", "'-a'", "'a b'", "'a/b'", "'ä'", "E'a\\n'", "repeat('a', 64)")
+NOT_POSITIVE = ("0", "-1", "'NaN'", "'Infinity'")
+NO_SHARE = ("-0.001", "1.001", "'NaN'", "'Infinity'")
+BAD_ARTIFACTS = ("'model.skops'", "'sha256:' || repeat('A', 64)", "'sha256:' || repeat('a', 63)", "'../' || artifact")
+NEW = {"cache_key": "'new'"}
+
+# Constraint -> rows that it must refuse: table (and which row of it), changed columns with their new SQL expression.
+CASES: dict[str, list[Case]] = {
+    "work.tenants_name_key": [("tenants", {})],
+    "work.tenants_name_check": each("tenants", "name", *BAD_NAMES),
+    "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE),
+    "work.data_sets_tenant_fkey": each("data_sets", "tenant_id", "-1"),
+    "work.data_sets_source_key": [("data_sets", {})],
+    "work.studies_data_set_fkey": each("studies", "data_set_id", "{other_data_set}", name="'n'", request_key="'n'"),
+    "work.studies_name_key": each("studies", "request_key", "'new'"),
+    "work.studies_request_key": each("studies", "name", "'new'"),
+    "work.studies_name_check": each("studies", "name", *BAD_NAMES),
+    "work.studies_state_check": each("studies", "state", "'active'", "''"),
+    "work.studies_metric_check": each("studies", "metric", "'loss'"),
+    "work.studies_weight_check": each("studies", "weight", *NOT_POSITIVE),
+    "work.studies_budget_check": each("studies", "budget_seconds", *NOT_POSITIVE),
+    "work.data_versions_study_fkey": each("data_versions", "study_id", "{other}", version="9", content_hash="'new'"),
+    "work.data_versions_version_key": each("data_versions", "content_hash", "'new'"),
+    "work.data_versions_content_key": each("data_versions", "version", "9"),
+    "work.data_versions_version_check": each("data_versions", "version", "0"),
+    "work.data_versions_artifact_check": each("data_versions", "artifact", *BAD_ARTIFACTS),
+    "work.data_versions_features_check": each("data_versions", "features", "0"),
+    "work.data_parts_version_fkey": each("data_parts", "data_version_id", "-1"),
+    "work.data_parts_part_check": each("data_parts", "part", "'test'"),
+    "work.data_parts_rows_check": each("data_parts", "rows", "0"),
+    "work.candidates_study_fkey": each("candidates", "study_id", "-1"),
+    "work.candidates_name_key": [("candidates", {})],
+    "work.trials_candidate_fkey": each("trials waiting", "candidate_id", "{other_candidate}"),
+    "work.trials_data_version_fkey": each("trials waiting", "data_version_id", "{other_version}"),
+    "work.trials_once_per_data_key": [("trials waiting", {}), ("trials done", {})],
+    "work.trials_state_check": each("trials waiting", "state", "'LOST'", "'suggested'"),
+    "work.trials_lease_check": [
+        *each("trials waiting", "state", "'RUNNING'"),
+        *each("trials waiting", "lease_key", "'mine'"),
+        *each("trials running", "lease_until", "NULL"),
+    ],
+    "work.trials_failure_check": [
+        *each("trials waiting", "failure", "'no reason'"),
+        *each("trials done", "state", "'FAILED'"),
+    ],
+    "work.trials_finished_check": [
+        *each("trials waiting", "finished_at", "now()"),
+        *each("trials done", "finished_at", "NULL"),
+    ],
+    "work.trials_cost_check": each("trials done", "cost_seconds", *NOT_POSITIVE, "NULL"),
+    "work.trials_attempt_check": each("trials waiting", "attempt", "-1"),
+    "work.suggestion_batches_request_key": [("suggestion_batches", {})],
+    "work.suggestion_batches_requested_check": each("suggestion_batches", "requested", "0"),
+    "work.suggestions_batch_fkey": each("suggestions", "batch_id", "-1"),
+    "work.suggestions_trial_fkey": each("suggestions", "trial_id", "-1", position="1"),
+    "work.suggestions_trial_key": each("suggestions", "position", "1"),
+    "work.observations_trial_fkey": each("observations", "trial_id", "{waiting}", "{running}", "-1"),
+    "work.observations_state_check": each("observations", "state", "'RUNNING'"),
+    "work.observations_quality_check": each("observations", "quality", *NO_SHARE),
+    "work.observations_cost_check": each("observations", "cost_seconds", *NOT_POSITIVE),
+    "work.models_data_version_fkey": each("models", "data_version_id", "-1", trial_id="NULL"),
+    "work.models_trial_key": each("models done", "artifact", "artifact"),
+    # The trial is there, and so is the data, but the trial ran on other data.
+    "work.models_trial_fkey": each("models done", "data_version_id", "{second_version}", trial_id="{waiting}"),
+    "work.models_format_check": each("models", "format", "'pickle'"),
+    "work.models_artifact_check": each("models", "artifact", *BAD_ARTIFACTS),
+    "work.models_loss_check": each("models", "validation_loss", *NO_SHARE),
+    "work.models_baseline_key": each("models", "trial_id", "NULL"),
+    "work.predictions_model_fkey": each("predictions", "model_id", "-1"),
+    "work.predictions_part_check": each("predictions", "part", "'gate'", "'meter'", "'train'"),
+    "work.test_sets_data_version_fkey": each(
+        "test_sets", "data_version_id", "{other_version}", state="'retired'", retired_at="now()"
+    ),
+    "work.test_sets_purpose_check": each("test_sets", "purpose", "'both'", "'gate,meter'"),
+    "work.test_sets_state_check": each("test_sets", "state", "'open'"),
+    "work.test_sets_retired_check": [
+        *each("test_sets", "state", "'retired'", "'released'"),
+        *each("test_sets", "retired_at", "now()"),
+    ],
+    "work.test_sets_rows_check": each("test_sets", "rows", "0"),
+    "work.test_sets_steps_check": each("test_sets", "steps", "0"),
+    "work.test_sets_live_key": [("test_sets", {})],
+    "work.requests_request_key": [("requests", {})],
+    "work.requests_study_fkey": each("requests seal", "study_id", "-1", request_key="'new'"),
+    "work.requests_model_fkey": each("requests gate", "model_id", "{other_baseline}", request_key="'new'"),
+    "work.requests_kind_check": each("requests gate", "kind", "'peek'"),
+    "work.requests_target_check": [
+        *each("requests gate", "model_id", "NULL"),
+        *each("requests seal", "model_id", "{model}"),
+    ],
+    "work.answers_request_fkey": each("answers", "request_id", "-1"),
+    "work.gate_verdicts_request_fkey": each("gate_verdicts", "request_id", "{meter2}", "{promote2}", "-1"),
+    "work.gate_verdicts_incumbent_fkey": each(
+        "gate_verdicts", "incumbent_id", "{other_baseline}", request_id="{gate2}"
+    ),
+    "work.gate_verdicts_test_set_fkey": each("gate_verdicts", "test_set_id", "{meter_set}", request_id="{gate2}"),
+    "work.gate_verdicts_kind_check": [
+        *each("gate_verdicts", "kind", "'meter'"),
+        *each("gate_verdicts", "purpose", "'meter'"),
+    ],
+    "work.gate_verdicts_step_check": each("gate_verdicts", "step", "0"),
+    "work.gate_verdicts_symbol_check": each("gate_verdicts", "symbol", "'unknown'", "'PASS'", "'pass 0.93'"),
+    "work.meter_readings_request_fkey": each("meter_readings", "request_id", "{gate2}", "-1"),
+    "work.meter_readings_test_set_fkey": each("meter_readings", "test_set_id", "{gate_set}", request_id="{meter2}"),
+    "work.meter_readings_kind_check": [
+        *each("meter_readings", "kind", "'gate'"),
+        *each("meter_readings", "purpose", "'gate'"),
+    ],
+    "work.meter_readings_step_check": each("meter_readings", "step", "0"),
+    "work.meter_readings_signal_check": [
+        *each("meter_readings", "signal", "0", "3"),
+        *each("meter_readings", "signals", "1", signal="NULL"),
+    ],
+    "work.promotions_request_key": [("promotions", {})],
+    "work.promotions_request_fkey": each("promotions", "request_id", "{gate2}"),
+    # A gate request without a verdict; one whose verdict was about another model; no gate request at all.
+    "work.promotions_verdict_fkey": each(
+        "promotions", "gate_request_id", "{gate2}", "{failed}", "{meter2}", "-1", request_id="{promote2}"
+    ),
+    "work.promotions_symbol_check": [
+        *each("promotions", "symbol", "'fail'", "'withheld'"),
+        *each("promotions", "kind", "'gate'"),
+    ],
+    "work.production_promotion_fkey": each("production", "study_id", "{other}"),
+    "work.alerts_request_key": [("alerts", {})],
+    "work.alerts_reading_fkey": each("alerts", "request_id", "{gate2}", "{meter2}"),
+    "sealed.installation_singleton_check": each("sealed.installation", "singleton", "false"),
+    "sealed.test_sets_public_fkey": [
+        *each("sealed.test_sets", "id", "-1", fingerprint="'new'"),
+        *each("sealed.test_sets", "id", "{planned}", fingerprint="'new'", steps="99"),
+    ],
+    "sealed.test_sets_fingerprint_key": each("sealed.test_sets", "id", "{planned}"),
+    "sealed.examples_test_set_fkey": each("sealed.examples", "test_set_id", "-1", hash="'new'"),
+    "sealed.predictions_test_set_fkey": each("sealed.predictions", "test_set_id", "-1"),
+    "sealed.predictions_outcome_check": [
+        *each("sealed.predictions", "failure", "'crashed'"),
+        *each("sealed.predictions", "labels", "NULL"),
+    ],
+    "sealed.ledger_test_set_fkey": [
+        *each("sealed.ledger", "test_set_id", "-1", request_id="{gate2}"),
+        *each("sealed.ledger", "steps", "99", request_id="{gate2}", step="99", **NEW),
+    ],
+    "sealed.ledger_request_key": each("sealed.ledger", "step", "2", **NEW),
+    "sealed.ledger_request_fkey": each("sealed.ledger", "request_id", "-1", step="2", **NEW),
+    "sealed.ledger_step_key": each("sealed.ledger", "request_id", "{gate2}", **NEW),
+    "sealed.ledger_cache_key": each("sealed.ledger", "request_id", "{gate2}", step="2"),
+    "sealed.ledger_step_check": each("sealed.ledger", "step", "0", "steps + 1"),
+    "sealed.ledger_log_level_check": each("sealed.ledger", "log_level", "0.1", "'NaN'", "'-Infinity'"),
+    "sealed.ledger_log_cost_check": each("sealed.ledger", "log_cost", "-0.1", "'NaN'", "'Infinity'"),
+    "sealed.ledger_tolerance_check": each("sealed.ledger", "tolerance", "-0.1", "'NaN'", "'Infinity'"),
+}
+_CONSTRAINTS = """
+SELECT format('%s.%s', n.nspname, o.conname), o.contype, c.oid::regclass::text,
+       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum = ANY(o.conkey)), o.conindid
+FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('work', 'sealed') AND c.relname <> 'alembic_version'
+UNION
+SELECT format('%s.%s', n.nspname, x.relname), 'u', i.indrelid::regclass::text, '{}', x.oid
+FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace
+WHERE n.nspname IN ('work', 'sealed') AND i.indisunique AND NOT EXISTS (
+  SELECT 1 FROM pg_constraint WHERE conindid = x.oid AND contype IN ('p', 'u'))
+"""
+_COLUMNS = """
+SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = ''
+"""
+
+
+@pytest.fixture
+def places(world: Any, make_rows: Any, add_data: Any, succeed: Any, file: Any, ask: Ask) -> dict[str, int]:
+    """Ids that the cases name."""
+    study, other = world.study, make_rows("other", tenant="other")
+    _, rival = succeed(other, 0)
+    ((planned,),) = ask(
+        "INSERT INTO work.test_sets (study_id, data_version_id, purpose, state, rows, steps, plan) "
+        "VALUES (%s, %s, 'gate', 'planned', 5, 3, '{}') RETURNING id",
+        study.study_id,
+        study.version_id,
+    )
+    ((data_set,),) = ask("SELECT data_set_id FROM work.studies WHERE name = 'other'")
+    again = {f"{kind}2": file(study, kind, world.model_id, key=f"{kind}2") for kind in ("gate", "meter", "promote")}
+    return again | {
+        "waiting": world.waiting,
+        "running": world.running,
+        "model": world.model_id,
+        "gate_set": world.gate_set,
+        "meter_set": world.meter_set,
+        "planned": planned,
+        "second_version": add_data(study),
+        "failed": file(other, "gate", rival),
+        "other": other.study_id,
+        "other_data_set": data_set,
+        "other_version": other.version_id,
+        "other_baseline": other.baseline_id,
+        "other_candidate": other.candidates[0],
+    }
+
+
+ROWS = {
+    "waiting": "state = 'SUGGESTED'",
+    "running": "state = 'RUNNING'",
+    "done": "trial_id IS NOT NULL",
+    "seal": "kind = 'seal'",
+    "gate": "kind = 'gate'",
+}
+
+
+def copy_of(ask: Ask, case: Case, places: dict[str, int]) -> str:
+    """The statement that inserts the changed copy."""
+    (name, *which), changes = case[0].split(), case[1]
+    table = name if "." in name else f"work.{name}"
+    columns = [c for (c,) in ask(_COLUMNS, table)]
+    assert set(changes) <= set(columns), f"{table} has no {set(changes) - set(columns)}"
+    values = ", ".join(changes.get(c, c).format(**places) for c in columns)
+    condition = {"trials done": "state = 'SUCCEEDED'"}.get(case[0], ROWS[which[0]] if which else "true")
+    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {condition} LIMIT 1"
+
+
+def refused_by(ask: Ask, statement: str) -> str:
+    """Constraint that refuses the statement, with its schema; a column for NOT NULL."""
+    try:
+        ask(statement)
+    except psycopg2.IntegrityError as error:
+        return f"{error.diag.schema_name}.{error.diag.constraint_name or error.diag.column_name}"
+    return "nothing"
+
+
+def test_every_constraint_refuses_what_it_is_there_for(ask: Ask, places: dict[str, int]) -> None:
+    for constraint, cases in CASES.items():
+        for case in cases:
+            found = refused_by(ask, copy_of(ask, case, places))
+            assert found == constraint, f"{case} should be refused by {constraint}, was by {found}"
+
+
+def test_every_constraint_has_a_case(ask: Ask) -> None:
+    found = ask(_CONSTRAINTS)
+    referenced = {index for _, kind, _, _, index in found if kind == "f"}
+    keys = {table: set(columns) for _, kind, table, columns, _ in found if kind == "p"}
+    untested = set()
+    for name, kind, table, columns, index in found:
+        # Wider than the primary key: it can refuse nothing, it is there to be pointed at.
+        pointed_at = kind == "u" and keys[table] <= set(columns)
+        assert not pointed_at or index in referenced, f"{name} serves nothing"
+        if kind in ("c", "f", "u") and not pointed_at:
+            untested.add(name)
+    assert untested - set(CASES) == set(), "constraints without a case"
+    assert set(CASES) - untested == set(), "cases without a constraint"
+
+
+def test_every_constraint_has_a_name_of_ours(ask: Ask) -> None:
+    """The names are relied on: PostgreSQL's own (``_key1``, ``_not_null`` apart) would change with the order."""
+    endings = {"p": "_pkey", "f": "_fkey", "u": "_key", "c": "_check", "n": "_not_null"}
+    odd = [name for name, kind, _, _, _ in ask(_CONSTRAINTS) if not name.endswith(endings[kind])]
+    assert odd == []
+
+
+def test_every_primary_key_refuses_a_second_row(ask: Ask, places: dict[str, int]) -> None:
+    primary = [(name, table) for name, kind, table, _, _ in ask(_CONSTRAINTS) if kind == "p"]
+    assert len(primary) == 25
+    for name, table in primary:
+        assert refused_by(ask, f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM {table} LIMIT 1") == name
+
+
+def test_every_required_column_refuses_null(ask: Ask, places: dict[str, int]) -> None:
+    required = ask(
+        "SELECT c.oid::regclass::text, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+        "WHERE c.relnamespace IN ('work'::regnamespace, 'sealed'::regnamespace) AND c.relkind = 'r' "
+        "AND a.attnum > 0 AND a.attnotnull AND a.attidentity = '' AND c.relname <> 'alembic_version'"
+    )
+    assert len(required) > 100
+    for table, column in required:
+        found = refused_by(ask, copy_of(ask, (table, {column: "NULL"}), places))
+        assert found == f"{table.split('.')[0]}.{column}", (table, column)
+
+
+def test_the_ledger_is_append_only_even_for_its_owner(ask: Ask, database: Any, world: Any) -> None:
+    before = ask("SELECT * FROM sealed.ledger ORDER BY id")
+    assert len(before) == 2
+    for statement in ("UPDATE sealed.ledger SET log_cost = 0", "DELETE FROM sealed.ledger", "TRUNCATE sealed.ledger"):
+        with pytest.raises(psycopg2.IntegrityError, match="the ledger is append-only"):
+            ask(statement)
+    assert ask("SELECT * FROM sealed.ledger ORDER BY id") == before
+
+
+def test_every_trigger_is_known(ask: Ask) -> None:
+    found = ask("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O' ORDER BY 1")
+    assert found == [("ledger_append_only",), ("ledger_keep_all",), ("trials_forward",)]
+
+
+def test_every_translated_constraint_is_there(ask: Ask) -> None:
+    """A renamed constraint would lose its message silently."""
+    names = {name.split(".")[1] for name, *_ in ask(_CONSTRAINTS)} | {"trials_forward_check"}
+    assert set(_MEANING) - names == set()

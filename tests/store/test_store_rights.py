@@ -1,0 +1,288 @@
+"""Who may do what, held against the catalogue of a real server: a new table or column cannot be forgotten."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+
+from easeml_core.errors import InvalidInputError, StoreError
+from easeml_core.store import releases, requests
+from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL, notify
+from easeml_core.store.rows import change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Ask = Callable[..., list[tuple[Any, ...]]]
+
+ALL = "*"
+TRIAL_UPDATES = (
+    "attempt cancel_requested cost_seconds failure finished_at lease_key lease_until progress started_at state"
+)
+# Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
+WORKER = {
+    "work.tenants": (ALL, "weight"),
+    "work.data_sets": (ALL, ""),
+    "work.studies": (ALL, "budget_seconds state weight"),
+    "work.data_versions": ("", ""),
+    "work.data_parts": ("", ""),
+    "work.candidates": (ALL, ""),
+    "work.trials": ("candidate_id data_version_id study_id", TRIAL_UPDATES),
+    "work.suggestion_batches": (ALL, ""),
+    "work.suggestions": (ALL, ""),
+    "work.observations": (ALL, ""),
+    "work.models": (ALL, ""),
+    "work.predictions": (ALL, ""),
+    "work.test_sets": ("", ""),
+    "work.requests": ("arguments kind model_id request_key study_id", ""),
+    "work.answers": ("", ""),
+    "work.gate_verdicts": ("", ""),
+    "work.meter_readings": ("", ""),
+    "work.promotions": ("", ""),
+    "work.production": ("", ""),
+    "work.alerts": ("", "cleared_at"),
+    "work.alembic_version": ("", ""),
+}
+REFEREE = {
+    "work.tenants": ("", ""),
+    "work.data_sets": ("", ""),
+    "work.studies": ("", "state"),
+    "work.data_versions": (ALL, ""),
+    "work.data_parts": (ALL, ""),
+    "work.candidates": (ALL, ""),
+    "work.trials": ("", ""),
+    "work.suggestion_batches": ("", ""),
+    "work.suggestions": ("", ""),
+    "work.observations": ("", ""),
+    "work.models": (ALL, ""),
+    "work.predictions": ("", ""),
+    "work.test_sets": (ALL, "retired_at state"),
+    "work.requests": ("", "arguments"),  # so that it can lock the row; nothing changes it
+    "work.answers": (ALL, ""),
+    "work.gate_verdicts": (ALL, ""),
+    "work.meter_readings": (ALL, ""),
+    "work.promotions": (ALL, ""),
+    "work.production": (ALL, "model_id promotion_id"),
+    "work.alerts": (ALL, ""),
+    "work.alembic_version": ("", ""),
+    "sealed.installation": ("", ""),
+    "sealed.test_sets": (ALL, ""),
+    "sealed.examples": (ALL, ""),
+    "sealed.predictions": (ALL, ""),
+    "sealed.ledger": (ALL, ""),
+}
+_COLUMNS = """
+SELECT format('%%s.%%s', n.nspname, c.relname), a.attname,
+       has_column_privilege(%s, c.oid, a.attnum, 'INSERT'), has_column_privilege(%s, c.oid, a.attnum, 'UPDATE')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+_RELATIONS = """
+SELECT c.oid, c.relkind, format('%%I.%%I', n.nspname, c.relname) FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind NOT IN ('i', 't')
+"""
+
+
+def granted(ask: Ask, role: str, schemas: list[str]) -> dict[str, tuple[str, str]]:
+    """What the role may insert and update, by table, in the form of the tables above."""
+    found: dict[str, list[tuple[str, bool, bool]]] = {}
+    for table, *column in ask(_COLUMNS, role, role, schemas):
+        found.setdefault(table, []).append(tuple(column))
+
+    def names(columns: list[tuple[str, bool, bool]], which: int) -> str:
+        allowed = sorted(c[0] for c in columns if c[which])
+        return ALL if len(allowed) == len(columns) else " ".join(allowed)
+
+    return {table: (names(columns, 1), names(columns, 2)) for table, columns in found.items()}
+
+
+def test_the_worker_may_write_exactly_this(database: Any, ask: Ask) -> None:
+    assert granted(ask, "easeml_worker", ["work"]) == WORKER
+
+
+def test_the_referee_may_write_exactly_this(database: Any, ask: Ask) -> None:
+    assert granted(ask, "easeml_referee", ["work", "sealed"]) == REFEREE
+
+
+@pytest.mark.parametrize("role", ["easeml_worker", "easeml_referee", "airflow"])
+@pytest.mark.parametrize("right", ["DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"])
+def test_nobody_but_the_owner_may_take_rows_or_attach_to_tables(ask: Ask, role: str, right: str) -> None:
+    tables = [oid for schema in ("work", "sealed") for oid, kind, _ in ask(_RELATIONS, schema) if kind != "S"]
+    assert len(tables) == len(REFEREE)
+    assert [t for t in tables if ask("SELECT has_table_privilege(%s, %s, %s)", role, t, right)[0][0]] == []
+
+
+def test_the_worker_reads_nothing_that_is_sealed(database: Any, world: Any, ask: Ask) -> None:
+    relations = ask(_RELATIONS, "sealed")
+    assert {name for _, kind, name in relations if kind == "r"} == {t for t in REFEREE if t.startswith("sealed")}
+    for oid, kind, name in relations:
+        rights = "SELECT, USAGE, UPDATE" if kind == "S" else "SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER"
+        check = "has_sequence_privilege" if kind == "S" else "has_table_privilege"
+        assert ask(f"SELECT {check}('easeml_worker', %s::oid, %s)", oid, rights) == [(False,)], name
+        if kind != "S":
+            columns = "SELECT, INSERT, UPDATE, REFERENCES"
+            assert ask("SELECT has_any_column_privilege('easeml_worker', %s::oid, %s)", oid, columns) == [(False,)]
+        said = outcome(database.worker, f"SELECT * FROM {name}")
+        assert said.startswith("this role may not do that: permission denied for schema sealed"), name
+
+
+REFUSED = (
+    *(
+        f"{what} work.{table} {how}"
+        for table in ("answers", "gate_verdicts", "meter_readings", "promotions", "production", "test_sets")
+        for what, how in (("INSERT INTO", "DEFAULT VALUES"), ("DELETE FROM", ""), ("TRUNCATE", ""))
+    ),
+    "UPDATE work.answers SET refused = false",
+    "UPDATE work.gate_verdicts SET symbol = 'pass'",
+    "UPDATE work.meter_readings SET signal = 1",
+    "UPDATE work.promotions SET model_id = 1",
+    "UPDATE work.production SET model_id = 1",
+    "UPDATE work.test_sets SET state = 'live'",
+    "UPDATE work.alerts SET message = 'all is well'",
+    "UPDATE work.requests SET arguments = '{}'",
+    "UPDATE work.requests SET request_key = 'mine'",
+    "INSERT INTO work.requests (request_key, kind, study_id, requested_by) VALUES ('k', 'seal', 1, 'somebody')",
+    "INSERT INTO work.trials (study_id, candidate_id, data_version_id, state) VALUES (1, 1, 1, 'RUNNING')",
+    "UPDATE work.trials SET candidate_id = 1",
+    "DELETE FROM work.trials",
+    "UPDATE work.observations SET quality = 1",
+    "SELECT * FROM work.requests FOR UPDATE",
+    "SET ROLE easeml_referee",
+    "SET ROLE easeml_owner",
+    "GRANT easeml_referee TO easeml_worker",
+    "GRANT SELECT ON sealed.ledger TO easeml_worker",
+    "SELECT * FROM pg_authid",
+    "SELECT pg_read_file('pg_hba.conf')",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "ALTER TABLE work.trials DISABLE TRIGGER trials_forward",
+    "SET session_replication_role = replica",
+)
+
+
+def test_the_worker_is_refused(database: Any, world: Any) -> None:
+    pattern = re.compile(r"this role may not do that: (permission denied|must be owner)")
+    assert [s for s in REFUSED if not pattern.match(outcome(database.worker, s))] == []
+
+
+def test_neither_role_creates_anything(database: Any) -> None:
+    places = ("work.", "sealed.", "public.", "pg_temp.")
+    for role, place in itertools.product((database.worker, database.referee), places):
+        said = outcome(role, f"CREATE TABLE {place}mine (x int)")
+        assert "this role may not do that: permission denied" in said, (role, place)
+
+
+def test_the_referee_cannot_change_what_it_has_written(database: Any, world: Any) -> None:
+    columns = {"sealed.ledger": "log_cost", "sealed.predictions": "labels", "work.answers": "refused"}
+    for table, column in (columns | {"sealed.test_sets": "labels", "work.gate_verdicts": "symbol"}).items():
+        for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}", f"TRUNCATE {table}"):
+            said = outcome(database.referee, statement)
+            assert f"may not do that: permission denied for table {table.split('.')[1]}" in said, statement
+
+
+@pytest.mark.parametrize("role", ["worker", "referee"])
+def test_neither_role_enters_the_database_of_airflow(database: Any, role: str) -> None:
+    url = database.server.url(f"easeml_{role}", "airflow").replace("postgresql+psycopg2", "postgresql")
+    with pytest.raises(psycopg2.OperationalError, match='permission denied for database "airflow"'):
+        psycopg2.connect(url)
+
+
+def test_a_message_wakes_and_tells_no_more_than_an_id(
+    database: Any, world: Any, heard: Callable[[int], Any], file: Callable[..., int]
+) -> None:
+    study = world.study
+    request_id = file(study, "meter", world.model_id, key="again")
+    told = {"study_id": study.study_id, "request_id": request_id}
+    with database.referee.begin() as tx:
+        releases.add_reading(
+            tx, model_id=world.model_id, test_set_id=world.meter_set, step=2, signal=2, signals=2, cached=False, **told
+        )
+        releases.add_alert(tx, study=study.name, message="the gap is 0.31 +/- 0.02", **told)
+        requests.add_answer(tx, request_id, refused=True, message="a long story")
+    assert heard(4) == [
+        (REFEREE_CHANNEL, f"request:{request_id}"),
+        (CHANNEL, f"alert:{study.name}"),
+        (CHANNEL, "alert:*"),
+        (CHANNEL, f"answer:{request_id}"),
+    ]
+
+
+TOPICS = ("answer:17", "trial:1", "request:9", "study:iris-2.b_c", "alert:0", "alert:*")
+NO_TOPICS = ("", "answer:", "answer:17 pass", "answer:-1", "gate:17", "study:A b", "trial:1\n", "trial:*", "alert:**")
+
+
+def test_a_topic_is_a_kind_and_an_id_and_nothing_else(store: Any) -> None:
+    for topic in TOPICS:
+        with store.begin() as tx:
+            notify(tx, topic)
+    for topic in (*NO_TOPICS, "study:" + "a" * 64):
+        refused = pytest.raises(InvalidInputError, match="a topic must be answer, request or trial with an id")
+        with refused, store.begin() as tx:
+            notify(tx, topic)
+
+
+# What the released tables show: symbols, steps, ids and times, and the plan that was fixed before the first answer.
+RELEASED = {
+    "test_sets": "id study_id data_version_id purpose state rows steps plan created_at retired_at",
+    "requests": "id request_key kind study_id model_id arguments requested_at requested_by",
+    "answers": "request_id refused message answered_at",
+    "gate_verdicts": "request_id kind study_id model_id incumbent_id test_set_id purpose step symbol cached decided_at",
+    "meter_readings": "request_id kind study_id model_id test_set_id purpose step signal signals cached read_at",
+    "promotions": "id request_id kind study_id model_id gate_request_id symbol promoted_at",
+    "production": "study_id model_id promotion_id",
+    "alerts": "id study_id request_id message created_at cleared_at",
+}
+REAL_NUMBERS = {
+    "tenants.weight",
+    "studies.weight",
+    "studies.budget_seconds",
+    "trials.cost_seconds",
+    "observations.quality",
+    "observations.cost_seconds",
+    "models.validation_loss",
+}
+OPEN_WORDS = {"models.validation_loss", "predictions.labels"}  # of the validation part, which the developer has anyway
+
+
+def test_what_is_released_has_no_column_for_more_than_symbols(ask: Ask) -> None:
+    columns = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'work'"
+    found = ask(columns)
+    for table, expected in RELEASED.items():
+        assert {c for t, c, _ in found if t == table} == set(expected.split()), table
+    assert {f"{t}.{c}" for t, c, kind in found if kind in ("double precision", "numeric", "real")} == REAL_NUMBERS
+    secret = re.compile("level|interval|toleran|count|wins|loss|error|report|label|weight_|estimate|p_value|log_")
+    assert {f"{t}.{c}" for t, c, _ in found if secret.search(c)} == OPEN_WORDS
+    assert {f"{t}.{c}" for t, c, kind in found if kind == "bytea"} == {"predictions.labels"}
+
+
+def test_the_size_on_disk_tells_nothing_of_sealed_content(database: Any, ask: Ask) -> None:
+    stored = ask(
+        "SELECT c.relname, a.attname, a.attstorage FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+        "WHERE c.relnamespace = 'sealed'::regnamespace AND c.relkind = 'r' AND a.atttypid = 'bytea'::regtype"
+    )
+    assert {(t, c) for t, c, kind in stored if kind != "e"} == {("examples", "hash")}  # 32 bytes, never compressed
+
+
+def test_the_worker_learns_nothing_from_statistics_or_other_sessions(database: Any, world: Any, ask: Ask) -> None:
+    ask("ANALYZE")
+    assert ask("SELECT count(*) > 0 FROM pg_stats WHERE schemaname = 'sealed'") == [(True,)]
+    with database.referee.begin() as held, database.worker.begin() as tx:
+        change(held, "SELECT secret FROM sealed.installation")
+        assert change(tx, "SELECT 1 FROM pg_stats WHERE schemaname = 'sealed'") == 0
+        assert change(tx, "SELECT 1 FROM pg_sequences WHERE schemaname = 'sealed' AND last_value IS NOT NULL") == 0
+        seen = tx.exec_driver_sql("SELECT DISTINCT query FROM pg_stat_activity WHERE usename = 'easeml_referee'")
+        assert [r.query for r in seen] == ["<insufficient privilege>"]
+
+
+def outcome(store: Any, statement: str) -> str:
+    """What our error says of the statement, or that there was none."""
+    try:
+        with store.begin() as tx:
+            tx.exec_driver_sql(statement)
+    except StoreError as error:
+        return str(error)
+    return "done"

@@ -1,0 +1,119 @@
+"""The schema's version: upgraded once whoever asks, and named when it is another one."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from easeml_core.errors import SchemaVersionError, StoreError
+from easeml_core.store import schema
+from easeml_core.store.database import Store
+from easeml_core.store.rows import change, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WRITERS = 8
+
+
+@pytest.fixture
+def empty(server: Any) -> Iterator[Callable[[str], Store]]:
+    """An installation's database before its first migration, as each role sees it."""
+    server.create_database_from_template("empty", "template0")
+    opened: list[Store] = []
+
+    def open_store(role: str) -> Store:
+        opened.append(Store(server.url(f"easeml_{role}", "empty")))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+    server.drop_database("empty")
+
+
+def test_the_code_expects_the_newest_migration_and_there_is_one_line_of_them() -> None:
+    script = ScriptDirectory.from_config(schema.alembic_config())
+    assert script.get_heads() == [schema.REVISION]
+
+
+def test_revisions_are_four_digits_so_that_ahead_and_behind_can_be_told() -> None:
+    revisions = [s.revision for s in ScriptDirectory.from_config(schema.alembic_config()).walk_revisions()]
+    assert all(len(r) == 4 and r.isdecimal() for r in revisions)
+
+
+def test_an_upgrade_may_be_repeated(database: Any) -> None:
+    with database.owner.begin() as tx:
+        change(tx, "INSERT INTO work.tenants (name) VALUES ('lab')")
+    assert schema.upgrade(database.owner) == schema.upgrade(database.owner) == schema.REVISION
+    with database.worker.begin() as tx:
+        assert scalar(tx, "SELECT count(*) FROM work.tenants") == 1
+
+
+def test_eight_first_upgrades_at_once_give_one_schema(empty: Callable[[str], Store]) -> None:
+    stores, start = [empty("owner") for _ in range(WRITERS)], Barrier(WRITERS)
+
+    def upgrade(store: Store) -> str:
+        start.wait()
+        return schema.upgrade(store)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        assert list(pool.map(upgrade, stores)) == [schema.REVISION] * WRITERS
+    with empty("worker").begin() as tx:
+        assert scalar(tx, "SELECT count(*) FROM work.trials") == 0
+    with empty("referee").begin() as tx:
+        assert scalar(tx, "SELECT count(*) FROM sealed.installation") == 1
+
+
+def test_every_installation_has_its_own_secret(empty: Callable[[str], Store], database: Any) -> None:
+    schema.upgrade(empty("owner"))
+    secrets = set()
+    for store in (empty("referee"), database.referee):
+        with store.begin() as tx:
+            secrets.add(scalar(tx, "SELECT secret FROM sealed.installation"))
+    assert len(secrets) == 2
+
+
+def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callable[[str], Store]) -> None:
+    with pytest.raises(SchemaVersionError, match=r"has schema none, .* needs 0001; run `easeml db upgrade`") as caught:
+        empty("worker").begin().__enter__()
+    assert (caught.value.found, caught.value.expected) == (None, schema.REVISION)
+
+
+@pytest.mark.parametrize(("revision", "remedy"), [("0000", "run `easeml db upgrade`"), ("9999", "install the version")])
+def test_another_revision_is_refused_with_what_helps(database: Any, revision: str, remedy: str) -> None:
+    set_revision(database, revision)
+    with pytest.raises(SchemaVersionError, match=rf"has schema {revision}, this version needs 0001; {remedy}"):
+        Store(database.url("easeml_worker")).begin().__enter__()
+
+
+def test_an_upgrade_does_not_touch_a_database_that_is_ahead(database: Any) -> None:
+    set_revision(database, "9999")
+    with pytest.raises(SchemaVersionError, match="install the version of easeml-airflow that made it"):
+        schema.upgrade(database.owner)
+    with database.owner.begin(check_schema=False) as tx:
+        assert schema.current(tx) == "9999"
+
+
+@pytest.mark.parametrize("role", ["worker", "referee"])
+def test_only_the_owner_upgrades(empty: Callable[[str], Store], role: str) -> None:
+    with pytest.raises(StoreError, match="this role may not do that: permission denied for database"):
+        schema.upgrade(empty(role))
+
+
+def test_the_schema_is_checked_once_a_store_not_once_a_transaction(database: Any) -> None:
+    with database.worker.begin():
+        pass
+    set_revision(database, "9999")
+    with database.worker.begin() as tx:
+        assert tx.execute(text("SELECT 1")).scalar() == 1
+
+
+def set_revision(database: Any, revision: str) -> None:
+    with database.owner.begin(check_schema=False) as tx:
+        change(tx, "UPDATE work.alembic_version SET version_num = :revision", revision=revision)

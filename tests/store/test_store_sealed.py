@@ -1,0 +1,159 @@
+"""The sealed side: sets, predictions on them, and a ledger that only grows."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.entities import SealedSetPurpose
+from easeml_core.errors import ShapeError, StoreError
+from easeml_core.store import releases, sealed
+from easeml_core.store.rows import scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_a_set_comes_back_as_it_was_sealed(database: Any, make_rows: Any, seal: Callable[..., int]) -> None:
+    set_id = seal(make_rows(), "gate", examples=7)
+    with database.referee.begin() as tx:
+        inputs, labels = sealed.sealed_inputs(tx, set_id), sealed.sealed_labels(tx, set_id)
+    np.testing.assert_array_equal(inputs, np.arange(14.0).reshape(7, 2))
+    np.testing.assert_array_equal(labels, [0, 1, 0, 1, 0, 1, 0])
+
+
+def test_everybody_sees_size_steps_and_plan(store: Any, make_rows: Any, seal: Callable[..., int]) -> None:
+    study = make_rows()
+    gate, meter = seal(study, "gate", steps=4), seal(study, "meter", start=50, examples=9)
+    plan = {"ranges": [0.1], "tolerance": 0.1}
+    with store.begin() as tx:
+        assert releases.public_test_sets(tx, study.study_id) == [
+            {"id": meter, "purpose": "meter", "state": "live", "rows": 9, "steps": 3, "plan": plan},
+            {"id": gate, "purpose": "gate", "state": "live", "rows": 5, "steps": 4, "plan": plan},
+        ]
+
+
+def test_examples_are_known_by_their_hash_whatever_their_shape() -> None:
+    images = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    expected = [hashlib.sha256(np.float32([0, 1, 2, 3]).tobytes()).digest(), sealed.example_hashes(images)[1]]
+    assert sealed.example_hashes(images) == expected
+    assert sealed.example_hashes(images.reshape(2, 4)) == expected
+    assert sealed.example_hashes(np.asfortranarray(images)) == expected
+    assert sealed.example_hashes(images[::-1]) == expected[::-1]
+
+
+def test_labels_must_belong_to_the_inputs(database: Any, make_rows: Any) -> None:
+    study = make_rows()
+    uneven = pytest.raises(ShapeError, match=r"labels must have shape \(3,\), got \(2,\)")
+    with uneven, database.referee.begin() as tx:
+        sealed.seal(
+            tx,
+            study_id=study.study_id,
+            data_version_id=study.version_id,
+            purpose=SealedSetPurpose.GATE,
+            inputs=np.zeros((3, 1)),
+            labels=np.zeros(2),
+            steps=1,
+            plan={},
+        )
+
+
+def test_a_retired_set_is_not_live_and_makes_room(database: Any, make_rows: Any, seal: Callable[..., int]) -> None:
+    study = make_rows()
+    first = seal(study, "gate")
+    with database.referee.begin() as tx:
+        assert releases.live_test_set(tx, study.study_id, SealedSetPurpose.GATE, lock=True).id == first
+        assert releases.live_test_set(tx, study.study_id, SealedSetPurpose.METER) is None
+        releases.retire_test_set(tx, first)
+        retired_at = scalar(tx, "SELECT retired_at FROM work.test_sets")
+        releases.retire_test_set(tx, first)
+        assert scalar(tx, "SELECT retired_at FROM work.test_sets") == retired_at
+        assert releases.live_test_set(tx, study.study_id, SealedSetPurpose.GATE) is None
+    second = seal(study, "gate", start=90)
+    with database.referee.begin() as tx:
+        assert releases.live_test_set(tx, study.study_id, SealedSetPurpose.GATE).id == second
+
+
+def test_a_model_is_run_once_on_a_set(database: Any, make_rows: Any, seal: Callable[..., int]) -> None:
+    study = make_rows()
+    set_id, good, bad = seal(study, "gate"), study.artifact(1), study.artifact(2)
+    labels = np.array([3, 1, 4, 1, 5], dtype=np.int64)
+    with database.referee.begin() as tx:
+        assert sealed.known_predictions(tx, set_id, good) is None
+        sealed.keep_predictions(tx, set_id, good, labels=labels, failure=None)
+        sealed.keep_predictions(tx, set_id, bad, labels=None, failure="it crashed\0")
+        found, failure = sealed.known_predictions(tx, set_id, good)
+        assert (found.tolist(), found.dtype, failure) == ([3, 1, 4, 1, 5], np.int64, None)
+        assert sealed.known_predictions(tx, set_id, bad) == (None, "it crashed\ufffd")
+    twice = pytest.raises(StoreError, match="predictions_pkey")
+    with twice, database.referee.begin() as tx:
+        sealed.keep_predictions(tx, set_id, good, labels=labels, failure=None)
+
+
+def entry(tx: Any, set_id: int, request_id: int, step: int, **changes: Any) -> None:
+    values: dict[str, Any] = {
+        "cache_key": f"question {step}",
+        "answer": "fail",
+        "log_level": -4.0,
+        "log_cost": 0.5,
+        "tolerance": 0.1,
+        "report": {"wins": 7},
+    }
+    sealed.add_entry(tx, test_set_id=set_id, step=step, steps=3, request_id=request_id, **values | changes)
+
+
+def test_the_ledger_adds_up_and_knows_what_it_was_asked(
+    database: Any, make_rows: Any, seal: Callable[..., int], file: Callable[..., int]
+) -> None:
+    study = make_rows()
+    gate, meter = seal(study, "gate"), seal(study, "meter", start=50)
+    first, second, other = (file(study, "gate", study.baseline_id, key=k) for k in "abc")
+    with database.referee.begin() as tx:
+        assert sealed.spent(tx, gate) == (0, 0.0)
+        assert sealed.cached_entry(tx, gate, "question 1") is None
+        entry(tx, gate, first, 1)
+        entry(tx, gate, second, 2, log_cost=0.25, answer="pass", tolerance=None)
+        entry(tx, meter, other, 1)
+        assert sealed.spent(tx, gate) == (2, 0.75)
+        assert tuple(sealed.cached_entry(tx, gate, "question 2")) == (2, "pass")
+        assert sealed.cached_entry(tx, meter, "question 2") is None  # a set has a memory of its own
+        told = [(e["step"], e["request_id"], e["answer"], e["tolerance"]) for e in sealed.ledger(tx, gate)]
+        assert told == [(1, first, "fail", 0.1), (2, second, "pass", None)]
+        assert sealed.ledger(tx, gate)[0]["report"] == {"wins": 7}
+
+
+@pytest.mark.parametrize("clash", [{"step": 2}, {"step": 1, "cache_key": "another"}])
+def test_no_question_and_no_step_is_answered_twice(
+    database: Any, make_rows: Any, seal: Callable[..., int], file: Callable[..., int], clash: dict[str, Any]
+) -> None:
+    study = make_rows()
+    set_id, first, second = seal(study, "gate"), file(study, "seal", None), file(study, "gate", study.baseline_id)
+    with database.referee.begin() as tx:
+        entry(tx, set_id, first, 1)
+    twice = pytest.raises(StoreError, match=r"ledger_(step|cache)_key")
+    with twice, database.referee.begin() as tx:
+        entry(tx, set_id, second, clash["step"], cache_key=clash.get("cache_key", "question 1"))
+
+
+def test_predictions_of_any_content_take_the_same_room(
+    database: Any, ask: Any, make_rows: Any, seal: Callable[..., int]
+) -> None:
+    """Every role may ask for a table's size; compressed, constant predictions would be told from others by it."""
+    study = make_rows()
+    set_id, examples = seal(study, "gate"), 20_000
+
+    def room_of(artifact: str, labels: Any) -> int:
+        before = "SELECT pg_total_relation_size('sealed.predictions')"
+        ((start,),) = ask(before)
+        with database.referee.begin() as tx:
+            sealed.keep_predictions(tx, set_id, artifact, labels=labels, failure=None)
+        return int(ask(before)[0][0] - start)
+
+    room_of(study.artifact(1), np.zeros(examples, dtype=np.int64))  # the first one makes the files
+    constant = room_of(study.artifact(2), np.zeros(examples, dtype=np.int64))
+    varied = room_of(study.artifact(3), np.random.default_rng(7).integers(0, 2**60, examples))
+    assert abs(constant - varied) <= 8192  # a page more or less, by where it falls
+    assert constant > 8 * examples
