@@ -12,8 +12,7 @@ once (`easeml_register_study`).
 
 from datetime import timedelta
 
-import pendulum
-from airflow.sdk import DAG, Param, task_group
+from airflow.sdk import DAG, CronTriggerTimetable, Param, task_group
 
 from easeml_airflow.operators import (
     BestModelsOperator,
@@ -28,8 +27,7 @@ ROUNDS = 3
 
 with DAG(
     dag_id="easeml_nightly_retraining",
-    schedule="0 1 * * *",
-    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta()),  # never for a past night
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),

@@ -118,7 +118,7 @@ class GateConfig(_Stored):
         steps: H >= 1, verdicts that the set must serve.
     """
 
-    condition: str = "n - o > 0 +/- 0.1"
+    condition: str = "n - o > 0 +/- 0.2"
     reliability: float = 0.95
     mode: str = "fp-free"
     adaptivity: str = "full"

@@ -182,6 +182,11 @@ class Model:
     artifact: str
     validation_loss: float
 
+    @property
+    def identity(self) -> str:
+        """What decides its predictions: the file, and the format that it is read as."""
+        return f"{self.format} {self.artifact}"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -1,7 +1,8 @@
-"""What a trial will cost: learnt from every finished trial, of failed ones too, never assumed.
+"""What a trial will cost: learnt from finished trials, never assumed.
 
 Training times spread over orders of magnitude and are products (a slow method on a large table), so the model is
-linear in the logarithm, with one effect for the candidate and one for the study.
+linear in the logarithm, with one effect for the candidate and one for the study. A failed trial stopped before its
+end, so what it took is a lower bound of what a successful one would take, and counts as no more.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Problem
+
+    Measured = tuple[int, str, float]
 
 RIDGE = 1 / 16
 """Residual variance over effect variance: effects of e^2, residuals of e^0.5, both one standard deviation."""
@@ -53,7 +56,7 @@ class CostModel:
         return np.exp([study + self.candidates.get(name, 0.0) for name in names])
 
 
-def fit_costs(measured: Iterable[tuple[int, str, float]]) -> CostModel:
+def fit_costs(measured: Iterable[Measured]) -> CostModel:
     """The cost model of measured trials.
 
     Args:
@@ -95,13 +98,37 @@ def _ridge(columns: NDArray[np.intp], values: Array, size: int) -> Array:
 
 
 def learn_costs(problem: Problem) -> CostModel:
-    """The cost model of everything that a problem knows: finished and failed trials, and the past."""
+    """The cost model of everything that a problem knows: its finished trials, and the past.
+
+    Fitted to the trials that succeeded. A failed one joins them, in one second fit, only where it took longer than the
+    first fit expects: a crash after one second says nothing of the price of a result, a time-out after an hour says
+    that the price is higher still. While nothing has succeeded, what failed trials took is all that is known, and is
+    used as it is. Budgets are another matter: they are charged every second, see ``Standing.record``.
+
+    Example:
+        >>> from easeml_core.selection.problem import Arms, Problem, Pull
+        >>> arms = Arms(1, 1.0, ("knn", "forest"))
+        >>> result, crash = Pull(1, 0, 0.9, 20.0), Pull(1, 1, None, 1.2)
+        >>> learn_costs(Problem((arms,), (result, crash))).predict(1, arms.names).round(3).tolist()
+        [20.0, 20.0]
+    """
+    succeeded, failed = _measured(problem)
+    if not succeeded:
+        return fit_costs(failed)
+    first = fit_costs(succeeded)
+    longer = [(study, name, cost) for study, name, cost in failed if cost > first.predict(study, [name])[0]]
+    return fit_costs(succeeded + longer) if longer else first
+
+
+def _measured(problem: Problem) -> tuple[list[Measured], list[Measured]]:
+    """What trials took, now and in the past: those that succeeded, and those that failed."""
     names = {arms.study_id: arms.names for arms in problem.studies}
-    now = [(pull.study_id, names[pull.study_id][pull.arm], pull.cost_seconds) for pull in problem.pulls]
-    past = [
-        (row.study_id, name, cost)
-        for row in problem.history
-        for name, cost in zip(row.names, row.costs, strict=True)
+    trials = [(p.quality, (p.study_id, names[p.study_id][p.arm], p.cost_seconds)) for p in problem.pulls]
+    trials += [
+        (quality, (past.study_id, name, cost))
+        for past in problem.history
+        for name, quality, cost in zip(past.names, past.qualities, past.costs, strict=True)
         if cost is not None
     ]
-    return fit_costs(now + past)
+    succeeded = [measured for quality, measured in trials if quality is not None]
+    return succeeded, [measured for quality, measured in trials if quality is None]

@@ -1,5 +1,8 @@
 """What runs next: a tenant policy followed by GP-UCB, or MM-GP-EI over all pairs of tenant and candidate.
 
+``mm-gp-ei`` is the published rule, ``default`` the same rule with the devices spread over the tenants: they differ
+only while trials are under way.
+
 One function, ``choose``, serves the live scheduler (``suggest.py``) and the simulator (``replay.py``).
 
 Sources: Li et al., Ease.ml (PVLDB 11(5), 2018); Yu et al. (AISTATS 2019) for MM-GP-EI.
@@ -17,9 +20,11 @@ from easeml_core.selection.expected_improvement import ei_rate
 from easeml_core.selection.tenant_policies import TENANT_POLICIES, WAITING, turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from easeml_core.selection.standings import Standing, Standings
+
+    Preference = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,9 @@ def choose(standings: Standings, policy: str, *, seed: tuple[int, ...] = (0,)) -
         policy: One of ``config.POLICIES``.
         seed: Whole numbers >= 0; the same seed and standings give the same choice.
     """
-    if policy in ("default", "mm-gp-ei"):
+    if policy == "default":
+        return spread_mm_gp_ei(standings)
+    if policy == "mm-gp-ei":
         return mm_gp_ei(standings)
     tenant = TENANT_POLICIES[policy](standings, np.random.default_rng(seed))
     return None if tenant is None else gp_ucb(standings, tenant)
@@ -75,11 +82,39 @@ def mm_gp_ei(standings: Standings) -> Choice | None:
     waits for its first answer stands back. Ties go to the tenant with fewest runs, then in order.
     """
 
-    def preference(pair: Pair) -> tuple[int, int, float, int, int, int]:
+    def preference(pair: Pair) -> Preference:
         standing = standings.tenants[pair.tenant]
-        given, its_turn = standing.runs + int(standing.under_way.sum()), turn(standing)
+        given, its_turn = _given(standing), turn(standing)
         return its_turn, given if its_turn == WAITING else 0, -pair.acquisition, given, pair.tenant, pair.arm
 
+    return _best(standings, preference)
+
+
+def spread_mm_gp_ei(standings: Standings) -> Choice | None:
+    """MM-GP-EI among the tenants with fewest trials under way: the ``default`` policy.
+
+    Departs from Yu et al. (AISTATS 2019), who compare all pairs at once. A trial under way changes no posterior, so
+    the tenant that was best stays best until an answer comes; where the prior has all untried arms of a tenant tie, a
+    whole batch would go to it. Yet the second trial of a batch is worth less than its EI says: the first may already
+    bring the improvement. Hence fewest under way first, among those EI per second. With one device nothing is under
+    way when it is asked, and the rule is that of ``mm_gp_ei``. First runs and the tenants that wait for them as there.
+    """
+
+    def preference(pair: Pair) -> Preference:
+        standing = standings.tenants[pair.tenant]
+        under_way = int(standing.under_way.sum())
+        return turn(standing), under_way, -pair.acquisition, _given(standing), pair.tenant, pair.arm
+
+    return _best(standings, preference)
+
+
+def _given(standing: Standing) -> int:
+    """Trials that a tenant has had, those under way included."""
+    return standing.runs + int(standing.under_way.sum())
+
+
+def _best(standings: Standings, preference: Callable[[Pair], Preference]) -> Choice | None:
+    """The pair that is preferred to all others, and the next one."""
     ranked = heapq.nsmallest(2, _contenders(standings), key=preference)
     if not ranked:
         return None

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import BufferedReader
+
+LARGEST_BYTES = 8 << 30
+"""A larger file is no artifact: reading it would keep everybody waiting."""
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
@@ -48,23 +59,47 @@ class ArtifactStore:
         Raises:
             ArtifactError: The reference is malformed, the file is missing, or its content is another one.
         """
+        with self._opened(reference) as (file, target):
+            self._require(reference, hashlib.file_digest(file, "sha256").hexdigest())
+            return target
+
+    @contextlib.contextmanager
+    def copy(self, reference: str) -> Iterator[Path]:
+        """A private copy whose content was checked, for the block: nobody can swap it between check and use.
+
+        Raises:
+            ArtifactError: As for ``path``.
+        """
+        with tempfile.TemporaryDirectory(prefix="easeml-artifact-") as folder:
+            private = Path(folder) / "artifact"
+            with self._opened(reference) as (file, _), private.open("wb") as writer:
+                shutil.copyfileobj(file, writer)
+            self._require(reference, _digest(private))
+            yield private
+
+    @contextlib.contextmanager
+    def _opened(self, reference: str) -> Iterator[tuple[BufferedReader, Path]]:
+        """The plain file of a reference. Whoever shares the folder may have left a pipe, a device or a link there."""
         match = _REFERENCE.fullmatch(reference)
         if match is None:
             message = f"an artifact's reference must be sha256:<64 hex digits>, got {reference!r}"
             raise ArtifactError(message)
         target = self._place(match[1])
         try:
-            intact = _digest(target) == match[1]
+            file = _open_plain(target)
         except OSError as error:
             message = (
                 f"artifact {reference} is missing under {self.root} ({error.strerror}); "
                 "is this the folder that the workers use, and may this account read it?"
             )
             raise ArtifactError(message) from error
-        if not intact:
+        with file:
+            yield file, target
+
+    def _require(self, reference: str, digest: str) -> None:
+        if reference != f"sha256:{digest}":
             message = f"artifact {reference} was changed after it was stored; train the model again"
             raise ArtifactError(message)
-        return target
 
     def _place(self, digest: str) -> Path:
         return self.root / digest[:2] / digest
@@ -79,7 +114,7 @@ class ArtifactStore:
                 os.fsync(writer.fileno())  # the database will soon say for good that this file exists
             digest = _digest(copy)  # of the copy: the original may be changing
             target = self._place(digest)
-            if not target.exists() or _digest(target) != digest:
+            if not _is_intact(target, digest):
                 self._make(target.parent)
                 copy.chmod(0o644)  # the referee may run under another account
                 copy.replace(target)  # whole or not at all
@@ -93,6 +128,23 @@ class ArtifactStore:
             folder.chmod(self.root.stat().st_mode & 0o7777)
 
 
+def _is_intact(path: Path, digest: str) -> bool:
+    try:
+        return _digest(path) == digest
+    except OSError:
+        return False  # nothing there, or no plain file: the copy takes its place
+
+
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with _open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open_plain(path: Path) -> BufferedReader:
+    """Open a plain file for reading, never a link, and without waiting for the other end of a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_BYTES:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file, or too large", str(path))
+    return os.fdopen(descriptor, "rb")

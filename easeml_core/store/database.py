@@ -96,15 +96,19 @@ class Store:
     Args:
         url: ``postgresql+psycopg2://role:password@host:port/database``.
         statement_timeout_seconds: Upper bound of one statement; 0 means none.
+        lock_timeout_seconds: Upper bound of waiting for somebody else's lock; 0 means none.
     """
 
-    def __init__(self, url: str, *, statement_timeout_seconds: float = 0) -> None:
+    def __init__(self, url: str, *, statement_timeout_seconds: float = 0, lock_timeout_seconds: float = 0) -> None:
         try:
             self._url = make_url(url).set(drivername="postgresql+psycopg2")
         except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
             message = "the database address must look like postgresql+psycopg2://role:password@host:port/database"
             raise InvalidInputError(message) from error
-        options = f"-c statement_timeout={int(1000 * statement_timeout_seconds)} -c timezone=UTC"
+        options = (
+            f"-c statement_timeout={int(1000 * statement_timeout_seconds)} "
+            f"-c lock_timeout={int(1000 * lock_timeout_seconds)} -c timezone=UTC"
+        )
         self._engine = create_engine(
             self._url,
             pool_size=2,

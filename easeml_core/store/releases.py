@@ -36,6 +36,14 @@ def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, l
     )
 
 
+def hold_study(tx: Connection, study_id: int) -> None:
+    """Keep other referees off the study's sealed sets and production until the transaction ends.
+
+    The lock is on rows that no worker may lock, so that nobody can make the referee wait.
+    """
+    rows(tx, "SELECT id FROM work.test_sets WHERE study_id = :id ORDER BY id FOR UPDATE", id=study_id)
+
+
 def retire_test_set(tx: Connection, test_set_id: int) -> None:
     """End the life of a sealed set: no further answer will come from it."""
     change(
@@ -66,13 +74,15 @@ def add_verdict(
     test_set_id: int,
     step: int,
     symbol: Symbol,
+    planned: bool,
     cached: bool,
 ) -> None:
-    """Release one symbol."""
+    """Release one symbol; ``planned`` says that it is about the condition sealed with the set."""
     change(
         tx,
         "INSERT INTO work.gate_verdicts (request_id, study_id, model_id, incumbent_id, test_set_id, step, symbol, "
-        "cached) VALUES (:request_id, :study_id, :model_id, :incumbent_id, :test_set_id, :step, :symbol, :cached)",
+        "planned, cached) VALUES (:request_id, :study_id, :model_id, :incumbent_id, :test_set_id, :step, :symbol, "
+        ":planned, :cached)",
         request_id=request_id,
         study_id=study_id,
         model_id=model_id,
@@ -80,6 +90,7 @@ def add_verdict(
         test_set_id=test_set_id,
         step=step,
         symbol=symbol,
+        planned=planned,
         cached=cached,
     )
 
@@ -88,8 +99,8 @@ def get_verdict(tx: Connection, request_id: int) -> dict[str, Any] | None:
     """The released verdict of a request, or None."""
     found = row(
         tx,
-        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, t.steps, v.symbol, v.cached FROM work.gate_verdicts v "
-        "JOIN work.test_sets t ON t.id = v.test_set_id WHERE v.request_id = :id",
+        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, t.steps, v.symbol, v.planned, v.cached "
+        "FROM work.gate_verdicts v JOIN work.test_sets t ON t.id = v.test_set_id WHERE v.request_id = :id",
         id=request_id,
     )
     return None if found is None else dict(found._mapping)

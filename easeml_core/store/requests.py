@@ -11,7 +11,7 @@ from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.rows import as_json, change, clean, row, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -39,7 +39,7 @@ def file_request(
     """File a request and wake the referee; the same key gives the same request.
 
     Raises:
-        InvalidInputError: The key was used for another study or kind, or is empty.
+        InvalidInputError: The key was used for another question, or is empty.
     """
     if not request_key:
         message = "request_key must not be empty; it makes the call repeatable"
@@ -57,7 +57,8 @@ def file_request(
     )
     if found is None:
         earlier = request_of_key(tx, request_key)
-        if earlier is None or (earlier.kind, earlier.study_id) != (kind, study_id):
+        asked = (kind, study_id, model_id, dict(arguments))
+        if earlier is None or (earlier.kind, earlier.study_id, earlier.model_id, dict(earlier.arguments)) != asked:
             message = f"request key {request_key!r} was used for another request; use a new key"
             raise InvalidInputError(message)
         return earlier.id
@@ -74,22 +75,85 @@ def request_of_key(tx: Connection, request_key: str) -> Request | None:
     return None if found is None else Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
 
 
-def claim_request(tx: Connection) -> Request | None:
-    """The oldest unanswered request, held until the transaction ends; None when all are answered or held.
+def claim_request(tx: Connection, *, skip: Sequence[int] = ()) -> int | None:
+    """Id of the oldest unanswered request, held until the transaction ends; None when all are answered or held.
 
-    A referee that dies gives the request back with its lock; nothing of its work was written.
+    A referee that dies gives the request back with its lock; nothing of its work was written. What the request says
+    is read later (``get_request``), where a hostile content can be refused.
+
+    Args:
+        tx: Transaction of the referee's role.
+        skip: Requests to pass over for now.
     """
     while True:
-        found = row(
+        found = scalar(
             tx,
-            _REQUEST + "WHERE NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id) "
-            "ORDER BY r.id LIMIT 1 FOR UPDATE OF r SKIP LOCKED",
+            "SELECT r.id FROM work.requests r WHERE r.id <> ALL (:skip) "
+            "AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id) "
+            "ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED",
+            skip=list(skip),
         )
         if found is None:
             return None
         # Another referee may have answered it between this statement's snapshot and its lock: look again, locked.
-        if not scalar(tx, "SELECT EXISTS (SELECT 1 FROM work.answers WHERE request_id = :id)", id=found.id):
-            return Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
+        if not scalar(tx, "SELECT EXISTS (SELECT 1 FROM work.answers WHERE request_id = :id)", id=found):
+            return int(found)
+
+
+def get_request(tx: Connection, request_id: int) -> Request:
+    """The request itself."""
+    found = row(tx, _REQUEST + "WHERE r.id = :id", id=request_id)
+    if found is None:
+        raise NotFoundError(kind="request", name=request_id)
+    return Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
+
+
+def note_attempt(tx: Connection, request_id: int) -> tuple[int, int]:
+    """Note that work on a request begins: the attempt's number from 1, and how many earlier ones killed the referee.
+
+    In a transaction of its own, committed before the work: an attempt that kills the referee must count.
+    """
+    attempt = int(
+        scalar(
+            tx,
+            "INSERT INTO sealed.attempts (request_id, attempt) SELECT :id, coalesce(max(attempt), 0) + 1 "
+            "FROM sealed.attempts WHERE request_id = :id RETURNING attempt",
+            id=request_id,
+        )
+    )
+    lost = scalar(
+        tx,
+        "SELECT count(*) FROM sealed.attempts WHERE request_id = :id AND attempt < :attempt AND NOT survived",
+        id=request_id,
+        attempt=attempt,
+    )
+    return attempt, int(lost)
+
+
+def note_survival(tx: Connection, request_id: int, attempt: int) -> None:
+    """The attempt had to stop for something that passes; it does not count against the request."""
+    change(
+        tx,
+        "UPDATE sealed.attempts SET survived = true WHERE request_id = :id AND attempt = :attempt",
+        id=request_id,
+        attempt=attempt,
+    )
+
+
+def refuse_sealing(tx: Connection, request_id: int) -> None:
+    """A study whose data cannot be sealed is refused for good; its name and the reason stay visible."""
+    study = scalar(
+        tx,
+        "UPDATE work.studies s SET state = 'REFUSED' FROM work.requests r WHERE r.id = :id AND r.kind = 'seal' "
+        "AND s.id = r.study_id AND s.state = 'REGISTERED' RETURNING s.name",
+        id=request_id,
+    )
+    if study is not None:
+        notify(tx, f"study:{study}")
+
+
+LONGEST_MESSAGE = 2000
+"""Characters of an answer's message: it travels through events, logs and pages."""
 
 
 def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) -> None:
@@ -99,7 +163,7 @@ def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) 
         "INSERT INTO work.answers (request_id, refused, message) VALUES (:id, :refused, :message)",
         id=request_id,
         refused=refused,
-        message=clean(message),
+        message=clean(message)[:LONGEST_MESSAGE],
     )
     notify(tx, f"answer:{request_id}")
 

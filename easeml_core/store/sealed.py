@@ -12,7 +12,7 @@ from easeml_core.errors import ShapeError
 from easeml_core.store.rows import as_json, change, clean, pack, row, scalar, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Row
@@ -95,6 +95,18 @@ def seal(
     return set_id
 
 
+def sealed_for_others(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> int:
+    """How many of the examples lie in a sealed set of another tenant's study."""
+    found = scalar(
+        tx,
+        "SELECT count(DISTINCT e.hash) FROM sealed.examples e JOIN work.studies s ON s.id = e.study_id "
+        "WHERE e.hash = ANY (:hashes) AND s.tenant_id <> (SELECT tenant_id FROM work.studies WHERE id = :study_id)",
+        study_id=study_id,
+        hashes=list(hashes),
+    )
+    return int(found)
+
+
 def sealed_inputs(tx: Connection, test_set_id: int) -> NDArray[Any]:
     """Inputs of a sealed set, shape ``(n_examples, ...)``."""
     return unpack(scalar(tx, "SELECT inputs FROM sealed.test_sets WHERE id = :id", id=test_set_id))
@@ -105,13 +117,13 @@ def sealed_labels(tx: Connection, test_set_id: int) -> NDArray[Any]:
     return unpack(scalar(tx, "SELECT labels FROM sealed.test_sets WHERE id = :id", id=test_set_id))
 
 
-def known_predictions(tx: Connection, test_set_id: int, artifact: str) -> tuple[NDArray[Any] | None, str | None] | None:
-    """What the artifact predicted on the set, or why it could not; None when it was not run yet."""
+def known_predictions(tx: Connection, test_set_id: int, model: str) -> tuple[NDArray[Any] | None, str | None] | None:
+    """What the model (``Model.identity``) predicted on the set, or why it could not; None when it was not run yet."""
     found = row(
         tx,
-        "SELECT labels, failure FROM sealed.predictions WHERE test_set_id = :id AND artifact = :artifact",
+        "SELECT labels, failure FROM sealed.predictions WHERE test_set_id = :id AND model = :model",
         id=test_set_id,
-        artifact=artifact,
+        model=model,
     )
     if found is None:
         return None
@@ -119,15 +131,14 @@ def known_predictions(tx: Connection, test_set_id: int, artifact: str) -> tuple[
 
 
 def keep_predictions(
-    tx: Connection, test_set_id: int, artifact: str, *, labels: NDArray[Any] | None, failure: str | None
+    tx: Connection, test_set_id: int, model: str, *, labels: NDArray[Any] | None, failure: str | None
 ) -> None:
     """Keep what the artifact predicted on the set, or why it could not."""
     change(
         tx,
-        "INSERT INTO sealed.predictions (test_set_id, artifact, labels, failure) "
-        "VALUES (:id, :artifact, :labels, :failure)",
+        "INSERT INTO sealed.predictions (test_set_id, model, labels, failure) VALUES (:id, :model, :labels, :failure)",
         id=test_set_id,
-        artifact=artifact,
+        model=model,
         labels=None if labels is None else pack(labels),
         failure=None if failure is None else clean(failure),
     )

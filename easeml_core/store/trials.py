@@ -202,10 +202,11 @@ def release_lease(tx: Connection, trial_id: int) -> None:
 
 
 def give_up(tx: Connection, trial_id: int) -> None:
-    """FAILED: its worker was lost too often."""
+    """CANCELLED when that was asked for, else FAILED: its worker was lost too often."""
     change(
         tx,
-        "UPDATE work.trials SET state = 'FAILED', failure = 'its worker was lost ' || attempt || ' times', "
+        "UPDATE work.trials SET state = CASE WHEN cancel_requested THEN 'CANCELLED' ELSE 'FAILED' END, "
+        "failure = CASE WHEN NOT cancel_requested THEN 'its worker was lost ' || attempt || ' times' END, "
         "lease_key = NULL, lease_until = NULL, finished_at = clock_timestamp() WHERE id = :id",
         id=trial_id,
     )

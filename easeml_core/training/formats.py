@@ -123,9 +123,9 @@ def load_predictor(path: Path, format: str) -> Predictor:
 def load_constant(path: Path) -> ConstantPredictor:
     """The constant model in a file; ArtifactError if it is anything but ``{"label": n}`` with n >= 0."""
     with path.open("rb") as file:
-        content = file.read(_CONSTANT_BYTES)
+        content = file.read(_CONSTANT_BYTES + 1)
     try:
-        fields = json.loads(content)
+        fields = json.loads(content) if len(content) <= _CONSTANT_BYTES else None
     except ValueError:
         fields = None
     label = fields.get("label") if isinstance(fields, dict) and len(fields) == 1 else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 450
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS = {"easeml_core/store/migrations/versions/m0001_the_house.py": "a migration is one unit, and never grows"}
 """File -> why it may be longer."""
 
 FORBIDDEN_STEMS = {"utils", "helpers", "common", "misc", "types", "token", "queue", "select", "ast", "logging"}

@@ -256,6 +256,7 @@ def world(
             sealed.add_entry(
                 tx, test_set_id=set_id, step=1, request_id=request_id, cache_key=f"question {set_id}", **ENTRY
             )
+        requests.note_attempt(tx, gate)
         sealed.keep_predictions(tx, gate_set, study.artifact(done), labels=np.arange(5) % 2, failure=None)
         told = {"step": 1, "cached": False, **of_model}
         releases.add_verdict(
@@ -264,6 +265,7 @@ def world(
             incumbent_id=study.baseline_id,
             test_set_id=gate_set,
             symbol=Symbol.PASS,
+            planned=True,
             **told,
         )
         releases.add_reading(tx, request_id=meter, test_set_id=meter_set, signal=2, signals=2, **told)

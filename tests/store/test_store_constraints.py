@@ -147,6 +147,7 @@ CASES: dict[str, list[Case]] = {
     "work.promotions_symbol_check": [
         *each("promotions", "symbol", "'fail'", "'withheld'"),
         *each("promotions", "kind", "'gate'"),
+        *each("promotions", "planned", "false"),
     ],
     "work.production_promotion_fkey": each("production", "study_id", "{other}"),
     "work.alerts_request_key": [("alerts", {})],
@@ -163,6 +164,7 @@ CASES: dict[str, list[Case]] = {
         *each("sealed.predictions", "failure", "'crashed'"),
         *each("sealed.predictions", "labels", "NULL"),
     ],
+    "sealed.attempts_request_fkey": each("sealed.attempts", "request_id", "-1"),
     "sealed.ledger_test_set_fkey": [
         *each("sealed.ledger", "test_set_id", "-1", request_id="{gate2}"),
         *each("sealed.ledger", "steps", "99", request_id="{gate2}", step="99", **NEW),
@@ -282,7 +284,7 @@ def test_every_constraint_has_a_name_of_ours(ask: Ask) -> None:
 
 def test_every_primary_key_refuses_a_second_row(ask: Ask, places: dict[str, int]) -> None:
     primary = [(name, table) for name, kind, table, _, _ in ask(_CONSTRAINTS) if kind == "p"]
-    assert len(primary) == 25
+    assert len(primary) == 26
     for name, table in primary:
         assert refused_by(ask, f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM {table} LIMIT 1") == name
 

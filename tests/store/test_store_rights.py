@@ -73,6 +73,7 @@ REFEREE = {
     "sealed.test_sets": (ALL, ""),
     "sealed.examples": (ALL, ""),
     "sealed.predictions": (ALL, ""),
+    "sealed.attempts": (ALL, ""),
     "sealed.ledger": (ALL, ""),
 }
 _COLUMNS = """
@@ -230,7 +231,7 @@ RELEASED = {
     "test_sets": "id study_id data_version_id purpose state rows steps plan created_at retired_at",
     "requests": "id request_key kind study_id model_id arguments requested_at requested_by",
     "answers": "request_id refused message answered_at",
-    "gate_verdicts": "request_id kind study_id model_id incumbent_id test_set_id purpose step symbol cached decided_at",
+    "gate_verdicts": "request_id kind study_id model_id incumbent_id test_set_id purpose step symbol planned cached decided_at",
     "meter_readings": "request_id kind study_id model_id test_set_id purpose step signal signals cached read_at",
     "promotions": "id request_id kind study_id model_id gate_request_id symbol promoted_at",
     "production": "study_id model_id promotion_id",

@@ -86,6 +86,7 @@ def test_the_newest_verdict_and_reading_count(database: Any, store: Any, world: 
             incumbent_id=world.study.baseline_id,
             test_set_id=world.gate_set,
             symbol=Symbol.FAIL,
+            planned=True,
             **told,
         )
         releases.add_reading(tx, request_id=meter, test_set_id=world.meter_set, signal=None, signals=2, **told)

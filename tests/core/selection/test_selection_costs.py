@@ -1,4 +1,4 @@
-"""The cost model: products are learnt, units do not matter, failed trials count."""
+"""The cost model: products are learnt, units do not matter, failed trials are lower bounds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easeml_core.config import SelectionConfig
 from easeml_core.selection.costs import RIDGE, CostModel, fit_costs, learn_costs
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
+from easeml_core.selection.suggest import stand, suggest
 
 NAMES = ("bayes", "forest", "boosting", "network")
 
@@ -98,3 +100,80 @@ def test_failed_trials_and_the_past_teach_costs():
 def test_a_slow_study_is_slow_for_candidates_it_never_ran():
     rows = [(1, "bayes", 1.0), (1, "forest", 10.0), (2, "bayes", 8.0)]
     assert fit_costs(rows).predict(2, ["forest"])[0] == pytest.approx(80, rel=0.3)
+
+
+# Failed trials
+
+
+def crowd(*pulls, candidates=("knn", "network"), studies=8, **arms):
+    """Studies in each of which the first candidate took 20 seconds, and further trials."""
+    rows = tuple(Arms(i, 1.0, candidates, **arms) for i in range(studies))
+    return Problem(rows, (*(Pull(i, 0, 0.8, 20.0, order=i) for i in range(studies)), *pulls))
+
+
+def test_a_crash_makes_nothing_cheap():
+    """8 results at 20 s and one crash of another candidate at 1.2 s: fitted as if it were a result, 1.4 s for all."""
+    problem = crowd(Pull(0, 1, None, 1.2, order=9))
+    as_a_result = fit_costs([*((i, "knn", 20.0) for i in range(8)), (0, "network", 1.2)])
+    np.testing.assert_allclose(as_a_result.predict(5, ["network"]), 1.4, atol=0.02)
+    np.testing.assert_allclose([learn_costs(problem).predict(i, ("knn", "network")) for i in range(8)], 20.0)
+
+
+def test_after_a_crash_the_others_do_not_all_run_the_candidate_that_crashed(policy):
+    """Of two candidates that promise the same, only one that was ever slow: who crashed fast is not preferred."""
+    problem = crowd(Pull(0, 2, None, 1.2, order=9), candidates=("knn", "forest", "network"))
+    suggestions = suggest(problem, count=6, config=SelectionConfig(policy=policy))
+    np.testing.assert_allclose([s.predicted_cost_seconds for s in suggestions], 20.0)
+    assert suggestions[0].arm == 1
+
+
+def test_a_crash_of_a_candidate_that_succeeded_elsewhere_changes_nothing():
+    known = tuple(Pull(i, 1, 0.9, 90.0, order=10 + i) for i in range(4))
+    crash = Pull(6, 1, None, 0.5, order=20)
+    assert learn_costs(crowd(*known, crash)) == learn_costs(crowd(*known))
+
+
+def test_past_crashes_are_told_from_past_results():
+    results = Past(90, ("knn", "network"), (0.5, 0.6), (20.0, 80.0))
+    crashes = Past(91, ("knn", "network"), (None, None), (0.1, 0.2))
+    arms = (Arms(1, 1.0, ("knn", "network")),)
+    assert learn_costs(Problem(arms, history=(results, crashes))) == learn_costs(Problem(arms, history=(results,)))
+
+
+def test_a_time_out_makes_its_candidate_dear():
+    """Longer than any result would take: now it is known that a result takes more, here and elsewhere."""
+    timeout = Pull(0, 1, None, 3600.0, order=9)
+    model = learn_costs(crowd(timeout))
+    assert model == fit_costs([*((i, "knn", 20.0) for i in range(8)), (0, "network", 3600.0)])
+    assert model.predict(5, ["network"])[0] > 2000
+    assert learn_costs(crowd(timeout, Pull(1, 1, None, 1.2, order=10))) == model
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 100.0))
+def test_a_failed_trial_never_makes_its_own_candidate_cheaper(seed, factor):
+    rng = np.random.default_rng(seed)
+    pulls = [Pull(i, k, 0.5, float(rng.lognormal(2, 1))) for i in range(4) for k in range(3) if rng.uniform() < 0.6]
+    arms = tuple(Arms(i, 1.0, NAMES) for i in range(4))
+    before = learn_costs(Problem(arms, (Pull(0, 0, 0.5, 9.0), *pulls)))
+    failed = Pull(3, 3, None, float(factor * before.predict(3, [NAMES[3]])[0]))
+    after = learn_costs(Problem(arms, (Pull(0, 0, 0.5, 9.0), *pulls, failed)))
+    assert after.predict(3, [NAMES[3]])[0] >= before.predict(3, [NAMES[3]])[0] * (1 - 1e-9)
+    assert (after == before) == (factor <= 1) or factor == pytest.approx(1)
+
+
+def test_where_nothing_succeeded_failed_trials_are_all_that_is_known():
+    arms = (Arms(1, 1.0, NAMES), Arms(2, 1.0, NAMES))
+    pulls = (Pull(1, 3, None, 500.0), Pull(2, 0, None, 1.5))
+    assert learn_costs(Problem(arms, pulls)) == fit_costs([(1, "network", 500.0), (2, "bayes", 1.5)])
+
+
+def test_budgets_are_charged_what_a_failed_trial_took():
+    """15 s of crashes and 20 s of results are spent of 50: a network at 20 s no longer fits, of 60 it does."""
+    crashes = (Pull(0, 1, None, 7.0, order=9), Pull(0, 2, None, 8.0, order=10))
+    for budget, open_arms in ((50.0, []), (60.0, [3])):
+        names = ("knn", "forest", "bayes", "network")
+        problem = crowd(*crashes, candidates=names, studies=1, budget_seconds=budget)
+        [standing] = stand(problem, SelectionConfig()).tenants
+        assert standing.spent == 35.0
+        assert np.flatnonzero(standing.left()).tolist() == open_arms

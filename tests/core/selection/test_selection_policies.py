@@ -217,13 +217,6 @@ def test_while_all_wait_for_their_first_answer_no_tenant_takes_all_devices():
     assert [s.study_id for s in suggestions] == [2, 1, 2, 1, 2, 1]
 
 
-def test_default_is_mm_gp_ei(make_problem):
-    problem = make_problem(runs=2, past=3)
-    one, two = (suggest(problem, count=4, config=SelectionConfig(policy=p)) for p in ("default", "mm-gp-ei"))
-    assert pairs(one) == pairs(two)
-    assert [s.acquisition for s in one] == [s.acquisition for s in two]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_mm_gp_ei_on_one_device_is_sequential_ei_rate(make_standings, seed):
     """Against EI per cost from the closed-form posterior, over all pairs; first one run each."""
@@ -245,13 +238,6 @@ def test_mm_gp_ei_on_one_device_is_sequential_ei_rate(make_standings, seed):
         standings.record(*expected, float(qualities[expected]), 1.0)
         seen[expected[0]].append(expected[1])
     assert choose(standings, "mm-gp-ei") is None
-
-
-def test_pending_runs_are_excluded_but_not_imagined(make_problem):
-    problem = make_problem(runs=1, past=3)
-    first, second = suggest(problem, count=2, config=SelectionConfig())
-    assert (second.study_id, second.arm) == (first.runner_up["study_id"], first.runner_up["arm"])
-    assert second.acquisition == first.runner_up["acquisition"]
 
 
 def test_weights_count():

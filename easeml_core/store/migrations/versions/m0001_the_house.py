@@ -16,7 +16,7 @@ CREATE TABLE work.tenants (
   weight      double precision NOT NULL DEFAULT 1,
   created_at  timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT tenants_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
-  CONSTRAINT tenants_weight_check CHECK (weight > 0 AND weight < 'Infinity')
+  CONSTRAINT tenants_weight_check CHECK (weight > 0 AND weight <= 1e6)
 );
 
 CREATE TABLE work.data_sets (
@@ -47,9 +47,23 @@ CREATE TABLE work.studies (
   CONSTRAINT studies_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
   CONSTRAINT studies_state_check CHECK (state IN ('REGISTERED', 'ACTIVE', 'PAUSED', 'REFUSED')),
   CONSTRAINT studies_metric_check CHECK (metric IN ('accuracy')),
-  CONSTRAINT studies_weight_check CHECK (weight > 0 AND weight < 'Infinity'),
+  CONSTRAINT studies_weight_check CHECK (weight > 0 AND weight <= 1e6),
   CONSTRAINT studies_budget_check CHECK (budget_seconds > 0 AND budget_seconds < 'Infinity')
 );
+
+-- A study is split and sealed once: nothing leads back to REGISTERED.
+CREATE FUNCTION work.studies_forward() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NOT ((OLD.state = 'REGISTERED' AND NEW.state IN ('ACTIVE', 'REFUSED') AND current_user <> 'easeml_worker')
+       OR (OLD.state IN ('ACTIVE', 'PAUSED') AND NEW.state IN ('ACTIVE', 'PAUSED')))
+  THEN
+    RAISE EXCEPTION 'study % cannot go from % to %', OLD.name, OLD.state, NEW.state
+      USING ERRCODE = 'check_violation', CONSTRAINT = 'studies_forward_check';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER studies_forward BEFORE UPDATE OF state ON work.studies
+  FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION work.studies_forward();
 
 CREATE TABLE work.data_versions (
   id            bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT data_versions_pkey PRIMARY KEY,
@@ -85,6 +99,8 @@ CREATE TABLE work.candidates (
   name        text NOT NULL,
   kind        text NOT NULL,
   parameters  jsonb NOT NULL DEFAULT '{}',
+  CONSTRAINT candidates_parameters_check
+    CHECK (jsonb_typeof(parameters) = 'object' AND octet_length(parameters::text) < 4000),
   CONSTRAINT candidates_name_key UNIQUE (study_id, name),
   CONSTRAINT candidates_study_key UNIQUE (id, study_id)
 );
@@ -119,7 +135,7 @@ CREATE TABLE work.trials (
   CONSTRAINT trials_failure_check CHECK ((state = 'FAILED') = (failure IS NOT NULL)),
   CONSTRAINT trials_finished_check CHECK ((state IN ('SUCCEEDED', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)),
   CONSTRAINT trials_cost_check CHECK (
-    cost_seconds > 0 AND cost_seconds < 'Infinity' AND (state <> 'SUCCEEDED' OR cost_seconds IS NOT NULL)),
+    cost_seconds > 0 AND cost_seconds <= 1e9 AND (state <> 'SUCCEEDED' OR cost_seconds IS NOT NULL)),
   CONSTRAINT trials_attempt_check CHECK (attempt >= 0)
 );
 
@@ -232,6 +248,9 @@ CREATE TABLE work.requests (
   requested_at  timestamptz NOT NULL DEFAULT now(),
   requested_by  text NOT NULL DEFAULT session_user,
   CONSTRAINT requests_model_fkey FOREIGN KEY (model_id, study_id) REFERENCES work.models (id, study_id),
+  -- A number of thousands of digits, or megabytes of text, would harm whoever reads the row.
+  CONSTRAINT requests_arguments_check
+    CHECK (jsonb_typeof(arguments) = 'object' AND octet_length(arguments::text) < 4000),
   CONSTRAINT requests_kind_check CHECK (kind IN ('seal', 'gate', 'meter', 'promote')),
   CONSTRAINT requests_target_check CHECK ((kind = 'seal') = (model_id IS NULL)),
   CONSTRAINT requests_target_key UNIQUE (id, kind, study_id, model_id)
@@ -255,6 +274,7 @@ CREATE TABLE work.gate_verdicts (
   purpose         text NOT NULL DEFAULT 'gate',
   step            integer NOT NULL,
   symbol          text NOT NULL,
+  planned         boolean NOT NULL,  -- judged on the set's own condition; on any other one a pass is advice
   cached          boolean NOT NULL,
   decided_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   CONSTRAINT gate_verdicts_request_fkey FOREIGN KEY (request_id, kind, study_id, model_id)
@@ -262,7 +282,7 @@ CREATE TABLE work.gate_verdicts (
   CONSTRAINT gate_verdicts_incumbent_fkey FOREIGN KEY (incumbent_id, study_id) REFERENCES work.models (id, study_id),
   CONSTRAINT gate_verdicts_test_set_fkey FOREIGN KEY (test_set_id, study_id, purpose)
     REFERENCES work.test_sets (id, study_id, purpose),
-  CONSTRAINT gate_verdicts_symbol_key UNIQUE (request_id, study_id, model_id, symbol),
+  CONSTRAINT gate_verdicts_symbol_key UNIQUE (request_id, study_id, model_id, symbol, planned),
   CONSTRAINT gate_verdicts_kind_check CHECK (kind = 'gate' AND purpose = 'gate'),
   CONSTRAINT gate_verdicts_step_check CHECK (step >= 1),
   CONSTRAINT gate_verdicts_symbol_check CHECK (symbol IN ('pass', 'fail', 'withheld'))
@@ -299,13 +319,14 @@ CREATE TABLE work.promotions (
   model_id         bigint NOT NULL,
   gate_request_id  bigint NOT NULL,
   symbol           text NOT NULL DEFAULT 'pass',
+  planned          boolean NOT NULL DEFAULT true,
   promoted_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   CONSTRAINT promotions_request_fkey FOREIGN KEY (request_id, kind, study_id, model_id)
     REFERENCES work.requests (id, kind, study_id, model_id),
-  -- No promotion without a recorded pass of this very model.
-  CONSTRAINT promotions_verdict_fkey FOREIGN KEY (gate_request_id, study_id, model_id, symbol)
-    REFERENCES work.gate_verdicts (request_id, study_id, model_id, symbol),
-  CONSTRAINT promotions_symbol_check CHECK (symbol = 'pass' AND kind = 'promote'),
+  -- No promotion without a recorded pass of this very model on the condition that was sealed with the set.
+  CONSTRAINT promotions_verdict_fkey FOREIGN KEY (gate_request_id, study_id, model_id, symbol, planned)
+    REFERENCES work.gate_verdicts (request_id, study_id, model_id, symbol, planned),
+  CONSTRAINT promotions_symbol_check CHECK (symbol = 'pass' AND kind = 'promote' AND planned),
   CONSTRAINT promotions_model_key UNIQUE (id, study_id, model_id)
 );
 
@@ -366,11 +387,20 @@ CREATE TABLE sealed.examples (
 
 CREATE TABLE sealed.predictions (
   test_set_id  bigint NOT NULL CONSTRAINT predictions_test_set_fkey REFERENCES sealed.test_sets,
-  artifact     text NOT NULL,
+  model        text NOT NULL,  -- format and artifact: one file can be read as two formats
   labels       bytea,
   failure      text,
-  CONSTRAINT predictions_pkey PRIMARY KEY (test_set_id, artifact),
+  CONSTRAINT predictions_pkey PRIMARY KEY (test_set_id, model),
   CONSTRAINT predictions_outcome_check CHECK ((labels IS NULL) <> (failure IS NULL))
+);
+
+-- How often work on a request began: one that kills the referee is given up in the end.
+CREATE TABLE sealed.attempts (
+  request_id  bigint NOT NULL CONSTRAINT attempts_request_fkey REFERENCES work.requests,
+  attempt     integer NOT NULL,
+  survived    boolean NOT NULL DEFAULT false,
+  begun_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT attempts_pkey PRIMARY KEY (request_id, attempt)
 );
 
 CREATE TABLE sealed.ledger (
@@ -430,6 +460,7 @@ GRANT UPDATE (model_id, promotion_id) ON work.production TO easeml_referee;
 -- A row can only be locked by who may update a column of it; the referee locks the request it works on.
 GRANT UPDATE (arguments) ON work.requests TO easeml_referee;
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA sealed TO easeml_referee;
+GRANT UPDATE (survived) ON sealed.attempts TO easeml_referee;
 REVOKE INSERT ON sealed.installation FROM easeml_referee;
 """
 

@@ -1,0 +1,69 @@
+# The commands of this repository; `make help` lists them. All paths are relative, so the folder may have any name.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SHELL := /bin/sh
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status test test-slow coverage check format lock clean
+
+help: ## List the commands
+	@echo "Ease.ml for Apache Airflow"; echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+setup: $(STAMP) ## Make the virtual environment and install everything into it
+
+demo: $(STAMP) ## One night for all tenants on a real Airflow; again for the next night
+	@$(RUN) scripts/demo.py $(DEMO_ARGS)
+
+up: $(STAMP) ## Start the same stack in the background and say where it is
+	@$(RUN) scripts/launch.py up
+
+down: ## Stop it
+	@if [ -x $(RUN) ]; then $(RUN) scripts/launch.py down; else echo "Nothing is running."; fi
+
+status: $(STAMP) ## Say whether the stack runs, and where
+	@$(RUN) scripts/launch.py status
+
+test: $(STAMP) ## All tests but the slow ones
+	@$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP) ## The slow tests
+	@$(RUN) -m pytest -m slow $(PYTEST_ARGS)
+
+coverage: $(STAMP) ## All tests but the slow ones, with the lines they miss
+	@$(RUN) -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+check: $(STAMP) ## Format, lint, types, import rules, spelling
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py
+	@$(VENV)/bin/lint-imports
+	@$(RUN) -m codespell_lib README.md docs
+
+format: $(STAMP) ## Put the code into the form that `make check` wants
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+lock: $(STAMP) ## Resolve constraints.txt anew
+	@$(RUN) scripts/lock.py
+
+clean: down ## Remove the environment and every cache; the state in .easeml stays (delete it by hand)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .import_linter_cache build dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Made again whenever what is to be installed changes.
+$(STAMP): pyproject.toml constraints.txt scripts/install.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed: Airflow's providers need it. '$(PYTHON)' is: $$($(PYTHON) -V 2>&1)."; \
+	  echo "Install the Debian package python3 (Debian 12 or newer), or name another one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: Debian keeps that part of Python (venv, ensurepip) in a package"; \
+	  echo "of its own. Everything here is installed into such an environment, never into the system. As root:"; \
+	  echo "  apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) scripts/install.py $(VENV)

@@ -1,0 +1,10 @@
+"""The command line ``easeml``: arguments in, one service call, a table or JSON out."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Entry point of the console script; imports the commands only when they are needed."""
+    from easeml_core.cli.app import cli
+
+    cli(prog_name="easeml")

@@ -1,0 +1,30 @@
+"""``easeml alerts``: list and clear the alerts of a study."""
+
+from __future__ import annotations
+
+import click
+
+from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.output import json_option, show_json, show_table
+
+
+@click.command()
+@click.argument("study")
+@click.option("--clear", type=int, metavar="ID", help="Mark this alert as dealt with.")
+@database_option
+@json_option
+def alerts(study: str, clear: int | None, database: str | None, as_json: bool) -> None:
+    """List the open alerts of STUDY, or clear one of them."""
+    from easeml_core.services.alerts import clear_alert, open_alerts
+
+    store = open_store(database)
+    if clear is not None:
+        clear_alert(store, study=study, alert_id=clear)
+    found = open_alerts(store, study=study)
+    columns = {"Alert": "alert_id", "Signal": "signal", "Model": "model_id", "Since": "created_at", "What": "message"}
+    if as_json:
+        show_json(found)
+    elif found:
+        show_table(f"Open alerts of {study}", columns, found)
+    else:
+        click.echo(f"{study} has no open alert")

@@ -1,0 +1,43 @@
+"""The root command: every subcommand, and one place where errors become a message and an exit status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from easeml_core import __version__
+from easeml_core.cli.alerts import alerts
+from easeml_core.cli.db import db
+from easeml_core.cli.gate import gate
+from easeml_core.cli.meter import meter
+from easeml_core.cli.referee import referee
+from easeml_core.cli.status import status
+from easeml_core.cli.studies import study
+from easeml_core.cli.trials import trial
+from easeml_core.errors import EasemlError
+
+
+class _Group(click.Group):
+    """Prints our errors as one message and exits with 2; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except EasemlError as error:
+            click.echo(f"easeml: {error}", err=True)
+            context.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="easeml")
+def cli() -> None:
+    """Ease.ml for Airflow: share devices between tenants, gate promotions, meter overfitting.
+
+    The database is --database URL, else EASEML_DATABASE_URL, else the embedded server of ./.easeml. Every command
+    takes --json. Exit status: 0 done, 1 the answer is no, 2 an error.
+    """
+
+
+for command in (alerts, db, gate, meter, referee, status, study, trial):
+    cli.add_command(command)

@@ -1,0 +1,44 @@
+"""How commands answer: a table or lines for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, sort_keys=False, default=str))
+
+
+def show_table(title: str, columns: Mapping[str, str], entries: Sequence[Mapping[str, Any]]) -> None:
+    """A table: column title to the entry's key."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for heading, key in columns.items():
+        numeric = any(isinstance(e.get(key), int | float) and not isinstance(e.get(key), bool) for e in entries)
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for entry in entries:
+        table.add_row(*(cell(entry.get(key)) for key in columns.values()))
+    Console().print(table)
+
+
+def cell(value: Any) -> str:
+    """A value as people read it: four decimals for a quality, a dash for nothing."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.1f}"
+    return str(value)

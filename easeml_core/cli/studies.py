@@ -1,0 +1,149 @@
+"""``easeml study``: list, show, register, pause and resume."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.errors import InvalidInputError, StateError
+
+if TYPE_CHECKING:
+    from easeml_core.store.database import Store
+
+
+@click.group()
+def study() -> None:
+    """Studies: one model-selection problem of one tenant each."""
+
+
+@study.command("list")
+@database_option
+@json_option
+def list_(database: str | None, as_json: bool) -> None:
+    """List the studies."""
+    from easeml_core.services.overview import overview
+
+    entries = overview(open_store(database))["tenants"]
+    columns = {"Study": "study", "Tenant": "tenant", "State": "state", "Source": "source", "Weight": "weight"}
+    show_json(entries) if as_json else show_table("Studies", columns, entries)
+
+
+@study.command()
+@click.argument("name")
+@database_option
+@json_option
+def show(name: str, database: str | None, as_json: bool) -> None:
+    """Show one study: trials, candidates, sealed sets (public side), alerts, settings."""
+    from easeml_core.services.overview import study_details
+
+    details = study_details(open_store(database), study=name)
+    if as_json:
+        show_json(details)
+        return
+    summary = details["summary"]
+    click.echo(f"{name} of {summary['tenant']}: {summary['state']}; next: {summary['next']}")
+    columns = {
+        "Trial": "trial_id",
+        "Candidate": "candidate",
+        "State": "state",
+        "Quality": "quality",
+        "Cost s": "cost_seconds",
+        "Model": "model_id",
+        "Failure": "failure",
+    }
+    show_table("Trials", columns, details["trials"])
+    sets = {"Set": "id", "For": "purpose", "State": "state", "Rows": "rows", "Steps": "steps"}
+    show_table("Sealed sets", sets, details["sealed_sets"])
+    for alert in details["alerts"]:
+        click.echo(f"alert: {alert}")
+
+
+@study.command()
+@click.argument("name")
+@click.option("--tenant", required=True, help="Whose study it is; made when new.")
+@click.option("--source", required=True, help="Where the data comes from, e.g. sklearn:digits or csv:/data/a.csv.")
+@click.option("--target", help="Column to predict, where the source has columns.")
+@click.option("--metric", default="accuracy", show_default=True, help="What quality means; accuracy is all there is.")
+@click.option("--weight", default=1.0, show_default=True, help="Share of everybody's attention.")
+@click.option("--budget-seconds", type=float, help="Device seconds that the study may use; default: no limit.")
+@click.option("--gate", metavar="JSON", default="{}", help='E.g. {"condition": "n - o > 0.02 +/- 0.05", "steps": 4}.')
+@click.option("--meter", metavar="JSON", default="{}", help='E.g. {"ranges": [0.1, 0.3], "tolerance": 0.05}.')
+@click.option("--training", metavar="JSON", default="{}", help='E.g. {"time_limit_seconds": 300}.')
+@click.option("--candidates", metavar="JSON", help='[{"name", "kind", "parameters"}]; default: by the data\'s shape.')
+@click.option("--request-key", help="Makes the call repeatable; default: a new one.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the referee's answer.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most.")
+@database_option
+@json_option
+def register(
+    name: str, database: str | None, as_json: bool, wait: bool, timeout: float, request_key: str | None, **given: Any
+) -> None:
+    """Register a study; the referee splits its data, seals two parts, and activates it."""
+    from easeml_core.services.registration import register_study
+
+    settings = {k: _parsed(k, given.pop(k)) for k in ("gate", "meter", "training", "candidates")}
+    store = open_store(database)
+    filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
+    answer = _wait(store, filed["request_id"], timeout) if wait else None
+    if as_json:
+        show_json(filed | {"answer": answer})
+    else:
+        click.echo(
+            answer["message"] if answer else f"registered; the referee's answer is request {filed['request_id']}"
+        )
+    if answer and answer["refused"]:
+        raise SystemExit(1)
+
+
+def _parsed(option: str, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        message = f"--{option} must be JSON, got {value!r}: {error}"
+        raise InvalidInputError(message) from error
+
+
+def _wait(store: Store, request_id: int, timeout: float) -> dict[str, Any]:
+    from easeml_core.services.requests import answer_of
+
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        answer = answer_of(store, request_id)
+        if answer is not None:
+            return answer
+        time.sleep(0.2)
+    message = f"no answer to request {request_id} within {timeout:g} s; is `easeml referee` running?"
+    raise StateError(message)
+
+
+@study.command()
+@click.argument("name")
+@database_option
+@json_option
+def pause(name: str, database: str | None, as_json: bool) -> None:
+    """Give the study no new trials until it is resumed."""
+    _set_paused(name, database, as_json, paused=True)
+
+
+@study.command()
+@click.argument("name")
+@database_option
+@json_option
+def resume(name: str, database: str | None, as_json: bool) -> None:
+    """Let a paused study have trials again."""
+    _set_paused(name, database, as_json, paused=False)
+
+
+def _set_paused(name: str, database: str | None, as_json: bool, *, paused: bool) -> None:
+    from easeml_core.services.registration import pause_study
+
+    state = pause_study(open_store(database), study=name, paused=paused)
+    show_json(state) if as_json else click.echo(f"{name} is {state['state']}")

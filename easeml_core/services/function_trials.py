@@ -1,0 +1,130 @@
+"""A trial with a tenant's own training function: the same lease, heartbeat, cost and record as any other trial."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.services.trials import claim, record_failure, record_success, silent, trial_state
+from easeml_core.training.child import validate
+from easeml_core.training.formats import save_model
+from easeml_core.training.job import TrainingResult
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.skops_format import PipelinePredictor, load_pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from easeml_core.services.trials import Lease, Log
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.training.parts import OpenParts
+
+
+def run_function_trial(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    trial_id: int,
+    request_key: str,
+    function: Callable[..., Any],
+    log: Log = silent,
+) -> dict[str, Any]:
+    """Run a trial with ``function(data, parameters, report)`` in place of the candidate's own trainer.
+
+    Runs in this process, so its limits are the task's (``execution_timeout``), not the study's.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models and data lie.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease.
+        function: Gets the open parts, the candidate's parameters, and ``report(step, quality)``; gives a fitted
+            scikit-learn classifier whose classes are the labels.
+        log: Receives one line per piece of news.
+
+    Returns:
+        As ``run_trial``. An error of the function is a FAILED trial with its reason.
+
+    Raises:
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
+    """
+    lease = claim(store, trial_id=trial_id, request_key=request_key, log=log)
+    if lease is not None:
+        with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder, _heartbeat(lease):
+            try:
+                result = _fit(lease, load_open_parts(artifacts.path(lease.artifact)), function, Path(folder))
+            except (TrainingError, ArtifactError) as error:
+                record_failure(store, lease, str(error))
+            else:
+                record_success(store, artifacts, lease, result)
+    return trial_state(store, trial_id=trial_id)
+
+
+@contextlib.contextmanager
+def _heartbeat(lease: Lease) -> Iterator[None]:
+    """Beat from a thread of its own while the function works in this one."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(lease.config.lease_seconds / 4):
+            lease.beat()
+
+    thread = threading.Thread(target=beat, name="easeml-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Path) -> TrainingResult:
+    def report(step: float, quality: float | None = None) -> None:
+        lease.progress({"step": float(step)} | ({} if quality is None else {"quality": float(quality)}))
+        if lease.cancelled or lease.lost:
+            message = "cancelled"
+            raise TrainingError(message)
+
+    with _tenants_code("the training function raised"):
+        estimator = function(data, dict(lease.trial.parameters), report)
+    predictor = PipelinePredictor(_pipeline(estimator))
+    path = folder / "model"
+    with _tenants_code("what the training function returned cannot be used:"):
+        quality, predictions = validate(lease.trial.kind, predictor, data)
+        model_format = save_model(predictor, path)
+    load_pipeline(path)  # what the referee would refuse to load is refused now, with the reason
+    return TrainingResult(quality, lease.age_seconds, path, model_format, np.asarray(predictions))
+
+
+@contextlib.contextmanager
+def _tenants_code(what: str) -> Iterator[None]:
+    """Within this block anything may be raised, and all of it is a failed trial with a reason."""
+    try:
+        yield
+    except (TrainingError, ArtifactError):
+        raise
+    except Exception as error:
+        message = f"{what} {type(error).__name__}: {error}"
+        raise TrainingError(message) from error
+
+
+def _pipeline(estimator: Any) -> Any:
+    """The estimator as a pipeline, the one form in which models are kept.
+
+    Raises:
+        TrainingError: It is no fitted classifier.
+    """
+    from sklearn.pipeline import Pipeline, make_pipeline
+
+    if not hasattr(estimator, "predict"):
+        message = f"the training function must return a fitted scikit-learn classifier, got {type(estimator).__name__}"
+        raise TrainingError(message)
+    return estimator if isinstance(estimator, Pipeline) else make_pipeline(estimator)

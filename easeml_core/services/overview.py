@@ -1,0 +1,91 @@
+"""What a person sees first: every study with its quality, its trials, its verdict and its signal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store import releases, studies, summary, trials
+
+if TYPE_CHECKING:
+    from easeml_core.store.database import Store
+
+_ALL = 1_000_000
+
+
+def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
+    """All studies with released facts only.
+
+    Returns:
+        ``{"policy": str | None, "tenants": [...]}``; each entry has tenant, study, state, source, weight,
+        budget_seconds, candidates, trials (succeeded), running, waiting, failed, cancelled, best_quality in [0, 1] or
+        None, best_candidate, device_seconds, verdict, signal, signals, production_model_id, production_candidate,
+        open_alerts, refusal, and ``next``: one sentence on what to do.
+    """
+    with store.begin() as tx:
+        entries = summary.study_summaries(tx, limit=limit)
+        policies = summary.policies_used(tx)
+    return {"policy": policies[0] if policies else None, "tenants": [e | {"next": _next(e)} for e in entries]}
+
+
+def _next(entry: dict[str, Any]) -> str:
+    """The one thing to do for a study, worst first."""
+    steps = (
+        (entry["state"] == "REFUSED", f"register it again under another name: {entry['refusal']}"),
+        (entry["state"] == "REGISTERED", "wait: the referee is splitting and sealing its data"),
+        (entry["state"] == "PAUSED", "resume it when it shall get trials again"),
+        (entry["meter_retired"] is True, "seal a new meter set: the present one is retired"),
+        (entry["open_alerts"] > 0, "read the alert: the overfitting budget is exceeded"),
+        (entry["running"] + entry["waiting"] > 0, "wait: trials are under way"),
+        (_to_run(entry) > 0 and _is_spent(entry), "nothing: its compute budget is used up before its candidates"),
+        (_to_run(entry) > 0, f"train: {_to_run(entry)} candidates have not run on the present data"),
+        (entry["verdict"] == "fail", "nothing: the best model did not pass the gate"),
+    )
+    return next((text for holds, text in steps if holds), "nothing: every candidate has run on the present data")
+
+
+def _to_run(entry: dict[str, Any]) -> int:
+    done = ("trials", "failed", "cancelled", "running", "waiting")
+    return int(entry["candidates"]) - sum(int(entry[k]) for k in done)
+
+
+def _is_spent(entry: dict[str, Any]) -> bool:
+    return entry["budget_seconds"] is not None and entry["device_seconds"] >= entry["budget_seconds"]
+
+
+def study_details(store: Store, *, study: str) -> dict[str, Any]:
+    """One study with its candidates, trials, sealed sets (public side) and open alerts.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        row = next(e for e in summary.study_summaries(tx, limit=_ALL) if e["study"] == study)
+        details = {
+            "study": study,
+            "settings": dict(found.config),
+            "summary": row | {"next": _next(row)},
+            "candidates": [{"name": c.name, "kind": c.kind} for c in studies.list_candidates(tx, found.id)],
+            "trials": [_plain(t) for t in trials.list_trials(tx, found.id)],
+            "sealed_sets": releases.public_test_sets(tx, found.id),
+            "alerts": [a["message"] for a in releases.list_alerts(tx, found.id, open_only=True)],
+        }
+    return details
+
+
+def _plain(trial: dict[str, Any]) -> dict[str, Any]:
+    ended = trial["finished_at"]
+    return trial | {"finished_at": None if ended is None else ended.isoformat()}
+
+
+def study_state(store: Store, *, study: str) -> str:
+    """The study's state now: what a sensor looks at."""
+    with store.begin() as tx:
+        return str(studies.get_study(tx, study).state)
+
+
+def live_sets(store: Store, *, study: str) -> list[str]:
+    """Purposes (``gate``, ``meter``) for which the study has a live sealed set."""
+    with store.begin() as tx:
+        found = releases.public_test_sets(tx, studies.get_study(tx, study).id)
+    return sorted(s["purpose"] for s in found if s["state"] == "live")

@@ -1,0 +1,187 @@
+"""A tenant registers a study; the referee then splits its data, seals two parts of it, and activates the study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from easeml_core.config import GateConfig, MeterConfig, TrainingConfig, require
+from easeml_core.entities import RequestKind, StudyState
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.planner import plan_gate
+from easeml_core.meter.planner import plan_meter
+from easeml_core.store import requests, studies
+from easeml_core.training.sources import check_source
+from easeml_core.training.trainers import check_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.gate.planner import GatePlan
+    from easeml_core.meter.planner import MeterPlan
+    from easeml_core.store.database import Store
+
+METRICS = ("accuracy",)
+
+_Config = TypeVar("_Config", GateConfig, MeterConfig, TrainingConfig)
+
+
+def register_study(
+    store: Store,
+    *,
+    tenant: str,
+    study: str,
+    source: str,
+    target: str | None = None,
+    metric: str = "accuracy",
+    weight: float = 1.0,
+    budget_seconds: float | None = None,
+    candidates: Sequence[Mapping[str, Any]] | None = None,
+    gate: Mapping[str, Any] | None = None,
+    meter: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    request_key: str,
+) -> dict[str, Any]:
+    """Register a study and ask the referee to split and seal its data.
+
+    Args:
+        store: Role ``easeml_worker``.
+        tenant: Name of the tenant; made when new.
+        study: Name of the study, unique in the installation.
+        source: Where the data comes from, e.g. ``sklearn:digits`` or ``csv:/data/a.csv``.
+        target: Column to predict, where the source has columns.
+        metric: ``accuracy``.
+        weight: Share of everybody's attention, > 0.
+        budget_seconds: Device seconds that the study may use, or None for no limit.
+        candidates: ``{"name", "kind", "parameters"}`` each; None for the defaults of the data's shape.
+        gate: Settings of GateConfig; the rest has defaults.
+        meter: Settings of MeterConfig; the rest has defaults.
+        training: Settings of TrainingConfig; the rest has defaults.
+        request_key: Makes the call repeatable: the same key gives the same study.
+
+    Returns:
+        ``{"study", "study_id", "request_id"}``; the request is the referee's, wait for its answer.
+
+    Raises:
+        InvalidInputError: A setting, a candidate, the source or the condition is not allowed, or the request key has
+            made another study.
+        AlreadyExistsError: Another request has registered a study of this name.
+    """
+    require(metric in METRICS, "metric", metric, "one of " + ", ".join(METRICS))
+    require(_is_positive(weight), "weight", weight, "a number > 0 and finite")
+    allowed = "a number > 0 and finite, or None for no limit"
+    require(budget_seconds is None or _is_positive(budget_seconds), "budget_seconds", budget_seconds, allowed)
+    check_source(source, target)
+    if candidates is not None:
+        check_candidates(candidates)
+    config = study_settings(gate=gate, meter=meter, training=training)
+    with store.begin() as tx:
+        tenant_id = studies.add_tenant(tx, name=tenant)
+        data_set_id = studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target or "")
+        study_id = studies.add_study(
+            tx,
+            name=study,
+            tenant_id=tenant_id,
+            data_set_id=data_set_id,
+            metric=metric,
+            weight=weight,
+            budget_seconds=budget_seconds,
+            config=config,
+            request_key=request_key,
+        )
+        if study_id is None:
+            study_id = _made_before(tx, request_key, study)
+        else:
+            studies.add_candidates(tx, study_id, candidates or [])
+        request_id = requests.file_request(
+            tx, kind=RequestKind.SEAL, study_id=study_id, model_id=None, arguments={}, request_key=request_key
+        )
+    return {"study": study, "study_id": study_id, "request_id": request_id}
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _made_before(tx: Connection, request_key: str, study: str) -> int:
+    found = studies.study_of_request(tx, request_key)
+    if found.name != study:
+        message = f"request key {request_key!r} has made the study {found.name!r}, not {study!r}; use a new key"
+        raise InvalidInputError(message)
+    return found.id
+
+
+def study_settings(
+    *, gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None, training: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """A study's settings as they are stored, checked: the condition parses and both plans can be made."""
+    gate_config = _config(GateConfig, "gate", gate)
+    meter_config = _config(MeterConfig, "meter", meter)
+    plan_for_gate(gate_config)
+    plan_for_meter(meter_config)
+    return {
+        "gate": gate_config.to_json() | {"condition": str(parse_condition(gate_config.condition))},
+        "meter": meter_config.to_json(),
+        "training": _config(TrainingConfig, "training", training).to_json(),
+    }
+
+
+def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) -> _Config:
+    """The settings of one kind, from what a form or a file gave."""
+    given: Any = {} if values is None else values
+    try:
+        if isinstance(given, Mapping):
+            return kind.from_json(given)
+        reason = f"it is a {type(given).__name__}"
+    except TypeError as error:  # a word where a number belongs
+        reason = str(error)
+    message = f"{name} must be a mapping such as {kind().to_json()!r}, got {values!r}: {reason}"
+    raise InvalidInputError(message)
+
+
+def plan_for_gate(config: GateConfig) -> GatePlan:
+    """What a sealed gate set needs for these settings."""
+    return plan_gate(
+        parse_condition(config.condition),
+        reliability=config.reliability,
+        steps=config.steps,
+        adaptivity=config.adaptivity,
+        mode=config.mode,
+    )
+
+
+def plan_for_meter(config: MeterConfig) -> MeterPlan:
+    """What a sealed meter set needs for these settings, at the error rate that needs most."""
+    return plan_meter(
+        ranges=config.ranges,
+        tolerance=config.tolerance,
+        reliability=config.reliability,
+        steps=config.steps,
+        ambiguous=config.ambiguous,
+        tail=config.tail,
+    )
+
+
+def pause_study(store: Store, *, study: str, paused: bool) -> dict[str, Any]:
+    """Pause an active study, or resume a paused one; it gets no new trial while paused.
+
+    Raises:
+        NotFoundError: There is no such study.
+        StateError: Its data is not sealed yet, or could not be.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        wanted, needed = (StudyState.PAUSED, StudyState.ACTIVE) if paused else (StudyState.ACTIVE, StudyState.PAUSED)
+        if found.state == needed:
+            studies.set_study_state(tx, found.id, wanted)
+        elif found.state != wanted:
+            message = (
+                f"study {study!r} is {found.state}; only one that is {needed} can be "
+                f"{'paused' if paused else 'resumed'}; `easeml study show {study}` says what to do"
+            )
+            raise StateError(message)
+    return {"study": study, "state": str(wanted)}

@@ -1,0 +1,196 @@
+"""The referee's first task: load a study's data, split it once, keep two parts sealed and open the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.entities import SealedSetPurpose, Study, StudyState
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.services.registration import plan_for_gate, plan_for_meter
+from easeml_core.store import models, sealed, studies
+from easeml_core.store.database import notify
+from easeml_core.training.formats import save_constant
+from easeml_core.training.parts import content_hash, save_open_parts, split_parts
+from easeml_core.training.sources import check_source, load_source
+from easeml_core.training.trainers import default_candidates
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.requests import Request
+    from easeml_core.training.parts import Parts
+    from easeml_core.training.sources import RawTable
+
+# Shares of the rows, where the plans need less: more sealed examples make verdicts sharper, never weaker.
+_SHARES = {"gate": 0.2, "meter": 0.1, "validation": 0.15}
+_LEAST_TRAINING_SHARE = 0.2
+
+
+def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, data: Path | None = None) -> str:
+    """Split, seal and activate the study of a request.
+
+    The split is random but a function of the installation's secret, the study and the data, so that a repetition
+    after a crash seals the very same examples and no file of an abandoned split shows them to anybody.
+
+    Args:
+        tx: Transaction of the referee's role.
+        artifacts: Where the open parts go.
+        request: The request.
+        data: Folder whose subfolder TENANT holds that tenant's ``csv:`` files; None reads no file.
+
+    Returns:
+        The public message of the answer.
+
+    Raises:
+        InvalidInputError: The data cannot be read or has too few rows; the message carries the planner's figures.
+        SealedSetTooSmallError: The rows do not suffice for what the gate's and the meter's plans need.
+    """
+    study = studies.study_by_id(tx, request.study_id)
+    if study.state != StudyState.REGISTERED:
+        return f"study {study.name} is {study.state} already"
+    raw = load_source(readable_source(study, data), study.target or None)
+    gate, meter = GateConfig.from_json(study.config["gate"]), MeterConfig.from_json(study.config["meter"])
+    sizes = part_sizes(len(raw.labels), gate, meter)
+    # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
+    digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
+    seed = hashlib.sha256(f"{digest}|{study.name}".encode()).digest()
+    parts = split_parts(raw, sizes=sizes, rng=np.random.default_rng(int.from_bytes(seed, "big")))
+    _require_unsealed(tx, study, parts)
+    version_id = _open_parts(tx, artifacts, study, raw, parts, digest)
+    _seal_parts(tx, study, version_id, parts, gate, meter)
+    if not studies.list_candidates(tx, study.id):
+        studies.add_candidates(tx, study.id, default_candidates(image=raw.image_shape is not None))
+    _add_baseline(tx, artifacts, study, version_id, parts)
+    studies.set_study_state(tx, study.id, StudyState.ACTIVE)
+    notify(tx, f"study:{study.name}")
+    shown = ", ".join(f"{name} {len(labels):,}" for name, (_, labels) in _named(parts).items())
+    return f"study {study.name} is active; rows: {shown}"
+
+
+def readable_source(study: Study, data: Path | None) -> str:
+    """The source as the referee may read it: a ``csv:`` file only from the tenant's own folder.
+
+    The referee reads with its own account's rights; without this, naming a file would publish it.
+
+    Raises:
+        InvalidInputError: The file does not lie there; the message is the same whether it exists elsewhere or not.
+    """
+    scheme, name, rows = check_source(study.source, study.target or None)
+    if scheme != "csv":
+        return study.source
+    folder = None if data is None else Path(os.path.realpath(data / study.tenant))
+    path = None if folder is None else Path(os.path.realpath(folder / name))
+    if folder is None or path is None or not path.is_relative_to(folder) or not path.is_file():
+        message = (
+            f"source {study.source!r}: there is no such file in the referee's data folder of tenant {study.tenant!r}; "
+            "put it into FOLDER/TENANT, where FOLDER is what the referee was started with (`easeml referee --data`)"
+        )
+        raise InvalidInputError(message)
+    return f"csv:{path}" + ("" if rows is None else f"?rows={rows}")
+
+
+def _require_unsealed(tx: Connection, study: Study, parts: Parts) -> None:
+    """No table whose rows are sealed for another tenant: its open parts would show them, labels included.
+
+    Raises:
+        AlreadyExistsError: More than one row in twenty is; fewer are taken for coincidence.
+    """
+    hashes = [h for inputs, _ in _named(parts).values() for h in sealed.example_hashes(inputs)]
+    if sealed.sealed_for_others(tx, study.id, hashes) > len(hashes) / 20:
+        raise AlreadyExistsError(kind="table", name=study.source, remedy="another tenant's study has sealed its rows")
+
+
+def part_sizes(n_rows: int, gate: GateConfig, meter: MeterConfig) -> dict[str, int]:
+    """Rows of every part but training: what the plans need, or a fixed share of the rows where that is more.
+
+    Raises:
+        SealedSetTooSmallError: Less than a fifth of the rows would be left for training; names the scarcest plan.
+    """
+    gate_plan, meter_plan = plan_for_gate(gate), plan_for_meter(meter)
+    needed = {
+        "gate": max(gate_plan.labels, gate_plan.unlabelled),
+        "meter": meter_plan.labels,
+        "validation": meter_plan.validation_minimum or 0,
+    }
+    if sum(needed.values()) > (1 - _LEAST_TRAINING_SHARE) * n_rows:
+        purpose = max(needed, key=lambda name: needed[name])
+        others = sum(needed.values()) - needed[purpose]
+        raise SealedSetTooSmallError(
+            purpose=purpose,
+            needed=needed[purpose],
+            available=max(0, int((1 - _LEAST_TRAINING_SHARE) * n_rows) - others),
+            detail=f"the data has {n_rows:,} distinct rows; the plans need {needed['gate']:,} for the gate, "
+            f"{needed['meter']:,} for the meter and {needed['validation']:,} for validation, "
+            f"and a fifth must be left for training",
+        )
+    wanted = {name: max(needed[name], int(_SHARES[name] * n_rows)) for name in needed}
+    fits = sum(wanted.values()) <= (1 - _LEAST_TRAINING_SHARE) * n_rows
+    return wanted if fits else needed
+
+
+def _named(parts: Parts) -> dict[str, tuple[Any, Any]]:
+    return {name: getattr(parts, name) for name in ("train", "validation", "gate", "meter")}
+
+
+def _open_parts(
+    tx: Connection, artifacts: ArtifactStore, study: Study, raw: RawTable, parts: Parts, digest: str
+) -> int:
+    """Publish training and validation part; the id of the data version."""
+    with tempfile.TemporaryDirectory(prefix="easeml-seal-") as folder:
+        path = Path(folder) / "open.npz"
+        save_open_parts(path, parts)
+        artifact = artifacts.put(path)
+    return studies.add_data_version(
+        tx,
+        study_id=study.id,
+        content_hash=digest,
+        artifact=artifact,
+        features=int(np.prod(raw.inputs.shape[1:])),
+        class_names=raw.class_names,
+        parts={name: len(labels) for name, (_, labels) in _named(parts).items()},
+    )
+
+
+def _seal_parts(
+    tx: Connection, study: Study, version_id: int, parts: Parts, gate: GateConfig, meter: MeterConfig
+) -> None:
+    for purpose, config in ((SealedSetPurpose.GATE, gate), (SealedSetPurpose.METER, meter)):
+        inputs, labels = getattr(parts, purpose)
+        sealed.seal(
+            tx,
+            study_id=study.id,
+            data_version_id=version_id,
+            purpose=purpose,
+            inputs=inputs,
+            labels=labels,
+            steps=config.steps,
+            plan=config.to_json(),
+        )
+
+
+def _add_baseline(tx: Connection, artifacts: ArtifactStore, study: Study, version_id: int, parts: Parts) -> None:
+    """The majority class stands in as the old model while nothing is in production."""
+    (_, train_labels), (_, validation_labels) = parts.train, parts.validation
+    majority = int(np.bincount(train_labels).argmax())
+    with tempfile.TemporaryDirectory(prefix="easeml-seal-") as folder:
+        path = Path(folder) / "baseline.json"
+        save_constant(path, majority)
+        artifact = artifacts.put(path)
+    models.add_model(
+        tx,
+        study_id=study.id,
+        data_version_id=version_id,
+        trial_id=None,
+        format="constant",
+        artifact=artifact,
+        validation_loss=float(np.mean(validation_labels != majority)),
+    )

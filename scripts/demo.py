@@ -1,0 +1,112 @@
+"""One night for many tenants on a real Airflow, from registration to release; run it again for the next night.
+
+Uses the stack that `make up` started and leaves it running, or starts one of its own and stops it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from night.failures import NightError
+from night.proof import ended_trials, require_nothing_repeated, trials_of_all
+from night.registration import register_missing
+from night.report import Report, print_report
+from night.retraining import NIGHT_DAG, run_night
+from night.worse_model import GATE_DAG, find_worse, hand_in
+from rich.console import Console
+from stack.failures import StackError
+from stack.keys import ADMIN
+from stack.launcher import running_stack
+from stack.places import Places
+from stack.progress import Progress
+from stack.stopping import StopRequestedError, stop_on_signals
+
+from easeml_core.errors import EasemlError
+from easeml_core.services.overview import overview
+from easeml_core.store.database import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stack.launcher import Access
+
+WIDTH = 150
+
+
+def run(access: Access, check: Callable[[], None], progress: Progress, conf: dict[str, Any]) -> Report:
+    """Do the demo on a stack that is up; ``conf`` is what the night's trigger form would give.
+
+    Raises:
+        NightError: If something did not go as it should.
+    """
+    began = time.monotonic()
+    store, rest = Store(access.worker_url), access.rest()
+    register_missing(store, rest, progress, check)
+    before = ended_trials(trials_of_all(store))
+    night = run_night(rest, progress, check, conf)
+    require_nothing_repeated(before, night.suggested, trials_of_all(store))
+    if night.number == 1 and not any(release.promoted for release in night.released):
+        message = "the first night promoted no model, though at least one should pass its gate honestly"
+        raise NightError(message)
+    tenants = overview(store)["tenants"]
+    worse, rejection = None, None
+    if rest.count_runs(GATE_DAG) == 0 and (worse := find_worse(store)) is not None:
+        rejection = hand_in(rest, worse, progress, check)
+    return Report(night, tenants, worse, rejection, time.monotonic() - began, access.url)
+
+
+def where_to_look(report: Report, access: Access, stays: bool, console: Console) -> None:
+    """Say where a person can see the same in Airflow."""
+    console.print()
+    if not stays:
+        console.print(
+            "The stack of this demo is stopped again. To look around: [b]make up[/], and afterwards make down."
+        )
+    console.print(f"  the tenants    {report.url}/plugin/easeml")
+    console.print(f"  this night     {report.url}/dags/{NIGHT_DAG}/runs/{report.night.run_id}", soft_wrap=True)
+    console.print(f"  a rejection    {report.url}/dags/{GATE_DAG}")
+    console.print(f"  user           {ADMIN}, password {access.keys.admin_password}", markup=False)
+
+
+@click.command(help=__doc__)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; everything else goes to stderr.")
+@click.option("--trials-per-round", type=click.IntRange(1, 256), help="Instead of the DAG's own figure.")
+@click.option("--home", type=click.Path(path_type=Path), help="The state folder; .easeml of the repository by default.")
+@click.option("--dags", type=click.Path(path_type=Path, exists=True), hidden=True, help="Another folder of DAGs.")
+def main(as_json: bool, trials_per_round: int | None, home: Path | None, dags: Path | None) -> None:
+    """Run the demo."""
+    conf = {} if trials_per_round is None else {"trials_per_round": trials_per_round}
+    console = make_console(as_json)
+    stop_on_signals()
+    try:
+        with contextlib.ExitStack() as held:
+            access, check, stays = held.enter_context(running_stack(Places.of(home, dags), Progress(console)))
+            report = run(access, check, Progress(console), conf)
+    except StopRequestedError as asked:
+        console.print(str(asked))
+        sys.exit(128 + asked.number)
+    except (StackError, EasemlError) as error:
+        console.print("The demo failed.", style="red")
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    print_report(report, console)
+    where_to_look(report, access, stays, console)
+    console.print(f"Done in {report.seconds:.0f} s.")
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+
+
+def make_console(as_json: bool) -> Console:
+    """A console that is wide enough for the table where nobody can widen it."""
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(highlight=False, stderr=as_json, width=width)
+
+
+if __name__ == "__main__":
+    main()

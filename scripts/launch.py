@@ -1,0 +1,146 @@
+"""Start and stop the whole stack for a person: ``up`` leaves it running in the background, ``down`` stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from rich.console import Console
+from stack.failures import StackError, tail
+from stack.keys import ADMIN, load_keys
+from stack.launcher import Stack
+from stack.places import Places
+from stack.progress import Progress
+from stack.record import FAILED, HEALTHY, end_leftovers, is_running, read_record
+from stack.stopping import StopRequestedError, stop_on_signals
+
+from easeml_core.store.server import Server
+
+UP_SECONDS, DOWN_SECONDS = 300.0, 90.0
+console = Console(highlight=False, soft_wrap=True)
+
+
+@click.group(help=__doc__)
+@click.option("--home", type=click.Path(path_type=Path), help="The state folder; .easeml of the repository by default.")
+@click.option("--dags", type=click.Path(path_type=Path, exists=True), hidden=True, help="Another folder of DAGs.")
+@click.pass_context
+def main(context: click.Context, home: Path | None, dags: Path | None) -> None:
+    """Start and stop the stack."""
+    context.obj = Places.of(home, dags)
+
+
+@main.command()
+@click.pass_obj
+def up(places: Places) -> None:
+    """Start the stack in the background, wait until it is healthy, say where it is."""
+    if is_running(places):
+        _follow(places, None)
+    else:
+        places.make()
+        with (places.logs / "launcher.log").open("wb") as log:
+            command = [sys.executable, __file__, "--home", str(places.home), "--dags", str(places.dags), "run"]
+            launcher = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        _follow(places, launcher)
+    _show(places)
+
+
+@main.command(hidden=True)
+@click.pass_obj
+def run(places: Places) -> None:
+    """Be the launcher: hold the stack up until told to stop, or until a component dies."""
+    stop_on_signals()
+    try:
+        with Stack(places, Progress()) as stack:
+            while True:
+                stack.check()
+                time.sleep(0.5)
+    except StopRequestedError as asked:
+        console.print(str(asked))
+
+
+@main.command()
+@click.pass_obj
+def down(places: Places) -> None:
+    """Stop the stack, or what a killed launcher left of it. Nothing to stop is fine, too."""
+    record = read_record(places.record)
+    if record is not None and is_running(places):
+        with console.status("stopping"):
+            os.kill(record.launcher, signal.SIGTERM)
+            _await_end(places)
+        console.print("The stack has stopped; its state stays in", str(places.home))
+        return
+    left = end_leftovers(record) if record else 0
+    if (places.database / "data").exists():
+        Server(places.database).stop()
+    console.print(f"Stopped {left} leftover components." if left else "Nothing is running.")
+
+
+@main.command()
+@click.pass_obj
+def status(places: Places) -> None:
+    """Say whether the stack runs, and where."""
+    if not is_running(places):
+        console.print("Nothing is running; `make up` starts the stack.")
+        raise SystemExit(3)
+    _show(places)
+
+
+def _follow(places: Places, launcher: subprocess.Popen[bytes] | None) -> None:
+    """Show what the launcher does until the stack is healthy."""
+    deadline = time.monotonic() + UP_SECONDS
+    with console.status("starting") as shown:
+        while time.monotonic() < deadline:
+            ended = launcher.poll() is not None if launcher else not is_running(places)
+            record = read_record(places.record)
+            if record and (launcher is None or record.launcher == launcher.pid):
+                shown.update(f"starting: {record.step}")
+                if record.state == HEALTHY:
+                    return
+                if record.state == FAILED:
+                    raise StackError(record.failure)
+            if ended:
+                message = f"{tail(places.logs / 'launcher.log')}\nthe launcher ended before the stack was healthy"
+                raise StackError(message)
+            time.sleep(0.2)
+    message = f"the stack was not healthy after {UP_SECONDS:.0f} s; see {places.logs}"
+    raise StackError(message)
+
+
+def _await_end(places: Places) -> None:
+    deadline = time.monotonic() + DOWN_SECONDS
+    while is_running(places):
+        if time.monotonic() > deadline:
+            message = f"the launcher did not stop within {DOWN_SECONDS:.0f} s; see {places.logs / 'launcher.log'}"
+            raise StackError(message)
+        time.sleep(0.2)
+
+
+def _show(places: Places) -> None:
+    record: Any = read_record(places.record)
+    console.print(f"Airflow runs at      {record.url}")
+    console.print(f"user, password       {ADMIN}  {load_keys(places.keys).admin_password}")
+    console.print(f"logs                 {places.logs}")
+    console.print(
+        f"launcher             process {record.launcher}, since {_since(record.launcher)}; stop it with `make down`"
+    )
+
+
+def _since(pid: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(psutil.Process(pid).create_time()))
+
+
+if __name__ == "__main__":
+    try:
+        main(standalone_mode=False)
+    except (StackError, click.ClickException) as error:
+        console.print(str(error), style="red", markup=False)
+        sys.exit(1)

@@ -1,0 +1,84 @@
+"""Hand a deliberately worse model to ``easeml_commit_gate``, and see it rejected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from easeml_core.gate.condition import parse_condition
+from easeml_core.services.overview import overview, study_details
+from night.failures import NightError
+from night.runs import Release, await_dag, follow, require_no_broken_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stack.progress import Progress
+    from stack.rest import Rest
+
+    from easeml_core.store.database import Store
+
+GATE_DAG = "easeml_commit_gate"
+
+
+@dataclass(frozen=True, slots=True)
+class Worse:
+    """A trained model that is worse than the one in production, by validation quality."""
+
+    study: str
+    model_id: int
+    candidate: str
+    quality: float
+    standing: str
+    standing_quality: float
+    condition: str
+
+
+def find_worse(store: Store) -> Worse | None:
+    """The widest gap between production and another model, over the studies whose gate compares the two."""
+    found = [w for entry in overview(store)["tenants"] if (w := _worst_of(store, entry["study"])) is not None]
+    return max(found, key=lambda w: w.standing_quality - w.quality, default=None)
+
+
+def _worst_of(store: Store, study: str) -> Worse | None:
+    details = study_details(store, study=study)
+    condition = str(details["settings"]["gate"]["condition"])
+    trained = [t for t in details["trials"] if t["model_id"] is not None and t["quality"] is not None]
+    standing = next((t for t in trained if t["model_id"] == details["summary"]["production_model_id"]), None)
+    if standing is None or not compares(condition):
+        return None
+    worst = min(trained, key=lambda t: t["quality"])
+    return Worse(
+        study=study,
+        model_id=worst["model_id"],
+        candidate=worst["candidate"],
+        quality=worst["quality"],
+        standing=standing["candidate"],
+        standing_quality=standing["quality"],
+        condition=condition,
+    )
+
+
+def compares(condition: str) -> bool:
+    """Whether a condition speaks of the old model: a worse one may well be good enough in itself."""
+    return any(dict(clause.weights).get("o") for clause in parse_condition(condition).clauses)
+
+
+def hand_in(rest: Rest, worse: Worse, progress: Progress, check: Callable[[], None]) -> Release:
+    """Trigger the commit gate as its form would.
+
+    Raises:
+        NightError: If the gate lets the worse model pass, or something else breaks.
+    """
+    await_dag(rest, GATE_DAG, check)
+    rest.pause(GATE_DAG, False)
+    title = f"hand in a worse model: {worse.candidate} for {worse.study}, by {GATE_DAG}"
+    with progress.step(title) as tell:
+        run_id = rest.trigger(GATE_DAG, {"study": worse.study, "model": worse.model_id})
+        for state, _ in follow(rest, GATE_DAG, run_id, check):
+            tell(f"run {run_id}, {state}")
+    released = require_no_broken_tasks(rest, GATE_DAG, run_id)
+    if [r.symbol for r in released] != ["fail"] or released[0].promoted:
+        message = f"the gate should have rejected {worse}, but answered {released}"
+        raise NightError(message)
+    return released[0]

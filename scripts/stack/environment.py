@@ -1,0 +1,107 @@
+"""The environment of each child, built from nothing: what is not named here does not reach it.
+
+A secret in the caller's shell, a proxy, another Airflow's settings or the referee's address would else be inherited by
+every task. Only the referee gets the referee's address; Airflow's components get those of ``airflow`` and
+``easeml_worker``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from easeml_core.store.server_cluster import LOOPBACK
+from stack.keys import ADMIN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stack.keys import Keys
+    from stack.places import Places
+
+INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM", "CUDA_VISIBLE_DEVICES")
+CONNECTION = "AIRFLOW_CONN_EASEML_DEFAULT"
+PARALLELISM = 4
+
+
+def plain_environment(source: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What every child gets: where programs and the home are, language and time zone; nothing of Airflow or ours."""
+    source = os.environ if source is None else source
+    kept = {name: source[name] for name in INHERITED if name in source}
+    programs = os.pathsep.join((str(Path(sys.executable).parent), source.get("PATH", os.defpath)))
+    return kept | {"PATH": programs, "PYTHONUNBUFFERED": "1"}
+
+
+def database_environment(url: str) -> dict[str, str]:
+    """For the command line and the referee: one address, of one role."""
+    return plain_environment() | {"EASEML_DATABASE_URL": url}
+
+
+def connection_json(url: str, artifacts: Path) -> str:
+    """Airflow's JSON form of the connection ``easeml_default`` to the database at the address."""
+    parts = urlsplit(url)
+    return json.dumps(
+        {
+            "conn_type": "easeml",
+            "host": parts.hostname,
+            "port": parts.port,
+            "login": unquote(parts.username or ""),
+            "password": unquote(parts.password or ""),
+            "schema": parts.path.lstrip("/"),
+            "extra": {"artifacts": str(artifacts)},
+        }
+    )
+
+
+def airflow_environment(places: Places, keys: Keys, *, port: int, metadata: str, worker: str) -> dict[str, str]:
+    """For every Airflow component: the same settings, the metadata database, and our store as the worker's role.
+
+    Args:
+        places: Where the files lie.
+        keys: The kept secrets.
+        port: Port of the API server.
+        metadata: Address of Airflow's metadata database.
+        worker: Address of our database for the role ``easeml_worker``.
+    """
+    settings = {
+        **_sections(places, port),
+        "database.sql_alchemy_conn": metadata,
+        "core.fernet_key": keys.fernet,
+        "api.secret_key": keys.api,
+        "api_auth.jwt_secret": keys.jwt,
+    }
+    named = {f"AIRFLOW__{key.replace('.', '__').upper()}": value for key, value in settings.items()}
+    home = {"AIRFLOW_HOME": str(places.airflow), CONNECTION: connection_json(worker, places.artifacts)}
+    return plain_environment() | home | named
+
+
+def _sections(places: Places, port: int) -> dict[str, str]:
+    url = f"http://{LOOPBACK}:{port}"
+    return {
+        "core.load_examples": "False",
+        "core.dags_folder": str(places.dags),
+        "core.plugins_folder": str(places.plugins),
+        "core.executor": "LocalExecutor",
+        "core.parallelism": str(PARALLELISM),
+        "core.simple_auth_manager_users": f"{ADMIN}:admin",
+        "core.simple_auth_manager_passwords_file": str(places.passwords),
+        "core.execution_api_server_url": f"{url}/execution/",
+        "core.test_connection": "Enabled",
+        "database.load_default_connections": "False",
+        "api.host": LOOPBACK,
+        "api.port": str(port),
+        "api.workers": "1",
+        "api.base_url": url,
+        "logging.base_log_folder": str(places.logs / "tasks"),
+        "logging.colored_console_log": "False",
+        # The default of one second is paid at every step of a chain.
+        "scheduler.scheduler_idle_sleep_time": "0.1",
+        # The default of five seconds is the time after which a failed task is seen as failed.
+        "workers.min_heartbeat_interval": "1",
+        "dag_processor.parsing_processes": "1",
+        "dag_processor.refresh_interval": "10",
+    }

@@ -1,0 +1,68 @@
+"""What can go wrong with a stack, with the cause where people look: on the last lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+TAIL = 25
+
+
+class StackError(Exception):
+    """Base of all: the stack could not be started, or did not stay up."""
+
+
+class ComponentDiedError(StackError):
+    """Raised when a process that should run for ever ended; shows the end of its log."""
+
+    def __init__(self, name: str, status: int, log: Path) -> None:
+        self.name, self.status, self.log = name, status, log
+        super().__init__(
+            f"{tail(log)}\n{name} ended with status {status}; its last lines are above, all of them in {log}"
+        )
+
+
+class CommandFailedError(StackError):
+    """Raised when a command that should succeed did not; shows what it printed."""
+
+    def __init__(self, name: str, status: int, log: Path) -> None:
+        self.name, self.status, self.log = name, status, log
+        super().__init__(
+            f"{tail(log)}\n{name} failed with status {status}; its last lines are above, all of them in {log}"
+        )
+
+
+class UnhealthyError(StackError):
+    """Raised when components run but do not say that they are well in time."""
+
+    def __init__(self, states: dict[str, str], seconds: float, logs: Path) -> None:
+        self.states, self.seconds = states, seconds
+        shown = ", ".join(f"{name} {state}" for name, state in states.items()) or "the API server does not answer"
+        super().__init__(f"not healthy after {seconds:.0f} s: {shown}; the logs are in {logs}")
+
+
+class ExposedError(StackError):
+    """Raised when one of our processes listens outside loopback."""
+
+    def __init__(self, sockets: Iterable[str]) -> None:
+        self.sockets = tuple(sockets)
+        super().__init__("listening outside loopback, which nothing of ours may: " + "; ".join(self.sockets))
+
+
+class AlreadyRunningError(StackError):
+    """Raised when another launcher holds the state folder."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(f"a stack is already running on {home}; stop it with `make down`")
+
+
+def tail(log: Path, lines: int = TAIL) -> str:
+    """The last lines of a log file."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return "(no log)"
+    return "\n".join(text.rstrip().splitlines()[-lines:]) or "(its log is empty)"

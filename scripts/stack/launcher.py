@@ -1,0 +1,226 @@
+"""Bring one stack up, watch it, take it down: database, schemas, referee, Airflow, in this order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+import psutil
+
+from easeml_core.store.server import Server
+from easeml_core.store.server_cluster import LOOPBACK, find_postmaster
+from easeml_core.store.server_place import DATA, place_of
+from stack.components import airflow, airflow_components, easeml, referee
+from stack.environment import airflow_environment, database_environment
+from stack.failures import StackError, UnhealthyError
+from stack.keys import ADMIN, Keys, load_keys, write_passwords
+from stack.loopback import require_loopback
+from stack.ports import remembered_port
+from stack.processes import Processes, begin_command, finish_command
+from stack.record import FAILED, HEALTHY, STOPPED, Record, end_leftovers, is_running, launcher_lock, read_record
+from stack.rest import Rest
+from stack.stopping import StopRequestedError, ignoring_stop_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from stack.places import Places
+    from stack.progress import Progress
+
+POOL, POOL_SLOTS = "easeml_devices", 2
+HEALTHY_PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+HEALTH_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to talk to a running stack.
+
+    Attributes:
+        url: Where Airflow's UI and REST interface are.
+        keys: The kept secrets, the admin's password among them.
+        worker_url: Our database, as the worker's role.
+    """
+
+    url: str
+    keys: Keys
+    worker_url: str
+
+    def rest(self) -> Rest:
+        """A logged-in REST client."""
+        rest = Rest(self.url, ADMIN, self.keys.admin_password)
+        rest.log_in()
+        return rest
+
+
+class Stack:
+    """The stack of one state folder, owned by this process from ``with`` to its end.
+
+    Example::
+
+        with Stack(Places.of(), Progress()) as stack:
+            rest = stack.access.rest()
+            stack.check()
+    """
+
+    def __init__(self, places: Places, progress: Progress) -> None:
+        self.places, self.progress = places, progress
+        self.server = Server(places.database)
+        self.processes = Processes(places.logs)
+        self.record = Record(launcher=os.getpid())
+        self.held = contextlib.ExitStack()
+        progress.on_step = lambda title: self._note(step=title)
+
+    def __enter__(self) -> Self:
+        self.places.make()
+        self.held.enter_context(launcher_lock(self.places))
+        try:
+            self._start()
+        except BaseException as error:
+            self._stop(error)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop(error)
+
+    @property
+    def access(self) -> Access:
+        """How to talk to this stack."""
+        return Access(self.record.url, load_keys(self.places.keys), self.server.url("easeml_worker", "easeml"))
+
+    def check(self) -> None:
+        """Do nothing while all is well.
+
+        Raises:
+            ComponentDiedError: If a component ended.
+        """
+        self.processes.check()
+
+    def exposed(self) -> int:
+        """The number of listening sockets of all our processes, the database's included.
+
+        Raises:
+            ExposedError: If one is not on loopback.
+        """
+        return require_loopback([*self.processes.tree(), *_database_processes(self.places)])
+
+    def _start(self) -> None:
+        self._note(step="looking for leftovers")
+        end_leftovers(read_record(self.places.record))
+        self._note(step="starting")
+        with self.progress.step("embedded PostgreSQL"):
+            self.held.enter_context(self.server.owned())
+            self.server.ensure_installation()
+        keys = load_keys(self.places.keys)
+        write_passwords(self.places.passwords, keys)
+        port = remembered_port(self.places.port)
+        environment = airflow_environment(
+            self.places,
+            keys,
+            port=port,
+            metadata=self.server.url("airflow", "airflow"),
+            worker=self.server.url("easeml_worker", "easeml"),
+        )
+        with self.progress.step("database schemas: ours and Airflow's"):
+            self._migrate(environment)
+        self._note(url=f"http://{LOOPBACK}:{port}")
+        with self.progress.step("referee, API server, scheduler, DAG processor, triggerer") as tell:
+            since = datetime.now(UTC)
+            self._start_components(environment)
+            self._await_health(since, tell)
+        with self.progress.step("device pool; nothing listens outside loopback"):
+            self.access.rest().make_pool(POOL, POOL_SLOTS, "One slot for each training device")
+            self.exposed()
+        self._note(state=HEALTHY, step="")
+
+    def _migrate(self, environment: dict[str, str]) -> None:
+        owner = database_environment(self.server.url("easeml_owner", "easeml"))
+        commands = {
+            "airflow-migrate": (airflow("db", "migrate"), environment),
+            "easeml-upgrade": (easeml("db", "upgrade"), owner),
+        }
+        begun = {n: begin_command(n, command, env, self.places.logs) for n, (command, env) in commands.items()}
+        try:
+            for name, process in begun.items():
+                finish_command(process, name, self.places.logs)
+        finally:
+            for process in begun.values():
+                process.kill()
+                process.wait()
+
+    def _start_components(self, environment: dict[str, str]) -> None:
+        secret = database_environment(self.server.url("easeml_referee", "easeml"))
+        for component in (referee(secret, self.places.artifacts), *airflow_components(environment)):
+            self.processes.start(component)
+        started = tuple((r.process.pid, psutil.Process(r.process.pid).create_time()) for r in self.processes.running)
+        self._note(children=started)
+
+    def _await_health(self, since: datetime, tell: Callable[[str], None]) -> None:
+        rest = Rest(self.record.url, ADMIN, "", timeout_seconds=5)
+        deadline = time.monotonic() + HEALTH_SECONDS
+        waiting: Sequence[str] = HEALTHY_PARTS
+        while waiting:
+            self.check()
+            states = rest.health(since)
+            waiting = [part for part in HEALTHY_PARTS if states.get(part) != "healthy"]
+            tell("waiting for " + ", ".join(waiting).replace("_", " "))
+            if waiting and time.monotonic() > deadline:
+                raise UnhealthyError(states, HEALTH_SECONDS, self.places.logs)
+            time.sleep(0.25)
+
+    def _stop(self, error: BaseException | None) -> None:
+        failed = error is not None and not isinstance(error, StopRequestedError | KeyboardInterrupt)
+        with ignoring_stop_signals():
+            self.held.callback(self._note_end, error if failed else None)
+            with self.held:
+                self.processes.stop()
+
+    def _note_end(self, failure: BaseException | None) -> None:
+        state = FAILED if failure else STOPPED
+        self._note(state=state, step="", failure=str(failure or ""), children=())
+
+    def _note(self, **changes: object) -> None:
+        self.record = self.record.write(self.places.record, **changes)
+
+
+def _database_processes(places: Places) -> list[psutil.Process]:
+    postmaster = find_postmaster(place_of(places.database) / DATA)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if postmaster is not None:
+            process = psutil.Process(postmaster.pid)
+            return [process, *process.children(recursive=True)]
+    return []
+
+
+@contextlib.contextmanager
+def running_stack(places: Places, progress: Progress) -> Iterator[tuple[Access, Callable[[], None], bool]]:
+    """A stack that is up: the one that runs already, which is left running, or one of our own.
+
+    Gives how to talk to it, a function that raises when it is not well any more, and whether it stays.
+    """
+    if not is_running(places):
+        with Stack(places, progress) as stack:
+            yield stack.access, stack.check, False
+            stack.exposed()
+        return
+    record = read_record(places.record)
+    if record is None or record.state != HEALTHY:
+        message = f"a launcher holds {places.home}, but its stack is not healthy yet; try again, or `make down`"
+        raise StackError(message)
+    worker = Server(places.database).url("easeml_worker", "easeml")
+    yield Access(record.url, load_keys(places.keys), worker), lambda: _require_running(places), True
+
+
+def _require_running(places: Places) -> None:
+    if not is_running(places):
+        record = read_record(places.record)
+        message = f"{record.failure if record else ''}\nthe stack that `make up` started has stopped; see {places.logs}"
+        raise StackError(message)

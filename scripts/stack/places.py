@@ -1,0 +1,82 @@
+"""Where the files of one stack lie, under one state folder that git ignores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STATE_FOLDER = ".easeml"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The files of one stack.
+
+    Attributes:
+        home: The state folder.
+        dags: The folder of DAG files that Airflow reads.
+    """
+
+    home: Path
+    dags: Path
+
+    @classmethod
+    def of(cls, home: Path | None = None, dags: Path | None = None) -> Places:
+        """The places of the given folders, or of the repository's own."""
+        return cls((home or REPOSITORY / STATE_FOLDER).absolute(), (dags or REPOSITORY / "dags").absolute())
+
+    @property
+    def database(self) -> Path:
+        """Home of the embedded PostgreSQL server."""
+        return self.home / "postgres"
+
+    @property
+    def artifacts(self) -> Path:
+        """Models and open data parts, by content hash."""
+        return self.home / "artifacts"
+
+    @property
+    def airflow(self) -> Path:
+        """AIRFLOW_HOME."""
+        return self.home / "airflow"
+
+    @property
+    def plugins(self) -> Path:
+        """Airflow's plugins folder, kept empty: the installed package brings the plugin."""
+        return self.airflow / "plugins"
+
+    @property
+    def passwords(self) -> Path:
+        """The file from which SimpleAuthManager reads the admin's password."""
+        return self.airflow / "passwords.json"
+
+    @property
+    def logs(self) -> Path:
+        """One file for each component."""
+        return self.home / "logs"
+
+    @property
+    def keys(self) -> Path:
+        """Fernet key, JWT secret and the like; readable by the owner only."""
+        return self.home / "keys.json"
+
+    @property
+    def port(self) -> Path:
+        """The port that Airflow's API server had last time."""
+        return self.home / "port"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the launcher for its whole life."""
+        return self.home / "launcher.lock"
+
+    @property
+    def record(self) -> Path:
+        """What the launcher says of itself."""
+        return self.home / "stack.json"
+
+    def make(self) -> None:
+        """Create the folders. The state folder may be passed through, its secrets are files of mode 0600."""
+        for folder in (self.home, self.artifacts, self.airflow, self.plugins, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)

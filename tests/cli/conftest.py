@@ -1,0 +1,76 @@
+"""Runs commands in this process, in an empty folder, against the test's database or none."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@dataclass
+class Answer:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.status in (0, 1), self.err
+        return json.loads(self.out)
+
+    @property
+    def text(self) -> str:
+        """What a person reads, without line breaks of tables."""
+        assert self.status == 0, self.err
+        return " ".join(self.out.split())
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: Any) -> Path:
+    """A folder without an installation, and no address in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EASEML_DATABASE_URL", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def run() -> Callable[..., Answer]:
+    """Run a command; a bug in it comes out as its own error."""
+    from easeml_core.cli.app import cli
+
+    def invoke(*arguments: str, **environment: str) -> Answer:
+        result = CliRunner().invoke(cli, arguments, env=environment, catch_exceptions=False)
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    return invoke
+
+
+@pytest.fixture
+def ask(run: Any, database: Any) -> Callable[..., Answer]:
+    """Run a command on the test's database, as the worker."""
+    return lambda *arguments: run(*arguments, "--database", database.url("easeml_worker"))
+
+
+@pytest.fixture
+def referee(database: Any, artifacts: Any) -> Iterator[None]:
+    """A referee at work, in a thread."""
+    from easeml_core.services.referee import Referee
+
+    stop = threading.Event()
+    worker = threading.Thread(target=Referee(database.referee, artifacts, poll_seconds=0.5).run, args=(stop,))
+    worker.start()
+    yield
+    stop.set()
+    worker.join(timeout=60)
+    assert not worker.is_alive()

@@ -1,0 +1,95 @@
+"""Every command explains itself, answers in JSON, and costs nothing to load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+import easeml_core
+from easeml_core.cli.app import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+ALL = dict(commands(cli))
+LEAVES = {path: command for path, command in ALL.items() if not isinstance(command, click.Group)}
+
+
+def test_the_commands_are_those_of_the_manual() -> None:
+    assert {" ".join(path) for path in LEAVES} == {
+        "alerts",
+        "db start",
+        "db upgrade",
+        "db url",
+        "gate plan",
+        "meter plan",
+        "referee",
+        "status",
+        "study list",
+        "study pause",
+        "study register",
+        "study resume",
+        "study show",
+        "trial cancel",
+        "trial show",
+    }
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_explains_itself(path: tuple[str, ...], run: Any) -> None:
+    for option in ("--help", "-h"):
+        answer = run(*path, option)
+        assert (answer.status, answer.err) == (0, "")
+        assert (ALL[path].help or "").splitlines()[0] in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_answers_in_json_if_asked(path: tuple[str, ...]) -> None:
+    assert "--json" in [option for parameter in LEAVES[path].params for option in parameter.opts]
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_option_is_explained(path: tuple[str, ...]) -> None:
+    options = [p for p in LEAVES[path].params if isinstance(p, click.Option)]
+    assert [p.name for p in options if not p.help] == []
+
+
+def test_the_first_page_says_where_the_database_is_and_what_a_status_means(run: Any) -> None:
+    text = run("--help").text
+    for word in ("--database URL", "EASEML_DATABASE_URL", "./.easeml", "--json", "1 the answer is no, 2 an error"):
+        assert word in text
+    assert run("--version").text == f"easeml, version {easeml_core.__version__}"
+
+
+def test_an_unknown_command_is_an_error_with_a_hint(run: Any) -> None:
+    answer = run("stats")
+    assert answer.status == 2
+    assert "No such command 'stats'" in answer.err
+
+
+HEAVY = ("numpy", "scipy", "sklearn", "torch", "sqlalchemy", "psycopg2", "alembic", "rich", "airflow")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    look = f"import sys; import easeml_core.cli.app; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "easeml_core.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"easeml, version {easeml_core.__version__}"

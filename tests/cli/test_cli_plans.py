@@ -1,0 +1,115 @@
+"""Planning needs no database; its figures are those of the papers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+PATTERN = r"d < 0.1 +/- 0.01 /\ n - o > 0.02 +/- 0.01"
+
+# Ease.ml/ci (MLSys 2019): Figure 2 and the numbers in its text, computed from its formulas and rounded up.
+GATE = [
+    ("n > 0.8 +/- 0.01", "0.9999", "1", "none", 46_052),  # "46K", one model
+    ("n > 0.8 +/- 0.01", "0.9999", "32", "none", 63_381),  # "63K"
+    ("n > 0.8 +/- 0.01", "0.9999", "32", "firstChange", 63_381),
+    ("n > 0.8 +/- 0.01", "0.9999", "32", "full", 156_956),  # "156K"
+    ("n > 0.8 +/- 0.05", "0.9999", "32", "full", 6_279),
+    ("d < 0.1 +/- 0.1", "0.99", "32", "none", 404),
+    ("n - o > 0.02 +/- 0.1", "0.99", "32", "full", 5_496),
+    ("n - o > 0.02 +/- 0.01", "0.9999", "32", "none", 267_385),
+    ("n - o > 0.02 +/- 0.01", "0.9999", "32", "full", 641_684),
+    (PATTERN, "0.9999", "32", "none", 29_048),  # "29K"
+    (PATTERN, "0.9999", "32", "full", 67_706),  # "67K"
+]
+
+# The meter of Hubis et al. (2019), delta = 0.01, two-sided, five signals: ceil((ln N + ln(2 / delta)) / (2 epsilon^2)).
+METER = [
+    ("fresh", "0.05", "32", "0", 56_096),
+    ("score", "0.05", "32", "0", 70_251),
+    ("full", "0.05", "32", "0", 11_361),
+    ("exact-tree", "0.05", "32", "0", 11_083),
+    ("pruned", "0.05", "32", "0", 5_496),
+    ("path-adaptive", "0.05", "32", "5", 2_446),
+    ("path-adaptive", "0.05", "1000", "5", 3_135),
+    ("path-adaptive", "0.02", "100", "10", 21_044),
+    ("non-adaptive", "0.05", "32", "0", 1_753),
+    ("exact-tree", "0.02", "100", "0", 206_070),
+]
+
+
+@pytest.mark.parametrize(("condition", "reliability", "steps", "adaptivity", "size"), GATE)
+def test_the_gates_figures_are_the_papers(
+    condition: str, reliability: str, steps: str, adaptivity: str, size: int, run: Any
+) -> None:
+    asked = ("--condition", condition, "--reliability", reliability, "--steps", steps, "--adaptivity", adaptivity)
+    plan = run("gate", "plan", *asked, "--json").json
+    assert (plan["labels"] or plan["unlabelled"]) == size  # a condition on d alone needs no labels
+    assert f"{size:,}" in run("gate", "plan", *asked).text
+
+
+@pytest.mark.parametrize(("method", "tolerance", "steps", "ambiguous", "size"), METER)
+def test_the_meters_figures_are_those_of_its_formulas(
+    method: str, tolerance: str, steps: str, ambiguous: str, size: int, run: Any
+) -> None:
+    asked = ("--method", method, "--tolerance", tolerance, "--steps", steps, "--ambiguous", ambiguous)
+    assert run("meter", "plan", *asked, "--json").json["labels"] == size
+    assert f"{size:,} labelled examples ({method})" in run("meter", "plan", *asked).text
+
+
+def test_a_plan_explains_itself(run: Any) -> None:
+    text = run("gate", "plan", "--condition", PATTERN).text
+    assert "67,706 labelled examples" in text
+    assert "32 step(s) under adaptivity full" in text
+    assert "by Bennett's inequality" in text
+    text = run("meter", "plan", "--ranges", "0.05,0.13,0.25", "--tolerance", "0.02").text
+    assert "validation set: at least 1,060, so that its own noise stays in range 1" in text
+
+
+def test_a_doubtful_meter_is_warned_about(run: Any) -> None:
+    answer = run("meter", "plan", "--ranges", "0.05,0.1", "--tolerance", "0.05")
+    assert answer.status == 0
+    assert answer.err.count("warning: ") == 2
+    assert "narrower than 4 tolerances" in answer.err
+
+
+def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
+    asked = ("meter", "plan", "--tail", "clopper-pearson", "--error-rate", "0.1", "--json")
+    assert run(*asked).json["labels"] == pytest.approx(923, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("gate", "plan", "--condition", "n - o > 0.02"), ("expected a tolerance", "n - o > 0.02", "^")),
+        (("gate", "plan", "--condition", "n / o > 0.02 +/- 0.1"), ("n / o > 0.02 +/- 0.1", "^")),
+        (
+            ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--reliability", "1"),
+            ("reliability must be > 0 and < 1",),
+        ),
+        (("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--steps", "0"), ("steps must be", "got 0")),
+        (
+            ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", "some"),
+            ("'none', 'full', 'firstChange'",),
+        ),
+        (("gate", "plan"), ("Missing option '--condition'",)),
+        (("meter", "plan", "--ranges", "low,high"), ("--ranges must be numbers separated by commas", "'low,high'")),
+        (("meter", "plan", "--ranges", "0.5,0.1"), ("ranges must be rising boundaries", "(0.5, 0.1)")),
+        (("meter", "plan", "--tolerance", "0"), ("tolerance must be > 0 and < 1, got 0.0",)),
+        (("meter", "plan", "--method", "best"), ("method must be one of path-adaptive", "got 'best'")),
+        (("meter", "plan", "--ranges", "0.1,0.15", "--method", "pruned"), ("at least 2 tolerances wide",)),
+        (("meter", "plan", "--error-rate", "1.5"), ("error_rate must be in [0, 1]", "got 1.5")),
+        (("meter", "plan", "--steps", "many"), ("'many' is not a valid integer",)),
+    ],
+)
+def test_bad_input_is_an_error_with_what_is_allowed(asked: tuple[str, ...], words: tuple[str, ...], run: Any) -> None:
+    answer = run(*asked)
+    assert (answer.status, answer.out) == (2, "")
+    for word in words:
+        assert word in answer.err
+
+
+def test_the_caret_is_under_the_mistake(run: Any) -> None:
+    lines = run("gate", "plan", "--condition", "n - o >> 0.02 +/- 0.01").err.splitlines()
+    assert lines[0].startswith("easeml: condition: expected a threshold")
+    assert lines[2].index("^") == lines[1].index(">>") + 1

@@ -1,0 +1,171 @@
+"""Studies, trials, alerts and the referee from the command line, on a real database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import file_meter_request
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import claim, record_success
+from easeml_core.store.rows import pack
+from easeml_core.training.job import TrainingResult
+
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
+METER = {"tolerance": 0.2, "reliability": 0.9, "steps": 4}
+CANDIDATES = [{"name": "tree", "kind": "decision_tree"}]
+REGISTER = ("study", "register", "cancer", "--tenant", "lab", "--source", "sklearn:breast_cancer")
+SETTINGS = ("--gate", json.dumps(GATE), "--meter", json.dumps(METER), "--candidates", json.dumps(CANDIDATES))
+
+
+@pytest.fixture
+def trial(make_study: Any, database: Any) -> int:
+    """A waiting trial of a study called cancer."""
+    make_study("cancer", candidates=CANDIDATES, meter=METER | {"ranges": (0.2, 0.9)})
+    (suggested,) = suggest_trials(database.worker, count=1, request_key="k")["trials"]
+    return int(suggested["trial_id"])
+
+
+def test_without_studies_the_status_says_how_to_begin(ask: Any) -> None:
+    assert "no studies yet; register one with `easeml study register`" in ask("status").text
+    assert ask("status", "--json").json == {"policy": None, "tenants": []}
+    assert ask("study", "list", "--json").json == []
+
+
+@pytest.mark.usefixtures("referee")
+def test_a_study_is_registered_and_seen(ask: Any) -> None:
+    answer = ask(*REGISTER, *SETTINGS, "--weight", "2", "--json").json
+    assert answer["study"] == "cancer"
+    assert answer["answer"]["message"] == "study cancer is active; rows: train 174, validation 85, gate 254, meter 56"
+
+    (listed,) = ask("study", "list", "--json").json
+    assert (listed["study"], listed["tenant"], listed["state"], listed["weight"]) == ("cancer", "lab", "ACTIVE", 2.0)
+    for word in ("cancer", "lab", "ACTIVE", "sklearn:breast_cancer"):
+        assert word in ask("study", "list").text
+    for word in ("cancer", "0/1", "train: 1 candidates have not run on the present data", "Policy: none yet"):
+        assert word in ask("status").text
+    (row,) = ask("status", "--json").json["tenants"]
+    assert row["next"] == "train: 1 candidates have not run on the present data"
+
+    shown = ask("study", "show", "cancer", "--json").json
+    assert shown["candidates"] == CANDIDATES
+    assert shown["settings"]["gate"] == GATE | {"mode": "fp-free", "adaptivity": "full"}
+    text = ask("study", "show", "cancer").text
+    assert text.startswith("cancer of lab: ACTIVE; next: train: 1 candidates")
+    for word in ("Trials", "Sealed sets", "gate", "live", "254", "meter", "56"):
+        assert word in text
+
+
+@pytest.mark.usefixtures("referee")
+def test_a_registration_may_be_repeated_with_its_key(ask: Any) -> None:
+    first = ask(*REGISTER, *SETTINGS, "--request-key", "k", "--json").json
+    assert ask(*REGISTER, *SETTINGS, "--request-key", "k", "--json").json == first
+    answer = ask(*REGISTER, *SETTINGS)
+    assert (answer.status, answer.err.strip()) == (2, "easeml: study 'cancer' already exists; choose another name")
+
+
+@pytest.mark.usefixtures("referee")
+def test_a_refused_study_is_an_answer_of_no(ask: Any) -> None:
+    given = ("study", "register", "iris", "--tenant", "lab", "--source", "sklearn:iris", *SETTINGS)
+    answer = ask(*given)
+    assert answer.status == 1
+    assert "the sealed gate set needs at least 254 examples" in answer.out
+    refused = ask(*given, "--request-key", "other", "--json")
+    assert refused.status == 2  # the name is taken, also by a refused study
+    (entry,) = ask("status", "--json").json["tenants"]
+    assert entry["next"].startswith("register it again under another name: the sealed gate set needs")
+
+
+def test_without_waiting_the_request_is_told(ask: Any) -> None:
+    assert "registered; the referee's answer is request 1" in ask(*REGISTER, *SETTINGS, "--no-wait").text
+
+
+def test_without_a_referee_the_waiting_ends_with_a_hint(ask: Any) -> None:
+    answer = ask(*REGISTER, *SETTINGS, "--timeout", "0.3")
+    assert answer.status == 2
+    assert "no answer to request 1 within 0.3 s; is `easeml referee` running?" in answer.err
+
+
+def test_the_referee_answers_what_there_is(run: Any, ask: Any, database: Any, artifacts: Any) -> None:
+    ask(*REGISTER, *SETTINGS, "--no-wait")
+    once = ("referee", "--once", "--database", database.url("easeml_referee"), "--artifacts", str(artifacts.root))
+    assert run(*once).text == "1 requests answered"
+    assert run(*once, "--json").json == {"answered": 0}
+    assert ask("study", "list", "--json").json[0]["state"] == "ACTIVE"
+
+
+def test_pause_and_resume(ask: Any, make_study: Any) -> None:
+    make_study("cancer", candidates=CANDIDATES)
+    assert ask("study", "pause", "cancer").text == "cancer is PAUSED"
+    assert ask("study", "resume", "cancer", "--json").json == {"study": "cancer", "state": "ACTIVE"}
+
+
+def test_a_trial_is_shown_and_cancelled(ask: Any, trial: int) -> None:
+    shown = ask("trial", "show", str(trial), "--json").json
+    assert (shown["candidate"], shown["state"], shown["quality"]) == ("tree", "SUGGESTED", None)
+    text = ask("trial", "cancel", str(trial)).text
+    assert "state CANCELLED" in text
+    assert "quality -" in text
+    assert ask("trial", "cancel", str(trial), "--json").json["state"] == "CANCELLED"
+    assert ask("study", "show", "cancer", "--json").json["trials"][0]["state"] == "CANCELLED"
+
+
+def test_alerts_are_listed_and_cleared(ask: Any, trial: int, database: Any, artifacts: Any, tmp_path: Any) -> None:
+    assert ask("alerts", "cancer").text == "cancer has no open alert"
+    # A model that is wrong on 4 of 10 validation rows (the split is random), and then on all that come: a gap near 0.6.
+    (tmp_path / "model").write_text('{"label": 1}')
+    result = TrainingResult(0.6, 1.0, tmp_path / "model", "constant", np.ones(85, dtype=np.int64))
+    record_success(database.worker, artifacts, claim(database.worker, trial_id=trial, request_key="w"), result)
+    with contextlib.closing(database.server.connect(database=database.name)) as opened, opened.cursor() as cursor:
+        meter_set = "(SELECT id FROM work.test_sets WHERE purpose = 'meter')"
+        cursor.execute(
+            f"UPDATE sealed.test_sets SET labels = %s WHERE id = {meter_set}", [pack(np.zeros(56, dtype=np.int64))]
+        )
+    file_meter_request(database.worker, study="cancer", request_key="m")
+    Referee(database.referee, artifacts).answer_one()
+
+    text = ask("alerts", "cancer").text
+    assert "Open alerts of cancer" in text
+    assert "cancer: overfitting signal 2 of 3" in text
+    (alert,) = ask("alerts", "cancer", "--json").json
+    assert "alert: cancer: overfitting signal 2 of 3" in ask("study", "show", "cancer").text
+    assert "2 of 3" in ask("status").text
+    assert ask("alerts", "cancer", "--clear", str(alert["alert_id"])).text == "cancer has no open alert"
+    answer = ask("alerts", "cancer", "--clear", str(alert["alert_id"]))
+    assert answer.status == 2
+    assert "there is no open alert of this study" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("study", "show", "fool"), "there is no study 'fool'; register it with `easeml study register` or its DAG"),
+        (("study", "pause", "fool"), "there is no study 'fool'"),
+        (("alerts", "fool"), "there is no study 'fool'"),
+        (("trial", "show", "99"), "there is no trial 99; list them with `easeml study show STUDY`"),
+        (("trial", "cancel", "99"), "there is no trial 99"),
+        ((*REGISTER, "--gate", '{"condition": "n - o > 0.02"}'), "expected a tolerance"),
+        ((*REGISTER, "--gate", "{condition}"), "--gate must be JSON, got '{condition}'"),
+        ((*REGISTER, "--gate", "[1]"), "gate must be a mapping such as"),
+        ((*REGISTER, "--meter", '{"tolerance": "small"}'), "meter must be a mapping such as"),
+        ((*REGISTER, "--candidates", "[]"), "a study needs at least one candidate"),
+        ((*REGISTER, "--candidates", '[{"name": "a", "kind": "oak"}]'), "there is no trainer kind 'oak'; known kinds"),
+        ((*REGISTER, "--training", '{"max_attempts": 0}'), "max_attempts must be a whole number, 1 to 1000, got 0"),
+        ((*REGISTER, "--weight", "0"), "weight must be a number > 0 and finite, got 0.0"),
+        ((*REGISTER, "--budget-seconds", "-1"), "budget_seconds must be a number > 0"),
+        ((*REGISTER, "--metric", "f1"), "metric must be one of accuracy, got 'f1'"),
+        ((*REGISTER[:-1], "sklearn:moon"), "source 'sklearn:moon' is not known; allowed: sklearn:digits"),
+        (("study", "register", "My Study", *REGISTER[3:]), "a study's name must be 1 to 63 of a-z"),
+    ],
+)
+def test_bad_input_is_an_error_with_what_is_allowed(asked: tuple[str, ...], words: str, ask: Any) -> None:
+    answer = ask(*asked)
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.startswith("easeml: ")
+    assert words in answer.err
+    assert "Traceback" not in answer.err

@@ -1,0 +1,274 @@
+"""A laboratory: three sealed studies with trained models, made once a session and copied for every test.
+
+The installation's secret is fixed, so that every split, and with it every verdict, is the same in every run. The
+studies differ in what their gate releases: ``full``, ``first`` (firstChange) and ``hidden`` (none).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from easeml_core.entities import TrialState
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.store import models, sealed, studies, trials
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.database import Store
+from easeml_core.store.rows import pack
+from easeml_core.training.formats import load_predictor, save_constant, save_model
+from easeml_core.training.parts import OpenParts, load_open_parts
+from easeml_core.training.skops_format import PipelinePredictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5eed"
+ADAPTIVITY = {"full": "full", "first": "firstChange", "hidden": "none"}
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
+METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
+KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree")
+CANDIDATES = [{"name": kind, "kind": kind} for kind in KINDS]
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Lab:
+    """One database with its artifacts, as worker and as referee."""
+
+    server: Any
+    name: str
+    artifacts: ArtifactStore
+    worker: Store
+    referee: Store
+    models: dict[str, dict[str, int]] = field(default_factory=dict)
+    _keys: Iterator[int] = field(default_factory=itertools.count)
+
+    def key(self) -> str:
+        """A request key that nobody has used."""
+        return f"key/{next(self._keys)}"
+
+    def url(self, role: str) -> str:
+        return str(self.server.url(role, self.name))
+
+    # What a task does.
+
+    def register(self, study: str, **changes: Any) -> dict[str, Any]:
+        """Register a study on breast_cancer and let the referee answer; the answer."""
+        settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "gate": GATE, "meter": METER}
+        settings |= {"candidates": CANDIDATES, "request_key": self.key()}
+        filed = register_study(self.worker, study=study, **settings | changes)
+        return self.answer(filed["request_id"])
+
+    def gate(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
+        """Ask the gate and let the referee answer."""
+        asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key()} | asked
+        return self.answer(file_gate_request(self.worker, **asked)["request_id"])
+
+    def meter(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
+        """Ask the meter and let the referee answer."""
+        asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key()} | asked
+        return self.answer(file_meter_request(self.worker, **asked)["request_id"])
+
+    def promote(self, gate_request_id: int, model: str | int = "good", study: str = "full", **asked: Any) -> Any:
+        """Ask for a promotion and let the referee answer."""
+        asked = {"request_key": self.key(), "model_id": self._id(model, study)} | asked
+        filed = file_promotion(self.worker, study=study, gate_request_id=gate_request_id, **asked)
+        return self.answer(filed["request_id"])
+
+    def answer(self, request_id: int) -> dict[str, Any]:
+        """The referee's answer to the request, after it has answered whatever there is."""
+        self.answer_all()
+        found = answer_of(self.worker, request_id)
+        assert found is not None
+        return found
+
+    def answer_all(self) -> int:
+        """Let the referee answer every open request; how many there were."""
+        judge = Referee(self.referee, self.artifacts)
+        return sum(1 for _ in iter(judge.answer_one, None))
+
+    def _id(self, model: str | int, study: str) -> int:
+        return self.models[study][model] if isinstance(model, str) else model
+
+    def hand_in(self, study: str, name: str, path: Path, *, kind: str, loss: float) -> int:
+        """Store a file as the model of a succeeded trial, as a worker could; the loss is what that worker claims."""
+        artifact = self.artifacts.put(path)
+        with self.worker.begin() as tx:
+            found = studies.get_study(tx, study)
+            version = studies.latest_data_version(tx, found.id)
+            studies.add_candidates(tx, found.id, [{"name": name, "kind": "decision_tree"}])
+            ids = {"study_id": found.id, "data_version_id": version.id}
+            candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == name)
+            trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
+            attempt = trials.start_trial(tx, trial_id=trial, lease_key="hand-in", lease_seconds=60)
+            ended = {"trial_id": trial, "attempt": attempt, "state": TrialState.SUCCEEDED}
+            assert trials.finish_trial(tx, cost_seconds=1.0, **ended)
+            models.add_observation(tx, trial_id=trial, quality=1 - loss, cost_seconds=1.0)
+            return models.add_model(tx, trial_id=trial, format=kind, artifact=artifact, validation_loss=loss, **ids)
+
+    # What is there, for assertions.
+
+    def rows(self, sql: str, *, store: Store | None = None, **values: Any) -> list[Any]:
+        """Rows of a query as the referee, or as another role, sees them."""
+        with (store or self.referee).begin() as tx:
+            return [tuple(r) for r in tx.execute(text(sql), values)]
+
+    def one(self, sql: str, **values: Any) -> Any:
+        """The single value of a query, as the referee sees it."""
+        ((value,),) = self.rows(sql, **values)
+        return value
+
+    def as_superuser(self, sql: str, *values: Any) -> None:
+        """Change what no role of ours may change."""
+        with contextlib.closing(self.server.connect(database=self.name)) as opened, opened.cursor() as cursor:
+            cursor.execute(sql, values or None)
+
+    def relabel(self, set_id: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Let a sealed set have other labels than it has."""
+        with self.referee.begin() as tx:
+            labels = change(sealed.sealed_labels(tx, set_id))
+        self.as_superuser("UPDATE sealed.test_sets SET labels = %s WHERE id = %s", pack(labels), set_id)
+
+    def let_run_out(self, *trial_ids: int) -> None:
+        """Let the reservation or lease of these trials be over."""
+        over = "UPDATE work.trials SET lease_until = now() - interval '1 s' WHERE id = ANY(%s)"
+        self.as_superuser(over, list(trial_ids))
+
+    def open_parts(self, study: str = "full") -> OpenParts:
+        with self.worker.begin() as tx:
+            version = studies.latest_data_version(tx, studies.get_study(tx, study).id)
+        return load_open_parts(self.artifacts.path(version.artifact))
+
+    def fit(self, estimator: Any, path: Path, study: str = "full") -> Path:
+        """A file with the classifier, fitted on the study's training part."""
+        return fitted(estimator, self.open_parts(study), path)
+
+    def close(self) -> None:
+        self.worker.close()
+        self.referee.close()
+
+
+def open_lab(server: Any, template: str, artifacts: ArtifactStore) -> Lab:
+    name = f"lab_{os.getpid()}_{next(_numbers)}"
+    server.create_database_from_template(name, template)
+    worker, referee = (Store(server.url(f"easeml_{role}", name)) for role in ("worker", "referee"))
+    return Lab(server, name, artifacts, worker, referee)
+
+
+def fitted(estimator: Any, parts: OpenParts, path: Path) -> Path:
+    """Fit a classifier on the training part and keep it as the training room does."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    steps = SimpleImputer(keep_empty_features=True), StandardScaler(), estimator
+    pipeline = make_pipeline(*steps).fit(parts.train_inputs, parts.train_labels)
+    save_model(PipelinePredictor(pipeline), path)
+    return path
+
+
+def _furnish(lab: Lab, folder: Path) -> dict[str, dict[str, int]]:
+    """Three sealed studies with a good model, a worse one, and one that always names the rarer class."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    lab.as_superuser(f"UPDATE sealed.installation SET secret = '{SECRET}'")
+    handed: dict[str, dict[str, int]] = {}
+    for study, adaptivity in ADAPTIVITY.items():
+        gate = GATE | {"adaptivity": adaptivity}
+        assert not lab.register(study, gate=gate, request_key=f"register/{study}")["refused"]
+        parts = lab.open_parts(study)
+        good = fitted(LogisticRegression(random_state=0), parts, folder / f"{study}-good")
+        worse = fitted(DecisionTreeClassifier(max_depth=1, max_leaf_nodes=2, random_state=0), parts, folder / "worse")
+        save_constant(folder / "rare", int(np.bincount(parts.train_labels).argmin()))
+        handed[study] = {
+            "good": lab.hand_in(study, "good", good, kind="skops", loss=0.02),
+            "worse": lab.hand_in(study, "worse", worse, kind="skops", loss=0.1),
+            "rare": lab.hand_in(study, "rare", folder / "rare", kind="constant", loss=0.6),
+        }
+        _predict_ahead(lab, study)
+    return handed
+
+
+def _predict_ahead(lab: Lab, study: str) -> None:
+    """Keep the predictions on the sealed sets as an earlier answer would have: no test then waits for a process."""
+    with lab.referee.begin() as tx:
+        study_id = studies.get_study(tx, study).id
+        found = tx.execute(text("SELECT id FROM work.test_sets WHERE study_id = :id"), {"id": study_id}).scalars()
+        files = tx.execute(
+            text("SELECT DISTINCT artifact, format FROM work.models WHERE study_id = :id"), {"id": study_id}
+        )
+        for (artifact, kind), set_id in itertools.product(list(files), list(found)):
+            predictor = load_predictor(lab.artifacts.path(artifact), kind)
+            labels = predictor.predict(sealed.sealed_inputs(tx, set_id))
+            sealed.keep_predictions(tx, set_id, artifact, labels=labels, failure=None)
+
+
+@pytest.fixture(scope="session")
+def furnished(server: Any, tmp_path_factory: Any) -> Iterator[tuple[Lab, Mapping[str, dict[str, int]]]]:
+    """The laboratory that every other one is copied from."""
+    folder = tmp_path_factory.mktemp("laboratory")
+    lab = open_lab(server, "easeml", ArtifactStore(folder / "artifacts"))
+    lab.models = _furnish(lab, folder)
+    lab.close()
+    yield lab, lab.models
+    server.drop_database(lab.name)
+
+
+@pytest.fixture
+def make_lab(server: Any, furnished: Any) -> Iterator[Callable[[], Lab]]:
+    """Copies of the laboratory, all alike to the last id."""
+    original, handed = furnished
+    made: list[Lab] = []
+
+    def make() -> Lab:
+        lab = open_lab(server, original.name, original.artifacts)
+        lab.models = handed
+        made.append(lab)
+        return lab
+
+    yield make
+    for lab in made:
+        lab.close()
+        server.drop_database(lab.name)
+
+
+@pytest.fixture
+def lab(make_lab: Callable[[], Lab]) -> Lab:
+    """A laboratory of this test's own."""
+    return make_lab()
+
+
+@pytest.fixture
+def bare(server: Any, tmp_path: Path) -> Iterator[Lab]:
+    """An installation without any study."""
+    lab = open_lab(server, "easeml", ArtifactStore(tmp_path / "artifacts"))
+    yield lab
+    lab.close()
+    server.drop_database(lab.name)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Any]:
+    """Wait until something holds, and give it back."""
+
+    def wait(holds: Callable[[], Any], seconds: float = 60) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := holds()):
+            assert time.monotonic() < deadline, "it never came"
+            time.sleep(0.02)
+        return found
+
+    return wait

@@ -1,0 +1,141 @@
+"""Real processes killed or frozen in the middle of their work: nothing is lost, nothing is counted or spent twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import expire_leases, run_trial, trial_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WORKER = """
+import sys
+from easeml_core.services.trials import run_trial
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.database import Store
+url, artifacts, trial_id = sys.argv[1:]
+run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="the first worker")
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a Python process of ours; whatever is left of it at the end is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def launch(*arguments: str) -> subprocess.Popen[str]:
+        opened = subprocess.Popen(
+            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        running.append(opened)
+        return opened
+
+    yield launch
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def child_of(process: subprocess.Popen[str], module: str) -> psutil.Process | None:
+    """The process's child that runs this module of ours, once it is there."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        assert process.poll() is None, process.communicate()[1]
+        for child in psutil.Process(process.pid).children():
+            if module in child.cmdline():
+                return child
+    return None
+
+
+def gone(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+@pytest.fixture
+def trial_id(lab: Any) -> int:
+    """A trial of a study whose leases are short."""
+    lab.register("short", training={"lease_seconds": 1.0}, candidates=[{"name": "tree", "kind": "decision_tree"}])
+    (trial,) = suggest(lab)
+    return int(trial["trial_id"])
+
+
+def suggest(lab: Any) -> list[dict[str, Any]]:
+    asked = {"count": 5, "studies_only": ["short"], "request_key": lab.key()}
+    return list(suggest_trials(lab.worker, **asked)["trials"])
+
+
+def work(start: Any, lab: Any, trial_id: int) -> subprocess.Popen[str]:
+    worker = start("-c", WORKER, lab.url("easeml_worker"), str(lab.artifacts.root), str(trial_id))
+    return worker
+
+
+def counts(lab: Any, trial_id: int) -> tuple[int, ...]:
+    of_trial = ("observations", "models")
+    return tuple(lab.one(f"SELECT count(*) FROM work.{t} WHERE trial_id = :id", id=trial_id) for t in of_trial)
+
+
+def test_a_worker_killed_in_the_middle_of_a_trial(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:
+    worker = work(start, lab, trial_id)
+    trainer = wait_for(lambda: child_of(worker, "easeml_core.training.child"))
+    assert trial_state(lab.worker, trial_id=trial_id)["state"] == "RUNNING"
+    worker.send_signal(signal.SIGKILL)
+    wait_for(lambda: gone(trainer))  # a trainer does not outlive its worker
+
+    again = wait_for(lambda: suggest(lab))  # as soon as the lease is over
+    assert [t["trial_id"] for t in again] == [trial_id]
+    assert again[0]["reason"].endswith("its worker was lost in attempt 1")
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
+    assert report["state"] == "SUCCEEDED"
+    assert lab.one("SELECT attempt FROM work.trials WHERE id = :id", id=trial_id) == 2
+    assert counts(lab, trial_id) == (1, 1)
+    assert suggest(lab) == []  # and it is never given a third time
+
+
+def test_a_worker_that_was_frozen_comes_too_late(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:
+    worker = work(start, lab, trial_id)
+    wait_for(lambda: child_of(worker, "easeml_core.training.child"))
+    worker.send_signal(signal.SIGSTOP)
+    assert wait_for(lambda: expire_leases(lab.worker)) == [trial_id]
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
+
+    worker.send_signal(signal.SIGCONT)
+    _, complaint = worker.communicate(timeout=60)
+    assert worker.returncode != 0
+    assert f"TrialStateError: trial {trial_id} is taken over by another attempt" in complaint
+    assert trial_state(lab.worker, trial_id=trial_id) == report
+    assert counts(lab, trial_id) == (1, 1)
+
+
+def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
+    from sklearn.naive_bayes import GaussianNB
+
+    model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
+    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"]
+    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
+    command = (*command, "--artifacts", str(lab.artifacts.root), "--json")
+    referee = start(*command)
+    model = wait_for(lambda: child_of(referee, "easeml_core.training.predict_child"))
+    referee.send_signal(signal.SIGKILL)
+    wait_for(lambda: gone(model))
+
+    assert answer_of(lab.worker, asked) is None
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == 0  # nothing was spent
+    assert file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"] == asked
+    ended = [start(*command, "--once").communicate(timeout=60) for _ in range(2)]
+    assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}]
+    answer = answer_of(lab.worker, asked)
+    assert answer["message"] == "step 1 of 3: pass", ended[0][1]
+    assert not answer["cached"]
+    assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]

@@ -1,0 +1,185 @@
+"""What the developer's side can reach tells of the sealed sets what was released, and nothing else.
+
+Two installations that are alike to the last id live through the same requests; only their sealed labels differ, in a
+way that changes counts, p-values, intervals and gaps but no symbol. All that a worker can see must then be equal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg2
+import pytest
+
+from easeml_core.services.alerts import open_alerts
+from easeml_core.services.overview import overview, study_details
+from easeml_core.store.database import CHANNEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GATE_SETS, METER_SETS = (1, 3, 5), (2, 4, 6)  # of the studies full, first, hidden
+
+READABLE = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
+ORDER BY 1, 2
+"""
+COLUMNS = """
+SELECT column_name FROM information_schema.columns WHERE table_schema = :schema AND table_name = :name
+AND data_type <> 'timestamp with time zone' ORDER BY ordinal_position
+"""
+SIZES = """
+SELECT c.relname, pg_relation_size(c.oid), pg_total_relation_size(c.oid) FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'sealed' AND c.relkind = 'r' ORDER BY 1
+"""
+
+
+def reachable(lab: Any) -> dict[str, Any]:
+    """Every row that a worker may read but its times, and the sizes that every role may ask for."""
+
+    def see(sql: str, **values: Any) -> list[Any]:
+        return list(lab.rows(sql, store=lab.worker, **values))
+
+    tables = see(READABLE)
+    assert {schema for schema, _ in tables} == {"work"}
+    seen: dict[str, Any] = {"sizes": see(SIZES)}
+    for schema, name in tables:
+        columns = ", ".join(f"{c}::text" for (c,) in see(COLUMNS, schema=schema, name=name))
+        seen["answer_texts" if name == "answers" else name] = sorted(
+            map(repr, see(f"SELECT {columns} FROM {schema}.{name}"))
+        )
+    return seen
+
+
+@contextlib.contextmanager
+def overheard(lab: Any) -> Iterator[list[str]]:
+    """What a worker hears on the channel that every role may listen to."""
+    address = lab.url("easeml_worker").replace("postgresql+psycopg2", "postgresql")
+    heard: list[str] = []
+    with contextlib.closing(psycopg2.connect(address)) as ear:
+        ear.autocommit = True
+        with ear.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+            yield heard
+            cursor.execute("SELECT 1")
+        heard.extend(n.payload for n in ear.notifies)
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if not k.endswith("_at")}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def live_through(lab: Any, caplog: Any, ask: Callable[[Any], list[Any]]) -> dict[str, Any]:
+    """Everything that came out of a number of requests on the developer's side."""
+    files = sorted(p.name for p in lab.artifacts.root.rglob("*"))
+    caplog.clear()
+    with overheard(lab) as heard, caplog.at_level(logging.DEBUG, logger="easeml_core"):
+        answers = ask(lab)
+    assert sorted(p.name for p in lab.artifacts.root.rglob("*")) == files  # judging leaves no file
+    pages = [overview(lab.worker), open_alerts(lab.worker, study=None)]
+    pages += [study_details(lab.worker, study=study) for study in lab.models]
+    return {
+        "answers": answers,
+        "pages": without_times(pages),
+        "log": [r.getMessage() for r in caplog.records if r.name.startswith("easeml_core")],
+        "heard": heard,
+        **reachable(lab),
+    }
+
+
+def everything(lab: Any) -> list[Any]:
+    """Gates of all three kinds, cached and refused ones, a promotion, readings."""
+    asked = [lab.gate(model, study) for study in lab.models for model in ("rare", "good", "rare")]
+    asked.append(lab.promote(next(a["request_id"] for a in asked if a.get("symbol") == "pass")))
+    asked.append(lab.gate("good", condition="n - o > 0 +/- 0.01"))
+    return [*asked, lab.meter("rare"), lab.meter("rare"), lab.meter("rare", "first")]
+
+
+def reports(lab: Any) -> list[dict[str, Any]]:
+    return [report for (report,) in lab.rows("SELECT report FROM sealed.ledger ORDER BY id")]
+
+
+def flip(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The other label for some examples of either class, not equally many: every two models then fare otherwise."""
+
+    def change(labels: np.ndarray) -> np.ndarray:
+        changed = labels.copy()
+        changed[np.flatnonzero(labels == 1)[:count]] = 0
+        changed[np.flatnonzero(labels == 0)[: count // 3]] = 1
+        return changed
+
+    return change
+
+
+def relabel(worlds: tuple[Any, Any], set_id: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Let the second world have other labels; the first is written as often, so that no size tells them apart."""
+    here, there = worlds
+    here.relabel(set_id, lambda labels: labels)
+    there.relabel(set_id, change)
+
+
+@pytest.fixture
+def worlds(make_lab: Any) -> tuple[Any, Any]:
+    return make_lab(), make_lab()
+
+
+def test_worlds_that_differ_only_in_what_is_sealed_look_alike(worlds: Any, caplog: Any) -> None:
+    here, there = worlds
+    for set_id, count in [*((s, 12) for s in GATE_SETS), *((s, 3) for s in METER_SETS)]:
+        relabel(worlds, set_id, flip(count))
+    seen, elsewhere = (live_through(lab, caplog, everything) for lab in worlds)
+    for what in seen:
+        assert seen[what] == elsewhere[what], what
+    # And the worlds do differ, in every single verdict and reading:
+    assert len(reports(here)) == 8
+    for ours, theirs in zip(reports(here), reports(there), strict=True):
+        assert ours != theirs
+    # And there was something to see:
+    released = [a.get("symbol", a.get("signal")) for a in seen["answers"]]
+    assert {"pass", "fail", "withheld", 1, None} <= set(released)
+
+
+def test_under_none_not_even_the_verdict_shows(worlds: Any, caplog: Any) -> None:
+    here, there = worlds
+    relabel(worlds, 5, lambda labels: 1 - labels)  # now the good model is the worse one
+
+    def ask(lab: Any) -> list[Any]:
+        return [lab.gate("good", "hidden"), lab.gate("rare", "hidden"), lab.gate("good", "hidden")]
+
+    seen, elsewhere = (live_through(lab, caplog, ask) for lab in worlds)
+    assert [r["symbol"] for r in reports(here)] == ["pass", "fail"]
+    assert [r["symbol"] for r in reports(there)] == ["fail", "pass"]
+    assert seen == elsewhere
+
+
+def test_the_comparison_would_notice_a_symbol(worlds: Any, caplog: Any) -> None:
+    relabel(worlds, 1, lambda labels: 1 - labels)
+    seen, elsewhere = (live_through(lab, caplog, lambda lab: [lab.gate("good")]) for lab in worlds)
+    assert [w for w in seen if seen[w] != elsewhere[w]] == ["answers", "pages", "answer_texts", "gate_verdicts"]
+
+
+def figures(value: Any) -> set[str]:
+    """All figures of a report that are not round numbers."""
+    if isinstance(value, dict):
+        return set().union(*(figures(v) for v in value.values()))
+    if isinstance(value, list):
+        return set().union(*map(figures, value))
+    return {repr(value)} if isinstance(value, float) and math.isfinite(value) and value != round(value, 2) else set()
+
+
+def test_no_figure_of_any_report_can_be_found(lab: Any, caplog: Any) -> None:
+    said = json.dumps(live_through(lab, caplog, everything), default=str)
+    told = figures(reports(lab))
+    assert len(told) > 30
+    assert [figure for figure in told if figure in said] == []
+    for word in ("p_value", "log_p", "log_level", "log_cost", "interval", "gap", "wins", "losses", 'validation_loss":'):
+        assert word not in json.dumps(lab.gate("good", condition="n - o > 0.1 +/- 0.2")) + said.replace("'", '"')

@@ -1,0 +1,242 @@
+"""The meter: measured by the referee alone, alerts when the budget is exceeded, retires before it must guess."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+from sklearn.tree import DecisionTreeClassifier
+
+from easeml_core.errors import NotFoundError, StateError
+from easeml_core.services.alerts import clear_alert, next_alert, open_alerts
+from easeml_core.services.overview import live_sets, overview
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import file_meter_request
+from easeml_core.store import sealed
+from easeml_core.training.formats import load_predictor, save_model
+from easeml_core.training.skops_format import PipelinePredictor
+
+METER_SET = 2  # of the study "full"; its gate set is 1
+NO_SET = "study 'full' has no live meter set; the referee must seal a new one"
+
+
+def ledger(lab: Any) -> list[Any]:
+    return lab.rows("SELECT step, answer, log_level, log_cost, tolerance FROM sealed.ledger ORDER BY step")
+
+
+def report(lab: Any) -> dict[str, Any]:
+    return lab.one("SELECT report FROM sealed.ledger ORDER BY id DESC LIMIT 1")
+
+
+def constant(lab: Any, folder: Any, label: int, *, blanks: int = 0, study: str = "full", loss: float = 0.5) -> int:
+    """A model that always answers one label; blanks make another file of the same model."""
+    path = folder / f"always-{label}-{blanks}"
+    path.write_text(f'{{"label": {label}}}' + " " * blanks)
+    return lab.hand_in(study, path.name, path, kind="constant", loss=loss)
+
+
+@pytest.fixture
+def memoriser(lab: Any, tmp_path: Any) -> int:
+    """A tree that was shown the validation set and the opposite of the truth everywhere else."""
+    parts = lab.open_parts()
+    inputs = np.concatenate([parts.train_inputs, parts.validation_inputs])
+    labels = np.concatenate([1 - parts.train_labels, parts.validation_labels])
+    from sklearn.pipeline import make_pipeline
+
+    tree = make_pipeline(DecisionTreeClassifier(random_state=0)).fit(inputs, labels)
+    save_model(PipelinePredictor(tree), tmp_path / "memoriser")
+    return lab.hand_in("full", "memoriser", tmp_path / "memoriser", kind="skops", loss=0.0)
+
+
+@pytest.fixture
+def flattered(lab: Any, tmp_path: Any) -> int:
+    """A model whose class fills the sealed set no more: often right on the validation set, wrong on what came."""
+    majority = int(np.bincount(lab.open_parts().train_labels).argmax())
+    lab.relabel(METER_SET, lambda labels: np.full_like(labels, 1 - majority))
+    return constant(lab, tmp_path, majority, blanks=1)
+
+
+def test_an_honest_model_stays_in_the_first_range_as_measured(lab: Any) -> None:
+    answer = lab.meter("good")
+    assert answer == {
+        "request_id": answer["request_id"],
+        "kind": "meter",
+        "study": "full",
+        "model_id": lab.models["full"]["good"],
+        "refused": False,
+        "message": "signal 1 of 3",
+        "signal": 1,
+        "signals": 3,
+        "boundaries": [0.2, 0.6],
+        "tolerance": 0.2,
+        "submissions_left": 3,
+        "retired": False,
+        "cached": False,
+        "alert": None,
+    }
+    assert open_alerts(lab.worker, study="full") == []
+    # And this is what the referee measured:
+    ((artifact, kind),) = lab.rows("SELECT artifact, format FROM work.models WHERE id = 2")
+    model, parts = load_predictor(lab.artifacts.path(artifact), kind), lab.open_parts()
+    with lab.referee.begin() as tx:
+        inputs, labels = sealed.sealed_inputs(tx, METER_SET), sealed.sealed_labels(tx, METER_SET)
+    errors = int(np.sum(model.predict(inputs) != labels))
+    loss = float(np.mean(model.predict(parts.validation_inputs) != parts.validation_labels))
+    read = report(lab)
+    assert (read["errors"], read["signal"], read["failure"]) == (errors, 1, None)
+    assert read["validation_loss"] == pytest.approx(loss, abs=1e-12)
+    assert read["gap"] == pytest.approx(errors / len(labels) - loss, abs=1e-12)
+    # Clopper-Pearson at level (1 - reliability) / steps, half a side, from another library.
+    side, n = 0.1 / 4 / 2, len(labels)
+    assert read["low"] == pytest.approx(beta.ppf(side, errors, n - errors + 1), rel=1e-6)
+    assert read["high"] == pytest.approx(beta.ppf(1 - side, errors + 1, n - errors), rel=1e-6)
+
+
+def test_a_loss_that_a_worker_made_up_is_not_believed(lab: Any, tmp_path: Any) -> None:
+    parts = lab.open_parts()
+    rare = int(np.bincount(parts.train_labels).argmin())
+    answer = lab.meter(constant(lab, tmp_path, rare, blanks=1, loss=0.0))  # with the claim, its gap would be 0.6
+    assert answer["signal"] == 1
+    assert report(lab)["validation_loss"] == pytest.approx(float(np.mean(parts.validation_labels != rare)), abs=1e-12)
+
+
+def test_a_model_that_memorised_the_validation_set_raises_the_alert(lab: Any, memoriser: int) -> None:
+    answer = lab.meter(memoriser)
+    assert (answer["signal"], answer["refused"]) == (3, False)
+    assert answer["alert"].startswith("full: overfitting signal 3 of 3 exceeds the budget of 1")
+    assert "replace the validation set" in answer["alert"]
+    (alert,) = open_alerts(lab.worker, study="full")
+    assert (alert["message"], alert["signal"], alert["model_id"]) == (answer["alert"], 3, memoriser)
+    entry = next(e for e in overview(lab.worker)["tenants"] if e["study"] == "full")
+    assert (entry["signal"], entry["open_alerts"]) == (3, 1)
+    assert entry["next"] == "read the alert: the overfitting budget is exceeded"
+    assert live_sets(lab.worker, study="full") == ["gate", "meter"]  # an alert ends no set
+
+
+def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int) -> None:
+    assert next_alert(lab.worker, study="full") is None
+    for key in ("night/1", "night/2"):  # the second is answered from the ledger, and is news all the same
+        lab.meter(flattered, request_key=key)
+    first, second = open_alerts(lab.worker, study=None)
+    assert open_alerts(lab.worker, study="full") == [first, second]
+    assert next_alert(lab.worker, study="full") == next_alert(lab.worker, study=None) == first
+    assert next_alert(lab.worker, study="full", after_id=first["alert_id"]) == second
+    assert next_alert(lab.worker, study="full", after_id=second["alert_id"]) is None
+    assert next_alert(lab.worker, study="first") is None
+
+
+def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: int) -> None:
+    for key in ("night/1", "night/2"):
+        lab.meter(flattered, request_key=key)
+    first, second = (a["alert_id"] for a in open_alerts(lab.worker, study="full"))
+    assert clear_alert(lab.worker, study="full", alert_id=second) == {"alert_id": second, "cleared": True}
+    assert [a["alert_id"] for a in open_alerts(lab.worker, study="full")] == [first]
+    late = next_alert(lab.worker, study="full", after_id=first)
+    assert late["alert_id"] == second  # whoever was quick to clear it hid it from nobody
+    assert late["cleared_at"] is not None
+    with pytest.raises(NotFoundError, match=f"there is no open alert of this study {second}; known: '{first}'"):
+        clear_alert(lab.worker, study="full", alert_id=second)
+
+
+def test_a_larger_budget_raises_no_alert(lab: Any, flattered: int) -> None:
+    lab.as_superuser("UPDATE work.test_sets SET plan = plan || '{\"overfitting_budget\": 2}' WHERE id = 2")
+    answer = lab.meter(flattered)
+    assert (answer["signal"], answer["alert"]) == (2, None)
+    assert open_alerts(lab.worker, study="full") == []
+
+
+def test_an_alert_of_another_study_cannot_be_cleared_from_here(lab: Any, flattered: int) -> None:
+    lab.meter(flattered)
+    (alert,) = open_alerts(lab.worker, study="full")
+    with pytest.raises(NotFoundError):
+        clear_alert(lab.worker, study="first", alert_id=alert["alert_id"])
+    assert open_alerts(lab.worker, study="full") == [alert]
+
+
+def test_the_same_artifact_is_answered_from_the_ledger(lab: Any, tmp_path: Any) -> None:
+    first = lab.meter(constant(lab, tmp_path, 0, blanks=1))
+    file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=first["model_id"]))
+    twin = lab.hand_in("full", "twin", file, kind="constant", loss=0.1)
+    for model in (first["model_id"], twin):
+        again = lab.meter(model)
+        assert (again["signal"], again["submissions_left"], again["cached"]) == (first["signal"], 3, True)
+    assert len(ledger(lab)) == 1
+
+
+def test_equal_predictions_of_another_artifact_are_a_submission_of_their_own(lab: Any, tmp_path: Any) -> None:
+    left = [lab.meter(constant(lab, tmp_path, 0, blanks=b))["submissions_left"] for b in (1, 2)]
+    assert left == [3, 2]
+    assert len(ledger(lab)) == 2
+
+
+def test_every_ambiguous_answer_is_paid_for_by_the_next_level(lab: Any, tmp_path: Any) -> None:
+    for blanks in (1, 2, 3):
+        lab.meter(constant(lab, tmp_path, 0, blanks=blanks))
+    entries, paid = ledger(lab), 0.0
+    for _, answer, log_level, log_cost, tolerance in entries:
+        assert answer == "1"
+        assert log_level == pytest.approx(math.log(0.1 / 4) - paid, rel=1e-12)
+        assert log_cost == pytest.approx(math.log(2), rel=1e-12)  # close to the boundary 0.2: one of two ranges
+        assert tolerance <= 0.2
+        paid += log_cost
+
+
+def test_a_set_that_has_served_is_retired(lab: Any, tmp_path: Any) -> None:
+    left = [lab.meter(constant(lab, tmp_path, 0, blanks=b))["submissions_left"] for b in range(1, 5)]
+    assert left == [3, 2, 1, 0]
+    assert live_sets(lab.worker, study="full") == ["gate"]
+    answer = lab.meter(constant(lab, tmp_path, 0, blanks=5))
+    assert (answer["refused"], answer["message"]) == (True, NO_SET)
+    assert "signal" not in answer
+
+
+def test_a_set_retires_before_an_answer_would_need_more_than_its_tolerance(lab: Any, tmp_path: Any) -> None:
+    # Planned for no ambiguous answer, and each answer of these models is: they lie beside the boundary.
+    meter = {"ranges": (0.1, 0.9), "tolerance": 0.19, "reliability": 0.9, "steps": 4, "ambiguous": 0}
+    lab.register("tight", meter=meter)
+    answers = []
+    while not answers or answers[-1]["signal"] is not None:
+        answers.append(lab.meter(constant(lab, tmp_path, 0, blanks=len(answers), study="tight"), "tight"))
+    last = answers[-1]
+    assert len(answers) < 4  # before the steps were used up
+    assert (last["retired"], last["signal"], last["message"]) == (True, None, "the sealed set is retired")
+    assert "retired, it can give no further answer" in last["alert"]
+    assert live_sets(lab.worker, study="tight") == ["gate"]
+    assert ledger(lab)[-1][1] == "retired"
+    assert ledger(lab)[-1][4] > 0.19  # what it would have needed; for the referee
+    entry = next(e for e in overview(lab.worker)["tenants"] if e["study"] == "tight")
+    assert (entry["meter_retired"], entry["next"]) == (True, "seal a new meter set: the present one is retired")
+
+
+def test_a_model_that_cannot_be_run_is_wrong_everywhere(lab: Any, tmp_path: Any) -> None:
+    (tmp_path / "broken").write_text("no model at all")
+    answer = lab.meter(lab.hand_in("full", "broken", tmp_path / "broken", kind="constant", loss=0.0))
+    assert (answer["refused"], answer["signal"], answer["submissions_left"]) == (False, 1, 3)
+    read = report(lab)
+    assert (read["errors"], read["validation_loss"], read["gap"]) == (56, 1.0, 0.0)
+    assert "no constant model" in read["failure"]
+
+
+def test_the_meter_spends_nothing_of_the_gates_set(lab: Any, tmp_path: Any) -> None:
+    lab.meter(constant(lab, tmp_path, 0, blanks=1))
+    assert lab.gate("good")["step"] == 1
+    assert lab.rows("SELECT test_set_id, count(*) FROM sealed.ledger GROUP BY 1 ORDER BY 1") == [(1, 1), (2, 1)]
+
+
+def test_a_repeated_request_is_the_same_reading(lab: Any, tmp_path: Any) -> None:
+    model = constant(lab, tmp_path, 0, blanks=1)
+    assert lab.meter(model, request_key="night/1") == lab.meter(model, request_key="night/1")
+    assert lab.one("SELECT count(*) FROM work.meter_readings") == 1
+
+
+def test_bad_input_is_refused_before_it_is_filed(lab: Any, bare: Any) -> None:
+    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+        file_meter_request(lab.worker, study="fool", request_key="k")
+    with pytest.raises(NotFoundError, match="there is no model of this study with id 99"):
+        file_meter_request(lab.worker, study="full", model_id=99, request_key="k")
+    register_study(bare.worker, tenant="lab", study="iris", source="sklearn:iris", request_key="k")
+    with pytest.raises(StateError, match="study 'iris' has no trained model yet"):
+        file_meter_request(bare.worker, study="iris", request_key="m")

@@ -1,0 +1,140 @@
+"""What people see: every study with its numbers and the one thing to do next; what a night has to hand in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from easeml_core.errors import NotFoundError
+from easeml_core.services.overview import live_sets, overview, study_details, study_state
+from easeml_core.services.registration import pause_study
+from easeml_core.services.submissions import best_models
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import cancel_trial, claim, record_failure
+
+
+def entry(lab: Any, study: str = "full") -> dict[str, Any]:
+    return next(e for e in overview(lab.worker)["tenants"] if e["study"] == study)
+
+
+def next_step(lab: Any, study: str = "full") -> str:
+    return str(entry(lab, study)["next"])
+
+
+def test_an_empty_installation_has_an_empty_overview(bare: Any) -> None:
+    assert overview(bare.worker) == {"policy": None, "tenants": []}
+
+
+def test_the_numbers_are_those_of_the_trials(lab: Any) -> None:
+    seen = entry(lab)
+    assert [e["study"] for e in overview(lab.worker)["tenants"]] == ["first", "full", "hidden"]
+    assert {k: seen[k] for k in ("tenant", "state", "source", "weight", "budget_seconds")} == {
+        "tenant": "lab",
+        "state": "ACTIVE",
+        "source": "sklearn:breast_cancer",
+        "weight": 1.0,
+        "budget_seconds": None,
+    }
+    assert (seen["candidates"], seen["trials"], seen["device_seconds"]) == (6, 3, 3.0)
+    assert (seen["best_candidate"], seen["best_quality"]) == ("good", pytest.approx(0.98))
+    assert seen["verdict"] is seen["signal"] is seen["production_model_id"] is seen["refusal"] is None
+    assert seen["next"] == "train: 3 candidates have not run on the present data"
+
+
+def test_the_overview_is_plain_json(lab: Any) -> None:
+    assert json.loads(json.dumps(overview(lab.worker))) == overview(lab.worker)
+    details = study_details(lab.worker, study="full")
+    assert json.loads(json.dumps(details)) == details
+
+
+def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
+    asked = {"studies_only": ["full"], "request_key": lab.key()}
+    first, second, third = suggest_trials(lab.worker, count=3, **asked)["trials"]
+    assert next_step(lab) == "wait: trials are under way"
+    assert overview(lab.worker)["policy"] == "default"
+    lease = claim(lab.worker, trial_id=first["trial_id"], request_key="w")
+    assert (entry(lab)["running"], entry(lab)["waiting"]) == (1, 2)
+    record_failure(lab.worker, lease, "it crashed")
+    for trial in (second, third):
+        cancel_trial(lab.worker, trial_id=trial["trial_id"])
+    seen = entry(lab)
+    assert (seen["failed"], seen["cancelled"], seen["running"], seen["waiting"]) == (1, 2, 0, 0)
+    assert seen["next"] == "nothing: every candidate has run on the present data"
+    lab.gate("rare")
+    assert entry(lab)["verdict"] == "fail"
+    assert next_step(lab) == "nothing: the best model did not pass the gate"
+
+
+def test_a_paused_study_says_so(lab: Any) -> None:
+    pause_study(lab.worker, study="full", paused=True)
+    assert next_step(lab) == "resume it when it shall get trials again"
+    assert study_state(lab.worker, study="full") == "PAUSED"
+
+
+def test_a_used_up_budget_says_so(lab: Any) -> None:
+    lab.as_superuser("UPDATE work.studies SET budget_seconds = 3 WHERE name = 'full'")
+    assert next_step(lab) == "nothing: its compute budget is used up before its candidates"
+    assert next_step(lab, "first").startswith("train: 3 candidates")
+
+
+def test_verdict_signal_and_production_are_shown(lab: Any) -> None:
+    lab.promote(lab.gate("good")["request_id"])
+    lab.meter("rare")
+    seen = entry(lab)
+    assert (seen["verdict"], seen["signal"], seen["signals"]) == ("pass", 1, 3)
+    assert (seen["production_candidate"], seen["production_model_id"]) == ("good", 2)
+
+
+def test_a_withheld_verdict_stays_withheld(lab: Any) -> None:
+    lab.gate("good", "hidden")
+    assert entry(lab, "hidden")["verdict"] == "withheld"
+
+
+def test_details_of_a_study(lab: Any) -> None:
+    details = study_details(lab.worker, study="full")
+    assert [c["name"] for c in details["candidates"]][:3] == [
+        "nearest_centroid",
+        "gaussian_naive_bayes",
+        "decision_tree",
+    ]
+    assert [(t["candidate"], t["state"]) for t in details["trials"]] == [
+        ("good", "SUCCEEDED"),
+        ("worse", "SUCCEEDED"),
+        ("rare", "SUCCEEDED"),
+    ]
+    assert [(s["purpose"], s["state"], s["rows"]) for s in details["sealed_sets"]] == [
+        ("meter", "live", 56),
+        ("gate", "live", 254),
+    ]
+    assert details["summary"] == entry(lab)
+    assert details["alerts"] == []
+    assert live_sets(lab.worker, study="full") == ["gate", "meter"]
+
+
+@pytest.mark.parametrize("look", [study_details, study_state, live_sets])
+def test_an_unknown_study_is_told_with_those_there_are(look: Any, lab: Any) -> None:
+    with pytest.raises(NotFoundError, match=r"there is no study 'fool'; known: .* register it with `easeml study"):
+        look(lab.worker, study="fool")
+
+
+def test_a_night_hands_in_what_is_best_and_does_not_stand_yet(lab: Any) -> None:
+    everything = best_models(lab.worker)
+    assert [(m["study"], m["model_id"]) for m in everything] == [("first", 6), ("full", 2), ("hidden", 10)]
+    assert everything[0]["quality"] == pytest.approx(0.98)
+    lab.promote(lab.gate("good")["request_id"])
+    assert [m["study"] for m in best_models(lab.worker)] == ["first", "hidden"]
+    assert best_models(lab.worker, studies_only=["full"]) == []
+    assert [m["study"] for m in best_models(lab.worker, studies_only=["hidden"])] == ["hidden"]
+    pause_study(lab.worker, study="hidden", paused=True)
+    assert [m["study"] for m in best_models(lab.worker)] == ["first"]
+    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+        best_models(lab.worker, studies_only=["fool"])
+
+
+def test_the_same_file_under_another_id_is_not_handed_in_again(lab: Any) -> None:
+    lab.promote(lab.gate("good")["request_id"])
+    file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = 2"))
+    lab.hand_in("full", "twin", file, kind="skops", loss=0.0)
+    assert best_models(lab.worker, studies_only=["full"]) == []

@@ -1,0 +1,128 @@
+"""Moving the production pointer: only by the referee, only on a recorded pass that is still about what stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
+from easeml_core.services.requests import file_gate_request, file_promotion
+from easeml_core.store import releases, studies
+
+
+def in_production(lab: Any, study: str = "full") -> int | None:
+    with lab.worker.begin() as tx:
+        model = releases.production_model(tx, studies.get_study(tx, study).id)
+    return None if model is None else model.id
+
+
+def test_a_pass_is_promoted(lab: Any) -> None:
+    good = lab.models["full"]["good"]
+    passed = lab.gate("good")
+    assert in_production(lab) is None
+    answer = lab.promote(passed["request_id"])
+    assert (answer["refused"], answer["promoted"]) == (False, True)
+    assert answer["message"] == f"model {good} is in production for study full"
+    assert in_production(lab) == good
+    assert in_production(lab, "first") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "study", "words"),
+    [
+        ("rare", "full", "the gate answered 'fail' for model 4; only a pass may be promoted"),
+        ("good", "hidden", "the gate answered 'withheld' for model 10; only a pass may be promoted"),
+    ],
+)
+def test_anything_but_a_pass_is_refused(model: str, study: str, words: str, lab: Any) -> None:
+    answer = lab.promote(lab.gate(model, study)["request_id"], model, study)
+    assert answer["refused"]
+    assert answer["message"] == words
+    assert "promoted" not in answer
+    assert in_production(lab, study) is None
+
+
+def test_a_pass_promotes_no_other_model_and_no_other_study(lab: Any) -> None:
+    passed = lab.gate("good")["request_id"]
+    assert lab.promote(passed, "worse")["message"] == f"gate request {passed} has no verdict on model 3 of study 'full'"
+    assert lab.promote(passed, "good", "first")["refused"]
+    assert in_production(lab) is in_production(lab, "first") is None
+
+
+def test_a_request_that_is_no_verdict_is_refused(lab: Any) -> None:
+    for other in (99, lab.meter(lab.models["full"]["rare"])["request_id"]):
+        assert lab.promote(other)["message"] == f"gate request {other} has no verdict on model 2 of study 'full'"
+
+
+def test_a_refused_gate_request_promotes_nothing(lab: Any) -> None:
+    refused = lab.gate("good", reliability=0.5)
+    assert refused["refused"]
+    assert lab.promote(refused["request_id"])["refused"]
+
+
+def test_a_verdict_about_what_stood_before_is_stale(lab: Any) -> None:
+    first, second = lab.gate("worse")["request_id"], lab.gate("good")["request_id"]  # both against the baseline
+    assert lab.promote(first, "worse")["promoted"]
+    answer = lab.promote(second)
+    assert answer["message"] == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
+    assert in_production(lab) == lab.models["full"]["worse"]
+    again = lab.gate("good")  # against the one that stands now
+    assert (again["symbol"], again["step"], again["cached"]) == ("pass", 3, False)
+    assert lab.promote(again["request_id"])["promoted"]
+    assert in_production(lab) == lab.models["full"]["good"]
+
+
+def test_a_repeated_request_promotes_once(lab: Any) -> None:
+    passed = lab.gate("good")["request_id"]
+    first = lab.promote(passed, request_key="night/1")
+    assert lab.promote(passed, request_key="night/1") == first
+    assert lab.one("SELECT count(*) FROM work.promotions") == 1
+    # Another request for the same pass is about a model that stands already.
+    assert lab.promote(passed)["message"].endswith("ask the gate again")
+    assert lab.one("SELECT count(*) FROM work.promotions") == 1
+
+
+def test_a_key_of_another_request_is_refused(lab: Any) -> None:
+    file_gate_request(lab.worker, study="full", request_key="night/1")
+    with pytest.raises(InvalidInputError, match="'night/1' was used for another request; use a new key"):
+        file_promotion(lab.worker, study="full", model_id=2, gate_request_id=4, request_key="night/1")
+
+
+def test_bad_input_is_refused_before_it_is_filed(lab: Any) -> None:
+    asked: dict[str, Any] = {"study": "full", "model_id": 2, "gate_request_id": 4, "request_key": "k"}
+    with pytest.raises(ConfigError, match="gate_request_id must be the id of a gate request, got 'four'"):
+        file_promotion(lab.worker, **asked | {"gate_request_id": "four"})
+    with pytest.raises(NotFoundError, match="there is no model of this study with id 6"):
+        file_promotion(lab.worker, **asked | {"model_id": 6})
+
+
+FORGERIES = {
+    "production": "INSERT INTO work.production (study_id, model_id, promotion_id) VALUES (1, 2, 1)",
+    "promotion": "INSERT INTO work.promotions (request_id, study_id, model_id, gate_request_id) VALUES (4, 1, 2, 4)",
+    "verdict": "INSERT INTO work.gate_verdicts (request_id, study_id, model_id, incumbent_id, test_set_id, step, "
+    "symbol, cached) VALUES (4, 1, 2, 1, 1, 1, 'pass', false)",
+    "answer": "INSERT INTO work.answers (request_id, refused, message) VALUES (4, false, 'pass')",
+    "set": "UPDATE work.test_sets SET plan = '{}'",
+    "signature": "INSERT INTO work.requests (request_key, kind, study_id, model_id, requested_by) "
+    "VALUES ('k', 'gate', 1, 2, 'easeml_owner')",
+}
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_worker_cannot_forge_it(what: str, lab: Any) -> None:
+    file_gate_request(lab.worker, study="full", request_key="k0")
+    with pytest.raises(StoreError, match="this role may not do that: permission denied"), lab.worker.begin() as tx:
+        tx.exec_driver_sql(FORGERIES[what])
+
+
+def test_the_schema_itself_refuses_a_promotion_without_a_pass(lab: Any) -> None:
+    failed = lab.gate("rare")["request_id"]
+    asked = file_promotion(lab.worker, study="full", model_id=4, gate_request_id=failed, request_key="k")
+    ids = {"request_id": asked["request_id"], "study_id": 1, "model_id": 4, "gate_request_id": failed}
+    with (
+        pytest.raises(StateError, match="there is no recorded pass of this model, got 4; ask the gate first"),
+        lab.referee.begin() as tx,  # even the referee's own code
+    ):
+        releases.add_promotion(tx, **ids)
+    assert in_production(lab) is None

@@ -1,0 +1,197 @@
+"""The referee's process: answers each request once, in order, and survives bugs, doubles and restarts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
+from easeml_core.services import judging, metering
+from easeml_core.services.overview import study_state
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import answer_of, file_gate_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
+
+
+def file_gate(lab: Any, model: str = "good", study: str = "full") -> int:
+    asked = {"study": study, "model_id": lab.models[study][model], "request_key": lab.key()}
+    return int(file_gate_request(lab.worker, **asked)["request_id"])
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_bug_is_private_and_spends_nothing(lab: Any, monkeypatch: Any, caplog: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "decide", failing(ZeroDivisionError("example 17 has label 1")))
+        answer = lab.gate("good")
+    assert (answer["refused"], answer["message"]) == (True, PRIVATE)
+    assert "example 17 has label 1" in caplog.text  # for the referee
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
+    assert lab.gate("good")["step"] == 1
+
+
+def test_a_bug_after_the_step_was_written_takes_the_step_back(lab: Any, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "notify", failing(RuntimeError("too late")))
+        assert lab.gate("good")["message"] == PRIVATE
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
+
+
+def test_a_refused_database_statement_stays_private_too(lab: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(judging, "sealed_predictions", lambda tx, *_: tx.exec_driver_sql("SELECT 1 / 0"))
+    answer = lab.gate("good")
+    assert (answer["refused"], answer["message"]) == (True, PRIVATE)
+
+
+def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> None:
+    from easeml_core.services import sealing
+
+    monkeypatch.setattr(sealing, "split_parts", failing(MemoryError("no room")))
+    answer = bare.register("cancer")
+    assert (answer["refused"], answer["message"]) == (True, PRIVATE)
+    assert study_state(bare.worker, study="cancer") == "REFUSED"
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("it is away"), ConcurrentUpdateError("another was first")])
+def test_a_database_that_is_away_leaves_the_request_for_later(error: Exception, lab: Any, monkeypatch: Any) -> None:
+    asked = file_gate(lab)
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "decide", failing(error))
+        with pytest.raises(type(error)):
+            Referee(lab.referee, lab.artifacts).answer_one()
+    assert answer_of(lab.worker, asked) is None
+    assert lab.answer(asked)["step"] == 1
+
+
+def test_requests_are_answered_in_the_order_they_came(lab: Any) -> None:
+    asked = [file_gate(lab, model) for model in ("rare", "good", "worse")]
+    judge = Referee(lab.referee, lab.artifacts)
+    assert [judge.answer_one() for _ in range(4)] == [*asked, None]
+    assert [answer_of(lab.worker, a)["step"] for a in asked] == [1, 2, 3]
+
+
+def test_two_referees_at_once_answer_each_request_once(lab: Any) -> None:
+    asked = [file_gate(lab, m, s) for m in ("rare", "worse", "good") for s in ("full", "hidden")]
+    together, answered = threading.Barrier(2), list[int]()
+
+    def work() -> None:
+        judge = Referee(lab.referee, lab.artifacts)
+        together.wait()
+        answered.extend(iter(judge.answer_one, None))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answered) == asked
+    steps = lab.rows("SELECT test_set_id, array_agg(step ORDER BY step) FROM sealed.ledger GROUP BY 1")
+    assert sorted(s for _, s in steps) == [[1, 2, 3], [1, 2, 3]]
+    assert lab.one("SELECT count(*) FROM work.answers WHERE refused") == 0
+
+
+@pytest.fixture
+def at_work(lab: Any) -> Iterator[threading.Thread]:
+    """A referee in a thread that looks by itself once an hour only."""
+    stop = threading.Event()
+    thread = threading.Thread(target=Referee(lab.referee, lab.artifacts, poll_seconds=3600).run, args=(stop,))
+    thread.start()
+    yield thread
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()  # it stops when it is told to, in the middle of its wait
+
+
+def test_a_request_wakes_the_referee(lab: Any, at_work: threading.Thread, wait_for: Any) -> None:
+    for model in ("rare", "good"):
+        asked = file_gate(lab, model)
+        wait_for(lambda asked=asked: answer_of(lab.worker, asked))
+    assert at_work.is_alive()
+
+
+def test_what_was_filed_before_the_referee_came_is_answered(lab: Any, wait_for: Any) -> None:
+    asked = [file_gate(lab, model) for model in ("rare", "good")]
+    stop = threading.Event()
+    thread = threading.Thread(target=Referee(lab.referee, lab.artifacts, poll_seconds=3600).run, args=(stop,))
+    thread.start()
+    wait_for(lambda: all(answer_of(lab.worker, a) for a in asked))
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_log_tells_that_and_not_what_was_answered(lab: Any, caplog: Any) -> None:
+    with caplog.at_level(logging.DEBUG, logger="easeml_core"):
+        passed, failed = lab.gate("good")["request_id"], lab.gate("rare")["request_id"]
+        refused = lab.gate("good", reliability=0.5)["request_id"]
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("easeml_core")] == [
+        f"request {passed} (gate): answered",
+        f"request {failed} (gate): answered",
+        f"request {refused} (gate): refused",
+    ]
+
+
+def test_a_worker_cannot_play_the_referee(lab: Any) -> None:
+    asked = file_gate(lab)
+    with pytest.raises(Exception, match="this role may not do that"):
+        Referee(lab.worker, lab.artifacts).answer_one()
+    assert answer_of(lab.worker, asked) is None
+
+
+def test_a_bug_of_the_meter_is_private_as_well(lab: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(metering, "read_meter", failing(ValueError("56 errors")))
+    assert lab.meter("rare")["message"] == PRIVATE
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
+
+
+def test_a_study_of_another_kind_waits_its_turn_behind_no_bug(bare: Any, monkeypatch: Any) -> None:
+    from easeml_core.services import sealing
+
+    load = sealing.load_source
+    monkeypatch.setattr(sealing, "load_source", lambda s, t: failing(OSError("disk"))() if "iris" in s else load(s, t))
+    for study, source in (("iris", "sklearn:iris"), ("cancer", "sklearn:breast_cancer")):
+        gate = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
+        meter = {"tolerance": 0.2, "reliability": 0.9, "steps": 4}
+        given = {"source": source, "gate": gate, "meter": meter, "request_key": study}
+        register_study(bare.worker, tenant="lab", study=study, **given)
+    assert bare.answer_all() == 2
+    assert [study_state(bare.worker, study=s) for s in ("iris", "cancer")] == ["REFUSED", "ACTIVE"]
+
+
+HOSTILE = [
+    ("gate", "[]"),
+    ("gate", '"pass"'),
+    ("gate", '{"condition": 5}'),
+    ("gate", '{"condition": "n - o > 0"}'),
+    ("gate", '{"reliability": {"x": 1}}'),
+    ("meter", "[]"),
+    ("promote", "{}"),
+    ("promote", '{"gate_request_id": "1; DROP TABLE work.models"}'),
+    ("promote", '{"gate_request_id": null}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), HOSTILE)
+def test_a_request_that_no_code_of_ours_filed_is_survived(kind: str, arguments: str, lab: Any) -> None:
+    filed = (
+        "INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments) "
+        "VALUES ('forged', :kind, 1, 4, CAST(:arguments AS jsonb)) RETURNING id"
+    )
+    ((asked,),) = lab.rows(filed, store=lab.worker, kind=kind, arguments=arguments)
+    answer = lab.answer(asked)
+    assert answer["refused"] or kind == "meter"  # whose arguments nobody reads
+    assert lab.rows("SELECT model_id FROM work.production") == []
+    assert lab.gate("good")["step"] == 1

@@ -1,0 +1,205 @@
+"""Splitting and sealing a study's data: what is planned is there, nothing overlaps, a crash changes nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.entities import RequestKind
+from easeml_core.errors import SealedSetTooSmallError, StoreError
+from easeml_core.services import sealing
+from easeml_core.services.overview import overview, study_state
+from easeml_core.services.registration import plan_for_gate, plan_for_meter, register_study
+from easeml_core.services.sealing import part_sizes
+from easeml_core.store import requests, sealed, studies
+from easeml_core.training.sources import load_source
+from easeml_core.training.trainers import default_candidates
+
+SEALED_TABLES = ("installation", "test_sets", "examples", "predictions", "ledger")
+
+
+def sealed_set(lab: Any, purpose: str, study: str = "full") -> tuple[np.ndarray, np.ndarray]:
+    find = "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = :study"
+    set_id = lab.one(find + " AND purpose = :purpose", study=study, purpose=purpose)
+    with lab.referee.begin() as tx:
+        return sealed.sealed_inputs(tx, set_id), sealed.sealed_labels(tx, set_id)
+
+
+def as_set(inputs: np.ndarray, labels: np.ndarray) -> set[bytes]:
+    return {row.tobytes() + bytes([label]) for row, label in zip(inputs, labels, strict=True)}
+
+
+def test_the_four_parts_share_no_row_and_together_are_the_data(lab: Any) -> None:
+    parts, table = lab.open_parts(), load_source("sklearn:breast_cancer")
+    pieces = [
+        as_set(parts.train_inputs, parts.train_labels),
+        as_set(parts.validation_inputs, parts.validation_labels),
+        as_set(*sealed_set(lab, "gate")),
+        as_set(*sealed_set(lab, "meter")),
+    ]
+    assert sum(map(len, pieces)) == len(table.labels)
+    assert set.union(*pieces) == as_set(table.inputs, table.labels)
+
+
+def test_the_gate_set_has_the_papers_size_for_its_condition(lab: Any) -> None:
+    # Ease.ml/ci (2019), two variables, full adaptivity: 2 (ln 2^H + ln(2 / delta)) / epsilon^2.
+    planned = math.ceil(2 * (3 * math.log(2) + math.log(2 / 0.1)) / 0.2**2)
+    assert len(sealed_set(lab, "gate")[1]) == planned == 254
+    # Under firstChange and none, ln H in place of ln 2^H.
+    planned = math.ceil(2 * (math.log(3) + math.log(2 / 0.1)) / 0.2**2)
+    assert len(sealed_set(lab, "gate", "first")[1]) == len(sealed_set(lab, "gate", "hidden")[1]) == planned
+
+
+def test_the_parts_are_published_with_their_sizes_only(lab: Any) -> None:
+    rows = dict(lab.rows("SELECT part, rows FROM work.data_parts WHERE data_version_id = 1", store=lab.worker))
+    assert rows == {"gate": 254, "meter": 56, "train": 174, "validation": 85}
+    message = lab.one("SELECT message FROM work.answers ORDER BY request_id LIMIT 1")
+    assert message == "study full is active; rows: train 174, validation 85, gate 254, meter 56"
+
+
+@pytest.mark.parametrize("table", SEALED_TABLES)
+def test_a_worker_sees_no_sealed_row(table: str, lab: Any) -> None:
+    with pytest.raises(StoreError, match="this role may not do that: permission denied for schema sealed"):
+        lab.rows(f"SELECT * FROM sealed.{table}", store=lab.worker)
+
+
+def test_the_baseline_is_the_majority_class_and_no_trial_made_it(lab: Any) -> None:
+    parts = lab.open_parts()
+    majority = int(np.bincount(parts.train_labels).argmax())
+    found = lab.rows(
+        "SELECT format, artifact, validation_loss FROM work.models WHERE study_id = 1 AND trial_id IS NULL"
+    )
+    ((kind, artifact, loss),) = found
+    assert (kind, lab.artifacts.path(artifact).read_text()) == ("constant", f'{{"label": {majority}}}')
+    assert loss == pytest.approx(float(np.mean(parts.validation_labels != majority)), abs=0)
+
+
+def test_too_few_rows_are_refused_with_the_planners_figures(bare: Any) -> None:
+    answer = bare.register("iris", source="sklearn:iris")
+    needed = plan_for_gate(GateConfig.from_json({"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}))
+    assert answer["refused"]
+    for figure in (f"at least {needed.labels:,} examples", "149 distinct rows", "254 for the gate", "for the meter"):
+        assert figure in answer["message"]
+    assert "widen the tolerance" in answer["message"]  # and what to do
+    assert study_state(bare.worker, study="iris") == "REFUSED"
+    (entry,) = overview(bare.worker)["tenants"]
+    assert entry["refusal"] == answer["message"]
+    assert entry["next"].startswith(
+        "register it again under another name: the sealed gate set needs at least 254 examples"
+    )
+
+
+def test_a_refused_study_leaves_nothing_behind(bare: Any) -> None:
+    bare.register("iris", source="sklearn:iris")
+    for table in ("work.data_versions", "work.test_sets", "work.models", "sealed.test_sets", "sealed.examples"):
+        assert bare.one(f"SELECT count(*) FROM {table}") == 0
+    assert not bare.artifacts.root.exists()
+
+
+def test_data_that_cannot_be_read_refuse_the_study_with_the_reason(bare: Any, tmp_path: Any) -> None:
+    answer = bare.register("lost", source=f"csv:{tmp_path}/none.csv", target="label")
+    assert answer["refused"]
+    assert "none.csv" in answer["message"]
+    assert study_state(bare.worker, study="lost") == "REFUSED"
+
+
+class Killed(BaseException):
+    """As abrupt as an exception can be."""
+
+
+def test_a_crash_in_the_middle_seals_the_same_examples_the_next_time(bare: Any, monkeypatch: Any) -> None:
+    seen: list[str] = []
+
+    def die(tx: Any, *_: Any) -> None:
+        seen.extend(tx.execute(text("SELECT fingerprint FROM sealed.test_sets ORDER BY id")).scalars())
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "_add_baseline", die)
+        with pytest.raises(Killed):
+            bare.register("cancer", request_key="night/1")
+    assert bare.one("SELECT count(*) FROM sealed.test_sets") == 0
+    assert study_state(bare.worker, study="cancer") == "REGISTERED"
+    assert bare.answer_all() == 1
+    assert [f for (f,) in bare.rows("SELECT fingerprint FROM sealed.test_sets ORDER BY id")] == seen
+    assert len(seen) == 2
+    # The open parts of the first attempt are those of the second: no file shows what is sealed now.
+    open_files = [p for p in bare.artifacts.root.rglob("*") if p.is_file() and p.stat().st_size > 1000]
+    assert len(open_files) == 1
+
+
+def test_another_installation_splits_otherwise(bare: Any, lab: Any) -> None:
+    bare.register("full", request_key="register/full")  # the very call that made the laboratory's study
+    ours, theirs = (x.one("SELECT min(fingerprint) FROM sealed.test_sets WHERE id <= 2") for x in (bare, lab))
+    assert ours != theirs
+
+
+def test_one_set_for_gate_and_meter_is_refused_by_the_schema(bare: Any, monkeypatch: Any) -> None:
+    split = sealing.split_parts
+
+    def overlapping(*given: Any, **more: Any) -> Any:
+        parts = split(*given, **more)
+        object.__setattr__(parts, "meter", parts.gate)
+        return parts
+
+    monkeypatch.setattr(sealing, "split_parts", overlapping)
+    answer = bare.register("cancer")
+    assert answer["refused"]
+    assert "gate and meter need disjoint sets" in answer["message"]
+    assert bare.one("SELECT count(*) FROM sealed.test_sets") == bare.one("SELECT count(*) FROM work.test_sets") == 0
+
+
+def test_sealing_twice_changes_nothing(lab: Any) -> None:
+    before = lab.rows("SELECT id, fingerprint FROM sealed.test_sets ORDER BY id")
+    with lab.worker.begin() as tx:
+        study = studies.get_study(tx, "full")
+        asked = {"study_id": study.id, "model_id": None, "arguments": {}, "request_key": "again"}
+        request_id = requests.file_request(tx, kind=RequestKind.SEAL, **asked)
+    answer = lab.answer(request_id)
+    assert (answer["refused"], answer["message"]) == (False, "study full is ACTIVE already")
+    assert lab.rows("SELECT id, fingerprint FROM sealed.test_sets ORDER BY id") == before
+
+
+def test_images_get_the_networks_as_default_candidates(bare: Any) -> None:
+    bare.register("digits", source="sklearn:digits", candidates=None)
+    names = [name for (name,) in bare.rows("SELECT name FROM work.candidates ORDER BY id")]
+    assert names == [c["name"] for c in default_candidates(image=True)]
+    assert {"torch_mlp", "torch_cnn"} <= set(names)
+
+
+def test_a_new_study_is_waiting_until_the_referee_came(bare: Any) -> None:
+    register_study(bare.worker, tenant="lab", study="iris", source="sklearn:iris", request_key="k")
+    (entry,) = overview(bare.worker)["tenants"]
+    assert (entry["state"], entry["next"]) == (
+        "REGISTERED",
+        "wait: the referee is splitting and sealing its data",
+    )
+
+
+CONFIGS = (GateConfig(**{"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}), MeterConfig(tolerance=0.2))
+
+
+@given(rows=st.integers(1, 20_000))
+@settings(deadline=None, max_examples=100)
+def test_part_sizes_hold_the_plans_and_leave_a_fifth_for_training(rows: int) -> None:
+    gate, meter = CONFIGS
+    least = {"gate": plan_for_gate(gate).labels, "meter": plan_for_meter(meter).labels}
+    least["validation"] = plan_for_meter(meter).validation_minimum or 0
+    if sum(least.values()) > 0.8 * rows:
+        with pytest.raises(SealedSetTooSmallError, match="at least 254 examples"):
+            part_sizes(rows, gate, meter)
+        return
+    sizes = part_sizes(rows, gate, meter)
+    assert all(sizes[name] >= least[name] for name in least)
+    assert sum(sizes.values()) <= 0.8 * rows
+
+
+def test_large_data_give_sharper_sets_than_planned() -> None:
+    assert part_sizes(10_000, *CONFIGS) == {"gate": 2000, "meter": 1000, "validation": 1500}

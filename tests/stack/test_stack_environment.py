@@ -1,0 +1,89 @@
+"""What reaches a child, and above all what does not."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from stack.components import airflow_components, referee
+from stack.environment import CONNECTION, airflow_environment, connection_json, database_environment, plain_environment
+from stack.keys import load_keys, write_passwords
+from stack.places import Places
+
+METADATA = "postgresql+psycopg2://airflow:meta-secret@127.0.0.1:5999/airflow"
+WORKER = "postgresql+psycopg2://easeml_worker:w%40rk@127.0.0.1:5999/easeml"
+REFEREE = "postgresql+psycopg2://easeml_referee:ref-secret@127.0.0.1:5999/easeml"
+
+
+@pytest.fixture
+def places(tmp_path):
+    places = Places.of(tmp_path / "state", tmp_path / "dags")
+    places.make()
+    return places
+
+
+@pytest.fixture
+def environment(places):
+    return airflow_environment(places, load_keys(places.keys), port=8123, metadata=METADATA, worker=WORKER)
+
+
+def test_a_child_inherits_only_what_is_named(monkeypatch):
+    for name in ("AIRFLOW__CORE__EXECUTOR", "EASEML_DATABASE_URL", "PGPASSWORD", "http_proxy", "PYTHONPATH", "TOKEN"):
+        monkeypatch.setenv(name, "surprise")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    environment = plain_environment()
+    assert "surprise" not in environment.values()
+    assert environment["LANG"] == "C.UTF-8"
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_airflow_gets_no_address_but_its_own_and_the_workers(environment, places):
+    addresses = {name for name, value in environment.items() if "5999" in value}
+    assert addresses == {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", CONNECTION}
+    assert "EASEML_DATABASE_URL" not in environment
+    for component in airflow_components(environment):
+        assert "referee" not in " ".join([*component.command, *component.environment.values()])
+    judge = referee(database_environment(REFEREE), places.artifacts)
+    assert judge.environment["EASEML_DATABASE_URL"] == REFEREE
+    assert not any(name.startswith("AIRFLOW") for name in judge.environment)
+    assert "ref-secret" not in " ".join(judge.command)  # every account may read a command line
+
+
+def test_the_connection_is_airflows_json(tmp_path, monkeypatch):
+    from airflow.sdk.definitions.connection import Connection
+
+    connection = Connection.from_json(connection_json(WORKER, tmp_path), conn_id="easeml_default")
+    assert (connection.conn_type, connection.host, connection.port) == ("easeml", "127.0.0.1", 5999)
+    assert (connection.login, connection.password, connection.schema) == ("easeml_worker", "w@rk", "easeml")
+    assert connection.extra_dejson == {"artifacts": str(tmp_path)}
+
+
+def test_airflow_is_set_up_to_be_quiet_and_local(environment, places):
+    assert environment["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8123/execution/"
+    assert environment["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
+    assert list(places.plugins.iterdir()) == []
+    assert environment["AIRFLOW__CORE__PLUGINS_FOLDER"] == str(places.plugins)
+    commands = {c.name: c.command for c in airflow_components(environment)}
+    assert set(commands) == {"api-server", "scheduler", "dag-processor", "triggerer"}
+    assert "--skip-serve-logs" in commands["scheduler"]
+    assert "--skip-serve-logs" in commands["triggerer"]
+
+
+def test_keys_are_kept_and_private(places):
+    keys = load_keys(places.keys)
+    assert load_keys(places.keys) == keys
+    assert Fernet(keys.fernet).decrypt(Fernet(keys.fernet).encrypt(b"x")) == b"x"
+    assert len(keys.jwt) == 64
+    write_passwords(places.passwords, keys)
+    assert json.loads(places.passwords.read_text()) == {"admin": keys.admin_password}
+    for file in (places.keys, places.passwords):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_two_stacks_share_no_key(tmp_path):
+    one, two = load_keys(tmp_path / "one"), load_keys(tmp_path / "two")
+    assert not {one.fernet, one.jwt, one.api, one.admin_password} & {two.fernet, two.jwt, two.api, two.admin_password}

