@@ -42,7 +42,7 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
-	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py
+	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py scripts/lock.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) -m codespell_lib README.md docs
 

@@ -19,6 +19,7 @@ import click
 REPOSITORY = Path(__file__).resolve().parents[1]
 TARGET = REPOSITORY / "constraints.txt"
 AIRFLOW = "apache-airflow==3.3.2"
+FOR_TORCH = "setuptools>=77"  # torch wants it, nothing else does
 HEADER = """\
 # The tested versions, for pip install -c. Made by `make lock`; torch stays a range (uv would take its CUDA build).
 """
@@ -28,7 +29,7 @@ def requirements() -> list[str]:
     """What pyproject.toml asks for, with every extra but torch, and Airflow at the version we test against."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [r for name, listed in project["optional-dependencies"].items() if name != "torch" for r in listed]
-    return [AIRFLOW, *project["dependencies"], *extras]
+    return [AIRFLOW, FOR_TORCH, *project["dependencies"], *extras]
 
 
 def resolve(wanted: list[str], exclude_newer: str) -> str:

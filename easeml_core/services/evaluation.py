@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.errors import StateError, TrainingError
+from easeml_core.errors import ArtifactError, StateError, TrainingError
 from easeml_core.store import sealed, studies
+from easeml_core.training.formats import load_constant
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
 
@@ -61,13 +62,16 @@ def _run(
 ) -> tuple[NDArray[np.int64] | None, str | None]:
     """Predictions of a model on a private copy of its file, or None and why it could not be run.
 
-    A failure is tried once more, so that a busy machine is not taken for a broken model.
+    A failure is tried once more, so that a busy machine is not taken for a broken model. A constant needs no child:
+    its file is a line of JSON, and reading it runs nothing.
     """
     failure: str | None = None
     with artifacts.copy(model.artifact) as path:
         for _ in range(2):
             try:
+                if model.format == "constant":
+                    return load_constant(path).predict(inputs), None
                 return predict_in_child(path, model.format, inputs), None
-            except TrainingError as error:
+            except (TrainingError, ArtifactError) as error:
                 failure = str(error)
     return None, failure

@@ -92,7 +92,7 @@ class Referee:
                 raise
             self._postpone(request_id, attempt)
             said = f"put off, {error}"
-        logger.info("request %d: %s", request_id, said)
+        logger.info("request %d %s", request_id, said)
         return request_id
 
     def _set_aside(self) -> list[int]:
@@ -118,7 +118,7 @@ class Referee:
                     request = requests.get_request(tx, request_id)
                     done = self._work(tx, request)
                 requests.add_answer(tx, request_id, refused=False, message=done)
-                return f"answered ({request.kind})"
+                return f"({request.kind}): answered"
             except (StoreUnavailableError, ConcurrentUpdateError):
                 raise
             except (InvalidInputError, StateError) as error:
@@ -128,7 +128,7 @@ class Referee:
                 message = _PRIVATE
         requests.refuse_sealing(tx, request_id)
         requests.add_answer(tx, request_id, refused=True, message=message)
-        return "refused"
+        return f"({request.kind}): refused" if request else "refused, unread"
 
     def _work(self, tx: Connection, request: Request) -> str:
         work: dict[RequestKind, Callable[[], str]] = {

@@ -17,7 +17,7 @@ from easeml_core.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedReader
+    from io import BufferedReader, BufferedWriter
 
 LARGEST_BYTES = 8 << 30
 """A larger file is no artifact: reading it would keep everybody waiting."""
@@ -73,7 +73,9 @@ class ArtifactStore:
         with tempfile.TemporaryDirectory(prefix="easeml-artifact-") as folder:
             private = Path(folder) / "artifact"
             with self._opened(reference) as (file, _), private.open("wb") as writer:
-                shutil.copyfileobj(file, writer)
+                # Checked before it is copied too: a file of holes costs its maker nothing, its copy fills the disk.
+                self._require(reference, hashlib.file_digest(file, "sha256").hexdigest())
+                _copy_checked(file, writer)
             self._require(reference, _digest(private))
             yield private
 
@@ -117,6 +119,8 @@ class ArtifactStore:
             if not _is_intact(target, digest):
                 self._make(target.parent)
                 copy.chmod(0o644)  # the referee may run under another account
+                if target.is_dir() and not target.is_symlink():  # a file cannot take the place of a folder
+                    target.rename(target.with_name(copy.name))
                 copy.replace(target)  # whole or not at all
         finally:
             copy.unlink(missing_ok=True)
@@ -138,6 +142,15 @@ def _is_intact(path: Path, digest: str) -> bool:
 def _digest(path: Path) -> str:
     with _open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _copy_checked(file: BufferedReader, writer: BufferedWriter) -> None:
+    """Copy what was just read to its end, and no byte that was appended since."""
+    left = file.tell()
+    file.seek(0)
+    while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+        writer.write(chunk)
+        left -= len(chunk)
 
 
 def _open_plain(path: Path) -> BufferedReader:

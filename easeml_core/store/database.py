@@ -48,6 +48,7 @@ _AWAY = {"57P01", "57P02", "57P03", "53300"}  # shutdown, crash, starting up, to
 _TOPIC = re.compile(r"(answer|request|trial):[0-9]+|(alert|study):([a-z0-9][a-z0-9_.-]{0,62}|\*)")
 
 _NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.', '-', and begin with a letter or digit"
+_JSON_RULE = "must be a mapping of less than 4000 bytes as JSON, with all numbers written out"
 _DISJOINT = "gate and meter need disjoint sets; seal other examples"
 
 
@@ -61,15 +62,30 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     "studies_name_key": lambda v: AlreadyExistsError("study", v.get("name"), remedy="choose another name"),
     "tenants_name_check": lambda v: InvalidInputError(f"a tenant's name {_NAME_RULE}{_value(v, 'name')}"),
     "studies_name_check": lambda v: InvalidInputError(f"a study's name {_NAME_RULE}{_value(v, 'name')}"),
-    "tenants_weight_check": lambda v: InvalidInputError(f"weight must be > 0 and finite{_value(v, 'weight')}"),
-    "studies_weight_check": lambda v: InvalidInputError(f"weight must be > 0 and finite{_value(v, 'weight')}"),
+    "tenants_weight_check": lambda v: InvalidInputError(
+        f"weight must be > 0 and finite{_value(v, 'weight')}; the most is 1e6"
+    ),
+    "studies_weight_check": lambda v: InvalidInputError(
+        f"weight must be > 0 and finite{_value(v, 'weight')}; the most is 1e6"
+    ),
     "observations_quality_check": lambda v: InvalidInputError(
         f"quality must be a number in [0, 1], which NaN is not{_value(v, 'quality')}"
     ),
-    "observations_cost_check": lambda v: InvalidInputError(f"cost_seconds must be > 0 and finite{_value(v, 'cost')}"),
-    "trials_cost_check": lambda v: InvalidInputError(f"cost_seconds must be > 0 and finite{_value(v, 'cost')}"),
+    "observations_cost_check": lambda v: InvalidInputError(
+        f"cost_seconds must be > 0 and finite{_value(v, 'cost')}; the most is 1e9"
+    ),
+    "trials_cost_check": lambda v: InvalidInputError(
+        f"cost_seconds must be > 0 and finite{_value(v, 'cost')}; the most is 1e9"
+    ),
     "trials_once_per_data_key": lambda v: AlreadyExistsError(
         "trial of this candidate on this data version", v.get("candidate_id"), remedy="no candidate runs twice on it"
+    ),
+    "candidates_parameters_check": lambda v: InvalidInputError(
+        f"the parameters of candidate {v.get('name')!r} {_JSON_RULE}"
+    ),
+    "requests_arguments_check": lambda _: InvalidInputError(f"a request's arguments {_JSON_RULE}"),
+    "studies_forward_check": lambda v: StateError(
+        f"{v['said']}; only the referee activates or refuses a new study, and nothing makes it new again"
     ),
     "trials_forward_check": lambda v: StateError(f"{v['said']}; states only move forward, start from its present one"),
     "test_sets_fingerprint_key": lambda v: AlreadyExistsError("sealed set", "with these examples", remedy=_DISJOINT),

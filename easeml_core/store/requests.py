@@ -44,24 +44,27 @@ def file_request(
     if not request_key:
         message = "request_key must not be empty; it makes the call repeatable"
         raise InvalidInputError(message)
+    asked = {"key": request_key, "kind": kind, "study_id": study_id, "model_id": model_id}
+    asked["arguments"] = as_json(arguments)
     found = scalar(
         tx,
         "INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments) "
         "VALUES (:key, :kind, :study_id, :model_id, CAST(:arguments AS jsonb)) "
         "ON CONFLICT ON CONSTRAINT requests_request_key DO NOTHING RETURNING id",
-        key=request_key,
-        kind=kind,
-        study_id=study_id,
-        model_id=model_id,
-        arguments=as_json(arguments),
+        **asked,
     )
     if found is None:
-        earlier = request_of_key(tx, request_key)
-        asked = (kind, study_id, model_id, dict(arguments))
-        if earlier is None or (earlier.kind, earlier.study_id, earlier.model_id, dict(earlier.arguments)) != asked:
+        # Compared by the database: a number or a tuple need not come back from it as the Python value that went in.
+        found = scalar(
+            tx,
+            "SELECT id FROM work.requests WHERE request_key = :key AND kind = :kind AND study_id = :study_id "
+            "AND model_id IS NOT DISTINCT FROM :model_id AND arguments = CAST(:arguments AS jsonb)",
+            **asked,
+        )
+        if found is None:
             message = f"request key {request_key!r} was used for another request; use a new key"
             raise InvalidInputError(message)
-        return earlier.id
+        return int(found)
     notify(tx, f"request:{found}", channel=REFEREE_CHANNEL)
     return int(found)
 

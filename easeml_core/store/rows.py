@@ -50,7 +50,7 @@ def as_json(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """
     try:
         dumped = json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         message = f"only finite numbers, words, lists and mappings can be stored as JSON: {error}"
         raise InvalidInputError(message) from error
     return clean(_ESCAPED_NUL.sub(r"\1\\ufffd", dumped))

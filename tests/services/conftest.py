@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5eed"
+SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e05"
 ADAPTIVITY = {"full": "full", "first": "firstChange", "hidden": "none"}
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
@@ -213,7 +213,7 @@ def _predict_ahead(lab: Lab, study: str) -> None:
         for (artifact, kind), set_id in itertools.product(list(files), list(found)):
             predictor = load_predictor(lab.artifacts.path(artifact), kind)
             labels = predictor.predict(sealed.sealed_inputs(tx, set_id))
-            sealed.keep_predictions(tx, set_id, artifact, labels=labels, failure=None)
+            sealed.keep_predictions(tx, set_id, f"{kind} {artifact}", labels=labels, failure=None)  # Model.identity
 
 
 @pytest.fixture(scope="session")

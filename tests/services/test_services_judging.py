@@ -58,6 +58,7 @@ def test_a_better_model_passes_and_the_developer_learns_one_symbol(lab: Any) -> 
         "refused": False,
         "message": "step 1 of 3: pass",
         "symbol": "pass",
+        "planned": True,
         "step": 1,
         "steps": 3,
         "cached": False,
@@ -98,8 +99,8 @@ def test_a_model_that_nobody_ran_yet_is_run_by_the_referee(lab: Any, tmp_path: A
     new = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.0)
     assert lab.gate(new)["symbol"] == "pass"
     with lab.referee.begin() as tx:
-        artifact = lab.one("SELECT artifact FROM work.models WHERE id = :id", id=new)
-        kept, failure = sealed.known_predictions(tx, 1, artifact)
+        identity = lab.one("SELECT format || ' ' || artifact FROM work.models WHERE id = :id", id=new)
+        kept, failure = sealed.known_predictions(tx, 1, identity)
     assert failure is None
     assert np.array_equal(kept, predictions(lab, new))
 
@@ -268,8 +269,8 @@ def test_a_file_that_is_not_what_was_stored_is_refused_and_spends_nothing(
 
 def test_an_incumbent_that_cannot_be_run_blames_nobody_else(lab: Any) -> None:
     lab.as_superuser(
-        "UPDATE sealed.predictions SET labels = NULL, failure = 'it crashed' WHERE artifact = "
-        "(SELECT artifact FROM work.models WHERE id = 1)"
+        "UPDATE sealed.predictions SET labels = NULL, failure = 'it crashed' WHERE model = "
+        "(SELECT format || ' ' || artifact FROM work.models WHERE id = 1)"
     )
     answer = lab.gate("good")
     assert answer["refused"]

@@ -43,6 +43,18 @@ def test_anything_but_a_pass_is_refused(model: str, study: str, words: str, lab:
     assert in_production(lab, study) is None
 
 
+def test_a_pass_of_another_condition_is_advice_and_promotes_nothing(lab: Any) -> None:
+    easier = lab.gate("good", condition="n - o > -0.5 +/- 0.2")
+    assert (easier["symbol"], easier["planned"]) == ("pass", False)
+    answer = lab.promote(easier["request_id"])
+    assert answer["refused"]
+    assert "asked for another condition than the one sealed with the set" in answer["message"]
+    assert in_production(lab) is None
+    spelled = lab.gate("good", condition="n-o>0+/-0.2")  # the set's own, in other words
+    assert (spelled["symbol"], spelled["planned"]) == ("pass", True)
+    assert lab.promote(spelled["request_id"])["promoted"]
+
+
 def test_a_pass_promotes_no_other_model_and_no_other_study(lab: Any) -> None:
     passed = lab.gate("good")["request_id"]
     assert lab.promote(passed, "worse")["message"] == f"gate request {passed} has no verdict on model 3 of study 'full'"

@@ -88,7 +88,9 @@ def test_the_connection_is_json_that_names_the_worker(services):
     assert connection["login"] == "easeml_worker"
     assert connection["password"] == "EASEML_WORKER_PASSWORD"
     artifacts = connection["extra"]["artifacts"]
-    assert services["referee"]["command"][-1] == artifacts
+    command = services["referee"]["command"]
+    assert command[command.index("--artifacts") + 1] == artifacts
+    assert f"data:{command[command.index('--data') + 1]}:ro" in services["referee"]["volumes"]
     for name in AIRFLOW | {"referee"}:
         assert f"artifacts:{artifacts}" in services[name]["volumes"]
 

@@ -89,7 +89,14 @@ def heard(superuser: Any) -> Callable[[int], list[tuple[str, str]]]:
 def make_rows(database: Any) -> Callable[..., StudyRows]:
     """Write an active study with data and candidates, as worker and referee would. Name only what matters."""
 
-    def make(name: str = "cancer", *, tenant: str = "lab", candidates: int = 3, max_attempts: int = 3) -> StudyRows:
+    def make(
+        name: str = "cancer",
+        *,
+        tenant: str = "lab",
+        candidates: int = 3,
+        max_attempts: int = 3,
+        state: str = "ACTIVE",
+    ) -> StudyRows:
         with database.worker.begin() as tx:
             tenant_id = studies.add_tenant(tx, name=tenant)
             study_id = studies.add_study(
@@ -108,7 +115,7 @@ def make_rows(database: Any) -> Callable[..., StudyRows]:
             studies.add_candidates(tx, study_id, names)
             ids = [c.id for c in studies.list_candidates(tx, study_id)]
         with database.referee.begin() as tx:
-            studies.set_study_state(tx, study_id, StudyState.ACTIVE)
+            studies.set_study_state(tx, study_id, StudyState(state))
             version_id = add_version(tx, study_id, content_hash=f"{name}-1")
             baseline_id = models.add_model(
                 tx,
@@ -257,7 +264,8 @@ def world(
                 tx, test_set_id=set_id, step=1, request_id=request_id, cache_key=f"question {set_id}", **ENTRY
             )
         requests.note_attempt(tx, gate)
-        sealed.keep_predictions(tx, gate_set, study.artifact(done), labels=np.arange(5) % 2, failure=None)
+        model = models.get_model(tx, study.study_id, model_id).identity
+        sealed.keep_predictions(tx, gate_set, model, labels=np.arange(5) % 2, failure=None)
         told = {"step": 1, "cached": False, **of_model}
         releases.add_verdict(
             tx,

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from easeml_core.errors import ArtifactError
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store import artifacts as artifacts_module
+from easeml_core.store.artifacts import LARGEST_BYTES, ArtifactStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 # SHA-256 of "abc", from FIPS 180-4's examples.
 ABC = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -78,12 +83,12 @@ def cut(path: Path) -> None:
     path.write_bytes(b"ab")
 
 
-def point_elsewhere(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/etc/hostname")
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"d")
 
 
-@pytest.mark.parametrize("damage", [overwrite, cut, point_elsewhere])
+@pytest.mark.parametrize("damage", [overwrite, cut, grow])
 def test_a_changed_file_is_not_handed_out_and_made_good_by_the_next_put(
     artifacts: ArtifactStore, file: Callable[..., Path], damage: Callable[[Path], None]
 ) -> None:
@@ -93,7 +98,159 @@ def test_a_changed_file_is_not_handed_out_and_made_good_by_the_next_put(
         artifacts.path(ABC)
     artifacts.put(file())
     assert artifacts.path(ABC).read_bytes() == b"abc"
-    assert not artifacts.path(ABC).is_symlink()
+
+
+def point_to_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")  # its end is never reached
+
+
+def point_to_the_right_content(path: Path) -> None:
+    elsewhere = path.with_name("elsewhere")
+    elsewhere.write_bytes(b"abc")
+    path.symlink_to(elsewhere)  # what it points to may change after it was checked
+
+
+def point_nowhere(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def point_to_a_folder(path: Path) -> None:
+    path.with_name("folder").mkdir()
+    path.symlink_to(path.with_name("folder"))
+
+
+def make_a_full_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "file").write_bytes(b"abc")
+
+
+def listen(path: Path) -> None:
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as opened:  # an address is short
+        opened.bind(path.name)
+
+
+def make_holes(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+
+
+TRAPS = {
+    os.mkfifo: "it is no plain file, or too large",
+    Path.mkdir: "it is no plain file, or too large",
+    make_a_full_folder: "it is no plain file, or too large",
+    make_holes: "it is no plain file, or too large",
+    point_to_a_device: "Too many levels of symbolic links",
+    point_to_the_right_content: "Too many levels of symbolic links",
+    point_nowhere: "Too many levels of symbolic links",
+    point_to_a_folder: "Too many levels of symbolic links",
+    listen: "No such device or address",
+}
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """Whoever waits for a pipe's other end, or reads to the end of a device, is interrupted."""
+
+    def give_up(*_: object) -> None:
+        message = "it should have been refused at once"
+        raise AssertionError(message)
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("in_time")
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
+def test_what_is_no_plain_file_is_refused_at_once_and_replaced_by_the_next_put(
+    artifacts: ArtifactStore, file: Callable[..., Path], trap: Callable[[Path], None]
+) -> None:
+    place = artifacts.root / "ba" / ABC[7:]
+    place.parent.mkdir(parents=True)
+    trap(place)
+    refused = rf"artifact {ABC} is missing under .*\({TRAPS[trap]}\); is this the folder"
+    with pytest.raises(ArtifactError, match=refused):
+        artifacts.path(ABC)
+    with pytest.raises(ArtifactError, match=refused), artifacts.copy(ABC):
+        pytest.fail("the block must not begin")
+    assert artifacts.put(file()) == ABC
+    assert artifacts.path(ABC) == place
+    assert stat.S_ISREG(place.lstat().st_mode)
+    assert place.read_bytes() == b"abc"
+
+
+def test_a_copy_is_private_checked_and_gone_after_the_block(
+    artifacts: ArtifactStore, file: Callable[..., Path]
+) -> None:
+    artifacts.put(file())
+    with artifacts.copy(ABC) as private:
+        assert private.read_bytes() == b"abc"
+        assert not private.is_relative_to(artifacts.root)
+        assert not private.samefile(artifacts.path(ABC))
+        assert stat.S_IMODE(private.parent.stat().st_mode) == 0o700
+        assert stat.S_ISREG(private.lstat().st_mode)
+    assert not private.parent.exists()
+
+
+@pytest.mark.parametrize("swap", [overwrite, cut, grow, Path.unlink])
+def test_a_swap_during_the_block_does_not_matter(
+    artifacts: ArtifactStore, file: Callable[..., Path], swap: Callable[[Path], None]
+) -> None:
+    artifacts.put(file())
+    with artifacts.copy(ABC) as private:
+        swap(artifacts.path(ABC))
+        assert private.read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("damage", [overwrite, cut, grow])
+def test_no_copy_is_made_of_a_changed_file(
+    artifacts: ArtifactStore,
+    file: Callable[..., Path],
+    damage: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    artifacts.put(file())
+    damage(artifacts.path(ABC))
+    with pytest.raises(ArtifactError, match=f"artifact {ABC} was changed after it was stored"), artifacts.copy(ABC):
+        pytest.fail("the block must not begin")
+    assert list(tmp_path.glob("easeml-artifact-*")) == []
+
+
+@pytest.mark.parametrize("change", [overwrite, grow, make_holes])
+def test_what_changes_between_the_check_and_the_copy_is_noticed_and_no_byte_too_many_is_copied(
+    artifacts: ArtifactStore,
+    file: Callable[..., Path],
+    change: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file of holes costs its maker nothing; whoever copied all of it would have a full disk."""
+    artifacts.put(file())
+    sizes: list[int] = []
+    checked = artifacts_module._copy_checked
+
+    def change_first(reader: Any, writer: Any) -> None:
+        change(artifacts.path(ABC))
+        checked(reader, writer)
+        sizes.append(writer.tell())
+
+    monkeypatch.setattr(artifacts_module, "_copy_checked", change_first)
+    if change is grow:  # what was checked is what was copied
+        with artifacts.copy(ABC) as private:
+            assert private.read_bytes() == b"abc"
+    else:
+        with pytest.raises(ArtifactError, match="was changed after it was stored"), artifacts.copy(ABC):
+            pytest.fail("the block must not begin")
+    assert sizes == [3]
+
+
+def test_a_large_file_is_copied_whole(artifacts: ArtifactStore, file: Callable[..., Path]) -> None:
+    content = np.random.default_rng(3).bytes(2_500_001)
+    with artifacts.copy(artifacts.put(file(content))) as private:
+        assert private.read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -123,13 +280,12 @@ def test_a_changed_file_is_not_handed_out_and_made_good_by_the_next_put(
 def test_a_hostile_reference_leads_nowhere(artifacts: ArtifactStore, reference: str) -> None:
     with pytest.raises(ArtifactError, match="must be sha256:<64 hex digits>, got "):
         artifacts.path(reference)
+    with pytest.raises(ArtifactError, match="must be sha256:<64 hex digits>, got "), artifacts.copy(reference):
+        pytest.fail("the block must not begin")
 
 
 def test_a_missing_file_asks_for_the_right_folder(artifacts: ArtifactStore) -> None:
     with pytest.raises(ArtifactError, match=r"missing under .*\(No such file or directory\); is this the folder"):
-        artifacts.path(ABC)
-    artifacts.root.joinpath("ba", ABC[7:]).mkdir(parents=True)
-    with pytest.raises(ArtifactError, match="Is a directory"):
         artifacts.path(ABC)
 
 

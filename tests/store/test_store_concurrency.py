@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import RequestKind, SealedSetPurpose, TrialState
-from easeml_core.errors import AlreadyExistsError
+from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.store import models, releases, requests, sealed, studies, suggestions, trials
 from easeml_core.store.database import Store
@@ -260,6 +260,40 @@ def test_eight_referees_never_overspend_a_set(referees: list[Store], make_rows: 
     with referees[0].begin() as tx:
         assert sealed.spent(tx, set_id) == (5, 1.25)
         assert [e["request_id"] for e in sealed.ledger(tx, set_id)] == [filed[steps.index(s)] for s in range(1, 6)]
+
+
+def test_a_held_study_makes_other_referees_wait_for_it_and_for_no_other(
+    referees: list[Store], database: Any, make_rows: Any, seal: Any
+) -> None:
+    held, free = make_rows("held"), make_rows("free")
+    for number, study in enumerate((held, free)):
+        seal(study, "gate", start=200 * number)
+        seal(study, "meter", start=200 * number + 100)
+    impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05)
+    entered = threading.Event()
+
+    def follow() -> float:
+        with referees[1].begin() as tx:
+            releases.hold_study(tx, held.study_id)
+            entered.set()
+            return time.monotonic()
+
+    with ThreadPoolExecutor(1) as pool:
+        with referees[0].begin() as tx:
+            releases.hold_study(tx, held.study_id)
+            follower = pool.submit(follow)
+            for wait in (
+                lambda tx: releases.hold_study(tx, held.study_id),
+                lambda tx: releases.live_test_set(tx, held.study_id, SealedSetPurpose.METER, lock=True),
+            ):
+                with pytest.raises(ConcurrentUpdateError, match="try again"), impatient.begin() as other:
+                    wait(other)
+            with impatient.begin() as other:
+                releases.hold_study(other, free.study_id)
+            assert not entered.wait(0.2)
+            released = time.monotonic()
+        assert follower.result(timeout=10) >= released
+    impatient.close()
 
 
 def test_without_the_lock_the_ledger_itself_refuses_a_step_twice(

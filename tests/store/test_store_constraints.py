@@ -27,6 +27,13 @@ def each(table: str, column: str, *values: str, **also: str) -> list[Case]:
 
 BAD_NAMES = ("''", "'Lab'", "'-a'", "'a b'", "'a/b'", "'ä'", "E'a\\n'", "repeat('a', 64)")
 NOT_POSITIVE = ("0", "-1", "'NaN'", "'Infinity'")
+TOO_LARGE = ("1e308", "1.001e9")  # sums of 1e308 overflow, and take everybody's schedule with them
+NO_MAPPING = ("'[]'", "'7'", "'\"word\"'", "'null'", "'[1]'")
+# More digits than Python reads, the same in short hand, behind the point, and mere length.
+HARMFUL = tuple(
+    f"jsonb_build_object('a', {value})"
+    for value in ("repeat('9', 5000)::numeric", "1e4990::numeric", "-1e-4990::numeric", "repeat('x', 4000)")
+)
 NO_SHARE = ("-0.001", "1.001", "'NaN'", "'Infinity'")
 BAD_ARTIFACTS = ("'model.skops'", "'sha256:' || repeat('A', 64)", "'sha256:' || repeat('a', 63)", "'../' || artifact")
 NEW = {"cache_key": "'new'"}
@@ -35,7 +42,7 @@ NEW = {"cache_key": "'new'"}
 CASES: dict[str, list[Case]] = {
     "work.tenants_name_key": [("tenants", {})],
     "work.tenants_name_check": each("tenants", "name", *BAD_NAMES),
-    "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE),
+    "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6"),
     "work.data_sets_tenant_fkey": each("data_sets", "tenant_id", "-1"),
     "work.data_sets_source_key": [("data_sets", {})],
     "work.studies_data_set_fkey": each("studies", "data_set_id", "{other_data_set}", name="'n'", request_key="'n'"),
@@ -44,7 +51,7 @@ CASES: dict[str, list[Case]] = {
     "work.studies_name_check": each("studies", "name", *BAD_NAMES),
     "work.studies_state_check": each("studies", "state", "'active'", "''"),
     "work.studies_metric_check": each("studies", "metric", "'loss'"),
-    "work.studies_weight_check": each("studies", "weight", *NOT_POSITIVE),
+    "work.studies_weight_check": each("studies", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6"),
     "work.studies_budget_check": each("studies", "budget_seconds", *NOT_POSITIVE),
     "work.data_versions_study_fkey": each("data_versions", "study_id", "{other}", version="9", content_hash="'new'"),
     "work.data_versions_version_key": each("data_versions", "content_hash", "'new'"),
@@ -56,6 +63,7 @@ CASES: dict[str, list[Case]] = {
     "work.data_parts_part_check": each("data_parts", "part", "'test'"),
     "work.data_parts_rows_check": each("data_parts", "rows", "0"),
     "work.candidates_study_fkey": each("candidates", "study_id", "-1"),
+    "work.candidates_parameters_check": each("candidates", "parameters", *NO_MAPPING, *HARMFUL, name="'new'"),
     "work.candidates_name_key": [("candidates", {})],
     "work.trials_candidate_fkey": each("trials waiting", "candidate_id", "{other_candidate}"),
     "work.trials_data_version_fkey": each("trials waiting", "data_version_id", "{other_version}"),
@@ -74,7 +82,7 @@ CASES: dict[str, list[Case]] = {
         *each("trials waiting", "finished_at", "now()"),
         *each("trials done", "finished_at", "NULL"),
     ],
-    "work.trials_cost_check": each("trials done", "cost_seconds", *NOT_POSITIVE, "NULL"),
+    "work.trials_cost_check": each("trials done", "cost_seconds", *NOT_POSITIVE, *TOO_LARGE, "NULL"),
     "work.trials_attempt_check": each("trials waiting", "attempt", "-1"),
     "work.suggestion_batches_request_key": [("suggestion_batches", {})],
     "work.suggestion_batches_requested_check": each("suggestion_batches", "requested", "0"),
@@ -84,7 +92,7 @@ CASES: dict[str, list[Case]] = {
     "work.observations_trial_fkey": each("observations", "trial_id", "{waiting}", "{running}", "-1"),
     "work.observations_state_check": each("observations", "state", "'RUNNING'"),
     "work.observations_quality_check": each("observations", "quality", *NO_SHARE),
-    "work.observations_cost_check": each("observations", "cost_seconds", *NOT_POSITIVE),
+    "work.observations_cost_check": each("observations", "cost_seconds", *NOT_POSITIVE, *TOO_LARGE),
     "work.models_data_version_fkey": each("models", "data_version_id", "-1", trial_id="NULL"),
     "work.models_trial_key": each("models done", "artifact", "artifact"),
     # The trial is there, and so is the data, but the trial ran on other data.
@@ -111,6 +119,7 @@ CASES: dict[str, list[Case]] = {
     "work.requests_study_fkey": each("requests seal", "study_id", "-1", request_key="'new'"),
     "work.requests_model_fkey": each("requests gate", "model_id", "{other_baseline}", request_key="'new'"),
     "work.requests_kind_check": each("requests gate", "kind", "'peek'"),
+    "work.requests_arguments_check": each("requests gate", "arguments", *NO_MAPPING, *HARMFUL, request_key="'new'"),
     "work.requests_target_check": [
         *each("requests gate", "model_id", "NULL"),
         *each("requests seal", "model_id", "{model}"),
@@ -312,10 +321,10 @@ def test_the_ledger_is_append_only_even_for_its_owner(ask: Ask, database: Any, w
 
 def test_every_trigger_is_known(ask: Ask) -> None:
     found = ask("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O' ORDER BY 1")
-    assert found == [("ledger_append_only",), ("ledger_keep_all",), ("trials_forward",)]
+    assert found == [("ledger_append_only",), ("ledger_keep_all",), ("studies_forward",), ("trials_forward",)]
 
 
 def test_every_translated_constraint_is_there(ask: Ask) -> None:
     """A renamed constraint would lose its message silently."""
-    names = {name.split(".")[1] for name, *_ in ask(_CONSTRAINTS)} | {"trials_forward_check"}
+    names = {name.split(".")[1] for name, *_ in ask(_CONSTRAINTS)} | {"studies_forward_check", "trials_forward_check"}
     assert set(_MEANING) - names == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -83,6 +84,10 @@ def start_again(tx: Any, world: Any) -> None:
     trials.start_trial(tx, trial_id=world.done, lease_key="again", lease_seconds=60)
 
 
+def add_candidate(tx: Any, world: Any, value: object) -> None:
+    studies.add_candidates(tx, world.study.study_id, [{"name": "odd", "kind": "tree", "parameters": {"c": value}}])
+
+
 def new_study(tx: Any, world: Any, **changes: Any) -> None:
     row = {"name": "new", "metric": "accuracy", "weight": 1.0, "budget_seconds": None, "request_key": "new"}
     tenant_id = studies.add_tenant(tx, name="lab")
@@ -94,7 +99,9 @@ NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.', '-', and begin with a letter
 WORKERS_FAULTS = [
     (lambda tx, w: new_study(tx, w, name="cancer"), AlreadyExistsError, "study 'cancer' already exists; choose"),
     (lambda tx, w: new_study(tx, w, name="My Study"), InvalidInputError, f"a study's name {NAME_RULE}'My Study'"),
-    (lambda tx, w: new_study(tx, w, weight=-2.0), InvalidInputError, "weight must be > 0 and finite, got -2.0"),
+    (lambda tx, w: new_study(tx, w, weight=-2.0), InvalidInputError, "weight must be > 0 and finite, got -2.0; the"),
+    (lambda tx, w: new_study(tx, w, weight=1e308), InvalidInputError, r"weight .* got 1e\+308; the most is 1e6"),
+    (lambda tx, w: studies.add_tenant(tx, name="b", weight=1e308), InvalidInputError, r"got 1e\+308; the most is 1e6"),
     (lambda tx, w: studies.add_tenant(tx, name="A b"), InvalidInputError, f"a tenant's name {NAME_RULE}'A b'"),
     (lambda tx, w: studies.add_tenant(tx, name="b", weight=math.nan), InvalidInputError, "weight must be > 0 .* nan"),
     (lambda tx, w: studies.get_study(tx, "cancr"), NotFoundError, "there is no study 'cancr'; known: 'cancer'; regis"),
@@ -104,8 +111,11 @@ WORKERS_FAULTS = [
     (lambda tx, w: finish_and_observe(tx, w, 1.5), InvalidInputError, r"a number in \[0, 1\], .* got 1.5"),
     (lambda tx, w: finish_and_observe(tx, w, 1, -3.0), InvalidInputError, "cost_seconds must be > 0 and .* got -3.0"),
     (lambda tx, w: finish(tx, w, -3.0), InvalidInputError, "cost_seconds must be > 0 and finite, got -3.0"),
+    (lambda tx, w: finish(tx, w, 1e308), InvalidInputError, r"cost_seconds .* got 1e\+308; the most is 1e9"),
+    (lambda tx, w: finish_and_observe(tx, w, 1, 1e308), InvalidInputError, r"got 1e\+308; the most is 1e9"),
     (lambda tx, w: finish(tx, w, math.inf), InvalidInputError, "cost_seconds must be > 0 and finite, got inf"),
     (start_again, StateError, r"trial 1 cannot go from SUCCEEDED .* to RUNNING .*; states only move forward, start"),
+    (lambda tx, w: add_candidate(tx, w, 10**4200), InvalidInputError, "of candidate 'odd' must be a mapping of less"),
     (lambda tx, w: models.get_model(tx, 1, 77), NotFoundError, "no model of this study with id 77; known: '1', '2'"),
 ]  # fmt: skip
 
@@ -236,6 +246,22 @@ def test_a_lock_that_is_not_given_in_time_may_be_tried_again(database: Any, worl
         with again, database.worker.begin() as tx:
             change(tx, "SET LOCAL lock_timeout = '20ms'")
             trials.get_trial(tx, world.waiting, lock=True)
+
+
+def test_waiting_for_a_lock_ends_at_the_stores_limit(database: Any, world: Any) -> None:
+    """Whoever may lock a row of a study must not make the referee wait for ever."""
+    impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05)
+    with database.worker.begin() as holder:
+        change(holder, "SELECT 1 FROM work.studies FOR UPDATE")
+        began = time.monotonic()
+        again = pytest.raises(ConcurrentUpdateError, match="another transaction was in the way; try again")
+        with again, impatient.begin() as tx:
+            studies.set_study_state(tx, world.study.study_id, StudyState.PAUSED)
+        assert 0.05 <= time.monotonic() - began < 5
+    with impatient.begin() as tx:
+        assert scalar(tx, "SHOW lock_timeout") == "50ms"
+        studies.set_study_state(tx, world.study.study_id, StudyState.PAUSED)
+    impatient.close()
 
 
 def test_a_slow_statement_ends_at_the_stores_limit(database: Any) -> None:

@@ -39,6 +39,85 @@ def test_a_key_is_not_for_another_question(make_rows: Any, file: Callable[..., i
         file(study, "gate", study.baseline_id, key="k")
 
 
+def ask_again(database: Any, study: Any, model_id: int | None, arguments: dict[str, Any], kind: str = "gate") -> int:
+    with database.worker.begin() as tx:
+        return requests.file_request(
+            tx,
+            kind=RequestKind(kind),
+            study_id=study.study_id,
+            model_id=model_id,
+            arguments=arguments,
+            request_key="k",
+        )
+
+
+def test_a_key_is_not_for_another_model_or_other_arguments(
+    database: Any, make_rows: Any, succeed: Callable[..., Any]
+) -> None:
+    study = make_rows()
+    _, model_id = succeed(study, 0)
+    asked = {"condition": "n - o > 0", "reliability": 0.9}
+    first = ask_again(database, study, study.baseline_id, asked)
+    assert ask_again(database, study, study.baseline_id, dict(reversed(asked.items()))) == first
+    used = pytest.raises(InvalidInputError, match="request key 'k' was used for another request; use a new key")
+    with used:
+        ask_again(database, study, model_id, asked)
+    with used:
+        ask_again(database, study, study.baseline_id, asked, "meter")
+    for other in ({}, asked | {"reliability": 0.99}, asked | {"more": None}, {"condition": asked["condition"]}):
+        with used:
+            ask_again(database, study, study.baseline_id, other)
+    with database.worker.begin() as tx:
+        assert requests.request_of_key(tx, "k").arguments == asked
+
+
+@pytest.mark.parametrize("value", [1e23, 5e-324, 10**3900, (1, 2), "a\0b", "\ud800", [[1.0], {"é": None}]], ids=repr)
+def test_the_same_arguments_are_the_same_whatever_becomes_of_them_in_the_database(
+    database: Any, make_rows: Any, value: object
+) -> None:
+    study = make_rows()
+    first = ask_again(database, study, study.baseline_id, {"a": value})
+    assert ask_again(database, study, study.baseline_id, {"a": value}) == first
+    with pytest.raises(InvalidInputError, match="was used for another request"):
+        ask_again(database, study, study.baseline_id, {"a": [value]})
+
+
+BOMBS = {
+    "digits": '{"a": ' + "9" * 5000 + "}",
+    "shorthand": '{"a": 1e4990}',
+    "words": '{"a": "' + "x" * 4000 + '"}',
+    "list": "[1]",
+    "number": "1",
+    "word": '"word"',
+    "null": "null",
+}
+
+
+@pytest.mark.parametrize("arguments", BOMBS.values(), ids=BOMBS)
+def test_arguments_that_would_harm_their_reader_are_refused_by_the_schema(
+    store: Any, make_rows: Any, arguments: str
+) -> None:
+    """Sent as SQL: our own writer is no hurdle for whoever has the worker's password."""
+    study = make_rows()
+    refused = pytest.raises(InvalidInputError, match="a request's arguments must be a mapping of less than 4000 bytes")
+    with refused, store.begin() as tx:
+        change(
+            tx,
+            "INSERT INTO work.requests (request_key, kind, study_id, arguments) "
+            "VALUES ('bomb', 'seal', :id, CAST(:arguments AS jsonb))",
+            id=study.study_id,
+            arguments=arguments,
+        )
+
+
+def test_the_largest_number_that_passes_can_be_read(database: Any, make_rows: Any) -> None:
+    """The schema's bound lies below the digits that Python reads (4,300), so no request stops the referee's reading."""
+    study, largest = make_rows(), 10**3991 - 1  # with {"a": } around it 3,998 bytes
+    request_id = ask_again(database, study, study.baseline_id, {"a": largest})
+    with database.referee.begin() as tx:
+        assert requests.get_request(tx, request_id).arguments == {"a": largest}
+
+
 def test_a_key_must_not_be_empty(store: Any, make_rows: Any) -> None:
     study = make_rows()
     empty = pytest.raises(InvalidInputError, match="request_key must not be empty; it makes the call repeatable")
@@ -59,17 +138,108 @@ def test_the_oldest_open_request_comes_first(database: Any, make_rows: Any, file
     study = make_rows()
     first, second = file(study, "seal", None, key="1"), file(study, "gate", study.baseline_id, key="2")
     with database.referee.begin() as tx:
-        claimed = requests.claim_request(tx)
-        assert claimed == requests.Request(first, RequestKind.SEAL, study.study_id, None, {})
+        assert requests.claim_request(tx) == first
+        asked = requests.Request(first, RequestKind.SEAL, study.study_id, None, {})
+        assert requests.get_request(tx, first) == asked
         with database.referee.begin() as another:  # held: the next one is given
             change(another, "SET LOCAL lock_timeout = '2s'")
-            assert requests.claim_request(another).id == second
+            assert requests.claim_request(another) == second
             with Store(database.url("easeml_referee")).begin() as third:
                 change(third, "SET LOCAL lock_timeout = '2s'")
                 assert requests.claim_request(third) is None
         requests.add_answer(tx, first, refused=False, message="done")
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx).id == second  # it was not answered, so it came back
+        assert requests.claim_request(tx) == second  # it was not answered, so it came back
+
+
+def test_requests_that_are_put_off_are_passed_over(database: Any, make_rows: Any, file: Callable[..., int]) -> None:
+    study = make_rows()
+    first, second, third = (file(study, "seal", None, key=f"{n}") for n in range(3))
+    for skip, expected in [((), first), ([first], second), ([second], first), ([second, first], third), ([99], first)]:
+        with database.referee.begin() as tx:
+            assert requests.claim_request(tx, skip=skip) == expected
+    with database.referee.begin() as tx:
+        assert requests.claim_request(tx, skip=[first, second, third]) is None
+
+
+def test_a_request_that_is_not_there_is_named(database: Any) -> None:
+    with pytest.raises(NotFoundError, match="there is no request 99"), database.referee.begin() as tx:
+        requests.get_request(tx, 99)
+
+
+def test_attempts_are_counted_and_those_that_were_survived_are_not_lost(
+    database: Any, make_rows: Any, file: Callable[..., int]
+) -> None:
+    study = make_rows()
+    request_id, other = (file(study, "seal", None, key=key) for key in ("1", "2"))
+
+    def attempt() -> tuple[int, int]:
+        with database.referee.begin() as tx:
+            return requests.note_attempt(tx, request_id)
+
+    assert [attempt(), attempt()] == [(1, 0), (2, 1)]
+    with database.referee.begin() as tx:
+        requests.note_survival(tx, request_id, 2)
+        requests.note_survival(tx, request_id, 77)  # none such: nothing happens
+    assert [attempt(), attempt()] == [(3, 1), (4, 2)]
+    with database.referee.begin() as tx:
+        requests.note_survival(tx, request_id, 1)
+        assert requests.note_attempt(tx, other) == (1, 0)
+    assert attempt() == (5, 2)
+    with database.referee.begin() as tx:
+        survived = "SELECT string_agg(attempt::text, ' ' ORDER BY attempt) FROM sealed.attempts WHERE survived"
+        assert scalar(tx, survived) == "1 2"
+
+
+def test_an_attempt_can_be_noted_while_its_request_is_held(
+    database: Any, make_rows: Any, file: Callable[..., int]
+) -> None:
+    """It is committed on its own, beside the transaction that holds the request: an attempt that kills must count."""
+    request_id = file(make_rows(), "seal", None)
+    with database.referee.begin() as tx:
+        assert requests.claim_request(tx) == request_id
+        with database.referee.begin() as aside:
+            change(aside, "SET LOCAL lock_timeout = '2s'")
+            assert requests.note_attempt(aside, request_id) == (1, 0)
+    with database.referee.begin() as tx:
+        assert requests.note_attempt(tx, request_id) == (2, 1)
+
+
+@pytest.fixture
+def states(ask: Any) -> Callable[[], dict[str, str]]:
+    """State of every study, by name."""
+    return lambda: dict(ask("SELECT name, state FROM work.studies"))
+
+
+def test_a_refused_sealing_refuses_its_new_study_and_no_other(
+    database: Any,
+    make_rows: Any,
+    file: Callable[..., int],
+    states: Callable[[], dict[str, str]],
+    heard: Callable[[int], Any],
+) -> None:
+    active, new, other = make_rows("active"), make_rows("new", state="REGISTERED"), make_rows("x", state="REGISTERED")
+    asked = [file(active, "seal", None), file(new, "gate", new.baseline_id), file(other, "promote", other.baseline_id)]
+    for request_id in asked:
+        with database.referee.begin() as tx:
+            requests.refuse_sealing(tx, request_id)
+    assert states() == {"active": "ACTIVE", "new": "REGISTERED", "x": "REGISTERED"}
+    seal = file(new, "seal", None)
+    for _ in range(2):  # a repetition changes nothing and wakes nobody
+        with database.referee.begin() as tx:
+            requests.refuse_sealing(tx, seal)
+    assert states() == {"active": "ACTIVE", "new": "REFUSED", "x": "REGISTERED"}
+    assert [topic for _, topic in heard(5) if topic.startswith("study:")] == ["study:new"]
+
+
+def test_a_long_message_is_cut(database: Any, make_rows: Any, file: Callable[..., int]) -> None:
+    study = make_rows()
+    for length in (1999, 2000, 2001, 3_000_000):
+        request_id = file(study, "seal", None, key=f"{length}")
+        with database.referee.begin() as tx:
+            requests.add_answer(tx, request_id, refused=True, message="ä" * length)
+        with database.worker.begin() as tx:
+            assert requests.get_answer(tx, request_id)["message"] == "ä" * min(length, 2000)
 
 
 def test_an_answer_is_there_when_it_is_there(database: Any, make_rows: Any, file: Callable[..., int]) -> None:
@@ -102,8 +272,8 @@ def answer_all(database: Any, start: threading.Barrier, pause: float) -> list[in
             if claimed is None:
                 break
             time.sleep(pause)
-            requests.add_answer(tx, claimed.id, refused=False, message="done")
-        answered.append(claimed.id)
+            requests.add_answer(tx, claimed, refused=False, message="done")
+        answered.append(claimed)
     store.close()
     return answered
 
@@ -130,12 +300,12 @@ def test_a_killed_referee_gives_its_request_back_unanswered(
     with killed, database.referee.begin() as tx:
         die_at_work(tx, ask, request_id)
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx).id == request_id
+        assert requests.claim_request(tx) == request_id
         assert scalar(tx, "SELECT count(*) FROM work.answers") == 0
 
 
 def die_at_work(tx: Any, ask: Any, request_id: int) -> None:
-    assert requests.claim_request(tx).id == request_id
+    assert requests.claim_request(tx) == request_id
     requests.add_answer(tx, request_id, refused=False, message="done")
     ask("SELECT pg_terminate_backend(%s)", scalar(tx, "SELECT pg_backend_pid()"))
     scalar(tx, "SELECT 1")

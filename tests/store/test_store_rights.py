@@ -27,7 +27,10 @@ TRIAL_UPDATES = (
 WORKER = {
     "work.tenants": (ALL, "weight"),
     "work.data_sets": (ALL, ""),
-    "work.studies": (ALL, "budget_seconds state weight"),
+    "work.studies": (
+        "budget_seconds config data_set_id metric name request_key tenant_id weight",
+        "budget_seconds state weight",
+    ),
     "work.data_versions": ("", ""),
     "work.data_parts": ("", ""),
     "work.candidates": (ALL, ""),
@@ -73,7 +76,7 @@ REFEREE = {
     "sealed.test_sets": (ALL, ""),
     "sealed.examples": (ALL, ""),
     "sealed.predictions": (ALL, ""),
-    "sealed.attempts": (ALL, ""),
+    "sealed.attempts": (ALL, "survived"),
     "sealed.ledger": (ALL, ""),
 }
 _COLUMNS = """
@@ -152,7 +155,17 @@ REFUSED = (
     "UPDATE work.trials SET candidate_id = 1",
     "DELETE FROM work.trials",
     "UPDATE work.observations SET quality = 1",
-    "SELECT * FROM work.requests FOR UPDATE",
+    *(
+        f"SELECT * FROM work.{table} FOR {strength}"
+        for table in ("requests", "test_sets", "production", "models", "gate_verdicts", "data_versions")
+        for strength in ("UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE")
+    ),
+    *(
+        f"LOCK TABLE work.{table} IN {mode} MODE"
+        for table in ("requests", "test_sets", "models", "studies", "trials")
+        for mode in ("SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE")
+    ),
+    "UPDATE work.studies SET name = 'mine'",
     "SET ROLE easeml_referee",
     "SET ROLE easeml_owner",
     "GRANT easeml_referee TO easeml_worker",
@@ -168,6 +181,18 @@ REFUSED = (
 def test_the_worker_is_refused(database: Any, world: Any) -> None:
     pattern = re.compile(r"this role may not do that: (permission denied|must be owner)")
     assert [s for s in REFUSED if not pattern.match(outcome(database.worker, s))] == []
+
+
+def test_a_worker_cannot_make_the_referee_wait_for_a_study(database: Any, world: Any) -> None:
+    with pytest.raises(StoreError, match="permission denied for table test_sets"), database.worker.begin() as tx:
+        releases.hold_study(tx, world.study.study_id)
+    with database.worker.begin() as holder:  # every lock that it has on the study's own rows
+        change(holder, "SELECT 1 FROM work.studies FOR UPDATE")
+        change(holder, "SELECT 1 FROM work.trials FOR UPDATE")
+        with database.referee.begin() as tx:
+            change(tx, "SET LOCAL lock_timeout = '2s'")
+            releases.hold_study(tx, world.study.study_id)
+            requests.note_attempt(tx, world.requests["promote"])
 
 
 def test_neither_role_creates_anything(database: Any) -> None:
@@ -231,9 +256,11 @@ RELEASED = {
     "test_sets": "id study_id data_version_id purpose state rows steps plan created_at retired_at",
     "requests": "id request_key kind study_id model_id arguments requested_at requested_by",
     "answers": "request_id refused message answered_at",
-    "gate_verdicts": "request_id kind study_id model_id incumbent_id test_set_id purpose step symbol planned cached decided_at",
+    "gate_verdicts": (
+        "request_id kind study_id model_id incumbent_id test_set_id purpose step symbol planned cached decided_at"
+    ),
     "meter_readings": "request_id kind study_id model_id test_set_id purpose step signal signals cached read_at",
-    "promotions": "id request_id kind study_id model_id gate_request_id symbol promoted_at",
+    "promotions": "id request_id kind study_id model_id gate_request_id symbol planned promoted_at",
     "production": "study_id model_id promotion_id",
     "alerts": "id study_id request_id message created_at cleared_at",
 }

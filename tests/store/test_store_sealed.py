@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import ShapeError, StoreError
-from easeml_core.store import releases, sealed
+from easeml_core.store import models, releases, sealed
 from easeml_core.store.rows import scalar
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def test_a_retired_set_is_not_live_and_makes_room(database: Any, make_rows: Any,
 
 def test_a_model_is_run_once_on_a_set(database: Any, make_rows: Any, seal: Callable[..., int]) -> None:
     study = make_rows()
-    set_id, good, bad = seal(study, "gate"), study.artifact(1), study.artifact(2)
+    set_id, bad = seal(study, "gate"), f"skops {study.artifact(2)}"
+    good, other_format = f"skops {study.artifact(1)}", f"constant {study.artifact(1)}"
     labels = np.array([3, 1, 4, 1, 5], dtype=np.int64)
     with database.referee.begin() as tx:
         assert sealed.known_predictions(tx, set_id, good) is None
@@ -88,9 +90,54 @@ def test_a_model_is_run_once_on_a_set(database: Any, make_rows: Any, seal: Calla
         found, failure = sealed.known_predictions(tx, set_id, good)
         assert (found.tolist(), found.dtype, failure) == ([3, 1, 4, 1, 5], np.int64, None)
         assert sealed.known_predictions(tx, set_id, bad) == (None, "it crashed\ufffd")
+        assert sealed.known_predictions(tx, set_id, other_format) is None  # the same file, read as something else
     twice = pytest.raises(StoreError, match="predictions_pkey")
     with twice, database.referee.begin() as tx:
         sealed.keep_predictions(tx, set_id, good, labels=labels, failure=None)
+
+
+def test_the_same_file_in_two_formats_is_two_models(make_rows: Any, succeed: Any, store: Any) -> None:
+    study = make_rows()
+    trial_id, model_id = succeed(study, 0)
+    with store.begin() as tx:
+        model = models.get_model(tx, study.study_id, model_id)
+    assert model.identity == f"skops {study.artifact(trial_id)}"
+    assert replace(model, format="constant").identity != model.identity == replace(model, id=9, trial_id=9).identity
+
+
+def test_examples_sealed_for_other_tenants_are_counted_and_no_others(
+    database: Any, make_rows: Any, seal: Callable[..., int]
+) -> None:
+    """Sets hold rows [0, 1], [2, 3], ...; study "own" has a sister of the same tenant and two rivals."""
+    own, sister = make_rows("own", tenant="lab"), make_rows("sister", tenant="lab")
+    rivals = make_rows("rival-1", tenant="rival"), make_rows("rival-2", tenant="another")
+    seal(own, "gate", start=0, examples=5)
+    seal(sister, "gate", start=10, examples=5)
+    for start, rival in zip((20, 24), rivals, strict=True):  # rows 10 to 14 and 12 to 16: three of them in both
+        seal(rival, "meter", start=start, examples=5)
+
+    def count(study: Any, first: int, examples: int) -> int:
+        hashes = sealed.example_hashes(2.0 * first + np.arange(2.0 * examples).reshape(examples, 2))
+        with database.referee.begin() as tx:
+            return sealed.sealed_for_others(tx, study.study_id, hashes)
+
+    assert count(own, 0, 10) == count(sister, 0, 10) == 0  # one's own tenant's
+    assert count(own, 0, 30) == count(sister, 0, 30) == 7  # each example once
+    assert count(own, 8, 4) == 2
+    assert count(own, 17, 9) == 0
+    with database.referee.begin() as tx:
+        assert sealed.sealed_for_others(tx, own.study_id, []) == 0
+    assert count(rivals[0], 0, 30) == 10 + 5
+    assert count(rivals[1], 0, 30) == 10 + 5
+
+
+def test_a_retired_set_still_counts_for_other_tenants(database: Any, make_rows: Any, seal: Callable[..., int]) -> None:
+    own, rival = make_rows("own", tenant="lab"), make_rows("rival", tenant="rival")
+    set_id = seal(rival, "gate")
+    with database.referee.begin() as tx:
+        releases.retire_test_set(tx, set_id)
+        hashes = sealed.example_hashes(sealed.sealed_inputs(tx, set_id))
+        assert sealed.sealed_for_others(tx, own.study_id, hashes) == 5
 
 
 def entry(tx: Any, set_id: int, request_id: int, step: int, **changes: Any) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from easeml_core.entities import DataVersion, StudyState
-from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store import models, studies
+from easeml_core.store.database import savepoint
+from easeml_core.store.rows import change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +82,84 @@ def test_studies_are_listed_by_state_and_name(store: Any, make_rows: Callable[..
         assert [s.name for s in studies.list_studies(tx, state=StudyState.ACTIVE)] == ["digits", "wine"]
 
 
+@pytest.fixture
+def in_state(database: Any, ask: Callable[..., Any], make_rows: Callable[..., Any]) -> Callable[[StudyState], int]:
+    """A study that came to this state by the way that is open; its id."""
+
+    def make(state: StudyState) -> int:
+        with database.worker.begin() as tx:
+            tenant_id = studies.add_tenant(tx, name="lab")
+            study_id = studies.add_study(
+                tx,
+                name="new",
+                tenant_id=tenant_id,
+                data_set_id=studies.add_data_set(tx, tenant_id=tenant_id, source="csv:new", target=""),
+                metric="accuracy",
+                weight=1.0,
+                budget_seconds=None,
+                config={},
+                request_key="new",
+            )
+        assert study_id is not None
+        way = {StudyState.REGISTERED: (), StudyState.PAUSED: (StudyState.ACTIVE, StudyState.PAUSED)}
+        for step in way.get(state, (state,)):
+            with database.referee.begin() as tx:
+                studies.set_study_state(tx, study_id, step)
+        return study_id
+
+    return make
+
+
+# From -> to: who may. A study is split and sealed once, by the referee; pausing is the tenant's.
+WAYS = {
+    (StudyState.REGISTERED, StudyState.ACTIVE): {"referee"},
+    (StudyState.REGISTERED, StudyState.REFUSED): {"referee"},
+    (StudyState.ACTIVE, StudyState.PAUSED): {"referee", "worker"},
+    (StudyState.PAUSED, StudyState.ACTIVE): {"referee", "worker"},
+}
+
+
+@pytest.mark.parametrize("before", list(StudyState))
+def test_a_study_only_moves_forward(database: Any, in_state: Callable[[StudyState], int], before: StudyState) -> None:
+    study_id = in_state(before)
+    for after, role in itertools.product(StudyState, ("referee", "worker")):
+        with pytest.raises(_UndoneError) as caught, getattr(database, role).begin() as tx:
+            try_to_move(tx, study_id, after)
+        allowed = after == before or role in WAYS.get((before, after), set())
+        refused = f"study new cannot go from {before} to {after}; only the referee activates or refuses a new study"
+        assert str(caught.value).startswith("it moved" if allowed else refused), (role, after)
+
+
+class _UndoneError(Exception):
+    """Ends a transaction that only tried."""
+
+
+def try_to_move(tx: Any, study_id: int, state: StudyState) -> None:
+    try:
+        with savepoint(tx):
+            studies.set_study_state(tx, study_id, state)
+    except StateError as error:
+        raise _UndoneError(str(error)) from error
+    message = "it moved"
+    raise _UndoneError(message)
+
+
+@pytest.mark.parametrize("column", ["state", "created_at"])
+def test_a_study_begins_registered_and_dated_by_the_database(
+    store: Any, in_state: Callable[[StudyState], int], column: str
+) -> None:
+    """Else a worker could insert an active study, which nobody has sealed."""
+    in_state(StudyState.REGISTERED)
+    value = {"state": "'ACTIVE'", "created_at": "created_at"}[column]
+    refused = pytest.raises(StoreError, match="this role may not do that: permission denied for table studies")
+    with refused, store.begin() as tx:
+        change(
+            tx,
+            "INSERT INTO work.studies (name, tenant_id, data_set_id, metric, config, request_key, "
+            f"{column}) SELECT 'mine', tenant_id, data_set_id, metric, config, 'mine', {value} FROM work.studies",
+        )
+
+
 def test_a_candidate_that_is_there_stays_as_it_is(store: Any, make_rows: Callable[..., Any]) -> None:
     study = make_rows(candidates=1)
     with store.begin() as tx:
@@ -93,7 +174,24 @@ def test_a_candidate_that_is_there_stays_as_it_is(store: Any, make_rows: Callabl
     assert found == [("candidate-0", "tree", {}), ("new", "forest", {"n": 10, "é": None}), ("bare", "tree", {})]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+ODD: dict[str, object] = {
+    "nan": float("nan"),
+    "infinite": float("inf"),
+    "object": object(),
+    "set": {1, 2},
+    "digits": 10**5000,
+    "nested": nested(100_000),
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
 def test_parameters_must_have_a_form_in_json(store: Any, make_rows: Callable[..., Any], value: object) -> None:
     study = make_rows()
     odd = [{"name": "odd", "kind": "tree", "parameters": {"c": value}}]

@@ -182,7 +182,7 @@ CREATE TABLE work.observations (
   CONSTRAINT observations_state_check CHECK (state = 'SUCCEEDED'),
   -- NaN sorts above every number in PostgreSQL, so these two also refuse it.
   CONSTRAINT observations_quality_check CHECK (quality >= 0 AND quality <= 1),
-  CONSTRAINT observations_cost_check CHECK (cost_seconds > 0 AND cost_seconds < 'Infinity')
+  CONSTRAINT observations_cost_check CHECK (cost_seconds > 0 AND cost_seconds <= 1e9)
 );
 
 CREATE TABLE work.models (
@@ -442,9 +442,12 @@ ALTER TABLE sealed.predictions ALTER COLUMN labels SET STORAGE EXTERNAL;
 
 GRANTS = """
 GRANT SELECT ON ALL TABLES IN SCHEMA work TO easeml_worker, easeml_referee;
-GRANT INSERT ON work.tenants, work.data_sets, work.studies, work.candidates, work.suggestion_batches,
+GRANT INSERT ON work.tenants, work.data_sets, work.candidates, work.suggestion_batches,
   work.suggestions, work.observations, work.models, work.predictions TO easeml_worker;
--- A trial begins as SUGGESTED, and a request is signed and dated by the database: the other columns have defaults.
+-- A trial begins as SUGGESTED, a study as REGISTERED, and a request is signed and dated by the database: the other
+-- columns have defaults.
+GRANT INSERT (name, tenant_id, data_set_id, metric, weight, budget_seconds, config, request_key) ON work.studies
+  TO easeml_worker;
 GRANT INSERT (study_id, candidate_id, data_version_id) ON work.trials TO easeml_worker;
 GRANT INSERT (request_key, kind, study_id, model_id, arguments) ON work.requests TO easeml_worker;
 GRANT UPDATE (state, attempt, lease_key, lease_until, progress, failure, cost_seconds, cancel_requested, started_at,
