@@ -166,6 +166,26 @@ def test_what_was_filed_before_the_referee_came_is_answered(lab: Any, wait_for: 
     assert not thread.is_alive()
 
 
+def test_a_bug_outside_of_any_request_is_logged_and_the_work_goes_on(
+    lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any
+) -> None:
+    claim, bugs = requests.claim_request, [RuntimeError("a bug")]
+
+    def claim_or_fail(*given: Any, **more: Any) -> Any:
+        if bugs:
+            raise bugs.pop()
+        return claim(*given, **more)
+
+    monkeypatch.setattr(requests, "claim_request", claim_or_fail)
+    asked, stop = file_gate(lab), threading.Event()
+    thread = threading.Thread(target=Referee(lab.referee, lab.artifacts).run, args=(stop,))
+    thread.start()
+    wait_for(lambda: answer_of(lab.worker, asked))
+    stop.set()
+    thread.join(10)
+    assert "the referee goes on" in caplog.text
+
+
 def test_the_log_tells_that_and_not_what_was_answered(lab: Any, caplog: Any) -> None:
     with caplog.at_level(logging.DEBUG, logger="easeml_core"):
         passed, failed = lab.gate("good")["request_id"], lab.gate("rare")["request_id"]

@@ -269,7 +269,7 @@ def test_a_held_study_makes_other_referees_wait_for_it_and_for_no_other(
     for number, study in enumerate((held, free)):
         seal(study, "gate", start=200 * number)
         seal(study, "meter", start=200 * number + 100)
-    impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05)
+    impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05, statement_timeout_seconds=5)
     entered = threading.Event()
 
     def follow() -> float:

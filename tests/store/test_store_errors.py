@@ -250,7 +250,7 @@ def test_a_lock_that_is_not_given_in_time_may_be_tried_again(database: Any, worl
 
 def test_waiting_for_a_lock_ends_at_the_stores_limit(database: Any, world: Any) -> None:
     """Whoever may lock a row of a study must not make the referee wait for ever."""
-    impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05)
+    impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05, statement_timeout_seconds=5)
     with database.worker.begin() as holder:
         change(holder, "SELECT 1 FROM work.studies FOR UPDATE")
         began = time.monotonic()
