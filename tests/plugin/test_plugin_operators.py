@@ -186,6 +186,7 @@ def test_a_failed_gate_tells_its_symbol_before_it_fails(trained, referee):
         assert ctx["ti"].pushed["symbol"] == "fail"
         assert set(ctx["ti"].pushed) == {
             *("request_id", "kind", "study", "model_id", "refused", "message", "symbol", "step", "steps", "cached"),
+            "planned",
         }
 
 
@@ -211,7 +212,12 @@ def test_promotion_needs_a_recorded_pass(trained, referee):
     more = {"study": "cancer", "model_id": 2, "deferrable": False, "poll_interval": 0.05}
     with pytest.raises(AirflowFailException, match="gate request 12345 has no verdict on model 2"):
         operators.PromoteModelOperator(task_id="p", gate_request_id=12345, **more).execute(context("p1"))
-    passed = gate(condition="n > 0.5 +/- 0.3", deferrable=False, poll_interval=0.05).execute(context("gate"))
+    now = {"deferrable": False, "poll_interval": 0.05}
+    advice = gate(condition="n > 0.5 +/- 0.3", **now).execute(context("advice"))
+    assert (advice["symbol"], advice["planned"]) == ("pass", False)
+    with pytest.raises(AirflowFailException, match="another condition than the one sealed with the set"):
+        operators.PromoteModelOperator(task_id="p", gate_request_id=advice["request_id"], **more).execute(context("p0"))
+    passed = gate(**now).execute(context("gate"))
     promoted = operators.PromoteModelOperator(task_id="p", gate_request_id=str(passed["request_id"]), **more)
     assert promoted.execute(context("p2"))["promoted"] is True
 

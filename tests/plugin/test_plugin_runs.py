@@ -65,7 +65,7 @@ def test_a_study_is_registered_by_its_form(run, store):
 def test_two_nights(run, store, artifacts):
     """A failed trial, a rejected model and an empty round stop nobody else; the second night trains nothing."""
     run("easeml_register_study", **FORM | {"candidates": [IMAGES_ONLY, TREE, BAYES]})
-    run("easeml_register_study", **FORM | {"study": "strict", "tenant": "bank", "gate": HARD, "candidates": [TREE]})
+    run("easeml_register_study", **FORM | {"study": "strict", "gate": HARD, "candidates": [TREE]})
     first = run("easeml_nightly_retraining", trials_per_round=2)
 
     assert [tally(first, f"suggest_{n}") for n in (1, 2, 3)] == [{"success": 1}] * 3

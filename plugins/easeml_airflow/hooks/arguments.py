@@ -62,7 +62,7 @@ def optional_plain(value: Any, name: str) -> Any:
     Raises:
         ConfigError: If the text is no JSON list or object; names the argument.
     """
-    if value in EMPTY or not value:
+    if value in EMPTY:
         return None
     if isinstance(value, str):
         try:

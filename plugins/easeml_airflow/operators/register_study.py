@@ -82,6 +82,7 @@ class RegisterStudyOperator(RefereeOperator):
         """Register the study; the referee's part is to seal its test sets."""
         from easeml_core.services.registration import register_study
 
+        weight = optional_number(self.weight, "weight")
         registered = register_study(
             store,
             tenant=self.tenant,
@@ -89,7 +90,7 @@ class RegisterStudyOperator(RefereeOperator):
             source=self.source,
             target=optional_text(self.target),
             metric=self.metric,
-            weight=optional_number(self.weight, "weight") or 1.0,
+            weight=1.0 if weight is None else weight,
             budget_seconds=optional_number(self.budget_seconds, "budget_seconds"),
             candidates=optional_plain(self.candidates, "candidates"),
             gate=optional_plain(self.gate, "gate"),
