@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_COLUMNS = 2000
+MAX_CELL = 131_072
 
 
 def read_csv(path: Path) -> dict[str, Column]:
@@ -43,6 +44,8 @@ def read_csv(path: Path) -> dict[str, Column]:
         raise _refused(path, "needs a first line of column names, each different and none empty")
     rows: list[list[str]] = []
     for number, row in lines:
+        if max(map(len, row), default=0) > MAX_CELL:  # csv's own limit belongs to the whole process; ours does not
+            raise _refused(path, f"is not well-formed CSV at line {number}: field larger than {MAX_CELL:,} characters")
         if len(row) != len(header):
             raise _refused(path, f"line {number} has {len(row)} cells, the header has {len(header)}")
         rows.append(row)

@@ -25,7 +25,6 @@ def digits(text: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def mistakes() -> dict[str, np.ndarray]:
     """Per split, (30 models, examples): whether the model is wrong."""
-    csv.field_size_limit(10**7)
     with (DATA / "predictions.csv").open(newline="") as file:
         rows = [(r["model"], r["split"], digits(r["labels_or_predictions"])) for r in csv.DictReader(file)]
     labels = {split: values for model, split, values in rows if model == "TRUE_LABELS"}

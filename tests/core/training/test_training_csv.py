@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import csv_source
+from easeml_core.training.csv_source import read_csv
 from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
@@ -100,3 +102,14 @@ def test_no_content_raises_anything_else(tmp_path_factory, content: bytes) -> No
     except InvalidInputError:
         return
     assert table.inputs.shape == (len(table.labels), len(table.feature_names))
+
+
+def test_a_huge_cell_is_refused_whatever_limit_this_process_has_set_for_csv(tmp_path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"x,y\n1," + b"a" * 200_000 + b"\n3,4\n")
+    before = csv.field_size_limit(10**7)
+    try:
+        with pytest.raises(InvalidInputError, match="not well-formed CSV at line 2: field larger than 131,072"):
+            read_csv(path)
+    finally:
+        csv.field_size_limit(before)
