@@ -2,8 +2,9 @@
 
 Give the study and the number of the model; empty means the study's best. Condition, reliability and adaptivity may be
 left empty: then those hold that the set was sealed for. The condition is read before anything is asked of the referee,
-so that a typing mistake costs nothing; the error shows where. A pass is promoted to production. A failure stops here:
-its task fails, and nothing downstream of it runs. The overfitting meter reads in any case.
+so that a typing mistake costs nothing; the error shows where. A pass on the sealed condition is promoted to production;
+one on a condition of your own is advice, and its promotion is refused. A failure stops here: its task fails, and
+nothing downstream of it runs. The overfitting meter reads in any case.
 
 Needs: the connection `easeml_default` and the referee's process.
 """

@@ -203,3 +203,10 @@ def test_part_sizes_hold_the_plans_and_leave_a_fifth_for_training(rows: int) -> 
 
 def test_large_data_give_sharper_sets_than_planned() -> None:
     assert part_sizes(10_000, *CONFIGS) == {"gate": 2000, "meter": 1000, "validation": 1500}
+
+
+def test_the_forms_own_source_is_large_enough_for_the_default_plans() -> None:
+    rows = len(load_source("sklearn:digits").labels)
+    sizes = part_sizes(rows, GateConfig(), MeterConfig())
+    assert sizes["gate"] >= 324  # the plan of the default condition
+    assert sum(sizes.values()) <= 0.8 * rows
