@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 SHELL := /bin/sh
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-slow coverage check format lock clean
+.PHONY: help setup demo up down status test test-slow coverage check figures format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -42,9 +43,13 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
-	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py scripts/lock.py
+	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py scripts/lock.py \
+	  scripts/selection_figures.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) -m codespell_lib README.md docs
+
+figures: $(STAMP) ## Every table and plot of docs/selection.md anew, an hour or more; FIGURES="--only bench" for one
+	@$(RUN) scripts/selection_figures.py $(FIGURES)
 
 format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff format .

@@ -42,6 +42,22 @@ with DAG(
             exclusiveMinimum=0,
             description="Device seconds it may use; empty for no limit.",
         ),
+        "priority": Param(
+            0, type="integer", minimum=-100, maximum=100, description="Studies of a higher one come first."
+        ),
+        "deadline": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            description="No trial begins that would end later; empty for none.",
+        ),
+        "target_quality": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            maximum=1,
+            description="The study ends once a trial reaches it; empty for never.",
+        ),
         "candidates": Param(None, type=["null", "array"], description="What to try; empty for the usual set."),
         "gate": Param(
             None,

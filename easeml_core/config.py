@@ -15,7 +15,13 @@ from easeml_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-POLICIES = ("default", "mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs")
+PUBLISHED = (
+    *("mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs", "cheapest", "order"),
+    *("gp-ei-random", "gp-ei-roundrobin", "ei-per-second"),
+    *("variance-drop", "maximal-variance", "ucb-drop", "information-gain", "above-average-bonus"),
+)
+POLICIES = ("default", *PUBLISHED)
+KERNELS = ("empirical", "squared-exponential")
 TAILS = ("hoeffding", "clopper-pearson")
 
 
@@ -53,13 +59,30 @@ class _Stored:
 class SelectionConfig(_Stored):
     """How the next trial is chosen.
 
+    The second group concerns the ``default`` policy alone; each part of it can be switched off.
+
     Attributes:
-        policy: One of POLICIES; ``default`` is MM-GP-EI with learnt costs.
+        policy: One of POLICIES.
         delta: Probability that the confidence bounds of GP-UCB fail, in (0, 1).
         noise_variance: sigma^2 > 0 of an observed quality.
         beta_multiplier: Factor on the theoretical beta, > 0; 1 is the paper's.
         freeze_rounds: s_freeze, rounds without change before HYBRID turns to round robin.
-        seed: Seed of the random tenant policy.
+        greedy_gap_per_cost: Whether GREEDY and HYBRID divide a tenant's gap by the cost of the run that it would get.
+        cost_aware: False makes every policy believe that all costs are equal.
+        kernel: Covariance of the published policies' prior, one of KERNELS.
+        pseudo_studies: nu > 0, how many past studies the exchangeable prior counts as in the covariance. None for what
+            suits the policy: 5 for ``default``; next to nothing for the published ones, which is their plain empirical
+            covariance, or 10 while there are fewer than ten past studies to learn one from.
+        order: Candidate names in the order in which policy ``order`` tries them; the others come last.
+        seed: Seed of the random policies.
+        guard: g in [0, 1): share of the compute that goes to whoever was served least.
+        objective: Dial in [0, 1] from the weighted mean (0) to the worst-served tenant (1).
+        price_per_second: Least improvement of quality that a second of compute must promise, >= 0.
+        link: ``logit`` or ``identity``: the scale on which qualities are taken as normal.
+        blend: Share in [0, 1] of the squared-exponential kernel in the prior covariance.
+        tenant_scale: Whether each tenant's uncertainty is scaled by how surprising its own results were.
+        believe: Whether trials under way count as if they had returned their mean (kriging believer).
+        cold_start: Whether a short history is joined by the results of the live tenants.
     """
 
     policy: str = "default"
@@ -67,14 +90,38 @@ class SelectionConfig(_Stored):
     noise_variance: float = 1e-4
     beta_multiplier: float = 1.0
     freeze_rounds: int = 10
+    greedy_gap_per_cost: bool = False
+    cost_aware: bool = True
+    kernel: str = "empirical"
+    pseudo_studies: float | None = None
+    order: tuple[str, ...] = ()
     seed: int = 0
+    guard: float = 0.1
+    objective: float = 0.0
+    price_per_second: float = 0.0
+    link: str = "logit"
+    blend: float = 0.5
+    tenant_scale: bool = True
+    believe: bool = True
+    cold_start: bool = True
 
     def __post_init__(self) -> None:
         require(self.policy in POLICIES, "policy", self.policy, "one of " + ", ".join(POLICIES))
+        require(self.kernel in KERNELS, "kernel", self.kernel, "one of " + ", ".join(KERNELS))
+        require(self.link in ("logit", "identity"), "link", self.link, "logit or identity")
         require(0 < self.delta < 1, "delta", self.delta, "> 0 and < 1")
-        require(0 < self.noise_variance < math.inf, "noise_variance", self.noise_variance, "> 0 and finite")
-        require(0 < self.beta_multiplier < math.inf, "beta_multiplier", self.beta_multiplier, "> 0 and finite")
         require(self.freeze_rounds >= 1, "freeze_rounds", self.freeze_rounds, ">= 1")
+        for name in ("noise_variance", "beta_multiplier"):
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "> 0 and finite")
+        nu = self.pseudo_studies
+        require(nu is None or 0 < nu < math.inf, "pseudo_studies", nu, "> 0 and finite, or None")
+        require(
+            isinstance(self.greedy_gap_per_cost, bool), "greedy_gap_per_cost", self.greedy_gap_per_cost, "true or false"
+        )
+        require(0 <= self.guard < 1, "guard", self.guard, ">= 0 and < 1")
+        require(0 <= self.price_per_second < math.inf, "price_per_second", self.price_per_second, ">= 0 and finite")
+        for name in ("objective", "blend"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), ">= 0 and <= 1")
 
 
 @dataclass(frozen=True, slots=True)

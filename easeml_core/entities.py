@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 
@@ -92,13 +92,17 @@ class RequestKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One thing that could be trained: a trainer ``kind`` and its parameters."""
+    """One thing that could be trained: a trainer ``kind`` and its parameters.
+
+    ``devices`` are the kinds of device that it may run on, None for any.
+    """
 
     id: int
     study_id: int
     name: str
     kind: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    devices: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,30 @@ class DataVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who shares the devices, with its limits and what it has of them now.
+
+    ``max_parallel`` open trials at once, ``quota_seconds`` device seconds over all studies; None for no limit.
+    ``used_seconds`` is what ended trials took, ``reserved_seconds`` what open ones may still take.
+    """
+
+    id: int
+    name: str
+    weight: float
+    max_parallel: int | None
+    quota_seconds: float | None
+    used_seconds: float
+    reserved_seconds: float
+    open_trials: int
+    studies: int
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
-    """One model-selection problem of one tenant: data, metric, candidates."""
+    """One model-selection problem of one tenant: data, metric, candidates, limits.
+
+    ``seconds_left`` is the time until ``deadline`` by the database's clock, negative afterwards.
+    """
 
     id: int
     name: str
@@ -130,11 +156,19 @@ class Study:
     weight: float
     budget_seconds: float | None
     config: Mapping[str, Any]
+    priority: int = 0
+    deadline: datetime | None = None
+    seconds_left: float | None = None
+    target_quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run of one candidate on one data version, with the lease of whoever runs it."""
+    """One run of one candidate on one data version, with the lease of whoever runs it.
+
+    ``limit_seconds`` is reserved for all its attempts together, None where nothing limits it; ``lost_seconds`` is what
+    lost attempts have taken of it.
+    """
 
     id: int
     study_id: int
@@ -150,6 +184,9 @@ class Trial:
     cancel_requested: bool
     lease_key: str | None
     lease_until: datetime | None
+    device: str | None = None
+    limit_seconds: float | None = None
+    lost_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

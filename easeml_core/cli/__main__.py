@@ -2,4 +2,5 @@
 
 from easeml_core.cli import main
 
-main()
+if __name__ == "__main__":  # processes of a simulation import the main module anew
+    main()

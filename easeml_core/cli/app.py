@@ -8,12 +8,20 @@ import click
 
 from easeml_core import __version__
 from easeml_core.cli.alerts import alerts
+from easeml_core.cli.backtest import backtest
+from easeml_core.cli.bench import bench
+from easeml_core.cli.costs import costs
 from easeml_core.cli.db import db
+from easeml_core.cli.device import device
+from easeml_core.cli.explain import explain
 from easeml_core.cli.gate import gate
 from easeml_core.cli.meter import meter
+from easeml_core.cli.policy import policy
 from easeml_core.cli.referee import referee
+from easeml_core.cli.simulate import simulate
 from easeml_core.cli.status import status
 from easeml_core.cli.studies import study
+from easeml_core.cli.tenants import tenant
 from easeml_core.cli.trials import trial
 from easeml_core.errors import EasemlError
 
@@ -39,5 +47,8 @@ def cli() -> None:
     """
 
 
-for command in (alerts, db, gate, meter, referee, status, study, trial):
+for command in (
+    *(alerts, backtest, bench, costs, db, device, explain, gate, meter, policy, referee, simulate, status, study),
+    *(tenant, trial),
+):
     cli.add_command(command)

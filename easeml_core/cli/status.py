@@ -16,7 +16,7 @@ COLUMNS = {
     "Trials": "trials_of",
     "Best quality": "best_quality",
     "Best candidate": "best_candidate",
-    "Device s": "device_seconds",
+    "Device s": "device_of",
     "Gate": "verdict",
     "Signal": "signal_of",
     "Production": "production_candidate",
@@ -41,7 +41,13 @@ def status(database: str | None, as_json: bool) -> None:
     show_table(f"Policy: {found['policy'] or 'none yet'}", COLUMNS, [_shown(e) for e in found["tenants"]])
 
 
+def _device_seconds(entry: dict[str, Any]) -> str:
+    """What the study has used, of how much; the rest of its limits is in the sentence on what to do next."""
+    budget = "" if entry["budget_seconds"] is None else f" of {entry['budget_seconds']:,.1f}"
+    return f"{entry['device_seconds']:,.1f}{budget}"
+
+
 def _shown(entry: dict[str, Any]) -> dict[str, Any]:
     signal = None if entry["signal"] is None else f"{entry['signal']} of {entry['signals']}"
     trials = f"{entry['trials']}/{entry['candidates']}" + (f" ({entry['failed']} failed)" if entry["failed"] else "")
-    return entry | {"signal_of": signal, "trials_of": trials}
+    return entry | {"signal_of": signal, "trials_of": trials, "device_of": _device_seconds(entry)}

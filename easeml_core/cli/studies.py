@@ -1,4 +1,4 @@
-"""``easeml study``: list, show, register, pause and resume."""
+"""``easeml study``: list, show, register, set, add candidates, pause and resume."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.tenants import changes_of, show_settings
 from easeml_core.errors import InvalidInputError, StateError
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ def list_(database: str | None, as_json: bool) -> None:
 
     entries = overview(open_store(database))["tenants"]
     columns = {"Study": "study", "Tenant": "tenant", "State": "state", "Source": "source", "Weight": "weight"}
+    columns |= {
+        "Priority": "priority",
+        "Budget s": "budget_seconds",
+        "Deadline": "deadline",
+        "Target": "target_quality",
+    }
     show_json(entries) if as_json else show_table("Studies", columns, entries)
 
 
@@ -48,6 +55,8 @@ def show(name: str, database: str | None, as_json: bool) -> None:
         return
     summary = details["summary"]
     click.echo(f"{name} of {summary['tenant']}: {summary['state']}; next: {summary['next']}")
+    for line in _limits(summary):
+        click.echo(line)
     columns = {
         "Trial": "trial_id",
         "Candidate": "candidate",
@@ -64,6 +73,22 @@ def show(name: str, database: str | None, as_json: bool) -> None:
         click.echo(f"alert: {alert}")
 
 
+def _limits(summary: dict[str, Any]) -> list[str]:
+    """One line for each limit that the study or its tenant has."""
+    used, reserved = summary["device_seconds"], summary["reserved_seconds"]
+    lines = {
+        "priority": f"priority {summary['priority']}",
+        "budget_seconds": f"compute budget {summary['budget_seconds']} s: {used:,.1f} used, {reserved:,.1f} reserved",
+        "deadline": f"deadline {summary['deadline']}",
+        "target_quality": f"target quality {summary['target_quality']}",
+        "tenant_quota_seconds": f"quota of the tenant {summary['tenant_quota_seconds']} s: "
+        f"{summary['tenant_charged_seconds']:,.1f} used or reserved",
+        "tenant_max_parallel": f"open trials of the tenant {summary['tenant_open_trials']}, "
+        f"at most {summary['tenant_max_parallel']}",
+    }
+    return [line for key, line in lines.items() if summary[key]]
+
+
 @study.command()
 @click.argument("name")
 @click.option("--tenant", required=True, help="Whose study it is; made when new.")
@@ -72,10 +97,17 @@ def show(name: str, database: str | None, as_json: bool) -> None:
 @click.option("--metric", default="accuracy", show_default=True, help="What quality means; accuracy is all there is.")
 @click.option("--weight", default=1.0, show_default=True, help="Share of everybody's attention.")
 @click.option("--budget-seconds", type=float, help="Device seconds that the study may use; default: no limit.")
+@click.option("--priority", default=0, show_default=True, help="From -100 to 100; higher ones come first.")
+@click.option("--deadline", metavar="TIME", help="No trial begins that would end later, e.g. 2026-08-01T18:00 (UTC).")
+@click.option("--target-quality", type=float, help="The study ends once a trial reaches it, > 0 and <= 1.")
 @click.option("--gate", metavar="JSON", default="{}", help='E.g. {"condition": "n - o > 0.02 +/- 0.05", "steps": 4}.')
 @click.option("--meter", metavar="JSON", default="{}", help='E.g. {"ranges": [0.1, 0.3], "tolerance": 0.05}.')
 @click.option("--training", metavar="JSON", default="{}", help='E.g. {"time_limit_seconds": 300}.')
-@click.option("--candidates", metavar="JSON", help='[{"name", "kind", "parameters"}]; default: by the data\'s shape.')
+@click.option(
+    "--candidates",
+    metavar="JSON",
+    help='[{"name", "kind", "parameters", "devices"}]; default: by the data\'s shape.',
+)
 @click.option("--request-key", help="Makes the call repeatable; default: a new one.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the referee's answer.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most.")
@@ -99,6 +131,58 @@ def register(
         )
     if answer and answer["refused"]:
         raise SystemExit(1)
+
+
+@study.command("set")
+@click.argument("name")
+@click.option("--weight", type=float, help="Share of everybody's attention, > 0.")
+@click.option("--priority", type=int, help="From -100 to 100; higher ones come first.")
+@click.option("--budget-seconds", "--budget", type=float, help="Device seconds that the study may use, > 0.")
+@click.option("--no-budget", is_flag=True, help="No limit of device seconds.")
+@click.option("--deadline", metavar="TIME", help="No trial begins that would end later, e.g. 2026-08-01T18:00 (UTC).")
+@click.option("--no-deadline", is_flag=True, help="No deadline.")
+@click.option("--target-quality", "--target", type=float, help="The study ends once a trial reaches it, > 0 and <= 1.")
+@click.option("--no-target", is_flag=True, help="Run every candidate.")
+@database_option
+@json_option
+def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
+    """Set a study's weight, priority and limits, also while it runs; what is not named stays.
+
+    A budget below what the study has used, and reserved for open trials, is refused.
+    """
+    from easeml_core.services.controls import set_study
+
+    flags = {"no_budget": "budget_seconds", "no_deadline": "deadline", "no_target": "target_quality"}
+    changes = changes_of(given, flags)
+    show_settings(set_study(open_store(database), study=name, **changes), as_json)
+
+
+@study.command("add-candidate")
+@click.argument("study_name", metavar="STUDY")
+@click.option("--name", required=True, help="Name of the candidate within the study.")
+@click.option("--kind", required=True, help="Kind of the trainer, e.g. decision_tree.")
+@click.option("--parameters", metavar="JSON", default="{}", help='E.g. {"max_depth": 5}.')
+@click.option("--device", "devices", multiple=True, help="Kind of device that it may run on; repeat for several.")
+@database_option
+@json_option
+def add_candidate(
+    study_name: str, database: str | None, as_json: bool, parameters: str, devices: tuple[str, ...], **given: Any
+) -> None:
+    """Let one more candidate join STUDY, also while it runs; repeating the command changes nothing."""
+    from easeml_core.services.controls import add_candidate
+
+    given |= {"parameters": _mapping("parameters", parameters), "devices": devices or None}
+    told = add_candidate(open_store(database), study=study_name, **given)
+    what = "joined" if told["added"] else "is in"
+    show_json(told) if as_json else click.echo(f"candidate {told['candidate']} {what} study {study_name}")
+
+
+def _mapping(option: str, value: str) -> dict[str, Any]:
+    found = _parsed(option, value)
+    if not isinstance(found, dict):
+        message = f"--{option} must be a JSON object, got {value!r}"
+        raise InvalidInputError(message)
+    return found
 
 
 def _parsed(option: str, value: str | None) -> Any:

@@ -1,7 +1,6 @@
-"""Expected improvement: how much better a tenant is expected to be served after one more trial, and per second of it.
+"""Expected improvement: how much better a tenant is expected to be served after one more trial.
 
-Sources: Mockus (1975) and Jones et al. (1998) for EI; Yu et al., AutoML from Service Provider's Perspective (AISTATS
-2019), for MM-GP-EI, which ranks the candidates of *all* tenants by EI per unit of cost.
+Sources: Mockus (1975) and Jones et al. (1998). What it is worth per second, and to whom, is in ``acquisition.py``.
 """
 
 from __future__ import annotations
@@ -59,21 +58,3 @@ def expected_improvement(mean: Array, std: Array, *, best: float) -> Array:
     positive = std > 0
     safe = np.where(positive, std, 1.0)
     return np.where(positive, safe * tau(np.where(positive, gain / safe, 0.0)), np.maximum(gain, 0.0))
-
-
-def ei_rate(mean: Array, std: Array, *, best: float, costs: Array | float, weight: float = 1.0) -> Array:
-    """Expected improvement bought per unit of cost, in the eyes of the provider.
-
-        EIrate(k) = w_i EI_i(k) / c(k)
-
-    Args:
-        mean: Posterior mean, shape ``(n_arms,)``.
-        std: Posterior standard deviation, shape ``(n_arms,)``.
-        best: Best quality observed by the tenant.
-        costs: c(k) > 0, shape ``(n_arms,)``.
-        weight: w_i > 0; the paper has 1 for everybody.
-
-    Returns:
-        Shape ``(n_arms,)``, >= 0.
-    """
-    return np.asarray(weight * expected_improvement(mean, std, best=best) / costs, dtype=np.float64)

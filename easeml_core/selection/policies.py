@@ -1,142 +1,122 @@
-"""What runs next: a tenant policy followed by GP-UCB, or MM-GP-EI over all pairs of tenant and candidate.
+"""What runs next: a policy is a tenant rule with an acquisition, or an acquisition over all pairs of both.
 
-``mm-gp-ei`` is the published rule, ``default`` the same rule with the devices spread over the tenants: they differ
-only while trials are under way.
-
-One function, ``choose``, serves the live scheduler (``suggest.py``) and the simulator (``replay.py``).
+One function, ``choose``, serves the live scheduler and the simulator, see ``published.py``.
 
 Sources: Li et al., Ease.ml (PVLDB 11(5), 2018); Yu et al. (AISTATS 2019) for MM-GP-EI.
 """
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.expected_improvement import ei_rate
-from easeml_core.selection.tenant_policies import TENANT_POLICIES, WAITING, turn
+from easeml_core.selection.scheduler import Choice, Pair
+from easeml_core.selection.standings import WAITING
+from easeml_core.selection.tenant_policies import TENANT_POLICIES, Round, round_robin, uniform_random
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
-    from easeml_core.selection.standings import Standing, Standings
-
-    Preference = tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A tenant's index, one of its arms, and what trying it is worth to the policy."""
-
-    tenant: int
-    arm: int
-    acquisition: float
+    from easeml_core.selection.acquisition import Ranking
+    from easeml_core.selection.standings import Standings
+    from easeml_core.selection.tenant_policies import TenantPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What runs next, and what would have if it were not there."""
+class Policy:
+    """How a policy chooses.
 
-    chosen: Pair
-    runner_up: Pair | None
+    Attributes:
+        acquisition: What an arm is worth, a key of ``acquisition.ACQUISITIONS``.
+        tenant: Who is served; None when all pairs of tenant and arm are compared.
+        joint: The choice over all pairs; None when the tenant is chosen first.
+    """
+
+    acquisition: str = "upper-bound"
+    tenant: TenantPolicy | None = None
+    joint: Callable[[Round], Choice] | None = None
 
 
-def choose(standings: Standings, policy: str, *, seed: tuple[int, ...] = (0,)) -> Choice | None:
+def choose(
+    standings: Standings, policy: str, *, seed: tuple[int, ...] = (0,), device: str | None = None
+) -> Choice | None:
     """The next trial, or None when nothing is left to run.
 
     Args:
         standings: Where the tenants stand.
-        policy: One of ``config.POLICIES``.
+        policy: A key of ``PUBLISHED_POLICIES``.
         seed: Whole numbers >= 0; the same seed and standings give the same choice.
+        device: Kind of the free device; None when every candidate runs on it.
     """
-    if policy == "default":
-        return spread_mm_gp_ei(standings)
-    if policy == "mm-gp-ei":
-        return mm_gp_ei(standings)
-    tenant = TENANT_POLICIES[policy](standings, np.random.default_rng(seed))
-    return None if tenant is None else gp_ucb(standings, tenant)
+    among = standings.eligible(device=device)
+    if not len(among):
+        return None
+    rule = PUBLISHED_POLICIES[policy]
+    now = Round(standings, among, standings.ranking(rule.acquisition, device=device), seed)
+    if rule.joint is not None:
+        return rule.joint(now)
+    assert rule.tenant is not None
+    return best_of(now.ranking, rule.tenant(now))
 
 
-def gp_ucb(standings: Standings, tenant: int) -> Choice:
-    """The arm of a tenant with the largest cost-aware upper confidence bound, of those that are left.
-
-    Ties go to the lowest arm. The runner-up is the tenant's second best arm.
-    """
-    standing = standings.tenants[tenant]
-    bounds = standing.bounds(standings.beta)
-    pairs = [Pair(tenant, arm, float(bounds[arm])) for arm in _two_best(standing, bounds)]
-    return Choice(pairs[0], pairs[1] if len(pairs) > 1 else None)
+def best_of(ranking: Ranking, tenant: int) -> Choice:
+    """The best arm of a tenant, and its second best as the runner-up; ties go to the lowest arm."""
+    first, second = _pair(ranking, tenant, 0), _pair(ranking, tenant, 1)
+    return Choice(first, second if second.arm >= 0 else None)
 
 
-def mm_gp_ei(standings: Standings) -> Choice | None:
-    """The pair of tenant and candidate that promises most improvement per second, over everything not yet started.
+def _pair(ranking: Ranking, tenant: int, place: int) -> Pair:
+    return Pair(tenant, int(ranking.arms[tenant, place]), float(ranking.values[tenant, place]))
+
+
+def warm_and_best(now: Round) -> Choice:
+    """MM-GP-EI: the pair that promises most improvement per second, over everything not yet started.
 
         argmax over (i, k) of  w_i EI_i(k) / c_i(k)
 
     Only finished runs shape the posterior; runs under way are excluded and their outcome is not imagined. A tenant's
     best so far is 0 before its first observation, which makes its first run worth its whole expected quality; so that
     this counts once, and not again while the answer is under way, every tenant gets one run first and a tenant that
-    waits for its first answer stands back. Ties go to the tenant with fewest runs, then in order.
+    waits for its first answer stands back (the paper lets every tenant's two cheapest candidates finish first). Ties
+    go to the tenant with fewest runs, then in order.
     """
-
-    def preference(pair: Pair) -> Preference:
-        standing = standings.tenants[pair.tenant]
-        given, its_turn = _given(standing), turn(standing)
-        return its_turn, given if its_turn == WAITING else 0, -pair.acquisition, given, pair.tenant, pair.arm
-
-    return _best(standings, preference)
+    standings, members = now.standings, now.among
+    turns, given = standings.turns[members], standings.runs[members] + standings.under_way[members]
+    waiting = np.where(turns == WAITING, given, 0)
+    return _first_two(now, (given, waiting, turns))
 
 
-def spread_mm_gp_ei(standings: Standings) -> Choice | None:
-    """MM-GP-EI among the tenants with fewest trials under way: the ``default`` policy.
+def cheapest(now: Round) -> Choice:
+    """The pair with the lowest cost of all, whoever's it is; ties go to the tenant with fewest runs, then in order."""
+    given = now.standings.runs[now.among] + now.standings.under_way[now.among]
+    return _first_two(now, (given, np.zeros_like(given), np.zeros_like(given)))
 
-    Departs from Yu et al. (AISTATS 2019), who compare all pairs at once. A trial under way changes no posterior, so
-    the tenant that was best stays best until an answer comes; where the prior has all untried arms of a tenant tie, a
-    whole batch would go to it. Yet the second trial of a batch is worth less than its EI says: the first may already
-    bring the improvement. Hence fewest under way first, among those EI per second. With one device nothing is under
-    way when it is asked, and the rule is that of ``mm_gp_ei``. First runs and the tenants that wait for them as there.
+
+def _first_two(now: Round, keys: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Choice:
+    """The best two pairs: lowest third key, then lowest second, then largest acquisition, then lowest first key.
+
+    The two best arms of every tenant are compared: the two best pairs of all are among them.
     """
-
-    def preference(pair: Pair) -> Preference:
-        standing = standings.tenants[pair.tenant]
-        under_way = int(standing.under_way.sum())
-        return turn(standing), under_way, -pair.acquisition, _given(standing), pair.tenant, pair.arm
-
-    return _best(standings, preference)
-
-
-def _given(standing: Standing) -> int:
-    """Trials that a tenant has had, those under way included."""
-    return standing.runs + int(standing.under_way.sum())
+    given, second, first = (np.repeat(key, 2) for key in keys)
+    arms, values = now.ranking.arms[now.among].ravel(), now.ranking.values[now.among].ravel()
+    missing = arms < 0
+    order = np.lexsort((given, -values, second, first, missing))[:2]
+    pairs = [_pair(now.ranking, int(now.among[i // 2]), int(i % 2)) for i in order if not missing[i]]
+    return Choice(pairs[0], pairs[1] if len(pairs) > 1 else None)
 
 
-def _best(standings: Standings, preference: Callable[[Pair], Preference]) -> Choice | None:
-    """The pair that is preferred to all others, and the next one."""
-    ranked = heapq.nsmallest(2, _contenders(standings), key=preference)
-    if not ranked:
-        return None
-    return Choice(ranked[0], ranked[1] if len(ranked) > 1 else None)
-
-
-def _contenders(standings: Standings) -> Iterator[Pair]:
-    """The two best arms by EIrate of every active tenant: the two best of all are among them."""
-    for tenant in standings.active():
-        standing = standings.tenants[tenant]
-        rates = ei_rate(
-            standing.posterior.mean,
-            standing.posterior.std,
-            best=standing.best,
-            costs=standing.costs,
-            weight=standing.arms.weight,
-        )
-        for arm in _two_best(standing, rates):
-            yield Pair(tenant, arm, float(rates[arm]))
-
-
-def _two_best(standing: Standing, acquisition: np.ndarray) -> list[int]:
-    """The arms left with the largest acquisition, at most two; ties in order."""
-    left = np.flatnonzero(standing.left())
-    return [int(arm) for arm in left[np.argsort(-acquisition[left], kind="stable")[:2]]]
+PUBLISHED_POLICIES: Mapping[str, Policy] = MappingProxyType(
+    {
+        **{name: Policy(tenant=rule) for name, rule in TENANT_POLICIES.items()},
+        "ei-per-second": Policy("ei-per-second", tenant=round_robin),
+        "order": Policy("order", tenant=round_robin),
+        "cheapest": Policy("cheapness", joint=cheapest),
+        "mm-gp-ei": Policy("ei-rate", joint=warm_and_best),
+        "gp-ei-random": Policy("ei-rate", tenant=uniform_random),
+        "gp-ei-roundrobin": Policy("ei-rate", tenant=round_robin),
+    }
+)
+"""All published policies by name; the last two are the baselines of MM-GP-EI in its paper."""

@@ -9,7 +9,8 @@ PVLDB 11(5), 2018, section 3. Letters: K arms, t observations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -120,61 +121,69 @@ def solve_positive(matrix: Array, right: Array) -> Array:
     raise NumericalError(message)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
-    """The same posterior, one observation at a time.
+    """The same posterior, one observation at a time, in place.
 
     With Cov the covariance before an observation y at arm a, k = Cov(., a) and d = k(a) + sigma^2:
 
         mean <- mean + k (y - mean(a)) / d
         Cov  <- Cov - k k^T / d
 
-    Only the columns k / sqrt(d) are kept: Cov = Sigma - C C^T, so one update costs O(K t) and the prior's covariance
-    is shared by all tenants that have the same candidates.
+    Only the vectors k / sqrt(d) are kept: Cov = Sigma - C C^T, so one update costs O(K t) and the prior's covariance
+    is shared by all tenants that have the same candidates. They stand as rows of one array whose length doubles when
+    it is full, so that an update copies nothing.
 
     Attributes:
         prior: The belief before any observation.
         noise_variance: sigma^2 > 0.
-        mean: Shape ``(n_arms,)``.
-        variance: Shape ``(n_arms,)``.
-        columns: C, shape ``(n_arms, n_obs)``.
+        mean: Shape ``(n_arms,)``; a new array after each observation, so that a kept one stays as it is.
+        variance: Shape ``(n_arms,)``, likewise.
+        count: t, observations so far.
     """
 
-    prior: Belief
-    noise_variance: float
-    mean: Array
-    variance: Array
-    columns: Array
+    __slots__ = ("_rows", "count", "mean", "noise_variance", "prior", "variance")
 
-    @classmethod
-    def of(cls, prior: Belief, *, noise_variance: float) -> Posterior:
-        """The posterior without observations: the prior."""
-        arms = len(prior.mean)
-        return cls(prior, noise_variance, prior.mean, np.diagonal(prior.cov), np.empty((arms, 0)))
+    def __init__(self, prior: Belief, *, noise_variance: float) -> None:
+        self.prior, self.noise_variance = prior, noise_variance
+        self.mean: Array = prior.mean
+        self.variance: Array = np.diagonal(prior.cov)
+        self.count = 0
+        self._rows: Array = np.empty((0, len(prior.mean)))
 
     @property
     def std(self) -> Array:
         """Standard deviation of each arm, shape ``(n_arms,)``; tiny negative variances count as 0."""
         return np.sqrt(np.maximum(self.variance, 0.0))
 
-    def observe(self, arm: int, value: float) -> Posterior:
-        """The posterior after one more observation.
+    @property
+    def columns(self) -> Array:
+        """C, shape ``(n_arms, n_obs)``: the prior covariance minus C C^T is the present one."""
+        return self._rows[: self.count].T
+
+    def observe(self, arm: int, value: float) -> None:
+        """Take in one more observation.
 
         Raises:
             NumericalError: If the predictive variance d is not positive: the prior is no covariance.
         """
-        column = self.prior.cov[:, arm] - self.columns @ self.columns[arm]
+        seen = self._rows[: self.count]
+        column = self.prior.cov[arm] - seen[:, arm] @ seen
         predictive = float(column[arm]) + self.noise_variance
         if not predictive > 0:
             message = (
-                f"arm {arm} has predictive variance {predictive:g} after {self.columns.shape[1]} observations, "
+                f"arm {arm} has predictive variance {predictive:g} after {self.count} observations, "
                 "it must be > 0; raise noise_variance, or check the qualities that the prior was learnt from"
             )
             raise NumericalError(message)
-        scaled = column / np.sqrt(predictive)
-        return replace(
-            self,
-            mean=self.mean + column * ((value - self.mean[arm]) / predictive),
-            variance=self.variance - scaled**2,
-            columns=np.column_stack([self.columns, scaled]),
-        )
+        if self.count == len(self._rows):
+            self._grow()
+        row = np.divide(column, math.sqrt(predictive), out=self._rows[self.count])
+        self.mean = self.mean + column * ((value - float(self.mean[arm])) / predictive)
+        self.variance = self.variance - row * row
+        self.count += 1
+
+    def _grow(self) -> None:
+        """Double the room for observations."""
+        rows = np.empty((max(8, 2 * self.count), len(self.mean)))
+        rows[: self.count] = self._rows
+        self._rows = rows

@@ -7,11 +7,11 @@ Every past study is one row of qualities, one column for each candidate, NaN whe
 
 Both lean on an *exchangeable* prior: all candidates alike, one mean, one variance, one correlation. It is the answer
 when there is no past, it is what a candidate nobody ever ran gets, and it counts as much as ``PSEUDO_STUDIES`` past
-studies in the covariance: with three past studies it carries three quarters of the weight, with a hundred one
-eleventh. Its own three numbers are learnt from the past in the same way, starting from ``UNINFORMED``.
+studies in the covariance: with three past studies it carries five sixths of the weight, nu / (n - 1 + nu), with a
+hundred one eleventh. Its own three numbers are learnt from the past in the same way, starting from ``UNINFORMED``.
 
-Source: Li et al., Ease.ml (PVLDB 11(5), 2018), section 3, for both kernels. The shrinkage is the posterior mode under
-an inverse-Wishart prior centred at the exchangeable covariance.
+Source: Li et al., Ease.ml (PVLDB 11(5), 2018), section 3, for both kernels. The shrinkage is the posterior mean under
+an inverse-Wishart prior with nu + K + 1 degrees of freedom, whose mean is the exchangeable covariance (K candidates).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 KERNELS = ("empirical", "squared-exponential")
 PSEUDO_STUDIES = 10.0
-PSEUDO_STUDIES_MEAN = 3.0
+PSEUDO_STUDIES_MEAN = 1.0
 JITTER = 1e-6
 EM_STEPS = 5
 
@@ -113,16 +113,17 @@ def quality_rows(names: Sequence[str], history: Sequence[Past]) -> Array:
     return np.asarray(rows[~np.isnan(rows).all(axis=1)])
 
 
-def fit_exchangeable(rows: Array) -> Exchangeable:
-    """Common mean, variance and correlation of past rows, each shrunk to ``UNINFORMED``.
+def fit_exchangeable(rows: Array, start: Exchangeable = UNINFORMED) -> Exchangeable:
+    """Common mean, variance and correlation of past rows, each shrunk to those of a start.
 
     The variance is the mean square of a deviation from the common mean, the covariance the mean product of two
     deviations in one row; every row counts once, and the start counts as PSEUDO_STUDIES_MEAN rows.
 
     Args:
         rows: Shape ``(n_past, n_names)``, NaN where unknown, no row empty.
+        start: What is believed without any row.
     """
-    start, weight = UNINFORMED, PSEUDO_STUDIES_MEAN
+    weight = PSEUDO_STUDIES_MEAN
     if not len(rows):
         return start
     mean = (np.nanmean(rows, axis=1).sum() + weight * start.mean) / (len(rows) + weight)
@@ -171,15 +172,27 @@ def _shrunk_moments(filled: Array, doubt: Array, target: Exchangeable, pseudo_st
 
 
 def _fill_in(rows: Array, belief: Belief) -> tuple[Array, Array]:
-    """The E-step: every gap by its conditional mean, and the sum of the conditional covariances of all rows."""
-    filled, doubt = rows.copy(), np.zeros_like(belief.cov)
+    """The E-step: every gap by its conditional mean, and the sum of the conditional covariances of all rows.
+
+    With o what is known of row r, the conditional covariance C - C[:, o] C[o, o]^-1 C[o, :] is 0 wherever something is
+    known, so all rows are summed by one product of matrices.
+    """
+    filled = rows.copy()
+    across, gains = [], []
     for row in filled:
-        gaps = np.isnan(row)
-        if gaps.any():
-            across = belief.cov[np.ix_(gaps, ~gaps)]
-            gain = np.linalg.solve(belief.cov[np.ix_(~gaps, ~gaps)], across.T).T
-            row[gaps] = belief.mean[gaps] + gain @ (row - belief.mean)[~gaps]
-            doubt[np.ix_(gaps, gaps)] += belief.cov[np.ix_(gaps, gaps)] - gain @ across.T
+        known = np.flatnonzero(~np.isnan(row))
+        if len(known) == len(row):
+            continue
+        part = belief.cov[known]
+        gain = np.linalg.solve(part[:, known], part)
+        expected = belief.mean + (row[known] - belief.mean[known]) @ gain
+        expected[known] = row[known]
+        row[:] = expected
+        across.append(part)
+        gains.append(gain)
+    if not gains:
+        return filled, np.zeros_like(belief.cov)
+    doubt = len(gains) * belief.cov - np.concatenate(across).T @ np.concatenate(gains)
     return filled, (doubt + doubt.T) / 2
 
 
@@ -189,6 +202,7 @@ def squared_exponential(
     *,
     pseudo_studies: float = PSEUDO_STUDIES,
     noise_variance: float = 1e-4,
+    mean: Array | None = None,
 ) -> Belief:
     """Ease.ml's kernel: candidates with like results in the past are alike.
 
@@ -202,8 +216,10 @@ def squared_exponential(
         target: The exchangeable prior.
         pseudo_studies: nu > 0.
         noise_variance: sigma^2 > 0 of a past quality.
+        mean: That of the empirical prior of the same rows, where it is known already, shape ``(n_arms,)``.
     """
-    mean = empirical(rows, target, pseudo_studies=pseudo_studies).mean
+    if mean is None:
+        mean = empirical(rows, target, pseudo_studies=pseudo_studies).mean
     exchangeable = target.belief(rows.shape[1])
     if not len(rows):
         return _with_jitter(exchangeable)
@@ -214,8 +230,14 @@ def squared_exponential(
 
 
 def _squared_distances(points: Array) -> Array:
-    """Squared distances between the rows of a matrix, shape ``(n_points, n_points)``."""
-    return np.asarray(((points[:, None, :] - points[None, :, :]) ** 2).sum(axis=-1), dtype=np.float64)
+    """Squared distances between the rows of a matrix, shape ``(n_points, n_points)``.
+
+    Numerics: row by row, since all differences at once take n_points times the memory of the points.
+    """
+    distances = np.empty((len(points), len(points)))
+    for row, point in zip(distances, points, strict=True):
+        ((points - point) ** 2).sum(axis=-1, out=row)
+    return distances
 
 
 def _likeliest_kernel(distances: Array, residuals: Array, noise_variance: float) -> Array:
@@ -223,15 +245,17 @@ def _likeliest_kernel(distances: Array, residuals: Array, noise_variance: float)
 
         2 ln L(s, l) = - sum over rows r, eigenpairs (lambda, v) of K_l:  (v^T r)^2 / w + ln w,  w = s lambda + sigma^2
 
-    One eigendecomposition for each length serves all scales. Lengths are multiples of the median distance.
+    One eigendecomposition for each length serves all scales. Lengths are multiples of the median distance, scales of
+    the variance of the residuals, so the unit of the values does not matter.
     """
+    spread = max(float(np.mean(residuals**2)), np.finfo(float).tiny)
     typical = np.median(distances[distances > 0]) if (distances > 0).any() else 1.0
     best, chosen = -np.inf, np.zeros_like(distances)
     for length_squared in typical * np.geomspace(0.01, 100, 17):
         kernel = np.exp(-distances / (2 * length_squared))
         values, vectors = np.linalg.eigh(kernel)
         powers = ((residuals @ vectors) ** 2).sum(axis=0)
-        for scale in np.geomspace(1e-4, 1, 17):
+        for scale in spread * np.geomspace(1e-3, 10, 17):
             widths = scale * np.maximum(values, 0.0) + noise_variance
             likelihood = -float(np.sum(powers / widths + len(residuals) * np.log(widths)))
             if likelihood > best:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def _require(condition: bool, what: str, value: object, remedy: str) -> None:
@@ -49,6 +53,14 @@ class Arms:
         kinds: Trainer kind of each candidate, or empty.
         budget_seconds: Device seconds that the study may use, or None for no limit.
         study: Name of the study for people; ``study <id>`` when empty.
+        tenant: Who owns the study; studies of one tenant share its quota.
+        priority: Studies of a higher priority come first.
+        target_quality: The study ends once its best quality is at least this, in (0, 1]; None for never.
+        seconds_left: Until its deadline, arms that would take longer are left out; None for no deadline.
+        max_parallel: At most so many trials under way at once, >= 1; None for no limit.
+        devices: Kinds of device that each arm may run on, None for any; or empty.
+        shared: Key of each arm, or None; arms of different studies with one key are one trial; or empty.
+        rows: Training rows of its data, >= 1, for the prediction of costs; None when unknown.
 
     Raises:
         InvalidInputError: If there is no candidate, a name is repeated, or a number is out of its range.
@@ -60,6 +72,14 @@ class Arms:
     kinds: tuple[str, ...] = ()
     budget_seconds: float | None = None
     study: str = ""
+    tenant: str = ""
+    priority: int = 0
+    target_quality: float | None = None
+    seconds_left: float | None = None
+    max_parallel: int | None = None
+    devices: tuple[frozenset[str] | None, ...] = ()
+    shared: tuple[str | None, ...] = ()
+    rows: int | None = None
 
     def __post_init__(self) -> None:
         owner = self.label
@@ -68,12 +88,13 @@ class Arms:
         )
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         _require(not twice, f"{owner}: candidate names must differ", twice, "rename the repeated ones")
-        _require(
-            len(self.kinds) in (0, len(self.names)),
-            f"{owner}: kinds must be empty or one for each of the {len(self.names)} candidates",
-            self.kinds,
-            "give every candidate its kind",
-        )
+        for what, given in (("kinds", self.kinds), ("devices", self.devices), ("shared", self.shared)):
+            _require(
+                len(given) in (0, len(self.names)),
+                f"{owner}: {what} must be empty or one for each of the {len(self.names)} candidates",
+                given,
+                "give one entry for each candidate",
+            )
         _require(
             0 < self.weight < math.inf,
             f"{owner}: weight must be > 0 and finite",
@@ -86,6 +107,23 @@ class Arms:
             self.budget_seconds,
             "give the device seconds that the study may use",
         )
+        self._check_limits(owner)
+
+    def _check_limits(self, owner: str) -> None:
+        _require(
+            self.target_quality is None or 0 < self.target_quality <= 1,
+            f"{owner}: target_quality must be in (0, 1], or None",
+            self.target_quality,
+            "give the quality at which the study ends",
+        )
+        _require(
+            self.seconds_left is None or not math.isnan(self.seconds_left),
+            f"{owner}: seconds_left must be a number, or None",
+            self.seconds_left,
+            "give the seconds to the deadline, negative when it has passed",
+        )
+        for what, value in (("max_parallel", self.max_parallel), ("rows", self.rows)):
+            _require(value is None or value >= 1, f"{owner}: {what} must be >= 1, or None", value, "leave it out")
 
     @property
     def label(self) -> str:
@@ -103,6 +141,7 @@ class Pull:
         quality: In [0, 1], higher is better; None when the trial failed: its cost is spent, its quality unknown.
         cost_seconds: Measured device seconds, > 0, of failed trials too.
         order: Place in the order of completion; pulls with the same order keep the order they are given in.
+        device: Kind of the device that it ran on, or None.
 
     Raises:
         InvalidInputError: If the quality is NaN or outside [0, 1], or the cost is not positive and finite.
@@ -113,18 +152,45 @@ class Pull:
     quality: float | None
     cost_seconds: float
     order: float = 0
+    device: str | None = None
 
     def __post_init__(self) -> None:
-        _check_quality(self.quality, f"trial of study {self.study_id}")
+        quality = self.quality
+        if (quality is None or 0 <= quality <= 1) and 0 < self.cost_seconds < math.inf:
+            return  # apart, because messages cost more than the checks of many trials
+        _check_quality(quality, f"trial of study {self.study_id}")
         _check_cost(self.cost_seconds, f"trial of study {self.study_id}")
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A trial that was suggested, or is running now; listed in the order of suggestion."""
+    """A trial that was suggested, or is running now, on a kind of device; listed in the order of suggestion."""
 
     study_id: int
     arm: int
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one tenant may use, over all its studies.
+
+    Attributes:
+        max_parallel: At most so many trials under way at once, >= 1; None for no limit.
+        seconds_left: Device seconds that its trials may still use, under way ones not yet charged; None for no limit.
+
+    Raises:
+        InvalidInputError: If max_parallel is below 1, or seconds_left is not a number.
+    """
+
+    max_parallel: int | None = None
+    seconds_left: float | None = None
+
+    def __post_init__(self) -> None:
+        parallel, seconds = self.max_parallel, self.seconds_left
+        _require(parallel is None or parallel >= 1, "max_parallel must be >= 1, or None", parallel, "leave it out")
+        is_number = seconds is None or not math.isnan(seconds)
+        _require(is_number, "seconds_left must be a number, or None", seconds, "leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +237,7 @@ class Problem:
         pulls: Their finished trials.
         pending: Their trials under way.
         history: Results that shape prior and costs.
+        quotas: What tenants may use, by the name in ``Arms.tenant``.
 
     Raises:
         InvalidInputError: If a study appears twice, or a trial belongs to no active study or to no candidate of it.
@@ -180,6 +247,7 @@ class Problem:
     pulls: tuple[Pull, ...] = ()
     pending: tuple[Pending, ...] = ()
     history: tuple[Past, ...] = ()
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes = {arms.study_id: len(arms.names) for arms in self.studies}

@@ -1,9 +1,11 @@
-"""Where every tenant stands after the trials so far: rebuilt from the ordered observations, never stored.
+"""Where every tenant stands after the trials so far: a function of the ordered observations, never stored.
 
-A ``Standing`` is one tenant's: posterior, best quality, confidence bound, what is left to run. ``Standings`` are all
-of them, with the round robin's position and the freeze detection. Whoever holds them feeds in trials one by one:
-first the finished ones (``record``), then those under way (``start``). Nobody is chosen here: see
-``tenant_policies.py``.
+A ``Standing`` is one tenant's: posterior, best quality, confidence bound, what has run. ``Standings`` are all of them,
+with the round robin's position, the freeze detection and what each tenant would run next. Whoever holds them feeds in
+trials one by one. Nobody is chosen here: see ``tenant_policies.py``.
+
+Speed: a trial changes one tenant (and those that share its quota or its candidates), so what the other tenants would
+run, and what it is worth, is kept from one decision to the next.
 
 Source: Li et al., Ease.ml (PVLDB 11(5), 2018), section 4.
 """
@@ -11,12 +13,17 @@ Source: Li et al., Ease.ml (PVLDB 11(5), 2018), section 4.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.selection.acquisition import ACQUISITIONS, Ranking
+from easeml_core.selection.expected_improvement import expected_improvement
 from easeml_core.selection.greedy import Freeze, candidate_set
+from easeml_core.selection.limits import Limits
 from easeml_core.selection.posterior import Posterior
+from easeml_core.selection.shared_arms import SharedArms
 from easeml_core.selection.ucb import BetaSchedule, ucb
 
 if TYPE_CHECKING:
@@ -25,8 +32,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.config import SelectionConfig
+    from easeml_core.selection.limits import Mask
     from easeml_core.selection.posterior import Array, Belief
     from easeml_core.selection.problem import Arms
+
+UNTRIED, NORMAL, WAITING = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """How a tenant's posterior looked right after one of its runs, at the arm of that run.
+
+    Attributes:
+        std: Posterior standard deviation of the arm.
+        bound: Its upper confidence bound, with the beta of that run.
+    """
+
+    std: float
+    bound: float
 
 
 class Standing:
@@ -35,7 +58,9 @@ class Standing:
     Attributes:
         arms: The study.
         costs: c_k > 0 of each arm, known or predicted, shape ``(n_arms,)``.
+        prices: The costs as the policy sees them: all 1 for a policy that ignores costs, shape ``(n_arms,)``.
         costs_known: Whether the costs rest on any measurement.
+        repeats: Whether an arm may run again, as in the theorems; the scheduler runs every arm once.
         posterior: The belief after the runs.
         runs: t_i, finished trials, failed ones included.
         observations: Finished trials that have a quality.
@@ -43,43 +68,58 @@ class Standing:
         best: b^i, best quality observed; 0 before the first.
         tightest: The smallest upper bound on the optimum that any run has shown so far.
         spent: Device seconds of the finished trials.
-        run: Arms that have run, shape ``(n_arms,)``.
+        run: Arms that have run and will not run again, shape ``(n_arms,)``.
         under_way: Arms suggested or running, shape ``(n_arms,)``.
+        echoes: The last two runs that have a quality, the older one first; before the second run the older one is the
+            prior's view of the first arm; empty before the first.
     """
 
-    def __init__(self, arms: Arms, *, prior: Belief, costs: Array, costs_known: bool, noise_variance: float) -> None:
-        self.arms, self.costs, self.costs_known = arms, costs, costs_known
-        self.posterior = Posterior.of(prior, noise_variance=noise_variance)
+    def __init__(
+        self,
+        arms: Arms,
+        *,
+        prior: Belief,
+        costs: Array,
+        costs_known: bool,
+        noise_variance: float,
+        cost_aware: bool = True,
+        repeats: bool = False,
+    ) -> None:
+        self.arms, self.costs, self.costs_known = arms, np.asarray(costs, dtype=np.float64), costs_known
+        self.prices = self.costs if cost_aware else np.ones(len(arms.names))
+        self.repeats = repeats
+        self.posterior = Posterior(prior, noise_variance=noise_variance)
         self.runs = self.observations = 0
         self.last = self.best = self.spent = 0.0
         self.tightest = math.inf
         self.run = np.zeros(len(arms.names), dtype=bool)
         self.under_way = np.zeros(len(arms.names), dtype=bool)
+        self.echoes: tuple[Echo, ...] = ()
+        self._bounds: tuple[int, Array] | None = None
+        self._gains: tuple[int, Array] | None = None
 
-    def left(self) -> NDArray[np.bool_]:
-        """Arms that may be suggested: neither run nor under way, and within the compute budget.
+    def free(self) -> Mask:
+        """Arms that have neither run nor are under way, shape ``(n_arms,)``."""
+        return ~(self.run | self.under_way)
 
-        Costs that nobody ever measured are not charged in advance: a budget stops such a study once it is used up.
-        """
-        free = ~(self.run | self.under_way)
-        budget = self.arms.budget_seconds
-        if budget is None:
-            return free
-        charges = self.costs if self.costs_known else np.zeros_like(self.costs)
-        committed = self.spent + float(charges[self.under_way].sum())
-        return free & (committed < budget) & (committed + charges <= budget)
+    def charges(self) -> Array:
+        """What a budget is charged in advance for each arm: nothing while nobody has measured any cost."""
+        return self.costs if self.costs_known else np.zeros_like(self.costs)
 
     def bounds(self, beta: BetaSchedule) -> Array:
-        """B^i(k) for the tenant's next run, shape ``(n_arms,)``."""
-        return ucb(self.posterior.mean, self.posterior.std, beta=beta(self.runs + 1), costs=self.costs)
+        """B^i(k) for the tenant's next run, shape ``(n_arms,)``; computed once between two runs."""
+        if self._bounds is None or self._bounds[0] != self.runs:
+            posterior = self.posterior
+            bounds = ucb(posterior.mean, posterior.std, beta=beta(self.runs + 1), costs=self.prices)
+            self._bounds = (self.runs, bounds)
+        return self._bounds[1]
 
     def optimum_bound(self, beta: BetaSchedule) -> float:
         """An upper bound on the tenant's best quality: the largest B^i(k) of what has not run, or what was seen.
 
         Run arms are no longer chosen, so the bounds of the others alone would say nothing about the best so far.
         """
-        open_bounds = self.bounds(beta)[~self.run]
-        return max(self.best, float(open_bounds.max(initial=-math.inf)))
+        return max(self.best, float(np.max(self.bounds(beta), where=~self.run, initial=-math.inf)))
 
     def confidence(self, beta: BetaSchedule) -> float:
         """The empirical confidence bound: how far the tenant may still be from its optimum.
@@ -92,85 +132,203 @@ class Standing:
         """
         return (self.tightest if self.observations else self.optimum_bound(beta)) - self.last
 
+    def improvement(self) -> Array:
+        """Expected improvement of each arm over the best observed, shape ``(n_arms,)``; computed once between runs."""
+        if self._gains is None or self._gains[0] != self.runs:
+            self._gains = (self.runs, expected_improvement(self.posterior.mean, self.posterior.std, best=self.best))
+        return self._gains[1]
+
+    def turn(self) -> int:
+        """UNTRIED: no run given yet, comes first. WAITING: its first answer is under way, stands back. Else NORMAL."""
+        if self.observations:
+            return NORMAL
+        if self.under_way.any():
+            return WAITING
+        return NORMAL if self.runs else UNTRIED
+
     def record(self, arm: int, quality: float | None, cost_seconds: float, *, beta: BetaSchedule) -> bool:
         """Take in a finished trial; say whether the best quality rose.
 
         A failed one costs its seconds and removes its arm; it teaches nothing about quality.
         """
         bound = self.optimum_bound(beta)
-        self.run[arm] = True
-        self.runs += 1
+        self.run[arm], self.under_way[arm] = not self.repeats, False
         self.spent += cost_seconds
+        if quality is not None:
+            self.tightest = min(self.tightest, bound)
+            self._observe(arm, quality, beta(self.runs + 1))
+        self.runs += 1
         if quality is None:
             return False
         improved = quality > self.best
-        self.tightest = min(self.tightest, bound)
-        self.posterior = self.posterior.observe(arm, quality)
         self.observations += 1
         self.last, self.best = quality, max(self.best, quality)
         return improved
 
+    def _observe(self, arm: int, quality: float, beta: float) -> None:
+        """Update the posterior, and keep what it says of the arm before (at the first run) and after."""
+        before = self.echoes[-1] if self.echoes else self._echo(arm, beta)
+        self.posterior.observe(arm, quality)
+        self.echoes = (before, self._echo(arm, beta))
+
+    def _echo(self, arm: int, beta: float) -> Echo:
+        std = math.sqrt(max(float(self.posterior.variance[arm]), 0.0))
+        return Echo(std, float(self.posterior.mean[arm]) + math.sqrt(beta / float(self.prices[arm])) * std)
+
 
 class Standings:
-    """All tenants after the trials so far.
+    """All tenants after the trials so far; a tenant is its index.
 
     Attributes:
         tenants: One standing for each study; policies settle ties in this order.
+        config: Policy and its settings.
+        limits: What the tenants may use.
         beta: n, K* and c* of all tenants together, with delta and multiplier.
-        last_served: Index of the tenant of the latest trial; -1 before the first.
-        given: Trials finished or under way, over all tenants.
         freeze: HYBRID's freeze detection.
+        given: Trials finished or under way, over all tenants.
+        turns: ``Standing.turn`` of each tenant, shape ``(n,)``.
+        best: b^i, shape ``(n,)``.
+        runs: Finished trials, shape ``(n,)``.
+        under_way: Trials under way, shape ``(n,)``.
+        shared: Which arms of which tenants are one trial.
     """
 
-    def __init__(self, tenants: Sequence[Standing], *, config: SelectionConfig) -> None:
-        self.tenants = tuple(tenants)
+    def __init__(self, tenants: Sequence[Standing], *, config: SelectionConfig, limits: Limits | None = None) -> None:
+        self.tenants, self.config = tuple(tenants), config
+        self.limits = limits or Limits([t.arms for t in self.tenants], charges=[t.charges() for t in self.tenants])
         self.beta = BetaSchedule(
             tenants=max(1, len(self.tenants)),
             arms=max((len(t.arms.names) for t in self.tenants), default=1),
-            max_cost=max((float(t.costs.max()) for t in self.tenants), default=1.0),
+            max_cost=max((float(t.prices.max()) for t in self.tenants), default=1.0),
             delta=config.delta,
             multiplier=config.beta_multiplier,
         )
-        self.last_served, self.given = -1, 0
         self.freeze = Freeze(config.freeze_rounds if config.policy == "hybrid" else math.inf)
-        self._confidence = np.full(len(self.tenants), math.nan)
-        self._tried = np.zeros(len(self.tenants), dtype=bool)
-        self._active = np.array([t.left().any() for t in self.tenants], dtype=bool)
+        self.given, self._last_recorded = 0, -1
+        self._started: dict[tuple[int, int], None] = {}
+        n = len(self.tenants)
+        self.turns, self.runs = np.full(n, UNTRIED), np.zeros(n, dtype=np.int64)
+        self.best, self.under_way = np.zeros(n), np.zeros(n, dtype=np.int64)
+        self.shared = SharedArms([t.arms for t in self.tenants])
+        self._neighbours = self._find_neighbours()
+        self._confidence = np.full(n, math.nan)
+        self._open = np.array([self.left(i).any() for i in range(n)], dtype=bool)
+        self._unfinished = np.array([self._has_unsettled(i) for i in range(n)], dtype=bool)
+        self._rankings: dict[str, Ranking] = {}
 
-    def active(self) -> list[int]:
-        """Indices of the tenants that have something left to suggest."""
-        indices: list[int] = np.flatnonzero(self._active).tolist()
-        return indices
+    @property
+    def last_served(self) -> int:
+        """The tenant of the latest trial under way, else of the one that ended last; -1 before the first.
 
-    def candidate_set(self, among: Sequence[int] | NDArray[np.intp]) -> list[int]:
+        So defined it is the same for a scheduler that saw every start and for one rebuilt from what is stored.
+        """
+        return next(reversed(self._started))[0] if self._started else self._last_recorded
+
+    def left(self, tenant: int, *, device: str | None = None) -> Mask:
+        """Arms of a tenant that may be suggested: neither run nor under way, and within all limits."""
+        free, allowed = self.tenants[tenant].free(), self.limits.allowed(tenant, device=device)
+        return free if allowed is None else free & allowed
+
+    def eligible(self, *, device: str | None = None) -> NDArray[np.intp]:
+        """Indices of the tenants that have something left for a device, of those the highest priority."""
+        waiting = self._open
+        if device is not None and self.limits.by_device:
+            waiting = np.array([o and self.left(i, device=device).any() for i, o in enumerate(waiting)], dtype=bool)
+        return np.flatnonzero(self.limits.first_class(waiting))
+
+    def candidate_set(self, among: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
         """V: those of the given active tenants whose confidence bound is at least their average."""
         members = np.asarray(among, dtype=np.intp)
-        for i in members[np.isnan(self._confidence[members])]:
-            self._confidence[i] = self.tenants[i].confidence(self.beta)
-        chosen: list[int] = members[candidate_set(self._confidence[members])].tolist()
-        return chosen
+        confidence = self._confidence[members]
+        if np.isnan(confidence).any():
+            for i in members[np.isnan(confidence)]:
+                self._confidence[i] = self.tenants[i].confidence(self.beta)
+            confidence = self._confidence[members]
+        return members[candidate_set(confidence)]
+
+    def ranking(self, acquisition: str, *, device: str | None = None) -> Ranking:
+        """The two best arms of every tenant under an acquisition, kept up to date from trial to trial.
+
+        Args:
+            acquisition: A key of ``acquisition.ACQUISITIONS``.
+            device: Kind of the free device.
+        """
+        if device is not None and self.limits.by_device:
+            ranking = Ranking(len(self.tenants))
+        else:
+            ranking, device = self._rankings.setdefault(acquisition, Ranking(len(self.tenants))), None
+        for tenant in ranking.stale:
+            values = ACQUISITIONS[acquisition](self, tenant)
+            ranking.put(tenant, values, self.left(tenant, device=device))
+        ranking.stale.clear()
+        return ranking
+
+    def start(self, tenant: int, arm: int) -> None:
+        """Take in a trial under way: its arm is taken, also where it is shared; its outcome is not imagined."""
+        if (tenant, arm) in self._started:
+            return
+        self._started[tenant, arm] = None
+        self.limits.start(tenant, arm)
+        self.given += 1
+        served = self.shared.of(tenant, arm)
+        for i, k in served:
+            self.tenants[i].under_way[k] = True
+        self._refresh(*(i for i, _ in served))
 
     def record(self, tenant: int, arm: int, quality: float | None, cost_seconds: float) -> None:
-        """Take in a finished trial: one round of the schedule."""
-        standing = self.tenants[tenant]
-        improved = standing.record(arm, quality, cost_seconds, beta=self.beta)
-        self._confidence[tenant], self._tried[tenant] = math.nan, True
-        self._serve(tenant)
+        """Take in a finished trial, started before or not: one round of the schedule.
+
+        Everybody who shares the candidate learns its quality; who asked for the trial pays for it.
+        """
+        if self._started.pop((tenant, arm), 0) is not None:
+            self.given += 1
+        self._last_recorded = tenant
+        self.limits.finish(tenant, arm, quality, cost_seconds)
+        improved = self.tenants[tenant].record(arm, quality, cost_seconds, beta=self.beta)
+        served = self.shared.of(tenant, arm)
+        for i, k in served:
+            if (i, k) != (tenant, arm) and not self.tenants[i].run[k]:
+                improved |= self.tenants[i].record(k, quality, 0.0, beta=self.beta)
+                self.limits.found(i, quality)
+            self._confidence[i] = math.nan
+        self._refresh(*(i for i, _ in served))
         if self.freeze.patience < math.inf:
             self.freeze = self.freeze.after(self._members(), improved=improved)
 
-    def start(self, tenant: int, arm: int) -> None:
-        """Take in a trial under way: its arm is taken, its outcome is not imagined."""
-        self.tenants[tenant].under_way[arm] = True
-        self._serve(tenant)
+    def set_seconds_left(self, tenant: int, seconds: float) -> None:
+        """Take in how long it is now to the deadline of a tenant that has one."""
+        self.limits.set_seconds_left(tenant, seconds)
+        self._refresh(tenant)
 
-    def _serve(self, tenant: int) -> None:
-        self.last_served, self.given = tenant, self.given + 1
-        self._active[tenant] = self.tenants[tenant].left().any()
+    def _refresh(self, *changed: int) -> None:
+        """Bring up to date what is kept of the tenants that changed, and of those whom that concerns."""
+        concerned = {i for tenant in changed for i in self._neighbours[tenant]}
+        for i in concerned:
+            standing = self.tenants[i]
+            self.turns[i], self.best[i], self.runs[i] = standing.turn(), standing.best, standing.runs
+            self.under_way[i] = np.count_nonzero(standing.under_way)
+            self._open[i] = self.left(i).any()
+            self._unfinished[i] = self._has_unsettled(i)
+        for ranking in self._rankings.values():
+            ranking.stale.update(concerned)
 
     def _members(self) -> frozenset[int] | None:
-        """V of this round; None before every active tenant has had its first run."""
-        active = np.flatnonzero(self._active)
-        if not len(active) or not self._tried[active].all():
+        """V of this round; None before every active tenant has had its first run.
+
+        Active here is who has an arm that has not finished: trials under way don't count, so that the detection is a
+        function of the finished trials alone.
+        """
+        active = np.flatnonzero(self._unfinished)
+        if not len(active) or not self.runs[active].all():
             return None
-        return frozenset(self.candidate_set(active))
+        return frozenset(self.candidate_set(active).tolist())
+
+    def _has_unsettled(self, tenant: int) -> bool:
+        settled, run = self.limits.settled(tenant), self.tenants[tenant].run
+        return bool((~run if settled is None else ~run & settled).any())
+
+    def _find_neighbours(self) -> tuple[tuple[int, ...], ...]:
+        """For each tenant, whom a trial of it concerns: itself, those under its quota, those that share an arm."""
+        return tuple(
+            tuple({*self.limits.touched(tenant), *self.shared.partners(tenant)}) for tenant in range(len(self.tenants))
+        )

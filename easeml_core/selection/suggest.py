@@ -6,8 +6,8 @@
     >>> wine = Arms(2, 1.0, ("knn", "forest"), study="wine")
     >>> problem = Problem((digits, wine), pulls=(Pull(1, 0, 0.98, 2.0), Pull(2, 0, 0.70, 1.0)))
     >>> [suggestion] = suggest(problem, count=1, config=SelectionConfig())
-    >>> suggestion.sentence
-    'wine: expected +0.0649 quality for about 1.0 s of forest; next best was digits/forest'
+    >>> suggestion.study_id, suggestion.arm, suggestion.runner_up["study_id"]
+    (2, 1, 1)
 
 Everything is rebuilt from the observations in each call: the same problem gives the same answer, in any process, and a
 batch is the same as single suggestions one after another with the earlier ones under way.
@@ -15,20 +15,18 @@ batch is the same as single suggestions one after another with the earlier ones 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.costs import learn_costs
-from easeml_core.selection.expected_improvement import expected_improvement
-from easeml_core.selection.policies import choose
-from easeml_core.selection.prior import learn_prior
-from easeml_core.selection.standings import Standing, Standings
+from easeml_core.selection.scheduler import scheduler_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.policies import Choice, Pair
-    from easeml_core.selection.problem import Problem
+    from easeml_core.selection.problem import Arms, Problem
+    from easeml_core.selection.scheduler import Choice, Forecast, Pair, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +38,14 @@ class Suggestion:
         arm: Which candidate.
         mean: Posterior mean of its quality.
         std: Posterior standard deviation of its quality.
-        predicted_cost_seconds: What the cost model expects; 1 for all when nothing was ever measured.
+        predicted_cost_seconds: What it is expected to take; 1 for all when nothing was ever measured.
+        expected_improvement: By how much it is expected to exceed the study's best, >= 0.
+        best: The study's best quality so far, 0 before the first result.
         acquisition: Its worth to the policy: weighted EI per second, or the upper confidence bound.
         policy: The policy that chose it.
+        guarded: Whether the guard chose the study, because it was served least.
+        guard: The guard's share of the compute.
+        learning: Whether it runs for what a cheap trial teaches, while there is hardly any past.
         runner_up: ``study_id``, ``arm`` and ``acquisition`` of the second best; None when nothing else was left. Of
             the same study where the policy chooses the tenant first.
         sentence: The reason in one sentence.
@@ -53,8 +56,13 @@ class Suggestion:
     mean: float
     std: float
     predicted_cost_seconds: float
+    expected_improvement: float
+    best: float
     acquisition: float
     policy: str
+    guarded: bool
+    guard: float
+    learning: bool
     runner_up: dict[str, Any] | None
     sentence: str
 
@@ -63,14 +71,17 @@ class Suggestion:
         return asdict(self)
 
 
-def suggest(problem: Problem, *, count: int, config: SelectionConfig, round_seed: int = 0) -> tuple[Suggestion, ...]:
+def suggest(
+    problem: Problem, *, count: int, config: SelectionConfig, round_seed: int = 0, device: str | None = None
+) -> tuple[Suggestion, ...]:
     """The trials to run next, best first.
 
     Args:
         problem: Studies, finished trials, trials under way, the past.
         count: How many devices wait for a trial, >= 1.
         config: Policy and its settings.
-        round_seed: Further seed of the ``random`` policy.
+        round_seed: Further seed of the random policies.
+        device: Kind of the devices that wait; None for the only kind there is.
 
     Returns:
         At most ``count`` suggestions, all different; fewer, or none, when nothing more is left to run.
@@ -79,91 +90,85 @@ def suggest(problem: Problem, *, count: int, config: SelectionConfig, round_seed
         InvalidInputError: If the count is below 1.
         NumericalError: If the prior is no covariance.
     """
+    problem = replace(problem, studies=tuple(sorted(problem.studies, key=lambda arms: arms.study_id)))
+    scheduler = scheduler_for(problem, config=config)
+    return suggest_next(scheduler, problem.studies, count=count, config=config, round_seed=round_seed, device=device)
+
+
+def suggest_next(
+    scheduler: Scheduler,
+    studies: Sequence[Arms],
+    *,
+    count: int,
+    config: SelectionConfig,
+    round_seed: int = 0,
+    device: str | None = None,
+) -> tuple[Suggestion, ...]:
+    """As ``suggest``, of a scheduler that is there already; the suggested trials are under way in it afterwards."""
     if count < 1:
-        message = f"count must be >= 1, got {count!r}; ask for one trial for each free device"
+        message = f"count must be >= 1, got {count}; ask for as many trials as devices wait"
         raise InvalidInputError(message)
-    standings = stand(problem, config)
-    suggestions: list[Suggestion] = []
-    while len(suggestions) < count:
-        seed = (config.seed % 2**64, round_seed % 2**64, standings.given)
-        choice = choose(standings, config.policy, seed=seed)
+    seed = (config.seed % 2**64, round_seed % 2**64)
+    suggestions = []
+    for _ in range(count):
+        choice = scheduler.choose(seed=seed, device=device)
         if choice is None:
             break
-        suggestions.append(_explain(choice, standings, config.policy))
-        standings.start(choice.chosen.tenant, choice.chosen.arm)
+        suggestions.append(_explain(choice, scheduler, studies, config))
+        scheduler.start(choice.chosen.tenant, choice.chosen.arm, device=device)
     return tuple(suggestions)
 
 
-def stand(problem: Problem, config: SelectionConfig) -> Standings:
-    """Where the tenants of a problem stand, in the order of their study ids, by replay of its trials.
-
-    Prior and costs are those learnt from all that is known now, also for rounds long past: so the standings are a
-    function of the problem alone.
-    """
-    costs = learn_costs(problem)
-    priors = {names: learn_prior(names, problem.history) for names in {arms.names for arms in problem.studies}}
-    studies = sorted(problem.studies, key=lambda arms: arms.study_id)
-    standings = Standings(
-        [
-            Standing(
-                arms,
-                prior=priors[arms.names],
-                costs=costs.predict(arms.study_id, arms.names),
-                costs_known=costs.known,
-                noise_variance=config.noise_variance,
-            )
-            for arms in studies
-        ],
-        config=config,
-    )
-    index = {arms.study_id: i for i, arms in enumerate(studies)}
-    for pull in problem.in_order():
-        standings.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds)
-    for trial in problem.pending:
-        standings.start(index[trial.study_id], trial.arm)
-    return standings
-
-
-def _explain(choice: Choice, standings: Standings, policy: str) -> Suggestion:
+def _explain(choice: Choice, scheduler: Scheduler, studies: Sequence[Arms], config: SelectionConfig) -> Suggestion:
     """The choice with its figures and its sentence."""
     chosen, second = choice.chosen, choice.runner_up
-    standing = standings.tenants[chosen.tenant]
+    forecast = scheduler.forecast(chosen.tenant, chosen.arm)
     return Suggestion(
-        study_id=standing.arms.study_id,
+        study_id=studies[chosen.tenant].study_id,
         arm=chosen.arm,
-        mean=float(standing.posterior.mean[chosen.arm]),
-        std=float(standing.posterior.std[chosen.arm]),
-        predicted_cost_seconds=float(standing.costs[chosen.arm]),
+        mean=forecast.mean,
+        std=forecast.std,
+        predicted_cost_seconds=forecast.predicted_cost_seconds,
+        expected_improvement=forecast.expected_improvement,
+        best=forecast.best,
         acquisition=chosen.acquisition,
-        policy=policy,
-        runner_up=_plain(second, standings) if second else None,
-        sentence=_sentence(choice, standings),
+        policy=config.policy,
+        guarded=choice.guarded,
+        guard=config.guard if config.policy == "default" else 0.0,
+        learning=choice.learning,
+        runner_up=_plain(second, studies) if second else None,
+        sentence=_sentence(choice, forecast, scheduler, studies),
     )
 
 
-def _plain(pair: Pair, standings: Standings) -> dict[str, Any]:
-    study_id = standings.tenants[pair.tenant].arms.study_id
-    return {"study_id": study_id, "arm": pair.arm, "acquisition": pair.acquisition}
+def _plain(pair: Pair, studies: Sequence[Arms]) -> dict[str, Any]:
+    return {"study_id": studies[pair.tenant].study_id, "arm": pair.arm, "acquisition": pair.acquisition}
 
 
-def _sentence(choice: Choice, standings: Standings) -> str:
-    """What is expected of the trial, at what price, and what it was preferred to."""
-    standing, arm = standings.tenants[choice.chosen.tenant], choice.chosen.arm
-    posterior = standing.posterior
-    gain = expected_improvement(posterior.mean, posterior.std, best=standing.best)[arm]
-    if standing.observations:
-        promise = f"expected +{gain:.4f} quality"
+def _sentence(choice: Choice, forecast: Forecast, scheduler: Scheduler, studies: Sequence[Arms]) -> str:
+    """What is expected of the trial, at what price, why it was due, and what it was preferred to."""
+    arms, arm = studies[choice.chosen.tenant], choice.chosen.arm
+    if forecast.best > 0:
+        promise = f"expected +{forecast.expected_improvement:.4f} quality"
     else:
-        promise = f"no result yet, expected quality {posterior.mean[arm]:.4f}"
-    price = f"for about {_seconds(float(standing.costs[arm]))}" if standing.costs_known else "at an unknown cost"
+        promise = f"no result yet, expected quality {forecast.mean:.4f}"
+    known = forecast.cost_known
+    price = f"for about {_seconds(forecast.predicted_cost_seconds)}" if known else "at an unknown cost"
+    why = ""
+    if choice.guarded:
+        why = "; it was served least and is owed a trial"
+    elif choice.learning:
+        why = "; it is the cheapest trial there is, and teaches what the others may bring"
     rival = choice.runner_up
-    ending = f"next best was {_name(rival, standings)}" if rival else "it was the last candidate of its study"
-    return f"{standing.arms.label}: {promise} {price} of {standing.arms.names[arm]}; {ending}"
+    ending = f"next best was {_rival(rival, scheduler, studies)}" if rival else "nothing else was left"
+    return f"{arms.label}: {promise} {price} of {arms.names[arm]}{why}; {ending}"
 
 
-def _name(pair: Pair, standings: Standings) -> str:
-    arms = standings.tenants[pair.tenant].arms
-    return f"{arms.label}/{arms.names[pair.arm]}"
+def _rival(pair: Pair, scheduler: Scheduler, studies: Sequence[Arms]) -> str:
+    arms = studies[pair.tenant]
+    forecast = scheduler.forecast(pair.tenant, pair.arm)
+    price = f" for {_seconds(forecast.predicted_cost_seconds)}" if forecast.cost_known else ""
+    return f"{arms.label}/{arms.names[pair.arm]} (+{forecast.expected_improvement:.4f}{price})"
 
 
 def _seconds(cost: float) -> str:

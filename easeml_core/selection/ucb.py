@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def beta_of_algorithm(*, arms: int, run: int, delta: float) -> float:
-    """The beta that Ease.ml's published experiments ran with.
+    """The beta of the code that Ease.ml's authors published, which found no use in theirs or these theorems.
 
         beta_t = ln( K t^2 / delta )
 

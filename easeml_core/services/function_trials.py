@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.services.trials import claim, record_failure, record_success, silent, trial_state
+from easeml_core.services.trials import claim, explained, record_failure, record_success, silent, trial_state
 from easeml_core.training.child import validate
 from easeml_core.training.formats import save_model
 from easeml_core.training.job import TrainingResult
@@ -38,7 +38,8 @@ def run_function_trial(
 ) -> dict[str, Any]:
     """Run a trial with ``function(data, parameters, report)`` in place of the candidate's own trainer.
 
-    Runs in this process, so its limits are the task's (``execution_timeout``), not the study's.
+    Runs in this process, so its limits are the task's (``execution_timeout``), not the study's. Where a compute budget
+    holds, ``report`` ends the function once its reservation is over, and no result counts that comes later.
 
     Args:
         store: Role ``easeml_worker``.
@@ -62,7 +63,7 @@ def run_function_trial(
             try:
                 result = _fit(lease, load_open_parts(artifacts.path(lease.artifact)), function, Path(folder))
             except (TrainingError, ArtifactError) as error:
-                record_failure(store, lease, str(error))
+                record_failure(store, lease, explained(str(error), lease))
             else:
                 record_success(store, artifacts, lease, result)
     return trial_state(store, trial_id=trial_id)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.store import releases, studies, summary, trials
 
 if TYPE_CHECKING:
+    from easeml_core.entities import Candidate
     from easeml_core.store.database import Store
 
 _ALL = 1_000_000
@@ -17,14 +18,22 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
 
     Returns:
         ``{"policy": str | None, "tenants": [...]}``; each entry has tenant, study, state, source, weight,
-        budget_seconds, candidates, trials (succeeded), running, waiting, failed, cancelled, best_quality in [0, 1] or
-        None, best_candidate, device_seconds, verdict, signal, signals, production_model_id, production_candidate,
+        budget_seconds, priority, deadline (ISO 8601), target_quality, active_since, candidates, trials (succeeded),
+        running, waiting, failed, cancelled, best_quality in [0, 1] or None, best_candidate, device_seconds (also of
+        lost attempts), reserved_seconds, tenant_quota_seconds, tenant_charged_seconds (used and reserved),
+        tenant_max_parallel, tenant_open_trials, verdict, signal, signals, production_model_id, production_candidate,
         open_alerts, refusal, and ``next``: one sentence on what to do.
     """
     with store.begin() as tx:
         entries = summary.study_summaries(tx, limit=limit)
         policies = summary.policies_used(tx)
-    return {"policy": policies[0] if policies else None, "tenants": [e | {"next": _next(e)} for e in entries]}
+    return {"policy": policies[0] if policies else None, "tenants": [_told(e) for e in entries]}
+
+
+def _told(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry as plain JSON, with the one thing to do."""
+    times = {k: None if entry[k] is None else entry[k].isoformat() for k in ("deadline", "active_since")}
+    return {k: v for k, v in entry.items() if k != "seconds_left"} | times | {"next": _next(entry)}
 
 
 def _next(entry: dict[str, Any]) -> str:
@@ -36,8 +45,12 @@ def _next(entry: dict[str, Any]) -> str:
         (entry["meter_retired"] is True, "seal a new meter set: the present one is retired"),
         (entry["open_alerts"] > 0, "read the alert: the overfitting budget is exceeded"),
         (entry["running"] + entry["waiting"] > 0, "wait: trials are under way"),
+        (_to_run(entry) > 0 and _has_reached_target(entry), _target_sentence(entry)),
+        (_to_run(entry) > 0 and _is_late(entry), "nothing: its deadline has passed; set a later one to go on"),
         (_to_run(entry) > 0 and _is_spent(entry), "nothing: its compute budget is used up before its candidates"),
-        (_to_run(entry) > 0, f"train: {_to_run(entry)} candidates have not run on the present data"),
+        (_to_run(entry) > 0 and _is_out_of_quota(entry), "nothing: its tenant's quota is used up"),
+        (_to_run(entry) > 0 and _is_full(entry), "wait: its tenant has as many open trials as it may have at once"),
+        (_to_run(entry) > 0, f"train: {_to_run(entry)} candidates have not run on the present data{_left(entry)}"),
         (entry["verdict"] == "fail", "nothing: the best model did not pass the gate"),
     )
     return next((text for holds, text in steps if holds), "nothing: every candidate has run on the present data")
@@ -48,8 +61,40 @@ def _to_run(entry: dict[str, Any]) -> int:
     return int(entry["candidates"]) - sum(int(entry[k]) for k in done)
 
 
+def _left(entry: dict[str, Any]) -> str:
+    """What is left of the compute budget: a candidate that needs more stays where it is."""
+    if entry["budget_seconds"] is None:
+        return ""
+    left = entry["budget_seconds"] - entry["device_seconds"] - entry["reserved_seconds"]
+    return f"; {left:,.1f} s of its compute budget are left"
+
+
+def _target_sentence(entry: dict[str, Any]) -> str:
+    sentence = f"nothing: its target quality of {entry['target_quality']} is reached"
+    return sentence + ("; the best model did not pass the gate" if entry["verdict"] == "fail" else "")
+
+
 def _is_spent(entry: dict[str, Any]) -> bool:
     return entry["budget_seconds"] is not None and entry["device_seconds"] >= entry["budget_seconds"]
+
+
+def _is_late(entry: dict[str, Any]) -> bool:
+    return entry["seconds_left"] is not None and entry["seconds_left"] <= 0
+
+
+def _has_reached_target(entry: dict[str, Any]) -> bool:
+    target, best = entry["target_quality"], entry["best_quality"]
+    return target is not None and best is not None and best >= target
+
+
+def _is_out_of_quota(entry: dict[str, Any]) -> bool:
+    quota = entry["tenant_quota_seconds"]
+    return quota is not None and entry["tenant_charged_seconds"] >= quota
+
+
+def _is_full(entry: dict[str, Any]) -> bool:
+    most = entry["tenant_max_parallel"]
+    return most is not None and entry["tenant_open_trials"] >= most
 
 
 def study_details(store: Store, *, study: str) -> dict[str, Any]:
@@ -64,13 +109,19 @@ def study_details(store: Store, *, study: str) -> dict[str, Any]:
         details = {
             "study": study,
             "settings": dict(found.config),
-            "summary": row | {"next": _next(row)},
-            "candidates": [{"name": c.name, "kind": c.kind} for c in studies.list_candidates(tx, found.id)],
+            "summary": _told(row),
+            "candidates": [_candidate(c) for c in studies.list_candidates(tx, found.id)],
             "trials": [_plain(t) for t in trials.list_trials(tx, found.id)],
             "sealed_sets": releases.public_test_sets(tx, found.id),
             "alerts": [a["message"] for a in releases.list_alerts(tx, found.id, open_only=True)],
         }
     return details
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    """Name and kind; devices of those that have any."""
+    shown = {"name": candidate.name, "kind": candidate.kind}
+    return shown if candidate.devices is None else shown | {"devices": candidate.devices}
 
 
 def _plain(trial: dict[str, Any]) -> dict[str, Any]:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.entities import TrialState
-from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
+from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull, Quota
+from easeml_core.store.decisions import Menu
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from easeml_core.entities import Candidate, Study
+    from easeml_core.entities import Study, Tenant
+    from easeml_core.store.decisions import Told
 
     Version = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What is known of one trial; ``order`` is its place in the order of completion."""
+_STATES = {str(state): state for state in TrialState}
+
+
+class Result(NamedTuple):
+    """What is known of one trial.
+
+    ``order`` is its place in the order of completion, ``limit_seconds`` what is reserved for it, ``lost_seconds`` what
+    lost attempts took.
+    """
 
     candidate_id: int
-    candidate: str
     state: TrialState
     quality: float | None
     cost_seconds: float | None
     order: int
+    lost_seconds: float = 0.0
+    limit_seconds: float | None = None
+    device: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -37,98 +47,208 @@ class Result:
         """Ended without anything to learn from: cancelled, or lost with its workers."""
         return not self.is_open and self.cost_seconds is None
 
+    @property
+    def used_seconds(self) -> float:
+        """Device seconds that it has taken so far, as far as they are known."""
+        return self.lost_seconds + (self.cost_seconds or 0.0)
 
-def results_by_version(outcomes: Iterable[Mapping[str, Any]]) -> dict[Version, list[Result]]:
-    """Results under (study id, data version id), from ``easeml_core.store.trials.outcomes``."""
+    @property
+    def reserved_seconds(self) -> float:
+        """Device seconds that it may still take."""
+        return max(0.0, (self.limit_seconds or 0.0) - self.lost_seconds) if self.is_open else 0.0
+
+
+def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
+    """Results under (study id, data version id), from ``easeml_core.store.decisions.all_trials``."""
     found: dict[Version, list[Result]] = {}
-    for order, o in enumerate(outcomes):
+    for order, t in enumerate(told):
         result = Result(
-            o["candidate_id"], o["candidate"], TrialState(o["state"]), o["quality"], o["cost_seconds"], order
+            t.candidate_id,
+            _STATES[t.state],
+            t.quality,
+            t.cost_seconds,
+            order,
+            t.lost_seconds,
+            t.limit_seconds,
+            t.device,
         )
-        found.setdefault((o["study_id"], o["data_version_id"]), []).append(result)
+        found.setdefault((t.study_id, t.data_version_id), []).append(result)
     return found
+
+
+def arm_of(menu: Menu, candidate_id: int) -> int | None:
+    """Which arm a candidate is, or None when it is not on the menu; ids grow with the arms."""
+    arm = bisect_left(menu.ids, candidate_id)
+    return arm if arm < len(menu.ids) and menu.ids[arm] == candidate_id else None
 
 
 def runnable_candidates(
     active: Sequence[Study],
-    candidates: Iterable[Candidate],
+    menus: Mapping[int, Menu],
     versions: Mapping[int, int],
     results: Mapping[Version, Sequence[Result]],
-) -> dict[int, list[Candidate]]:
+) -> dict[int, Menu]:
     """Per active study the candidates that the scheduler may know of, in their order: arm k is the k-th of them.
 
     A withdrawn candidate is left out on the present data: nothing was learnt, and nobody wants it repeated blindly.
     """
-    withdrawn = {
-        r.candidate_id for s in active for r in results.get((s.id, versions.get(s.id, -1)), ()) if r.is_withdrawn
-    }
-    arms: dict[int, list[Candidate]] = {s.id: [] for s in active if s.id in versions}
-    for candidate in candidates:
-        if candidate.study_id in arms and candidate.id not in withdrawn:
-            arms[candidate.study_id].append(candidate)
-    return {study_id: mine for study_id, mine in arms.items() if mine}
+    arms = {}
+    for study in active:
+        menu = menus.get(study.id)
+        if menu is not None and study.id in versions:
+            withdrawn = {r.candidate_id for r in results.get((study.id, versions[study.id]), ()) if r.is_withdrawn}
+            left = _without(menu, withdrawn)
+            if left.ids:
+                arms[study.id] = left
+    return arms
+
+
+def _without(menu: Menu, withdrawn: Container[int]) -> Menu:
+    kept = [arm for arm, candidate_id in enumerate(menu.ids) if candidate_id not in withdrawn]
+    if len(kept) == len(menu.ids):
+        return menu
+    devices = tuple(menu.devices[arm] for arm in kept) if menu.devices else ()
+    return Menu(tuple(menu.ids[arm] for arm in kept), tuple(menu.names[arm] for arm in kept), devices)
 
 
 def build_problem(
     active: Sequence[Study],
-    arms: Mapping[int, Sequence[Candidate]],
+    arms: Mapping[int, Menu],
     versions: Mapping[int, int],
     results: Mapping[Version, Sequence[Result]],
+    *,
+    rows: Mapping[int, int] | None = None,
+    tenants: Iterable[Tenant] = (),
+    closed: Container[int] = frozenset(),
+    names: Mapping[int, str] | None = None,
 ) -> Problem:
-    """The scheduler's input: arms, pulls in order of completion, open trials, and the past."""
-    arm_of = {c.id: arm for mine in arms.values() for arm, c in enumerate(mine)}
+    """The scheduler's input: arms with their limits, pulls in order of completion, open trials, and the past.
+
+    Args:
+        active: The studies that may get trials.
+        arms: Of ``runnable_candidates``.
+        versions: Study id to its newest data version.
+        results: Of ``results_by_version``; also of studies that are not active.
+        rows: Data version id to its training rows.
+        tenants: The tenants' limits, and what they use.
+        closed: Ids of studies that shall get nothing now, although their results count.
+        names: Names of the candidates in ``past_candidates``, by id.
+    """
     present = [
-        (s.id, r) for s in active for r in results.get((s.id, versions.get(s.id, -1)), ()) if r.candidate_id in arm_of
+        (s.id, arm, r)
+        for s in active
+        if s.id in arms
+        for r in results.get((s.id, versions[s.id]), ())
+        if (arm := arm_of(arms[s.id], r.candidate_id)) is not None
     ]
+    present.sort(key=lambda found: found[2].order)
+    owner = {s.id: s.tenant for s in active}
+    quotas, full = _quotas(tenants, [(owner[study_id], r) for study_id, _, r in present])
     return Problem(
-        studies=tuple(_arms(s, arms[s.id], versions, results) for s in active if s.id in arms),
-        pulls=tuple(
-            sorted(
-                (
-                    Pull(study_id, arm_of[r.candidate_id], r.quality, r.cost_seconds, r.order)
-                    for study_id, r in present
-                    if not r.is_open and r.cost_seconds is not None
-                ),
-                key=lambda pull: pull.order,
+        studies=tuple(
+            _arms(
+                s,
+                arms[s.id],
+                budget=0.0 if s.id in closed or s.tenant in full else _budget(s, versions[s.id], results),
+                rows=(rows or {}).get(versions[s.id]),
             )
+            for s in active
+            if s.id in arms
         ),
-        pending=tuple(Pending(study_id, arm_of[r.candidate_id]) for study_id, r in present if r.is_open),
-        history=_history({s.id for s in active}, versions, results),
+        pulls=tuple(
+            Pull(study_id, arm, r.quality, r.cost_seconds, r.order, r.device)
+            for study_id, arm, r in present
+            if r.cost_seconds is not None and not r.is_open
+        ),
+        pending=tuple(Pending(study_id, arm, r.device) for study_id, arm, r in present if r.is_open),
+        history=_history(_past({s.id for s in active}, versions, results), names or {}),
+        quotas=quotas,
     )
 
 
-def _arms(
-    study: Study, mine: Sequence[Candidate], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
-) -> Arms:
-    """The study as the scheduler sees it; what earlier data versions used up is off its budget."""
-    budget = study.budget_seconds
-    if budget is not None:
-        earlier = [r for (i, v), rs in results.items() if i == study.id and v != versions[study.id] for r in rs]
-        budget = max(0.0, budget - sum(r.cost_seconds or 0.0 for r in earlier))
+def _arms(study: Study, menu: Menu, *, budget: float | None, rows: int | None) -> Arms:
+    """The study as the scheduler sees it."""
     return Arms(
         study_id=study.id,
         weight=study.weight,
-        names=tuple(c.name for c in mine),
-        kinds=tuple(c.kind for c in mine),
+        names=menu.names,
         budget_seconds=budget,
         study=study.name,
+        tenant=study.tenant,
+        priority=study.priority,
+        target_quality=study.target_quality,
+        seconds_left=study.seconds_left,
+        devices=menu.devices,
+        rows=rows,
     )
 
 
-def _history(
-    active: set[int], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
-) -> tuple[Past, ...]:
-    """Finished trials of earlier data versions and of studies that are not active now."""
+def _budget(study: Study, version: int, results: Mapping[Version, Sequence[Result]]) -> float | None:
+    """The study's budget without what the scheduler cannot see: other data versions, and lost attempts."""
+    if study.budget_seconds is None:
+        return None
+    hidden = 0.0
+    for (study_id, data_version), found in results.items():
+        if study_id == study.id:
+            is_present = data_version == version
+            hidden += sum(r.lost_seconds if is_present else r.used_seconds + r.reserved_seconds for r in found)
+    return max(0.0, study.budget_seconds - hidden)
+
+
+def _quotas(
+    tenants: Iterable[Tenant], present: Sequence[tuple[str, Result]]
+) -> tuple[dict[str, Quota], frozenset[str]]:
+    """What each tenant may use, by name, and who has nothing left.
+
+    Open trials that the scheduler does not see (of paused studies, or of studies that were not asked for) take their
+    place and their reservation from the quota.
+    """
+    seen: dict[str, list[Result]] = {}
+    for name, result in present:
+        if result.is_open:
+            seen.setdefault(name, []).append(result)
+    quotas, full = {}, set()
+    for tenant in tenants:
+        mine = seen.get(tenant.name, [])
+        parallel, seconds = tenant.max_parallel, tenant.quota_seconds
+        if parallel is not None:
+            parallel -= tenant.open_trials - len(mine)
+        if seconds is not None:
+            seconds -= tenant.used_seconds + tenant.reserved_seconds - sum(r.reserved_seconds for r in mine)
+        if (parallel is not None and parallel < 1) or (seconds is not None and seconds <= 0):
+            full.add(tenant.name)
+        elif parallel is not None or seconds is not None:
+            quotas[tenant.name] = Quota(max_parallel=parallel, seconds_left=seconds)
+    return quotas, frozenset(full)
+
+
+def past_candidates(
+    active: Iterable[Study], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
+) -> list[int]:
+    """Candidates whose results are history: of earlier data versions, and of studies that are not active now."""
+    return [r.candidate_id for _, found in _past({s.id for s in active}, versions, results) for r in found]
+
+
+def _past(
+    active: Container[int], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
+) -> list[tuple[int, list[Result]]]:
+    """Finished trials of earlier data versions and of studies that are not active now, by study and version."""
     past = []
     for (study_id, version), found in results.items():
-        finished = [r for r in found if not r.is_open and not r.is_withdrawn]
-        if finished and (study_id not in active or versions.get(study_id) != version):
-            past.append(
-                Past(
-                    study_id=study_id,
-                    names=tuple(r.candidate for r in finished),
-                    qualities=tuple(r.quality for r in finished),
-                    costs=tuple(r.cost_seconds for r in finished),
-                )
-            )
-    return tuple(past)
+        if study_id not in active or versions.get(study_id) != version:
+            finished = [r for r in found if not r.is_open and not r.is_withdrawn]
+            if finished:
+                past.append((study_id, finished))
+    return past
+
+
+def _history(past: Iterable[tuple[int, Sequence[Result]]], names: Mapping[int, str]) -> tuple[Past, ...]:
+    return tuple(
+        Past(
+            study_id=study_id,
+            names=tuple(names[r.candidate_id] for r in finished),
+            qualities=tuple(r.quality for r in finished),
+            costs=tuple(r.cost_seconds for r in finished),
+        )
+        for study_id, finished in past
+    )

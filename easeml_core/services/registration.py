@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,12 +11,14 @@ from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
 from easeml_core.meter.planner import plan_meter
+from easeml_core.services.limits import check_candidate_limits, checked_study_limits, trainable
 from easeml_core.store import requests, studies
 from easeml_core.training.sources import check_source
 from easeml_core.training.trainers import check_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -44,6 +45,9 @@ def register_study(
     gate: Mapping[str, Any] | None = None,
     meter: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    deadline: datetime | str | None = None,
+    target_quality: float | None = None,
     request_key: str,
 ) -> dict[str, Any]:
     """Register a study and ask the referee to split and seal its data.
@@ -57,10 +61,14 @@ def register_study(
         metric: ``accuracy``.
         weight: Share of everybody's attention, > 0.
         budget_seconds: Device seconds that the study may use, or None for no limit.
-        candidates: ``{"name", "kind", "parameters"}`` each; None for the defaults of the data's shape.
+        candidates: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices`` (kinds that it may run on);
+            None for the defaults of the data's shape.
         gate: Settings of GateConfig; the rest has defaults.
         meter: Settings of MeterConfig; the rest has defaults.
         training: Settings of TrainingConfig; the rest has defaults.
+        priority: From -100 to 100; studies of a higher one come first.
+        deadline: No trial begins that would end after it; also ISO 8601 text. None for no deadline.
+        target_quality: The study ends once a trial reaches it, in (0, 1]; None for never.
         request_key: Makes the call repeatable: the same key gives the same study.
 
     Returns:
@@ -72,12 +80,19 @@ def register_study(
         AlreadyExistsError: Another request has registered a study of this name.
     """
     require(metric in METRICS, "metric", metric, "one of " + ", ".join(METRICS))
-    require(_is_positive(weight), "weight", weight, "a number > 0 and finite")
-    allowed = "a number > 0 and finite, or None for no limit"
-    require(budget_seconds is None or _is_positive(budget_seconds), "budget_seconds", budget_seconds, allowed)
+    limits = checked_study_limits(
+        {
+            "weight": weight,
+            "budget_seconds": budget_seconds,
+            "priority": priority,
+            "deadline": deadline,
+            "target_quality": target_quality,
+        }
+    )
     check_source(source, target)
     if candidates is not None:
-        check_candidates(candidates)
+        check_candidates(trainable(candidates))
+        check_candidate_limits(candidates)
     config = study_settings(gate=gate, meter=meter, training=training)
     with store.begin() as tx:
         tenant_id = studies.add_tenant(tx, name=tenant)
@@ -88,10 +103,9 @@ def register_study(
             tenant_id=tenant_id,
             data_set_id=data_set_id,
             metric=metric,
-            weight=weight,
-            budget_seconds=budget_seconds,
             config=config,
             request_key=request_key,
+            **limits,
         )
         if study_id is None:
             study_id = _made_before(tx, request_key, study)
@@ -101,10 +115,6 @@ def register_study(
             tx, kind=RequestKind.SEAL, study_id=study_id, model_id=None, arguments={}, request_key=request_key
         )
     return {"study": study, "study_id": study_id, "request_id": request_id}
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _made_before(tx: Connection, request_key: str, study: str) -> int:

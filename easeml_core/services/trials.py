@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from easeml_core.errors import (
     TrainingError,
     TrialStateError,
 )
+from easeml_core.services.reservation import training_seconds
 from easeml_core.store import models, studies, trials
 from easeml_core.store.database import notify
 from easeml_core.training.job import TrainingJob
@@ -25,11 +27,15 @@ from easeml_core.training.supervisor import run_job
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from sqlalchemy import Connection
+
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.training.job import TrainingResult
 
     Log = Callable[[str], None]
+
+_LEAST_SECONDS = 0.5
 
 FINAL = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
 
@@ -40,7 +46,7 @@ def silent(_: str) -> None:
 
 @dataclass(slots=True)
 class Lease:
-    """The right of one attempt to end its trial; extended by heartbeats, lost when they stop."""
+    """The right of one attempt to end its trial: extended by heartbeats, lost in silence or with its reservation."""
 
     store: Store
     trial: Trial
@@ -58,6 +64,17 @@ class Lease:
     def age_seconds(self) -> float:
         """Seconds since the trial was claimed, > 0."""
         return max(time.monotonic() - self.started, 1e-6)
+
+    @property
+    def reserved_seconds(self) -> float:
+        """What this attempt may take of the reservation; infinite where nothing limits the trial."""
+        limit = self.trial.limit_seconds
+        return math.inf if limit is None else limit - self.trial.lost_seconds
+
+    @property
+    def time_limit_seconds(self) -> float:
+        """Wall seconds of the training itself, > 0: the study's limit, or less where less is reserved."""
+        return min(self.config.time_limit_seconds, training_seconds(self.reserved_seconds))
 
     def progress(self, news: Mapping[str, Any]) -> None:
         """Note progress; it is stored with the next heartbeat."""
@@ -109,7 +126,7 @@ def run_trial(
     """
     lease = claim(store, trial_id=trial_id, request_key=request_key, log=log)
     if lease is not None:
-        _train(store, artifacts, lease)
+        train(store, artifacts, lease)
     return trial_state(store, trial_id=trial_id)
 
 
@@ -118,14 +135,16 @@ def claim(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)
         config = TrainingConfig.from_json(studies.study_by_id(tx, trial.study_id).config["training"])
-        if trial.state == TrialState.RUNNING and trial.lease_key != request_key:
-            if not trials.lease_is_over(tx, trial_id):
+        if trial.state == TrialState.RUNNING:
+            if trial.lease_key != request_key and not trials.lease_is_over(tx, trial_id):
                 raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
             trials.release_lease(tx, trial_id)
+            trial = trials.get_trial(tx, trial_id)  # what the lost attempt took is off its reservation
         if trial.state in FINAL:
             return None
-        if trial.cancel_requested or trial.attempt >= config.max_attempts:
-            trials.give_up(tx, trial_id)
+        if trial.cancel_requested or trial.attempt >= config.max_attempts or _is_used_up(trial):
+            why = "lost workers used up what was reserved for it" if trial.attempt < config.max_attempts else ""
+            trials.give_up(tx, trial_id, why=why)
             notify(tx, f"trial:{trial_id}")
             return None
         attempt = trials.start_trial(tx, trial_id=trial_id, lease_key=request_key, lease_seconds=config.lease_seconds)
@@ -133,7 +152,13 @@ def claim(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -
     return Lease(store=store, trial=trial, attempt=attempt, config=config, artifact=artifact, log=log)
 
 
-def _train(store: Store, artifacts: ArtifactStore, lease: Lease) -> None:
+def _is_used_up(trial: Trial) -> bool:
+    """Whether lost attempts left too little of the reservation for another one."""
+    return trial.limit_seconds is not None and trial.limit_seconds - trial.lost_seconds < _LEAST_SECONDS
+
+
+def train(store: Store, artifacts: ArtifactStore, lease: Lease) -> None:
+    """Train the trial of a lease in a child process and record its end, good or bad."""
     with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder:
         job = TrainingJob(
             kind=lease.trial.kind,
@@ -141,15 +166,27 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease) -> None:
             data_path=artifacts.path(lease.artifact),
             output_dir=Path(folder),
             seed=lease.config.seed,
-            time_limit_seconds=lease.config.time_limit_seconds,
+            time_limit_seconds=lease.time_limit_seconds,
             memory_limit_mb=lease.config.memory_limit_mb,
         )
         try:
             result = run_job(job, on_progress=lease.progress, should_stop=lease.should_stop)
         except (TrainingError, ArtifactError) as error:
-            record_failure(store, lease, str(error))
+            record_failure(store, lease, explained(str(error), lease))
         else:
             record_success(store, artifacts, lease, result)
+
+
+def explained(reason: str, lease: Lease) -> str:
+    """The reason; when the compute budget cut the trial short, that instead."""
+    if lease.lost and not lease.cancelled and math.isfinite(lease.reserved_seconds):
+        return f"stopped: the {lease.reserved_seconds:,.1f} s that were reserved for it are over"
+    if reason.startswith("out of time") and lease.time_limit_seconds < lease.config.time_limit_seconds:
+        return (
+            f"out of time: not finished after {lease.time_limit_seconds:g} s, which is what was reserved for it of its "
+            "study's or tenant's compute budget; raise the budget with `easeml study set` or `easeml tenant set`"
+        )
+    return reason
 
 
 def record_failure(store: Store, lease: Lease, reason: str) -> None:
@@ -164,7 +201,8 @@ def record_failure(store: Store, lease: Lease, reason: str) -> None:
             cost_seconds=lease.age_seconds,
             failure=reason if state == TrialState.FAILED else None,
         )
-        _settled(lease, done)
+        if not done:
+            _end_late(tx, lease, lease.age_seconds)
         notify(tx, f"trial:{lease.trial.id}")
 
 
@@ -180,7 +218,10 @@ def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result:
             state=TrialState.SUCCEEDED,
             cost_seconds=result.cost_seconds,
         )
-        _settled(lease, done)
+        if not done:
+            _end_late(tx, lease, result.cost_seconds)
+            notify(tx, f"trial:{trial.id}")
+            return
         models.add_observation(tx, trial_id=trial.id, quality=result.quality, cost_seconds=result.cost_seconds)
         model_id = models.add_model(
             tx,
@@ -196,8 +237,17 @@ def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result:
         notify(tx, f"study:{trial.study}")
 
 
-def _settled(lease: Lease, done: bool) -> None:
-    if not done:
+def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
+    """End an attempt that took more than was reserved for it.
+
+    What it took beyond that is no budget's, but that of a worker which had lost its lease: it may have been frozen.
+
+    Raises:
+        TrialStateError: The trial is not this attempt's any more.
+    """
+    why = f"took {seconds:,.1f} s, and {lease.reserved_seconds:,.1f} s were reserved for it; its result is not counted"
+    late = seconds > lease.reserved_seconds
+    if not (late and trials.end_overrun(tx, trial_id=lease.trial.id, attempt=lease.attempt, why=why)):
         raise TrialStateError(lease.trial.id, "taken over by another attempt", f"RUNNING in attempt {lease.attempt}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,16 @@ def _value(values: Mapping[str, Any], *names: str) -> str:
     return next((f", got {values[n]!r}" for n in names if n in values), "")
 
 
+def _exceeded(values: Mapping[str, Any], what: str, remedy: str) -> EasemlError:
+    """A limit of ``work.check_limits``; a trial without a bound met a limit that was set in the same moment."""
+    found = json.loads(values["detail"])
+    if found["taken"] is None:
+        return ConcurrentUpdateError(f"the {what} {found['owner']!r} has just been set; try again")
+    return BudgetExhaustedError(f"{what} {found['owner']!r}", found["taken"], found["allowed"], remedy)
+
+
 # Violations whose cause is the caller's input: constraint -> our error, from the statement's values and the
-# database's own sentence (under "said").
+# database's own sentence and detail (under "said" and "detail").
 _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     "studies_name_key": lambda v: AlreadyExistsError("study", v.get("name"), remedy="choose another name"),
     "tenants_name_check": lambda v: InvalidInputError(f"a tenant's name {_NAME_RULE}{_value(v, 'name')}"),
@@ -67,6 +76,37 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     ),
     "studies_weight_check": lambda v: InvalidInputError(
         f"weight must be > 0 and finite{_value(v, 'weight')}; the most is 1e6"
+    ),
+    "tenants_max_parallel_check": lambda v: InvalidInputError(
+        f"max_parallel must be a whole number >= 1, or None for no limit{_value(v, 'max_parallel')}"
+    ),
+    "tenants_quota_check": lambda v: InvalidInputError(
+        f"quota_seconds must be > 0 and finite, or None for no limit{_value(v, 'quota_seconds')}"
+    ),
+    "studies_budget_check": lambda v: InvalidInputError(
+        f"budget_seconds must be > 0 and finite, or None for no limit{_value(v, 'budget_seconds')}"
+    ),
+    "studies_priority_check": lambda v: InvalidInputError(
+        f"priority must be a whole number from -100 to 100{_value(v, 'priority')}"
+    ),
+    "studies_deadline_check": lambda v: InvalidInputError(f"deadline must be a point in time{_value(v, 'deadline')}"),
+    "studies_target_check": lambda v: InvalidInputError(
+        f"target_quality must be > 0 and <= 1, or None for no target{_value(v, 'target_quality')}"
+    ),
+    "candidates_devices_check": lambda v: InvalidInputError(
+        f"the devices of candidate {v.get('name')!r} must be 1 to 20 names; each {_NAME_RULE}{_value(v, 'devices')}"
+    ),
+    "trials_device_check": lambda v: InvalidInputError(f"a device's kind {_NAME_RULE}{_value(v, 'device')}"),
+    "studies_budget_kept": lambda v: _exceeded(
+        v,
+        "compute budget of study",
+        "raise it with `easeml study set`, or wait for what open trials give back",
+    ),
+    "tenants_quota_kept": lambda v: _exceeded(
+        v, "quota of tenant", "raise it with `easeml tenant set`, or wait for what open trials give back"
+    ),
+    "tenants_parallel_kept": lambda v: _exceeded(
+        v, "open trials of tenant", "wait until some have ended, cancel some, or raise --max-parallel"
     ),
     "observations_quality_check": lambda v: InvalidInputError(
         f"quality must be a number in [0, 1], which NaN is not{_value(v, 'quality')}"
@@ -215,7 +255,8 @@ def _refusal(error: IntegrityError) -> EasemlError:
     meaning = _MEANING.get(violated(error))
     if meaning is not None:
         values = error.params if isinstance(error.params, dict) else {}
-        return meaning({**values, "said": _first_line(error)})
+        detail = getattr(getattr(error.orig, "diag", None), "message_detail", None)
+        return meaning({**values, "said": _first_line(error), "detail": detail})
     return StoreError(
         f"the database refuses this, and nothing was written: {_first_line(error)}; correct what was given, "
         "or report it as a fault of easeml with this line"

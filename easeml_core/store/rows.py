@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,24 +23,28 @@ if TYPE_CHECKING:
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
+_text = lru_cache(maxsize=512)(text)
+"""Looking for the parameters of a long statement takes longer than a short statement itself."""
+
+
 def rows(tx: Connection, sql: str, **values: Any) -> Sequence[Row[Any]]:
     """All rows of a query with named parameters."""
-    return tx.execute(text(sql), values).all()
+    return tx.execute(_text(sql), values).all()
 
 
 def row(tx: Connection, sql: str, **values: Any) -> Row[Any] | None:
     """The first row of a query, or None."""
-    return tx.execute(text(sql), values).first()
+    return tx.execute(_text(sql), values).first()
 
 
 def scalar(tx: Connection, sql: str, **values: Any) -> Any:
     """The first column of the first row, or None."""
-    return tx.execute(text(sql), values).scalar()
+    return tx.execute(_text(sql), values).scalar()
 
 
 def change(tx: Connection, sql: str, **values: Any) -> int:
     """Run a statement; how many rows it touched."""
-    return int(tx.execute(text(sql), values).rowcount)
+    return int(tx.execute(_text(sql), values).rowcount)
 
 
 def as_json(value: Mapping[str, Any] | Sequence[Any]) -> str:

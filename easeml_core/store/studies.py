@@ -10,12 +10,17 @@ from easeml_core.store.rows import as_json, change, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection, Row
 
+SETTABLE = ("weight", "priority", "budget_seconds", "deadline", "target_quality")
+"""What may be changed of a study once it is registered."""
+
 _STUDY = """
 SELECT s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
-       s.budget_seconds, s.config
+       s.budget_seconds, s.config, s.priority, s.deadline, s.target_quality,
+       extract(epoch FROM s.deadline - now())::double precision AS seconds_left
 FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id JOIN work.data_sets d ON d.id = s.data_set_id
 """
 
@@ -68,6 +73,9 @@ def add_study(
     budget_seconds: float | None,
     config: Mapping[str, Any],
     request_key: str,
+    priority: int = 0,
+    deadline: datetime | None = None,
+    target_quality: float | None = None,
 ) -> int | None:
     """The new study's id, or None when this request key has made one already.
 
@@ -76,10 +84,11 @@ def add_study(
     """
     found = scalar(
         tx,
-        "INSERT INTO work.studies (name, tenant_id, data_set_id, metric, weight, budget_seconds, config, request_key) "
+        "INSERT INTO work.studies (name, tenant_id, data_set_id, metric, weight, budget_seconds, config, request_key, "
+        "priority, deadline, target_quality) "
         "VALUES (:name, :tenant_id, :data_set_id, :metric, :weight, :budget_seconds, CAST(:config AS jsonb), "
         # Without naming one constraint: else a simultaneous repetition could trip over the name it is about to find.
-        ":request_key) ON CONFLICT DO NOTHING RETURNING id",
+        ":request_key, :priority, :deadline, :target_quality) ON CONFLICT DO NOTHING RETURNING id",
         name=name,
         tenant_id=tenant_id,
         data_set_id=data_set_id,
@@ -88,6 +97,9 @@ def add_study(
         budget_seconds=budget_seconds,
         config=as_json(config),
         request_key=request_key,
+        priority=priority,
+        deadline=deadline,
+        target_quality=target_quality,
     )
     if found is None and row(tx, "SELECT 1 FROM work.studies WHERE request_key = :key", key=request_key) is None:
         raise AlreadyExistsError(kind="study", name=name, remedy="choose another name")
@@ -136,19 +148,26 @@ def set_study_state(tx: Connection, study_id: int, state: StudyState) -> None:
     change(tx, "UPDATE work.studies SET state = :state WHERE id = :id", id=study_id, state=state)
 
 
-def add_candidates(tx: Connection, study_id: int, candidates: Sequence[Mapping[str, Any]]) -> None:
-    """Add candidates of the form ``{"name", "kind", "parameters"}``; a name that is there already stays as it is."""
+def add_candidates(tx: Connection, study_id: int, candidates: Sequence[Mapping[str, Any]]) -> int:
+    """Add candidates ``{"name", "kind", "parameters", "devices"}``; how many are new.
+
+    A name that is there already stays as it is.
+    """
+    added = 0
     for candidate in candidates:
-        change(
+        devices = candidate.get("devices")
+        added += change(
             tx,
-            "INSERT INTO work.candidates (study_id, name, kind, parameters) "
-            "VALUES (:study_id, :name, :kind, CAST(:parameters AS jsonb)) "
+            "INSERT INTO work.candidates (study_id, name, kind, parameters, devices) "
+            "VALUES (:study_id, :name, :kind, CAST(:parameters AS jsonb), CAST(:devices AS jsonb)) "
             "ON CONFLICT ON CONSTRAINT candidates_name_key DO NOTHING",
             study_id=study_id,
             name=candidate["name"],
             kind=candidate["kind"],
             parameters=as_json(candidate.get("parameters") or {}),
+            devices=None if devices is None else as_json(list(devices)),
         )
+    return added
 
 
 def list_candidates(tx: Connection, study_id: int | None = None) -> list[Candidate]:
@@ -156,7 +175,7 @@ def list_candidates(tx: Connection, study_id: int | None = None) -> list[Candida
     where = "WHERE study_id = :study_id " if study_id is not None else ""
     found = rows(
         tx,
-        f"SELECT id, study_id, name, kind, parameters FROM work.candidates {where}ORDER BY id",
+        f"SELECT id, study_id, name, kind, parameters, devices FROM work.candidates {where}ORDER BY id",
         **({"study_id": study_id} if study_id is not None else {}),
     )
     return [Candidate(**r._mapping) for r in found]
@@ -225,6 +244,26 @@ def latest_data_versions(tx: Connection) -> dict[int, int]:
         tx, "SELECT DISTINCT ON (study_id) study_id, id FROM work.data_versions ORDER BY study_id, version DESC"
     )
     return {r.study_id: r.id for r in found}
+
+
+def training_rows(tx: Connection) -> dict[int, int]:
+    """Data version id to the rows of its training part."""
+    found = rows(tx, "SELECT data_version_id, rows FROM work.data_parts WHERE part = 'train'")
+    return {r.data_version_id: r.rows for r in found}
+
+
+def own_weight(tx: Connection, study_id: int) -> float:
+    """The weight of the study itself; that of ``Study`` is multiplied by its tenant's."""
+    return float(scalar(tx, "SELECT weight FROM work.studies WHERE id = :id", id=study_id))
+
+
+def change_study(tx: Connection, study_id: int, changes: Mapping[str, Any]) -> None:
+    """Set some of ``SETTABLE``; the database refuses a budget below what is used and reserved."""
+    allowed = [name for name in SETTABLE if name in changes]
+    if allowed:
+        assignments = ", ".join(f"{name} = :{name}" for name in allowed)
+        values = {name: changes[name] for name in allowed}
+        change(tx, f"UPDATE work.studies SET {assignments} WHERE id = :id", id=study_id, **values)
 
 
 def class_names(tx: Connection, data_version_id: int) -> list[str]:

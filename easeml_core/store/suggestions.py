@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 
 def add_batch(tx: Connection, *, request_key: str, policy: str, requested: int) -> int | None:
-    """A new batch of suggestions, or None when this request key has one already."""
+    """A new batch of suggestions, or None when this request key has one already.
+
+    It names the settings that hold now; whoever changes them holds the lock ``suggest``, as the scheduler does.
+    """
     found = scalar(
         tx,
-        "INSERT INTO work.suggestion_batches (request_key, policy, requested) VALUES (:key, :policy, :requested) "
+        "INSERT INTO work.suggestion_batches (request_key, policy, requested, settings_id) "
+        "VALUES (:key, :policy, :requested, (SELECT max(id) FROM work.selection_settings)) "
         "ON CONFLICT ON CONSTRAINT suggestion_batches_request_key DO NOTHING RETURNING id",
         key=request_key,
         policy=policy,
@@ -61,3 +65,30 @@ def add_suggestion(
         id=trial_id,
         seconds=reserve_seconds,
     )
+
+
+def suggestions_of_trial(tx: Connection, trial_id: int) -> list[dict[str, Any]]:
+    """Every time the trial was handed out, oldest first: its batch, the settings behind it, and the reasons."""
+    found = rows(
+        tx,
+        "SELECT b.id AS batch_id, g.position, b.requested, b.created_at, b.policy, b.settings_id, s.config, g.reasons "
+        "FROM work.suggestions g JOIN work.suggestion_batches b ON b.id = g.batch_id "
+        "LEFT JOIN work.selection_settings s ON s.id = b.settings_id WHERE g.trial_id = :id ORDER BY b.id",
+        id=trial_id,
+    )
+    return [dict(r._mapping) for r in found]
+
+
+def outcome_of_trial(tx: Connection, trial_id: int) -> dict[str, Any]:
+    """What the trial told, and the best that its study had on the same data when it ended, both None before."""
+    (found,) = rows(tx, _OUTCOME, id=trial_id)
+    return dict(found._mapping)
+
+
+_OUTCOME = """
+SELECT o.quality, t.cost_seconds, (
+  SELECT max(b.quality) FROM work.observations b JOIN work.trials x ON x.id = b.trial_id
+  WHERE x.study_id = t.study_id AND x.data_version_id = t.data_version_id
+  AND (x.finished_at, x.id) < (t.finished_at, t.id)) AS best_before
+FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id WHERE t.id = :id
+"""

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _SUMMARY = """
-SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_seconds,
+SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_seconds, s.priority, s.deadline,
+       extract(epoch FROM s.deadline - now())::double precision AS seconds_left, s.target_quality, s.active_since,
+       coalesce(r.reserved_seconds, 0) AS reserved_seconds, t.quota_seconds AS tenant_quota_seconds,
+       coalesce(q.charged, 0) AS tenant_charged_seconds, t.max_parallel AS tenant_max_parallel,
+       coalesce(q.open, 0) AS tenant_open_trials,
        coalesce(c.n, 0) AS candidates, coalesce(r.succeeded, 0) AS trials, coalesce(r.running, 0) AS running,
        coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
        best.quality AS best_quality, coalesce(r.device_seconds, 0) AS device_seconds, best.candidate AS best_candidate,
@@ -25,8 +29,12 @@ LEFT JOIN (
   SELECT study_id, count(*) FILTER (WHERE state = 'SUCCEEDED') AS succeeded,
          count(*) FILTER (WHERE state = 'RUNNING') AS running, count(*) FILTER (WHERE state = 'SUGGESTED') AS waiting,
          count(*) FILTER (WHERE state = 'FAILED') AS failed, count(*) FILTER (WHERE state = 'CANCELLED') AS cancelled,
-         sum(cost_seconds) AS device_seconds
+         sum(lost_seconds + coalesce(cost_seconds, 0)) AS device_seconds,
+         sum(limit_seconds - lost_seconds) FILTER (WHERE finished_at IS NULL) AS reserved_seconds
   FROM work.trials GROUP BY study_id) r ON r.study_id = s.id
+LEFT JOIN (
+  SELECT z.tenant_id, sum(work.charge(x)) AS charged, count(*) FILTER (WHERE x.finished_at IS NULL) AS open
+  FROM work.trials x JOIN work.studies z ON z.id = x.study_id GROUP BY z.tenant_id) q ON q.tenant_id = t.id
 LEFT JOIN LATERAL (
   SELECT k.name AS candidate, o.quality FROM work.observations o JOIN work.trials x ON x.id = o.trial_id
   JOIN work.candidates k ON k.id = x.candidate_id WHERE x.study_id = s.id AND x.data_version_id = (

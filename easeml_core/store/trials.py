@@ -2,6 +2,9 @@
 
 A lease begins at ``clock_timestamp()``: the transaction may have waited long for the trial's row. Whether one is over
 is asked with ``now()``, the transaction's start, so that such a wait never takes a lease away.
+
+Where a trial has a reservation (``limit_seconds``), no lease outlasts it: whoever is still at work then has lost the
+trial, so what is charged never exceeds what was reserved. See ``limits.py``.
 """
 
 from __future__ import annotations
@@ -21,9 +24,17 @@ if TYPE_CHECKING:
 
 _TRIAL = """
 SELECT t.id, t.study_id, s.name AS study, t.candidate_id, c.name AS candidate, c.kind, c.parameters,
-       t.data_version_id, t.state, t.attempt, t.failure, t.cancel_requested, t.lease_key, t.lease_until
+       t.data_version_id, t.state, t.attempt, t.failure, t.cancel_requested, t.lease_key, t.lease_until, t.device,
+       t.limit_seconds, t.lost_seconds
 FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
 """
+
+# A lost attempt is charged with the time that its lease held the device, which its reservation bounds; ``least`` takes
+# no notice of NULL, and is needed beyond that only because an interval is rounded to microseconds.
+_LOST = """least(t.limit_seconds, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
+  greatest(0, extract(epoch FROM least(t.lease_until, clock_timestamp()) - t.attempt_started_at))::double precision
+  ELSE 0 END)"""
+_END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds)"
 
 
 def _trial(found: Row[Any]) -> Trial:
@@ -48,35 +59,62 @@ def list_trials(tx: Connection, study_id: int) -> list[dict[str, Any]]:
     found = rows(
         tx,
         "SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, "
-        "t.data_version_id, o.quality, m.id AS model_id, t.finished_at FROM work.trials t "
-        "JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id "
+        "t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, o.quality, m.id AS model_id, t.finished_at "
+        "FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
+        "LEFT JOIN work.observations o ON o.trial_id = t.id "
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.study_id = :id ORDER BY t.id",
         id=study_id,
     )
     return [dict(r._mapping) for r in found]
 
 
-def add_trial(tx: Connection, *, study_id: int, candidate_id: int, data_version_id: int) -> int:
-    """A new SUGGESTED trial; ``trials_once_per_data_key`` refuses a second one for the same data."""
+def add_trial(
+    tx: Connection,
+    *,
+    study_id: int,
+    candidate_id: int,
+    data_version_id: int,
+    device: str | None = None,
+    limit_seconds: float | None = None,
+) -> int:
+    """A new SUGGESTED trial; ``trials_once_per_data_key`` refuses a second one for the same data.
+
+    Raises:
+        BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
+    """
     return int(
         scalar(
             tx,
-            "INSERT INTO work.trials (study_id, candidate_id, data_version_id) "
-            "VALUES (:study_id, :candidate_id, :data_version_id) RETURNING id",
+            "INSERT INTO work.trials (study_id, candidate_id, data_version_id, device, limit_seconds) "
+            "VALUES (:study_id, :candidate_id, :data_version_id, :device, :limit_seconds) RETURNING id",
             study_id=study_id,
             candidate_id=candidate_id,
             data_version_id=data_version_id,
+            device=device,
+            limit_seconds=limit_seconds,
         )
     )
 
 
-def unreserved_trials(tx: Connection, study_ids: Sequence[int]) -> list[Trial]:
-    """SUGGESTED trials that nobody holds: their lease or reservation has run out."""
+def set_device(tx: Connection, trial_id: int, device: str | None) -> None:
+    """Note which kind of device an open trial was handed out for."""
+    change(
+        tx,
+        "UPDATE work.trials SET device = :device WHERE id = :id AND device IS DISTINCT FROM :device",
+        id=trial_id,
+        device=device,
+    )
+
+
+def left_over_trials(tx: Connection, study_ids: Sequence[int], *, device: str | None = None) -> list[Trial]:
+    """SUGGESTED trials that nobody holds: lease or hand-out has run out. With a device, those that may run on it."""
     found = rows(
         tx,
         _TRIAL + "WHERE t.state = 'SUGGESTED' AND (t.lease_until IS NULL OR t.lease_until < now()) "
-        "AND t.study_id = ANY(:ids) ORDER BY t.id FOR UPDATE OF t SKIP LOCKED",
+        "AND (CAST(:device AS text) IS NULL OR c.devices IS NULL OR jsonb_exists(c.devices, :device)) "
+        "AND t.study_id = ANY(:ids) ORDER BY s.priority DESC, t.id FOR UPDATE OF t SKIP LOCKED",
         ids=list(study_ids),
+        device=device,
     )
     return [_trial(r) for r in found]
 
@@ -85,7 +123,8 @@ def outcomes(tx: Connection) -> list[dict[str, Any]]:
     """What every trial has told so far: finished ones in the order of their end, then the open ones."""
     found = rows(
         tx,
-        "SELECT t.study_id, t.candidate_id, c.name AS candidate, t.data_version_id, t.state, o.quality, t.cost_seconds "
+        "SELECT t.study_id, t.candidate_id, c.name AS candidate, t.data_version_id, t.state, o.quality, "
+        "t.cost_seconds, t.lost_seconds, t.limit_seconds, t.device "
         "FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
         "LEFT JOIN work.observations o ON o.trial_id = t.id ORDER BY t.finished_at NULLS LAST, t.id",
     )
@@ -95,18 +134,20 @@ def outcomes(tx: Connection) -> list[dict[str, Any]]:
 def expire_leases(tx: Connection) -> list[int]:
     """Take back leases that have run out; the trials' ids.
 
-    CANCELLED when that was asked for, FAILED after the last attempt, else SUGGESTED again.
+    CANCELLED when that was asked for, FAILED after the last attempt, else SUGGESTED again. Each is charged with the
+    time that its lease held the device.
     """
     found = rows(
         tx,
-        "WITH lost AS (SELECT t.id, CASE WHEN t.cancel_requested THEN 'CANCELLED' "
+        f"WITH lost AS (SELECT t.id, {_LOST} AS seconds, CASE WHEN t.cancel_requested THEN 'CANCELLED' "
         "WHEN t.attempt >= (s.config -> 'training' ->> 'max_attempts')::int THEN 'FAILED' ELSE 'SUGGESTED' END AS next "
         "FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
         "WHERE t.state = 'RUNNING' AND t.lease_until < now() FOR UPDATE OF t SKIP LOCKED) "
         "UPDATE work.trials t SET state = next, "
         "failure = CASE WHEN next = 'FAILED' THEN 'its worker was lost ' || attempt || ' times' END, "
         "finished_at = CASE WHEN next <> 'SUGGESTED' THEN clock_timestamp() END, "
-        "lease_key = NULL, lease_until = NULL FROM lost WHERE t.id = lost.id RETURNING t.id, t.state",
+        "lost_seconds = lost.seconds, lease_key = NULL, lease_until = NULL FROM lost WHERE t.id = lost.id "
+        "RETURNING t.id, t.state",
     )
     for lost in found:
         if lost.state != TrialState.SUGGESTED:
@@ -120,12 +161,16 @@ def lease_is_over(tx: Connection, trial_id: int) -> bool:
 
 
 def start_trial(tx: Connection, *, trial_id: int, lease_key: str, lease_seconds: float) -> int:
-    """RUNNING under this key from now on; the number of this attempt, which fences off every earlier one."""
+    """RUNNING under this key from now on; the number of this attempt, which fences off every earlier one.
+
+    The earlier attempt of a worker that takes over its own lease is charged as a lost one.
+    """
     return int(
         scalar(
             tx,
-            "UPDATE work.trials SET state = 'RUNNING', attempt = attempt + 1, lease_key = :key, progress = NULL, "
-            "lease_until = clock_timestamp() + make_interval(secs => :seconds), "
+            "UPDATE work.trials t SET state = 'RUNNING', attempt = attempt + 1, lease_key = :key, progress = NULL, "
+            f"lost_seconds = {_LOST}, attempt_started_at = clock_timestamp(), "
+            f"lease_until = clock_timestamp() + make_interval(secs => least(:seconds, limit_seconds - {_LOST})), "
             "started_at = coalesce(started_at, clock_timestamp()) "
             "WHERE id = :id RETURNING attempt",
             id=trial_id,
@@ -138,15 +183,16 @@ def start_trial(tx: Connection, *, trial_id: int, lease_key: str, lease_seconds:
 def extend_lease(
     tx: Connection, *, trial_id: int, attempt: int, lease_seconds: float, progress: Mapping[str, Any] | None
 ) -> bool | None:
-    """Heartbeat of one attempt: whether a cancel was asked for, or None when the lease is lost.
+    """Heartbeat of one attempt: whether a cancel was asked for, or None when the lease or the reservation is over.
 
     Progress is for the eye: NaN in it becomes null, since a diverging loss is news and no reason to end a training.
     """
     found = row(
         tx,
-        "UPDATE work.trials SET lease_until = clock_timestamp() + make_interval(secs => :seconds), "
-        "progress = coalesce(CAST(:progress AS jsonb), progress) "
-        "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt RETURNING cancel_requested",
+        "UPDATE work.trials SET progress = coalesce(CAST(:progress AS jsonb), progress), "
+        f"lease_until = least(clock_timestamp() + make_interval(secs => :seconds), {_END}) "
+        f"WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt AND clock_timestamp() < coalesce({_END}, "
+        "'infinity') RETURNING cancel_requested",
         id=trial_id,
         attempt=attempt,
         seconds=lease_seconds,
@@ -176,13 +222,19 @@ def finish_trial(
     cost_seconds: float | None,
     failure: str | None = None,
 ) -> bool:
-    """End one attempt; False when the lease was lost meanwhile, and then nothing is written."""
+    """End one attempt; False when the lease was lost meanwhile, and then nothing is written.
+
+    It was also lost when the attempt took more than was reserved for it: the device was not its own any more.
+    """
     return bool(
         change(
             tx,
             "UPDATE work.trials SET state = :state, failure = :failure, cost_seconds = :cost, lease_key = NULL, "
             "lease_until = NULL, finished_at = clock_timestamp() "
-            "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt",
+            "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt "
+            # NaN is left to its check, which says what is wrong.
+            "AND (limit_seconds IS NULL OR CAST(:cost AS double precision) = 'NaN' "
+            "OR lost_seconds + coalesce(CAST(:cost AS double precision), 0) <= limit_seconds)",
             id=trial_id,
             attempt=attempt,
             state=state,
@@ -192,21 +244,43 @@ def finish_trial(
     )
 
 
+def end_overrun(tx: Connection, *, trial_id: int, attempt: int, why: str) -> bool:
+    """End an attempt that took more than was reserved: FAILED, or CANCELLED when asked for; False when it was lost.
+
+    Its reservation is charged whole, and no cost is recorded: the last part of it was not the trial's to take.
+    """
+    return bool(
+        change(
+            tx,
+            "UPDATE work.trials SET state = CASE WHEN cancel_requested THEN 'CANCELLED' ELSE 'FAILED' END, "
+            "failure = CASE WHEN NOT cancel_requested THEN :why END, lost_seconds = limit_seconds, lease_key = NULL, "
+            "lease_until = NULL, finished_at = clock_timestamp() "
+            "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt AND limit_seconds IS NOT NULL",
+            id=trial_id,
+            attempt=attempt,
+            why=clean(why),
+        )
+    )
+
+
 def release_lease(tx: Connection, trial_id: int) -> None:
-    """Set a RUNNING trial back to SUGGESTED: its lease was lost."""
+    """Set a RUNNING trial back to SUGGESTED: its lease was lost, and what it held the device for is charged."""
     change(
         tx,
-        "UPDATE work.trials SET state = 'SUGGESTED', lease_key = NULL, lease_until = NULL WHERE id = :id",
+        f"UPDATE work.trials t SET state = 'SUGGESTED', lost_seconds = {_LOST}, lease_key = NULL, lease_until = NULL "
+        "WHERE id = :id",
         id=trial_id,
     )
 
 
-def give_up(tx: Connection, trial_id: int) -> None:
-    """CANCELLED when that was asked for, else FAILED: its worker was lost too often."""
+def give_up(tx: Connection, trial_id: int, *, why: str = "") -> None:
+    """CANCELLED when that was asked for, else FAILED: its worker was lost too often, or for the given reason."""
     change(
         tx,
-        "UPDATE work.trials SET state = CASE WHEN cancel_requested THEN 'CANCELLED' ELSE 'FAILED' END, "
-        "failure = CASE WHEN NOT cancel_requested THEN 'its worker was lost ' || attempt || ' times' END, "
-        "lease_key = NULL, lease_until = NULL, finished_at = clock_timestamp() WHERE id = :id",
+        "UPDATE work.trials t SET state = CASE WHEN cancel_requested THEN 'CANCELLED' ELSE 'FAILED' END, "
+        "failure = CASE WHEN NOT cancel_requested THEN "
+        "coalesce(nullif(:why, ''), 'its worker was lost ' || attempt || ' times') END, "
+        f"lost_seconds = {_LOST}, lease_key = NULL, lease_until = NULL, finished_at = clock_timestamp() WHERE id = :id",
         id=trial_id,
+        why=why,
     )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
+from easeml_airflow.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 from easeml_core import errors as core
 from easeml_core.config import require
 from easeml_core.entities import TrialState
@@ -104,3 +104,27 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str) -> None:
     if state == TrialState.FAILED and on_failed != "ignore":
         message = f"{trial} failed: {result['failure']}"
         raise (AirflowFailException if on_failed == "fail" else AirflowSkipException)(message)
+
+
+STREAM_OUTCOMES: Mapping[str, type[Exception]] = {
+    "stopped": AirflowException,
+    "taken over": AirflowException,
+    "device fails": AirflowFailException,
+}
+"""Reasons for which a device's stream did not end by itself; at every other one its task succeeds."""
+
+
+def settle_stream(summary: Mapping[str, Any]) -> None:
+    """Turn the end of a device's stream into what Airflow does about it.
+
+    Args:
+        summary: What the service says of the stream.
+
+    Raises:
+        AirflowException: If it was stopped from outside, or another process goes on in its place: a further try takes
+            up where this one was.
+        AirflowFailException: If the device itself seems to be at fault: a further try would only fail more trials.
+    """
+    raised = STREAM_OUTCOMES.get(summary["reason"])
+    if raised is not None:
+        raise raised(summary["message"])

@@ -66,6 +66,7 @@ def get_provider_info() -> dict[str, Any]:
             "register_study",
             "suggest_trials",
             "train_trial",
+            "run_device",
             "best_models",
             "gate",
             "meter",

@@ -33,9 +33,9 @@ OPTIONS = (
     Option(
         "policy",
         "string",
-        "default",
-        "How the next trials are chosen where a task names no policy: default, mm-gp-ei, hybrid, greedy, roundrobin, "
-        "random or fcfs.",
+        "stored",
+        "How the next trials are chosen where a task names no policy: stored, as `easeml policy set` or "
+        "`easeml backtest --apply` have set it for the installation, or the name of a policy, such as hybrid.",
     ),
     Option(
         "poll_interval_seconds",
@@ -71,9 +71,10 @@ def conn_id() -> str:
     return _text("conn_id")
 
 
-def policy() -> str:
-    """Policy used where nobody names another."""
-    return _text("policy")
+def policy() -> str | None:
+    """Policy used where nobody names another; None for the one that is stored in the installation's database."""
+    name = _text("policy")
+    return None if name == "stored" else name
 
 
 def poll_interval_seconds() -> float:

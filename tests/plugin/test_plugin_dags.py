@@ -9,7 +9,13 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from easeml_airflow import decorators, operators, sensors
 
-NAMES = ["easeml_commit_gate", "easeml_nightly_retraining", "easeml_overfitting_watch", "easeml_register_study"]
+NAMES = [
+    "easeml_commit_gate",
+    "easeml_nightly_retraining",
+    "easeml_overfitting_watch",
+    "easeml_register_study",
+    "easeml_stream",
+]
 ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", *(p.__name__ for p in (operators, sensors, decorators))}
 
 
@@ -95,6 +101,19 @@ def test_the_watch_waits_in_the_triggerer(dag_bag):
     assert dag.max_active_runs == 1
 
 
+def test_the_stream_is_one_task_a_device_in_their_pool(dag_bag):
+    dag = dag_bag.dags["easeml_stream"]
+    assert edges(dag) == {("devices", "run_device")}
+    run = dag.task_dict["run_device"]
+    assert isinstance(run, MappedOperator)
+    assert run.pool == "easeml_devices"
+    assert dag.max_active_runs == 1
+    assert dag.schedule is None
+    # The longest stream that the form allows, and a trial after it, fit into the task's time.
+    longest = timedelta(minutes=dag.params.get_param("time_limit_minutes").schema["maximum"])
+    assert run.execution_timeout > longest
+
+
 @pytest.mark.parametrize(
     ("name", "conf", "field"),
     [
@@ -105,6 +124,10 @@ def test_the_watch_waits_in_the_triggerer(dag_bag):
         ("easeml_register_study", {"tenant": "lab", "study": "s", "budget_seconds": 0}, "budget_seconds"),
         ("easeml_register_study", {"tenant": "lab", "study": "s", "metric": "beauty"}, "metric"),
         ("easeml_nightly_retraining", {"trials_per_round": 0}, "trials_per_round"),
+        ("easeml_stream", {"devices": []}, "devices"),
+        ("easeml_stream", {"devices": ["A100!"]}, "devices"),
+        ("easeml_stream", {"time_limit_minutes": 1441}, "time_limit_minutes"),
+        ("easeml_stream", {"max_trials": 0}, "max_trials"),
     ],
 )
 def test_the_forms_refuse_what_cannot_be(dag_bag, name, conf, field):

@@ -87,6 +87,7 @@ def test_star_names_match_the_specified_ones():
         "RegisterStudyOperator",
         "SuggestTrialsOperator",
         "TrainTrialOperator",
+        "RunDeviceOperator",
         "BestModelsOperator",
         "GateOperator",
         "MeterOperator",

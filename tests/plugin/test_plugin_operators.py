@@ -76,6 +76,19 @@ def test_a_retried_suggestion_is_the_same_one(study, caplog):
     assert pushed["policy"] == "default"
 
 
+def test_a_device_gets_what_may_run_on_it(connected, make_study):
+    make_study("cancer", candidates=[TREE | {"devices": ["gpu"]}, BAYES])
+
+    def names(task_id, device):
+        operator = operators.SuggestTrialsOperator(task_id=task_id, count=4, device=device)
+        return [t["candidate"] for t in operator.execute(context(task_id))]
+
+    assert names("on_cpu", "cpu") == ["bayes"]
+    assert names("anywhere", "None") == ["tree"]
+    with pytest.raises(AirflowFailException, match="device must be 1 to 63 of a-z"):
+        names("nowhere", "GPU 0")
+
+
 def test_the_installations_policy_holds_where_the_task_names_none(study, monkeypatch):
     monkeypatch.setenv("AIRFLOW__EASEML__POLICY", "roundrobin")
     assert suggest(1)[1]["policy"] == "roundrobin"

@@ -45,9 +45,15 @@ def run(run_dag, root, referee):
 
 def test_a_study_is_registered_by_its_form(run, store):
     from easeml_core.services.overview import live_sets, study_state
+    from easeml_core.store import studies
 
-    done = run("easeml_register_study", **FORM)
+    limits = {"priority": 4, "deadline": "2199-01-01T12:00:00Z", "target_quality": 0.99, "budget_seconds": 900}
+    done = run("easeml_register_study", **FORM | limits)
     assert states(done, "register") == {("register", -1): "success"}
+    with store.begin() as tx:
+        study = studies.get_study(tx, FORM["study"])
+    found = {name: getattr(study, name) for name in limits} | {"deadline": study.deadline.isoformat()}
+    assert found == limits | {"deadline": "2199-01-01T12:00:00+00:00"}
     assert xcom(done, "register", "refused") is False
     assert study_state(store, study="cancer") == "ACTIVE"
     assert live_sets(store, study="cancer") == ["gate", "meter"]

@@ -37,7 +37,7 @@ def connect(monkeypatch):
 def test_every_option_has_a_default_that_its_function_reads():
     read = {
         "conn_id": settings.conn_id,
-        "policy": settings.policy,
+        "policy": lambda: settings.policy() or "stored",
         "poll_interval_seconds": settings.poll_interval_seconds,
         "answer_timeout_seconds": settings.answer_timeout_seconds,
         "page_refresh_seconds": settings.page_refresh_seconds,
@@ -52,6 +52,8 @@ def test_an_option_is_read_when_it_is_asked_for(monkeypatch):
     monkeypatch.setenv("AIRFLOW__EASEML__POLICY", "hybrid")
     monkeypatch.setenv("AIRFLOW__EASEML__CONN_ID", "other")
     assert settings.policy() == "hybrid"
+    monkeypatch.delenv("AIRFLOW__EASEML__POLICY")
+    assert settings.policy() is None
     assert EasemlHook().easeml_conn_id == "other"
 
 

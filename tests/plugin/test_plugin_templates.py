@@ -11,6 +11,7 @@ CASES = {
         "RegisterStudyOperator": {},
         "SuggestTrialsOperator": {},
         "TrainTrialOperator": {"on_failed": "skip"},
+        "RunDeviceOperator": {"poll_interval": 1.0},
         "BestModelsOperator": {},
         "GateOperator": {"on_fail": "skip", "deferrable": False},
         "MeterOperator": {"poll_interval": 1.0},

@@ -51,8 +51,8 @@ def test_every_airflow_option_is_documented_with_its_default(name: str, default:
     assert f"| `{name}` | `{default}` |" in read("settings.md")
 
 
-@pytest.mark.parametrize("kind", [config.GateConfig, config.MeterConfig, config.TrainingConfig])
-def test_every_study_setting_is_documented(kind: type) -> None:
+@pytest.mark.parametrize("kind", [config.GateConfig, config.MeterConfig, config.TrainingConfig, config.SelectionConfig])
+def test_every_setting_is_documented(kind: type) -> None:
     text = read("settings.md")
     for field in dataclasses.fields(kind):
         assert f"| `{field.name}` |" in text

@@ -7,8 +7,10 @@ studies differ in what their gate releases: ``full``, ``first`` (firstChange) an
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import os
+import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,10 +20,11 @@ import pytest
 from sqlalchemy import text
 
 from easeml_core.entities import TrialState
+from easeml_core.services.memory import Memory
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
-from easeml_core.store import models, sealed, studies, trials
+from easeml_core.store import benchmark, decisions, models, sealed, studies, trials
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import pack
@@ -32,6 +35,8 @@ from easeml_core.training.skops_format import PipelinePredictor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from easeml_core.services.scheduler import LiveScheduler
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e05"
 ADAPTIVITY = {"full": "full", "first": "firstChange", "hidden": "none"}
@@ -272,3 +277,123 @@ def wait_for() -> Callable[..., Any]:
         return found
 
     return wait
+
+
+# A made-up installation, in which nothing is trained: for many decisions in little time.
+
+ARMS = ("forest", "knn", "linear", "net", "svm", "tree", "vote", "zero")
+STUDIES = 5
+SETTINGS = {"training": {"time_limit_seconds": 60.0, "max_attempts": 3}}
+
+
+def quality_of(study: str, candidate: str) -> float:
+    """In (0, 1), the same in every process."""
+    return random.Random(f"{study} {candidate}").uniform(0.05, 0.95)
+
+
+def cost_of(study: str, candidate: str) -> float:
+    return random.Random(f"cost {study} {candidate}").lognormvariate(0, 1)
+
+
+class House:
+    """Studies with some results, and what happens to their trials."""
+
+    def __init__(self, database: Any) -> None:
+        self.database, self.store, self.owner = database, database.worker, database.owner
+        self.candidates = ARMS
+        self.keys = (f"key/{n}" for n in itertools.count())
+        ended = [
+            (s, k, quality_of(f"h-{s}", ARMS[k]), cost_of(f"h-{s}", ARMS[k]))
+            for s in range(STUDIES - 1)
+            for k in (s % 3, 4)
+        ]
+        with self.owner.begin() as tx:
+            rows = [100 + 37 * s for s in range(STUDIES)]
+            benchmark.fill(tx, key="h", candidates=ARMS, config=SETTINGS, trials=ended, rows=rows)
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        with self.owner.begin() as tx:
+            found = tx.execute(text(statement), values)
+            return [tuple(r) for r in found] if found.returns_rows else []
+
+    def begin(self, trial: dict[str, Any]) -> int:
+        with self.store.begin() as tx:
+            return trials.start_trial(tx, trial_id=trial["trial_id"], lease_key="w", lease_seconds=60.0)
+
+    def end(self, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED) -> None:
+        with self.store.begin() as tx:
+            self.end_in(tx, trial, state)
+
+    def end_in(self, tx: Any, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED) -> None:
+        study, candidate, number = trial["study"], trial["candidate"], trial["trial_id"]
+        attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60.0)
+        cost, failure = cost_of(study, candidate), "it crashed" if state == TrialState.FAILED else None
+        ended = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
+        assert trials.finish_trial(tx, trial_id=number, **ended)
+        if state == TrialState.SUCCEEDED:
+            quality = quality_of(study, candidate)
+            models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
+
+    def let_run_out(self, trial: dict[str, Any]) -> None:
+        self.sql("UPDATE work.trials SET lease_until = now() - interval '1 s' WHERE id = :id", id=trial["trial_id"])
+
+    def reasons(self) -> list[dict[str, Any]]:
+        """All stored reasons in order, with what they are for."""
+        return [
+            {"study": study, "candidate": candidate, **reasons}
+            for study, candidate, reasons in self.sql(
+                "SELECT s.name, c.name, g.reasons FROM work.suggestions g JOIN work.trials t ON t.id = g.trial_id "
+                "JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id "
+                "ORDER BY g.batch_id, g.position"
+            )
+        ]
+
+    @staticmethod
+    def next_of(memory: Memory, count: int, device: str | None = None) -> list[dict[str, Any]]:
+        """The next decisions, each followed by its result."""
+        found = []
+        for _ in range(count):
+            suggestion = memory.suggest(device)
+            if suggestion is None:
+                break
+            found.append(suggestion.to_json())
+            tenant = next(i for i, arms in enumerate(memory.arms) if arms.study_id == suggestion.study_id)
+            study, candidate = memory.arms[tenant].study, memory.arms[tenant].names[suggestion.arm]
+            cost = cost_of(study, candidate)
+            memory.scheduler.record(tenant, suggestion.arm, quality_of(study, candidate), cost, device=device)
+        return found
+
+    def agrees(self, live: LiveScheduler, count: int, **choice: Any) -> bool:
+        """Hold the next decisions from memory against those of a new one; whether the memory could catch up at all."""
+        old = copy.deepcopy(live._memory)
+        with self.store.begin() as tx:
+            if old is None:
+                return False
+            seen = decisions.look(tx, request_key="?", last=old.last_trial, known=list(old.open))
+            if not old.catch_up(seen):
+                return False
+            new = Memory.load(tx, seen, **{"policy": None, "studies_only": None} | choice)
+        assert old.open.keys() == new.open.keys()
+        assert old.costs_known == new.costs_known
+        expected = self.next_of(new, count)
+        assert self.next_of(old, count) == expected
+        return True
+
+
+@pytest.fixture
+def house(database: Any) -> House:
+    return House(database)
+
+
+@pytest.fixture
+def loads(monkeypatch: Any) -> list[int]:
+    """How often everything was loaded: one entry each time."""
+    seen: list[int] = []
+    original = Memory.load.__func__
+
+    def load(cls: Any, *given: Any, **named: Any) -> Any:
+        seen.append(1)
+        return original(cls, *given, **named)
+
+    monkeypatch.setattr(Memory, "load", classmethod(load))
+    return seen

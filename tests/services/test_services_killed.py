@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from easeml_core.services.controls import set_study
+from easeml_core.services.overview import study_details
 from easeml_core.services.requests import answer_of, file_gate_request
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import expire_leases, run_trial, trial_state
@@ -101,6 +103,25 @@ def test_a_worker_killed_in_the_middle_of_a_trial(lab: Any, trial_id: int, start
     assert lab.one("SELECT attempt FROM work.trials WHERE id = :id", id=trial_id) == 2
     assert counts(lab, trial_id) == (1, 1)
     assert suggest(lab) == []  # and it is never given a third time
+
+
+def test_a_worker_killed_under_a_budget_has_used_what_its_lease_held(
+    lab: Any, trial_id: int, start: Any, wait_for: Any
+) -> None:
+    set_study(lab.worker, study="short", budget_seconds=700.0)  # the trial that waits reserves 601 s of them
+    worker = work(start, lab, trial_id)
+    wait_for(lambda: child_of(worker, "easeml_core.training.child"))
+    worker.send_signal(signal.SIGKILL)
+    began, ends = lab.rows("SELECT attempt_started_at, lease_until FROM work.trials WHERE id = :id", id=trial_id)[0]
+    wait_for(lambda: suggest(lab))
+    held, limit = lab.rows("SELECT lost_seconds, limit_seconds FROM work.trials WHERE id = :id", id=trial_id)[0]
+    assert held == pytest.approx((ends - began).total_seconds(), abs=1e-3)
+    assert held > 0.9  # a lease lasts a second, and was perhaps extended
+    assert limit == pytest.approx(601.0 + held)
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
+    assert report["state"] == "SUCCEEDED"
+    seen = study_details(lab.worker, study="short")["summary"]
+    assert (seen["device_seconds"], seen["reserved_seconds"]) == (pytest.approx(held + report["cost_seconds"]), 0.0)
 
 
 def test_a_worker_that_was_frozen_comes_too_late(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:

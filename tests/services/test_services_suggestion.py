@@ -149,8 +149,8 @@ def test_a_used_up_budget_ends_a_study_and_nobody_else(lab: Any) -> None:
 
 
 def test_a_trial_that_would_exceed_the_budget_is_not_suggested(lab: Any) -> None:
-    # Every trial so far cost 1 s, and so will the next ones: after 3 s, one fits into 4.5 s and a second does not.
-    lab.as_superuser("UPDATE work.studies SET budget_seconds = 4.5 WHERE name = 'full'")
+    # Every trial so far cost 1 s, and so will the next ones. After 3 s, one reserves all that is left of 5.5 s.
+    lab.as_superuser("UPDATE work.studies SET budget_seconds = 5.5 WHERE name = 'full'")
     assert len([study for study, _ in pairs(suggest(lab)) if study == "full"]) == 1
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
-from easeml_core.store import models, releases, requests, sealed, studies, suggestions, trials
+from easeml_core.store import models, releases, requests, sealed, selection_settings, studies, suggestions, trials
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
 
 if TYPE_CHECKING:
@@ -245,6 +245,8 @@ def world(
     study = make_rows()
     done, model_id = succeed(study, 0)
     ids = {"study_id": study.study_id, "data_version_id": study.version_id}
+    with database.owner.begin() as tx:
+        selection_settings.add_settings(tx, config={"policy": "default"}, reason="as it was")
     with database.worker.begin() as tx:
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], **ids)
         batch_id = suggestions.add_batch(tx, request_key="night/1", policy="default", requested=2)

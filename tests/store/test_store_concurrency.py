@@ -346,7 +346,7 @@ def test_the_trial_of_a_worker_killed_by_kill_9_is_given_again(
             taken = trials.expire_leases(tx)
     assert taken == [waiting]
     with stores[0].begin() as tx:
-        assert [t.id for t in trials.unreserved_trials(tx, [trials.get_trial(tx, waiting).study_id])] == [waiting]
+        assert [t.id for t in trials.left_over_trials(tx, [trials.get_trial(tx, waiting).study_id])] == [waiting]
     run_trial(stores[0], waiting, "successor")
     with stores[0].begin() as tx:
         assert not trials.finish_trial(tx, trial_id=waiting, attempt=1, state=TrialState.SUCCEEDED, cost_seconds=1.0)

@@ -34,6 +34,11 @@ HARMFUL = tuple(
     f"jsonb_build_object('a', {value})"
     for value in ("repeat('9', 5000)::numeric", "1e4990::numeric", "-1e-4990::numeric", "repeat('x', 4000)")
 )
+NO_DEVICES = (
+    *NO_MAPPING[1:4],
+    *("'{{}}'", "'[]'", "'[1]'", "'[null]'", "'[[\"gpu\"]]'", '\'["gpu", ""]\'', "'[\"GPU\"]'", "'[\"a\\n\"]'"),
+    "to_jsonb(array_fill('gpu'::text, ARRAY[21]))",
+)
 NO_SHARE = ("-0.001", "1.001", "'NaN'", "'Infinity'")
 BAD_ARTIFACTS = ("'model.skops'", "'sha256:' || repeat('A', 64)", "'sha256:' || repeat('a', 63)", "'../' || artifact")
 NEW = {"cache_key": "'new'"}
@@ -43,6 +48,8 @@ CASES: dict[str, list[Case]] = {
     "work.tenants_name_key": [("tenants", {})],
     "work.tenants_name_check": each("tenants", "name", *BAD_NAMES),
     "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6"),
+    "work.tenants_max_parallel_check": each("tenants", "max_parallel", "0", "-1"),
+    "work.tenants_quota_check": each("tenants", "quota_seconds", *NOT_POSITIVE),
     "work.data_sets_tenant_fkey": each("data_sets", "tenant_id", "-1"),
     "work.data_sets_source_key": [("data_sets", {})],
     "work.studies_data_set_fkey": each("studies", "data_set_id", "{other_data_set}", name="'n'", request_key="'n'"),
@@ -53,6 +60,9 @@ CASES: dict[str, list[Case]] = {
     "work.studies_metric_check": each("studies", "metric", "'loss'"),
     "work.studies_weight_check": each("studies", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6"),
     "work.studies_budget_check": each("studies", "budget_seconds", *NOT_POSITIVE),
+    "work.studies_priority_check": each("studies", "priority", "101", "-101"),
+    "work.studies_deadline_check": each("studies", "deadline", "'infinity'", "'-infinity'"),
+    "work.studies_target_check": each("studies", "target_quality", *NOT_POSITIVE, "1.001"),
     "work.data_versions_study_fkey": each("data_versions", "study_id", "{other}", version="9", content_hash="'new'"),
     "work.data_versions_version_key": each("data_versions", "content_hash", "'new'"),
     "work.data_versions_content_key": each("data_versions", "version", "9"),
@@ -64,13 +74,14 @@ CASES: dict[str, list[Case]] = {
     "work.data_parts_rows_check": each("data_parts", "rows", "0"),
     "work.candidates_study_fkey": each("candidates", "study_id", "-1"),
     "work.candidates_parameters_check": each("candidates", "parameters", *NO_MAPPING, *HARMFUL, name="'new'"),
+    "work.candidates_devices_check": each("candidates", "devices", *NO_DEVICES, name="'new'"),
     "work.candidates_name_key": [("candidates", {})],
     "work.trials_candidate_fkey": each("trials waiting", "candidate_id", "{other_candidate}"),
     "work.trials_data_version_fkey": each("trials waiting", "data_version_id", "{other_version}"),
     "work.trials_once_per_data_key": [("trials waiting", {}), ("trials done", {})],
     "work.trials_state_check": each("trials waiting", "state", "'LOST'", "'suggested'"),
     "work.trials_lease_check": [
-        *each("trials waiting", "state", "'RUNNING'"),
+        *each("trials waiting", "state", "'RUNNING'", attempt_started_at="now()"),
         *each("trials waiting", "lease_key", "'mine'"),
         *each("trials running", "lease_until", "NULL"),
     ],
@@ -84,8 +95,29 @@ CASES: dict[str, list[Case]] = {
     ],
     "work.trials_cost_check": each("trials done", "cost_seconds", *NOT_POSITIVE, *TOO_LARGE, "NULL"),
     "work.trials_attempt_check": each("trials waiting", "attempt", "-1"),
+    "work.trials_device_check": each("trials waiting", "device", *BAD_NAMES),
+    "work.trials_lost_check": each("trials waiting", "lost_seconds", "-0.1", "'NaN'", "'Infinity'", *TOO_LARGE),
+    "work.trials_limit_check": [
+        *each("trials waiting", "limit_seconds", *NOT_POSITIVE, *TOO_LARGE),
+        *each("trials waiting", "lost_seconds", "2.001", limit_seconds="2"),
+        *each("trials done", "cost_seconds", "2.001", limit_seconds="2"),
+        *each("trials done", "cost_seconds", "1.001", lost_seconds="1", limit_seconds="2"),
+    ],
+    "work.trials_attempt_start_check": each("trials running", "attempt_started_at", "NULL"),
+    "work.catalogue_singleton_check": each("catalogue", "singleton", "false"),
+    "work.catalogue_version_check": each("catalogue", "version", "0"),
     "work.suggestion_batches_request_key": [("suggestion_batches", {})],
     "work.suggestion_batches_requested_check": each("suggestion_batches", "requested", "0"),
+    "work.suggestion_batches_settings_fkey": each("suggestion_batches", "settings_id", "-1", request_key="'new'"),
+    "work.selection_settings_config_check": each(
+        "selection_settings", "config", *NO_MAPPING, "jsonb_build_object('order', repeat('x', 100000))"
+    ),
+    "work.selection_settings_reason_check": each(
+        "selection_settings", "reason", "''", "' '", "E'\\n\\t'", "repeat('x', 2001)"
+    ),
+    "work.selection_settings_report_check": each(
+        "selection_settings", "report", *NO_MAPPING, "jsonb_build_object('a', repeat('x', 1000000))"
+    ),
     "work.suggestions_batch_fkey": each("suggestions", "batch_id", "-1"),
     "work.suggestions_trial_fkey": each("suggestions", "trial_id", "-1", position="1"),
     "work.suggestions_trial_key": each("suggestions", "position", "1"),
@@ -191,13 +223,14 @@ _CONSTRAINTS = """
 SELECT format('%s.%s', n.nspname, o.conname), o.contype, c.oid::regclass::text,
        ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum = ANY(o.conkey)), o.conindid
 FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname IN ('work', 'sealed') AND c.relname <> 'alembic_version'
+WHERE n.nspname IN ('work', 'sealed') AND c.relname <> 'alembic_version' AND o.contype <> 't'
 UNION
 SELECT format('%s.%s', n.nspname, x.relname), 'u', i.indrelid::regclass::text, '{}', x.oid
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace
 WHERE n.nspname IN ('work', 'sealed') AND i.indisunique AND NOT EXISTS (
   SELECT 1 FROM pg_constraint WHERE conindid = x.oid AND contype IN ('p', 'u'))
 """
+_FUNCTIONS = "SELECT prosrc FROM pg_proc WHERE pronamespace::regnamespace::text IN ('work', 'sealed')"
 _COLUMNS = """
 SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = ''
 """
@@ -293,7 +326,7 @@ def test_every_constraint_has_a_name_of_ours(ask: Ask) -> None:
 
 def test_every_primary_key_refuses_a_second_row(ask: Ask, places: dict[str, int]) -> None:
     primary = [(name, table) for name, kind, table, _, _ in ask(_CONSTRAINTS) if kind == "p"]
-    assert len(primary) == 26
+    assert len(primary) == 28
     for name, table in primary:
         assert refused_by(ask, f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM {table} LIMIT 1") == name
 
@@ -319,12 +352,38 @@ def test_the_ledger_is_append_only_even_for_its_owner(ask: Ask, database: Any, w
     assert ask("SELECT * FROM sealed.ledger ORDER BY id") == before
 
 
+def test_settings_of_the_scheduler_are_append_only_even_for_their_owner(ask: Ask, database: Any, world: Any) -> None:
+    before = ask("SELECT * FROM work.selection_settings ORDER BY id")
+    assert len(before) == 1
+    table = "work.selection_settings"
+    for statement in (f"UPDATE {table} SET reason = 'x'", f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"):
+        with pytest.raises(psycopg2.IntegrityError, match="append-only"):
+            ask(statement)
+    assert ask("SELECT * FROM work.selection_settings ORDER BY id") == before
+
+
+TRIGGERS = {
+    *("ledger_append_only", "ledger_keep_all", "studies_forward", "trials_forward", "studies_active_since"),
+    *("trials_within_limits", "trials_limit_kept", "studies_within_limits", "tenants_within_limits"),
+    *("selection_settings_append_only", "selection_settings_keep_all"),
+    *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
+}
+# Names that triggers give as that of a violated constraint.
+RAISED = {
+    *("studies_forward_check", "trials_forward_check", "ledger_append_only"),
+    *("studies_budget_kept", "tenants_quota_kept", "tenants_parallel_kept", "selection_settings_append_only"),
+}
+
+
 def test_every_trigger_is_known(ask: Ask) -> None:
-    found = ask("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O' ORDER BY 1")
-    assert found == [("ledger_append_only",), ("ledger_keep_all",), ("studies_forward",), ("trials_forward",)]
+    found = ask("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'")
+    assert {name for (name,) in found} == TRIGGERS
+    assert len(found) == len(TRIGGERS)
 
 
 def test_every_translated_constraint_is_there(ask: Ask) -> None:
     """A renamed constraint would lose its message silently."""
-    names = {name.split(".")[1] for name, *_ in ask(_CONSTRAINTS)} | {"studies_forward_check", "trials_forward_check"}
-    assert set(_MEANING) - names == set()
+    names = {name.split(".")[1] for name, *_ in ask(_CONSTRAINTS)}
+    assert set(_MEANING) - names - RAISED == set()
+    bodies = " ".join(body for (body,) in ask(_FUNCTIONS))
+    assert {name for name in RAISED if f"'{name}'" not in bodies} == set()

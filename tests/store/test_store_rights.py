@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 
 ALL = "*"
 TRIAL_UPDATES = (
-    "attempt cancel_requested cost_seconds failure finished_at lease_key lease_until progress started_at state"
+    "attempt attempt_started_at cancel_requested cost_seconds device failure finished_at lease_key lease_until "
+    "limit_seconds lost_seconds progress started_at state"
 )
 # Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
 WORKER = {
-    "work.tenants": (ALL, "weight"),
+    "work.tenants": (ALL, "max_parallel quota_seconds weight"),
     "work.data_sets": (ALL, ""),
     "work.studies": (
-        "budget_seconds config data_set_id metric name request_key tenant_id weight",
-        "budget_seconds state weight",
+        "budget_seconds config data_set_id deadline metric name priority request_key target_quality tenant_id weight",
+        "budget_seconds deadline priority state target_quality weight",
     ),
     "work.data_versions": ("", ""),
     "work.data_parts": ("", ""),
     "work.candidates": (ALL, ""),
-    "work.trials": ("candidate_id data_version_id study_id", TRIAL_UPDATES),
+    "work.trials": ("candidate_id data_version_id device lease_until limit_seconds study_id", TRIAL_UPDATES),
     "work.suggestion_batches": (ALL, ""),
     "work.suggestions": (ALL, ""),
     "work.observations": (ALL, ""),
@@ -48,6 +49,8 @@ WORKER = {
     "work.promotions": ("", ""),
     "work.production": ("", ""),
     "work.alerts": ("", "cleared_at"),
+    "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
+    "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
     "work.alembic_version": ("", ""),
 }
 REFEREE = {
@@ -71,6 +74,8 @@ REFEREE = {
     "work.promotions": (ALL, ""),
     "work.production": (ALL, "model_id promotion_id"),
     "work.alerts": (ALL, ""),
+    "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
+    "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", ""),
     "sealed.test_sets": (ALL, ""),
@@ -155,6 +160,10 @@ REFUSED = (
     "UPDATE work.trials SET candidate_id = 1",
     "DELETE FROM work.trials",
     "UPDATE work.observations SET quality = 1",
+    "INSERT INTO work.selection_settings (config, reason) VALUES ('{}', 'mine first')",
+    "UPDATE work.selection_settings SET config = '{}'",
+    "DELETE FROM work.selection_settings",
+    "UPDATE work.suggestion_batches SET settings_id = NULL",
     *(
         f"SELECT * FROM work.{table} FOR {strength}"
         for table in ("requests", "test_sets", "production", "models", "gate_verdicts", "data_versions")
@@ -166,6 +175,8 @@ REFUSED = (
         for mode in ("SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE")
     ),
     "UPDATE work.studies SET name = 'mine'",
+    "UPDATE work.catalogue SET version = 1",
+    "SELECT * FROM work.catalogue FOR UPDATE",
     "SET ROLE easeml_referee",
     "SET ROLE easeml_owner",
     "GRANT easeml_referee TO easeml_worker",
@@ -266,14 +277,19 @@ RELEASED = {
 }
 REAL_NUMBERS = {
     "tenants.weight",
+    "tenants.quota_seconds",
     "studies.weight",
     "studies.budget_seconds",
+    "studies.target_quality",
     "trials.cost_seconds",
+    "trials.limit_seconds",
+    "trials.lost_seconds",
     "observations.quality",
     "observations.cost_seconds",
     "models.validation_loss",
 }
-OPEN_WORDS = {"models.validation_loss", "predictions.labels"}  # of the validation part, which the developer has anyway
+# Of the validation part, which the developer has anyway.
+OPEN_WORDS = {"models.validation_loss", "predictions.labels", "selection_settings.report"}
 
 
 def test_what_is_released_has_no_column_for_more_than_symbols(ask: Ask) -> None:

@@ -7,13 +7,15 @@ from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from easeml_core.entities import TrialState
 from easeml_core.errors import SchemaVersionError, StoreError
-from easeml_core.store import schema
+from easeml_core.store import limits, schema, trials
 from easeml_core.store.database import Store
-from easeml_core.store.rows import change, scalar
+from easeml_core.store.rows import change, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +57,68 @@ def test_an_upgrade_may_be_repeated(database: Any) -> None:
         assert scalar(tx, "SELECT count(*) FROM work.tenants") == 1
 
 
+def at_revision(store: Store, revision: str) -> None:
+    """Bring an empty database to an earlier schema, as an installation of that time has it."""
+    config = schema.alembic_config()
+    with store.begin(check_schema=False) as tx:
+        change(tx, "CREATE SCHEMA IF NOT EXISTS work")
+        change(tx, "CREATE SCHEMA IF NOT EXISTS sealed")
+        config.attributes["connection"] = tx
+        command.upgrade(config, revision)
+
+
+EARLIER = """
+INSERT INTO work.tenants (name) VALUES ('lab');
+INSERT INTO work.data_sets (tenant_id, source) VALUES (1, 'csv:a');
+INSERT INTO work.studies (name, tenant_id, data_set_id, state, metric, budget_seconds, config, request_key)
+VALUES ('cancer', 1, 1, 'ACTIVE', 'accuracy', 10, '{}', 'k'), ('new', 1, 1, 'REGISTERED', 'accuracy', NULL, '{}', 'l');
+INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, class_names)
+VALUES (1, 1, 1, 'a', 'sha256' || chr(58) || repeat('0', 64), 4, '[]');
+INSERT INTO work.candidates (study_id, name, kind) VALUES (1, 'a', 'tree'), (1, 'b', 'tree'), (1, 'c', 'tree');
+INSERT INTO work.trials (study_id, candidate_id, data_version_id) VALUES (1, 1, 1), (1, 2, 1), (1, 3, 1);
+UPDATE work.trials SET state = 'RUNNING', attempt = 1, lease_key = 'k', lease_until = now(), started_at = now()
+WHERE id < 3;
+UPDATE work.trials SET state = 'SUCCEEDED', lease_key = NULL, finished_at = now(), cost_seconds = 7 WHERE id = 1;
+"""
+
+
+def test_an_installation_of_the_first_schema_is_upgraded_with_its_trials_under_way(
+    empty: Callable[[str], Store],
+) -> None:
+    owner = empty("owner")
+    at_revision(owner, "0001")
+    with owner.begin(check_schema=False) as tx:
+        change(tx, EARLIER)
+    assert schema.upgrade(owner) == schema.REVISION
+    with empty("worker").begin() as tx:
+        assert scalar(tx, "SELECT count(*) FROM work.studies WHERE active_since IS NOT NULL") == 1
+        running = "SELECT attempt_started_at = started_at FROM work.trials WHERE state = 'RUNNING'"
+        assert scalar(tx, running) is True
+        assert scalar(tx, "SELECT sum(lost_seconds) FROM work.trials") == 0
+        # 7 of 10 s are used: the two that are open share the rest, and a third has no room.
+        shares = "SELECT limit_seconds FROM work.trials WHERE finished_at IS NULL"
+        assert [r.limit_seconds for r in rows(tx, shares)] == pytest.approx([1.5, 1.5], rel=1e-5)
+        assert 0 <= limits.seconds_left(tx, 1) < 1e-4
+        ended = {"trial_id": 2, "attempt": 1, "state": TrialState.SUCCEEDED, "cost_seconds": 1.0}
+        assert trials.finish_trial(tx, **ended)
+        trials.request_cancel(tx, 3)
+        assert limits.seconds_left(tx, 1) == 2.0
+
+
+def test_a_budget_that_was_exceeded_under_the_first_schema_is_raised_to_what_was_used(
+    empty: Callable[[str], Store],
+) -> None:
+    owner = empty("owner")
+    at_revision(owner, "0001")
+    with owner.begin(check_schema=False) as tx:
+        change(tx, EARLIER)
+        change(tx, "UPDATE work.studies SET budget_seconds = 5 WHERE name = 'cancer'")
+    schema.upgrade(owner)
+    with empty("worker").begin() as tx:
+        assert scalar(tx, "SELECT budget_seconds FROM work.studies WHERE id = 1") == 9.0  # 7 used, and 1 s for each
+        assert 0 <= limits.seconds_left(tx, 1) < 1e-4
+
+
 def test_eight_first_upgrades_at_once_give_one_schema(empty: Callable[[str], Store]) -> None:
     stores, start = [empty("owner") for _ in range(WRITERS)], Barrier(WRITERS)
 
@@ -80,7 +144,7 @@ def test_every_installation_has_its_own_secret(empty: Callable[[str], Store], da
 
 
 def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callable[[str], Store]) -> None:
-    with pytest.raises(SchemaVersionError, match=r"has schema none, .* needs 0001; run `easeml db upgrade`") as caught:
+    with pytest.raises(SchemaVersionError, match=r"has schema none, .* needs 0003; run `easeml db upgrade`") as caught:
         empty("worker").begin().__enter__()
     assert (caught.value.found, caught.value.expected) == (None, schema.REVISION)
 
@@ -88,7 +152,7 @@ def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callabl
 @pytest.mark.parametrize(("revision", "remedy"), [("0000", "run `easeml db upgrade`"), ("9999", "install the version")])
 def test_another_revision_is_refused_with_what_helps(database: Any, revision: str, remedy: str) -> None:
     set_revision(database, revision)
-    with pytest.raises(SchemaVersionError, match=rf"has schema {revision}, this version needs 0001; {remedy}"):
+    with pytest.raises(SchemaVersionError, match=rf"has schema {revision}, this version needs 0003; {remedy}"):
         Store(database.url("easeml_worker")).begin().__enter__()
 
 

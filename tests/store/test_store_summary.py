@@ -21,6 +21,7 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
     make_rows("iris", tenant="botany", candidates=4)
     with store.begin() as tx:
         (row,) = study_summaries(tx)
+    assert row.pop("active_since") is not None
     assert row == {
         "tenant": "botany",
         "study": "iris",
@@ -28,6 +29,15 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "source": "csv:iris",
         "weight": 2.0,
         "budget_seconds": None,
+        "priority": 0,
+        "deadline": None,
+        "seconds_left": None,
+        "target_quality": None,
+        "reserved_seconds": 0.0,
+        "tenant_quota_seconds": None,
+        "tenant_charged_seconds": 0.0,
+        "tenant_max_parallel": None,
+        "tenant_open_trials": 0,
         "candidates": 4,
         "trials": 0,
         "running": 0,

@@ -26,7 +26,8 @@ STAYING = {(S, S), (R, R)}  # a reservation, a heartbeat; what has ended stays a
 
 COLUMNS = {
     S: "lease_key = NULL, failure = NULL, finished_at = NULL",
-    R: "lease_key = 'k', lease_until = now() + interval '1 min', failure = NULL, finished_at = NULL",
+    R: "lease_key = 'k', lease_until = now() + interval '1 min', attempt_started_at = now(), failure = NULL, "
+    "finished_at = NULL",
     OK: "lease_key = NULL, failure = NULL, finished_at = now(), cost_seconds = 1",
     F: "lease_key = NULL, failure = 'crashed', finished_at = now()",
     C: "lease_key = NULL, failure = NULL, finished_at = now()",
@@ -228,8 +229,8 @@ def test_unreserved_are_those_that_wait_without_a_reservation(store: Any, trial:
         started(tx, running)
         study_id = trials.get_trial(tx, done).study_id
     with store.begin() as tx:
-        assert [t.id for t in trials.unreserved_trials(tx, [study_id])] == [free, lapsed]
-        assert trials.unreserved_trials(tx, []) == trials.unreserved_trials(tx, [study_id + 1]) == []
+        assert [t.id for t in trials.left_over_trials(tx, [study_id])] == [free, lapsed]
+        assert trials.left_over_trials(tx, []) == trials.left_over_trials(tx, [study_id + 1]) == []
 
 
 def test_a_trial_that_somebody_is_claiming_is_not_unreserved(database: Any, trial: Callable[..., int]) -> None:
@@ -238,7 +239,7 @@ def test_a_trial_that_somebody_is_claiming_is_not_unreserved(database: Any, tria
         study_id = trials.get_trial(claimer, claimed, lock=True).study_id
         with database.worker.begin() as tx:
             change(tx, "SET LOCAL lock_timeout = '2s'")
-            assert [t.id for t in trials.unreserved_trials(tx, [study_id])] == [free]
+            assert [t.id for t in trials.left_over_trials(tx, [study_id])] == [free]
 
 
 ODD = "killed \0 by \udc80 \\u0000 and \\\0"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from easeml_airflow.operators.meter import MeterOperator as MeterOperator
     from easeml_airflow.operators.promote_model import PromoteModelOperator as PromoteModelOperator
     from easeml_airflow.operators.register_study import RegisterStudyOperator as RegisterStudyOperator
+    from easeml_airflow.operators.run_device import RunDeviceOperator as RunDeviceOperator
     from easeml_airflow.operators.suggest_trials import SuggestTrialsOperator as SuggestTrialsOperator
     from easeml_airflow.operators.train_trial import TrainTrialOperator as TrainTrialOperator
 
@@ -22,6 +23,7 @@ _MODULES = {
     "MeterOperator": "easeml_airflow.operators.meter",
     "PromoteModelOperator": "easeml_airflow.operators.promote_model",
     "RegisterStudyOperator": "easeml_airflow.operators.register_study",
+    "RunDeviceOperator": "easeml_airflow.operators.run_device",
     "SuggestTrialsOperator": "easeml_airflow.operators.suggest_trials",
     "TrainTrialOperator": "easeml_airflow.operators.train_trial",
 }
@@ -33,6 +35,7 @@ __all__ = [
     "MeterOperator",
     "PromoteModelOperator",
     "RegisterStudyOperator",
+    "RunDeviceOperator",
     "SuggestTrialsOperator",
     "TrainTrialOperator",
 ]

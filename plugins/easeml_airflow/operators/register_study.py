@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.hooks.arguments import optional_number, optional_plain, optional_text
+from easeml_airflow.hooks.arguments import optional_number, optional_plain, optional_text, optional_whole
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ class RegisterStudyOperator(RefereeOperator):
         metric: What quality means; higher is better.
         weight: The study's share of everybody's attention, > 0.
         budget_seconds: Device seconds the study may use; None means no limit.
-        candidates: What could be trained: ``{"name", "kind", "parameters"}`` each; None means the usual set.
+        priority: From -100 to 100; studies of a higher one come first.
+        deadline: No trial begins that would end after it, in ISO 8601; None means no deadline.
+        target_quality: The study ends once a trial reaches it, in (0, 1]; None means never.
+        candidates: What could be trained: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices``, the
+            kinds that it may run on; None means the usual set.
         gate: Settings of the gate (condition, reliability, mode, adaptivity, steps); what is left out has defaults.
         meter: Settings of the meter (ranges, tolerance, reliability, steps, ...); likewise.
         training: Limits of one trial (time_limit_seconds, memory_limit_mb, ...); likewise.
@@ -42,6 +46,9 @@ class RegisterStudyOperator(RefereeOperator):
         "metric",
         "weight",
         "budget_seconds",
+        "priority",
+        "deadline",
+        "target_quality",
         "candidates",
         "gate",
         "meter",
@@ -59,6 +66,9 @@ class RegisterStudyOperator(RefereeOperator):
         metric: str = "accuracy",
         weight: float | str = 1.0,
         budget_seconds: float | str | None = None,
+        priority: int | str = 0,
+        deadline: str | None = None,
+        target_quality: float | str | None = None,
         candidates: Sequence[Mapping[str, Any]] | str | None = None,
         gate: Mapping[str, Any] | str | None = None,
         meter: Mapping[str, Any] | str | None = None,
@@ -73,6 +83,9 @@ class RegisterStudyOperator(RefereeOperator):
         self.metric = metric
         self.weight = weight
         self.budget_seconds = budget_seconds
+        self.priority = priority
+        self.deadline = deadline
+        self.target_quality = target_quality
         self.candidates = candidates
         self.gate = gate
         self.meter = meter
@@ -92,6 +105,9 @@ class RegisterStudyOperator(RefereeOperator):
             metric=self.metric,
             weight=1.0 if weight is None else weight,
             budget_seconds=optional_number(self.budget_seconds, "budget_seconds"),
+            priority=optional_whole(self.priority, "priority") or 0,
+            deadline=optional_text(self.deadline),
+            target_quality=optional_number(self.target_quality, "target_quality"),
             candidates=optional_plain(self.candidates, "candidates"),
             gate=optional_plain(self.gate, "gate"),
             meter=optional_plain(self.meter, "meter"),

@@ -26,10 +26,12 @@ class SuggestTrialsOperator(EasemlOperator):
         count: How many trials at most, >= 1; usually the number of free devices.
         policy: How to choose; None means the installation's ``[easeml] policy``.
         studies: Names of the studies to choose from; None means all active ones.
+        device: Kind of the free device, such as ``gpu``: candidates that need another one are left out; None means
+            that every candidate can run.
         kwargs: As of ``EasemlOperator``.
     """
 
-    template_fields: Sequence[str] = ("count", "policy", "studies", *EasemlOperator.template_fields)
+    template_fields: Sequence[str] = ("count", "policy", "studies", "device", *EasemlOperator.template_fields)
 
     def __init__(
         self,
@@ -37,12 +39,14 @@ class SuggestTrialsOperator(EasemlOperator):
         count: int | str = 1,
         policy: str | None = None,
         studies: Sequence[str] | str | None = None,
+        device: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.count = count
         self.policy = policy
         self.studies = studies
+        self.device = device
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask, log the reasons, hand the trials on."""
@@ -54,6 +58,7 @@ class SuggestTrialsOperator(EasemlOperator):
                 count=whole(self.count, "count"),
                 policy=optional_text(self.policy) or settings.policy(),
                 studies_only=optional_plain(self.studies, "studies"),
+                device=optional_text(self.device),
                 request_key=request_key(context),
             )
         context["ti"].xcom_push(key="policy", value=suggested["policy"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.expected_improvement import ei_rate, expected_improvement, tau
+from easeml_core.selection.expected_improvement import expected_improvement, tau
 from easeml_core.selection.ucb import (
     BetaSchedule,
     beta_cost_aware,
@@ -122,9 +122,3 @@ def test_expected_improvement_without_doubt():
     np.testing.assert_allclose(
         expected_improvement(np.array([0.9, 0.7]), np.zeros(2), best=0.8), [0.1, 0.0], atol=1e-12
     )
-
-
-def test_rate_divides_by_cost_and_multiplies_by_weight():
-    mean, std, costs = np.array([0.6, 0.6]), np.array([0.1, 0.1]), np.array([2.0, 4.0])
-    ei = expected_improvement(mean, std, best=0.5)
-    np.testing.assert_allclose(ei_rate(mean, std, best=0.5, costs=costs, weight=3.0), 3.0 * ei / costs)

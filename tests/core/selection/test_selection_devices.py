@@ -1,8 +1,8 @@
-"""Several devices at once: how MM-GP-EI gives out a batch, and how ``default`` spreads it over the tenants."""
+"""Several devices at once: MM-GP-EI gives a batch to whoever is best, ``default`` believes what is under way."""
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -10,10 +10,10 @@ import pytest
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.expected_improvement import expected_improvement
-from easeml_core.selection.policies import choose
 from easeml_core.selection.posterior import closed_form
 from easeml_core.selection.prior import learn_prior
-from easeml_core.selection.problem import Arms, Problem, Pull
+from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
+from easeml_core.selection.scheduler import scheduler_for
 from easeml_core.selection.suggest import suggest
 
 DEFAULT, LITERAL = SelectionConfig(), SelectionConfig(policy="mm-gp-ei")
@@ -40,25 +40,6 @@ def alike(seed, tenants=8, arms=12):
     """Qualities as the exchangeable prior has them: tenants of different difficulty, independent arms."""
     rng = np.random.default_rng(seed)
     return np.clip(rng.normal(0.75, 0.167, (tenants, 1)) + rng.normal(0, 0.11, (tenants, arms)), 0, 1)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_nobody_gets_a_second_trial_while_somebody_has_none(seed):
-    """Whatever weights, costs and failures say; the tenants run out of arms one after the other."""
-    rng = np.random.default_rng(seed)
-    weights = rng.lognormal(sigma=2, size=8)
-    failures = {(int(i), int(k)) for i, k in rng.integers(0, (8, 5), (6, 2))}
-    problem, cost = Problem(studies(8, 5, weights)), rng.lognormal(sigma=2, size=(8, 5))
-    given = 0
-    for before, batch in rounds(problem, alike(seed, arms=5), DEFAULT, cost=cost, failures=failures):
-        left = Counter({i: 5 for i in range(8)}) - Counter(p.study_id for p in before.pulls)
-        under_way = Counter()
-        for s in batch:
-            assert under_way[s.study_id] == min(under_way[i] for i in left), (batch, left)
-            under_way[s.study_id] += 1
-            left = left - Counter([s.study_id])
-        given += len(batch)
-    assert given == 40
 
 
 def test_mm_gp_ei_gives_a_batch_to_whoever_is_best():
@@ -89,29 +70,58 @@ def test_a_batch_of_mm_gp_ei_is_the_top_of_the_ranking(make_problem, seed):
     assert first.runner_up == {"study_id": second.study_id, "arm": second.arm, "acquisition": second.acquisition}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_on_one_device_default_is_mm_gp_ei(make_standings, seed):
-    """The whole choice, runner-up included, until nothing is left; every fifth trial fails."""
-    one, two = (make_standings(tenants=4, arms=5, config=c, seed=seed) for c in (DEFAULT, LITERAL))
-    qualities = np.random.default_rng(seed).uniform(0.3, 0.9, (4, 5))
-    for t in range(20):
-        choice = choose(one, "default")
-        assert choice == choose(two, "mm-gp-ei")
-        tenant, arm = choice.chosen.tenant, choice.chosen.arm
-        for standings in (one, two):
-            standings.record(tenant, arm, None if t % 5 == 3 else float(qualities[tenant, arm]), 1.0)
-    assert choose(one, "default") is None
+def promises(pending, **settings_):
+    """EI of the four arms of a study with one result, while some of its arms are under way."""
+    problem = Problem(studies(1, 4), (Pull(0, 0, 0.7, 1.0),), tuple(Pending(0, arm) for arm in pending))
+    scheduler = scheduler_for(problem, config=SelectionConfig(**settings_))
+    return np.array([scheduler.forecast(0, arm).expected_improvement for arm in range(4)])
 
 
-def test_default_takes_the_best_of_those_with_fewest_under_way(make_problem):
-    """Each tenant's best pair first, in the order of what they promise; then each one's second best."""
-    problem = make_problem(studies=3, candidates=5, runs=1)
-    suggestions = suggest(problem, count=6, config=DEFAULT)
-    for turn in (suggestions[:3], suggestions[3:]):
-        assert {s.study_id for s in turn} == {10, 20, 30}
-        assert [s.acquisition for s in turn] == sorted((s.acquisition for s in turn), reverse=True)
-    best = {s.study_id: s.acquisition for s in suggestions[:3]}
-    assert all(s.acquisition <= best[s.study_id] for s in suggestions[3:])
+def test_what_is_under_way_is_believed():
+    """Other arms are correlated with it, so they promise less; without the belief they promise what they did."""
+    alone, together = promises([]), promises([1, 2])
+    assert together[3] < 0.9 * alone[3]
+    assert (promises([1, 2], believe=False) == alone).all()
+    assert promises([1])[3] > together[3]
+
+
+def test_the_mean_of_what_is_under_way_counts_as_reached():
+    """Arm b is known to be good: while it runs, arm a has to beat what b is expected to reach, not the best so far."""
+    history = tuple(Past(9 + i, ("a", "b", "c"), (0.7, 0.9, 0.5), (None,) * 3) for i in range(30))
+    problem = Problem((Arms(0, 1.0, ("a", "b", "c")),), (Pull(0, 2, 0.5, 1.0),), history=history)
+    before = scheduler_for(problem, config=DEFAULT).forecast(0, 0)
+    after = scheduler_for(replace(problem, pending=(Pending(0, 1),)), config=DEFAULT).forecast(0, 0)
+    assert before.expected_improvement > 0.15
+    assert after.expected_improvement < 0.02
+    assert (after.mean, after.std, after.best) == (before.mean, before.std, 0.5)
+
+
+def test_a_tenant_waiting_for_its_first_answer_stands_back():
+    """Not by a rule: what its other arms may add to the expected answer is less than what a new tenant may reach."""
+    problem = Problem(studies(3, 4, weights=(1, 2, 1)), (Pull(0, 0, 0.9, 1.0),), (Pending(1, 0),))
+    assert suggest(problem, count=1, config=DEFAULT)[0].study_id == 2
+    unbelieving = replace(DEFAULT, believe=False)
+    assert suggest(problem, count=1, config=unbelieving)[0].study_id == 1
+
+
+def test_a_batch_is_spread_unless_one_tenant_is_worth_it():
+    """Equal tenants get a trial each, and a second one each; one that counts a hundredfold gets all its four arms."""
+    equal = suggest(Problem(studies(3, 4)), count=6, config=DEFAULT)
+    assert [s.study_id for s in equal] == [0, 1, 2, 0, 1, 2]
+    unequal = suggest(Problem(studies(3, 4, weights=(1, 100, 1))), count=6, config=replace(DEFAULT, guard=0.0))
+    assert [s.study_id for s in unequal] == [1, 1, 1, 1, 0, 2]
+
+
+def test_an_answer_that_never_comes_is_no_longer_believed():
+    """A failed trial leaves the posterior as if it had never started."""
+    base = Problem(studies(2, 4), (Pull(0, 0, 0.7, 1.0),))
+    scheduler, untouched = (scheduler_for(base, config=replace(DEFAULT, guard=0.0)) for _ in range(2))
+    for arm in (1, 2):
+        scheduler.start(0, arm)
+    assert scheduler.forecast(0, 3) != untouched.forecast(0, 3)
+    for arm in (1, 2):
+        scheduler.record(0, arm, None, 1.0)
+    assert scheduler.forecast(0, 3).expected_improvement == untouched.forecast(0, 3).expected_improvement
 
 
 def loss_after(seed, config, *, after):
@@ -123,12 +133,12 @@ def loss_after(seed, config, *, after):
     return float(np.mean(table.max(axis=1) - best))
 
 
-def test_spreading_the_devices_leaves_less_loss():
-    """8 tenants, 12 arms, 6 devices, after 4 rounds; 60 fixed problems, both rules on each.
+def test_believing_leaves_less_loss():
+    """8 tenants, 12 arms, 6 devices, after 2 rounds; 40 fixed problems, with and without the belief.
 
-    If the rules were equally good, t > 3 with 59 degrees of freedom would have chance 0.002. The mean gain is about
-    0.7 standard deviations of one problem's, t about 5.4, so other 60 problems would fail with chance 0.01.
+    If both were equally good, t > 5 with 39 degrees of freedom would have a chance below 1e-5; t is about 8.
     """
-    losses = np.array([[loss_after(seed, c, after=4) for c in (DEFAULT, LITERAL)] for seed in range(60)])
+    unbelieving = replace(DEFAULT, believe=False)
+    losses = np.array([[loss_after(seed, c, after=2) for c in (DEFAULT, unbelieving)] for seed in range(40)])
     gain = losses[:, 1] - losses[:, 0]
-    assert gain.mean() / (gain.std(ddof=1) / np.sqrt(60)) > 3, losses.mean(axis=0)
+    assert gain.mean() / (gain.std(ddof=1) / np.sqrt(40)) > 5, losses.mean(axis=0)

@@ -48,12 +48,12 @@ def test_without_a_past_all_candidates_are_alike(kernel):
 
 
 def test_empirical_moments_by_hand():
-    """Rows (.5, .7) and (.7, .9): average (.6, .8), scatter .02 everywhere; shrunk by 3 and by 10 studies."""
+    """Rows (.5, .7) and (.7, .9): average (.6, .8), scatter .02 everywhere; shrunk by 1 and by 10 studies."""
     prior = empirical(np.array([[0.5, 0.7], [0.7, 0.9]]), TARGET)
-    np.testing.assert_allclose(prior.mean, [(1.2 + 3 * 0.6) / 5, (1.6 + 3 * 0.6) / 5], rtol=1e-12)
+    np.testing.assert_allclose(prior.mean, [(1.2 + 0.6) / 3, (1.6 + 0.6) / 3], rtol=1e-12)
     expected = (0.02 + 10 * np.array([[0.05, 0.025], [0.025, 0.05]])) / 11
     np.testing.assert_allclose(prior.cov, expected + JITTER * np.eye(2), rtol=1e-12)
-    assert (PSEUDO_STUDIES, PSEUDO_STUDIES_MEAN) == (10, 3)
+    assert (PSEUDO_STUDIES, PSEUDO_STUDIES_MEAN) == (10, 1)
 
 
 def test_much_past_approaches_the_empirical_moments():
@@ -92,7 +92,7 @@ def test_unseen_candidates_are_alike_and_uncertain():
 def test_a_past_without_any_of_our_candidates_still_tells_how_hard_studies_are():
     history = [past(0.3, 0.3, 0.3)] * 50
     prior = learn_prior(("new",), history)
-    assert prior.mean[0] == pytest.approx((50 * 0.3 + 3 * 0.75) / 53)
+    assert prior.mean[0] == pytest.approx((50 * 0.3 + 0.75) / 51)
 
 
 def test_gaps_do_not_bias_the_mean():
@@ -132,11 +132,12 @@ def test_exchangeable_numbers_are_recovered():
 
 
 def test_exchangeable_by_hand():
-    """One row (.55, .95): mean (.75 + 3 * .75) / 4 = .75, deviations -.2 and .2, their square .04, product -.04."""
-    found = fit_exchangeable(np.array([[0.55, 0.95]]))
-    assert found.mean == pytest.approx(0.75)
-    assert found.variance == pytest.approx((0.04 + 3 * 0.04) / 4)
-    assert found.correlation == pytest.approx((-0.04 + 3 * 0.028) / 4 / 0.04)
+    """One row (.65, .95): mean (.8 + .75) / 2 = .775, deviations -.125 and .175; the start is (.75, .04, .7)."""
+    found = fit_exchangeable(np.array([[0.65, 0.95]]))
+    variance = ((0.125**2 + 0.175**2) / 2 + 0.04) / 2
+    assert found.mean == pytest.approx(0.775)
+    assert found.variance == pytest.approx(variance)
+    assert found.correlation == pytest.approx((-0.125 * 0.175 + 0.7 * 0.04) / 2 / variance)
 
 
 def test_squared_exponential_ties_candidates_with_like_results():

@@ -10,32 +10,59 @@ import pytest
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
-from easeml_core.selection.suggest import stand, suggest
+from easeml_core.selection.scheduler import scheduler_for
+from easeml_core.selection.suggest import suggest, suggest_next
 
 CONFIG = SelectionConfig()
 DIGITS = Arms(1, 1.0, ("knn", "forest"), study="digits")
 
 
+PAST = tuple(Past(9 + i, ("knn", "forest"), (0.8, 0.9), (2.0, 2.5)) for i in range(10))
+
+
 def test_the_sentence_gives_promise_price_and_rival():
     iris = Arms(2, 1.0, ("knn", "forest"), study="iris")
     pulls = (Pull(1, 0, 0.7, 2.0), Pull(2, 0, 0.95, 0.05))
-    history = (Past(9, ("knn", "forest"), (0.8, 0.9), (2.0, 2.5)),)
-    first, second = suggest(Problem((DIGITS, iris), pulls, history=history), count=2, config=CONFIG)
-    gain = second.acquisition * second.predicted_cost_seconds
-    assert second.sentence == (
-        f"digits: expected +{gain:.4f} quality for about {second.predicted_cost_seconds:.1f} s of forest; "
-        "it was the last candidate of its study"
+    config = dataclasses.replace(CONFIG, guard=0.0)
+    first, second = suggest(Problem((DIGITS, iris), pulls, history=PAST), count=2, config=config)
+    assert first.sentence == (
+        f"digits: expected +{first.expected_improvement:.4f} quality for about {first.predicted_cost_seconds:.1f} s of "
+        f"forest; next best was iris/forest (+{second.expected_improvement:.4f} "
+        f"for {second.predicted_cost_seconds:.2g} s)"
     )
-    assert first.sentence.startswith("iris: expected +0.0")
-    assert first.sentence.endswith("of forest; next best was digits/forest")
-    assert f"for about {first.predicted_cost_seconds:.2g} s of" in first.sentence
+    assert second.sentence == (
+        f"iris: expected +{second.expected_improvement:.4f} quality for about {second.predicted_cost_seconds:.2g} s of "
+        "forest; nothing else was left"
+    )
+    assert second.predicted_cost_seconds < 0.1 < 1 < first.predicted_cost_seconds
 
 
 def test_the_sentence_of_a_first_run():
-    [suggestion] = suggest(Problem((DIGITS,)), count=1, config=CONFIG)
+    [suggestion] = suggest(Problem((DIGITS,)), count=1, config=SelectionConfig(policy="mm-gp-ei"))
     assert suggestion.sentence == (
-        "digits: no result yet, expected quality 0.7500 at an unknown cost of knn; next best was digits/forest"
+        "digits: no result yet, expected quality 0.7500 at an unknown cost of knn; "
+        "next best was digits/forest (+0.7500)"
     )
+
+
+def test_the_sentence_says_who_was_owed_a_trial():
+    """Candidate c promises nothing for a study that nobody weighs; after 100 seconds of others it is owed one."""
+    studies = (Arms(1, 1.0, ("a", "b"), study="rich"), Arms(2, 0.01, ("c",), study="poor"))
+    history = tuple(Past(i, ("a", "b", "c"), (0.6, 0.7, 0.002), (100.0, 10.0, 0.05)) for i in range(9, 20))
+    problem = Problem(studies, (Pull(1, 0, 0.6, 100.0),), history=history)
+    [guarded] = suggest(problem, count=1, config=CONFIG)
+    assert (guarded.study_id, guarded.guarded, guarded.guard) == (2, True, 0.1)
+    assert "of c; it was served least and is owed a trial; next best was rich/b" in guarded.sentence
+    [plain] = suggest(problem, count=1, config=dataclasses.replace(CONFIG, guard=0.0))
+    assert (plain.study_id, plain.guarded) == (1, False)
+
+
+def test_the_sentence_says_what_a_cheap_trial_is_for():
+    studies = (Arms(1, 1.0, ("dear", "cheap"), study="one"), Arms(2, 1.0, ("dear", "cheap"), study="two"))
+    problem = Problem(studies, (Pull(1, 0, 0.6, 100.0), Pull(2, 1, 0.1, 1.0)), (Pending(2, 0),))
+    [lesson] = suggest(problem, count=1, config=dataclasses.replace(CONFIG, guard=0.0))
+    assert (lesson.study_id, lesson.arm, lesson.learning) == (1, 1, True)
+    assert "; it is the cheapest trial there is, and teaches what the others may bring; " in lesson.sentence
 
 
 def test_json_is_plain_and_complete(make_problem, policy):
@@ -47,7 +74,7 @@ def test_json_is_plain_and_complete(make_problem, policy):
 
 @pytest.mark.parametrize("count", [0, -3])
 def test_count_must_be_positive(count):
-    with pytest.raises(InvalidInputError, match=f"count must be >= 1, got {count}; ask for one trial for each free"):
+    with pytest.raises(InvalidInputError, match=f"count must be >= 1, got {count}; ask for as many trials as"):
         suggest(Problem((DIGITS,)), count=count, config=CONFIG)
 
 
@@ -105,21 +132,19 @@ def test_cheap_candidates_come_first_when_they_promise_the_same():
         assert suggest(problem, count=1, config=SelectionConfig(policy=policy))[0].arm == 1
 
 
-def test_standings_are_a_replay_of_the_pulls(make_problem):
-    problem = make_problem(studies=2, candidates=4, runs=3)
-    standings = stand(problem, CONFIG)
-    for arms, standing in zip(problem.studies, standings.tenants, strict=True):
-        own = [p for p in problem.in_order() if p.study_id == arms.study_id]
-        assert standing.best == max(p.quality for p in own)
-        assert standing.last == own[-1].quality
-        assert standing.spent == pytest.approx(problem.spent(arms.study_id))
-        assert (standing.runs, standing.observations) == (3, 3)
-    assert standings.given == 6
+def test_a_scheduler_that_is_there_already_answers_alike(make_problem, policy):
+    """And has the suggested trials under way afterwards."""
+    problem, config = make_problem(studies=3, candidates=4, runs=1), SelectionConfig(policy=policy, seed=4)
+    scheduler = scheduler_for(problem, config=config)
+    first = suggest_next(scheduler, problem.studies, count=3, config=config, round_seed=7)
+    second = suggest_next(scheduler, problem.studies, count=4, config=config, round_seed=7)
+    assert first + second == suggest(problem, count=7, config=config, round_seed=7)
 
 
 def test_a_failed_trial_teaches_its_cost_and_nothing_else():
     problem = Problem((DIGITS,), (Pull(1, 1, None, 400.0),))
+    before = suggest(Problem((DIGITS,)), count=1, config=CONFIG)[0].mean
     [suggestion] = suggest(problem, count=1, config=CONFIG)
-    assert suggestion.mean == 0.75
+    assert suggestion.mean == before
     assert suggestion.predicted_cost_seconds == pytest.approx(400.0)
-    assert "no result yet, expected quality 0.7500 for about 400.0 s of knn" in suggestion.sentence
+    assert f"no result yet, expected quality {before:.4f} for about 400.0 s of knn" in suggestion.sentence

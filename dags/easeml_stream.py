@@ -1,0 +1,68 @@
+"""Keep every device busy: each trains one trial after the other, and none waits for the slowest.
+
+One task is one device. As soon as it is free, it asks the scheduler for the next trial over all studies, with
+everything in mind that all devices have learnt so far; it ends when nothing is left to train, or at a limit that is
+given when the run is triggered. A failed trial is recorded and stops nobody; a task that was killed hands its trial
+back, and its next try takes up where it was. What comes out is gated and promoted by `easeml_nightly_retraining`.
+
+Each task holds its slot of the pool until it ends: with both DAGs at work, a night's trials wait for the devices.
+
+Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, as many workers, and the
+studies registered once (`easeml_register_study`).
+"""
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import DAG, Param, task
+
+from easeml_airflow.operators import RunDeviceOperator
+
+with DAG(
+    dag_id="easeml_stream",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args={
+        "easeml_conn_id": "easeml_default",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=25),  # longer than the longest time limit and one trial
+    },
+    params={
+        "devices": Param(
+            ["cpu", "cpu"],
+            type="array",
+            items={"type": "string", "pattern": "^[a-z0-9][a-z0-9_.-]{0,62}$"},
+            minItems=1,
+            maxItems=256,
+            description="The kind of each device, one entry a device; candidates may name kinds that they run on.",
+        ),
+        "time_limit_minutes": Param(
+            480, type="integer", minimum=1, maximum=1440, description="No trial begins after so many minutes."
+        ),
+        "max_trials": Param(
+            None, type=["null", "integer"], minimum=1, description="Trials of one device at most; empty for no limit."
+        ),
+        "policy": Param(
+            None, type=["null", "string"], description="How to choose; empty for the installation's policy."
+        ),
+    },
+    doc_md=__doc__,
+    tags=["easeml"],
+) as dag:
+
+    @task(execution_timeout=timedelta(minutes=5))
+    def devices(params):
+        """The devices of the trigger form, to map one task over each."""
+        return params["devices"]
+
+    RunDeviceOperator.partial(
+        task_id="run_device",
+        pool="easeml_devices",
+        policy=dag.param("policy"),
+        until="{{ params.time_limit_minutes * 60 }}",
+        max_trials=dag.param("max_trials"),
+        map_index_template="{{ task.device }}",
+    ).expand(device=devices())

@@ -1,0 +1,55 @@
+"""``easeml costs``: how well the learnt cost model predicts what a trial will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.output import json_option, show_json, show_table
+
+if TYPE_CHECKING:
+    from easeml_core.selection.cost_report import CostReport
+
+_COLUMNS = {
+    "Own trials": "own",
+    "Half within x": "factor",
+    "RMSE of ln": "rmse_log",
+    "R2 of ln": "r2",
+    "In interval": "interval_coverage",
+    "Right order": "right_order",
+}
+
+
+@click.command()
+@click.option(
+    "--history",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV of costs in seconds, tenants x candidates, instead of the database.",
+)
+@database_option
+@json_option
+def costs(history: Path | None, database: str | None, as_json: bool) -> None:
+    """Report the error of predicted costs, for tenants that the model has not seen.
+
+    Each tenant is predicted from the others alone, then after 1, 2 and 5 finished trials of its own.
+    """
+    from easeml_core.services.costs import report_cost_table, report_costs
+
+    report = report_cost_table(history) if history else report_costs(open_store(database))
+    if as_json:
+        show_json(report.to_json())
+    elif report.errors:
+        _show(report)
+    else:
+        click.echo(
+            f"{report.trials} measured trials of {report.tenants} studies: too few, it takes two studies or more"
+        )
+
+
+def _show(report: CostReport) -> None:
+    counts = f"{report.tenants} tenants, {report.candidates} candidates, {report.trials} trials"
+    entries = [e | {"factor": 10 ** e["median_absolute_log10"]} for e in report.to_json()["errors"]]
+    show_table(f"{counts}; intervals of {report.coverage:.0%}", _COLUMNS, entries)

@@ -1,0 +1,83 @@
+"""``easeml device``: let this machine train one trial after the other, without Airflow."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+import click
+
+from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.output import json_option, show_json, show_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.group()
+def device() -> None:
+    """Devices: what trains, one trial at a time."""
+
+
+@device.command()
+@click.option("--device", "kind", help="Kind of this device, as candidates name it; default: all are alike.")
+@click.option("--policy", help="How the next trial is chosen; default: the installation's, see `easeml policy`.")
+@click.option("--study", "studies", multiple=True, help="Choose from this study only; may be given several times.")
+@click.option("--until", type=float, metavar="SECONDS", help="Begin no further trial after so many seconds.")
+@click.option("--max-trials", type=int, help="End after so many trials; default: no limit.")
+@click.option("--poll", default=60.0, show_default=True, help="Seconds between two asks while there is nothing to do.")
+@click.option("--request-key", help="Give it again to go on after a crash; default: a new one, which is logged.")
+@artifacts_option
+@database_option
+@json_option
+def run(
+    kind: str | None,
+    policy: str | None,
+    studies: tuple[str, ...],
+    until: float | None,
+    max_trials: int | None,
+    poll: float,
+    request_key: str | None,
+    artifacts: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Train one trial after the other until nothing is left; the news goes to standard error.
+
+    SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often.
+    """
+    from easeml_core.services.stream import Reason, run_device
+
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    key = request_key or f"cli/{uuid.uuid4()}"
+    _tell(f"request key {key}")
+    summary = run_device(
+        open_store(database),
+        open_artifacts(artifacts),
+        device=kind,
+        request_key=key,
+        policy=policy,
+        studies_only=studies or None,
+        until=until,
+        max_trials=max_trials,
+        log=_tell,
+        should_stop=stop.is_set,
+        poll_seconds=poll,
+    )
+    if as_json:
+        show_json(summary)
+    else:
+        columns = {"Trial": "trial_id", "Study": "study", "Candidate": "candidate", "State": "state"}
+        columns |= {"Quality": "quality", "Cost s": "cost_seconds", "Failure": "failure"}
+        show_table("Trials", columns, summary["trials"])
+        click.echo(summary["message"])
+    if summary["reason"] == Reason.DEVICE_FAILS:
+        raise SystemExit(1)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)

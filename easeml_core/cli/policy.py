@@ -1,0 +1,169 @@
+"""``easeml policy``: how the scheduler chooses, in the whole installation."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.config import POLICIES, SelectionConfig
+from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
+HELP = {
+    "policy": f"One of {', '.join(POLICIES)}.",
+    "delta": "Probability that the bounds of GP-UCB fail, in (0, 1).",
+    "noise_variance": "Variance of an observed quality, > 0.",
+    "beta_multiplier": "Factor on the theoretical beta of GP-UCB, > 0.",
+    "freeze_rounds": "Rounds without change before HYBRID turns to round robin, >= 1.",
+    "greedy_gap_per_cost": "Divide a tenant's gap by the cost of the run that it would get, in GREEDY and HYBRID.",
+    "cost_aware": "Let costs count.",
+    "kernel": "Covariance of the published policies' prior: empirical or squared-exponential.",
+    "pseudo_studies": "How many past studies the exchangeable prior counts as, > 0; default: what suits the policy.",
+    "order": "File that names candidates in the order in which the policy `order` tries them, one a line.",
+    "seed": "Seed of the random policies.",
+    "guard": "Share of the compute that goes to whoever was served least, in [0, 1).",
+    "objective": "mean, maxmin, or a dial in [0, 1] from the mean to the worst-served tenant.",
+    "price_per_second": "Least improvement of quality that a second of compute must promise, >= 0.",
+    "link": "Scale on which qualities are taken as normal: logit or identity.",
+    "blend": "Share in [0, 1] of the squared-exponential kernel in the prior covariance.",
+    "tenant_scale": "Scale each tenant's uncertainty by how surprising its own results were.",
+    "believe": "Let trials under way count as if they had returned their mean.",
+    "cold_start": "Join a short history with the results of the live tenants.",
+}
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for every field of ``SelectionConfig``."""
+    kinds: dict[str, Any] = {"objective": str, "order": click.Path(path_type=Path), "pseudo_studies": float}
+    for field in reversed(fields(SelectionConfig)):
+        name = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            option = click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=HELP[field.name])
+        else:
+            kind = kinds.get(field.name, type(field.default))
+            option = click.option(name, field.name, type=kind, help=HELP[field.name])
+        command = option(command)
+    return command
+
+
+@click.group()
+def policy() -> None:
+    """Which policy the scheduler follows, and with which settings, in the whole installation."""
+
+
+@policy.command()
+@database_option
+@json_option
+def show(database: str | None, as_json: bool) -> None:
+    """Show the settings that hold now, and why they were chosen."""
+    from easeml_core.services.policy import show_policy
+
+    _show(show_policy(open_store(database)), as_json)
+
+
+@policy.command("set")
+@_settings_options
+@click.option("--defaults", "from_defaults", is_flag=True, help="What is not named becomes the program's own setting.")
+@click.option("--reason", required=True, help="Why, for whoever asks later.")
+@database_option
+@json_option
+def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, **given: Any) -> None:
+    """Change the settings; what is not named stays. The address must be that of easeml_owner.
+
+    The next decision obeys. Trials under way go on; a task that names a policy keeps that one, with these settings.
+    """
+    from easeml_core.services.policy import set_policy
+
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "order" in changes:
+        changes["order"] = _read_order(changes["order"])
+    if "objective" in changes:
+        changes["objective"] = _dial(changes["objective"])
+    if not changes and not from_defaults:
+        message = "nothing to change; name at least one option, see --help"
+        raise click.UsageError(message)
+    store = open_store(database, role="easeml_owner")
+    _show(set_policy(store, changes=changes, reason=reason, from_defaults=from_defaults), as_json)
+
+
+@policy.command()
+@database_option
+@json_option
+def history(database: str | None, as_json: bool) -> None:
+    """List the latest changes, newest first."""
+    from easeml_core.services.policy import policy_history
+
+    found = policy_history(open_store(database))
+    if as_json:
+        show_json(found)
+        return
+    entries = [
+        entry | {"settings": _differences(entry["config"]), "when": entry["created_at"][:16], "tested": _tested(entry)}
+        for entry in found
+    ]
+    columns = {"When": "when", "By": "created_by", "Policy": "policy", "Settings": "settings"}
+    show_table("Changes of the settings", columns | {"Backtest": "tested", "Reason": "reason"}, entries)
+
+
+def _dial(text: str) -> float:
+    """The objective as a number; its range is left to ``SelectionConfig``."""
+    try:
+        return OBJECTIVES[text] if text in OBJECTIVES else float(text)
+    except ValueError:
+        message = f"--objective must be mean, maxmin or a number in [0, 1]; got {text!r}"
+        raise InvalidInputError(message) from None
+
+
+def _read_order(path: Path) -> tuple[str, ...]:
+    """The candidates that a file names, one a line."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        message = f"--order: {path} cannot be read as text: {error}; name candidates in order, one a line"
+        raise InvalidInputError(message) from error
+    names = tuple(line for line in lines if line)
+    if not names or len(set(names)) < len(names):
+        message = f"--order: {path} must name candidates in order, one a line, at least one, each once"
+        raise InvalidInputError(message)
+    return names
+
+
+def _differences(config: Mapping[str, Any]) -> str:
+    """The settings that are not the program's own."""
+    own = SelectionConfig().to_json() | {"order": []}
+    return ", ".join(f"{k}={_text(v)}" for k, v in config.items() if k != "policy" and v != own[k])
+
+
+def _text(value: Any) -> str:
+    """A setting as it is written; a price of 1e-7 is not 0."""
+    if isinstance(value, list):
+        return f"{len(value)} candidates" if value else "-"
+    return "-" if value is None else str(value)
+
+
+def _tested(entry: Mapping[str, Any]) -> str:
+    return f"{entry['report']['tenants']} tenants" if entry["report"] else ""
+
+
+def _show(found: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(found)
+        return
+    own = SelectionConfig().to_json() | {"order": []}
+    for name, value in found["config"].items():
+        mark = "" if value == own[name] else f"   (default: {_text(own[name])})"
+        click.echo(f"{name:>20}  {_text(value)}{mark}")
+    if found["id"] is None:
+        click.echo("\nThe program's own settings: nobody has set any here.")
+    else:
+        click.echo(
+            f"\n{found['reason']}\n({found['created_by']}, {found['created_at'][:16]} UTC, change {found['id']})"
+        )

@@ -1,0 +1,173 @@
+"""The ``default`` policy: expected improvement per second over everybody's candidates, the prior learnt from the past.
+
+    argmax over tenants i and arms k left to run of  w_i EI_i(k) / c_i(k)
+
+EI on the scale of quality under a logit-normal posterior (``logit_normal.py``, ``latent_posterior.py``) whose prior is
+learnt from past tenants (``transfer_prior.py``), c_i(k) known or predicted (``study_costs.py``), trials under way
+believed to return their mean, and a guard against starvation (``guard.py``). Each part is a setting of
+``SelectionConfig``; what each is worth is measured in ``docs/selection.md``.
+
+With fewer than ``ENOUGH_PAST`` past tenants the prior is learnt from the live ones as well, anew as results come in,
+and a share of the compute goes to the cheapest trials for what they teach. From about ten past tenants on, live results
+no longer improve the prior: what has run was chosen, and is a poorer sample than a past in which everything ran.
+
+Source: Yu et al., AutoML from Service Provider's Perspective (AISTATS 2019), for the rule, MM-GP-EI; the rest goes
+beyond it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.selection.logit_normal import logit
+from easeml_core.selection.posterior import Belief
+from easeml_core.selection.prior import quality_rows
+from easeml_core.selection.problem import Past, Pull
+from easeml_core.selection.prospects import Prospects
+from easeml_core.selection.scheduler import Choice, Forecast, next_refit
+from easeml_core.selection.study_costs import StudyCosts
+from easeml_core.selection.transfer_prior import transfer_prior
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from easeml_core.config import SelectionConfig
+    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.problem import Problem
+
+ENOUGH_PAST = 10
+MOST_LIVE = 100
+"""As many live tenants, those with most results, are enough for a prior."""
+
+
+class DefaultScheduler:
+    """The ``default`` policy after the trials so far; see ``scheduler.Scheduler`` for the methods.
+
+    What depends on everybody's results, costs and a prior without a past, is learnt anew at fixed numbers of results
+    (``next_refit``) and everything is then replayed under it; in between each result moves its own tenant only. So a
+    scheduler that is rebuilt from the same trials is the same, bit for bit.
+    """
+
+    def __init__(
+        self, problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
+    ) -> None:
+        """Start before any trial: the problem's own are fed in by ``scheduler_for``.
+
+        Args:
+            problem: Studies, history, quotas.
+            config: Settings of the policy.
+            known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
+        """
+        self._problem, self._config = problem, config
+        self._known = known_costs
+        names = {name for past in problem.history for name in past.names}
+        names |= {name for arms in problem.studies for name in arms.names}
+        self._names = tuple(sorted(names))
+        self._past = self._latent(problem.history)
+        self._is_cold = config.cold_start and len(self._past) < ENOUGH_PAST
+        self._refits = self._is_cold or self._known is None
+        self._prior = transfer_prior(self._past, config)
+        self._pulls: list[tuple[int, Pull]] = []
+        self._started: dict[tuple[int, int], str | None] = {}
+        self._seconds_left: dict[int, float] = {}
+        self._fitted, self._is_stale = 0, False
+        self._prospects = self._before_any_trial()
+
+    @property
+    def prospects(self) -> Prospects:
+        """What everybody's candidates are worth now."""
+        if self._is_stale:
+            self._refit()
+        return self._prospects
+
+    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
+        """Take in that a trial is under way, on a device of this kind."""
+        self._started[tenant, arm] = device
+        if not self._is_stale:
+            self._prospects.start(tenant, arm, device=device)
+
+    def record(
+        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+    ) -> None:
+        """Take in a finished trial, started before or not; quality None when it failed."""
+        started_on = self._started.pop((tenant, arm), None)
+        device = started_on if device is None else device
+        if self._refits:
+            study_id = self._problem.studies[tenant].study_id
+            self._pulls.append((tenant, Pull(study_id, arm, quality, cost_seconds, device=device)))
+            if len(self._pulls) >= next_refit(self._fitted):
+                self._fitted, self._is_stale = len(self._pulls), True
+        if not self._is_stale:
+            self._prospects.record(tenant, arm, quality, cost_seconds, device=device)
+
+    def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
+        """The next trial for a free device, or None when nothing is left to run; nothing here is random."""
+        return self.prospects.choose(device)
+
+    def forecast(self, tenant: int, arm: int) -> Forecast:
+        """What is expected of one trial now."""
+        return self.prospects.forecast(tenant, arm)
+
+    def set_seconds_left(self, tenant: int, seconds: float) -> None:
+        """Take in how long it is now to the deadline of a tenant that has one."""
+        self._seconds_left[tenant] = seconds
+        if not self._is_stale:
+            self._prospects.set_seconds_left(tenant, seconds)
+
+    def _refit(self) -> None:
+        """Learn anew from the results up to the last refit point, and replay all of them."""
+        if self._is_cold:
+            self._prior = transfer_prior(np.concatenate([self._past, self._live()]), self._config)
+        self._prospects, self._is_stale = self._before_any_trial(), False
+        for tenant, pull in self._pulls:
+            self._prospects.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
+        for (tenant, arm), device in self._started.items():
+            self._prospects.start(tenant, arm, device=device)
+        for tenant, seconds in self._seconds_left.items():
+            self._prospects.set_seconds_left(tenant, seconds)
+
+    def _before_any_trial(self) -> Prospects:
+        fitted = [pull for _, pull in self._pulls[: self._fitted]]
+        return Prospects(
+            self._problem,
+            config=self._config,
+            priors=self._priors(),
+            costs=StudyCosts(self._problem, known=self._known, fitted=fitted),
+            learning=self._is_cold and self._config.cost_aware,
+        )
+
+    def _priors(self) -> list[Belief]:
+        """The prior of each study; studies with the same candidates share theirs."""
+        column = {name: i for i, name in enumerate(self._names)}
+        priors: dict[tuple[str, ...], Belief] = {}
+        for arms in self._problem.studies:
+            if arms.names not in priors:
+                index = [column[name] for name in arms.names]
+                priors[arms.names] = Belief(self._prior.mean[index], self._prior.cov[np.ix_(index, index)])
+        return [priors[arms.names] for arms in self._problem.studies]
+
+    def _live(self) -> Array:
+        """Results of the live tenants up to the last refit point, of those with most of them."""
+        found: dict[int, list[Pull]] = {}
+        for tenant, pull in self._pulls[: self._fitted]:
+            if pull.quality is not None:
+                found.setdefault(tenant, []).append(pull)
+        most = sorted(sorted(found), key=lambda tenant: -len(found[tenant]))[:MOST_LIVE]
+        return self._latent(
+            [
+                Past(
+                    study_id=tenant,
+                    names=tuple(self._problem.studies[tenant].names[pull.arm] for pull in found[tenant]),
+                    qualities=tuple(pull.quality for pull in found[tenant]),
+                    costs=(None,) * len(found[tenant]),
+                )
+                for tenant in most
+            ]
+        )
+
+    def _latent(self, past: tuple[Past, ...] | list[Past]) -> Array:
+        """Latent qualities of past results, shape ``(n_past, n_names)``, NaN where unknown."""
+        rows = quality_rows(self._names, past)
+        return logit(rows) if self._config.link == "logit" else rows

@@ -1,0 +1,341 @@
+"""What everybody's candidates are worth between two refits: the state of the ``default`` policy, kept up to date.
+
+A function of the finished trials in the order of their end and of those under way in the order of their start; nothing
+depends on what was asked in between.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+from easeml_core.selection import expected_improvement as plain
+from easeml_core.selection import logit_normal
+from easeml_core.selection.guard import Guard
+from easeml_core.selection.latent_posterior import LatentPosterior
+from easeml_core.selection.limits import Limits
+from easeml_core.selection.scheduler import Choice, Forecast, Pair
+from easeml_core.selection.shared_arms import SharedArms
+from easeml_core.selection.transfer_prior import DEGREES_OF_FREEDOM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_core.config import SelectionConfig
+    from easeml_core.selection.limits import Mask
+    from easeml_core.selection.posterior import Array, Belief
+    from easeml_core.selection.problem import Problem
+    from easeml_core.selection.study_costs import StudyCosts
+
+LEAST = 1e-290
+"""Added to every expected improvement: arms without any are still told apart by their cost, and run last."""
+
+LEARNING_SHARE = 0.3
+"""Share of the compute that goes to the cheapest trials anywhere while there is hardly any past."""
+
+
+class _Board:
+    """For one kind of device: the best arm of every tenant, and what it is worth per second."""
+
+    def __init__(self, tenants: int) -> None:
+        self.rate = np.zeros(tenants)
+        self.arm = np.zeros(tenants, dtype=np.intp)
+        self.next_cost = np.full(tenants, np.inf)
+        self.gain = np.zeros(tenants)
+        self.cheapest = np.full(tenants, np.inf)
+        self.rates: list[Array] = [np.empty(0)] * tenants
+        self.dirty = set(range(tenants))
+
+
+class Lessons:
+    """What the cheapest trials have taken of the compute."""
+
+    def __init__(self) -> None:
+        """Start before any trial."""
+        self._costs = np.empty(64)
+        self._number = 0
+        self._total = 0.0
+        self._price, self._cheap = -1.0, 0.0
+
+    def record(self, cost: float) -> None:
+        """Take in what a trial took."""
+        if self._number == len(self._costs):
+            self._costs = np.concatenate([self._costs, np.empty_like(self._costs)])
+        self._costs[self._number] = cost
+        self._number += 1
+        self._total += cost
+        if cost <= self._price:
+            self._cheap += cost
+
+    def share(self, price: float, further: Sequence[float]) -> float:
+        """The share of trials that cost at most this much in the cost of all, further ones included.
+
+        Numerics: sums run in the order of the ends, however they are come by, so that a rebuilt scheduler has the same.
+        """
+        if price != self._price:
+            costs = self._costs[: self._number]
+            sums = np.cumsum(costs[costs <= price])
+            self._price, self._cheap = price, float(sums[-1]) if len(sums) else 0.0
+        cheap, total = self._cheap, self._total
+        for cost in further:
+            total += cost
+            if cost <= price:
+                cheap += cost
+        return cheap / total
+
+
+class Prospects:
+    """All tenants' posteriors, costs, limits and guard, and what they make of every arm."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        config: SelectionConfig,
+        priors: Sequence[Belief],
+        costs: StudyCosts,
+        learning: bool,
+    ) -> None:
+        """Start before any trial.
+
+        Args:
+            problem: The studies.
+            config: Settings of the policy.
+            priors: Of each study, over its arms, on the latent scale.
+            costs: Of each study.
+            learning: Whether cheap trials are run for what they teach about everybody.
+        """
+        degrees = DEGREES_OF_FREEDOM if config.tenant_scale else math.inf
+        self._config, self._costs, self._learning = config, costs, learning
+        self._posteriors = [
+            LatentPosterior(prior, noise_variance=config.noise_variance, degrees_of_freedom=degrees) for prior in priors
+        ]
+        self._weights = np.array([arms.weight for arms in problem.studies])
+        self._best = [0.0] * len(priors)
+        self._left = [np.ones(len(arms.names)) for arms in problem.studies]
+        self._to_finish = [set(range(len(arms.names))) for arms in problem.studies]
+        self._limits = Limits(
+            problem.studies,
+            charges=[self._charges(i) for i in range(len(priors))],
+            quotas=problem.quotas,
+            pulls=problem.pulls,
+        )
+        self._guard = Guard(config.guard, self._weights)
+        self._shared = SharedArms(problem.studies)
+        self._improvement: list[Array | None] = [None] * len(priors)
+        self._boards: dict[str | None, _Board] = {}
+        self._devices: dict[tuple[int, int], str | None] = {}
+        self._lessons = Lessons()
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
+        """Take in that a trial is under way."""
+        self._devices[tenant, arm] = device
+        self._limits.start(tenant, arm)
+        self._guard.start(tenant, arm, float(self._costs.of(tenant, device)[arm]))
+        for i, k in self._shared.of(tenant, arm):
+            self._left[i][k] = 0.0
+            if self._config.believe:
+                self._posteriors[i].believe(k)
+                self._improvement[i] = None
+            self._touch(i)
+
+    def record(
+        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+    ) -> None:
+        """Take in a finished trial, started before or not."""
+        self._devices.pop((tenant, arm), None)
+        self._limits.finish(tenant, arm, quality, cost_seconds)
+        self._guard.finish(tenant, arm, cost_seconds)
+        if self._learning:
+            self._lessons.record(cost_seconds)
+        if quality is not None and self._costs.observe(tenant, arm, cost_seconds, device):
+            self._learn_cost(tenant)
+        for i, k in self._shared.of(tenant, arm):
+            self._found(i, k, quality)
+            if i != tenant:
+                self._limits.found(i, quality)
+
+    def set_seconds_left(self, tenant: int, seconds: float) -> None:
+        """Take in how long it is now to the deadline of a tenant that has one."""
+        self._limits.set_seconds_left(tenant, seconds)
+        self._touch(tenant)
+
+    def _learn_cost(self, tenant: int) -> None:
+        """Charge what is under way, and what may be, with the costs that are predicted now.
+
+        A scheduler that is rebuilt while a trial is under way knows no earlier prediction of its cost.
+        """
+        if self._limits.is_limited(tenant):
+            self._limits.charges[tenant] = self._charges(tenant)
+        for k in self._guard.under_way(tenant):
+            self._guard.start(tenant, k, float(self._costs.of(tenant, self._devices.get((tenant, k)))[k]))
+
+    def _found(self, tenant: int, arm: int, quality: float | None) -> None:
+        self._left[tenant][arm] = 0.0
+        self._to_finish[tenant].discard(arm)
+        if not self._to_finish[tenant]:
+            self._guard.retire(tenant)
+        if quality is None:
+            self._posteriors[tenant].forget(arm)
+        else:
+            latent = logit_normal.logit_of(quality) if self._config.link == "logit" else quality
+            self._posteriors[tenant].observe(arm, latent)
+            self._best[tenant] = max(self._best[tenant], quality)
+        self._improvement[tenant] = None
+        self._touch(tenant)
+
+    def _touch(self, tenant: int) -> None:
+        if not self._boards:
+            return
+        touched = {j for i in self._limits.touched(tenant) for j in self._shared.partners(i)}
+        for board in self._boards.values():
+            board.dirty |= touched
+
+    def _charges(self, tenant: int) -> Array:
+        costs = self._costs.of(tenant)
+        return costs if self._costs.known else np.zeros_like(costs)
+
+    # -- what is it worth ---------------------------------------------------------------------------------------------
+
+    def improvement(self, tenant: int) -> Array:
+        """EI of each arm, on the scale of quality, shape ``(n_arms,)``."""
+        found = self._improvement[tenant]
+        if found is None:
+            posterior, best = self._posteriors[tenant], self._best[tenant]
+            if self._config.link == "logit":
+                if posterior.under_way:
+                    best = max(best, float(expit(posterior.promised)))
+                found = logit_normal.expected_improvement(posterior.mean, posterior.std, best=best)
+            else:
+                best = max(best, posterior.promised)
+                found = plain.expected_improvement(posterior.mean, posterior.std, best=best)
+            self._improvement[tenant] = found
+        return found
+
+    def forecast(self, tenant: int, arm: int) -> Forecast:
+        """What is expected of one trial now."""
+        posterior = self._posteriors[tenant]
+        mean = float(posterior.mean[arm])
+        std = math.sqrt(max(float(posterior.variance[arm]), 0.0)) * posterior.scale
+        if self._config.link == "logit":
+            mean, std = logit_normal.moments(mean, std)
+        return Forecast(
+            mean=mean,
+            std=std,
+            predicted_cost_seconds=float(self._costs.of(tenant, self._devices.get((tenant, arm)))[arm]),
+            cost_known=self._costs.known,
+            expected_improvement=float(self.improvement(tenant)[arm]),
+            best=self._best[tenant],
+        )
+
+    def _promise(self, tenant: int) -> tuple[Array, Array]:
+        """EI of each arm, and the same weighted, over all studies that one trial of it serves; to be written to."""
+        promise = self.improvement(tenant)
+        value = self._weights[tenant] * promise
+        groups = self._shared.groups(tenant)
+        if groups:
+            promise = promise.copy()
+        for arm, others in groups:
+            for j, k in others:
+                if j != tenant:
+                    promise[arm] += self.improvement(j)[k]
+                    value[arm] += self._weights[j] * self.improvement(j)[k]
+        return promise, value
+
+    def _score(self, board: _Board, tenant: int, device: str | None) -> None:
+        """Put one tenant's best arm on the board."""
+        promise, value = self._promise(tenant)
+        costs = self._costs.of(tenant, device)
+        value += LEAST
+        rates = value / costs if self._config.cost_aware else value.copy()
+        rates *= self._left[tenant]
+        if self._config.price_per_second > 0:
+            rates[promise < self._config.price_per_second * costs] = 0.0
+        allowed = self._limits.allowed(tenant, device=device)
+        if allowed is not None:
+            rates[~allowed] = 0.0
+        arm = int(rates.argmax())
+        board.rates[tenant], board.arm[tenant] = rates, arm
+        board.rate[tenant], board.next_cost[tenant] = rates[arm], costs[arm]
+        if self._config.objective > 0:
+            board.gain[tenant] = value[rates > 0].max(initial=0.0)
+        if self._learning:
+            board.cheapest[tenant] = costs[rates > 0].min(initial=math.inf)
+
+    # -- what runs next -----------------------------------------------------------------------------------------------
+
+    def choose(self, device: str | None = None) -> Choice | None:
+        """The next trial for a free device, or None."""
+        board = self._boards.get(device)
+        if board is None:
+            board = self._boards[device] = _Board(len(self._posteriors))
+        for tenant in sorted(board.dirty):
+            self._score(board, tenant, device)
+        board.dirty.clear()
+        waiting = board.rate > 0
+        if not waiting.any():
+            return None
+        first = self._limits.first_class(waiting)
+        rates = self._dialled(board, first, board.rate if first is waiting else np.where(first, board.rate, 0.0))
+        owed = self._guard.owed(waiting, board.next_cost)
+        if owed is not None:
+            return self._choice(board, rates, owed, int(board.arm[owed]), guarded=True)
+        if self._learning and (lesson := self._lesson(board, first, device)) is not None:
+            return self._choice(board, rates, *lesson, learning=True)
+        tenant = int(rates.argmax())
+        return self._choice(board, rates, tenant, int(board.arm[tenant]))
+
+    def _dialled(self, board: _Board, first: Mask, rates: Array) -> Array:
+        """The rates in the eyes of the objective.
+
+            J = (1 - d) mean_i w_i loss_i + d max_i w_i loss_i
+
+        whose slope in tenant i's loss is w_i ((1 - d) / n + d [i is the worst off]). The worst off is the one with the
+        most to expect of a single trial.
+        """
+        dial = self._config.objective
+        if dial == 0:
+            return rates
+        scaled = (1 - dial) * rates
+        worst = int(np.where(first, board.gain, -1.0).argmax())
+        scaled[worst] += dial * len(rates) * rates[worst]
+        return scaled
+
+    def _lesson(self, board: _Board, first: Mask, device: str | None) -> tuple[int, int] | None:
+        """The cheapest trial there is, while the cheapest ones have taken little of the compute.
+
+        Whatever ran and was no dearer counts as a lesson, so nothing has to be remembered but the trials themselves.
+        """
+        cheapest = np.where(first, board.cheapest, np.inf)
+        tenant = int(cheapest.argmin())
+        price = float(cheapest[tenant])
+        under_way = [float(self._costs.of(i, kind)[k]) for (i, k), kind in self._devices.items()]
+        if self._lessons.share(price, [*under_way, price]) > LEARNING_SHARE:
+            return None
+        costs = np.where(board.rates[tenant] > 0, self._costs.of(tenant, device), np.inf)
+        return tenant, int(costs.argmin())
+
+    def _choice(
+        self, board: _Board, rates: Array, tenant: int, arm: int, *, guarded: bool = False, learning: bool = False
+    ) -> Choice:
+        """The choice with its runner-up: the best by the same rates, were this trial not there."""
+        chosen = Pair(tenant, arm, float(board.rates[tenant][arm]))
+        left, arms = board.rate.copy(), {}
+        for i, k in self._shared.of(tenant, arm):
+            own = board.rates[i].copy()
+            own[k] = 0.0
+            arms[i] = int(own.argmax())
+            left[i] = own[arms[i]]
+        scaled = left
+        if rates is not board.rate:
+            scaled = np.divide(rates, board.rate, out=np.zeros_like(left), where=board.rate > 0) * left
+        rival = int(scaled.argmax())
+        if not scaled[rival] > 0:  # only a lower priority is left
+            rival = int(left.argmax())
+        second = Pair(rival, arms.get(rival, int(board.arm[rival])), float(left[rival]))
+        return Choice(chosen, second if second.acquisition > 0 else None, guarded=guarded, learning=learning)

@@ -1,0 +1,152 @@
+"""The scheduler of every published policy: the standings, the policies, and costs that are learnt on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.selection.costs import learn_costs
+from easeml_core.selection.limits import Limits
+from easeml_core.selection.policies import choose
+from easeml_core.selection.prior import PSEUDO_STUDIES, learn_prior
+from easeml_core.selection.problem import Pull
+from easeml_core.selection.scheduler import Choice, Forecast, next_refit
+from easeml_core.selection.standings import Standing, Standings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from easeml_core.config import SelectionConfig
+    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.problem import Problem
+
+PLAIN, ENOUGH_PAST = 0.01, 10
+"""Pseudo-studies that leave the empirical covariance as the paper has it, and past studies from which on it is used."""
+
+
+class PublishedScheduler:
+    """A published policy after the trials so far; see ``scheduler.Scheduler`` for the methods.
+
+    A function of what it was told: one that is rebuilt from the same finished trials in the order of completion, and
+    the trials under way in the order of their start, chooses the same. Where costs are learnt, they are learnt anew at
+    fixed numbers of results (``next_refit``), and all standings are then replayed with the new costs: bounds of long
+    ago would otherwise depend on when they were computed.
+    """
+
+    def __init__(
+        self, problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
+    ) -> None:
+        """Start before any trial: the problem's own are fed in by ``scheduler_for``.
+
+        Args:
+            problem: Studies, history, quotas. Its finished trials are only counted: a quota leaves them out already.
+            config: Policy and its settings.
+            known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
+        """
+        self._problem, self._config, self._known = problem, config, known_costs
+        distinct = {arms.names for arms in problem.studies}
+        nu = config.pseudo_studies or (PLAIN if len(problem.history) >= ENOUGH_PAST else PSEUDO_STUDIES)
+        self._priors = {
+            names: learn_prior(names, problem.history, kernel=config.kernel, pseudo_studies=nu) for names in distinct
+        }
+        self._pulls: list[Pull] = []
+        self._started: dict[tuple[int, int], str | None] = {}
+        self._seconds_left: dict[int, float] = {}
+        self._fitted, self._is_stale = 0, False
+        self._standings = self._stand()
+
+    @property
+    def standings(self) -> Standings:
+        """Where all tenants stand."""
+        if self._is_stale:
+            self._replay()
+        return self._standings
+
+    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
+        """Take in that a trial is under way, on a device of this kind."""
+        self._started[tenant, arm] = device
+        if not self._is_stale:
+            self._standings.start(tenant, arm)
+
+    def record(
+        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+    ) -> None:
+        """Take in a finished trial, started before or not; quality None when it failed."""
+        device = self._started.pop((tenant, arm), None) or device
+        if self._known is None:
+            study_id, order = self._problem.studies[tenant].study_id, len(self._pulls)
+            self._pulls.append(Pull(study_id, arm, quality, cost_seconds, order=order, device=device))
+            if len(self._pulls) >= next_refit(self._fitted):
+                self._fitted, self._is_stale = len(self._pulls), True
+        if not self._is_stale:
+            self._standings.record(tenant, arm, quality, cost_seconds)
+
+    def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
+        """The next trial for a free device, or None when nothing is left to run.
+
+        The number of trials given so far joins the seed, so that one seed serves a whole schedule.
+        """
+        standings = self.standings
+        return choose(standings, self._config.policy, seed=(*seed, standings.given), device=device)
+
+    def forecast(self, tenant: int, arm: int) -> Forecast:
+        """What is expected of one trial now."""
+        standing = self.standings.tenants[tenant]
+        return Forecast(
+            mean=float(standing.posterior.mean[arm]),
+            std=float(standing.posterior.std[arm]),
+            predicted_cost_seconds=float(standing.costs[arm]),
+            cost_known=standing.costs_known,
+            expected_improvement=float(standing.improvement()[arm]),
+            best=standing.best,
+        )
+
+    def set_seconds_left(self, tenant: int, seconds: float) -> None:
+        """Take in how long it is now to the deadline of a tenant that has one."""
+        self._seconds_left[tenant] = seconds
+        if not self._is_stale:
+            self._standings.set_seconds_left(tenant, seconds)
+
+    def _replay(self) -> None:
+        """The standings with costs learnt anew."""
+        self._standings, self._is_stale = self._stand(), False
+        index = {arms.study_id: i for i, arms in enumerate(self._problem.studies)}
+        for pull in self._pulls:
+            self._standings.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds)
+        for tenant, arm in self._started:
+            self._standings.start(tenant, arm)
+        for tenant, seconds in self._seconds_left.items():
+            self._standings.set_seconds_left(tenant, seconds)
+
+    def _stand(self) -> Standings:
+        """The standings before any trial, with the costs known or learnt by now."""
+        costs, known = self._costs()
+        tenants = [
+            Standing(
+                arms,
+                prior=self._priors[arms.names],
+                costs=cost,
+                costs_known=known,
+                noise_variance=self._config.noise_variance,
+                cost_aware=self._config.cost_aware,
+            )
+            for arms, cost in zip(self._problem.studies, costs, strict=True)
+        ]
+        limits = Limits(
+            self._problem.studies,
+            charges=[tenant.charges() for tenant in tenants],
+            quotas=self._problem.quotas,
+            pulls=self._problem.pulls,
+        )
+        return Standings(tenants, config=self._config, limits=limits)
+
+    def _costs(self) -> tuple[list[Array], bool]:
+        """The cost of each arm of each study, and whether that rests on any measurement."""
+        studies = self._problem.studies
+        if self._known is not None:
+            return [np.asarray(self._known[arms.study_id], dtype=np.float64) for arms in studies], True
+        pulls = tuple(self._pulls[: self._fitted])
+        model = learn_costs(replace(self._problem, pulls=pulls, pending=()))
+        return [model.predict(arms.study_id, arms.names) for arms in studies], model.known

@@ -1,0 +1,139 @@
+"""What every scheduler can do, and which one a configuration asks for.
+
+A scheduler holds all tenants after the trials so far. Whoever drives it says which trials start and end, and asks what
+runs next; the live service and the simulator drive the same object:
+
+    scheduler = scheduler_for(problem, config=config)
+    choice = scheduler.choose(device=None)
+    scheduler.start(choice.chosen.tenant, choice.chosen.arm)
+    ...
+    scheduler.record(tenant, arm, quality, cost_seconds)
+
+Nothing of it is stored: ``scheduler_for`` rebuilds the same state, bit for bit, from the same trials in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from easeml_core.config import SelectionConfig
+    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.problem import Problem
+
+
+REFIT_AFTER = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tenant's index, one of its arms, and what trying it is worth to the policy."""
+
+    tenant: int
+    arm: int
+    acquisition: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What runs next, what would have if it were not there, and why it if not for its acquisition.
+
+    Attributes:
+        chosen: The next trial.
+        runner_up: The second best; None when nothing else is left.
+        guarded: The tenant was owed the trial by the guard.
+        learning: The trial is the cheapest there is, and there is hardly any past to learn from.
+    """
+
+    chosen: Pair
+    runner_up: Pair | None
+    guarded: bool = False
+    learning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is expected of a trial, on the scale of quality.
+
+    Attributes:
+        mean: Expected quality.
+        std: Its standard deviation.
+        predicted_cost_seconds: What it will take; 1 for all when nothing was ever measured.
+        cost_known: Whether that rests on any measurement.
+        expected_improvement: By how much it is expected to exceed the best quality so far, >= 0.
+        best: Best quality observed, 0 before the first observation.
+    """
+
+    mean: float
+    std: float
+    predicted_cost_seconds: float
+    cost_known: bool
+    expected_improvement: float
+    best: float
+
+
+class Scheduler(Protocol):
+    """All tenants after the trials so far; a tenant is its index in ``problem.studies``."""
+
+    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
+        """Take in that a trial is under way, on a device of this kind."""
+
+    def record(
+        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+    ) -> None:
+        """Take in a finished trial, started before or not; quality None when it failed."""
+
+    def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
+        """The next trial for a free device, or None when nothing is left to run.
+
+        Args:
+            seed: Whole numbers >= 0, for the random policies; the same seed and state give the same choice.
+            device: Kind of the free device; None for the only kind there is.
+        """
+
+    def forecast(self, tenant: int, arm: int) -> Forecast:
+        """What is expected of one trial now."""
+
+    def set_seconds_left(self, tenant: int, seconds: float) -> None:
+        """Take in how long it is now to the deadline of a tenant that has one."""
+
+
+def next_refit(results: int) -> int:
+    """The number of results at which costs, and a prior that lacks a past, are learnt anew after this many.
+
+    After every eighth of what there is at first, after every 25 results then, after every fortieth of very many.
+
+    Example:
+        >>> [next_refit(results) for results in (0, 1, 16, 100, 1000, 20_000)]
+        [1, 2, 18, 112, 1025, 20500]
+    """
+    return results + max(1, min(REFIT_AFTER, results // 8), results // 40)
+
+
+def scheduler_for(
+    problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
+) -> Scheduler:
+    """The scheduler of a policy, after all the trials of the problem.
+
+    Args:
+        problem: Studies, finished trials, trials under way, the past.
+        config: Policy and its settings.
+        known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
+
+    Raises:
+        NumericalError: If the prior is no covariance.
+    """
+    from easeml_core.selection.default_policy import DefaultScheduler
+    from easeml_core.selection.published import PublishedScheduler
+
+    kind = DefaultScheduler if config.policy == "default" else PublishedScheduler
+    scheduler = kind(problem, config=config, known_costs=known_costs)
+    index = {arms.study_id: i for i, arms in enumerate(problem.studies)}
+    for pull in problem.in_order():
+        scheduler.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
+    for trial in problem.pending:
+        scheduler.start(index[trial.study_id], trial.arm, device=trial.device)
+    return scheduler

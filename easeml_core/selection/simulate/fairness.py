@@ -1,0 +1,87 @@
+"""Efficiency against fairness: the same protocol over the values of one knob of the default policy.
+
+The guard and the objective's dial both move compute from where it brings most to whoever has least. Their price is the
+total regret, their yield the regret of the worst-off tenant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from easeml_core.errors import InvalidInputError
+from easeml_core.selection.simulate.contestants import Contestant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KNOBS: Mapping[str, tuple[float, ...]] = {
+    "guard": (0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
+    "objective": (0.0, 0.25, 0.5, 0.75, 1.0),
+}
+"""Settings of the default policy that trade efficiency for fairness, and the values that are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A policy at one value of a knob.
+
+    Attributes:
+        policy: Name of the policy, without the knob.
+        value: Value of the knob; None for a policy that does not have it.
+        contestant: The policy at that value, named ``POLICY:KNOB=VALUE``.
+    """
+
+    policy: str
+    value: float | None
+    contestant: Contestant
+
+
+def points_of(contestants: Sequence[Contestant], knob: str) -> tuple[Point, ...]:
+    """The default policies among the contestants at every value of a knob, the others as they are, for comparison.
+
+    Args:
+        contestants: Policies, among them one that has the knob.
+        knob: A key of KNOBS.
+
+    Raises:
+        InvalidInputError: If no contestant has the knob, or one says its value already.
+    """
+    points: list[Point] = []
+    for contestant in contestants:
+        if contestant.config is None or contestant.config.policy != "default":
+            points.append(Point(contestant.name, None, contestant))
+            continue
+        if f"{knob}=" in contestant.name:
+            message = f"policy {contestant.name!r} says its {knob} already; leave it out, the curve tries all values"
+            raise InvalidInputError(message)
+        for value in KNOBS[knob]:
+            name = f"{contestant.name}{',' if ':' in contestant.name else ':'}{knob}={value:g}"
+            config = replace(contestant.config, **cast("dict[str, Any]", {knob: value}))
+            points.append(Point(contestant.name, value, Contestant(name, config)))
+    if all(point.value is None for point in points):
+        message = f"a curve over the {knob} needs the policy default, which alone has one; add --policy default"
+        raise InvalidInputError(message)
+    return tuple(points)
+
+
+def curve_json(knob: str, points: Sequence[Point], policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The curve as plain JSON, from the policies' figures in a report.
+
+    Returns:
+        ``{"knob": ..., "points": [{"policy", "value", "total_regret", "worst_tenant_regret", "p10_tenant_regret",
+        "first_model_worst_percent", "percent_to_loss": {LOSS: median}}]}``.
+    """
+    return {"knob": knob, "points": [_point_json(point, policies[point.contestant.name]) for point in points]}
+
+
+def _point_json(point: Point, figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "policy": point.policy,
+        "value": point.value,
+        "total_regret": figures["regret"]["total"],
+        "worst_tenant_regret": figures["regret"]["worst_tenant"],
+        "p10_tenant_regret": figures["regret"]["p10_tenant"],
+        "first_model_worst_percent": figures["first_model_percent"]["worst"],
+        "percent_to_loss": {loss: needed["median"] for loss, needed in figures["percent_to_loss"].items()},
+    }

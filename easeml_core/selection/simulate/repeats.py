@@ -1,0 +1,190 @@
+"""All repeats of all policies, on all cores: the same outcomes in the same order, whatever the number of processes.
+
+Processes are started afresh (``spawn``), since numerical libraries do not survive a fork of a process with threads.
+Each keeps its linear algebra to one thread, and so does this one: results then do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from easeml_core.errors import EasemlError, NumericalError, StateError
+from easeml_core.selection.simulate.backtested import chosen_by_backtest
+from easeml_core.selection.simulate.metrics import compute_shares, first_models, loss_curve, regret
+from easeml_core.selection.simulate.run import run_repeat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.simulate.contestants import Contestant
+    from easeml_core.selection.simulate.metrics import Curve
+    from easeml_core.selection.simulate.protocol import Protocol
+    from easeml_core.selection.simulate.tables import Table
+
+PERCENTAGES = (1.0, 10.0, 50.0)
+"""Percentages of the cost at which worst losses and shares of the compute are reported."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What is kept of one repeat of one policy.
+
+    Attributes:
+        curve: Average loss over the cost.
+        regret: Of each tenant, shape ``(n_tenants,)``.
+        first_model: Percent of the cost at each tenant's first result, same shape; infinite for none.
+        share_range: Least and greatest share of compute over weight at each of PERCENTAGES, shape ``(n, 2)``.
+        decision_seconds: Measured; the only thing here that two runs do not have in common.
+    """
+
+    curve: Curve
+    regret: Array
+    first_model: Array
+    share_range: Array
+    decision_seconds: float
+
+
+def outcome(table: Table, protocol: Protocol, contestant: Contestant, repeat: int) -> Outcome:
+    """Run one repeat and measure it.
+
+    Raises:
+        NumericalError: If the policy could not go on; says which, and in which repeat.
+    """
+    try:
+        chosen = chosen_by_backtest(table, protocol, contestant, repeat) if contestant.rivals else contestant
+        course = run_repeat(table, protocol, chosen, repeat)
+    except EasemlError as error:  # others may not survive the way back from a worker process
+        message = f"policy {contestant.name!r}, repeat {repeat}: {error}"
+        raise NumericalError(message) from None
+    shares = [compute_shares(course, percent) for percent in PERCENTAGES]
+    return Outcome(
+        loss_curve(course),
+        regret(course),
+        first_models(course),
+        np.array([(share.min(), share.max()) for share in shares]),
+        course.decision_seconds,
+    )
+
+
+def run_repeats(
+    table: Table,
+    protocol: Protocol,
+    contestants: Sequence[Contestant],
+    *,
+    processes: int | None = None,
+    on_done: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, tuple[Outcome, ...]]:
+    """The outcomes of all repeats of all policies, by name of the policy, in the order of the repeats.
+
+    Args:
+        table: The truth.
+        protocol: What is compared, and how often.
+        contestants: The policies.
+        processes: How many at most; None for one on each core. One runs here, without any further process.
+        on_done: Told after each repeat of each policy how many are done, of how many.
+
+    Raises:
+        ConfigError: If the table has too few tenants.
+        NumericalError: If a policy could not go on.
+        StateError: If a process was killed.
+    """
+    protocol.check(table)
+    tasks = [(which, repeat) for repeat in range(protocol.repeats) for which in range(len(contestants))]
+    processes = min(processes or os.cpu_count() or 1, len(tasks))
+    results: dict[tuple[int, int], Outcome] = {}
+    with contextlib.closing(_outcomes(table, protocol, contestants, tasks, processes)) as done:
+        for task, result in done:
+            results[task] = result
+            on_done(len(results), len(tasks))
+    return {
+        contestant.name: tuple(results[which, repeat] for repeat in range(protocol.repeats))
+        for which, contestant in enumerate(contestants)
+    }
+
+
+def _outcomes(
+    table: Table,
+    protocol: Protocol,
+    contestants: Sequence[Contestant],
+    tasks: Sequence[tuple[int, int]],
+    processes: int,
+) -> Generator[tuple[tuple[int, int], Outcome], None, None]:
+    """Outcomes as they come."""
+    if processes > 1:
+        yield from _in_processes(table, protocol, contestants, tasks, processes)
+        return
+    with threadpool_limits(limits=1):
+        for which, repeat in tasks:
+            yield (which, repeat), outcome(table, protocol, contestants[which], repeat)
+
+
+def _in_processes(
+    table: Table,
+    protocol: Protocol,
+    contestants: Sequence[Contestant],
+    tasks: Sequence[tuple[int, int]],
+    processes: int,
+) -> Generator[tuple[tuple[int, int], Outcome], None, None]:
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_equip,
+        initargs=(table, protocol, tuple(contestants)),
+    )
+    try:
+        with _deaf():
+            futures: dict[Future[Outcome], tuple[int, int]] = {pool.submit(_work, *task): task for task in tasks}
+        for future in as_completed(futures):
+            yield futures.pop(future), future.result()
+        pool.shutdown()
+    except BaseException as error:  # Ctrl-C, or a policy that could not go on: nobody waits for the other repeats
+        pool.shutdown(wait=False, cancel_futures=True)
+        ours = set(multiprocessing.active_children()) - others
+        for process in ours:
+            process.terminate()
+        for process in ours:
+            process.join()
+        if isinstance(error, BrokenProcessPool):
+            message = "a simulating process was killed, perhaps for want of memory; try again with fewer processes"
+            raise StateError(message) from error
+        raise
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C: this one does, and ends them.
+
+    A blocked signal stays blocked in whoever is started meanwhile, and reaches this process when it listens again.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_equipment: list[tuple[Table, Protocol, tuple[Contestant, ...]]] = []
+"""What a worker process works on: one entry, sent once."""
+
+
+def _equip(table: Table, protocol: Protocol, contestants: tuple[Contestant, ...]) -> None:
+    threadpool_limits(limits=1)
+    _equipment[:] = [(table, protocol, contestants)]
+
+
+def _work(which: int, repeat: int) -> Outcome:
+    table, protocol, contestants = _equipment[0]
+    return outcome(table, protocol, contestants[which], repeat)

@@ -1,0 +1,194 @@
+"""One policy on one draw of tenants: devices ask, trials take their time, results are looked up.
+
+Time is continuous and belongs to the simulation. A policy meets the same ``Scheduler`` as in the live service, so what
+is simulated is what would run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.selection.scheduler import scheduler_for
+from easeml_core.selection.simulate.clairvoyant import ClairvoyantScheduler
+from easeml_core.selection.simulate.protocol import scene
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.scheduler import Scheduler
+    from easeml_core.selection.simulate.contestants import Contestant
+    from easeml_core.selection.simulate.protocol import Protocol, Scene
+    from easeml_core.selection.simulate.tables import Table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """What happened in one repeat under one policy.
+
+    The trials stand in the order of their end, those of one moment in the order of their devices. The last ones may end
+    after the horizon: they were under way when the repeat ended.
+
+    Attributes:
+        tenant: Whose trial it was, an index, shape ``(n_trials,)``.
+        arm: Which candidate, an arm of that tenant's study.
+        start: When it started.
+        end: When it ended.
+        quality: What came of it.
+        optimum: Best quality that each tenant can reach, shape ``(n_tenants,)``.
+        weight: Weight of each tenant, same shape.
+        total_cost: Cost of everything there is, > 0.
+        devices: M.
+        horizon: When the repeat ended; M horizon / total_cost is the protocol's ``until``.
+        decision_seconds: Measured seconds of the scheduler for each trial: told, scored and asked.
+    """
+
+    tenant: NDArray[np.intp]
+    arm: NDArray[np.intp]
+    start: Array
+    end: Array
+    quality: Array
+    optimum: Array
+    weight: Array
+    total_cost: float
+    devices: int
+    horizon: float
+    decision_seconds: float
+
+    def percent(self, moment: Array) -> Array:
+        """Cost spent by a moment, wall time x M, in percent of the cost of everything."""
+        return np.asarray(100.0 * self.devices * moment / self.total_cost)
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """Trials that ended by the horizon; the tolerance is for sums of costs that must equal the total."""
+        return np.asarray(self.end <= self.horizon * (1 + 1e-9))
+
+
+@dataclass(slots=True)
+class _Stage:
+    """A scheduler under a stop-watch, and the log of what it did."""
+
+    scheduler: Scheduler
+    scene: Scene
+    seed: tuple[int, ...]
+    clock: Callable[[], float]
+    seconds: float = 0.0
+    log: list[tuple[float, int, int, int, float]] = field(default_factory=list)
+    """End, device, tenant, arm and start of every trial."""
+
+    def launch(self, now: float, device: int) -> tuple[float, int, int, int] | None:
+        """Ask for a trial and start it; None when nothing is left."""
+        began = self.clock()
+        choice = self.scheduler.choose(seed=self.seed)
+        if choice is not None:
+            self.scheduler.start(choice.chosen.tenant, choice.chosen.arm)
+        self.seconds += self.clock() - began
+        if choice is None:
+            return None
+        tenant, arm = choice.chosen.tenant, choice.chosen.arm
+        end = now + float(self.scene.cost[tenant][arm])
+        self.log.append((end, device, tenant, arm, now))
+        return end, device, tenant, arm
+
+    def finish(self, tenant: int, arm: int) -> None:
+        """Tell the scheduler what came of a trial."""
+        quality, cost = float(self.scene.quality[tenant][arm]), float(self.scene.cost[tenant][arm])
+        began = self.clock()
+        self.scheduler.record(tenant, arm, quality, cost)
+        self.seconds += self.clock() - began
+
+
+def run_repeat(
+    table: Table,
+    protocol: Protocol,
+    contestant: Contestant,
+    repeat: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Course:
+    """Run a policy on the tenants of one repeat, until the protocol's percentage of the cost or until nothing is left.
+
+    Args:
+        table: The truth.
+        protocol: Draws, devices, costs, end.
+        contestant: The policy.
+        repeat: r >= 0.
+        clock: Seconds, for the measured time of decisions; nothing else depends on it.
+    """
+    stands = scene(table, protocol, repeat)
+    stage = _Stage(_scheduler(contestant, stands), stands, (protocol.seed, repeat), clock)
+    horizon = protocol.until / 100 * stands.total_cost / protocol.devices
+    drive = _stream if protocol.drive == "stream" else _rounds
+    drive(stage, protocol.devices, horizon)
+    return _course(stage, protocol.devices, horizon)
+
+
+def _scheduler(contestant: Contestant, stands: Scene) -> Scheduler:
+    if contestant.config is None:
+        return ClairvoyantScheduler(stands.quality, stands.cost)
+    return scheduler_for(stands.problem, config=contestant.config, known_costs=stands.known_costs)
+
+
+def _stream(stage: _Stage, devices: int, horizon: float) -> None:
+    """A device that becomes free gets its next trial at once.
+
+    What ends at one moment is told before anybody asks; then the free devices ask in their order. One that gets
+    nothing asks again after the next result.
+    """
+    now = 0.0
+    free = list(range(devices))
+    busy: list[tuple[float, int, int, int]] = []
+    while now < horizon:
+        while free and (launched := stage.launch(now, free[0])):
+            heapq.heappop(free)
+            heapq.heappush(busy, launched)
+        if not busy:
+            return
+        now = busy[0][0]
+        while busy and busy[0][0] == now:
+            _, device, tenant, arm = heapq.heappop(busy)
+            stage.finish(tenant, arm)
+            heapq.heappush(free, device)
+
+
+def _rounds(stage: _Stage, devices: int, horizon: float) -> None:
+    """All devices get a trial at once, and the next ones when the slowest has ended."""
+    now = 0.0
+    while now < horizon:
+        batch: list[tuple[float, int, int, int]] = []
+        while len(batch) < devices and (launched := stage.launch(now, len(batch))):
+            batch.append(launched)
+        if not batch:
+            return
+        for _, _, tenant, arm in sorted(batch):
+            stage.finish(tenant, arm)
+        now = max(batch)[0]
+
+
+def _course(stage: _Stage, devices: int, horizon: float) -> Course:
+    """The log as arrays."""
+    log = sorted(stage.log)
+    tenant, arm = (np.array([entry[i] for entry in log], dtype=np.intp) for i in (2, 3))
+    end, start = (np.array([entry[i] for entry in log], dtype=np.float64) for i in (0, 4))
+    truth = stage.scene.quality
+    return Course(
+        tenant=tenant,
+        arm=arm,
+        start=start,
+        end=end,
+        quality=np.array([truth[i][k] for i, k in zip(tenant, arm, strict=True)], dtype=np.float64),
+        optimum=np.array([quality.max() for quality in truth]),
+        weight=np.array([arms.weight for arms in stage.scene.problem.studies]),
+        total_cost=stage.scene.total_cost,
+        devices=devices,
+        horizon=horizon,
+        decision_seconds=stage.seconds / max(1, len(log)),
+    )

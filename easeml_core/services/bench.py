@@ -1,0 +1,272 @@
+"""How fast the scheduler is, in memory and against PostgreSQL, on a made-up installation of any size.
+
+The database is a temporary one of its own server, or an empty one that is given; what is written into that is taken out
+again. The world is made in ``easeml_core.selection.bench``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import uuid
+import warnings
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import SelectionConfig, TrainingConfig, require
+from easeml_core.entities import TrialState
+from easeml_core.errors import StateError
+from easeml_core.selection.bench import make_world
+from easeml_core.selection.scheduler import scheduler_for
+from easeml_core.services.scheduler import LiveScheduler
+from easeml_core.store import benchmark, models, schema, trials
+from easeml_core.store.database import Store, lock
+from easeml_core.store.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from easeml_core.selection.bench import World
+
+REFITTED = 50
+"""Tenants whose models scikit-learn refits; what all would take is extrapolated from them."""
+
+WARM_UP = 100
+COMMITTED, COMMITTED_SECONDS, COMMITTED_AT_LEAST = 300, 20.0, 3
+"""Committed decisions that are measured: so many, or what fits into so many seconds, but never less than the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median and 95th percentile."""
+
+    median: float
+    p95: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], unit: float) -> Spread:
+        """Of times in seconds, in a unit of so many seconds."""
+        return cls(statistics.median(values) / unit, float(np.quantile(values, 0.95)) / unit)
+
+
+def bench_select(
+    *,
+    tenants: int = 1000,
+    candidates: int = 179,
+    observations: int = 20,
+    policy: str = "default",
+    decisions: int = 3000,
+    seed: int = 0,
+    database: str | None = None,
+) -> dict[str, Any]:
+    """Measure what a decision takes.
+
+    Args:
+        tenants: Active studies, one of each tenant.
+        candidates: Candidates of each study.
+        observations: Finished trials of each study, below ``candidates``.
+        policy: One of ``easeml_core.config.POLICIES``.
+        decisions: Decisions in memory that are timed, >= 1.
+        seed: Of everything random.
+        database: Address, as the role that owns the schemas, of an empty database with the current schema; None for a
+            server of its own.
+
+    Returns:
+        ``{"decision_microseconds": {"median", "p95"}, "refit_all_seconds", "ratio", "cold_start_seconds",
+        "committed_decision_milliseconds": {"median", "p95"}, "protocol"}``; the protocol says what was done.
+
+    Raises:
+        InvalidInputError: A number or the policy is not allowed.
+        StateError: The database holds an installation.
+    """
+    require(decisions >= 1, "decisions", decisions, ">= 1")
+    config = SelectionConfig(policy=policy, seed=seed)
+    world = make_world(tenants=tenants, candidates=candidates, observations=observations, seed=seed)
+    times = time_decisions(world, config=config, decisions=decisions)
+    refit, refitted = time_refits(world)
+    with _store(database) as (store, place):
+        cold, committed = time_database(store, world, policy=policy)
+    decision = Spread.of(times, 1e-6)
+    return {
+        "decision_microseconds": asdict(decision),
+        "refit_all_seconds": refit,
+        "ratio": refit / (decision.median * 1e-6),
+        "cold_start_seconds": cold,
+        "committed_decision_milliseconds": asdict(Spread.of(committed, 1e-3)),
+        "protocol": {
+            "tenants": tenants,
+            "candidates": candidates,
+            "observations": observations,
+            "policy": policy,
+            "seed": seed,
+            "decisions": len(times),
+            "refitted_tenants": refitted,
+            "committed_decisions": len(committed),
+            "database": place,
+            "notes": list(_NOTES),
+        },
+    }
+
+
+_NOTES = (
+    "decision: take in the last result, choose, take in that the choice is under way; costs are learnt",
+    "refit: scikit-learn's GaussianProcessRegressor, kernel fitted by its default optimiser, predictions for all "
+    "candidates; the time of refitted_tenants is extrapolated to all tenants",
+    "cold start: a new connection, everything loaded, one decision committed",
+    "committed decision: one suggestion stored with its reasons, after the trial before it has ended",
+)
+
+
+def time_decisions(world: World, *, config: SelectionConfig, decisions: int) -> list[float]:
+    """Seconds of each decision in memory, after a few that are not counted; fewer where nothing more is left to run."""
+    scheduler = scheduler_for(world.problem(), config=config)
+    last: tuple[int, int] | None = None
+    times = []
+    with _no_garbage_collection():
+        for _ in range(WARM_UP + decisions):
+            begun = time.perf_counter()
+            if last is not None:
+                scheduler.record(*last, float(world.qualities[last]), float(world.costs[last]))
+            choice = scheduler.choose(seed=(config.seed,))
+            if choice is None:
+                break
+            last = choice.chosen.tenant, choice.chosen.arm
+            scheduler.start(*last)
+            times.append(time.perf_counter() - begun)
+    return times[min(WARM_UP, len(times) // 2) :]
+
+
+def time_refits(world: World, *, at_least: int = REFITTED) -> tuple[float, int]:
+    """Seconds that scikit-learn takes to refit a Gaussian process for every tenant, and how many were refitted.
+
+    On the true traits of the candidates, which no installation knows: the comparison is about time only.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+
+    run: dict[int, list[int]] = {}
+    for tenant, candidate in world.runs:
+        run.setdefault(tenant, []).append(candidate)
+    chosen = list(run)[:at_least]
+    begun = time.perf_counter()
+    with warnings.catch_warnings(), _no_garbage_collection():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for tenant in chosen:
+            process = GaussianProcessRegressor(1.0 * RBF() + WhiteKernel(1e-3), normalize_y=True)
+            process.fit(world.features[run[tenant]], world.qualities[tenant, run[tenant]])
+            process.predict(world.features, return_std=True)
+    taken = time.perf_counter() - begun
+    return (taken / len(chosen) * len(world.rows) if chosen else 0.0), len(chosen)
+
+
+def time_database(store: Store, world: World, *, policy: str) -> tuple[float, list[float]]:
+    """Seconds of the first decision on a filled database, and of each later one.
+
+    Raises:
+        StateError: The database holds an installation.
+    """
+    key = f"bench-{uuid.uuid4().hex[:12]}"
+    _fill(store, key, world)
+    store.close()  # the first decision connects, as that of a new process does
+    scheduler = LiveScheduler(store, policy=policy)
+    try:
+        times: list[float] = []
+        ended = time.perf_counter() + COMMITTED_SECONDS
+        for number in range(COMMITTED + 1):
+            begun = time.perf_counter()
+            found = scheduler.ask(request_key=f"{key}-{number}")["trials"]
+            if not found:
+                break
+            times.append(time.perf_counter() - begun)
+            if time.perf_counter() > ended and number >= COMMITTED_AT_LEAST:
+                break
+            _end(store, world, found[0])
+    finally:
+        with store.begin() as tx:
+            benchmark.clear(tx, key=key)
+    return times[0], times[1:]
+
+
+def _fill(store: Store, key: str, world: World) -> None:
+    ended = [(i, k, float(world.qualities[i, k]), float(world.costs[i, k])) for i, k in world.runs]
+    settings = {"training": TrainingConfig().to_json()}
+    with store.begin() as tx:
+        lock(tx, "suggest")  # nobody registers or suggests between the look and the first rows
+        if benchmark.holds_anything(tx):
+            message = (
+                "this database holds an installation; speed is measured on an empty one only, give another address"
+            )
+            raise StateError(message)
+        benchmark.fill(tx, key=key, candidates=world.names, config=settings, trials=ended, rows=world.rows)
+        benchmark.analyse(tx)
+
+
+def _end(store: Store, world: World, trial: dict[str, Any]) -> None:
+    """Let a trial succeed, with its true quality and cost."""
+    place = int(trial["study"].rsplit("-", 1)[1]), world.names.index(trial["candidate"])
+    quality, cost = float(world.qualities[place]), float(world.costs[place])
+    number = trial["trial_id"]
+    with store.begin() as tx:
+        attempt = trials.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0)
+        trials.finish_trial(tx, trial_id=number, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=cost)
+        models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
+
+
+@contextmanager
+def _store(database: str | None) -> Iterator[tuple[Store, str]]:
+    """A database to measure on, and what it is in words."""
+    if database is not None:
+        store = Store(database)
+        try:
+            yield store, "the given one"
+        finally:
+            store.close()
+        return
+    # On a disk and with durable commits, unlike the servers of tests: a commit that may be lost costs nothing.
+    with tempfile.TemporaryDirectory(prefix="easeml-bench-") as folder:
+        Path(folder).chmod(0o711)
+        server = Server(Path(folder) / "home")
+        try:
+            with server.owned():
+                server.ensure_installation()
+                store = Store(server.url("easeml_owner", "easeml"))
+                schema.upgrade(store)
+                flush = f"one flush of this disk takes {1000 * _flush_seconds(folder):.2f} ms"
+                yield store, f"a temporary server with durable commits, its files in {tempfile.gettempdir()}; {flush}"
+                store.close()
+        finally:
+            shutil.rmtree(server.place, ignore_errors=True)
+
+
+def _flush_seconds(folder: str) -> float:
+    """Median seconds until the disk says that a page is safe, which every durable commit waits for."""
+    times = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(50):
+            file.write(bytes(8192))
+            file.flush()
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,126 @@
+"""What limits and kinds of device must look like: checked here, with the names that people typed, before any row."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+from easeml_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_DEVICE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_NOT_SHARED = (
+    "left out: every study's data are split and sealed by themselves, so a model that was trained for one study has "
+    "seen rows that another study's gate keeps sealed, and no trial can serve both"
+)
+_DEVICE_RULE = "1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a number > 0 and finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def check_device(device: object) -> None:
+    """Raise ConfigError unless it can be the name of a kind of device."""
+    require(isinstance(device, str) and _DEVICE.fullmatch(device) is not None, "device", device, _DEVICE_RULE)
+
+
+def trainable(candidates: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The candidates without ``devices``, and without the refused ``shared``: what a trainer is asked about."""
+    return [
+        {k: v for k, v in c.items() if k not in ("devices", "shared")} if hasattr(c, "items") else c for c in candidates
+    ]
+
+
+def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
+    """``devices`` of each candidate; ``shared``, which the simulator knows, is refused.
+
+    Every study's data are split anew, by a secret, before parts of them are sealed. So no two studies train on the same
+    rows, and a model of one study has seen rows that another study's gate keeps sealed: were it served there, that gate
+    would promise what it cannot keep.
+
+    Raises:
+        ConfigError: One of them is not allowed; names the candidate.
+    """
+    for candidate in candidates:
+        owner = f"candidate {candidate.get('name')!r}"
+        devices = candidate.get("devices")
+        if devices is not None:
+            listed = isinstance(devices, list | tuple) and 1 <= len(devices) <= 20
+            named = listed and all(isinstance(d, str) and _DEVICE.fullmatch(d) for d in devices)
+            require(named, f"{owner}: devices", devices, f"1 to 20 kinds of device, each {_DEVICE_RULE}")
+        if candidate.get("shared") is not None:
+            require(False, f"{owner}: shared", candidate["shared"], _NOT_SHARED)
+
+
+def checked_study_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits of a study as they are stored; only those that are given.
+
+    Args:
+        given: ``weight``, ``priority``, ``budget_seconds``, ``deadline`` (also as text), ``target_quality``.
+
+    Raises:
+        ConfigError: One of them is outside its range.
+    """
+    checked = dict(given)
+    if "weight" in given:
+        require(is_positive(given["weight"]), "weight", given["weight"], "a number > 0 and finite")
+    if "priority" in given:
+        priority = given["priority"]
+        whole = type(priority) is int and -100 <= priority <= 100
+        require(whole, "priority", priority, "a whole number from -100 to 100")
+    budget, target = given.get("budget_seconds"), given.get("target_quality")
+    _check_seconds("budget_seconds", budget)
+    fits = target is None or (is_positive(target) and target <= 1)
+    require(fits, "target_quality", target, "a number > 0 and <= 1, or None for no target")
+    if given.get("deadline") is not None:
+        checked["deadline"] = deadline_of(given["deadline"])
+    return checked
+
+
+def checked_tenant_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits of a tenant as they are stored; only those that are given.
+
+    Args:
+        given: ``weight``, ``max_parallel``, ``quota_seconds``.
+
+    Raises:
+        ConfigError: One of them is outside its range.
+    """
+    if "weight" in given:
+        require(is_positive(given["weight"]), "weight", given["weight"], "a number > 0 and finite")
+    parallel = given.get("max_parallel")
+    fits = parallel is None or (type(parallel) is int and 1 <= parallel < 2**31)
+    require(fits, "max_parallel", parallel, "a whole number >= 1, or None for no limit")
+    _check_seconds("quota_seconds", given.get("quota_seconds"))
+    return dict(given)
+
+
+def _check_seconds(name: str, value: object) -> None:
+    require(value is None or is_positive(value), name, value, "a number > 0 and finite, or None for no limit")
+
+
+def deadline_of(value: object) -> datetime:
+    """A point in time, from one or from ISO 8601 text; without a time zone it is UTC.
+
+    A deadline may lie in the past: the study then gets no further trial.
+
+    Example:
+        >>> deadline_of("2026-08-01T18:00").isoformat()
+        '2026-08-01T18:00:00+00:00'
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        name, allowed = "deadline", "a point in time such as 2026-08-01T18:00 (UTC) or 2026-08-01T18:00+02:00, or None"
+        raise ConfigError(name, value, allowed) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

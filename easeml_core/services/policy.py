@@ -1,0 +1,132 @@
+"""The service provider's choice: which policy with which settings the scheduler follows, in the whole installation.
+
+Settings are stored, never changed: each change is a row with its reason, and every batch of suggestions names the row
+that it was made under. A change waits for a decision that is under way; the next one obeys it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import SelectionConfig
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.store.database import lock
+from easeml_core.store.selection_settings import add_settings, list_settings, newest_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from easeml_core.store.database import Store
+    from easeml_core.store.selection_settings import StoredSettings
+
+LONGEST_REASON = 2000
+
+
+def current_config(tx: Connection, policy: str | None = None) -> SelectionConfig:
+    """The settings that a decision follows now.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        policy: One of ``easeml_core.config.POLICIES``; it takes the place of the stored policy, the other settings
+            stay the stored ones. None means the stored policy.
+
+    Raises:
+        ConfigError: There is no such policy, or the stored settings are those of another version.
+    """
+    stored = newest_settings(tx)
+    config = SelectionConfig() if stored is None else SelectionConfig.from_json(stored.config)
+    return config if policy is None else replace(config, policy=policy)
+
+
+def show_policy(store: Store) -> dict[str, Any]:
+    """The settings that hold now.
+
+    Returns:
+        ``{"id", "policy", "config", "reason", "created_at", "created_by", "report"}``; ``id`` and what follows
+        ``config`` are None while the program's own settings hold.
+    """
+    with store.begin() as tx:
+        return _shown(newest_settings(tx))
+
+
+def policy_history(store: Store) -> list[dict[str, Any]]:
+    """The latest hundred changes of the settings, newest first; each as in ``show_policy``."""
+    with store.begin() as tx:
+        return [_shown(stored) for stored in list_settings(tx)]
+
+
+def set_policy(
+    store: Store,
+    *,
+    changes: Mapping[str, Any],
+    reason: str,
+    report: Mapping[str, Any] | None = None,
+    from_defaults: bool = False,
+    instead_of: int | None = None,
+) -> dict[str, Any]:
+    """Change the settings of the whole installation; what is not named stays.
+
+    A repetition changes nothing: the same settings with the same reason and report as the newest are not stored anew.
+
+    Args:
+        store: Role ``easeml_owner``: whoever writes DAGs works as ``easeml_worker``, and shall not choose for all.
+        changes: Fields of ``SelectionConfig`` with their new values.
+        reason: Why; 1 to 2000 characters, for whoever asks later.
+        report: A backtest that the choice rests on.
+        from_defaults: Whether what is not named becomes the program's own setting instead.
+        instead_of: Id of the settings that the change was thought out under, 0 for the program's own; where others
+            hold by now, nothing is changed. None to change whatever holds.
+
+    Returns:
+        As ``show_policy``, with ``changed``: whether anything was stored.
+
+    Raises:
+        ConfigError: A value is outside its range.
+        InvalidInputError: There is no reason, or it is too long.
+        StateError: Other settings hold than ``instead_of``.
+        StoreError: The role may not change them.
+    """
+    reason = reason.strip()
+    if not 0 < len(reason) <= LONGEST_REASON:
+        message = f"a reason of 1 to {LONGEST_REASON} characters is needed, got {len(reason)}; say why, others will ask"
+        raise InvalidInputError(message)
+    with store.begin() as tx:
+        lock(tx, "suggest")
+        newest = newest_settings(tx)
+        base = SelectionConfig() if newest is None or from_defaults else SelectionConfig.from_json(newest.config)
+        config = replace(base, **changes).to_json()
+        if newest is not None and _is_repetition(newest, config, reason, report):
+            return _shown(newest) | {"changed": False}
+        if instead_of is not None and instead_of != (newest.id if newest else 0):
+            message = "the settings were changed meanwhile; look with `easeml policy show`, then try again"
+            raise StateError(message)
+        add_settings(tx, config=config, reason=reason, report=report)
+        return _shown(newest_settings(tx)) | {"changed": True}
+
+
+def _is_repetition(
+    newest: StoredSettings, config: Mapping[str, Any], reason: str, report: Mapping[str, Any] | None
+) -> bool:
+    return (_plain(newest.config), newest.reason, newest.report) == (_plain(config), reason, report)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of any version as plain JSON; what they do not name is the program's own."""
+    whole = {**SelectionConfig().to_json(), **config}
+    return whole | {"order": list(whole["order"])}
+
+
+def _shown(stored: StoredSettings | None) -> dict[str, Any]:
+    config = _plain(stored.config if stored else {})
+    return {
+        "id": stored.id if stored else None,
+        "policy": config["policy"],
+        "config": config,
+        "reason": stored.reason if stored else None,
+        "created_at": stored.created_at.isoformat() if stored else None,
+        "created_by": stored.created_by if stored else None,
+        "report": stored.report if stored else None,
+    }

@@ -1,0 +1,80 @@
+"""How much of a compute budget one trial is given: enough not to cut it off, little enough to let others run beside it.
+
+A budget is spent in leases of a device. A trial of a study with a budget, or of a tenant with a quota, reserves
+
+    limit = min(left, min(time_limit, max(4 * predicted, left / 8, 10 s)) + grace)
+
+device seconds for all its attempts together, and what it does not take comes back when it ends. Where nothing was ever
+measured the prediction means nothing, and the trial reserves its full time limit. The grace is for what a trial needs
+beside training: a process must start, be looked at, and be stopped. No lease outlasts the reservation, so a worker that
+freezes, or is stopped too late, loses the trial; a lost attempt is charged with the time its lease held the device.
+"""
+
+from __future__ import annotations
+
+import math
+
+GRACE_SECONDS = 1.0
+"""Wall seconds beside the training itself."""
+
+_FACTOR = 4.0  # a prediction of the log-linear cost model is rarely off by more
+_SHARE = 1 / 8
+_LEAST_SECONDS = 10.0  # starting Python and loading its libraries alone may take that on a busy machine
+_MILLISECOND = 1e-3
+
+
+def reservation(*, left: float, time_limit_seconds: float, predicted_seconds: float | None) -> float | None:
+    """Device seconds to reserve for a trial, or None when what is left would not see it through.
+
+    Args:
+        left: Seconds that are neither used nor reserved.
+        time_limit_seconds: What the study allows one trial, > 0.
+        predicted_seconds: What the trial is expected to take; None when nothing was ever measured.
+
+    Returns:
+        At most ``left``, rounded down to milliseconds, so that no sum of reservations is beyond a budget by rounding.
+
+    Example:
+        >>> reservation(left=3600.0, time_limit_seconds=600.0, predicted_seconds=30.0)
+        451.0
+        >>> reservation(left=100.0, time_limit_seconds=600.0, predicted_seconds=5.0)
+        21.0
+        >>> reservation(left=3.0, time_limit_seconds=600.0, predicted_seconds=5.0) is None
+        True
+    """
+    expected = 0.0 if predicted_seconds is None else min(predicted_seconds, time_limit_seconds)
+    generous = max(_FACTOR * expected, _SHARE * left, _LEAST_SECONDS) if predicted_seconds is not None else math.inf
+    wanted = min(time_limit_seconds, generous) + GRACE_SECONDS
+    limit = wanted if wanted < left else math.floor(1000 * (left - _MILLISECOND)) / 1000
+    return limit if limit >= 2 * _MILLISECOND and training_seconds(limit) >= expected else None
+
+
+def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float) -> float | None:
+    """What to reserve for a trial that is handed out again, lost attempts included; None when it is not worth it.
+
+    Another attempt gets as much as the trial had from the beginning, as far as that is left.
+
+    Args:
+        limit: Seconds that are reserved for it now.
+        lost: Seconds of them that lost attempts took.
+        left: Seconds that are neither used nor reserved, by anybody.
+        time_limit_seconds: What the study allows one trial.
+
+    Example:
+        >>> renewal(limit=100.0, lost=40.0, left=1000.0, time_limit_seconds=600.0)
+        140.0
+        >>> renewal(limit=100.0, lost=40.0, left=10.0, time_limit_seconds=600.0)
+        109.999
+        >>> renewal(limit=100.0, lost=99.0, left=0.0, time_limit_seconds=600.0) is None
+        True
+    """
+    if lost == 0:
+        return limit
+    wanted = min(limit, time_limit_seconds + GRACE_SECONDS)
+    attempt = min(wanted, limit - lost if left <= _MILLISECOND else limit - lost + left - _MILLISECOND)
+    return round(lost + attempt, 6) if attempt >= min(wanted, 2 * GRACE_SECONDS) else None
+
+
+def training_seconds(limit_seconds: float) -> float:
+    """How long training itself may take within a reservation: all but the grace, and at least half of a short one."""
+    return max(limit_seconds - GRACE_SECONDS, limit_seconds / 2)

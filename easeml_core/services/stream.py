@@ -1,0 +1,371 @@
+"""The stream drive: a device that becomes free asks for its next trial at once, and waits for no other device.
+
+Every ask has a request key of its own, made of the device's key and a running number. A device that was killed and is
+started again under the same key walks through its numbers: what has ended is only reported, the trial in the middle of
+which it was killed is taken over, and then it goes on where it was. So nothing is trained twice and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+from easeml_core.entities import TrialState
+from easeml_core.errors import (
+    ArtifactError,
+    ConcurrentUpdateError,
+    EasemlError,
+    NotFoundError,
+    StoreUnavailableError,
+    TrialStateError,
+)
+from easeml_core.services.scheduler import LiveScheduler
+from easeml_core.services.trials import claim, silent, train, trial_state
+from easeml_core.store import suggestions, trials
+from easeml_core.store.database import CHANNEL, notify
+from easeml_core.store.listen import Ear
+from easeml_core.store.outlook import Outlook, outlook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.services.trials import Lease, Log
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+POLL_SECONDS = 60.0
+"""How long a device without a trial waits at most before it asks again; notifications wake it at once."""
+
+FAILED_IN_A_ROW = 5
+"""So many failed trials one after the other, of more than one study, mean that the device itself is at fault."""
+
+UNREADABLE_IN_A_ROW = 3
+"""So many trials one after the other whose data cannot be read mean that this device has the wrong folder."""
+
+_STOP_SECONDS = 0.2
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 60.0, 60.0)
+"""Seconds between two tries while the database is away; afterwards the device gives up, to be started again."""
+
+
+class Reason(StrEnum):
+    """Why a device ended its stream."""
+
+    NOTHING_LEFT = "nothing left"
+    TIME_IS_UP = "time is up"
+    ENOUGH_TRIALS = "enough trials"
+    STOPPED = "stopped"
+    TAKEN_OVER = "taken over"
+    DEVICE_FAILS = "device fails"
+
+
+_SENTENCE = {
+    Reason.NOTHING_LEFT: "nothing is left to train, and no trial under way can change that",
+    Reason.TIME_IS_UP: "the time is up",
+    Reason.ENOUGH_TRIALS: "the limit of trials is reached",
+    Reason.STOPPED: "stopped from outside",
+    Reason.TAKEN_OVER: "another process works under the same request key and goes on in place of this one",
+    Reason.DEVICE_FAILS: f"{FAILED_IN_A_ROW} trials of several studies failed one after the other; look at the device",
+}
+
+
+def never() -> bool:
+    """Nobody stops this device from outside."""
+    return False
+
+
+def run_device(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    device: str | None,
+    request_key: str,
+    policy: str | None = None,
+    studies_only: Sequence[str] | None = None,
+    until: float | None = None,
+    max_trials: int | None = None,
+    log: Log = silent,
+    should_stop: Callable[[], bool] = never,
+    poll_seconds: float = POLL_SECONDS,
+) -> dict[str, Any]:
+    """Train one trial after the other on this device until nothing is left, or a limit is reached.
+
+    A failed trial is recorded and the next one begins. Where nothing can be suggested while trials of other devices
+    are under way whose end may free something (a budget, a quota), the device waits for that.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models and data lie.
+        device: Kind of the device, as candidates name it; None where all are alike.
+        request_key: The same key takes up the stream of an earlier process that was killed; one live process a key.
+        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
+        studies_only: Names of the studies to choose from; None for all active ones.
+        until: Seconds after which no further trial begins, >= 0; one that runs then goes on to its end.
+        max_trials: How many trials at most under this key, >= 1.
+        log: Receives one line per piece of news.
+        should_stop: Asked five times a second, also from another thread; True ends a running training and hands its
+            trial back to whoever asks next.
+        poll_seconds: How long at most between two asks while waiting, > 0.
+
+    Returns:
+        ``{"device", "reason", "message", "handed_back", "trials": [...]}``: why it ended, the trial that was handed
+        back or None, and what ``run_trial`` says of each trial under this key.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+        NotFoundError: One of the studies does not exist.
+        ArtifactError: The data of several trials in a row cannot be read here.
+        StoreUnavailableError: The database stayed away for minutes.
+    """
+    require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
+    require(until is None or 0 <= until < math.inf, "until", until, "seconds, >= 0, or None for no limit")
+    require(
+        max_trials is None or (type(max_trials) is int and max_trials >= 1), "max_trials", max_trials, ">= 1 or None"
+    )
+    require(0 < poll_seconds < math.inf, "poll_seconds", poll_seconds, "seconds, > 0")
+    stream = _Stream(
+        store=store,
+        artifacts=artifacts,
+        scheduler=LiveScheduler(store, policy=policy, studies_only=studies_only),
+        studies_only=studies_only,
+        device=device,
+        request_key=request_key,
+        deadline=math.inf if until is None else time.monotonic() + until,
+        max_trials=math.inf if max_trials is None else max_trials,
+        log=log,
+        should_stop=should_stop,
+        poll_seconds=poll_seconds,
+    )
+    reason = stream.run()
+    return _summary(device, reason, stream)
+
+
+def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
+    """Give up an open trial of this key, so that the next ask hands it out again; False when it is not ours any more.
+
+    The attempt counts as one of the trial's, since another one must be able to fence it off.
+    """
+    with store.begin() as tx:
+        trial = trials.get_trial(tx, trial_id, lock=True)
+        ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
+        if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
+            return False
+        trials.release_lease(tx, trial_id)
+        notify(tx, f"trial:{trial_id}")
+    return True
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One device at work: which number it is at, and what it has seen."""
+
+    store: Store
+    artifacts: ArtifactStore
+    scheduler: LiveScheduler
+    studies_only: Sequence[str] | None
+    device: str | None
+    request_key: str
+    deadline: float
+    max_trials: float
+    log: Log
+    should_stop: Callable[[], bool]
+    poll_seconds: float
+    number: int = 1
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    handed_back: int | None = None
+    _walking: bool = True  # through the numbers of an earlier process
+    _asked: str | None = None
+    _failed: list[str] = field(default_factory=list)  # studies of the trials that failed here since the last success
+    _unreadable: int = 0
+
+    def run(self) -> Reason:
+        """Step after step; a step that the database interrupts is repeated under the same number."""
+        outages = 0
+        while True:
+            try:
+                reason = self._step()
+            except (StoreUnavailableError, ConcurrentUpdateError) as error:
+                if outages == len(_PAUSES):
+                    raise
+                self.log(f"trying again in {_PAUSES[outages]:g} s: {error}")
+                self._pause(_PAUSES[outages])
+                outages += 1
+                continue
+            if reason is not None:
+                return reason
+            outages = 0
+
+    def _step(self) -> Reason | None:
+        """Ask under the present number and train what comes; the reason to end, if there is one."""
+        if (end := self._end()) is not None:
+            return end
+        key = f"{self.request_key}/{self.number}"
+        before, is_made = self._look(key)
+        repeated, self._walking = key == self._asked, self._walking and is_made
+        if is_made and not self._walking and not repeated:
+            return Reason.TAKEN_OVER
+        self._asked = key
+        found = self.scheduler.ask(device=self.device, request_key=key)["trials"]
+        if found:
+            return self._work(found[0], key)
+        self.number += 1
+        # An answer of an earlier time says nothing of now: only a fresh one is a reason to wait or to end.
+        return None if self._walking or repeated else self._wait(before)
+
+    def _end(self) -> Reason | None:
+        if self.should_stop():
+            return Reason.STOPPED
+        if len(self.reports) >= self.max_trials:
+            return Reason.ENOUGH_TRIALS
+        return Reason.TIME_IS_UP if time.monotonic() >= self.deadline else None
+
+    def _look(self, key: str) -> tuple[Outlook, bool]:
+        """The outlook now, and whether this key has asked before."""
+        with self.store.begin() as tx:
+            seen = self._outlook(tx)
+            try:
+                suggestions.batch_of_request(tx, key)
+            except NotFoundError:
+                return seen, False
+            return seen, True
+
+    def _outlook(self, tx: Connection) -> Outlook:
+        return outlook(tx, self.studies_only, device=self.device)
+
+    def _work(self, trial: dict[str, Any], key: str) -> Reason | None:
+        """Train the trial that was suggested under this key, and go on to the next number."""
+        trial_id = trial["trial_id"]
+        self.log("trial {trial_id}: {study}, {candidate}: {reason}".format(**trial))
+        try:
+            lease = claim(self.store, trial_id=trial_id, request_key=key, log=self.log)
+            if lease is not None:
+                with self._stoppable(lease, key):
+                    train(self.store, self.artifacts, lease)
+        except TrialStateError as error:
+            return self._lost(trial_id, key, error)
+        except ArtifactError as error:
+            self._unreadable += 1
+            if self._unreadable == UNREADABLE_IN_A_ROW:
+                raise
+            self.log(f"trial {trial_id} is left to its lease, its data cannot be read here: {error}")
+            self.number += 1
+            return None
+        return self._note(trial_id, trained=lease is not None)
+
+    def _lost(self, trial_id: int, key: str, error: TrialStateError) -> Reason | None:
+        """The trial is not ours any more: handed back, or in other hands."""
+        if self.handed_back == trial_id:
+            return Reason.STOPPED
+        with self.store.begin() as tx:
+            trial = trials.get_trial(tx, trial_id)
+        if trial.state == TrialState.RUNNING and trial.lease_key == key:
+            return Reason.TAKEN_OVER
+        self.log(f"going on without it: {error}")
+        self.number += 1
+        return None
+
+    def _note(self, trial_id: int, *, trained: bool) -> Reason | None:
+        """Keep the report; too many failures in a row of several studies speak against the device."""
+        report = trial_state(self.store, trial_id=trial_id)
+        self.number += 1
+        self.reports.append(report)
+        self.log("trial {trial_id}: {state}, quality {quality}, {cost_seconds} s".format(**report))
+        if not trained:
+            return None
+        self._unreadable = 0
+        self._failed = [*self._failed, report["study"]] if report["state"] == TrialState.FAILED else []
+        is_device = len(self._failed) >= FAILED_IN_A_ROW and len(set(self._failed)) > 1
+        return Reason.DEVICE_FAILS if is_device else None
+
+    @contextlib.contextmanager
+    def _stoppable(self, lease: Lease, key: str) -> Iterator[None]:
+        """Watch from a thread whether to stop, and then hand the trial back; also when anything unforeseen is raised.
+
+        The database is told first: the attempt that is ended here can then record nothing, not even a failure.
+        """
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_STOP_SECONDS):
+                if self.should_stop() and self._hand_back(lease, key):
+                    return
+
+        watcher = threading.Thread(target=watch, name="easeml-stop", daemon=True)
+        watcher.start()
+        try:
+            yield
+        except EasemlError:
+            raise
+        except BaseException:
+            self._hand_back(lease, key)
+            raise
+        finally:
+            done.set()
+            watcher.join()
+
+    def _hand_back(self, lease: Lease, key: str) -> bool:
+        """Whether the database has heard it; then training ends within a fraction of a second."""
+        try:
+            if hand_back(self.store, trial_id=lease.trial.id, request_key=key):
+                self.handed_back = lease.trial.id
+                self.log(f"trial {lease.trial.id} is handed back: it is free for the next device that asks")
+        except EasemlError as error:
+            self.log(f"trial {lease.trial.id} could not be handed back, its lease will run out instead: {error}")
+            return False
+        lease.lost = True
+        return True
+
+    def _wait(self, before: Outlook) -> Reason | None:
+        """Until something has changed since ``before``, which was seen ahead of the last ask, or it is time to look."""
+        if not before.may_improve:
+            return Reason.NOTHING_LEFT
+        self.log(
+            f"nothing to train now: waiting for {before.under_way} trials under way, "
+            f"whose end may free one of {before.untried} untried candidates"
+        )
+        wake, stop = min(self.deadline, time.monotonic() + self.poll_seconds), _Stop(self._end)
+        with Ear(self.store.dsn, CHANNEL) as ear:  # listens before the first look: nothing is missed
+            while not stop.is_set() and (left := wake - time.monotonic()) > 0:
+                with self.store.begin() as tx:
+                    if self._outlook(tx) != before:
+                        break
+                ear.wait(left, stop)
+        return None
+
+    def _pause(self, seconds: float) -> None:
+        wake = time.monotonic() + seconds
+        while (left := wake - time.monotonic()) > 0 and self._end() is None:
+            time.sleep(min(left, _STOP_SECONDS))
+
+
+class _Stop(threading.Event):
+    """An event that is set while there is a reason to end."""
+
+    def __init__(self, end: Callable[[], Reason | None]) -> None:
+        super().__init__()
+        self._end = end
+
+    def is_set(self) -> bool:
+        return self._end() is not None
+
+
+def _summary(device: str | None, reason: Reason, stream: _Stream) -> dict[str, Any]:
+    """Plain JSON; of a failure only its first line, since a crash tells much and a stream is long."""
+    reports = [r | {"failure": (r["failure"] or "").partition("\n")[0] or None} for r in stream.reports]
+    states = [str(r["state"]).lower() for r in reports]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+    back = f"; trial {stream.handed_back} was handed back" if stream.handed_back is not None else ""
+    return {
+        "device": device,
+        "reason": str(reason),
+        "message": f"{len(reports)} trials{f' ({counts})' if counts else ''}: {_SENTENCE[reason]}{back}",
+        "handed_back": stream.handed_back,
+        "trials": reports,
+    }

@@ -1,0 +1,1 @@
+"""What `scripts/selection_figures.py` is made of: tables prepared, commands run, answers turned into Markdown."""

@@ -1,0 +1,131 @@
+"""What may be set while everything runs, from the command line, on a real database."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+CANDIDATES = [{"name": "tree", "kind": "decision_tree"}]
+
+
+@pytest.fixture
+def study(make_study: Any) -> str:
+    """A study of the tenant lab."""
+    return str(make_study("cancer", candidates=CANDIDATES))
+
+
+def test_a_study_is_set_and_shown(ask: Any, study: str) -> None:
+    set_ = ("study", "set", study)
+    given = (
+        "--weight",
+        "2",
+        "--priority",
+        "-5",
+        "--budget",
+        "90",
+        "--deadline",
+        "2199-01-01T12:00",
+        "--target",
+        "0.99",
+    )
+    told = ask(*set_, *given, "--json").json
+    assert told == {
+        "study": "cancer",
+        "weight": 2.0,
+        "priority": -5,
+        "budget_seconds": 90.0,
+        "deadline": "2199-01-01T12:00:00+00:00",
+        "target_quality": 0.99,
+    }
+    assert ask(*set_, *given, "--json").json == told
+    shown = ask("study", "show", study).text
+    for words in ("priority -5", "compute budget 90.0 s: 0.0 used, 0.0 reserved", "deadline 2199-01-01T12:00:00+00:00"):
+        assert words in shown
+    assert "target quality 0.99" in shown
+    assert "-5 90.0" in " ".join(ask("study", "list").text.replace("\u2502", " ").split())
+    assert "0.0 of 90.0" in ask("status").text
+    text = ask(*set_, "--no-budget", "--no-deadline", "--no-target").text
+    assert text == "study cancer weight 2.0 priority -5 budget_seconds - deadline - target_quality -"
+
+
+def test_a_tenant_is_set_and_listed(ask: Any, study: str) -> None:
+    told = ask("tenant", "set", "lab", "--max-parallel", "2", "--quota-seconds", "600", "--weight", "3", "--json").json
+    assert (told["max_parallel"], told["quota_seconds"], told["weight"], told["studies"]) == (2, 600.0, 3.0, 1)
+    assert ask("tenant", "list", "--json").json == [told]
+    shown = ask("study", "show", study).text
+    assert "quota of the tenant 600.0 s: 0.0 used or reserved" in shown
+    assert "open trials of the tenant 0, at most 2" in shown
+    for word in ("Tenants", "lab", "Quota s", "600.0", "Open trials"):
+        assert word in ask("tenant", "list").text
+    text = ask("tenant", "set", "lab", "--no-max-parallel", "--no-quota").text
+    assert "max_parallel - quota_seconds -" in text
+
+
+def test_a_candidate_joins_and_a_repetition_says_so(ask: Any, study: str) -> None:
+    given = ("study", "add-candidate", study, "--name", "deep", "--kind", "decision_tree")
+    given = (*given, "--parameters", '{"max_depth": 9}', "--device", "cpu", "--device", "gpu")
+    told = ask(*given, "--json").json
+    assert told == {
+        "study": "cancer",
+        "candidate": "deep",
+        "kind": "decision_tree",
+        "parameters": {"max_depth": 9},
+        "devices": ["cpu", "gpu"],
+        "added": True,
+    }
+    assert ask(*given).text == "candidate deep is in study cancer"
+    assert ask("study", "add-candidate", study, "--name", "plain", "--kind", "decision_tree").text.endswith(
+        "joined study cancer"
+    )
+    deep = {"name": "deep", "kind": "decision_tree", "devices": ["cpu", "gpu"]}
+    names = ask("study", "show", study, "--json").json["candidates"]
+    assert names == [*CANDIDATES, deep, {"name": "plain", "kind": "decision_tree"}]
+
+
+@pytest.mark.usefixtures("referee")
+def test_a_registration_takes_limits(ask: Any) -> None:
+    candidates = json.dumps([{"name": "tree", "kind": "decision_tree", "devices": ["gpu"]}])
+    ask(
+        *("study", "register", "cancer", "--tenant", "lab", "--source", "sklearn:breast_cancer"),
+        *("--priority", "4", "--deadline", "2199-01-01T00:00+01:00", "--target-quality", "0.9"),
+        *("--candidates", candidates, "--no-wait"),
+    )
+    (entry,) = ask("study", "list", "--json").json
+    assert (entry["priority"], entry["deadline"], entry["target_quality"]) == (4, "2198-12-31T23:00:00+00:00", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("study", "set", "cancer"), "nothing to change; name at least one option, see --help"),
+        (
+            ("study", "set", "cancer", "--budget", "9", "--no-budget"),
+            "--budget-seconds is given and taken away at once",
+        ),
+        (("tenant", "set", "lab", "--quota-seconds", "9", "--no-quota"), "--quota-seconds is given and taken away at"),
+        (("study", "set", "fool", "--priority", "1"), "easeml: there is no study 'fool'; known: 'cancer'"),
+        (("study", "set", "cancer", "--priority", "1000"), "easeml: priority must be a whole number from -100 to 100"),
+        (("study", "set", "cancer", "--deadline", "soon"), "easeml: deadline must be a point in time such as"),
+        (("study", "set", "cancer", "--budget", "0"), "easeml: budget_seconds must be a number > 0 and finite"),
+        (("tenant", "set", "fool", "--weight", "1"), "easeml: there is no tenant 'fool'; known: 'lab'"),
+        (("tenant", "set", "lab", "--max-parallel", "0"), "easeml: max_parallel must be a whole number >= 1"),
+        (("study", "add-candidate", "cancer", "--name", "tree", "--kind", "gaussian_naive_bayes"), "already exists"),
+        (("study", "add-candidate", "cancer", "--name", "a", "--kind", "oak"), "there is no trainer kind 'oak'"),
+        (
+            ("study", "add-candidate", "cancer", "--name", "a", "--kind", "decision_tree", "--parameters", "[1]"),
+            "easeml: --parameters must be a JSON object, got '[1]'",
+        ),
+        (
+            ("study", "add-candidate", "cancer", "--name", "a", "--kind", "decision_tree", "--device", "GPU"),
+            "easeml: candidate 'a': devices must be 1 to 20 kinds of device",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("study")
+def test_bad_input_is_an_error_with_what_is_allowed(asked: tuple[str, ...], words: str, ask: Any) -> None:
+    answer = ask(*asked)
+    assert (answer.status, answer.out) == (2, "")
+    assert words in " ".join(answer.err.split())
+    assert "Traceback" not in answer.err

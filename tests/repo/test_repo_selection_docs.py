@@ -1,0 +1,142 @@
+"""docs/selection.md names every policy, its figures have their places, and its commands are understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from easeml_core import config
+from easeml_core.cli.app import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "selection.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"<!-- figure ([a-z-]+):[^>]*-->\n(.*?)<!-- end of \1 -->", TEXT, re.DOTALL))
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("easeml ")
+]
+CANDIDATES = ("NIN", "GoogLeNet")
+MOST_BYTES = 100_000
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from figures import catalogue, markdown, tables
+
+    yield catalogue, markdown, tables
+    for name in [name for name in sys.modules if name.split(".")[0] == "figures"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def parse(command: str) -> dict[str, Any]:
+    """The parameters of the command that the words reach, as click reads them; nothing is run."""
+    words = shlex.split(command)[1:]
+    group: click.Command = cli
+    context = click.Context(cli, info_name="easeml")
+    while isinstance(group, click.Group):
+        _, group, words = group.resolve_command(context, words)
+        assert group is not None, command
+        if not isinstance(group, click.Group):
+            context = group.make_context(group.name, words, parent=context)
+    return context.params
+
+
+@pytest.mark.parametrize("policy", [*config.POLICIES, "clairvoyant", "backtested"])
+def test_every_policy_is_in_the_chapter(policy: str) -> None:
+    assert f"`{policy}`" in TEXT
+
+
+@pytest.mark.parametrize("policy", config.POLICIES)
+def test_every_policy_says_what_it_promises(policy: str) -> None:
+    promises = TEXT.split("## What each policy promises")[1].split("\n## ")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("|")]
+    assert any(f"`{policy}`" in row.split("|")[1] for row in rows)
+
+
+def test_settings_of_the_ablation_are_parts_of_the_default_policy(figures: Any) -> None:
+    from figures.trade_offs import PARTS
+
+    from easeml_core.config import SelectionConfig
+    from easeml_core.selection.simulate.contestants import parse_contestants
+
+    parsed = parse_contestants(list(PARTS.values()), base=SelectionConfig(), candidates=CANDIDATES)
+    assert len({contestant.config for contestant in parsed}) == len(PARTS)
+
+
+def test_figures_of_the_script_and_of_the_page_are_the_same(figures: Any) -> None:
+    catalogue, _, _ = figures
+    assert sorted(BLOCKS) == sorted(catalogue.FIGURES)
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_every_command_of_the_page_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from easeml_core.config import SelectionConfig
+    from easeml_core.selection.simulate.contestants import parse_contestants
+
+    monkeypatch.chdir(tmp_path)
+    for word in shlex.split(command):
+        if word.endswith(".csv"):
+            (tmp_path / word).touch()
+    given = parse(command)
+    policies = [policy for policy in given.get("policies", ()) if not policy.startswith("order:")]
+    if policies:
+        parse_contestants(policies, base=SelectionConfig(), candidates=CANDIDATES)
+
+
+def test_a_wrong_command_does_not_parse() -> None:
+    with pytest.raises(click.UsageError):
+        parse("easeml simulate --quality q.csv --polcy default")
+
+
+def test_a_block_is_replaced_and_nothing_else(figures: Any) -> None:
+    _, markdown, _ = figures
+    page = "before\n<!-- figure a: -->\n<!-- end of a -->\nbetween\n<!-- figure b: -->\nold\n<!-- end of b -->\nafter\n"
+    once = markdown.splice(page, {"b": "new \\1"})
+    assert "old" not in once
+    assert "new \\1" in once
+    assert once.startswith("before\n<!-- figure a: -->\n<!-- end of a -->\nbetween\n")
+    assert markdown.splice(once, {"b": "new \\1"}) == once
+    with pytest.raises(ValueError, match="one place for the figure 'c'"):
+        markdown.splice(page, {"c": "x"})
+
+
+def test_prices_are_written_with_their_spread(figures: Any) -> None:
+    _, markdown, _ = figures
+    assert markdown.spread([0.878, 0.802, 1.3]) == "0.878 (0.802-1.3)"
+    assert markdown.spread([100.0, 4.0]) == "not reached"
+    assert markdown.spread([4.0, 100.0]) == "4 (4-not reached)"
+    assert [markdown.three(x) for x in (0.00002634, 2.5, 12345.6, 0.0)] == ["0.0000263", "2.5", "12,300", "0"]
+
+
+def test_tables_are_shares_and_a_gap_in_one_is_a_gap_in_both(figures: Any, tmp_path: Path) -> None:
+    _, _, tables = figures
+    quality, cost = tmp_path / "q", tmp_path / "c"
+    quality.write_text("key,a,b\nx,50,\ny,25,100\n", encoding="utf-8")
+    tables._classifier(quality, tmp_path)
+    assert tables._read(tmp_path / "classifier.csv") == [["key", "a", "b"], ["x", "0.5", ""], ["y", "0.25", "1.0"]]
+    costs = tables._read(tmp_path / "classifier-cost.csv")
+    assert costs[1][2] == ""
+    assert 0 < float(costs[2][1]) < 1
+    cost.write_text("key,a,b\nx,3,4\ny,5,6\n", encoding="utf-8")
+    tables._pair(quality, cost, tmp_path, "pair")
+    assert tables._read(tmp_path / "pair-cost.csv") == [["key", "a", "b"], ["x", "3", ""], ["y", "5", "6"]]
+
+
+@pytest.mark.parametrize("picture", sorted((PAGE.parent / "pictures").glob("*.png")), ids=lambda path: path.name)
+def test_pictures_are_small_and_used(picture: Path) -> None:
+    assert picture.stat().st_size < MOST_BYTES
+    assert f"(pictures/{picture.name})" in TEXT

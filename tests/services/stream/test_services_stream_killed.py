@@ -1,0 +1,121 @@
+"""Real devices, killed or told to end in the middle of a training: nothing is trained twice, and no trial is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TRAINER = "easeml_core.training.child"
+BUSY = (
+    "SELECT c.name, t.state, t.attempt, (SELECT count(*) FROM work.observations o WHERE o.trial_id = t.id), "
+    "(SELECT count(*) FROM work.models m WHERE m.trial_id = t.id) FROM work.trials t "
+    "JOIN work.candidates c ON c.id = t.candidate_id JOIN work.studies s ON s.id = t.study_id "
+    "WHERE s.name = 'busy' ORDER BY c.name"
+)
+
+
+@pytest.fixture
+def start(lab: Any) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `easeml device run` on the study; whatever is left of it at the end is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def launch(*arguments: str, key: str = "night/run/device/0") -> subprocess.Popen[str]:
+        place = ("--database", lab.url("easeml_worker"), "--artifacts", str(lab.artifacts.root), "--json")
+        command = (sys.executable, "-m", "easeml_core.cli", "device", "run", "--study", "busy", "--request-key", key)
+        opened = subprocess.Popen(
+            [*command, *place, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        running.append(opened)
+        return opened
+
+    yield launch
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def trainer_of(process: subprocess.Popen[str]) -> psutil.Process | None:
+    """The training process of a device, while there is one."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        assert process.poll() is None, process.communicate()[1]
+        for child in psutil.Process(process.pid).children():
+            if TRAINER in child.cmdline():
+                return child
+    return None
+
+
+def is_gone(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    return True
+
+
+def states(lab: Any) -> list[tuple[Any, ...]]:
+    return list(lab.rows(BUSY))
+
+
+def trees(count: int) -> list[dict[str, Any]]:
+    return [{"name": f"tree-{d}", "kind": "decision_tree", "parameters": {"max_depth": d}} for d in range(1, count + 1)]
+
+
+def test_a_killed_device_takes_over_its_own_lease_and_goes_on(lab: Any, start: Any, wait_for: Any) -> None:
+    """Killed in its second training; its next try, under the same key, repeats that one alone."""
+    lab.register("busy", candidates=trees(3))
+    device = start()
+    wait_for(lambda: [s for s in states(lab) if s[1] == "SUCCEEDED"])
+    trainer = wait_for(lambda: trainer_of(device))
+    device.send_signal(signal.SIGKILL)
+    device.wait(30)
+    wait_for(lambda: is_gone(trainer))  # a trainer does not outlive its device
+    running = [s for s in states(lab) if s[1] == "RUNNING"]
+    assert [attempt for _, _, attempt, *_ in running] == [1]  # and its lease is far from over
+
+    again = start()
+    out, log = again.communicate(timeout=120)
+    summary = json.loads(out)
+    assert again.returncode == 0, log
+    assert (summary["reason"], len(summary["trials"])) == ("nothing left", 3)
+    killed = running[0][0]
+    assert states(lab) == [(f"tree-{d}", "SUCCEEDED", 2 if f"tree-{d}" == killed else 1, 1, 1) for d in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_device_that_is_told_to_end_hands_its_trial_to_the_next(
+    ending: signal.Signals, lab: Any, start: Any, wait_for: Any
+) -> None:
+    lab.register("busy", candidates=trees(1))
+    device = start()
+    trainer = wait_for(lambda: trainer_of(device))
+    device.send_signal(ending)
+    out, log = device.communicate(timeout=60)
+    summary = json.loads(out)
+    assert device.returncode == 0, log
+    assert is_gone(trainer)
+    assert (summary["reason"], summary["trials"]) == ("stopped", [])
+    assert f"trial {summary['handed_back']} is handed back" in log
+    assert states(lab) == [("tree-1", "SUGGESTED", 1, 0, 0)]
+
+    other, _ = start(key="another device").communicate(timeout=60)
+    assert [t["trial_id"] for t in json.loads(other)["trials"]] == [summary["handed_back"]]
+    assert states(lab) == [("tree-1", "SUCCEEDED", 2, 1, 1)]
+
+
+def test_three_devices_share_what_there_is(lab: Any, start: Any) -> None:
+    """Three processes on one database: every candidate is trained once, by one of them."""
+    lab.register("busy", candidates=trees(5))
+    devices = [start(key=f"device/{n}") for n in range(3)]
+    told = [json.loads(device.communicate(timeout=200)[0]) for device in devices]
+    assert {t["reason"] for t in told} == {"nothing left"}
+    trained = [t["candidate"] for summary in told for t in summary["trials"]]
+    assert sorted(trained) == [f"tree-{d}" for d in range(1, 6)]
+    assert states(lab) == [(f"tree-{d}", "SUCCEEDED", 1, 1, 1) for d in range(1, 6)]

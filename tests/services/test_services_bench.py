@@ -1,0 +1,92 @@
+"""Speed is measured on real decisions, and on no database that holds anything. Times themselves are not judged."""
+
+from __future__ import annotations
+
+import gc
+import math
+from typing import Any
+
+import pytest
+
+from easeml_core.config import SelectionConfig
+from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
+from easeml_core.selection.bench import make_world
+from easeml_core.services.bench import bench_select, time_decisions, time_refits
+from easeml_core.store import benchmark
+
+SMALL = {"tenants": 4, "candidates": 6, "observations": 2, "decisions": 5, "policy": "mm-gp-ei"}
+
+
+def is_empty(database: Any) -> bool:
+    with database.owner.begin() as tx:
+        left = tx.exec_driver_sql("SELECT count(*) FROM work.suggestion_batches").scalar_one()
+        return not benchmark.holds_anything(tx) and left == 0
+
+
+def test_every_figure_is_there_and_the_database_is_empty_again(database: Any) -> None:
+    report = bench_select(**SMALL, database=database.url("easeml_owner"))
+    for name in ("decision_microseconds", "committed_decision_milliseconds"):
+        assert 0 < report[name]["median"] <= report[name]["p95"] < math.inf
+    assert report["cold_start_seconds"] > 0
+    assert report["ratio"] == pytest.approx(
+        report["refit_all_seconds"] / (report["decision_microseconds"]["median"] * 1e-6)
+    )
+    protocol = report["protocol"]
+    assert protocol["committed_decisions"] == 4 * (6 - 2) - 1  # all that was left to run, less the cold one
+    assert (protocol["refitted_tenants"], protocol["database"]) == (4, "the given one")
+    assert is_empty(database)
+
+
+def test_a_database_in_use_is_refused_and_left_as_it_is(database: Any, make_study: Any) -> None:
+    make_study("cancer")
+    with database.owner.begin() as tx:
+        before = tx.exec_driver_sql("SELECT version FROM work.catalogue").one()
+    with pytest.raises(StateError, match="holds an installation"):
+        bench_select(**SMALL, database=database.url("easeml_owner"))
+    with database.owner.begin() as tx:
+        assert tx.exec_driver_sql("SELECT version FROM work.catalogue").one() == before
+        assert tx.exec_driver_sql("SELECT count(*) FROM work.trials").scalar_one() == 0
+
+
+def test_the_worker_may_not_fill_a_database(database: Any) -> None:
+    with pytest.raises(StoreError, match="permission denied"):
+        bench_select(**SMALL, database=database.url("easeml_worker"))
+    assert is_empty(database)
+
+
+def test_rows_are_taken_out_again_when_a_decision_fails(database: Any, monkeypatch: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("easeml_core.services.bench.LiveScheduler.ask", fails)
+    with pytest.raises(ZeroDivisionError):
+        bench_select(**SMALL, database=database.url("easeml_owner"))
+    assert is_empty(database)
+
+
+def test_decisions_go_on_until_nothing_is_left() -> None:
+    world = make_world(tenants=3, candidates=5, observations=1)
+    times = time_decisions(world, config=SelectionConfig(policy="roundrobin"), decisions=1000)
+    assert len(times) == 3 * (5 - 1) // 2  # half of the few there are warm up
+    assert gc.isenabled()
+
+
+def test_refits_are_extrapolated(monkeypatch: Any) -> None:
+    """On a clock by which the three refits take 6 seconds, all twelve take 24."""
+    ticks = iter((10.0, 16.0))
+    world = make_world(tenants=12, candidates=6, observations=3)
+    monkeypatch.setattr("easeml_core.services.bench.time.perf_counter", lambda: next(ticks))
+    assert time_refits(world, at_least=3) == (24.0, 3)
+
+
+def test_without_results_there_is_nothing_to_refit() -> None:
+    assert time_refits(make_world(tenants=3, candidates=5, observations=0)) == (0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [({"decisions": 0}, ConfigError), ({"policy": "luck"}, ConfigError), ({"observations": 6}, InvalidInputError)],
+)
+def test_wrong_arguments_are_refused_before_any_work(wrong: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(wrong))):
+        bench_select(**SMALL | wrong, database="postgresql://nobody@nowhere/nothing")
