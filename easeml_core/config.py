@@ -68,11 +68,12 @@ class SelectionConfig(_Stored):
         beta_multiplier: Factor on the theoretical beta, > 0; 1 is the paper's.
         freeze_rounds: s_freeze, rounds without change before HYBRID turns to round robin.
         greedy_gap_per_cost: Whether GREEDY and HYBRID divide a tenant's gap by the cost of the run that it would get.
+        greedy_from_best: Whether GREEDY and HYBRID estimate a tenant's regret from its best result, not from its last.
         cost_aware: False makes every policy believe that all costs are equal.
         kernel: Covariance of the published policies' prior, one of KERNELS.
         pseudo_studies: nu > 0, how many past studies the exchangeable prior counts as in the covariance. None for what
             suits the policy: 5 for ``default``; next to nothing for the published ones, which is their plain empirical
-            covariance, or 10 while there are fewer than ten past studies to learn one from.
+            covariance, or 10 where the past cannot carry one: no more past studies than candidates, and fewer than 30.
         order: Candidate names in the order in which policy ``order`` tries them; the others come last.
         seed: Seed of the random policies.
         guard: g in [0, 1): share of the compute that goes to whoever was served least.
@@ -91,6 +92,7 @@ class SelectionConfig(_Stored):
     beta_multiplier: float = 1.0
     freeze_rounds: int = 10
     greedy_gap_per_cost: bool = False
+    greedy_from_best: bool = False
     cost_aware: bool = True
     kernel: str = "empirical"
     pseudo_studies: float | None = None
@@ -115,9 +117,8 @@ class SelectionConfig(_Stored):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "> 0 and finite")
         nu = self.pseudo_studies
         require(nu is None or 0 < nu < math.inf, "pseudo_studies", nu, "> 0 and finite, or None")
-        require(
-            isinstance(self.greedy_gap_per_cost, bool), "greedy_gap_per_cost", self.greedy_gap_per_cost, "true or false"
-        )
+        for name in ("greedy_gap_per_cost", "greedy_from_best"):
+            require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         require(0 <= self.guard < 1, "guard", self.guard, ">= 0 and < 1")
         require(0 <= self.price_per_second < math.inf, "price_per_second", self.price_per_second, ">= 0 and finite")
         for name in ("objective", "blend"):
@@ -143,9 +144,9 @@ class TrainingConfig(_Stored):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(0 < self.time_limit_seconds < math.inf, "time_limit_seconds", self.time_limit_seconds, "> 0 and finite")
+        for name in ("time_limit_seconds", "lease_seconds"):  # the database adds them to the time of day
+            require(0 < getattr(self, name) <= 1e8, name, getattr(self, name), "> 0 and at most 1e8")
         require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
-        require(0 < self.lease_seconds < math.inf, "lease_seconds", self.lease_seconds, "> 0 and finite")
         whole = type(self.max_attempts) is int  # the database counts with it: 2.5 or true would stop everybody's trials
         require(
             whole and 1 <= self.max_attempts <= 1000, "max_attempts", self.max_attempts, "a whole number, 1 to 1000"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import cell, json_option, show_json
+from easeml_core.cli.output import cell, json_option, plain, show_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def explain(trial_id: int, database: str | None, as_json: bool) -> None:
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    click.echo(f"{found['sentence']}.")
+    click.echo(plain(f"{found['sentence']}."))
     for batch in found["batches"]:
         own = "the program's own settings" if batch["settings_id"] is None else f"settings {batch['settings_id']}"
         place = f"{batch['position'] + 1} of {batch['requested']} asked for"
@@ -77,4 +77,4 @@ def _show_outcome(outcome: Mapping[str, Any]) -> None:
 
 
 def _line(name: str, text: str) -> None:
-    click.echo(f"{name:>18}  {text}")
+    click.echo(f"{name:>18}  {plain(text)}")

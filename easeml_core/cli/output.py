@@ -32,7 +32,8 @@ def show_table(title: str, columns: Mapping[str, str], entries: Sequence[Mapping
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for entry in entries:
         table.add_row(*(cell(entry.get(key)) for key in columns.values()))
-    Console().print(table)
+    # Names are other people's: a bracket or a colon in one is no markup.
+    Console(markup=False, emoji=False).print(table)
 
 
 def cell(value: Any) -> str:
@@ -41,4 +42,14 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.1f}"
-    return str(value)
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    r"""Text that others wrote, for a terminal: control characters but for line ends and tabs are escaped.
+
+    Example:
+        >>> plain("\x1b[2Jgone")
+        '\\x1b[2Jgone'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -24,6 +24,7 @@ HELP = {
     "beta_multiplier": "Factor on the theoretical beta of GP-UCB, > 0.",
     "freeze_rounds": "Rounds without change before HYBRID turns to round robin, >= 1.",
     "greedy_gap_per_cost": "Divide a tenant's gap by the cost of the run that it would get, in GREEDY and HYBRID.",
+    "greedy_from_best": "Estimate a tenant's regret from its best result, not its last, in GREEDY and HYBRID.",
     "cost_aware": "Let costs count.",
     "kernel": "Covariance of the published policies' prior: empirical or squared-exponential.",
     "pseudo_studies": "How many past studies the exchangeable prior counts as, > 0; default: what suits the policy.",

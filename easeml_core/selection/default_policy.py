@@ -23,7 +23,7 @@ import numpy as np
 
 from easeml_core.selection.logit_normal import logit
 from easeml_core.selection.posterior import Belief
-from easeml_core.selection.prior import quality_rows
+from easeml_core.selection.prior import MOST_TOGETHER, quality_rows
 from easeml_core.selection.problem import Past, Pull
 from easeml_core.selection.prospects import Prospects
 from easeml_core.selection.scheduler import Choice, Forecast, next_refit
@@ -31,7 +31,7 @@ from easeml_core.selection.study_costs import StudyCosts
 from easeml_core.selection.transfer_prior import transfer_prior
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.posterior import Array
@@ -62,13 +62,10 @@ class DefaultScheduler:
         """
         self._problem, self._config = problem, config
         self._known = known_costs
-        names = {name for past in problem.history for name in past.names}
-        names |= {name for arms in problem.studies for name in arms.names}
-        self._names = tuple(sorted(names))
-        self._past = self._latent(problem.history)
-        self._is_cold = config.cold_start and len(self._past) < ENOUGH_PAST
+        past = sum(any(quality is not None for quality in past.qualities) for past in problem.history)
+        self._is_cold = config.cold_start and past < ENOUGH_PAST
         self._refits = self._is_cold or self._known is None
-        self._prior = transfer_prior(self._past, config)
+        self._priors = self._learn_priors(problem.history)
         self._pulls: list[tuple[int, Pull]] = []
         self._started: dict[tuple[int, int], str | None] = {}
         self._seconds_left: dict[int, float] = {}
@@ -119,7 +116,7 @@ class DefaultScheduler:
     def _refit(self) -> None:
         """Learn anew from the results up to the last refit point, and replay all of them."""
         if self._is_cold:
-            self._prior = transfer_prior(np.concatenate([self._past, self._live()]), self._config)
+            self._priors = self._learn_priors((*self._problem.history, *self._live()))
         self._prospects, self._is_stale = self._before_any_trial(), False
         for tenant, pull in self._pulls:
             self._prospects.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
@@ -133,41 +130,54 @@ class DefaultScheduler:
         return Prospects(
             self._problem,
             config=self._config,
-            priors=self._priors(),
+            priors=self._priors,
             costs=StudyCosts(self._problem, known=self._known, fitted=fitted),
             learning=self._is_cold and self._config.cost_aware,
         )
 
-    def _priors(self) -> list[Belief]:
-        """The prior of each study; studies with the same candidates share theirs."""
-        column = {name: i for i, name in enumerate(self._names)}
-        priors: dict[tuple[str, ...], Belief] = {}
-        for arms in self._problem.studies:
-            if arms.names not in priors:
-                index = [column[name] for name in arms.names]
-                priors[arms.names] = Belief(self._prior.mean[index], self._prior.cov[np.ix_(index, index)])
+    def _learn_priors(self, past: Sequence[Past]) -> list[Belief]:
+        """The prior of each study: from one covariance over all names, or one for each list of candidates.
+
+        Together, what a past study says of other candidates helps to fill its gaps. With very many names, such as
+        tenants have that all call their candidates otherwise, one covariance would not fit into memory and says
+        nothing, since hardly any two names have a past study in common.
+        """
+        menus = dict.fromkeys(arms.names for arms in self._problem.studies)
+        names = {name for results in past for name in results.names}.union(*menus)
+        if len(names) <= MOST_TOGETHER:
+            together = tuple(sorted(names))
+            column = {name: i for i, name in enumerate(together)}
+            whole = transfer_prior(self._latent(together, past), self._config)
+            indices = {menu: [column[name] for name in menu] for menu in menus}
+            priors = {menu: Belief(whole.mean[i], whole.cov[np.ix_(i, i)]) for menu, i in indices.items()}
+        else:
+            priors = {menu: self._learn_prior(menu, past) for menu in menus}
         return [priors[arms.names] for arms in self._problem.studies]
 
-    def _live(self) -> Array:
+    def _learn_prior(self, menu: tuple[str, ...], past: Sequence[Past]) -> Belief:
+        """The prior of one list of candidates, from the past of these alone."""
+        wanted = set(menu)
+        related = [results for results in past if not wanted.isdisjoint(results.names)]
+        return transfer_prior(self._latent(menu, related), self._config)
+
+    def _live(self) -> list[Past]:
         """Results of the live tenants up to the last refit point, of those with most of them."""
         found: dict[int, list[Pull]] = {}
         for tenant, pull in self._pulls[: self._fitted]:
             if pull.quality is not None:
                 found.setdefault(tenant, []).append(pull)
         most = sorted(sorted(found), key=lambda tenant: -len(found[tenant]))[:MOST_LIVE]
-        return self._latent(
-            [
-                Past(
-                    study_id=tenant,
-                    names=tuple(self._problem.studies[tenant].names[pull.arm] for pull in found[tenant]),
-                    qualities=tuple(pull.quality for pull in found[tenant]),
-                    costs=(None,) * len(found[tenant]),
-                )
-                for tenant in most
-            ]
-        )
+        return [
+            Past(
+                study_id=tenant,
+                names=tuple(self._problem.studies[tenant].names[pull.arm] for pull in found[tenant]),
+                qualities=tuple(pull.quality for pull in found[tenant]),
+                costs=(None,) * len(found[tenant]),
+            )
+            for tenant in most
+        ]
 
-    def _latent(self, past: tuple[Past, ...] | list[Past]) -> Array:
+    def _latent(self, names: Sequence[str], past: Sequence[Past]) -> Array:
         """Latent qualities of past results, shape ``(n_past, n_names)``, NaN where unknown."""
-        rows = quality_rows(self._names, past)
+        rows = quality_rows(names, past)
         return logit(rows) if self._config.link == "logit" else rows

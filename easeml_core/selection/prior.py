@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from easeml_core.selection.problem import Past
 
 KERNELS = ("empirical", "squared-exponential")
+MOST_TOGETHER = 400
+"""Names up to which one covariance is learnt over all of them; its fit takes the cube of their number."""
+
 PSEUDO_STUDIES = 10.0
 PSEUDO_STUDIES_MEAN = 1.0
 JITTER = 1e-6

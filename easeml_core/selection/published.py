@@ -10,7 +10,8 @@ import numpy as np
 from easeml_core.selection.costs import learn_costs
 from easeml_core.selection.limits import Limits
 from easeml_core.selection.policies import choose
-from easeml_core.selection.prior import PSEUDO_STUDIES, learn_prior
+from easeml_core.selection.posterior import Belief
+from easeml_core.selection.prior import MOST_TOGETHER, PSEUDO_STUDIES, learn_prior
 from easeml_core.selection.problem import Pull
 from easeml_core.selection.scheduler import Choice, Forecast, next_refit
 from easeml_core.selection.standings import Standing, Standings
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Problem
 
-PLAIN, ENOUGH_PAST = 0.01, 10
-"""Pseudo-studies that leave the empirical covariance as the paper has it, and past studies from which on it is used."""
+PLAIN, ENOUGH_PAST = 0.01, 30
+"""Pseudo-studies that leave the empirical covariance as the paper has it, and past studies that are always enough."""
 
 
 class PublishedScheduler:
@@ -46,16 +47,29 @@ class PublishedScheduler:
             known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
         """
         self._problem, self._config, self._known = problem, config, known_costs
-        distinct = {arms.names for arms in problem.studies}
-        nu = config.pseudo_studies or (PLAIN if len(problem.history) >= ENOUGH_PAST else PSEUDO_STUDIES)
-        self._priors = {
-            names: learn_prior(names, problem.history, kernel=config.kernel, pseudo_studies=nu) for names in distinct
-        }
+        self._priors = self._learn_priors()
         self._pulls: list[Pull] = []
         self._started: dict[tuple[int, int], str | None] = {}
         self._seconds_left: dict[int, float] = {}
         self._fitted, self._is_stale = 0, False
         self._standings = self._stand()
+
+    def _learn_priors(self) -> dict[tuple[str, ...], Belief]:
+        """The prior of every list of candidates: learnt once over all names, or, of very many, list by list."""
+        menus = dict.fromkeys(arms.names for arms in self._problem.studies)
+        together = tuple(sorted(set().union(*menus)))
+        if len(together) > MOST_TOGETHER:
+            return {menu: self._prior(menu) for menu in menus}
+        column, whole = {name: i for i, name in enumerate(together)}, self._prior(together)
+        indices = {menu: [column[name] for name in menu] for menu in menus}
+        return {menu: Belief(whole.mean[i], whole.cov[np.ix_(i, i)]) for menu, i in indices.items()}
+
+    def _prior(self, names: tuple[str, ...]) -> Belief:
+        """The paper's plain covariance where the past can carry it, a shrunk one where it would be singular."""
+        past, config = self._problem.history, self._config
+        plain = len(past) > min(len(names), ENOUGH_PAST - 1)
+        nu = config.pseudo_studies or (PLAIN if plain else PSEUDO_STUDIES)
+        return learn_prior(names, past, kernel=config.kernel, pseudo_studies=nu)
 
     @property
     def standings(self) -> Standings:

@@ -121,7 +121,7 @@ class Standing:
         """
         return max(self.best, float(np.max(self.bounds(beta), where=~self.run, initial=-math.inf)))
 
-    def confidence(self, beta: BetaSchedule) -> float:
+    def confidence(self, beta: BetaSchedule, *, from_best: bool = False) -> float:
         """The empirical confidence bound: how far the tenant may still be from its optimum.
 
             sigma~^i_s = min over s' <= s of U^i_{s'} - y^i_s
@@ -129,8 +129,11 @@ class Standing:
         with U^i_{s'} the bound on the optimum *before* run s'. It equals the paper's recurrence
         sigma~_s = min( B_s(a_s), y_{s-1} + sigma~_{s-1} ) - y_s while the arm run is the one with the largest bound.
         Before the first observation y is 0 and the bound is the present one.
+
+        With ``from_best`` the best quality b^i_s is subtracted, which bounds what the *ease.ml* regret counts.
         """
-        return (self.tightest if self.observations else self.optimum_bound(beta)) - self.last
+        reached = self.best if from_best else self.last
+        return (self.tightest if self.observations else self.optimum_bound(beta)) - reached
 
     def improvement(self) -> Array:
         """Expected improvement of each arm over the best observed, shape ``(n_arms,)``; computed once between runs."""
@@ -241,8 +244,9 @@ class Standings:
         members = np.asarray(among, dtype=np.intp)
         confidence = self._confidence[members]
         if np.isnan(confidence).any():
+            from_best = self.config.greedy_from_best
             for i in members[np.isnan(confidence)]:
-                self._confidence[i] = self.tenants[i].confidence(self.beta)
+                self._confidence[i] = self.tenants[i].confidence(self.beta, from_best=from_best)
             confidence = self._confidence[members]
         return members[candidate_set(confidence)]
 

@@ -10,10 +10,13 @@ have a narrow middle and long tails: a Gaussian with their covariance expects fa
 an ordinary tenant (on published tables, two to six times the improvement that then happens). So a tenant's results are
 a Gaussian *of its own scale*,
 
-    x_i ~ N( mu + offset_i, s_i^2 Sigma ),   1 / s_i^2 ~ Gamma(nu / 2, nu / 2)
+    x_i ~ N( mu, s_i^2 Sigma ),   1 / s_i^2 ~ Gamma(nu / 2, nu / 2)
 
 which makes x_i multivariate t with nu degrees of freedom. Past rows are weighted by the expected 1 / s_i^2 when mean
-and covariance are learnt; a served tenant's own scale is learnt with its posterior (``LatentPosterior.scale``).
+and covariance are learnt; how easy a tenant is as a whole, which Sigma covers too, is left out of its weight. A served
+tenant's own scale is learnt with its posterior (``LatentPosterior.scale``). The posterior after t results is a t with
+nu + t degrees of freedom; expected improvement takes it for the normal of the same scale, whose tails are thinner: on
+draws from this model a nominal interval of .8 holds .71 of the next results after one result, .77 after four.
 
 Source: Lange, Little and Taylor, Robust statistical modeling using the t distribution, JASA 84 (1989), for the weights.
 """
@@ -46,6 +49,9 @@ DEGREES_OF_FREEDOM = 2.0
 EFFECTIVE_RESULTS = 4.0
 """A row counts as at most so many independent results about its scale: results of one tenant are correlated."""
 
+MOST_SMOOTH = 400
+"""With more candidates the empirical covariance stands alone: the kernel's fit takes the cube of their number."""
+
 PSEUDO_STUDIES = 5.0
 SCALE_STEPS = 15
 PSEUDO_RESULTS = 4.0
@@ -68,7 +74,7 @@ def transfer_prior(rows: Array, config: SelectionConfig) -> Belief:
     target = fit_exchangeable(rows, start)
     nu = PSEUDO_STUDIES if config.pseudo_studies is None else config.pseudo_studies
     learnt = empirical(rows, target, pseudo_studies=nu)
-    if config.blend == 0 or len(rows) < 2:
+    if config.blend == 0 or len(rows) < 2 or rows.shape[1] > MOST_SMOOTH:
         return learnt
     smooth = squared_exponential(rows, target, pseudo_studies=nu, mean=learnt.mean)
     return Belief(learnt.mean, (1 - config.blend) * learnt.cov + config.blend * smooth.cov)

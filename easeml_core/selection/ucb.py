@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def beta_of_algorithm(*, arms: int, run: int, delta: float) -> float:
-    """The beta of the code that Ease.ml's authors published, which found no use in theirs or these theorems.
+    """The beta of the authors' published code; narrower than that of the theorems, which need ``beta_of_theorem``.
 
         beta_t = ln( K t^2 / delta )
 

@@ -13,6 +13,7 @@ from easeml_core.config import TrainingConfig, require
 from easeml_core.entities import StudyState
 from easeml_core.errors import AlreadyExistsError, StateError
 from easeml_core.services.limits import (
+    check_candidate_count,
     check_candidate_limits,
     checked_study_limits,
     checked_tenant_limits,
@@ -160,7 +161,9 @@ def add_candidate(
             message = f"study {study!r} is {found.state}; candidates join one that is ACTIVE or PAUSED"
             raise StateError(message)
         added = studies.add_candidates(tx, found.id, [given]) == 1
-        candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == name)
+        mine = studies.list_candidates(tx, found.id)
+        check_candidate_count(len(mine))
+        candidate = next(c for c in mine if c.name == name)
     told = _candidate(study, candidate)
     wanted = {"kind": kind, "parameters": given["parameters"]}
     wanted["devices"] = None if devices is None else list(devices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from easeml_core.entities import TrialState
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.cost_report import CostReport, cost_report
 from easeml_core.selection.costs import Measured
+from easeml_core.selection.simulate.cells import MAX_BYTES
 from easeml_core.store import studies, trials
 
 if TYPE_CHECKING:
@@ -52,8 +54,13 @@ def read_costs(path: Path) -> list[Measured]:
         InvalidInputError: With row, column and value of what is wrong.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            table = [row for row in csv.reader(lines) if row]
+        with path.open("rb") as file:  # a device or a pipe may never end
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            message = f"{path} is larger than {MAX_BYTES // 1024**2} MB; keep the rows and columns that you need"
+            raise InvalidInputError(message)
+        lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+        table = [row for row in csv.reader(lines) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         message = f"{path} cannot be read as CSV: {error}"
         raise InvalidInputError(message) from error

@@ -13,6 +13,8 @@ from easeml_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+MOST_CANDIDATES = 1000
+
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _NOT_SHARED = (
     "left out: every study's data are split and sealed by themselves, so a model that was trained for one study has "
@@ -38,8 +40,17 @@ def trainable(candidates: Sequence[Mapping[str, Any]]) -> list[Any]:
     ]
 
 
+def check_candidate_count(count: int) -> None:
+    """A study has no more candidates than the scheduler can weigh in a moment: everybody waits for its decision.
+
+    Raises:
+        ConfigError: There are more than ``MOST_CANDIDATES``.
+    """
+    require(count <= MOST_CANDIDATES, "candidates", f"{count} of them", f"at most {MOST_CANDIDATES} in one study")
+
+
 def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
-    """``devices`` of each candidate; ``shared``, which the simulator knows, is refused.
+    """Their number, and ``devices`` of each; ``shared``, which the simulator knows, is refused.
 
     Every study's data are split anew, by a secret, before parts of them are sealed. So no two studies train on the same
     rows, and a model of one study has seen rows that another study's gate keeps sealed: were it served there, that gate
@@ -48,6 +59,7 @@ def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         ConfigError: One of them is not allowed; names the candidate.
     """
+    check_candidate_count(len(candidates))
     for candidate in candidates:
         owner = f"candidate {candidate.get('name')!r}"
         devices = candidate.get("devices")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.config import GateConfig, MeterConfig, TrainingConfig
 from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.services.registration import plan_for_gate, plan_for_meter
@@ -59,6 +59,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
         return f"study {study.name} is {study.state} already"
     raw = load_source(readable_source(study, data), study.target or None)
     gate, meter = GateConfig.from_json(study.config["gate"]), MeterConfig.from_json(study.config["meter"])
+    TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
     sizes = part_sizes(len(raw.labels), gate, meter)
     # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()

@@ -20,8 +20,10 @@ from easeml_core.entities import TrialState
 from easeml_core.errors import (
     ArtifactError,
     ConcurrentUpdateError,
+    ConfigError,
     EasemlError,
     NotFoundError,
+    StoreError,
     StoreUnavailableError,
     TrialStateError,
 )
@@ -121,7 +123,8 @@ def run_device(
     Raises:
         ConfigError: An argument is outside its range.
         NotFoundError: One of the studies does not exist.
-        ArtifactError: The data of several trials in a row cannot be read here.
+        ArtifactError, ConfigError, StoreError: Several trials in a row cannot be run here: their data cannot be read,
+            or their study's settings make no sense.
         StoreUnavailableError: The database stayed away for minutes.
     """
     require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
@@ -250,11 +253,13 @@ class _Stream:
                     train(self.store, self.artifacts, lease)
         except TrialStateError as error:
             return self._lost(trial_id, key, error)
-        except ArtifactError as error:
+        except (StoreUnavailableError, ConcurrentUpdateError):
+            raise  # nothing that this trial has done
+        except (ArtifactError, ConfigError, StoreError) as error:
             self._unreadable += 1
             if self._unreadable == UNREADABLE_IN_A_ROW:
                 raise
-            self.log(f"trial {trial_id} is left to its lease, its data cannot be read here: {error}")
+            self.log(f"trial {trial_id} is left to its lease, it cannot be run here: {error}")
             self.number += 1
             return None
         return self._note(trial_id, trained=lease is not None)

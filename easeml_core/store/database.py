@@ -72,10 +72,10 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     "tenants_name_check": lambda v: InvalidInputError(f"a tenant's name {_NAME_RULE}{_value(v, 'name')}"),
     "studies_name_check": lambda v: InvalidInputError(f"a study's name {_NAME_RULE}{_value(v, 'name')}"),
     "tenants_weight_check": lambda v: InvalidInputError(
-        f"weight must be > 0 and finite{_value(v, 'weight')}; the most is 1e6"
+        f"weight must be a number from 1e-6 to 1e6{_value(v, 'weight')}"
     ),
     "studies_weight_check": lambda v: InvalidInputError(
-        f"weight must be > 0 and finite{_value(v, 'weight')}; the most is 1e6"
+        f"weight must be a number from 1e-6 to 1e6{_value(v, 'weight')}"
     ),
     "tenants_max_parallel_check": lambda v: InvalidInputError(
         f"max_parallel must be a whole number >= 1, or None for no limit{_value(v, 'max_parallel')}"
@@ -89,7 +89,19 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     "studies_priority_check": lambda v: InvalidInputError(
         f"priority must be a whole number from -100 to 100{_value(v, 'priority')}"
     ),
-    "studies_deadline_check": lambda v: InvalidInputError(f"deadline must be a point in time{_value(v, 'deadline')}"),
+    "studies_deadline_check": lambda v: InvalidInputError(
+        f"deadline must be a point in time of the years 2000 to 2999{_value(v, 'deadline')}"
+    ),
+    "candidates_name_check": lambda v: InvalidInputError(
+        f"a candidate's name must be 1 to 200 characters without control characters{_value(v, 'name')}"
+    ),
+    "data_sets_source_check": lambda v: InvalidInputError(
+        "a source must be at most 2000 characters, and its target at most 500"
+    ),
+    "studies_config_check": lambda _: InvalidInputError(
+        "a study's settings must be a mapping of less than 4000 bytes as JSON, with max_attempts a whole number from "
+        "1 to 1000 and time_limit_seconds > 0 and at most 1e8"
+    ),
     "studies_target_check": lambda v: InvalidInputError(
         f"target_quality must be > 0 and <= 1, or None for no target{_value(v, 'target_quality')}"
     ),

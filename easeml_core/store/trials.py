@@ -30,8 +30,9 @@ FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates
 """
 
 # A lost attempt is charged with the time that its lease held the device, which its reservation bounds; ``least`` takes
-# no notice of NULL, and is needed beyond that only because an interval is rounded to microseconds.
-_LOST = """least(t.limit_seconds, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
+# no notice of NULL, and is needed beyond that only because an interval is rounded to microseconds, and since 1e9 is the
+# most that the column takes.
+_LOST = """least(t.limit_seconds, 1e9, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
   greatest(0, extract(epoch FROM least(t.lease_until, clock_timestamp()) - t.attempt_started_at))::double precision
   ELSE 0 END)"""
 _END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds)"

@@ -36,8 +36,12 @@ TABZILLA = tuple(
     for source, aims in ((TABZILLA_18, {"0.02": 0.027, "0.01": 0.11}), (TABZILLA_35, {"0.02": 0.026, "0.01": 0.17}))
 )
 HISTORY = tuple(
-    Section(f"{source.title}, {past} past", source, ("default", "roundrobin", "hybrid"), {"history": past}, {}, seeds)
-    for source, seeds in ((DEEPLEARNING, 3), (CLASSIFIER, 1), (TABZILLA_18, 3), (TABZILLA_35, 3))
+    Section(f"{source.title}, {past} past", source, ("default", "roundrobin", "hybrid"), {"history": past})
+    for source in (DEEPLEARNING, TABZILLA_18, TABZILLA_35)
+    for past in (3, 5, 10)
+)
+CLASSIFIER_HISTORY = tuple(
+    Section(f"{past} past", CLASSIFIER, ("default", "roundrobin", "hybrid"), {"history": past, "until": 20})
     for past in (3, 5, 10)
 )
 SYNTHETIC = tuple(
@@ -50,7 +54,13 @@ COLD_START = (
     Section("54 tenants", TABZILLA_18, ("default", "hybrid"), {"served": 50}),
 )
 COSTS = tuple(
-    Section(f"{source.title[-2:]} candidates, {label}", source, policies, options)
+    Section(
+        f"{source.title[-2:]} candidates, {label}",
+        source,
+        policies,
+        options,
+        base=f"{source.title[-2:]} candidates, known" if label == "predicted" else "",
+    )
     for source in (TABZILLA_18, TABZILLA_35)
     for label, policies, options in (
         ("known", ("default", "hybrid"), {}),
@@ -75,6 +85,9 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
         ("default", "hybrid", "roundrobin", "cheapest", "clairvoyant"),
     ),
     "history": PriceFigure(HISTORY, seeds=3, losses=("0.02", "0.01"), against="roundrobin", commands=1),
+    "history-classifier": PriceFigure(
+        CLASSIFIER_HISTORY, seeds=1, losses=("0.02", "0.01"), against="roundrobin", commands=1
+    ),
     "synthetic": PriceFigure(SYNTHETIC, losses=("0.05", "0.02"), commands=2),
     "cold-start": PriceFigure(COLD_START, seeds=3),
     "devices": devices,

@@ -27,6 +27,7 @@ class Section:
         options: Options of the command.
         aims: The greatest price of a loss that the first policy should have.
         seeds: Batches, at most those of the figure; None for as many.
+        base: Label of the section whose prices of the same policy those of this one are a multiple of.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Section:
     options: Mapping[str, float | str] = field(default_factory=dict)
     aims: Mapping[str, float] = field(default_factory=dict)
     seeds: int | None = None
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,20 @@ class PriceFigure:
         """The figure as Markdown."""
         rows: list[list[str]] = []
         commands: list[Command] = []
+        found: dict[str, list[dict[str, Any]]] = {}
         seeds = 1
         for section in self.sections:
             command, answers = runner.batches(
                 section.source, section.policies, seeds=section.seeds or self.seeds, **section.options
             )
             commands.append(command)
+            found[section.label] = answers
             seeds = max(seeds, len(answers))
-            rows += [self._row(section, policy, answers) for policy in section.policies]
+            base = found.get(section.base, [])
+            rows += [
+                self._row(section, policy, answers) + self._multiples(policy, answers, base)
+                for policy in section.policies
+            ]
             if section.aims:
                 rows.append(self._aims(section, answers))
         left_out = len(commands) - self.commands
@@ -78,6 +86,9 @@ class PriceFigure:
     def _header(self) -> list[str]:
         losses = [f"to {loss.removeprefix('0')}" for loss in self.losses]
         ratio = [] if self.against is None else [f"x `{self.against}`, {self.losses[-1].removeprefix('0')}"]
+        base = next((section.base for section in self.sections if section.base), "")
+        if base:
+            ratio += [f"x {base.rpartition(', ')[2]}, {loss.removeprefix('0')}" for loss in self.losses]
         first = ["", "policy"] if len(self.sections) > 1 else ["policy"]
         return [*first, *losses, *ratio, *(["worst loss at 10 %"] if self.worst else [])]
 
@@ -90,6 +101,18 @@ class PriceFigure:
         if self.worst:
             cells.append(three(answers[0]["policies"][policy]["worst_loss"]["10"]))
         return cells
+
+    def _multiples(
+        self, policy: str, answers: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
+        """Prices as multiples of those in another section."""
+        if not any(section.base for section in self.sections):
+            return []
+        pairs = list(zip(answers, base, strict=True)) if base else []
+        return [
+            spread([price(one, policy, loss) / price(other, policy, loss) for one, other in pairs]) if pairs else ""
+            for loss in self.losses
+        ]
 
     def _aims(self, section: Section, answers: Sequence[Mapping[str, Any]]) -> list[str]:
         """A row with what was aimed for, and in how many batches it was reached."""

@@ -53,7 +53,7 @@ def seeds_note(seeds: int) -> str:
     """How the brackets came about."""
     if seeds == 1:
         return ""
-    others = "1" if seeds == 2 else f"1 to {seeds - 1}"
+    others = {2: "1", 3: "1 and 2"}.get(seeds, f"1 to {seeds - 1}")
     return f"Brackets: least and greatest of {seeds} batches, the same command with `--seed` {others}."
 
 

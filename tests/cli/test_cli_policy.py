@@ -55,7 +55,7 @@ def test_every_setting_can_be_set(order: Any, nowhere: Path) -> None:
         **{"price_per_second": 1e-6, "link": "identity", "blend": 0.75},
     }
     flags = {"greedy_gap_per_cost": True, "cost_aware": False, "tenant_scale": False}
-    flags |= {"believe": False, "cold_start": False}
+    flags |= {"believe": False, "cold_start": False, "greedy_from_best": True}
     assert {*given, *flags, "order"} == {field.name for field in fields(SelectionConfig)}
     options = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     options += [f"--{'' if value else 'no-'}{name.replace('_', '-')}" for name, value in flags.items()]

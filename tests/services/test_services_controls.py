@@ -151,20 +151,18 @@ def test_a_registration_brings_its_limits_and_may_be_repeated(bare: Any) -> None
         ({"priority": "high"}, "priority must be a whole number"),
         ({"deadline": 7}, "deadline must be a point in time"),
         ({"target_quality": 0}, "target_quality must be a number > 0"),
-        (
-            {"candidates": [{"name": "a", "kind": "decision_tree", "devices": []}]},
-            "candidate 'a': devices must be 1 to",
-        ),
-        (
-            {"candidates": [{"name": "a", "kind": "decision_tree", "devices": "gpu"}]},
-            "candidate 'a': devices must be 1",
-        ),
+        ({"candidates": [{"name": "a", "kind": "decision_tree", "devices": []}]}, "'a': devices must be 1 to"),
+        ({"candidates": [{"name": "a", "kind": "decision_tree", "devices": "gpu"}]}, "'a': devices must be 1"),
         ({"candidates": [{"name": "a", "kind": "decision_tree", "devices": ["GPU 1"]}]}, "each 1 to 63 of a-z, 0-9"),
         (
             {"candidates": [{"name": "a", "kind": "decision_tree", "shared": "k"}]},
             "'a': shared must be left out: every",
         ),
         ({"candidates": ["tree"]}, "a candidate has the fields name, kind and parameters"),
+        (
+            {"candidates": [{"name": f"tree-{i}", "kind": "decision_tree"} for i in range(1001)]},
+            "candidates must be at most 1000 in one study",
+        ),
     ],
 )
 def test_a_registration_with_bad_limits_is_refused(changes: Any, words: str, bare: Any) -> None:

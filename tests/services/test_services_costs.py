@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,6 @@ from easeml_core.selection.cost_report import cost_report
 from easeml_core.selection.costs import Measured
 from easeml_core.services.costs import read_costs, report_cost_table, report_costs
 from easeml_core.store import benchmark
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write(folder: Path, text: str) -> Path:
@@ -52,6 +50,11 @@ def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> N
     for name in ("binary.csv", "missing.csv"):
         with pytest.raises(InvalidInputError, match="cannot be read as CSV"):
             read_costs(tmp_path / name)
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="larger than 64 MB"):
+        read_costs(Path("/dev/zero"))
 
 
 def test_an_installation_reports_on_its_own_trials(database: Any) -> None:

@@ -34,6 +34,22 @@ HARMFUL = tuple(
     f"jsonb_build_object('a', {value})"
     for value in ("repeat('9', 5000)::numeric", "1e4990::numeric", "-1e-4990::numeric", "repeat('x', 4000)")
 )
+# Python reads no year beyond 9999 and none before 1, and psycopg2 no infinity.
+BAD_TIMES = ("'infinity'", "'-infinity'", "'200000-01-01'", "'0044-03-15 BC'", "'1999-12-31 23:00+00'", "'3000-01-02'")
+NO_SETTINGS = tuple(
+    f"jsonb_build_object('training', {training})"
+    for training in (
+        *("'[1]'::jsonb", "'null'::jsonb"),
+        *(
+            f"jsonb_build_object('max_attempts', {value})"
+            for value in ("'3'::text", "2.5", "3.0", "0", "1001", "'[3]'::jsonb", "NULL::int")
+        ),
+        *(
+            f"jsonb_build_object('time_limit_seconds', {value})"
+            for value in ("'9'::text", "0", "-1", "1.1e8", "'[3]'::jsonb", "NULL::int")
+        ),
+    )
+)
 NO_DEVICES = (
     *NO_MAPPING[1:4],
     *("'{{}}'", "'[]'", "'[1]'", "'[null]'", "'[[\"gpu\"]]'", '\'["gpu", ""]\'', "'[\"GPU\"]'", "'[\"a\\n\"]'"),
@@ -47,10 +63,14 @@ NEW = {"cache_key": "'new'"}
 CASES: dict[str, list[Case]] = {
     "work.tenants_name_key": [("tenants", {})],
     "work.tenants_name_check": each("tenants", "name", *BAD_NAMES),
-    "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6"),
+    "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6", "9.9e-7"),
     "work.tenants_max_parallel_check": each("tenants", "max_parallel", "0", "-1"),
     "work.tenants_quota_check": each("tenants", "quota_seconds", *NOT_POSITIVE),
     "work.data_sets_tenant_fkey": each("data_sets", "tenant_id", "-1"),
+    "work.data_sets_source_check": [
+        *each("data_sets", "source", "repeat('x', 2001)"),
+        *each("data_sets", "target", "repeat('x', 501)"),
+    ],
     "work.data_sets_source_key": [("data_sets", {})],
     "work.studies_data_set_fkey": each("studies", "data_set_id", "{other_data_set}", name="'n'", request_key="'n'"),
     "work.studies_name_key": each("studies", "request_key", "'new'"),
@@ -58,10 +78,11 @@ CASES: dict[str, list[Case]] = {
     "work.studies_name_check": each("studies", "name", *BAD_NAMES),
     "work.studies_state_check": each("studies", "state", "'active'", "''"),
     "work.studies_metric_check": each("studies", "metric", "'loss'"),
-    "work.studies_weight_check": each("studies", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6"),
+    "work.studies_weight_check": each("studies", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6", "9.9e-7"),
     "work.studies_budget_check": each("studies", "budget_seconds", *NOT_POSITIVE),
     "work.studies_priority_check": each("studies", "priority", "101", "-101"),
-    "work.studies_deadline_check": each("studies", "deadline", "'infinity'", "'-infinity'"),
+    "work.studies_deadline_check": each("studies", "deadline", *BAD_TIMES),
+    "work.studies_config_check": each("studies", "config", *NO_MAPPING, *HARMFUL, *NO_SETTINGS),
     "work.studies_target_check": each("studies", "target_quality", *NOT_POSITIVE, "1.001"),
     "work.data_versions_study_fkey": each("data_versions", "study_id", "{other}", version="9", content_hash="'new'"),
     "work.data_versions_version_key": each("data_versions", "content_hash", "'new'"),
@@ -75,6 +96,10 @@ CASES: dict[str, list[Case]] = {
     "work.candidates_study_fkey": each("candidates", "study_id", "-1"),
     "work.candidates_parameters_check": each("candidates", "parameters", *NO_MAPPING, *HARMFUL, name="'new'"),
     "work.candidates_devices_check": each("candidates", "devices", *NO_DEVICES, name="'new'"),
+    "work.candidates_name_check": [
+        *each("candidates", "name", "''", "repeat('x', 201)", "E'a\\nb'", "E'\\x1b[2J'", "E'a\\u0085'"),
+        *each("candidates", "kind", "repeat('x', 201)", name="'new'"),
+    ],
     "work.candidates_name_key": [("candidates", {})],
     "work.trials_candidate_fkey": each("trials waiting", "candidate_id", "{other_candidate}"),
     "work.trials_data_version_fkey": each("trials waiting", "data_version_id", "{other_version}"),
@@ -104,9 +129,16 @@ CASES: dict[str, list[Case]] = {
         *each("trials done", "cost_seconds", "1.001", lost_seconds="1", limit_seconds="2"),
     ],
     "work.trials_attempt_start_check": each("trials running", "attempt_started_at", "NULL"),
+    "work.trials_attempt_time_check": each("trials running", "attempt_started_at", *BAD_TIMES),
+    "work.trials_times_check": [
+        *each("trials waiting", "lease_until", *BAD_TIMES),
+        *each("trials running", "started_at", *BAD_TIMES),
+        *each("trials done", "finished_at", *BAD_TIMES),
+    ],
     "work.catalogue_singleton_check": each("catalogue", "singleton", "false"),
     "work.catalogue_version_check": each("catalogue", "version", "0"),
     "work.suggestion_batches_request_key": [("suggestion_batches", {})],
+    "work.suggestion_batches_policy_check": each("suggestion_batches", "policy", "repeat('x', 101)"),
     "work.suggestion_batches_requested_check": each("suggestion_batches", "requested", "0"),
     "work.suggestion_batches_settings_fkey": each("suggestion_batches", "settings_id", "-1", request_key="'new'"),
     "work.selection_settings_config_check": each(
@@ -117,6 +149,9 @@ CASES: dict[str, list[Case]] = {
     ),
     "work.selection_settings_report_check": each(
         "selection_settings", "report", *NO_MAPPING, "jsonb_build_object('a', repeat('x', 1000000))"
+    ),
+    "work.suggestions_reasons_check": each(
+        "suggestions", "reasons", *NO_MAPPING, "jsonb_build_object('a', repeat('x', 20000))"
     ),
     "work.suggestions_batch_fkey": each("suggestions", "batch_id", "-1"),
     "work.suggestions_trial_fkey": each("suggestions", "trial_id", "-1", position="1"),
@@ -364,6 +399,7 @@ def test_settings_of_the_scheduler_are_append_only_even_for_their_owner(ask: Ask
 
 TRIGGERS = {
     *("ledger_append_only", "ledger_keep_all", "studies_forward", "trials_forward", "studies_active_since"),
+    "trials_ended_now",
     *("trials_within_limits", "trials_limit_kept", "studies_within_limits", "tenants_within_limits"),
     *("selection_settings_append_only", "selection_settings_keep_all"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),

@@ -26,20 +26,20 @@ TRIAL_UPDATES = (
 )
 # Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
 WORKER = {
-    "work.tenants": (ALL, "max_parallel quota_seconds weight"),
-    "work.data_sets": (ALL, ""),
+    "work.tenants": ("name weight", "max_parallel quota_seconds weight"),
+    "work.data_sets": ("source target tenant_id", ""),
     "work.studies": (
         "budget_seconds config data_set_id deadline metric name priority request_key target_quality tenant_id weight",
         "budget_seconds deadline priority state target_quality weight",
     ),
     "work.data_versions": ("", ""),
     "work.data_parts": ("", ""),
-    "work.candidates": (ALL, ""),
+    "work.candidates": ("devices kind name parameters study_id", ""),
     "work.trials": ("candidate_id data_version_id device lease_until limit_seconds study_id", TRIAL_UPDATES),
-    "work.suggestion_batches": (ALL, ""),
+    "work.suggestion_batches": ("policy request_key requested settings_id", ""),
     "work.suggestions": (ALL, ""),
-    "work.observations": (ALL, ""),
-    "work.models": (ALL, ""),
+    "work.observations": ("cost_seconds quality trial_id", ""),
+    "work.models": ("artifact data_version_id format study_id trial_id validation_loss", ""),
     "work.predictions": (ALL, ""),
     "work.test_sets": ("", ""),
     "work.requests": ("arguments kind model_id request_key study_id", ""),

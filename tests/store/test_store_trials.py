@@ -321,3 +321,28 @@ def test_the_best_model_is_of_the_newest_data_and_the_cheaper_of_equals(
     _, worse = succeed(study, 0, quality=0.6)
     with store.begin() as tx:
         assert models.best_model(tx, study.study_id).id == worse
+
+
+def test_a_trial_ends_when_the_database_says_so(store: Any, make_rows: Any) -> None:
+    """An end in the future would make each later one come out of turn, for the schedulers of everybody."""
+    study = make_rows()
+    with store.begin() as tx:
+        added = {"study_id": study.study_id, "candidate_id": study.candidates[0], "data_version_id": study.version_id}
+        trial_id = trials.add_trial(tx, **added)
+        ended = "UPDATE work.trials SET state = 'CANCELLED', finished_at = '2999-01-01' WHERE id = :id"
+        change(tx, ended, id=trial_id)
+        told = "SELECT finished_at BETWEEN now() AND clock_timestamp() FROM work.trials WHERE id = :id"
+        assert scalar(tx, told, id=trial_id) is True
+
+
+def test_an_attempt_of_decades_without_a_bound_is_charged_with_what_a_column_takes(store: Any, make_rows: Any) -> None:
+    """One such row must not keep the leases of everybody from being taken back."""
+    study = make_rows()
+    with store.begin() as tx:
+        added = {"study_id": study.study_id, "candidate_id": study.candidates[0], "data_version_id": study.version_id}
+        trial_id = trials.add_trial(tx, **added)
+        trials.start_trial(tx, trial_id=trial_id, lease_key="k", lease_seconds=60)
+        past = "attempt_started_at = '2000-01-02', lost_seconds = 9e8, lease_until = now() - interval '1 s'"
+        change(tx, f"UPDATE work.trials SET {past} WHERE id = :id", id=trial_id)
+        assert trials.expire_leases(tx) == [trial_id]
+        assert scalar(tx, "SELECT lost_seconds FROM work.trials WHERE id = :id", id=trial_id) == 1e9

@@ -10,6 +10,7 @@ import pytest
 from scipy.special import expit
 
 from easeml_core.config import SelectionConfig
+from easeml_core.selection import default_policy
 from easeml_core.selection.problem import Arms, Past, Problem, Quota
 from easeml_core.selection.prospects import LEARNING_SHARE
 from easeml_core.selection.scheduler import scheduler_for
@@ -367,3 +368,22 @@ def test_live_results_shape_a_prior_that_has_no_past():
     for i, k in itertools.product(range(4), range(5)):
         scheduler.record(i, k, float(expit(k - 1)), 1.0)
     assert np.diff([scheduler.forecast(4, k).mean for k in range(5)]).min() > 0
+
+
+def test_very_many_names_need_no_covariance_over_all_of_them(monkeypatch):
+    """A crowd that all call their candidates otherwise changes nothing for the others: one menu at a time."""
+    rng = np.random.default_rng(0)
+    names = ("bayes", "knn", "tree")
+    past = tuple(Past(-i - 1, names, tuple(rng.uniform(0.5, 0.9, 3)), (None,) * 3) for i in range(12))
+    crowd = tuple(Arms(10 + i, 1.0, tuple(f"own-{i}-{k}" for k in range(20))) for i in range(60))
+    few = Problem((Arms(1, 1.0, names),), history=past)
+    many = Problem((Arms(1, 1.0, names), *crowd), history=past)
+    costs = {arms.study_id: np.ones(len(arms.names)) for arms in many.studies}
+    sizes = []
+    learn = default_policy.transfer_prior
+    monkeypatch.setattr(default_policy, "transfer_prior", lambda rows, c: sizes.append(rows.shape[1]) or learn(rows, c))
+    one, all_ = (scheduler_for(p, config=SelectionConfig(), known_costs=costs) for p in (few, many))
+    assert max(sizes) <= 20
+    for arm in range(3):
+        assert one.forecast(0, arm) == all_.forecast(0, arm)
+    assert all_.choose() is not None

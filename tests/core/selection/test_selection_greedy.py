@@ -114,6 +114,45 @@ def test_confidence_bounds_the_regret(make_standings, seed):
         assert standings.tenants[tenant].confidence(standings.beta) >= regret - 1e-12
 
 
+def test_from_best_keeps_the_step_of_the_proof(make_standings):
+    """sigma~ >= f* - b, and sigma~ <= 2 sqrt(beta) std, of the run just made; the published form breaks the second.
+
+    Twelve arms on a line, alike when near. Noise-free. False-alarm chance: at most delta = 1e-9 for each of 5 seeds.
+    """
+    places, last_breaks = np.linspace(0, 1, 12), 0
+    line = Belief(np.full(12, 3.0), np.exp(-((places[:, None] - places) ** 2) / 0.08) + 1e-6 * np.eye(12))
+    config = SelectionConfig(policy="greedy", delta=1e-9, greedy_from_best=True)
+    for seed in range(5):
+        standings = make_standings(tenants=3, arms=12, config=config, costs=np.ones((3, 12)))
+        for standing in standings.tenants:
+            standing.posterior = Posterior(line, noise_variance=1e-9)
+        qualities = np.random.default_rng(seed).multivariate_normal(line.mean, line.cov, size=3)
+        while (choice := choose(standings, "greedy")) is not None:
+            tenant, arm = choice.chosen.tenant, choice.chosen.arm
+            standing = standings.tenants[tenant]
+            limit = 2 * math.sqrt(standings.beta(standing.runs + 1)) * standing.posterior.std[arm]
+            standings.record(tenant, arm, float(qualities[tenant, arm]), 1.0)
+            sigma = standing.confidence(standings.beta, from_best=True)
+            assert qualities[tenant].max() - standing.best - 1e-9 <= sigma <= limit + 1e-9
+            last_breaks += standing.confidence(standings.beta) > limit
+    assert last_breaks > 0
+
+
+def test_from_best_decides_who_is_in_v(make_standings):
+    """Best .9 and last .2: seen from its last run the first tenant has most to gain, seen from its best one nothing."""
+    members = []
+    for from_best in (False, True):
+        config = SelectionConfig(policy="greedy", greedy_from_best=from_best)
+        standings = make_standings(tenants=2, arms=2, config=config)
+        narrow = Belief(np.array([0.9, 0.5]), 1e-8 * np.eye(2))
+        for standing in standings.tenants:
+            standing.posterior = Posterior(narrow, noise_variance=1e-10)
+        for tenant, arm, quality in ((0, 0, 0.9), (0, 1, 0.2), (1, 1, 0.5)):
+            standings.record(tenant, arm, quality, 1.0)
+        members.append(standings.candidate_set([0, 1]).tolist())
+    assert members == [[0], [1]]
+
+
 def test_tightest_bound_never_rises_and_confidence_is_never_negative(make_standings):
     config = SelectionConfig(policy="greedy", beta_multiplier=0.01)
     standings = make_standings(tenants=2, arms=5, config=config)

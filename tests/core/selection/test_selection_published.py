@@ -19,7 +19,7 @@ from easeml_core.selection.posterior import closed_form
 from easeml_core.selection.prior import learn_prior
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.published import PublishedScheduler
-from easeml_core.selection.scheduler import next_refit
+from easeml_core.selection.scheduler import next_refit, scheduler_for
 from easeml_core.selection.ucb import beta_multi_tenant
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
@@ -364,3 +364,19 @@ def test_gap_per_cost_by_hand(make_standings):
         for each in (standings, plain):
             each.record(tenant, arm, float(quality[tenant, arm]), 1.0)
     assert differences > 0
+
+
+@pytest.mark.parametrize(
+    ("past", "candidates", "plain"), [(12, 8, True), (10, 18, False), (30, 40, True), (8, 8, False)]
+)
+def test_the_prior_is_the_papers_where_the_past_can_carry_it(past, candidates, plain):
+    """With no more past studies than candidates the plain covariance is singular, and policies get worse for it."""
+    rng = np.random.default_rng(past)
+    names = tuple(f"m{k}" for k in range(candidates))
+    history = tuple(
+        Past(-i, names, tuple(rng.uniform(0.5, 0.9, candidates)), (None,) * candidates) for i in range(past)
+    )
+    problem = Problem((Arms(1, 1.0, names),), history=history)
+    scheduler = scheduler_for(problem, config=SelectionConfig(policy="hybrid"), known_costs={1: np.ones(candidates)})
+    expected = learn_prior(names, history, pseudo_studies=0.01 if plain else 10.0)
+    assert scheduler.forecast(0, 0).std == pytest.approx(expected.std[0])

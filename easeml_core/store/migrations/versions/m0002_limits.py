@@ -23,7 +23,8 @@ ALTER TABLE work.studies
   ADD COLUMN target_quality double precision,
   ADD COLUMN active_since timestamptz,
   ADD CONSTRAINT studies_priority_check CHECK (priority BETWEEN -100 AND 100),
-  ADD CONSTRAINT studies_deadline_check CHECK (isfinite(deadline)),
+  -- Python knows no year beyond 9999 and none before 1: one such row would stop whoever reads all studies.
+  ADD CONSTRAINT studies_deadline_check CHECK (deadline >= '2000-01-01 00:00+00' AND deadline < '3000-01-01 00:00+00'),
   ADD CONSTRAINT studies_target_check CHECK (target_quality > 0 AND target_quality <= 1);
 UPDATE work.studies SET active_since = created_at WHERE state IN ('ACTIVE', 'PAUSED');
 
@@ -45,9 +46,11 @@ ALTER TABLE work.trials
   ADD CONSTRAINT trials_limit_check CHECK (
     limit_seconds > 0 AND limit_seconds <= 1e9 AND lost_seconds + coalesce(cost_seconds, 0) <= limit_seconds);
 UPDATE work.trials SET attempt_started_at = coalesce(started_at, now()) WHERE state = 'RUNNING';
--- An attempt without a beginning could not be charged.
-ALTER TABLE work.trials ADD CONSTRAINT trials_attempt_start_check
-  CHECK (state <> 'RUNNING' OR attempt_started_at IS NOT NULL);
+-- An attempt without a beginning, or with one in a far past, could not be charged.
+ALTER TABLE work.trials
+  ADD CONSTRAINT trials_attempt_start_check CHECK (state <> 'RUNNING' OR attempt_started_at IS NOT NULL),
+  ADD CONSTRAINT trials_attempt_time_check
+    CHECK (attempt_started_at >= '2000-01-01 00:00+00' AND attempt_started_at < '3000-01-01 00:00+00');
 """
 
 # The first schema kept no budget: one that was exceeded is raised to what was used, and trials that are open now share
@@ -63,6 +66,60 @@ UPDATE work.trials t SET limit_seconds = least(
     0.999999 * (s.budget_seconds - used) / open)
 FROM work.studies s JOIN work.present ON present.id = s.id WHERE s.id = t.study_id AND t.finished_at IS NULL;
 DROP TABLE work.present;
+"""
+
+# Every decision reads the rows of all tenants: one that cannot be read, or ends a statement with an error, would stop
+# everybody. What an earlier version allowed may stay (NOT VALID), where it can be lived with.
+HARMLESS = """
+UPDATE work.tenants SET weight = 1e-6 WHERE weight < 1e-6;
+UPDATE work.studies SET weight = 1e-6 WHERE weight < 1e-6;
+-- The product of two tiny weights is an underflow, which is an error.
+ALTER TABLE work.tenants DROP CONSTRAINT tenants_weight_check,
+  ADD CONSTRAINT tenants_weight_check CHECK (weight >= 1e-6 AND weight <= 1e6);
+ALTER TABLE work.studies DROP CONSTRAINT studies_weight_check,
+  ADD CONSTRAINT studies_weight_check CHECK (weight >= 1e-6 AND weight <= 1e6),
+  -- SQL counts with the two settings, and no number may have more digits than Python reads.
+  ADD CONSTRAINT studies_config_check CHECK (
+    jsonb_typeof(config) = 'object' AND octet_length(config::text) < 4000
+    AND (config -> 'training' IS NULL OR jsonb_typeof(config -> 'training') = 'object')
+    AND jsonb_typeof(config #> '{training,max_attempts}') = 'number'
+    AND config #>> '{training,max_attempts}' ~ '^([1-9][0-9]{0,2}|1000)$'
+    AND NOT jsonb_path_exists(config #> '{training,time_limit_seconds}',
+      'strict $ ? (@.type() != "number" || @ <= 0 || @ > 1e8)')) NOT VALID;
+ALTER TABLE work.data_sets
+  ADD CONSTRAINT data_sets_source_check CHECK (length(source) <= 2000 AND length(target) <= 500) NOT VALID;
+ALTER TABLE work.candidates
+  ADD CONSTRAINT candidates_name_check CHECK (
+    length(name) BETWEEN 1 AND 200 AND name !~ '[[:cntrl:]]' AND length(kind) <= 200) NOT VALID;
+ALTER TABLE work.trials
+  ADD CONSTRAINT trials_times_check CHECK (
+    least(lease_until, started_at, finished_at) >= '2000-01-01 00:00+00'
+    AND greatest(lease_until, started_at, finished_at) < '3000-01-01 00:00+00');
+ALTER TABLE work.suggestion_batches
+  ADD CONSTRAINT suggestion_batches_policy_check CHECK (length(policy) <= 100) NOT VALID;
+ALTER TABLE work.suggestions
+  ADD CONSTRAINT suggestions_reasons_check CHECK (
+    jsonb_typeof(reasons) = 'object' AND octet_length(reasons::text) < 20000) NOT VALID;
+
+-- An end in the future would make every later one come out of turn, and each decision load everything anew.
+CREATE FUNCTION work.trials_ended_now() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.finished_at := clock_timestamp();
+  RETURN NEW;
+END $$;
+CREATE TRIGGER trials_ended_now BEFORE UPDATE OF finished_at ON work.trials
+  FOR EACH ROW WHEN (OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL)
+  EXECUTE FUNCTION work.trials_ended_now();
+
+-- Keys and times are the database's: whoever may name the next key takes it from everybody else.
+REVOKE INSERT ON work.tenants, work.data_sets, work.candidates, work.suggestion_batches, work.observations, work.models
+  FROM easeml_worker;
+GRANT INSERT (name, weight) ON work.tenants TO easeml_worker;
+GRANT INSERT (tenant_id, source, target) ON work.data_sets TO easeml_worker;
+GRANT INSERT (study_id, name, kind, parameters) ON work.candidates TO easeml_worker;
+GRANT INSERT (request_key, policy, requested) ON work.suggestion_batches TO easeml_worker;
+GRANT INSERT (trial_id, quality, cost_seconds) ON work.observations TO easeml_worker;
+GRANT INSERT (study_id, data_version_id, trial_id, format, artifact, validation_loss) ON work.models TO easeml_worker;
 """
 
 ACTIVE_SINCE = """
@@ -186,6 +243,7 @@ CREATE CONSTRAINT TRIGGER data_versions_catalogue AFTER INSERT OR UPDATE OR DELE
 GRANTS = """
 GRANT SELECT ON work.catalogue TO easeml_worker, easeml_referee;
 GRANT UPDATE (max_parallel, quota_seconds) ON work.tenants TO easeml_worker;
+GRANT INSERT (devices) ON work.candidates TO easeml_worker;
 GRANT INSERT (priority, deadline, target_quality), UPDATE (priority, deadline, target_quality) ON work.studies
   TO easeml_worker;
 GRANT INSERT (device, limit_seconds, lease_until), UPDATE (device, limit_seconds, lost_seconds, attempt_started_at)
@@ -194,5 +252,5 @@ GRANT INSERT (device, limit_seconds, lease_until), UPDATE (device, limit_seconds
 
 
 def upgrade() -> None:
-    for block in (COLUMNS, PRESENT, ACTIVE_SINCE, LIMITS, CATALOGUE, GRANTS):
+    for block in (COLUMNS, PRESENT, HARMLESS, ACTIVE_SINCE, LIMITS, CATALOGUE, GRANTS):
         op.execute(block)

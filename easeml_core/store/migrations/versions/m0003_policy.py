@@ -43,6 +43,7 @@ CREATE INDEX suggestions_trial_idx ON work.suggestions (trial_id);
 
 GRANTS = """
 GRANT SELECT ON work.selection_settings TO easeml_worker;
+GRANT INSERT (settings_id) ON work.suggestion_batches TO easeml_worker;
 """
 
 
