@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.selection.logit_normal import logit
+from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.posterior import Belief
 from easeml_core.selection.prior import MOST_TOGETHER, quality_rows
 from easeml_core.selection.problem import Past, Pull
@@ -76,7 +77,8 @@ class DefaultScheduler:
     def prospects(self) -> Prospects:
         """What everybody's candidates are worth now."""
         if self._is_stale:
-            self._refit()
+            with one_thread():
+                self._refit()
         return self._prospects
 
     def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from easeml_core.selection.costs import learn_costs
 from easeml_core.selection.limits import Limits
+from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.policies import choose
 from easeml_core.selection.posterior import Belief
 from easeml_core.selection.prior import MOST_TOGETHER, PSEUDO_STUDIES, learn_prior
@@ -75,7 +76,8 @@ class PublishedScheduler:
     def standings(self) -> Standings:
         """Where all tenants stand."""
         if self._is_stale:
-            self._replay()
+            with one_thread():
+                self._replay()
         return self._standings
 
     def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:

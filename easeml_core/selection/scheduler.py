@@ -127,10 +127,12 @@ def scheduler_for(
         NumericalError: If the prior is no covariance.
     """
     from easeml_core.selection.default_policy import DefaultScheduler
+    from easeml_core.selection.one_thread import one_thread
     from easeml_core.selection.published import PublishedScheduler
 
     kind = DefaultScheduler if config.policy == "default" else PublishedScheduler
-    scheduler = kind(problem, config=config, known_costs=known_costs)
+    with one_thread():
+        scheduler = kind(problem, config=config, known_costs=known_costs)
     index = {arms.study_id: i for i, arms in enumerate(problem.studies)}
     for pull in problem.in_order():
         scheduler.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds, device=pull.device)

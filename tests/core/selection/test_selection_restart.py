@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.posterior import Belief
@@ -187,3 +188,19 @@ def test_a_trial_may_end_on_a_device_that_was_not_known_when_it_started():
             world.finish([scheduler], which=0, fails=False)
     decisions = world.drive([scheduler, world.build(config)], 60, devices=2)
     assert len(decisions) > 20
+
+
+def test_the_number_of_threads_changes_no_bit():
+    """Sums of a matrix product depend on how many threads shared them; a scheduler learns with one, whoever asks."""
+    rng = np.random.default_rng(0)
+    names = tuple(f"m{k}" for k in range(40))
+    past = tuple(
+        Past(-i - 1, names, tuple(rng.uniform(0.3, 0.95, 40)), tuple(rng.lognormal(size=40))) for i in range(60)
+    )
+    problem = Problem((Arms(1, 1.0, names),), history=past)
+    means = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            scheduler = scheduler_for(problem, config=SelectionConfig())
+            means.append([scheduler.forecast(0, k) for k in range(40)])
+    assert means[0] == means[1]

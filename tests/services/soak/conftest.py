@@ -1,0 +1,9 @@
+"""The soak's own modules can be imported by its tests and by the processes that they start."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+collect_ignore = ["soak.py", "soak_book.py", "soak_people.py"]
+sys.path.insert(0, str(Path(__file__).parent))
