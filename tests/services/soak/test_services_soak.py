@@ -44,7 +44,7 @@ def test_three_hundred_decisions_over_twenty_tenants(database: Any) -> None:
 @pytest.mark.timeout(7200)
 def test_ten_thousand_decisions_over_two_hundred_tenants(database: Any) -> None:
     some = {"fresh": 0.03, "limited": 0.06, "change": 0.015, "processes": 2}  # each of them loads everything anew
-    plan = Plan(decisions=10_000, tenants=200, candidates=55, at_once=10, past=12, audit_every=500, **some)
+    plan = Plan(decisions=10_000, tenants=200, candidates=55, at_once=10, past=12, compare=0.02, **some)
     figures, fairness = soak(database, plan)
     print(told(figures, fairness))
     assert figures["decisions"] >= 10_000
