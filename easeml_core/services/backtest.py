@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
 from easeml_core.errors import StoreError
 from easeml_core.selection.calibration import OWN, calibration_report
+from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.simulate.backtest import (
     LEAST_RESULTS,
     LEAST_TENANTS,
@@ -217,7 +217,7 @@ def _calibration(table: Table, base: SelectionConfig, seed: int) -> dict[str, An
     """How far the posterior of ``default`` can be believed, where half of the tenants have results left to predict."""
     typical = np.median((~np.isnan(table.quality)).sum(axis=1))
     own = [number for number in OWN if number < typical]
-    with threadpool_limits(limits=1):  # the same to the last digit on any number of cores
+    with one_thread():
         return calibration_report(past_of(table), replace(base, policy="default"), own=own, seed=seed).to_json()
 
 

@@ -26,7 +26,7 @@ from easeml_core.entities import TrialState
 from easeml_core.errors import StateError
 from easeml_core.selection.bench import make_world
 from easeml_core.selection.scheduler import scheduler_for
-from easeml_core.services.scheduler import LiveScheduler
+from easeml_core.services.scheduler import LiveScheduler, uncollected
 from easeml_core.store import benchmark, models, schema, trials
 from easeml_core.store.database import Store, lock
 from easeml_core.store.server import Server
@@ -130,7 +130,8 @@ def time_decisions(world: World, *, config: SelectionConfig, decisions: int) -> 
     scheduler = scheduler_for(world.problem(), config=config)
     last: tuple[int, int] | None = None
     times = []
-    with _no_garbage_collection():
+    gc.collect()
+    with uncollected():
         for _ in range(WARM_UP + decisions):
             begun = time.perf_counter()
             if last is not None:
@@ -158,7 +159,8 @@ def time_refits(world: World, *, at_least: int = REFITTED) -> tuple[float, int]:
         run.setdefault(tenant, []).append(candidate)
     chosen = list(run)[:at_least]
     begun = time.perf_counter()
-    with warnings.catch_warnings(), _no_garbage_collection():
+    gc.collect()
+    with warnings.catch_warnings(), uncollected():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for tenant in chosen:
             process = GaussianProcessRegressor(1.0 * RBF() + WhiteKernel(1e-3), normalize_y=True)
@@ -258,15 +260,3 @@ def _flush_seconds(folder: str) -> float:
             os.fsync(file.fileno())
             times.append(time.perf_counter() - begun)
     return statistics.median(times)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

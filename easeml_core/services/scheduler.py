@@ -70,7 +70,7 @@ class LiveScheduler:
             check_device(device)
         with self._mutex:
             memory, self._memory = self._memory, None  # kept only once everything is committed
-            with _uncollected() if memory is None else contextlib.nullcontext(), self._store.begin() as tx:
+            with uncollected() if memory is None else contextlib.nullcontext(), self._store.begin() as tx:
                 answer, memory = self._answer(tx, memory, count, device, request_key)
             self._memory = memory
         return answer
@@ -102,7 +102,7 @@ class LiveScheduler:
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """No garbage collection while hundreds of thousands of objects are made that all stay: a sixth of the time."""
     was_on = gc.isenabled()
     gc.disable()

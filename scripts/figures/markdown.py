@@ -64,9 +64,9 @@ def splice(page: str, blocks: Mapping[str, str]) -> str:
         ValueError: If the page has no place for a block.
     """
     for name, body in blocks.items():
-        place = re.compile(rf"<!-- figure {name}:.*?<!-- end of {name} -->", re.DOTALL)
-        if len(place.findall(page)) != 1:
+        places = list(re.finditer(rf"<!-- figure {name}:.*?<!-- end of {name} -->", page, re.DOTALL))
+        if len(places) != 1:
             message = f"the page must have one place for the figure {name!r}: {_BLOCK.format(name=name, body='')}"
             raise ValueError(message)
-        page = place.sub(lambda _, name=name, body=body: _BLOCK.format(name=name, body=body), page)  # type: ignore[misc]
+        page = page[: places[0].start()] + _BLOCK.format(name=name, body=body) + page[places[0].end() :]
     return page

@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from easeml_core.errors import EasemlError, NumericalError, StateError
+from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.simulate.backtested import chosen_by_backtest
 from easeml_core.selection.simulate.metrics import compute_shares, first_models, loss_curve, regret
 from easeml_core.selection.simulate.run import run_repeat
@@ -125,7 +126,7 @@ def _outcomes(
     if processes > 1:
         yield from _in_processes(table, protocol, contestants, tasks, processes)
         return
-    with threadpool_limits(limits=1):
+    with one_thread():
         for which, repeat in tasks:
             yield (which, repeat), outcome(table, protocol, contestants[which], repeat)
 

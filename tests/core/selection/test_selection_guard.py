@@ -105,7 +105,10 @@ def starve(rng, *, tenants, share, devices, steps, changes, favourites):
         How far each tenant is behind g times its equal share, and the cost of the trial that it waits for.
     """
     guard, behind = guard_of(share, *np.ones(tenants)), np.zeros(tenants)
-    draw = lambda: float(rng.choice([0.01, 0.3, 1.0]) * (1 if rng.uniform() < 0.5 else rng.uniform(0.5, 1)))  # noqa: E731
+
+    def draw():
+        return float(rng.choice([0.01, 0.3, 1.0]) * (1 if rng.uniform() < 0.5 else rng.uniform(0.5, 1)))
+
     next_cost = np.array([draw() for _ in range(tenants)])
     running = []
     for step in range(steps):

@@ -17,14 +17,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import scipy.linalg  # noqa: F401 - here, so that its threads are there to be limited
 from soak_book import GUARD, Book, Fairness, Run, cost_of, quality_of
 from soak_people import Changes, Place, Plan
 from sqlalchemy import text
-from threadpoolctl import threadpool_limits
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import NotFoundError, TrialStateError
+from easeml_core.selection.one_thread import one_thread
 from easeml_core.services.memory import Memory
 from easeml_core.services.policy import set_policy
 from easeml_core.services.scheduler import LiveScheduler
@@ -257,7 +256,7 @@ class Devices:
 
 def soak(database: Any, plan: Plan) -> tuple[Counter[str], Fairness]:
     """So many decisions, and on until nothing is left; every one of them is judged."""
-    with threadpool_limits(1):  # threads that wait for one another take most of the time where others compute, too
+    with one_thread():  # threads that wait for one another take most of the time where others compute, too
         return _soak(database, plan)
 
 

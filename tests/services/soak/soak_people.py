@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from soak_book import Book, Case, Fairness, Run, cost_of, quality_of
 from sqlalchemy import text
 
+from easeml_core.entities import StudyState
 from easeml_core.errors import BudgetExhaustedError
 from easeml_core.services.controls import add_candidate, set_study, set_tenant
 from easeml_core.services.registration import pause_study
@@ -84,7 +85,7 @@ class Place:
             assert study is not None
             studies.add_candidates(tx, study, [{"name": n, "kind": "decision_tree"} for n in names])
             self._version(tx, study)
-            studies.set_study_state(tx, study, "ACTIVE")  # type: ignore[arg-type]
+            studies.set_study_state(tx, study, StudyState.ACTIVE)
 
     def new_data(self, study_id: int) -> int:
         with self.owner.begin() as tx:
