@@ -105,9 +105,9 @@ class DefaultScheduler:
         """The next trial for a free device, or None when nothing is left to run; nothing here is random."""
         return self.prospects.choose(device)
 
-    def forecast(self, tenant: int, arm: int) -> Forecast:
+    def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What is expected of one trial now."""
-        return self.prospects.forecast(tenant, arm)
+        return self.prospects.forecast(tenant, arm, device=device)
 
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""

@@ -217,7 +217,7 @@ class Prospects:
             self._improvement[tenant] = found
         return found
 
-    def forecast(self, tenant: int, arm: int) -> Forecast:
+    def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What is expected of one trial now."""
         posterior = self._posteriors[tenant]
         mean = float(posterior.mean[arm])
@@ -227,7 +227,7 @@ class Prospects:
         return Forecast(
             mean=mean,
             std=std,
-            predicted_cost_seconds=float(self._costs.of(tenant, self._devices.get((tenant, arm)))[arm]),
+            predicted_cost_seconds=float(self._costs.of(tenant, self._devices.get((tenant, arm), device))[arm]),
             cost_known=self._costs.known,
             expected_improvement=float(self.improvement(tenant)[arm]),
             best=self._best[tenant],

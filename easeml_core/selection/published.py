@@ -107,7 +107,7 @@ class PublishedScheduler:
         standings = self.standings
         return choose(standings, self._config.policy, seed=(*seed, standings.given), device=device)
 
-    def forecast(self, tenant: int, arm: int) -> Forecast:
+    def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What is expected of one trial now."""
         standing = self.standings.tenants[tenant]
         return Forecast(

@@ -94,8 +94,8 @@ class Scheduler(Protocol):
             device: Kind of the free device; None for the only kind there is.
         """
 
-    def forecast(self, tenant: int, arm: int) -> Forecast:
-        """What is expected of one trial now."""
+    def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
+        """What is expected of one trial now, on a device of this kind where it is not under way yet."""
 
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""

@@ -114,15 +114,17 @@ def suggest_next(
         choice = scheduler.choose(seed=seed, device=device)
         if choice is None:
             break
-        suggestions.append(_explain(choice, scheduler, studies, config))
+        suggestions.append(_explain(choice, scheduler, studies, config, device))
         scheduler.start(choice.chosen.tenant, choice.chosen.arm, device=device)
     return tuple(suggestions)
 
 
-def _explain(choice: Choice, scheduler: Scheduler, studies: Sequence[Arms], config: SelectionConfig) -> Suggestion:
+def _explain(
+    choice: Choice, scheduler: Scheduler, studies: Sequence[Arms], config: SelectionConfig, device: str | None
+) -> Suggestion:
     """The choice with its figures and its sentence."""
     chosen, second = choice.chosen, choice.runner_up
-    forecast = scheduler.forecast(chosen.tenant, chosen.arm)
+    forecast = scheduler.forecast(chosen.tenant, chosen.arm, device=device)
     return Suggestion(
         study_id=studies[chosen.tenant].study_id,
         arm=chosen.arm,
@@ -137,7 +139,7 @@ def _explain(choice: Choice, scheduler: Scheduler, studies: Sequence[Arms], conf
         guard=config.guard if config.policy == "default" else 0.0,
         learning=choice.learning,
         runner_up=_plain(second, studies) if second else None,
-        sentence=_sentence(choice, forecast, scheduler, studies),
+        sentence=_sentence(choice, forecast, scheduler, studies, device),
     )
 
 
@@ -145,7 +147,9 @@ def _plain(pair: Pair, studies: Sequence[Arms]) -> dict[str, Any]:
     return {"study_id": studies[pair.tenant].study_id, "arm": pair.arm, "acquisition": pair.acquisition}
 
 
-def _sentence(choice: Choice, forecast: Forecast, scheduler: Scheduler, studies: Sequence[Arms]) -> str:
+def _sentence(
+    choice: Choice, forecast: Forecast, scheduler: Scheduler, studies: Sequence[Arms], device: str | None
+) -> str:
     """What is expected of the trial, at what price, why it was due, and what it was preferred to."""
     arms, arm = studies[choice.chosen.tenant], choice.chosen.arm
     if forecast.best > 0:
@@ -160,13 +164,13 @@ def _sentence(choice: Choice, forecast: Forecast, scheduler: Scheduler, studies:
     elif choice.learning:
         why = "; it is the cheapest trial there is, and teaches what the others may bring"
     rival = choice.runner_up
-    ending = f"next best was {_rival(rival, scheduler, studies)}" if rival else "nothing else was left"
+    ending = f"next best was {_rival(rival, scheduler, studies, device)}" if rival else "nothing else was left"
     return f"{arms.label}: {promise} {price} of {arms.names[arm]}{why}; {ending}"
 
 
-def _rival(pair: Pair, scheduler: Scheduler, studies: Sequence[Arms]) -> str:
+def _rival(pair: Pair, scheduler: Scheduler, studies: Sequence[Arms], device: str | None) -> str:
     arms = studies[pair.tenant]
-    forecast = scheduler.forecast(pair.tenant, pair.arm)
+    forecast = scheduler.forecast(pair.tenant, pair.arm, device=device)
     price = f" for {_seconds(forecast.predicted_cost_seconds)}" if forecast.cost_known else ""
     return f"{arms.label}/{arms.names[pair.arm]} (+{forecast.expected_improvement:.4f}{price})"
 

@@ -64,7 +64,7 @@ class ClairvoyantScheduler:
         second = int(np.argmax(rest))
         return Choice(self._pair(first), self._pair(second) if rest[second] > NOTHING else None)
 
-    def forecast(self, tenant: int, arm: int) -> Forecast:
+    def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What will come of one trial, without any doubt."""
         quality, best = float(self._quality[tenant][arm]), float(self._best[tenant])
         return Forecast(quality, 0.0, float(self._cost[tenant][arm]), True, max(0.0, quality - best), best)

@@ -148,3 +148,19 @@ def test_a_failed_trial_teaches_its_cost_and_nothing_else():
     assert suggestion.mean == before
     assert suggestion.predicted_cost_seconds == pytest.approx(400.0)
     assert f"no result yet, expected quality {before:.4f} for about 400.0 s of knn" in suggestion.sentence
+
+
+def test_the_reasons_are_those_of_the_device_that_asked():
+    """The same candidate takes a hundredth of the time on the other kind of device, and the reservation follows."""
+    names = ("a", "b", "c", "d", "e", "f")
+    studies = tuple(Arms(i, 1.0, names, devices=(frozenset({"cpu", "gpu"}),) * 6) for i in (1, 2))
+    took = {"cpu": 100.0, "gpu": 1.0}
+    kinds = [("cpu", "gpu")[(i + k) % 2] for i in (1, 2) for k in range(4)]  # each candidate on both
+    pulls = tuple(
+        Pull(1 + n // 4, n % 4, 0.5 + 0.01 * n, took[kind], order=n, device=kind) for n, kind in enumerate(kinds)
+    )
+    predicted = {}
+    for kind in took:
+        [found] = suggest(Problem(studies, pulls), count=1, config=SelectionConfig(), device=kind)
+        predicted[kind] = found.predicted_cost_seconds
+    assert predicted["cpu"] > 10 * predicted["gpu"]
