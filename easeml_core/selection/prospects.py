@@ -51,40 +51,44 @@ class _Board:
 
 
 class Lessons:
-    """What the cheapest trials have taken of the compute."""
+    """What the cheapest trials have taken of the compute.
+
+    Kept by eighths of an octave of cost, so that most questions are answered without going through all trials; every
+    sum runs in an order that a rebuilt scheduler repeats.
+    """
 
     def __init__(self) -> None:
         """Start before any trial."""
-        self._costs = np.empty(64)
-        self._number = 0
+        self._costs: list[float] = []
         self._total = 0.0
-        self._price, self._cheap = -1.0, 0.0
+        self._sums = np.zeros(2 * MIDDLE)
 
     def record(self, cost: float) -> None:
         """Take in what a trial took."""
-        if self._number == len(self._costs):
-            self._costs = np.concatenate([self._costs, np.empty_like(self._costs)])
-        self._costs[self._number] = cost
-        self._number += 1
+        self._costs.append(cost)
         self._total += cost
-        if cost <= self._price:
-            self._cheap += cost
+        self._sums[_step(cost)] += cost
 
-    def share(self, price: float, further: Sequence[float]) -> float:
-        """The share of trials that cost at most this much in the cost of all, further ones included.
+    def are_enough(self, price: float, further: Sequence[float], share: float) -> bool:
+        """Whether trials that cost at most ``price``, further ones included, have taken more than a share of all."""
+        step = _step(price)
+        extra = sum(cost for cost in further if cost <= price)
+        limit = share * (self._total + sum(further)) - extra
+        surely = float(self._sums[:step].sum())
+        if surely > limit:
+            return True
+        if surely + float(self._sums[step]) <= limit:
+            return False
+        return sum(cost for cost in self._costs if cost <= price) > limit
 
-        Numerics: sums run in the order of the ends, however they are come by, so that a rebuilt scheduler has the same.
-        """
-        if price != self._price:
-            costs = self._costs[: self._number]
-            sums = np.cumsum(costs[costs <= price])
-            self._price, self._cheap = price, float(sums[-1]) if len(sums) else 0.0
-        cheap, total = self._cheap, self._total
-        for cost in further:
-            total += cost
-            if cost <= price:
-                cheap += cost
-        return cheap / total
+
+MIDDLE = 1024
+"""Where a cost of 1 lies among the eighths of an octave; the ends hold whatever is beyond 2^-128 and 2^128."""
+
+
+def _step(cost: float) -> int:
+    """Which eighth of an octave a cost lies in."""
+    return min(max(math.floor(8 * math.log2(cost)) + MIDDLE, 0), 2 * MIDDLE - 1)
 
 
 class Prospects:
@@ -311,11 +315,11 @@ class Prospects:
 
         Whatever ran and was no dearer counts as a lesson, so nothing has to be remembered but the trials themselves.
         """
-        cheapest = np.where(first, board.cheapest, np.inf)
+        cheapest = board.cheapest if first.all() else np.where(first, board.cheapest, np.inf)
         tenant = int(cheapest.argmin())
         price = float(cheapest[tenant])
         under_way = [float(self._costs.of(i, kind)[k]) for (i, k), kind in self._devices.items()]
-        if self._lessons.share(price, [*under_way, price]) > LEARNING_SHARE:
+        if self._lessons.are_enough(price, [*under_way, price], LEARNING_SHARE):
             return None
         costs = np.where(board.rates[tenant] > 0, self._costs.of(tenant, device), np.inf)
         return tenant, int(costs.argmin())

@@ -108,15 +108,29 @@ def suggest_next(
     if count < 1:
         message = f"count must be >= 1, got {count}; ask for as many trials as devices wait"
         raise InvalidInputError(message)
-    seed = (config.seed % 2**64, round_seed % 2**64)
-    suggestions = []
+    place = {arms.study_id: tenant for tenant, arms in enumerate(studies)}
+    suggestions: list[Suggestion] = []
     for _ in range(count):
-        choice = scheduler.choose(seed=seed, device=device)
-        if choice is None:
+        found = suggestion_of(scheduler, studies, config=config, round_seed=round_seed, device=device)
+        if found is None:
             break
-        suggestions.append(_explain(choice, scheduler, studies, config, device))
-        scheduler.start(choice.chosen.tenant, choice.chosen.arm, device=device)
+        suggestions.append(found)
+        scheduler.start(place[found.study_id], found.arm, device=device)
     return tuple(suggestions)
+
+
+def suggestion_of(
+    scheduler: Scheduler,
+    studies: Sequence[Arms],
+    *,
+    config: SelectionConfig,
+    round_seed: int = 0,
+    device: str | None = None,
+) -> Suggestion | None:
+    """The trial to run next, or None; nothing has changed in the scheduler afterwards."""
+    seed = (config.seed % 2**64, round_seed % 2**64)
+    choice = scheduler.choose(seed=seed, device=device)
+    return None if choice is None else _explain(choice, scheduler, studies, config, device)
 
 
 def _explain(

@@ -7,13 +7,14 @@ takes them in.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.selection.scheduler import scheduler_for
-from easeml_core.selection.suggest import suggest_next
+from easeml_core.selection.suggest import suggestion_of
 from easeml_core.services.policy import current_config
 from easeml_core.services.problem import (
     arm_of,
@@ -25,7 +26,7 @@ from easeml_core.services.problem import (
 from easeml_core.store import decisions, studies, tenants
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -87,6 +88,7 @@ class Memory:
     is_used_up: bool = False
     _index: dict[int, int] = field(default_factory=dict)
     _deadlines: list[tuple[int, datetime]] = field(default_factory=list)
+    _closed: set[int] = field(default_factory=set)
 
     @classmethod
     def load(
@@ -96,7 +98,6 @@ class Memory:
         *,
         policy: str | None,
         studies_only: Sequence[str] | None,
-        closed: Container[int] = frozenset(),
     ) -> Memory:
         """Everything anew; the caller holds the lock ``suggest``.
 
@@ -105,7 +106,6 @@ class Memory:
             seen: A look of the same transaction, taken before.
             policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
             studies_only: Names of the studies to choose from; None for all active ones.
-            closed: Ids of studies that shall get nothing now.
 
         Raises:
             NotFoundError: One of the studies does not exist.
@@ -122,7 +122,6 @@ class Memory:
             results,
             rows=studies.training_rows(tx),
             tenants=owners.values(),
-            closed=closed,
             names=decisions.candidate_names(tx, past_candidates(active, versions, results)),
         )
         memory = cls(
@@ -135,7 +134,6 @@ class Memory:
             scheduler=scheduler_for(problem, config=config),
             costs_known=_any_cost(problem),
             stamp=(seen.catalogue, seen.settings_id),
-            is_used_up=bool(closed),
         )
         memory._remember(told)
         return memory
@@ -227,13 +225,26 @@ class Memory:
     # -- what runs next -----------------------------------------------------------------------------------------------
 
     def suggest(self, device: str | None) -> Suggestion | None:
-        """The next trial, which is under way in the scheduler from now on."""
-        found = suggest_next(self.scheduler, self.arms, count=1, config=self.config, device=device)
-        return found[0] if found else None
+        """The next trial; it is under way once it is handed out."""
+        return suggestion_of(self.scheduler, self.arms, config=self.config, device=device)
+
+    def close(self, study_id: int) -> None:
+        """Leave a study out whose limits have refused a trial, until ``reopen``."""
+        self._closed.add(self._index[study_id])
+        self.scheduler.set_seconds_left(self._index[study_id], 0.0)
+
+    def reopen(self, now: datetime) -> None:
+        """Let the studies that were closed have trials again, as far as their deadlines go."""
+        deadlines = dict(self._deadlines)
+        for tenant in sorted(self._closed):
+            left = (deadlines[tenant] - now).total_seconds() if tenant in deadlines else math.inf
+            self.scheduler.set_seconds_left(tenant, left)
+        self._closed.clear()
 
     def hand_out(self, trial_id: int, suggestion: Suggestion, *, device: str | None, limit: float | None) -> None:
         """Note the trial that the suggestion has become."""
         place = self._index[suggestion.study_id], suggestion.arm
+        self.scheduler.start(*place, device=device)
         self.open[trial_id] = OpenTrial(suggestion.study_id, place, device, 0.0, limit)
         self.last_trial = max(self.last_trial, trial_id)
         self.is_used_up |= self._has_quota(suggestion.study_id)

@@ -119,7 +119,6 @@ def build_problem(
     *,
     rows: Mapping[int, int] | None = None,
     tenants: Iterable[Tenant] = (),
-    closed: Container[int] = frozenset(),
     names: Mapping[int, str] | None = None,
 ) -> Problem:
     """The scheduler's input: arms with their limits, pulls in order of completion, open trials, and the past.
@@ -131,7 +130,6 @@ def build_problem(
         results: Of ``results_by_version``; also of studies that are not active.
         rows: Data version id to its training rows.
         tenants: The tenants' limits, and what they use.
-        closed: Ids of studies that shall get nothing now, although their results count.
         names: Names of the candidates in ``past_candidates``, by id.
     """
     present = [
@@ -149,7 +147,7 @@ def build_problem(
             _arms(
                 s,
                 arms[s.id],
-                budget=0.0 if s.id in closed or s.tenant in full else _budget(s, versions[s.id], results),
+                budget=0.0 if s.tenant in full else _budget(s, versions[s.id], results),
                 rows=(rows or {}).get(versions[s.id]),
             )
             for s in active

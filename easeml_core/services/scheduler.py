@@ -96,9 +96,9 @@ class LiveScheduler:
         now.fill(left_behind=left_behind)
         return _told(now.batch.policy, now.given), now.kept()
 
-    def load(self, tx: Connection, seen: Look, closed: frozenset[int] = frozenset()) -> Memory:
-        """Everything anew, with these studies closed."""
-        return Memory.load(tx, seen, policy=self._policy, studies_only=self._only, closed=closed)
+    def load(self, tx: Connection, seen: Look) -> Memory:
+        """Everything anew."""
+        return Memory.load(tx, seen, policy=self._policy, studies_only=self._only)
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ class _Round:
         self.live, self.tx, self.seen, self.memory, self.device = live, tx, seen, memory, device
         self.batch = batch._replace(policy=memory.config.policy)
         self.given: list[dict[str, Any]] = []
-        self._closed: frozenset[int] = frozenset()  # their limits refused a trial: nothing more in this round
+        self._closed: set[int] = set()  # their limits refused a trial: nothing more in this round
         self._is_stale = False
 
     def fill(self, *, left_behind: bool) -> None:
@@ -143,6 +143,7 @@ class _Round:
                     self._again(trial)
         while len(self.given) < self.batch.requested and self._suggest_new():
             pass
+        self.memory.reopen(self.seen.now)
         self._batch_id()
 
     def kept(self) -> Memory | None:
@@ -206,13 +207,15 @@ class _Round:
     def _suggest_new(self) -> bool:
         """Add one new trial, or close the study whose limits refuse it; whether it is worth asking again."""
         if self._is_stale:
-            self.memory, self._is_stale = self.live.load(self.tx, self.seen, self._closed), False
+            self.memory, self._is_stale = self.live.load(self.tx, self.seen), False
+            for study_id in self._closed & self.memory.menus.keys():
+                self.memory.close(study_id)
         suggestion = self.memory.suggest(self.device)
         if suggestion is None:
             return False
         if not self._add(suggestion):
-            self._closed |= {suggestion.study_id}
-            self._is_stale = True
+            self._closed.add(suggestion.study_id)
+            self.memory.close(suggestion.study_id)
         return True
 
     def _add(self, suggestion: Suggestion) -> bool:

@@ -78,12 +78,6 @@ def test_a_budget_is_less_by_what_the_scheduler_does_not_see() -> None:
     assert problem([replace(STUDY, budget_seconds=5.0)]).studies[0].budget_seconds == 0.0
 
 
-def test_a_closed_study_gets_nothing_and_its_results_count() -> None:
-    found = problem(closed={1})
-    assert [a.budget_seconds for a in found.studies] == [0.0, None]
-    assert len(found.pulls) == 1
-
-
 def test_a_quota_is_less_by_what_is_used_and_by_open_trials_that_the_scheduler_does_not_see() -> None:
     """Used 22 in all; of the reserved 7 + 27 + 8 the scheduler sees 27 and 8, and charges them itself."""
     lab = replace(LAB, max_parallel=5, quota_seconds=200.0, used_seconds=22.0, reserved_seconds=42.0, open_trials=3)

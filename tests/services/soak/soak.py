@@ -55,7 +55,8 @@ class Watch:
         if found is not None:
             place = memory._index[found.study_id], found.arm
             name = memory.menus[found.study_id].names[found.arm]
-            self.chosen[found.study_id, name] = memory.scheduler.forecast(*place).predicted_cost_seconds
+            forecast = memory.scheduler.forecast(*place, device=device)
+            self.chosen[found.study_id, name] = forecast.predicted_cost_seconds
         return found
 
     def load(self, live: LiveScheduler, *given: Any) -> Memory:
