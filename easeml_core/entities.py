@@ -143,7 +143,8 @@ class Tenant:
 class Study:
     """One model-selection problem of one tenant: data, metric, candidates, limits.
 
-    ``seconds_left`` is the time until ``deadline`` by the database's clock, negative afterwards.
+    ``seconds_left`` is the time until ``deadline`` by the database's clock, negative afterwards; ``joined_at`` is when
+    it became active last, or its newest data came.
     """
 
     id: int
@@ -160,6 +161,7 @@ class Study:
     deadline: datetime | None = None
     seconds_left: float | None = None
     target_quality: float | None = None
+    joined_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ Every second of compute entitles each tenant that is not finished to a part of i
 
     entitlement_i = g w_i sum over seconds c of  c / W
 
-with g the guard's share, w_i the tenant's weight and W the weights of the unfinished. A tenant whose entitlement is
-ahead of what it was charged by at least the cost of the trial it would get, gets that trial; of several, the one that
-is furthest ahead.
+with g the guard's share, w_i the tenant's weight and W the weights of the unfinished. What was spent before a tenant
+came, or came back, entitles it to nothing, nor is it charged with it. A tenant whose entitlement is ahead of what it
+was charged by at least the cost of the trial it would get, gets that trial; of several, the one that is furthest ahead.
 
 *Bound.* Let n tenants of equal weight always have something to run, and no trial cost more than c_max. Then no tenant
 is ever behind g times its equal share by more than
@@ -38,6 +38,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from easeml_core.selection.posterior import Array
@@ -48,17 +50,28 @@ class Guard:
 
     Attributes:
         share: g in [0, 1).
-        charged: Seconds of each tenant's finished trials, shape ``(n_tenants,)``.
+        charged: Seconds of each tenant's finished trials since it came, shape ``(n_tenants,)``.
     """
 
-    def __init__(self, share: float, weights: Array) -> None:
-        """Start with nothing spent by anybody."""
+    def __init__(self, share: float, weights: Array, joined: Sequence[int] = ()) -> None:
+        """Start with nothing spent by anybody.
+
+        Args:
+            share: g in [0, 1).
+            weights: w_i > 0, shape ``(n_tenants,)``.
+            joined: How many trials had ended before each tenant came; or empty, when all were there from the beginning.
+        """
         self.share = share
         self.charged = np.zeros(len(weights))
         self._weights = weights
-        self._unfinished = float(weights.sum())
+        self._to_come = sorted((ended, tenant) for tenant, ended in enumerate(joined) if ended > 0)[::-1]
+        self._away = np.zeros(len(weights), dtype=bool)
+        self._away[[tenant for _, tenant in self._to_come]] = True
         self._finished = np.zeros(len(weights), dtype=bool)
+        self._unfinished = self._weight_of_unfinished()
+        self._ended = 0
         self._rate = 0.0
+        self._joined_at = np.zeros(len(weights))
         self._under_way: dict[tuple[int, int], float] = {}
         self._committed = np.zeros(len(weights))
 
@@ -77,13 +90,26 @@ class Guard:
         self.charged[tenant] += cost
         if self._under_way.pop((tenant, arm), None) is not None:
             self._commit(tenant)
+        self._ended += 1
+        while self._to_come and self._to_come[-1][0] <= self._ended:
+            self._join(self._to_come.pop()[1])
+
+    def _join(self, tenant: int) -> None:
+        """From here on the tenant is entitled, and charged."""
+        self._away[tenant] = False
+        self._joined_at[tenant], self.charged[tenant] = self._rate, 0.0
+        self._unfinished = self._weight_of_unfinished()
 
     def retire(self, tenant: int) -> None:
         """A tenant has no arm left that has not run: it is owed nothing any more."""
         if not self._finished[tenant]:
             self._finished[tenant] = True
-            left = self._weights[~self._finished]
-            self._unfinished = float(left.sum()) if len(left) else float(self._weights.sum())
+            self._unfinished = self._weight_of_unfinished()
+
+    def _weight_of_unfinished(self) -> float:
+        """W; that of all where nobody is there who has anything left, since something must divide."""
+        there = self._weights[~(self._finished | self._away)]
+        return float(there.sum()) if len(there) else float(self._weights.sum())
 
     def owed(self, waiting: NDArray[np.bool_], next_cost: Array) -> int | None:
         """The tenant that is served out of turn, or None.
@@ -95,7 +121,8 @@ class Guard:
         if self.share == 0:
             return None
         rate = self._rate + self.share * sum(self._under_way.values()) / self._unfinished
-        ahead = self._weights * rate
+        ahead = rate - self._joined_at
+        ahead *= self._weights
         ahead -= self.charged
         ahead -= self._committed
         ahead -= next_cost

@@ -61,6 +61,8 @@ class Arms:
         devices: Kinds of device that each arm may run on, None for any; or empty.
         shared: Key of each arm, or None; arms of different studies with one key are one trial; or empty.
         rows: Training rows of its data, >= 1, for the prediction of costs; None when unknown.
+        joined: How many finished trials of the problem had ended before the study came, or came back; what was spent
+            before entitles it to nothing.
 
     Raises:
         InvalidInputError: If there is no candidate, a name is repeated, or a number is out of its range.
@@ -80,6 +82,7 @@ class Arms:
     devices: tuple[frozenset[str] | None, ...] = ()
     shared: tuple[str | None, ...] = ()
     rows: int | None = None
+    joined: int = 0
 
     def __post_init__(self) -> None:
         owner = self.label

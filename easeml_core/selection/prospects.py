@@ -127,7 +127,7 @@ class Prospects:
             quotas=problem.quotas,
             pulls=problem.pulls,
         )
-        self._guard = Guard(config.guard, self._weights)
+        self._guard = Guard(config.guard, self._weights, [arms.joined for arms in problem.studies])
         self._shared = SharedArms(problem.studies)
         self._improvement: list[Array | None] = [None] * len(priors)
         self._boards: dict[str | None, _Board] = {}

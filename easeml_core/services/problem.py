@@ -11,6 +11,7 @@ from easeml_core.store.decisions import Menu
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from easeml_core.entities import Study, Tenant
     from easeml_core.store.decisions import Told
@@ -36,6 +37,7 @@ class Result(NamedTuple):
     lost_seconds: float = 0.0
     limit_seconds: float | None = None
     device: str | None = None
+    finished_at: datetime | None = None
 
     @property
     def is_open(self) -> bool:
@@ -71,6 +73,7 @@ def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
             t.lost_seconds,
             t.limit_seconds,
             t.device,
+            t.finished_at,
         )
         found.setdefault((t.study_id, t.data_version_id), []).append(result)
     return found
@@ -141,6 +144,8 @@ def build_problem(
     ]
     present.sort(key=lambda found: found[2].order)
     owner = {s.id: s.tenant for s in active}
+    pulls = [found for found in present if found[2].cost_seconds is not None and not found[2].is_open]
+    ends = [r.finished_at for _, _, r in pulls if r.finished_at is not None]
     quotas, full = _quotas(tenants, [(owner[study_id], r) for study_id, _, r in present])
     return Problem(
         studies=tuple(
@@ -149,14 +154,15 @@ def build_problem(
                 arms[s.id],
                 budget=0.0 if s.tenant in full else _budget(s, versions[s.id], results),
                 rows=(rows or {}).get(versions[s.id]),
+                joined=0 if s.joined_at is None else bisect_left(ends, s.joined_at),
             )
             for s in active
             if s.id in arms
         ),
         pulls=tuple(
             Pull(study_id, arm, r.quality, r.cost_seconds, r.order, r.device)
-            for study_id, arm, r in present
-            if r.cost_seconds is not None and not r.is_open
+            for study_id, arm, r in pulls
+            if r.cost_seconds is not None
         ),
         pending=tuple(Pending(study_id, arm, r.device) for study_id, arm, r in present if r.is_open),
         history=_history(_past({s.id for s in active}, versions, results), names or {}),
@@ -164,7 +170,7 @@ def build_problem(
     )
 
 
-def _arms(study: Study, menu: Menu, *, budget: float | None, rows: int | None) -> Arms:
+def _arms(study: Study, menu: Menu, *, budget: float | None, rows: int | None, joined: int) -> Arms:
     """The study as the scheduler sees it."""
     return Arms(
         study_id=study.id,
@@ -178,6 +184,7 @@ def _arms(study: Study, menu: Menu, *, budget: float | None, rows: int | None) -
         seconds_left=study.seconds_left,
         devices=menu.devices,
         rows=rows,
+        joined=joined,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
 from easeml_core.errors import BudgetExhaustedError
+from easeml_core.selection.one_thread import one_thread
 from easeml_core.services.limits import check_device
 from easeml_core.services.memory import Memory
 from easeml_core.services.reasons import stored_reasons
@@ -70,7 +71,11 @@ class LiveScheduler:
             check_device(device)
         with self._mutex:
             memory, self._memory = self._memory, None  # kept only once everything is committed
-            with uncollected() if memory is None else contextlib.nullcontext(), self._store.begin() as tx:
+            with (
+                one_thread(),
+                uncollected() if memory is None else contextlib.nullcontext(),
+                self._store.begin() as tx,
+            ):
                 answer, memory = self._answer(tx, memory, count, device, request_key)
             self._memory = memory
         return answer

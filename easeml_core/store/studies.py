@@ -20,7 +20,8 @@ SETTABLE = ("weight", "priority", "budget_seconds", "deadline", "target_quality"
 _STUDY = """
 SELECT s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
        s.budget_seconds, s.config, s.priority, s.deadline, s.target_quality,
-       extract(epoch FROM s.deadline - now())::double precision AS seconds_left
+       extract(epoch FROM s.deadline - now())::double precision AS seconds_left,
+       greatest(s.active_since, (SELECT max(created_at) FROM work.data_versions WHERE study_id = s.id)) AS joined_at
 FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id JOIN work.data_sets d ON d.id = s.data_set_id
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from easeml_core.entities import Study, StudyState, Tenant, TrialState
@@ -10,6 +11,7 @@ from easeml_core.services.problem import Result, arm_of, build_problem, results_
 from easeml_core.store.decisions import Menu, Told
 
 S, R, OK, F, C = TrialState
+MAY = datetime(2026, 5, 1, tzinfo=UTC)
 STUDY = Study(1, "a", "lab", StudyState.ACTIVE, "csv:a", "", "accuracy", 2.0, None, {})
 OTHER = replace(STUDY, id=2, name="b")
 LAB = Tenant(1, "lab", 1.0, None, None, 0.0, 0.0, 0, 2)
@@ -26,7 +28,7 @@ def result(candidate: int, state: TrialState, order: int, **known: Any) -> Resul
 RESULTS = {
     (1, 11): [result(10, OK, 0, quality=0.5, cost_seconds=7.0), result(11, R, 1, limit_seconds=9.0, lost_seconds=2.0)],
     (1, 12): [
-        result(10, OK, 2, quality=0.6, cost_seconds=4.0, lost_seconds=1.0, device="gpu"),
+        result(10, OK, 2, quality=0.6, cost_seconds=4.0, lost_seconds=1.0, device="gpu", finished_at=MAY),
         result(11, S, 3, limit_seconds=30.0, lost_seconds=3.0),
         result(12, F, 4, lost_seconds=5.0),
     ],
@@ -104,3 +106,10 @@ def test_results_say_what_they_took_and_may_still_take() -> None:
     open_one, over = results_by_version([row, ended])[1, 12]
     assert (open_one.used_seconds, open_one.reserved_seconds, open_one.order) == (2.0, 7.0, 0)
     assert (over.used_seconds, over.reserved_seconds, over.is_withdrawn, over.order) == (5.0, 0.0, False, 1)
+
+
+def test_who_joined_late_came_after_the_trials_that_had_ended_before() -> None:
+    """The one finished trial of the present data ended on the first of May."""
+    for joined_at, ended in ((None, 0), (MAY, 0), (MAY + timedelta(days=1), 1)):
+        late = problem([STUDY, replace(STUDY, id=2, name="late", joined_at=joined_at)])
+        assert [a.joined for a in late.studies] == [0, ended]

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -166,15 +167,24 @@ def _in_processes(
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C: this one does, and ends them.
+    """Start processes that do not hear Ctrl-C: this one does, afterwards, and ends them.
 
-    A blocked signal stays blocked in whoever is started meanwhile, and reaches this process when it listens again.
+    A signal that this thread blocks stays blocked in whoever it starts. Another thread, such as those of the linear
+    algebra, may still take it, and Python would interrupt this one while a process is being started, of which nobody
+    would know then: so it is only noted meanwhile.
     """
+    heard: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()  # Python interrupts no other
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if is_main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 _equipment: list[tuple[Table, Protocol, tuple[Contestant, ...]]] = []

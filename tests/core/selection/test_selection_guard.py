@@ -167,3 +167,22 @@ def test_in_the_long_run_everybody_gets_its_floor(share):
         total = float(behind.max())
     assert total <= 1 + 1.2 * share / (1 - share)
     assert behind.min() < -100  # while the favourite is far ahead
+
+
+def test_a_newcomer_is_owed_nothing_of_what_was_spent_before_it_came():
+    """Alone the first is entitled to all of g; of the 100 seconds after the second came each is entitled to 10."""
+    guard = Guard(0.2, np.ones(2), joined=[0, 2])
+    guard.finish(0, 0, 1000.0)
+    guard.finish(0, 1, 1000.0)
+    assert guard.owed(ALL, np.array([1.0, 0.01])) is None
+    guard.finish(0, 2, 100.0)
+    assert guard.owed(ALL, np.array([1e9, 9.9])) == 1
+    assert guard.owed(ALL, np.array([1e9, 10.1])) is None
+
+
+def test_who_comes_back_is_not_charged_with_what_it_had_before():
+    guard = Guard(0.2, np.ones(2), joined=[0, 1])
+    guard.finish(1, 0, 500.0)
+    guard.finish(0, 0, 100.0)
+    assert guard.charged.tolist() == [100.0, 0.0]
+    assert guard.owed(ALL, np.array([1e9, 9.9])) == 1

@@ -14,6 +14,7 @@ from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.acquisition import ACQUISITIONS, MARGIN
 from easeml_core.selection.costs import learn_costs
 from easeml_core.selection.expected_improvement import expected_improvement
+from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.policies import PUBLISHED_POLICIES, choose
 from easeml_core.selection.posterior import closed_form
 from easeml_core.selection.prior import learn_prior
@@ -194,7 +195,8 @@ def test_the_cost_model_hears_on_which_device_a_trial_ran():
         by_start.record(0, k, 0.5, seconds)
         by_record.record(0, k, 0.5, seconds, device=device)
         untold.record(0, k, 0.5, seconds)
-    expected = learn_costs(Problem(problem.studies, tuple(pulls))).predict(10, NAMES)
+    with one_thread():
+        expected = learn_costs(Problem(problem.studies, tuple(pulls))).predict(10, NAMES)
     for scheduler in (by_start, by_record):
         np.testing.assert_array_equal(scheduler.standings.tenants[1].costs, expected)
     assert not np.allclose(untold.standings.tenants[1].costs, expected)
@@ -210,7 +212,8 @@ def test_results_after_the_last_fit_do_not_change_costs_yet():
             scheduler.record(i, k, float(quality[i, k]), float(cost[i, k]))
         asked.choose()
     pulls = [Pull(10 * i, k, float(quality[i, k]), float(cost[i, k]), order=t) for t, (i, k) in enumerate(trials)]
-    expected, newest = (learn_costs(Problem(problem.studies, tuple(pulls[:n]))).predict(0, NAMES) for n in (16, 17))
+    with one_thread():
+        expected, newest = (learn_costs(Problem(problem.studies, tuple(pulls[:n]))).predict(0, NAMES) for n in (16, 17))
     assert not np.array_equal(expected, newest)
     for scheduler in (asked, unasked):
         np.testing.assert_array_equal(scheduler.standings.tenants[0].costs, expected)

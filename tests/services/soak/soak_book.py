@@ -74,6 +74,7 @@ class Case:
     deadline: datetime | None = None
     target: float | None = None
     paused: bool = False
+    since: int = 0  # how many trials had ended when it came, came back, or got new data
     best: float = 0.0
     open: int = 0
     present: dict[str, Run] = field(default_factory=dict)
@@ -171,17 +172,31 @@ class Ledger:
         self.rebuild()
 
     def rebuild(self) -> None:
-        """As if the studies that are active now had always been there, under their present weights."""
-        self.rate, self.charged, self.left = 0.0, {}, {}
+        """As if the studies that are active now had had their present weights ever since they came."""
+        self.rate, self.charged, self.left, self.from_rate = 0.0, {}, {}, {}
         for case in self.book.cases.values():
             withdrawn = {c for c, r in case.present.items() if not r.is_open and r.spent is None}
             arms = case.candidates.keys() - withdrawn
             if not case.paused and arms:
                 self.charged[case.name], self.left[case.name] = 0.0, set(arms)
         self.weights = {name: self.book.weight(self.book.cases[name]) for name in self.charged}
-        self.unfinished = sum(self.weights.values())
-        for run in self.ends.values():
+        self._weigh()
+        for number, run in enumerate(self.ends.values()):
+            self._join(number)
             self._take(run)
+        self._join(len(self.ends))
+
+    def _join(self, ended: int) -> None:
+        """Whoever came after so many ends is entitled, and charged, from here on."""
+        for name in self.charged.keys() - self.from_rate.keys():
+            if self.book.cases[name].since <= ended:
+                self.from_rate[name], self.charged[name] = self.rate, 0.0
+                self._weigh()
+
+    def _weigh(self) -> None:
+        """The weights of those that are there and have something left to run, else of all."""
+        there = [w for name, w in self.weights.items() if name in self.from_rate and self.left[name]]
+        self.unfinished = sum(there) if there else sum(self.weights.values())
 
     def finish(self, run: Run) -> None:
         self.ends[run.id] = run
@@ -195,16 +210,15 @@ class Ledger:
         self.charged[run.study] += run.spent
         self.left[run.study].discard(run.candidate)
         if not self.left[run.study]:
-            self.unfinished -= self.weights[run.study]
-            if not any(self.left.values()):
-                self.unfinished = sum(self.weights.values())
+            self._weigh()
 
     def lags(self) -> dict[str, float]:
         """Seconds that each study is behind; trials under way count as predicted."""
         cases = ((name, self.book.cases[name]) for name in self.charged)
         under = {name: math.fsum(r.predicted for r in self.book.open_runs(case)) for name, case in cases}
         rate = self.rate + GUARD * sum(under.values()) / self.unfinished if self.charged else 0.0
-        return {name: self.weights[name] * rate - self.charged[name] - under[name] for name in self.charged}
+        owed = {name: self.weights[name] * (rate - self.from_rate[name]) for name in self.charged}
+        return {name: owed[name] - self.charged[name] - under[name] for name in self.charged}
 
 
 class Fairness:

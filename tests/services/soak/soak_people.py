@@ -140,6 +140,7 @@ class Changes:
             cases.append(self.place.case(f"{case.name}-b", case.tenant))
         with self.fairness.jump():
             for case in cases:
+                case.since = len(self.fairness.ledger.ends)
                 self.book.add(case)
         self.here += tenants
         self.figures["arrivals"] += len(cases)
@@ -220,6 +221,8 @@ class Changes:
         pause_study(self.place.store, study=case.name, paused=not case.paused)
         with self.fairness.jump():
             case.paused = not case.paused
+            if not case.paused:
+                case.since = len(self.fairness.ledger.ends)
         self.figures["pauses" if case.paused else "resumed"] += 1
 
     def join(self, case: Case) -> None:
@@ -237,6 +240,7 @@ class Changes:
     def renew(self, case: Case) -> None:
         version = self.place.new_data(case.id)
         with self.fairness.jump():
+            case.since = len(self.fairness.ledger.ends)
             case.start_over(version)
         self.figures["new data"] += 1
 
