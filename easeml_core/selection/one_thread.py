@@ -26,5 +26,10 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def _controller() -> ThreadpoolController:
-    """What numpy and scipy have loaded; looking for it takes milliseconds."""
+    """The libraries of numpy and of scipy; looking for them takes milliseconds.
+
+    scipy brings one of its own and loads it on first use: what is not there yet would not be held to a thread.
+    """
+    import scipy.linalg  # noqa: F401
+
     return ThreadpoolController()
