@@ -23,6 +23,8 @@ PUBLISHED = (
 POLICIES = ("default", *PUBLISHED)
 KERNELS = ("empirical", "squared-exponential")
 TAILS = ("hoeffding", "clopper-pearson")
+ESTIMATORS = ("exact", "paper")
+SAMPLINGS = ("fixed", "early")
 
 
 def require(condition: bool, field_name: str, value: object, allowed: str) -> None:
@@ -37,6 +39,28 @@ def choice(kind: type[Any], field_name: str, value: object) -> Any:
         return kind(value)
     except ValueError:
         raise ConfigError(field_name, value, "one of " + ", ".join(m.value for m in kind)) from None
+
+
+def parse_adaptivity(value: object) -> tuple[Adaptivity, int | None]:
+    """Read ``none``, ``full``, ``firstChange`` (the published code's ``hybrid``), ``recycle`` or ``upTo:K``, K >= 1.
+
+    Raises:
+        ConfigError: It is none of these.
+
+    Example:
+        >>> parse_adaptivity("upTo:3")[1]
+        3
+    """
+    allowed = "none, full, firstChange, recycle, or upTo:K with a whole number K >= 1"
+    name, colon, cap = str(value).partition(":")
+    kind = {"hybrid": Adaptivity.FIRST_CHANGE, **{str(a): a for a in Adaptivity}}.get(name)
+    require(kind is not None, "adaptivity", value, allowed)
+    assert kind is not None  # just required
+    if kind is not Adaptivity.UP_TO:
+        require(not colon, "adaptivity", value, allowed)
+        return kind, None
+    require(cap.isascii() and cap.isdigit() and len(cap) <= 7 and int(cap) >= 1, "adaptivity", value, allowed)
+    return kind, int(cap)
 
 
 class _Stored:
@@ -162,8 +186,15 @@ class GateConfig(_Stored):
         condition: Source of the condition, e.g. ``n - o > 0.02 +/- 0.01``.
         reliability: 1 - delta, in (0, 1), for all verdicts on the set together.
         mode: ``fp-free`` or ``fn-free``.
-        adaptivity: ``none``, ``full`` or ``firstChange``.
+        adaptivity: ``none``, ``full``, ``firstChange``, ``recycle`` or ``upTo:K``.
         steps: H >= 1, verdicts that the set must serve.
+        estimator: ``exact``, or ``paper`` for the published sizes. Verdicts are exact with both.
+        power: With ``exact``: the chance in (0, 1) that a model beyond the threshold by twice the tolerance gets the
+            promised answer; None for as high as the reliability asks of the other side.
+        sampling: ``fixed`` looks at all examples once; ``early`` looks at them in their order and stops as soon as the
+            verdict is certain, which saves labels.
+        slices: Pairs (slice, condition) that must hold too, each on its slice of the set.
+        mail: Where verdicts go under ``none``, and the alarm for a new set; empty for nowhere.
     """
 
     condition: str = "n - o > 0 +/- 0.2"
@@ -171,12 +202,45 @@ class GateConfig(_Stored):
     mode: str = "fp-free"
     adaptivity: str = "full"
     steps: int = 4
+    estimator: str = "exact"
+    power: float | None = None
+    sampling: str = "fixed"
+    slices: tuple[tuple[str, str], ...] = ()
+    mail: str = ""
 
     def __post_init__(self) -> None:
         require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
         choice(Mode, "mode", self.mode)
-        choice(Adaptivity, "adaptivity", self.adaptivity)
-        require(isinstance(self.steps, int) and self.steps >= 1, "steps", self.steps, "a whole number >= 1")
+        _, cap = parse_adaptivity(self.adaptivity)
+        require(
+            type(self.steps) is int and 1 <= self.steps <= 10**6, "steps", self.steps, "a whole number, 1 to 1000000"
+        )
+        require(cap is None or cap <= self.steps, "adaptivity", self.adaptivity, "upTo:K with K at most the steps")
+        require(self.estimator in ESTIMATORS, "estimator", self.estimator, "one of " + ", ".join(ESTIMATORS))
+        require(self.power is None or 0 < self.power < 1, "power", self.power, "> 0 and < 1, or nothing")
+        require(self.sampling in SAMPLINGS, "sampling", self.sampling, "one of " + ", ".join(SAMPLINGS))
+        pairs = tuple(tuple(pair) for pair in self.slices)
+        named = all(len(pair) == 2 and all(isinstance(text, str) and text for text in pair) for pair in pairs)
+        require(
+            named and len({pair[0] for pair in pairs}) == len(pairs),
+            "slices",
+            self.slices,
+            "pairs (slice, condition), each slice once",
+        )
+        object.__setattr__(self, "slices", pairs)  # JSON has lists for them
+        require(
+            not self.mail or ("@" in self.mail and self.mail.isprintable() and " " not in self.mail),
+            "mail",
+            self.mail,
+            "an address such as name@host",
+        )
+
+
+METER_METHODS = (
+    *("path-adaptive", "pruned", "exact-tree", "full", "first-change"),
+    *("dithered", "ratchet", "deviations", "automaton", "nonuniform", "multitenant"),
+)
+DEVELOPERS = ("any", "kt", "sticky")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +254,18 @@ class MeterConfig(_Stored):
         steps: T >= 1, submissions that the set must serve.
         ambiguous: Planned number of ambiguous answers (each costs ln 2), >= 0.
         tail: ``hoeffding`` or ``clopper-pearson``.
-        overfitting_budget: The highest signal that raises no alert, >= 1.
+        overfitting_budget: The highest signal that raises no alert, >= 1; only without ``budget``.
+        method: One of METER_METHODS: how the developer's reactions are paid for.
+        deviations: B >= 0, with ``deviations``: answers unlike the one before that the set survives.
+        teams: K >= 1, teams that exchange nothing, with ``multitenant`` and ``path-adaptive``; T is shared out evenly.
+        tolerances: With ``nonuniform``: epsilon_1 <= ... <= epsilon_m, by the worst earlier signal.
+        automaton: With ``automaton``: one row for each state, and in it for each signal the pair of the answer and the
+            next state (None: the set is retired after this answer). State 0 is the first.
+        one_sided: Promise only that the true gap is not above what a signal says; needs fewer labels.
+        open_ended: The set serves more than T submissions if it can; T is what it is planned for.
+        developer: With ``path-adaptive``: what histories are taken to be likely: ``any``, ``kt`` (signals keep their
+            shares) or ``sticky`` (the last one comes again). A wrong guess only shortens the set's life.
+        budget: Rules of the overfitting budget, e.g. ``signal above range 2``; replace ``overfitting_budget``.
     """
 
     ranges: tuple[float, ...] = (0.2, 0.6)
@@ -200,8 +275,19 @@ class MeterConfig(_Stored):
     ambiguous: int = 2
     tail: str = "clopper-pearson"
     overfitting_budget: int = 1
+    method: str = "path-adaptive"
+    deviations: int = 3
+    teams: int = 1
+    tolerances: tuple[float, ...] = ()
+    automaton: tuple[tuple[tuple[int, int | None], ...], ...] = ()
+    one_sided: bool = False
+    open_ended: bool = False
+    developer: str = "any"
+    budget: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("ranges", "tolerances"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         rising = all(a < b for a, b in zip(self.ranges, self.ranges[1:], strict=False))
         inside = all(-1 < b < 1 for b in self.ranges)
         require(bool(self.ranges) and rising and inside, "ranges", self.ranges, "rising boundaries between -1 and 1")
@@ -211,3 +297,40 @@ class MeterConfig(_Stored):
         require(self.ambiguous >= 0, "ambiguous", self.ambiguous, ">= 0")
         require(self.tail in TAILS, "tail", self.tail, "one of " + ", ".join(TAILS))
         require(self.overfitting_budget >= 1, "overfitting_budget", self.overfitting_budget, ">= 1")
+        self._check_method()
+        self._check_sides_and_ends()
+
+    def _check_method(self) -> None:
+        require(self.method in METER_METHODS, "method", self.method, "one of " + ", ".join(METER_METHODS))
+        whole = type(self.deviations) is int and self.deviations >= 0
+        require(whole, "deviations", self.deviations, "a whole number >= 0")
+        whole = type(self.teams) is int and 1 <= self.teams <= self.steps
+        require(whole, "teams", self.teams, f"a whole number, 1 to the {self.steps} steps")
+        shared = self.teams == 1 or self.method in ("path-adaptive", "multitenant")
+        require(shared, "teams", self.teams, f"1 with the method {self.method!r}; multitenant and path-adaptive share")
+        if self.method == "nonuniform":
+            rising = all(a <= b for a, b in zip(self.tolerances, self.tolerances[1:], strict=False))
+            sound = rising and all(0 < e < 1 for e in self.tolerances) and len(self.tolerances) == len(self.ranges) + 1
+            text = f"{len(self.ranges) + 1} numbers between 0 and 1 that never fall, one for each signal"
+            require(sound, "tolerances", self.tolerances, text)
+        else:
+            require(not self.tolerances, "tolerances", self.tolerances, "left out, except with the method 'nonuniform'")
+        text = "a table of states with the method 'automaton', and left out with any other"
+        require(bool(self.automaton) == (self.method == "automaton"), "automaton", self.automaton, text)
+        table = tuple(tuple(tuple(arrow) for arrow in row) for row in self.automaton)  # JSON has lists for them
+        object.__setattr__(self, "automaton", table)
+
+    def _check_sides_and_ends(self) -> None:
+        for name in ("one_sided", "open_ended"):
+            require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
+        closed = not self.one_sided or self.method not in ("path-adaptive", "pruned", "dithered")
+        text = f"false with the method {self.method!r}: which ranges can be answered needs both sides"
+        require(closed, "one_sided", self.one_sided, text)
+        closed = not self.open_ended or self.method not in ("nonuniform", "multitenant")
+        require(closed, "open_ended", self.open_ended, f"false with the method {self.method!r}: its steps are counted")
+        require(self.developer in DEVELOPERS, "developer", self.developer, "one of " + ", ".join(DEVELOPERS))
+        text = "'any', except with the method 'path-adaptive'"
+        require(self.developer == "any" or self.method == "path-adaptive", "developer", self.developer, text)
+        words = all(isinstance(rule, str) and rule.strip() for rule in self.budget)
+        require(words and not isinstance(self.budget, str), "budget", self.budget, "a list of rules in words")
+        object.__setattr__(self, "budget", tuple(self.budget))

@@ -57,11 +57,16 @@ class Mode(StrEnum):
 
 
 class Adaptivity(StrEnum):
-    """What the developer learns between submissions (Ease.ml/ci, section 4 of the paper's language)."""
+    """What the developer learns between submissions; the last two go beyond the paper (``stats/adaptivity.py``).
+
+    Written with the cap behind it, ``upTo:3``; see ``config.parse_adaptivity``.
+    """
 
     NONE = "none"
     FULL = "full"
     FIRST_CHANGE = "firstChange"
+    UP_TO = "upTo"
+    RECYCLE = "recycle"
 
 
 class SealedSetPurpose(StrEnum):
@@ -88,6 +93,15 @@ class RequestKind(StrEnum):
     GATE = "gate"
     METER = "meter"
     PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    FORCE = "force"
+
+
+class AlertKind(StrEnum):
+    """What an alert is about: a reading beyond the overfitting budget, or a gate set that has served."""
+
+    OVERFITTING = "overfitting"
+    NEW_TEST_SET = "new-test-set"
 
 
 @dataclass(frozen=True, slots=True)

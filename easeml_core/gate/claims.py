@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from easeml_core.gate.clauses import OUTCOMES, VARIABLES
+
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Clause, Condition
 
@@ -48,6 +50,22 @@ def claim_of(clause: Clause) -> Claim:
         threshold=clause.threshold / scale + 0.0,  # + 0.0 turns a negative zero into a plain one
         tolerance=clause.tolerance / abs(scale),
     )
+
+
+def values_of(clause: Clause) -> tuple[float, ...]:
+    """What each of ``clauses.OUTCOMES`` is worth in the quantity of the clause's claim.
+
+    Example:
+        >>> from easeml_core.gate.condition import parse_condition
+        >>> values_of(parse_condition("2 * o - 2 * n < 0.1 +/- 0.02").clauses[0])
+        (0.0, 1.0, -1.0, 0.0, 0.0)
+    """
+    quantity, _ = _quantity(clause)
+    if quantity == DIFFERENCE:
+        return tuple(float(n - o) for n, o, _ in OUTCOMES)
+    if quantity == LINEAR:
+        return tuple(float(clause.value_of(outcome)) for outcome in OUTCOMES)
+    return tuple(float(outcome[VARIABLES.index(quantity)]) for outcome in OUTCOMES)
 
 
 def disagreement_bound(condition: Condition) -> float | None:

@@ -41,6 +41,11 @@ class Clause:
         """True unless the clause is about d alone, which needs predictions only."""
         return any(variable != "d" for variable, _ in self.weights)
 
+    @property
+    def needs_agreements(self) -> bool:
+        """True where an example counts on which both models say the same: labels of disagreements do not suffice."""
+        return self.weight("n") != -self.weight("o")
+
     def value_of(self, values: tuple[float, float, float]) -> float:
         """The left side at given values of (n, o, d)."""
         return sum(self.weight(v) * x for v, x in zip(VARIABLES, values, strict=True))
@@ -65,6 +70,11 @@ class Condition:
     def needs_labels(self) -> bool:
         """True unless every clause is about d alone."""
         return any(clause.needs_labels for clause in self.clauses)
+
+    @property
+    def needs_agreements(self) -> bool:
+        """True unless labels are needed at most where the predictions differ."""
+        return any(clause.needs_agreements for clause in self.clauses)
 
     def __str__(self) -> str:
         return " /\\ ".join(str(clause) for clause in self.clauses)

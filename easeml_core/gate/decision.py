@@ -1,9 +1,15 @@
 """The verdict on a condition from counts: three-valued, exact, at a given level; the mode makes a bit of it.
 
 Each clause is tested for and against. For a PASS every clause must be shown to hold, so a false PASS needs one fixed
-false clause to pass its own test: each clause may use the whole level on the same examples (intersection-union), and a
-clause ``d < A`` may lend its A to the test of n - o. A false FAIL needs any one of k true clauses to be shown not to
-hold, so each gets the level divided by k. Hence a PASS is wrong with probability at most alpha, and so is a FAIL.
+false clause to pass its own test: each clause may use the whole level on the same examples (intersection-union). A
+false FAIL needs any one of k true clauses to be shown not to hold, so each gets the level divided by k.
+
+A clause ``d < A`` lends its A to the tests of n - o on both sides. A PASS: if d >= A, the clause on d has to err; if
+d < A, the test with p = A has its level. A FAIL: it is wrong only if the whole condition is true, hence d < A, and then
+the test against n - o with p = A has its level; if d >= A, the condition is false and FAIL is right. So a PASS of the
+condition is wrong with probability at most alpha, and so is a FAIL; but the verdict and the interval of the clause on
+n - o by themselves hold only where d < A does.
+
 The counts, intervals and p-values are for the referee alone; a developer sees one symbol.
 """
 
@@ -17,7 +23,7 @@ from easeml_core.config import choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.claims import claim_of, disagreement_bound
-from easeml_core.gate.evidence import gather_evidence
+from easeml_core.gate.evidence import Evidence, Side, gather_evidence, reach, settle_the_certain
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Clause, Condition
@@ -33,7 +39,8 @@ class ClauseDecision:
         verdict: PASS: shown to hold. FAIL: shown not to hold. UNKNOWN: neither.
         quantity: What ``estimate``, ``interval`` and ``threshold`` are about: n, o, d, n - o, or linear.
         threshold: Of the quantity.
-        estimate: The quantity as observed.
+        examples: How many examples the clause was judged on; 0 where nothing was looked at.
+        estimate: The quantity as observed; None where nothing was looked at.
         interval: (low, high); either end holds by itself, with the level of the test on its side. At threshold 0 the
             verdict on n - o comes from the sign test, which may know more than the interval.
         log_p_pass: ln of the p-value against "the clause does not hold"; PASS if at most ``log_level_pass``.
@@ -47,7 +54,8 @@ class ClauseDecision:
     verdict: Verdict
     quantity: str
     threshold: float
-    estimate: float
+    examples: int
+    estimate: float | None
     interval: tuple[float, float]
     log_p_pass: float
     log_p_fail: float
@@ -62,6 +70,7 @@ class ClauseDecision:
             "verdict": self.verdict.value,
             "quantity": self.quantity,
             "threshold": self.threshold,
+            "examples": self.examples,
             "estimate": self.estimate,
             "interval": list(self.interval),
             "log_p_pass": _finite(self.log_p_pass),
@@ -74,23 +83,32 @@ class ClauseDecision:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The verdict on a condition.
+    """The verdict on a condition, and on those of slices where there are any.
 
     Attributes:
         verdict: What the evidence says.
         passed: The bit: UNKNOWN settled by the mode.
         mode: ``fp-free`` or ``fn-free``.
-        log_level: ln alpha of this one test.
-        examples: N.
+        log_level: ln alpha of the test of one condition.
+        outcomes: The counts; under early stopping those of the examples that were looked at.
+        labels: How many labels the verdict used.
         clauses: One decision per clause, in the order of the condition.
+        slices: Pairs (slice, decision on its condition).
     """
 
     verdict: Verdict
     passed: bool
     mode: Mode
     log_level: float
-    examples: int
+    outcomes: Outcomes
+    labels: int
     clauses: tuple[ClauseDecision, ...]
+    slices: tuple[tuple[str, Decision], ...] = ()
+
+    @property
+    def examples(self) -> int:
+        """N, or the number looked at under early stopping."""
+        return self.outcomes.examples
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for the referee's report. Never for a developer: it holds more than one symbol."""
@@ -100,18 +118,25 @@ class Decision:
             "mode": self.mode.value,
             "log_level": self.log_level,
             "examples": self.examples,
+            "wins": self.outcomes.wins,
+            "losses": self.outcomes.losses,
+            "disagreements": self.outcomes.disagreements,
+            "labels": self.labels,
             "clauses": [clause.to_json() for clause in self.clauses],
+            "slices": {name: decision.to_json() for name, decision in self.slices},
         }
 
 
-def decide(condition: Condition, outcomes: Outcomes, *, log_level: float, mode: str) -> Decision:
+def decide(condition: Condition, outcomes: Outcomes, *, log_level: float, mode: str, labels: int = 0) -> Decision:
     """Judge a condition on counts.
 
     Args:
         condition: The parsed condition.
-        outcomes: Counts on the sealed set.
+        outcomes: Counts on the sealed set. Clauses that need labels which it lacks stay UNKNOWN: ``judgement`` sees to
+            it that this happens only where they cannot change what is released.
         log_level: ln alpha, finite and < 0, as the plan allots it; -700 and far below work.
         mode: ``fp-free`` (UNKNOWN does not pass) or ``fn-free`` (UNKNOWN passes).
+        labels: How many labels the counts rest on, for the report.
 
     Returns:
         The decision. Whatever the truth is, PASS is wrong with probability at most alpha, and so is FAIL.
@@ -132,14 +157,41 @@ def decide(condition: Condition, outcomes: Outcomes, *, log_level: float, mode: 
     if outcomes.examples < 1:
         message = "a condition cannot be judged on no examples; the sealed set must have at least one"
         raise InvalidInputError(message)
-    fail_level = log_level - math.log(len(condition.clauses))
+    levels = Levels(log_level, log_level - math.log(len(condition.clauses)))
     bound = disagreement_bound(condition)
     # Outside (0, 1] the clause on d bounds nothing, or can never hold; the test of n - o then finds its own bound.
     bound = min(bound, 1.0) if bound is not None and bound > 0 else None
-    clauses = tuple(_judge(clause, outcomes, log_level, fail_level, bound) for clause in condition.clauses)
+    clauses = tuple(
+        _judge(clause, outcomes, levels, bound) if is_measured(clause, outcomes) else unmeasured(clause, levels)
+        for clause in condition.clauses
+    )
     verdict = conjunction([clause.verdict for clause in clauses])
-    passed = verdict is Verdict.PASS or (verdict is Verdict.UNKNOWN and kind is Mode.FN_FREE)
-    return Decision(verdict, passed, kind, log_level, outcomes.examples, clauses)
+    return Decision(verdict, is_released(verdict, kind), kind, log_level, outcomes, labels, clauses)
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Levels of the two tests of every clause.
+
+    Attributes:
+        log_pass: ln of the level of the test for it.
+        log_fail: ln of the level of the test against it.
+    """
+
+    log_pass: float
+    log_fail: float
+
+
+def is_released(verdict: Verdict, mode: Mode) -> bool:
+    """The bit that a verdict becomes: UNKNOWN fails under fp-free and passes under fn-free."""
+    return verdict is Verdict.PASS or (verdict is Verdict.UNKNOWN and mode is Mode.FN_FREE)
+
+
+def is_measured(clause: Clause, outcomes: Outcomes) -> bool:
+    """Whether the counts hold what the clause is about."""
+    if not clause.needs_labels:
+        return True
+    return outcomes.wins is not None and (not clause.needs_agreements or outcomes.new_correct is not None)
 
 
 def conjunction(verdicts: list[Verdict]) -> Verdict:
@@ -154,29 +206,55 @@ def conjunction(verdicts: list[Verdict]) -> Verdict:
     return Verdict.UNKNOWN if Verdict.UNKNOWN in verdicts else Verdict.PASS
 
 
-def _judge(
-    clause: Clause, outcomes: Outcomes, pass_level: float, fail_level: float, bound: float | None
+def clause_decision(
+    clause: Clause, evidence: Evidence, levels: Levels, *, examples: int, verdict: Verdict | None = None
 ) -> ClauseDecision:
-    """Test one clause for and against."""
+    """Turn what speaks for and against a clause into its decision.
+
+    Args:
+        clause: The clause.
+        evidence: Both sides of its quantity.
+        levels: Of its two tests.
+        examples: How many examples the evidence rests on.
+        verdict: Given where it is not the one that the evidence at this moment gives.
+    """
     claim = claim_of(clause)
-    evidence = gather_evidence(
-        clause, outcomes, log_level_for=pass_level, log_level_against=fail_level, disagreement_bound=bound
-    )
     sides = (evidence.above, evidence.below) if claim.above else (evidence.below, evidence.above)
     log_p_pass, log_p_fail = sides[0].log_p, sides[1].log_p
     return ClauseDecision(
         clause=str(clause),
-        verdict=_verdict(log_p_pass <= pass_level, log_p_fail <= fail_level),
+        verdict=verdict or _verdict(log_p_pass <= levels.log_pass, log_p_fail <= levels.log_fail),
         quantity=claim.quantity,
         threshold=claim.threshold,
-        estimate=evidence.estimate,
+        examples=examples,
+        estimate=evidence.estimate if examples else None,
         interval=(evidence.above.bound, evidence.below.bound),
         log_p_pass=log_p_pass,
         log_p_fail=log_p_fail,
-        log_level_pass=pass_level,
-        log_level_fail=fail_level,
+        log_level_pass=levels.log_pass,
+        log_level_fail=levels.log_fail,
         method=evidence.method,
     )
+
+
+def unmeasured(clause: Clause, levels: Levels) -> ClauseDecision:
+    """The decision on a clause that nothing was looked at for: what arithmetic says, else UNKNOWN."""
+    low, high = reach(clause)
+    nothing = Evidence(0.0, above=Side(0.0, low), below=Side(0.0, high), method="no label was needed")
+    evidence = settle_the_certain(claim_of(clause), (low, high), nothing)
+    return clause_decision(clause, evidence, levels, examples=0)
+
+
+def _judge(clause: Clause, outcomes: Outcomes, levels: Levels, bound: float | None) -> ClauseDecision:
+    """Test one clause for and against."""
+    evidence = gather_evidence(
+        clause,
+        outcomes,
+        log_level_for=levels.log_pass,
+        log_level_against=levels.log_fail,
+        disagreement_bound=bound,
+    )
+    return clause_decision(clause, evidence, levels, examples=outcomes.examples)
 
 
 def _verdict(holds: bool, fails: bool) -> Verdict:

@@ -1,7 +1,8 @@
-"""Hoeffding's bound for means of bounded values: sample size, half-width and tail, one-sided, levels as logarithms.
+"""Hoeffding's bounds for means of bounded values: sample size, half-width and tails, one-sided, levels as logarithms.
 
-Source of all three: Hoeffding (1963), "Probability inequalities for sums of bounded random variables", Theorem 2, for
-independent values in an interval of width r:  P(mean - truth >= eps) <= exp(-2 N eps^2 / r^2).
+Source: Hoeffding (1963), "Probability inequalities for sums of bounded random variables", for independent values in an
+interval of width r. Theorem 2: P(mean - truth >= eps) <= exp(-2 N eps^2 / r^2). Theorem 1 is the sharper one, which
+knows where in the interval the truth lies: ``chernoff_log_tail``.
 """
 
 from __future__ import annotations
@@ -84,6 +85,44 @@ def hoeffding_log_tail(deviation: float, examples: int, *, value_range: float = 
     require(examples >= 1, "examples", examples, ">= 1")
     require(0 < value_range < math.inf, "value_range", value_range, "> 0 and finite")
     return -2 * examples * (deviation / value_range) ** 2 if deviation > 0 else 0.0
+
+
+def chernoff_log_tail(mean: float, truth: float, examples: int, *, low: float = 0.0, high: float = 1.0) -> float:
+    """Give ln of the bound on the chance that N independent values in [low, high] have so large a mean.
+
+        -N kl(x, c),   kl(x, c) = x ln(x / c) + (1 - x) ln((1 - x) / (1 - c)),   both moved to [0, 1];  0 where x <= c
+
+    Source: Hoeffding (1963), Theorem 1. Proof: exp is convex, so among all laws on [0, 1] with mean c' <= c the one on
+    the two ends has the largest E exp(lambda X) = 1 - c' + c' e^lambda, which rises with c'; Markov's inequality with
+    the best lambda > 0 gives the bound. It is never above ``hoeffding_log_tail`` (Pinsker).
+
+    Args:
+        mean: x, the observed mean, in [low, high] but for rounding.
+        truth: c, the largest mean that is supposed.
+        examples: N >= 1.
+        low: The smallest possible value.
+        high: The largest, > low.
+
+    Returns:
+        A number <= 0; minus infinity where no law with such a mean can give these values.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+
+    Example:
+        >>> round(chernoff_log_tail(0.98, 0.95, 1000), 2), round(hoeffding_log_tail(0.03, 1000), 2)
+        (-12.14, -1.8)
+    """
+    require(examples >= 1, "examples", examples, ">= 1")
+    require(low < high, "high", high, f"> {low}, the smallest value")
+    x = min(max((mean - low) / (high - low), 0.0), 1.0)
+    c = (truth - low) / (high - low)
+    if c < 0 or (c == 0 and x > 0):
+        return -math.inf
+    if x <= c:
+        return 0.0
+    tail = 0.0 if x == 1 else (1 - x) * math.log((1 - x) / (1 - c))
+    return min(0.0, -examples * (x * math.log(x / c) + tail))
 
 
 def _check(log_level: float, value_range: float) -> None:

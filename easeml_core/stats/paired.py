@@ -138,6 +138,8 @@ def _largest(score: int, examples: int, threshold: float, low: float, high: floa
     for _ in range(_REFINEMENTS):
         tails = log_trinomial_tails(score, examples, decided=grid, mean=threshold)
         best = int(tails.argmax())
+        if best == len(grid) - 1 and tails[best] == top:
+            break  # the largest share is the worst, and a finer grid before it has found nothing else
         top = max(top, float(tails[best]))
         grid = np.linspace(grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)], _GRID_POINTS // 2)
     return top

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PATTERN = r"d < 0.1 +/- 0.01 /\ n - o > 0.02 +/- 0.01"
 
@@ -43,9 +46,12 @@ def test_the_gates_figures_are_the_papers(
     condition: str, reliability: str, steps: str, adaptivity: str, size: int, run: Any
 ) -> None:
     asked = ("--condition", condition, "--reliability", reliability, "--steps", steps, "--adaptivity", adaptivity)
-    plan = run("gate", "plan", *asked, "--json").json
+    plan = run("gate", "plan", *asked, "--estimator", "paper", "--json").json
     assert (plan["labels"] or plan["unlabelled"]) == size  # a condition on d alone needs no labels
-    assert f"{size:,}" in run("gate", "plan", *asked).text
+    assert f"{size:,}" in run("gate", "plan", *asked, "--estimator", "paper").text
+    exact = run("gate", "plan", *asked, "--json").json
+    assert exact["estimator"] == "exact"
+    assert max(exact["labels"], exact["unlabelled"]) < size
 
 
 @pytest.mark.parametrize(("method", "tolerance", "steps", "ambiguous", "size"), METER)
@@ -57,11 +63,76 @@ def test_the_meters_figures_are_those_of_its_formulas(
     assert f"{size:,} labelled examples ({method})" in run("meter", "plan", *asked).text
 
 
+def test_what_a_plan_says_as_json(run: Any) -> None:
+    plan = run("gate", "plan", "--condition", PATTERN, "--json").json
+    assert 56_222 <= plan["labels"] <= 56_279
+    assert 46_424 <= plan["unlabelled"] <= 46_509
+    assert plan["labels_per_submission"] == -(-plan["labels"] // 10)
+    assert plan["level"] == pytest.approx(1e-4 / 2**32)
+    assert plan["log_multiplicity"] == pytest.approx(22.18, abs=0.01)
+    assert (plan["estimator"], plan["method"], plan["condition"]) == ("exact", "trinomial", PATTERN)
+    assert "32 step(s) under adaptivity full" in plan["reasons"][0]
+    by_change = {each["change"].split(":")[0]: each["labels"] for each in plan["alternatives"]}
+    assert by_change["with the paper's published sizes"] == 67_706
+    assert 20_173 <= by_change["with recycling, for the set until its first pass"] <= 20_258
+    assert all(set(each) == {"change", "labels"} for each in plan["alternatives"])
+
+
+@pytest.mark.parametrize(
+    ("more", "least", "most"),
+    [
+        (("--adaptivity", "none"), 20_173, 20_258),
+        (("--adaptivity", "none", "--power", "same"), 20_173, 20_258),
+        (("--adaptivity", "none", "--power", "0.9"), 8_409, 8_488),
+        (("--adaptivity", "upTo:3", "--passes", "2"), 29_983, 30_069),
+        (("--adaptivity", "recycle", "--passes", "1"), 26_759, 26_844),
+        (("--adaptivity", "none", "--target", "estimate"), 26_184, 26_184),
+        (("--adaptivity", "none", "--estimator", "paper", "--difference", "paired"), 29_048, 29_048),
+    ],
+)
+def test_options_of_a_plan(more: tuple[str, ...], least: int, most: int, run: Any) -> None:
+    assert least <= run("gate", "plan", "--condition", PATTERN, *more, "--json").json["labels"] <= most
+
+
+def test_an_assumed_disagreement(run: Any) -> None:
+    asked = ("gate", "plan", "--condition", "n - o > 0.02 +/- 0.01", "--adaptivity", "none", "--json")
+    assert run(*asked, "--assume-disagreement", "0.1", "--estimator", "paper").json["labels"] == 27_616
+    assert 20_173 <= run(*asked, "--assume-disagreement", "0.1").json["labels"] <= 20_258
+
+
+SCRIPT = """\
+ml:
+  - script: ./predict.py
+  - steps: 32
+  - condition: d < 0.1 +/- 0.01 /\\ n - o > 0.02 +/- 0.01
+  - reliability: 0.9999
+  - mode: fp-free
+  - adaptivity: none -> xx@abc.com
+"""
+
+
+def test_a_script_instead_of_options(run: Any, nowhere: Path) -> None:
+    path = nowhere / "ml.yml"
+    path.write_text(SCRIPT, encoding="utf-8")
+    plan = run("gate", "plan", "--script", str(path), "--json").json
+    assert plan == run("gate", "plan", "--condition", PATTERN, "--adaptivity", "none", "--json").json
+    path.write_text(SCRIPT + "  - power: 0.9\n", encoding="utf-8")
+    assert 8_409 <= run("gate", "plan", "--script", str(path), "--json").json["labels"] <= 8_488
+    assert run("gate", "plan", "--script", str(path), "--estimator", "paper", "--json").json["labels"] == 29_048
+    answer = run("gate", "plan", "--script", str(path), "--steps", "3")
+    assert (answer.status, "leave out --steps" in answer.err) == (2, True)
+    path.write_text(SCRIPT.replace("n - o >", "n - o =>"), encoding="utf-8")
+    lines = run("gate", "plan", "--script", str(path)).err.splitlines()
+    assert lines[0].startswith("easeml: script, line 4: condition: expected '>' or '<'")
+    assert lines[2].index("^") == lines[1].index("=>")
+
+
 def test_a_plan_explains_itself(run: Any) -> None:
-    text = run("gate", "plan", "--condition", PATTERN).text
-    assert "67,706 labelled examples" in text
+    text = run("gate", "plan", "--condition", PATTERN, "--estimator", "paper").text
+    assert "labelled examples (paper, bennett) │ 67,706" in text
     assert "32 step(s) under adaptivity full" in text
     assert "by Bennett's inequality" in text
+    assert "or instead: with recycling" in text
     text = run("meter", "plan", "--ranges", "0.05,0.13,0.25", "--tolerance", "0.02").text
     assert "validation set: at least 1,060, so that its own noise stays in range 1" in text
 
@@ -90,9 +161,22 @@ def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
         (("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--steps", "0"), ("steps must be", "got 0")),
         (
             ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", "some"),
-            ("'none', 'full', 'firstChange'",),
+            ("adaptivity must be none, full, firstChange, recycle, or upTo:K",),
         ),
-        (("gate", "plan"), ("Missing option '--condition'",)),
+        (("gate", "plan"), ("give --condition, or --script",)),
+        (("gate", "plan", "--script", "none.yml"), ("none.yml cannot be read",)),
+        (
+            ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"),
+            ("changes must be < 2: the set is retired then",),
+        ),
+        (
+            ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--power", "high"),
+            ("--power must be 'same' or a number",),
+        ),
+        (
+            ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--power", "1"),
+            ("power must be > 0 and < 1, or nothing",),
+        ),
         (("meter", "plan", "--ranges", "low,high"), ("--ranges must be numbers separated by commas", "'low,high'")),
         (("meter", "plan", "--ranges", "0.5,0.1"), ("ranges must be rising boundaries", "(0.5, 0.1)")),
         (("meter", "plan", "--tolerance", "0"), ("tolerance must be > 0 and < 1, got 0.0",)),

@@ -15,7 +15,7 @@ import pytest
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import count_outcomes
-from easeml_core.stats.multiplicity import log_multiplicity
+from easeml_core.stats.adaptivity import allocate
 
 EXAMPLES, STEPS, RUNS, DELTA = 1000, 32, 200, 0.05
 
@@ -38,7 +38,7 @@ def attacks():
 def fooled(attacks, adaptivity):
     """Runs in which the vote passes ``n > 0.5`` at the level that the adaptivity gives."""
     condition = parse_condition("n > 0.5 +/- 0.05")
-    log_level = math.log(DELTA) - log_multiplicity(adaptivity, STEPS)
+    log_level = math.log(DELTA) - allocate(adaptivity, STEPS).log_multiplicity()
     passes = 0
     for labels, vote in attacks:
         counts = count_outcomes(labels, np.zeros_like(labels), vote)

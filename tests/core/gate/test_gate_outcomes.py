@@ -59,9 +59,41 @@ GOOD = {"examples": 10, "wins": 2, "losses": 1, "new_correct": 6, "old_correct":
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"wins": -1}, {"losses": 3}, {"new_correct": 7}, {"disagreements": 2}, {"disagreements": 7}, {"examples": 3}],
+    [
+        *({"wins": -1}, {"losses": 3}, {"new_correct": 7}, {"disagreements": 2}, {"disagreements": 7}, {"examples": 3}),
+        *({"wins": None}, {"losses": None}, {"new_correct": None}, {"old_correct": None}),
+        {"wins": None, "losses": None},
+    ],
 )
 def test_counts_that_cannot_be_are_refused(wrong):
     assert Outcomes(**GOOD).wins == 2
     with pytest.raises(InvalidInputError, match="these counts cannot come from one set"):
         Outcomes(**GOOD | wrong)
+
+
+def test_labels_of_disagreements_give_wins_and_losses_only():
+    found = count_outcomes([-1, 1, 2, -1, 4], [0, 0, 2, 3, 0], [0, 1, 0, 3, 1])
+    assert (found.wins, found.losses, found.disagreements) == (1, 1, 3)
+    assert found.new_correct is found.old_correct is None
+    assert found.cells(with_agreements=False).tolist() == [0, 1, 1, 2, 1]
+    for ask in (lambda: found.count_of("n"), lambda: found.cells(with_agreements=True)):
+        with pytest.raises(InvalidInputError, match="n is not known: labels are missing"):
+            ask()
+
+
+def test_a_disagreement_without_a_label_leaves_nothing_but_d():
+    found = count_outcomes([-1, 1], [0, 1], [1, 1])
+    assert found == Outcomes(2, None, None, None, None, 1)
+    assert found.count_of("d") == 1
+    with pytest.raises(InvalidInputError, match="n - o is not known"):
+        found.cells(with_agreements=False)
+
+
+def test_a_model_that_predicts_the_sign_of_a_missing_label_is_not_right():
+    assert count_outcomes([-1, 0], [0, 0], [-1, 0]).wins is None
+    assert count_outcomes([-1, 0], [-1, 0], [-1, 0]) == Outcomes(2, 0, 0, None, None, 0)
+
+
+def test_cells_by_hand():
+    found = count_outcomes([0, 1, 2, 3, 4], [0, 0, 2, 0, 0], [0, 1, 0, 0, 1])
+    assert found.cells(with_agreements=True).tolist() == [1, 1, 1, 1, 1]

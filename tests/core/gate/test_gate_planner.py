@@ -1,4 +1,4 @@
-"""The planner against the published sizes of Ease.ml/ci (MLSys 2019: Figure 2 and the text), bit by bit."""
+"""The planner with the paper's estimator: the published sizes of Ease.ml/ci (MLSys 2019), bit by bit."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ FIGURE_2 = [
 ]
 
 
-def plan(source, *, reliability=0.9999, steps=32, adaptivity="none", mode="fp-free", **more):
+def plan(source, *, reliability=0.9999, steps=32, adaptivity="none", mode="fp-free", estimator="paper", **more):
     condition = parse_condition(source)
-    return plan_gate(condition, reliability=reliability, steps=steps, adaptivity=adaptivity, mode=mode, **more)
+    asked = {"reliability": reliability, "steps": steps, "adaptivity": adaptivity, "mode": mode}
+    return plan_gate(condition, **asked, estimator=estimator, **more)
 
 
 @pytest.mark.parametrize(("reliability", "tolerance", "one", "one_full", "two", "two_full"), FIGURE_2)
@@ -65,15 +66,44 @@ def test_the_filter_pays_for_all_tests_too():
     assert plan(PATTERN.format(p=0.1), adaptivity="full").unlabelled == 160_421
 
 
-def test_labels_of_one_submission_in_the_reasons():
-    # 2,188 in the paper, for a single model.
-    assert "only about 2,189 of them" in plan(PATTERN.format(p=0.1), steps=1).reasons[-1]
-    assert "only about 2,905 of them" in plan(PATTERN.format(p=0.1)).reasons[-1]
+@pytest.mark.parametrize(
+    ("p", "single", "none", "full"),
+    [
+        (0.1, 2_188.85, 2_904.73, 6_770.50),
+        (0.2, 8_617.45, 11_435.87, 26_655.35),
+        (0.5, 53_335.23, 70_779.05, 164_975.69),
+    ],
+)
+def test_labels_of_one_submission(p, single, none, full):
+    # The paper leaves the multiplicity out: 2,188 for a single model, rounded down there.
+    source = PATTERN.format(p=p)
+    assert plan(source, steps=1).labels_per_submission == math.ceil(single)
+    assert plan(source).labels_per_submission == math.ceil(none)
+    assert plan(source, adaptivity="full").labels_per_submission == math.ceil(full)
 
 
 def test_two_thousand_labels_per_test():
     # "2K labels per test" of the abstract: reliability 0.999, one model: 1713.3.
-    assert "only about 1,714 of them" in plan(PATTERN.format(p=0.1), reliability=0.999, steps=1).reasons[-1]
+    assert plan(PATTERN.format(p=0.1), reliability=0.999, steps=1).labels_per_submission == 1_714
+
+
+def test_labels_of_one_submission_elsewhere():
+    assert plan("d < 0.1 +/- 0.01").labels_per_submission == 0
+    assert plan("n > 0.9 +/- 0.01").labels_per_submission == 63_381
+    assert plan("n - o > 0.02 +/- 0.01").labels_per_submission == 267_385
+    assert plan("n - o < 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01").labels_per_submission == math.ceil(
+        plan("n - o < 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01").labels / 10
+    )
+
+
+def test_an_assumed_disagreement():
+    # ln(2 M / delta) / (p h(eps / p)), section 6.5's table: delta / 2 where nothing is spent on a clause about d.
+    for p, none, full in ((0.1, 27_616, 66_274), (0.05, 14_234, 34_158), (0.02, 6_179, 14_827)):
+        assert plan("n - o > 0.01 +/- 0.01", assume_disagreement=p).labels == none
+        found = plan("n - o < 0.01 +/- 0.01", assume_disagreement=p, adaptivity="full")
+        assert (found.labels, found.method) == (full, "bennett")
+        assert "assumed, which nothing tests" in found.reasons[-2]
+    assert plan("n - o > 0.01 +/- 0.01", assume_disagreement=1.0).labels == 267_385
 
 
 @pytest.mark.parametrize("source", [PATTERN.format(p=0.1), "-2*d > -.2 +/- .02 /\\ 3*o - 3*n < -.06 +/- .03"])
@@ -113,8 +143,9 @@ def test_weights_not_variable_counts(steps, adaptivity, labels):
 def test_the_left_side_as_one_paired_number():
     source = "n - 1.1*o > 0.01 +/- 0.01 /\\ d < 0.1 +/- 0.01"
     assert plan(source, steps=1, difference="paired").labels == 218_372
-    # One-sided, range 2: 2 ln(M / delta) / eps^2.
-    assert plan("n - o > 0 +/- 0.1", difference="paired").labels == math.ceil(2 * math.log(32e4) / 0.01)
+    # n - o: two-sided, range 2: 4 (ln M - ln(delta / 2)) / (2 eps^2), which is the split size again.
+    assert plan("n - o > 0 +/- 0.1", difference="paired").labels == math.ceil(2 * math.log(64e4) / 0.01) == 2_674
+    assert "two-sided" in plan("n - o > 0 +/- 0.1", difference="paired").reasons[1]
     assert plan("n > 0.9 +/- 0.01", difference="paired").labels == 63_381
 
 
@@ -166,11 +197,22 @@ def test_more_promise_never_needs_fewer_examples(source, tolerance, reliability,
         ({"reliability": 1.0}, "reliability must be > 0 and < 1, got 1.0"),
         ({"reliability": 0.0}, "reliability must be > 0 and < 1, got 0.0"),
         ({"reliability": math.nan}, "reliability must be > 0 and < 1"),
-        ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
-        ({"steps": 2.5}, "steps must be a whole number >= 1"),
-        ({"adaptivity": "partial"}, "adaptivity must be one of none, full, firstChange"),
+        ({"steps": 0}, "steps must be a whole number, 1 to 1000000, got 0"),
+        ({"steps": 2.5}, "steps must be a whole number, 1 to 1000000"),
+        ({"adaptivity": "partial"}, "adaptivity must be none, full, firstChange, recycle, or upTo:K"),
         ({"mode": "strict"}, "mode must be one of fp-free, fn-free"),
-        ({"estimator": "guess"}, "estimator must be one of paper"),
+        ({"estimator": "guess"}, "estimator must be one of exact, paper"),
+        ({"target": "guess", "estimator": "exact"}, "target must be one of test, estimate"),
+        ({"target": "estimate"}, "target must be absent"),
+        ({"power": 0.9}, "power must be absent"),
+        ({"power": 0.9, "estimator": "exact", "target": "estimate"}, "power must be absent"),
+        ({"power": 1.0, "estimator": "exact"}, "power must be > 0 and < 1"),
+        ({"assume_disagreement": 0.1}, "assume_disagreement must be absent: no clause is about n - o"),
+        ({"assume_disagreement": 0.0}, "assume_disagreement must be > 0 and <= 1"),
+        ({"changes": -1}, "changes must be a whole number >= 0"),
+        ({"adaptivity": "upTo:3", "changes": 3}, "changes must be < 3: the set is retired then"),
+        ({"adaptivity": "upTo:33"}, "adaptivity must be upTo:K with K at most the 32 steps"),
+        ({"slices": 0}, "slices must be a whole number >= 1"),
         ({"difference": "unpaired"}, "difference must be one of split, paired"),
     ],
 )
@@ -179,11 +221,27 @@ def test_wrong_settings_are_refused_by_name(arguments, message):
         plan("n > 0.5 +/- 0.1", **arguments)
 
 
+def test_an_assumption_beside_a_clause_is_refused():
+    with pytest.raises(ConfigError, match=r"absent: a clause of the condition tests d < 0\.2"):
+        plan("n - o > 0.02 +/- 0.1 /\\ d < 0.2 +/- 0.1", assume_disagreement=0.1)
+    with pytest.raises(ConfigError, match=r"assume_disagreement must be > 0\.2, since n - o is at most d"):
+        plan("n - o > 0.2 +/- 0.1", assume_disagreement=0.2)
+
+
+def test_changes_and_slices_move_the_level():
+    assert plan("n > 0.9 +/- 0.01", adaptivity="recycle", changes=1).log_multiplicity == pytest.approx(2 * math.log(32))
+    assert plan("n > 0.9 +/- 0.01", adaptivity="upTo:3", changes=2).log_multiplicity == pytest.approx(math.log(5488))
+    sliced = plan("n > 0.9 +/- 0.01", slices=4)
+    assert sliced.log_level == plan("n > 0.9 +/- 0.01").log_level
+    assert sliced.labels == math.ceil((math.log(4 * 32) - math.log(1e-4)) / 2e-4)
+
+
 def test_the_plan_explains_itself_as_json():
     found = plan("d < 0.3 +/- 0.1 /\\ n > 0.5 +/- 0.1")
     loaded = json.loads(json.dumps(found.to_json()))
     assert loaded["labels"] == loaded["unlabelled"] == loaded["examples"]
     assert loaded["estimator"] == "paper"
+    assert loaded["level"] == pytest.approx(1e-4 / 32)
     assert "32 step(s) under adaptivity none: ln M = 3.466, delta = 0.0001" in loaded["reasons"][0]
     assert "'n > 0.5 +/- 0.1'" in loaded["reasons"][2]
     assert "labelled examples by Hoeffding's inequality" in loaded["reasons"][2]

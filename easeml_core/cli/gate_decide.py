@@ -1,0 +1,195 @@
+"""``easeml gate decide``: the verdict on two files of predictions, without a database."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.output import json_option, show_json
+from easeml_core.config import SAMPLINGS
+from easeml_core.entities import Mode
+from easeml_core.errors import EasemlError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from easeml_core.gate.clauses import Condition
+
+_FILE = click.Path(path_type=Path)
+_PLAN: dict[str, Any] = {
+    "reliability": 0.9999,
+    "steps": 32,
+    "adaptivity": "full",
+    "mode": "fp-free",
+    "sampling": "fixed",
+    "power": None,
+}
+
+
+def plan_options(defaults: dict[str, Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What a set was planned for, as options or as a script; without defaults in click, so that both are noticed."""
+
+    def shown(text: str, key: str) -> str:
+        return f"{text} [default: {defaults[key]}]" if key in defaults else text
+
+    options = (
+        click.option("--condition", help=shown('E.g. "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01".', "condition")),
+        click.option("--reliability", type=float, help=shown("1 - delta, over all steps.", "reliability")),
+        click.option("--steps", type=int, help=shown("Verdicts that one set must serve.", "steps")),
+        click.option("--adaptivity", help=shown("none, full, firstChange, upTo:K or recycle.", "adaptivity")),
+        click.option(
+            "--mode",
+            type=click.Choice([m.value for m in Mode]),
+            help=shown("Which error is promised not to happen.", "mode"),
+        ),
+        click.option(
+            "--sampling",
+            type=click.Choice(SAMPLINGS),
+            help=shown("early: go through --old in its order, stop when certain.", "sampling"),
+        ),
+        click.option(
+            "--power", type=float, help="With early: chance not to give up a model twice the tolerance above."
+        ),
+        click.option("--script", type=_FILE, help="An ml.yml that holds all of these instead."),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The condition and what ``defaults`` has, from a script or from options, never from both.
+
+    Raises:
+        InvalidInputError: If both or neither say what the condition is, or the script cannot be read.
+    """
+    named = {key: value for key, value in given.items() if value is not None}
+    if script is None:
+        if "condition" not in defaults | named:
+            message = "give --condition, or --script with a file that holds one"
+            raise InvalidInputError(message)
+        return defaults | named
+    if named:
+        message = f"--script holds the whole plan; leave out --{', --'.join(named)}"
+        raise InvalidInputError(message)
+    from easeml_core.gate.script import read_script
+
+    try:
+        text = script.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{script} cannot be read: {error}"
+        raise InvalidInputError(message) from error
+    found = read_script(text)
+    return {key: getattr(found, key) for key in defaults | {"condition": ""}}
+
+
+def slice_conditions(texts: Sequence[str]) -> list[tuple[str, Condition]]:
+    """``"NAME: CONDITION"`` as pairs.
+
+    Raises:
+        InvalidInputError: If one has no colon or name, or a slice comes twice.
+    """
+    from easeml_core.gate.condition import parse_condition
+
+    pairs = []
+    for text in texts:
+        name, colon, source = text.partition(":")
+        if not colon or not name.strip():
+            message = f'--slice must be "NAME: CONDITION", got {text!r}'
+            raise InvalidInputError(message)
+        pairs.append((name.strip(), parse_condition(source.strip())))
+    if len(dict(pairs)) < len(pairs):
+        message = "--slice names a slice twice; join its conditions with /\\"
+        raise InvalidInputError(message)
+    return pairs
+
+
+@click.command()
+@plan_options(_PLAN)
+@click.option("--labels", type=_FILE, help="CSV example,label; may lack examples that cannot matter.")
+@click.option("--old", type=_FILE, required=True, help="CSV example,prediction of the model that stands now.")
+@click.option("--new", type=_FILE, required=True, help="CSV example,prediction of the model handed in.")
+@click.option("--step", type=int, help="Which verdict of the set this is, 1 to --steps.")
+@click.option("--passes", type=int, default=0, help="Passes so far on this set (fn-free: fails). [default: 0]")
+@click.option("--slices", type=_FILE, help="CSV example,slice.")
+@click.option("--slice", "slice_texts", multiple=True, help='"NAME: CONDITION" that must hold too; repeatable.')
+@json_option
+@click.pass_context
+def decide(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Judge a new model against an old one on labelled examples. Needs no database.
+
+    Prints the one word that may be released, pass or fail. What --json prints is the referee's: whoever hands in
+    models must not read it. Nothing is remembered: that no more than --steps verdicts are taken from one set is up
+    to you.
+
+    Exit status: 0 pass, 1 fail, 2 any error.
+    """
+    context.exit(safely(lambda: _decide(as_json, **options)))
+
+
+def _decide(
+    as_json: bool,
+    *,
+    script: Path | None,
+    labels: Path | None,
+    old: Path,
+    new: Path,
+    step: int | None,
+    passes: int,
+    slices: Path | None,
+    slice_texts: Sequence[str],
+    **given: Any,
+) -> int:
+    from easeml_core.gate.condition import parse_condition
+    from easeml_core.gate.judgement import judge_predictions
+    from easeml_core.gate.offline import decided, log_level_of, read_predictions, read_slice_names, report
+    from easeml_core.gate.slices import slices_of
+
+    plan = plan_of(script, given, _PLAN)
+    condition = parse_condition(str(plan["condition"]))
+    log_level = log_level_of(
+        reliability=plan["reliability"], adaptivity=plan["adaptivity"], steps=plan["steps"], step=step, passes=passes
+    )
+    wanted = slice_conditions(slice_texts)
+    if bool(wanted) != (slices is not None):
+        message = "--slices and --slice belong together: the file tells the slices, the options what must hold on them"
+        raise InvalidInputError(message)
+    data = read_predictions(labels, old, new)
+    parts = slices_of(wanted, read_slice_names(slices, data.examples)) if slices is not None else ()
+    found = judge_predictions(
+        condition,
+        data.labels,
+        data.old,
+        data.new,
+        log_level=log_level,
+        mode=plan["mode"],
+        sampling=plan["sampling"],
+        power=plan["power"],
+        slices=parts,
+    )
+    decision = decided(found, data.examples, str(labels or "--labels"))
+    if as_json:
+        show_json(report(decision) | {"condition": str(condition)})
+    else:
+        click.echo("pass" if decision.passed else "fail")
+    return 0 if decision.passed else 1
+
+
+def safely(command: Callable[[], int]) -> int:
+    """Run a command whose status 1 is an answer: neither a bug nor an interruption may look like that answer."""
+    try:
+        return command()
+    except EasemlError:
+        raise
+    except KeyboardInterrupt:
+        return 2
+    except Exception:  # the status of an uncaught error would be 1
+        traceback.print_exc()
+        return 2

@@ -1,0 +1,131 @@
+"""``easeml gate plan``: how many examples a condition needs, and what else there is to choose. Needs no database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.config import ESTIMATORS
+from easeml_core.entities import Mode
+from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from easeml_core.gate.alternatives import Alternative
+    from easeml_core.gate.planner import GatePlan
+    from easeml_core.gate.script import Script
+
+_DEFAULTS: dict[str, Any] = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
+_OF_SCRIPT = ("condition", "reliability", "steps", "adaptivity", "mode")
+
+
+@click.command()
+@click.option("--condition", help='E.g. "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01".')
+@click.option("--reliability", type=float, help="1 - delta, over all steps. [default: 0.9999]")
+@click.option("--steps", type=int, help="Answers that one set must serve. [default: 32]")
+@click.option("--adaptivity", help="none, full, firstChange, upTo:K or recycle. [default: full]")
+@click.option("--passes", type=int, default=0, help="Plan the next set after so many passes (fn-free: fails).")
+@click.option(
+    "--mode", type=click.Choice([m.value for m in Mode]), help="The error promised not to happen. [default: fp-free]"
+)
+@click.option("--estimator", type=click.Choice(ESTIMATORS), help="paper: the published sizes. [default: exact]")
+@click.option(
+    "--target",
+    type=click.Choice(("test", "estimate")),
+    default="test",
+    show_default=True,
+    help="With exact: size the test, or the interval.",
+)
+@click.option("--power", help="With exact: same (as the level asks), or a chance such as 0.9. [default: same]")
+@click.option(
+    "--difference",
+    type=click.Choice(("split", "paired")),
+    default="split",
+    show_default=True,
+    help="With paper: n - o as two variables, or as one of range 2.",
+)
+@click.option("--assume-disagreement", type=float, metavar="P", help="Suppose d < P without a clause that tests it.")
+@click.option("--script", type=click.Path(path_type=Path), help="An ml.yml instead of condition, reliability, ...")
+@json_option
+def plan(script: Path | None, as_json: bool, passes: int, **options: Any) -> None:
+    """How many examples a sealed set needs for a condition, and what else there is to choose."""
+    from easeml_core.gate.alternatives import alternatives_to
+    from easeml_core.gate.condition import parse_condition
+    from easeml_core.gate.planner import plan_gate
+
+    asked = _asked(script, options) | {"changes": passes}
+    condition = parse_condition(asked.pop("condition"))
+    found, others = plan_gate(condition, **asked), alternatives_to(condition, **asked)
+    if as_json:
+        listed = [other.to_json() for other in others]
+        show_json({"condition": str(condition)} | found.to_json() | {"alternatives": listed})
+    else:
+        _show(str(condition), found, others)
+
+
+def _asked(script: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the plan, from options and script."""
+    given = {key: value for key, value in options.items() if value is not None}
+    if "power" in given:
+        given["power"] = _power(given["power"])
+    if script is None:
+        if "condition" not in given:
+            message = "give --condition, or --script with a file that holds one"
+            raise InvalidInputError(message)
+        return _DEFAULTS | given
+    both = [key for key in _OF_SCRIPT if key in given]
+    if both:
+        message = f"--script says what the gate is; leave out --{', --'.join(both)}"
+        raise InvalidInputError(message)
+    found = _read(script)
+    own = {"estimator": found.estimator, "power": found.power}
+    if given.get("estimator") == "paper" or given["target"] == "estimate":
+        own["power"] = None  # the script's power is about the exact test
+    return {key: getattr(found, key) for key in _OF_SCRIPT} | own | given
+
+
+def _read(path: Path) -> Script:
+    from easeml_core.gate.script import MAX_LENGTH, read_script
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return read_script(file.read(MAX_LENGTH + 1))
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise InvalidInputError(message) from error
+
+
+def _power(text: str) -> float | None:
+    """``same`` or a number."""
+    if text == "same":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        message = f"--power must be 'same' or a number > 0 and < 1, got {text!r}"
+        raise InvalidInputError(message) from None
+
+
+def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...]) -> None:
+    """The plan for people."""
+    show_table(
+        condition,
+        {"Need": "need", "Examples": "count"},
+        [
+            {"need": f"labelled examples ({found.estimator}, {found.method})", "count": f"{found.labels:,}"},
+            {"need": "examples for d, without labels", "count": f"{found.unlabelled:,}"},
+            {
+                "need": "labels of one submission, if only disagreements are labelled",
+                "count": f"{found.labels_per_submission:,}",
+            },
+        ],
+    )
+    level = f"{found.level:.4g}" if found.level else f"e^{found.log_level:.1f}"  # below the smallest double
+    click.echo(f"\nlevel of one answer: {level}")
+    for reason in found.reasons:
+        click.echo(f"  {reason}")
+    click.echo("\nor instead:")
+    for other in others:
+        click.echo(f"  {other.change}")

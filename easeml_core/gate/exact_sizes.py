@@ -1,0 +1,232 @@
+r"""Sizes for the exact tests that judge a condition (``evidence``), or for exact intervals.
+
+``target="test"``: the promised answer has its level alpha whatever the size is. The size sees to the other side: a
+truth beyond the threshold by twice the tolerance is missed with probability at most beta, clause by clause. Under
+fp-free the promised answer is PASS, for a value above c that is c + 2 eps; under fn-free it is FAIL, for c - 2 eps.
+
+``target="estimate"``: whatever the truth is, the value seen is off by the tolerance, to the side that would break the
+promise, with probability at most alpha.
+
+Several clauses: for a PASS all must be shown, and a wrong one needs one fixed false clause to err, so each has the
+whole level (intersection-union). For a FAIL any one suffices, so each has the k-th part.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from easeml_core.entities import Mode
+from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, disagreement_bound
+from easeml_core.gate.evidence import reach
+from easeml_core.gate.sizes import ClauseSize, Sizes, labels_on_disagreements, largest
+from easeml_core.stats import binomial_sizes, paired_sizes, sign_test_sizes
+from easeml_core.stats.bound_sizes import (
+    bennett_deviation_size,
+    bennett_test_size,
+    chernoff_test_size,
+    hoeffding_test_size,
+    sign_test_bound_size,
+)
+from easeml_core.stats.hoeffding import hoeffding_sample_size
+
+if TYPE_CHECKING:
+    from easeml_core.gate.clauses import Clause, Condition
+
+TARGETS = ("test", "estimate")
+# What is left of a level once ``evidence`` has paid for a bound on d, where no clause gives one.
+_LOG_LEFT = math.log(0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One test, turned so that large values speak for the promised answer.
+
+    Attributes:
+        quantity: As in ``claims``.
+        null: The threshold; its side is what the test has to reject.
+        alternative: The truth that must not be missed; where none is so far beyond, the farthest there is.
+        reach: Lowest and highest value of the quantity.
+        capped: Whether the alternative is the farthest there is.
+    """
+
+    quantity: str
+    null: float
+    alternative: float
+    reach: tuple[float, float]
+    capped: bool
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether arithmetic answers, or no truth lies beyond the threshold."""
+        return not self.reach[0] <= self.null < self.reach[1]
+
+
+def exact_sizes(
+    condition: Condition,
+    *,
+    log_level: float,
+    mode: str,
+    target: str = "test",
+    power: float | None = None,
+    assume_disagreement: float | None = None,
+) -> Sizes:
+    """Size a condition for the exact tests.
+
+    Args:
+        condition: The parsed condition.
+        log_level: ln alpha of one answer.
+        mode: ``fp-free`` or ``fn-free``.
+        target: ``test`` or ``estimate``.
+        power: 1 - beta in (0, 1); None for beta = alpha. Only with ``test``.
+        assume_disagreement: A bound on d in (0, 1] that nothing tests, for a condition without a clause ``d < A``.
+
+    Returns:
+        The sizes.
+    """
+    clauses = condition.clauses
+    clause_level = log_level - (math.log(len(clauses)) if mode == Mode.FN_FREE else 0.0)
+    log_miss = log_level if power is None else math.log1p(-power)
+    tested = disagreement_bound(condition)
+    tested = min(tested, 1.0) if tested is not None and tested > 0 else None
+    sizes, reasons = [], []
+    for clause in clauses:
+        if target == "estimate":
+            size = _estimate_size(clause, clause_level, tested or assume_disagreement or 1.0)
+        else:
+            size = _test_size(clause, clause_level, log_miss, mode, tested, assume_disagreement)
+        sizes.append(size)
+        kind = "labelled" if size.needs_labels else "unlabelled"
+        reasons.append(f"'{clause}': {size.examples:,} {kind} examples {size.how}")
+    labels, unlabelled, method = largest(sizes)
+    each, why = labels_on_disagreements(condition, labels, tested or assume_disagreement or 1.0)
+    if tested is None and assume_disagreement is not None:
+        reasons.append(_assumed(assume_disagreement))
+    return Sizes(labels, unlabelled, each, method, (*reasons, why))
+
+
+def _assumed(bound: float) -> str:
+    return (
+        f"d < {bound:g} is assumed and nothing tests it: no promise rests on it, but verdicts are more often UNKNOWN; "
+        f"'/\\ d < {bound:g} +/- ...' in the condition would let them use it"
+    )
+
+
+def _test_size(
+    clause: Clause, log_level: float, log_miss: float, mode: str, tested: float | None, assumed: float | None
+) -> ClauseSize:
+    """Size the test of one clause."""
+    bound = tested or assumed or 1.0
+    question = _question(clause, mode, bound)
+    if question.is_settled:
+        return ClauseSize(1, "arithmetic", "(arithmetic answers, nothing is to be tested)", clause.needs_labels)
+    if question.quantity == LINEAR:
+        examples, method = _linear_size(question, log_level, log_miss)
+    elif question.quantity != DIFFERENCE:
+        examples, method = _proportion_size(question, log_level, log_miss)
+    elif question.null == 0:
+        examples, method = _sign_size(question, bound, log_level, log_miss)
+    else:
+        # Without a bound the judge finds one from the same examples, which a tenth of the level pays for.
+        share = 0.0 if tested or assumed else _LOG_LEFT
+        examples, method = _trinomial_size(question, bound, log_level + share, log_miss)
+    return ClauseSize(examples, method, _how(question, method, bound, log_level, log_miss), clause.needs_labels)
+
+
+def _question(clause: Clause, mode: str, bound: float) -> _Question:
+    """Turn a clause into the test that its mode promises something about."""
+    claim = claim_of(clause)
+    low, high = (-bound, bound) if claim.quantity == DIFFERENCE else reach(clause)
+    # As the decimals that were written: 0.8 + 2 * 0.1 is 1, and 1 - 0.9 is 0.1.
+    null, tolerance = Fraction(repr(claim.threshold)), Fraction(repr(claim.tolerance))
+    if claim.above != (mode == Mode.FP_FREE):
+        # A share turned round is the share of the others; everything else changes its sign.
+        total = 0 if claim.quantity in (DIFFERENCE, LINEAR) else 1
+        low, high, null = total - high, total - low, total - null
+    wanted = float(null + 2 * tolerance)
+    return _Question(claim.quantity, float(null), min(wanted, high), (low, high), wanted > high)
+
+
+def _proportion_size(question: _Question, log_level: float, log_miss: float) -> tuple[int, str]:
+    truths = {"null": question.null, "alternative": question.alternative}
+    size = binomial_sizes.binomial_test_size(**truths, log_level=log_level, log_miss=log_miss)
+    if size <= binomial_sizes.MOST_EXAMPLES:
+        return size, "binomial"
+    return chernoff_test_size(**truths, log_level=log_level, log_miss=log_miss), "chernoff"
+
+
+def _linear_size(question: _Question, log_level: float, log_miss: float) -> tuple[int, str]:
+    """Size the bound that judges any other left side: it has half of the level, betting has the other half."""
+    low, high = question.reach
+    null, alternative = ((value - low) / (high - low) for value in (question.null, question.alternative))
+    half = log_level - math.log(2)
+    return chernoff_test_size(null=null, alternative=alternative, log_level=half, log_miss=log_miss), "chernoff"
+
+
+def _sign_size(question: _Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
+    levels = {"log_level": log_level, "log_miss": log_miss}
+    size = sign_test_sizes.sign_test_size(alternative=question.alternative, decided_bound=bound, **levels)
+    if size > sign_test_sizes.MOST_EXAMPLES:
+        size = sign_test_bound_size(gap=question.alternative, second_moment=bound, **levels)
+    return size, "sign test"
+
+
+def _trinomial_size(question: _Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
+    size = paired_sizes.paired_test_size(
+        threshold=question.null,
+        alternative=question.alternative,
+        decided_bound=bound,
+        log_level=log_level,
+        log_miss=log_miss,
+    )
+    if size <= paired_sizes.MOST_EXAMPLES:
+        return size, "trinomial"
+    gap, levels = question.alternative - question.null, {"log_level": log_level, "log_miss": log_miss}
+    bennett = bennett_test_size(gap=gap, second_moment=bound, **levels)
+    hoeffding = hoeffding_test_size(gap=gap, value_range=2.0, **levels)
+    return min((bennett, "bennett"), (hoeffding, "hoeffding"))
+
+
+def _estimate_size(clause: Clause, log_level: float, bound: float) -> ClauseSize:
+    """Size the estimate of one clause's quantity: off by the tolerance to one side with probability at most alpha."""
+    claim = claim_of(clause)
+    levels = {"tolerance": claim.tolerance, "log_level": log_level}
+    low, high = reach(clause)
+    hoeffding = hoeffding_sample_size(value_range=high - low, **levels), "hoeffding"
+    if claim.quantity == DIFFERENCE:
+        examples, method = min(hoeffding, (bennett_deviation_size(second_moment=bound, **levels), "bennett"))
+    elif claim.quantity == LINEAR:
+        examples, method = hoeffding
+    else:
+        found = binomial_sizes.binomial_deviation_size(**levels)
+        examples, method = (found, "binomial") if found <= binomial_sizes.MOST_EXAMPLES else hoeffding
+    off = f"off by {claim.tolerance:g} to one side with probability {_probability(log_level)} at most"
+    how = f"by {_NAMES[method]}: whatever the truth, {off}"
+    if method == "bennett":
+        how += f", d at most {bound:g}"
+    return ClauseSize(examples, method, how, clause.needs_labels)
+
+
+_NAMES = {
+    "binomial": "the exact binomial law",
+    "trinomial": "the exact trinomial test",
+    "sign test": "the exact sign test",
+    "bennett": "Bennett's inequality, one-sided",
+    "hoeffding": "Hoeffding's inequality, one-sided",
+    "chernoff": "the Chernoff bound for values in a known range",
+}
+
+
+def _how(question: _Question, method: str, bound: float, log_level: float, log_miss: float) -> str:
+    """Say what a size was computed from."""
+    beyond = "the farthest possible truth" if question.capped else "a truth beyond the threshold by twice the tolerance"
+    spread = f", d at most {bound:g}" if question.quantity == DIFFERENCE else ""
+    missed = f"{beyond} is missed with probability {_probability(log_miss)} at most"
+    return f"by {_NAMES[method]} at level {_probability(log_level)}{spread}; {missed}"
+
+
+def _probability(log: float) -> str:
+    """A probability for people, also where it is below the smallest double."""
+    return f"{math.exp(log):.3g}" if log > -700 else f"e^{log:.1f}"

@@ -1,0 +1,183 @@
+"""One submission judged from predictions and the labels that are known so far: a decision, or what is missing for one.
+
+Labels are dear, so only those are asked for that can change the released symbol: none for a condition about d, those
+of disagreements for one about d and n - o, and none beyond a clause on d that has settled the symbol by itself. Which
+labels are asked for under ``fixed`` depends on predictions alone; under ``early`` also on the labels before, so the
+number of labels asked for must stay with the referee, as the decision must.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.config import SAMPLINGS, choice, require
+from easeml_core.entities import Mode, Verdict
+from easeml_core.errors import InvalidInputError
+from easeml_core.gate.decision import Decision, conjunction, decide, is_released
+from easeml_core.gate.outcomes import count_outcomes, predictions_of
+from easeml_core.gate.sequential import decide_early
+from easeml_core.gate.wanted import Judged, Wanted, wanted_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from easeml_core.gate.clauses import Condition
+    from easeml_core.gate.slices import Slice
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What is the same for every condition of one judgement."""
+
+    log_level: float
+    mode: Mode
+    sampling: str
+    log_beta: float
+    batch: int
+
+
+def judge_predictions(
+    condition: Condition,
+    labels: ArrayLike,
+    old: ArrayLike,
+    new: ArrayLike,
+    *,
+    log_level: float,
+    mode: str,
+    sampling: str = "fixed",
+    power: float | None = None,
+    slices: Sequence[Slice] = (),
+    batch: int = 200,
+) -> Decision | Wanted:
+    """Judge one submission, or say which labels that needs.
+
+    Args:
+        condition: The parsed condition.
+        labels: True classes in the set's fixed order, whole numbers >= 0; negative where not known yet. Shape
+            ``(n_examples,)``.
+        old: Predictions of the old model, same shape.
+        new: Predictions of the new model, same shape.
+        log_level: ln alpha of the whole verdict, finite and < 0, as the plan allots it.
+        mode: ``fp-free`` or ``fn-free``.
+        sampling: ``fixed`` looks at every example that matters; ``early`` in their order, until the verdict is certain
+            or out of reach.
+        power: Under ``early``: the chance with which a model beyond the threshold by twice the tolerance may not be
+            given up, in (0, 1); None for 1 - alpha. Has no part in what is promised.
+        slices: Conditions that must hold too, each on a part of the set; the level is divided over all conditions.
+        batch: Labels asked for at a time under ``early``, >= 1.
+
+    Returns:
+        The decision once it can be made, else the positions whose labels are needed next.
+
+    Raises:
+        ShapeError: If the shapes differ.
+        InvalidInputError: If there are no examples, in the set or in a slice, or values are not whole numbers.
+        ConfigError: If a setting is outside its range.
+
+    Example:
+        >>> from easeml_core.gate.condition import parse_condition
+        >>> condition = parse_condition("n - o > 0 +/- 0.1")
+        >>> judge_predictions(condition, [-1, -1, 2], [0, 0, 1], [0, 1, 2], log_level=-3.0, mode="fp-free").positions
+        array([1])
+    """
+    truth, before, after = predictions_of(labels, old, new)
+    rules = _rules(log_level, mode, sampling, power, batch, conditions=1 + len(slices))
+    everything = np.arange(truth.size)
+    parts = [_judge_part(condition, truth, before, after, everything, rules)]
+    for part in slices:
+        if not part.members.size:
+            message = f"slice {part.name!r} has no examples; a condition on it cannot be judged"
+            raise InvalidInputError(message)
+        parts.append(_judge_part(part.condition, truth, before, after, part.members, rules))
+    return _together(parts, [part.name for part in slices], rules.mode)
+
+
+def _rules(log_level: float, mode: str, sampling: str, power: float | None, batch: int, *, conditions: int) -> _Rules:
+    kind = choice(Mode, "mode", mode)
+    require(-math.inf < log_level < 0, "log_level", log_level, "finite and < 0")
+    require(sampling in SAMPLINGS, "sampling", sampling, "one of " + ", ".join(SAMPLINGS))
+    require(power is None or 0 < power < 1, "power", power, "> 0 and < 1, or nothing")
+    require(type(batch) is int and batch >= 1, "batch", batch, "a whole number >= 1")
+    share = log_level - math.log(conditions)
+    return _Rules(share, kind, sampling, share if power is None else math.log1p(-power), batch)
+
+
+def _judge_part(
+    condition: Condition,
+    labels: NDArray[np.int64],
+    old: NDArray[np.int64],
+    new: NDArray[np.int64],
+    members: NDArray[np.int64],
+    rules: _Rules,
+) -> Judged:
+    """Judge one condition on the examples at ``members``; positions in the answer are those of the whole set."""
+    truth, before, after = labels[members], old[members], new[members]
+    if rules.sampling == "early":
+        found = decide_early(
+            condition,
+            truth,
+            before,
+            after,
+            log_level=rules.log_level,
+            log_beta=rules.log_beta,
+            mode=rules.mode,
+            batch=rules.batch,
+        )
+    else:
+        found = _decide_fixed(condition, truth, before, after, rules)
+    return Judged(found.decision, used=members[found.used], wanted=members[found.wanted])
+
+
+def _decide_fixed(
+    condition: Condition, labels: NDArray[np.int64], old: NDArray[np.int64], new: NDArray[np.int64], rules: _Rules
+) -> Judged:
+    """Judge on all examples that matter; without their labels, only where predictions settle the symbol."""
+    matters = wanted_of(condition, old, new)
+    missing = matters & (labels < 0)
+    none = np.empty(0, dtype=np.int64)
+    used = np.flatnonzero(matters)
+    if not missing.any():
+        outcomes = count_outcomes(labels, old, new)
+        decision = decide(condition, outcomes, log_level=rules.log_level, mode=rules.mode, labels=used.size)
+        return Judged(decision, used=used, wanted=none)
+    unlabelled = count_outcomes(np.full_like(labels, -1), old, new)
+    decision = decide(condition, unlabelled, log_level=rules.log_level, mode=rules.mode)
+    if is_settled(decision):
+        return Judged(decision, used=none, wanted=none)
+    return Judged(decision, used=used, wanted=np.flatnonzero(missing))
+
+
+def is_settled(decision: Decision) -> bool:
+    """Whether more labels can no longer change the symbol that a decision on predictions alone releases.
+
+    A FAIL is final. So is, under fp-free, a clause that needs no label and was not shown to hold: no label can help it.
+    """
+    unhelped = any(c.examples > 0 and c.verdict is not Verdict.PASS for c in decision.clauses)
+    return decision.verdict is Verdict.FAIL or (decision.mode is Mode.FP_FREE and unhelped)
+
+
+def _together(parts: list[Judged], names: list[str], mode: Mode) -> Decision | Wanted:
+    """Put the conditions of the set and of its slices together: all must hold."""
+    refused = any(not part.wanted.size and not part.decision.passed for part in parts)
+    if not refused and any(part.wanted.size for part in parts):
+        return Wanted(_union([part.wanted for part in parts]))
+    verdict = conjunction([part.decision.verdict for part in parts])
+    used = _union([part.used for part in parts if not part.wanted.size])
+    return replace(
+        parts[0].decision,
+        verdict=verdict,
+        passed=is_released(verdict, mode),
+        labels=int(used.size),
+        slices=tuple((name, part.decision) for name, part in zip(names, parts[1:], strict=True)),
+    )
+
+
+def _union(positions: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """All positions, rising, each once."""
+    return positions[0] if len(positions) == 1 else np.unique(np.concatenate(positions))

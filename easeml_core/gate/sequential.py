@@ -1,0 +1,226 @@
+"""Early stopping: look at examples in the set's fixed order, a batch of labels at a time, until the verdict is clear.
+
+Every clause that needs labels is tested by betting (``stats.betting``), which may be looked at after every batch:
+whatever the law, it is ever shown to hold, or not to hold, wrongly with probability at most its level. A clause about
+d alone is tested at once on all predictions. The clauses are put together as on all examples (``decision``): each may
+use the whole level for a PASS and the k-th part for a FAIL. n - o needs no bound on d here.
+
+Without a real gain betting never ends by itself. So a clause is also *given up*, as UNKNOWN, when the opposite bet has
+shown at a level beta that the truth is not even ``threshold + 2 tolerance`` (where a gate of the planned size is sure
+to pass; mirrored for fn-free). Giving up can only prevent the promised error. At the last example every clause that is
+still open is UNKNOWN.
+
+An agreement adds 0 to n - o whatever its label is, so it counts without one. When to look depends on predictions only:
+after every ``batch``-th example whose label matters, and after the last example of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.entities import Mode, Verdict
+from easeml_core.gate.claims import claim_of, values_of
+from easeml_core.gate.decision import (
+    ClauseDecision,
+    Levels,
+    clause_decision,
+    conjunction,
+    decide,
+    is_released,
+)
+from easeml_core.gate.evidence import Evidence, Side
+from easeml_core.gate.outcomes import count_outcomes
+from easeml_core.gate.wanted import Judged, wanted_of
+from easeml_core.stats.betting import betting_lower_bound, log_wealth
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from easeml_core.gate.clauses import Clause, Condition
+
+_BEFORE_ALL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """How a clause fares over the moments whose labels are known.
+
+    Attributes:
+        closed: The first moment at which it was decided or given up, -1 for before any label; None while open.
+        verdict: From then on.
+    """
+
+    closed: int | None
+    verdict: Verdict = Verdict.UNKNOWN
+
+
+def decide_early(
+    condition: Condition,
+    labels: NDArray[np.int64],
+    old: NDArray[np.int64],
+    new: NDArray[np.int64],
+    *,
+    log_level: float,
+    log_beta: float,
+    mode: Mode,
+    batch: int,
+) -> Judged:
+    """Judge with as few labels as possible; the same labels give the same verdict, however they came.
+
+    Args:
+        condition: The parsed condition.
+        labels: True classes in the set's fixed order, negative where not known, shape ``(n_examples,)``.
+        old: Predictions of the old model, same shape.
+        new: Predictions of the new model, same shape.
+        log_level: ln alpha, finite and < 0.
+        log_beta: ln of the chance with which a clause that is true by twice the tolerance may be given up.
+        mode: Which bit UNKNOWN becomes, and so which error the giving up must not add to.
+        batch: Labels between two looks, >= 1.
+
+    Returns:
+        The decision, or the positions of the labels up to the next look.
+
+    Raises:
+        InvalidInputError: If there are no examples.
+    """
+    matters = wanted_of(condition, old, new)
+    at_once = decide(condition, count_outcomes(np.full_like(labels, -1), old, new), log_level=log_level, mode=mode)
+    levels = Levels(at_once.clauses[0].log_level_pass, at_once.clauses[0].log_level_fail)
+    moments = _moments(matters, batch)
+    missing = np.flatnonzero(matters & (labels < 0))
+    known = int(np.searchsorted(moments, missing[0], side="right")) if missing.size else len(moments)
+    cells = _cells(condition, labels, old, new, moments[:known])
+    last = known == len(moments)
+    courses = [
+        _course(clause, decision, cells, levels, log_beta, mode, last=last)
+        for clause, decision in zip(condition.clauses, at_once.clauses, strict=True)
+    ]
+    stop = _stop(courses, mode)
+    if stop is None:
+        return Judged(at_once, used=missing[:0], wanted=missing[missing < moments[known]])
+    if stop == _BEFORE_ALL:
+        return Judged(at_once, used=missing[:0], wanted=missing[:0])
+    seen = int(moments[stop])
+    used = np.flatnonzero(matters[:seen])
+    clauses = tuple(
+        decision if course.closed == _BEFORE_ALL else _report(clause, course, stop, moments, cells, levels)
+        for clause, decision, course in zip(condition.clauses, at_once.clauses, courses, strict=True)
+    )
+    verdict = conjunction([clause.verdict for clause in clauses])
+    outcomes = count_outcomes(np.where(matters, labels, -1)[:seen], old[:seen], new[:seen])
+    decision = replace(
+        at_once,
+        verdict=verdict,
+        passed=is_released(verdict, mode),
+        outcomes=outcomes,
+        labels=used.size,
+        clauses=clauses,
+    )
+    return Judged(decision, used=used, wanted=missing[:0])
+
+
+def _moments(matters: NDArray[np.bool_], batch: int) -> NDArray[np.int64]:
+    """Numbers of examples after which to look: after every batch-th that matters, and after all of them."""
+    ends = np.flatnonzero(matters)[batch - 1 :: batch] + 1
+    return np.unique(np.append(ends, matters.size))
+
+
+def _cells(
+    condition: Condition,
+    labels: NDArray[np.int64],
+    old: NDArray[np.int64],
+    new: NDArray[np.int64],
+    moments: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """How often each of ``clauses.OUTCOMES`` was seen up to each moment, shape ``(n_moments, 5)``.
+
+    Where agreements do not matter, all of them are counted as both wrong, as in ``Outcomes.cells``.
+    """
+    seen = int(moments[-1]) if moments.size else 0
+    truth, before, after = labels[:seen], old[:seen], new[:seen]
+    agreed, new_right, old_right = before == after, after == truth, before == truth
+    both = agreed & new_right if condition.needs_agreements else np.zeros_like(agreed)
+    kinds = (both, ~agreed & new_right, ~agreed & old_right, agreed & ~both, ~(agreed | new_right | old_right))
+    return np.stack([np.cumsum(kind)[moments - 1] for kind in kinds], axis=-1)
+
+
+def _course(
+    clause: Clause,
+    at_once: ClauseDecision,
+    cells: NDArray[np.int64],
+    levels: Levels,
+    log_beta: float,
+    mode: Mode,
+    *,
+    last: bool,
+) -> _Course:
+    """Follow one clause until it is decided, given up, or the labels end."""
+    if not clause.needs_labels or at_once.verdict is not Verdict.UNKNOWN:
+        return _Course(_BEFORE_ALL, at_once.verdict)
+    claim = claim_of(clause)
+    sign = 1.0 if claim.above else -1.0
+    values, threshold = sign * np.array(values_of(clause)), sign * claim.threshold
+    low, high = float(values.min()), float(values.max())
+
+    def shown_above(c: float, log_alpha: float) -> NDArray[np.bool_]:
+        return log_wealth(cells, values, threshold=c, low=low, high=high) >= -log_alpha
+
+    def shown_below(c: float, log_alpha: float) -> NDArray[np.bool_]:
+        return log_wealth(cells, -values, threshold=-c, low=-high, high=-low) >= -log_alpha
+
+    holds, fails = shown_above(threshold, levels.log_pass), shown_below(threshold, levels.log_fail)
+    # Beyond what the quantity can reach there is nothing to hope for; then halfway there is the aim.
+    if mode is Mode.FP_FREE:
+        given_up = shown_below(min(threshold + 2 * claim.tolerance, (threshold + high) / 2), log_beta)
+    else:
+        given_up = shown_above(max(threshold - 2 * claim.tolerance, (threshold + low) / 2), log_beta)
+    closing = np.flatnonzero(holds | fails | given_up)
+    if not closing.size:
+        return _Course(len(cells) - 1 if last else None)
+    first = int(closing[0])
+    if holds[first] == fails[first]:
+        return _Course(first)
+    return _Course(first, Verdict.PASS if holds[first] else Verdict.FAIL)
+
+
+def _stop(courses: list[_Course], mode: Mode) -> int | None:
+    """Give the moment at which no further label can change the released symbol, or None while one can."""
+    refusing = (
+        course.closed for course in courses if course.closed is not None and not is_released(course.verdict, mode)
+    )
+    first_refusal = min(refusing, default=None)
+    if first_refusal is not None:
+        return first_refusal
+    closed = [course.closed for course in courses if course.closed is not None]
+    return max(closed) if len(closed) == len(courses) else None
+
+
+def _report(
+    clause: Clause,
+    course: _Course,
+    stop: int,
+    moments: NDArray[np.int64],
+    cells: NDArray[np.int64],
+    levels: Levels,
+) -> ClauseDecision:
+    """What was known about a clause when it was closed, or when the others ended the matter."""
+    closed = course.closed is not None and course.closed <= stop
+    moment = course.closed if closed and course.closed is not None else stop
+    counts, values, claim = cells[moment], np.array(values_of(clause)), claim_of(clause)
+    low, high = float(values.min()), float(values.max())
+    log_above, log_below = (levels.log_pass, levels.log_fail) if claim.above else (levels.log_fail, levels.log_pass)
+    above = Side(
+        -max(0.0, float(log_wealth(counts, values, threshold=claim.threshold, low=low, high=high))),
+        betting_lower_bound(counts, values, log_level=log_above, low=low, high=high),
+    )
+    below = Side(
+        -max(0.0, float(log_wealth(counts, -values, threshold=-claim.threshold, low=-high, high=-low))),
+        -betting_lower_bound(counts, -values, log_level=log_below, low=-high, high=-low),
+    )
+    seen = int(moments[moment])
+    evidence = Evidence(float(counts @ values) / seen, above, below, "betting")
+    verdict = course.verdict if closed else Verdict.UNKNOWN
+    return clause_decision(clause, evidence, levels, examples=seen, verdict=verdict)

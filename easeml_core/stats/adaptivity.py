@@ -1,0 +1,106 @@
+"""How the error chance of one sealed set is shared among its tests, by what the developer learns between them.
+
+The union bound runs over everything that a developer could have handed in: what the answers so far can have been
+decides how much. Everything is in logarithms: 2^5000 has no double.
+
+Sources: Renggli et al., "Continuous Integration of Machine Learning Models with ease.ml/ci", MLSys 2019, section 3, for
+none, full and firstChange. A cap on the number of passes (``upTo:K``) counts the nodes of the same tree that have
+fewer than K passes before them. ``recycle`` uses that a one-sided promise is already broken by the first false pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln, logsumexp
+
+from easeml_core.config import parse_adaptivity, require
+from easeml_core.entities import Adaptivity, Mode
+
+MOST_EXACT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The level of every test of one set, fixed before its first answer.
+
+    A *change* is an answer that costs: a pass under fp-free, a fail under fn-free; for ``firstChange`` always a pass.
+
+    Attributes:
+        kind: What the developer learns.
+        steps: H >= 1, answers that the set must serve.
+        cap: K, the number of changes at which the set is retired; None for no cap.
+    """
+
+    kind: Adaptivity
+    steps: int
+    cap: int | None = None
+
+    def log_multiplicity(self, changes: int = 0) -> float:
+        """Give ln M, by which ln(delta) is lowered for the next single test.
+
+            none, firstChange:  M = H                          full:     M = 2^H
+            upTo:K:             M = sum over j <= K of C(H, j)  recycle:  M = H^(changes + 1)
+
+        Args:
+            changes: Changes so far, >= 0; only ``recycle`` depends on them.
+
+        Returns:
+            ln M >= 0.
+
+        Raises:
+            ConfigError: If ``changes`` is negative, or the set is retired by so many.
+
+        Example:
+            >>> round(allocate("recycle", 32).log_multiplicity(1), 2)
+            6.93
+        """
+        require(type(changes) is int and changes >= 0, "changes", changes, "a whole number >= 0")
+        require(not self.is_over(changes), "changes", changes, f"< {self.cap}: the set is retired then")
+        if self.kind is Adaptivity.FULL:
+            return self.steps * math.log(2)
+        if self.kind is Adaptivity.UP_TO:
+            return _log_nodes(self.steps, self.cap or 0)
+        return (changes + 1) * math.log(self.steps) if self.kind is Adaptivity.RECYCLE else math.log(self.steps)
+
+    def is_change(self, *, passed: bool, mode: str) -> bool:
+        """True when an answer counts as a change."""
+        wanted = self.kind is Adaptivity.FIRST_CHANGE or mode == Mode.FP_FREE
+        return passed == wanted
+
+    def is_over(self, changes: int) -> bool:
+        """True when so many changes retire the set before its steps are used."""
+        return self.cap is not None and changes >= self.cap
+
+
+def _log_nodes(steps: int, cap: int) -> float:
+    """Ln of the sum of C(H, j) over 1 <= j <= K: exact integers while they are few, then logarithms, rounded up."""
+    if cap <= MOST_EXACT:
+        return math.log(sum(math.comb(steps, j) for j in range(1, cap + 1)))
+    j = np.arange(1, cap + 1)
+    return float(logsumexp(gammaln(steps + 1) - gammaln(j + 1) - gammaln(steps - j + 1))) + 1e-6
+
+
+def allocate(adaptivity: str, steps: int) -> Allocation:
+    """Read an adaptivity.
+
+    Args:
+        adaptivity: ``none``, ``full``, ``firstChange`` (also ``hybrid``), ``recycle``, or ``upTo:K`` with 1 <= K <= H.
+        steps: H, from 1 to 1e6.
+
+    Returns:
+        The allocation.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+
+    Example:
+        >>> round(allocate("full", 32).log_multiplicity(), 2), round(allocate("none", 32).log_multiplicity(), 2)
+        (22.18, 3.47)
+    """
+    kind, cap = parse_adaptivity(adaptivity)
+    require(type(steps) is int and 1 <= steps <= 10**6, "steps", steps, "a whole number, 1 to 1000000")
+    require(cap is None or cap <= steps, "adaptivity", adaptivity, f"upTo:K with K at most the {steps} steps")
+    return Allocation(kind, steps, 1 if kind is Adaptivity.FIRST_CHANGE else cap)

@@ -1,0 +1,277 @@
+"""``easeml gate decide`` and ``selftest``: one word, a report for the referee, three exit statuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.decision import decide
+from easeml_core.gate.outcomes import count_outcomes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CLASSES = np.array(["cat", "dog", "owl, snowy"])
+BETTER = ("--condition", "n - o > 0.02 +/- 0.02", "--steps", "4", "--reliability", "0.99")
+
+
+def write(path: Path, column: str, values: np.ndarray, names: Any) -> str:
+    quoted = "".join(f'{name},"{CLASSES[v]}"\n' for name, v in zip(names, values, strict=True))
+    path.write_text(f"example,{column}\n{quoted}")
+    return str(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, Any]:
+    """Two thousand examples; the new model is better by 8 points."""
+    rng = np.random.default_rng(4)
+    n = 2000
+    labels = rng.integers(0, 3, n)
+    cells = rng.choice(4, size=n, p=[0.7, 0.12, 0.04, 0.14])
+    wrong = (labels + 1) % 3
+    old, new = np.where(cells % 3 == 0, labels, wrong), np.where(cells < 2, labels, wrong)
+    old = np.where(cells == 2, labels, np.where(cells == 3, wrong, old))
+    names = [f"img{i}" for i in range(n)]
+    return {
+        "labels": labels,
+        "old": old,
+        "new": new,
+        "names": names,
+        "files": (
+            *("--labels", write(tmp_path / "labels.csv", "label", labels, names)),
+            *("--old", write(tmp_path / "old.csv", "prediction", old, names)),
+            *("--new", write(tmp_path / "new.csv", "prediction", new, names)),
+        ),
+        "turned": (
+            *("--labels", str(tmp_path / "labels.csv")),
+            *("--old", str(tmp_path / "new.csv")),
+            *("--new", str(tmp_path / "old.csv")),
+        ),
+    }
+
+
+def test_one_word_and_the_status(run: Callable[..., Any], data: dict[str, Any]) -> None:
+    answer = run("gate", "decide", *BETTER, *data["files"])
+    assert (answer.status, answer.out, answer.err) == (0, "pass\n", "")
+    answer = run("gate", "decide", *BETTER, *data["turned"])
+    assert (answer.status, answer.out, answer.err) == (1, "fail\n", "")
+
+
+def test_the_referees_report(run: Callable[..., Any], data: dict[str, Any]) -> None:
+    report = run("gate", "decide", *BETTER, *data["files"], "--json").json
+    log_level = math.log(0.01) - 4 * math.log(2)
+    outcomes = count_outcomes(data["labels"], data["old"], data["new"])
+    expected = decide(parse_condition(BETTER[1]), outcomes, log_level=log_level, mode="fp-free").to_json()
+    assert (report["verdict"], report["released"]) == ("PASS", "pass")
+    assert (report["examples"], report["wins"], report["losses"]) == (2000, outcomes.wins, outcomes.losses)
+    assert report["disagreements"] == outcomes.disagreements == report["labels"]
+    assert report["level"] == pytest.approx(0.01 / 16)
+    assert [c["verdict"] for c in report["clauses"]] == [c["verdict"] for c in expected["clauses"]]
+    assert report["interval"] == report["clauses"][0]["interval"]
+    low, high = report["interval"]
+    assert 0.02 < low < (outcomes.wins - outcomes.losses) / 2000 < high
+
+
+def test_an_unknown_is_settled_by_the_mode(run: Callable[..., Any], data: dict[str, Any]) -> None:
+    close = ("--condition", "n - o > 0.08 +/- 0.02", *data["files"], "--json")
+    strict, kind = run("gate", "decide", *close), run("gate", "decide", *close, "--mode", "fn-free")
+    assert (strict.status, strict.json["verdict"], strict.json["released"]) == (1, "UNKNOWN", "fail")
+    assert (kind.status, kind.json["verdict"], kind.json["released"]) == (0, "UNKNOWN", "pass")
+
+
+def test_labels_of_disagreements_suffice(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
+    apart = np.flatnonzero(data["old"] != data["new"])
+    names = [data["names"][i] for i in apart]
+    some = write(tmp_path / "some.csv", "label", data["labels"][apart], names)
+    files = ("--labels", some, *data["files"][2:])
+    full = run("gate", "decide", *BETTER, *data["files"], "--json").json
+    assert run("gate", "decide", *BETTER, *files, "--json").json == full
+    answer = run("gate", "decide", "--condition", "n > 0.5 +/- 0.1", *files)
+    assert (answer.status, answer.out) == (2, "")
+    assert "some.csv lacks 1," in answer.err
+    assert "labels that the verdict needs next: 'img" in answer.err
+    fewer = write(tmp_path / "fewer.csv", "label", data["labels"][apart[1:]], names[1:])
+    answer = run("gate", "decide", *BETTER, "--labels", fewer, *data["files"][2:])
+    assert answer.status == 2
+    assert f"fewer.csv lacks 1 labels that the verdict needs next: '{names[0]}'" in answer.err
+
+
+def test_d_alone_needs_no_labels(run: Callable[..., Any], data: dict[str, Any]) -> None:
+    answer = run("gate", "decide", "--condition", "d < 0.3 +/- 0.05", *data["files"][2:], "--json")
+    assert (answer.status, answer.json["labels"], answer.json["wins"]) == (0, 0, None)
+
+
+def test_early_uses_fewer_labels_for_the_same_word(run: Callable[..., Any], data: dict[str, Any]) -> None:
+    loose = ("--condition", "n - o > 0 +/- 0.02", "--steps", "1", "--reliability", "0.9", *data["files"], "--json")
+    fixed = run("gate", "decide", *loose).json
+    early = run("gate", "decide", *loose, "--sampling", "early").json
+    assert early["released"] == fixed["released"] == "pass"
+    assert early["labels"] < fixed["labels"]
+    assert early["examples"] < fixed["examples"]
+
+
+def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "slices.csv").write_text(
+        "example,slice\n" + "".join(f"{name},{'young' if i % 2 else 'old'}\n" for i, name in enumerate(data["names"]))
+    )
+    asked = (*BETTER, *data["files"], "--slices", str(tmp_path / "slices.csv"))
+    answer = run(
+        "gate", "decide", *asked, "--slice", "young: n > 0.5 +/- 0.1", "--slice", "old: d < 0.5 +/- 0.1", "--json"
+    )
+    assert (answer.status, sorted(answer.json["slices"])) == (0, ["old", "young"])
+    assert answer.json["level"] == pytest.approx(0.01 / 16 / 3)
+    assert answer.json["slices"]["young"]["examples"] == 1000
+    assert run("gate", "decide", *asked, "--slice", "young: n > 0.95 +/- 0.1").out == "fail\n"
+    for wrong, message in [
+        (("--slice", "teen: n > 0.5 +/- 0.1"), "slice 'teen' has no examples; slices of this set: 'old', 'young'"),
+        (("--slice", "n > 0.5 +/- 0.1"), '--slice must be "NAME: CONDITION"'),
+        (("--slice", "old: n > 0 +/- 1", "--slice", "old: d < 1 +/- 1"), "names a slice twice"),
+        ((), "--slices and --slice belong together"),
+    ]:
+        answer = run("gate", "decide", *asked, *wrong)
+        assert (answer.status, answer.out) == (2, "")
+        assert message in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--condition", "n - o > 0.02"), "expected a tolerance"),
+        (("--condition", "n > 0.5 +/- 0.1", "--step", "33"), "step must be 1 to 32"),
+        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "often"), "adaptivity must be"),
+        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "the set is retired then"),
+        (("--condition", "n > 0.5 +/- 0.1", "--reliability", "95"), "reliability must be > 0 and < 1, got 95.0"),
+        (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
+        (("--condition", "n > 0.5 +/- 0.1", "--power", "2"), "power must be > 0 and < 1"),
+        (("--condition", "n > 0.5 +/- 0.1", "--new", "gone.csv"), "gone.csv cannot be read"),
+        (("--condition", "n > 0.5 +/- 0.1", "--labels", "/dev/zero"), "/dev/zero has more than 256 MiB"),
+        (("--condition", "n > 0.5 +/- 0.1", "--colour", "red"), "No such option"),
+        ((), "give --condition"),
+    ],
+)
+def test_an_error_is_no_verdict(
+    run: Callable[..., Any], data: dict[str, Any], arguments: tuple[str, ...], message: str
+) -> None:
+    answer = run("gate", "decide", *data["files"], *arguments)
+    assert (answer.status, answer.out) == (2, "")
+    assert message in answer.err
+
+
+def test_examples_that_do_not_match_are_named(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
+    other = write(tmp_path / "other.csv", "prediction", data["new"], ["x7", *data["names"][1:]])
+    answer = run("gate", "decide", *BETTER, *data["files"], "--new", other)
+    assert (answer.status, answer.out) == (2, "")
+    assert "other.csv lacks 'img0'" in answer.err
+    assert "old.csv lacks 'x7'" in answer.err
+
+
+def test_a_bug_or_an_interruption_is_no_fail(run: Any, data: dict[str, Any], monkeypatch: Any) -> None:
+    from easeml_core.gate import judgement
+
+    for accident in (ZeroDivisionError("bug"), KeyboardInterrupt()):
+
+        def stumble(*_: Any, accident: BaseException = accident, **__: Any) -> None:
+            raise accident
+
+        monkeypatch.setattr(judgement, "judge_predictions", stumble)
+        answer = run("gate", "decide", *BETTER, *data["files"])
+        assert (answer.status, answer.out) == (2, "")
+
+
+def test_as_a_program_of_its_own_without_a_database(data: dict[str, Any], tmp_path: Path) -> None:
+    """What a CI job does: no folder of ours, no address, the exit status of the process."""
+    command = [sys.executable, "-m", "easeml_core.cli", "gate", "decide", *BETTER]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    for files, status, word in ((data["files"], 0, "pass\n"), (data["turned"], 1, "fail\n")):
+        done = subprocess.run(
+            [*command, *files], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (status, word, "")
+    assert not (tmp_path / ".easeml").exists()
+    done = subprocess.run(
+        [*command, *data["files"][2:]], capture_output=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_an_answer_that_nobody_reads_is_an_error(data: dict[str, Any], tmp_path: Path) -> None:
+    """A closed standard output must not look like the answer fail, or pass."""
+    command = [sys.executable, "-m", "easeml_core.cli", "gate", "decide", *BETTER, *data["files"]]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.DEVNULL, cwd=tmp_path, check=False)
+    os.close(writer)
+    assert done.returncode == 2
+
+
+def test_interrupted_while_it_waits_for_a_pipe(data: dict[str, Any], tmp_path: Path) -> None:
+    pipe = tmp_path / "labels.pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "easeml_core.cli", "gate", "decide", *BETTER, *data["files"], "--old", str(pipe)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        descriptor = os.open(pipe, os.O_WRONLY)  # returns once the command has opened its end
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        os.close(descriptor)
+    assert (process.returncode, out) == (2, b"")
+
+
+SCRIPT = """\
+ml:
+  - script: ./predict.sh
+  - condition: n - o > 0.02 +/- 0.02
+  - reliability: 0.99
+  - mode: fp-free
+  - adaptivity: full
+  - steps: 4
+"""
+
+
+def test_a_script_says_it_all(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "ml.yml").write_text(SCRIPT)
+    by_script = run("gate", "decide", "--script", "ml.yml", *data["files"], "--json").json
+    assert by_script == run("gate", "decide", *BETTER, *data["files"], "--json").json
+    answer = run("gate", "decide", "--script", "ml.yml", "--steps", "5", *data["files"])
+    assert answer.status == 2
+    assert "--script holds the whole plan; leave out --steps" in answer.err
+    (tmp_path / "early.yml").write_text(SCRIPT + "  - sampling: early\n  - power: 0.9\n")
+    early = run("gate", "decide", "--script", "early.yml", *data["files"], "--json").json
+    options = ("--sampling", "early", "--power", "0.9")
+    assert early == run("gate", "decide", *BETTER, *options, *data["files"], "--json").json != by_script
+    answer = run("gate", "decide", "--script", "gone.yml", *data["files"])
+    assert answer.status == 2
+    assert "gone.yml cannot be read" in answer.err
+
+
+def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
+    small = ("--runs", "40", "--examples", "400")
+    answer = run("gate", "selftest", *small)
+    assert answer.status == 0
+    assert "identical models passed" in answer.out
+    assert "fits the promised 0.05" in answer.out
+    report = run("gate", "selftest", *small, "--json").json
+    assert report["compatible"] is True
+    assert report["interval"][0] <= report["rate"] <= report["interval"][1]
+    assert json.dumps(report) == json.dumps(run("gate", "selftest", *small, "--json", "--seed", "0").json)
+    real = run("gate", "selftest", *small, *data["files"], "--json").json
+    assert real["labels"] == pytest.approx(400 * 0.16, abs=8)
+    for arguments, message in [
+        (("--labels", "x.csv"), "--labels, --old and --new belong together"),
+        (("--condition", "n > 0.5 +/- 0.1"), "take one that they do not satisfy"),
+        (("--disagreement", "0.9"), "disagreement must be in"),
+    ]:
+        answer = run("gate", "selftest", *small, *arguments)
+        assert (answer.status, answer.out) == (2, "")
+        assert message in answer.err

@@ -1,0 +1,196 @@
+"""Early stopping: how many labels it takes, that it never errs too often, and that it mirrors."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from easeml_core.entities import Verdict
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.wanted import Wanted
+
+NONE = math.log(1e-4 / 32)
+PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
+
+
+def judge(source, labels, old, new, *, log_level=NONE, mode="fp-free", **more):
+    return judge_predictions(
+        parse_condition(source), labels, old, new, log_level=log_level, mode=mode, sampling="early", **more
+    )
+
+
+def draw(rng, n, *, gain, apart=0.1, both=0.7):
+    """Labels, old, new of two classes; a share ``apart`` differs."""
+    win = (apart + gain) / 2
+    cells = rng.choice(4, size=n, p=[both, win, apart - win, 1 - both - apart])
+    return np.zeros(n, dtype=np.int64), np.array([0, 1, 0, 1])[cells], np.array([0, 0, 1, 1])[cells]
+
+
+def labels_until_decided(*, gain, runs, seed, n=30_000, batch=1, **more):
+    rng = np.random.default_rng(seed)
+    found = [judge("n - o > 0.02 +/- 0.01", *draw(rng, n, gain=gain), batch=batch, **more) for _ in range(runs)]
+    return np.array([f.labels for f in found]), [f.verdict for f in found]
+
+
+def check_mean_labels(gain, expected, runs):
+    labels, verdicts = labels_until_decided(gain=gain, runs=runs, seed=int(1000 * gain))
+    # None is given up: the chance is 3e-6 a run.
+    assert set(verdicts) == {PASS}
+    # Five standard errors of this sample, and 1.5 % for the noise of the reference: false alarm below 1e-6.
+    assert labels.mean() == pytest.approx(expected, abs=5 * labels.std() / math.sqrt(runs) + 0.015 * expected)
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.04, 701), (0.05, 310)])
+def test_mean_labels_until_decided(gain, expected):
+    """The last column of 9.5: n - o > .02 at d = .1, level 1e-4 / 32."""
+    check_mean_labels(gain, expected, runs=150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gain", "expected"), [(0.04, 701), (0.05, 310)])
+def test_mean_labels_until_decided_closely(gain, expected):
+    check_mean_labels(gain, expected, runs=2000)
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.02])
+def test_a_model_without_a_gain_is_given_up(gain):
+    """Without the rule for giving up every one of these would use all 3,000 labels; 5 runs of each gain, seeded."""
+    labels, verdicts = labels_until_decided(gain=gain, runs=5, seed=3)
+    assert labels.max() < 600
+    assert set(verdicts) <= {UNKNOWN, FAIL}
+
+
+def test_power_says_how_easily_to_give_up():
+    slow, _ = labels_until_decided(gain=0.0, runs=5, seed=3)
+    quick, verdicts = labels_until_decided(gain=0.0, runs=5, seed=3, power=0.9)
+    assert (quick < slow).all()
+    assert set(verdicts) == {UNKNOWN}
+
+
+def test_a_gain_of_twice_the_tolerance_is_rarely_given_up():
+    labels, verdicts = labels_until_decided(gain=0.04, runs=200, seed=4, n=8_000, power=0.8, batch=20)
+    # At most 20 % of 200 runs: 70 or more have a chance below 1e-6.
+    assert sum(v is UNKNOWN and used < 750 for v, used in zip(verdicts, labels, strict=True)) < 70
+
+
+def test_looks_come_after_whole_batches_of_labels_that_matter():
+    rng = np.random.default_rng(1)
+    labels, old, new = draw(rng, 5_000, gain=0.08)
+    apart = np.flatnonzero(old != new)
+    hidden = np.full_like(labels, -1)
+    first = judge("n - o > 0.02 +/- 0.01", hidden, old, new, batch=64).positions
+    assert np.array_equal(first, apart[:64])
+    hidden[apart[:100]] = labels[apart[:100]]
+    assert np.array_equal(judge("n - o > 0.02 +/- 0.01", hidden, old, new, batch=64).positions, apart[100:128])
+    found = judge("n - o > 0.02 +/- 0.01", labels, old, new, batch=64)
+    assert found.labels % 64 == 0
+    assert found.examples == apart[found.labels - 1] + 1
+    assert found.outcomes.disagreements == found.labels
+
+
+def test_labels_that_were_known_before_do_not_change_the_verdict():
+    """Labels given for an earlier submission are no reason to look further than the rule says."""
+    labels, old, new = draw(np.random.default_rng(2), 5_000, gain=0.08)
+    at_once = judge("n - o > 0.02 +/- 0.01", labels, old, new)
+    used = np.flatnonzero(old != new)[: at_once.labels]
+    hidden = np.full_like(labels, -1)
+    hidden[used] = labels[used]
+    found = judge("n - o > 0.02 +/- 0.01", hidden, old, new)
+    assert (found.clauses, found.labels, found.outcomes) == (at_once.clauses, at_once.labels, at_once.outcomes)
+
+
+def test_at_the_last_example_what_is_open_is_unknown():
+    labels, old, new = draw(np.random.default_rng(2), 400, gain=0.03)
+    found = judge("n - o > 0.02 +/- 0.01", labels, old, new)
+    assert (found.verdict, found.examples, found.labels) == (UNKNOWN, 400, np.count_nonzero(old != new))
+    assert found.clauses[0].method == "betting"
+    assert found.clauses[0].interval[0] < 0.02 < found.clauses[0].interval[1]
+
+
+def test_models_that_never_differ_need_no_label():
+    same = np.zeros(20_000, dtype=np.int64)
+    found = judge("n - o > 0.02 +/- 0.01", np.full_like(same, -1), same, same)
+    assert (found.verdict, found.passed, found.labels) == (FAIL, False, 0)
+
+
+def test_every_clause_has_its_own_moment():
+    labels, old, new = draw(np.random.default_rng(5), 20_000, gain=0.06)
+    found = judge("n - o > 0.02 +/- 0.01 /\\ n > 0.5 +/- 0.1 /\\ d < 0.2 +/- 0.05", labels, old, new, batch=10)
+    gain, right, change = found.clauses
+    assert [c.verdict for c in found.clauses] == [PASS, PASS, PASS]
+    assert right.examples < gain.examples == found.examples < change.examples == 20_000
+    assert found.labels == found.examples  # n needs the label of every example
+    for clause in (gain, right):
+        assert clause.log_p_pass <= clause.log_level_pass == NONE
+        assert clause.interval[0] >= clause.threshold - 2e-6
+    assert change.method == "binomial"
+
+
+def test_the_first_refusal_ends_it():
+    labels, old, new = draw(np.random.default_rng(6), 20_000, gain=0.06)
+    found = judge("n - o > 0.02 +/- 0.01 /\\ n > 0.9 +/- 0.01", labels, old, new, batch=10)
+    assert found.clauses[1].verdict in (FAIL, UNKNOWN)
+    assert found.clauses[0].verdict is UNKNOWN
+    assert found.examples == found.clauses[0].examples == found.clauses[1].examples
+    # Under fn-free an UNKNOWN clause refuses nothing, so it goes on to a FAIL.
+    other = judge("n - o > 0.02 +/- 0.01 /\\ n > 0.9 +/- 0.01", labels, old, new, batch=10, mode="fn-free")
+    assert other.verdict is FAIL
+
+
+def test_a_threshold_near_the_top_is_not_given_up_at_once():
+    """Twice the tolerance above .95 there is no accuracy: then the aim is halfway to 1."""
+    rng = np.random.default_rng(8)
+    labels = np.zeros(3_000, dtype=np.int64)
+    new = (rng.random(3_000) > 0.99).astype(np.int64)
+    assert judge("n > 0.95 +/- 0.04", labels, labels, new).verdict is PASS
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(0, 10**6),
+    st.floats(-0.3, 0.3),
+    st.sampled_from(["n - o", "n", "n - 1.2 * o"]),
+    st.integers(1, 60),
+    st.floats(-20, -1),
+)
+def test_fn_free_is_fp_free_in_the_mirror(seed, c, left, batch, log_level):
+    """x > c under fn-free promises what x < c promises under fp-free."""
+    data = draw(np.random.default_rng(seed), 600, gain=0.05, apart=0.3, both=0.5)
+    # Within reach: beyond, "more than" and "less than" differ in whether the end itself counts.
+    c = round(c + 0.6 * (left == "n"), 3)
+    one = judge(f"{left} > {c} +/- 0.05", *data, batch=batch, mode="fn-free", log_level=log_level)
+    two = judge(f"{left} < {c} +/- 0.05", *data, batch=batch, mode="fp-free", log_level=log_level)
+    assert {PASS: FAIL, FAIL: PASS, UNKNOWN: UNKNOWN}[one.verdict] is two.verdict
+    assert (one.passed, one.labels) == (not two.passed, two.labels)
+    assert one.clauses[0].log_p_pass == pytest.approx(two.clauses[0].log_p_fail, rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
+@pytest.mark.parametrize(("source", "right"), [("n - o > 0 +/- 0.1", 0.5), ("n - o > 0.2 +/- 0.1", 0.6)])
+def test_a_wrong_verdict_is_never_likelier_than_the_level(source, right, mode):
+    """All 2^9 sequences of labels on nine disagreements, with a truth exactly on the threshold; a look after each."""
+    old, new = np.ones(9, dtype=np.int64), np.zeros(9, dtype=np.int64)
+    alpha, shown = 0.3, {PASS: 0.0, FAIL: 0.0, UNKNOWN: 0.0}
+    for sequence in itertools.product((0, 1), repeat=9):
+        labels = np.array(sequence)
+        found = judge(source, labels, old, new, log_level=math.log(alpha), mode=mode, batch=1)
+        wins = int((labels == 0).sum())
+        shown[found.verdict] += right**wins * (1 - right) ** (9 - wins)
+    assert sum(shown.values()) == pytest.approx(1)
+    assert max(shown[PASS], shown[FAIL]) <= alpha
+    assert shown[PASS if mode == "fp-free" else FAIL] > 0.01
+
+
+def test_wanted_positions_are_never_empty():
+    labels, old, new = draw(np.random.default_rng(2), 400, gain=0.03)
+    hidden = np.full_like(labels, -1)
+    while isinstance(found := judge("n - o > 0.02 +/- 0.01", hidden, old, new, batch=7), Wanted):
+        assert 0 < found.positions.size <= 7
+        hidden[found.positions] = labels[found.positions]
+    assert found.verdict is UNKNOWN
