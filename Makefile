@@ -6,11 +6,12 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SHELL := /bin/sh
 PYTEST_ARGS ?=
+PROCESSES ?= 2
 DEMO_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-slow coverage check figures format lock clean
+.PHONY: help setup demo up down status test test-slow coverage check figures gate-figures format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -31,7 +32,7 @@ status: $(STAMP) ## Say whether the stack runs, and where
 	@$(RUN) scripts/launch.py status
 
 test: $(STAMP) ## All tests but the slow ones
-	@$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## The slow tests
 	@$(RUN) -m pytest -m slow $(PYTEST_ARGS)
@@ -44,12 +45,15 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py scripts/lock.py \
-	  scripts/selection_figures.py
+	  scripts/selection_figures.py scripts/gate_figures.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) -m codespell_lib README.md docs
 
 figures: $(STAMP) ## Every table and plot of docs/selection.md anew, an hour or more; FIGURES="--only bench" for one
 	@$(RUN) scripts/selection_figures.py $(FIGURES)
+
+gate-figures: $(STAMP) ## Every table and plot of docs/gate.md anew, some minutes; FIGURES="--only cifar" for one
+	@$(RUN) scripts/gate_figures.py $(FIGURES)
 
 format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff format .

@@ -14,13 +14,12 @@ import click
 from figures.catalogue import FIGURES
 from figures.commands import Runner
 from figures.markdown import splice
-from figures.pictures import FOLDER
+from figures.pictures import FOLDER, take_pictures
 from figures.tables import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "selection.md"
 DATA = Path("../shared/data")
-COLOURS = 256
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,19 +52,8 @@ def main(
         for name in only or FIGURES:
             block = FIGURES[name](runner)
             PAGE.write_text(splice(PAGE.read_text(encoding="utf-8"), {name: block}), encoding="utf-8")
-            _take_pictures(place / FOLDER)
+            take_pictures(place / FOLDER, PAGE.parent / FOLDER)
             click.echo(f"figure {name}: written into {PAGE.relative_to(ROOT)}")
-
-
-def _take_pictures(folder: Path) -> None:
-    """Copy what was drawn beside the page, with as many colours as can be told apart: a third of the bytes."""
-    from PIL import Image  # comes with matplotlib, without which there are no pictures
-
-    target = PAGE.parent / FOLDER
-    target.mkdir(exist_ok=True)
-    for picture in folder.glob("*.png"):
-        with Image.open(picture) as drawn:
-            drawn.convert("RGB").quantize(COLOURS).save(target / picture.name, optimize=True)
 
 
 if __name__ == "__main__":

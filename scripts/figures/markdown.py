@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 NEVER = 100.0
 """What ``easeml simulate`` reports for a loss that was not reached."""
-_BLOCK = "<!-- figure {name}: made by scripts/selection_figures.py, do not edit -->\n{body}\n<!-- end of {name} -->"
+_BLOCK = "<!-- figure {name}: made by {maker}, do not edit -->\n{body}\n<!-- end of {name} -->"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -57,8 +57,13 @@ def seeds_note(seeds: int) -> str:
     return f"Brackets: least and greatest of {seeds} batches, the same command with `--seed` {others}."
 
 
-def splice(page: str, blocks: Mapping[str, str]) -> str:
+def splice(page: str, blocks: Mapping[str, str], *, maker: str = "scripts/selection_figures.py") -> str:
     """The page with the bodies of its blocks replaced.
+
+    Args:
+        page: Its text.
+        blocks: Name and new body of each.
+        maker: The script that makes them.
 
     Raises:
         ValueError: If the page has no place for a block.
@@ -66,7 +71,8 @@ def splice(page: str, blocks: Mapping[str, str]) -> str:
     for name, body in blocks.items():
         places = list(re.finditer(rf"<!-- figure {name}:.*?<!-- end of {name} -->", page, re.DOTALL))
         if len(places) != 1:
-            message = f"the page must have one place for the figure {name!r}: {_BLOCK.format(name=name, body='')}"
+            place = _BLOCK.format(name=name, maker=maker, body="")
+            message = f"the page must have one place for the figure {name!r}: {place}"
             raise ValueError(message)
-        page = page[: places[0].start()] + _BLOCK.format(name=name, body=body) + page[places[0].end() :]
+        page = page[: places[0].start()] + _BLOCK.format(name=name, maker=maker, body=body) + page[places[0].end() :]
     return page

@@ -9,10 +9,13 @@ from figures.commands import Command, simulate
 from figures.markdown import shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from figures.commands import Runner
     from figures.tables import Source
 
 FOLDER = "pictures"
+COLOURS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,13 @@ def with_plot(command: Command, name: str) -> Command:
 def embedded(name: str, title: str) -> str:
     """The picture in a page of ``docs``."""
     return f"![{title}]({FOLDER}/{name})"
+
+
+def take_pictures(drawn: Path, target: Path) -> None:
+    """Copy what was drawn beside the page, with as many colours as can be told apart: a third of the bytes."""
+    from PIL import Image  # comes with matplotlib, without which there are no pictures
+
+    target.mkdir(exist_ok=True)
+    for path in drawn.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.convert("RGB").quantize(COLOURS).save(target / path.name, optimize=True)
