@@ -3,6 +3,7 @@
     skops         scikit-learn pipelines; only types that we name are loaded (``skops_format``)
     safetensors   networks: weights, and the architecture as JSON in the header (``networks``)
     constant      {"label": 3}: always the same class; the baseline of a study before it has a model
+    command       a folder with a program that answers, as an archive (``command_model``); runs in the child alone
 
 A loader says ArtifactError to a file it does not trust. Who loads a model of somebody else's does it in a child
 (``predict``). Importing this module imports no library.
@@ -28,6 +29,7 @@ FORMATS = {
     "skops": ("easeml_core.training.skops_format", "load_pipeline"),
     "safetensors": ("easeml_core.training.networks", "load_network"),
     "constant": ("easeml_core.training.formats", "load_constant"),
+    "command": ("easeml_core.training.command_model", "load_command"),
 }
 """Format -> module and name of its loader."""
 

@@ -27,9 +27,14 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: Process id of whoever started us; had it died before we asked, nobody would tell us, so we end at once.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ask_for_parents_death()
     if os.getppid() != parent:
         sys.exit("the process that started this one is gone")
+
+
+def ask_for_parents_death() -> None:
+    """Once more after every fork and every change of account: both take the wish back."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def prepare(parent: int) -> None:

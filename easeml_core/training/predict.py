@@ -1,24 +1,30 @@
 """Let a stored model answer for given inputs, in a child process without labels, database or secrets.
 
 A submitted model may be anything. It gets the inputs through a pipe and gives one label per row through another; limits
-end it when it takes too long or too much. Its account and network are the caller's: who must not trust that either
-starts the caller under an account of its own.
+end it when it takes too long or too much. It runs in a sandbox: an account of its own, no network, no processes and no
+files of others, as far as this machine allows (``sandbox.probe_isolation`` says which).
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.errors import ShapeError, TrainingError
+from easeml_core.errors import ShapeError, StateError, TrainingError
+from easeml_core.training.confinement import FAILED, MADE
 from easeml_core.training.npy import array_from_bytes, array_to_bytes
 from easeml_core.training.processes import Limits, run_child
+from easeml_core.training.sandbox import Sandbox, confinement_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+logger = logging.getLogger(__name__)
 
 CHILD = "easeml_core.training.predict_child"
 _HEADER_BYTES = 4096
@@ -31,6 +37,7 @@ def predict_in_child(
     *,
     time_limit_seconds: float = 120.0,
     memory_limit_mb: int = 4096,
+    sandbox: Sandbox | None = Sandbox(),  # noqa: B008 - frozen
 ) -> NDArray[np.int64]:
     """The labels that a model gives.
 
@@ -39,7 +46,8 @@ def predict_in_child(
         format: A key of ``formats.FORMATS``.
         inputs: Numbers, shape (rows, features), taken as float32; NaN is missing.
         time_limit_seconds: Wall seconds of the whole child, > 0.
-        memory_limit_mb: Resident megabytes of the child.
+        memory_limit_mb: Resident megabytes of the child; and, on top, of the files that it writes.
+        sandbox: What the child is kept from; None for nothing but its environment and limits.
 
     Returns:
         int64 labels, shape (rows,).
@@ -47,7 +55,10 @@ def predict_in_child(
     Raises:
         ShapeError: If the inputs are not a table.
         TrainingError: If the model is not loaded (with the reason), fails, exceeds a limit, or does not give exactly
-            one whole number per row.
+            one whole number per row. Its text may hold what the model has written: tell it to nobody who must not
+            know the inputs.
+        StateError: If the sandbox cannot be made any more; the model was not run.
+        ConfigError: If the sandbox's account does not exist.
     """
     rows = np.ascontiguousarray(inputs, dtype=np.float32)
     if rows.ndim != 2:
@@ -55,21 +66,32 @@ def predict_in_child(
         raise ShapeError(name, rows.shape, "(rows, features)")
     if not len(rows):
         return np.zeros(0, dtype=np.int64)
-    answer = _Bounded(_HEADER_BYTES + 8 * len(rows))
+    answer = _Bounded(len(MADE) + _HEADER_BYTES + 8 * len(rows))
 
     def feed(pipe: IO[bytes]) -> None:
         pipe.write(array_to_bytes(rows))
 
-    with tempfile.TemporaryDirectory(prefix="easeml-predict-") as folder:
-        run_child(
-            CHILD,
-            [str(artifact_path.resolve()), format],
-            cwd=Path(folder),
-            limits=Limits(time_limit_seconds, memory_limit_mb),
-            on_output=answer.take,
-            on_poll=_nothing,
-            feed=feed,
-        )
+    arguments = [str(artifact_path.resolve()), format]
+    if sandbox is not None:
+        arguments.append(json.dumps(confinement_of(sandbox, memory_mb=memory_limit_mb).to_json()))
+    try:
+        with tempfile.TemporaryDirectory(prefix="easeml-predict-", ignore_cleanup_errors=True) as folder:
+            run_child(
+                CHILD,
+                arguments,
+                cwd=Path(folder),
+                limits=Limits(time_limit_seconds, memory_limit_mb),
+                on_output=answer.take,
+                on_poll=_nothing,
+                feed=feed,
+            )
+    except TrainingError as error:
+        if not answer.content.startswith(MADE):
+            _not_the_models_fault(error)
+        raise
+    except RecursionError as error:  # where the files part is missing: what it left cannot be walked through
+        message = "the model left folders too deep to be removed"
+        raise TrainingError(message) from error
     return _labels(answer, len(rows))
 
 
@@ -85,6 +107,18 @@ class _Bounded:
         self.content += chunk[: self.limit - len(self.content)]
 
 
+def _not_the_models_fault(error: TrainingError) -> None:
+    """A sandbox that cannot be made is no verdict on the model.
+
+    Only for a child that had not said MADE yet. A model that forges these words later must not be spared its failure:
+    to be refused without a step spent, where its inputs say so, would be an answer of its own.
+    """
+    if str(error).startswith(FAILED):
+        logger.error("%s", error)
+        message = "the sandbox in which models are run could not be made as before; the model was not judged, try again"
+        raise StateError(message) from error
+
+
 def _nothing() -> None:
     """There is nobody to ask whether to go on."""
 
@@ -94,7 +128,7 @@ def _labels(answer: _Bounded, rows: int) -> NDArray[np.int64]:
     if answer.seen > answer.limit:
         raise TrainingError(message + f"; it wrote {answer.seen:,} bytes")
     try:
-        labels = array_from_bytes(bytes(answer.content))
+        labels = array_from_bytes(bytes(answer.content.removeprefix(MADE)))
     except (ValueError, EOFError) as error:
         raise TrainingError(message + "; its answer is no array") from error
     if labels.shape != (rows,) or labels.dtype != np.int64:

@@ -1,28 +1,35 @@
-"""The child that predicts: ``python -m easeml_core.training.predict_child PARENT_PID MODEL FORMAT``.
+"""The child that predicts: ``python -m easeml_core.training.predict_child PARENT_PID MODEL FORMAT [CONFINEMENT]``.
 
-Inputs come as .npy on standard input, labels go as .npy to standard output; nothing in either is unpickled.
+It confines itself first, then loads the model. Inputs come as .npy on standard input, labels go as .npy to standard
+output, after a line that says that the sandbox was made; nothing in either is unpickled.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
 from easeml_core.errors import EasemlError
-from easeml_core.training import guard
+from easeml_core.training import confinement, forbidden_calls, guard
 from easeml_core.training.progress import take_stdout
 
 
 def main(arguments: list[str]) -> None:
     """Load, predict, answer; a reason on standard error and ``guard.REASON_STATUS`` if the model is not to be used."""
     guard.prepare(int(arguments[0]))
+    model = Path(arguments[1])
+    if arguments[3:]:
+        model = confinement.enter(confinement.Confinement.from_json(json.loads(arguments[3])), model) or model
+        forbidden_calls.forbid()
     channel = take_stdout()
+    os.write(channel, confinement.MADE)  # nothing that a model does from here on can take it back
     from easeml_core.training.formats import load_predictor
     from easeml_core.training.npy import array_from_bytes, array_to_bytes
 
     try:
-        predictor = load_predictor(Path(arguments[1]), arguments[2])
+        predictor = load_predictor(model, arguments[2])
         inputs = array_from_bytes(sys.stdin.buffer.read())
         labels = predictor.predict(inputs)
     except EasemlError as error:

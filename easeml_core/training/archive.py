@@ -1,0 +1,146 @@
+"""A folder as one file and back: the same content gives the same bytes, and nothing gets out of the folder again.
+
+Packed without compression, sorted, without dates and owners, so that the same folder has the same content hash on every
+machine. Unpacked are plain files with plain names only, so many and so much.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from typing import TYPE_CHECKING
+
+from easeml_core.errors import ArtifactError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+LARGEST_BYTES = 1 << 30
+"""Of all files of a submission together."""
+
+MOST_FILES = 10_000
+LONGEST_NAME = 400
+_LEFT_OUT = {".git", "__pycache__"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_CHUNK = 1 << 20
+
+
+def pack_folder(folder: Path, archive: Path, *, extra: Mapping[str, bytes]) -> None:
+    """Write a folder to ``archive``; ``.git`` and ``__pycache__`` are left out.
+
+    Args:
+        folder: What to pack.
+        archive: The file to write.
+        extra: Further files by name; they stand in for those of the folder.
+
+    Raises:
+        InvalidInputError: If there is a link, a device or the like, too many files, or too much in them.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in _files_in(folder)}
+    pack_files(archive, {name: path for name, path in files.items() if name not in extra}, extra=extra)
+
+
+def pack_files(archive: Path, files: Mapping[str, Path], *, extra: Mapping[str, bytes]) -> None:
+    """Write files under their names in the archive; errors as in ``pack_folder``."""
+    names = sorted({*files, *extra})
+    if len(names) > MOST_FILES:
+        message = f"a submission may have at most {MOST_FILES:,} files, got {len(names):,}"
+        raise InvalidInputError(message)
+    left = LARGEST_BYTES
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for name in names:
+            _check_name(name, InvalidInputError)
+            content = extra[name] if name in extra else _read(files[name], left)
+            left -= len(content)
+            if left < 0:
+                message = f"a submission may have at most {LARGEST_BYTES:,} bytes; {name} goes beyond"
+                raise InvalidInputError(message)
+            runs = name not in extra and bool(files[name].stat().st_mode & 0o100)
+            entry = zipfile.ZipInfo(name, date_time=_EPOCH)
+            entry.create_system = 3  # the one whose mode bits are meant below, whichever system packs
+            entry.external_attr = (stat.S_IFREG | (0o755 if runs else 0o644)) << 16
+            packed.writestr(entry, content)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive into an empty folder.
+
+    Raises:
+        ArtifactError: If it is no archive, or holds a link, a name that leads elsewhere, a name twice, or too much.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            entries = packed.infolist()
+            check_entries(entries)
+            left = LARGEST_BYTES
+            for entry in entries:
+                if not entry.is_dir():
+                    left -= _unpack_one(packed, entry, folder, left)
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        message = f"the archive {archive.name} cannot be unpacked: {error}"
+        raise ArtifactError(message) from error
+
+
+def check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse an archive by what it says of itself; ArtifactError."""
+    if len(entries) > MOST_FILES:
+        message = f"the archive holds {len(entries):,} entries, at most {MOST_FILES:,} are allowed"
+        raise ArtifactError(message)
+    seen: set[str] = set()
+    for entry in entries:
+        _check_name(entry.filename.removesuffix("/"), ArtifactError)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            message = f"the archive holds {entry.filename!r}, which is a link or no plain file; only files are unpacked"
+            raise ArtifactError(message)
+        if entry.filename in seen:
+            message = f"the archive holds {entry.filename!r} twice"
+            raise ArtifactError(message)
+        seen.add(entry.filename)
+
+
+def _unpack_one(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int) -> int:
+    target = folder / entry.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with packed.open(entry) as reader, target.open("xb") as writer:
+        while chunk := reader.read(_CHUNK):  # what it really holds, whatever it says
+            written += len(chunk)
+            if written > left:
+                message = f"it holds more than {LARGEST_BYTES:,} bytes"
+                raise ValueError(message)
+            writer.write(chunk)
+    target.chmod(0o755 if (entry.external_attr >> 16) & 0o100 else 0o644)
+    return written
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(f for f in folders if f not in _LEFT_OUT)
+        for name in [*names, *folders]:
+            path = type(folder)(root) / name
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                message = f"{path} is a link or no plain file; put a copy of the file there"
+                raise InvalidInputError(message)
+            if stat.S_ISREG(mode):
+                yield path
+
+
+def _read(path: Path, left: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(left + 1)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise InvalidInputError(message) from error
+
+
+def _check_name(name: str, error: type[ArtifactError | InvalidInputError]) -> None:
+    parts = name.split("/")
+    plain = name.isprintable() and "\\" not in name and ":" not in parts[0] and len(name.encode()) <= LONGEST_NAME
+    if not plain or any(part in ("", ".", "..") for part in parts):
+        message = f"{name!r} is no name of a file inside a folder; allowed: relative, printable, without '..'"
+        raise error(message)
