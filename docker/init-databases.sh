@@ -22,4 +22,18 @@ CREATE SCHEMA sealed AUTHORIZATION easeml_owner;
 REVOKE ALL ON SCHEMA work, sealed FROM PUBLIC;
 GRANT USAGE ON SCHEMA work   TO easeml_worker, easeml_referee;
 GRANT USAGE ON SCHEMA sealed TO easeml_referee;
+DO \$\$
+DECLARE asked regprocedure;
+BEGIN
+  FOR asked IN
+    SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
+    AND p.proname ~ ('^(pg_stat_|pg_(relation|table|total_relation|indexes|database|tablespace)_size\$'
+                     '|pg_lock_status\$|pg_current_wal_|pg_control_|pg_last_wal_|pg_logical_emit_message\$'
+                     '|lo_creat\$|lo_create\$|lo_from_bytea\$|pg_column_toast_chunk_id\$|pg_notification_queue_usage\$)')
+    AND has_function_privilege('easeml_worker', p.oid, 'EXECUTE')
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', asked);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO easeml_owner', asked);
+  END LOOP;
+END \$\$;
 SQL

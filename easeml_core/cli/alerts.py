@@ -21,7 +21,14 @@ def alerts(study: str, clear: int | None, database: str | None, as_json: bool) -
     if clear is not None:
         clear_alert(store, study=study, alert_id=clear)
     found = open_alerts(store, study=study)
-    columns = {"Alert": "alert_id", "Signal": "signal", "Model": "model_id", "Since": "created_at", "What": "message"}
+    columns = {
+        "Alert": "alert_id",
+        "Kind": "kind",
+        "Signal": "signal",
+        "Model": "model_id",
+        "Since": "created_at",
+        "What": "message",
+    }
     if as_json:
         show_json(found)
     elif found:

@@ -15,13 +15,18 @@ from easeml_core.cli.db import db
 from easeml_core.cli.device import device
 from easeml_core.cli.explain import explain
 from easeml_core.cli.gate import gate
+from easeml_core.cli.labels import labels
+from easeml_core.cli.ledger import ledger
 from easeml_core.cli.meter import meter
+from easeml_core.cli.model import model
 from easeml_core.cli.policy import policy
 from easeml_core.cli.referee import referee
 from easeml_core.cli.simulate import simulate
 from easeml_core.cli.status import status
 from easeml_core.cli.studies import study
+from easeml_core.cli.submit import submissions, submit
 from easeml_core.cli.tenants import tenant
+from easeml_core.cli.test_set import test_set
 from easeml_core.cli.trials import trial
 from easeml_core.errors import EasemlError
 
@@ -49,6 +54,6 @@ def cli() -> None:
 
 for command in (
     *(alerts, backtest, bench, costs, db, device, explain, gate, meter, policy, referee, simulate, status, study),
-    *(tenant, trial),
+    *(labels, ledger, model, submissions, submit, tenant, test_set, trial),
 ):
     cli.add_command(command)

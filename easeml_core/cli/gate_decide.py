@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from easeml_core.gate.clauses import Condition
 
 _FILE = click.Path(path_type=Path)
+SAME = "same"
+"""Power as high as the level asks of the other side."""
 _PLAN: dict[str, Any] = {
     "reliability": 0.9999,
     "steps": 32,
     "adaptivity": "full",
     "mode": "fp-free",
     "sampling": "fixed",
-    "power": None,
+    "power": SAME,
 }
 
 
@@ -51,7 +53,9 @@ def plan_options(defaults: dict[str, Any]) -> Callable[[Callable[..., Any]], Cal
             help=shown("early: go through --old in its order, stop when certain.", "sampling"),
         ),
         click.option(
-            "--power", type=float, help="With early: chance not to give up a model twice the tolerance above."
+            "--power",
+            callback=lambda *given: power_of(given[-1]),
+            help=shown("With early: chance not to give up a model twice the tolerance above, or same.", "power"),
         ),
         click.option("--script", type=_FILE, help="An ml.yml that holds all of these instead."),
     )
@@ -62,6 +66,21 @@ def plan_options(defaults: dict[str, Any]) -> Callable[[Callable[..., Any]], Cal
         return command
 
     return decorate
+
+
+def power_of(text: str | None) -> float | str | None:
+    """``same`` (as the level asks), or a number; None where nothing is given.
+
+    Raises:
+        InvalidInputError: If it is neither.
+    """
+    if text is None or text == SAME:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        message = f"--power must be '{SAME}' or a number > 0 and < 1, got {text!r}"
+        raise InvalidInputError(message) from None
 
 
 def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +94,8 @@ def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]
         if "condition" not in defaults | named:
             message = "give --condition, or --script with a file that holds one"
             raise InvalidInputError(message)
-        return defaults | named
+        asked = defaults | named
+        return asked | {"power": None if asked["power"] == SAME else asked["power"]}
     if named:
         message = f"--script holds the whole plan; leave out --{', --'.join(named)}"
         raise InvalidInputError(message)
@@ -127,7 +147,7 @@ def decide(context: click.Context, /, as_json: bool, **options: Any) -> None:
 
     Prints the one word that may be released, pass or fail. What --json prints is the referee's: whoever hands in
     models must not read it. Nothing is remembered: that no more than --steps verdicts are taken from one set is up
-    to you.
+    to you. Under adaptivity none whoever hands in models must see neither the word nor the exit status.
 
     Exit status: 0 pass, 1 fail, 2 any error.
     """
@@ -189,6 +209,7 @@ def safely(command: Callable[[], int]) -> int:
     except EasemlError:
         raise
     except KeyboardInterrupt:
+        click.echo("\nAborted!", err=True)
         return 2
     except Exception:  # the status of an uncaught error would be 1
         traceback.print_exc()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.cli.gate_decide import SAME, power_of
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.config import ESTIMATORS
 from easeml_core.entities import Mode
@@ -26,7 +27,12 @@ _OF_SCRIPT = ("condition", "reliability", "steps", "adaptivity", "mode")
 @click.option("--reliability", type=float, help="1 - delta, over all steps. [default: 0.9999]")
 @click.option("--steps", type=int, help="Answers that one set must serve. [default: 32]")
 @click.option("--adaptivity", help="none, full, firstChange, upTo:K or recycle. [default: full]")
-@click.option("--passes", type=int, default=0, help="Plan the next set after so many passes (fn-free: fails).")
+@click.option(
+    "--passes",
+    type=int,
+    default=0,
+    help="With upTo, recycle: plan the next set after so many passes (fn-free: fails). [default: 0]",
+)
 @click.option(
     "--mode", type=click.Choice([m.value for m in Mode]), help="The error promised not to happen. [default: fp-free]"
 )
@@ -69,7 +75,8 @@ def _asked(script: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the plan, from options and script."""
     given = {key: value for key, value in options.items() if value is not None}
     if "power" in given:
-        given["power"] = _power(given["power"])
+        power = power_of(given["power"])
+        given["power"] = None if power == SAME else power
     if script is None:
         if "condition" not in given:
             message = "give --condition, or --script with a file that holds one"
@@ -95,17 +102,6 @@ def _read(path: Path) -> Script:
     except (OSError, UnicodeDecodeError) as error:
         message = f"{path} cannot be read: {error}"
         raise InvalidInputError(message) from error
-
-
-def _power(text: str) -> float | None:
-    """``same`` or a number."""
-    if text == "same":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        message = f"--power must be 'same' or a number > 0 and < 1, got {text!r}"
-        raise InvalidInputError(message) from None
 
 
 def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...]) -> None:

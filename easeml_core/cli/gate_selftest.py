@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.gate_decide import plan_of, plan_options, safely
+from easeml_core.cli.gate_decide import SAME, plan_of, plan_options, safely
 from easeml_core.cli.output import json_option, show_json
 from easeml_core.errors import InvalidInputError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FILE = click.Path(path_type=Path)
+_LOOSE = 2.0  # an interval that reaches further beyond the promise says little about it
 _PLAN: dict[str, Any] = {
     "condition": "n - o > 0 +/- 0.02",
     "reliability": 0.95,
@@ -23,7 +24,7 @@ _PLAN: dict[str, Any] = {
     "adaptivity": "none",
     "mode": "fp-free",
     "sampling": "fixed",
-    "power": None,
+    "power": SAME,
 }
 
 
@@ -97,6 +98,8 @@ def _selftest(
         click.echo(f"  chance of a wrong answer: {found.rate:.4f}, between {low:.4f} and {high:.4f} (99.9 %)")
         fits = "fits" if found.compatible else "DOES NOT FIT"
         click.echo(f"  {fits} the promised {math.exp(log_level):.3g}")
+        if found.compatible and high > _LOOSE * math.exp(log_level):
+            click.echo(f"  so few runs cannot rule out a chance of up to {high:.3g}; ask for more with --runs")
     return 0 if found.compatible else 1
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+from datetime import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.output import json_option, show_json
+from easeml_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from easeml_core.services.referee import Duties
 
 
 @click.command()
@@ -23,26 +30,88 @@ from easeml_core.cli.output import json_option, show_json
     show_default=True,
     help="Folder whose subfolder TENANT holds that tenant's csv: files; no other file is read.",
 )
+@click.option(
+    "--answer-delay",
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Answers of gate and meter leave so long after the question, or at the next multiple.",
+)
+@click.option("--answer-hour", metavar="HH:MM", help="They leave daily at this time (UTC) instead.")
+@click.option("--smtp", metavar="HOST:PORT", help="Mail server for withheld verdicts and alarms; default: no mail.")
+@click.option("--mail-from", default="easeml@localhost", show_default=True, help="Address that mail comes from.")
+@click.option("--allow-forced", is_flag=True, help="Tasks may ask for promotions without a verdict.")
+@click.option(
+    "--bundle",
+    "bundles",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="Git repository of an Airflow bundle: its tag easeml/production/STUDY follows production. Repeatable.",
+)
 @artifacts_option
 @database_option
 @json_option
-def referee(once: bool, poll: float, data: Path, artifacts: Path, database: str | None, as_json: bool) -> None:
+def referee(once: bool, artifacts: Path, database: str | None, as_json: bool, **options: Any) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
 
     The address is that of the role easeml_referee; give it to no component of Airflow.
     """
     from easeml_core.services.referee import Referee
+    from easeml_core.training.sandbox import Sandbox, probe_isolation
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     store = open_store(database, role="easeml_referee", lock_timeout_seconds=5)
-    worker = Referee(store, open_artifacts(artifacts), data=data, poll_seconds=poll)
-    answered = 0
+    worker = Referee(store, open_artifacts(artifacts), _duties(**options))
     if once:
-        while worker.answer_one() is not None:
-            answered += 1
+        answered = worker.run_once()
         show_json({"answered": answered}) if as_json else click.echo(f"{answered} requests answered")
         return
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+        signal.signal(name, lambda *_: _end(stop))
+    log = logging.getLogger(__name__)
+    log.info("models run in a child; %s", probe_isolation(Sandbox()))
+    if options["smtp"] is None:
+        log.info("no mail is sent, since --smtp names no server; it is kept until a referee with one is started")
     worker.run(stop)
+
+
+def _end(stop: threading.Event) -> None:
+    """Ask the loop to end; written to the file itself, since a signal may come in the middle of a line of the log."""
+    if not stop.is_set():
+        os.write(2, b"stopping; a request that is being answered is answered first\n")
+    stop.set()
+
+
+def _duties(
+    *,
+    poll: float,
+    data: Path,
+    answer_delay: float,
+    answer_hour: str | None,
+    smtp: str | None,
+    mail_from: str,
+    allow_forced: bool,
+    bundles: tuple[str, ...],
+) -> Duties:
+    from easeml_core.services.answers import Timetable
+    from easeml_core.services.bundles import parse_repositories
+    from easeml_core.services.mail import MailServer
+    from easeml_core.services.referee import Duties
+
+    return Duties(
+        data=data,
+        timetable=Timetable(answer_delay, None if answer_hour is None else _hour(answer_hour)),
+        allow_forced=allow_forced,
+        mail=None if smtp is None else MailServer.parse(smtp, mail_from),
+        repositories=parse_repositories(bundles),
+        poll_seconds=poll,
+    )
+
+
+def _hour(given: str) -> time:
+    option = "answer-hour"
+    try:
+        return time.fromisoformat(given)
+    except ValueError as error:
+        raise ConfigError(option, given, "HH:MM, from 00:00 to 23:59 (UTC)") from error

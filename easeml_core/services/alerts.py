@@ -1,9 +1,11 @@
-"""Alerts of the overfitting budget: read them, wait for the next one, clear them."""
+"""Alerts of the overfitting budget, and for new test sets: read them, wait for the next one, clear them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.config import choice
+from easeml_core.entities import AlertKind, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.store import releases, studies
 
@@ -13,14 +15,31 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-def open_alerts(store: Store, *, study: str | None) -> list[dict[str, Any]]:
-    """Alerts of the study, or of all when None, that nobody has cleared; oldest first, as plain JSON."""
+def open_alerts(
+    store: Store, *, study: str | None, kind: str | None = None, up_to_id: int | None = None
+) -> list[dict[str, Any]]:
+    """Alerts of the study, or of all when None, that nobody has cleared; oldest first, as plain JSON.
+
+    Args:
+        store: Any role.
+        study: The study, or None for all.
+        kind: ``overfitting`` or ``new-test-set``; None for either.
+        up_to_id: Only those up to this number; None for all.
+    """
     with store.begin() as tx:
         found = releases.list_alerts(tx, _study_id(tx, study), open_only=True)
-    return [_plain(alert) for alert in found]
+    return _plain([a for a in found if up_to_id is None or a["alert_id"] <= up_to_id], kind)
 
 
-def next_alert(store: Store, *, study: str | None, after_id: int = 0) -> dict[str, Any] | None:
+def newest_alert(store: Store, *, study: str | None) -> int:
+    """Number of the newest alert of the study, or of all; 0 when there is none: where a wait begins."""
+    with store.begin() as tx:
+        return releases.newest_alert(tx, _study_id(tx, study))
+
+
+def next_alert(
+    store: Store, *, study: str | None, after_id: int = 0, kind: str | None = None, cleared_too: bool | None = None
+) -> dict[str, Any] | None:
     """The alert to deal with next, or None: what a sensor looks at, and so loses none.
 
     Args:
@@ -28,10 +47,13 @@ def next_alert(store: Store, *, study: str | None, after_id: int = 0) -> dict[st
         study: The study, or None for all.
         after_id: The last alert that was dealt with: then the next one counts even if somebody was quick to clear
             it. 0 at first: then only an open one counts.
+        kind: ``overfitting`` or ``new-test-set``; None for either.
+        cleared_too: Whether one that is cleared already counts; None as ``after_id`` says.
     """
+    open_only = after_id == 0 if cleared_too is None else not cleared_too
     with store.begin() as tx:
-        found = releases.list_alerts(tx, _study_id(tx, study), after_id=after_id, open_only=after_id == 0)
-    return _plain(found[0]) if found else None
+        found = releases.list_alerts(tx, _study_id(tx, study), after_id=after_id, open_only=open_only)
+    return next(iter(_plain(found, kind)), None)
 
 
 def _study_id(tx: Connection, study: str | None) -> int | None:
@@ -53,6 +75,35 @@ def clear_alert(store: Store, *, study: str, alert_id: int) -> dict[str, Any]:
     return {"alert_id": alert_id, "cleared": True}
 
 
-def _plain(alert: dict[str, Any]) -> dict[str, Any]:
-    times = {k: None if alert[k] is None else alert[k].isoformat() for k in ("created_at", "cleared_at")}
-    return alert | times
+def pause_on_alert(store: Store, *, study: str, alert_id: int) -> dict[str, Any]:
+    """Pause the study's search when the alert says that its overfitting budget is broken.
+
+    Nothing happens when somebody has cleared the alert, or the study is not active; so a repetition is harmless.
+
+    Returns:
+        ``{"study", "alert_id", "paused", "state"}``; ``paused`` says whether this call did it.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no such alert.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        alerts = releases.list_alerts(tx, found.id)
+        alert = next((a for a in alerts if a["alert_id"] == alert_id), None)
+        if alert is None:
+            raise NotFoundError(kind="alert of this study", name=alert_id, known=[str(a["alert_id"]) for a in alerts])
+        pauses = bool(alert["over_budget"]) and alert["cleared_at"] is None and found.state == StudyState.ACTIVE
+        if pauses:
+            studies.set_study_state(tx, found.id, StudyState.PAUSED)
+    state = StudyState.PAUSED if pauses else found.state
+    return {"study": study, "alert_id": alert_id, "paused": pauses, "state": str(state)}
+
+
+def _plain(alerts: list[dict[str, Any]], kind: str | None) -> list[dict[str, Any]]:
+    """Those of one kind, or all, as plain JSON."""
+    wanted = None if kind is None else choice(AlertKind, "kind", kind)
+    return [
+        alert | {k: None if alert[k] is None else alert[k].isoformat() for k in ("created_at", "cleared_at")}
+        for alert in alerts
+        if wanted is None or alert["kind"] == wanted
+    ]

@@ -11,6 +11,7 @@ from easeml_core.store import sealed, studies
 from easeml_core.training.formats import load_constant
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
+from easeml_core.training.sandbox import Sandbox, probe_isolation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,8 @@ def sealed_predictions(
     known = sealed.known_predictions(tx, test_set_id, model.identity)
     if known is None:
         labels, failure = _run(artifacts, model, sealed.sealed_inputs(tx, test_set_id))
-        sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure)
+        isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
+        sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure, isolation=isolation)
         return labels, failure
     return known
 

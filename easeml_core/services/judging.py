@@ -1,40 +1,74 @@
-"""The referee's verdict on one submission: plan checked, both models run, exact statistics, one symbol released."""
+"""The referee's verdict on one submission: plan checked, both models run, exact statistics, one symbol decided.
+
+What is decided here is published later, by ``services/answers.py``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from easeml_core.config import GateConfig, require
-from easeml_core.entities import Adaptivity, Model, SealedSetPurpose, Symbol, Verdict
-from easeml_core.errors import SealedSetTooSmallError, StateError
-from easeml_core.gate.condition import Condition, parse_condition
-from easeml_core.gate.decision import decide
-from easeml_core.gate.outcomes import count_outcomes
+from easeml_core.entities import Adaptivity, SealedSetPurpose, Symbol, Verdict
+from easeml_core.errors import InvalidInputError, SealedSetTooSmallError, StateError
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.slices import Slice
+from easeml_core.gate.wanted import Wanted
+from easeml_core.services.answers import BLOCKING_REFUSED, Answer, Waiting
 from easeml_core.services.evaluation import sealed_predictions
-from easeml_core.services.registration import plan_for_gate
-from easeml_core.store import models, releases, sealed, studies
-from easeml_core.store.database import notify
+from easeml_core.services.mail import verdict_mail
+from easeml_core.services.registration import examples_for_gate
+from easeml_core.stats.adaptivity import Allocation, allocate
+from easeml_core.store import labels, ledger, models, releases, sealed, studies
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Model, Study
+    from easeml_core.gate.condition import Condition
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.requests import Request
 
 
-def judge(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
-    """Answer a gate request: spend at most one step of the sealed set and release at most one symbol.
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One question to one set: what is asked, of which models, and how far the set is used.
+
+    The verdict names ``incumbent`` as the old model; the new one is compared with ``compared``, which is another one
+    under ``none`` alone, after models that could not be run.
+    """
+
+    study: Study
+    request: Request
+    test_set: Any
+    config: GateConfig
+    condition: Condition
+    allocation: Allocation
+    model: Model
+    incumbent: Model
+    compared: Model
+    cache_key: str
+    used: int
+    changes: int
+
+
+def judge(tx: Connection, artifacts: ArtifactStore, request: Request) -> Answer | Waiting:
+    """Decide a gate request: spend at most one step of the sealed set and release at most one symbol.
 
     The same question (set, condition, new artifact, old artifact) is answered from the ledger and costs nothing.
 
     Returns:
-        The public message of the answer.
+        What to answer, or that labels are missing for it.
 
     Raises:
-        StateError: No live set, or the model is the one in production; nothing is spent.
-        ConfigError: Reliability or adaptivity is not what the set was planned for; nothing is spent.
+        StateError: No live set, or the model is the one that stands now; nothing is spent.
+        InvalidInputError: Reliability or adaptivity is not what the set was planned for, or the verdict would have to
+            show although the set withholds it; nothing is spent.
         SealedSetTooSmallError: The condition needs more examples than the set has; nothing is spent.
     """
     study = studies.study_by_id(tx, request.study_id)
@@ -43,94 +77,194 @@ def judge(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
     if test_set is None:
         message = f"study {study.name!r} has no live gate set; the referee must seal a new one"
         raise StateError(message)
-    config = _planned(test_set, request.arguments)
+    case = _case(tx, study, request, test_set)
+    entry = sealed.cached_entry(tx, test_set.id, case.cache_key)
+    if entry is None and case.model.identity == case.incumbent.identity:
+        message = f"model {case.model.id} is the one that stands now; hand in another one"
+        raise StateError(message)
+    if entry is not None:
+        return _answer(case, step=entry.step, symbol=Symbol(entry.answer), cached=True, retired_why=None, mails=[])
+    return _decide(tx, artifacts, case)
+
+
+def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
+    """Gather the question; refuses what the set was not planned for."""
+    plan = GateConfig.from_json(test_set.plan)
+    allocation = allocate(plan.adaptivity, plan.steps)
+    used, changes = ledger.used(tx, test_set.id)
+    config = _planned(plan, study.name, request.arguments)
     condition = parse_condition(config.condition)
     model = models.get_model(tx, study.id, request.model_id or 0)
-    incumbent = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
-    if model.identity == incumbent.identity:
-        message = f"model {model.id} is the one that stands now; hand in another one"
-        raise StateError(message)
-    cache_key = hashlib.sha256(f"{condition}|{model.identity}|{incumbent.identity}".encode()).hexdigest()
-    entry = sealed.cached_entry(tx, test_set.id, cache_key)
-    if entry is None:
-        step, symbol = _decide(tx, artifacts, request, test_set, config, condition, model, incumbent, cache_key)
-    else:
-        step, symbol = entry.step, Symbol(entry.answer)
-    releases.add_verdict(
-        tx,
-        request_id=request.id,
-        study_id=study.id,
-        model_id=model.id,
-        incumbent_id=incumbent.id,
-        test_set_id=test_set.id,
-        step=step,
-        symbol=symbol,
-        planned=str(condition) == test_set.plan["condition"],
-        cached=entry is not None,
+    incumbent, compared = _incumbents(tx, study, test_set, allocation, model)
+    key = _key(condition, model.identity, incumbent.identity)
+    return _Case(
+        study, request, test_set, config, condition, allocation, model, incumbent, compared, key, used, changes
     )
-    notify(tx, f"study:{study.name}")
-    return f"step {step} of {test_set.steps}: {symbol}"
 
 
-def _planned(test_set: Any, arguments: Any) -> GateConfig:
+def _planned(plan: GateConfig, study: str, arguments: Any) -> GateConfig:
     """The set's settings with the request's condition; the rest of the plan cannot be changed by a request."""
-    plan = GateConfig.from_json(test_set.plan)
     for name in ("reliability", "adaptivity"):
         asked, planned = arguments.get(name), getattr(plan, name)
         require(asked in (None, planned), name, asked, f"{planned}, which the sealed set was planned for")
-    config = GateConfig.from_json(plan.to_json() | {"condition": arguments.get("condition") or plan.condition})
-    needed = plan_for_gate(config)
-    needs = max(needed.labels, needed.unlabelled)
-    if needs > test_set.rows:
-        raise SealedSetTooSmallError(
-            purpose="gate", needed=needs, available=test_set.rows, detail=f"condition {config.condition}"
-        )
-    return config
+    if arguments.get("blocking") and plan.adaptivity == Adaptivity.NONE:
+        raise InvalidInputError(BLOCKING_REFUSED.format(study=study))
+    return GateConfig.from_json(plan.to_json() | {"condition": arguments.get("condition") or plan.condition})
 
 
-def _decide(
-    tx: Connection,
-    artifacts: ArtifactStore,
-    request: Request,
-    test_set: Any,
-    config: GateConfig,
-    condition: Condition,
-    model: Model,
-    incumbent: Model,
-    cache_key: str,
-) -> tuple[int, Symbol]:
-    """Use one step of the set: its number and the symbol; retires the set when it has served."""
-    used, _ = sealed.spent(tx, test_set.id)
-    old, _ = sealed_predictions(tx, artifacts, incumbent, test_set.id)
+def _incumbents(
+    tx: Connection, study: Study, test_set: Any, allocation: Allocation, model: Model
+) -> tuple[Model, Model]:
+    """The old model that the verdict names, and the one that the new model is compared with.
+
+    What stands is the model in production, before the first promotion the baseline. Under ``none`` every commit counts
+    as accepted, whatever its verdict, so that the old model does not depend on hidden data: it is the last one that was
+    judged on the set (Renggli et al. leave this open). The last one handed in again has its own question back.
+
+    With one that could not be run nothing can be compared, so the last one that could takes its place. The verdict
+    still names the former: everybody may read that, and whether a model could be run on hidden data is hidden too.
+    """
+    standing = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
+    last = ledger.last_judged(tx, test_set.id) if allocation.kind is Adaptivity.NONE else None
+    if last is None:
+        return standing, standing
+    if last.model == model.identity:
+        return models.get_model(tx, study.id, last.named_id), models.get_model(tx, study.id, last.incumbent_id)
+    named, ran = models.get_model(tx, study.id, last.model_id), ledger.last_judged(tx, test_set.id, could_run=True)
+    return named, standing if ran is None else models.get_model(tx, study.id, ran.model_id)
+
+
+def _key(condition: Condition, model: str, incumbent: str) -> str:
+    return hashlib.sha256(f"{condition}|{model}|{incumbent}".encode()).hexdigest()
+
+
+def _decide(tx: Connection, artifacts: ArtifactStore, case: _Case) -> Answer | Waiting:
+    """Use one step of the set, unless labels are missing for it."""
+    needed = examples_for_gate(case.config, changes=case.changes)
+    if needed > case.test_set.rows:
+        detail = f"condition {case.config.condition}"
+        raise SealedSetTooSmallError(purpose="gate", needed=needed, available=case.test_set.rows, detail=detail)
+    old, _ = sealed_predictions(tx, artifacts, case.compared, case.test_set.id)
     if old is None:
-        message = f"the model that stands now ({incumbent.id}) cannot be run on the sealed inputs; roll it back"
+        message = f"the model that stands now ({case.compared.id}) cannot be run on the sealed inputs; roll it back"
         raise StateError(message)
-    new, failure = sealed_predictions(tx, artifacts, model, test_set.id)
-    log_level = plan_for_gate(config).log_level
+    new, failure = sealed_predictions(tx, artifacts, case.model, case.test_set.id)
+    log_level = math.log1p(-case.config.reliability) - case.allocation.log_multiplicity(case.changes)
     if new is None:
-        passed = False
-        report: dict[str, Any] = {"verdict": Verdict.FAIL.value, "failure": failure}
+        passed, report = False, {"verdict": Verdict.FAIL.value, "failure": failure}
     else:
-        outcomes = count_outcomes(sealed.sealed_labels(tx, test_set.id), old, new)
-        decision = decide(condition, outcomes, log_level=log_level, mode=config.mode)
-        passed, report = decision.passed, decision.to_json()
-    symbol = Symbol.PASS if passed else Symbol.FAIL
-    released = Symbol.WITHHELD if config.adaptivity == Adaptivity.NONE else symbol
-    report |= {"condition": str(condition), "symbol": symbol.value, "model_id": model.id, "incumbent_id": incumbent.id}
+        found = judge_predictions(
+            case.condition,
+            labels.known_labels(tx, case.test_set.id),
+            old,
+            new,
+            log_level=log_level,
+            mode=case.config.mode,
+            sampling=case.config.sampling,
+            power=case.config.power,
+            slices=_slices(tx, case.config, case.test_set.id),
+        )
+        if isinstance(found, Wanted):
+            labels.want(tx, request_id=case.request.id, test_set_id=case.test_set.id, positions=found.positions)
+            return Waiting("labels")
+        passed, report = found.passed, found.to_json()
+    return _record(tx, case, passed, report, log_level)
+
+
+def _slices(tx: Connection, config: GateConfig, test_set_id: int) -> tuple[Slice, ...]:
+    """The conditions on parts of the set, with their examples."""
+    if not config.slices:
+        return ()
+    codes = sealed.sealed_slices(tx, test_set_id)
+    if codes is None:
+        message = (
+            "the sealed set does not say which slice its examples belong to; seal one that does (docs/test-sets.md)"
+        )
+        raise StateError(message)
+    return tuple(
+        Slice(name, parse_condition(source), np.flatnonzero(codes == place).astype(np.int64))
+        for place, (name, source) in enumerate(config.slices)
+    )
+
+
+def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any], log_level: float) -> Answer:
+    """Write the ledger; what to say of it."""
+    kind, symbol = case.allocation.kind, Symbol.PASS if passed else Symbol.FAIL
+    released = Symbol.WITHHELD if kind is Adaptivity.NONE else symbol
+    is_change = case.allocation.is_change(passed=passed, mode=case.config.mode)
+    report |= {
+        "condition": str(case.condition),
+        "symbol": symbol.value,
+        "model_id": case.model.id,
+        "model": case.model.identity,
+        "incumbent_id": case.compared.id,
+        "incumbent": case.compared.identity,
+        "named_id": case.incumbent.id,
+        "changes_before": case.changes,
+    }
     sealed.add_entry(
         tx,
-        test_set_id=test_set.id,
-        step=used + 1,
-        steps=test_set.steps,
-        request_id=request.id,
-        cache_key=cache_key,
+        test_set_id=case.test_set.id,
+        step=case.used + 1,
+        steps=case.test_set.steps,
+        request_id=case.request.id,
+        cache_key=case.cache_key,
         answer=released,
         log_level=log_level,
-        log_cost=math.log(2) if config.adaptivity == Adaptivity.FULL else 0.0,
+        log_cost=_log_cost(case, is_change),
         tolerance=None,
         report=report,
+        is_change=is_change,
     )
-    first_pass = config.adaptivity == Adaptivity.FIRST_CHANGE and passed
-    if first_pass or used + 1 == test_set.steps:
-        releases.retire_test_set(tx, test_set.id)
-    return used + 1, released
+    mails = []
+    if kind is Adaptivity.NONE and case.config.mail:
+        told = (case.config.mail, case.study.name, case.used + 1, case.test_set.steps)
+        mails.append(verdict_mail(*told, report | {"log_level": log_level}))
+    return _answer(
+        case,
+        step=case.used + 1,
+        symbol=released,
+        cached=False,
+        retired_why=_retires(tx, case, case.used + 1, case.changes + is_change),
+        mails=mails,
+    )
+
+
+def _log_cost(case: _Case, is_change: bool) -> float:
+    """By how many nats the answer narrows what later tests get: the branches that it adds to the developer's tree."""
+    if case.allocation.kind is Adaptivity.FULL:
+        return math.log(2)
+    return math.log(case.test_set.steps) if case.allocation.kind is Adaptivity.RECYCLE and is_change else 0.0
+
+
+def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None:
+    """Why the set ends with this answer, or None: what no further test of its plan could keep is not begun."""
+    if case.allocation.is_over(changes):
+        return "changes"
+    if used == case.test_set.steps:
+        return "steps"
+    plan = GateConfig.from_json(case.test_set.plan)
+    return None if changes == case.changes or _fits(tx, plan, case.test_set, changes) else "tolerance"
+
+
+def _fits(tx: Connection, plan: GateConfig, test_set: Any, changes: int) -> bool:
+    """Whether the set is large enough for a test of its plan, and each of its slices, after so many changes."""
+    parts = {part.name: part.members.size for part in _slices(tx, plan, test_set.id)}
+    sizes = [(plan.condition, test_set.rows), *((source, parts.get(name, 0)) for name, source in plan.slices)]
+    return all(examples_for_gate(replace(plan, condition=c), changes=changes) <= size for c, size in sizes)
+
+
+def _answer(
+    case: _Case, *, step: int, symbol: Symbol, cached: bool, retired_why: str | None, mails: list[dict[str, str]]
+) -> Answer:
+    verdict = {
+        "model_id": case.model.id,
+        "incumbent_id": case.incumbent.id,
+        "test_set_id": case.test_set.id,
+        "step": step,
+        "symbol": symbol.value,
+        "planned": str(case.condition) == case.test_set.plan["condition"],
+        "cached": cached,
+    }
+    facts = {"study_id": case.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
+    return Answer(f"step {step} of {case.test_set.steps}: {symbol}", facts | {"verdict": verdict, "mails": mails})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.entities import AlertKind
 from easeml_core.store import releases, studies, summary, trials
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
         running, waiting, failed, cancelled, best_quality in [0, 1] or None, best_candidate, device_seconds (also of
         lost attempts), reserved_seconds, tenant_quota_seconds, tenant_charged_seconds (used and reserved),
         tenant_max_parallel, tenant_open_trials, verdict, signal, signals, production_model_id, production_candidate,
-        open_alerts, refusal, and ``next``: one sentence on what to do.
+        open_alerts, alert_kind (of the most urgent one), refusal, and ``next``: one sentence on what to do.
     """
     with store.begin() as tx:
         entries = summary.study_summaries(tx, limit=limit)
@@ -43,7 +44,8 @@ def _next(entry: dict[str, Any]) -> str:
         (entry["state"] == "REGISTERED", "wait: the referee is splitting and sealing its data"),
         (entry["state"] == "PAUSED", "resume it when it shall get trials again"),
         (entry["meter_retired"] is True, "seal a new meter set: the present one is retired"),
-        (entry["open_alerts"] > 0, "read the alert: the overfitting budget is exceeded"),
+        (entry["alert_kind"] == AlertKind.OVERFITTING, "read the alert: the overfitting budget is exceeded"),
+        (entry["open_alerts"] > 0, "seal a new gate set, or clear the alert: one has served"),
         (entry["running"] + entry["waiting"] > 0, "wait: trials are under way"),
         (_to_run(entry) > 0 and _has_reached_target(entry), _target_sentence(entry)),
         (_to_run(entry) > 0 and _is_late(entry), "nothing: its deadline has passed; set a later one to go on"),

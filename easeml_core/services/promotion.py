@@ -1,28 +1,42 @@
-"""The referee moves the production pointer, on a recorded pass that is still about the model in production."""
+"""The referee moves the production pointer: on a recorded verdict, back to what stood before, or on a person's word."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import Symbol
+from easeml_core.config import require
+from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import StateError
-from easeml_core.store import models, releases, studies
+from easeml_core.store import models, promotions, releases, requests, studies
 from easeml_core.store.database import notify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Study
+    from easeml_core.store.database import Store
+    from easeml_core.store.promotions import Promotion
     from easeml_core.store.requests import Request
+
+_BY_ITSELF = ("steps", "changes", "tolerance")
+"""Reasons for which a set retires by its last answer."""
 
 
 def promote(tx: Connection, request: Request) -> str:
-    """Answer a promotion request. The schema itself refuses a promotion without a recorded pass.
+    """Answer a promotion request. The schema itself refuses a promotion without a recorded verdict.
+
+    The verdict must be a pass on the set's own condition, of the study's live gate set; also of the set that this very
+    verdict has ended (``firstChange`` ends with its pass), but of no set that went on or was retired by hand. And what
+    it was compared with must still stand. Under adaptivity ``none`` any recorded verdict will do, whatever stands:
+    every commit counts as accepted there.
 
     Returns:
         The public message of the answer.
 
     Raises:
-        StateError: The gate request has no pass for this model, or production has changed since that verdict.
+        StateError: One of this does not hold.
     """
     study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)  # what stands now must still stand when this commits
@@ -32,7 +46,23 @@ def promote(tx: Connection, request: Request) -> str:
     if verdict is None or (verdict["study_id"], verdict["model_id"]) != (study.id, model_id):
         message = f"gate request {gate_request_id} has no verdict on model {model_id} of study {study.name!r}"
         raise StateError(message)
-    if verdict["symbol"] != Symbol.PASS:
+    _require_ground(verdict, gate_request_id, model_id)
+    if verdict["symbol"] == Symbol.PASS:
+        _require_standing(tx, study, verdict["incumbent_id"])
+    promotions.add_promotion(
+        tx,
+        request_id=request.id,
+        study_id=study.id,
+        model_id=model_id,
+        gate_request_id=gate_request_id,
+        symbol=Symbol(verdict["symbol"]),
+    )
+    return _moved(tx, study, model_id)
+
+
+def _require_ground(verdict: dict[str, Any], gate_request_id: int, model_id: int) -> None:
+    """Refuse a verdict that is no ground for a promotion."""
+    if verdict["symbol"] == Symbol.FAIL:
         message = f"the gate answered {verdict['symbol']!r} for model {model_id}; only a pass may be promoted"
         raise StateError(message)
     if not verdict["planned"]:
@@ -41,15 +71,148 @@ def promote(tx: Connection, request: Request) -> str:
             "such a pass is advice: ask the gate again without a condition"
         )
         raise StateError(message)
-    incumbent = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
-    if incumbent.id != verdict["incumbent_id"]:
+    ended_it = verdict["was_last"] and verdict["retired_why"] in _BY_ITSELF
+    if verdict["set_state"] != "live" and not ended_it:
         message = (
-            f"model {incumbent.id} stands now, but the verdict compared with model {verdict['incumbent_id']}; "
-            "ask the gate again"
+            f"the verdict of gate request {gate_request_id} is of a test set that is {verdict['set_state']} by now; "
+            "ask the gate again, on the live set"
         )
         raise StateError(message)
-    releases.add_promotion(
-        tx, request_id=request.id, study_id=study.id, model_id=model_id, gate_request_id=gate_request_id
-    )
+
+
+def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
+    standing = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
+    if standing.id != incumbent_id:
+        message = (
+            f"model {standing.id} stands now, but the verdict compared with model {incumbent_id}; ask the gate again"
+        )
+        raise StateError(message)
+
+
+def roll_back(tx: Connection, request: Request) -> str:
+    """Answer a rollback request: put a model back that was in production before.
+
+    Returns:
+        The public message of the answer.
+
+    Raises:
+        StateError: The model was never in production, or stands already, or another one stands than when it was asked.
+    """
+    study = studies.study_by_id(tx, request.study_id)
+    releases.hold_study(tx, study.id)
+    history, model_id = promotions.history(tx, study.id), request.model_id or 0
+    expected = request.arguments.get("standing")
+    if history and expected not in (None, history[-1].id):
+        message = (
+            f"model {history[-1].model_id} came into production meanwhile; ask again if it shall be taken back too"
+        )
+        raise StateError(message)
+    restored = restorable(history, model_id, study.name)
+    why = request.arguments.get("why")
+    ids = {"request_id": request.id, "study_id": study.id, "model_id": model_id}
+    promotions.add_rollback(tx, restores=restored.id, why=None if why is None else str(why), **ids)
+    return _moved(tx, study, model_id, "again")
+
+
+def restorable(history: Sequence[Promotion], model_id: int, study: str) -> Promotion:
+    """The last promotion that put the model into production; refuses one that cannot be put back.
+
+    Raises:
+        StateError: It was never in production, or stands now.
+    """
+    if history and history[-1].model_id == model_id:
+        message = f"model {model_id} is in production for study {study!r} already"
+        raise StateError(message)
+    for earlier in reversed(history):
+        if earlier.model_id == model_id and earlier.restores is None:
+            return earlier
+    message = f"model {model_id} was never in production for study {study!r}; only what was can be put back"
+    raise StateError(message)
+
+
+def before_standing(history: Sequence[Promotion]) -> Promotion | None:
+    """What stood before that which stands now, or None.
+
+    A rollback takes its model's place in the history again: what stood before it is what stood before the promotion
+    that it restores, so that rolling back twice goes back twice.
+
+    Args:
+        history: All moves of the pointer, oldest first.
+    """
+    if not history:
+        return None
+    known = {p.id: n for n, p in enumerate(history)}
+    place = len(history) - 1
+    while (restores := history[place].restores) is not None:
+        place = known[restores]
+    return history[place - 1] if place > 0 else None
+
+
+def force(tx: Connection, request: Request) -> str:
+    """Put a model into production without a verdict, on the word of a person, who is named and gives a reason.
+
+    Returns:
+        The public message of the answer, with both.
+
+    Raises:
+        ConfigError: Who or why is missing.
+    """
+    study = studies.study_by_id(tx, request.study_id)
+    releases.hold_study(tx, study.id)
+    who, why = (require_words(name, request.arguments.get(name)) for name in ("who", "why"))
+    model_id = request.model_id or 0
+    promotions.add_forced(tx, request_id=request.id, study_id=study.id, model_id=model_id, who=who, why=why)
+    return _moved(tx, study, model_id, f"without a verdict, forced by {who}: {why}")
+
+
+LONGEST_WORDS = 500
+
+
+def require_words(name: str, value: object) -> str:
+    """A name or a reason that somebody gave.
+
+    Raises:
+        ConfigError: It is no text, empty, or longer than 500 characters.
+    """
+    given = value if isinstance(value, str) else ""
+    require(bool(given.strip()) and len(given) <= LONGEST_WORDS, name, value, "1 to 500 characters that say it")
+    return given.strip()
+
+
+def _moved(tx: Connection, study: Study, model_id: int, how: str = "") -> str:
     notify(tx, f"study:{study.name}")
-    return f"model {model_id} is in production for study {study.name}"
+    return f"model {model_id} is in production for study {study.name}" + (f" {how}" if how else "")
+
+
+def settle(tx: Connection, request_id: int) -> None:
+    """Answer a request to move the pointer at once: for who holds the referee's address. Answered ones stay so.
+
+    Args:
+        tx: Transaction of the role ``easeml_referee``.
+        request_id: A request of the kind promote, rollback or force.
+
+    Raises:
+        InvalidInputError, StateError: It is refused; let the transaction end with it, and nothing is recorded.
+    """
+    if requests.hold_request(tx, request_id):
+        request = requests.get_request(tx, request_id)
+        requests.add_answer(tx, request_id, refused=False, message=MOVES[request.kind](tx, request))
+
+
+def model_list(store: Store, *, study: str) -> list[dict[str, Any]]:
+    """The study's models, newest first, as plain JSON: origin, verdict, and how each came into production.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        found = promotions.list_models(tx, studies.get_study(tx, study).id)
+    return [m | {"promoted_at": None if m["promoted_at"] is None else m["promoted_at"].isoformat()} for m in found]
+
+
+MOVES: dict[RequestKind, Callable[[Connection, Request], str]] = {
+    RequestKind.PROMOTE: promote,
+    RequestKind.ROLLBACK: roll_back,
+    RequestKind.FORCE: force,
+}
+"""What answers each kind of request that moves the production pointer."""

@@ -1,28 +1,33 @@
 """The referee's process: takes one request after the other, answers each exactly once, and survives any of them.
 
-It loads no DAG code and alone holds the sealed role's address. A request is claimed, worked on and answered in one
-transaction: a referee that is killed in the middle gives the request back unanswered and unspent.
+It loads no DAG code and alone holds the sealed role's address. A request is claimed, worked on and decided in one
+transaction: a referee that is killed in the middle gives the request back undecided and unspent. The answer leaves in
+the same transaction, or in a later one where answers have fixed times (``services/answers.py``).
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ConcurrentUpdateError, InvalidInputError, StateError, StoreUnavailableError
+from easeml_core.services.answers import Answer, Timetable, Waiting, release
+from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.judging import judge
+from easeml_core.services.mail import MailServer, Postman
 from easeml_core.services.metering import meter
-from easeml_core.services.promotion import promote
+from easeml_core.services.promotion import MOVES
 from easeml_core.services.sealing import seal_study
-from easeml_core.store import requests
+from easeml_core.store import labels, outbox, requests, sealed
 from easeml_core.store.database import REFEREE_CHANNEL, savepoint
 from easeml_core.store.listen import Ear
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -43,6 +48,37 @@ _GIVEN_UP = f"the referee's process ended {MAX_ATTEMPTS} times while it worked o
 
 _PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
 
+_FORCED_REFUSED = (
+    "this referee takes no forced promotion from a task; let who may, run `easeml model promote --force` with the "
+    "referee's address, or start the referee with --allow-forced"
+)
+
+_WAITS = "waits for labels"
+
+_TIMED = (RequestKind.GATE, RequestKind.METER)
+"""What answers leave at fixed times: those that depend on sealed data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duties:
+    """How this referee works.
+
+    Attributes:
+        data: Folder whose subfolder TENANT holds that tenant's ``csv:`` files; None reads no file.
+        timetable: When answers of gate and meter leave.
+        allow_forced: Whether a forced promotion may be asked for by a task.
+        mail: Where mail goes; None keeps it until a referee knows.
+        repositories: Name of an Airflow git bundle to the repository whose tag follows production.
+        poll_seconds: How long at most between two looks when no notification comes.
+    """
+
+    data: Path | None = None
+    timetable: Timetable = field(default_factory=Timetable)
+    allow_forced: bool = False
+    mail: MailServer | None = None
+    repositories: Mapping[str, Path] = field(default_factory=dict)
+    poll_seconds: float = 10.0
+
 
 class Referee:
     """Answers the requests of one installation.
@@ -50,33 +86,93 @@ class Referee:
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
-        data: Folder whose subfolder TENANT holds that tenant's ``csv:`` files; None reads no file.
-        poll_seconds: How long at most between two looks when no notification comes.
+        duties: How it works.
+        options: Single settings of ``Duties``, over those of ``duties``.
     """
 
-    def __init__(
-        self, store: Store, artifacts: ArtifactStore, *, data: Path | None = None, poll_seconds: float = 10.0
-    ) -> None:
-        self._store, self._artifacts, self._data, self._poll_seconds = store, artifacts, data, poll_seconds
+    def __init__(self, store: Store, artifacts: ArtifactStore, duties: Duties | None = None, **options: Any) -> None:
+        self._store, self._artifacts = store, artifacts
+        self._duties = Duties(**options) if duties is None else duties
         self._aside: dict[int, float] = {}
+        self._housekeeper = Housekeeper(store, artifacts, self._duties.repositories)
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
+        postman = self._start_postman(stop)
         while not stop.is_set():
             try:
-                with Ear(self._store.dsn, REFEREE_CHANNEL) as ear:  # listens before the first look: nothing is missed
+                with self._store.begin() as tx:
+                    private = sealed.private_channel(tx)
+                with Ear(self._store.dsn, REFEREE_CHANNEL, private) as ear:  # before the first look: nothing is missed
                     while not stop.is_set():
-                        if self.answer_one() is None:
-                            ear.wait(self._poll_seconds, stop)
+                        if self.release_one() is None and self.answer_one() is None and not self._housekeeper.work():
+                            ear.wait(self._pause_seconds(), stop)
             except (StoreUnavailableError, ConcurrentUpdateError) as error:
                 logger.warning("waiting for the database: %s", error)
                 stop.wait(1.0)
             except Exception:  # one request must not end the answers to all others; the log keeps the whole story
                 logger.exception("the referee goes on")
                 stop.wait(1.0)
+        if postman is not None:
+            postman.join()
+
+    def run_once(self) -> int:
+        """Decide what can be decided, say what is due, send the mail that waits; how many requests were dealt with."""
+        handled = set[int]()
+        while True:
+            found = self.release_one()
+            found = self.answer_one() if found is None else found
+            if found is None and self._housekeeper.work():
+                continue
+            if found is None:
+                break
+            handled.add(found)
+        if self._duties.mail is not None:
+            Postman(self._store, self._duties.mail).send_waiting()
+        return len(handled)
+
+    def _start_postman(self, stop: threading.Event) -> threading.Thread | None:
+        if self._duties.mail is None:
+            return None
+        postman = Postman(self._store, self._duties.mail)
+        thread = threading.Thread(target=postman.run, args=(stop,), name="postman", daemon=True)
+        thread.start()
+        return thread
+
+    def _pause_seconds(self) -> float:
+        """How long to wait for a notification: until the next answer leaves, or the usual time."""
+        with self._store.begin() as tx:
+            left = outbox.seconds_to_next(tx)
+        usual = self._duties.poll_seconds
+        return usual if left is None or left <= 0 else min(usual, left)
+
+    def release_one(self) -> int | None:
+        """Say the decided answer whose time has come first; its request's id, or None when there is none."""
+        request_id: int | None = None
+        try:
+            with self._store.begin() as tx:
+                held = outbox.claim_due(tx, skip=self._set_aside())
+                if held is None:
+                    return None
+                request_id = held.request_id
+                release(tx, held)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # a decided answer is never lost: it is said later
+            if request_id is None:
+                raise
+            self._aside[request_id] = time.monotonic() + POSTPONE_SECONDS
+            log = logger.info if isinstance(error, ConcurrentUpdateError) else logger.exception
+            log("request %d: the answer could not leave and is put off, %s", request_id, error)
+        else:
+            logger.info("request %d: the answer has left", request_id)
+        return request_id
 
     def answer_one(self) -> int | None:
-        """Answer the oldest open request, or put it off for a lock in its way; its id, or None when there is none."""
+        """Decide the oldest open request, or put it off for a lock in its way; its id, or None when there is none.
+
+        Where answers leave at once, this one has left with that.
+        """
         attempt = 0
         request_id: int | None = None
         try:
@@ -87,6 +183,8 @@ class Referee:
                 with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
                     attempt, lost = requests.note_attempt(aside, request_id)
                 said = self._answer(tx, request_id, lost)
+                if said == _WAITS:
+                    requests.note_survival(tx, request_id, attempt)
         except ConcurrentUpdateError as error:
             if request_id is None:
                 raise
@@ -106,10 +204,10 @@ class Referee:
             requests.note_survival(tx, request_id, attempt)
 
     def _answer(self, tx: Connection, request_id: int, lost: int) -> str:
-        """Answer a claimed request; what the log says of it. A refusal leaves nothing else behind.
+        """Decide a claimed request; what the log says of it.
 
-        Only errors about the caller's input and about public state are told to the caller: any other error may
-        depend on the sealed data, so it goes to the referee's log.
+        A refusal leaves nothing else behind. Only errors about the caller's input and about public state are told to
+        the caller: any other error may depend on the sealed data, so it goes to the referee's log.
         """
         request, message = None, _GIVEN_UP
         if lost < MAX_ATTEMPTS:
@@ -117,8 +215,9 @@ class Referee:
                 with savepoint(tx):
                     request = requests.get_request(tx, request_id)
                     done = self._work(tx, request)
-                requests.add_answer(tx, request_id, refused=False, message=done)
-                return f"({request.kind}): answered"
+                    if isinstance(done, Waiting):
+                        return _WAITS
+                    return self._decided(tx, request_id, request.kind, done, refused=False)
             except (StoreUnavailableError, ConcurrentUpdateError):
                 raise
             except (InvalidInputError, StateError) as error:
@@ -127,14 +226,39 @@ class Referee:
                 logger.exception("request %d failed", request_id)
                 message = _PRIVATE
         requests.refuse_sealing(tx, request_id)
-        requests.add_answer(tx, request_id, refused=True, message=message)
-        return f"({request.kind}): refused" if request else "refused, unread"
+        kind = None if request is None else request.kind
+        return self._decided(tx, request_id, kind, Answer(message), refused=True)
 
-    def _work(self, tx: Connection, request: Request) -> str:
-        work: dict[RequestKind, Callable[[], str]] = {
-            RequestKind.SEAL: lambda: seal_study(tx, self._artifacts, request, data=self._data),
+    def _decided(
+        self, tx: Connection, request_id: int, kind: RequestKind | None, answer: Answer, *, refused: bool
+    ) -> str:
+        """Keep the decision, and say it if its time has come; what the log says."""
+        labels.close_wanted(tx, request_id)
+        asked, now = outbox.times(tx, request_id)
+        leaves_at = self._duties.timetable.leaves_at(asked, now) if kind is None or kind in _TIMED else now
+        outbox.hold(
+            tx,
+            request_id=request_id,
+            refused=refused,
+            message=answer.message,
+            facts=answer.facts,
+            leaves_at=leaves_at,
+        )
+        if leaves_at > now:
+            return f"({kind or 'unread'}): decided, to be answered later"
+        release(tx, outbox.held_answer(tx, request_id))
+        if kind is None:
+            return "refused, unread"
+        return f"({kind}): refused" if refused else f"({kind}): answered"
+
+    def _work(self, tx: Connection, request: Request) -> Answer | Waiting:
+        if request.kind is RequestKind.FORCE and not self._duties.allow_forced:
+            raise StateError(_FORCED_REFUSED)
+        if request.kind in MOVES:
+            return Answer(MOVES[request.kind](tx, request))
+        work: dict[RequestKind, Callable[[], Answer | Waiting]] = {
+            RequestKind.SEAL: lambda: Answer(seal_study(tx, self._artifacts, request, data=self._duties.data)),
             RequestKind.GATE: lambda: judge(tx, self._artifacts, request),
             RequestKind.METER: lambda: meter(tx, self._artifacts, request),
-            RequestKind.PROMOTE: lambda: promote(tx, request),
         }
         return work[request.kind]()

@@ -10,7 +10,8 @@ from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
-from easeml_core.meter.planner import plan_meter
+from easeml_core.meter.budget import parse_budget
+from easeml_core.meter.planner import plan_config
 from easeml_core.services.limits import check_candidate_limits, checked_study_limits, trainable
 from easeml_core.store import requests, studies
 from easeml_core.training.sources import check_source
@@ -153,27 +154,35 @@ def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) ->
     raise InvalidInputError(message)
 
 
-def plan_for_gate(config: GateConfig) -> GatePlan:
-    """What a sealed gate set needs for these settings."""
+def plan_for_gate(config: GateConfig, changes: int = 0) -> GatePlan:
+    """What a sealed gate set needs for these settings, after so many changes (``stats/adaptivity.py``)."""
     return plan_gate(
         parse_condition(config.condition),
         reliability=config.reliability,
         steps=config.steps,
         adaptivity=config.adaptivity,
         mode=config.mode,
+        estimator=config.estimator,
+        power=config.power if config.estimator == "exact" else None,
+        changes=changes,
+        slices=1 + len(config.slices),
     )
+
+
+def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
+    """How many examples a sealed gate set needs for these settings, labelled or not; arguments as above."""
+    return plan_for_gate(config, changes).examples
 
 
 def plan_for_meter(config: MeterConfig) -> MeterPlan:
-    """What a sealed meter set needs for these settings, at the error rate that needs most."""
-    return plan_meter(
-        ranges=config.ranges,
-        tolerance=config.tolerance,
-        reliability=config.reliability,
-        steps=config.steps,
-        ambiguous=config.ambiguous,
-        tail=config.tail,
-    )
+    """What a sealed meter set needs for these settings, at the error rate that needs most.
+
+    Raises:
+        ConfigError: The method's count would be wrong for the ranges.
+        InvalidInputError: A rule of the overfitting budget cannot be read.
+    """
+    parse_budget(config)
+    return plan_config(config)
 
 
 def pause_study(store: Store, *, study: str, paused: bool) -> dict[str, Any]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Shares of the rows, where the plans need less: more sealed examples make verdicts sharper, never weaker.
 _SHARES = {"gate": 0.2, "meter": 0.1, "validation": 0.15}
 _LEAST_TRAINING_SHARE = 0.2
+_LONGEST_NAMES = 1_000_000  # characters of all column names together: more of them are not worth a row
 
 
 def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, data: Path | None = None) -> str:
@@ -60,6 +61,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
     raw = load_source(readable_source(study, data), study.target or None)
     gate, meter = GateConfig.from_json(study.config["gate"]), MeterConfig.from_json(study.config["meter"])
     TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
+    _require_no_slices(gate)
     sizes = part_sizes(len(raw.labels), gate, meter)
     # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
@@ -110,6 +112,20 @@ def _require_unsealed(tx: Connection, study: Study, parts: Parts) -> None:
         raise AlreadyExistsError(kind="table", name=study.source, remedy="another tenant's study has sealed its rows")
 
 
+def _require_no_slices(gate: GateConfig) -> None:
+    """Which example belongs to which slice is known of uploaded examples only.
+
+    Raises:
+        InvalidInputError: The study's gate has conditions for slices.
+    """
+    if gate.slices:
+        message = (
+            "conditions for slices need a test set of their own: register the study without them, then seal one with "
+            "`easeml test-set seal --slices COLUMN`"
+        )
+        raise InvalidInputError(message)
+
+
 def part_sizes(n_rows: int, gate: GateConfig, meter: MeterConfig) -> dict[str, int]:
     """Rows of every part but training: what the plans need, or a fixed share of the rows where that is more.
 
@@ -158,6 +174,7 @@ def _open_parts(
         features=int(np.prod(raw.inputs.shape[1:])),
         class_names=raw.class_names,
         parts={name: len(labels) for name, (_, labels) in _named(parts).items()},
+        feature_names=raw.feature_names if sum(map(len, raw.feature_names)) <= _LONGEST_NAMES else None,
     )
 
 
@@ -166,13 +183,14 @@ def _seal_parts(
 ) -> None:
     for purpose, config in ((SealedSetPurpose.GATE, gate), (SealedSetPurpose.METER, meter)):
         inputs, labels = getattr(parts, purpose)
+        order = sealed.fixed_order(tx, sealed.example_hashes(inputs))
         sealed.seal(
             tx,
             study_id=study.id,
             data_version_id=version_id,
             purpose=purpose,
-            inputs=inputs,
-            labels=labels,
+            inputs=inputs[order],
+            labels=labels[order],
             steps=config.steps,
             plan=config.to_json(),
         )

@@ -34,7 +34,7 @@ class ArtifactStore:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # children of ours that open its files have another working directory
 
     def put(self, path: str | Path) -> str:
         """Keep a copy of the file; its reference ``sha256:<hex>``. The same content is kept once.

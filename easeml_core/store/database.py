@@ -46,7 +46,7 @@ _RETRY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock no
 _AWAY = {"57P01", "57P02", "57P03", "53300"}  # shutdown, crash, starting up, too many connections
 
 # No payload beyond an id or a name (or * for any name): every role may listen.
-_TOPIC = re.compile(r"(answer|request|trial):[0-9]+|(alert|study):([a-z0-9][a-z0-9_.-]{0,62}|\*)")
+_TOPIC = re.compile(r"(answer|labels|request|trial):[0-9]+|(alert|study|submission):([a-z0-9][a-z0-9_.-]{0,62}|\*)")
 
 _NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.', '-', and begin with a letter or digit"
 _JSON_RULE = "must be a mapping of less than 4000 bytes as JSON, with all numbers written out"
@@ -146,6 +146,17 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
         f"live sealed set of this study for the {v.get('purpose', 'same purpose')}",
         v.get("study_id"),
         remedy="retire it before sealing another",
+    ),
+    "test_sets_name_key": lambda v: AlreadyExistsError(
+        "test set of this study", v.get("name"), remedy="choose another name"
+    ),
+    "test_sets_name_check": lambda v: InvalidInputError(f"a test set's name {_NAME_RULE}{_value(v, 'name')}"),
+    "test_sets_forward_check": lambda v: StateError(
+        f"{v['said']}; a set goes from planned over sealed, live and retired to released, and never back"
+    ),
+    "labels_labeler_check": lambda v: InvalidInputError(
+        "a labeler's name must be 1 to 63 of a-z, 0-9, '_', '.', '@', '-', and begin with a letter or digit"
+        f"{_value(v, 'labeler')}"
     ),
     "ledger_step_check": lambda v: BudgetExhaustedError(
         "steps of the sealed set", v.get("step", 1) - 1, v.get("steps", 0), "the referee must seal a new set"
@@ -291,7 +302,10 @@ def notify(tx: Connection, topic: str, *, channel: str = CHANNEL) -> None:
         InvalidInputError: The topic is more than a kind with an id or a name; nothing else may be told this way.
     """
     if _TOPIC.fullmatch(topic) is None:
-        message = f"a topic must be answer, request or trial with an id, or alert or study with a name, got {topic!r}"
+        message = (
+            "a topic must be answer, request or trial with an id (or labels with a set's), or alert, study or "
+            f"submission with a name, got {topic!r}"
+        )
         raise InvalidInputError(message)
     tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": channel, "topic": topic})
 

@@ -116,11 +116,11 @@ class Ear:
 
     Args:
         dsn: Address of the database.
-        channel: The channel to listen to.
+        channels: The channels to listen to.
     """
 
-    def __init__(self, dsn: str, channel: str) -> None:
-        self._dsn, self._channel = dsn, channel
+    def __init__(self, dsn: str, *channels: str) -> None:
+        self._dsn, self._channels = dsn, channels
 
     def __enter__(self) -> Ear:
         """Open the connection.
@@ -129,7 +129,7 @@ class Ear:
             StoreUnavailableError: The database cannot be reached.
         """
         try:
-            self._connection = _listening(self._dsn, self._channel)
+            self._connection = _listening(self._dsn, *self._channels)
         except psycopg2.OperationalError as error:
             raise StoreUnavailableError(str(error).strip()) from error
         return self
@@ -154,13 +154,14 @@ class Ear:
             raise StoreUnavailableError(str(error).strip()) from error
 
 
-def _listening(dsn: str, channel: str) -> psycopg2.extensions.connection:
+def _listening(dsn: str, *channels: str) -> psycopg2.extensions.connection:
     connection = psycopg2.connect(
         dsn, connect_timeout=5, application_name="easeml-listener", keepalives_idle=30, keepalives_interval=10
     )
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute(f"LISTEN {channel}")
+        for channel in channels:
+            cursor.execute(f"LISTEN {channel}")
     return connection
 
 

@@ -33,19 +33,22 @@ def add_model(
     format: str,
     artifact: str,
     validation_loss: float,
+    submitted: bool = False,
 ) -> int:
-    """A trained model; its id."""
+    """A trained model; its id. ``submitted``: it was handed in. Neither of a trial nor handed in: the baseline."""
     return int(
         scalar(
             tx,
-            "INSERT INTO work.models (study_id, data_version_id, trial_id, format, artifact, validation_loss) "
-            "VALUES (:study_id, :data_version_id, :trial_id, :format, :artifact, :loss) RETURNING id",
+            "INSERT INTO work.models (study_id, data_version_id, trial_id, format, artifact, validation_loss, "
+            "submitted) VALUES (:study_id, :data_version_id, :trial_id, :format, :artifact, :loss, :submitted) "
+            "RETURNING id",
             study_id=study_id,
             data_version_id=data_version_id,
             trial_id=trial_id,
             format=format,
             artifact=artifact,
             loss=validation_loss,
+            submitted=submitted,
         )
     )
 
@@ -93,7 +96,7 @@ def baseline_model(tx: Connection, study_id: int) -> Model:
     found = row(
         tx,
         _MODEL + "JOIN work.data_versions v ON v.id = m.data_version_id WHERE m.study_id = :id AND m.trial_id IS NULL "
-        "ORDER BY v.version DESC LIMIT 1",
+        "AND NOT m.submitted ORDER BY v.version DESC LIMIT 1",
         id=study_id,
     )
     if found is None:

@@ -1,17 +1,20 @@
-"""What the referee has released, as rows: test sets' public side, verdicts, readings, promotions, alerts.
+"""What the referee has released, as rows: test sets' public side, verdicts, readings, alerts.
 
-Only symbols stand here; counts, levels and intervals are in ``sealed`` (``easeml_core.store.sealed``).
+Only symbols stand here; counts, levels and intervals are in ``sealed`` (``store/sealed.py``), promotions
+in ``store/promotions.py``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import Model, SealedSetPurpose, Symbol
+from easeml_core.entities import AlertKind, Model, SealedSetPurpose, Symbol
 from easeml_core.store.database import notify
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
 
@@ -44,13 +47,23 @@ def hold_study(tx: Connection, study_id: int) -> None:
     rows(tx, "SELECT id FROM work.test_sets WHERE study_id = :id ORDER BY id FOR UPDATE", id=study_id)
 
 
-def retire_test_set(tx: Connection, test_set_id: int) -> None:
-    """End the life of a sealed set: no further answer will come from it."""
-    change(
+def retire_test_set(tx: Connection, test_set_id: int, why: str = "steps") -> bool:
+    """End the life of a sealed set: no further answer will come from it. False when it was not live any more.
+
+    Args:
+        tx: Transaction of the referee's role.
+        test_set_id: The set.
+        why: ``steps`` or ``changes`` (all used), ``tolerance`` (it is too small for another test), ``signals`` (the
+            meter's promise would not hold any more), ``regulation`` (its rule allows no further answer), ``by hand``.
+    """
+    retired = change(
         tx,
-        "UPDATE work.test_sets SET state = 'retired', retired_at = now() WHERE id = :id AND state = 'live'",
+        "UPDATE work.test_sets SET state = 'retired', retired_at = now(), retired_why = :why "
+        "WHERE id = :id AND state = 'live'",
         id=test_set_id,
+        why=why,
     )
+    return bool(retired)
 
 
 def production_model(tx: Connection, study_id: int) -> Model | None:
@@ -96,10 +109,15 @@ def add_verdict(
 
 
 def get_verdict(tx: Connection, request_id: int) -> dict[str, Any] | None:
-    """The released verdict of a request, or None."""
+    """The released verdict of a request with the state of its set, or None.
+
+    ``was_last`` says that no other answer of the set came after it: if the set retired, then by this one or by hand.
+    """
     found = row(
         tx,
-        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, t.steps, v.symbol, v.planned, v.cached "
+        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, t.steps, v.symbol, v.planned, v.cached, v.test_set_id, "
+        "t.state AS set_state, t.retired_why, NOT EXISTS (SELECT 1 FROM work.gate_verdicts w "
+        "WHERE w.test_set_id = v.test_set_id AND w.step > v.step) AS was_last "
         "FROM work.gate_verdicts v JOIN work.test_sets t ON t.id = v.test_set_id WHERE v.request_id = :id",
         id=request_id,
     )
@@ -117,12 +135,33 @@ def add_reading(
     signal: int | None,
     signals: int,
     cached: bool,
+    team: int = 1,
+    edges: Sequence[float] | None = None,
+    tolerance: float | None = None,
+    submissions_left: int | None = None,
 ) -> None:
-    """Release one signal, or that the set was retired instead (None)."""
+    """Release one signal, or that the set was retired instead (None).
+
+    Args:
+        tx: Transaction of the referee's role.
+        request_id: The meter request.
+        study_id: The study.
+        model_id: The model that was read.
+        test_set_id: The set that it was read on.
+        step: Place in the set's ledger, >= 1.
+        signal: 1..m, or None.
+        signals: m.
+        cached: Whether it is the answer that was given to the same artifact before.
+        team: Whose submission it is, 1..K.
+        edges: m - 1 boundaries, where they were shifted; None for those of the plan.
+        tolerance: What is promised with the signal, in (0, 1); None for that of the plan.
+        submissions_left: Of the team; None where there is no last one.
+    """
     change(
         tx,
-        "INSERT INTO work.meter_readings (request_id, study_id, model_id, test_set_id, step, signal, signals, cached) "
-        "VALUES (:request_id, :study_id, :model_id, :test_set_id, :step, :signal, :signals, :cached)",
+        "INSERT INTO work.meter_readings (request_id, study_id, model_id, test_set_id, step, signal, signals, cached, "
+        "team, edges, tolerance, submissions_left) VALUES (:request_id, :study_id, :model_id, :test_set_id, :step, "
+        ":signal, :signals, :cached, :team, CAST(:edges AS double precision[]), :tolerance, :submissions_left)",
         request_id=request_id,
         study_id=study_id,
         model_id=model_id,
@@ -131,53 +170,65 @@ def add_reading(
         signal=signal,
         signals=signals,
         cached=cached,
+        team=team,
+        edges=None if edges is None else list(edges),
+        tolerance=tolerance,
+        submissions_left=submissions_left,
     )
 
 
 def get_reading(tx: Connection, request_id: int) -> dict[str, Any] | None:
-    """The released reading of a request with the plan of its set, or None."""
+    """The released reading of a request with the plan of its set, or None.
+
+    ``alert`` is that of the first reading of the artifact; a repeated one raises none of its own.
+    """
     found = row(
         tx,
-        "SELECT r.signal, r.signals, r.step, t.steps, t.plan, r.cached, a.message AS alert FROM work.meter_readings r "
-        "JOIN work.test_sets t ON t.id = r.test_set_id LEFT JOIN work.alerts a ON a.request_id = r.request_id "
-        "WHERE r.request_id = :id",
+        "SELECT r.signal, r.signals, r.step, r.team, r.edges, r.tolerance, r.submissions_left, t.plan, r.cached, "
+        "(SELECT a.message FROM work.meter_readings f JOIN work.alerts a ON a.reading_id = f.request_id "
+        "WHERE f.test_set_id = r.test_set_id AND f.step = r.step ORDER BY a.id LIMIT 1) AS alert "
+        "FROM work.meter_readings r JOIN work.test_sets t ON t.id = r.test_set_id WHERE r.request_id = :id",
         id=request_id,
     )
     return None if found is None else dict(found._mapping)
 
 
-def add_promotion(tx: Connection, *, request_id: int, study_id: int, model_id: int, gate_request_id: int) -> int:
-    """Record a promotion and move the production pointer; without a recorded pass the schema refuses."""
-    promotion_id = int(
-        scalar(
-            tx,
-            "INSERT INTO work.promotions (request_id, study_id, model_id, gate_request_id) "
-            "VALUES (:request_id, :study_id, :model_id, :gate_request_id) RETURNING id",
-            request_id=request_id,
-            study_id=study_id,
-            model_id=model_id,
-            gate_request_id=gate_request_id,
-        )
-    )
+def add_alert(
+    tx: Connection,
+    *,
+    study_id: int,
+    study: str,
+    message: str,
+    request_id: int | None = None,
+    test_set_id: int | None = None,
+    kind: AlertKind = AlertKind.OVERFITTING,
+    over_budget: bool | None = None,
+) -> None:
+    """Record an alert and wake whoever watches the study, or all studies.
+
+    Numbers of alerts become visible in their order, so that who remembers the last one that was seen misses none.
+
+    Args:
+        tx: Transaction of the referee's role.
+        study_id: The study.
+        study: Its name.
+        message: What everybody may read.
+        request_id: The meter request that it is about; for ``overfitting``.
+        test_set_id: The set that has served; for ``new-test-set``, once a set.
+        kind: What it is about.
+        over_budget: For ``overfitting``: whether the study's budget is broken.
+    """
+    rows(tx, "SELECT singleton FROM sealed.installation FOR UPDATE")  # no other alert until this one can be seen
     change(
         tx,
-        "INSERT INTO work.production (study_id, model_id, promotion_id) VALUES (:study_id, :model_id, :id) "
-        "ON CONFLICT ON CONSTRAINT production_pkey DO UPDATE SET model_id = :model_id, promotion_id = :id",
+        "INSERT INTO work.alerts (study_id, kind, request_id, test_set_id, message, over_budget) "
+        "VALUES (:study_id, :kind, :request_id, :test_set_id, :message, :over_budget)",
         study_id=study_id,
-        model_id=model_id,
-        id=promotion_id,
-    )
-    return promotion_id
-
-
-def add_alert(tx: Connection, *, study_id: int, study: str, request_id: int, message: str) -> None:
-    """Record an alert and wake whoever watches the study, or all studies."""
-    change(
-        tx,
-        "INSERT INTO work.alerts (study_id, request_id, message) VALUES (:study_id, :request_id, :message)",
-        study_id=study_id,
+        kind=kind.value,
         request_id=request_id,
+        test_set_id=test_set_id,
         message=message,
+        over_budget=over_budget,
     )
     announce_alert(tx, study)
 
@@ -194,8 +245,9 @@ def list_alerts(
     """Alerts of one study, or of all, with an id above ``after_id``; oldest first."""
     found = rows(
         tx,
-        "SELECT a.id AS alert_id, s.name AS study, a.message, a.created_at, a.cleared_at, r.signal, r.signals, "
-        "r.model_id FROM work.alerts a JOIN work.meter_readings r ON r.request_id = a.request_id "
+        "SELECT a.id AS alert_id, a.kind, s.name AS study, a.message, a.created_at, a.cleared_at, r.signal, r.signals, "
+        "r.model_id, a.test_set_id, a.over_budget FROM work.alerts a "
+        "LEFT JOIN work.meter_readings r ON r.request_id = a.reading_id "
         "JOIN work.studies s ON s.id = a.study_id WHERE (a.study_id = :id OR CAST(:id AS bigint) IS NULL) "
         "AND a.id > :after AND (a.cleared_at IS NULL OR NOT :open_only) ORDER BY a.id",
         id=study_id,
@@ -203,6 +255,17 @@ def list_alerts(
         open_only=open_only,
     )
     return [dict(r._mapping) for r in found]
+
+
+def newest_alert(tx: Connection, study_id: int | None) -> int:
+    """Number of the newest alert of one study, or of all; 0 when there is none."""
+    return int(
+        scalar(
+            tx,
+            "SELECT coalesce(max(id), 0) FROM work.alerts WHERE study_id = :id OR CAST(:id AS bigint) IS NULL",
+            id=study_id,
+        )
+    )
 
 
 def clear_alert(tx: Connection, alert_id: int) -> bool:

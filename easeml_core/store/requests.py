@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.rows import as_json, change, clean, row, scalar
+from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,8 +78,30 @@ def request_of_key(tx: Connection, request_key: str) -> Request | None:
     return None if found is None else Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
 
 
+_UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)
+  AND NOT EXISTS (SELECT 1 FROM sealed.outbox o WHERE o.request_id = r.id)"""
+
+# Verdicts of a study come in the order in which they were asked for, and so do readings: a request that waits for
+# labels keeps its place before later ones, else who labels faster would decide what is compared with what. And a set
+# whose last answer is decided but not said yet must not show it by refusing the next.
+_CLAIM = f"""
+WITH undecided AS MATERIALIZED (SELECT r.id, r.kind, r.study_id FROM work.requests r WHERE {_UNDECIDED}),
+ending AS MATERIALIZED (
+  SELECT e.kind, e.study_id FROM sealed.outbox p JOIN work.requests e ON e.id = p.request_id
+  WHERE p.left_at IS NULL AND p.facts ->> 'retired_why' IS NOT NULL)
+SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id
+WHERE u.id <> ALL (:skip) AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
+AND (u.kind NOT IN ('gate', 'meter') OR (
+  NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.kind = u.kind AND e.id < u.id)
+  AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND e.kind = u.kind)))
+ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
+"""
+
+
 def claim_request(tx: Connection, *, skip: Sequence[int] = ()) -> int | None:
-    """Id of the oldest unanswered request, held until the transaction ends; None when all are answered or held.
+    """Id of the oldest request to decide, held until the transaction ends; None when there is none.
+
+    Passed over: what is decided, what somebody else holds, and what has to wait (for labels, or for an earlier one).
 
     A referee that dies gives the request back with its lock; nothing of its work was written. What the request says
     is read later (``get_request``), where a hostile content can be refused.
@@ -89,18 +111,23 @@ def claim_request(tx: Connection, *, skip: Sequence[int] = ()) -> int | None:
         skip: Requests to pass over for now.
     """
     while True:
-        found = scalar(
-            tx,
-            "SELECT r.id FROM work.requests r WHERE r.id <> ALL (:skip) "
-            "AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id) "
-            "ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED",
-            skip=list(skip),
-        )
+        found = scalar(tx, _CLAIM, skip=list(skip))
         if found is None:
             return None
-        # Another referee may have answered it between this statement's snapshot and its lock: look again, locked.
-        if not scalar(tx, "SELECT EXISTS (SELECT 1 FROM work.answers WHERE request_id = :id)", id=found):
+        # Another referee may have decided it between this statement's snapshot and its lock: look again, locked.
+        if hold_request(tx, int(found)):
             return int(found)
+
+
+def hold_request(tx: Connection, request_id: int) -> bool:
+    """Hold an undecided request until the transaction ends; False when it is decided, or not there."""
+    rows(tx, "SELECT id FROM work.requests WHERE id = :id FOR NO KEY UPDATE", id=request_id)
+    return bool(scalar(tx, f"SELECT {_UNDECIDED} FROM work.requests r WHERE r.id = :id", id=request_id))
+
+
+def role(tx: Connection) -> str:
+    """The role that this transaction acts as."""
+    return str(scalar(tx, "SELECT current_user"))
 
 
 def get_request(tx: Connection, request_id: int) -> Request:

@@ -4,8 +4,9 @@
     airflow    airflow        airflow                          public
     easeml     easeml_owner   easeml_worker, easeml_referee    work (both), sealed (easeml_referee)
 
-Nobody else gets in anywhere, ``postgres`` and ``template1`` included. A schema's door (USAGE) opens no table behind
-it: the migrations grant table by table. Every function may be called again on what is there already.
+Nobody else gets in anywhere, ``postgres`` and ``template1`` included, and in ``easeml`` nobody but the owner reads the
+server's statistics. A schema's door (USAGE) opens no table behind it: the migrations grant table by table. Every
+function may be called again on what is there already.
 """
 
 from __future__ import annotations
@@ -89,6 +90,38 @@ def ensure_schemas(cursor: Cursor) -> None:
         _execute(cursor, "REVOKE ALL ON SCHEMA {} FROM PUBLIC", schema)
         for guest in guests:
             _execute(cursor, "GRANT USAGE ON SCHEMA {} TO {}", schema, guest)
+    close_statistics(cursor)
+
+
+# Every role may ask PostgreSQL how often a table was written, how large it is, what others wait for and how much log
+# was written; and the number of a new large object, or of a large value, comes from the counter that every large value
+# of the server moves. Whoever can ask before and after an answer learns how much the referee wrote for it.
+# docs/install.md has the same for servers that others run.
+_CLOSE_STATISTICS = f"""
+DO $$
+DECLARE asked regprocedure;
+BEGIN
+  FOR asked IN
+    SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
+    AND p.proname ~ ('^(pg_stat_|pg_(relation|table|total_relation|indexes|database|tablespace)_size$'
+                     '|pg_lock_status$|pg_current_wal_|pg_control_|pg_last_wal_|pg_logical_emit_message$'
+                     '|lo_creat$|lo_create$|lo_from_bytea$|pg_column_toast_chunk_id$|pg_notification_queue_usage$)')
+    AND has_function_privilege('{WORKER}', p.oid, 'EXECUTE')
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', asked);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {OWNER}', asked);
+  END LOOP;
+END $$
+"""
+
+
+def close_statistics(cursor: Cursor) -> None:
+    """Keep the server's statistics from everybody but the owner, in the database the cursor is in.
+
+    Args:
+        cursor: Of a superuser, in the database ``easeml``. Other databases of the server keep theirs.
+    """
+    cursor.execute(_CLOSE_STATISTICS)
 
 
 def copy_database(cursor: Cursor, name: str, template: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import text
 
-from easeml_core.errors import ShapeError
+from easeml_core.entities import SealedSetState
+from easeml_core.errors import NotFoundError, ShapeError
 from easeml_core.store.rows import as_json, change, clean, pack, row, scalar, unpack
 
 if TYPE_CHECKING:
@@ -25,10 +27,41 @@ def installation_secret(tx: Connection) -> bytes:
     return str(scalar(tx, "SELECT secret FROM sealed.installation")).encode()
 
 
+def private_channel(tx: Connection) -> str:
+    """NOTIFY channel of what only the referee's side may hear: every role may listen to any name that it knows.
+
+    How often labels come tells of the labels themselves where looking stops early.
+    """
+    return f"easeml_{hashlib.sha256(b'channel' + installation_secret(tx)).hexdigest()[:32]}"
+
+
 def example_hashes(inputs: NDArray[Any]) -> list[bytes]:
     """SHA-256 of every example; ``inputs`` has shape ``(n_examples, ...)``."""
     flat = np.ascontiguousarray(inputs).reshape(len(inputs), -1)
     return [hashlib.sha256(example.tobytes()).digest() for example in flat]
+
+
+def fixed_order(tx: Connection, hashes: Sequence[bytes]) -> NDArray[np.int64]:
+    """The order in which a set's examples lie: random to anybody but the referee, and the same at every repetition.
+
+    By the keyed hash of each example (HMAC-SHA-256 with the installation's secret): independent of the order in which
+    they were brought, and of when.
+
+    Args:
+        tx: Transaction of the referee's role.
+        hashes: As from ``example_hashes``, all different.
+
+    Returns:
+        A permutation, int64, shape ``(n_examples,)``: place in the order to index in ``hashes``.
+    """
+    secret = installation_secret(tx)
+    keyed = [hmac.digest(secret, b"order|" + example, "sha256") for example in hashes]
+    return np.array(sorted(range(len(keyed)), key=keyed.__getitem__), dtype=np.int64)
+
+
+def fingerprint(hashes: Sequence[bytes]) -> str:
+    """SHA-256 (hex) of the examples of a set, in whatever order; labels and names do not count."""
+    return hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
 
 
 def seal(
@@ -41,18 +74,30 @@ def seal(
     labels: NDArray[Any],
     steps: int,
     plan: Mapping[str, Any],
+    state: SealedSetState = SealedSetState.LIVE,
+    name: str | None = None,
+    labels_on_demand: bool = False,
+    keys: Sequence[str] | None = None,
+    slices: NDArray[np.int64] | None = None,
 ) -> int:
     """Seal a set: content in ``sealed``, size and plan in ``work``; its id.
+
+    A row of ``work.test_sets`` that was planned under this name is filled; its plan and steps stay.
 
     Args:
         tx: Transaction of the referee's role.
         study_id: The study it belongs to.
         data_version_id: The data it was cut from.
         purpose: The one system that may draw on it.
-        inputs: Shape ``(n_examples, ...)``.
-        labels: Shape ``(n_examples,)``.
+        inputs: Shape ``(n_examples, ...)``, in the order that the set keeps (``fixed_order``).
+        labels: Shape ``(n_examples,)``; -1 where people will be asked.
         steps: Answers that the set must serve, >= 1.
         plan: What was planned before the first answer; everybody may read it.
+        state: ``live``, or ``sealed`` for one that waits until another one is used up.
+        name: Its name in the study, or None.
+        labels_on_demand: Whether labels are asked for when a verdict needs them.
+        keys: The uploader's name of each example, or None.
+        slices: int64, shape ``(n_examples,)``: place of the example's slice in the plan, -1 for none; or None.
 
     Raises:
         ShapeError: Inputs and labels do not have the same length.
@@ -64,25 +109,32 @@ def seal(
     set_id = int(
         scalar(
             tx,
-            "INSERT INTO work.test_sets (study_id, data_version_id, purpose, rows, steps, plan) "
-            "VALUES (:study_id, :data_version_id, :purpose, :rows, :steps, CAST(:plan AS jsonb)) RETURNING id",
+            "INSERT INTO work.test_sets (study_id, data_version_id, purpose, rows, steps, plan, state, name, "
+            "labels_on_demand) VALUES (:study_id, :data_version_id, :purpose, :rows, :steps, CAST(:plan AS jsonb), "
+            ":state, :name, :on_demand) ON CONFLICT ON CONSTRAINT test_sets_name_key DO UPDATE SET rows = :rows, "
+            "data_version_id = :data_version_id, state = :state, labels_on_demand = :on_demand RETURNING id",
             study_id=study_id,
             data_version_id=data_version_id,
             purpose=purpose,
             rows=len(inputs),
             steps=steps,
             plan=as_json(plan),
+            state=state,
+            name=name,
+            on_demand=labels_on_demand,
         )
     )
     change(
         tx,
-        "INSERT INTO sealed.test_sets (id, steps, fingerprint, inputs, labels) "
-        "VALUES (:id, :steps, :fingerprint, :inputs, :labels)",
+        "INSERT INTO sealed.test_sets (id, steps, fingerprint, inputs, labels, keys, slices) "
+        "VALUES (:id, :steps, :fingerprint, :inputs, :labels, CAST(:keys AS jsonb), :slices)",
         id=set_id,
         steps=steps,
-        fingerprint=hashlib.sha256(b"".join(sorted(hashes))).hexdigest(),
+        fingerprint=fingerprint(hashes),
         inputs=pack(inputs),
         labels=pack(labels),
+        keys=None if keys is None else as_json(list(keys)),
+        slices=None if slices is None else pack(slices),
     )
     change(
         tx,
@@ -117,6 +169,29 @@ def sealed_labels(tx: Connection, test_set_id: int) -> NDArray[Any]:
     return unpack(scalar(tx, "SELECT labels FROM sealed.test_sets WHERE id = :id", id=test_set_id))
 
 
+def is_sealed(tx: Connection, test_set_id: int) -> bool:
+    """Whether the set holds examples; one that is only planned does not."""
+    return bool(scalar(tx, "SELECT EXISTS (SELECT 1 FROM sealed.test_sets WHERE id = :id)", id=test_set_id))
+
+
+def sealed_keys(tx: Connection, test_set_id: int) -> list[str]:
+    """Names of the examples in their order: the uploader's, or their places from 0 where the study's data was split."""
+    found = row(
+        tx,
+        "SELECT s.keys, t.rows FROM sealed.test_sets s JOIN work.test_sets t ON t.id = s.id WHERE s.id = :id",
+        id=test_set_id,
+    )
+    if found is None:
+        raise NotFoundError(kind="sealed set with id", name=test_set_id)
+    return [str(place) for place in range(found.rows)] if found.keys is None else list(found.keys)
+
+
+def sealed_slices(tx: Connection, test_set_id: int) -> NDArray[np.int64] | None:
+    """Place of every example's slice in the plan, -1 for none, shape ``(n_examples,)``; None for a set without."""
+    found = scalar(tx, "SELECT slices FROM sealed.test_sets WHERE id = :id", id=test_set_id)
+    return None if found is None else unpack(found)
+
+
 def known_predictions(tx: Connection, test_set_id: int, model: str) -> tuple[NDArray[Any] | None, str | None] | None:
     """What the model (``Model.identity``) predicted on the set, or why it could not; None when it was not run yet."""
     found = row(
@@ -131,16 +206,24 @@ def known_predictions(tx: Connection, test_set_id: int, model: str) -> tuple[NDA
 
 
 def keep_predictions(
-    tx: Connection, test_set_id: int, model: str, *, labels: NDArray[Any] | None, failure: str | None
+    tx: Connection,
+    test_set_id: int,
+    model: str,
+    *,
+    labels: NDArray[Any] | None,
+    failure: str | None,
+    isolation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep what the artifact predicted on the set, or why it could not."""
+    """Keep what the artifact predicted on the set, or why it could not, and what its child was kept from."""
     change(
         tx,
-        "INSERT INTO sealed.predictions (test_set_id, model, labels, failure) VALUES (:id, :model, :labels, :failure)",
+        "INSERT INTO sealed.predictions (test_set_id, model, labels, failure, isolation) "
+        "VALUES (:id, :model, :labels, :failure, CAST(:isolation AS jsonb))",
         id=test_set_id,
         model=model,
         labels=None if labels is None else pack(labels),
         failure=None if failure is None else clean(failure),
+        isolation=None if isolation is None else as_json(isolation),
     )
 
 
@@ -176,8 +259,13 @@ def add_entry(
     log_cost: float,
     tolerance: float | None,
     report: Mapping[str, Any],
+    is_change: bool = False,
+    open_ended: bool = False,
 ) -> None:
     """Write one answer into the append-only ledger, with the full report for the referee.
+
+    ``is_change`` marks an answer of the kind that costs (``stats/adaptivity.py``), ``open_ended`` one of a set that has
+    no last step.
 
     Raises:
         BudgetExhaustedError: The set has no such step (when the transaction ends).
@@ -185,8 +273,8 @@ def add_entry(
     change(
         tx,
         "INSERT INTO sealed.ledger (test_set_id, step, steps, request_id, cache_key, answer, log_level, log_cost, "
-        "tolerance, report) VALUES (:test_set_id, :step, :steps, :request_id, :cache_key, :answer, :log_level, "
-        ":log_cost, :tolerance, CAST(:report AS jsonb))",
+        "tolerance, report, is_change, open_ended) VALUES (:test_set_id, :step, :steps, :request_id, :cache_key, "
+        ":answer, :log_level, :log_cost, :tolerance, CAST(:report AS jsonb), :is_change, :open_ended)",
         test_set_id=test_set_id,
         step=step,
         steps=steps,
@@ -197,6 +285,8 @@ def add_entry(
         log_cost=log_cost,
         tolerance=tolerance,
         report=as_json(report),
+        is_change=is_change,
+        open_ended=open_ended,
     )
 
 
@@ -204,7 +294,8 @@ def ledger(tx: Connection, test_set_id: int) -> list[dict[str, Any]]:
     """All entries of a set's ledger, in order: the referee's view."""
     found = tx.execute(
         text(
-            "SELECT step, request_id, answer, log_level, log_cost, tolerance, report, decided_at FROM sealed.ledger "
+            "SELECT step, request_id, answer, is_change, log_level, log_cost, tolerance, report, decided_at "
+            "FROM sealed.ledger "
             "WHERE test_set_id = :id ORDER BY step"
         ),
         {"id": test_set_id},

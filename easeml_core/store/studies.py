@@ -200,20 +200,23 @@ def add_data_version(
     features: int,
     class_names: Sequence[str],
     parts: Mapping[str, int],
+    feature_names: Sequence[str] | None = None,
 ) -> int:
     """The next version of the study's data, with the rows of each part; its id."""
     version_id = int(
         scalar(
             tx,
             "INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, "
-            "class_names) SELECT :study_id, (SELECT data_set_id FROM work.studies WHERE id = :study_id), "
-            "coalesce(max(version), 0) + 1, :content_hash, :artifact, "
-            ":features, CAST(:class_names AS jsonb) FROM work.data_versions WHERE study_id = :study_id RETURNING id",
+            "class_names, feature_names) "
+            "SELECT :study_id, (SELECT data_set_id FROM work.studies WHERE id = :study_id), "
+            "coalesce(max(version), 0) + 1, :content_hash, :artifact, :features, CAST(:class_names AS jsonb), "
+            "CAST(:feature_names AS jsonb) FROM work.data_versions WHERE study_id = :study_id RETURNING id",
             study_id=study_id,
             content_hash=content_hash,
             artifact=artifact,
             features=features,
             class_names=as_json(list(class_names)),
+            feature_names=None if feature_names is None else as_json(list(feature_names)),
         )
     )
     for part, count in parts.items():
@@ -270,6 +273,12 @@ def change_study(tx: Connection, study_id: int, changes: Mapping[str, Any]) -> N
 def class_names(tx: Connection, data_version_id: int) -> list[str]:
     """Names of the classes, by label."""
     return list(scalar(tx, "SELECT class_names FROM work.data_versions WHERE id = :id", id=data_version_id))
+
+
+def feature_names(tx: Connection, data_version_id: int) -> list[str] | None:
+    """Names of the encoded columns, or None when they were not kept."""
+    found = scalar(tx, "SELECT feature_names FROM work.data_versions WHERE id = :id", id=data_version_id)
+    return None if found is None else list(found)
 
 
 def data_artifact(tx: Connection, data_version_id: int) -> str:

@@ -20,6 +20,7 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_
        best.quality AS best_quality, coalesce(r.device_seconds, 0) AS device_seconds, best.candidate AS best_candidate,
        g.symbol AS verdict, g.model_id AS verdict_model_id, m.signal, m.signals, m.retired AS meter_retired,
        p.model_id AS production_model_id, p.candidate AS production_candidate, coalesce(a.n, 0) AS open_alerts,
+       a.kind AS alert_kind,
        refusal.message AS refusal
 FROM work.studies s
 JOIN work.tenants t ON t.id = s.tenant_id
@@ -49,7 +50,8 @@ LEFT JOIN (
   SELECT pr.study_id, pr.model_id, k.name AS candidate FROM work.production pr JOIN work.models w ON w.id = pr.model_id
   LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id) p
   ON p.study_id = s.id
-LEFT JOIN (SELECT study_id, count(*) AS n FROM work.alerts WHERE cleared_at IS NULL GROUP BY study_id) a
+LEFT JOIN (
+  SELECT study_id, count(*) AS n, max(kind) AS kind FROM work.alerts WHERE cleared_at IS NULL GROUP BY study_id) a
   ON a.study_id = s.id
 LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id

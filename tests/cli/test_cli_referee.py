@@ -35,3 +35,40 @@ def test_the_process_works_until_it_is_told_to_end(ending: signal.Signals, datab
     assert f"INFO request {asked} (seal): refused" in log
     assert "Traceback" not in log
     assert database.server.secrets["easeml_referee"] not in log
+
+
+def test_answers_can_be_given_a_fixed_time(run: Any, database: Any, artifacts: Any, make_study: Any) -> None:
+    from easeml_core.services.requests import file_meter_request
+    from easeml_core.store import models, studies
+
+    study = make_study()
+    with database.worker.begin() as tx:
+        model = models.baseline_model(tx, studies.get_study(tx, study).id)
+    asked = file_meter_request(database.worker, study=study, model_id=model.id, request_key="m")["request_id"]
+    command = ("referee", "--once", "--artifacts", str(artifacts.root), "--database", database.url("easeml_referee"))
+    assert run(*command, "--answer-delay", "3600").text == "1 requests answered"  # decided, that is
+    assert answer_of(database.worker, asked) is None
+    with database.referee.begin() as tx:
+        left = tx.exec_driver_sql(
+            "SELECT extract(epoch FROM leaves_at - requested_at)::int FROM sealed.outbox o "
+            f"JOIN work.requests r ON r.id = o.request_id WHERE r.id = {asked}"
+        ).scalar()
+    assert left == 3600
+    assert run(*command).text == "0 requests answered"  # what was decided leaves at its time, whoever says it
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--answer-delay", "-1"), "answer-delay must be seconds from 0 to 2592000 (30 days), got -1.0"),
+        (("--answer-hour", "25:00"), "answer-hour must be HH:MM, from 00:00 to 23:59 (UTC), got '25:00'"),
+        (("--answer-hour", "06:00", "--answer-delay", "60"), "answer-delay must be 0 where answers leave at an hour"),
+        (("--smtp", "mail:smtp"), "smtp must be HOST:PORT, got 'mail:smtp'"),
+        (("--smtp", "mail", "--mail-from", "nobody"), "mail-from must be an address such as name@host"),
+        (("--bundle", "dags"), "a bundle is given once, as NAME=PATH"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(given: tuple[str, ...], words: str, run: Any, database: Any) -> None:
+    answer = run("referee", "--once", *given, "--database", database.url("easeml_referee"))
+    assert answer.status == 2
+    assert words in answer.err

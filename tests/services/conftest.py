@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e05"
 ADAPTIVITY = {"full": "full", "first": "firstChange", "hidden": "none"}
-GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
+# The published sizes are larger than what the verdicts need: the laboratory has room for both.
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree")
 CANDIDATES = [{"name": kind, "kind": kind} for kind in KINDS]
@@ -139,6 +140,12 @@ class Lab:
         """Change what no role of ours may change."""
         with contextlib.closing(self.server.connect(database=self.name)) as opened, opened.cursor() as cursor:
             cursor.execute(sql, values or None)
+
+    def superuser_rows(self, sql: str) -> list[Any]:
+        """Rows of a query as whoever runs the server sees them."""
+        with contextlib.closing(self.server.connect(database=self.name)) as opened, opened.cursor() as cursor:
+            cursor.execute(sql)
+            return [tuple(r) for r in cursor]
 
     def relabel(self, set_id: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
         """Let a sealed set have other labels than it has."""

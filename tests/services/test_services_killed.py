@@ -160,3 +160,21 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     assert answer["message"] == "step 1 of 3: pass", ended[0][1]
     assert not answer["cached"]
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
+
+
+def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any, wait_for: Any) -> None:
+    asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="night/1")["request_id"]
+    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
+    command = (*command, "--artifacts", str(lab.artifacts.root), "--answer-delay", "3600", "--json")
+    referee = start(*command)
+    wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
+    referee.send_signal(signal.SIGKILL)
+    referee.wait(60)
+
+    assert answer_of(lab.worker, asked) is None
+    assert lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
+    lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")  # an hour later
+    ended = [start(*command, "--once").communicate(timeout=60) for _ in range(2)]
+    assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}]
+    assert answer_of(lab.worker, asked)["message"] == "step 1 of 3: pass", ended[0][1]
+    assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]

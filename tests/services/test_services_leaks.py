@@ -10,14 +10,21 @@ import contextlib
 import json
 import logging
 import math
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psycopg2
 import pytest
 
+from easeml_core.errors import StoreError
 from easeml_core.services.alerts import open_alerts
+from easeml_core.services.answers import Timetable
 from easeml_core.services.overview import overview, study_details
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.store import labels, sealed
 from easeml_core.store.database import CHANNEL
 
 if TYPE_CHECKING:
@@ -40,6 +47,11 @@ SELECT c.relname, pg_relation_size(c.oid), pg_total_relation_size(c.oid) FROM pg
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'sealed' AND c.relkind = 'r' ORDER BY 1
 """
 
+CATALOGUE = """
+SELECT c.relname, c.relpages, c.reltuples FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'sealed' ORDER BY 1
+"""
+
 
 def reachable(lab: Any) -> dict[str, Any]:
     """Every row that a worker may read but its times, and the sizes that every role may ask for."""
@@ -49,7 +61,8 @@ def reachable(lab: Any) -> dict[str, Any]:
 
     tables = see(READABLE)
     assert {schema for schema, _ in tables} == {"work"}
-    seen: dict[str, Any] = {"sizes": see(SIZES)}
+    # No role of ours may ask for sizes; where a server was not closed (docs/install.md) they must not tell either.
+    seen: dict[str, Any] = {"sizes": lab.superuser_rows(SIZES), "catalogue": see(CATALOGUE)}
     for schema, name in tables:
         columns = ", ".join(f"{c}::text" for (c,) in see(COLUMNS, schema=schema, name=name))
         seen["answer_texts" if name == "answers" else name] = sorted(
@@ -140,7 +153,7 @@ def test_worlds_that_differ_only_in_what_is_sealed_look_alike(worlds: Any, caplo
     for what in seen:
         assert seen[what] == elsewhere[what], what
     # And the worlds do differ, in every single verdict and reading:
-    assert len(reports(here)) == 8
+    assert len(reports(here)) == 9
     for ours, theirs in zip(reports(here), reports(there), strict=True):
         assert ours != theirs
     # And there was something to see:
@@ -156,9 +169,100 @@ def test_under_none_not_even_the_verdict_shows(worlds: Any, caplog: Any) -> None
         return [lab.gate("good", "hidden"), lab.gate("rare", "hidden"), lab.gate("good", "hidden")]
 
     seen, elsewhere = (live_through(lab, caplog, ask) for lab in worlds)
-    assert [r["symbol"] for r in reports(here)] == ["pass", "fail"]
-    assert [r["symbol"] for r in reports(there)] == ["fail", "pass"]
+    assert [r["symbol"] for r in reports(here)] == ["pass", "fail", "pass"]
+    assert [r["symbol"] for r in reports(there)] == ["fail", "pass", "fail"]
     assert seen == elsewhere
+
+
+def without_symbols(value: Any) -> Any:
+    """The same with one word for both symbols."""
+    if isinstance(value, dict):
+        return {k: without_symbols(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return sorted(map(repr, map(without_symbols, value)))
+    return re.sub(r"\b(pass|fail)\b", "SYMBOL", value) if isinstance(value, str) else value
+
+
+def test_worlds_with_other_symbols_differ_in_the_symbols_alone(worlds: Any, caplog: Any) -> None:
+    relabel(worlds, 1, lambda labels: 1 - labels)
+
+    def ask(lab: Any) -> list[Any]:
+        return [lab.gate(model) for model in ("good", "rare", "good", "worse")]  # the set retires in both worlds
+
+    seen, elsewhere = (live_through(lab, caplog, ask) for lab in worlds)
+    assert [a["symbol"] for a in seen["answers"]] != [a["symbol"] for a in elsewhere["answers"]]
+    for what in seen:
+        assert without_symbols(seen[what]) == without_symbols(elsewhere[what]), what
+
+
+def test_under_none_with_mail_and_a_delay_nothing_shows_either(worlds: Any, caplog: Any) -> None:
+    relabel(worlds, 5, lambda labels: 1 - labels)
+    for lab in worlds:
+        lab.as_superuser("""UPDATE work.test_sets SET plan = plan || '{"mail": "a@b.example"}' WHERE id = 5""")
+
+    def ask(lab: Any) -> list[Any]:
+        given = {"study": "hidden", "model_id": lab.models["hidden"]["good"], "request_key": "k"}
+        asked = file_gate_request(lab.worker, **given)["request_id"]
+        late = Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600))
+        late.run_once()
+        between = answer_of(lab.worker, asked)
+        lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
+        late.run_once()
+        return [between, answer_of(lab.worker, asked), *(lab.gate(m, "hidden") for m in ("rare", "worse"))]
+
+    seen, elsewhere = (live_through(lab, caplog, ask) for lab in worlds)
+    assert seen == elsewhere
+    assert seen["answers"][0] is None
+    bodies = [lab.rows("SELECT body FROM sealed.mails ORDER BY id") for lab in worlds]
+    assert len(bodies[0]) == len(bodies[1]) == 4  # three verdicts and the alarm
+    assert bodies[0] != bodies[1]
+
+
+def test_who_waits_for_labels_looks_alike_whatever_they_will_be(worlds: Any, caplog: Any) -> None:
+    truths = []
+    for lab, change in zip(worlds, (lambda labels: labels, lambda labels: 1 - labels), strict=True):
+        with lab.referee.begin() as tx:
+            truths.append(change(sealed.sealed_labels(tx, 1).astype(np.int64)))
+        lab.relabel(1, lambda labels: np.full_like(labels, -1))
+
+    def ask_and_label(lab: Any) -> list[Any]:
+        asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="k")["request_id"]
+        lab.answer_all()
+        waiting = reachable(lab)
+        with lab.referee.begin() as tx:
+            labels.keep_labels(tx, 1, "ann", truths[worlds.index(lab)])
+        lab.answer_all()
+        return [waiting, answer_of(lab.worker, asked)]
+
+    seen, elsewhere = (live_through(lab, caplog, ask_and_label) for lab in worlds)
+    assert seen["answers"][0] == elsewhere["answers"][0]
+    assert [s["answers"][1]["symbol"] for s in (seen, elsewhere)] == ["pass", "fail"]
+    for what in seen:
+        assert without_symbols(seen[what]) == without_symbols(elsewhere[what]), what
+
+
+def test_the_statistics_of_the_server_are_closed_in_our_database_only(lab: Any, server: Any) -> None:
+    asked = "SELECT relname, n_tup_ins, n_tup_upd FROM pg_stat_all_tables WHERE schemaname = 'sealed'"
+    for sql in (asked, SIZES, "SELECT pg_current_wal_lsn()", "SELECT * FROM pg_stat_activity"):
+        with pytest.raises(StoreError, match="permission denied for function"):
+            lab.rows(sql, store=lab.worker)
+    with contextlib.closing(server.connect("airflow", "airflow")) as opened, opened.cursor() as cursor:
+        for sql in ("SELECT count(n_tup_ins) FROM pg_stat_all_tables", "SELECT pg_relation_size('pg_class')"):
+            cursor.execute(sql)  # Airflow's own database keeps its statistics
+            assert cursor.fetchone()[0] > 0
+
+
+def test_the_manual_has_what_closes_them() -> None:
+    from easeml_core.store import roles
+
+    manual = (Path(__file__).resolve().parents[2] / "docs/install.md").read_text(encoding="utf-8")
+    assert roles._CLOSE_STATISTICS.strip() in manual
+
+
+def test_the_catalogue_does_not_learn_how_large_what_was_decided_is(lab: Any) -> None:
+    options = "SELECT array_to_string(reloptions, ',') FROM pg_class WHERE oid = CAST(:name AS regclass)"
+    for table in ("ledger", "predictions", "outbox", "mails", "labels", "wanted", "attempts"):
+        assert "autovacuum_enabled=false" in lab.one(options, name=f"sealed.{table}"), table
 
 
 def test_the_comparison_would_notice_a_symbol(worlds: Any, caplog: Any) -> None:

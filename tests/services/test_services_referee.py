@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import judging, metering
+from easeml_core.services import answers, judging, metering
 from easeml_core.services.overview import study_state
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
 from easeml_core.services.registration import register_study
@@ -36,7 +36,7 @@ def failing(error: Exception) -> Callable[..., Any]:
 
 def test_a_bug_is_private_and_spends_nothing(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "decide", failing(ZeroDivisionError("example 17 has label 1")))
+        patch.setattr(judging, "judge_predictions", failing(ZeroDivisionError("example 17 has label 1")))
         answer = lab.gate("good")
     assert (answer["refused"], answer["message"]) == (True, PRIVATE)
     assert "example 17 has label 1" in caplog.text  # for the referee
@@ -46,7 +46,7 @@ def test_a_bug_is_private_and_spends_nothing(lab: Any, monkeypatch: Any, caplog:
 
 def test_a_bug_after_the_step_was_written_takes_the_step_back(lab: Any, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "notify", failing(RuntimeError("too late")))
+        patch.setattr(answers, "notify", failing(RuntimeError("too late")))
         assert lab.gate("good")["message"] == PRIVATE
     assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
 
@@ -69,7 +69,7 @@ def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> N
 def test_a_database_that_is_away_leaves_the_request_for_later(lab: Any, monkeypatch: Any) -> None:
     asked = file_gate(lab)
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "decide", failing(StoreUnavailableError("it is away")))
+        patch.setattr(judging, "judge_predictions", failing(StoreUnavailableError("it is away")))
         with pytest.raises(StoreUnavailableError):
             Referee(lab.referee, lab.artifacts).answer_one()
     assert answer_of(lab.worker, asked) is None
@@ -80,7 +80,7 @@ def test_a_lock_in_the_way_puts_a_request_off_and_lets_the_next_one_through(lab:
     asked, after = file_gate(lab), lab.key()
     referee = Referee(lab.referee, lab.artifacts)
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "decide", failing(ConcurrentUpdateError("another was first")))
+        patch.setattr(judging, "judge_predictions", failing(ConcurrentUpdateError("another was first")))
         for _ in range(7):  # more often than an attempt that kills the referee would be forgiven
             referee._aside.clear()
             assert referee.answer_one() == asked
@@ -205,7 +205,7 @@ def test_a_worker_cannot_play_the_referee(lab: Any) -> None:
 
 
 def test_a_bug_of_the_meter_is_private_as_well(lab: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(metering, "read_meter", failing(ValueError("56 errors")))
+    monkeypatch.setattr(metering, "read_submission", failing(ValueError("56 errors")))
     assert lab.meter("rare")["message"] == PRIVATE
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
 

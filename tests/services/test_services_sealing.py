@@ -83,7 +83,7 @@ def test_the_baseline_is_the_majority_class_and_no_trial_made_it(lab: Any) -> No
 
 def test_too_few_rows_are_refused_with_the_planners_figures(bare: Any) -> None:
     answer = bare.register("iris", source="sklearn:iris")
-    needed = plan_for_gate(GateConfig.from_json({"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}))
+    needed = plan_for_gate(PAPERS)
     assert answer["refused"]
     for figure in (f"at least {needed.labels:,} examples", "149 distinct rows", "254 for the gate", "for the meter"):
         assert figure in answer["message"]
@@ -135,6 +135,26 @@ def test_a_crash_in_the_middle_seals_the_same_examples_the_next_time(bare: Any, 
     assert len(open_files) == 1
 
 
+@pytest.mark.parametrize("purpose", ["gate", "meter"])
+def test_sealed_examples_lie_in_an_order_that_only_the_secret_decides(purpose: str, lab: Any) -> None:
+    hashes = sealed.example_hashes(sealed_set(lab, purpose)[0])
+    with lab.referee.begin() as tx:
+        assert sealed.fixed_order(tx, hashes).tolist() == list(range(len(hashes)))
+
+
+def test_the_names_of_the_columns_are_kept_for_whoever_brings_new_examples(lab: Any) -> None:
+    with lab.worker.begin() as tx:
+        version = studies.latest_data_version(tx, studies.get_study(tx, "full").id)
+        assert studies.feature_names(tx, version.id) == list(load_source("sklearn:breast_cancer").feature_names)
+
+
+def test_conditions_for_slices_need_examples_of_which_the_slice_is_known(bare: Any) -> None:
+    gate = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "slices": [["north", "n > 0.5 +/- 0.3"]]}
+    answer = bare.register("cancer", gate=gate)
+    assert answer["refused"]
+    assert "easeml test-set seal --slices COLUMN" in answer["message"]
+
+
 def test_another_installation_splits_otherwise(bare: Any, lab: Any) -> None:
     bare.register("full", request_key="register/full")  # the very call that made the laboratory's study
     ours, theirs = (x.one("SELECT min(fingerprint) FROM sealed.test_sets WHERE id <= 2") for x in (bare, lab))
@@ -183,7 +203,8 @@ def test_a_new_study_is_waiting_until_the_referee_came(bare: Any) -> None:
     )
 
 
-CONFIGS = (GateConfig(**{"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}), MeterConfig(tolerance=0.2))
+PAPERS = GateConfig(condition="n - o > 0 +/- 0.2", reliability=0.9, steps=3, estimator="paper")
+CONFIGS = (PAPERS, MeterConfig(tolerance=0.2))
 
 
 @given(rows=st.integers(1, 20_000))

@@ -15,7 +15,7 @@ from easeml_core.services.requests import answer_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
 
 

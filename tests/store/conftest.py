@@ -12,7 +12,21 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
-from easeml_core.store import models, releases, requests, sealed, selection_settings, studies, suggestions, trials
+from easeml_core.store import (
+    labels,
+    mails,
+    models,
+    outbox,
+    promotions,
+    releases,
+    requests,
+    sealed,
+    selection_settings,
+    studies,
+    submissions,
+    suggestions,
+    trials,
+)
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
 
 if TYPE_CHECKING:
@@ -233,6 +247,25 @@ ENTRY: dict[str, Any] = {
 }
 
 
+def _hand_in(database: Any, study: StudyRows) -> None:
+    """A model that a developer has handed in."""
+    with database.worker.begin() as tx:
+        ids = {"study_id": study.study_id, "data_version_id": study.version_id, "trial_id": None}
+        given = {"format": "constant", "artifact": study.artifact(99), "validation_loss": 0.5, "submitted": True}
+        model_id = models.add_model(tx, **ids, **given)
+        submissions.add_submission(
+            tx,
+            study_id=study.study_id,
+            study=study.name,
+            model_id=model_id,
+            kind="artifact",
+            message="a first try",
+            bundle=None,
+            bundle_version=None,
+            request_key="submission/1",
+        )
+
+
 @pytest.fixture
 def world(
     database: Any,
@@ -280,9 +313,15 @@ def world(
         )
         releases.add_reading(tx, request_id=meter, test_set_id=meter_set, signal=2, signals=2, **told)
         releases.add_alert(tx, study_id=study.study_id, study=study.name, request_id=meter, message="overfitted")
-        promotion_id = releases.add_promotion(
+        promotion_id = promotions.add_promotion(
             tx, request_id=filed[RequestKind.PROMOTE], gate_request_id=gate, **of_model
         )
+        outbox.hold(tx, request_id=gate, refused=False, message="done", facts={}, leaves_at=outbox.times(tx, gate)[1])
+        mails.add_mail(tx, recipient="integrator@lab.example", subject="a verdict", body="PASS")
+        labels.keep_labels(tx, gate_set, "ann", np.zeros(5, dtype=np.int64))
+        labels.want(tx, request_id=gate, test_set_id=gate_set, positions=np.array([1]))
+        labels.close_wanted(tx, gate)
         for request_id in filed.values():
             requests.add_answer(tx, request_id, refused=False, message="done")
+    _hand_in(database, study)
     return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)

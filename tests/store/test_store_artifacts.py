@@ -375,3 +375,13 @@ def test_other_accounts_may_read_and_folders_are_as_open_as_the_root(
     path = artifacts.path(ABC)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o2775
+
+
+def test_a_relative_folder_stays_the_same_folder_wherever_the_process_goes(tmp_path: Path, monkeypatch: Any) -> None:
+    """A trial's child runs in a folder of its own and opens the data by the path that it was given."""
+    monkeypatch.chdir(tmp_path)
+    store = ArtifactStore("artifacts")
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    kept = store.put(tmp_path / "model.bin")
+    monkeypatch.chdir("/")
+    assert store.path(kept).read_bytes() == b"weights"

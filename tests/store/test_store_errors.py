@@ -25,7 +25,7 @@ from easeml_core.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from easeml_core.store import models, releases, sealed, studies, trials
+from easeml_core.store import models, promotions, sealed, studies, trials
 from easeml_core.store.database import Store, lock, savepoint
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server_cluster import free_port
@@ -146,7 +146,7 @@ def test_a_promotion_without_a_recorded_pass_is_refused(world: Any, database: An
     of_model = {"study_id": world.study.study_id, "model_id": world.model_id}
     unjudged = pytest.raises(StateError, match=f"no recorded pass of this model, got {world.model_id}; ask the gate")
     with unjudged, database.referee.begin() as tx:
-        releases.add_promotion(tx, request_id=promote, gate_request_id=gate, **of_model)
+        promotions.add_promotion(tx, request_id=promote, gate_request_id=gate, **of_model)
 
 
 @pytest.mark.parametrize(

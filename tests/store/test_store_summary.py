@@ -55,6 +55,7 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "production_model_id": None,
         "production_candidate": None,
         "open_alerts": 0,
+        "alert_kind": None,
         "refusal": None,
     }
 

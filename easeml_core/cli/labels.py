@@ -1,0 +1,112 @@
+"""``easeml labels``: what labelers are asked for, what they say, and where they differ."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import click
+
+from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.output import json_option, plain, show_json, show_table
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_REFEREE = "easeml_referee"
+_set_option = click.option("--set", "test_set", metavar="SET", help="Name or number; default: the live gate set.")
+_study_option = click.option("--study", required=True, help="Whose test set is labelled.")
+
+
+@click.group()
+def labels() -> None:
+    """Labels of sealed examples, asked for when a verdict needs them.
+
+    The address is that of the role easeml_referee.
+    """
+
+
+@labels.command()
+@_study_option
+@_set_option
+@click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what anybody has.")
+@click.option("--limit", default=200, show_default=True, help="Examples at most.")
+@click.option("--to", type=_FILE, help="CSV file to write; default: CSV on standard output.")
+@database_option
+@json_option
+def wanted(
+    study: str,
+    test_set: str | None,
+    labeler: str | None,
+    limit: int,
+    to: Path | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Write the examples whose labels are wanted, in the set's fixed order."""
+    from easeml_core.services.labels import wanted_labels
+
+    store = open_store(database, role=_REFEREE)
+    found = wanted_labels(store, study=study, test_set=test_set, labeler=labeler, limit=limit, to=to)
+    if as_json:
+        show_json(found)
+    elif to is not None:
+        click.echo(f"{to}: {len(found['examples']):,} of {found['wanted']:,} examples whose labels are wanted")
+    else:
+        _show_csv(found)
+
+
+def _show_csv(found: dict[str, Any]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["example", *found["columns"]])
+    for entry in found["examples"]:
+        writer.writerow([entry["example"], *("" if value is None else value for value in entry["inputs"])])
+    click.echo(plain(text.getvalue()), nl=False)
+
+
+@labels.command()
+@_study_option
+@click.option("--labeler", required=True, metavar="NAME", help="Who says so; referee settles conflicts.")
+@_set_option
+@click.argument("file", type=_FILE)
+@database_option
+@json_option
+def give(study: str, labeler: str, test_set: str | None, file: Path, database: str | None, as_json: bool) -> None:
+    """Give the labels of FILE, a CSV example,label with class names or indices; all of them or none."""
+    from easeml_core.services.labels import give_labels
+
+    store = open_store(database, role=_REFEREE)
+    found = give_labels(store, study=study, labeler=labeler, labels=file, test_set=test_set)
+    if as_json:
+        show_json(found)
+        return
+    click.echo(
+        f"labels: {found['new']:,} new, {found['replaced']:,} replaced, {found['unchanged']:,} known; "
+        f"{found['wanted']:,} still wanted, {found['conflicts']:,} in conflict"
+    )
+    if found["conflicts"]:
+        click.echo("what is in conflict waits for the labeler referee; see `easeml labels conflicts`")
+
+
+@labels.command()
+@_study_option
+@_set_option
+@database_option
+@json_option
+def conflicts(study: str, test_set: str | None, database: str | None, as_json: bool) -> None:
+    """List the examples on which two labelers differ; the labeler referee settles them."""
+    from easeml_core.services.labels import label_conflicts
+
+    found = label_conflicts(open_store(database, role=_REFEREE), study=study, test_set=test_set)
+    if as_json:
+        show_json(found)
+        return
+    entries = [
+        {
+            "example": plain(e["example"]),
+            "said": ", ".join(f"{who}: {plain(said)}" for who, said in e["labels"].items()),
+        }
+        for e in found["conflicts"]
+    ]
+    show_table("Conflicts", {"Example": "example", "Said": "said"}, entries)

@@ -1,0 +1,185 @@
+"""``easeml model``: which models a study has, what is in production, and how it comes there."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from easeml_core.store.database import Store
+
+_REFEREE = "easeml_referee"
+
+
+@click.group()
+def model() -> None:
+    """Models of a study: list, promote, roll back.
+
+    With the address of the role easeml_referee (`easeml db url --role easeml_referee` prints that of the embedded
+    server) a change is made at once; with any other, the referee's process is asked and its answer waited for.
+    """
+
+
+def _waiting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that asks for a change."""
+    for option in (
+        click.option("--request-key", help="Makes the call repeatable; default: a new one."),
+        click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the referee's answer."),
+    ):
+        command = option(command)
+    return command
+
+
+@model.command("list")
+@click.argument("study")
+@database_option
+@json_option
+def list_(study: str, database: str | None, as_json: bool) -> None:
+    """List the models of STUDY with their verdicts, and how they came into production."""
+    from easeml_core.services.promotion import model_list
+
+    found = model_list(open_store(database), study=study)
+    if as_json:
+        show_json(found)
+        return
+    columns = {
+        "Model": "model_id",
+        "Origin": "origin",
+        "Quality": "validation_quality",
+        "Verdict": "verdict",
+        "Request": "gate_request_id",
+        "Stands": "production",
+        "Last move": "move",
+    }
+    shown = [entry | {"production": "now" if entry["in_production"] else "", "move": _move(entry)} for entry in found]
+    show_table(f"Models of {study}", columns, shown)
+
+
+def _move(entry: dict[str, Any]) -> str:
+    """How the model last came into production: when, by what kind of move, on whose word, and why."""
+    if entry["moved_by"] is None:
+        return ""
+    words = ": ".join(word for word in (entry["who"], entry["why"]) if word)
+    return f"{entry['moved_by']} {entry['promoted_at'][:16]}" + (f" ({words})" if words else "")
+
+
+@model.command()
+@click.argument("study")
+@click.argument("model_id", type=int)
+@click.option(
+    "--request",
+    "gate_request_id",
+    type=int,
+    help="Gate request whose pass it stands on; default: the last one with a verdict on it.",
+)
+@click.option("--force", is_flag=True, help="Without a verdict; needs --who and --why.")
+@click.option("--who", help="Who takes the responsibility for a forced promotion.")
+@click.option("--why", help="The reason of a forced promotion, kept for good.")
+@_waiting
+@database_option
+@json_option
+def promote(
+    study: str,
+    model_id: int,
+    gate_request_id: int | None,
+    force: bool,
+    who: str | None,
+    why: str | None,
+    request_key: str | None,
+    timeout: float,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Put model MODEL_ID of STUDY into production, on a pass of the gate or by force."""
+    from easeml_core.services.requests import file_forced_promotion, file_promotion
+
+    store = open_store(database)
+    given: dict[str, Any] = {"study": study, "model_id": model_id, "request_key": request_key or f"cli/{uuid.uuid4()}"}
+    if force:
+        if gate_request_id is not None:
+            message = "--force goes without --request: it stands on a person's word"
+            raise InvalidInputError(message)
+        if not who or not why:
+            message = "--force stands on a person's word: say who it is with --who, and the reason with --why"
+            raise InvalidInputError(message)
+        given |= {"who": who, "why": why}
+        filed = file_forced_promotion(store, **given, directly=_is_referee(store))
+    else:
+        if gate_request_id is None:
+            gate_request_id = _last_verdict(store, study, model_id)
+        filed = file_promotion(store, **given, gate_request_id=gate_request_id, directly=_is_referee(store))
+    _show_answer(store, filed["request_id"], timeout, as_json)
+
+
+@model.command()
+@click.argument("study")
+@click.option("--to", "model_id", type=int, help="The model; default: what stood before the one that is there now.")
+@click.option("--why", required=True, help="The reason, kept for good.")
+@_waiting
+@database_option
+@json_option
+def rollback(
+    study: str,
+    model_id: int | None,
+    why: str,
+    request_key: str | None,
+    timeout: float,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Put a model back into production that was there before."""
+    from easeml_core.services.requests import file_rollback
+
+    store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
+    given: dict[str, Any] = {"study": study, "model_id": model_id, "why": why, "request_key": key}
+    filed = file_rollback(store, **given, directly=_is_referee(store))
+    _show_answer(store, filed["request_id"], timeout, as_json)
+
+
+def _last_verdict(store: Store, study: str, model_id: int) -> int:
+    """The gate request that last gave a verdict on the model."""
+    from easeml_core.services.promotion import model_list
+
+    requests = {entry["model_id"]: entry["gate_request_id"] for entry in model_list(store, study=study)}
+    if model_id not in requests:
+        kind = f"model of study {study!r}"
+        raise NotFoundError(kind, model_id, remedy=f"see `easeml model list {study}`")
+    if requests[model_id] is None:
+        message = (
+            f"the gate has given no verdict on model {model_id} of study {study!r}; ask it first, or use --force with "
+            "--who and --why"
+        )
+        raise StateError(message)
+    return int(requests[model_id])
+
+
+def _is_referee(store: Store) -> bool:
+    """Whether the address is the referee's."""
+    from easeml_core.store.requests import role
+
+    with store.begin() as tx:
+        return role(tx) == _REFEREE
+
+
+def _show_answer(store: Store, request_id: int, timeout: float, as_json: bool) -> None:
+    """Wait for the answer and print it; a refusal is an error."""
+    from easeml_core.services.requests import answer_of
+
+    deadline = time.monotonic() + timeout
+    while (answer := answer_of(store, request_id)) is None:
+        if time.monotonic() > deadline:
+            message = f"no answer to request {request_id} within {timeout:g} s; is the referee running? It stays filed"
+            raise StateError(message)
+        time.sleep(0.2)
+    if answer["refused"]:
+        raise StateError(answer["message"])
+    show_json(answer) if as_json else click.echo(answer["message"])

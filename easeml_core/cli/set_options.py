@@ -1,0 +1,95 @@
+"""Options that say what a new test set is planned for; what is left out is the study's own setting."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.config import ESTIMATORS, SAMPLINGS
+from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+GATE_SETTINGS = ("condition", "reliability", "steps", "adaptivity", "mode", "power", "estimator", "sampling", "mail")
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--purpose`` and every setting; the command gets them as keywords for ``settings_given``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option("--purpose", default="gate", show_default=True, help="gate or meter: who draws on it."),
+    click.option("--condition", help='What must hold, e.g. "n - o > 0.02 +/- 0.01".'),
+    click.option("--reliability", type=float, help="Chance that all answers of the set are right."),
+    click.option("--steps", type=int, help="Answers that the set must serve."),
+    click.option("--adaptivity", help="none, full, firstChange, recycle or upTo:K."),
+    click.option("--mode", help="fp-free or fn-free."),
+    click.option("--power", type=float, help="Chance that a model beyond the threshold by two tolerances passes."),
+    click.option("--estimator", help=" or ".join(ESTIMATORS) + ": how the size is planned."),
+    click.option("--sampling", help=" or ".join(SAMPLINGS) + ": whether labelling stops as soon as it is certain."),
+    click.option("--mail", help="Where verdicts go under none, and the alarm for a new set."),
+    click.option(
+        "--slice",
+        "slices",
+        nargs=2,
+        multiple=True,
+        metavar="NAME CONDITION",
+        help="A condition that must hold on a slice too; may be given several times.",
+    ),
+    click.option(
+        "--script",
+        type=click.Path(dir_okay=False, exists=True),
+        help="YAML script (ml.yml) that says all of this; options go before it.",
+    ),
+    click.option("--meter", metavar="JSON", help='Settings of a meter set, e.g. {"tolerance": 0.05, "steps": 16}.'),
+)
+
+
+def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a command's keywords, those of the script included.
+
+    Raises:
+        InvalidInputError: Settings of gate and meter are mixed, or one cannot be read.
+    """
+    gate = {name: given[name] for name in GATE_SETTINGS if given[name] is not None}
+    if given["slices"]:
+        gate["slices"] = tuple(given["slices"])
+    if given["script"]:
+        gate = _of_script(given["script"]) | gate
+    if given["purpose"] != "meter":
+        if given["meter"] is not None:
+            message = "--meter is for --purpose meter"
+            raise InvalidInputError(message)
+        return gate
+    if gate:
+        message = f"{', '.join(gate)} are settings of a gate set; a meter set takes --meter JSON"
+        raise InvalidInputError(message)
+    return _of_json(given["meter"] or "{}")
+
+
+def _of_script(path: str | Path) -> dict[str, Any]:
+    from easeml_core.gate.script import read_script
+
+    with open(path, encoding="utf-8", errors="replace") as file:
+        script = read_script(file.read(1_000_000))
+    found = {name: getattr(script, name) for name in GATE_SETTINGS}
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def _of_json(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        message = f"--meter must be JSON: {error}"
+        raise InvalidInputError(message) from error
+    if not isinstance(values, dict):
+        message = f"--meter must be a JSON object, got {text[:60]!r}"
+        raise InvalidInputError(message)
+    return values

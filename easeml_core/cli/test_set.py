@@ -1,0 +1,172 @@
+"""``easeml test-set``: plan, seal, retire and release test sets as the referee; list and fetch them as anybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.set_options import settings_given, settings_options
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_REFEREE = "easeml_referee"
+_study_option = click.option("--study", help="Its study, where several have a set of this name.")
+
+
+@click.group("test-set")
+def test_set() -> None:
+    """Test sets: planned, sealed, live, retired, released.
+
+    The address of plan, seal, retire and release is that of the role easeml_referee.
+    """
+
+
+@test_set.command("list")
+@click.option("--study", help="Of this study only.")
+@database_option
+@json_option
+def list_(study: str | None, database: str | None, as_json: bool) -> None:
+    """List test sets, newest first: what everybody may know of them."""
+    from easeml_core.services.test_sets import list_test_sets
+
+    found = list_test_sets(open_store(database), study=study)
+    if as_json:
+        show_json(found)
+        return
+    columns = {"Set": "test_set_id"} | ({} if study else {"Study": "study"}) | {"Name": "name", "For": "purpose"}
+    columns |= {"State": "state", "Examples": "rows", "Used": "steps_used", "Steps": "steps"}
+    why = [f" ({entry['retired_why']})" if entry["retired_why"] else "" for entry in found]
+    rows = [entry | {"state": entry["state"] + reason} for entry, reason in zip(found, why, strict=True)]
+    show_table("Test sets", columns, rows)
+    for entry in found:
+        click.echo(plain(f"{entry['name'] or entry['test_set_id']}: {_plan_line(entry)}"))
+
+
+def _plan_line(entry: dict[str, Any]) -> str:
+    plan = entry["plan"]
+    if entry["purpose"] == "meter":
+        return f"ranges {plan.get('ranges')}, tolerance {plan.get('tolerance')}"
+    labels = ", labels on demand" if entry["labels_on_demand"] else ""
+    slices = "".join(f"; {name}: {condition}" for name, condition in plan.get("slices", ()))
+    return f"{plan.get('condition')}, {plan.get('adaptivity')}{labels}{slices}"
+
+
+@test_set.command()
+@click.option("--study", required=True, help="Whose set it will be.")
+@click.option("--name", required=True, help="Name of the set; sealing examples under it fulfils the plan.")
+@settings_options
+@database_option
+@json_option
+def plan(study: str, name: str, database: str | None, as_json: bool, **given: Any) -> None:
+    """Say in public which set a study needs next, and how many examples."""
+    from easeml_core.services.test_sets import plan_test_set
+
+    store = open_store(database, role=_REFEREE)
+    settings = settings_given(given)
+    found = plan_test_set(store, study=study, name=name, purpose=given["purpose"], settings=settings)
+    text = f"set {name} of {study} is planned: at least {found['rows']:,} examples for {found['steps']} steps"
+    show_json(found) if as_json else click.echo(text)
+
+
+@test_set.command()
+@click.option("--study", required=True, help="Whose set it will be.")
+@click.option("--name", help="Name of the set; of a planned one, the plan is fulfilled. Default: none.")
+@click.option("--inputs", type=_FILE, required=True, help="CSV: a column example, and the study's columns.")
+@click.option("--labels", type=_FILE, help="CSV: example,label. Default: labels are asked for when they are needed.")
+@click.option("--slices", "slices_column", metavar="COLUMN", help="Column of the inputs that tells the slice.")
+@settings_options
+@artifacts_option
+@database_option
+@json_option
+def seal(
+    study: str,
+    name: str | None,
+    inputs: Path,
+    labels: Path | None,
+    slices_column: str | None,
+    artifacts: Path,
+    database: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Seal new examples for a study; live at once, or after the set that is live now."""
+    from easeml_core.services.test_set_upload import seal_test_set
+
+    found = seal_test_set(
+        open_store(database, role=_REFEREE),
+        open_artifacts(artifacts),
+        study=study,
+        inputs=inputs,
+        labels=labels,
+        name=name,
+        purpose=given["purpose"],
+        settings=settings_given(given),
+        slices_column=slices_column,
+    )
+    if as_json:
+        show_json(found)
+        return
+    for warning in found["warnings"]:
+        click.echo(f"easeml: {plain(warning)}", err=True)
+    again = "was sealed before and " if found["sealed_before"] else ""
+    needed = "" if found["sealed_before"] else f"{found['needed']:,} needed, "  # what was sealed keeps its own plan
+    click.echo(
+        f"set {found['name'] or found['test_set_id']} of {study} {again}is {found['state']}: {found['rows']:,} "
+        f"examples, {needed}{found['steps']} steps"
+    )
+
+
+@test_set.command()
+@click.argument("handle", metavar="SET")
+@_study_option
+@click.option(
+    "--why",
+    type=click.Choice(["by hand", "steps", "changes", "tolerance", "signals"]),
+    default="by hand",
+    show_default=True,
+    help="Everybody reads it.",
+)
+@database_option
+@json_option
+def retire(handle: str, study: str | None, why: str, database: str | None, as_json: bool) -> None:
+    """End the life of a set; the oldest one that waits becomes live."""
+    from easeml_core.services.test_set_retirement import retire_test_set
+
+    found = retire_test_set(open_store(database, role=_REFEREE), test_set=handle, study=study, why=why)
+    live = "no set is live now" if found["live"] is None else f"set {found['live']} is live now"
+    show_json(found) if as_json else click.echo(f"set {handle} is {found['state']}; {live}")
+
+
+@test_set.command()
+@click.argument("handle", metavar="SET")
+@_study_option
+@artifacts_option
+@database_option
+@json_option
+def release(handle: str, study: str | None, artifacts: Path, database: str | None, as_json: bool) -> None:
+    """Hand the examples of a retired set to everybody."""
+    from easeml_core.services.test_set_release import release_test_set
+
+    store = open_store(database, role=_REFEREE)
+    found = release_test_set(store, open_artifacts(artifacts), test_set=handle, study=study)
+    text = f"set {handle} is {found['state']}; `easeml test-set fetch {handle} --to FILE.npz` brings its examples"
+    show_json(found) if as_json else click.echo(text)
+
+
+@test_set.command()
+@click.argument("handle", metavar="SET")
+@click.option("--to", type=_FILE, required=True, help="File to write: .npz with arrays, or .csv.")
+@_study_option
+@artifacts_option
+@database_option
+@json_option
+def fetch(handle: str, to: Path, study: str | None, artifacts: Path, database: str | None, as_json: bool) -> None:
+    """Write a released set into a file, as data to validate on."""
+    from easeml_core.services.test_set_release import fetch_test_set
+
+    found = fetch_test_set(open_store(database), open_artifacts(artifacts), test_set=handle, to=to, study=study)
+    text = f"{found['file']}: {found['rows']:,} examples, {found['labelled']:,} with a label"
+    show_json(found) if as_json else click.echo(text)

@@ -1,0 +1,132 @@
+"""From a decision to the answer that the developer reads: two steps, so that the time of an answer tells nothing.
+
+A request is decided in one transaction (ledger, predictions, and the answer in ``sealed.outbox``), and the answer
+leaves in another one, at a time that follows from when it was asked for. A referee that is killed in between has
+decided for good, and says it later. Only what a gate or a meter says is delayed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+from easeml_core.entities import Symbol
+from easeml_core.services.new_set_alarm import end_gate_set, end_meter_set
+from easeml_core.store import mails, outbox, releases, requests, studies
+from easeml_core.store.database import notify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from easeml_core.store.outbox import Held
+
+_LONGEST_DELAY_SECONDS = 30 * 86_400
+
+BLOCKING_REFUSED = (
+    "study {study!r} withholds its verdicts (adaptivity none): a task that fails or is skipped by the verdict would "
+    "show it; ask without on_fail"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was decided on a request, and not said yet.
+
+    Attributes:
+        message: The public sentence of the answer.
+        facts: What is published together with it; see ``release``. Plain JSON.
+    """
+
+    message: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a request cannot be decided yet; it keeps its place."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """When answers of the gate and the meter leave.
+
+    Attributes:
+        delay_seconds: So long after the question; where deciding took longer, at the next multiple. 0 for at once.
+        hour: Daily at this time (UTC) instead; None for no such time.
+    """
+
+    delay_seconds: float = 0.0
+    hour: time | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: The delay is negative or beyond 30 days, or both are given.
+        """
+        delay = self.delay_seconds
+        allowed = "seconds from 0 to 2592000 (30 days)"
+        require(0 <= delay <= _LONGEST_DELAY_SECONDS, "answer-delay", delay, allowed)
+        require(self.hour is None or delay == 0, "answer-delay", delay, "0 where answers leave at an hour of the day")
+
+    def leaves_at(self, asked: datetime, now: datetime) -> datetime:
+        """The time at which an answer leaves that is decided now.
+
+        Args:
+            asked: When the request was filed.
+            now: At least ``asked``; both aware.
+
+        Example:
+            >>> at = datetime(2026, 1, 1, 12, tzinfo=UTC)
+            >>> Timetable(delay_seconds=60).leaves_at(at, at + timedelta(seconds=61)).minute
+            2
+        """
+        if self.hour is not None:
+            today = now.astimezone(UTC).replace(hour=self.hour.hour, minute=self.hour.minute, second=0, microsecond=0)
+            return today if today >= now else today + timedelta(days=1)
+        if self.delay_seconds == 0:
+            return now
+        waited = (now - asked).total_seconds() / self.delay_seconds
+        return asked + max(1, math.ceil(waited)) * timedelta(seconds=self.delay_seconds)
+
+
+def release(tx: Connection, held: Held) -> None:
+    """Say a decided answer: publish its facts, end the set that it has used up, and answer.
+
+    The facts of a decision are ``study_id``, ``test_set_id``, ``retired_why`` (None while the set lives), and for the
+    gate ``verdict`` (columns of the verdict) and ``mails``, for the meter ``reading``, ``alert`` and ``over_budget``.
+    """
+    facts = held.facts
+    if "study_id" in facts:
+        study = studies.study_by_id(tx, facts["study_id"])
+        releases.hold_study(tx, study.id)
+        if "verdict" in facts:
+            verdict = facts["verdict"] | {"symbol": Symbol(facts["verdict"]["symbol"])}
+            releases.add_verdict(tx, request_id=held.request_id, study_id=study.id, **verdict)
+        if "reading" in facts:
+            releases.add_reading(tx, request_id=held.request_id, study_id=study.id, **facts["reading"])
+        if facts.get("alert"):
+            message = f"{study.name}: {facts['alert']}"
+            releases.add_alert(
+                tx,
+                study_id=study.id,
+                study=study.name,
+                request_id=held.request_id,
+                message=message,
+                over_budget=facts.get("over_budget"),
+            )
+        for mail in facts.get("mails", ()):
+            mails.add_mail(tx, **mail)
+        if facts["retired_why"] is not None:
+            end = end_gate_set if "verdict" in facts else end_meter_set
+            end(tx, study, facts["test_set_id"], facts["retired_why"])
+        notify(tx, f"study:{study.name}")
+    outbox.mark_left(tx, held.request_id)
+    requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message)

@@ -1,0 +1,45 @@
+"""Ending a test set by hand: the next one becomes live, and the alarm tells of it as of any other end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.services.new_set_alarm import end_gate_set, end_meter_set
+from easeml_core.services.test_sets import find_set, shown
+from easeml_core.store import releases, studies, test_sets
+from easeml_core.store.database import notify
+
+if TYPE_CHECKING:
+    from easeml_core.store.database import Store
+
+BY_HAND = "by hand"
+
+
+def retire_test_set(store: Store, *, test_set: str, study: str | None = None, why: str = BY_HAND) -> dict[str, Any]:
+    """End the life of a set by hand; the oldest one that waits becomes live. May be repeated.
+
+    Args:
+        store: Role ``easeml_referee``.
+        test_set: Name or number.
+        study: Its study, where several have a set of this name.
+        why: ``steps``, ``changes``, ``tolerance``, ``signals`` or ``by hand``.
+
+    Returns:
+        As ``shown``, and ``live``: the number of the set that is live now, or None.
+
+    Raises:
+        NotFoundError: There is no such set.
+    """
+    with store.begin() as tx:
+        found = find_set(tx, test_set, study)
+        releases.hold_study(tx, found.study_id)
+        found = test_sets.get_set(tx, found.id)
+        if found.state == SealedSetState.LIVE:
+            end = end_gate_set if found.purpose == SealedSetPurpose.GATE else end_meter_set
+            end(tx, studies.study_by_id(tx, found.study_id), found.id, why)
+        else:
+            test_sets.retire(tx, found.id, why)  # planned or sealed: nothing else changes
+        notify(tx, f"study:{found.study}")
+        live = releases.live_test_set(tx, found.study_id, found.purpose)
+        return shown(test_sets.get_set(tx, found.id)) | {"live": None if live is None else live.id}

@@ -1,0 +1,245 @@
+"""Sealing new examples for a study: files read, encoded, checked and put in order.
+
+One transaction: whoever is killed in the middle has sealed nothing, and the same call can be made again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.errors import AlreadyExistsError, InvalidInputError
+from easeml_core.services.set_plans import needed_examples, set_settings, settings_of_plan
+from easeml_core.services.test_set_checks import Content, require_distinct, require_enough, require_new, unlike
+from easeml_core.services.test_sets import shown
+from easeml_core.store import labels as label_rows
+from easeml_core.store import releases, sealed, studies, test_sets
+from easeml_core.store.database import notify
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.uploads import LONGEST_KEY, ExampleFile, class_indices, encode, read_examples, refused
+from easeml_core.training.uploads import shown as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion, Study
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+
+
+MOST_SLICES = 50
+"""All conditions share the level, so that every slice makes each of them dearer."""
+
+
+def seal_test_set(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    inputs: Path,
+    labels: Path | None = None,
+    name: str | None = None,
+    purpose: str = "gate",
+    settings: Mapping[str, Any] | None = None,
+    slices_column: str | None = None,
+) -> dict[str, Any]:
+    """Seal new examples; the set is live at once, or waits as ``sealed`` while another one is live.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where the study's open parts are: none of their examples is allowed.
+        study: The study.
+        inputs: CSV file with a column ``example`` and the study's columns.
+        labels: CSV file ``example,label`` of the same examples; None: people are asked when a verdict needs them.
+        name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
+        purpose: ``gate`` or ``meter``.
+        settings: What differs from the study's settings; nothing for a planned set.
+        slices_column: Column of ``inputs`` that tells the slice; it need not be one of the study's. Conditions are
+            those of the setting ``slices``, or the set's own on every slice when there are none.
+
+    Returns:
+        As ``test_sets.shown``, with ``needed`` (examples that the plan needs), ``sealed_before`` (this very call was
+        made before) and ``warnings``.
+
+    Raises:
+        InvalidInputError: A file or a setting is not as it must be, or examples are open or sealed already.
+        AlreadyExistsError: The name or exactly these examples are taken.
+        SealedSetTooSmallError: The plan needs more examples; gives the planner's figure.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        version = studies.latest_data_version(tx, found.id)
+        releases.hold_study(tx, found.id)
+        named = None if name is None else test_sets.set_named(tx, found.id, name)
+        kind, config = _settings(found, purpose, settings or {}, named)
+        if labels is None and kind == SealedSetPurpose.METER:
+            message = "a meter set needs the label of every example; give them with --labels"
+            raise InvalidInputError(message)
+        file = read_examples(inputs)
+        codes, config = _take_slices(file, slices_column, config)
+        content = _content(tx, file, version, labels, codes, slices_column)
+        before = test_sets.set_with_fingerprint(tx, sealed.fingerprint(content.hashes))
+        if before is not None:
+            _require_same(tx, before, found, name, content)
+            return shown(before) | {"needed": needed_examples(config), "sealed_before": True, "warnings": []}
+        if named is not None and named.state != SealedSetState.PLANNED:
+            raise AlreadyExistsError(kind="test set", name=name, remedy=f"it is {named.state}; choose another name")
+        require_enough(config, content)
+        with artifacts.copy(version.artifact) as path:
+            parts = load_open_parts(path)
+        require_new(tx, file, found, parts, content)
+        set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
+        warnings = unlike(content.inputs, parts, studies.feature_names(tx, version.id))
+        done = {"needed": needed_examples(config), "sealed_before": False, "warnings": warnings}
+        return shown(test_sets.get_set(tx, set_id)) | done
+
+
+def _settings(
+    study: Study, purpose: str, settings: Mapping[str, Any], named: SealedSet | None
+) -> tuple[SealedSetPurpose, GateConfig | MeterConfig]:
+    """Purpose and settings; those of a planned set stay as they were planned, also when the call is repeated."""
+    if named is None or (named.state != SealedSetState.PLANNED and settings):
+        return set_settings(study, purpose, settings)
+    if settings or purpose != named.purpose:
+        message = (
+            f"test set {named.name!r} is planned for the {named.purpose} already, with settings of its own; leave "
+            "settings out, or choose another name"
+        )
+        raise InvalidInputError(message)
+    return named.purpose, settings_of_plan(named.purpose, named.plan)
+
+
+def _take_slices(
+    file: ExampleFile, column: str | None, config: GateConfig | MeterConfig
+) -> tuple[NDArray[np.int64] | None, GateConfig | MeterConfig]:
+    """The code of each example's slice, and the settings with all slices."""
+    slices = getattr(config, "slices", ())
+    if column is None or not isinstance(config, GateConfig):
+        if slices or column is not None:
+            message = "conditions for slices and --slices COLUMN come together, for gate sets only"
+            raise InvalidInputError(message)
+        return None, config
+    if column not in file.columns:
+        raise refused(file, f"there is no column {column!r} with the slice of every example")
+    words = [cell.strip() for cell in file.columns[column]]
+    if not slices:
+        found = sorted(set(words) - {""})
+        if len(found) > MOST_SLICES or not all(word.isprintable() and len(word) <= LONGEST_KEY for word in found):
+            raise refused(file, f"column {column!r} must have at most {MOST_SLICES} different words of printable text")
+        slices = tuple((word, config.condition) for word in found)
+        config = settings_of_plan(SealedSetPurpose.GATE, config.to_json() | {"slices": slices})
+    place = {name: code for code, (name, _) in enumerate(slices)}
+    unknown = sorted(set(place) - set(words))
+    if unknown:
+        raise refused(file, f"slice {quoted(unknown[0])} has no example in column {column!r}")
+    codes = np.array([place.get(word, -1) for word in words], dtype=np.int64)
+    return codes, config
+
+
+def _content(
+    tx: Connection,
+    file: ExampleFile,
+    version: DataVersion,
+    labels: Path | None,
+    codes: NDArray[np.int64] | None,
+    slices_column: str | None,
+) -> Content:
+    """Inputs, labels, keys and slices in the order that the set will keep."""
+    names = studies.feature_names(tx, version.id)
+    inputs = encode(file, feature_names=names, features=version.features, beside=slices_column)
+    hashes = sealed.example_hashes(inputs)
+    require_distinct(file, hashes)
+    given = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
+    if labels is not None:
+        given = _labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
+    order = sealed.fixed_order(tx, hashes)
+    return Content(
+        inputs[order],
+        given[order],
+        tuple(file.keys[i] for i in order),
+        None if codes is None else codes[order],
+        [hashes[i] for i in order],
+    )
+
+
+def _labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Label of every row of ``inputs``; both files must name the same examples."""
+    require_label_columns(file)
+    row_of = {key: row for row, key in enumerate(inputs.keys)}
+    for row, key in enumerate(file.keys):
+        if key not in row_of:
+            raise refused(file, f"there is no such example in {inputs.path}", row)
+    given = class_indices(file, "label", class_names)
+    missing = sorted(set(row_of) - set(file.keys), key=row_of.__getitem__)
+    if missing:
+        more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        raise refused(inputs, f"there is no label for this example{more} in {file.path}", row_of[missing[0]])
+    labels = np.empty(len(inputs.keys), dtype=np.int64)
+    labels[[row_of[key] for key in file.keys]] = given
+    return labels
+
+
+def require_label_columns(file: ExampleFile) -> None:
+    """A file of labels has the columns ``example`` and ``label``.
+
+    Raises:
+        InvalidInputError: It has others.
+    """
+    if list(file.columns) != ["label"]:
+        raise refused(file, "a file of labels has the columns example and label, and no other")
+
+
+def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | None, content: Content) -> None:
+    """These very examples were sealed before: only the very same call may be repeated."""
+    slices = sealed.sealed_slices(tx, before.id)
+    same = (
+        before.study_id == study.id
+        and before.name == name
+        and tuple(sealed.sealed_keys(tx, before.id)) == content.keys
+        and np.array_equal(sealed.sealed_labels(tx, before.id), content.labels)
+        and (slices is None) == (content.slices is None)
+        and (slices is None or np.array_equal(slices, content.slices))  # type: ignore[arg-type]
+    )
+    if not same:
+        remedy = f"study {before.study!r} has it, {before.state}; under whatever name, what was used of it stays used"
+        raise AlreadyExistsError(kind="test set with exactly these examples", name=before.called, remedy=remedy)
+
+
+def _seal(
+    tx: Connection,
+    study: Study,
+    version: DataVersion,
+    purpose: SealedSetPurpose,
+    config: GateConfig | MeterConfig,
+    name: str | None,
+    content: Content,
+    *,
+    on_demand: bool,
+) -> int:
+    live = releases.live_test_set(tx, study.id, purpose)
+    set_id = sealed.seal(
+        tx,
+        study_id=study.id,
+        data_version_id=version.id,
+        purpose=purpose,
+        inputs=content.inputs,
+        labels=content.labels,
+        steps=config.steps,
+        plan=config.to_json(),
+        state=SealedSetState.LIVE if live is None else SealedSetState.SEALED,
+        name=name,
+        labels_on_demand=on_demand,
+        keys=content.keys,
+        slices=content.slices,
+    )
+    notify(tx, f"study:{study.name}")
+    label_rows.announce(tx, set_id)  # a live set wakes the referee: earlier models are run on it
+    return set_id

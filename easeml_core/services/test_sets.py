@@ -1,0 +1,184 @@
+"""The life of a study's test sets: planned, sealed, live, retired, released; and the history that a new one takes over.
+
+Sealing new examples is in ``easeml_core.services.test_set_upload``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.errors import ArtifactError
+from easeml_core.services.evaluation import sealed_predictions
+from easeml_core.services.set_plans import needed_examples, set_settings
+from easeml_core.store import labels, releases, studies, test_sets
+from easeml_core.store.database import notify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+
+logger = logging.getLogger(__name__)
+
+ENDED = (SealedSetState.RETIRED, SealedSetState.RELEASED)
+
+
+def list_test_sets(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
+    """The sets of a study, or of all, newest first: public facts only.
+
+    Args:
+        store: Any role.
+        study: The study, or None for all.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        study_id = None if study is None else studies.get_study(tx, study).id
+        return [shown(found) for found in test_sets.list_sets(tx, study_id)]
+
+
+def shown(found: SealedSet) -> dict[str, Any]:
+    """What everybody may know of a set, as plain JSON."""
+    return {
+        "test_set_id": found.id,
+        "study": found.study,
+        "name": found.name,
+        "purpose": str(found.purpose),
+        "state": str(found.state),
+        "rows": found.rows,
+        "steps": found.steps,
+        "steps_used": found.steps_used,
+        "labels_on_demand": found.labels_on_demand,
+        "retired_why": found.retired_why,
+        "artifact": found.artifact,
+        "plan": dict(found.plan),
+    }
+
+
+def plan_test_set(
+    store: Store, *, study: str, name: str, purpose: str = "gate", settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Say, in public, which set the study needs next; sealing examples under its name fulfils the plan.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        name: Name of the set, new in the study; the same plan may be repeated.
+        purpose: ``gate`` or ``meter``.
+        settings: What differs from the study's settings, of GateConfig or MeterConfig.
+
+    Returns:
+        As ``shown``; ``rows`` is how many examples are needed at least.
+
+    Raises:
+        StateError: The study has no data yet, or another set has the name.
+        InvalidInputError: A setting is not allowed.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        version = studies.latest_data_version(tx, found.id)
+        kind, config = set_settings(found, purpose, settings)
+        releases.hold_study(tx, found.id)
+        there = test_sets.set_named(tx, found.id, name)
+        # Of the same name and plan it is the same call, repeated; else the schema refuses the name.
+        if there is None or there.state != SealedSetState.PLANNED or there.plan != as_stored(config.to_json()):
+            test_sets.add_planned(
+                tx,
+                study_id=found.id,
+                data_version_id=version.id,
+                purpose=kind,
+                name=name,
+                rows=needed_examples(config),
+                steps=config.steps,
+                plan=config.to_json(),
+            )
+            notify(tx, f"study:{found.name}")
+        planned = test_sets.set_named(tx, found.id, name)
+        assert planned is not None  # just written, or there already
+        return shown(planned)
+
+
+def as_stored(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan as it comes back from JSON: tuples are lists."""
+    return {name: _listed(value) for name, value in plan.items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | None:
+    """After a set was retired: the one that was sealed first becomes live. Its number, or None when none does.
+
+    Requests that waited for labels of sets that have ended are opened to the referee again. The referee runs the
+    study's earlier models on the new set by itself (``reevaluate``).
+
+    Args:
+        tx: Transaction of the referee's role that holds the study (``releases.hold_study``).
+        study_id: The study.
+        purpose: Whose set.
+    """
+    for found in test_sets.list_sets(tx, study_id):
+        if found.purpose == purpose and found.state in ENDED:
+            labels.close_wanted_of_set(tx, found.id)
+    live = test_sets.promote_oldest(tx, study_id, purpose)
+    if live is not None:
+        notify(tx, f"study:{test_sets.get_set(tx, live).study}")
+        labels.announce(tx, live)
+    return live
+
+
+def reevaluate(store: Store, artifacts: ArtifactStore, test_set_id: int | None = None, *, limit: int = 1) -> int:
+    """Run models of the past on a live set that does not know them yet; how many were run.
+
+    The model in production comes first, then the baseline, then those that were judged or handed in, newest first.
+    Each is a transaction of its own, so that a killed referee loses one at most.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where the models are.
+        test_set_id: The set, or None for every live one.
+        limit: How many to run at most.
+    """
+    skipped: set[tuple[int, int]] = set()
+    run = 0
+    while run < limit:
+        with store.begin() as tx:
+            found = _next_unseen(tx, test_set_id, skipped)
+            if found is None:
+                break
+            set_id, model = found
+            labels.hold_set(tx, set_id)
+            try:
+                sealed_predictions(tx, artifacts, model, set_id)
+            except ArtifactError as error:  # its file is gone or was changed: the judge will say so if it matters
+                logger.warning("model %d was not run on test set %d: %s", model.id, set_id, error)
+                skipped.add((set_id, model.id))
+                continue
+            run += 1
+    return run
+
+
+def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int, int]]) -> Any | None:
+    for study_id, set_id in test_sets.live_sets(tx):
+        if test_set_id in (None, set_id):
+            for model in test_sets.unseen_models(tx, study_id, set_id, limit=len(skipped) + 1):
+                if (set_id, model.id) not in skipped:
+                    return set_id, model
+    return None
+
+
+def find_set(tx: Connection, test_set: str, study: str | None) -> SealedSet:
+    """The set of this name or number, in this study or in any.
+
+    Raises:
+        NotFoundError: There is no such study or set, or several studies have a set of this name.
+    """
+    return test_sets.find_set(tx, test_set, None if study is None else studies.get_study(tx, study).id)

@@ -1,0 +1,245 @@
+"""Labels that people give for sealed examples, as rows: what is wanted, what each labeler said, what is known of it.
+
+How many rows there are here, and how large they are, says nothing of a label: one array a labeler and two bit fields a
+request, all at full length from the start and changed in place. Positions count in the set's fixed order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.store.database import notify
+from easeml_core.store.rows import change, pack, row, rows, unpack
+from easeml_core.store.sealed import private_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection, Row
+
+UNKNOWN = -1
+"""In an array of labels: nobody has said, or those who have do not agree."""
+
+REFEREE = "referee"
+"""The labeler whose word settles a conflict."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """What an open request waits for.
+
+    Attributes:
+        request_id: The request.
+        test_set_id: The set it is judged on.
+        positions: int64, rising: the examples whose labels it needs; some may be known by now.
+        asked: bool, shape ``(n_examples,)``: what it has ever needed, those of earlier batches included.
+        is_open: Whether it still waits.
+    """
+
+    request_id: int
+    test_set_id: int
+    positions: NDArray[np.int64]
+    asked: NDArray[np.bool_]
+    is_open: bool
+
+
+def known_labels(tx: Connection, test_set_id: int) -> NDArray[np.int64]:
+    """The label of every example, ``UNKNOWN`` (-1) where nobody has said or labelers differ.
+
+    Labels that were sealed with the set come first, then the word of the labeler ``referee``, then what all others
+    agree on.
+
+    Returns:
+        int64, shape ``(n_examples,)``.
+
+    Raises:
+        NotFoundError: There is no such sealed set.
+    """
+    sealed = unpack(_sealed(tx, test_set_id).labels).astype(np.int64)
+    given = settled(labels_given(tx, test_set_id), len(sealed))
+    return np.where(sealed == UNKNOWN, given, sealed)
+
+
+def settled(given: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.int64]:
+    """What follows from the labelers' words: the referee's, else what all who spoke agree on, else ``UNKNOWN``.
+
+    Args:
+        given: As from ``labels_given``.
+        examples: Examples of the set.
+
+    Returns:
+        int64, shape ``(examples,)``.
+    """
+    nothing = np.full(examples, UNKNOWN, dtype=np.int64)
+    agreed = np.where(disputed(given, examples), UNKNOWN, np.max([nothing, *_others(given)], axis=0))
+    word = given.get(REFEREE, nothing)
+    return np.where(word == UNKNOWN, agreed, word)
+
+
+def disputed(given: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.bool_]:
+    """Where two labelers other than the referee differ, shape ``(examples,)``; the referee may have settled it."""
+    spoken = [np.full(examples, UNKNOWN, dtype=np.int64), *_others(given)]
+    highest = np.max(spoken, axis=0)
+    lowest = np.min([np.where(labels == UNKNOWN, highest, labels) for labels in spoken], axis=0)
+    return np.asarray(lowest != highest)
+
+
+def _others(given: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    return [labels for labeler, labels in given.items() if labeler != REFEREE]
+
+
+def labels_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64]]:
+    """Labeler to labels, shape ``(n_examples,)``, -1 where that labeler has said nothing; by name."""
+    found = rows(
+        tx, "SELECT labeler, labels FROM sealed.labels WHERE test_set_id = :id ORDER BY labeler", id=test_set_id
+    )
+    return {r.labeler: unpack(r.labels) for r in found}
+
+
+def keep_labels(tx: Connection, test_set_id: int, labeler: str, labels: NDArray[np.int64]) -> None:
+    """Keep all that a labeler has said so far; requests that have what they wanted are open to the referee again.
+
+    Args:
+        tx: Transaction of the referee's role, which holds the set (``hold_set``).
+        test_set_id: The set.
+        labeler: Who says so.
+        labels: int64, shape ``(n_examples,)``, -1 where nothing was said.
+
+    Raises:
+        InvalidInputError: The labeler's name is not allowed (when the statement runs).
+    """
+    change(
+        tx,
+        "INSERT INTO sealed.labels (test_set_id, labeler, labels) VALUES (:id, :labeler, :labels) "
+        "ON CONFLICT ON CONSTRAINT labels_pkey DO UPDATE SET labels = :labels",
+        id=test_set_id,
+        labeler=labeler,
+        labels=pack(labels),
+    )
+    _close_complete(tx, test_set_id)
+    announce(tx, test_set_id)
+
+
+def _close_complete(tx: Connection, test_set_id: int) -> None:
+    known = known_labels(tx, test_set_id)
+    for wanted in wanted_of(tx, test_set_id):
+        if wanted.is_open and (known[wanted.positions] != UNKNOWN).all():
+            close_wanted(tx, wanted.request_id)
+
+
+def announce(tx: Connection, test_set_id: int) -> None:
+    """Wake the referee: what requests of this set wait for may have come."""
+    notify(tx, f"labels:{test_set_id}", channel=private_channel(tx))
+
+
+def hold_set(tx: Connection, test_set_id: int) -> None:
+    """Keep verdicts and other labelers off the set until the transaction ends: no label changes while it is used."""
+    rows(tx, "SELECT id FROM work.test_sets WHERE id = :id FOR UPDATE", id=test_set_id)
+
+
+def want(tx: Connection, *, request_id: int, test_set_id: int, positions: NDArray[np.int64]) -> None:
+    """Note which labels a request waits for; replaces what it waited for before, and may be repeated.
+
+    The row is open, and the request waits, until all these labels are known (``keep_labels``) or ``close_wanted``.
+
+    Args:
+        tx: Transaction of the referee's role.
+        request_id: The request that cannot be answered yet.
+        test_set_id: The set it is judged on; what it wanted of another set is closed.
+        positions: Whole numbers in ``[0, n_examples)``.
+
+    Raises:
+        InvalidInputError: A position is outside the set.
+    """
+    known = known_labels(tx, test_set_id)
+    examples = len(known)
+    places = np.asarray(positions, dtype=np.int64)
+    if len(places) and (places.min() < 0 or places.max() >= examples):
+        message = f"wanted positions must be from 0 to {examples - 1}, got {places.min()} to {places.max()}"
+        raise InvalidInputError(message)
+    mask = np.zeros(examples, dtype=bool)
+    mask[places] = True
+    asked = mask.copy()
+    for before in wanted_of(tx, test_set_id):
+        if before.request_id == request_id:
+            asked |= before.asked
+    close_wanted(tx, request_id)
+    change(
+        tx,
+        "INSERT INTO sealed.wanted (request_id, test_set_id, examples, asked, is_open) "
+        "VALUES (:id, :set, :examples, :asked, :open) ON CONFLICT ON CONSTRAINT wanted_pkey DO UPDATE "
+        "SET examples = :examples, asked = :asked, is_open = :open",
+        id=request_id,
+        set=test_set_id,
+        examples=np.packbits(mask).tobytes(),
+        asked=np.packbits(asked).tobytes(),
+        open=bool((known[mask] == UNKNOWN).any()),
+    )
+
+
+def close_wanted(tx: Connection, request_id: int) -> None:
+    """The request waits for no label any more: it was answered, or is judged on another set."""
+    change(tx, "UPDATE sealed.wanted SET is_open = false WHERE request_id = :id AND is_open", id=request_id)
+
+
+def close_wanted_of_set(tx: Connection, test_set_id: int) -> None:
+    """Nobody waits for labels of this set any more, since it is not live; the referee looks at the requests again."""
+    if change(tx, "UPDATE sealed.wanted SET is_open = false WHERE test_set_id = :id AND is_open", id=test_set_id):
+        announce(tx, test_set_id)
+
+
+_WANTED = (
+    "SELECT w.request_id, w.test_set_id, w.examples, w.asked, w.is_open, t.rows FROM sealed.wanted w "
+    "JOIN work.test_sets t ON t.id = w.test_set_id "
+)
+
+
+def open_wanted(tx: Connection) -> list[Wanted]:
+    """What open requests wait for, oldest request first."""
+    return [_wanted(r) for r in rows(tx, _WANTED + "WHERE w.is_open ORDER BY w.request_id")]
+
+
+def wanted_of(tx: Connection, test_set_id: int) -> list[Wanted]:
+    """What was ever wanted of a set, open or closed, oldest request first."""
+    found = rows(tx, _WANTED + "WHERE w.test_set_id = :id ORDER BY w.request_id", id=test_set_id)
+    return [_wanted(r) for r in found]
+
+
+def used_examples(tx: Connection, test_set_id: int) -> NDArray[np.bool_]:
+    """Whose labels a verdict may have used: all that was ever asked for, but for batches that still wait.
+
+    A complete batch counts as used, although the referee may not have come to it yet.
+
+    Returns:
+        bool, shape ``(n_examples,)``.
+    """
+    used = np.zeros(int(_sealed(tx, test_set_id).rows), dtype=bool)
+    for wanted in wanted_of(tx, test_set_id):
+        pending = np.zeros_like(used)
+        pending[wanted.positions] = wanted.is_open
+        used |= wanted.asked & ~pending
+    return used
+
+
+def _wanted(found: Row[Any]) -> Wanted:
+    mask, asked = (
+        np.unpackbits(np.frombuffer(bytes(bits), dtype=np.uint8), count=found.rows).astype(bool)
+        for bits in (found.examples, found.asked)
+    )
+    return Wanted(found.request_id, found.test_set_id, np.flatnonzero(mask).astype(np.int64), asked, found.is_open)
+
+
+def _sealed(tx: Connection, test_set_id: int) -> Row[Any]:
+    found = row(
+        tx,
+        "SELECT s.labels, t.rows FROM sealed.test_sets s JOIN work.test_sets t ON t.id = s.id WHERE s.id = :id",
+        id=test_set_id,
+    )
+    if found is None:
+        raise NotFoundError(kind="sealed set with id", name=test_set_id)
+    return found

@@ -1,0 +1,116 @@
+"""What the ledger says of a set so far; entries themselves are written by ``store/sealed.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store.rows import row, rows
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+RETIRED = "retired"
+"""The answer of a meter set that gave none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A model that was judged on a set, its identity, what it was compared with, and what its verdict names instead."""
+
+    model_id: int
+    model: str
+    incumbent_id: int
+    named_id: int
+
+
+def used(tx: Connection, test_set_id: int) -> tuple[int, int]:
+    """Steps used so far, and how many of their answers were changes (``stats/adaptivity.py``)."""
+    found = row(
+        tx,
+        "SELECT count(*) AS steps, count(*) FILTER (WHERE is_change) AS changes FROM sealed.ledger "
+        "WHERE test_set_id = :id",
+        id=test_set_id,
+    )
+    assert found is not None  # an aggregate has a row
+    return int(found.steps), int(found.changes)
+
+
+def last_judged(tx: Connection, test_set_id: int, *, could_run: bool = False) -> Judged | None:
+    """The last model that was judged on a gate set, or None; with ``could_run`` the last that could be run on it."""
+    found = row(
+        tx,
+        "SELECT (report ->> 'model_id')::bigint AS model_id, report ->> 'model' AS model, "
+        "(report ->> 'incumbent_id')::bigint AS incumbent_id, (report ->> 'named_id')::bigint AS named_id "
+        "FROM sealed.ledger "
+        "WHERE test_set_id = :id AND (report ->> 'failure' IS NULL OR NOT :could_run) ORDER BY step DESC LIMIT 1",
+        id=test_set_id,
+        could_run=could_run,
+    )
+    return None if found is None else Judged(**found._mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class MeterEntry:
+    """One earlier submission to a meter set; attributes as the columns of the ledger.
+
+    Attributes:
+        step: Its place, from 1.
+        cache_key: Artifact, and team where there are several.
+        signal: What was answered; None when the set was retired instead.
+        log_cost: What it cost.
+        team: Whose it was.
+        edges: The boundaries that were used, where they were shifted; else empty.
+        tolerance: What was promised with the signal; None in entries of before it was kept.
+        ends: Whether the set ended with it (for its team).
+    """
+
+    step: int
+    cache_key: str
+    signal: int | None
+    log_cost: float
+    team: int
+    edges: tuple[float, ...]
+    tolerance: float | None
+    ends: bool
+
+
+def meter_entries(tx: Connection, test_set_id: int) -> list[MeterEntry]:
+    """All submissions to a meter set so far, in order."""
+    found = rows(
+        tx,
+        "SELECT step, cache_key, answer, log_cost, report FROM sealed.ledger WHERE test_set_id = :id ORDER BY step",
+        id=test_set_id,
+    )
+    return [_meter_entry(r) for r in found]
+
+
+def _meter_entry(found: Any) -> MeterEntry:
+    signal = None if found.answer == RETIRED else int(found.answer)
+    report = found.report
+    return MeterEntry(
+        step=found.step,
+        cache_key=found.cache_key,
+        signal=signal,
+        log_cost=found.log_cost,
+        team=report.get("team", 1),
+        edges=tuple(report.get("edges", ())),
+        tolerance=report.get("promised_tolerance"),
+        ends=signal is None or bool(report.get("ends", False)),
+    )
+
+
+def study_ledger(tx: Connection, study_id: int) -> list[dict[str, Any]]:
+    """All entries of a study's sealed sets, oldest first: the referee's view."""
+    found = rows(
+        tx,
+        "SELECT t.id AS test_set_id, t.name AS test_set, t.purpose, t.state, t.plan, l.step, l.steps, l.request_id, "
+        "l.answer, l.is_change, l.log_level, l.log_cost, l.tolerance, l.report, l.decided_at, a.answered_at, "
+        "p.isolation "
+        "FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id "
+        "LEFT JOIN sealed.predictions p ON p.test_set_id = l.test_set_id AND p.model = l.report ->> 'model' "
+        "LEFT JOIN work.answers a ON a.request_id = l.request_id WHERE t.study_id = :id ORDER BY l.id",
+        id=study_id,
+    )
+    return [dict(r._mapping) for r in found]

@@ -1,0 +1,91 @@
+"""Decided answers that have not left yet, as rows. Only the referee's role can read them.
+
+A row stays for good; ``left_at`` says when its answer was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store.rows import as_json, change, row, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One decided answer: what will be said, and what will be published with it (``services/answers.py``)."""
+
+    request_id: int
+    refused: bool
+    message: str
+    facts: Mapping[str, Any]
+
+
+def hold(
+    tx: Connection, *, request_id: int, refused: bool, message: str, facts: Mapping[str, Any], leaves_at: datetime
+) -> None:
+    """Keep a decided answer until it leaves; a request is decided once."""
+    change(
+        tx,
+        "INSERT INTO sealed.outbox (request_id, refused, message, facts, leaves_at) "
+        "VALUES (:id, :refused, :message, CAST(:facts AS jsonb), :leaves_at)",
+        id=request_id,
+        refused=refused,
+        message=message,
+        facts=as_json(facts),
+        leaves_at=leaves_at,
+    )
+
+
+def claim_due(tx: Connection, *, skip: Sequence[int] = ()) -> Held | None:
+    """The answer whose time has come first, held until the transaction ends; None when there is none.
+
+    Args:
+        tx: Transaction of the referee's role.
+        skip: Requests to pass over for now.
+    """
+    found = row(
+        tx,
+        "SELECT request_id, refused, message, facts FROM sealed.outbox WHERE left_at IS NULL "
+        "AND leaves_at <= clock_timestamp() AND request_id <> ALL (:skip) ORDER BY leaves_at, request_id LIMIT 1 "
+        "FOR UPDATE SKIP LOCKED",
+        skip=list(skip),
+    )
+    return None if found is None else Held(**found._mapping)
+
+
+def mark_left(tx: Connection, request_id: int) -> None:
+    """The answer is said, in this very transaction."""
+    change(tx, "UPDATE sealed.outbox SET left_at = clock_timestamp() WHERE request_id = :id", id=request_id)
+
+
+def held_answer(tx: Connection, request_id: int) -> Held:
+    """The decided answer of a request of this very transaction."""
+    found = row(
+        tx, "SELECT request_id, refused, message, facts FROM sealed.outbox WHERE request_id = :id", id=request_id
+    )
+    assert found is not None  # the caller has just written it
+    return Held(**found._mapping)
+
+
+def seconds_to_next(tx: Connection) -> float | None:
+    """Seconds until the next decided answer leaves, at most 0 when one is due; None when none waits."""
+    found = scalar(
+        tx,
+        "SELECT extract(epoch FROM min(leaves_at) - clock_timestamp())::double precision FROM sealed.outbox "
+        "WHERE left_at IS NULL",
+    )
+    return None if found is None else float(found)
+
+
+def times(tx: Connection, request_id: int) -> tuple[datetime, datetime]:
+    """When the request was filed, and now, both by the database's clock and in UTC."""
+    found = row(tx, "SELECT requested_at, clock_timestamp() AS now FROM work.requests WHERE id = :id", id=request_id)
+    assert found is not None  # the caller has it claimed
+    return found.requested_at, found.now

@@ -1,0 +1,244 @@
+"""The life of sealed sets, as rows: planned, sealed, live, retired, released. What stands here is public."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import Model, SealedSetPurpose, SealedSetState
+from easeml_core.errors import NotFoundError
+from easeml_core.store.rows import as_json, change, row, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection, Row
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSet:
+    """The public side of a set.
+
+    Attributes:
+        id: Its number in the installation.
+        study_id: Whose it is.
+        study: Name of that study.
+        data_version_id: The data whose encoding it has.
+        name: Its name in the study, or None.
+        purpose: Gate or meter.
+        state: Where in its life it is.
+        rows: Examples; while planned, how many are needed at least.
+        steps: Answers that it can give.
+        steps_used: Answers that were released so far.
+        plan: What was fixed before its first answer.
+        labels_on_demand: Whether people are asked for labels when a verdict needs them.
+        retired_why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``by hand``, or None.
+        artifact: The released examples, or None.
+    """
+
+    id: int
+    study_id: int
+    study: str
+    data_version_id: int
+    name: str | None
+    purpose: SealedSetPurpose
+    state: SealedSetState
+    rows: int
+    steps: int
+    steps_used: int
+    plan: Mapping[str, Any]
+    labels_on_demand: bool
+    retired_why: str | None
+    artifact: str | None
+
+    @property
+    def called(self) -> str:
+        """What people call it: its name, else its number."""
+        return self.name or str(self.id)
+
+
+_SET = """
+SELECT t.id, t.study_id, s.name AS study, t.data_version_id, t.name, t.purpose, t.state, t.rows, t.steps,
+       greatest((SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id),
+                (SELECT coalesce(max(step), 0) FROM work.meter_readings r WHERE r.test_set_id = t.id)) AS steps_used,
+       t.plan, t.labels_on_demand, t.retired_why, t.artifact
+FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id
+"""
+
+
+def list_sets(tx: Connection, study_id: int | None = None) -> list[SealedSet]:
+    """The sets of a study, or of all, newest first."""
+    found = rows(tx, _SET + "WHERE :id IS NULL OR t.study_id = CAST(:id AS bigint) ORDER BY t.id DESC", id=study_id)
+    return [_set(r) for r in found]
+
+
+def get_set(tx: Connection, test_set_id: int) -> SealedSet:
+    """The set with this id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    found = row(tx, _SET + "WHERE t.id = :id", id=test_set_id)
+    if found is None:
+        raise NotFoundError(kind="test set with id", name=test_set_id, remedy="see `easeml test-set list`")
+    return _set(found)
+
+
+def find_set(tx: Connection, handle: str, study_id: int | None = None) -> SealedSet:
+    """The set of this name or number.
+
+    Args:
+        tx: A transaction of any role.
+        handle: Its name, where it is the only one of this name, or its number; names come first.
+        study_id: The study to look in, or None for all.
+
+    Raises:
+        NotFoundError: There is none, or sets of several studies have the name.
+    """
+    found = rows(
+        tx,
+        _SET + "WHERE (t.name = :handle OR t.id::text = :handle) AND (:id IS NULL OR t.study_id = CAST(:id AS bigint)) "
+        "ORDER BY (t.name = :handle) DESC NULLS LAST, t.id",
+        handle=handle,
+        id=study_id,
+    )
+    named = [r for r in found if r.name == handle]
+    if not found or len(named) > 1:
+        remedy = "several studies have one; say which with --study" if named else "see `easeml test-set list`"
+        raise NotFoundError(kind="single test set" if named else "test set", name=handle, remedy=remedy)
+    return _set(found[0])
+
+
+def set_named(tx: Connection, study_id: int, name: str) -> SealedSet | None:
+    """The study's set of this name, or None."""
+    found = row(tx, _SET + "WHERE t.study_id = :id AND t.name = :name", id=study_id, name=name)
+    return None if found is None else _set(found)
+
+
+def _set(found: Row[Any]) -> SealedSet:
+    values = dict(found._mapping)
+    return SealedSet(**values | {"purpose": SealedSetPurpose(found.purpose), "state": SealedSetState(found.state)})
+
+
+def add_planned(
+    tx: Connection,
+    *,
+    study_id: int,
+    data_version_id: int,
+    purpose: SealedSetPurpose,
+    name: str,
+    rows: int,
+    steps: int,
+    plan: Mapping[str, Any],
+) -> int:
+    """Say that a set is needed; its id. ``rows`` is how many examples at least."""
+    return int(
+        scalar(
+            tx,
+            "INSERT INTO work.test_sets (study_id, data_version_id, purpose, state, name, rows, steps, plan) VALUES "
+            "(:study_id, :version, :purpose, 'planned', :name, :rows, :steps, CAST(:plan AS jsonb)) RETURNING id",
+            study_id=study_id,
+            version=data_version_id,
+            purpose=purpose,
+            name=name,
+            rows=rows,
+            steps=steps,
+            plan=as_json(plan),
+        )
+    )
+
+
+def retire(tx: Connection, test_set_id: int, why: str) -> bool:
+    """End the life of a set, whatever is left of it; False when it has ended already.
+
+    Args:
+        tx: Transaction of the referee's role.
+        test_set_id: The set.
+        why: ``steps``, ``changes``, ``tolerance``, ``signals`` or ``by hand``; everybody reads it.
+    """
+    return bool(
+        change(
+            tx,
+            "UPDATE work.test_sets SET state = 'retired', retired_at = clock_timestamp(), retired_why = :why "
+            "WHERE id = :id AND state IN ('planned', 'sealed', 'live')",
+            id=test_set_id,
+            why=why,
+        )
+    )
+
+
+def release(tx: Connection, test_set_id: int, artifact: str) -> None:
+    """Hand a retired set to everybody: its examples lie in the artifact from now on."""
+    change(
+        tx,
+        "UPDATE work.test_sets SET state = 'released', artifact = :artifact WHERE id = :id AND state = 'retired'",
+        id=test_set_id,
+        artifact=artifact,
+    )
+
+
+def promote_oldest(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | None:
+    """Let the set that was sealed first become the live one; its id, or None when none waits or one is live."""
+    found = scalar(
+        tx,
+        "UPDATE work.test_sets SET state = 'live' WHERE id = (SELECT t.id FROM work.test_sets t JOIN sealed.test_sets "
+        "k ON k.id = t.id WHERE t.study_id = :id AND t.purpose = :purpose AND t.state = 'sealed' "
+        "ORDER BY k.sealed_at, t.id LIMIT 1) AND NOT EXISTS (SELECT 1 FROM work.test_sets WHERE study_id = :id AND "
+        "purpose = :purpose AND state = 'live') RETURNING id",
+        id=study_id,
+        purpose=purpose,
+    )
+    return None if found is None else int(found)
+
+
+def live_sets(tx: Connection) -> list[tuple[int, int]]:
+    """Study and set of every live set, the newest set first."""
+    found = rows(tx, "SELECT study_id, id FROM work.test_sets WHERE state = 'live' ORDER BY id DESC")
+    return [(r.study_id, r.id) for r in found]
+
+
+def set_with_fingerprint(tx: Connection, fingerprint: str) -> SealedSet | None:
+    """The set of exactly these examples, in any study, or None; for the referee's role."""
+    found = scalar(tx, "SELECT id FROM sealed.test_sets WHERE fingerprint = :fingerprint", fingerprint=fingerprint)
+    return None if found is None else get_set(tx, found)
+
+
+def tenants_sets_with(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> dict[bytes, int]:
+    """Which of the examples lie in a set of this study's tenant: hash to set; for the referee's role."""
+    found = rows(
+        tx,
+        "SELECT e.hash, min(e.test_set_id) AS id FROM sealed.examples e JOIN work.studies s ON s.id = e.study_id "
+        "WHERE e.hash = ANY (:hashes) AND s.tenant_id = (SELECT tenant_id FROM work.studies WHERE id = :id) "
+        "GROUP BY e.hash",
+        hashes=list(hashes),
+        id=study_id,
+    )
+    return {bytes(r.hash): int(r.id) for r in found}
+
+
+def unseen_models(tx: Connection, study_id: int, test_set_id: int, *, limit: int) -> list[Model]:
+    """Models whose past the set should know and does not: production, baseline, then the judged, newest first.
+
+    Args:
+        tx: Transaction of the referee's role.
+        study_id: The study.
+        test_set_id: Its set; models that were run on it are left out.
+        limit: How many at most.
+    """
+    found = rows(
+        tx,
+        "WITH wanted AS (SELECT model_id AS id, 0 AS turn FROM work.production WHERE study_id = :study "
+        "UNION ALL (SELECT m.id, 1 FROM work.models m JOIN work.data_versions v ON v.id = m.data_version_id "
+        "WHERE m.study_id = :study AND m.trial_id IS NULL AND NOT m.submitted ORDER BY v.version DESC LIMIT 1) "
+        "UNION ALL SELECT model_id, 2 FROM work.gate_verdicts WHERE study_id = :study "
+        "UNION ALL SELECT model_id, 2 FROM work.meter_readings WHERE study_id = :study "
+        "UNION ALL SELECT id, 2 FROM work.models WHERE study_id = :study AND submitted) "
+        "SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss FROM work.models m "
+        "JOIN (SELECT id, min(turn) AS turn FROM wanted GROUP BY id) w ON w.id = m.id WHERE NOT EXISTS "
+        "(SELECT 1 FROM sealed.predictions p WHERE p.test_set_id = :set AND p.model = m.format || ' ' || m.artifact) "
+        "ORDER BY w.turn, m.id DESC LIMIT :limit",
+        study=study_id,
+        set=test_set_id,
+        limit=limit,
+    )
+    return [Model(**r._mapping) for r in found]

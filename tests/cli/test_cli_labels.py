@@ -1,0 +1,69 @@
+"""``easeml labels``: what is wanted goes out as CSV, what people say comes in, and conflicts are listed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.services.requests import file_gate_request
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.store import labels
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def rule(run: Any, database: Any) -> Callable[..., Any]:
+    return lambda *arguments: run(
+        "labels", *arguments, "--study", "cancer", "--database", database.url("easeml_referee")
+    )
+
+
+@pytest.fixture
+def waiting(database: Any, artifacts: Any, make_study: Any, nowhere: Path) -> None:
+    """A study whose live set has no labels, and a request that needs three of them."""
+    make_study("cancer")
+    retire_test_set(database.referee, test_set="1")
+    table = load_source("sklearn:breast_cancer")
+    rows = [f"p{i}," + ",".join(map(str, v + 0.5)) for i, v in enumerate(table.inputs[:300])]
+    (nowhere / "inputs.csv").write_text("\n".join([",".join(["example", *table.feature_names]), *rows]) + "\n")
+    done = seal_test_set(database.referee, artifacts, study="cancer", inputs=nowhere / "inputs.csv")
+    asked = {"study": "cancer", "model_id": 1, "request_key": "k"}
+    request_id = file_gate_request(database.worker, **asked)["request_id"]
+    with database.referee.begin() as tx:
+        labels.want(tx, request_id=request_id, test_set_id=done["test_set_id"], positions=np.array([1, 5, 9]))
+
+
+def test_labels_go_out_and_come_in(rule: Any, waiting: None, nowhere: Path) -> None:
+    rows = list(csv.reader(io.StringIO(rule("wanted").out)))
+    assert (rows[0][:2], len(rows), len(rows[1])) == (["example", "mean radius"], 4, 31)
+    assert rule("wanted", "--to", "w.csv", "--limit", "2").text == "w.csv: 2 of 3 examples whose labels are wanted"
+    assert len((nowhere / "w.csv").read_text().splitlines()) == 3
+    assert rule("wanted", "--json", "--limit", "1").json["wanted"] == 3
+    keys = [row[0] for row in rows[1:]]
+    (nowhere / "ann.csv").write_text(f"example,label\n{keys[0]},benign\n{keys[1]},1\n")
+    (nowhere / "bob.csv").write_text(f"example,label\n{keys[0]},malignant\n{keys[2]},benign\n")
+    (nowhere / "us.csv").write_text(f"example,label\n{keys[0]},benign\n")
+    assert rule("give", "--labeler", "ann", "ann.csv").text == (
+        "labels: 2 new, 0 replaced, 0 known; 1 still wanted, 0 in conflict"
+    )
+    assert rule("give", "--labeler", "bob", "bob.csv", "--json").json["conflicts"] == 1
+    assert f"{keys[0]} │ ann: benign, bob: malignant" in rule("conflicts").text
+    assert rule("give", "--labeler", "referee", "us.csv").text.endswith("0 still wanted, 0 in conflict")
+    assert rule("conflicts", "--json").json["conflicts"] == []
+
+
+def test_errors_are_sentences(rule: Any, ask: Any, waiting: None, nowhere: Path) -> None:
+    (nowhere / "bad.csv").write_text("example,label\nnobody,benign\n")
+    answer = rule("give", "--labeler", "ann", "bad.csv")
+    assert (answer.status, "bad.csv, line 2 (example 'nobody')" in answer.err) == (2, True)
+    answer = ask("labels", "wanted", "--study", "cancer")
+    assert (answer.status, "this role may not do that" in answer.err) == (2, True)

@@ -1,0 +1,145 @@
+"""``easeml model`` and ``easeml ledger``: what is there, who may move it, and what the referee sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.entities import TrialState
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import file_gate_request
+from easeml_core.store import models, studies, trials
+from easeml_core.training.formats import save_constant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def as_referee(run: Any, database: Any) -> Callable[..., Any]:
+    """Run a command with the referee's address."""
+    return lambda *arguments: run(*arguments, "--database", database.url("easeml_referee"))
+
+
+@pytest.fixture
+def handed_in(database: Any, artifacts: Any, make_study: Any, tmp_path: Path) -> int:
+    """A study ``cancer`` with one model, which always names class 0, of a trial that has ended."""
+    make_study(candidates=[{"name": "tree", "kind": "decision_tree"}])
+    save_constant(tmp_path / "zero", 0)
+    artifact = artifacts.put(tmp_path / "zero")
+    with database.worker.begin() as tx:
+        study = studies.get_study(tx, "cancer")
+        ids = {"study_id": study.id, "data_version_id": studies.latest_data_version(tx, study.id).id}
+        (candidate,) = studies.list_candidates(tx, study.id)
+        trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
+        attempt = trials.start_trial(tx, trial_id=trial, lease_key="k", lease_seconds=60)
+        trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=1.0)
+        return models.add_model(tx, trial_id=trial, format="constant", artifact=artifact, validation_loss=0.6, **ids)
+
+
+def judged(database: Any, artifacts: Any, model_id: int) -> int:
+    asked = file_gate_request(database.worker, study="cancer", model_id=model_id, request_key="g")["request_id"]
+    assert Referee(database.referee, artifacts).run_once() == 1
+    return int(asked)
+
+
+def test_who_holds_the_referees_address_forces_at_once_and_is_named(as_referee: Any, ask: Any, handed_in: int) -> None:
+    words = ("--who", "Ada Lovelace", "--why", "holidays")
+    done = as_referee("model", "promote", "cancer", str(handed_in), "--force", *words)
+    assert done.text == (
+        f"model {handed_in} is in production for study cancer without a verdict, forced by Ada Lovelace: holidays"
+    )
+    listed = ask("model", "list", "cancer")
+    for word in (str(handed_in), "tree", "force", "Ada Lovelace", "holidays", "now"):
+        assert word in listed.text
+    first, second = ask("model", "list", "cancer", "--json").json
+    assert (first["model_id"], first["in_production"], first["validation_quality"]) == (handed_in, True, 0.4)
+    assert (second["origin"], second["in_production"]) == ("baseline", False)
+
+
+def test_a_developers_address_asks_the_referee_who_refuses(ask: Any, handed_in: int, referee: None) -> None:
+    words = ("--force", "--who", "Ada", "--why", "holidays", "--timeout", "30")
+    answer = ask("model", "promote", "cancer", str(handed_in), *words)
+    assert answer.status == 2
+    assert "this referee takes no forced promotion from a task" in answer.err
+
+
+def test_without_a_referee_the_command_says_so(ask: Any, handed_in: int) -> None:
+    given = ("--force", "--who", "Ada", "--why", "holidays", "--timeout", "0")
+    answer = ask("model", "promote", "cancer", str(handed_in), *given)
+    assert answer.status == 2
+    assert "is the referee running? It stays filed" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "the gate has given no verdict on model"),
+        (("--force", "--request", "4"), "--force goes without --request"),
+        (("--force", "--why", "x"), "--force stands on a person's word: say who it is with --who"),
+    ],
+)
+def test_a_promotion_needs_one_ground(given: tuple[str, ...], words: str, as_referee: Any, handed_in: int) -> None:
+    answer = as_referee("model", "promote", "cancer", str(handed_in), *given)
+    assert answer.status == 2
+    assert words in answer.err
+
+
+def test_a_fail_of_the_gate_promotes_nothing_not_even_for_the_referee(
+    as_referee: Any, database: Any, artifacts: Any, handed_in: int
+) -> None:
+    asked = judged(database, artifacts, handed_in)
+    for request in (("--request", str(asked)), ()):  # the last verdict is taken where none is named
+        answer = as_referee("model", "promote", "cancer", str(handed_in), *request)
+        assert answer.status == 2
+        assert f"the gate answered 'fail' for model {handed_in}; only a pass may be promoted" in answer.err
+    absent = as_referee("model", "promote", "cancer", "99")
+    assert (absent.status, "there is no model of study 'cancer' 99" in absent.err) == (2, True)
+
+
+def test_a_rollback_needs_something_to_go_back_to(as_referee: Any, handed_in: int) -> None:
+    words = ("--force", "--who", "Ada", "--why", "holidays")
+    assert as_referee("model", "promote", "cancer", str(handed_in), *words, "--json").json["promoted"]
+    answer = as_referee("model", "rollback", "cancer", "--why", "worse")
+    assert answer.status == 2
+    assert "no model was in production for study 'cancer' before" in answer.err
+    baseline = str(handed_in - 1)
+    assert as_referee("model", "promote", "cancer", baseline, *words).status == 0
+    back = as_referee("model", "rollback", "cancer", "--why", "worse")
+    assert back.text == f"model {handed_in} is in production for study cancer again"
+    forth = as_referee("model", "rollback", "cancer", "--to", baseline, "--why", "no")
+    assert forth.text == f"model {baseline} is in production for study cancer again"
+
+
+def test_the_ledger_shows_step_level_price_and_verdict(
+    as_referee: Any, ask: Any, database: Any, artifacts: Any, handed_in: int
+) -> None:
+    judged(database, artifacts, handed_in)
+    (entry,) = as_referee("ledger", "cancer", "--json").json
+    assert {k: entry[k] for k in ("step", "steps", "model_id", "released", "is_change", "set_state")} == {
+        "step": 1,
+        "steps": 3,
+        "model_id": handed_in,
+        "released": "fail",
+        "is_change": False,
+        "set_state": "live",
+    }
+    assert entry["verdict"] in ("FAIL", "UNKNOWN")  # every installation splits its data otherwise
+    assert entry["level"] == pytest.approx(0.1 / 2**3)  # delta / 2^H
+    assert entry["nats"] == pytest.approx(2.0794415416798357)  # 3 ln 2
+    assert entry["isolation"] is None  # a constant runs nothing
+    assert entry["answered_at"] is not None
+    table = as_referee("ledger", "cancer").text
+    assert "fail" in table
+    assert "2.1" in table
+    refused = ask("ledger", "cancer")
+    assert refused.status == 2
+    assert "this role may not do that" in refused.err
+
+
+def test_the_ledger_of_an_unknown_study(as_referee: Any, handed_in: int) -> None:
+    answer = as_referee("ledger", "cancr")
+    assert answer.status == 2
+    assert "there is no study 'cancr'; known: 'cancer'" in answer.err

@@ -1,0 +1,150 @@
+"""``easeml test-set``: the life of a set from the command line, as referee and as anybody."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CLASSES = ("malignant", "benign")
+SMALL = ("--condition", "n - o > 0 +/- 0.3", "--steps", "2", "--reliability", "0.8")
+
+
+@pytest.fixture
+def files(nowhere: Path) -> tuple[Path, Path]:
+    """Inputs and labels of 200 patients that nobody has seen."""
+    table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(1)
+    chosen = rng.choice(len(table.labels), 200, replace=False)
+    values = (table.inputs[chosen] * rng.uniform(0.99, 1.01, (200, 30))).astype(np.float32)
+    inputs = [
+        ",".join(["example", *table.feature_names]),
+        *(f"p{i}," + ",".join(map(str, v)) for i, v in enumerate(values)),
+    ]
+    labels = ["example,label", *(f"p{i},{CLASSES[label]}" for i, label in enumerate(table.labels[chosen]))]
+    for name, lines in (("inputs.csv", inputs), ("labels.csv", labels)):
+        (nowhere / name).write_text("\n".join(lines) + "\n")
+    return nowhere / "inputs.csv", nowhere / "labels.csv"
+
+
+@pytest.fixture
+def rule(run: Any, database: Any, artifacts: Any) -> Callable[..., Any]:
+    """Run a command on the test's database, as the referee."""
+    place = ("--database", database.url("easeml_referee"))
+
+    def invoke(*arguments: str) -> Any:
+        kept = ("--artifacts", str(artifacts.root)) if arguments[1] in ("seal", "release") else ()
+        return run(*arguments, *place, *kept)
+
+    return invoke
+
+
+def test_a_set_from_plan_to_release(
+    ask: Any, rule: Any, files: Any, make_study: Any, artifacts: Any, nowhere: Path
+) -> None:
+    make_study("cancer")
+    planned = rule("test-set", "plan", "--study", "cancer", "--name", "spring", *SMALL)
+    assert planned.text.startswith("set spring of cancer is planned: at least ")
+    inputs, labels = map(str, files)
+    given = ("test-set", "seal", "--study", "cancer", "--name", "spring", "--inputs", inputs, "--labels", labels)
+    sealed = rule(*given, "--json").json
+    assert (sealed["state"], sealed["rows"], sealed["sealed_before"]) == ("sealed", 200, False)
+    assert "set spring of cancer was sealed before and is sealed: 200 examples" in rule(*given).text
+    listed = ask("test-set", "list", "--json").json
+    assert [entry["name"] for entry in listed] == ["spring", None, None]
+    assert "n - o > 0 +/- 0.3" in ask("test-set", "list", "--study", "cancer").text
+    assert rule("test-set", "retire", "1").text == f"set 1 is retired; set {sealed['test_set_id']} is live now"
+    assert rule("test-set", "retire", "spring", "--json").json["live"] is None
+    assert "set spring is released" in rule("test-set", "release", "spring").text
+    fetched = ask("test-set", "fetch", "spring", "--to", "spring.npz", "--artifacts", str(artifacts.root))
+    assert fetched.text == "spring.npz: 200 examples, 200 with a label"
+    assert np.load(nowhere / "spring.npz")["inputs"].shape == (200, 30)
+
+
+def test_a_plan_and_a_release_are_the_referees(ask: Any, files: Any, make_study: Any) -> None:
+    make_study("cancer")
+    answer = ask("test-set", "plan", "--study", "cancer", "--name", "spring")
+    assert (answer.status, "this role may not do that" in answer.err) == (2, True)
+    answer = ask("test-set", "seal", "--study", "cancer", "--inputs", str(files[0]))
+    assert (answer.status, "this role may not do that" in answer.err) == (2, True)
+
+
+def test_errors_are_sentences(rule: Any, files: Any, make_study: Any) -> None:
+    make_study("cancer")
+    inputs = str(files[0])
+    cases: list[tuple[tuple[str, ...], str]] = [
+        (("seal", "--study", "nobody", "--inputs", inputs), "there is no study 'nobody'"),
+        (("seal", "--study", "cancer", "--inputs", "none.csv"), "none.csv cannot be read"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--condition", "n >"), "condition: "),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--meter", "{}"), "--meter is for --purpose meter"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "{"), "must be JSON"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "[]"), "a JSON object"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", *SMALL), "are settings of a gate set"),
+        (("retire", "winter"), "there is no test set 'winter'"),
+        (("release", "1"), "only a retired one can be released"),
+    ]
+    for arguments, message in cases:
+        answer = rule("test-set", *arguments)
+        assert (answer.status, message in answer.err) == (2, True), (arguments, answer.err)
+
+
+def test_a_meter_set_and_slices(rule: Any, files: Any, make_study: Any) -> None:
+    make_study("cancer")
+    inputs, labels = files
+    meter = json.dumps({"tolerance": 0.3, "steps": 2})
+    given = ("test-set", "seal", "--study", "cancer", "--inputs", str(inputs), "--labels", str(labels))
+    done = rule(*given, "--purpose", "meter", "--meter", meter, "--json").json
+    assert (done["purpose"], done["plan"]["tolerance"]) == ("meter", 0.3)
+    lines = inputs.read_text().splitlines()
+    moved = [line.replace(",", ",1", 1) for line in lines[1:]]  # other examples than those of the meter set
+    wards = [f"{line},{'north' if i % 2 else 'south'}" for i, line in enumerate(moved)]
+    inputs.write_text("\n".join([lines[0] + ",ward", *wards]) + "\n")
+    sliced = (
+        "--slices",
+        "ward",
+        "--slice",
+        "north",
+        "n > 0.3 +/- 0.29",
+        "--condition",
+        "n > 0.3 +/- 0.29",
+        "--steps",
+        "1",
+    )
+    found = rule(*given, *sliced, "--json").json
+    assert found["plan"]["slices"] == [["north", "n > 0.3 +/- 0.29"]]
+    assert "in the same unit?" in found["warnings"][0]
+
+
+SCRIPT = """ml:
+  - script: ./train.sh
+  - condition: n - o > 0 +/- 0.3
+  - reliability: 0.8
+  - mode: fp-free
+  - adaptivity: none -> ann@example.org
+  - steps: 2
+"""
+
+
+def test_a_script_says_what_is_planned_and_options_go_before_it(rule: Any, make_study: Any, nowhere: Path) -> None:
+    make_study("cancer")
+    (nowhere / "ml.yml").write_text(SCRIPT)
+    given = ("test-set", "plan", "--study", "cancer", "--name", "spring", "--script", "ml.yml", "--steps", "3")
+    plan = rule(*given, "--json").json["plan"]
+    expected = {
+        "condition": "n - o > 0 +/- 0.3",
+        "reliability": 0.8,
+        "mode": "fp-free",
+        "adaptivity": "none",
+        "steps": 3,
+    }
+    assert {name: plan[name] for name in expected} == expected
+    assert plan["mail"] == "ann@example.org"
+    (nowhere / "ml.yml").write_text("ml: [condition: 7")
+    assert rule(*given[:5], "autumn", *given[6:]).status == 2

@@ -1,0 +1,74 @@
+"""New examples in files, and what is done with them in the tests of test sets."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.services import test_sets
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.store import sealed
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+CLASSES = ("malignant", "benign")  # scikit-learn's order
+NAMES = load_source("sklearn:breast_cancer").feature_names
+
+
+@dataclass
+class Brought:
+    """Two files with new examples, and what they say."""
+
+    inputs: Path
+    labels: Path
+    keys: list[str]
+    values: np.ndarray
+    truth: np.ndarray
+
+    def write(self, columns: dict[str, list[Any]] | None = None, order: Any = None) -> None:
+        order = range(len(self.keys)) if order is None else order
+        extra = columns or {}
+        rows = [[self.keys[i], *map(str, self.values[i]), *(extra[c][i] for c in extra)] for i in order]
+        write(self.inputs, [["example", *NAMES, *extra], *rows])
+        write(self.labels, [["example", "label"], *([self.keys[i], CLASSES[self.truth[i]]] for i in order)])
+
+
+def write(path: Path, rows: list[list[Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def seal(lab: Any, brought: Brought, *, labelled: bool = True, study: str = "full", **asked: Any) -> dict[str, Any]:
+    given = {"study": study, "inputs": brought.inputs, "labels": brought.labels if labelled else None}
+    return seal_test_set(lab.referee, lab.artifacts, **given | asked)
+
+
+def retire(lab: Any, handle: int | str, **more: Any) -> dict[str, Any]:
+    return retire_test_set(lab.referee, test_set=str(handle), **more)
+
+
+def gate_sets(lab: Any, study: str = "full") -> list[dict[str, Any]]:
+    found = test_sets.list_test_sets(lab.worker, study=study)
+    return [entry for entry in found if entry["purpose"] == "gate"]
+
+
+def states(lab: Any) -> list[tuple[str | None, str]]:
+    return [(entry["name"], entry["state"]) for entry in reversed(gate_sets(lab))]
+
+
+def content(lab: Any, set_id: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    with lab.referee.begin() as tx:
+        return sealed.sealed_inputs(tx, set_id), sealed.sealed_labels(tx, set_id), sealed.sealed_keys(tx, set_id)
+
+
+def nothing_new(lab: Any) -> bool:
+    """Three studies with two sets each are what the laboratory has from the start."""
+    counts = [lab.one(f"SELECT count(*) FROM {table}") for table in ("work.test_sets", "sealed.test_sets")]
+    return counts == [6, 6]

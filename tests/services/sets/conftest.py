@@ -1,0 +1,37 @@
+"""The tests of test sets share how examples are brought."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+collect_ignore = ["brought.py"]
+sys.path.insert(0, str(Path(__file__).parent))
+
+from brought import NAMES, Brought  # noqa: E402
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Callable[..., Brought]:
+    """Write files with examples that nobody has seen: rows of the table, each moved a little."""
+
+    def make(rows: int = 300, *, seed: int = 1, **more: Any) -> Brought:
+        table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(seed)
+        chosen = rng.choice(len(table.labels), rows, replace=rows > len(table.labels))
+        values = (table.inputs[chosen] * rng.uniform(0.99, 1.01, (rows, len(NAMES)))).astype(np.float32)
+        keys = [f"patient {seed}-{i}" for i in range(rows)]
+        paths = tmp_path / f"inputs-{seed}.csv", tmp_path / f"labels-{seed}.csv"
+        brought = Brought(*paths, keys, values, table.labels[chosen])
+        brought.write(**more)
+        return brought
+
+    return make

@@ -1,0 +1,216 @@
+"""Production's bundle follows a tag: real repositories, real promotions, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.services.bundles import parse_repositories, production_tag, sync_bundle_tags
+from easeml_core.services.requests import file_gate_request
+from easeml_core.services.submit import submit_model
+from easeml_core.training import git_tags
+from easeml_core.training.git_tags import commit_of, move_tag, tag_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAG = "easeml/production/full"
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run git in a new repository."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "dags"
+
+    def run(*arguments: str, check: bool = True) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "commit.gpgsign=false")
+        done = subprocess.run(
+            ["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=check
+        )
+        return done.stdout.strip()
+
+    folder.mkdir()
+    run("init", "-q", "-b", "main")
+    return run
+
+
+@pytest.fixture
+def dags(tmp_path: Path, git: Any) -> Path:
+    return tmp_path / "dags"
+
+
+@pytest.fixture
+def commits(git: Any) -> list[str]:
+    """Three versions of the DAGs."""
+    for n in range(3):
+        git("commit", "-q", "--allow-empty", "-m", f"version {n}")
+    return list(reversed(git("log", "--format=%H").split()))
+
+
+@pytest.fixture
+def promote(lab: Any, tmp_path: Path) -> Callable[..., int]:
+    """Hand a program in with a version of the bundle, and promote it; its id. Each is better than the one before."""
+
+    def run(version: str | None, *, bundle: str = "dags", cut: float) -> int:
+        (tmp_path / "predict.py").write_text(
+            f"import numpy as np\nprint(*np.where(np.load('inputs.npy')[:, 20] < {cut}, 1, 0))"
+        )
+        named = {"bundle": bundle, "bundle_version": version} if version else {}
+        model_id = submit_model(
+            lab.worker, lab.artifacts, study="full", path=tmp_path / "predict.py", format="command", message="better",
+            command="python predict.py", request_key=lab.key(), **named,
+        )["model_id"]  # fmt: skip
+        stand(lab, model_id)
+        return int(model_id)
+
+    return run
+
+
+def stand(lab: Any, model_id: int) -> None:
+    """Let a model be in production, whatever a gate says of it: these tests are about what comes afterwards."""
+    if not lab.rows("SELECT 1 FROM work.production"):
+        asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key=lab.key())["request_id"]
+        assert lab.answer(asked)["symbol"] == "pass"
+        assert lab.promote(asked, model_id)["promoted"]
+        return
+    lab.as_superuser("SET session_replication_role = replica; UPDATE work.production SET model_id = %s", model_id)
+
+
+def test_the_tag_follows_promotion_and_rollback(
+    lab: Any, dags: Path, commits: list[str], promote: Any, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO, "easeml_core")
+    assert sync_bundle_tags(lab.referee, {"dags": dags}) == []
+    first = promote(commits[0], cut=16.8)
+    (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
+    entry = {"study": "full", "bundle": "dags", "version": commits[0], "tag": TAG, "error": None}
+    assert told == entry | {"moved": True}
+    assert tag_target(dags, TAG) == commits[0]
+    assert f"tag {TAG} of bundle dags: {commits[0]}, model {first} of study full is in production" in caplog.text
+    assert sync_bundle_tags(lab.referee, {"dags": dags}) == [entry | {"moved": False}]
+
+    promote(commits[2], cut=16.7)
+    assert sync_bundle_tags(lab.referee, {"dags": dags})[0]["moved"]
+    assert tag_target(dags, TAG) == commits[2]
+    stand(lab, first)
+    assert sync_bundle_tags(lab.referee, {"dags": dags})[0]["moved"]
+    assert tag_target(dags, TAG) == commits[0]
+
+
+def test_a_hand_that_moved_the_tag_is_made_good(lab: Any, dags: Path, git: Any, commits: list[str], promote: Any):
+    promote(commits[1][:9], cut=16.8)
+    git("tag", "-a", "-m", "by hand", TAG, commits[2])
+    (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
+    assert (told["moved"], told["version"]) == (True, commits[1])
+    git("tag", "-d", TAG)
+    assert sync_bundle_tags(lab.referee, {"dags": dags})[0]["moved"]
+    assert git("rev-parse", f"refs/tags/{TAG}") == commits[1]
+
+
+def test_other_bundles_and_models_without_one_are_left_alone(
+    lab: Any, dags: Path, commits: list[str], promote: Any
+) -> None:
+    promote(commits[0], bundle="others", cut=16.8)
+    assert sync_bundle_tags(lab.referee, {"dags": dags}) == []
+    assert sync_bundle_tags(lab.referee, {}) == []
+    promote(commits[1], cut=16.7)
+    sync_bundle_tags(lab.referee, {"dags": dags})
+    promote(None, cut=16.6)
+    assert sync_bundle_tags(lab.referee, {"dags": dags}) == []
+    assert tag_target(dags, TAG) == commits[1]
+
+
+def test_a_version_that_is_not_there_is_named_and_stops_nothing(
+    lab: Any, dags: Path, commits: list[str], promote: Any, caplog: Any, tmp_path: Path
+) -> None:
+    absent = "0123456789abcdef0123456789abcdef01234567"
+    promote(absent, cut=16.8)
+    (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
+    assert not told["moved"]
+    assert f"there is no commit {absent} in {dags}" in told["error"]
+    assert tag_target(dags, TAG) is None
+    assert f"production of study full stays at its old version, {absent} is not to be had" in caplog.text
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "nowhere", tmp_path / "file", tmp_path):
+        assert sync_bundle_tags(lab.referee, {"dags": place})[0]["error"]
+
+
+def test_the_database_can_be_read_by_any_role(lab: Any, dags: Path, commits: list[str], promote: Any) -> None:
+    promote(commits[0], cut=16.8)
+    assert sync_bundle_tags(lab.worker, {"dags": dags})[0]["moved"]
+
+
+def test_commits_are_found_by_their_own_digits_only(dags: Path, git: Any, commits: list[str]) -> None:
+    assert commit_of(dags, commits[0]) == commit_of(dags, commits[0][:7]) == commits[0]
+    fake = "abcdef0"
+    git("branch", fake, commits[0])
+    git("tag", "-a", "-m", "x", "annotated", commits[0])
+    blob = git("rev-parse", "annotated")
+    tree = git("rev-parse", f"{commits[0]}^{{tree}}")
+    for version in (fake, tree, blob, "0" * 40):
+        with pytest.raises(StateError, match=f"there is no commit {version} in"):
+            commit_of(dags, version)
+
+
+def test_of_two_that_move_a_tag_one_gives_way(
+    dags: Path, git: Any, commits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move_tag(dags, TAG, commits[0], message="first")
+    real = git_tags._git
+
+    def meddle(repository: Path, *arguments: str) -> Any:
+        if arguments[0] == "update-ref":
+            git("update-ref", f"refs/tags/{TAG}", commits[2])
+        return real(repository, *arguments)
+
+    monkeypatch.setattr(git_tags, "_git", meddle)
+    with pytest.raises(StateError, match=f"tag {TAG} in .* cannot be moved to {commits[1]}"):
+        move_tag(dags, TAG, commits[1], message="second")
+    assert tag_target(dags, TAG) == commits[2]
+
+
+def test_a_repository_runs_nothing(dags: Path, commits: list[str]) -> None:
+    hook = dags / ".git" / "hooks" / "reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\ntouch ran\nexit 1\n")
+    hook.chmod(0o755)
+    assert move_tag(dags, TAG, commits[0], message="x")
+    assert not [p for p in dags.rglob("ran")]
+
+
+def test_a_bare_repository_that_cannot_be_written_is_named(
+    tmp_path: Path, dags: Path, git: Any, commits: list[str]
+) -> None:
+    bare = tmp_path / "bare.git"
+    git("clone", "-q", "--bare", str(dags), str(bare))
+    assert move_tag(bare, TAG, commits[0], message="x")
+    (bare / "refs/tags/easeml/production/full.lock").touch()
+    with pytest.raises(StateError, match="cannot be moved"):
+        move_tag(bare, TAG, commits[1], message="x")
+    assert tag_target(bare, TAG) == commits[0]
+
+
+def test_a_name_that_git_does_not_take_is_refused(dags: Path, commits: list[str]) -> None:
+    for study in ("a..b", "x.lock", "dot."):
+        with pytest.raises(InvalidInputError, match="is no name that git takes for a tag"):
+            move_tag(dags, production_tag(study), commits[0], message="x")
+
+
+def test_without_git_the_error_says_so(dags: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    with pytest.raises(StateError, match=r"git cannot be run on .*; install git"):
+        tag_target(dags, TAG)
+
+
+def test_bundles_on_the_command_line() -> None:
+    assert parse_repositories(["dags=/srv/dags.git", "b=x=y"]) == {"dags": Path("/srv/dags.git"), "b": Path("x=y")}
+    for words in (["dags"], ["dags="], ["=x"], ["a/b=x"], ["a=x", "a=y"]):
+        with pytest.raises(InvalidInputError, match="a bundle is given once, as NAME=PATH"):
+            parse_repositories(words)

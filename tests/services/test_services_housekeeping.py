@@ -1,0 +1,66 @@
+"""What the referee does when nobody asks, and that it keeps nobody waiting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.services import housekeeping
+from easeml_core.services.housekeeping import Housekeeper
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import file_forced_promotion, file_gate_request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def moved(monkeypatch: Any) -> list[Any]:
+    """Calls to move the tags."""
+    calls: list[Any] = []
+    monkeypatch.setattr(housekeeping, "sync_bundle_tags", lambda store, where: calls.append(dict(where)))
+    return calls
+
+
+def test_tags_are_looked_at_once_and_after_every_move(lab: Any, moved: list[Any], tmp_path: Path) -> None:
+    keeper = Housekeeper(lab.referee, lab.artifacts, {"dags": tmp_path})
+    for _ in range(3):
+        keeper.work()
+    assert moved == [{"dags": tmp_path}]
+    words = {"who": "Ada", "why": "holidays", "request_key": "f", "directly": True}
+    file_forced_promotion(lab.referee, study="full", model_id=4, **words)  # by another process
+    for _ in range(3):
+        keeper.work()
+    assert moved == [{"dags": tmp_path}] * 2
+
+
+def test_without_repositories_no_tag_is_looked_at(lab: Any, moved: list[Any]) -> None:
+    Housekeeper(lab.referee, lab.artifacts, {}).work()
+    assert moved == []
+
+
+def test_a_referee_moves_tags_after_a_promotion(lab: Any, moved: list[Any], tmp_path: Path) -> None:
+    words = {"study": "full", "model_id": 4, "who": "Ada", "why": "holidays", "request_key": "f"}
+    file_forced_promotion(lab.worker, **words)
+    assert Referee(lab.referee, lab.artifacts, allow_forced=True, repositories={"dags": tmp_path}).run_once() == 1
+    assert moved == [{"dags": tmp_path}]
+
+
+def test_a_set_learns_the_models_of_the_past_and_requests_come_first(lab: Any) -> None:
+    lab.as_superuser("DELETE FROM sealed.predictions WHERE model LIKE 'constant %' AND test_set_id = 1")
+    known = "SELECT count(*) FROM sealed.predictions WHERE test_set_id = 1 AND model LIKE 'constant %'"
+    assert lab.one(known) == 0
+    assert Referee(lab.referee, lab.artifacts).run_once() == 0
+    assert lab.one(known) == 1  # the baseline; the other constant was never judged
+    asked = {"study": "full", "model_id": lab.models["full"]["rare"], "request_key": "g"}
+    file_gate_request(lab.worker, **asked)
+    assert Referee(lab.referee, lab.artifacts).run_once() == 1
+    assert lab.one(known) == 2
+
+
+def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setattr(housekeeping, "reevaluate", lambda *_, **__: 1 / 0)
+    keeper = Housekeeper(lab.referee, lab.artifacts, {})
+    assert [keeper.work() for _ in range(3)] == [False] * 3
+    assert caplog.text.count("a model of the past was not run on a live set") == 1

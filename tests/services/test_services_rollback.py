@@ -1,0 +1,304 @@
+"""Which verdict is a ground for a promotion; rollbacks; promotions that a person forces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from easeml_core.entities import RequestKind
+from easeml_core.errors import ConfigError, NotFoundError, StateError, StoreError
+from easeml_core.services.promotion import before_standing, model_list
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import (
+    answer_of,
+    file_forced_promotion,
+    file_gate_request,
+    file_promotion,
+    file_rollback,
+)
+from easeml_core.store import promotions, releases, requests, studies
+from easeml_core.store.promotions import Promotion
+
+REASON = {"who": "Ada Lovelace", "why": "the old one fails on holidays"}
+
+
+def in_production(lab: Any, study: str = "full") -> int | None:
+    with lab.worker.begin() as tx:
+        model = releases.production_model(tx, studies.get_study(tx, study).id)
+    return None if model is None else model.id
+
+
+def model_id(lab: Any, name: str, study: str = "full") -> int:
+    return int(lab.models[study][name])
+
+
+def force(lab: Any, name: str = "rare", study: str = "full", *, allowed: bool = True) -> dict[str, Any]:
+    given = {"study": study, "model_id": model_id(lab, name, study), "request_key": lab.key()}
+    asked = file_forced_promotion(lab.worker, **given, **REASON)["request_id"]
+    list(iter(Referee(lab.referee, lab.artifacts, allow_forced=allowed).answer_one, None))
+    return dict(answer_of(lab.worker, asked) or {})
+
+
+def roll_back(lab: Any, name: str | None = None, study: str = "full") -> dict[str, Any]:
+    wanted = None if name is None else model_id(lab, name, study)
+    given = {"study": study, "model_id": wanted, "request_key": lab.key()}
+    return dict(lab.answer(file_rollback(lab.worker, **given, why="it got worse")["request_id"]))
+
+
+# The live set.
+
+
+def test_the_pass_that_ends_its_set_may_be_promoted(lab: Any) -> None:
+    passed = lab.gate("good", "first")["request_id"]
+    assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = 3") == "changes"
+    assert lab.promote(passed, "good", "first")["promoted"]
+
+
+def test_a_pass_of_a_set_that_went_on_and_ended_is_no_ground_any_more(lab: Any) -> None:
+    passed = lab.gate("good")["request_id"]
+    for name in ("rare", "worse"):
+        lab.gate(name)
+    assert lab.one("SELECT state FROM work.test_sets WHERE id = 1") == "retired"
+    answer = lab.promote(passed)
+    assert answer["refused"]
+    assert answer["message"] == (
+        f"the verdict of gate request {passed} is of a test set that is retired by now; "
+        "ask the gate again, on the live set"
+    )
+    assert in_production(lab) is None
+
+
+def test_a_pass_of_a_set_that_was_retired_by_hand_is_no_ground(lab: Any) -> None:
+    passed = lab.gate("good")["request_id"]
+    with lab.referee.begin() as tx:
+        assert releases.retire_test_set(tx, 1, "by hand")
+    assert "is of a test set that is retired by now" in lab.promote(passed)["message"]
+
+
+def test_under_none_any_recorded_verdict_may_be_promoted_whatever_stands(lab: Any) -> None:
+    first, second = (lab.gate(name, "hidden")["request_id"] for name in ("good", "rare"))
+    assert lab.promote(second, "rare", "hidden")["promoted"]  # it failed, but that must not show
+    assert lab.promote(first, "good", "hidden")["promoted"]
+    assert in_production(lab, "hidden") == model_id(lab, "good", "hidden")
+
+
+def test_under_none_without_a_recorded_verdict_nothing_is_promoted(lab: Any) -> None:
+    assert "has no verdict on model" in lab.promote(99, "good", "hidden")["message"]
+
+
+# Rollbacks.
+
+
+def promote(lab: Any, name: str) -> None:
+    assert lab.promote(lab.gate(name)["request_id"], name)["promoted"]
+
+
+def test_a_rollback_puts_back_what_stood_before(lab: Any) -> None:
+    promote(lab, "worse")
+    promote(lab, "good")
+    answer = roll_back(lab)
+    assert (answer["refused"], answer["promoted"]) == (False, True)
+    assert answer["message"] == f"model {model_id(lab, 'worse')} is in production for study full again"
+    assert in_production(lab) == model_id(lab, "worse")
+    assert lab.rows("SELECT kind, restores, why FROM work.promotions ORDER BY id DESC LIMIT 1") == [
+        ("rollback", 1, "it got worse")
+    ]
+    with pytest.raises(StateError, match="no model was in production for study 'full' before the one that is there"):
+        roll_back(lab)
+    assert "is in production for study full again" in roll_back(lab, "good")["message"]  # named: and forward again
+    assert in_production(lab) == model_id(lab, "good")
+
+
+def test_the_gate_compares_with_what_was_put_back(lab: Any) -> None:
+    promote(lab, "worse")
+    promote(lab, "good")
+    roll_back(lab)
+    answer = lab.gate("rare")
+    assert lab.one("SELECT incumbent_id FROM work.gate_verdicts WHERE request_id = :id", id=answer["request_id"]) == (
+        model_id(lab, "worse")
+    )
+
+
+def test_only_what_was_in_production_can_be_put_back(lab: Any) -> None:
+    with pytest.raises(StateError, match="no model was in production for study 'full' before"):
+        roll_back(lab)
+    promote(lab, "good")
+    with pytest.raises(StateError, match="model 4 was never in production for study 'full'"):
+        roll_back(lab, "rare")
+    with pytest.raises(StateError, match="model 2 is in production for study 'full' already"):
+        roll_back(lab, "good")
+    with pytest.raises(StateError, match="model 6 was never in production for study 'full'"):  # it is another study's
+        file_rollback(lab.worker, study="full", model_id=6, why="x", request_key="k")
+    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+        file_rollback(lab.worker, study="fool", why="x", request_key="k")
+    with pytest.raises(ConfigError, match="why must be 1 to 500 characters that say it, got ' '"):
+        file_rollback(lab.worker, study="full", why=" ", request_key="k")
+
+
+def test_what_came_meanwhile_is_not_rolled_back_unasked(lab: Any) -> None:
+    promote(lab, "worse")
+    promote(lab, "good")
+    filed = file_rollback(lab.worker, study="full", why="it got worse", request_key="k")
+    with lab.referee.begin() as tx:
+        forced = file_in(lab, "force")
+        promotions.add_forced(tx, request_id=forced, study_id=1, model_id=4, **REASON)
+    answer = lab.answer(filed["request_id"])
+    assert answer["refused"]
+    assert answer["message"] == "model 4 came into production meanwhile; ask again if it shall be taken back too"
+    assert in_production(lab) == 4
+
+
+def file_in(lab: Any, kind: str) -> int:
+    """A request of this kind that the referee does not see before the test has used it."""
+    with lab.worker.begin() as tx:
+        given = {"kind": RequestKind(kind), "study_id": 1, "model_id": 4, "arguments": {}}
+        request_id = requests.file_request(tx, **given, request_key=lab.key())
+    lab.as_superuser("INSERT INTO work.answers (request_id, refused, message) VALUES (%s, false, 'test')", request_id)
+    return request_id
+
+
+def test_the_same_request_key_rolls_back_once(lab: Any) -> None:
+    promote(lab, "worse")
+    promote(lab, "good")
+    asked = {"study": "full", "why": "it got worse", "request_key": "night/1"}
+    first = file_rollback(lab.worker, **asked)
+    lab.answer(first["request_id"])
+    assert file_rollback(lab.worker, **asked) == first
+    assert lab.one("SELECT count(*) FROM work.promotions") == 3
+
+
+def history(*moves: tuple[int, int | None]) -> list[Promotion]:
+    """Moves of the pointer from (model, restored promotion); ids count from 1."""
+    plain = Promotion(0, RequestKind.PROMOTE, 0, None, None, None, None, datetime(2026, 1, 1, tzinfo=UTC))
+    return [replace(plain, id=n, model_id=m, restores=r) for n, (m, r) in enumerate(moves, 1)]
+
+
+@pytest.mark.parametrize(
+    ("moves", "before"),
+    [
+        ([], None),
+        ([(7, None)], None),
+        ([(7, None), (8, None)], 7),
+        ([(7, None), (8, None), (7, 1)], None),  # 8 was taken back: before 7 there was nothing
+        ([(7, None), (8, None), (9, None), (8, 2)], 7),  # rolled back once: the next goes further back
+        ([(7, None), (8, None), (9, None), (8, 2), (7, 1)], None),
+        ([(7, None), (8, None), (7, 1), (9, None)], 7),
+        ([(7, None), (8, None), (7, 1), (9, None), (7, 1)], None),
+    ],
+)
+def test_rolling_back_twice_goes_back_twice(moves: Any, before: int | None) -> None:
+    found = before_standing(history(*moves))
+    assert (None if found is None else found.model_id) == before
+
+
+# On a person's word.
+
+
+def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:
+    answer = force(lab)
+    assert (answer["refused"], answer["promoted"]) == (False, True)
+    assert answer["message"] == (
+        "model 4 is in production for study full without a verdict, forced by Ada Lovelace: "
+        "the old one fails on holidays"
+    )
+    assert in_production(lab) == 4
+    (entry,) = [m for m in model_list(lab.worker, study="full") if m["in_production"]]
+    assert {k: entry[k] for k in ("model_id", "origin", "moved_by", "verdict", "who", "why")} == {
+        "model_id": 4,
+        "origin": "rare",
+        "moved_by": "force",
+        "verdict": None,
+        **REASON,
+    }
+
+
+def test_a_referee_takes_no_forced_promotion_unless_it_was_told_to(lab: Any) -> None:
+    answer = force(lab, allowed=False)
+    assert answer["refused"]
+    assert answer["message"].startswith("this referee takes no forced promotion from a task; let who may, run")
+    assert in_production(lab) is None
+
+
+@pytest.mark.parametrize("missing", ["who", "why"])
+def test_nobody_forces_without_a_name_and_a_reason(missing: str, lab: Any) -> None:
+    given = {"study": "full", "model_id": 4, "request_key": "k"}
+    for nothing in ("", " \n", "x" * 501, None):
+        with pytest.raises(ConfigError, match=f"{missing} must be 1 to 500 characters"):
+            file_forced_promotion(lab.worker, **given, **REASON | {missing: nothing})
+    with lab.worker.begin() as tx:
+        asked = {"kind": RequestKind.FORCE, "study_id": 1, "model_id": 4, "arguments": REASON | {missing: " "}}
+        forged = requests.file_request(tx, **asked, request_key="forged")
+    list(iter(Referee(lab.referee, lab.artifacts, allow_forced=True).answer_one, None))
+    assert answer_of(lab.worker, forged)["refused"]
+    assert in_production(lab) is None
+
+
+def test_a_forced_promotion_makes_earlier_verdicts_stale(lab: Any) -> None:
+    passed = lab.gate("good")["request_id"]
+    force(lab, "worse")
+    assert (
+        lab.promote(passed)["message"]
+        == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
+    )
+
+
+# With the referee's address, in one call.
+
+
+def test_the_referees_address_moves_the_pointer_at_once(lab: Any) -> None:
+    passed = lab.gate("good")["request_id"]
+    given = {"study": "full", "directly": True}
+    done = [file_promotion(lab.referee, model_id=2, gate_request_id=passed, **given, request_key="p")]
+    done.append(file_forced_promotion(lab.referee, model_id=3, **REASON, **given, request_key="f"))
+    done.append(file_rollback(lab.referee, why="x", **given, request_key="r"))
+    assert [answer_of(lab.worker, d["request_id"])["refused"] for d in done] == [False] * 3
+    assert in_production(lab) == 2
+    assert file_rollback(lab.referee, why="x", **given, request_key="r") == done[2]  # repeated: nothing moves
+    assert lab.one("SELECT count(*) FROM work.promotions") == 3
+    assert lab.answer_all() == 0
+
+
+def test_what_is_refused_at_once_leaves_nothing(lab: Any) -> None:
+    failed = lab.gate("rare")["request_id"]
+    with pytest.raises(StateError, match="only a pass may be promoted"):
+        file_promotion(lab.referee, study="full", model_id=4, gate_request_id=failed, request_key="p", directly=True)
+    assert lab.one("SELECT count(*) FROM work.requests WHERE kind = 'promote'") == 0
+
+
+def test_a_worker_cannot_act_at_once(lab: Any) -> None:
+    with pytest.raises(StoreError, match="this role may not do that"):
+        file_forced_promotion(lab.worker, study="full", model_id=4, **REASON, request_key="p", directly=True)
+    assert in_production(lab) is None
+
+
+FORGERIES = {
+    "force": "INSERT INTO work.promotions (request_id, kind, study_id, model_id, who, why, symbol, planned) "
+    "VALUES ({request}, 'force', 1, 4, {who}, {why}, NULL, NULL)",
+    "rollback": "INSERT INTO work.promotions (request_id, kind, study_id, model_id, restores, symbol, planned) "
+    "VALUES ({request}, 'rollback', 1, 4, {restores}, NULL, NULL)",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("force", {"who": "NULL", "why": "'because'"}),
+        ("force", {"who": "'Ada'", "why": "' '"}),
+        ("rollback", {"restores": "NULL"}),
+        ("rollback", {"restores": "1"}),  # of another model
+    ],
+)
+def test_the_schema_itself_refuses_a_move_without_its_ground(kind: str, values: dict[str, str], lab: Any) -> None:
+    promote(lab, "good")
+    request = file_in(lab, kind)
+    with pytest.raises(StoreError, match="the database refuses this"), lab.referee.begin() as tx:
+        tx.exec_driver_sql(FORGERIES[kind].format(request=request, **values))
+
+
+def test_a_gate_request_still_answers_after_all_that(lab: Any) -> None:
+    force(lab, "rare")
+    filed = file_gate_request(lab.worker, study="full", model_id=2, request_key="g")
+    assert lab.answer(filed["request_id"])["symbol"] == "pass"

@@ -1,0 +1,224 @@
+"""Handing models in: tried on open data in a sandbox, kept once a key, and judged by the gate like any other model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
+from easeml_core.services import submit
+from easeml_core.services.inference import infer
+from easeml_core.services.registration import pause_study
+from easeml_core.services.requests import file_gate_request
+from easeml_core.services.submit import list_submissions, submit_model
+from easeml_core.store import models, studies
+from easeml_core.store.submissions import newest_submissions
+from easeml_core.training.formats import save_constant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+VERSION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hand_in(lab: Any, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Hand something in for the study ``full``; a constant by default, which needs the least time."""
+    save_constant(tmp_path / "constant", 1)
+
+    def hand(**changes: Any) -> dict[str, Any]:
+        given = {"study": "full", "path": tmp_path / "constant", "format": "constant", "message": "all benign"}
+        return submit_model(lab.worker, lab.artifacts, **{"request_key": lab.key()} | given | changes)
+
+    return hand
+
+
+def submissions_and_models(lab: Any) -> tuple[int, int]:
+    return lab.one("SELECT count(*) FROM work.submissions"), lab.one("SELECT count(*) FROM work.models")
+
+
+def program(tmp_path: Path, code: str) -> Path:
+    folder = tmp_path / "program"
+    folder.mkdir(exist_ok=True)
+    (folder / "predict.py").write_text(code)
+    return folder
+
+
+THRESHOLD = """
+import numpy as np
+print(*np.where(np.load("inputs.npy")[:, 20] < 16.8, 1, 0))  # worst radius: larger ones are malignant
+"""
+
+
+def test_a_model_is_tried_on_open_data_and_kept(hand_in: Any, lab: Any, tmp_path: Path) -> None:
+    fitted = lab.fit(LogisticRegression(random_state=1), tmp_path / "fitted")
+    told = hand_in(path=fitted, format="skops", message="  a line  ")
+    parts = lab.open_parts()
+    with lab.worker.begin() as tx:
+        study = studies.get_study(tx, "full")
+        model = models.get_model(tx, study.id, told["model_id"])
+        assert models.baseline_model(tx, study.id).id != model.id
+        assert models.best_model(tx, study.id).id != model.id
+    from easeml_core.training.formats import load_predictor
+
+    labels = load_predictor(lab.artifacts.path(model.artifact), "skops").predict(parts.validation_inputs)
+    quality = float(np.mean(labels == parts.validation_labels))
+    assert told == {"submission_id": 1, "model_id": model.id, "study": "full", "validation_quality": quality}
+    assert quality > 0.9
+    assert (model.trial_id, model.format) == (None, "skops")
+    (entry,) = list_submissions(lab.worker, study="full")
+    assert (entry["message"], entry["kind"], entry["state"]) == ("a line", "artifact", "handed in")
+    assert entry["submitted_by"] == "easeml_worker"
+
+
+def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path: Path) -> None:
+    """The whole way of a model that no library of ours knows."""
+    told = hand_in(path=program(tmp_path, THRESHOLD), format="command", command="python predict.py")
+    assert told["validation_quality"] > 0.85
+    asked = file_gate_request(lab.worker, study="full", model_id=told["model_id"], request_key="gate/1")
+    (entry,) = list_submissions(lab.worker, study="full")
+    assert (entry["state"], entry["kind"], entry["format"]) == ("waiting", "command", "command")
+    answer = lab.answer(asked["request_id"])
+    assert answer["symbol"] == "pass"
+    (entry,) = list_submissions(lab.worker)
+    assert (entry["state"], entry["in_production"]) == ("pass", False)
+    assert lab.promote(asked["request_id"], told["model_id"])["promoted"]
+    assert list_submissions(lab.worker)[0]["in_production"]
+    rows = lab.open_parts().validation_inputs[:5]
+    labels = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist())["labels"]
+    assert labels == [("malignant", "benign")[int(row[20] < 16.8)] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("print(*[2] * 10_000)", "cannot be run on the open validation part of study 'full': .* nothing was spent"),
+        ("raise SystemExit('no luck')", "open validation part of study 'full': .*exit status 1: no luck; nothing"),
+        ("import numpy as np\nprint(*[-1] * len(np.load('inputs.npy')))", "classes from 0 to 1; row 0 .* got -1"),
+        ("import numpy as np\nprint(*[1, 2] * 500)", "nothing was spent"),
+        ("import numpy as np\nn = len(np.load('inputs.npy'))\nprint(*[1] * (n - 1), 2)", "classes from 0 to 1; row"),
+    ],
+)
+def test_what_cannot_be_run_on_open_data_is_refused(
+    code: str, words: str, hand_in: Any, lab: Any, tmp_path: Path
+) -> None:
+    before = submissions_and_models(lab), sum(1 for _ in lab.artifacts.root.rglob("*"))
+    with pytest.raises(InvalidInputError, match=words):
+        hand_in(path=program(tmp_path, code), format="command", command="python predict.py")
+    assert (submissions_and_models(lab), sum(1 for _ in lab.artifacts.root.rglob("*"))) == before
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"study": "fool"}, NotFoundError, "there is no study 'fool'"),
+        ({"format": "pickle"}, ConfigError, "format must be one of skops, safetensors, constant, command"),
+        ({"message": " \n"}, ConfigError, "message must be words of 1 to 2,000 characters"),
+        ({"message": "x" * 2001}, ConfigError, "message must be words of 1 to 2,000 characters"),
+        ({"command": "python x"}, ConfigError, "command must be given with the format 'command' only"),
+        ({"bundle": "dags"}, ConfigError, "bundle_version must be given together with bundle"),
+        ({"bundle_version": VERSION}, ConfigError, "bundle_version must be given together with bundle"),
+        ({"bundle": "../dags", "bundle_version": VERSION}, ConfigError, "bundle must be 1 to 100 of letters"),
+        ({"bundle": "dags", "bundle_version": "main"}, ConfigError, "bundle_version must be a git commit: 7 to 64"),
+        ({"request_key": ""}, ConfigError, "request_key must be not empty"),
+        ({"path": "absent"}, InvalidInputError, "absent cannot be handed in: .*No such file"),
+        ({"path": "/dev/zero"}, ConfigError, "path must be a plain file of at most"),
+        ({"path": "/tmp"}, InvalidInputError, "path must be a plain file|Is a directory"),
+        (
+            {"path": "/etc/hostname"},
+            InvalidInputError,
+            "cannot be run on the open validation part .* no constant model",
+        ),
+        ({"path": "/etc/hostname", "format": "command"}, InvalidInputError, "is no archive; say how it is run"),
+    ],
+)
+def test_what_is_not_allowed_is_named(changes: dict[str, Any], error: Any, words: str, hand_in: Any, lab: Any) -> None:
+    before = submissions_and_models(lab)
+    with pytest.raises(error, match=words):
+        hand_in(**changes)
+    assert submissions_and_models(lab) == before
+
+
+def test_a_study_that_does_not_take_part_takes_no_models(hand_in: Any, lab: Any) -> None:
+    pause_study(lab.worker, study="full", paused=True)
+    with pytest.raises(StateError, match="study 'full' is PAUSED; models can be handed in while it is ACTIVE"):
+        hand_in()
+
+
+def test_the_same_key_hands_in_once(hand_in: Any, lab: Any, tmp_path: Path) -> None:
+    first = hand_in(request_key="k")
+    before = submissions_and_models(lab)
+    pause_study(lab.worker, study="full", paused=True)  # what was done stays done
+    assert hand_in(request_key="k") == first
+    assert submissions_and_models(lab) == before
+    save_constant(tmp_path / "other", 0)
+    others = (
+        {"path": tmp_path / "other"}, {"message": "else"}, {"study": "first"},
+        {"bundle": "dags", "bundle_version": VERSION},
+    )  # fmt: skip
+    for changes in others:
+        with pytest.raises(InvalidInputError, match=r"key 'k' has handed in something else \(submission 1 of study"):
+            hand_in(request_key="k", **changes)
+    assert submissions_and_models(lab) == before
+
+
+def test_the_same_key_at_once_hands_in_once(hand_in: Any, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    met = threading.Barrier(4)
+    keep, add = submit._keep, models.add_model
+
+    def keep_together(*given: Any) -> None:
+        keep(*given)
+        met.wait()
+
+    def add_slowly(*given: Any, **named: Any) -> int:
+        time.sleep(0.3)
+        return int(add(*given, **named))
+
+    monkeypatch.setattr(submit, "_keep", keep_together)
+    monkeypatch.setattr(models, "add_model", add_slowly)
+    threads = [threading.Thread(target=lambda: told.append(hand_in(request_key="k"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [told[0]] * 4
+    assert lab.one("SELECT count(*) FROM work.submissions") == 1
+    assert lab.one("SELECT count(*) FROM work.models WHERE submitted") == 1
+
+
+def test_a_bundle_version_is_judged_by_its_model(hand_in: Any, lab: Any) -> None:
+    told = hand_in(bundle="dags", bundle_version=VERSION)
+    with lab.worker.begin() as tx:
+        (entry,) = newest_submissions(tx, 0)
+    assert entry == {
+        "id": told["submission_id"], "study": "full", "model_id": told["model_id"], "kind": "bundle",
+        "message": "all benign", "bundle": "dags", "bundle_version": VERSION,
+    }  # fmt: skip
+
+
+def test_a_refused_question_shows_as_refused(hand_in: Any, lab: Any) -> None:
+    told = hand_in()
+    asked = file_gate_request(
+        lab.worker, study="full", model_id=told["model_id"], reliability=0.5, request_key="other plan"
+    )
+    assert lab.answer(asked["request_id"])["refused"]
+    assert list_submissions(lab.worker)[0]["state"] == "refused"
+
+
+def test_a_hidden_verdict_shows_as_withheld(hand_in: Any, lab: Any, tmp_path: Path) -> None:
+    save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
+    told = hand_in(study="hidden", path=tmp_path / "rare")
+    asked = file_gate_request(lab.worker, study="hidden", model_id=told["model_id"], request_key="gate/1")
+    lab.answer(asked["request_id"])
+    assert list_submissions(lab.worker, study="hidden")[0]["state"] == "withheld"
+    assert list_submissions(lab.worker, study="full") == []
+    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+        list_submissions(lab.worker, study="fool")

@@ -1,0 +1,68 @@
+"""What is append-only stays so even for its owner; every trigger and every translated constraint is known by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+
+from easeml_core.store.database import _MEANING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Ask = Callable[..., list[tuple[Any, ...]]]
+
+_FUNCTIONS = "SELECT prosrc FROM pg_proc WHERE pronamespace::regnamespace::text IN ('work', 'sealed')"
+_NAMES = """
+SELECT conname FROM pg_constraint WHERE connamespace::regnamespace::text IN ('work', 'sealed')
+UNION SELECT relname FROM pg_class WHERE relkind = 'i' AND relnamespace::regnamespace::text IN ('work', 'sealed')
+"""
+
+
+def test_the_ledger_is_append_only_even_for_its_owner(ask: Ask, database: Any, world: Any) -> None:
+    before = ask("SELECT * FROM sealed.ledger ORDER BY id")
+    assert len(before) == 2
+    for statement in ("UPDATE sealed.ledger SET log_cost = 0", "DELETE FROM sealed.ledger", "TRUNCATE sealed.ledger"):
+        with pytest.raises(psycopg2.IntegrityError, match="the ledger is append-only"):
+            ask(statement)
+    assert ask("SELECT * FROM sealed.ledger ORDER BY id") == before
+
+
+def test_settings_of_the_scheduler_are_append_only_even_for_their_owner(ask: Ask, database: Any, world: Any) -> None:
+    before = ask("SELECT * FROM work.selection_settings ORDER BY id")
+    assert len(before) == 1
+    table = "work.selection_settings"
+    for statement in (f"UPDATE {table} SET reason = 'x'", f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"):
+        with pytest.raises(psycopg2.IntegrityError, match="append-only"):
+            ask(statement)
+    assert ask("SELECT * FROM work.selection_settings ORDER BY id") == before
+
+
+TRIGGERS = {
+    *("ledger_append_only", "ledger_keep_all", "studies_forward", "trials_forward", "studies_active_since"),
+    *("trials_ended_now", "test_sets_forward"),
+    *("trials_within_limits", "trials_limit_kept", "studies_within_limits", "tenants_within_limits"),
+    *("selection_settings_append_only", "selection_settings_keep_all"),
+    *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
+}
+# Names that triggers give as that of a violated constraint.
+RAISED = {
+    *("studies_forward_check", "trials_forward_check", "ledger_append_only", "test_sets_forward_check"),
+    *("studies_budget_kept", "tenants_quota_kept", "tenants_parallel_kept", "selection_settings_append_only"),
+}
+
+
+def test_every_trigger_is_known(ask: Ask) -> None:
+    found = ask("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'")
+    assert {name for (name,) in found} == TRIGGERS
+    assert len(found) == len(TRIGGERS)
+
+
+def test_every_translated_constraint_is_there(ask: Ask) -> None:
+    """A renamed constraint would lose its message silently."""
+    names = {name for (name,) in ask(_NAMES)}
+    assert set(_MEANING) - names - RAISED == set()
+    bodies = " ".join(body for (body,) in ask(_FUNCTIONS))
+    assert {name for name in RAISED if f"'{name}'" not in bodies} == set()
