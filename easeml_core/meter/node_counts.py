@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from easeml_core.meter.nonuniform import log_full_tree, log_node_counts, log_sum
+from easeml_core.meter.regulation import Automaton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,11 +34,44 @@ class Tree:
         signals: m >= 2, possible answers.
         steps: T >= 1, submissions.
         ambiguous: b >= 0, answers planned for that could as well have been the neighbouring range.
+        deviations: B >= 0, answers unlike the one before that the set survives.
+        teams: K >= 1, teams that exchange nothing.
+        branches: 1 + 2 epsilon / w > 1, ranges that can be answered in the mean when boundaries are shifted.
+        automaton: Rows of an ``Automaton``; empty for none.
     """
 
     signals: int
     steps: int
-    ambiguous: int
+    ambiguous: int = 0
+    deviations: int = 0
+    teams: int = 1
+    branches: float = 2.0
+    automaton: tuple[tuple[tuple[int, int | None], ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way of paying.
+
+    Attributes:
+        log_nodes: (tree, n) -> ln N of T submissions; only a published score looks at the number n of examples.
+        log_level: (tree, t) -> ln of the nodes of level t = 1, 2, ..., for a set without a fixed T; None where there
+            is no such use of the method.
+    """
+
+    log_nodes: Callable[[Tree, int], float]
+    log_level: Callable[[Tree, int], float] | None = None
+
+
+def team_steps(steps: int, teams: int) -> tuple[int, ...]:
+    """Submissions of each team, as even as can be, the larger shares first.
+
+    Example:
+        >>> team_steps(10, 3)
+        (4, 3, 3)
+    """
+    share, left = divmod(steps, teams)
+    return tuple(share + (team < left) for team in range(teams))
 
 
 def _one_path(tree: Tree, _examples: int) -> float:
@@ -47,42 +84,99 @@ def _last_level(tree: Tree, _examples: int) -> float:
     return tree.steps * math.log(tree.signals)
 
 
-def _full_tree(branches: int, steps: int) -> float:
-    """All nodes of the tree: N = 1 + c + ... + c^(T-1) = (c^T - 1) / (c - 1)."""
-    leaves = steps * math.log(branches)
-    return leaves + math.log1p(-math.exp(-leaves)) - math.log(branches - 1)
-
-
 def _exact_tree(tree: Tree, _examples: int) -> float:
     """The last answer is used by nobody: the tree of m branches with T levels."""
-    return _full_tree(tree.signals, tree.steps)
+    return log_full_tree(tree.signals, tree.steps)
 
 
 def _published_score(tree: Tree, examples: int) -> float:
     """A score shown in full has n + 1 values, each a branch."""
-    return _full_tree(examples + 1, tree.steps)
+    return log_full_tree(examples + 1, tree.steps)
 
 
 def _pruned(tree: Tree, _examples: int) -> float:
     """At most two ranges lie within the tolerance of a gap when none is narrower than two tolerances."""
-    return _full_tree(2, tree.steps)
+    return log_full_tree(2, tree.steps)
+
+
+def _ambiguous_answers(tree: Tree, step: int) -> float:
+    """Each ambiguous answer before this step halves what is left, up to the number planned for."""
+    return min(tree.ambiguous, step - 1) * _LN2
 
 
 def _path_adaptive(tree: Tree, _examples: int) -> float:
-    """Levels share the failure probability equally, and each ambiguous answer before the last halves the rest."""
-    return math.log(tree.steps) + min(tree.ambiguous, tree.steps - 1) * _LN2
+    """Submissions share the failure probability equally, and each team pays for its own ambiguous answers."""
+    return math.log(tree.steps) + _ambiguous_answers(tree, team_steps(tree.steps, tree.teams)[0])
 
 
-METHODS: Mapping[str, Callable[[Tree, int], float]] = MappingProxyType(
+def _dithered(tree: Tree, _examples: int) -> float:
+    """The mean number of nodes: in the mean over the shifts, a range branches by 1 + 2 epsilon / w at most."""
+    return log_full_tree(tree.branches, tree.steps)
+
+
+def _ratchet(tree: Tree, _examples: int) -> float:
+    """Histories that never fall, of 0..T-1 answers: C(T + m - 1, m)."""
+    return _log_choose(tree.steps + tree.signals - 1, tree.signals)
+
+
+def _deviations(tree: Tree, _examples: int) -> float:
+    """Sum over t < T and j <= B of C(t, j) (m - 1)^j; over t the first factor adds up to C(T, j + 1)."""
+    return _log_choices(tree, tree.steps, 1)
+
+
+def _log_choices(tree: Tree, steps: int, more: int) -> float:
+    """Ln of the sum over j <= B of C(steps, j + more) (m - 1)^j."""
+    most = min(tree.deviations, steps - more)
+    each = math.log(tree.signals - 1)
+    return log_sum([_log_choose(steps, j + more) + j * each for j in range(most + 1)])
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+@lru_cache(maxsize=64)
+def _levels_of(rows: tuple[tuple[tuple[int, int | None], ...], ...], steps: int) -> tuple[float, ...]:
+    return tuple(Automaton(rows).log_nodes_of_levels(steps))
+
+
+def _automaton(tree: Tree, _examples: int) -> float:
+    """Walks through the automaton's arrows."""
+    return log_sum(_levels_of(tree.automaton, tree.steps))
+
+
+def _automaton_level(tree: Tree, step: int) -> float:
+    # Rounded up to a power of two, so that a life of many steps does not walk through all of them at each.
+    levels = _levels_of(tree.automaton, 1 << (step - 1).bit_length())
+    return levels[min(step, len(levels)) - 1]
+
+
+def _nonuniform(tree: Tree, _examples: int) -> float:
+    """All nodes that are paid for, each at the tolerance of its worst earlier signal."""
+    return log_sum(log_node_counts(tree.signals, tree.steps))
+
+
+def _multitenant(tree: Tree, _examples: int) -> float:
+    """One tree for each team: what a team does not hear, it cannot react to."""
+    return log_sum([log_full_tree(tree.signals, steps) for steps in team_steps(tree.steps, tree.teams)])
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "path-adaptive": _path_adaptive,
-        "pruned": _pruned,
-        "exact-tree": _exact_tree,
-        "full": _last_level,
-        "first-change": _one_path,
-        "non-adaptive": _one_path,
-        "fresh": _one_path,
-        "score": _published_score,
+        "path-adaptive": Method(_path_adaptive, _ambiguous_answers),
+        "pruned": Method(_pruned, lambda _tree, step: (step - 1) * _LN2),
+        "exact-tree": Method(_exact_tree, lambda tree, step: (step - 1) * math.log(tree.signals)),
+        "full": Method(_last_level, lambda tree, step: (step - 1) * math.log(tree.signals)),
+        "first-change": Method(_one_path, lambda _tree, _step: 0.0),
+        "dithered": Method(_dithered, lambda tree, step: (step - 1) * math.log(tree.branches)),
+        "ratchet": Method(_ratchet, lambda tree, step: _log_choose(step + tree.signals - 2, tree.signals - 1)),
+        "deviations": Method(_deviations, lambda tree, step: _log_choices(tree, step - 1, 0)),
+        "automaton": Method(_automaton, _automaton_level),
+        "nonuniform": Method(_nonuniform),
+        "multitenant": Method(_multitenant),
+        "non-adaptive": Method(_one_path),
+        "fresh": Method(_one_path),
+        "score": Method(_published_score),
     }
 )
-"""ln N of each method, given the tree and the number n of examples (which only ``score`` looks at)."""
+"""Every method of planning. Those of ``config.METER_METHODS`` can be used at run time too."""

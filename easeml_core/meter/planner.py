@@ -1,7 +1,7 @@
 """How many labelled examples a sealed meter set needs, for each way of paying for the developer's reactions.
 
-What the methods count is in ``node_counts.py``; how an answer is given, in ``path_adaptive.py``, which follows the
-default method. The size of the validation set that keeps pure sampling noise in range 1 is given along.
+What the methods count is in ``node_counts.py``; how an answer is given, in ``meter.py``; what it promises, in
+``promises.py``. The size of the validation set that keeps pure sampling noise in range 1 is given along.
 """
 
 from __future__ import annotations
@@ -10,28 +10,25 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import MeterConfig, require
-from easeml_core.meter.node_counts import METHODS, Tree
+from easeml_core.config import METER_METHODS, MeterConfig, require
+from easeml_core.meter import nonuniform
+from easeml_core.meter.dither import mean_branches
+from easeml_core.meter.interval_sizes import interval_size
+from easeml_core.meter.node_counts import METHODS, Tree, team_steps
+from easeml_core.meter.promises import caveats
 from easeml_core.meter.ranges import exact, narrowest_inner_range
-from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
+from easeml_core.meter.regulation import Automaton
 from easeml_core.stats.hoeffding import hoeffding_sample_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LN2 = math.log(2)
-_LOOK_BACK = 500
 
 _PRUNED_NEEDS = (
     "at least 2 tolerances wide between boundaries for the method 'pruned' (widen the ranges, lower the "
     "tolerance, or take 'path-adaptive')"
 )
-
-_CAVEATS = {
-    "non-adaptive": "sound only if every model is fixed before the first signal is shown",
-    "first-change": "the set is retired at the first signal other than 1",
-    "fresh": "the labels of all submissions together; each submission takes a new set",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +66,15 @@ def plan_meter(
     ambiguous: int = 2,
     tail: str = "hoeffding",
     error_rate: float | None = None,
+    **settings: Any,
 ) -> MeterPlan:
     """The number of labels with which all T signals hold together with the reliability.
 
         n = ceil( (ln N + ln(2 / delta)) / (2 epsilon^2) ),   delta = 1 - reliability          (hoeffding)
-        n = least n whose Clopper-Pearson interval of round(n p) errors at level delta / N
-            reaches no further than epsilon to either side                                (clopper-pearson)
+        n at which the Clopper-Pearson interval of round(n p) errors at level delta / N
+            reaches no further than epsilon to either side, while at n - 1 it does        (clopper-pearson)
+
+    A promise to one side has 1 / delta in place of 2 / delta. ``nonuniform`` solves for n what ``nonuniform.py`` says.
 
     Source: Hoeffding (1963), Theorem 2, two-sided, with a union bound over N nodes; Clopper and Pearson (1934).
 
@@ -88,18 +88,20 @@ def plan_meter(
         tail: ``hoeffding`` (holds for every error rate) or ``clopper-pearson`` (fewer labels).
         error_rate: p in [0, 1] that ``clopper-pearson`` plans with; None is the worst one, so that no count of
             errors retires the set early. A wrong guess costs answers, never the guarantee.
+        settings: Further settings of ``MeterConfig``: deviations, teams, tolerances, one_sided, ...
 
     Returns:
         The plan. More steps or a higher reliability never need fewer labels with ``hoeffding``.
 
     Raises:
-        ConfigError: If an argument is outside its range, or ``pruned`` is asked for ranges narrower than two
-            tolerances, where its count would be wrong.
+        ConfigError: If an argument is outside its range, or a method is asked for ranges for which its count would be
+            wrong: ``pruned`` with one narrower than two tolerances, ``dithered`` with unequal ones.
 
     Example:
         >>> plan_meter(ranges=(0.2, 0.4, 0.6, 0.8), tolerance=0.05, reliability=0.99, steps=32, ambiguous=5).labels
         2446
     """
+    require(method in METHODS, "method", method, "one of " + ", ".join(METHODS))
     config = MeterConfig(
         ranges=tuple(ranges),
         tolerance=tolerance,
@@ -107,19 +109,76 @@ def plan_meter(
         steps=steps,
         ambiguous=ambiguous,
         tail=tail,
+        method=method if method in METER_METHODS else "full",
+        **settings,
     )
-    require(method in METHODS, "method", method, "one of " + ", ".join(METHODS))
+    return plan_config(config, error_rate=error_rate, method=method)
+
+
+def plan_config(config: MeterConfig, *, error_rate: float | None = None, method: str | None = None) -> MeterPlan:
+    """The plan of a meter with these settings.
+
+    Args:
+        config: The settings.
+        error_rate: As of ``plan_meter``.
+        method: Instead of the settings' own, a method that can only be planned with: ``fresh``, ``score`` or
+            ``non-adaptive``.
+
+    Raises:
+        ConfigError: As of ``plan_meter``.
+
+    Example:
+        >>> from easeml_core.config import MeterConfig
+        >>> plan_config(MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, method="ratchet", tail="hoeffding")).labels
+        1696
+    """
+    method = method or config.method
     require(error_rate is None or 0 <= error_rate <= 1, "error_rate", error_rate, "in [0, 1], or None for the worst")
-    require(method != "pruned" or not _narrower_than(config, 2), "ranges", config.ranges, _PRUNED_NEEDS)
-    examples, log_nodes = _least_size(config, method, _worst_rate(tolerance) if error_rate is None else error_rate)
+    closed = not config.open_ended or METHODS[method].log_level is not None
+    require(closed, "open_ended", config.open_ended, f"false with the method {method!r}")
+    check_ranges(config)
+    if method == "nonuniform":
+        examples, log_nodes = _nonuniform_size(config, error_rate), METHODS[method].log_nodes(tree_of(config), 0)
+    else:
+        examples, log_nodes = _least_size(config, method, error_rate)
     return MeterPlan(
-        labels=examples * steps if method == "fresh" else examples,
+        labels=examples * config.steps if method == "fresh" else examples,
         log_nodes=log_nodes,
         method=method,
-        tail=tail,
-        validation_minimum=validation_minimum(ranges=config.ranges, reliability=reliability),
-        warnings=_warnings(config, method),
+        tail=config.tail,
+        validation_minimum=validation_minimum(ranges=config.ranges, reliability=config.reliability),
+        warnings=(*caveats(config, method), *_warnings(config)),
     )
+
+
+def tree_of(config: MeterConfig) -> Tree:
+    """What the number of nodes depends on.
+
+    Raises:
+        ConfigError: If boundaries that must be the same distance apart are not, or an automaton is none.
+    """
+    signals = len(config.ranges) + 1
+    if config.method == "automaton":
+        found = Automaton(config.automaton)
+        text = f"rows of {signals} arrows, one for each signal"
+        require(found.signals == signals, "automaton", config.automaton, text)
+        text = "a table of answers never below the signal, where only the upper side is promised"
+        require("upper" in found.promised_sides or not config.one_sided, "automaton", config.automaton, text)
+    return Tree(
+        signals=signals,
+        steps=config.steps,
+        ambiguous=config.ambiguous,
+        deviations=config.deviations,
+        teams=config.teams,
+        branches=mean_branches(config.ranges, config.tolerance) if config.method == "dithered" else 2.0,
+        automaton=config.automaton,
+    )
+
+
+def check_ranges(config: MeterConfig) -> None:
+    """Raise ConfigError unless the method's count is right for these ranges."""
+    narrow = config.method == "pruned" and _narrower_than(config, 2, config.tolerance)
+    require(not narrow, "ranges", config.ranges, _PRUNED_NEEDS)
 
 
 def validation_minimum(*, ranges: Sequence[float], reliability: float) -> int | None:
@@ -148,84 +207,85 @@ def validation_minimum(*, ranges: Sequence[float], reliability: float) -> int | 
     require(0 < reliability < 1, "reliability", reliability, "> 0 and < 1")
     if ranges[0] <= 0:
         return None
-    return hoeffding_sample_size(tolerance=ranges[0], log_level=-_log_two_sided(reliability))
+    return hoeffding_sample_size(tolerance=ranges[0], log_level=math.log1p(-reliability) - _LN2)
 
 
-def _log_two_sided(reliability: float) -> float:
-    """Ln(2 / delta)."""
-    return _LN2 - math.log1p(-reliability)
+def log_paid(config: MeterConfig, method: str, examples: int = 0) -> float:
+    """Ln of what the last planned answer must divide delta by: all nodes, or with an open end those of its level.
 
-
-def _worst_rate(tolerance: float) -> float:
-    """The error rate whose interval reaches furthest: not 1/2, but 2 epsilon / 3 beside it.
-
-    How far the upper end lies off is ruled by the variances between p and p + epsilon, of which the one at
-    p + 2 epsilon / 3 counts as the mean (third-order expansion of the divergence), and a variance is largest at 1/2.
+    An open end gives step t the share 6 / (pi^2 t^2) of delta, whose sum over all t is 1.
     """
-    return max(0.0, 0.5 - 2 * tolerance / 3)
+    tree, count = tree_of(config), METHODS[method]
+    if not config.open_ended or count.log_level is None:
+        return count.log_nodes(tree, examples)
+    last = team_steps(config.steps, config.teams)[0]  # only path-adaptive has teams here, and each has a ledger
+    return math.log(config.teams) + log_share(last) + count.log_level(tree, last)
 
 
-def _least_size(config: MeterConfig, method: str, error_rate: float) -> tuple[int, float]:
+def log_share(step: int) -> float:
+    """Ln(pi^2 t^2 / 6), what step t of an open end divides delta by.
+
+    Example:
+        >>> round(sum(math.exp(-log_share(t)) for t in range(1, 100_000)), 3)
+        1.0
+    """
+    return math.log(math.pi**2 / 6) + 2 * math.log(step)
+
+
+def _least_size(config: MeterConfig, method: str, error_rate: float | None) -> tuple[int, float]:
     """The least n that is enough for the ln N which it brings about, and that ln N.
 
     Both grow with n, so climbing from 1 reaches the least fixed point; where ln N ignores n, in one step.
     """
-    tree = Tree(signals=len(config.ranges) + 1, steps=config.steps, ambiguous=config.ambiguous)
     n, enough = 0, 1
     while enough > n:
         n = enough
-        log_nodes = METHODS[method](tree, n)
-        log_side = -log_nodes - _log_two_sided(config.reliability)
-        enough = hoeffding_sample_size(tolerance=config.tolerance, log_level=log_side)
-        if config.tail == "clopper-pearson":
-            enough = _clopper_pearson_size(log_side, config.tolerance, error_rate, enough)
+        log_nodes = log_paid(config, method, n)
+        enough = interval_size(
+            tail=config.tail,
+            log_side=math.log1p(-config.reliability) - log_nodes - (0.0 if config.one_sided else _LN2),
+            tolerance=config.tolerance,
+            error_rate=error_rate,
+            one_sided=config.one_sided,
+        )
     return n, log_nodes
 
 
-def _clopper_pearson_size(log_side: float, tolerance: float, error_rate: float, enough: int) -> int:
-    """The least n <= enough (Hoeffding's, which always is) whose interval is narrow enough at the planned errors.
-
-    Rounding n p makes the condition ripple in n with a period of 1 / p, so the edge that bisection finds may not be
-    the first one: the last few hundred sizes before it are looked at one by one.
-    """
-
-    def narrow(n: int) -> bool:
-        return _within(round(n * error_rate), n, tolerance, log_side)
-
-    few = 0
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        few, enough = (few, middle) if narrow(middle) else (middle, enough)
-    return next((n for n in range(max(1, enough - _LOOK_BACK), enough) if narrow(n)), enough)
-
-
-def _within(errors: int, examples: int, tolerance: float, log_side: float) -> bool:
-    """Whether both ends of the interval lie within the tolerance of k / n, without solving for them.
-
-    The lower end lies above k / n - epsilon just when so many errors are too unlikely there; likewise the upper end.
-    """
-    rate = errors / examples
-    low_end = rate <= tolerance or log_upper_tail(errors, examples, rate - tolerance) <= log_side
-    return low_end and (rate + tolerance >= 1 or log_lower_tail(errors, examples, rate + tolerance) <= log_side)
+def _nonuniform_size(config: MeterConfig, error_rate: float | None) -> int:
+    """The n that is enough at every tolerance, each with the level of its worst signal."""
+    log_delta, sides = math.log1p(-config.reliability), 1 if config.one_sided else 2
+    if config.tail == "hoeffding":
+        return math.ceil(nonuniform.real_size(config.tolerances, config.steps, log_delta, sides))
+    levels = nonuniform.log_sides(config.tolerances, config.steps, log_delta, sides)
+    return max(
+        interval_size(
+            tail=config.tail,
+            log_side=log_side,
+            tolerance=tolerance,
+            error_rate=error_rate,
+            one_sided=config.one_sided,
+        )
+        for log_side, tolerance in zip(levels, config.tolerances, strict=True)
+    )
 
 
-def _narrower_than(config: MeterConfig, tolerances: int) -> bool:
+def _narrower_than(config: MeterConfig, tolerances: int, tolerance: float) -> bool:
     """Whether a range between two boundaries is narrower than so many tolerances, compared exactly."""
     width = narrowest_inner_range(config.ranges)
-    return width is not None and width < tolerances * exact(config.tolerance)
+    return width is not None and width < tolerances * exact(tolerance)
 
 
-def _warnings(config: MeterConfig, method: str) -> tuple[str, ...]:
+def _warnings(config: MeterConfig) -> tuple[str, ...]:
     """Sentences about choices that are allowed and cost something."""
-    found = [f"{method}: {_CAVEATS[method]}"] if method in _CAVEATS else []
-    if _narrower_than(config, 4):
+    found, tolerance = [], config.tolerances[0] if config.tolerances else config.tolerance
+    if _narrower_than(config, 4, tolerance):
         found.append(
-            f"a range between two boundaries is narrower than 4 tolerances ({4 * config.tolerance:g}): its answers "
+            f"a range between two boundaries is narrower than 4 tolerances ({4 * tolerance:g}): its answers "
             "are always ambiguous and shorten the life of the set"
         )
-    if exact(config.ranges[0]) < 2 * exact(config.tolerance):
+    if exact(config.ranges[0]) < 2 * exact(tolerance):
         found.append(
-            f"the first boundary {config.ranges[0]:g} is below 2 tolerances ({2 * config.tolerance:g}): even a model "
+            f"the first boundary {config.ranges[0]:g} is below 2 tolerances ({2 * tolerance:g}): even a model "
             "without overfitting gets ambiguous answers"
         )
     return tuple(found)

@@ -48,7 +48,7 @@ def exact(value: float | Fraction) -> Fraction:
     return meant if abs(meant - found) <= _ROUNDING_NOISE else found
 
 
-def signal_of(gap: float | Fraction, ranges: Sequence[float]) -> int:
+def signal_of(gap: float | Fraction, ranges: Sequence[float | Fraction]) -> int:
     """The number of the range that holds the gap: the i with b_{i-1} < gap <= b_i, from 1 to m.
 
     Args:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from easeml_core.config import MeterConfig
-from easeml_core.errors import ConfigError
-from easeml_core.meter.budget import advice, breach
+from easeml_core.errors import ConfigError, InvalidInputError
+from easeml_core.meter.budget import advice, breach, budget_breach
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 9])
@@ -38,3 +40,72 @@ def test_a_signal_that_does_not_exist_is_refused(signal):
         breach(signal, MeterConfig(ranges=(0.1, 0.3)))
     with pytest.raises(ConfigError, match="signal must be from 1 to 3"):
         advice(signal, 3)
+
+
+THREE = MeterConfig(ranges=(0.1, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken", "kept"),
+    [
+        ("signal above range 2", [[3], [1, 3]], [[2], [3, 2], [None], [3, None]]),
+        ("signal above 1", [[2], [3]], [[1], [2, 1]]),
+        ("two yellow in a row", [[2, 2], [3, 2], [1, 2, 3]], [[2], [2, 1], [1, 2], [2, 1, 2], [2, None]]),
+        ("3 in a row at range 2 or above", [[2, 2, 2], [1, 3, 2, 3]], [[2, 2], [2, 1, 2], [2, 2, 1]]),
+        ("Two  RED in a row", [[3, 3]], [[3], [2, 3], [3, 2]]),
+        ("1 in a row at 3 or above", [[3]], [[2], [1]]),
+        ("retire within 3 submissions", [[None], [1, None], [1, 1, None]], [[1], [1, 1, 1, None], [1, 1, 1]]),
+        ("retired within one submission", [[None]], [[1, None]]),
+    ],
+)
+def test_rules_are_broken_by_the_last_answer(rule, broken, kept):
+    config = replace(THREE, budget=(rule,))
+    for answers in broken:
+        sentence = budget_breach(answers, config)
+        assert sentence is not None
+        assert " ".join(rule.lower().split()) in sentence
+    for answers in [[], *kept]:
+        assert budget_breach(answers, config) is None
+
+
+def test_any_rule_of_several_is_enough_and_the_sentence_names_it():
+    config = replace(THREE, budget=("two yellow in a row", "retire within 9 submissions"))
+    assert budget_breach([2, 1], config) is None
+    assert "two yellow" in (budget_breach([2, 2], config) or "")
+    assert "get new validation data" in (budget_breach([2, 2], config) or "")
+    retired = budget_breach([1, 1, None], config) or ""
+    assert "retired at submission 3" in retired
+    assert "seal a new and larger set" in retired
+
+
+@pytest.mark.parametrize("answers", [[1], [2], [3], [1, 2, 3], [3, 1]])
+def test_without_rules_the_highest_signal_decides(answers):
+    for budget in (1, 2):
+        config = replace(THREE, overfitting_budget=budget)
+        assert budget_breach(answers, config) == breach(answers[-1], config)
+    assert budget_breach([1, None], THREE) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("signal above range 3", "must have a range from 1 to 2"),
+        ("signal above range 0", "must have a range from 1 to 2"),
+        ("2 in a row at range 1 or above", "must have a range from 2 to 3"),
+        ("two blue in a row", "the colour yellow .range 2 or above. or red"),
+        ("0 yellow in a row", "a count of 1 or more"),
+        ("retire within 0 submissions", "a count of 1 or more"),
+        ("not too bad", "'signal above range R', 'K in a row at range S or above'"),
+    ],
+)
+def test_a_rule_that_cannot_be_read_is_refused(rule, message):
+    with pytest.raises(InvalidInputError, match=message):
+        budget_breach([1], replace(THREE, budget=(rule,)))
+
+
+def test_settings_refuse_what_is_no_list_of_words():
+    for wrong in ("signal above range 2", (1,), ("",)):
+        with pytest.raises(ConfigError, match="budget must be a list of rules in words"):
+            replace(THREE, budget=wrong)
+    with pytest.raises(ConfigError, match="signal must be from 1 to 3"):
+        budget_breach([4], THREE)

@@ -1,0 +1,165 @@
+"""One ledger for gate and meter on the same sealed set: every answer of either makes the later levels of both smaller.
+
+A gate's verdict is a signal with two answers about another statistic of the same set, so both walk down one tree. Each
+released verdict adds ln 2 to the log weight, each meter signal the ln of how many ranges could have been answered:
+
+    next meter level = delta_meter / T exp(-log_weight),   next gate level = delta_gate / H exp(-log_weight)
+
+In each level of the tree the weights of the nodes that can be reached add up to at most 1, and there are at most T
+meter readings and H verdicts on each path, so all failures add up to at most delta_gate + delta_meter. A gate whose
+verdicts are hidden adds no branch, yet must pay for the signals: its models react to them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from easeml_core.config import MeterConfig, parse_adaptivity, require
+from easeml_core.entities import Adaptivity
+from easeml_core.errors import BudgetExhaustedError, InvalidInputError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GATE, METER = "gate", "meter"
+
+_NOT_COVERED = {
+    Adaptivity.FIRST_CHANGE: "it counts histories without a pass only, and signals branch there too",
+    Adaptivity.UP_TO: "it counts histories with few passes only, and signals branch there too",
+    Adaptivity.RECYCLE: "it reuses the level of a pass for what follows, and the meter's claims are two-sided",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JointPlan:
+    """What one set was planned for when gate and meter share it; fixed before its first answer.
+
+    Attributes:
+        reliability: 1 - delta, in (0, 1), for all verdicts and all signals together.
+        gate_steps: H >= 1, verdicts.
+        meter_steps: T >= 1, signals.
+        gate_share: Part of delta for the gate, in (0, 1).
+        adaptivity: ``none`` or ``full``: whether verdicts are released.
+
+    Raises:
+        ConfigError: If a value is outside its range.
+        InvalidInputError: If the proof does not cover the adaptivity.
+    """
+
+    reliability: float
+    gate_steps: int
+    meter_steps: int
+    gate_share: float = 0.5
+    adaptivity: str = "full"
+
+    def __post_init__(self) -> None:
+        require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
+        require(0 < self.gate_share < 1, "gate_share", self.gate_share, "> 0 and < 1")
+        for name in ("gate_steps", "meter_steps"):
+            whole = type(getattr(self, name)) is int and getattr(self, name) >= 1
+            require(whole, name, getattr(self, name), "a whole number >= 1")
+        kind, _ = parse_adaptivity(self.adaptivity)
+        if kind in _NOT_COVERED:
+            message = (
+                f"adaptivity {self.adaptivity!r} cannot share a sealed set with a meter: {_NOT_COVERED[kind]}; "
+                "take 'full' or 'none', or give the gate a set of its own"
+            )
+            raise InvalidInputError(message)
+
+    @property
+    def releases(self) -> bool:
+        """Whether developers see verdicts."""
+        return parse_adaptivity(self.adaptivity)[0] is Adaptivity.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class JointEntry:
+    """One answer on the shared set.
+
+    Attributes:
+        system: ``gate`` or ``meter``.
+        log_cost: Ln of how many answers were possible, >= 0; 0 for a hidden verdict.
+        retired: Whether the set ended with it, by whichever system.
+    """
+
+    system: str
+    log_cost: float = 0.0
+    retired: bool = False
+
+
+def check_joint_meter(config: MeterConfig) -> None:
+    """Raise InvalidInputError unless the proof covers the meter's settings: path-adaptive, one team, planned steps."""
+    plain = (config.teams, config.open_ended, config.developer) == (1, False, "any")
+    if config.method != "path-adaptive" or not plain:
+        message = (
+            f"a meter with the method {config.method!r}, {config.teams} team(s), open_ended {config.open_ended} and "
+            f"developer {config.developer!r} cannot share a sealed set with a gate: its levels are made for its own "
+            "answers and would not pay for verdicts; take path-adaptive with one team and planned steps, or give the "
+            "meter a set of its own"
+        )
+        raise InvalidInputError(message)
+
+
+def gate_log_cost(plan: JointPlan) -> float:
+    """What one verdict adds to the log weight: ln 2 when it is released, 0 when it is hidden."""
+    return math.log(2) if plan.releases else 0.0
+
+
+def log_weight(entries: Sequence[JointEntry]) -> float:
+    """The sum of all costs on the set, of either system.
+
+    Raises:
+        StateError: If the set is retired: no system may use it any more, since both have heard of it.
+    """
+    if any(entry.retired for entry in entries):
+        message = "the shared sealed set is retired, for gate and meter alike; seal a new one"
+        raise StateError(message)
+    return math.fsum(entry.log_cost for entry in entries)
+
+
+def next_gate_log_level(plan: JointPlan, entries: Sequence[JointEntry]) -> float:
+    """Ln of the level of the next verdict: ln delta_gate - ln H - log weight.
+
+    Raises:
+        StateError: If the set is retired, or the gate's steps are used.
+
+    Example:
+        >>> plan = JointPlan(reliability=0.9, gate_steps=10, meter_steps=10, adaptivity="none")
+        >>> hidden = [JointEntry("gate"), JointEntry("meter", math.log(2))]
+        >>> round(math.exp(next_gate_log_level(plan, hidden)), 9)
+        0.0025
+    """
+    return _next(plan, entries, GATE, plan.gate_steps, plan.gate_share)
+
+
+def next_meter_log_level(plan: JointPlan, entries: Sequence[JointEntry]) -> float:
+    """Ln of the level of the next signal: ln delta_meter - ln T - log weight.
+
+    Raises:
+        StateError: If the set is retired, or the meter's steps are used.
+    """
+    return _next(plan, entries, METER, plan.meter_steps, 1 - plan.gate_share)
+
+
+def meter_settings(plan: JointPlan, config: MeterConfig) -> MeterConfig:
+    """The meter's settings with its part of delta and the plan's steps, for ``path_adaptive.read_meter``.
+
+    Its log weight must then be that of the whole ledger (``log_weight``), verdicts included.
+
+    Raises:
+        InvalidInputError: If the proof does not cover the meter's settings.
+    """
+    check_joint_meter(config)
+    delta = (1 - plan.reliability) * (1 - plan.gate_share)
+    values = config.to_json() | {"reliability": math.nextafter(1 - delta, 1.0), "steps": plan.meter_steps}
+    return MeterConfig.from_json(values)
+
+
+def _next(plan: JointPlan, entries: Sequence[JointEntry], system: str, steps: int, share: float) -> float:
+    used = sum(entry.system == system for entry in entries)
+    if used >= steps:
+        what = f"{system} answers on the shared sealed set"
+        raise BudgetExhaustedError(what, used, steps, "seal a new one")
+    return math.log1p(-plan.reliability) + math.log(share) - math.log(steps) - log_weight(entries)

@@ -1,0 +1,123 @@
+"""The meter at run time, for every method: the answers so far and one submission in, one reading out.
+
+The state is nothing but the list of earlier answers, so it can be read from a ledger at any time. Only the signal and
+the edges of a dithered meter may reach the developer. The caller answers a repeated artifact from its log, at no cost.
+
+What each method promises is in ``promises.py``, how levels are shared out in ``levels.py``, rules in ``regulation.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from easeml_core.config import require
+from easeml_core.meter.developer import log_cost
+from easeml_core.meter.dither import shifted
+from easeml_core.meter.levels import next_log_level
+from easeml_core.meter.node_counts import team_steps
+from easeml_core.meter.planner import check_ranges
+from easeml_core.meter.reading import Reading, measurement, read
+from easeml_core.meter.regulation import rule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_core.config import MeterConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the ledger remembers of one earlier submission.
+
+    Attributes:
+        signal: The answer; None when the set was retired instead.
+        log_cost: What it cost, >= 0.
+        team: Whose submission it was, 1..K.
+    """
+
+    signal: int | None
+    log_cost: float = 0.0
+    team: int = 1
+
+
+def read_submission(
+    *,
+    errors: int,
+    examples: int,
+    validation_loss: float,
+    config: MeterConfig,
+    earlier: Sequence[Answered] = (),
+    team: int = 1,
+    shift: float | None = None,
+) -> Reading:
+    """Answer one submission, by the method that the set was planned for.
+
+        a = level of this step (``levels.next_log_level``); interval, radius and range as in ``reading.read``
+        no answer when the radius exceeds the tolerance, the steps are used, the rule has ended the set, or it is
+        retired already
+        cost = ln of how many ranges could have been answered, with path-adaptive; 0 with a level fixed before
+
+    Args:
+        errors: k, wrong predictions on the sealed set, in 0..n.
+        examples: n >= 1, size of the sealed set.
+        validation_loss: v, in [0, 1], of the same model on the open validation set.
+        config: What the set was planned for.
+        earlier: All earlier submissions on this set, oldest first, repeated artifacts left out.
+        team: Whose submission this is, 1..K; a team's readings depend on its own answers only.
+        shift: With ``dithered``: of ``dither.late_shift``, drawn after this submission and independent of the set.
+
+    Returns:
+        The reading; ``why`` says why there is no answer. A retirement of one team is to be kept from the others.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+
+    Example:
+        >>> from easeml_core.config import MeterConfig
+        >>> config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, reliability=0.95, steps=8, method="ratchet")
+        >>> reading = read_submission(
+        ...     errors=600, examples=4000, validation_loss=0.13, config=config, earlier=[Answered(2)]
+        ... )
+        >>> reading.signal  # the gap of .02 is in range 1, but answers only rise
+        2
+    """
+    require(type(team) is int and 1 <= team <= config.teams, "team", team, f"a whole number, 1 to {config.teams}")
+    require(
+        (shift is not None) == (config.method == "dithered"), "shift", shift, "given with 'dithered', and only then"
+    )
+    check_ranges(config)
+    edges = config.ranges if shift is None else shifted(config.ranges, shift)
+    seen = measurement(errors=errors, examples=examples, validation_loss=validation_loss, edges=edges)
+    past = [entry for entry in earlier if entry.team == team]
+    answers = [entry.signal for entry in past if entry.signal is not None]
+    worst = max(answers, default=1)
+    level = next_log_level(
+        config, step=len(answers) + 1, log_weight=math.fsum(entry.log_cost for entry in past), worst=worst
+    )
+    limit = config.tolerances[worst - 1] if config.tolerances else config.tolerance
+    reading, span = read(seen, config, log_level=level, limit=limit)
+    reading = replace(reading, edges=tuple(map(float, seen.edges)) if shift is not None else ())
+    why = "retired" if len(answers) < len(past) else _why_over(config, answers, team)
+    if why or reading.signal is None:
+        return replace(reading, signal=None, reachable=1, why=why or reading.why)
+    return _answer(reading, span, config, answers, team)
+
+
+def _answer(reading: Reading, span: range, config: MeterConfig, answers: list[int], team: int) -> Reading:
+    """What is announced, what it costs, and whether the set ends with it."""
+    measured = reading.signal or 1
+    signal = rule_of(config).announce(answers, measured)
+    cost = 0.0
+    if config.method == "path-adaptive":
+        cost = log_cost(config.developer, len(config.ranges) + 1, answers, measured, span)
+    ends = bool(_why_over(config, [*answers, signal], team))
+    return replace(reading, signal=signal, log_cost=cost, ends=ends)
+
+
+def _why_over(config: MeterConfig, answers: Sequence[int], team: int) -> str:
+    """Why no further answer may be given after these, or nothing."""
+    if not config.open_ended and len(answers) >= team_steps(config.steps, config.teams)[team - 1]:
+        return "steps"
+    return "regulation" if rule_of(config).over(answers) else ""
