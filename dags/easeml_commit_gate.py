@@ -1,25 +1,29 @@
-"""Judge one model by hand: does it hold the condition on the study's sealed test set?
+"""Continuous integration: judge every model that is handed in, as soon as it is handed in; promote what passes.
 
-Give the study and the number of the model; empty means the study's best. Condition, reliability and adaptivity may be
-left empty: then those hold that the set was sealed for. The condition is read before anything is asked of the referee,
-so that a typing mistake costs nothing; the error shows where. A pass on the sealed condition is promoted to production;
-one on a condition of your own is advice, and its promotion is refused. A failure stops here: its task fails, and
-nothing downstream of it runs. The overfitting meter reads in any case.
+A submission starts a run, by whatever way it comes; the run judges all that waits for the gate, on the condition that
+the test set was sealed for. A pass is promoted to production; a failure stops here. The overfitting meter reads in any
+case. By hand: name a study, and a model or none for the study's best. A condition of your own is read before anything
+is asked, so that a typing mistake costs nothing; its verdict is advice, and its promotion is refused.
 
-Needs: the connection `easeml_default` and the referee's process.
+Needs: the connection `easeml_default`, the referee's process, and a triggerer.
 """
 
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, Param, task, task_group
 
-from easeml_airflow.operators import GateOperator, MeterOperator, PromoteModelOperator
+from easeml_airflow.assets import submissions
+from easeml_airflow.operators import GateOperator, MeterOperator, PromoteModelOperator, WaitingSubmissionsOperator
+
+ADAPTIVITY = "^(none|full|firstChange|recycle|upTo:[1-9][0-9]{0,6})$"
 
 with DAG(
     dag_id="easeml_commit_gate",
-    schedule=None,
+    schedule=[submissions()],
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=64,  # one that waits for labels must not keep the others from the gate
     default_args={
         "easeml_conn_id": "easeml_default",
         "retries": 2,
@@ -27,10 +31,8 @@ with DAG(
         "execution_timeout": timedelta(hours=1),
     },
     params={
-        "study": Param(type="string", minLength=1, description="Whose sealed set judges."),
-        "model": Param(
-            None, type=["null", "integer"], minimum=1, description="Number of the model; empty for the study's best."
-        ),
+        "study": Param(None, type=["null", "string"], description="Whose sealed set judges; empty for all that waits."),
+        "model": Param(None, type=["null", "integer"], minimum=1, description="Empty for the study's best."),
         "condition": Param(
             None, type=["null", "string"], description="Such as `n - o > 0.02 +/- 0.01`; empty for the sealed one."
         ),
@@ -42,10 +44,7 @@ with DAG(
             description="1 - delta; empty for the sealed one.",
         ),
         "adaptivity": Param(
-            None,
-            type=["null", "string"],
-            enum=[None, "none", "full", "firstChange"],
-            description="What the developer learns; empty for the sealed one.",
+            None, type=["null", "string"], pattern=ADAPTIVITY, description="What is learnt; empty for the sealed one."
         ),
     },
     doc_md=__doc__,
@@ -59,20 +58,23 @@ with DAG(
 
         return str(parse_condition(condition)) if condition else None
 
-    study, model_id = dag.param("study"), dag.param("model")
+    @task
+    def to_judge(params, waiting):
+        """The model of the form; without a study, all that waits."""
+        if params["study"]:
+            return [{"study": params["study"], "model_id": params["model"]}]
+        return [{"study": submission["study"], "model_id": submission["model_id"]} for submission in waiting]
+
     checked = check_condition(dag.param("condition"))
-    gate = GateOperator(
-        task_id="gate",
-        study=study,
-        model_id=model_id,
-        condition=checked,
-        reliability=dag.param("reliability"),
-        adaptivity=dag.param("adaptivity"),
-    )
-    PromoteModelOperator(
-        task_id="promote",
-        study=study,
-        model_id=gate.output["model_id"],
-        gate_request_id=gate.output["request_id"],
-    )
-    checked >> MeterOperator(task_id="meter", study=study, model_id=model_id)
+
+    @task_group(default_args={"map_index_template": "{{ task.study }}: {{ task.model_id }}"})
+    def judge(study, model_id):
+        """Gate, promotion and meter of one model."""
+        own = {name: dag.param(name) for name in ("reliability", "adaptivity")} | {"condition": checked}
+        gate = GateOperator(task_id="gate", study=study, model_id=model_id, **own)
+        judged = {"model_id": gate.output["model_id"], "gate_request_id": gate.output["request_id"]}
+        PromoteModelOperator(task_id="promote", study=study, **judged)
+        checked >> MeterOperator(task_id="meter", study=study, model_id=model_id)
+
+    waiting = WaitingSubmissionsOperator(task_id="waiting", study=dag.param("study"))
+    judge.expand_kwargs(to_judge(waiting=waiting.output))

@@ -50,6 +50,12 @@ OPTIONS = (
         "How long a task waits for the referee's answer before it fails and says so.",
     ),
     Option(
+        "label_timeout_seconds",
+        "float",
+        "604800",
+        "How long a gate waits for its verdict, for which people may have to give labels first, before it fails.",
+    ),
+    Option(
         "page_refresh_seconds",
         "integer",
         "30",
@@ -85,6 +91,11 @@ def poll_interval_seconds() -> float:
 def answer_timeout_seconds() -> float:
     """Seconds that a task waits for the referee."""
     return float(_text("answer_timeout_seconds"))
+
+
+def label_timeout_seconds() -> float:
+    """Seconds that a gate waits for its verdict."""
+    return float(_text("label_timeout_seconds"))
 
 
 def page_refresh_seconds() -> int:

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from airflow.sdk.exceptions import TaskDeferralTimeout
@@ -31,6 +31,7 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowPlugin",
     "AirflowSkipException",
+    "BaseEventTrigger",
     "BaseTrigger",
     "DecoratedOperator",
     "TaskDecorator",

@@ -1,5 +1,6 @@
 """Gives Airflow a home of its own before it is imported, and ways to run a DAG in this process."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -103,15 +104,30 @@ def connected(database, artifacts, monkeypatch):
     return database
 
 
-@pytest.fixture
-def referee(connected, artifacts):
-    """A referee at work, in a thread."""
+@contextlib.contextmanager
+def at_work(connected, artifacts, **duties):
+    """A referee with these duties, in a thread."""
     from easeml_core.services.referee import Referee
 
     stop = threading.Event()
-    worker = threading.Thread(target=Referee(connected.referee, artifacts, poll_seconds=0.2).run, args=(stop,))
+    referee = Referee(connected.referee, artifacts, poll_seconds=0.2, **duties)
+    worker = threading.Thread(target=referee.run, args=(stop,))
     worker.start()
     yield
     stop.set()
     worker.join(timeout=60)
     assert not worker.is_alive()
+
+
+@pytest.fixture
+def referee(connected, artifacts):
+    """A referee at work."""
+    with at_work(connected, artifacts):
+        yield
+
+
+@pytest.fixture
+def forcible_referee(connected, artifacts):
+    """A referee at work that was started with ``--allow-forced``."""
+    with at_work(connected, artifacts, allow_forced=True):
+        yield

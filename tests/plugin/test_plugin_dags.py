@@ -7,16 +7,20 @@ import pytest
 from airflow.sdk import DAG, CronTriggerTimetable
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 
-from easeml_airflow import decorators, operators, sensors
+from easeml_airflow import assets, decorators, notifications, operators, sensors
 
 NAMES = [
     "easeml_commit_gate",
+    "easeml_forced_promotion",
     "easeml_nightly_retraining",
     "easeml_overfitting_watch",
     "easeml_register_study",
     "easeml_stream",
+    "easeml_test_set_watch",
 ]
-ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", *(p.__name__ for p in (operators, sensors, decorators))}
+OURS = {package.__name__ for package in (assets, decorators, notifications, operators, sensors)}
+APPROVAL = "airflow.providers.standard.operators.hitl"
+ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", APPROVAL} | OURS
 
 
 def edges(dag: DAG):
@@ -41,7 +45,8 @@ def test_each_explains_itself_and_is_safe_to_leave_alone(dag_bag, name):
         assert dag.start_date.isoformat() == "2026-01-01T00:00:00+00:00"
     assert all(param.description for param in map(dag.params.get_param, dag.params))
     for task in dag.tasks:
-        assert task.execution_timeout is not None or getattr(task, "timeout", None)
+        limits = (task.execution_timeout, getattr(task, "timeout", None), getattr(task, "response_timeout", None))
+        assert any(limits)
         assert task.task_id in ("check_condition", "raise_alert") or task.retries == 2
 
 
@@ -81,11 +86,36 @@ def test_the_night_goes_in_rounds_and_then_releases_each_study_by_itself(dag_bag
     assert dag.task_dict["release.promote"].trigger_rule == "all_success"
 
 
-def test_the_commit_gate_reads_the_condition_first_and_meters_beside(dag_bag):
+def test_the_commit_gate_runs_for_each_submission_and_by_hand(dag_bag):
     dag = dag_bag.dags["easeml_commit_gate"]
-    assert edges(dag) == {("check_condition", "gate"), ("gate", "promote"), ("check_condition", "meter")}
+    assert edges(dag) == {
+        ("waiting", "to_judge"),
+        ("check_condition", "judge.gate"),
+        ("check_condition", "judge.meter"),
+        ("to_judge", "judge.gate"),
+        ("to_judge", "judge.promote"),
+        ("to_judge", "judge.meter"),
+        ("judge.gate", "judge.promote"),
+    }
     assert list(dag.params) == ["study", "model", "condition", "reliability", "adaptivity"]
-    assert dag.schedule is None
+    assert set(dag.params.dump().values()) == {None}  # an event fills in no form
+    (asset,) = dag.schedule
+    assert asset.uri == asset.name == "easeml://submissions/"
+    (watcher,) = asset.watchers
+    assert watcher.trigger.serialize()[0] == "easeml_airflow.triggers.submissions.SubmissionsTrigger"
+    assert dag.max_active_runs > 16  # one that waits for labels keeps no other from the gate
+
+
+def test_a_forced_promotion_stands_behind_a_person(dag_bag):
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+    dag = dag_bag.dags["easeml_forced_promotion"]
+    assert edges(dag) == {("approve", "promote")}
+    approve, promote = dag.task_dict["approve"], dag.task_dict["promote"]
+    assert isinstance(approve, ApprovalOperator)
+    assert approve.defaults is None  # a time-out approves nothing
+    assert list(approve.params) == ["why"]
+    assert (promote.force, promote.approval, promote.trigger_rule) == (True, "approve", "all_success")
 
 
 def test_the_registration_form_asks_for_everything_that_the_operator_takes(dag_bag):
@@ -94,8 +124,9 @@ def test_the_registration_form_asks_for_everything_that_the_operator_takes(dag_b
     assert set(dag.params) == set(dag.task_dict["register"].template_fields) - {"easeml_conn_id", "training"}
 
 
-def test_the_watch_waits_in_the_triggerer(dag_bag):
-    dag = dag_bag.dags["easeml_overfitting_watch"]
+@pytest.mark.parametrize("name", ["easeml_overfitting_watch", "easeml_test_set_watch"])
+def test_the_watch_waits_in_the_triggerer(dag_bag, name):
+    dag = dag_bag.dags[name]
     assert edges(dag) == {("watch", "raise_alert")}
     assert dag.task_dict["watch"].deferrable
     assert dag.max_active_runs == 1
@@ -117,10 +148,12 @@ def test_the_stream_is_one_task_a_device_in_their_pool(dag_bag):
 @pytest.mark.parametrize(
     ("name", "conf", "field"),
     [
-        ("easeml_commit_gate", {"study": ""}, "study"),
+        ("easeml_commit_gate", {"study": 3}, "study"),
         ("easeml_commit_gate", {"study": "digits", "model": 0}, "model"),
         ("easeml_commit_gate", {"study": "digits", "reliability": 1}, "reliability"),
         ("easeml_commit_gate", {"study": "digits", "adaptivity": "some"}, "adaptivity"),
+        ("easeml_commit_gate", {"study": "digits", "adaptivity": "upTo:0"}, "adaptivity"),
+        ("easeml_forced_promotion", {"study": "digits", "model": 0}, "model"),
         ("easeml_register_study", {"tenant": "lab", "study": "s", "budget_seconds": 0}, "budget_seconds"),
         ("easeml_register_study", {"tenant": "lab", "study": "s", "metric": "beauty"}, "metric"),
         ("easeml_nightly_retraining", {"trials_per_round": 0}, "trials_per_round"),
@@ -139,3 +172,11 @@ def test_the_forms_refuse_what_cannot_be(dag_bag, name, conf, field):
             params.get_param(key).resolve(value)
     with pytest.raises(ParamValidationError):
         params.get_param(field).resolve(conf[field])
+
+
+@pytest.mark.parametrize("adaptivity", ["none", "full", "firstChange", "upTo:3", "upTo:9999999", "recycle", None])
+def test_the_form_of_the_gate_takes_every_adaptivity(dag_bag, adaptivity):
+    from easeml_core.config import parse_adaptivity
+
+    assert dag_bag.dags["easeml_commit_gate"].params.get_param("adaptivity").resolve(adaptivity) == adaptivity
+    assert adaptivity is None or parse_adaptivity(adaptivity)

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ["easeml_airflow.operators", "easeml_airflow.sensors", "easeml_airflow.decorators"]
+PACKAGES = [
+    "easeml_airflow.operators",
+    "easeml_airflow.sensors",
+    "easeml_airflow.decorators",
+    "easeml_airflow.notifications",
+]
 
 
 def type_checking_names(package):
@@ -52,7 +57,9 @@ def test_an_import_error_of_our_own_is_not_hidden(monkeypatch):
         package.Broken  # noqa: B018
 
 
-@pytest.mark.parametrize("path", ["easeml_airflow.hooks.arguments", "easeml_airflow.web.view"])
+@pytest.mark.parametrize(
+    "path", ["easeml_airflow.hooks.arguments", "easeml_airflow.notifications.alert", "easeml_airflow.web.view"]
+)
 def test_the_examples_in_docstrings_hold(path):
     found = doctest.testmod(importlib.import_module(path))
     assert found.attempted > 0
@@ -82,7 +89,7 @@ def test_the_decorator_with_and_without_parentheses():
 
 
 def test_star_names_match_the_specified_ones():
-    operators, sensors, decorators = (importlib.import_module(p) for p in PACKAGES)
+    operators, sensors, decorators, notifications = (importlib.import_module(p) for p in PACKAGES)
     assert set(operators.__all__) == {
         "RegisterStudyOperator",
         "SuggestTrialsOperator",
@@ -91,10 +98,16 @@ def test_star_names_match_the_specified_ones():
         "BestModelsOperator",
         "GateOperator",
         "MeterOperator",
+        "PauseOnAlertOperator",
         "PromoteModelOperator",
+        "RollbackModelOperator",
+        "SubmitModelOperator",
+        "WaitingSubmissionsOperator",
         "InferOperator",
     }
-    assert set(sensors.__all__) == {"OverfittingMeterSensor", "TrialFinishedSensor", "TestSetReadySensor"}
+    waits = {"OverfittingMeterSensor", "TrialFinishedSensor", "TestSetReadySensor", "NewTestSetSensor"}
+    assert set(sensors.__all__) == waits
+    assert notifications.__all__ == ["AlertNotifier"]
     assert decorators.__all__ == ["trial"]
 
 

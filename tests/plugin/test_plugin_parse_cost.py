@@ -29,7 +29,8 @@ def parse(*what):
     return json.loads(found.stdout.splitlines()[-1])
 
 
-PACKAGES = ["easeml_airflow.operators", "easeml_airflow.sensors", "easeml_airflow.decorators"]
+KINDS = ("operators", "sensors", "decorators", "notifications")
+PACKAGES = [f"easeml_airflow.{kind}" for kind in KINDS]
 
 
 @pytest.mark.parametrize("what", ["names", "dags"])

@@ -1,6 +1,7 @@
 """Installation settings, provider metadata and the hook's connection."""
 
 import json
+from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
 import pytest
@@ -40,6 +41,7 @@ def test_every_option_has_a_default_that_its_function_reads():
         "policy": lambda: settings.policy() or "stored",
         "poll_interval_seconds": settings.poll_interval_seconds,
         "answer_timeout_seconds": settings.answer_timeout_seconds,
+        "label_timeout_seconds": settings.label_timeout_seconds,
         "page_refresh_seconds": settings.page_refresh_seconds,
     }
     assert set(read) == {option.name for option in settings.OPTIONS}
@@ -67,15 +69,35 @@ def test_the_link_honours_the_base_path(monkeypatch, base_url, expected):
     assert EasemlPageLink().get_link(None, ti_key=None) == page_url()
 
 
+class Task:
+    """What the link looks at of a task."""
+
+    def __init__(self, study):
+        self.study = study
+
+
+@pytest.mark.parametrize("study", ["digits", "a study & more", "../%2e"])
+def test_the_link_of_a_task_leads_to_its_study(study):
+    link = EasemlPageLink().get_link(Task(study), ti_key=None)
+    assert link.startswith(page_url() + "/?study=")
+    assert parse_qs(urlsplit(link).query) == {"study": [study]}
+
+
+@pytest.mark.parametrize("study", [None, "", "None", 3, ["digits"]])
+def test_the_link_of_a_task_without_a_study_leads_to_the_page(study):
+    assert EasemlPageLink().get_link(Task(study), ti_key=None) == page_url()
+
+
 def test_the_metadata_is_what_airflow_asks_for():
     from importlib.resources import files
 
     info = get_provider_info()
     jsonschema.validate(info, json.loads(files("airflow").joinpath("provider_info.schema.json").read_text()))
     named = {m for kind in ("operators", "sensors", "hooks", "triggers") for m in modules(info[kind])}
-    from easeml_airflow import operators, sensors
+    from easeml_airflow import notifications, operators, sensors
 
     assert named >= set(operators._MODULES.values()) | set(sensors._MODULES.values())
+    assert {name.rpartition(".")[0] for name in info["notifications"]} == set(notifications._MODULES.values())
 
 
 def modules(entries):

@@ -15,13 +15,18 @@ CASES = {
         "BestModelsOperator": {},
         "GateOperator": {"on_fail": "skip", "deferrable": False},
         "MeterOperator": {"poll_interval": 1.0},
-        "PromoteModelOperator": {"answer_timeout": 5.0},
+        "PauseOnAlertOperator": {},
+        "PromoteModelOperator": {"answer_timeout": 5.0, "force": True},
+        "RollbackModelOperator": {"answer_timeout": 5.0},
+        "SubmitModelOperator": {},
+        "WaitingSubmissionsOperator": {},
         "InferOperator": {},
     },
     "easeml_airflow.sensors": {
         "OverfittingMeterSensor": {},
         "TrialFinishedSensor": {"on_failed": "ignore"},
         "TestSetReadySensor": {"deferrable": False},
+        "NewTestSetSensor": {"timeout": 5.0},
     },
 }
 EVERY = [(package, name, more) for package, names in CASES.items() for name, more in names.items()]

@@ -48,7 +48,7 @@ def test_the_constructor_never_raises(question, subject):
 
 
 def test_an_unknown_question_is_an_event(monkeypatch):
-    monkeypatch.setattr(module, "_open", lambda conn_id: (None, None))
+    monkeypatch.setattr(module, "open_waiting", lambda conn_id: (None, None))
     (event,) = events(EasemlTrigger(question="nonsense", subject="17"))
     assert event.payload == {"status": "error", "message": "KeyError: 'nonsense'", "retry": True}
 
@@ -66,7 +66,7 @@ def with_until(monkeypatch, until):
     class Store:
         dsn = "postgresql://somewhere"
 
-    monkeypatch.setattr(module, "_open", lambda conn_id: (Store(), until))
+    monkeypatch.setattr(module, "open_waiting", lambda conn_id: (Store(), until))
 
 
 def test_facts_arrive(monkeypatch):

@@ -166,6 +166,18 @@ def test_a_study_that_needs_a_person_says_why_once_and_stands_out():
     assert page.count('<tr class="hot">') == 1
 
 
+def test_the_study_that_a_tasks_link_names_is_marked():
+    both = client([STUDY, FRESH])
+    assert both.get("/").text.count("aria-current") == 0
+    page = both.get("/?study=cards").text
+    assert page.count("aria-current") == 1
+    assert "fraud-watch" in page[page.index("aria-current") :]
+    assert "radiology" not in page[page.index("aria-current") :]
+    strange = both.get("/?study=%22%3E%3Cscript%3Ealert(1)").text
+    assert "aria-current" not in strange
+    assert "alert(1)" not in strange
+
+
 def test_an_empty_installation_says_what_to_do():
     words = text_of(client([]).get("/").text)
     assert "No study yet" in words

@@ -10,22 +10,30 @@ if TYPE_CHECKING:
     from easeml_airflow.operators.gate import GateOperator as GateOperator
     from easeml_airflow.operators.infer import InferOperator as InferOperator
     from easeml_airflow.operators.meter import MeterOperator as MeterOperator
+    from easeml_airflow.operators.pause_on_alert import PauseOnAlertOperator as PauseOnAlertOperator
     from easeml_airflow.operators.promote_model import PromoteModelOperator as PromoteModelOperator
     from easeml_airflow.operators.register_study import RegisterStudyOperator as RegisterStudyOperator
+    from easeml_airflow.operators.rollback_model import RollbackModelOperator as RollbackModelOperator
     from easeml_airflow.operators.run_device import RunDeviceOperator as RunDeviceOperator
+    from easeml_airflow.operators.submit_model import SubmitModelOperator as SubmitModelOperator
     from easeml_airflow.operators.suggest_trials import SuggestTrialsOperator as SuggestTrialsOperator
     from easeml_airflow.operators.train_trial import TrainTrialOperator as TrainTrialOperator
+    from easeml_airflow.operators.waiting_submissions import WaitingSubmissionsOperator as WaitingSubmissionsOperator
 
 _MODULES = {
     "BestModelsOperator": "easeml_airflow.operators.best_models",
     "GateOperator": "easeml_airflow.operators.gate",
     "InferOperator": "easeml_airflow.operators.infer",
     "MeterOperator": "easeml_airflow.operators.meter",
+    "PauseOnAlertOperator": "easeml_airflow.operators.pause_on_alert",
     "PromoteModelOperator": "easeml_airflow.operators.promote_model",
     "RegisterStudyOperator": "easeml_airflow.operators.register_study",
+    "RollbackModelOperator": "easeml_airflow.operators.rollback_model",
     "RunDeviceOperator": "easeml_airflow.operators.run_device",
+    "SubmitModelOperator": "easeml_airflow.operators.submit_model",
     "SuggestTrialsOperator": "easeml_airflow.operators.suggest_trials",
     "TrainTrialOperator": "easeml_airflow.operators.train_trial",
+    "WaitingSubmissionsOperator": "easeml_airflow.operators.waiting_submissions",
 }
 
 __all__ = [
@@ -33,11 +41,15 @@ __all__ = [
     "GateOperator",
     "InferOperator",
     "MeterOperator",
+    "PauseOnAlertOperator",
     "PromoteModelOperator",
     "RegisterStudyOperator",
+    "RollbackModelOperator",
     "RunDeviceOperator",
+    "SubmitModelOperator",
     "SuggestTrialsOperator",
     "TrainTrialOperator",
+    "WaitingSubmissionsOperator",
 ]
 
 

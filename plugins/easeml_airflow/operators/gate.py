@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow import settings
 from easeml_airflow.hooks.arguments import optional_number, optional_text, optional_whole
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
@@ -24,13 +25,19 @@ class GateOperator(RefereeOperator):
     task always succeeds and the verdict goes to the referee alone. Symbol, step and request are in XCom before the
     task fails. A condition without a template is read when the DAG is parsed, so that a typing mistake shows at once.
 
+    The verdict may need labels that people give meanwhile. The task waits for them in the triggerer, by default as long
+    as the installation's ``[easeml] label_timeout_seconds`` says: a week. Deferred, it holds no worker, and Airflow's
+    ``execution_timeout`` does not count that time; a run's ``dagrun_timeout`` does.
+
     Args:
         study: Whose sealed set judges.
         model_id: The model; None means the study's best.
         condition: Such as ``n - o > 0.02 +/- 0.01``; None means the one that the set was sealed for.
         reliability: 1 - delta, in (0, 1); None means the sealed one.
-        adaptivity: ``none``, ``full`` or ``firstChange``; None means the sealed one.
+        adaptivity: ``none``, ``full``, ``firstChange``, ``upTo:K`` or ``recycle``; None means the sealed one.
         on_fail: What the symbol ``fail`` does to the task: ``fail`` it, which blocks all downstream of it, or ``skip``.
+            None means ``fail``, and under adaptivity ``none`` nothing. One that is named is refused under ``none``:
+            what follows would tell the verdict.
         kwargs: As of ``RefereeOperator``.
     """
 
@@ -51,7 +58,7 @@ class GateOperator(RefereeOperator):
         condition: str | None = None,
         reliability: float | str | None = None,
         adaptivity: str | None = None,
-        on_fail: str = "fail",
+        on_fail: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -70,7 +77,7 @@ class GateOperator(RefereeOperator):
         """File the request for a verdict."""
         from easeml_core.services.requests import file_gate_request
 
-        require(self.on_fail in ("fail", "skip"), "on_fail", self.on_fail, "fail or skip")
+        require(self.on_fail in (None, "fail", "skip"), "on_fail", self.on_fail, "fail, skip or None")
         filed = file_gate_request(
             store,
             study=self.study,
@@ -78,6 +85,7 @@ class GateOperator(RefereeOperator):
             condition=optional_text(self.condition),
             reliability=optional_number(self.reliability, "reliability"),
             adaptivity=optional_text(self.adaptivity),
+            blocking=self.on_fail is not None,
             request_key=key,
         )
         return int(filed["request_id"])
@@ -88,3 +96,10 @@ class GateOperator(RefereeOperator):
             return
         message = f"study {facts['study']!r}: model {facts['model_id']} did not pass the gate"
         raise (AirflowSkipException if self.on_fail == "skip" else AirflowFailException)(message)
+
+    def _patience(self) -> float:
+        """People may have to give labels first."""
+        return settings.label_timeout_seconds() if self.answer_timeout is None else self.answer_timeout
+
+    def _too_long(self) -> str:
+        return f"{super()._too_long()}. It may also wait for labels: see `easeml labels wanted`"

@@ -6,17 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from easeml_airflow.sensors.new_test_set import NewTestSetSensor as NewTestSetSensor
     from easeml_airflow.sensors.overfitting_meter import OverfittingMeterSensor as OverfittingMeterSensor
     from easeml_airflow.sensors.test_set_ready import TestSetReadySensor as TestSetReadySensor
     from easeml_airflow.sensors.trial_finished import TrialFinishedSensor as TrialFinishedSensor
 
 _MODULES = {
+    "NewTestSetSensor": "easeml_airflow.sensors.new_test_set",
     "OverfittingMeterSensor": "easeml_airflow.sensors.overfitting_meter",
     "TestSetReadySensor": "easeml_airflow.sensors.test_set_ready",
     "TrialFinishedSensor": "easeml_airflow.sensors.trial_finished",
 }
 
-__all__ = ["OverfittingMeterSensor", "TestSetReadySensor", "TrialFinishedSensor"]
+__all__ = ["NewTestSetSensor", "OverfittingMeterSensor", "TestSetReadySensor", "TrialFinishedSensor"]
 
 
 def __getattr__(name: str) -> Any:

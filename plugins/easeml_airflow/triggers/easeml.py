@@ -1,4 +1,4 @@
-"""The one trigger: waits for the answer to a question, and ends with an event whatever happens.
+"""The trigger of all our tasks: waits for the answer to a question, and ends with an event whatever happens.
 
 Any number of these share one LISTEN connection in a triggerer process; each look is a short query in a thread.
 """
@@ -76,10 +76,11 @@ class EasemlTrigger(BaseTrigger):
             yield TriggerEvent({"status": "done", "facts": facts})
 
     async def _wait(self) -> Facts:
-        store, until = await asyncio.to_thread(_open, self.easeml_conn_id)
+        store, until = await asyncio.to_thread(open_waiting, self.easeml_conn_id)
         topic = QUESTIONS[self.question].topic(self.subject)
         one_look = partial(look, store, self.question, self.subject, self.after)
-        return await until(store.dsn, topic, one_look, poll_seconds=self.poll_interval)
+        facts: Facts = await until(store.dsn, topic, one_look, poll_seconds=self.poll_interval)
+        return facts
 
 
 def facts_of(event: Any) -> Facts:
@@ -102,8 +103,12 @@ def _failed(message: str, *, retry: bool) -> TriggerEvent:
     return TriggerEvent({"status": "error", "message": message, "retry": retry})
 
 
-def _open(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Facts]]]:
-    """Everything that blocks: the connection, and on the first call the import of the database driver."""
+def open_waiting(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Any]]]:
+    """The store and the way to wait on it.
+
+    All of this blocks, so a trigger calls it in a thread: the connection, and on the first call the import of the
+    database driver.
+    """
     from easeml_core.store.listen import until
 
     return _shared_store(EasemlHook(conn_id).url), until

@@ -56,14 +56,30 @@ def _test_set(store: Store, subject: str, after: int) -> Facts | None:
 def _alert(store: Store, subject: str, after: int) -> Facts | None:
     from easeml_core.services.alerts import next_alert
 
-    return next_alert(store, study=subject or None, after_id=after)
+    return next_alert(store, study=subject or None, after_id=after, kind="overfitting")
+
+
+def _new_test_set(store: Store, subject: str, after: int) -> Facts | None:
+    from easeml_core.services.alerts import next_alert
+
+    return next_alert(store, study=subject or None, after_id=after, kind="new-test-set")
 
 
 def _clear(store: Store, subject: str, after: int) -> Facts | None:
     from easeml_core.services.alerts import open_alerts
 
-    still_open = open_alerts(store, study=subject or None)
-    return None if still_open else {"study": subject or None, "alert_id": after, "message": "no alert is open"}
+    still_open = open_alerts(store, study=subject or None, kind="overfitting", up_to_id=after or None)
+    return None if still_open else {"study": subject or None, "alert_id": after, "message": _cleared(after)}
+
+
+def _cleared(after: int) -> str:
+    return f"no alert up to number {after} is open" if after else "no alert is open"
+
+
+def _alert_since(store: Store, subject: str, after: int) -> Facts | None:
+    from easeml_core.services.alerts import next_alert
+
+    return next_alert(store, study=subject or None, after_id=after, kind="overfitting", cleared_too=True)
 
 
 def _any(store: Store, subject: str, after: int) -> Facts | None:
@@ -77,6 +93,8 @@ QUESTIONS: Mapping[str, Question] = {
     "alert": Question(lambda subject: f"alert:{subject or '*'}", _alert),
     "clear": Question(lambda subject: f"alert:{subject or '*'}", _clear),
     "any": Question(lambda subject: f"alert:{subject or '*'}", _any),
+    "alert-since": Question(lambda subject: f"alert:{subject or '*'}", _alert_since),
+    "new-test-set": Question(lambda subject: f"alert:{subject or '*'}", _new_test_set),
 }
 
 

@@ -54,12 +54,12 @@ def create_app(*, get_overview: Callable[[], Mapping[str, Any]], require_login: 
     )
 
     @app.get("/", response_class=HTMLResponse)
-    def show() -> HTMLResponse:
+    def show(study: str = "") -> HTMLResponse:
         try:
             page = page_of(get_overview(), read_at=datetime.now(UTC))
         except EasemlError as error:
             return HTMLResponse(render(error=str(error)), status_code=503, headers=HEADERS)
-        return HTMLResponse(render(page=page), headers=HEADERS)
+        return HTMLResponse(render(page=page, study=study), headers=HEADERS)
 
     @app.get("/static/{name}", response_class=FileResponse)
     def static(name: str) -> FileResponse:
@@ -72,10 +72,10 @@ def create_app(*, get_overview: Callable[[], Mapping[str, Any]], require_login: 
     return app
 
 
-def render(*, page: Page | None = None, error: str = "") -> str:
-    """The page as HTML; every text in it is escaped."""
-    template = _templates().get_template("overview.html")
-    return template.render(page=page, error=error, columns=columns(), refresh=settings.page_refresh_seconds())
+def render(*, page: Page | None = None, error: str = "", study: str = "") -> str:
+    """The page as HTML, with the row of one study marked; every text in it is escaped."""
+    shown = {"page": page, "error": error, "study": study, "columns": columns()}
+    return _templates().get_template("overview.html").render(refresh=settings.page_refresh_seconds(), **shown)
 
 
 def _templates() -> Environment:

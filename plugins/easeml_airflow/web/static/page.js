@@ -33,6 +33,7 @@
 
   copyTheme();
   localTimes();
+  document.querySelector("tr[aria-current]")?.scrollIntoView({ block: "center" });  // the study that a task's link named
   const seconds = Number(root.dataset.refresh);
   if (seconds > 0) setInterval(() => { copyTheme(); fetchAnew(); }, seconds * 1000);
 })();

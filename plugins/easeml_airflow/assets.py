@@ -1,0 +1,66 @@
+"""The assets of Ease.ml: what DAGs can be scheduled on.
+
+``submissions()`` is told of every model that is handed in, by whatever way; ``production_model(study)`` of every change
+of what is in production. Operators know the study only when they run, so they reach the assets through aliases.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Asset, AssetAlias, AssetWatcher
+
+SCHEME = "easeml"
+SUBMITTED = "easeml-submitted"
+"""Alias of the submission assets that ``SubmitModelOperator`` tells."""
+PROMOTED = "easeml-promoted"
+"""Alias of the production models that ``PromoteModelOperator`` and ``RollbackModelOperator`` tell."""
+
+
+def submissions(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
+    """Models handed in; a DAG with ``schedule=[submissions()]`` runs for each.
+
+    An event is only a wake-up call: the run asks ``WaitingSubmissionsOperator`` what there is to judge. Thus an event
+    that came twice does no harm, and one that was lost is made good by the next.
+
+    Args:
+        study: Models of this study alone; None means of all.
+        easeml_conn_id: Connection that the watcher uses; None means the installation's ``[easeml] conn_id``.
+    """
+    from easeml_airflow.triggers.submissions import SubmissionsTrigger
+
+    uri = _uri("submissions", study)
+    trigger = SubmissionsTrigger(study=study, easeml_conn_id=easeml_conn_id)
+    return Asset(name=uri, uri=uri, watchers=[AssetWatcher(name=f"{uri} watcher", trigger=trigger)])
+
+
+def production_model(study: str) -> Asset:
+    """The model of a study that is in production; told of each promotion and each rollback.
+
+    Args:
+        study: The study.
+    """
+    uri = _uri("production", study)
+    return Asset(name=uri, uri=uri)
+
+
+def alias(name: str) -> AssetAlias:
+    """The outlet of an operator that learns its study when it runs."""
+    return AssetAlias(name)
+
+
+def tell(context: Any, name: str, asset: Asset, extra: dict[str, Any]) -> None:
+    """Add an event; Airflow records it when the task succeeds.
+
+    Args:
+        context: Of the running task.
+        name: Alias under which the operator declares the asset.
+        asset: What changed.
+        extra: Plain JSON that comes with the event.
+    """
+    context["outlet_events"][alias(name)].add(Asset(name=asset.name, uri=asset.uri), extra=extra)
+
+
+def _uri(kind: str, study: str | None) -> str:
+    """The address in the form that Airflow makes of it, so that it can be the name as well."""
+    return f"{SCHEME}://{kind}/{study or ''}"

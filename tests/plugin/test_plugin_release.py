@@ -1,0 +1,382 @@
+"""From a developer's model to production and back: handed in, judged by itself, promoted, forced, rolled back."""
+
+from datetime import UTC, datetime
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from easeml_airflow import operators
+from easeml_core.store import promotions, studies
+
+NOW = {"deferrable": False, "poll_interval": 0.05}
+EASY = {"condition": "n > 0.2 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 6}
+METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 6}
+
+
+class Event:
+    """What a task adds to an asset."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def add(self, asset, extra):
+        self.told.append((asset.uri, extra))
+
+
+class Events:
+    """The events of a task, by alias."""
+
+    def __init__(self):
+        self.told = []
+
+    def __getitem__(self, alias):
+        return Event(self.told)
+
+
+class Instance:
+    """A task instance that keeps what is pushed."""
+
+    dag_id, run_id, map_index = "dag", "run", -1
+
+    def __init__(self, task_id):
+        self.task_id, self.pushed = task_id, {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = value
+
+
+def context(task_id):
+    return {"ti": Instance(task_id), "outlet_events": Events()}
+
+
+@pytest.fixture
+def study(connected, make_study):
+    return make_study("cancer", gate=EASY, meter=METER)
+
+
+@pytest.fixture
+def strict(connected, make_study):
+    """A study whose gate nothing passes."""
+    return make_study("cancer", gate=EASY | {"condition": "n > 0.9 +/- 0.2"})
+
+
+@pytest.fixture
+def withheld(connected, make_study):
+    """The same under adaptivity none."""
+    return make_study("cancer", gate=EASY | {"condition": "n > 0.9 +/- 0.2", "adaptivity": "none"})
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory):
+    """Files of two models that somebody has trained elsewhere."""
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.tree import DecisionTreeClassifier
+    from skops.io import dump
+
+    inputs, labels = load_breast_cancer(return_X_y=True)
+    paths = [tmp_path_factory.getbasetemp() / f"tree_{depth}.skops" for depth in (2, 4)]
+    for depth, path in zip((2, 4), paths, strict=True):
+        tree = DecisionTreeClassifier(max_depth=depth, random_state=0)
+        dump(make_pipeline(tree).fit(inputs[::2], labels[::2]), path)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model that always says 0, which is wrong more often than not."""
+    path = tmp_path / "zero.json"
+    path.write_text('{"label": 0}')
+    return str(path)
+
+
+def submit(path, task_id="submit", **more):
+    format = "skops" if path.endswith(".skops") else "constant"
+    given = {"study": "cancer", "message": "a new one", "format": format} | more
+    ctx = context(task_id)
+    return operators.SubmitModelOperator(task_id=task_id, path=path, **given).execute(ctx), ctx
+
+
+def test_a_model_is_handed_in_once_and_its_asset_is_told(study, trees, model):
+    first, ctx = submit(trees[0])
+    assert submit(trees[0])[0] == first  # a retry hands in nothing new
+    assert 0.85 < first["validation_quality"] < 1
+    assert ctx["ti"].pushed == first
+    told = {name: first[name] for name in ("submission_id", "study", "model_id")}
+    assert ctx["outlet_events"].told == [("easeml://submissions/cancer", told)]
+    assert submit(model, task_id="again")[0]["submission_id"] > first["submission_id"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"study": "nowhere"}, "there is no study 'nowhere'"),
+        ({"message": " "}, "message must be words"),
+        ({"format": "pickle"}, "format must be one of"),
+        ({"bundle_version": "abcdef1"}, "bundle_version must be given together with bundle"),
+        ({"bundle": "models"}, r"bundle must be this task's own \(None\), or given with bundle_version, got 'models'"),
+        ({"bundle": "models", "bundle_version": "v1"}, "bundle_version must be a git commit"),
+    ],
+)
+def test_what_cannot_be_handed_in_is_told_and_not_tried_again(study, model, changes, message):
+    with pytest.raises(AirflowFailException, match=message):
+        submit(model, **changes)
+    with pytest.raises(AirflowFailException, match="cannot be handed in"):
+        submit(f"{model}.gone")
+
+
+def kept(store):
+    from easeml_core.services.submit import list_submissions
+
+    return [(s["kind"], s["bundle"], s["bundle_version"]) for s in list_submissions(store)]
+
+
+def test_the_version_that_a_task_runs_from_is_handed_in_with_its_model(study, model, store):
+    class Bundle:
+        name, version = "models", "0123456789abcdef0123456789abcdef01234567"
+
+    def run(task_id, **more):
+        operator = operators.SubmitModelOperator(
+            task_id=task_id, study="cancer", path=model, format="constant", message="a commit", **more
+        )
+        ctx = context(task_id)
+        ctx["ti"].bundle_instance = Bundle
+        return operator.execute(ctx)
+
+    run("own", bundle="models")
+    run("named", bundle="models", bundle_version="fedcba9")
+    run("none", bundle="None", bundle_version="None")
+    assert kept(store) == [
+        ("artifact", None, None),
+        ("bundle", "models", "fedcba9"),
+        ("bundle", "models", Bundle.version),
+    ]
+    with pytest.raises(AirflowFailException, match="bundle must be this task's own"):
+        run("other", bundle="others")
+    Bundle.version = None
+    with pytest.raises(AirflowFailException, match="has no versions of its own"):
+        run("without", bundle="models")
+
+
+def judge(model_id, task_id="gate", **more):
+    gate = operators.GateOperator(task_id=task_id, study="cancer", model_id=model_id, **NOW, **more)
+    return gate.execute(context(task_id))
+
+
+def promote(task_id, **more):
+    ctx = context(task_id)
+    return operators.PromoteModelOperator(task_id=task_id, study="cancer", **NOW, **more).execute(ctx), ctx
+
+
+def rollback(task_id, **more):
+    ctx = context(task_id)
+    return operators.RollbackModelOperator(task_id=task_id, study="cancer", **NOW, **more).execute(ctx), ctx
+
+
+def standing(store):
+    with store.begin() as tx:
+        return promotions.history(tx, studies.get_study(tx, "cancer").id)[-1]
+
+
+def test_promotion_and_rollback_tell_the_asset_of_production(study, trees, store, referee):
+    handed_in = [submit(path, task_id=f"s{n}")[0]["model_id"] for n, path in enumerate(trees)]
+    for number, model_id in enumerate(handed_in):
+        passed = judge(model_id, task_id=f"g{number}")
+        facts, ctx = promote(f"p{number}", model_id=model_id, gate_request_id=passed["request_id"])
+        told = {"study": "cancer", "model_id": model_id, "request_id": facts["request_id"], "kind": "promote"}
+        assert ctx["outlet_events"].told == [("easeml://production/cancer", told)]
+    facts, ctx = rollback("r1", why="the second one is slow")
+    ((uri, extra),) = ctx["outlet_events"].told
+    assert (uri, extra["model_id"], extra["kind"]) == ("easeml://production/cancer", handed_in[0], "rollback")
+    assert (standing(store).model_id, standing(store).why) == (handed_in[0], "the second one is slow")
+    rollback("r2", model_id=str(handed_in[1]), why="it was not")
+    assert standing(store).model_id == handed_in[1]
+    for wrong, message in (
+        ({"why": " "}, "why must be 1 to 500 characters"),
+        ({"why": "x", "model_id": handed_in[1]}, "in production for study 'cancer' already"),
+        ({"why": "x", "model_id": "first"}, "model_id must be a whole number"),
+    ):
+        ctx = context("r3")
+        with pytest.raises(AirflowFailException, match=message):
+            operators.RollbackModelOperator(task_id="r3", study="cancer", **NOW, **wrong).execute(ctx)
+        assert ctx["outlet_events"].told == []
+
+
+def test_a_refused_promotion_tells_nobody(study, model, referee):
+    model_id = submit(model)[0]["model_id"]
+    ctx = context("p")
+    operator = operators.PromoteModelOperator(task_id="p", study="cancer", model_id=model_id, gate_request_id=9, **NOW)
+    with pytest.raises(AirflowFailException, match="gate request 9 has no verdict on model"):
+        operator.execute(ctx)
+    assert ctx["outlet_events"].told == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "gate_request_id must be the id of a gate request, or force=True"),
+        ({"gate_request_id": 1, "approval": "approve"}, "approval must be absent without force=True"),
+        ({"force": True}, "approval must be with force=True the id of an ApprovalOperator's task"),
+        ({"force": True, "approval": "approve", "gate_request_id": 1}, "gate_request_id must be absent with force"),
+    ],
+)
+def test_force_and_gate_exclude_each_other(study, arguments, message):
+    with pytest.raises(AirflowFailException, match=message):
+        promote("p", model_id=1, **arguments)
+
+
+def test_under_adaptivity_none_nothing_may_hang_on_the_verdict(withheld, model, referee):
+    """The default succeeds and promotes whatever the verdict; a choice of what a failure does is refused."""
+    model_id = submit(model)[0]["model_id"]
+    for on_fail in ("fail", "skip"):
+        with pytest.raises(AirflowFailException, match=r"study 'cancer'.*none"):
+            judge(model_id, on_fail=on_fail)
+    judged = judge(model_id, task_id="g")
+    assert judged["symbol"] == "withheld"
+    assert promote("p", model_id=model_id, gate_request_id=judged["request_id"])[0]["promoted"] is True
+
+
+def test_a_failure_fails_unless_told_to_skip(strict, model, referee):
+    model_id = submit(model)[0]["model_id"]
+    for on_fail, raised in (
+        (None, AirflowFailException),
+        ("fail", AirflowFailException),
+        ("skip", AirflowSkipException),
+    ):
+        with pytest.raises(raised, match=f"model {model_id} did not pass the gate") as caught:
+            judge(model_id, task_id=f"gate_{on_fail}", on_fail=on_fail)
+        assert type(caught.value) is raised
+
+
+# In a DAG: the assets reach Airflow's own tables, and the approval is a task of Airflow.
+
+
+def events(uri):
+    """Extras of the events that Airflow has recorded for an asset, in order."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        asked = select(AssetEvent.extra).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        return list(session.scalars(asked.where(AssetModel.uri == uri).order_by(AssetEvent.id)))
+
+
+def our_dag(root, name):
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(dag_folder=str(root / "dags" / f"{name}.py")).dags[name]
+
+
+def states(run):
+    return {(ti.task_id, ti.map_index): str(ti.state) for ti in run.get_task_instances()}
+
+
+def test_what_is_handed_in_is_judged_and_promoted_by_the_commit_gate(study, trees, run_dag, root, referee, store):
+    with DAG("hand_in", schedule=None) as dag:
+        operators.SubmitModelOperator(task_id="submit", study="cancer", path=trees[0], message="run {{ run_id }}")
+    (handed_in,) = run_dag(dag).get_task_instances()
+    assert str(handed_in.state) == "success"
+    submission = handed_in.xcom_pull(task_ids="submit")
+    assert events("easeml://submissions/cancer")[-1] == {
+        name: submission[name] for name in ("submission_id", "study", "model_id")
+    }
+
+    judged = states(run_dag(our_dag(root, "easeml_commit_gate")))
+    assert {state for task, state in judged.items() if task[0].startswith("judge.")} == {"success"}
+    assert standing(store).model_id == submission["model_id"]
+    last = events("easeml://production/cancer")[-1]
+    assert (last["study"], last["model_id"], last["kind"]) == ("cancer", submission["model_id"], "promote")
+
+    again = states(run_dag(our_dag(root, "easeml_commit_gate")))  # an event that came twice
+    assert {state for task, state in again.items() if task[0].startswith("judge.")} == {"skipped"}
+
+
+ANSWER = {
+    "chosen_options": ["Approve"],
+    "params_input": {"why": " the old one crashes "},
+    "responded_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "responded_by_user": {"id": "7", "name": "ada"},
+}
+
+
+@pytest.fixture
+def force(study, model, run_dag, root, monkeypatch):
+    """Run the DAG of forced promotions with this answer of a person; states, and the promotion's message."""
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+    model_id = submit(model)[0]["model_id"]
+
+    def run(**changes):
+        answer = ANSWER | changes
+        monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: self.execute_complete(context, answer))
+        done = run_dag(our_dag(root, "easeml_forced_promotion"), run_conf={"study": "cancer", "model": model_id})
+        (promote,) = [ti for ti in done.get_task_instances() if ti.task_id == "promote"]
+        return states(done)["promote", -1], promote.xcom_pull(task_ids="promote", key="message"), model_id
+
+    return run
+
+
+def test_a_person_may_pass_the_gate_by_and_is_named(force, forcible_referee, store):
+    state, message, model_id = force()
+    assert state == "success"
+    assert "forced by ada (7): the old one crashes" in message
+    found = standing(store)
+    assert (found.kind, found.model_id, found.who, found.why) == ("force", model_id, "ada (7)", "the old one crashes")
+    assert events("easeml://production/cancer")[-1]["kind"] == "force"
+    for told, who in (({"id": "ada", "name": "ada"}, "ada"), ({"id": "7", "name": ""}, "(7)")):
+        force(responded_by_user=told)
+        assert standing(store).who == who
+
+
+REFUSALS = [
+    ({"chosen_options": ["Reject"]}, "skipped"),
+    ({"responded_by_user": None}, "failed"),  # a time-out's default
+    ({"responded_by_user": {"id": "", "name": " "}}, "failed"),
+    ({"params_input": {"why": "  "}}, "failed"),
+    ({"params_input": {}}, "failed"),
+]
+
+
+def test_without_a_person_and_a_reason_nothing_is_forced(force, forcible_referee, store):
+    assert [force(**changes)[0] for changes, _ in REFUSALS] == [state for _, state in REFUSALS]
+    with store.begin() as tx:
+        assert promotions.history(tx, studies.get_study(tx, "cancer").id) == []
+
+
+def test_a_referee_that_was_not_told_to_refuses(force, referee):
+    state, message, _ = force()
+    assert state == "failed"
+    assert "--allow-forced" in message
+
+
+def test_an_approval_that_is_none_is_told(study, run_dag, forcible_referee, store):
+    """What looks like an approval, in an argument or in another task's XCom, is none."""
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+    from airflow.sdk import task
+
+    class Approved(ApprovalOperator):
+        def execute(self, context):
+            return self.execute_complete(context, ANSWER)
+
+    with DAG("forged", schedule=None) as dag:
+
+        @task
+        def other():
+            return {name: ANSWER[name] for name in ("chosen_options", "params_input", "responded_by_user")}
+
+        made = {"study": "cancer", "model_id": 1, "force": True, **NOW}
+        approve = Approved(task_id="approve", subject="?", params={"why": "x"})
+        operators.PromoteModelOperator(task_id="not_upstream", approval="approve", **made)
+        other() >> operators.PromoteModelOperator(task_id="no_approval", approval="other", **made)
+        approve >> operators.PromoteModelOperator(task_id="absent", approval="there_is_none", **made)
+        approve >> operators.PromoteModelOperator(task_id="itself", approval="itself", **made)
+    done = states(run_dag(dag))
+    assert {task: done[task, -1] for task, _ in done} == {
+        "approve": "success",
+        "other": "success",
+        **dict.fromkeys(("not_upstream", "no_approval", "absent", "itself"), "failed"),
+    }
+    with store.begin() as tx:
+        assert promotions.history(tx, studies.get_study(tx, "cancer").id) == []

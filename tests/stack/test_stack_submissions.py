@@ -1,0 +1,99 @@
+"""Continuous integration in the whole stack: what is handed in starts the gate by itself, and a person may pass it by.
+
+The asset watcher in a real triggerer, the scheduler's own run, the referee's own process, and Airflow's own approval.
+"""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from night.runs import await_dag
+from rich.console import Console
+from stack.launcher import Stack
+from stack.places import Places
+from stack.progress import Progress
+
+from easeml_core.services.overview import overview, study_state
+from easeml_core.services.registration import register_study
+from easeml_core.services.submit import submit_model
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.database import Store
+from easeml_core.store.rows import row
+from easeml_core.store.server import Server
+from easeml_core.store.server_throwaway import throwaway_folder
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+GATE, FORCED = "easeml_commit_gate", "easeml_forced_promotion"
+SECONDS = 180
+"""Longer than any step here takes on a slow machine."""
+
+
+@pytest.fixture(scope="module")
+def stack():
+    with throwaway_folder() as folder:
+        dags = folder / "dags"
+        dags.mkdir()
+        for name in (GATE, FORCED):
+            shutil.copy(DAGS / f"{name}.py", dags)
+        with Stack(Places.of(folder / "home-of-all", dags), Progress(Console(quiet=True))) as running:
+            yield running
+        Server(folder / "home-of-all" / "postgres").stop()
+
+
+def until(look, *, or_tell=lambda: ""):
+    """What the look finds, as soon as it finds something."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"nothing after {SECONDS} s {or_tell()}"
+        time.sleep(0.5)
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_a_submission_is_judged_promoted_and_passed_by(stack):
+    rest, store = stack.access.rest(), Store(stack.access.worker_url)
+    artifacts = ArtifactStore(stack.places.artifacts)
+    gate = {"condition": "n > 0.1 +/- 0.2", "reliability": 0.9, "steps": 4}
+    register_study(store, tenant="lab", study="cancer", source="sklearn:breast_cancer", gate=gate, request_key="c")
+    until(lambda: study_state(store, study="cancer") == "ACTIVE")
+    await_dag(rest, GATE, stack.check)
+    model = stack.places.artifacts.parent / "zero.json"
+
+    def hand_in(label):
+        model.write_text(f'{{"label": {label}}}')
+        key = f"hand in {label}"
+        return submit_model(
+            store, artifacts, study="cancer", path=model, format="constant", message=key, request_key=key
+        )["model_id"]
+
+    def production():
+        return overview(store)["tenants"][0]["production_model_id"]
+
+    before = hand_in(0)  # nobody watches yet: the DAG is not switched on
+    rest.pause(GATE, False)
+    until(lambda: production() == before)
+    after = hand_in(1)
+    until(lambda: production() == after)
+    runs = rest.call("GET", f"/dags/{GATE}/dagRuns")["dag_runs"]
+    assert {run["run_type"] for run in runs} == {"asset_triggered"}
+    rest.pause(GATE, True)
+
+    await_dag(rest, FORCED, stack.check)
+    rest.pause(FORCED, False)
+    run = rest.trigger(FORCED, {"study": "cancer", "model": before})
+
+    def waits():
+        return any(task["state"] in ("awaiting_input", "deferred") for task in rest.tasks(FORCED, run))
+
+    until(waits)
+    answer = {"chosen_options": ["Approve"], "params_input": {"why": "the other one crashes"}}
+    rest.call("PATCH", f"/dags/{FORCED}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails", answer)
+    assert list(rest.wait(FORCED, run))[-1] == "failed"
+    assert "--allow-forced" in rest.xcom(
+        FORCED, run, "promote", key="message"
+    )  # this referee takes no forced promotion
+    with store.begin() as tx:
+        asked = row(tx, "SELECT arguments FROM work.requests WHERE kind = 'force'").arguments
+    assert asked == {"who": "admin", "why": "the other one crashes"}
+    assert production() == after
