@@ -11,7 +11,7 @@ DEMO_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-slow coverage check figures gate-figures format lock clean
+.PHONY: help setup demo up down status test test-slow coverage check figures gate-figures meter-figures format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -45,7 +45,7 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py scripts/lock.py \
-	  scripts/selection_figures.py scripts/gate_figures.py
+	  scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) -m codespell_lib README.md docs
 
@@ -54,6 +54,9 @@ figures: $(STAMP) ## Every table and plot of docs/selection.md anew, an hour or 
 
 gate-figures: $(STAMP) ## Every table and plot of docs/gate.md anew, some minutes; FIGURES="--only cifar" for one
 	@$(RUN) scripts/gate_figures.py $(FIGURES)
+
+meter-figures: $(STAMP) ## Every table and plot of docs/meter.md anew, a minute; FIGURES="--only sizes" for one
+	@$(RUN) scripts/meter_figures.py $(FIGURES)
 
 format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff format .

@@ -136,7 +136,8 @@ def test_tables_are_shares_and_a_gap_in_one_is_a_gap_in_both(figures: Any, tmp_p
     assert tables._read(tmp_path / "pair-cost.csv") == [["key", "a", "b"], ["x", "3", ""], ["y", "5", "6"]]
 
 
-PICTURES = [path for path in sorted((PAGE.parent / "pictures").glob("*.png")) if not path.name.startswith("gate-")]
+OTHERS = ("gate-", "meter-")
+PICTURES = [path for path in sorted((PAGE.parent / "pictures").glob("*.png")) if not path.name.startswith(OTHERS)]
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
