@@ -67,7 +67,7 @@ def bennett_sample_size(*, tolerance: float, log_level: float, second_moment: fl
 def bennett_disagreement_labels(*, tolerance: float, log_level: float, second_moment: float) -> int:
     """Give the labels of one submission when only examples on which the two models differ are labelled.
 
-        ceil( p N ) = ceil( ln(2 / level) / h(eps / p) )
+        p N = ln(2 / level) / h(eps / p),  rounded to the nearest whole number, as the published figures are
 
     Args:
         tolerance: eps > 0.
@@ -84,7 +84,7 @@ def bennett_disagreement_labels(*, tolerance: float, log_level: float, second_mo
         >>> bennett_disagreement_labels(tolerance=0.01, log_level=math.log(1e-4 / 2), second_moment=0.1)
         2189
     """
-    return max(1, math.ceil(_labels(tolerance, log_level, second_moment)))
+    return max(1, math.floor(_labels(tolerance, log_level, second_moment) + 0.5))
 
 
 def _labels(tolerance: float, log_level: float, second_moment: float) -> float:

@@ -68,7 +68,9 @@ def log_wealth(
         return np.full(seen.shape[:-1], math.inf)
     # With c on the smallest value itself any bet is safe; a small floor keeps the largest one finite.
     room = max(threshold - low, _LEAST_ROOM * (high - low))
-    bets = np.geomspace(_SMALLEST / (high - low), _LARGEST / room, BETS)
+    largest = _LARGEST / room
+    # Far above the largest value even the smallest bet would lose more than there is.
+    bets = np.geomspace(min(_SMALLEST / (high - low), largest), largest, BETS)
     gains = np.log1p(np.multiply.outer(worth - threshold, bets))
     column = (BETS,) + (1,) * (seen.ndim - 1)
     logs = np.zeros((BETS, *seen.shape[:-1]))

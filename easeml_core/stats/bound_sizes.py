@@ -82,9 +82,12 @@ def chernoff_test_size(*, null: float, alternative: float, log_level: float, log
     require(0 <= null < 1, "null", null, ">= 0 and < 1")
     require(null < alternative <= 1, "alternative", alternative, f"> {null:g} and <= 1")
     check_log_levels(log_level, log_miss)
+    certain = alternative == 1  # every value is 1: then no mean is missed, and x may be 1 itself
     return _smallest_at_best_split(
         lambda share: _ratio(-log_level, _divergence(null + share * (alternative - null), null)),
-        lambda share: _ratio(-log_miss, _divergence(null + share * (alternative - null), alternative)),
+        lambda share: (
+            0.0 if certain else _ratio(-log_miss, _divergence(null + share * (alternative - null), alternative))
+        ),
     )
 
 

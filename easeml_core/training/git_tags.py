@@ -18,6 +18,21 @@ _PASSED_ON = ("PATH", "HOME")  # git reads safe.directory from the home of whoev
 _TIMEOUT_SECONDS = 60
 
 
+def require_repository(path: Path) -> None:
+    """Nothing, where the path is a git repository.
+
+    Raises:
+        StateError: If it is none, or this account may not read it.
+    """
+    if not path.exists():
+        message = f"{path} is no git repository: there is no such folder"
+        raise StateError(message)
+    found = _git(path, "rev-parse", "--git-dir")
+    if found.returncode:
+        message = f"{path} is no git repository that this account may read: {found.stderr.strip()}"
+        raise StateError(message)
+
+
 def commit_of(repository: Path, version: str) -> str:
     """The whole name of a commit in the repository.
 
@@ -48,11 +63,13 @@ def tag_target(repository: Path, tag: str) -> str | None:
     if _git(repository, "check-ref-format", f"refs/tags/{tag}").returncode:
         message = f"{tag!r} is no name that git takes for a tag; rename the study or choose another prefix"
         raise InvalidInputError(message)
-    found = _git(repository, "for-each-ref", "--format=%(objectname) %(*objectname)", f"refs/tags/{tag}")
+    found = _git(repository, "for-each-ref", "--format=%(refname) %(objectname) %(*objectname)", f"refs/tags/{tag}")
     if found.returncode:
         message = f"{repository} is no git repository that this account may read: {found.stderr.strip()}"
         raise StateError(message)
-    return found.stdout.split()[-1] if found.stdout.split() else None
+    # Git also lists what lies below the name: a tag TAG/other says nothing of TAG, and keeps it from being made.
+    named = [words for line in found.stdout.splitlines() if (words := line.split())[0] == f"refs/tags/{tag}"]
+    return named[0][-1] if named else None
 
 
 def move_tag(repository: Path, tag: str, commit: str, *, message: str) -> bool:

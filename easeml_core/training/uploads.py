@@ -184,7 +184,12 @@ def _check_columns(file: ExampleFile, names: Sequence[str], sources: Sequence[st
         )
     extra = [name for name in file.columns if name not in {*sources, beside}]
     if extra:
-        raise refused(file, f"the columns {_listed(extra)} are none of the study's inputs; leave them out")
+        remedy = "leave them out"
+        if beside is None:
+            remedy += (
+                f"; one that tells the slices is named with --slices {_listed(extra) if len(extra) == 1 else 'COLUMN'}"
+            )
+        raise refused(file, f"the columns {_listed(extra)} are none of the study's inputs; {remedy}")
 
 
 def _numbers(file: ExampleFile, name: str) -> NDArray[np.float32]:

@@ -41,7 +41,7 @@ def test_without_studies_the_status_says_how_to_begin(ask: Any) -> None:
 def test_a_study_is_registered_and_seen(ask: Any) -> None:
     answer = ask(*REGISTER, *SETTINGS, "--weight", "2", "--json").json
     assert answer["study"] == "cancer"
-    assert answer["answer"]["message"] == "study cancer is active; rows: train 174, validation 85, gate 254, meter 56"
+    assert answer["answer"]["message"] == "study cancer is active; rows: train 306, validation 85, gate 122, meter 56"
 
     (listed,) = ask("study", "list", "--json").json
     assert (listed["study"], listed["tenant"], listed["state"], listed["weight"]) == ("cancer", "lab", "ACTIVE", 2.0)
@@ -57,7 +57,7 @@ def test_a_study_is_registered_and_seen(ask: Any) -> None:
     assert shown["settings"]["gate"] == GATE | {"mode": "fp-free", "adaptivity": "full"}
     text = ask("study", "show", "cancer").text
     assert text.startswith("cancer of lab: ACTIVE; next: train: 1 candidates")
-    for word in ("Trials", "Sealed sets", "gate", "live", "254", "meter", "56"):
+    for word in ("Trials", "Sealed sets", "gate", "live", "122", "meter", "56"):
         assert word in text
 
 
@@ -74,7 +74,7 @@ def test_a_refused_study_is_an_answer_of_no(ask: Any) -> None:
     given = ("study", "register", "iris", "--tenant", "lab", "--source", "sklearn:iris", *SETTINGS)
     answer = ask(*given)
     assert answer.status == 1
-    assert "the sealed gate set needs at least 254 examples" in answer.out
+    assert "the sealed gate set needs at least 122 examples" in answer.out
     refused = ask(*given, "--request-key", "other", "--json")
     assert refused.status == 2  # the name is taken, also by a refused study
     (entry,) = ask("status", "--json").json["tenants"]

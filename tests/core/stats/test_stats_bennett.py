@@ -46,8 +46,7 @@ def test_published_sizes(p, none, full):
 def test_published_labels_per_submission(p, paper, none, full):
     for log_tests, expected in ((0, paper), (NONE, none), (FULL, full)):
         found = bennett_disagreement_labels(tolerance=0.01, log_level=LN_HALF_DELTA - log_tests, second_moment=p)
-        # The table multiplies a rounded size by p, so its last digit may differ by one.
-        assert abs(found - expected) <= 1
+        assert found == expected
 
 
 def test_without_a_small_change_hoeffding_is_better():

@@ -37,6 +37,13 @@ def test_it_is_the_product_of_the_definition(draws, c):
     assert math.exp(log_wealth(counts, SCALE, threshold=c, **PAIRED)) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("threshold", [1.5, 50.0, 1e9])
+def test_a_threshold_far_above_every_value_ruins_every_bet_a_little(threshold):
+    """No factor below 0.05, so no fortune below 0: the smallest bet would have lost more than there is."""
+    lost = log_wealth([7, 0, 0], SCALE, threshold=threshold, **PAIRED)
+    assert 7 * math.log(0.05) <= lost < 0
+
+
 def all_counts(n, kinds):
     cuts = itertools.combinations(range(n + kinds - 1), kinds - 1)
     return np.array([np.diff([-1, *c, n + kinds - 1]) - 1 for c in cuts])
