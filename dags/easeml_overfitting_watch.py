@@ -4,7 +4,11 @@ The sensor waits in the triggerer, where it costs no worker, for the next alert 
 DAG has reported; none is lost between two runs. What to do is in the alert's message. A day without an alert ends the
 run quietly, and the next one goes on watching.
 
-Needs: the connection `easeml_default`. Name a study when triggering by hand to watch that one alone.
+When the alert says that the study's overfitting budget is broken, its search is paused: it gets no new trial until
+somebody has dealt with the alert and called `easeml study resume`. A set that retires within the budget pauses nothing.
+
+Needs: the connection `easeml_default`. When triggering by hand, name a study to watch that one alone, and choose
+whether it is paused.
 """
 
 from datetime import timedelta
@@ -12,6 +16,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG, Param, task
 
+from easeml_airflow.operators import PauseOnAlertOperator
 from easeml_airflow.sensors import OverfittingMeterSensor
 
 with DAG(
@@ -21,7 +26,12 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"easeml_conn_id": "easeml_default", "retries": 2, "retry_delay": timedelta(seconds=30)},
-    params={"study": Param(None, type=["null", "string"], description="Whose meter to watch; empty for all.")},
+    params={
+        "study": Param(None, type=["null", "string"], description="Whose meter to watch; empty for all."),
+        "pause": Param(
+            True, type="boolean", description="Pause the search of a study whose overfitting budget is broken."
+        ),
+    },
     doc_md=__doc__,
     tags=["easeml"],
 ) as dag:
@@ -34,9 +44,22 @@ with DAG(
         soft_fail=True,
     )
 
+    @task.short_circuit(execution_timeout=timedelta(minutes=5))
+    def may_pause(params=None):
+        """Whether whoever started this run wants a study to be paused."""
+        return params["pause"]
+
+    pause = PauseOnAlertOperator(
+        task_id="pause",
+        study="{{ ti.xcom_pull(task_ids='watch')['study'] }}",
+        alert_id="{{ ti.xcom_pull(task_ids='watch')['alert_id'] }}",
+        execution_timeout=timedelta(minutes=5),
+    )
+
     @task(retries=0, execution_timeout=timedelta(minutes=5))
     def raise_alert(alert):
         """Fail with the alert's message, so that it is seen, and whoever is told of failures is told of it."""
         raise RuntimeError(alert["message"])
 
+    watch >> may_pause() >> pause
     raise_alert(watch.output)

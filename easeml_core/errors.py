@@ -106,12 +106,14 @@ class TrialStateError(StateError):
 class SealedSetTooSmallError(StateError):
     """Raised when a sealed set has fewer examples than its plan needs; gives the planner's figure."""
 
-    def __init__(self, *, purpose: str, needed: int, available: int, detail: str = "") -> None:
+    def __init__(
+        self, *, purpose: str, needed: int, available: int, detail: str = "", remedy: str = "seal a larger set"
+    ) -> None:
         self.purpose, self.needed, self.available = purpose, needed, available
         super().__init__(
             f"the sealed {purpose} set needs at least {needed:,} examples, it has {available:,}"
             + (f" ({detail})" if detail else "")
-            + "; seal a larger set, widen the tolerance, lower the reliability or allow fewer steps"
+            + f"; {remedy}, widen the tolerance, lower the reliability or allow fewer steps"
         )
 
 

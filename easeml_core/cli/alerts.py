@@ -10,7 +10,7 @@ from easeml_core.cli.output import json_option, show_json, show_table
 
 @click.command()
 @click.argument("study")
-@click.option("--clear", type=int, metavar="ID", help="Mark this alert as dealt with.")
+@click.option("--clear", type=int, metavar="ID", help="Number of an open alert: it is dealt with, and listed no more.")
 @database_option
 @json_option
 def alerts(study: str, clear: int | None, database: str | None, as_json: bool) -> None:
@@ -20,6 +20,8 @@ def alerts(study: str, clear: int | None, database: str | None, as_json: bool) -
     store = open_store(database)
     if clear is not None:
         clear_alert(store, study=study, alert_id=clear)
+        if not as_json:
+            click.echo(f"alert {clear} of {study} is cleared")
     found = open_alerts(store, study=study)
     columns = {
         "Alert": "alert_id",

@@ -10,6 +10,7 @@ from easeml_core import __version__
 from easeml_core.cli.alerts import alerts
 from easeml_core.cli.backtest import backtest
 from easeml_core.cli.bench import bench
+from easeml_core.cli.connection import ROLE, role_remedy
 from easeml_core.cli.costs import costs
 from easeml_core.cli.db import db
 from easeml_core.cli.device import device
@@ -38,7 +39,7 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except EasemlError as error:
-            click.echo(f"easeml: {error}", err=True)
+            click.echo(f"easeml: {error}{role_remedy(error, context.meta.get(ROLE))}", err=True)
             context.exit(2)
 
 

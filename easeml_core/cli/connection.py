@@ -16,8 +16,31 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
     from easeml_core.store.server import Server
 
+INSUFFICIENT_PRIVILEGE = "42501"
+"""PostgreSQL's code for what a role may not do."""
+
 HOME = Path(".easeml")
 """State of the embedded installation, relative to where the command is run."""
+
+
+ROLE = "easeml.role"
+"""Where the click context keeps the role that the command needs."""
+
+
+def role_remedy(error: BaseException, role: str | None) -> str:
+    """What to do about a database that refuses its role what a command needs; empty for other errors.
+
+    Args:
+        error: An error of ours; the driver's is its cause.
+        role: The role that the command needs, or None where it has opened no store.
+    """
+    code = getattr(getattr(error.__cause__, "orig", None), "pgcode", None)
+    if code != INSUFFICIENT_PRIVILEGE or role is None:
+        return ""
+    return (
+        f"\nthis command needs the address of the role {role}; that of the embedded server is given with "
+        f'--database "$(easeml db url --role {role})"'
+    )
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,6 +81,9 @@ def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_sec
     from easeml_core.store.database import Store
     from easeml_core.store.server import default_home
 
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[ROLE] = role  # for the error where the address is another role's
     if url is None:
         if not default_home().exists():
             message = (

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.output import json_option, show_json
-from easeml_core.config import SAMPLINGS
-from easeml_core.entities import Mode
-from easeml_core.errors import EasemlError, InvalidInputError
+from easeml_core.config import SAMPLINGS, parse_adaptivity
+from easeml_core.entities import Adaptivity, Mode
+from easeml_core.errors import ConfigError, EasemlError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from easeml_core.gate.clauses import Condition
 
@@ -83,6 +84,25 @@ def power_of(text: str | None) -> float | str | None:
         raise InvalidInputError(message) from None
 
 
+@contextmanager
+def passes_named(adaptivity: str, passes: int) -> Iterator[None]:
+    """Errors about the changes so far, under the name of the option that says how many there were.
+
+    Raises:
+        InvalidInputError: If some are given under an adaptivity that does not look at them.
+    """
+    if passes and parse_adaptivity(adaptivity)[0] in (Adaptivity.NONE, Adaptivity.FULL):
+        message = f"--passes says nothing under adaptivity {adaptivity}: every level is the same there; leave it out"
+        raise InvalidInputError(message)
+    try:
+        yield
+    except ConfigError as error:
+        if error.field != "changes":
+            raise
+        name = "passes"
+        raise ConfigError(name, error.value, error.allowed) from error
+
+
 def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """The condition and what ``defaults`` has, from a script or from options, never from both.
 
@@ -111,20 +131,25 @@ def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]
 
 
 def slice_conditions(texts: Sequence[str]) -> list[tuple[str, Condition]]:
-    """``"NAME: CONDITION"`` as pairs.
+    """``"NAME: CONDITION"`` as pairs, the conditions parsed; errors as of ``slice_pairs``."""
+    from easeml_core.gate.condition import parse_condition
+
+    return [(name, parse_condition(source)) for name, source in slice_pairs(texts)]
+
+
+def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """``"NAME: CONDITION"`` as pairs of texts.
 
     Raises:
         InvalidInputError: If one has no colon or name, or a slice comes twice.
     """
-    from easeml_core.gate.condition import parse_condition
-
     pairs = []
     for text in texts:
         name, colon, source = text.partition(":")
         if not colon or not name.strip():
             message = f'--slice must be "NAME: CONDITION", got {text!r}'
             raise InvalidInputError(message)
-        pairs.append((name.strip(), parse_condition(source.strip())))
+        pairs.append((name.strip(), source.strip()))
     if len(dict(pairs)) < len(pairs):
         message = "--slice names a slice twice; join its conditions with /\\"
         raise InvalidInputError(message)
@@ -137,7 +162,12 @@ def slice_conditions(texts: Sequence[str]) -> list[tuple[str, Condition]]:
 @click.option("--old", type=_FILE, required=True, help="CSV example,prediction of the model that stands now.")
 @click.option("--new", type=_FILE, required=True, help="CSV example,prediction of the model handed in.")
 @click.option("--step", type=int, help="Which verdict of the set this is, 1 to --steps.")
-@click.option("--passes", type=int, default=0, help="Passes so far on this set (fn-free: fails). [default: 0]")
+@click.option(
+    "--passes",
+    type=int,
+    default=0,
+    help="With upTo, recycle: passes so far on this set (fn-free: fails). [default: 0]",
+)
 @click.option("--slices", type=_FILE, help="CSV example,slice.")
 @click.option("--slice", "slice_texts", multiple=True, help='"NAME: CONDITION" that must hold too; repeatable.')
 @json_option
@@ -174,9 +204,9 @@ def _decide(
 
     plan = plan_of(script, given, _PLAN)
     condition = parse_condition(str(plan["condition"]))
-    log_level = log_level_of(
-        reliability=plan["reliability"], adaptivity=plan["adaptivity"], steps=plan["steps"], step=step, passes=passes
-    )
+    asked = {name: plan[name] for name in ("reliability", "adaptivity", "steps")}
+    with passes_named(plan["adaptivity"], passes):
+        log_level = log_level_of(**asked, step=step, passes=passes)
     wanted = slice_conditions(slice_texts)
     if bool(wanted) != (slices is not None):
         message = "--slices and --slice belong together: the file tells the slices, the options what must hold on them"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.gate_decide import SAME, power_of
+from easeml_core.cli.gate_decide import SAME, passes_named, power_of
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.config import ESTIMATORS
 from easeml_core.entities import Mode
@@ -63,7 +63,8 @@ def plan(script: Path | None, as_json: bool, passes: int, **options: Any) -> Non
 
     asked = _asked(script, options) | {"changes": passes}
     condition = parse_condition(asked.pop("condition"))
-    found, others = plan_gate(condition, **asked), alternatives_to(condition, **asked)
+    with passes_named(asked["adaptivity"], passes):
+        found, others = plan_gate(condition, **asked), alternatives_to(condition, **asked)
     if as_json:
         listed = [other.to_json() for other in others]
         show_json({"condition": str(condition)} | found.to_json() | {"alternatives": listed})

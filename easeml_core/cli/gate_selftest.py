@@ -10,6 +10,7 @@ import click
 
 from easeml_core.cli.gate_decide import SAME, plan_of, plan_options, safely
 from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.simulate_output import progress
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -79,17 +80,19 @@ def _selftest(
     else:
         message = "--labels, --old and --new belong together; give all three, or none for models that are made up"
         raise InvalidInputError(message)
-    found = run_self_test(
-        condition,
-        law,
-        examples=examples,
-        runs=runs,
-        log_level=log_level,
-        mode=mode,
-        sampling=plan["sampling"],
-        power=plan["power"],
-        seed=seed,
-    )
+    with progress("sets") as on_done:
+        found = run_self_test(
+            condition,
+            law,
+            examples=examples,
+            runs=runs,
+            log_level=log_level,
+            mode=mode,
+            sampling=plan["sampling"],
+            power=plan["power"],
+            seed=seed,
+            on_done=on_done,
+        )
     if as_json:
         show_json({"condition": str(condition), "mode": mode, "examples": examples, "seed": seed} | found.to_json())
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
@@ -172,14 +172,7 @@ def _is_referee(store: Store) -> bool:
 
 def _show_answer(store: Store, request_id: int, timeout: float, as_json: bool) -> None:
     """Wait for the answer and print it; a refusal is an error."""
-    from easeml_core.services.requests import answer_of
-
-    deadline = time.monotonic() + timeout
-    while (answer := answer_of(store, request_id)) is None:
-        if time.monotonic() > deadline:
-            message = f"no answer to request {request_id} within {timeout:g} s; is the referee running? It stays filed"
-            raise StateError(message)
-        time.sleep(0.2)
+    answer = wait_for_answer(store, request_id, timeout, "is the referee running? It stays filed")
     if answer["refused"]:
         raise StateError(answer["message"])
     show_json(answer) if as_json else click.echo(answer["message"])

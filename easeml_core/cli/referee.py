@@ -95,7 +95,6 @@ def _duties(
     bundles: tuple[str, ...],
 ) -> Duties:
     from easeml_core.services.answers import Timetable
-    from easeml_core.services.bundles import parse_repositories
     from easeml_core.services.mail import MailServer
     from easeml_core.services.referee import Duties
 
@@ -104,9 +103,20 @@ def _duties(
         timetable=Timetable(answer_delay, None if answer_hour is None else _hour(answer_hour)),
         allow_forced=allow_forced,
         mail=None if smtp is None else MailServer.parse(smtp, mail_from),
-        repositories=parse_repositories(bundles),
+        repositories=_repositories(bundles),
         poll_seconds=poll,
     )
+
+
+def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
+    """The repositories of the bundles; one that cannot be read is found at the start, not after a promotion."""
+    from easeml_core.services.bundles import parse_repositories
+    from easeml_core.training.git_tags import require_repository
+
+    found = parse_repositories(bundles)
+    for path in found.values():
+        require_repository(path)
+    return found
 
 
 def _hour(given: str) -> time:

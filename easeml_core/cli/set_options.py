@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.cli.gate_decide import SAME, power_of, slice_pairs
 from easeml_core.config import ESTIMATORS, SAMPLINGS
 from easeml_core.errors import InvalidInputError
 
@@ -31,22 +32,24 @@ _OPTIONS = (
     click.option("--steps", type=int, help="Answers that the set must serve."),
     click.option("--adaptivity", help="none, full, firstChange, recycle or upTo:K."),
     click.option("--mode", help="fp-free or fn-free."),
-    click.option("--power", type=float, help="Chance that a model beyond the threshold by two tolerances passes."),
+    click.option(
+        "--power",
+        callback=lambda *given: power_of(given[-1]),
+        help="Chance that a model beyond the threshold by two tolerances passes, or same (as the level asks).",
+    ),
     click.option("--estimator", help=" or ".join(ESTIMATORS) + ": how the size is planned."),
     click.option("--sampling", help=" or ".join(SAMPLINGS) + ": whether labelling stops as soon as it is certain."),
     click.option("--mail", help="Where verdicts go under none, and the alarm for a new set."),
     click.option(
         "--slice",
         "slices",
-        nargs=2,
         multiple=True,
-        metavar="NAME CONDITION",
-        help="A condition that must hold on a slice too; may be given several times.",
+        help='"NAME: CONDITION" that must hold on a slice too; repeatable.',
     ),
     click.option(
         "--script",
         type=click.Path(dir_okay=False, exists=True),
-        help="YAML script (ml.yml) that says all of this; options go before it.",
+        help="YAML script (ml.yml) that says all of this instead, but for slices.",
     ),
     click.option("--meter", metavar="JSON", help='Settings of a meter set, e.g. {"tolerance": 0.05, "steps": 16}.'),
 )
@@ -56,13 +59,15 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among a command's keywords, those of the script included.
 
     Raises:
-        InvalidInputError: Settings of gate and meter are mixed, or one cannot be read.
+        InvalidInputError: Settings of gate and meter, or of options and a script, are mixed, or one cannot be read.
     """
     gate = {name: given[name] for name in GATE_SETTINGS if given[name] is not None}
+    if gate.get("power") == SAME:
+        gate["power"] = None
     if given["slices"]:
-        gate["slices"] = tuple(given["slices"])
+        gate["slices"] = tuple(slice_pairs(given["slices"]))
     if given["script"]:
-        gate = _of_script(given["script"]) | gate
+        gate = _of_script(given["script"], gate)
     if given["purpose"] != "meter":
         if given["meter"] is not None:
             message = "--meter is for --purpose meter"
@@ -74,13 +79,18 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
     return _of_json(given["meter"] or "{}")
 
 
-def _of_script(path: str | Path) -> dict[str, Any]:
+def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a script, and the conditions on slices, which no script has."""
+    both = [name for name in gate if name != "slices"]
+    if both:
+        message = f"--script holds the whole plan; leave out --{', --'.join(both)}"
+        raise InvalidInputError(message)
     from easeml_core.gate.script import read_script
 
     with open(path, encoding="utf-8", errors="replace") as file:
         script = read_script(file.read(1_000_000))
     found = {name: getattr(script, name) for name in GATE_SETTINGS}
-    return {name: value for name, value in found.items() if value not in (None, "")}
+    return gate | {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def _of_json(text: str) -> dict[str, Any]:

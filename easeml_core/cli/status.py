@@ -7,21 +7,18 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import json_option, plain, show_json, show_table
 
 COLUMNS = {
     "Tenant": "tenant",
     "Study": "study",
     "State": "state",
     "Trials": "trials_of",
-    "Best quality": "best_quality",
-    "Best candidate": "best_candidate",
-    "Device s": "device_of",
+    "Best": "best_quality",
     "Gate": "verdict",
     "Signal": "signal_of",
-    "Production": "production_candidate",
-    "Next": "next",
 }
+"""What fits into a terminal of 80 columns; names of candidates and sentences stand below the table."""
 
 
 @click.command()
@@ -39,6 +36,20 @@ def status(database: str | None, as_json: bool) -> None:
         click.echo("no studies yet; register one with `easeml study register` or the DAG easeml_register_study")
         return
     show_table(f"Policy: {found['policy'] or 'none yet'}", COLUMNS, [_shown(e) for e in found["tenants"]])
+    for entry in found["tenants"]:
+        click.echo(plain("\n".join(_lines(entry))))
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    """What the table has no room for, and what to do next."""
+    standing = entry["production_model_id"]
+    handed_in = None if standing is None else f"model {standing}"  # it has no candidate
+    known = {"best": entry["best_candidate"], "in production": entry["production_candidate"] or handed_in}
+    words = [f"{what} {name}" for what, name in known.items() if name]
+    return [
+        f"{entry['study']}: {', '.join([*words, f'{_device_seconds(entry)} device seconds'])}",
+        f"  next: {entry['next']}",
+    ]
 
 
 def _device_seconds(entry: dict[str, Any]) -> str:
@@ -49,5 +60,5 @@ def _device_seconds(entry: dict[str, Any]) -> str:
 
 def _shown(entry: dict[str, Any]) -> dict[str, Any]:
     signal = None if entry["signal"] is None else f"{entry['signal']} of {entry['signals']}"
-    trials = f"{entry['trials']}/{entry['candidates']}" + (f" ({entry['failed']} failed)" if entry["failed"] else "")
-    return entry | {"signal_of": signal, "trials_of": trials, "device_of": _device_seconds(entry)}
+    trials = f"{entry['trials']}/{entry['candidates']}" + (f", {entry['failed']} failed" if entry["failed"] else "")
+    return entry | {"signal_of": signal, "trials_of": trials}

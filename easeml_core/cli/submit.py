@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.cli.answers import gate_passes, tell_gate_answer, wait_for_answer
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.gate_decide import safely
 from easeml_core.cli.output import json_option, show_json, show_table
-from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from easeml_core.store.artifacts import ArtifactStore
@@ -77,20 +77,15 @@ def _submit(
         if as_json:
             show_json(told)
         return 0
-    answer = _wait(store, told["request_id"], timeout)
-    show_json(told | {"answer": answer}) if as_json else _tell_answer(told, answer)
-    return 0 if _passes(answer) else 1
+    answer = wait_for_answer(store, told["request_id"], timeout)
+    show_json(told | {"answer": answer}) if as_json else tell_gate_answer(answer)
+    return 0 if gate_passes(answer) else 1
 
 
 def _ask_gate(store: Store, told: dict[str, Any], key: str) -> dict[str, Any]:
     from easeml_core.services.requests import file_gate_request
 
     return file_gate_request(store, study=told["study"], model_id=told["model_id"], request_key=f"{key}/gate")
-
-
-def _passes(answer: dict[str, Any]) -> bool:
-    """Withheld is no failure: under adaptivity ``none`` the command ends alike whatever the verdict."""
-    return not answer["refused"] and answer["symbol"] in ("pass", "withheld")
 
 
 def _tell(told: dict[str, Any], *, waits: bool) -> None:
@@ -102,28 +97,6 @@ def _tell(told: dict[str, Any], *, waits: bool) -> None:
     if "request_id" in told:
         later = "waiting for its answer" if waits else f"`easeml submissions --study {told['study']}` shows its answer"
         click.echo(f"the gate is asked, request {told['request_id']}; {later}")
-
-
-def _tell_answer(told: dict[str, Any], answer: dict[str, Any]) -> None:
-    click.echo(answer["message"])
-    if not answer["refused"] and answer["symbol"] == "pass":
-        click.echo(f"promote it with `easeml model promote {told['study']} {told['model_id']}`")
-
-
-def _wait(store: Store, request_id: int, timeout: float) -> dict[str, Any]:
-    from easeml_core.services.requests import answer_of
-
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        answer = answer_of(store, request_id)
-        if answer is not None:
-            return answer
-        time.sleep(0.2)
-    message = (
-        f"no answer to request {request_id} within {timeout:g} s: labels may be missing, answers may leave at an hour "
-        "of the day, or `easeml referee` is not running; the request stands"
-    )
-    raise StateError(message)
 
 
 @click.command()

@@ -6,7 +6,7 @@ the request already, or that are not allowed with it, are left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,22 @@ class Alternative:
     Attributes:
         change: What is different and what it needs, in plain words.
         labels: Labelled examples of its plan; with fresh labels for every submission, the labels of one submission.
+        unlabelled: Examples for the clauses about d, whose labels are not needed; may be the same examples.
+        examples: Rows of the set.
+        labels_per_submission: Labels of one submission, on average at most, as of ``GatePlan``.
+        steps: Submissions that one set serves: 1 where every submission has fresh examples.
     """
 
     change: str
     labels: int
+    unlabelled: int
+    examples: int
+    labels_per_submission: int
+    steps: int
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"change": self.change, "labels": self.labels}
+        return asdict(self)
 
 
 def alternatives_to(condition: Condition, **asked: Any) -> tuple[Alternative, ...]:
@@ -87,7 +95,7 @@ def _other_adaptivities(condition: Condition, asked: dict[str, Any]) -> list[Alt
     for adaptivity, text in words.items():
         if parse_adaptivity(adaptivity) != current:
             plan = _plan(condition, asked, adaptivity=adaptivity, changes=0)
-            found += [_of_plan(text, plan)] if plan is not None else []
+            found += [_of_plan(text, plan, asked)] if plan is not None else []
     return found
 
 
@@ -99,13 +107,13 @@ def _wider(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
     tolerances = ", ".join(number(clause.tolerance) for clause in clauses)
     plan = _plan(replace(condition, clauses=clauses), asked)
     word = "tolerance" if len(clauses) == 1 else "tolerances"
-    return [_of_plan(f"with {word} {tolerances}", plan)] if plan is not None else []
+    return [_of_plan(f"with {word} {tolerances}", plan, asked)] if plan is not None else []
 
 
 def _less_power(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
     """The same promise, but a truth beyond the threshold by twice the tolerance may be missed one time in ten."""
     plan = _plan(condition, asked, power=POWER) if asked.get("power") != POWER else None
-    return [_of_plan(f"with power {POWER:g}", plan)] if plan is not None else []
+    return [_of_plan(f"with power {POWER:g}", plan, asked)] if plan is not None else []
 
 
 def _fresh(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
@@ -119,7 +127,7 @@ def _fresh(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
         text += f", and power {POWER:g}" if power != asked.get("power") else ""
         each = plan.labels_per_submission
         text += f": {plan.examples:,} new examples each time, {each:,} of them labelled"
-        found.append(Alternative(text, each))
+        found.append(Alternative(text, each, plan.unlabelled, plan.examples, each, steps=1))
     return found
 
 
@@ -127,9 +135,9 @@ def _other_estimator(condition: Condition, asked: dict[str, Any], requested: Gat
     """The published sizes beside the exact ones, and the other way round."""
     if requested.estimator == "paper":
         plan = _plan(condition, asked, estimator="exact", difference="split")
-        return [_of_plan("with exact tests, for the same promise", plan)] if plan is not None else []
+        return [_of_plan("with exact tests, for the same promise", plan, asked)] if plan is not None else []
     plan = _plan(condition, asked, estimator="paper", power=None, target="test")
-    return [_of_plan("with the paper's published sizes", plan)] if plan is not None else []
+    return [_of_plan("with the paper's published sizes", plan, asked)] if plan is not None else []
 
 
 def _plan(condition: Condition, asked: dict[str, Any], **changed: Any) -> GatePlan | None:
@@ -140,6 +148,7 @@ def _plan(condition: Condition, asked: dict[str, Any], **changed: Any) -> GatePl
         return None
 
 
-def _of_plan(text: str, plan: GatePlan) -> Alternative:
+def _of_plan(text: str, plan: GatePlan, asked: dict[str, Any]) -> Alternative:
     needs = f"{plan.labels:,} labels" if plan.labels else f"no labels, {plan.unlabelled:,} unlabelled examples"
-    return Alternative(f"{text}: {needs}", plan.labels)
+    each, steps = plan.labels_per_submission, int(asked["steps"])
+    return Alternative(f"{text}: {needs}", plan.labels, plan.unlabelled, plan.examples, each, steps)

@@ -139,7 +139,8 @@ def decided(found: Decision | Wanted, examples: list[str], source: str) -> Decis
     if not isinstance(found, Wanted):
         return found
     names = some(examples[i] for i in found.positions.tolist())
-    message = f"{source} lacks {found.positions.size:,} labels that the verdict needs next: {names}"
+    count = found.positions.size
+    message = f"{source} lacks {count:,} label{'' if count == 1 else 's'} that the verdict needs next: {names}"
     raise InvalidInputError(message)
 
 

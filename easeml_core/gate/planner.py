@@ -148,6 +148,8 @@ def _check_estimator(estimator: str, target: str, power: float | None, differenc
     require(estimator in ESTIMATORS, "estimator", estimator, "one of " + ", ".join(ESTIMATORS))
     require(target in TARGETS, "target", target, "one of " + ", ".join(TARGETS))
     require(difference in DIFFERENCES, "difference", difference, "one of " + ", ".join(DIFFERENCES))
+    exact_split = estimator == "paper" or difference == "split"
+    require(exact_split, "difference", difference, "absent: the exact tests are paired anyway, only paper splits")
     require(power is None or 0 < power < 1, "power", power, "> 0 and < 1, or nothing")
     tests = estimator == "exact" and target == "test"
     require(power is None or tests, "power", power, "absent: only estimator exact with target test has a power")

@@ -20,6 +20,8 @@ from easeml_core.gate.judgement import judge_predictions
 from easeml_core.stats.clopper_pearson import clopper_pearson
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from easeml_core.gate.clauses import Condition
@@ -110,6 +112,7 @@ def run_self_test(
     sampling: str = "fixed",
     power: float | None = None,
     seed: int = 0,
+    on_done: Callable[[int, int], None] = lambda done, of: None,
 ) -> SelfTest:
     """Draw sets from a law of identical models and judge each.
 
@@ -123,6 +126,7 @@ def run_self_test(
         sampling: ``fixed`` or ``early``.
         power: As in ``judge_predictions``.
         seed: Of the random numbers.
+        on_done: Told after each set how many are done, of how many.
 
     Raises:
         InvalidInputError: If identical models cannot get a wrong answer.
@@ -138,7 +142,7 @@ def run_self_test(
     generator = np.random.default_rng(seed)
     labels = np.zeros(examples, dtype=np.int64)
     passes, used = 0, 0
-    for _ in range(runs):
+    for done in range(1, runs + 1):
         cells = generator.choice(5, size=examples, p=law)
         found = judge_predictions(
             condition,
@@ -152,6 +156,7 @@ def run_self_test(
         )
         if isinstance(found, Decision):  # always: no label is missing
             passes, used = passes + found.passed, used + found.labels
+        on_done(done, runs)
     errors = runs - passes if truly else passes
     interval = clopper_pearson(errors, runs, log_level=LOG_MISS)
     compatible = interval[0] <= math.exp(log_level)

@@ -7,7 +7,6 @@ decided for good, and says it later. Only what a gate or a meter says is delayed
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
@@ -76,6 +75,11 @@ class Timetable:
         require(0 <= delay <= _LONGEST_DELAY_SECONDS, "answer-delay", delay, allowed)
         require(self.hour is None or delay == 0, "answer-delay", delay, "0 where answers leave at an hour of the day")
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether answers leave at fixed times, and not at once."""
+        return self.delay_seconds > 0 or self.hour is not None
+
     def leaves_at(self, asked: datetime, now: datetime) -> datetime:
         """The time at which an answer leaves that is decided now.
 
@@ -91,10 +95,10 @@ class Timetable:
         if self.hour is not None:
             today = now.astimezone(UTC).replace(hour=self.hour.hour, minute=self.hour.minute, second=0, microsecond=0)
             return today if today >= now else today + timedelta(days=1)
-        if self.delay_seconds == 0:
+        step = timedelta(seconds=self.delay_seconds)  # whole microseconds: what follows is exact
+        if not step:
             return now
-        waited = (now - asked).total_seconds() / self.delay_seconds
-        return asked + max(1, math.ceil(waited)) * timedelta(seconds=self.delay_seconds)
+        return asked + max(1, -((asked - now) // step)) * step
 
 
 def release(tx: Connection, held: Held) -> None:

@@ -1,12 +1,27 @@
-"""The referee runs models on sealed inputs: in a child process without labels, without database, each artifact once."""
+"""The referee runs models on sealed inputs: in a child process without labels, without database, each artifact once.
+
+A model may run for minutes, as long as it likes. It runs while no transaction is open and no lock is held: a decision
+that needs a run stops (``NotRunError``), the model is run and what it said is kept (``Preparation.run``), and the
+decision begins anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.errors import ArtifactError, StateError, TrainingError
+from easeml_core.errors import (
+    ArtifactError,
+    ConcurrentUpdateError,
+    SchemaVersionError,
+    StateError,
+    StoreUnavailableError,
+    TrainingError,
+)
+from easeml_core.services.pace import Pace
 from easeml_core.store import sealed, studies
 from easeml_core.training.formats import load_constant
 from easeml_core.training.parts import load_open_parts
@@ -19,10 +34,88 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Model
     from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+logger = logging.getLogger(__name__)
+
+NO_PACE = Pace()
+
+
+class NotRunError(Exception):
+    """A decision needs a run of a model that has not been made: no failure, but the reason to begin anew after it.
+
+    Attributes:
+        model: The model.
+        test_set_id: The sealed set; None for the open validation part.
+    """
+
+    def __init__(self, model: Model, test_set_id: int | None) -> None:
+        self.model, self.test_set_id = model, test_set_id
+        super().__init__(f"model {model.id} was not run yet")
+
+
+class Preparation:
+    """Runs of models for decisions, and what they left that the database does not keep.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where models and data lie.
+        pace: When runs end.
+    """
+
+    def __init__(self, store: Store, artifacts: ArtifactStore, pace: Pace = NO_PACE) -> None:
+        self._store, self._artifacts, self._pace = store, artifacts, pace
+        self._losses: dict[tuple[str, str], float] = {}
+        self._errors: dict[tuple[str, int | None], Exception] = {}
+
+    def run(self, missing: NotRunError) -> None:
+        """Make the run that a decision has missed; outside of any transaction.
+
+        An error is kept for the decision, which meets it in its turn (``missing``).
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+            ConcurrentUpdateError: Another transaction was in the way.
+            SchemaVersionError: The schema is not the one of this code.
+        """
+        model, test_set_id = missing.model, missing.test_set_id
+        try:
+            if test_set_id is None:
+                self._measure(model)
+            else:
+                keep_sealed_run(self._store, self._artifacts, model, test_set_id, self._pace)
+        except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
+            raise
+        except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
+            self._errors[model.identity, test_set_id] = error
+
+    def missing(self, model: Model, test_set_id: int | None) -> Exception:
+        """What a decision raises that finds no such run: the error of the run, or that there was none."""
+        return self._errors.get((model.identity, test_set_id)) or NotRunError(model, test_set_id)
+
+    def loss(self, model: Model, data: str) -> float | None:
+        """The model's loss on the validation part of this data (an artifact), or None when it was not measured."""
+        return self._losses.get((model.identity, data))
+
+    def _measure(self, model: Model) -> None:
+        with self._store.begin() as tx:
+            data = studies.latest_data_version(tx, model.study_id).artifact
+        with self._artifacts.copy(data) as path:
+            parts = load_open_parts(path)
+        with _pace_of(model, self._pace):
+            labels, failure = _run(self._artifacts, model, parts.validation_inputs)
+        if labels is None:
+            # What a model writes may come from what another run of it has left behind: it is told to nobody.
+            logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
+            message = (
+                f"model {model.id} cannot be run on the validation part; run it there to see why, and train it again"
+            )
+            raise StateError(message)
+        self._losses[model.identity, data] = float(np.mean(labels != parts.validation_labels))
 
 
 def sealed_predictions(
-    tx: Connection, artifacts: ArtifactStore, model: Model, test_set_id: int
+    tx: Connection, ready: Preparation, model: Model, test_set_id: int
 ) -> tuple[NDArray[np.int64] | None, str | None]:
     """What the model predicts on a sealed set, shape ``(n_examples,)``, or None and why it could not.
 
@@ -30,33 +123,50 @@ def sealed_predictions(
     referee, so it is kept and counted like any other outcome.
 
     Raises:
+        NotRunError: It was not run on the set yet.
         ArtifactError: The model's file is missing or was changed: nothing was learnt, nothing is spent.
     """
     known = sealed.known_predictions(tx, test_set_id, model.identity)
     if known is None:
-        labels, failure = _run(artifacts, model, sealed.sealed_inputs(tx, test_set_id))
-        isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
-        sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure, isolation=isolation)
-        return labels, failure
+        raise ready.missing(model, test_set_id)
     return known
 
 
-def validation_loss(tx: Connection, artifacts: ArtifactStore, model: Model) -> float:
+def validation_loss(tx: Connection, ready: Preparation, model: Model) -> float:
     """0-1 loss of the model on the open validation part, measured by the referee: l(h, D_val), in [0, 1].
 
     The loss that a worker stored is not trusted here.
 
     Raises:
+        NotRunError: It was not run on the part yet.
         StateError: The model cannot be run on the open validation part either; nothing of a sealed set is spent.
     """
-    version = studies.latest_data_version(tx, model.study_id)
-    with artifacts.copy(version.artifact) as path:
-        parts = load_open_parts(path)
-    labels, failure = _run(artifacts, model, parts.validation_inputs)
-    if labels is None:
-        message = f"model {model.id} cannot be run on the validation part ({failure}); train it again"
-        raise StateError(message)
-    return float(np.mean(labels != parts.validation_labels))
+    loss = ready.loss(model, studies.latest_data_version(tx, model.study_id).artifact)
+    if loss is None:
+        raise ready.missing(model, None)
+    return loss
+
+
+def keep_sealed_run(
+    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int, pace: Pace = NO_PACE
+) -> None:
+    """Run a model on a sealed set and keep what it predicts, or why it could not; no transaction is open meanwhile.
+
+    Raises:
+        ArtifactError: The model's file is missing or was changed: nothing was learnt.
+    """
+    with store.begin() as tx:
+        inputs = sealed.sealed_inputs(tx, test_set_id)
+    with _pace_of(model, pace):
+        labels, failure = _run(artifacts, model, inputs)
+        isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
+    with store.begin() as tx:
+        sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure, isolation=isolation)
+
+
+def _pace_of(model: Model, pace: Pace) -> contextlib.AbstractContextManager[None]:
+    """A constant runs no code of anybody's: its time tells nothing, whatever it is."""
+    return contextlib.nullcontext() if model.format == "constant" else pace.kept()
 
 
 def _run(

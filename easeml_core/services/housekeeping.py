@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from easeml_core.services.bundles import sync_bundle_tags
+from easeml_core.services.evaluation import NO_PACE
 from easeml_core.services.test_sets import reevaluate
 from easeml_core.store import promotions
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from easeml_core.services.pace import Pace
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -30,10 +32,13 @@ class Housekeeper:
         store: Role ``easeml_referee``.
         artifacts: Where models lie.
         repositories: Name of a git bundle to its repository, whose tag follows production.
+        pace: When runs of models end.
     """
 
-    def __init__(self, store: Store, artifacts: ArtifactStore, repositories: Mapping[str, Path]) -> None:
-        self._store, self._artifacts, self._repositories = store, artifacts, repositories
+    def __init__(
+        self, store: Store, artifacts: ArtifactStore, repositories: Mapping[str, Path], pace: Pace = NO_PACE
+    ) -> None:
+        self._store, self._artifacts, self._repositories, self._pace = store, artifacts, repositories, pace
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = 0.0
 
@@ -58,7 +63,7 @@ class Housekeeper:
         if time.monotonic() < self._models_due:
             return False
         try:
-            if reevaluate(self._store, self._artifacts, limit=1):
+            if reevaluate(self._store, self._artifacts, limit=1, pace=self._pace):
                 return True
         except Exception:  # a model that cannot be run now must not keep the referee from its requests
             logger.exception("a model of the past was not run on a live set")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Model, Study
     from easeml_core.gate.condition import Condition
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.services.evaluation import Preparation
     from easeml_core.store.requests import Request
 
 
@@ -57,7 +57,7 @@ class _Case:
     changes: int
 
 
-def judge(tx: Connection, artifacts: ArtifactStore, request: Request) -> Answer | Waiting:
+def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Waiting:
     """Decide a gate request: spend at most one step of the sealed set and release at most one symbol.
 
     The same question (set, condition, new artifact, old artifact) is answered from the ledger and costs nothing.
@@ -84,7 +84,7 @@ def judge(tx: Connection, artifacts: ArtifactStore, request: Request) -> Answer 
         raise StateError(message)
     if entry is not None:
         return _answer(case, step=entry.step, symbol=Symbol(entry.answer), cached=True, retired_why=None, mails=[])
-    return _decide(tx, artifacts, case)
+    return _decide(tx, ready, case)
 
 
 def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
@@ -138,17 +138,17 @@ def _key(condition: Condition, model: str, incumbent: str) -> str:
     return hashlib.sha256(f"{condition}|{model}|{incumbent}".encode()).hexdigest()
 
 
-def _decide(tx: Connection, artifacts: ArtifactStore, case: _Case) -> Answer | Waiting:
+def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting:
     """Use one step of the set, unless labels are missing for it."""
     needed = examples_for_gate(case.config, changes=case.changes)
     if needed > case.test_set.rows:
         detail = f"condition {case.config.condition}"
         raise SealedSetTooSmallError(purpose="gate", needed=needed, available=case.test_set.rows, detail=detail)
-    old, _ = sealed_predictions(tx, artifacts, case.compared, case.test_set.id)
+    old, _ = sealed_predictions(tx, ready, case.compared, case.test_set.id)
     if old is None:
         message = f"the model that stands now ({case.compared.id}) cannot be run on the sealed inputs; roll it back"
         raise StateError(message)
-    new, failure = sealed_predictions(tx, artifacts, case.model, case.test_set.id)
+    new, failure = sealed_predictions(tx, ready, case.model, case.test_set.id)
     log_level = math.log1p(-case.config.reliability) - case.allocation.log_multiplicity(case.changes)
     if new is None:
         passed, report = False, {"verdict": Verdict.FAIL.value, "failure": failure}
@@ -243,8 +243,10 @@ def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None
         return "changes"
     if used == case.test_set.steps:
         return "steps"
-    plan = GateConfig.from_json(case.test_set.plan)
-    return None if changes == case.changes or _fits(tx, plan, case.test_set, changes) else "tolerance"
+    # Only recycling lowers the level that is left. Under none nothing said in public may follow from a change.
+    if case.allocation.kind is not Adaptivity.RECYCLE or changes == case.changes:
+        return None
+    return None if _fits(tx, GateConfig.from_json(case.test_set.plan), case.test_set, changes) else "tolerance"
 
 
 def _fits(tx: Connection, plan: GateConfig, test_set: Any, changes: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.config import MeterConfig
 from easeml_core.entities import AlertKind
 from easeml_core.store import releases, studies, summary, trials
 
@@ -23,7 +24,8 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
         running, waiting, failed, cancelled, best_quality in [0, 1] or None, best_candidate, device_seconds (also of
         lost attempts), reserved_seconds, tenant_quota_seconds, tenant_charged_seconds (used and reserved),
         tenant_max_parallel, tenant_open_trials, verdict, signal, signals, production_model_id, production_candidate,
-        open_alerts, alert_kind (of the most urgent one), refusal, and ``next``: one sentence on what to do.
+        open_alerts, alert_kind (of the most urgent one), gate_set_live, refusal, and ``next``: one sentence on
+        what to do.
     """
     with store.begin() as tx:
         entries = summary.study_summaries(tx, limit=limit)
@@ -45,7 +47,7 @@ def _next(entry: dict[str, Any]) -> str:
         (entry["state"] == "PAUSED", "resume it when it shall get trials again"),
         (entry["meter_retired"] is True, "seal a new meter set: the present one is retired"),
         (entry["alert_kind"] == AlertKind.OVERFITTING, "read the alert: the overfitting budget is exceeded"),
-        (entry["open_alerts"] > 0, "seal a new gate set, or clear the alert: one has served"),
+        (entry["open_alerts"] > 0, _served_sentence(entry)),
         (entry["running"] + entry["waiting"] > 0, "wait: trials are under way"),
         (_to_run(entry) > 0 and _has_reached_target(entry), _target_sentence(entry)),
         (_to_run(entry) > 0 and _is_late(entry), "nothing: its deadline has passed; set a later one to go on"),
@@ -56,6 +58,13 @@ def _next(entry: dict[str, Any]) -> str:
         (entry["verdict"] == "fail", "nothing: the best model did not pass the gate"),
     )
     return next((text for holds, text in steps if holds), "nothing: every candidate has run on the present data")
+
+
+def _served_sentence(entry: dict[str, Any]) -> str:
+    """After a gate set has served: the alert can only be cleared for good where another set is live."""
+    if not entry["gate_set_live"]:
+        return "seal a new gate set: none is live, so the gate answers nothing"
+    return f"seal the gate set after the one that is live now, then clear the alert (`easeml alerts {entry['study']}`)"
 
 
 def _to_run(entry: dict[str, Any]) -> int:
@@ -100,7 +109,10 @@ def _is_full(entry: dict[str, Any]) -> bool:
 
 
 def study_details(store: Store, *, study: str) -> dict[str, Any]:
-    """One study with its candidates, trials, sealed sets (public side) and open alerts.
+    """One study with its candidates, trials, sealed sets (public side), last meter reading and open alerts.
+
+    ``meter`` is None before the first reading, then ``{"signal", "signals", "boundaries", "tolerance",
+    "submissions_left", "model_id", "team", "method"}``.
 
     Raises:
         NotFoundError: There is no such study.
@@ -115,9 +127,23 @@ def study_details(store: Store, *, study: str) -> dict[str, Any]:
             "candidates": [_candidate(c) for c in studies.list_candidates(tx, found.id)],
             "trials": [_plain(t) for t in trials.list_trials(tx, found.id)],
             "sealed_sets": releases.public_test_sets(tx, found.id),
+            "meter": _meter(releases.newest_reading(tx, found.id)),
             "alerts": [a["message"] for a in releases.list_alerts(tx, found.id, open_only=True)],
         }
     return details
+
+
+def _meter(reading: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The last reading as the developer may see it."""
+    if reading is None:
+        return None
+    config = MeterConfig.from_json(reading["plan"])
+    shown = {name: reading[name] for name in ("signal", "signals", "submissions_left", "model_id", "team")}
+    return shown | {
+        "boundaries": reading["edges"] or list(config.ranges),
+        "tolerance": reading["tolerance"] or config.tolerance,
+        "method": config.method,
+    }
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:

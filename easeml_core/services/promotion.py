@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from easeml_core.store.promotions import Promotion
     from easeml_core.store.requests import Request
 
+_THERE = "model {model} is in production for study {study!r} already"
+
 _BY_ITSELF = ("steps", "changes", "tolerance")
 """Reasons for which a set retires by its last answer."""
 
@@ -46,6 +48,8 @@ def promote(tx: Connection, request: Request) -> str:
     if verdict is None or (verdict["study_id"], verdict["model_id"]) != (study.id, model_id):
         message = f"gate request {gate_request_id} has no verdict on model {model_id} of study {study.name!r}"
         raise StateError(message)
+    if verdict["symbol"] == Symbol.PASS:
+        _require_not_there(tx, study, model_id)
     _require_ground(verdict, gate_request_id, model_id)
     if verdict["symbol"] == Symbol.PASS:
         _require_standing(tx, study, verdict["incumbent_id"])
@@ -58,6 +62,13 @@ def promote(tx: Connection, request: Request) -> str:
         symbol=Symbol(verdict["symbol"]),
     )
     return _moved(tx, study, model_id)
+
+
+def _require_not_there(tx: Connection, study: Study, model_id: int) -> None:
+    """Who repeats a promotion that succeeded has nothing more to do, whatever became of the verdict since."""
+    standing = releases.production_model(tx, study.id)
+    if standing is not None and standing.id == model_id:
+        raise StateError(_THERE.format(model=model_id, study=study.name))
 
 
 def _require_ground(verdict: dict[str, Any], gate_request_id: int, model_id: int) -> None:
@@ -121,8 +132,7 @@ def restorable(history: Sequence[Promotion], model_id: int, study: str) -> Promo
         StateError: It was never in production, or stands now.
     """
     if history and history[-1].model_id == model_id:
-        message = f"model {model_id} is in production for study {study!r} already"
-        raise StateError(message)
+        raise StateError(_THERE.format(model=model_id, study=study))
     for earlier in reversed(history):
         if earlier.model_id == model_id and earlier.restores is None:
             return earlier

@@ -2,32 +2,43 @@
 
 It loads no DAG code and alone holds the sealed role's address. A request is claimed, worked on and decided in one
 transaction: a referee that is killed in the middle gives the request back undecided and unspent. The answer leaves in
-the same transaction, or in a later one where answers have fixed times (``services/answers.py``).
+the same transaction, or in a later one where answers have fixed times (``services/answers.py``). Models that the
+decision needs run before it, in no transaction (``services/evaluation.py``). Answers that are due and moves of
+production have a thread of their own, so that neither waits for a model.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import RequestKind
-from easeml_core.errors import ConcurrentUpdateError, InvalidInputError, StateError, StoreUnavailableError
+from easeml_core.errors import (
+    ConcurrentUpdateError,
+    InvalidInputError,
+    SchemaVersionError,
+    StateError,
+    StoreUnavailableError,
+)
 from easeml_core.services.answers import Answer, Timetable, Waiting, release
+from easeml_core.services.evaluation import NotRunError, Preparation
 from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.judging import judge
 from easeml_core.services.mail import MailServer, Postman
 from easeml_core.services.metering import meter
+from easeml_core.services.pace import GRID_SECONDS, Pace
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.sealing import seal_study
 from easeml_core.store import labels, outbox, requests, sealed
-from easeml_core.store.database import REFEREE_CHANNEL, savepoint
+from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -44,6 +55,9 @@ MAX_ATTEMPTS = 5
 POSTPONE_SECONDS = 30.0
 """How long a request that ran into somebody else's lock gives way to the others."""
 
+SCHEMA_SECONDS = 30.0
+"""How long the referee rests where the database's schema is not that of this version."""
+
 _GIVEN_UP = f"the referee's process ended {MAX_ATTEMPTS} times while it worked on this request; it is given up"
 
 _PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
@@ -58,6 +72,9 @@ _WAITS = "waits for labels"
 _TIMED = (RequestKind.GATE, RequestKind.METER)
 """What answers leave at fixed times: those that depend on sealed data."""
 
+_RUNS = (RequestKind.SEAL, *_TIMED)
+"""What may take long: it is decided by another thread than moves of production are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Duties:
@@ -70,6 +87,7 @@ class Duties:
         mail: Where mail goes; None keeps it until a referee knows.
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
         poll_seconds: How long at most between two looks when no notification comes.
+        grid_seconds: Where answers have fixed times: to which times runs of models are padded (``services/pace.py``).
     """
 
     data: Path | None = None
@@ -78,6 +96,7 @@ class Duties:
     mail: MailServer | None = None
     repositories: Mapping[str, Path] = field(default_factory=dict)
     poll_seconds: float = 10.0
+    grid_seconds: tuple[float, ...] = GRID_SECONDS
 
 
 class Referee:
@@ -94,27 +113,57 @@ class Referee:
         self._store, self._artifacts = store, artifacts
         self._duties = Duties(**options) if duties is None else duties
         self._aside: dict[int, float] = {}
-        self._housekeeper = Housekeeper(store, artifacts, self._duties.repositories)
+        self._schema_told = -math.inf
+        self._pace_models(Pace(self._duties.grid_seconds if self._duties.timetable.is_fixed else ()))
+
+    def _pace_models(self, pace: Pace) -> None:
+        self._pace = pace
+        self._housekeeper = Housekeeper(self._store, self._artifacts, self._duties.repositories, pace)
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
+        self._pace_models(replace(self._pace, sleep=stop.wait))
         postman = self._start_postman(stop)
+        clerk = threading.Thread(target=self._keep_at, args=(self._say_or_move, stop), name="clerk", daemon=True)
+        clerk.start()
+        self._keep_at(self._decide_or_tidy, stop)
+        clerk.join()
+        if postman is not None:
+            postman.join()
+
+    def _decide_or_tidy(self) -> bool:
+        """One piece of what may take long; False when there is none."""
+        return self.answer_one(_RUNS) is not None or self._housekeeper.work()
+
+    def _say_or_move(self) -> bool:
+        """One piece of what must not wait for a model: answers whose time has come, and moves of production."""
+        return self.release_one() is not None or self.answer_one(tuple(MOVES)) is not None
+
+    def _keep_at(self, work: Callable[[], bool], stop: threading.Event) -> None:
+        """Do this work until ``stop`` is set, whatever comes."""
         while not stop.is_set():
             try:
                 with self._store.begin() as tx:
                     private = sealed.private_channel(tx)
                 with Ear(self._store.dsn, REFEREE_CHANNEL, private) as ear:  # before the first look: nothing is missed
                     while not stop.is_set():
-                        if self.release_one() is None and self.answer_one() is None and not self._housekeeper.work():
+                        if not work():
                             ear.wait(self._pause_seconds(), stop)
             except (StoreUnavailableError, ConcurrentUpdateError) as error:
                 logger.warning("waiting for the database: %s", error)
                 stop.wait(1.0)
+            except SchemaVersionError as error:  # a person must upgrade the one or the other
+                self._tell_schema(error)
+                stop.wait(SCHEMA_SECONDS)
             except Exception:  # one request must not end the answers to all others; the log keeps the whole story
                 logger.exception("the referee goes on")
                 stop.wait(1.0)
-        if postman is not None:
-            postman.join()
+
+    def _tell_schema(self, error: SchemaVersionError) -> None:
+        """One line for both threads that have met it."""
+        told, self._schema_told = self._schema_told, time.monotonic()
+        if self._schema_told - told >= SCHEMA_SECONDS / 2:
+            logger.error("nothing is answered, and the next look is in %g s: %s", SCHEMA_SECONDS, error)
 
     def run_once(self) -> int:
         """Decide what can be decided, say what is due, send the mail that waits; how many requests were dealt with."""
@@ -156,6 +205,7 @@ class Referee:
                     return None
                 request_id = held.request_id
                 release(tx, held)
+                _wake(tx, request_id)  # the next one may have waited for the end of the set
         except StoreUnavailableError:
             raise
         except Exception as error:  # a decided answer is never lost: it is said later
@@ -168,34 +218,60 @@ class Referee:
             logger.info("request %d: the answer has left", request_id)
         return request_id
 
-    def answer_one(self) -> int | None:
+    def answer_one(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
         """Decide the oldest open request, or put it off for a lock in its way; its id, or None when there is none.
 
-        Where answers leave at once, this one has left with that.
+        Where answers leave at once, this one has left with that. While models run for it no lock is held, so it is
+        looked at anew after each: another referee may have decided it, or it needs another model by now.
+
+        Args:
+            kinds: Of these kinds only; None for all.
         """
-        attempt = 0
-        request_id: int | None = None
-        try:
-            with self._store.begin() as tx:
-                request_id = requests.claim_request(tx, skip=self._set_aside())
+        ready = Preparation(self._store, self._artifacts, self._pace)
+        while True:
+            attempt = 0
+            request_id: int | None = None
+            try:
+                with self._store.begin() as tx:
+                    request_id = requests.claim_request(tx, skip=self._set_aside(), kinds=kinds)
+                    if request_id is None:
+                        return None
+                    with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
+                        attempt, lost = requests.note_attempt(aside, request_id)
+                    said = self._answer(tx, ready, request_id, lost)
+                    if said == _WAITS:
+                        requests.note_survival(tx, request_id, attempt)
+            except NotRunError as missing:
+                if self._prepare(ready, missing, request_id or 0, attempt):
+                    continue
+                said = "put off"
+            except ConcurrentUpdateError as error:
                 if request_id is None:
-                    return None
-                with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
-                    attempt, lost = requests.note_attempt(aside, request_id)
-                said = self._answer(tx, request_id, lost)
-                if said == _WAITS:
-                    requests.note_survival(tx, request_id, attempt)
-        except ConcurrentUpdateError as error:
-            if request_id is None:
-                raise
+                    raise
+                self._postpone(request_id, attempt)
+                said = f"put off, {error}"
+            logger.info("request %d %s", request_id, said)
+            return request_id
+
+    def _prepare(self, ready: Preparation, missing: NotRunError, request_id: int, attempt: int) -> bool:
+        """Run the model that a decision has missed; False when the request is put off for a lock in the way.
+
+        A model that kills this process leaves the attempt as one that did not survive.
+        """
+        try:
+            ready.run(missing)
+        except ConcurrentUpdateError:
             self._postpone(request_id, attempt)
-            said = f"put off, {error}"
-        logger.info("request %d %s", request_id, said)
-        return request_id
+            return False
+        with self._store.begin() as tx:
+            requests.note_survival(tx, request_id, attempt)
+        return True
 
     def _set_aside(self) -> list[int]:
         """Requests that somebody else's lock was in the way of, for a while."""
-        self._aside = {k: until for k, until in self._aside.items() if until > time.monotonic()}
+        for request_id, until in list(self._aside.items()):  # changed in place: two threads put requests aside
+            if until <= time.monotonic():
+                self._aside.pop(request_id, None)
         return list(self._aside)
 
     def _postpone(self, request_id: int, attempt: int) -> None:
@@ -203,7 +279,7 @@ class Referee:
         with self._store.begin() as tx:
             requests.note_survival(tx, request_id, attempt)
 
-    def _answer(self, tx: Connection, request_id: int, lost: int) -> str:
+    def _answer(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> str:
         """Decide a claimed request; what the log says of it.
 
         A refusal leaves nothing else behind. Only errors about the caller's input and about public state are told to
@@ -214,11 +290,11 @@ class Referee:
             try:
                 with savepoint(tx):
                     request = requests.get_request(tx, request_id)
-                    done = self._work(tx, request)
+                    done = self._work(tx, ready, request)
                     if isinstance(done, Waiting):
                         return _WAITS
                     return self._decided(tx, request_id, request.kind, done, refused=False)
-            except (StoreUnavailableError, ConcurrentUpdateError):
+            except (StoreUnavailableError, ConcurrentUpdateError, NotRunError):
                 raise
             except (InvalidInputError, StateError) as error:
                 message = str(error)
@@ -244,6 +320,8 @@ class Referee:
             facts=answer.facts,
             leaves_at=leaves_at,
         )
+        if leaves_at > now or kind in MOVES:
+            _wake(tx, request_id)  # who says it must know when; and tags follow production
         if leaves_at > now:
             return f"({kind or 'unread'}): decided, to be answered later"
         release(tx, outbox.held_answer(tx, request_id))
@@ -251,14 +329,19 @@ class Referee:
             return "refused, unread"
         return f"({kind}): refused" if refused else f"({kind}): answered"
 
-    def _work(self, tx: Connection, request: Request) -> Answer | Waiting:
+    def _work(self, tx: Connection, ready: Preparation, request: Request) -> Answer | Waiting:
         if request.kind is RequestKind.FORCE and not self._duties.allow_forced:
             raise StateError(_FORCED_REFUSED)
         if request.kind in MOVES:
             return Answer(MOVES[request.kind](tx, request))
         work: dict[RequestKind, Callable[[], Answer | Waiting]] = {
             RequestKind.SEAL: lambda: Answer(seal_study(tx, self._artifacts, request, data=self._duties.data)),
-            RequestKind.GATE: lambda: judge(tx, self._artifacts, request),
-            RequestKind.METER: lambda: meter(tx, self._artifacts, request),
+            RequestKind.GATE: lambda: judge(tx, ready, request),
+            RequestKind.METER: lambda: meter(tx, ready, request),
         }
         return work[request.kind]()
+
+
+def _wake(tx: Connection, request_id: int) -> None:
+    """Let the other thread look, and other referees; nobody else may hear when something was decided."""
+    notify(tx, f"request:{request_id}", channel=sealed.private_channel(tx))

@@ -158,8 +158,11 @@ def _to_restore(history: list[Promotion], model_id: int | None, study: str) -> t
         return history[-1].id, model_id
     before = before_standing(history)
     if before is None:
-        message = f"no model was in production for study {study!r} before the one that is there now; name one"
-        raise StateError(message)
+        when = "before the one that is there now" if history else "yet"
+        message = f"no model was in production for study {study!r} {when}"
+        others = sorted({move.model_id for move in history} - {move.model_id for move in history[-1:]})
+        named = f"; name one that was there later: {', '.join(map(str, others))}"
+        raise StateError(message + (named if others else "; there is none to put back"))
     return history[-1].id, before.model_id
 
 

@@ -148,6 +148,7 @@ def part_sizes(n_rows: int, gate: GateConfig, meter: MeterConfig) -> dict[str, i
             detail=f"the data has {n_rows:,} distinct rows; the plans need {needed['gate']:,} for the gate, "
             f"{needed['meter']:,} for the meter and {needed['validation']:,} for validation, "
             f"and a fifth must be left for training",
+            remedy="bring data with more rows",
         )
     wanted = {name: max(needed[name], int(_SHARES[name] * n_rows)) for name in needed}
     fits = sum(wanted.values()) <= (1 - _LEAST_TRAINING_SHARE) * n_rows

@@ -14,7 +14,7 @@ from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.set_plans import needed_examples, set_settings, settings_of_plan
 from easeml_core.services.test_set_checks import Content, require_distinct, require_enough, require_new, unlike
-from easeml_core.services.test_sets import shown
+from easeml_core.services.test_sets import as_stored, shown
 from easeml_core.store import labels as label_rows
 from easeml_core.store import releases, sealed, studies, test_sets
 from easeml_core.store.database import notify
@@ -71,7 +71,7 @@ def seal_test_set(
 
     Raises:
         InvalidInputError: A file or a setting is not as it must be, or examples are open or sealed already.
-        AlreadyExistsError: The name or exactly these examples are taken.
+        AlreadyExistsError: The name or exactly these examples are taken, or sealed with other settings.
         SealedSetTooSmallError: The plan needs more examples; gives the planner's figure.
     """
     with store.begin() as tx:
@@ -89,6 +89,7 @@ def seal_test_set(
         before = test_sets.set_with_fingerprint(tx, sealed.fingerprint(content.hashes))
         if before is not None:
             _require_same(tx, before, found, name, content)
+            _require_same_plan(before, kind, config)
             return shown(before) | {"needed": needed_examples(config), "sealed_before": True, "warnings": []}
         if named is not None and named.state != SealedSetState.PLANNED:
             raise AlreadyExistsError(kind="test set", name=name, remedy=f"it is {named.state}; choose another name")
@@ -210,6 +211,18 @@ def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | N
     )
     if not same:
         remedy = f"study {before.study!r} has it, {before.state}; under whatever name, what was used of it stays used"
+        raise AlreadyExistsError(kind="test set with exactly these examples", name=before.called, remedy=remedy)
+
+
+def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: GateConfig | MeterConfig) -> None:
+    """A plan stands once it is sealed: a call that asks for another one must not look as if it got it."""
+    there, here = settings_of_plan(before.purpose, before.plan).to_json(), config.to_json()
+    if before.purpose != purpose:
+        there, here = {"purpose": str(before.purpose)}, {"purpose": str(purpose)}
+    names = [name for name in here if as_stored(here)[name] != as_stored(there)[name]]
+    if names:
+        differs = "; ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in names)
+        remedy = f"sealed with other settings: {differs}. They stay as they are; seal other examples for other settings"
         raise AlreadyExistsError(kind="test set with exactly these examples", name=before.called, remedy=remedy)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import ArtifactError
-from easeml_core.services.evaluation import sealed_predictions
+from easeml_core.services.evaluation import NO_PACE, keep_sealed_run
 from easeml_core.services.set_plans import needed_examples, set_settings
 from easeml_core.store import labels, releases, studies, test_sets
 from easeml_core.store.database import notify
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.services.pace import Pace
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.test_sets import SealedSet
@@ -135,34 +136,37 @@ def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | N
     return live
 
 
-def reevaluate(store: Store, artifacts: ArtifactStore, test_set_id: int | None = None, *, limit: int = 1) -> int:
+def reevaluate(
+    store: Store, artifacts: ArtifactStore, test_set_id: int | None = None, *, limit: int = 1, pace: Pace = NO_PACE
+) -> int:
     """Run models of the past on a live set that does not know them yet; how many were run.
 
-    The model in production comes first, then the baseline, then those that were judged or handed in, newest first.
-    Each is a transaction of its own, so that a killed referee loses one at most.
+    The model in production comes first, then the baseline, then those that were judged, newest first. One that was
+    handed in and that nobody asked about is not run: to hand in costs nothing, and would else keep the referee busy.
+    Each is kept by itself, so that a killed referee loses one at most.
 
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where the models are.
         test_set_id: The set, or None for every live one.
         limit: How many to run at most.
+        pace: When runs of models end.
     """
     skipped: set[tuple[int, int]] = set()
     run = 0
     while run < limit:
         with store.begin() as tx:
             found = _next_unseen(tx, test_set_id, skipped)
-            if found is None:
-                break
-            set_id, model = found
-            labels.hold_set(tx, set_id)
-            try:
-                sealed_predictions(tx, artifacts, model, set_id)
-            except ArtifactError as error:  # its file is gone or was changed: the judge will say so if it matters
-                logger.warning("model %d was not run on test set %d: %s", model.id, set_id, error)
-                skipped.add((set_id, model.id))
-                continue
-            run += 1
+        if found is None:
+            break
+        set_id, model = found
+        try:
+            keep_sealed_run(store, artifacts, model, set_id, pace)
+        except ArtifactError as error:  # its file is gone or was changed: the judge will say so if it matters
+            logger.warning("model %d was not run on test set %d: %s", model.id, set_id, error)
+            skipped.add((set_id, model.id))
+            continue
+        run += 1
     return run
 
 

@@ -191,6 +191,8 @@ class Store:
         self._engine = create_engine(
             self._url,
             pool_size=2,
+            # The same connection again where one is enough: where a row lands does not depend on who asked before.
+            pool_use_lifo=True,
             max_overflow=8,
             pool_pre_ping=True,
             hide_parameters=True,  # an error's text ends up in a task's log, where values have no place

@@ -62,7 +62,7 @@ class MeterEntry:
         log_cost: What it cost.
         team: Whose it was.
         edges: The boundaries that were used, where they were shifted; else empty.
-        tolerance: What was promised with the signal; None in entries of before it was kept.
+        tolerance: What was promised with the signal; None for that of the plan.
         ends: Whether the set ended with it (for its team).
     """
 

@@ -193,6 +193,18 @@ def get_reading(tx: Connection, request_id: int) -> dict[str, Any] | None:
     return None if found is None else dict(found._mapping)
 
 
+def newest_reading(tx: Connection, study_id: int) -> dict[str, Any] | None:
+    """The last released reading of a study with the plan of its set, or None."""
+    found = row(
+        tx,
+        "SELECT r.signal, r.signals, r.model_id, r.team, r.edges, r.tolerance, r.submissions_left, t.plan "
+        "FROM work.meter_readings r JOIN work.test_sets t ON t.id = r.test_set_id WHERE r.study_id = :id "
+        "ORDER BY r.request_id DESC LIMIT 1",
+        id=study_id,
+    )
+    return None if found is None else dict(found._mapping)
+
+
 def add_alert(
     tx: Connection,
     *,

@@ -90,7 +90,8 @@ ending AS MATERIALIZED (
   SELECT e.kind, e.study_id FROM sealed.outbox p JOIN work.requests e ON e.id = p.request_id
   WHERE p.left_at IS NULL AND p.facts ->> 'retired_why' IS NOT NULL)
 SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id
-WHERE u.id <> ALL (:skip) AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
+WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
+AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
 AND (u.kind NOT IN ('gate', 'meter') OR (
   NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.kind = u.kind AND e.id < u.id)
   AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND e.kind = u.kind)))
@@ -98,7 +99,9 @@ ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
 """
 
 
-def claim_request(tx: Connection, *, skip: Sequence[int] = ()) -> int | None:
+def claim_request(
+    tx: Connection, *, skip: Sequence[int] = (), kinds: Sequence[RequestKind] | None = None
+) -> int | None:
     """Id of the oldest request to decide, held until the transaction ends; None when there is none.
 
     Passed over: what is decided, what somebody else holds, and what has to wait (for labels, or for an earlier one).
@@ -109,9 +112,11 @@ def claim_request(tx: Connection, *, skip: Sequence[int] = ()) -> int | None:
     Args:
         tx: Transaction of the referee's role.
         skip: Requests to pass over for now.
+        kinds: Of these kinds only; None for all.
     """
+    asked = None if kinds is None else [str(kind) for kind in kinds]
     while True:
-        found = scalar(tx, _CLAIM, skip=list(skip))
+        found = scalar(tx, _CLAIM, skip=list(skip), kinds=asked)
         if found is None:
             return None
         # Another referee may have decided it between this statement's snapshot and its lock: look again, locked.

@@ -214,11 +214,15 @@ def keep_predictions(
     failure: str | None,
     isolation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep what the artifact predicted on the set, or why it could not, and what its child was kept from."""
+    """Keep what the artifact predicted on the set, or why it could not, and what its child was kept from.
+
+    What somebody else has kept first stays: of a model that answers otherwise each time, the first answer counts.
+    """
     change(
         tx,
         "INSERT INTO sealed.predictions (test_set_id, model, labels, failure, isolation) "
-        "VALUES (:id, :model, :labels, :failure, CAST(:isolation AS jsonb))",
+        "VALUES (:id, :model, :labels, :failure, CAST(:isolation AS jsonb)) ON CONFLICT ON CONSTRAINT "
+        "predictions_pkey DO NOTHING",
         id=test_set_id,
         model=model,
         labels=None if labels is None else pack(labels),
@@ -273,8 +277,9 @@ def add_entry(
     change(
         tx,
         "INSERT INTO sealed.ledger (test_set_id, step, steps, request_id, cache_key, answer, log_level, log_cost, "
-        "tolerance, report, is_change, open_ended) VALUES (:test_set_id, :step, :steps, :request_id, :cache_key, "
-        ":answer, :log_level, :log_cost, :tolerance, CAST(:report AS jsonb), :is_change, :open_ended)",
+        "tolerance, report, is_change, open_ended, filler) VALUES (:test_set_id, :step, :steps, :request_id, "
+        ":cache_key, :answer, :log_level, :log_cost, :tolerance, CAST(:report AS jsonb), :is_change, :open_ended, "
+        "decode(repeat('00', greatest(0, 1400 - pg_column_size(CAST(:report AS jsonb)))), 'hex'))",
         test_set_id=test_set_id,
         step=step,
         steps=steps,

@@ -18,9 +18,11 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_
        coalesce(c.n, 0) AS candidates, coalesce(r.succeeded, 0) AS trials, coalesce(r.running, 0) AS running,
        coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
        best.quality AS best_quality, coalesce(r.device_seconds, 0) AS device_seconds, best.candidate AS best_candidate,
-       g.symbol AS verdict, g.model_id AS verdict_model_id, m.signal, m.signals, m.retired AS meter_retired,
+       g.symbol AS verdict, g.model_id AS verdict_model_id, m.signal, m.signals, ms.retired AS meter_retired,
        p.model_id AS production_model_id, p.candidate AS production_candidate, coalesce(a.n, 0) AS open_alerts,
        a.kind AS alert_kind,
+       EXISTS (SELECT FROM work.test_sets e WHERE e.study_id = s.id AND e.purpose = 'gate' AND e.state = 'live')
+         AS gate_set_live,
        refusal.message AS refusal
 FROM work.studies s
 JOIN work.tenants t ON t.id = s.tenant_id
@@ -44,8 +46,10 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
   SELECT symbol, model_id FROM work.gate_verdicts WHERE study_id = s.id ORDER BY request_id DESC LIMIT 1) g ON true
 LEFT JOIN LATERAL (
-  SELECT signal, signals, signal IS NULL AS retired FROM work.meter_readings WHERE study_id = s.id
-  ORDER BY request_id DESC LIMIT 1) m ON true
+  SELECT signal, signals FROM work.meter_readings WHERE study_id = s.id ORDER BY request_id DESC LIMIT 1) m ON true
+LEFT JOIN (
+  SELECT study_id, bool_or(state = 'retired') AND NOT bool_or(state = 'live') AS retired FROM work.test_sets
+  WHERE purpose = 'meter' GROUP BY study_id) ms ON ms.study_id = s.id
 LEFT JOIN (
   SELECT pr.study_id, pr.model_id, k.name AS candidate FROM work.production pr JOIN work.models w ON w.id = pr.model_id
   LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id) p

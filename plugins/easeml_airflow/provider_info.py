@@ -70,6 +70,7 @@ def get_provider_info() -> dict[str, Any]:
             "best_models",
             "gate",
             "meter",
+            "pause_on_alert",
             "promote_model",
             "rollback_model",
             "submit_model",

@@ -104,7 +104,7 @@ def test_labels_of_disagreements_suffice(run: Callable[..., Any], data: dict[str
     fewer = write(tmp_path / "fewer.csv", "label", data["labels"][apart[1:]], names[1:])
     answer = run("gate", "decide", *BETTER, "--labels", fewer, *data["files"][2:])
     assert answer.status == 2
-    assert f"fewer.csv lacks 1 labels that the verdict needs next: '{names[0]}'" in answer.err
+    assert f"fewer.csv lacks 1 label that the verdict needs next: '{names[0]}'" in answer.err
 
 
 def test_d_alone_needs_no_labels(run: Callable[..., Any], data: dict[str, Any]) -> None:
@@ -150,7 +150,8 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
         (("--condition", "n - o > 0.02"), "expected a tolerance"),
         (("--condition", "n > 0.5 +/- 0.1", "--step", "33"), "step must be 1 to 32"),
         (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "often"), "adaptivity must be"),
-        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "the set is retired then"),
+        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "passes must be < 2: the set"),
+        (("--condition", "n > 0.5 +/- 0.1", "--passes", "2"), "--passes says nothing under adaptivity full"),
         (("--condition", "n > 0.5 +/- 0.1", "--reliability", "95"), "reliability must be > 0 and < 1, got 95.0"),
         (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
         (("--condition", "n > 0.5 +/- 0.1", "--power", "2"), "power must be > 0 and < 1"),
@@ -260,6 +261,7 @@ def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
     answer = run("gate", "selftest", *small)
     assert answer.status == 0
     assert "identical models passed" in answer.out
+    assert answer.err == ""  # no bar where nobody watches
     assert "fits the promised 0.05" in answer.out
     report = run("gate", "selftest", *small, "--json").json
     assert report["compatible"] is True

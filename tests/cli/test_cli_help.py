@@ -38,6 +38,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "db url",
         "device run",
         "explain",
+        "gate ask",
         "gate plan",
         "gate decide",
         "gate selftest",

@@ -67,3 +67,4 @@ def test_errors_are_sentences(rule: Any, ask: Any, waiting: None, nowhere: Path)
     assert (answer.status, "bad.csv, line 2 (example 'nobody')" in answer.err) == (2, True)
     answer = ask("labels", "wanted", "--study", "cancer")
     assert (answer.status, "this role may not do that" in answer.err) == (2, True)
+    assert "this command needs the address of the role easeml_referee" in answer.err

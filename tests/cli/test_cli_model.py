@@ -104,7 +104,7 @@ def test_a_rollback_needs_something_to_go_back_to(as_referee: Any, handed_in: in
     assert as_referee("model", "promote", "cancer", str(handed_in), *words, "--json").json["promoted"]
     answer = as_referee("model", "rollback", "cancer", "--why", "worse")
     assert answer.status == 2
-    assert "no model was in production for study 'cancer' before" in answer.err
+    assert "'cancer' before the one that is there now; there is none to put back" in answer.err
     baseline = str(handed_in - 1)
     assert as_referee("model", "promote", "cancer", baseline, *words).status == 0
     back = as_referee("model", "rollback", "cancer", "--why", "worse")
@@ -137,6 +137,7 @@ def test_the_ledger_shows_step_level_price_and_verdict(
     refused = ask("ledger", "cancer")
     assert refused.status == 2
     assert "this role may not do that" in refused.err
+    assert "this command needs the address of the role easeml_referee" in refused.err
 
 
 def test_the_ledger_of_an_unknown_study(as_referee: Any, handed_in: int) -> None:

@@ -75,7 +75,8 @@ def test_what_a_plan_says_as_json(run: Any) -> None:
     by_change = {each["change"].split(":")[0]: each["labels"] for each in plan["alternatives"]}
     assert by_change["with the paper's published sizes"] == 67_706
     assert 20_173 <= by_change["with recycling, for the set until its first pass"] <= 20_258
-    assert all(set(each) == {"change", "labels"} for each in plan["alternatives"])
+    sizes = {"labels", "unlabelled", "examples", "labels_per_submission", "steps"}
+    assert all(set(each) == {"change"} | sizes for each in plan["alternatives"])
 
 
 @pytest.mark.parametrize(
@@ -164,10 +165,21 @@ def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
             ("adaptivity must be none, full, firstChange, recycle, or upTo:K",),
         ),
         (("gate", "plan"), ("give --condition, or --script",)),
+        *(
+            (
+                ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", adaptivity, "--passes", "1"),
+                (f"--passes says nothing under adaptivity {adaptivity}",),
+            )
+            for adaptivity in ("none", "full")
+        ),
+        (
+            ("gate", "plan", "--condition", "n - o > 0.5 +/- 0.1", "--difference", "paired"),
+            ("difference must be absent: the exact tests are paired anyway",),
+        ),
         (("gate", "plan", "--script", "none.yml"), ("none.yml cannot be read",)),
         (
             ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"),
-            ("changes must be < 2: the set is retired then",),
+            ("passes must be < 2: the set is retired then",),
         ),
         (
             ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--power", "high"),

@@ -66,6 +66,8 @@ def test_answers_can_be_given_a_fixed_time(run: Any, database: Any, artifacts: A
         (("--smtp", "mail:smtp"), "smtp must be HOST:PORT, got 'mail:smtp'"),
         (("--smtp", "mail", "--mail-from", "nobody"), "mail-from must be an address such as name@host"),
         (("--bundle", "dags"), "a bundle is given once, as NAME=PATH"),
+        (("--bundle", "dags=/nope"), "/nope is no git repository: there is no such folder"),
+        (("--bundle", "dags=."), ". is no git repository that this account may read"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(given: tuple[str, ...], words: str, run: Any, database: Any) -> None:

@@ -38,7 +38,7 @@ def test_without_studies_the_status_says_how_to_begin(ask: Any) -> None:
 
 
 @pytest.mark.usefixtures("referee")
-def test_a_study_is_registered_and_seen(ask: Any) -> None:
+def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = ask(*REGISTER, *SETTINGS, "--weight", "2", "--json").json
     assert answer["study"] == "cancer"
     assert answer["answer"]["message"] == "study cancer is active; rows: train 306, validation 85, gate 122, meter 56"
@@ -49,12 +49,19 @@ def test_a_study_is_registered_and_seen(ask: Any) -> None:
         assert word in ask("study", "list").text
     for word in ("cancer", "0/1", "train: 1 candidates have not run on the present data", "Policy: none yet"):
         assert word in ask("status").text
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = ask("status").out
+    assert "  next: train: 1 candidates have not run on the present data\n" in narrow
+    assert "\ncancer: 0.0 device seconds\n" in narrow
+    for word in ("Tenant", "Study", "State", "Trials", "Best", "Gate", "Signal", "cancer", "ACTIVE"):
+        assert word in narrow.split("next:")[0]  # no word of the table is cut in two
     (row,) = ask("status", "--json").json["tenants"]
     assert row["next"] == "train: 1 candidates have not run on the present data"
 
     shown = ask("study", "show", "cancer", "--json").json
     assert shown["candidates"] == CANDIDATES
-    assert shown["settings"]["gate"] == GATE | {"mode": "fp-free", "adaptivity": "full"}
+    expected = GATE | {"mode": "fp-free", "adaptivity": "full", "estimator": "exact"}
+    assert {name: shown["settings"]["gate"][name] for name in expected} == expected
     text = ask("study", "show", "cancer").text
     assert text.startswith("cancer of lab: ACTIVE; next: train: 1 candidates")
     for word in ("Trials", "Sealed sets", "gate", "live", "122", "meter", "56"):
@@ -135,7 +142,9 @@ def test_alerts_are_listed_and_cleared(ask: Any, trial: int, database: Any, arti
     (alert,) = ask("alerts", "cancer", "--json").json
     assert "alert: cancer: overfitting signal 2 of 3" in ask("study", "show", "cancer").text
     assert "2 of 3" in ask("status").text
-    assert ask("alerts", "cancer", "--clear", str(alert["alert_id"])).text == "cancer has no open alert"
+    assert ask("alerts", "cancer", "--clear", str(alert["alert_id"])).text == (
+        f"alert {alert['alert_id']} of cancer is cleared cancer has no open alert"
+    )
     answer = ask("alerts", "cancer", "--clear", str(alert["alert_id"]))
     assert answer.status == 2
     assert "there is no open alert of this study" in answer.err

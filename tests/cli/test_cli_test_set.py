@@ -74,6 +74,7 @@ def test_a_plan_and_a_release_are_the_referees(ask: Any, files: Any, make_study:
     assert (answer.status, "this role may not do that" in answer.err) == (2, True)
     answer = ask("test-set", "seal", "--study", "cancer", "--inputs", str(files[0]))
     assert (answer.status, "this role may not do that" in answer.err) == (2, True)
+    assert '--database "$(easeml db url --role easeml_referee)"' in answer.err
 
 
 def test_errors_are_sentences(rule: Any, files: Any, make_study: Any) -> None:
@@ -87,6 +88,7 @@ def test_errors_are_sentences(rule: Any, files: Any, make_study: Any) -> None:
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "{"), "must be JSON"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "[]"), "a JSON object"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", *SMALL), "are settings of a gate set"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--slice", "north"), '--slice must be "NAME: CONDITION"'),
         (("retire", "winter"), "there is no test set 'winter'"),
         (("release", "1"), "only a retired one can be released"),
     ]
@@ -110,8 +112,7 @@ def test_a_meter_set_and_slices(rule: Any, files: Any, make_study: Any) -> None:
         "--slices",
         "ward",
         "--slice",
-        "north",
-        "n > 0.3 +/- 0.29",
+        "north: n > 0.3 +/- 0.29",
         "--condition",
         "n > 0.3 +/- 0.29",
         "--steps",
@@ -132,19 +133,43 @@ SCRIPT = """ml:
 """
 
 
-def test_a_script_says_what_is_planned_and_options_go_before_it(rule: Any, make_study: Any, nowhere: Path) -> None:
+def test_a_script_says_what_is_planned_and_no_option_beside_it(rule: Any, make_study: Any, nowhere: Path) -> None:
     make_study("cancer")
     (nowhere / "ml.yml").write_text(SCRIPT)
-    given = ("test-set", "plan", "--study", "cancer", "--name", "spring", "--script", "ml.yml", "--steps", "3")
-    plan = rule(*given, "--json").json["plan"]
+    given = ("test-set", "plan", "--study", "cancer", "--script", "ml.yml", "--name")
+    plan = rule(*given, "spring", "--json").json["plan"]
     expected = {
         "condition": "n - o > 0 +/- 0.3",
         "reliability": 0.8,
         "mode": "fp-free",
         "adaptivity": "none",
-        "steps": 3,
+        "steps": 2,
     }
     assert {name: plan[name] for name in expected} == expected
     assert plan["mail"] == "ann@example.org"
+    answer = rule(*given, "summer", "--steps", "3", "--power", "same")
+    assert answer.status == 2
+    assert "--script holds the whole plan; leave out --steps, --power" in answer.err
+    sliced = rule(*given, "summer", "--slice", "old: d < 0.5 +/- 0.2", "--json").json["plan"]
+    assert sliced == plan | {"slices": [["old", "d < 0.5 +/- 0.2"]]}
     (nowhere / "ml.yml").write_text("ml: [condition: 7")
-    assert rule(*given[:5], "autumn", *given[6:]).status == 2
+    assert rule(*given, "autumn").status == 2
+
+
+def test_power_same_is_what_the_level_asks_whatever_the_study_has(rule: Any, make_study: Any) -> None:
+    make_study("cancer", gate={"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "power": 0.8})
+    given = ("test-set", "plan", "--study", "cancer", "--json", "--name")
+    powers = {"spring": ("--power", "same"), "summer": (), "autumn": ("--power", "0.7")}
+    plans = {name: rule(*given, name, *more).json["plan"]["power"] for name, more in powers.items()}
+    assert plans == {"spring": None, "summer": 0.8, "autumn": 0.7}
+    assert "--power must be 'same' or a number" in rule(*given, "winter", "--power", "high").err
+
+
+def test_a_set_that_is_sealed_keeps_its_plan_whatever_is_asked(rule: Any, make_study: Any, files: Any) -> None:
+    make_study("cancer")
+    given = ("test-set", "seal", "--study", "cancer", "--name", "winter", "--inputs", str(files[0]))
+    assert "winter of cancer is sealed" in rule(*given, *SMALL).text
+    answer = rule(*given, *SMALL[:-4], "--steps", "5", "--reliability", "0.8")
+    assert answer.status == 2
+    assert "'winter' already exists; sealed with other settings: steps 2 there, 5 here" in answer.err
+    assert "was sealed before" in rule(*given, *SMALL).text

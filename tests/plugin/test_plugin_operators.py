@@ -343,12 +343,38 @@ def test_the_meter_sensor_sees_each_alert_and_its_end(connected, make_study, art
 
     clear_alert(store, study="cancer", alert_id=alert["alert_id"])
     assert poke(sensor("alert")) is None
-    assert poke(sensor("any", alert["alert_id"]))["message"] == "no alert is open"
+    assert poke(sensor("any", alert["alert_id"]))["message"] == f"no alert up to number {alert['alert_id']} is open"
+
+    # A wait that began when nothing was open finds an alert that was raised and cleared between two looks, also after
+    # the triggerer was restarted with it.
+    looking = {w: sensor(w) for w in ("alert", "any")}
+    waits = {w: deferral(looking[w], context()).trigger.serialize() for w in looking}
     read(models[1], "two")
+    assert poke(sensor("clear", alert["alert_id"]))["alert_id"] == alert["alert_id"]  # the later one is another story
+    ending = sensor("clear")
+    end = deferral(ending, context()).trigger.serialize()
     second = poke(sensor("alert", str(alert["alert_id"])))
+    assert poke(ending) is None
     clear_alert(store, study="cancer", alert_id=second["alert_id"])
     assert poke(sensor("alert", alert["alert_id"]))["alert_id"] == second["alert_id"]
-    assert poke(sensor("clear"))["study"] == "cancer"
+    for wait_for, (path, arguments) in waits.items():
+        found = facts_of(asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60)).payload)
+        assert found["alert_id"] == poke(looking[wait_for])["alert_id"] == second["alert_id"]
+    path, arguments = end
+    ended = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
+    assert facts_of(ended.payload)["study"] == "cancer"
+    assert poke(sensor("clear"))["study"] == poke(ending)["study"] == "cancer"
+
+    # The alert pauses the study while nobody has dealt with it, and not any more.
+    pause = operators.PauseOnAlertOperator(task_id="p", study="cancer", alert_id=str(second["alert_id"]))
+    assert pause.execute(context()) == {
+        "study": "cancer",
+        "alert_id": second["alert_id"],
+        "paused": False,
+        "state": "ACTIVE",
+    }
+    with pytest.raises(AirflowFailException, match="alert_id must be the number of an alert"):
+        operators.PauseOnAlertOperator(task_id="p", study="cancer", alert_id=0).execute(context())
 
     with pytest.raises(AirflowFailException, match="wait_for must be one of alert, clear, any, got 'luck'"):
         poke(sensor("luck"))

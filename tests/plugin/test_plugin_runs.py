@@ -106,8 +106,11 @@ def test_two_nights(run, store, artifacts):
     assert xcom(second, "release.gate", "cached", 0) is True  # the same question costs nothing
 
 
-def test_by_hand_after_the_night(run):
+def test_by_hand_after_the_night(run, store):
     """A night that promotes, an idle night, commits judged by hand, and the watch over the meter."""
+    from easeml_core.services.overview import study_state
+    from easeml_core.services.registration import pause_study
+
     gate = FORM["gate"] | {"steps": 4}
     # Signal 2 means a gap above -0.5, which every model has: the budget of 1 is exceeded by every reading.
     meter = FORM["meter"] | {"ranges": [-0.5, 0.6], "overfitting_budget": 1}
@@ -123,7 +126,10 @@ def test_by_hand_after_the_night(run):
     assert {s for t in ("gate", "promote", "meter") for s in states(idle, f"release.{t}").values()} == {"skipped"}
 
     first = run("easeml_overfitting_watch")
-    assert states(first, "watch", "raise_alert") == {("watch", -1): "success", ("raise_alert", -1): "failed"}
+    ended = {("watch", -1): "success", ("raise_alert", -1): "failed", ("pause", -1): "success"}
+    assert states(first, "watch", "raise_alert", "pause") == ended
+    assert study_state(store, study="cancer") == "PAUSED"  # the search, not the gate
+    pause_study(store, study="cancer", paused=False)
     assert (xcom(first, "watch")["study"], xcom(first, "watch")["model_id"]) == ("cancer", promoted)
 
     typo = run("easeml_commit_gate", study="cancer", model=other, condition="n - o > 0.02")
@@ -140,7 +146,10 @@ def test_by_hand_after_the_night(run):
     assert xcom(worse, "judge.gate", "symbol", 0) == "fail"
 
     # That reading raised the second alert while nobody looked; the first one is not reported again.
-    second = xcom(run("easeml_overfitting_watch"), "watch")
+    again = run("easeml_overfitting_watch", pause=False)
+    assert states(again, "pause") == {("pause", -1): "skipped"}
+    assert study_state(store, study="cancer") == "ACTIVE"
+    second = xcom(again, "watch")
     assert (second["model_id"], second["signal"]) == (other, 2)
     assert second["alert_id"] > xcom(first, "watch")["alert_id"]
 

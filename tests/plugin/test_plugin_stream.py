@@ -46,8 +46,8 @@ def test_the_dag_keeps_every_device_busy_until_nothing_is_left(run_dag, root, co
     assert {str(ti.state) for ti in tasks.values()} == {"success"}
     assert {ti.rendered_map_index for ti in tasks.values()} == {"cpu"}
     told = [tasks[i].xcom_pull(task_ids="run_device", map_indexes=i) for i in (0, 1)]
-    # In this process one task runs after the other: the first trains as many as it may, the second the rest.
-    assert [(t["reason"], len(t["trials"])) for t in told] == [("enough trials", 3), ("nothing left", 1)]
+    # In this process one task runs after the other, either first: it trains as many as it may, the second the rest.
+    assert sorted((t["reason"], len(t["trials"])) for t in told) == [("enough trials", 3), ("nothing left", 1)]
     (summary,) = overview(store)["tenants"]
     assert (summary["trials"], summary["failed"]) == (3, 1)
 

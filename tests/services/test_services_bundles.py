@@ -203,6 +203,14 @@ def test_a_name_that_git_does_not_take_is_refused(dags: Path, commits: list[str]
             move_tag(dags, production_tag(study), commits[0], message="x")
 
 
+def test_a_tag_below_the_name_does_not_stand_for_it(dags: Path, git: Any, commits: list[str]) -> None:
+    """Whoever may push could make one; the tag that production follows is then missing, and that must be said."""
+    git("tag", f"{TAG}/other", commits[0])
+    assert tag_target(dags, TAG) is None
+    with pytest.raises(StateError, match=f"tag {TAG} in .* cannot be moved"):
+        move_tag(dags, TAG, commits[0], message="x")
+
+
 def test_without_git_the_error_says_so(dags: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(StateError, match=r"git cannot be run on .*; install git"):

@@ -82,6 +82,14 @@ def test_a_set_that_is_too_small_for_the_next_level_ends_before_the_test(lab: An
     assert "too few examples for another test" in alert["message"]
 
 
+def test_a_withheld_pass_does_not_show_in_the_life_of_the_set(lab: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 254 + changes)
+    plan_otherwise(lab, adaptivity="none")
+    assert lab.gate("worse")["symbol"] == "withheld"
+    assert changes(lab) == [True]
+    assert lab.rows(STATE, id=1) == [("live", None)]
+
+
 @pytest.mark.parametrize(
     ("tolerance", "lives_for"),
     [(0.13, 1), (0.15, 2)],  # the plans need 206 and 310, or 152, 230 and 317 examples; the set has 254

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from easeml_core.services import housekeeping
+from easeml_core.services import evaluation, housekeeping
 from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import file_forced_promotion, file_gate_request
+from easeml_core.services.test_sets import reevaluate
+from easeml_core.store import models, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,3 +67,20 @@ def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: 
     keeper = Housekeeper(lab.referee, lab.artifacts, {})
     assert [keeper.work() for _ in range(3)] == [False] * 3
     assert caplog.text.count("a model of the past was not run on a live set") == 1
+
+
+def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may sleep as long as it may run. And what another referee has kept of it meanwhile stays."""
+    lab.as_superuser("DELETE FROM sealed.predictions WHERE model LIKE 'constant %' AND test_set_id = 1")
+
+    def run(artifacts: Any, model: Any, inputs: Any) -> Any:
+        with lab.referee.begin() as tx:
+            assert tx.exec_driver_sql("SELECT 1 FROM work.test_sets WHERE id = 1 FOR UPDATE NOWAIT").scalar() == 1
+            sealed.keep_predictions(tx, 1, model.identity, labels=np.zeros(len(inputs), dtype=np.int64), failure=None)
+        return np.ones(len(inputs), dtype=np.int64), None
+
+    monkeypatch.setattr(evaluation, "_run", run)
+    assert reevaluate(lab.referee, lab.artifacts, 1) == 1
+    with lab.referee.begin() as tx:
+        baseline = models.baseline_model(tx, 1)
+        assert not sealed.known_predictions(tx, 1, baseline.identity)[0].any()

@@ -59,6 +59,13 @@ def flattered(lab: Any, tmp_path: Any) -> int:
     return constant(lab, tmp_path, majority, blanks=1)
 
 
+@pytest.fixture
+def also_flattered(lab: Any, flattered: int, tmp_path: Any) -> int:
+    """Another artifact that does the same."""
+    majority = int(np.bincount(lab.open_parts().train_labels).argmax())
+    return constant(lab, tmp_path, majority, blanks=2)
+
+
 def test_an_honest_model_stays_in_the_first_range_as_measured(lab: Any) -> None:
     answer = lab.meter("good")
     assert answer == {
@@ -120,10 +127,10 @@ def test_a_model_that_memorised_the_validation_set_raises_the_alert(lab: Any, me
     assert live_sets(lab.worker, study="full") == ["gate", "meter"]  # an alert ends no set
 
 
-def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int) -> None:
+def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int, also_flattered: int) -> None:
     assert next_alert(lab.worker, study="full") is None
-    for key in ("night/1", "night/2"):  # the second is answered from the ledger, and is news all the same
-        lab.meter(flattered, request_key=key)
+    for model in (flattered, also_flattered):
+        lab.meter(model)
     first, second = open_alerts(lab.worker, study=None)
     assert open_alerts(lab.worker, study="full") == [first, second]
     assert next_alert(lab.worker, study="full") == next_alert(lab.worker, study=None) == first
@@ -132,9 +139,19 @@ def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int)
     assert next_alert(lab.worker, study="first") is None
 
 
-def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: int) -> None:
-    for key in ("night/1", "night/2"):
-        lab.meter(flattered, request_key=key)
+def test_the_same_artifact_raises_no_second_alert(lab: Any, flattered: int) -> None:
+    answers = [lab.meter(flattered, request_key=f"night/{night}") for night in (1, 2)]
+    (alert,) = open_alerts(lab.worker, study=None)
+    assert [answer["alert"] for answer in answers] == [alert["message"]] * 2  # told to whoever asks, and filed once
+    assert [answer["cached"] for answer in answers] == [False, True]
+    clear_alert(lab.worker, study="full", alert_id=alert["alert_id"])
+    lab.meter(flattered, request_key="night/3")
+    assert open_alerts(lab.worker, study=None) == []
+
+
+def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: int, also_flattered: int) -> None:
+    for model in (flattered, also_flattered):
+        lab.meter(model)
     first, second = (a["alert_id"] for a in open_alerts(lab.worker, study="full"))
     assert clear_alert(lab.worker, study="full", alert_id=second) == {"alert_id": second, "cleared": True}
     assert [a["alert_id"] for a in open_alerts(lab.worker, study="full")] == [first]

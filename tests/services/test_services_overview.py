@@ -12,6 +12,7 @@ from easeml_core.services.overview import live_sets, overview, study_details, st
 from easeml_core.services.registration import pause_study
 from easeml_core.services.submissions import best_models
 from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.trials import cancel_trial, claim, record_failure
 
 
@@ -65,6 +66,13 @@ def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
     lab.gate("rare")
     assert entry(lab)["verdict"] == "fail"
     assert next_step(lab) == "nothing: the best model did not pass the gate"
+
+
+def test_after_a_gate_set_has_served_the_next_step_is_one_that_helps(lab: Any) -> None:
+    retire_test_set(lab.referee, test_set="1")
+    assert next_step(lab) == "seal a new gate set: none is live, so the gate answers nothing"
+    assert entry(lab)["gate_set_live"] is False
+    assert entry(lab, "first")["gate_set_live"] is True
 
 
 def test_a_paused_study_says_so(lab: Any) -> None:

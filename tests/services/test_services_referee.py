@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import answers, judging, metering
+from easeml_core.services import answers, judging, metering, referee
 from easeml_core.services.overview import study_state
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.store import requests
+from easeml_core.store import requests, schema
+from easeml_core.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,6 +185,29 @@ def test_a_bug_outside_of_any_request_is_logged_and_the_work_goes_on(
     stop.set()
     thread.join(10)
     assert "the referee goes on" in caplog.text
+
+
+def test_an_old_schema_is_one_line_with_the_remedy_until_it_is_upgraded(
+    lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(referee, "SCHEMA_SECONDS", 0.1)
+    old = "UPDATE work.alembic_version SET version_num = "
+    owner, fresh = Store(lab.url("easeml_owner")), Store(lab.url("easeml_referee"))
+    asked, stop = file_gate(lab), threading.Event()
+    with owner.begin() as tx:
+        tx.exec_driver_sql(old + "'0001'")
+    thread = threading.Thread(target=Referee(fresh, lab.artifacts).run, args=(stop,))
+    thread.start()
+    wait_for(lambda: caplog.text.count("easeml db upgrade") >= 2)
+    with owner.begin() as tx:
+        tx.exec_driver_sql(old + f"'{schema.REVISION}'")
+    wait_for(lambda: answer_of(lab.worker, asked))
+    stop.set()
+    thread.join(10)
+    owner.close()
+    fresh.close()
+    assert "Traceback" not in caplog.text
+    assert "run `easeml db upgrade`" in caplog.text
 
 
 def test_the_log_tells_that_and_not_what_was_answered(lab: Any, caplog: Any) -> None:

@@ -106,7 +106,8 @@ def test_a_rollback_puts_back_what_stood_before(lab: Any) -> None:
     assert lab.rows("SELECT kind, restores, why FROM work.promotions ORDER BY id DESC LIMIT 1") == [
         ("rollback", 1, "it got worse")
     ]
-    with pytest.raises(StateError, match="no model was in production for study 'full' before the one that is there"):
+    named = f"before the one that is there now; name one that was there later: {model_id(lab, 'good')}$"
+    with pytest.raises(StateError, match=f"no model was in production for study 'full' {named}"):
         roll_back(lab)
     assert "is in production for study full again" in roll_back(lab, "good")["message"]  # named: and forward again
     assert in_production(lab) == model_id(lab, "good")
@@ -123,9 +124,11 @@ def test_the_gate_compares_with_what_was_put_back(lab: Any) -> None:
 
 
 def test_only_what_was_in_production_can_be_put_back(lab: Any) -> None:
-    with pytest.raises(StateError, match="no model was in production for study 'full' before"):
+    with pytest.raises(StateError, match="no model was in production for study 'full' yet; there is none to put back"):
         roll_back(lab)
     promote(lab, "good")
+    with pytest.raises(StateError, match="before the one that is there now; there is none to put back"):
+        roll_back(lab)
     with pytest.raises(StateError, match="model 4 was never in production for study 'full'"):
         roll_back(lab, "rare")
     with pytest.raises(StateError, match="model 2 is in production for study 'full' already"):

@@ -214,7 +214,7 @@ def test_part_sizes_hold_the_plans_and_leave_a_fifth_for_training(rows: int) -> 
     least = {"gate": plan_for_gate(gate).labels, "meter": plan_for_meter(meter).labels}
     least["validation"] = plan_for_meter(meter).validation_minimum or 0
     if sum(least.values()) > 0.8 * rows:
-        with pytest.raises(SealedSetTooSmallError, match="at least 254 examples"):
+        with pytest.raises(SealedSetTooSmallError, match=r"at least 254 examples.*; bring data with more rows, widen"):
             part_sizes(rows, gate, meter)
         return
     sizes = part_sizes(rows, gate, meter)
@@ -229,5 +229,5 @@ def test_large_data_give_sharper_sets_than_planned() -> None:
 def test_the_forms_own_source_is_large_enough_for_the_default_plans() -> None:
     rows = len(load_source("sklearn:digits").labels)
     sizes = part_sizes(rows, GateConfig(), MeterConfig())
-    assert sizes["gate"] >= 324  # the plan of the default condition
+    assert sizes["gate"] >= 182  # the plan of the default condition
     assert sum(sizes.values()) <= 0.8 * rows

@@ -6,6 +6,7 @@ second study, so that a reference across studies is tried where one within is al
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -23,6 +24,7 @@ def each(table: str, column: str, *values: str, **also: str) -> list[Case]:
     return [(table, {column: value, **also}) for value in values]
 
 
+verdict, reading = partial(each, "gate_verdicts"), partial(each, "meter_readings")
 BAD_NAMES = ("''", "'Lab'", "'-a'", "'a b'", "'a/b'", "'ä'", "E'a\\n'", "repeat('a', 64)")
 NOT_POSITIVE = ("0", "-1", "'NaN'", "'Infinity'")
 TOO_LARGE = ("1e308", "1.001e9")  # sums of 1e308 overflow, and take everybody's schedule with them
@@ -221,32 +223,21 @@ CASES: dict[str, list[Case]] = {
         *each("requests seal", "model_id", "{model}"),
     ],
     "work.answers_request_fkey": each("answers", "request_id", "-1"),
-    "work.gate_verdicts_request_fkey": each("gate_verdicts", "request_id", "{meter2}", "{promote2}", "-1"),
-    "work.gate_verdicts_incumbent_fkey": each(
-        "gate_verdicts", "incumbent_id", "{other_baseline}", request_id="{gate2}"
-    ),
-    "work.gate_verdicts_test_set_fkey": each("gate_verdicts", "test_set_id", "{meter_set}", request_id="{gate2}"),
-    "work.gate_verdicts_kind_check": [
-        *each("gate_verdicts", "kind", "'meter'"),
-        *each("gate_verdicts", "purpose", "'meter'"),
-    ],
-    "work.gate_verdicts_step_check": each("gate_verdicts", "step", "0"),
-    "work.gate_verdicts_symbol_check": each("gate_verdicts", "symbol", "'unknown'", "'PASS'", "'pass 0.93'"),
-    "work.meter_readings_request_fkey": each("meter_readings", "request_id", "{gate2}", "-1"),
-    "work.meter_readings_test_set_fkey": each("meter_readings", "test_set_id", "{gate_set}", request_id="{meter2}"),
-    "work.meter_readings_kind_check": [
-        *each("meter_readings", "kind", "'gate'"),
-        *each("meter_readings", "purpose", "'gate'"),
-    ],
-    "work.meter_readings_step_check": each("meter_readings", "step", "0"),
-    "work.meter_readings_signal_check": [
-        *each("meter_readings", "signal", "0", "3"),
-        *each("meter_readings", "signals", "1", signal="NULL"),
-    ],
-    "work.meter_readings_team_check": each("meter_readings", "team", "0"),
-    "work.meter_readings_edges_check": each("meter_readings", "edges", "'{{}}'", "'{{0.1,0.2}}'", "'{{NULL}}'"),
-    "work.meter_readings_tolerance_check": each("meter_readings", "tolerance", "0", "1", "'NaN'"),
-    "work.meter_readings_left_check": each("meter_readings", "submissions_left", "-1"),
+    "work.gate_verdicts_request_fkey": verdict("request_id", "{meter2}", "{promote2}", "-1"),
+    "work.gate_verdicts_incumbent_fkey": verdict("incumbent_id", "{other_baseline}", request_id="{gate2}"),
+    "work.gate_verdicts_test_set_fkey": verdict("test_set_id", "{meter_set}", request_id="{gate2}"),
+    "work.gate_verdicts_kind_check": [*verdict("kind", "'meter'"), *verdict("purpose", "'meter'")],
+    "work.gate_verdicts_step_check": verdict("step", "0"),
+    "work.gate_verdicts_symbol_check": verdict("symbol", "'unknown'", "'PASS'", "'pass 0.93'"),
+    "work.meter_readings_request_fkey": reading("request_id", "{gate2}", "-1"),
+    "work.meter_readings_test_set_fkey": reading("test_set_id", "{gate_set}", request_id="{meter2}"),
+    "work.meter_readings_kind_check": [*reading("kind", "'gate'"), *reading("purpose", "'gate'")],
+    "work.meter_readings_step_check": reading("step", "0"),
+    "work.meter_readings_signal_check": [*reading("signal", "0", "3"), *reading("signals", "1", signal="NULL")],
+    "work.meter_readings_team_check": reading("team", "0"),
+    "work.meter_readings_edges_check": reading("edges", "'{{}}'", "'{{0.1,0.2}}'", "'{{NULL}}'"),
+    "work.meter_readings_tolerance_check": reading("tolerance", "0", "1", "'NaN'"),
+    "work.meter_readings_left_check": reading("submissions_left", "-1"),
     "work.promotions_request_key": [("promotions", {})],
     "work.promotions_request_fkey": each("promotions", "request_id", "{gate2}"),
     # A gate request without a verdict; one whose verdict was about another model; no gate request at all.
@@ -282,6 +273,7 @@ CASES: dict[str, list[Case]] = {
         *each("alerts", "request_id", "NULL"),
         *each("alerts", "kind", "'new-test-set'", request_id="NULL"),
     ],
+    "work.alerts_cleared_check": each("alerts", "cleared_at", "'1999-12-31'", "'3000-01-01'", "'infinity'"),
     "work.alerts_budget_check": each("alerts", "over_budget", "true", test_set_id="{gate_set}", **NEW_SET),
     "sealed.installation_singleton_check": each("sealed.installation", "singleton", "false"),
     "sealed.test_sets_public_fkey": [

@@ -162,6 +162,19 @@ def test_requests_that_are_put_off_are_passed_over(database: Any, make_rows: Any
         assert requests.claim_request(tx, skip=[first, second, third]) is None
 
 
+def test_only_the_kinds_that_were_asked_for_are_claimed(
+    database: Any, make_rows: Any, file: Callable[..., int]
+) -> None:
+    study = make_rows()
+    sealing, gate = file(study, "seal", None, key="1"), file(study, "gate", study.baseline_id, key="2")
+    seal, judge = RequestKind.SEAL, RequestKind.GATE
+    for kinds, expected in [(None, sealing), ([judge], gate), ([judge, seal], sealing), ([RequestKind.METER], None)]:
+        with database.referee.begin() as tx:
+            assert requests.claim_request(tx, kinds=kinds) == expected
+    with database.referee.begin() as tx:
+        assert requests.claim_request(tx, kinds=[]) is None
+
+
 def test_a_request_that_is_not_there_is_named(database: Any) -> None:
     with pytest.raises(NotFoundError, match="there is no request 99"), database.referee.begin() as tx:
         requests.get_request(tx, 99)

@@ -56,6 +56,7 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "production_candidate": None,
         "open_alerts": 0,
         "alert_kind": None,
+        "gate_set_live": False,
         "refusal": None,
     }
 
@@ -101,6 +102,8 @@ def test_the_newest_verdict_and_reading_count(database: Any, store: Any, world: 
             **told,
         )
         releases.add_reading(tx, request_id=meter, test_set_id=world.meter_set, signal=None, signals=2, **told)
+        assert not study_summaries(tx)[0]["meter_retired"]  # a team of several may be at its end, and the set alive
+        releases.retire_test_set(tx, world.meter_set, "signals")
     with store.begin() as tx:
         ((alert_id,),) = [(a["alert_id"],) for a in releases.list_alerts(tx, world.study.study_id)]
         assert releases.clear_alert(tx, alert_id)

@@ -22,22 +22,26 @@ class MeterOperator(RefereeOperator):
     Args:
         study: Whose sealed meter set is read.
         model_id: The model handed in; None means the study's best.
+        team: Whose submission it is, 1..K; None means 1. For a set that is planned for several teams.
         kwargs: As of ``RefereeOperator``.
     """
 
-    template_fields: Sequence[str] = ("study", "model_id", *EasemlOperator.template_fields)
+    template_fields: Sequence[str] = ("study", "model_id", "team", *EasemlOperator.template_fields)
 
-    def __init__(self, *, study: str, model_id: int | str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, study: str, model_id: int | str | None = None, team: int | str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.study = study
         self.model_id = model_id
+        self.team = team
 
     def file_request(self, store: Store, key: str) -> int:
         """File the request for a reading."""
         from easeml_core.services.requests import file_meter_request
 
-        model_id = optional_whole(self.model_id, "model_id")
-        filed = file_meter_request(store, study=self.study, model_id=model_id, request_key=key)
+        model_id, team = optional_whole(self.model_id, "model_id"), optional_whole(self.team, "team") or 1
+        filed = file_meter_request(store, study=self.study, model_id=model_id, team=team, request_key=key)
         return int(filed["request_id"])
 
     def settle(self, facts: Facts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import optional_text, optional_whole
+from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.sensors.base import EasemlSensor
 from easeml_core.config import require
 
@@ -17,18 +18,24 @@ WAIT_FOR = ("alert", "clear", "any")
 class OverfittingMeterSensor(EasemlSensor):
     """Succeeds when the study's overfitting budget is exceeded, or is not any more.
 
-    Alerts are rows with rising numbers. Hand in the number of the last alert that was dealt with, and the next one is
-    found even if it came while nobody looked, or while the triggerer was restarted.
+    Alerts are rows with rising numbers, and what is waited for follows from rows and a number, never from a
+    notification alone. Hand in the number of the last alert that was dealt with, and the next one is found even if it
+    came while nobody looked, was cleared at once, or came while the triggerer was restarted. Without a number the wait
+    begins with the first look: open alerts count, and every one that comes later.
 
     Args:
         study: The study; None means any.
-        wait_for: ``alert``: a signal above the budget; ``clear``: no alert is open; ``any``: an alert after
-            ``after_id``, or the clearing of all.
+        wait_for: ``alert``: the next alert after ``after_id``; ``clear``: no alert up to ``after_id`` is open, and
+            without a number none of those that are there at the first look; ``any``: an alert after ``after_id``, or
+            the clearing of those up to it.
         after_id: Number of the last alert that was dealt with; 0 means that every open one counts.
         kwargs: As of ``EasemlSensor``.
     """
 
     template_fields: Sequence[str] = ("study", "wait_for", "after_id", *EasemlSensor.template_fields)
+
+    _newest: int | None = None
+    """Number of the newest alert just before the first look, where none was handed in."""
 
     def __init__(
         self, *, study: str | None = None, wait_for: str = "alert", after_id: int | str = 0, **kwargs: Any
@@ -39,6 +46,18 @@ class OverfittingMeterSensor(EasemlSensor):
         self.after_id = after_id
 
     def question(self) -> tuple[str, str, int]:
-        """The next alert, or the end of all."""
+        """The next alert, or the end of those that are there."""
         require(self.wait_for in WAIT_FOR, "wait_for", self.wait_for, "one of " + ", ".join(WAIT_FOR))
-        return self.wait_for, optional_text(self.study) or "", optional_whole(self.after_id, "after_id") or 0
+        study, after = optional_text(self.study) or "", optional_whole(self.after_id, "after_id") or 0
+        if after:
+            return self.wait_for, study, after
+        if self._newest is None:
+            self._newest = self._newest_alert(study)
+            return self.wait_for, study, 0
+        return ("clear" if self.wait_for == "clear" else "alert-since"), study, self._newest
+
+    def _newest_alert(self, study: str) -> int:
+        """Asked before the first look: what comes between the two is found by the later ones, cleared or not."""
+        from easeml_core.services.alerts import newest_alert
+
+        return newest_alert(EasemlHook(self.easeml_conn_id).get_store(), study=study or None)

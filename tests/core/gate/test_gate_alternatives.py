@@ -69,7 +69,22 @@ def test_a_condition_without_labels_says_so():
     found = alternatives_to(parse_condition("d < 0.1 +/- 0.01"), **DEFAULTS)
     assert {each.labels for each in found} == {0}
     assert "no labels, 16,669 unlabelled examples" in found[0].change
-    assert found[0].to_json() == {"change": found[0].change, "labels": 0}
+    sizes = {"labels": 0, "unlabelled": 16_669, "examples": 16_669, "labels_per_submission": 0, "steps": 32}
+    assert found[0].to_json() == {"change": found[0].change} | sizes
+
+
+def test_every_row_has_the_sizes_of_its_own_plan_and_says_how_many_submissions_they_serve():
+    found = {each.change.partition(":")[0]: each for each in alternatives_to(parse_condition(PATTERN), **DEFAULTS)}
+    fresh, none = (
+        found["with fresh labels for every submission, whatever the developer is told"],
+        size(adaptivity="none"),
+    )
+    assert (fresh.steps, fresh.labels) == (1, none.labels_per_submission)
+    paper, published = found["with the paper's published sizes"], size(estimator="paper")
+    assert (paper.steps, paper.labels) == (32, published.labels)
+    for row, plan in ((fresh, none), (paper, published)):
+        assert (row.examples, row.unlabelled) == (plan.examples, plan.unlabelled)
+        assert row.labels_per_submission == plan.labels_per_submission
 
 
 def test_a_wrong_request_has_no_alternatives():

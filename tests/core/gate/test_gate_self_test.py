@@ -29,6 +29,12 @@ def test_identical_models_pass_as_often_as_the_level_allows():
     assert found.labels == pytest.approx(60, abs=3)
 
 
+def test_it_says_how_far_it_is():
+    told = []
+    run(runs=3, on_done=lambda done, of: told.append((done, of)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_a_gate_that_errs_too_often_is_noticed(monkeypatch):
     """Judged at level .3, reported as .001."""
     from easeml_core.gate import self_test

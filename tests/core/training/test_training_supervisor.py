@@ -190,7 +190,7 @@ def test_a_result_of_an_earlier_attempt_is_not_taken_for_this_one(make_job) -> N
         ({"quality": -0.1}, "quality must be a number from 0 to 1"),
         ({"quality": True}, "quality must be a number from 0 to 1"),
         ({"quality": None}, "quality must be a number from 0 to 1"),
-        ({"format": "pickle"}, "the format must be one of skops, safetensors, constant, got 'pickle'"),
+        ({"format": "pickle"}, "the format must be one of skops, safetensors, constant, command, got 'pickle'"),
         ({"artifact": "../../etc/passwd"}, "the model's file is not in the job's folder"),
         ({"artifact": "/etc/passwd"}, "the model's file is not in the job's folder"),
         ({"artifact": "link"}, "the model's file is not in the job's folder"),

@@ -118,7 +118,9 @@ def test_columns_must_be_the_studys(put: Any) -> None:
     names = ("n", "c=red")
     cases = {
         "the study's columns 'c=red' are missing": "example,n\na,1\n",
-        "the columns 'extra' are none of the study's inputs": "example,n,c,extra\na,1,red,1\n",
+        "'extra' are none of the study's inputs; leave .* the slices is named with --slices 'extra'": (
+            "example,n,c,extra\na,1,red,1\n"
+        ),
         r"line 3 \(example 'b'\): column 'n' must be a number or empty, got '=1\+1'": "example,n,c\na,1,red\nb,=1+1,\n",
         "column 'n' must be a number or empty, got '1_0'": "example,n,c\na,1_0,red\n",
         "column 'n' must be a number or empty, got 'inf'": "example,n,c\na,inf,red\n",

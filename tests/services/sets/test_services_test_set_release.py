@@ -54,12 +54,24 @@ def test_the_past_is_run_on_the_new_set_production_first(lab: Any, bring: Any) -
 
 
 def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(lab: Any, bring: Any) -> None:
-    gone = "INSERT INTO work.models (study_id, data_version_id, format, artifact, validation_loss, submitted) "
-    lab.as_superuser(gone + f"VALUES (1, 1, 'skops', 'sha256:{'0' * 64}', 0.5, true)")
+    lab.gate("worse")
     retire(lab, 1)
+    gone = f"UPDATE work.models SET artifact = 'sha256:{'0' * 64}' WHERE id = %s"
+    lab.as_superuser(gone, lab.models["full"]["worse"])
     set_id = seal(lab, bring())["test_set_id"]
     assert test_sets.reevaluate(lab.referee, lab.artifacts, set_id, limit=9) == 1  # the baseline
     assert test_sets.reevaluate(lab.referee, lab.artifacts, set_id, limit=9) == 0
+
+
+def test_a_model_that_was_handed_in_and_never_judged_is_not_run(lab: Any, bring: Any) -> None:
+    flood = "INSERT INTO work.models (study_id, data_version_id, format, artifact, validation_loss, submitted) "
+    flood += "SELECT 1, 1, format, artifact, 0.5, true FROM work.models WHERE id = %s"
+    lab.as_superuser(flood, lab.models["full"]["good"])
+    retire(lab, 1)
+    set_id = seal(lab, bring())["test_set_id"]
+    assert test_sets.reevaluate(lab.referee, lab.artifacts, set_id, limit=9) == 1
+    (known,) = lab.rows("SELECT model FROM sealed.predictions WHERE test_set_id = :id", id=set_id)
+    assert known[0].startswith("constant ")  # the baseline
 
 
 def test_requests_that_waited_for_labels_of_a_retired_set_are_open_again(lab: Any, bring: Any) -> None:

@@ -17,6 +17,7 @@ from easeml_core.errors import (
     StoreError,
 )
 from easeml_core.services import test_set_upload, test_sets
+from easeml_core.services.overview import overview
 from easeml_core.services.set_plans import needed_examples, settings_of_plan
 from easeml_core.services.test_set_release import release_test_set
 from easeml_core.services.test_set_retirement import retire_test_set
@@ -210,6 +211,44 @@ def test_the_same_call_is_made_twice_and_seals_once(lab: Any, bring: Any) -> Non
     assert lab.one("SELECT count(*) FROM sealed.test_sets") == 7
 
 
+OTHER_CALLS: dict[str, tuple[dict[str, Any], str]] = {
+    "steps": ({"settings": {"steps": 5}}, "steps 2 there, 5 here"),
+    "condition": ({"settings": {"steps": 2, "condition": "n-o>0+/-0.3"}}, r"condition 'n - o > 0 \+/- 0.2' there"),
+    "purpose": ({"purpose": "meter"}, "purpose 'gate' there, 'meter' here"),
+    "the study's own": ({}, "steps 2 there, 3 here"),
+}
+
+
+@pytest.mark.parametrize("changed", OTHER_CALLS)
+def test_a_repetition_with_other_settings_is_refused_with_what_differs(changed: str, lab: Any, bring: Any) -> None:
+    asked, words = OTHER_CALLS[changed]
+    first = seal(lab, bring(), settings={"steps": 2})
+    with pytest.raises(AlreadyExistsError, match=f"sealed with other settings: {words}"):
+        seal(lab, bring(), **asked)
+    written = {"settings": {"steps": 2, "condition": "n-o > 0 +/- 0.20"}}  # the same in other words
+    assert seal(lab, bring(), **written) == first | {"sealed_before": True}
+
+
+def test_the_settings_of_a_named_set_may_be_left_out_when_the_call_is_repeated(lab: Any, bring: Any) -> None:
+    first = seal(lab, bring(), name="winter", settings={"steps": 2})
+    assert seal(lab, bring(), name="winter") == first | {"sealed_before": True}
+    with pytest.raises(AlreadyExistsError, match=r"'winter' .* reliability 0.9 there, 0.8 here"):
+        seal(lab, bring(), name="winter", settings={"steps": 2, "reliability": 0.8})
+
+
+def test_the_next_step_of_a_study_knows_whether_another_set_is_live(lab: Any, bring: Any) -> None:
+    def next_step() -> str:
+        return next(str(e["next"]) for e in overview(lab.worker)["tenants"] if e["study"] == "full")
+
+    seal(lab, bring(), name="spring")
+    retire_test_set(lab.referee, test_set="1")
+    assert next_step() == (
+        "seal the gate set after the one that is live now, then clear the alert (`easeml alerts full`)"
+    )
+    retire_test_set(lab.referee, test_set="spring")
+    assert next_step() == "seal a new gate set: none is live, so the gate answers nothing"
+
+
 class Killed(BaseException):
     """As abrupt as an exception can be."""
 
@@ -295,7 +334,7 @@ def test_a_slice_with_too_few_examples_is_refused_by_name(lab: Any, bring: Any) 
         seal(lab, brought, slices_column="wing")
     with pytest.raises(InvalidInputError, match="come together"):
         seal(lab, brought, settings={"slices": (("west", "n > 0.5 +/- 0.2"),)})
-    with pytest.raises(InvalidInputError, match="the columns 'ward' are none of the study's inputs"):
+    with pytest.raises(InvalidInputError, match=r"the columns 'ward' are none .* named with --slices 'ward'"):
         seal(lab, brought)
 
 

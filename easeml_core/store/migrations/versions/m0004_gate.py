@@ -119,7 +119,10 @@ ALTER TABLE work.alerts
   ADD CONSTRAINT alerts_test_set_key UNIQUE (test_set_id),
   ADD CONSTRAINT alerts_kind_check CHECK (kind IN ('overfitting', 'new-test-set')),
   ADD CONSTRAINT alerts_subject_check
-    CHECK (CASE kind WHEN 'overfitting' THEN request_id IS NOT NULL ELSE test_set_id IS NOT NULL END);
+    CHECK (CASE kind WHEN 'overfitting' THEN request_id IS NOT NULL ELSE test_set_id IS NOT NULL END),
+  -- Whoever clears an alert writes this time, and all who wait for alerts read it: Python knows no year beyond 9999.
+  ADD CONSTRAINT alerts_cleared_check
+    CHECK (cleared_at >= '2000-01-01 00:00+00' AND cleared_at < '3000-01-01 00:00+00') NOT VALID;
 """
 
 SUBMISSIONS = """

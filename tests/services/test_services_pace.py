@@ -1,0 +1,292 @@
+"""Models run before a decision, in no transaction: nobody waits for them, and how long they take tells little."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.entities import RequestKind
+from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
+from easeml_core.services import evaluation, housekeeping, referee
+from easeml_core.services.answers import Timetable
+from easeml_core.services.pace import GRID_SECONDS, Pace, padded
+from easeml_core.services.promotion import MOVES
+from easeml_core.services.referee import MAX_ATTEMPTS, Referee
+from easeml_core.services.requests import (
+    answer_of,
+    file_forced_promotion,
+    file_gate_request,
+    file_meter_request,
+    file_promotion,
+)
+from easeml_core.store import models, requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LATE = Timetable(delay_seconds=3600.0)
+
+
+def test_a_run_ends_at_the_next_time_of_the_grid() -> None:
+    took = (0.0, 1.41, 6.29, 10.0, 10.001, 60.0, 61.0, 250.0, 251.0, 500.0, 501.0)
+    assert [padded(t, GRID_SECONDS) for t in took] == [10, 10, 10, 10, 60, 60, 250, 250, 500, 500, 750]
+    assert [padded(t, ()) for t in took] == list(took)
+
+
+class Hours:
+    """A clock that goes on when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 0.0, list[float]()
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def pace(self, grid: tuple[float, ...] = GRID_SECONDS) -> Pace:
+        return Pace(grid, self.clock, self.sleep)
+
+
+def test_a_block_that_fails_lasts_as_long() -> None:
+    hours = Hours()
+    with contextlib.suppress(ArtifactError), hours.pace().kept():
+        hours.now += 11
+        raise ArtifactError("gone")
+    assert hours.now == 60
+
+
+def identity(lab: Any, model: str, study: str = "full") -> str:
+    with lab.referee.begin() as tx:
+        return str(models.get_model(tx, 1, lab.models[study][model]).identity)
+
+
+def forget(lab: Any, *names: str) -> None:
+    """Let these models never have been run on any sealed set."""
+    for name in names:
+        lab.as_superuser("DELETE FROM sealed.predictions WHERE model = %s", identity(lab, name))
+
+
+def file_gate(lab: Any, model: str = "good", study: str = "full") -> int:
+    asked = {"study": study, "model_id": lab.models[study][model], "request_key": lab.key()}
+    return int(file_gate_request(lab.worker, **asked)["request_id"])
+
+
+def file_bogus_promotion(lab: Any) -> int:
+    asked = {"study": "full", "model_id": lab.models["full"]["rare"], "gate_request_id": 1}
+    return int(file_promotion(lab.worker, **asked, request_key=lab.key())["request_id"])
+
+
+@pytest.mark.parametrize("grid", [GRID_SECONDS, ()], ids=["fixed times", "at once"])
+def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypatch: Any, grid: tuple[float]) -> None:
+    """What the referee does after the run it does at the same time, whatever the model's inputs let it sleep."""
+    ended = []
+    for sleeps in (1.41, 6.29):
+        lab, hours = make_lab(), Hours()
+        forget(lab, "good")
+
+        def run(artifacts: Any, model: Any, inputs: Any, hours: Hours = hours, sleeps: float = sleeps) -> Any:
+            hours.now += sleeps
+            return np.zeros(len(inputs), dtype=np.int64), None
+
+        monkeypatch.setattr(evaluation, "_run", run)
+        work = Referee(lab.referee, lab.artifacts, timetable=LATE if grid else Timetable())
+        assert work._pace.grid == grid  # nothing is padded where answers leave at once
+        work._pace_models(hours.pace(work._pace.grid))
+        file_gate(lab)
+        file_meter_request(lab.worker, study="full", model_id=lab.models["full"]["good"], request_key="m")
+        assert work.answer_one() is not None
+        after_gate = hours.now
+        assert work.answer_one() is not None
+        ended.append((after_gate, hours.now))
+    if grid:
+        assert ended == [(10, 30)] * 2  # the meter runs it twice: on open inputs and on sealed ones
+    else:
+        assert ended == [(1.41, pytest.approx(3 * 1.41)), (6.29, pytest.approx(3 * 6.29))]
+
+
+def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> None:
+    hours, ended = Hours(), []
+    lab.gate("good")
+    forget(lab, "good")
+    monkeypatch.setattr(evaluation, "_run", lambda a, m, inputs: ended.append(1) or (np.zeros(len(inputs), int), None))
+    work = Referee(lab.referee, lab.artifacts, timetable=LATE)
+    work._pace_models(hours.pace())
+    assert work.run_once() == 0
+    assert ended == [1, 1]  # on the gate set and on the meter set
+    assert hours.slept == [10.0, 10.0]
+
+
+@pytest.fixture
+def stuck(monkeypatch: Any) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Models run until the test lets them: set when one has begun, and to be set."""
+    begun, free = threading.Event(), threading.Event()
+
+    def run(artifacts: Any, model: Any, inputs: Any) -> Any:
+        begun.set()
+        assert free.wait(60)
+        return np.zeros(len(inputs), dtype=np.int64), None
+
+    monkeypatch.setattr(evaluation, "_run", run)
+    yield begun, free
+    free.set()
+
+
+@contextlib.contextmanager
+def at_work(lab: Any, **duties: Any) -> Iterator[Referee]:
+    """A referee that looks by itself once an hour only."""
+    stop, work = threading.Event(), Referee(lab.referee, lab.artifacts, **{"poll_seconds": 3600.0} | duties)
+    thread = threading.Thread(target=work.run, args=(stop,))
+    thread.start()
+    try:
+        yield work
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    assert not [t for t in threading.enumerate() if t.name == "clerk"]
+
+
+def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
+    """While it runs a promotion is refused, a due answer leaves, and whoever gives labels gets the set."""
+    begun, free = stuck
+    due = file_gate(lab, "worse", "hidden")
+    Referee(lab.referee, lab.artifacts, timetable=LATE).answer_one()
+    forget(lab, "good")
+    asked = file_gate(lab)
+    with at_work(lab, timetable=LATE, grid_seconds=(0.01,)):
+        assert begun.wait(60)
+        bogus = file_bogus_promotion(lab)
+        assert wait_for(lambda: answer_of(lab.worker, bogus))["refused"]
+        lab.as_superuser("UPDATE sealed.outbox SET leaves_at = leaves_at - interval '1 hour'")
+        file_bogus_promotion(lab)  # wakes it: the hour was not waited for
+        assert wait_for(lambda: answer_of(lab.worker, due))["symbol"] == "withheld"
+        with lab.referee.begin() as tx:
+            assert tx.exec_driver_sql("SELECT 1 FROM work.test_sets WHERE id = 1 FOR UPDATE NOWAIT").scalar() == 1
+            assert requests.hold_request(tx, asked)
+        assert lab.superuser_rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        ) == [(0,)]
+        assert not free.is_set()
+        free.set()
+        wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
+
+
+def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -> None:
+    """The decision is about what stands when it is made; a model that is needed now is run now."""
+    forget(lab, "good", "worse")
+    real, ran = evaluation._run, []
+
+    def run(artifacts: Any, model: Any, inputs: Any) -> Any:
+        ran.append(model.id)
+        if len(ran) == 1:
+            words = {"who": "Ada", "why": "holidays", "request_key": "f", "directly": True}
+            file_forced_promotion(lab.referee, study="full", model_id=lab.models["full"]["worse"], **words)
+        return real(artifacts, model, inputs)
+
+    monkeypatch.setattr(evaluation, "_run", run)
+    answer = lab.answer(file_gate(lab))
+    assert ran == [lab.models["full"][name] for name in ("good", "worse")]
+    assert lab.rows("SELECT incumbent_id FROM work.gate_verdicts") == [(lab.models["full"]["worse"],)]
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
+    found = lab.rows("SELECT survived FROM sealed.attempts WHERE request_id = :id ORDER BY 1", id=answer["request_id"])
+    assert found == [(False,), (True,), (True,)]  # only the one that decided could not say so
+
+
+def test_a_model_that_kills_the_referee_is_given_up(lab: Any, monkeypatch: Any) -> None:
+    forget(lab, "good")
+    asked, ran = file_gate(lab), []
+
+    def die(artifacts: Any, model: Any, inputs: Any) -> Any:
+        ran.append(1)
+        raise SystemExit
+
+    monkeypatch.setattr(evaluation, "_run", die)
+    for _ in range(MAX_ATTEMPTS):
+        with pytest.raises(SystemExit):
+            Referee(lab.referee, lab.artifacts).answer_one()
+    assert "ended 5 times" in lab.answer(asked)["message"]
+    assert len(ran) == MAX_ATTEMPTS
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
+
+
+def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, monkeypatch: Any) -> None:
+    forget(lab, "good")
+    asked, work = file_gate(lab), Referee(lab.referee, lab.artifacts)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation.sealed, "keep_predictions", raising(ConcurrentUpdateError("another was first")))
+        for _ in range(MAX_ATTEMPTS + 1):
+            work._aside.clear()
+            assert work.answer_one() == asked
+    assert answer_of(lab.worker, asked) is None
+    assert lab.answer(asked)["symbol"] == "pass"
+
+
+def test_an_error_of_a_run_is_told_as_one_of_the_decision(lab: Any, monkeypatch: Any, caplog: Any) -> None:
+    forget(lab, "good")
+    monkeypatch.setattr(evaluation, "_run", raising(ZeroDivisionError("example 17")))
+    answer = lab.answer(file_gate(lab))
+    assert answer["refused"]
+    assert "17" not in answer["message"]
+    assert "example 17" in caplog.text
+    assert lab.one("SELECT count(*) FROM sealed.predictions WHERE model = :m", m=identity(lab, "good")) == 0
+
+
+def raising(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+# Two threads.
+
+
+def test_every_kind_is_somebodys_and_nobody_takes_the_others() -> None:
+    assert sorted([*referee._RUNS, *MOVES]) == sorted(RequestKind)
+
+
+def test_both_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any) -> None:
+    claim = requests.claim_request
+    errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in (referee._RUNS, tuple(MOVES))}
+
+    def claim_or_fail(tx: Any, **given: Any) -> Any:
+        if errors[given["kinds"]]:
+            raise errors[given["kinds"]].pop()
+        return claim(tx, **given)
+
+    monkeypatch.setattr(requests, "claim_request", claim_or_fail)
+    asked = [file_gate(lab), file_bogus_promotion(lab)]
+    with at_work(lab):
+        wait_for(lambda: all(answer_of(lab.worker, a) for a in asked))
+    assert errors == {kinds: [] for kinds in errors}
+    assert caplog.text.count("the referee goes on") == 2
+
+
+def test_who_waited_for_the_end_of_a_set_is_answered_after_it(lab: Any, wait_for: Any) -> None:
+    """The second is looked at when the first has left, although another thread has said it."""
+    with at_work(lab, timetable=Timetable(delay_seconds=0.5)):
+        first, second = file_gate(lab, "good", "first"), file_gate(lab, "worse", "first")
+        wait_for(lambda: answer_of(lab.worker, first))
+        assert "has no live gate set" in wait_for(lambda: answer_of(lab.worker, second))["message"]
+
+
+def test_tags_follow_a_move_of_the_other_thread(lab: Any, monkeypatch: Any, wait_for: Any, tmp_path: Path) -> None:
+    stood: list[Any] = []
+
+    def look(store: Any, where: Any) -> None:
+        stood.append(lab.rows("SELECT model_id FROM work.production"))
+
+    monkeypatch.setattr(housekeeping, "sync_bundle_tags", look)
+    with at_work(lab, allow_forced=True, repositories={"dags": tmp_path}):
+        wait_for(lambda: stood)
+        words = {"study": "full", "model_id": 4, "who": "Ada", "why": "holidays", "request_key": "f"}
+        file_forced_promotion(lab.worker, **words)
+        wait_for(lambda: [(4,)] in stood)
