@@ -113,12 +113,13 @@ class ArtifactStore:
         try:
             with open(handle, "wb") as writer, path.open("rb") as reader:
                 shutil.copyfileobj(reader, writer)
+                # Through the descriptor: who shares the folder may have put a link in the place of the name.
+                os.fchmod(writer.fileno(), 0o644)  # the referee may run under another account
                 os.fsync(writer.fileno())  # the database will soon say for good that this file exists
             digest = _digest(copy)  # of the copy: the original may be changing
             target = self._place(digest)
             if not _is_intact(target, digest):
                 self._make(target.parent)
-                copy.chmod(0o644)  # the referee may run under another account
                 if target.is_dir() and not target.is_symlink():  # a file cannot take the place of a folder
                     target.rename(target.with_name(copy.name))
                 copy.replace(target)  # whole or not at all
@@ -129,7 +130,12 @@ class ArtifactStore:
     def _make(self, folder: Path) -> None:
         if not folder.exists():
             folder.mkdir(exist_ok=True)  # somebody else may be faster
-            folder.chmod(self.root.stat().st_mode & 0o7777)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(descriptor).st_uid == os.geteuid():  # else it is another's, who sets its mode
+                    os.fchmod(descriptor, self.root.stat().st_mode & 0o7777)
+            finally:
+                os.close(descriptor)
 
 
 def _is_intact(path: Path, digest: str) -> bool:

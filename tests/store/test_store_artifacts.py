@@ -377,6 +377,48 @@ def test_other_accounts_may_read_and_folders_are_as_open_as_the_root(
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o2775
 
 
+def test_a_link_in_the_place_of_an_unfinished_file_opens_no_other_file(
+    artifacts: ArtifactStore, file: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Another account that shares the folder must not make root change the rights of a file of root's."""
+    secret = tmp_path / "secret"
+    secret.write_text("password")
+    secret.chmod(0o600)
+    digest = artifacts_module._digest
+
+    def swapped(path: Path) -> str:
+        found = digest(path)
+        if path.name.startswith("new-"):
+            path.unlink()
+            path.symlink_to(secret)
+        return found
+
+    monkeypatch.setattr(artifacts_module, "_digest", swapped)
+    artifacts.put(file())
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+def test_a_link_in_the_place_of_a_new_folder_opens_no_other_folder(
+    artifacts: ArtifactStore, file: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    artifacts.root.mkdir()
+    artifacts.root.chmod(0o777)
+    make = Path.mkdir
+
+    def swapped(path: Path, *arguments: Any, **named: Any) -> None:
+        make(path, *arguments, **named)
+        if path.parent == artifacts.root:
+            path.rmdir()
+            path.symlink_to(closed)
+
+    monkeypatch.setattr(Path, "mkdir", swapped)
+    with pytest.raises(ArtifactError, match="cannot be kept"):
+        artifacts.put(file())
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
 def test_a_relative_folder_stays_the_same_folder_wherever_the_process_goes(tmp_path: Path, monkeypatch: Any) -> None:
     """A trial's child runs in a folder of its own and opens the data by the path that it was given."""
     monkeypatch.chdir(tmp_path)
