@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from stack.account import Account
+
 
 @dataclass(frozen=True, slots=True)
 class Component:
@@ -19,11 +21,13 @@ class Component:
         name: What people and log files call it.
         command: Program and arguments.
         environment: The whole environment; nothing is inherited.
+        account: What it becomes; None for the account of the launcher.
     """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    account: Account | None = None
 
 
 def airflow(*arguments: str) -> tuple[str, ...]:
@@ -45,11 +49,11 @@ def referee(environment: Mapping[str, str], artifacts: Path) -> Component:
     )
 
 
-def airflow_components(environment: Mapping[str, str]) -> tuple[Component, ...]:
+def airflow_components(environment: Mapping[str, str], account: Account | None = None) -> tuple[Component, ...]:
     """Airflow's four. Their log servers would listen on all interfaces; logs are read from disk instead."""
     return (
-        Component("api-server", airflow("api-server"), environment),
-        Component("scheduler", airflow("scheduler", "--skip-serve-logs"), environment),
-        Component("dag-processor", airflow("dag-processor"), environment),
-        Component("triggerer", airflow("triggerer", "--skip-serve-logs"), environment),
+        Component("api-server", airflow("api-server"), environment, account),
+        Component("scheduler", airflow("scheduler", "--skip-serve-logs"), environment, account),
+        Component("dag-processor", airflow("dag-processor"), environment, account),
+        Component("triggerer", airflow("triggerer", "--skip-serve-logs"), environment, account),
     )

@@ -20,12 +20,14 @@ from stack.keys import ADMIN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stack.account import Account
     from stack.keys import Keys
     from stack.places import Places
 
 INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM", "CUDA_VISIBLE_DEVICES")
 CONNECTION = "AIRFLOW_CONN_EASEML_DEFAULT"
 PARALLELISM = 4
+ACCOUNT_NAME = "easeml-airflow"  # the user id has none, and Airflow asks
 
 
 def plain_environment(source: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -57,7 +59,9 @@ def connection_json(url: str, artifacts: Path) -> str:
     )
 
 
-def airflow_environment(places: Places, keys: Keys, *, port: int, metadata: str, worker: str) -> dict[str, str]:
+def airflow_environment(
+    places: Places, keys: Keys, *, port: int, metadata: str, worker: str, account: Account | None = None
+) -> dict[str, str]:
     """For every Airflow component: the same settings, the metadata database, and our store as the worker's role.
 
     Args:
@@ -66,6 +70,7 @@ def airflow_environment(places: Places, keys: Keys, *, port: int, metadata: str,
         port: Port of the API server.
         metadata: Address of Airflow's metadata database.
         worker: Address of our database for the role ``easeml_worker``.
+        account: Under which it runs; None for that of the launcher.
     """
     settings = {
         **_sections(places, port),
@@ -76,7 +81,15 @@ def airflow_environment(places: Places, keys: Keys, *, port: int, metadata: str,
     }
     named = {f"AIRFLOW__{key.replace('.', '__').upper()}": value for key, value in settings.items()}
     home = {"AIRFLOW_HOME": str(places.airflow), CONNECTION: connection_json(worker, places.artifacts)}
-    return plain_environment() | home | named
+    return _of_account(plain_environment(), places, account) | home | named
+
+
+def _of_account(environment: dict[str, str], places: Places, account: Account | None) -> dict[str, str]:
+    """The same for another account: home and name are its own, and the caller's folder for files in use is not."""
+    if account is None:
+        return environment
+    own = {"HOME": str(places.airflow), "USER": ACCOUNT_NAME, "LOGNAME": ACCOUNT_NAME}
+    return {name: value for name, value in environment.items() if name != "TMPDIR"} | own
 
 
 def _sections(places: Places, port: int) -> dict[str, str]:
@@ -96,7 +109,7 @@ def _sections(places: Places, port: int) -> dict[str, str]:
         "api.port": str(port),
         "api.workers": "1",
         "api.base_url": url,
-        "logging.base_log_folder": str(places.logs / "tasks"),
+        "logging.base_log_folder": str(places.task_logs),
         "logging.colored_console_log": "False",
         # The default of one second is paid at every step of a chain.
         "scheduler.scheduler_idle_sleep_time": "0.1",

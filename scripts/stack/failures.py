@@ -66,3 +66,8 @@ def tail(log: Path, lines: int = TAIL) -> str:
     except FileNotFoundError:
         return "(no log)"
     return "\n".join(text.rstrip().splitlines()[-lines:]) or "(its log is empty)"
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log file: where Python and the kernel say why."""
+    return tail(log, 1)

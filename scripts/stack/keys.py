@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from easeml_core.store.server_files import SecretFile, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from stack.account import Account
 
 ADMIN = "admin"
 
@@ -40,6 +43,13 @@ def load_keys(path: Path) -> Keys:
     )
 
 
-def write_passwords(path: Path, keys: Keys) -> None:
-    """Write the file of user names and passwords that SimpleAuthManager reads."""
-    write_atomically(path, json.dumps({ADMIN: keys.admin_password}))
+def write_passwords(path: Path, keys: Keys, account: Account | None = None) -> None:
+    """Write the file of user names and passwords that SimpleAuthManager reads, for the account that it runs under.
+
+    Made beside the folder, not in it: what root does in a folder of another account can be turned against root.
+    """
+    made = path.parent.with_name(path.name)
+    write_atomically(made, json.dumps({ADMIN: keys.admin_password}))
+    if account is not None:
+        os.chown(made, account.uid, account.gid)
+    made.replace(path)

@@ -14,13 +14,14 @@ import psutil
 from easeml_core.store.server import Server
 from easeml_core.store.server_cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server_place import DATA, place_of
+from stack.account import end_processes_of, prepare_account, trial
 from stack.components import airflow, airflow_components, easeml, referee
 from stack.environment import airflow_environment, database_environment
-from stack.failures import StackError, UnhealthyError
+from stack.failures import CommandFailedError, StackError, UnhealthyError, last_line
 from stack.keys import ADMIN, Keys, load_keys, write_passwords
 from stack.loopback import require_loopback
 from stack.ports import remembered_port
-from stack.processes import Processes, begin_command, finish_command
+from stack.processes import Processes, begin_command, finish_command, run_command
 from stack.record import FAILED, HEALTHY, STOPPED, Record, end_leftovers, is_running, launcher_lock, read_record
 from stack.rest import Rest
 from stack.stopping import StopRequestedError, ignoring_stop_signals
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
+    from stack.account import Account
     from stack.places import Places
     from stack.progress import Progress
 
@@ -73,6 +75,7 @@ class Stack:
         self.server = Server(places.database)
         self.processes = Processes(places.logs)
         self.record = Record(launcher=os.getpid())
+        self.account: Account | None = None
         self.held = contextlib.ExitStack()
         progress.on_step = lambda title: self._note(step=title)
 
@@ -120,7 +123,8 @@ class Stack:
             self.held.enter_context(self.server.owned())
             self.server.ensure_installation()
         keys = load_keys(self.places.keys)
-        write_passwords(self.places.passwords, keys)
+        self.account = self._airflow_account()
+        write_passwords(self.places.passwords, keys, self.account)
         port = remembered_port(self.places.port)
         environment = airflow_environment(
             self.places,
@@ -128,6 +132,7 @@ class Stack:
             port=port,
             metadata=self.server.url("airflow", "airflow"),
             worker=self.server.url("easeml_worker", "easeml"),
+            account=self.account,
         )
         with self.progress.step("database schemas: ours and Airflow's"):
             self._migrate(environment)
@@ -141,16 +146,33 @@ class Stack:
             self.exposed()
         self._note(state=HEALTHY, step="")
 
+    def _airflow_account(self) -> Account | None:
+        """The account that root's Airflow runs under; None, said in one line, where it cannot be made to work here."""
+        try:
+            account = prepare_account(self.places)
+            if account is None:
+                return None
+            run_command("account", trial(self.places), {}, self.places.logs, account)
+        except (OSError, CommandFailedError) as error:
+            reason = str(error) if isinstance(error, OSError) else last_line(self.places.logs / "account.log")
+            warning = f"Airflow and the referee share root's account: what tasks run can read its secrets ({reason})."
+            self.progress.console.print(warning, style="yellow", markup=False, soft_wrap=True)
+            return None
+        self.held.callback(end_processes_of, account.uid)
+        return account
+
     def _migrate(self, environment: dict[str, str]) -> None:
         owner = database_environment(self.server.url("easeml_owner", "easeml"))
-        commands = {
-            "airflow-migrate": (airflow("db", "migrate"), environment),
-            "easeml-upgrade": (easeml("db", "upgrade"), owner),
+        logs = self.places.logs
+        begun = {
+            "airflow-migrate": begin_command(
+                "airflow-migrate", airflow("db", "migrate"), environment, logs, self.account
+            ),
+            "easeml-upgrade": begin_command("easeml-upgrade", easeml("db", "upgrade"), owner, logs),
         }
-        begun = {n: begin_command(n, command, env, self.places.logs) for n, (command, env) in commands.items()}
         try:
             for name, process in begun.items():
-                finish_command(process, name, self.places.logs)
+                finish_command(process, name, logs)
         finally:
             for process in begun.values():
                 process.kill()
@@ -158,7 +180,7 @@ class Stack:
 
     def _start_components(self, environment: dict[str, str]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
-        for component in (referee(secret, self.places.artifacts), *airflow_components(environment)):
+        for component in (referee(secret, self.places.artifacts), *airflow_components(environment, self.account)):
             self.processes.start(component)
         started = tuple((r.process.pid, psutil.Process(r.process.pid).create_time()) for r in self.processes.running)
         self._note(children=started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,16 @@ class Places:
         return self.home / "logs"
 
     @property
+    def task_logs(self) -> Path:
+        """Logs of tasks, which Airflow writes itself."""
+        return self.logs / "tasks"
+
+    @property
+    def data(self) -> Path:
+        """The tables that the referee reads and splits."""
+        return self.home / "data"
+
+    @property
     def keys(self) -> Path:
         """Fernet key, JWT secret and the like; readable by the owner only."""
         return self.home / "keys.json"
@@ -81,5 +92,6 @@ class Places:
         for folder in (self.home, self.artifacts, self.airflow, self.plugins, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o711)  # the database's account passes through; nobody else on this machine may look
-        for folder in (self.logs, self.artifacts, self.airflow):
-            folder.chmod(0o700)
+        if self.airflow.stat().st_uid == os.geteuid():  # else they are an account's, perhaps of a stack that runs
+            for folder in (self.logs, self.artifacts, self.airflow):
+                folder.chmod(0o700)

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import psutil
 
@@ -18,6 +18,7 @@ from stack.failures import CommandFailedError, ComponentDiedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from stack.account import Account
     from stack.components import Component
 
 TETHER = Path(__file__).with_name("tether.py")
@@ -49,10 +50,9 @@ class Processes:
         log = self.logs / f"{component.name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
-        tethered = (sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *component.command)
-        with log.open("wb") as out:
+        with _private(log) as out:
             process = subprocess.Popen(
-                tethered,
+                tethered(component.command, component.account),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -112,22 +112,43 @@ def kill(family: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-def run_command(name: str, command: tuple[str, ...], environment: Mapping[str, str], logs: Path) -> None:
+def tethered(command: tuple[str, ...], account: Account | None = None) -> tuple[str, ...]:
+    """The command, tied to this process, under the account."""
+    descent = () if account is None else ("--as", account.to_json())
+    return (sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *descent, *command)
+
+
+def _private(log: Path) -> IO[bytes]:
+    """Open a log that only its owner may read: what the referee keeps back from developers is in one."""
+    return open(log, "wb", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+
+def run_command(
+    name: str,
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    logs: Path,
+    account: Account | None = None,
+) -> None:
     """Run a command to its end, with a log of its own.
 
     Raises:
         CommandFailedError: If it does not succeed.
     """
-    finish_command(begin_command(name, command, environment, logs), name, logs)
+    finish_command(begin_command(name, command, environment, logs, account), name, logs)
 
 
 def begin_command(
-    name: str, command: tuple[str, ...], environment: Mapping[str, str], logs: Path
+    name: str,
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    logs: Path,
+    account: Account | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command that will end by itself."""
-    with (logs / f"{name}.log").open("wb") as out:
+    with _private(logs / f"{name}.log") as out:
         return subprocess.Popen(
-            (sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command),
+            tethered(command, account),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,192 @@
+"""Under which account Airflow runs: root's launcher steps down, so that no task is the account of the referee.
+
+None is created: it is a user id that nobody has, one for each state folder. Sandboxed models of the referee have ids of
+another range (``easeml_core.training.confinement``), so that no task may look into them either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import pwd
+import stat
+import subprocess
+import sys
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+import easeml_core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from stack.places import Places
+
+# Unused by systemd, which sets aside what is above for services and what is below for homes (its UIDS-GIDS.md), and
+# below 65536, beyond which containers often have no ids.
+FIRST_UID, UIDS = 60706, 478
+PACKAGES = ("easeml_core", "easeml_airflow")
+END_SECONDS = 5.0
+SHARED = 0o2770  # what either account makes belongs to the group, so that both may write
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a component becomes before its program starts; ``tether`` does it.
+
+    Attributes:
+        uid: User id, never root's.
+        gid: Group id, the only group.
+        cwd: Working directory, the account's own.
+        doors: Folders that the account may not pass though something it needs lies behind; none within another.
+        shown: What it needs, and whether it may write there; parents before what is in them.
+    """
+
+    uid: int
+    gid: int
+    cwd: str
+    doors: tuple[str, ...] = ()
+    shown: tuple[tuple[str, bool], ...] = ()
+
+    def to_json(self) -> str:
+        """For the command line of ``tether``."""
+        return json.dumps(asdict(self))
+
+
+def prepare_account(places: Places) -> Account | None:
+    """The account of this state folder's Airflow, with its folders; None where the launcher is not root.
+
+    Raises:
+        OSError: If the machine does not let the folders be given away.
+    """
+    if os.geteuid() != 0:
+        return None
+    uid = _uid_of(places)
+    _give_folders(places, uid)
+    needed = [(path, False) for path in _read_only(places)]
+    needed += [(path, True) for path in (places.airflow, places.task_logs, places.artifacts)]
+    shown = {str(p): free for path, free in needed for p in (path, path.resolve())}
+    doors = sorted({door for path in shown if (door := _door(Path(path), uid))})
+    outermost = tuple(d for d in doors if not any(d.startswith(f"{other}/") for other in doors))
+    return Account(uid, uid, str(places.airflow), outermost, tuple(sorted(shown.items())))
+
+
+def _give_folders(places: Places, uid: int) -> None:
+    """Make the account the owner of what Airflow writes, and close what it must not read.
+
+    Only for a launcher that is root, while no process of the account lives: then none can exchange a file for another.
+    A file with a second name is left as it is, since that may lead to a file of somebody else.
+    """
+    end_processes_of(uid)
+    places.task_logs.mkdir(exist_ok=True)
+    for folder in (places.airflow, places.task_logs):
+        for descriptor, files in _walk(folder):
+            for name in files:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if status.st_uid == 0 and status.st_nlink == 1:
+                    os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+            os.fchown(descriptor, uid, uid)
+    for descriptor, _ in _walk(places.artifacts):
+        os.fchown(descriptor, uid, uid)
+        os.fchmod(descriptor, SHARED)
+    places.logs.chmod(0o711)
+    for log in places.logs.glob("*.log*"):
+        log.chmod(0o600)
+    places.data.mkdir(exist_ok=True)
+    places.data.chmod(places.data.stat().st_mode & 0o770)
+
+
+def end_processes_of(uid: int) -> None:
+    """Kill all that the account runs: a task's process that left its parents would outlive the stack.
+
+    The kernel does it at once for all, so that none can start another meanwhile: kill(2), process id -1. A process
+    that hangs in the kernel is not waited for longer than a few seconds.
+    """
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline and any(_runs_as(p, uid) for p in psutil.process_iter()):
+        as_account: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []}
+        subprocess.run(("/bin/sh", "-c", "kill -9 -1"), env={}, cwd="/", check=False, **as_account)
+        time.sleep(0.05)
+
+
+def trial(places: Places) -> tuple[str, ...]:
+    """A command that fails, with the reason as its last line, if the account lacks something that Airflow needs."""
+    code = (
+        "import importlib.util, os, sys, tempfile\n"
+        "import numpy, easeml_core\n"
+        "for name in ('airflow', 'easeml_airflow'): assert importlib.util.find_spec(name), name\n"
+        "os.listdir(sys.argv[1])\n"
+        "for folder in sys.argv[2:]: tempfile.TemporaryFile(dir=folder).close()\n"
+    )
+    writable = (places.airflow, places.task_logs, places.artifacts)
+    return (sys.executable, "-c", code, str(places.dags), *map(str, writable))
+
+
+def _uid_of(places: Places) -> int:
+    """The id that the folder has already, else one that no account and no process has."""
+    owner = places.airflow.stat().st_uid
+    if owner in range(FIRST_UID, FIRST_UID + UIDS):
+        return owner
+    first = zlib.crc32(bytes(places.home))
+    candidates = (FIRST_UID + (first + k) % UIDS for k in range(UIDS))
+    return next((uid for uid in candidates if not _is_taken(uid)), FIRST_UID)
+
+
+def _is_taken(uid: int) -> bool:
+    with contextlib.suppress(KeyError):
+        pwd.getpwuid(uid)
+        return True
+    return any(_runs_as(process, uid) for process in psutil.process_iter())
+
+
+def _runs_as(process: psutil.Process, uid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return uid in process.uids() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _read_only(places: Places) -> list[Path]:
+    """The interpreter, its libraries, our packages and the DAG files; never the folder in which the secrets lie."""
+    named = [Path(p) for p in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, places.dags)]
+    named += [Path(place) for name in PACKAGES for place in _places_of_package(name)]
+    named += [Path(p) for p in sys.path if p and Path(p).is_absolute()]
+    named += _links(Path(sys.executable))
+    return [p for p in named if p.exists() and not places.home.is_relative_to(p)]
+
+
+def _places_of_package(name: str) -> Iterable[str]:
+    if name == easeml_core.__name__:
+        return easeml_core.__path__
+    found = importlib.util.find_spec(name)
+    return (found.submodule_search_locations if found else None) or ()
+
+
+def _links(path: Path) -> list[Path]:
+    """A path and what it leads to link by link, as an environment's interpreter does."""
+    found = [path]
+    while found[-1].is_symlink() and len(found) < 40:
+        found.append(found[-1].parent / os.readlink(found[-1]))
+    return [Path(os.path.normpath(p)) for p in found]
+
+
+def _door(path: Path, uid: int) -> str | None:
+    """The outermost folder on the way to a path that the account may not pass."""
+    for folder in reversed(path.parents):
+        status = folder.stat()
+        bit = stat.S_IXUSR if status.st_uid == uid else stat.S_IXGRP if status.st_gid == uid else stat.S_IXOTH
+        if not status.st_mode & bit:
+            return str(folder)
+    return None
+
+
+def _walk(folder: Path) -> Iterator[tuple[int, list[str]]]:
+    """Every folder below and the folder itself, opened, never through a link; with the names of its files."""
+    for _, _, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
+        yield descriptor, files
