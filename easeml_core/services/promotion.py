@@ -48,7 +48,7 @@ def promote(tx: Connection, request: Request) -> str:
     if verdict is None or (verdict["study_id"], verdict["model_id"]) != (study.id, model_id):
         message = f"gate request {gate_request_id} has no verdict on model {model_id} of study {study.name!r}"
         raise StateError(message)
-    if verdict["symbol"] == Symbol.PASS:
+    if verdict["symbol"] != Symbol.FAIL:
         _require_not_there(tx, study, model_id)
     _require_ground(verdict, gate_request_id, model_id)
     if verdict["symbol"] == Symbol.PASS:
@@ -65,7 +65,10 @@ def promote(tx: Connection, request: Request) -> str:
 
 
 def _require_not_there(tx: Connection, study: Study, model_id: int) -> None:
-    """Who repeats a promotion that succeeded has nothing more to do, whatever became of the verdict since."""
+    """Who repeats a promotion that succeeded has nothing more to do, whatever became of the verdict since.
+
+    A second entry for the model that stands would leave a rollback with nothing to go back to.
+    """
     standing = releases.production_model(tx, study.id)
     if standing is not None and standing.id == model_id:
         raise StateError(_THERE.format(model=model_id, study=study.name))
@@ -166,11 +169,13 @@ def force(tx: Connection, request: Request) -> str:
 
     Raises:
         ConfigError: Who or why is missing.
+        StateError: It stands already.
     """
     study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)
     who, why = (require_words(name, request.arguments.get(name)) for name in ("who", "why"))
     model_id = request.model_id or 0
+    _require_not_there(tx, study, model_id)
     promotions.add_forced(tx, request_id=request.id, study_id=study.id, model_id=model_id, who=who, why=why)
     return _moved(tx, study, model_id, f"without a verdict, forced by {who}: {why}")
 

@@ -85,6 +85,17 @@ def test_under_none_any_recorded_verdict_may_be_promoted_whatever_stands(lab: An
     assert in_production(lab, "hidden") == model_id(lab, "good", "hidden")
 
 
+def test_what_stands_is_not_put_there_again_and_a_rollback_still_knows_the_way(lab: Any) -> None:
+    verdicts = [lab.gate(name, "hidden")["request_id"] for name in ("good", "rare")]
+    for request_id, name in zip(verdicts, ("good", "rare"), strict=True):
+        assert lab.promote(request_id, name, "hidden")["promoted"]
+    there = f"model {model_id(lab, 'rare', 'hidden')} is in production for study 'hidden' already"
+    assert lab.promote(verdicts[1], "rare", "hidden")["message"] == there
+    assert force(lab, "rare", "hidden")["message"] == there
+    assert roll_back(lab, study="hidden")["promoted"]
+    assert in_production(lab, "hidden") == model_id(lab, "good", "hidden")
+
+
 def test_under_none_without_a_recorded_verdict_nothing_is_promoted(lab: Any) -> None:
     assert "has no verdict on model" in lab.promote(99, "good", "hidden")["message"]
 
