@@ -113,7 +113,13 @@ def paired_lower_bound(score: int, examples: int, *, decided_bound: float, log_l
     def rejects(c: float) -> bool:
         return _p_value(score, examples, c, decided_bound) <= log_level
 
-    return quick if rejects(quick) else _last_rejected(rejects, -decided_bound, quick)
+    if rejects(quick):
+        return quick
+    # The search objects by little: the bound is near, and each look is dear.
+    step, high, low = _RESOLUTION, quick, max(-decided_bound, quick - _RESOLUTION)
+    while low > -decided_bound and not rejects(low):
+        step, high, low = 4 * step, low, max(-decided_bound, quick - 4 * step)
+    return _last_rejected(rejects, low, high)
 
 
 def _p_value(score: int, examples: int, threshold: float, bound: float, *, search: bool = True) -> float:
