@@ -61,6 +61,7 @@ def plot_replay(found: Replay, config: MeterConfig, path: Path) -> None:
         axes.text(len(gaps) + 0.5, high, "retired ", va="top", ha="right", fontsize=9)
     axes.set_ylim(low, high)
     axes.set_xlabel("answered submission")
+    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half submission
     axes.set_ylabel("gap: loss on the sealed set minus validation loss")
     axes.set_title(f"{config.method}, {config.tail}: measured gap +/- tolerance, ranges by colour", fontsize=10)
     try:
