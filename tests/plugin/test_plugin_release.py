@@ -325,9 +325,12 @@ def test_a_person_may_pass_the_gate_by_and_is_named(force, forcible_referee, sto
     found = standing(store)
     assert (found.kind, found.model_id, found.who, found.why) == ("force", model_id, "ada (7)", "the old one crashes")
     assert events("easeml://production/cancer")[-1]["kind"] == "force"
-    for told, who in (({"id": "ada", "name": "ada"}, "ada"), ({"id": "7", "name": ""}, "(7)")):
-        force(responded_by_user=told)
-        assert standing(store).who == who
+
+
+@pytest.mark.parametrize(("told", "who"), [({"id": "ada", "name": "ada"}, "ada"), ({"id": "7", "name": ""}, "(7)")])
+def test_a_person_is_named_once_and_as_well_as_airflow_knows_it(force, forcible_referee, store, told, who):
+    force(responded_by_user=told)
+    assert standing(store).who == who
 
 
 REFUSALS = [
