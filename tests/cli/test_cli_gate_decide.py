@@ -219,7 +219,9 @@ def test_an_answer_that_nobody_reads_is_an_error(data: dict[str, Any], tmp_path:
 def test_interrupted_while_it_waits_for_a_pipe(data: dict[str, Any], tmp_path: Path) -> None:
     pipe = tmp_path / "labels.pipe"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "easeml_core.cli", "gate", "decide", *BETTER, *data["files"], "--old", str(pipe)]
+    # A shell's background job has SIGINT ignored, and so have its children: set it as in a terminal.
+    program = "import signal; signal.signal(2, signal.default_int_handler); from easeml_core.cli import main; main()"
+    command = [sys.executable, "-c", program, "gate", "decide", *BETTER, *data["files"], "--old", str(pipe)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
         descriptor = os.open(pipe, os.O_WRONLY)  # returns once the command has opened its end
         for _ in range(60):  # one that comes in the moment before the wait begins is not heard: people press again
