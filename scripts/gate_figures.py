@@ -6,19 +6,14 @@ Needs the published predictions (`--data`), which are read, never copied into th
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from pathlib import Path
 
 import click
 from figures.gate_answers import GateRunner
 from figures.gate_catalogue import FIGURES
-from figures.markdown import splice
-from figures.pictures import FOLDER, take_pictures
+from figures.page import DATA, ROOT, workplace, write_figure
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "gate.md"
-DATA = Path("../shared/data")
 MAKER = "scripts/gate_figures.py"
 
 
@@ -33,15 +28,11 @@ def main(only: tuple[str, ...], data: Path, repeats: int, folder: Path | None) -
     if not (data / "meter").is_dir():
         message = f"there is no folder {data / 'meter'}; name the published tables with --data"
         raise click.UsageError(message)
-    with contextlib.ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easeml-figures-")))
-        (place / FOLDER).mkdir(parents=True, exist_ok=True)
-        runner = GateRunner(place.resolve(), data, repeats)
+    with workplace(folder) as place:
+        runner = GateRunner(place, data, repeats)
         for name in only or FIGURES:
             block = FIGURES[name](runner)
-            PAGE.write_text(splice(PAGE.read_text(encoding="utf-8"), {name: block}, maker=MAKER), encoding="utf-8")
-            take_pictures(place / FOLDER, PAGE.parent / FOLDER)
-            click.echo(f"figure {name}: written into {PAGE.relative_to(ROOT)}")
+            write_figure(PAGE, name, block, place=place, maker=MAKER)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,14 @@ Figures on published predictions and curves are skipped, and left as they are, w
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from pathlib import Path
 
 import click
-from figures.markdown import splice
 from figures.meter_answers import MeterRunner
 from figures.meter_catalogue import FIGURES, NEED_DATA
-from figures.pictures import FOLDER, take_pictures
+from figures.page import DATA, ROOT, workplace, write_figure
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "meter.md"
-DATA = Path("../shared/data")
 MAKER = "scripts/meter_figures.py"
 
 
@@ -30,18 +25,14 @@ MAKER = "scripts/meter_figures.py"
 def main(only: tuple[str, ...], data: Path, repeats: int, folder: Path | None) -> None:
     """Make the figures of docs/meter.md anew: all of them (some minutes), or --only some."""
     data = data if data.is_absolute() else ROOT / data
-    with contextlib.ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easeml-figures-")))
-        (place / FOLDER).mkdir(parents=True, exist_ok=True)
-        runner = MeterRunner(place.resolve(), data, repeats)
+    with workplace(folder) as place:
+        runner = MeterRunner(place, data, repeats)
         for name in only or FIGURES:
             if name in NEED_DATA and not (data / "meter").is_dir():
                 click.echo(f"figure {name}: left as it is, there is no folder {data / 'meter'} (--data names another)")
                 continue
             block = FIGURES[name](runner)
-            PAGE.write_text(splice(PAGE.read_text(encoding="utf-8"), {name: block}, maker=MAKER), encoding="utf-8")
-            take_pictures(place / FOLDER, PAGE.parent / FOLDER)
-            click.echo(f"figure {name}: written into {PAGE.relative_to(ROOT)}")
+            write_figure(PAGE, name, block, place=place, maker=MAKER)
 
 
 if __name__ == "__main__":

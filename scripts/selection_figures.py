@@ -6,20 +6,16 @@ Needs the published tables (`--data`), which are read, never copied into the rep
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from pathlib import Path
 
 import click
 from figures.catalogue import FIGURES
 from figures.commands import Runner
-from figures.markdown import splice
-from figures.pictures import FOLDER, take_pictures
+from figures.page import DATA, ROOT, workplace, write_figure
 from figures.tables import prepare
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "selection.md"
-DATA = Path("../shared/data")
+MAKER = "scripts/selection_figures.py"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,16 +40,12 @@ def main(
     if not (data / "selection").is_dir():
         message = f"there is no folder {data / 'selection'}; name the published tables with --data"
         raise click.UsageError(message)
-    with contextlib.ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easeml-figures-")))
-        (place / FOLDER).mkdir(parents=True, exist_ok=True)
+    with workplace(folder) as place:
         prepare(data, place)
-        runner = Runner(place.resolve(), repeats=repeats, batches=batches, processes=processes, reuse=reuse)
+        runner = Runner(place, repeats=repeats, batches=batches, processes=processes, reuse=reuse)
         for name in only or FIGURES:
             block = FIGURES[name](runner)
-            PAGE.write_text(splice(PAGE.read_text(encoding="utf-8"), {name: block}), encoding="utf-8")
-            take_pictures(place / FOLDER, PAGE.parent / FOLDER)
-            click.echo(f"figure {name}: written into {PAGE.relative_to(ROOT)}")
+            write_figure(PAGE, name, block, place=place, maker=MAKER)
 
 
 if __name__ == "__main__":

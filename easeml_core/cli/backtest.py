@@ -44,7 +44,8 @@ def backtest(context: click.Context, /, as_json: bool, plot: Path | None, databa
     Each study is a tenant. In each draw some are served, the others are history. `default` stays unless another policy
     needs less compute by more than the standard error of the difference. Too little history is an answer.
     """
-    from easeml_core.selection.simulate.plot import check_plot, plot_losses
+    from easeml_core.canvas import check_plot
+    from easeml_core.selection.simulate.plot import plot_losses
 
     _check(options)
     if plot is not None:

@@ -86,7 +86,7 @@ def simulate(
     in percent of the cost of everything, until the average distance of the tenants to their best candidate is at most
     that. CSV: a header line, the tenant's key in the first column, an empty cell where a candidate is not available.
     """
-    from easeml_core.selection.simulate.plot import check_plot
+    from easeml_core.canvas import check_plot
 
     if plot is not None:
         check_plot(plot)

@@ -152,15 +152,15 @@ def _script(values: dict[str, _Value]) -> Script:
         mail = own
     texts = {key: values[key].text for key in ("script", "mode", "estimator", "sampling") if key in values}
     power = values.get("power")
-    asked: dict[str, object] = texts | {
-        "condition": _condition(values["condition"]),
-        "reliability": values["reliability"].number(),
-        "adaptivity": adaptivity,
-        "steps": values["steps"].whole(),
-        "mail": mail,
-        "power": None if power is None or power.text == "same" else power.number(),
-    }
-    script = Script(**({"script": ""} | asked))  # type: ignore[arg-type]
+    script = Script(
+        **({"script": ""} | texts),
+        condition=_condition(values["condition"]),
+        reliability=values["reliability"].number(),
+        adaptivity=adaptivity,
+        steps=values["steps"].whole(),
+        mail=mail,
+        power=None if power is None or power.text == "same" else power.number(),
+    )
     try:
         script.to_config()
     except ConfigError as error:

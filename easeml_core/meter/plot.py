@@ -6,9 +6,9 @@ It shows gaps, which depend on the sealed set: it is the referee's.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.canvas import empty_figure, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,24 +16,8 @@ if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
     from easeml_core.meter.replay import Replay
 
-SUFFIXES = (".png", ".svg", ".pdf")
 GREEN, YELLOW, RED = "#009e73", "#e69f00", "#d55e00"
 """Of Okabe and Ito's palette, which colour-blind people can tell apart."""
-
-
-def check_plot(path: Path) -> None:
-    """See that a plot can be written there.
-
-    Raises:
-        InvalidInputError: If matplotlib is not installed, the kind of file is unknown, or its folder is not there.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        message = f"a plot's name must end in one of {', '.join(SUFFIXES)}, got {path.name!r}"
-        raise InvalidInputError(message)
-    if not path.parent.is_dir():
-        message = f"a plot cannot be written to {path}: there is no folder {path.parent}; make it first"
-        raise InvalidInputError(message)
-    _figure()
 
 
 def plot_replay(found: Replay, config: MeterConfig, path: Path) -> None:
@@ -42,7 +26,7 @@ def plot_replay(found: Replay, config: MeterConfig, path: Path) -> None:
     Raises:
         InvalidInputError: If matplotlib is missing, or the file cannot be written.
     """
-    figure, axes = _figure()
+    figure, axes = empty_figure(height=4.5, grid=False)
     gaps = [reading.gap for _, reading in found.readings]
     tolerances = [reading.tolerance_now for _, reading in found.readings]
     reach = [g + s * t for g, t in zip(gaps, tolerances, strict=True) for s in (-1, 1)] or [0.0]
@@ -64,23 +48,4 @@ def plot_replay(found: Replay, config: MeterConfig, path: Path) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half submission
     axes.set_ylabel("gap: loss on the sealed set minus validation loss")
     axes.set_title(f"{config.method}, {config.tail}: measured gap +/- tolerance, ranges by colour", fontsize=10)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        message = f"the plot cannot be written to {path}: {error.strerror or error}; give another --plot"
-        raise InvalidInputError(message) from error
-
-
-def _figure() -> tuple[Any, Any]:
-    """An empty figure and its axes, without any window."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        message = f"a plot needs matplotlib ({error}); install it with: pip install 'easeml-airflow[plot]'"
-        raise InvalidInputError(message) from error
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    save_figure(figure, path)

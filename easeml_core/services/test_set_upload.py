@@ -198,6 +198,10 @@ def require_label_columns(file: ExampleFile) -> None:
         raise refused(file, "a file of labels has the columns example and label, and no other")
 
 
+def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
 def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | None, content: Content) -> None:
     """These very examples were sealed before: only the very same call may be repeated."""
     slices = sealed.sealed_slices(tx, before.id)
@@ -206,8 +210,7 @@ def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | N
         and before.name == name
         and tuple(sealed.sealed_keys(tx, before.id)) == content.keys
         and np.array_equal(sealed.sealed_labels(tx, before.id), content.labels)
-        and (slices is None) == (content.slices is None)
-        and (slices is None or np.array_equal(slices, content.slices))  # type: ignore[arg-type]
+        and _equal(slices, content.slices)
     )
     if not same:
         remedy = f"study {before.study!r} has it, {before.state}; under whatever name, what was used of it stays used"

@@ -76,24 +76,6 @@ def submission_of_key(tx: Connection, request_key: str) -> dict[str, Any] | None
     return None if found is None else dict(found._mapping)
 
 
-def newest_submissions(tx: Connection, after_id: int, study_id: int | None = None) -> list[dict[str, Any]]:
-    """Submissions with an id above ``after_id``, of one study or of all, the oldest first; at most MOST.
-
-    Returns:
-        ``{"id", "study", "model_id", "kind", "message", "bundle", "bundle_version"}`` each.
-    """
-    found = rows(
-        tx,
-        "SELECT u.id, s.name AS study, u.model_id, u.kind, u.message, u.bundle, u.bundle_version "
-        "FROM work.submissions u JOIN work.studies s ON s.id = u.study_id WHERE u.id > :after "
-        "AND (CAST(:study_id AS bigint) IS NULL OR u.study_id = :study_id) ORDER BY u.id LIMIT :most",
-        after=after_id,
-        study_id=study_id,
-        most=MOST,
-    )
-    return [dict(r._mapping) for r in found]
-
-
 def list_submissions(tx: Connection, study_id: int | None = None) -> list[dict[str, Any]]:
     """Submissions of one study, or of all, the newest first, with what was released about each; at most MOST.
 

@@ -6,10 +6,6 @@ may say which line and which cell is wrong. A cell is only ever text: one that b
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,11 +13,11 @@ import numpy as np
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.columns import column_of_texts
-from easeml_core.training.csv_source import MAX_BYTES, MAX_CELL, MAX_COLUMNS
+from easeml_core.training.csv_text import MAX_CELL, read_table
 from easeml_core.training.raw_table import MAX_CELLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -206,12 +202,7 @@ def _numbers(file: ExampleFile, name: str) -> NDArray[np.float32]:
 
 def _table(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
     """Header, line of each row, cells of each row."""
-    reader = _rows(path, _text(path))
-    header = [name.strip() for name in next(reader, (0, []))[1]]
-    if len(header) > MAX_COLUMNS:
-        raise _refused(path, f"has more than {MAX_COLUMNS:,} columns")
-    if not header or "" in header or len(set(header)) < len(header):
-        raise _refused(path, "needs a first line of column names, each different and none empty")
+    header, reader = read_table(path, _refused)
     lines: list[int] = []
     cells: list[list[str]] = []
     for line, row in reader:
@@ -224,38 +215,6 @@ def _table(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
     if not cells:
         raise _refused(path, "has no row below the header")
     return header, lines, cells
-
-
-def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise _refused(path, f"is not well-formed CSV at line {reader.line_num}: {error}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise _refused(path, "is not a regular file")
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        if isinstance(error, InvalidInputError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else "the path cannot be used"
-        raise _refused(path, f"cannot be read: {reason}") from error
-    if len(content) > MAX_BYTES:
-        raise _refused(path, f"is larger than {MAX_BYTES // 1024**2} MB")
-    if b"\0" in content:
-        raise _refused(path, "is not text: it holds a zero byte")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _refused(path, f"is not UTF-8 (byte {error.start})") from None
 
 
 def _refused(path: Path, what: str) -> InvalidInputError:

@@ -4,60 +4,32 @@ from __future__ import annotations
 
 import csv
 import re
-import shlex
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
 import pytest
+from pages import MOST_BYTES, Page, parse
 
-from easeml_core.cli.app import cli
 from easeml_core.entities import Adaptivity, Mode, Verdict
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "gate.md"
-TEXT = PAGE.read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"<!-- figure ([a-z-]+):[^>]*-->\n(.*?)<!-- end of \1 -->", TEXT, re.DOTALL))
-COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("easeml ")
-]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PAGE = Page("gate.md")
+PAGE, TEXT, BLOCKS, COMMANDS = _PAGE.path, _PAGE.text, _PAGE.blocks, _PAGE.commands
 CONDITIONS = sorted(set(re.findall(r"`([^`\n]*[<>][^`\n]*\+/-[^`\n]*)`", TEXT)))
-MOST_BYTES = 100_000
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from figures import gate_catalogue, gate_example, markdown
-
-    yield gate_catalogue, gate_example, markdown
-    for name in [name for name in sys.modules if name.split(".")[0] == "figures"]:
-        monkeypatch.delitem(sys.modules, name)
+def figures(figure_modules: Any) -> Any:
+    return figure_modules("gate_catalogue", "gate_example", "markdown")
 
 
 def rows(block: str) -> list[list[str]]:
     """The cells of the block's table, without its header."""
     lines = [line for line in BLOCKS[block].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def parse(command: str) -> dict[str, Any]:
-    """The parameters of the command that the words reach, as click reads them; nothing is run."""
-    words = shlex.split(command)[1:]
-    group: click.Command = cli
-    context = click.Context(cli, info_name="easeml")
-    while isinstance(group, click.Group):
-        _, group, words = group.resolve_command(context, words)
-        assert group is not None, command
-        if not isinstance(group, click.Group):
-            context = group.make_context(group.name, words, parent=context)
-    return context.params
 
 
 def test_figures_of_the_script_and_of_the_page_are_the_same_and_all_are_made(figures: Any) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 from click.testing import CliRunner
+from pages import MOST_BYTES, Page
 
 from easeml_core.cli.app import cli
 from easeml_core.config import MeterConfig
@@ -21,27 +20,16 @@ from easeml_core.meter.promises import CAVEATS
 from easeml_core.meter.two_meters import combine_signals
 from easeml_core.meter.validation_set import LOOKS, ValidationState, exact_validation_minimum, rows_for_looks
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "meter.md"
-TEXT = PAGE.read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"<!-- figure ([a-z-]+):[^>]*-->\n(.*?)<!-- end of \1 -->", TEXT, re.DOTALL))
-COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("easeml ")
-]
-MOST_BYTES = 100_000
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PAGE = Page("meter.md")
+PAGE, TEXT, BLOCKS, COMMANDS = _PAGE.path, _PAGE.text, _PAGE.blocks, _PAGE.commands
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from figures import meter_catalogue, meter_sizes
-
-    yield meter_catalogue, meter_sizes
-    for name in [name for name in sys.modules if name.split(".")[0] == "figures"]:
-        monkeypatch.delitem(sys.modules, name)
+def figures(figure_modules: Any) -> Any:
+    return figure_modules("meter_catalogue", "meter_sizes")
 
 
 def cells(text: str) -> list[list[str]]:

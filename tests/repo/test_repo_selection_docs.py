@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from pages import MOST_BYTES, Page, parse
 
 from easeml_core import config
-from easeml_core.cli.app import cli
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "selection.md"
-TEXT = PAGE.read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"<!-- figure ([a-z-]+):[^>]*-->\n(.*?)<!-- end of \1 -->", TEXT, re.DOTALL))
-COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("easeml ")
-]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PAGE = Page("selection.md")
+PAGE, TEXT, BLOCKS, COMMANDS = _PAGE.path, _PAGE.text, _PAGE.blocks, _PAGE.commands
 CANDIDATES = ("NIN", "GoogLeNet")
-MOST_BYTES = 100_000
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from figures import catalogue, markdown, tables
-
-    yield catalogue, markdown, tables
-    for name in [name for name in sys.modules if name.split(".")[0] == "figures"]:
-        monkeypatch.delitem(sys.modules, name)
-
-
-def parse(command: str) -> dict[str, Any]:
-    """The parameters of the command that the words reach, as click reads them; nothing is run."""
-    words = shlex.split(command)[1:]
-    group: click.Command = cli
-    context = click.Context(cli, info_name="easeml")
-    while isinstance(group, click.Group):
-        _, group, words = group.resolve_command(context, words)
-        assert group is not None, command
-        if not isinstance(group, click.Group):
-            context = group.make_context(group.name, words, parent=context)
-    return context.params
+def figures(figure_modules: Any) -> Any:
+    return figure_modules("catalogue", "markdown", "tables")
 
 
 @pytest.mark.parametrize("policy", [*config.POLICIES, "clairvoyant", "backtested"])

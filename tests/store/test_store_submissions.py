@@ -9,7 +9,7 @@ import pytest
 from easeml_core.errors import StoreError
 from easeml_core.store import models
 from easeml_core.store.database import CHANNEL
-from easeml_core.store.submissions import add_submission, list_submissions, newest_submissions, submission_of_key
+from easeml_core.store.submissions import add_submission, list_submissions, submission_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +58,7 @@ def test_the_newest_come_in_order_by_study_or_all(store: Any, make_rows: Any, ha
     first, second = make_rows("one"), make_rows("two")
     ids = [hand_in(study, str(n))[1] for n, study in enumerate((first, second, first))]
     with store.begin() as tx:
-        assert [r["id"] for r in newest_submissions(tx, 0)] == ids
-        assert [r["id"] for r in newest_submissions(tx, ids[0])] == ids[1:]
-        assert [r["id"] for r in newest_submissions(tx, 0, first.study_id)] == [ids[0], ids[2]]
+        assert [r["submission_id"] for r in list_submissions(tx, first.study_id)] == [ids[2], ids[0]]
         assert [r["submission_id"] for r in list_submissions(tx)] == ids[::-1]
         assert [r["submission_id"] for r in list_submissions(tx, second.study_id)] == [ids[1]]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.canvas import empty_figure, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,52 +16,12 @@ if TYPE_CHECKING:
     from easeml_core.selection.simulate.metrics import Curve
     from easeml_core.selection.simulate.report import Report
 
-SUFFIXES = (".png", ".svg", ".pdf")
 STEPS = 600
 LEAST_LOSS = 1e-4
 """Losses below are not worth a decade of the axis."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Okabe and Ito's palette, which colour-blind people can tell apart; dashes tell further policies apart."""
 DASHES = ("-", "--", ":", "-.")
-
-
-def check_plot(path: Path) -> None:
-    """See that a plot can be written there, before a long simulation begins.
-
-    Raises:
-        InvalidInputError: If matplotlib is not installed, the kind of file is unknown, or its folder is not there.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        message = f"a plot's name must end in one of {', '.join(SUFFIXES)}, got {path.name!r}"
-        raise InvalidInputError(message)
-    if not path.parent.is_dir():
-        message = f"a plot cannot be written to {path}: there is no folder {path.parent}; make it first"
-        raise InvalidInputError(message)
-    _figure()
-
-
-def _figure() -> tuple[Any, Any]:
-    """An empty figure and its axes, without any window."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        message = f"a plot needs matplotlib ({error}); install it with: pip install 'easeml-airflow[plot]'"
-        raise InvalidInputError(message) from error
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(visible=True, which="major", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure: Any, path: Path) -> None:
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        message = f"the plot cannot be written to {path}: {error.strerror or error}; give another --plot"
-        raise InvalidInputError(message) from error
 
 
 def plot_losses(report: Report, path: Path) -> None:
@@ -73,7 +33,7 @@ def plot_losses(report: Report, path: Path) -> None:
     Raises:
         InvalidInputError: If matplotlib is missing, or the file cannot be written.
     """
-    figure, axes = _figure()
+    figure, axes = empty_figure()
     curves = {name: [outcome.curve for outcome in outcomes] for name, outcomes in report.outcomes.items()}
     percent = _grid([curve for each in curves.values() for curve in each], report.protocol.until)
     floor = max(min(report.protocol.losses) / 2, LEAST_LOSS)
@@ -94,7 +54,7 @@ def plot_losses(report: Report, path: Path) -> None:
     served, repeats = report.protocol.served, report.protocol.repeats
     axes.set_title(f"{served} tenants served, median of {repeats} repeats, band: 10th to 90th percentile", fontsize=10)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _grid(curves: Sequence[Curve], until: float) -> Array:
@@ -114,7 +74,7 @@ def plot_fairness(curve: Mapping[str, Any], path: Path) -> None:
     Raises:
         InvalidInputError: If matplotlib is missing, or the file cannot be written.
     """
-    figure, axes = _figure()
+    figure, axes = empty_figure()
     for i, policy in enumerate(dict.fromkeys(point["policy"] for point in curve["points"])):
         points = [point for point in curve["points"] if point["policy"] == policy]  # one, for a policy without the knob
         total, worst = ([point[key] for point in points] for key in ("total_regret", "worst_tenant_regret"))
@@ -126,4 +86,4 @@ def plot_fairness(curve: Mapping[str, Any], path: Path) -> None:
     axes.set_ylabel("regret of the worst-off tenant: less is fairer")
     axes.set_title(f"efficiency against fairness over the {curve['knob']}, medians over the repeats", fontsize=10)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)

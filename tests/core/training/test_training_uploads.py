@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import uploads
+from easeml_core.training import csv_text, uploads
 from easeml_core.training.columns import column_of_texts, table_of_columns
 from easeml_core.training.uploads import class_indices, encode, read_examples
 
@@ -76,7 +76,7 @@ def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path, put: Any, mon
             read_examples(tmp_path / name)
     with pytest.raises(InvalidInputError, match="cannot be read"):
         read_examples(tmp_path / "a\0b")
-    monkeypatch.setattr(uploads, "MAX_BYTES", 10)
+    monkeypatch.setattr(csv_text, "MAX_BYTES", 10)
     with pytest.raises(InvalidInputError, match="is larger than"):
         read_examples(put("example,x\na,1\n"))
 

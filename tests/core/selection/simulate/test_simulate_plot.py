@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from easeml_core.canvas import check_plot
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.simulate.metrics import Curve
-from easeml_core.selection.simulate.plot import check_plot, plot_fairness, plot_losses
+from easeml_core.selection.simulate.plot import plot_fairness, plot_losses
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.repeats import Outcome
 from easeml_core.selection.simulate.report import Report
