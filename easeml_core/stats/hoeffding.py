@@ -122,7 +122,8 @@ def chernoff_log_tail(mean: float, truth: float, examples: int, *, low: float = 
     if x <= c:
         return 0.0
     tail = 0.0 if x == 1 else (1 - x) * math.log((1 - x) / (1 - c))
-    return min(0.0, -examples * (x * math.log(x / c) + tail))
+    ratio = math.log(x) - math.log(c)  # x / c itself is infinite where c is among the smallest numbers
+    return min(0.0, -examples * (x * ratio + tail))
 
 
 def _check(log_level: float, value_range: float) -> None:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -82,6 +82,7 @@ def test_no_examples_are_refused():
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 500), st.floats(0, 1), st.floats(0, 1))
+@example(n=1, share=1.0, p=5e-324)
 def test_the_chernoff_bound_is_sharper_and_still_a_bound(n, share, p):
     k = round(share * n)
     bound = chernoff_log_tail(k / n, p, n)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -118,6 +120,27 @@ def test_whoever_stops_listening_ends_the_processes(simulate):
         simulate("fcfs", "hybrid", processes=2, on_done=interrupted)
     wait_until_nobody_is_left()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+def test_ctrl_c_that_another_thread_hears_while_processes_start_is_not_lost(simulate, monkeypatch):
+    class Pool(repeats.ProcessPoolExecutor):
+        def submit(self, *task):
+            started = super().submit(*task)
+            os.kill(os.getpid(), signal.SIGINT)
+            return started
+
+    done, told = threading.Event(), []
+    bystander = threading.Thread(target=done.wait)  # does not block the signal
+    bystander.start()
+    monkeypatch.setattr(repeats, "ProcessPoolExecutor", Pool)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            simulate("fcfs", "hybrid", processes=2, on_done=lambda *numbers: told.append(numbers))
+    finally:
+        done.set()
+        bystander.join()
+    assert told == []
+    wait_until_nobody_is_left()
 
 
 # Figures
