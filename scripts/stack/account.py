@@ -60,8 +60,12 @@ class Account:
         return json.dumps(asdict(self))
 
 
-def prepare_account(places: Places) -> Account | None:
+def prepare_account(places: Places, readable: Iterable[Path] = ()) -> Account | None:
     """The account of this state folder's Airflow, with its folders; None where the launcher is not root.
+
+    Args:
+        places: Where the files lie.
+        readable: What else it reads; nothing that has the state folder in it, where the secrets lie.
 
     Raises:
         OSError: If the machine does not let the folders be given away.
@@ -70,7 +74,7 @@ def prepare_account(places: Places) -> Account | None:
         return None
     uid = _uid_of(places)
     _give_folders(places, uid)
-    needed = [(path, False) for path in _read_only(places)]
+    needed = [(path, False) for path in _read_only(places, readable)]
     needed += [(path, True) for path in (places.airflow, places.task_logs, places.artifacts)]
     shown = {str(p): free for path, free in needed for p in (path, path.resolve())}
     doors = sorted({door for path in shown if (door := _door(Path(path), uid))})
@@ -152,12 +156,12 @@ def _runs_as(process: psutil.Process, uid: int) -> bool:
     return False
 
 
-def _read_only(places: Places) -> list[Path]:
-    """The interpreter, its libraries, our packages and the DAG files; never the folder in which the secrets lie."""
+def _read_only(places: Places, readable: Iterable[Path]) -> list[Path]:
+    """The interpreter, its libraries, our packages, DAG files and more; never the folder in which the secrets lie."""
     named = [Path(p) for p in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, places.dags)]
     named += [Path(place) for name in PACKAGES for place in _places_of_package(name)]
     named += [Path(p) for p in sys.path if p and Path(p).is_absolute()]
-    named += _links(Path(sys.executable))
+    named += [*_links(Path(sys.executable)), *readable]
     return [p for p in named if p.exists() and not places.home.is_relative_to(p)]
 
 

@@ -40,13 +40,10 @@ def easeml(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "easeml_core.cli", *arguments)
 
 
-def referee(environment: Mapping[str, str], artifacts: Path) -> Component:
-    """The referee's process, the only one that knows the referee's address."""
-    return Component(
-        "referee",
-        easeml("referee", "--artifacts", str(artifacts), "--data", str(artifacts.parent / "data")),
-        environment,
-    )
+def referee(environment: Mapping[str, str], artifacts: Path, *options: str) -> Component:
+    """The referee's process, the only one that knows the referee's address; with further options of its command."""
+    places = ("--artifacts", str(artifacts), "--data", str(artifacts.parent / "data"))
+    return Component("referee", easeml("referee", *places, *options), environment)
 
 
 def airflow_components(environment: Mapping[str, str], account: Account | None = None) -> tuple[Component, ...]:

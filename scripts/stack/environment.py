@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from easeml_core.store.server_cluster import LOOPBACK
+from stack.git_bundles import bundle_list
 from stack.keys import ADMIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stack.account import Account
+    from stack.git_bundles import GitBundle
     from stack.keys import Keys
     from stack.places import Places
 
@@ -60,7 +62,14 @@ def connection_json(url: str, artifacts: Path) -> str:
 
 
 def airflow_environment(
-    places: Places, keys: Keys, *, port: int, metadata: str, worker: str, account: Account | None = None
+    places: Places,
+    keys: Keys,
+    *,
+    port: int,
+    metadata: str,
+    worker: str,
+    account: Account | None = None,
+    bundles: Sequence[GitBundle] = (),
 ) -> dict[str, str]:
     """For every Airflow component: the same settings, the metadata database, and our store as the worker's role.
 
@@ -71,6 +80,7 @@ def airflow_environment(
         metadata: Address of Airflow's metadata database.
         worker: Address of our database for the role ``easeml_worker``.
         account: Under which it runs; None for that of the launcher.
+        bundles: Whose DAGs it reads besides the folder's.
     """
     settings = {
         **_sections(places, port),
@@ -78,6 +88,7 @@ def airflow_environment(
         "core.fernet_key": keys.fernet,
         "api.secret_key": keys.api,
         "api_auth.jwt_secret": keys.jwt,
+        "dag_processor.dag_bundle_config_list": bundle_list(bundles),
     }
     named = {f"AIRFLOW__{key.replace('.', '__').upper()}": value for key, value in settings.items()}
     home = {"AIRFLOW_HOME": str(places.airflow), CONNECTION: connection_json(worker, places.artifacts)}
@@ -89,6 +100,7 @@ def _of_account(environment: dict[str, str], places: Places, account: Account | 
     if account is None:
         return environment
     own = {"HOME": str(places.airflow), "USER": ACCOUNT_NAME, "LOGNAME": ACCOUNT_NAME}
+    own |= {"GIT_CONFIG_GLOBAL": str(places.git_trust)}
     return {name: value for name, value in environment.items() if name != "TMPDIR"} | own
 
 
@@ -117,4 +129,5 @@ def _sections(places: Places, port: int) -> dict[str, str]:
         "workers.min_heartbeat_interval": "1",
         "dag_processor.parsing_processes": "1",
         "dag_processor.refresh_interval": "10",
+        "dag_processor.dag_bundle_storage_path": str(places.bundles),
     }

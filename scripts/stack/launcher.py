@@ -18,6 +18,7 @@ from stack.account import end_processes_of, prepare_account, trial
 from stack.components import airflow, airflow_components, easeml, referee
 from stack.environment import airflow_environment, database_environment
 from stack.failures import CommandFailedError, StackError, UnhealthyError, last_line
+from stack.git_bundles import write_trust
 from stack.keys import ADMIN, Keys, load_keys, write_passwords
 from stack.loopback import require_loopback
 from stack.ports import remembered_port
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from stack.account import Account
+    from stack.git_bundles import GitBundle
     from stack.places import Places
     from stack.progress import Progress
 
@@ -63,6 +65,12 @@ class Access:
 class Stack:
     """The stack of one state folder, owned by this process from ``with`` to its end.
 
+    Args:
+        places: Where its files lie.
+        progress: Whom it tells of its steps.
+        bundles: Whose DAGs Airflow reads besides those of the folder.
+        referee_options: Further options of ``easeml referee``.
+
     Example::
 
         with Stack(Places.of(), Progress()) as stack:
@@ -70,8 +78,16 @@ class Stack:
             stack.check()
     """
 
-    def __init__(self, places: Places, progress: Progress) -> None:
+    def __init__(
+        self,
+        places: Places,
+        progress: Progress,
+        *,
+        bundles: Sequence[GitBundle] = (),
+        referee_options: Sequence[str] = (),
+    ) -> None:
         self.places, self.progress = places, progress
+        self.bundles, self.referee_options = bundles, referee_options
         self.server = Server(places.database)
         self.processes = Processes(places.logs)
         self.record = Record(launcher=os.getpid())
@@ -133,6 +149,7 @@ class Stack:
             metadata=self.server.url("airflow", "airflow"),
             worker=self.server.url("easeml_worker", "easeml"),
             account=self.account,
+            bundles=self.bundles,
         )
         with self.progress.step("database schemas: ours and Airflow's"):
             self._migrate(environment)
@@ -149,7 +166,9 @@ class Stack:
     def _airflow_account(self) -> Account | None:
         """The account that root's Airflow runs under; None, said in one line, where it cannot be made to work here."""
         try:
-            account = prepare_account(self.places)
+            write_trust(self.places.git_trust, self.bundles)
+            repositories = [bundle.repository for bundle in self.bundles]
+            account = prepare_account(self.places, [self.places.git_trust, *repositories])
             if account is None:
                 return None
             run_command("account", trial(self.places), {}, self.places.logs, account)
@@ -180,7 +199,8 @@ class Stack:
 
     def _start_components(self, environment: dict[str, str]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
-        for component in (referee(secret, self.places.artifacts), *airflow_components(environment, self.account)):
+        judge = referee(secret, self.places.artifacts, *self.referee_options)
+        for component in (judge, *airflow_components(environment, self.account)):
             self.processes.start(component)
         started = tuple((r.process.pid, psutil.Process(r.process.pid).create_time()) for r in self.processes.running)
         self._note(children=started)

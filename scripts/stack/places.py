@@ -43,6 +43,16 @@ class Places:
         return self.home / "airflow"
 
     @property
+    def bundles(self) -> Path:
+        """Where Airflow keeps the versions of its DAG bundles that it has fetched; by default it is a folder of all."""
+        return self.airflow / "bundles"
+
+    @property
+    def git_trust(self) -> Path:
+        """Which git repositories of another owner Airflow's account may read."""
+        return self.home / "git-trust"
+
+    @property
     def plugins(self) -> Path:
         """Airflow's plugins folder, kept empty: the installed package brings the plugin."""
         return self.airflow / "plugins"

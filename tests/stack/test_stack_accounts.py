@@ -218,6 +218,12 @@ def test_what_left_its_parents_does_not_outlive_the_stack(places, account):
     assert living(account.uid) == []
 
 
+def test_what_is_added_is_shown_unless_the_secrets_lie_in_it(places, tmp_path):
+    shown = dict(prepare_account(places, [tmp_path, places.home.parent, places.home]).shown)
+    assert shown[str(tmp_path)] is False  # it may be read, and not be written
+    assert not {str(places.home.parent), str(places.home)} & set(shown)
+
+
 def test_a_trial_says_what_is_out_of_reach(places, account):
     places.dags.chmod(0o700)
     with pytest.raises(CommandFailedError, match="Permission denied"):

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from cryptography.fernet import Fernet
 from stack.components import airflow_components, referee
 from stack.environment import CONNECTION, airflow_environment, connection_json, database_environment, plain_environment
+from stack.git_bundles import GIT, GitBundle, bundle_list, write_trust
 from stack.keys import load_keys, write_passwords
 from stack.places import Places
 
@@ -71,6 +73,45 @@ def test_airflow_is_set_up_to_be_quiet_and_local(environment, places):
     assert set(commands) == {"api-server", "scheduler", "dag-processor", "triggerer"}
     assert "--skip-serve-logs" in commands["scheduler"]
     assert "--skip-serve-logs" in commands["triggerer"]
+
+
+def test_without_bundles_airflow_has_its_own(environment):
+    from airflow.configuration import conf
+
+    default = conf.get_default_value("dag_processor", "dag_bundle_config_list")
+    assert json.loads(environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"]) == json.loads(default)
+
+
+def test_airflow_takes_git_bundles_beside_the_dag_folder(monkeypatch, tmp_path):
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+    bundles = [GitBundle("candidates", tmp_path, "main"), GitBundle("production", tmp_path, "easeml/production/x", 5)]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", bundle_list(bundles))
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH", str(tmp_path / "bundles"))
+    manager = DagBundlesManager()
+    assert list(manager._bundle_config) == ["dags-folder", "candidates", "production"]
+    found = manager._bundle_config["production"]
+    assert f"{found.bundle_class.__module__}.{found.bundle_class.__qualname__}" == GIT
+    assert found.kwargs == {"repo_url": str(tmp_path), "tracking_ref": "easeml/production/x", "refresh_interval": 5}
+
+
+def test_git_reads_which_repositories_are_trusted(tmp_path):
+    odd = tmp_path / 'a "b" \\ ü; # c.git'
+    bundles = [GitBundle(name, path, "main") for name, path in (("a", odd), ("b", tmp_path), ("c", odd))]
+    write_trust(tmp_path / "trust", bundles)
+    command = ["git", "config", "--file", str(tmp_path / "trust"), "--get-all", "safe.directory"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert answer.splitlines() == [str(odd), str(tmp_path)]
+    assert stat.S_IMODE((tmp_path / "trust").stat().st_mode) == 0o644
+    write_trust(tmp_path / "trust", [])
+    assert (tmp_path / "trust").read_text() == "[safe]\n"
+
+
+def test_the_referee_gets_what_is_added_to_its_command(places):
+    judge = referee({}, places.artifacts, "--bundle", "dags=/srv/dags.git")
+    assert judge.command[-2:] == ("--bundle", "dags=/srv/dags.git")
+    assert str(places.artifacts) in judge.command
 
 
 def test_keys_are_kept_and_private(places):
