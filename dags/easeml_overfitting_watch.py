@@ -5,7 +5,9 @@ DAG has reported; none is lost between two runs. What to do is in the alert's me
 run quietly, and the next one goes on watching.
 
 When the alert says that the study's overfitting budget is broken, its search is paused: it gets no new trial until
-somebody has dealt with the alert and called `easeml study resume`. A set that retires within the budget pauses nothing.
+somebody has dealt with the alert and called `easeml study resume`. Drift pauses nothing: where a second validation
+sample shows that validation and test data certainly differ, the alert says which validation data to get. Sets that have
+served are watched by `easeml_test_set_watch`.
 
 Needs: the connection `easeml_default`. When triggering by hand, name a study to watch that one alone, and choose
 whether it is paused.
@@ -39,7 +41,10 @@ with DAG(
         task_id="watch",
         study=dag.param("study"),
         wait_for="alert",
-        after_id="{{ (ti.xcom_pull(task_ids='watch', include_prior_dates=True) or {}).get('alert_id', 0) }}",
+        kind="both",
+        # The largest number that any run has reported; as a list, since more than one of them give a list anyway.
+        after_id="{{ ((ti.xcom_pull(task_ids=['watch'], include_prior_dates=True) | select "
+        "| map(attribute='alert_id') | list) + [0]) | max }}",
         timeout=timedelta(days=1),
         soft_fail=True,
     )

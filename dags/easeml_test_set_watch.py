@@ -1,4 +1,4 @@
-"""Watch the test sets of all studies; a gate that needs a new one turns this DAG's run red, and sends a mail.
+"""Watch the test sets of all studies; a gate or meter that needs a new one turns this DAG's run red, and sends a mail.
 
 A test set is used up when its steps or passes run out, or when what is left of it can no longer reach the tolerance.
 The alert says how many labels the next one needs. The sensor waits in the triggerer, where it costs no worker, for the
@@ -32,7 +32,9 @@ with DAG(
     watch = NewTestSetSensor(
         task_id="watch",
         study=dag.param("study"),
-        after_id="{{ (ti.xcom_pull(task_ids='watch', include_prior_dates=True) or {}).get('alert_id', 0) }}",
+        # The largest number that any run has reported; as a list, since more than one of them give a list anyway.
+        after_id="{{ ((ti.xcom_pull(task_ids=['watch'], include_prior_dates=True) | select "
+        "| map(attribute='alert_id') | list) + [0]) | max }}",
         timeout=timedelta(days=1),
         soft_fail=True,
         on_success_callback=AlertNotifier(to="{{ params.mail or '' }}"),

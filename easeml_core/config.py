@@ -6,14 +6,12 @@ Where the database is, and what one DAG wants, is *not* here: that is the connec
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 from easeml_core.entities import Adaptivity, Mode
 from easeml_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PUBLISHED = (
     *("mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs", "cheapest", "order"),
@@ -334,3 +332,51 @@ class MeterConfig(_Stored):
         words = all(isinstance(rule, str) and rule.strip() for rule in self.budget)
         require(words and not isinstance(self.budget, str), "budget", self.budget, "a list of rules in words")
         object.__setattr__(self, "budget", tuple(self.budget))
+
+
+@dataclass(frozen=True, slots=True)
+class JointConfig(_Stored):
+    """What one sealed set was planned for when gate and meter share it; fixed before its first answer.
+
+    Which gates and meters may share a set is checked by ``meter/joint.py``.
+
+    Attributes:
+        gate: The gate's settings; its reliability is replaced by the one that follows from ``gate_share``.
+        meter: The meter's settings; its reliability is replaced likewise. Both may be given as plain JSON.
+        reliability: 1 - delta, in (0, 1), for all verdicts and all signals together.
+        gate_share: Part of delta for the gate, in (0, 1).
+    """
+
+    gate: GateConfig = GateConfig()
+    meter: MeterConfig = MeterConfig()
+    reliability: float = 0.95
+    gate_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
+        require(0 < self.gate_share < 1, "gate_share", self.gate_share, "> 0 and < 1")
+        gate = GateConfig.from_json(self.gate) if isinstance(self.gate, Mapping) else self.gate
+        meter = MeterConfig.from_json(self.meter) if isinstance(self.meter, Mapping) else self.meter
+        for name, settings, share in (("gate", gate, self.gate_share), ("meter", meter, 1 - self.gate_share)):
+            # Towards 1, so that the two parts of delta never add up to more than delta.
+            reliability = math.nextafter(1 - (1 - self.reliability) * share, 1.0)
+            object.__setattr__(self, name, replace(settings, reliability=reliability))
+
+    @property
+    def steps(self) -> int:
+        """H + T, answers that the set can give at most."""
+        return self.gate.steps + self.meter.steps
+
+
+@dataclass(frozen=True, slots=True)
+class DirectConfig(_Stored):
+    """That a study has a second meter, on a hidden sample of the validation distribution (``meter/two_meters.py``).
+
+    Attributes:
+        share: Part of the meter's delta for it, in (0, 1).
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(0 < self.share < 1, "share", self.share, "> 0 and < 1")

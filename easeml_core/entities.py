@@ -70,10 +70,16 @@ class Adaptivity(StrEnum):
 
 
 class SealedSetPurpose(StrEnum):
-    """Until there is a joint ledger, one sealed set serves one system only."""
+    """Which system may draw on a sealed set.
+
+    JOINT serves gate and meter, out of one ledger. DIRECT is a hidden sample of the validation distribution: a second
+    meter reads it, to tell tuning from drift.
+    """
 
     GATE = "gate"
     METER = "meter"
+    JOINT = "joint"
+    DIRECT = "direct"
 
 
 class SealedSetState(StrEnum):
@@ -98,10 +104,11 @@ class RequestKind(StrEnum):
 
 
 class AlertKind(StrEnum):
-    """What an alert is about: a reading beyond the overfitting budget, or a gate set that has served."""
+    """What an alert is about: a reading beyond the overfitting budget, a sealed set that has served, or drift."""
 
     OVERFITTING = "overfitting"
     NEW_TEST_SET = "new-test-set"
+    DRIFT = "drift"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
     |-- InvalidInputError(ValueError)       the caller gave something wrong
     |   |-- ShapeError                      names both shapes
     |   |-- ConfigError                     names the field and the allowed range
-    |   `-- ConditionSyntaxError            source, span; prints the line with a caret
+    |   |-- ConditionSyntaxError            source, span; prints the line with a caret
+    |   `-- ProgramError                    a program, schema or template; path, line, column, caret
     |-- StateError                          the world is not in the needed state
     |   |-- NotFoundError(LookupError)
     |   |-- AlreadyExistsError
@@ -69,6 +70,39 @@ class ConditionSyntaxError(InvalidInputError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive pickling between processes: the constructor takes more than the message."""
         return type(self), (self.message, self.source, self.start, self.end)
+
+
+class ProgramError(InvalidInputError):
+    """Raised when a program, schema or pattern cannot be read, or breaks a rule; prints the line with a caret.
+
+    ``path`` is where in the mapping, such as ``nodes.s1.dim``. Without a source (an object made in Python) there is no
+    line; ``start`` and ``end`` count characters of the source. A long line is shown around its caret only.
+    """
+
+    _MOST_SHOWN = 100
+    _LEAD = 60
+
+    def __init__(self, message: str, source: str = "", start: int = 0, end: int | None = None, path: str = "") -> None:
+        self.message, self.source, self.path = message, source, path
+        self.start, self.end = start, max(start + 1, end if end is not None else start + 1)
+        begin = source.rfind("\n", 0, start) + 1
+        self.line, self.column = source.count("\n", 0, start) + 1, start - begin + 1
+        where = f"program, line {self.line}, column {self.column}: " if source else "program: "
+        super().__init__(where + (f"{path}: " if path else "") + message + (self._picture(begin) if source else ""))
+
+    def _picture(self, begin: int) -> str:
+        """The line with carets under the span; what cannot be printed is a blank, so that they stay under it."""
+        stop = self.source.find("\n", begin)
+        stop = len(self.source) if stop < 0 else stop
+        begin = max(begin, self.start - self._LEAD)
+        shown = self.source[begin : min(stop, begin + self._MOST_SHOWN)]
+        carets = max(1, min(self.end - self.start, begin + len(shown) - self.start))
+        line = "".join(c if c.isprintable() else " " for c in shown)
+        return f"\n    {line}\n    {' ' * (self.start - begin)}{'^' * carets}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling between processes: the constructor takes more than the message."""
+        return type(self), (self.message, self.source, self.start, self.end, self.path)
 
 
 class StateError(EasemlError):

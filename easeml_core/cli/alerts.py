@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from easeml_core.cli.connection import database_option, open_store
@@ -26,7 +28,7 @@ def alerts(study: str, clear: int | None, database: str | None, as_json: bool) -
     columns = {
         "Alert": "alert_id",
         "Kind": "kind",
-        "Signal": "signal",
+        "Signal": "signal_of",
         "Model": "model_id",
         "Since": "created_at",
         "What": "message",
@@ -34,6 +36,13 @@ def alerts(study: str, clear: int | None, database: str | None, as_json: bool) -
     if as_json:
         show_json(found)
     elif found:
-        show_table(f"Open alerts of {study}", columns, found)
+        show_table(f"Open alerts of {study}", columns, [alert | {"signal_of": _signals(alert)} for alert in found])
     else:
         click.echo(f"{study} has no open alert")
+
+
+def _signals(alert: dict[str, Any]) -> str | None:
+    """The signal, and that of the second meter where there is one."""
+    if alert["signal"] is None or alert["direct_signal"] is None:
+        return None if alert["signal"] is None else str(alert["signal"])
+    return f"{alert['signal']} / {alert['direct_signal']}"

@@ -21,6 +21,7 @@ from easeml_core.cli.ledger import ledger
 from easeml_core.cli.meter import meter
 from easeml_core.cli.model import model
 from easeml_core.cli.policy import policy
+from easeml_core.cli.program import program
 from easeml_core.cli.referee import referee
 from easeml_core.cli.simulate import simulate
 from easeml_core.cli.status import status
@@ -29,6 +30,7 @@ from easeml_core.cli.submit import submissions, submit
 from easeml_core.cli.tenants import tenant
 from easeml_core.cli.test_set import test_set
 from easeml_core.cli.trials import trial
+from easeml_core.cli.validation import validation
 from easeml_core.errors import EasemlError
 
 
@@ -55,6 +57,6 @@ def cli() -> None:
 
 for command in (
     *(alerts, backtest, bench, costs, db, device, explain, gate, meter, policy, referee, simulate, status, study),
-    *(labels, ledger, model, submissions, submit, tenant, test_set, trial),
+    *(labels, ledger, model, program, submissions, submit, tenant, test_set, trial, validation),
 ):
     cli.add_command(command)

@@ -22,7 +22,7 @@ _REFEREE = "easeml_referee"
 
 @click.group()
 def model() -> None:
-    """Models of a study: list, promote, roll back.
+    """Models of a study: list, meter, promote, roll back.
 
     With the address of the role easeml_referee (`easeml db url --role easeml_referee` prints that of the embedded
     server) a change is made at once; with any other, the referee's process is asked and its answer waited for.
@@ -145,6 +145,42 @@ def rollback(
     _show_answer(store, filed["request_id"], timeout, as_json)
 
 
+@model.command()
+@click.argument("study")
+@click.argument("model_id", metavar="[MODEL_ID]", type=int, required=False)
+@click.option(
+    "--team", type=int, default=1, show_default=True, help="Whose submission it is, where K teams share a set."
+)
+@_waiting
+@database_option
+@json_option
+def meter(
+    study: str,
+    model_id: int | None,
+    team: int,
+    request_key: str | None,
+    timeout: float,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Ask how far the validation set flatters model MODEL_ID of STUDY: one signal, from 1 (little) upwards.
+
+    Without MODEL_ID it is the best one that the study has trained. Each answer about another model uses one step of the
+    live meter set. With a second validation sample a second signal tells tuning from drift.
+    """
+    from easeml_core.services.requests import file_meter_request
+
+    store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
+    filed = file_meter_request(store, study=study, model_id=model_id, team=team, request_key=key)
+    answer = _answer(store, filed["request_id"], timeout)
+    if as_json:
+        show_json(answer)
+        return
+    for line in (answer["message"], answer["sentence"], answer["alert"]):
+        if line:
+            click.echo(line)
+
+
 def _last_verdict(store: Store, study: str, model_id: int) -> int:
     """The gate request that last gave a verdict on the model."""
     from easeml_core.services.promotion import model_list
@@ -172,7 +208,12 @@ def _is_referee(store: Store) -> bool:
 
 def _show_answer(store: Store, request_id: int, timeout: float, as_json: bool) -> None:
     """Wait for the answer and print it; a refusal is an error."""
+    answer = _answer(store, request_id, timeout)
+    show_json(answer) if as_json else click.echo(answer["message"])
+
+
+def _answer(store: Store, request_id: int, timeout: float) -> dict[str, Any]:
     answer = wait_for_answer(store, request_id, timeout, "is the referee running? It stays filed")
     if answer["refused"]:
         raise StateError(answer["message"])
-    show_json(answer) if as_json else click.echo(answer["message"])
+    return answer

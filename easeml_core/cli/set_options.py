@@ -26,7 +26,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPTIONS = (
-    click.option("--purpose", default="gate", show_default=True, help="gate or meter: who draws on it."),
+    click.option("--purpose", default="gate", show_default=True, help="gate, meter, joint (both) or direct."),
     click.option("--condition", help='What must hold, e.g. "n - o > 0.02 +/- 0.01".'),
     click.option("--reliability", type=float, help="Chance that all answers of the set are right."),
     click.option("--steps", type=int, help="Answers that the set must serve."),
@@ -51,7 +51,8 @@ _OPTIONS = (
         type=click.Path(dir_okay=False, exists=True),
         help="YAML script (ml.yml) that says all of this instead, but for slices.",
     ),
-    click.option("--meter", metavar="JSON", help='Settings of a meter set, e.g. {"tolerance": 0.05, "steps": 16}.'),
+    click.option("--meter", metavar="JSON", help='Settings of the meter, e.g. {"tolerance": 0.05, "steps": 16}.'),
+    click.option("--gate-share", type=float, help="With joint: the gate's part of what may fail, > 0 and < 1."),
 )
 
 
@@ -68,15 +69,28 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
         gate["slices"] = tuple(slice_pairs(given["slices"]))
     if given["script"]:
         gate = _of_script(given["script"], gate)
-    if given["purpose"] != "meter":
+    purpose, share = given["purpose"], given["gate_share"]
+    if share is not None and purpose != "joint":
+        message = "--gate-share is for --purpose joint"
+        raise InvalidInputError(message)
+    if purpose == "joint":
+        return _of_both(gate, given["meter"], share)
+    if purpose not in ("meter", "direct"):
         if given["meter"] is not None:
-            message = "--meter is for --purpose meter"
+            message = "--meter is for --purpose meter, joint and direct"
             raise InvalidInputError(message)
         return gate
     if gate:
-        message = f"{', '.join(gate)} are settings of a gate set; a meter set takes --meter JSON"
+        message = f"{', '.join(gate)} are settings of a gate set; a {purpose} set takes --meter JSON"
         raise InvalidInputError(message)
     return _of_json(given["meter"] or "{}")
+
+
+def _of_both(gate: dict[str, Any], meter: str | None, share: float | None) -> dict[str, Any]:
+    """The settings of a shared set: the reliability is that of both together."""
+    whole = {"reliability": gate.pop("reliability", None), "gate_share": share}
+    parts = {"gate": gate, "meter": _of_json(meter or "{}")}
+    return {name: value for name, value in (whole | parts).items() if value not in (None, {})}
 
 
 def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def _lines(entry: dict[str, Any]) -> list[str]:
     handed_in = None if standing is None else f"model {standing}"  # it has no candidate
     known = {"best": entry["best_candidate"], "in production": entry["production_candidate"] or handed_in}
     words = [f"{what} {name}" for what, name in known.items() if name]
+    if entry["drift"] is not None:
+        words.append(f"second signal {entry['direct_signal']} of {entry['signals']} (drift: {entry['drift']})")
     return [
         f"{entry['study']}: {', '.join([*words, f'{_device_seconds(entry)} device seconds'])}",
         f"  next: {entry['next']}",

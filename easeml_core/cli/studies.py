@@ -102,6 +102,10 @@ def _limits(summary: dict[str, Any]) -> list[str]:
 @click.option("--target-quality", type=float, help="The study ends once a trial reaches it, > 0 and <= 1.")
 @click.option("--gate", metavar="JSON", default="{}", help='E.g. {"condition": "n - o > 0.02 +/- 0.05", "steps": 4}.')
 @click.option("--meter", metavar="JSON", default="{}", help='E.g. {"ranges": [0.1, 0.3], "tolerance": 0.05}.')
+@click.option(
+    "--joint", metavar="JSON", help='One set for gate and meter, e.g. {"reliability": 0.95, "gate_share": 0.5}.'
+)
+@click.option("--direct", metavar="JSON", help='A second meter, which tells drift, e.g. {"share": 0.5}.')
 @click.option("--training", metavar="JSON", default="{}", help='E.g. {"time_limit_seconds": 300}.')
 @click.option(
     "--candidates",
@@ -116,10 +120,10 @@ def _limits(summary: dict[str, Any]) -> list[str]:
 def register(
     name: str, database: str | None, as_json: bool, wait: bool, timeout: float, request_key: str | None, **given: Any
 ) -> None:
-    """Register a study; the referee splits its data, seals two parts, and activates it."""
+    """Register a study; the referee splits its data, seals some parts, and activates it."""
     from easeml_core.services.registration import register_study
 
-    settings = {k: _parsed(k, given.pop(k)) for k in ("gate", "meter", "training", "candidates")}
+    settings = {k: _parsed(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
     store = open_store(database)
     filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
     answer = _wait(store, filed["request_id"], timeout) if wait else None

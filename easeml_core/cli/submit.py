@@ -42,7 +42,8 @@ def submit(
 ) -> None:  # fmt: skip
     """Hand MODEL in for a study, and ask the gate whether it may be promoted.
 
-    It is run once on the open validation part first; what cannot run there is refused and spends nothing.
+    It is run on the open validation part first, and on some of its rows again; what cannot run there, or answers a row
+    by the others, is refused and spends nothing. What was handed in and asked cannot be withdrawn.
 
     Exit status: 0 handed in (with --wait: a pass, or a verdict that is withheld), 1 a fail or a refusal of the gate
     (with --wait only), 2 any error, or interrupted.

@@ -47,7 +47,10 @@ def list_(study: str | None, database: str | None, as_json: bool) -> None:
 
 def _plan_line(entry: dict[str, Any]) -> str:
     plan = entry["plan"]
-    if entry["purpose"] == "meter":
+    if entry["purpose"] == "joint":
+        systems = [_plan_line(entry | {"purpose": system, "plan": plan[system]}) for system in ("gate", "meter")]
+        return "; ".join(systems)
+    if entry["purpose"] in ("meter", "direct"):
         return f"ranges {plan.get('ranges')}, tolerance {plan.get('tolerance')}"
     labels = ", labels on demand" if entry["labels_on_demand"] else ""
     slices = "".join(f"; {name}: {condition}" for name, condition in plan.get("slices", ()))

@@ -76,6 +76,7 @@ def plan_gate(
     assume_disagreement: float | None = None,
     changes: int = 0,
     slices: int = 1,
+    log_weight: float = 0.0,
 ) -> GatePlan:
     """Plan the sealed set of a condition.
 
@@ -94,6 +95,7 @@ def plan_gate(
             tests it. Without any bound ``exact`` sizes for d = 1.
         changes: Changes so far (passes; fails under fn-free), for the next set of ``recycle`` or ``upTo:K``.
         slices: How many conditions share the level of one answer: 1, and 1 more for each slice.
+        log_weight: Nats >= 0 by which other answers have lowered the level: those of a meter on the same set.
 
     Returns:
         The plan.
@@ -113,7 +115,8 @@ def plan_gate(
     _check_estimator(estimator, target, power, difference)
     _check_assumption(condition, assume_disagreement)
     require(type(slices) is int and slices >= 1, "slices", slices, "a whole number >= 1")
-    log_tests = allocate(adaptivity, steps).log_multiplicity(changes)
+    require(0 <= log_weight < math.inf, "log_weight", log_weight, ">= 0 and finite")
+    log_tests = allocate(adaptivity, steps).log_multiplicity(changes) + log_weight
     log_level = math.log1p(-reliability) - log_tests
     shared = log_level - math.log(slices)
     if estimator == "paper":
@@ -128,7 +131,8 @@ def plan_gate(
             assume_disagreement=assume_disagreement,
         )
     level = (
-        f"{steps} step(s) under adaptivity {adaptivity}{f', {changes} so far were changes' if changes else ''}: "
+        f"{steps} step(s) under adaptivity {adaptivity}{f', {changes} so far were changes' if changes else ''}"
+        f"{f', {log_weight:.4g} for other answers' if log_weight else ''}: "
         f"ln M = {log_tests:.4g}, delta = {1 - reliability:.6g}, so ln(delta / M) = {log_level:.4g}"
         f"{f', shared by {slices} conditions' if slices > 1 else ''}"
     )

@@ -19,9 +19,14 @@ from typing import TYPE_CHECKING
 from easeml_core.config import MeterConfig, parse_adaptivity, require
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import BudgetExhaustedError, InvalidInputError, StateError
+from easeml_core.meter.interval_sizes import interval_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from easeml_core.config import JointConfig
+
+_LN2 = math.log(2)
 
 GATE, METER = "gate", "meter"
 
@@ -89,6 +94,98 @@ class JointEntry:
     retired: bool = False
 
 
+def joint_plan(config: JointConfig) -> JointPlan:
+    """The plan of a shared set, once its settings are such that the proof covers them.
+
+    Raises:
+        InvalidInputError: The proof does not cover them; says which, and what to take instead.
+
+    Example:
+        >>> from easeml_core.config import JointConfig
+        >>> joint_plan(JointConfig(reliability=0.9)).meter_steps
+        8
+    """
+    if config.gate.sampling != "fixed":
+        message = (
+            f"sampling {config.gate.sampling!r} cannot share a sealed set with a meter: where looking gives up depends "
+            "on the level, so a verdict at a lower level need not be one at a higher level; take 'fixed' (a shared set "
+            "has all its labels, there are none to save)"
+        )
+        raise InvalidInputError(message)
+    check_joint_meter(config.meter)
+    return JointPlan(
+        reliability=config.reliability,
+        gate_steps=config.gate.steps,
+        meter_steps=config.meter.steps,
+        gate_share=config.gate_share,
+        adaptivity=config.gate.adaptivity,
+    )
+
+
+def planned_gate_log_weight(plan: JointPlan, ambiguous: int) -> float:
+    """The log weight before the last verdict: H - 1 verdicts, and the ambiguous signals planned for.
+
+        (H - 1) ln 2 [verdicts are released]  +  min(b, T) ln 2
+
+    Args:
+        plan: What the set is planned for.
+        ambiguous: b >= 0, signals that could as well have been the neighbouring one.
+
+    Example:
+        >>> plan = JointPlan(reliability=0.9, gate_steps=3, meter_steps=9, adaptivity="full")
+        >>> round(planned_gate_log_weight(plan, 2) / math.log(2), 9)
+        4.0
+    """
+    return (plan.gate_steps - 1) * gate_log_cost(plan) + min(ambiguous, plan.meter_steps) * _LN2
+
+
+def planned_meter_log_weight(plan: JointPlan, ambiguous: int) -> float:
+    """The log weight before the last signal: H ln 2 [verdicts are released] + min(b, T - 1) ln 2; arguments as above.
+
+    Example:
+        >>> plan = JointPlan(reliability=0.9, gate_steps=3, meter_steps=9, adaptivity="none")
+        >>> round(planned_meter_log_weight(plan, 2) / math.log(2), 9)
+        2.0
+    """
+    return plan.gate_steps * gate_log_cost(plan) + min(ambiguous, plan.meter_steps - 1) * _LN2
+
+
+def joint_meter_labels(config: JointConfig) -> int:
+    """The labels with which the meter can still give the last planned signal of a shared set.
+
+        n = ceil( (ln(2 T / delta_meter) + planned log weight) / (2 epsilon^2) )     hoeffding
+        n by the intervals at that level                                             clopper-pearson
+
+    Raises:
+        InvalidInputError: The proof does not cover the settings.
+
+    Example:
+        >>> from easeml_core.config import GateConfig, JointConfig
+        >>> meter = MeterConfig(tolerance=0.05, steps=32, ambiguous=5, tail="hoeffding")
+        >>> gate = GateConfig(adaptivity="none")
+        >>> joint_meter_labels(JointConfig(gate=gate, meter=meter, reliability=0.98))  # delta_meter = .01
+        2446
+    """
+    plan = joint_plan(config)
+    log_level = _log_level(plan, plan.meter_steps, 1 - plan.gate_share)
+    return interval_size(
+        tail=config.meter.tail,
+        log_side=log_level - planned_meter_log_weight(plan, config.meter.ambiguous) - _LN2,
+        tolerance=config.meter.tolerance,
+    )
+
+
+def gate_log_level(plan: JointPlan, log_weight: float) -> float:
+    """Ln of the level of a verdict after answers of this log weight: ln delta_gate - ln H - log weight.
+
+    Example:
+        >>> plan = JointPlan(reliability=0.9, gate_steps=10, meter_steps=10)
+        >>> round(math.exp(gate_log_level(plan, math.log(2))), 9)
+        0.0025
+    """
+    return _log_level(plan, plan.gate_steps, plan.gate_share) - log_weight
+
+
 def check_joint_meter(config: MeterConfig) -> None:
     """Raise InvalidInputError unless the proof covers the meter's settings: path-adaptive, one team, planned steps."""
     plain = (config.teams, config.open_ended, config.developer) == (1, False, "any")
@@ -104,7 +201,7 @@ def check_joint_meter(config: MeterConfig) -> None:
 
 def gate_log_cost(plan: JointPlan) -> float:
     """What one verdict adds to the log weight: ln 2 when it is released, 0 when it is hidden."""
-    return math.log(2) if plan.releases else 0.0
+    return _LN2 if plan.releases else 0.0
 
 
 def log_weight(entries: Sequence[JointEntry]) -> float:
@@ -162,4 +259,9 @@ def _next(plan: JointPlan, entries: Sequence[JointEntry], system: str, steps: in
     if used >= steps:
         what = f"{system} answers on the shared sealed set"
         raise BudgetExhaustedError(what, used, steps, "seal a new one")
-    return math.log1p(-plan.reliability) + math.log(share) - math.log(steps) - log_weight(entries)
+    return _log_level(plan, steps, share) - log_weight(entries)
+
+
+def _log_level(plan: JointPlan, steps: int, share: float) -> float:
+    """Ln of the level of a system's first answer."""
+    return math.log1p(-plan.reliability) + math.log(share) - math.log(steps)

@@ -51,6 +51,7 @@ def read_submission(
     earlier: Sequence[Answered] = (),
     team: int = 1,
     shift: float | None = None,
+    log_weight: float | None = None,
 ) -> Reading:
     """Answer one submission, by the method that the set was planned for.
 
@@ -67,6 +68,8 @@ def read_submission(
         earlier: All earlier submissions on this set, oldest first, repeated artifacts left out.
         team: Whose submission this is, 1..K; a team's readings depend on its own answers only.
         shift: With ``dithered``: of ``dither.late_shift``, drawn after this submission and independent of the set.
+        log_weight: With ``path-adaptive``: what all earlier answers on the set have cost, where a gate shares it and
+            its verdicts count too (``joint.py``); None for the sum of the team's own readings.
 
     Returns:
         The reading; ``why`` says why there is no answer. A retirement of one team is to be kept from the others.
@@ -93,9 +96,8 @@ def read_submission(
     past = [entry for entry in earlier if entry.team == team]
     answers = [entry.signal for entry in past if entry.signal is not None]
     worst = max(answers, default=1)
-    level = next_log_level(
-        config, step=len(answers) + 1, log_weight=math.fsum(entry.log_cost for entry in past), worst=worst
-    )
+    weight = math.fsum(entry.log_cost for entry in past) if log_weight is None else log_weight
+    level = next_log_level(config, step=len(answers) + 1, log_weight=weight, worst=worst)
     limit = config.tolerances[worst - 1] if config.tolerances else config.tolerance
     reading, span = read(seen, config, log_level=level, limit=limit)
     reading = replace(reading, edges=tuple(map(float, seen.edges)) if shift is not None else ())

@@ -43,14 +43,24 @@ def promise(config: MeterConfig) -> str:
         >>> promise(MeterConfig(method="full", one_sided=True))
         'the true gap is not above the range that was answered by more than the tolerance'
     """
-    sides = {"upper", "lower"}
-    if config.method == "automaton":
-        sides = set(Automaton(config.automaton).promised_sides)
-    if config.one_sided:
-        sides = {"upper"}  # the planner refuses an automaton without it
+    sides = promised_sides(config)
+    if config.method == "ratchet" and not config.one_sided:
+        return _RATCHET
     if len(sides) < 2:
         return _UPPER if "upper" in sides else _LOWER
-    return _RATCHET if config.method == "ratchet" else _ENDS
+    return _ENDS
+
+
+def promised_sides(config: MeterConfig) -> frozenset[str]:
+    """Which ends of the answered range the gap of the submission itself keeps to: ``upper``, ``lower``, or both.
+
+    With ``ratchet`` the lower end is that of the worst submission so far.
+    """
+    if config.one_sided or config.method == "ratchet":
+        return frozenset({"upper"})  # the planner refuses a one-sided automaton without it
+    if config.method == "automaton":
+        return frozenset(Automaton(config.automaton).promised_sides)
+    return frozenset({"upper", "lower"})
 
 
 def caveats(config: MeterConfig, method: str) -> tuple[str, ...]:

@@ -15,9 +15,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
+from easeml_core.meter.promises import promised_sides
 from easeml_core.meter.ranges import exact
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from easeml_core.config import MeterConfig
 
 
@@ -47,6 +50,45 @@ def split_meters(config: MeterConfig, *, direct_share: float = 0.5) -> tuple[Met
     return replace(config, reliability=total), replace(config, reliability=direct)
 
 
+def both_reliability(total: MeterConfig, direct: MeterConfig) -> float:
+    """1 - delta of both meters together: their failure probabilities add up.
+
+    Example:
+        >>> from easeml_core.config import MeterConfig
+        >>> both_reliability(MeterConfig(reliability=0.975), MeterConfig(reliability=0.975))
+        0.95
+    """
+    return round(total.reliability + direct.reliability - 1, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One meter's answer on a submission, with all that it promises.
+
+    Attributes:
+        signal: 1..m.
+        config: What its set was planned for.
+        edges: The m - 1 boundaries that were used, where they were shifted; empty for those of the plan.
+        tolerance: What was promised with this signal, in (0, 1); None for that of the plan.
+    """
+
+    signal: int
+    config: MeterConfig
+    edges: tuple[float, ...] = ()
+    tolerance: float | None = None
+
+    def bounds(self) -> tuple[Fraction | None, Fraction | None]:
+        """Least and largest true gap that go with the answer; None where nothing is promised on that side."""
+        edges = [None, *(exact(edge) for edge in self.edges or self.config.ranges), None]
+        slack = exact(self.config.tolerance if self.tolerance is None else self.tolerance)
+        low, high = edges[self.signal - 1], edges[self.signal]
+        sides = promised_sides(self.config)
+        return (
+            low - slack if low is not None and "lower" in sides else None,
+            high + slack if high is not None and "upper" in sides else None,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class TwoSignals:
     """What both meters say of one submission.
@@ -57,7 +99,6 @@ class TwoSignals:
         drift_low: The drift is at least this (minus infinity: nothing is said), with the reliability of both together.
         drift_high: The drift is at most this.
         drift: ``certain`` when it cannot be zero, ``likely`` when the signals differ, ``none seen`` otherwise.
-        sentence: What it means and what to do.
     """
 
     total: int
@@ -65,18 +106,22 @@ class TwoSignals:
     drift_low: float
     drift_high: float
     drift: str
-    sentence: str
+
+    @property
+    def sentence(self) -> str:
+        """What it means and what to do."""
+        return drift_sentence(self.total, self.direct, self.drift)
 
 
 def combine_signals(*, total: int, direct: int, config: MeterConfig) -> TwoSignals:
-    """Combine the two signals of one submission.
+    """Combine the two signals of one submission, of meters that were planned alike.
 
         b_{i-1} - b_j - 2 epsilon  <=  drift  <=  b_i - b_{j-1} + 2 epsilon      for total i and direct j
 
     Args:
         total: Signal of the meter on the test set.
         direct: Signal of the meter on the second validation sample.
-        config: Ranges and tolerance of both.
+        config: Ranges, tolerance and method of both.
 
     Returns:
         Both signals, what follows for the drift, and a sentence.
@@ -93,18 +138,34 @@ def combine_signals(*, total: int, direct: int, config: MeterConfig) -> TwoSigna
     signals = len(config.ranges) + 1
     for name, signal in (("total", total), ("direct", direct)):
         require(1 <= signal <= signals, name, signal, f"a signal from 1 to {signals}")
-    bounds = [None, *(exact(b) for b in config.ranges), None]
-    slack = 2 * exact(config.tolerance)
-    below, above = bounds[total - 1], bounds[direct]
-    low = -math.inf if below is None or above is None else below - above - slack
-    below, above = bounds[direct - 1], bounds[total]
-    high = math.inf if below is None or above is None else above - below + slack
+    return combine(Said(total, config), Said(direct, config))
+
+
+def combine(total: Said, direct: Said) -> TwoSignals:
+    """Combine two answers that may have been given with boundaries and tolerances of their own.
+
+        drift = gap on the test set - gap on the second sample, so it lies between
+        low(total) - high(direct)   and   high(total) - low(direct)
+
+    A side that a method does not promise (``promises.promised_sides``) is no ground for anything: then drift is never
+    certain on it.
+    """
+    (total_low, total_high), (direct_low, direct_high) = total.bounds(), direct.bounds()
+    low = -math.inf if total_low is None or direct_high is None else total_low - direct_high
+    high = math.inf if total_high is None or direct_low is None else total_high - direct_low
     certain = low > 0 or high < 0
-    drift = "certain" if certain else "likely" if total != direct else "none seen"
-    return TwoSignals(total, direct, float(low), float(high), drift, _sentence(total, direct, drift))
+    drift = "certain" if certain else "likely" if total.signal != direct.signal else "none seen"
+    return TwoSignals(total.signal, direct.signal, float(low), float(high), drift)
 
 
-def _sentence(total: int, direct: int, drift: str) -> str:
+def drift_sentence(total: int, direct: int, drift: str) -> str:
+    """What two signals mean, and what to do; follows from what everybody may read.
+
+    Args:
+        total: Signal of the meter on the test set.
+        direct: Signal of the meter on the second validation sample.
+        drift: ``none seen``, ``likely`` or ``certain``, as ``combine`` finds.
+    """
     shown = f"test signal {total}, validation signal {direct}"
     if total > direct:
         harder = "has" if drift == "certain" else "seems to have"

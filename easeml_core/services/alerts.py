@@ -1,29 +1,35 @@
-"""Alerts of the overfitting budget, and for new test sets: read them, wait for the next one, clear them."""
+"""Alerts of the overfitting budget, of drift, and for new test sets: read them, wait for the next one, clear them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import choice
-from easeml_core.entities import AlertKind, StudyState
+from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.store import releases, studies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
 
 
+_SERVING = {"gate": ("gate", "joint"), "meter": ("meter", "joint")}
+"""Sets that serve gate and meter; any other purpose has sets of its own only."""
+
+
 def open_alerts(
-    store: Store, *, study: str | None, kind: str | None = None, up_to_id: int | None = None
+    store: Store, *, study: str | None, kind: str | Sequence[str] | None = None, up_to_id: int | None = None
 ) -> list[dict[str, Any]]:
     """Alerts of the study, or of all when None, that nobody has cleared; oldest first, as plain JSON.
 
     Args:
         store: Any role.
         study: The study, or None for all.
-        kind: ``overfitting`` or ``new-test-set``; None for either.
+        kind: ``overfitting``, ``drift`` or ``new-test-set``, or several of them; None for any.
         up_to_id: Only those up to this number; None for all.
     """
     with store.begin() as tx:
@@ -38,7 +44,13 @@ def newest_alert(store: Store, *, study: str | None) -> int:
 
 
 def next_alert(
-    store: Store, *, study: str | None, after_id: int = 0, kind: str | None = None, cleared_too: bool | None = None
+    store: Store,
+    *,
+    study: str | None,
+    after_id: int = 0,
+    kind: str | Sequence[str] | None = None,
+    cleared_too: bool | None = None,
+    purpose: str | None = None,
 ) -> dict[str, Any] | None:
     """The alert to deal with next, or None: what a sensor looks at, and so loses none.
 
@@ -47,12 +59,17 @@ def next_alert(
         study: The study, or None for all.
         after_id: The last alert that was dealt with: then the next one counts even if somebody was quick to clear
             it. 0 at first: then only an open one counts.
-        kind: ``overfitting`` or ``new-test-set``; None for either.
+        kind: ``overfitting``, ``drift`` or ``new-test-set``, or several of them; None for any.
         cleared_too: Whether one that is cleared already counts; None as ``after_id`` says.
+        purpose: Only those that are about a sealed set of this purpose; a set that gate and meter share counts for
+            both. None for any.
     """
     open_only = after_id == 0 if cleared_too is None else not cleared_too
     with store.begin() as tx:
         found = releases.list_alerts(tx, _study_id(tx, study), after_id=after_id, open_only=open_only)
+    if purpose is not None:
+        serving = _SERVING.get(purpose, (choice(SealedSetPurpose, "purpose", purpose),))
+        found = [alert for alert in found if alert["purpose"] in serving]
     return next(iter(_plain(found, kind)), None)
 
 
@@ -99,11 +116,12 @@ def pause_on_alert(store: Store, *, study: str, alert_id: int) -> dict[str, Any]
     return {"study": study, "alert_id": alert_id, "paused": pauses, "state": str(state)}
 
 
-def _plain(alerts: list[dict[str, Any]], kind: str | None) -> list[dict[str, Any]]:
-    """Those of one kind, or all, as plain JSON."""
-    wanted = None if kind is None else choice(AlertKind, "kind", kind)
+def _plain(alerts: list[dict[str, Any]], kind: str | Sequence[str] | None) -> list[dict[str, Any]]:
+    """Those of the kinds, or all, as plain JSON."""
+    kinds = list(AlertKind) if kind is None else [kind] if isinstance(kind, str) else kind
+    wanted = [choice(AlertKind, "kind", name) for name in kinds]
     return [
         alert | {k: None if alert[k] is None else alert[k].isoformat() for k in ("created_at", "cleared_at")}
         for alert in alerts
-        if wanted is None or alert["kind"] == wanted
+        if alert["kind"] in wanted
     ]

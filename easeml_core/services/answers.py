@@ -12,8 +12,8 @@ from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
-from easeml_core.entities import Symbol
-from easeml_core.services.new_set_alarm import end_gate_set, end_meter_set
+from easeml_core.entities import AlertKind, Symbol
+from easeml_core.services.new_set_alarm import end_set
 from easeml_core.store import mails, outbox, releases, requests, studies
 from easeml_core.store.database import notify
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Study
     from easeml_core.store.outbox import Held
 
 _LONGEST_DELAY_SECONDS = 30 * 86_400
@@ -105,7 +106,8 @@ def release(tx: Connection, held: Held) -> None:
     """Say a decided answer: publish its facts, end the set that it has used up, and answer.
 
     The facts of a decision are ``study_id``, ``test_set_id``, ``retired_why`` (None while the set lives), and for the
-    gate ``verdict`` (columns of the verdict) and ``mails``, for the meter ``reading``, ``alert`` and ``over_budget``.
+    gate ``verdict`` (columns of the verdict) and ``mails``, for the meter ``reading``, ``alert`` and ``over_budget``,
+    ``drift_alert``, and ``direct_retired_why`` (None while the second validation sample lives).
     """
     facts = held.facts
     if "study_id" in facts:
@@ -116,21 +118,30 @@ def release(tx: Connection, held: Held) -> None:
             releases.add_verdict(tx, request_id=held.request_id, study_id=study.id, **verdict)
         if "reading" in facts:
             releases.add_reading(tx, request_id=held.request_id, study_id=study.id, **facts["reading"])
-        if facts.get("alert"):
-            message = f"{study.name}: {facts['alert']}"
-            releases.add_alert(
-                tx,
-                study_id=study.id,
-                study=study.name,
-                request_id=held.request_id,
-                message=message,
-                over_budget=facts.get("over_budget"),
-            )
+            _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=facts.get("over_budget"))
+            _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"))
         for mail in facts.get("mails", ()):
             mails.add_mail(tx, **mail)
         if facts["retired_why"] is not None:
-            end = end_gate_set if "verdict" in facts else end_meter_set
-            end(tx, study, facts["test_set_id"], facts["retired_why"])
+            end_set(tx, study, facts["test_set_id"], facts["retired_why"])
+        if facts.get("direct_retired_why") is not None:
+            end_set(tx, study, facts["reading"]["direct_test_set_id"], facts["direct_retired_why"])
         notify(tx, f"study:{study.name}")
     outbox.mark_left(tx, held.request_id)
     requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message)
+
+
+def _alert(
+    tx: Connection, study: Study, held: Held, kind: AlertKind, message: str | None, *, over_budget: bool | None = None
+) -> None:
+    """The alert of a reading, where it has one of this kind."""
+    if message:
+        releases.add_alert(
+            tx,
+            study_id=study.id,
+            study=study.name,
+            request_id=held.request_id,
+            kind=kind,
+            message=f"{study.name}: {message}",
+            over_budget=over_budget,
+        )

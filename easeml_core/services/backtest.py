@@ -145,6 +145,7 @@ def history_table(tx: Connection) -> Table:
     """Everything that has succeeded here, as a table: a row for each study, a column for each name of a candidate.
 
     A study counts with its newest data version that has LEAST_RESULTS results, or else with the newest that has any.
+    A model that was measured anew counts there too, at the price of its training.
     """
     names = {study.id: study.name for study in studies.list_studies(tx)}
     by_version: dict[tuple[int, int], dict[str, tuple[float, float]]] = {}

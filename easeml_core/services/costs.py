@@ -25,13 +25,14 @@ def report_costs(store: Store) -> CostReport:
     """The cost model's error on the studies of this installation, each predicted from the others.
 
     Trials that succeeded count, of all data versions, with the rows of their training part and their kind of device.
+    Where a model was only measured anew nothing was trained, and nothing is learnt about the costs of training.
     """
     with store.begin() as tx:
         outcomes, rows = trials.outcomes(tx), studies.training_rows(tx)
     return cost_report(
         Measured(o["study_id"], o["candidate"], o["cost_seconds"], o["device"], rows.get(o["data_version_id"]))
         for o in outcomes
-        if o["state"] == TrialState.SUCCEEDED and o["cost_seconds"]
+        if o["state"] == TrialState.SUCCEEDED and o["cost_seconds"] and o["reevaluates"] is None
     )
 
 

@@ -3,11 +3,15 @@
 A model may run for minutes, as long as it likes. It runs while no transaction is open and no lock is held: a decision
 that needs a run stops (``NotRunError``), the model is run and what it said is kept (``Preparation.run``), and the
 decision begins anew.
+
+On sealed inputs a part of the rows is asked a second time (``training/repetition.py``): a model whose answers are not
+those of the single rows counts as one that could not be run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import logging
 from typing import TYPE_CHECKING
 
@@ -26,13 +30,14 @@ from easeml_core.store import sealed, studies
 from easeml_core.training.formats import load_constant
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
+from easeml_core.training.repetition import require_same, rows_to_repeat
 from easeml_core.training.sandbox import Sandbox, probe_isolation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.entities import Model
+    from easeml_core.entities import DataVersion, Model
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -132,8 +137,8 @@ def sealed_predictions(
     return known
 
 
-def validation_loss(tx: Connection, ready: Preparation, model: Model) -> float:
-    """0-1 loss of the model on the open validation part, measured by the referee: l(h, D_val), in [0, 1].
+def validation_loss(ready: Preparation, model: Model, version: DataVersion) -> float:
+    """0-1 loss of the model on the validation part of this data, measured by the referee: l(h, D_val), in [0, 1].
 
     The loss that a worker stored is not trusted here.
 
@@ -141,7 +146,7 @@ def validation_loss(tx: Connection, ready: Preparation, model: Model) -> float:
         NotRunError: It was not run on the part yet.
         StateError: The model cannot be run on the open validation part either; nothing of a sealed set is spent.
     """
-    loss = ready.loss(model, studies.latest_data_version(tx, model.study_id).artifact)
+    loss = ready.loss(model, version.artifact)
     if loss is None:
         raise ready.missing(model, None)
     return loss
@@ -152,16 +157,44 @@ def keep_sealed_run(
 ) -> None:
     """Run a model on a sealed set and keep what it predicts, or why it could not; no transaction is open meanwhile.
 
+    The first answers count. They are kept only if a part of the rows gets the same ones a second time; how long that
+    takes is within the pace, too.
+
     Raises:
         ArtifactError: The model's file is missing or was changed: nothing was learnt.
     """
     with store.begin() as tx:
         inputs = sealed.sealed_inputs(tx, test_set_id)
+        key = _repetition_key(tx, model, test_set_id)
     with _pace_of(model, pace):
         labels, failure = _run(artifacts, model, inputs)
+        if labels is not None and model.format != "constant":
+            repeated = rows_to_repeat(labels, key)
+            failure = _failure_again(artifacts, model, inputs[repeated], labels[repeated])
+            labels = labels if failure is None else None
         isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
     with store.begin() as tx:
         sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure, isolation=isolation)
+
+
+def _repetition_key(tx: Connection, model: Model, test_set_id: int) -> bytes:
+    """Which rows are asked again is foreseen by nobody, and the same whenever the run is repeated."""
+    said = f"repetition|{test_set_id}|{model.identity}"
+    return hmac.digest(sealed.installation_secret(tx), said.encode(), "sha256")
+
+
+def _failure_again(
+    artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], labels: NDArray[np.int64]
+) -> str | None:
+    """Why the model does not answer these rows as it did among all others, or None if it does."""
+    again, failure = _run(artifacts, model, inputs)
+    if again is None:
+        return failure
+    try:
+        require_same(labels, again)
+    except TrainingError as error:
+        return str(error)
+    return None
 
 
 def _pace_of(model: Model, pace: Pace) -> contextlib.AbstractContextManager[None]:

@@ -51,7 +51,7 @@ def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         "trial_id": trial.id,
         "study": trial.study,
         "candidate": trial.candidate,
-        "sentence": _sentence(trial, batches, outcome),
+        "sentence": _sentence(trial, batches, outcome, told["reevaluates"]),
         "batches": batches,
         "outcome": outcome,
     }
@@ -112,9 +112,13 @@ def _forecast(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return next((batch for batch in batches if batch["mean"] is not None), {})
 
 
-def _sentence(trial: Trial, batches: Sequence[Mapping[str, Any]], outcome: Mapping[str, Any]) -> str:
+def _sentence(
+    trial: Trial, batches: Sequence[Mapping[str, Any]], outcome: Mapping[str, Any], reevaluates: int | None
+) -> str:
     """Why it ran, how often it was handed out, and what came of it, in one sentence."""
     why = str(batches[0]["sentence"] or "") if batches else ""
+    if reevaluates is not None:
+        why = f"{trial.study}: {trial.candidate} of trial {reevaluates} was measured anew on another validation set"
     parts = [why or f"{trial.study}: {trial.candidate} was started without a suggestion, so no reason is stored"]
     if len(batches) > 1:
         parts.append(f"it was handed out {len(batches)} times")

@@ -1,4 +1,7 @@
-"""What the referee does when nobody asks: tags follow production, new sets learn the models of the past."""
+"""What the referee does when nobody asks: tags follow production, new sets learn the models of the past.
+
+New validation sets do, too: see ``remeasurement.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.services.bundles import sync_bundle_tags
 from easeml_core.services.evaluation import NO_PACE
+from easeml_core.services.remeasurement import measure_next
 from easeml_core.services.test_sets import reevaluate
 from easeml_core.store import promotions
 
@@ -40,12 +44,13 @@ class Housekeeper:
     ) -> None:
         self._store, self._artifacts, self._repositories, self._pace = store, artifacts, repositories, pace
         self._tags_stand_for: int | None = None
-        self._tags_due = self._models_due = 0.0
+        self._tags_due = self._models_due = self._measured_due = 0.0
+        self._aside: dict[int, float] = {}
 
     def work(self) -> bool:
         """Do one small piece; True when there may be more, so that requests get their turn in between."""
         self._move_tags()
-        return self._run_one_model()
+        return self._run_one_model() or self._measure_one_anew()
 
     def _move_tags(self) -> None:
         """Let the tags follow: when production has moved, and now and then, as somebody may have moved a tag."""
@@ -69,3 +74,20 @@ class Housekeeper:
             logger.exception("a model of the past was not run on a live set")
         self._models_due = time.monotonic() + _AGAIN_SECONDS
         return False
+
+    def _measure_one_anew(self) -> bool:
+        """Measure a trained model on a validation set that has replaced another; one that fails rests for a while."""
+        now = time.monotonic()
+        if now < self._measured_due:
+            return False
+        self._aside = {trial_id: until for trial_id, until in self._aside.items() if until > now}
+        try:
+            found = measure_next(self._store, self._artifacts, skip=list(self._aside))
+        except Exception:  # as above
+            logger.exception("a model was not measured on its study's new validation set")
+            self._measured_due = now + _AGAIN_SECONDS
+            return False
+        if found is not None and found.why is not None:
+            logger.warning("trial %d was not measured on its new validation set: %s", found.waiting.trial_id, found.why)
+            self._aside[found.waiting.trial_id] = now + _AGAIN_SECONDS
+        return found is not None

@@ -6,6 +6,7 @@ What is decided here is published later, by ``services/answers.py``.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,25 +15,39 @@ import numpy as np
 
 from easeml_core.config import GateConfig, require
 from easeml_core.entities import Adaptivity, SealedSetPurpose, Symbol, Verdict
-from easeml_core.errors import InvalidInputError, SealedSetTooSmallError, StateError
+from easeml_core.errors import (
+    ConcurrentUpdateError,
+    InvalidInputError,
+    SchemaVersionError,
+    SealedSetTooSmallError,
+    StateError,
+    StoreUnavailableError,
+)
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judgement import judge_predictions
 from easeml_core.gate.slices import Slice
 from easeml_core.gate.wanted import Wanted
+from easeml_core.meter.joint import gate_log_level, joint_plan, planned_gate_log_weight
 from easeml_core.services.answers import BLOCKING_REFUSED, Answer, Waiting
 from easeml_core.services.evaluation import sealed_predictions
+from easeml_core.services.joint_sets import gate_settings, joint_config, joint_end, require_joint_goes_on
 from easeml_core.services.mail import verdict_mail
-from easeml_core.services.registration import examples_for_gate
+from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint_gate
 from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.store import labels, ledger, models, releases, sealed, studies
+from easeml_core.store.rows import as_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.config import JointConfig
     from easeml_core.entities import Model, Study
     from easeml_core.gate.condition import Condition
     from easeml_core.services.evaluation import Preparation
     from easeml_core.store.requests import Request
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,9 @@ class _Case:
     """One question to one set: what is asked, of which models, and how far the set is used.
 
     The verdict names ``incumbent`` as the old model; the new one is compared with ``compared``, which is another one
-    under ``none`` alone, after models that could not be run.
+    under ``none`` alone, after models that could not be run. ``used`` and ``changes`` count the gate's own answers, as
+    does the step that developers see. Where the meter draws on the set too, ``joint`` is its plan, ``log_weight`` is
+    what the answers of both have cost, and ``place`` counts them all.
     """
 
     study: Study
@@ -55,6 +72,28 @@ class _Case:
     cache_key: str
     used: int
     changes: int
+    place: int
+    joint: JointConfig | None
+    log_weight: float
+
+    @property
+    def log_level(self) -> float:
+        """Ln of the level of this verdict."""
+        if self.joint is not None:
+            return gate_log_level(joint_plan(self.joint), self.log_weight)
+        return math.log1p(-self.config.reliability) - self.allocation.log_multiplicity(self.changes)
+
+    @property
+    def needed(self) -> int:
+        """Examples that the condition needs.
+
+        On a shared set at the log weight planned for the last verdict, not at the present one: that follows from sealed
+        labels, and a refusal, which does not end the set, would tell of it.
+        """
+        if self.joint is None:
+            return examples_for_gate(self.config, changes=self.changes)
+        planned = planned_gate_log_weight(joint_plan(self.joint), self.joint.meter.ambiguous)
+        return examples_for_joint_gate(self.config, planned)
 
 
 def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Waiting:
@@ -66,7 +105,8 @@ def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Wait
         What to answer, or that labels are missing for it.
 
     Raises:
-        StateError: No live set, or the model is the one that stands now; nothing is spent.
+        StateError: No live set, or one that has ended for gate and meter, or the model is the one that stands now;
+            nothing is spent.
         InvalidInputError: Reliability or adaptivity is not what the set was planned for, or the verdict would have to
             show although the set withholds it; nothing is spent.
         SealedSetTooSmallError: The condition needs more examples than the set has; nothing is spent.
@@ -84,28 +124,48 @@ def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Wait
         raise StateError(message)
     if entry is not None:
         return _answer(case, step=entry.step, symbol=Symbol(entry.answer), cached=True, retired_why=None, mails=[])
+    require_joint_goes_on(tx, test_set)
     return _decide(tx, ready, case)
 
 
 def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
     """Gather the question; refuses what the set was not planned for."""
-    plan = GateConfig.from_json(test_set.plan)
+    plan = gate_settings(test_set)
     allocation = allocate(plan.adaptivity, plan.steps)
     used, changes = ledger.used(tx, test_set.id)
-    config = _planned(plan, study.name, request.arguments)
+    joint = joint_config(test_set)
+    config = _planned(plan, study.name, request.arguments, joint)
     condition = parse_condition(config.condition)
     model = models.get_model(tx, study.id, request.model_id or 0)
     incumbent, compared = _incumbents(tx, study, test_set, allocation, model)
     key = _key(condition, model.identity, incumbent.identity)
     return _Case(
-        study, request, test_set, config, condition, allocation, model, incumbent, compared, key, used, changes
+        study=study,
+        request=request,
+        test_set=test_set,
+        config=config,
+        condition=condition,
+        allocation=allocation,
+        model=model,
+        incumbent=incumbent,
+        compared=compared,
+        cache_key=key,
+        used=used,
+        changes=changes,
+        place=ledger.next_step(tx, test_set.id),
+        joint=joint,
+        log_weight=ledger.joint_log_weight(tx, test_set.id),
     )
 
 
-def _planned(plan: GateConfig, study: str, arguments: Any) -> GateConfig:
-    """The set's settings with the request's condition; the rest of the plan cannot be changed by a request."""
-    for name in ("reliability", "adaptivity"):
-        asked, planned = arguments.get(name), getattr(plan, name)
+def _planned(plan: GateConfig, study: str, arguments: Any, joint: JointConfig | None) -> GateConfig:
+    """The set's settings with the request's condition; the rest of the plan cannot be changed by a request.
+
+    On a shared set, the reliability that can be asked for is the one planned for both systems together.
+    """
+    fixed = {"reliability": (joint or plan).reliability, "adaptivity": plan.adaptivity}
+    for name, planned in fixed.items():
+        asked = arguments.get(name)
         require(asked in (None, planned), name, asked, f"{planned}, which the sealed set was planned for")
     if arguments.get("blocking") and plan.adaptivity == Adaptivity.NONE:
         raise InvalidInputError(BLOCKING_REFUSED.format(study=study))
@@ -140,35 +200,55 @@ def _key(condition: Condition, model: str, incumbent: str) -> str:
 
 def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting:
     """Use one step of the set, unless labels are missing for it."""
-    needed = examples_for_gate(case.config, changes=case.changes)
+    needed = case.needed
     if needed > case.test_set.rows:
         detail = f"condition {case.config.condition}"
         raise SealedSetTooSmallError(purpose="gate", needed=needed, available=case.test_set.rows, detail=detail)
+    slices = _slices(tx, case.config, case.test_set.id)
     old, _ = sealed_predictions(tx, ready, case.compared, case.test_set.id)
     if old is None:
         message = f"the model that stands now ({case.compared.id}) cannot be run on the sealed inputs; roll it back"
         raise StateError(message)
     new, failure = sealed_predictions(tx, ready, case.model, case.test_set.id)
-    log_level = math.log1p(-case.config.reliability) - case.allocation.log_multiplicity(case.changes)
     if new is None:
-        passed, report = False, {"verdict": Verdict.FAIL.value, "failure": failure}
-    else:
+        return _record(tx, case, False, {"verdict": Verdict.FAIL.value, "failure": failure})
+    found = _judged(case, labels.known_labels(tx, case.test_set.id), old, new, slices)
+    if isinstance(found, Wanted):
+        labels.want(tx, request_id=case.request.id, test_set_id=case.test_set.id, positions=found.positions)
+        return Waiting("labels")
+    return _record(tx, case, *found)
+
+
+def _judged(
+    case: _Case, known: NDArray[np.int64], old: NDArray[np.int64], new: NDArray[np.int64], slices: tuple[Slice, ...]
+) -> tuple[bool, dict[str, Any]] | Wanted:
+    """Whether the model passes, and the report.
+
+    What is computed here depends on sealed labels, so that an error may, too: answered as refused and free, it would be
+    a way of asking. It spends the step like any verdict and looks like a FAIL; its reason is for the referee.
+    """
+    try:
         found = judge_predictions(
             case.condition,
-            labels.known_labels(tx, case.test_set.id),
+            known,
             old,
             new,
-            log_level=log_level,
+            log_level=case.log_level,
             mode=case.config.mode,
             sampling=case.config.sampling,
             power=case.config.power,
-            slices=_slices(tx, case.config, case.test_set.id),
+            slices=slices,
         )
         if isinstance(found, Wanted):
-            labels.want(tx, request_id=case.request.id, test_set_id=case.test_set.id, positions=found.positions)
-            return Waiting("labels")
-        passed, report = found.passed, found.to_json()
-    return _record(tx, case, passed, report, log_level)
+            return found
+        report = found.to_json()
+        as_json(report)  # what cannot be stored is an error of this judgement
+    except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
+        raise  # of the database, whatever the labels are: the request is looked at again
+    except Exception as error:
+        logger.exception("request %d: judging has failed, the verdict is FAIL", case.request.id)
+        return False, {"verdict": Verdict.FAIL.value, "error": f"{type(error).__name__}: {error}"}
+    return found.passed, report
 
 
 def _slices(tx: Connection, config: GateConfig, test_set_id: int) -> tuple[Slice, ...]:
@@ -187,7 +267,7 @@ def _slices(tx: Connection, config: GateConfig, test_set_id: int) -> tuple[Slice
     )
 
 
-def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any], log_level: float) -> Answer:
+def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -> Answer:
     """Write the ledger; what to say of it."""
     kind, symbol = case.allocation.kind, Symbol.PASS if passed else Symbol.FAIL
     released = Symbol.WITHHELD if kind is Adaptivity.NONE else symbol
@@ -205,21 +285,24 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any], l
     sealed.add_entry(
         tx,
         test_set_id=case.test_set.id,
-        step=case.used + 1,
+        step=case.place,
         steps=case.test_set.steps,
         request_id=case.request.id,
         cache_key=case.cache_key,
         answer=released,
-        log_level=log_level,
+        log_level=case.log_level,
         log_cost=_log_cost(case, is_change),
         tolerance=None,
         report=report,
         is_change=is_change,
+        system=ledger.GATE,
+        system_step=case.used + 1,
+        system_steps=case.config.steps,
     )
     mails = []
     if kind is Adaptivity.NONE and case.config.mail:
-        told = (case.config.mail, case.study.name, case.used + 1, case.test_set.steps)
-        mails.append(verdict_mail(*told, report | {"log_level": log_level}))
+        told = (case.config.mail, case.study.name, case.used + 1, case.config.steps)
+        mails.append(verdict_mail(*told, report | {"log_level": case.log_level}))
     return _answer(
         case,
         step=case.used + 1,
@@ -239,6 +322,8 @@ def _log_cost(case: _Case, is_change: bool) -> float:
 
 def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None:
     """Why the set ends with this answer, or None: what no further test of its plan could keep is not begun."""
+    if case.joint is not None:
+        return joint_end(tx, case.test_set)
     if case.allocation.is_over(changes):
         return "changes"
     if used == case.test_set.steps:
@@ -265,8 +350,8 @@ def _answer(
         "test_set_id": case.test_set.id,
         "step": step,
         "symbol": symbol.value,
-        "planned": str(case.condition) == case.test_set.plan["condition"],
+        "planned": str(case.condition) == gate_settings(case.test_set).condition,
         "cached": cached,
     }
     facts = {"study_id": case.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
-    return Answer(f"step {step} of {case.test_set.steps}: {symbol}", facts | {"verdict": verdict, "mails": mails})
+    return Answer(f"step {step} of {case.config.steps}: {symbol}", facts | {"verdict": verdict, "mails": mails})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import SealedSetPurpose
 from easeml_core.store import ledger, studies
 
 if TYPE_CHECKING:
@@ -20,11 +19,13 @@ def study_ledger(store: Store, *, study: str) -> list[dict[str, Any]]:
         study: The study.
 
     Returns:
-        ``{"test_set_id", "test_set", "purpose", "set_state", "step", "steps", "request_id", "model_id", "incumbent_id",
-        "condition", "verdict", "released", "is_change", "level", "log_level", "nats", "decided_at", "answered_at",
-        "isolation", "report"}`` each. ``level`` is the chance of error that the test was allowed, ``nats`` its price
-        ln(delta / level); ``answered_at`` is None while the answer waits for its time; ``isolation`` says what the
-        model was kept from when it ran.
+        ``{"test_set_id", "test_set", "purpose", "set_state", "system", "step", "steps", "system_step", "system_steps",
+        "request_id", "model_id", "incumbent_id", "condition", "verdict", "released", "is_change", "level", "log_level",
+        "log_cost", "nats", "decided_at", "answered_at", "isolation", "report"}`` each. ``step`` counts the answers of
+        gate and meter on the set together, ``system_step`` those of ``system`` alone. ``level`` is the chance of error
+        that the test was allowed, ``nats`` its price ln(delta / level) with the delta of the whole set; ``log_cost`` is
+        what the answer takes from all later levels; ``answered_at`` is None while the answer waits for its time;
+        ``isolation`` says what the model was kept from when it ran.
 
     Raises:
         NotFoundError: There is no such study.
@@ -36,14 +37,17 @@ def study_ledger(store: Store, *, study: str) -> list[dict[str, Any]]:
 
 def _shown(entry: dict[str, Any]) -> dict[str, Any]:
     report, log_level = entry["report"], entry["log_level"]
-    is_gate = entry["purpose"] == SealedSetPurpose.GATE
+    is_gate = entry["system"] == ledger.GATE
     return {
         "test_set_id": entry["test_set_id"],
         "test_set": entry["test_set"],
         "purpose": entry["purpose"],
         "set_state": entry["state"],
+        "system": entry["system"],
         "step": entry["step"],
         "steps": entry["steps"],
+        "system_step": entry["system_step"],
+        "system_steps": entry["system_steps"],
         "request_id": entry["request_id"],
         "model_id": report.get("model_id"),
         "incumbent_id": report.get("incumbent_id"),
@@ -53,6 +57,7 @@ def _shown(entry: dict[str, Any]) -> dict[str, Any]:
         "is_change": entry["is_change"],
         "level": math.exp(log_level),
         "log_level": log_level,
+        "log_cost": entry["log_cost"],
         "nats": math.log1p(-entry["plan"]["reliability"]) - log_level,
         "decided_at": entry["decided_at"].isoformat(),
         "answered_at": None if entry["answered_at"] is None else entry["answered_at"].isoformat(),

@@ -113,7 +113,8 @@ class Memory:
         config, active = current_config(tx, policy), active_studies(tx, studies_only)
         told, versions = decisions.all_trials(tx), studies.latest_data_versions(tx)
         results = results_by_version(told)
-        menus = runnable_candidates(active, decisions.menus(tx, [s.id for s in active]), versions, results)
+        menus = decisions.menus(tx, [s.id for s in active])
+        menus = runnable_candidates(active, menus, versions, results, training_parts=studies.training_parts(tx))
         owners = {t.name: t for t in tenants.list_tenants(tx)}
         problem = build_problem(
             active,
@@ -180,7 +181,7 @@ class Memory:
         return told.device == known.device and (same or not self._is_charged(told.study_id))
 
     def _start(self, told: Told) -> bool:
-        """Take in a trial that somebody else was given."""
+        """Take in a trial that somebody else was given; False where it is out of sight, as a model measured anew is."""
         opened = self._opened(told)
         self.open[told.id] = opened
         self.last_trial = max(self.last_trial, told.id)

@@ -1,61 +1,37 @@
-"""The referee's reading on one submission: how far the validation set flatters it, as one signal."""
+"""The referee's reading on one submission: how far the validation set flatters it, as one signal, or as two.
+
+Where the study has a second hidden sample of the validation distribution (purpose ``direct``), each submission is read
+on both sets, and the two signals tell tuning from drift (``meter/two_meters.py``). Neither set pays for the other's
+answers. The study's meter set decides: where it gives no answer, the second one is not asked.
+"""
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass
+import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from easeml_core.config import MeterConfig, require
+from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
 from easeml_core.meter.budget import budget_breach
-from easeml_core.meter.dither import late_shift
-from easeml_core.meter.meter import Answered, read_submission
-from easeml_core.meter.node_counts import team_steps
+from easeml_core.meter.two_meters import TwoSignals, both_reliability, combine
 from easeml_core.services.answers import Answer
-from easeml_core.services.evaluation import sealed_predictions, validation_loss
-from easeml_core.store import ledger, models, releases, sealed, studies
-from easeml_core.store.ledger import RETIRED, MeterEntry
+from easeml_core.services.joint_sets import meter_settings_of
+from easeml_core.services.meter_sets import MeterSet, SetReading, Submission, meter_set, read_on
+from easeml_core.store import models, releases, studies
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from easeml_core.entities import Model
+    from easeml_core.config import MeterConfig
+    from easeml_core.entities import Study
     from easeml_core.services.evaluation import Preparation
     from easeml_core.store.requests import Request
 
-_USUAL = {"edges": [], "why": "", "team": 1, "promised_tolerance": None, "ends": False}
-"""What an entry of the ledger does not say, since it follows from the plan (``store/ledger.py`` reads it so)."""
+logger = logging.getLogger(__name__)
 
-_RETIRED_ALERT = "the sealed meter set is retired, it can give no further answer; the referee must seal a new one"
-
-
-@dataclass(frozen=True, slots=True)
-class _MeterSet:
-    """A live set, what it was planned for, what it has answered, and whose submission is to be read.
-
-    Attributes:
-        row: Of ``work.test_sets``.
-        config: Its plan.
-        earlier: All earlier submissions, oldest first.
-        team: 1..K.
-    """
-
-    row: Any
-    config: MeterConfig
-    earlier: list[MeterEntry]
-    team: int
-
-    def own(self) -> list[MeterEntry]:
-        """The earlier submissions of this team."""
-        return [entry for entry in self.earlier if entry.team == self.team]
-
-    def cache_key(self, model: Model) -> str:
-        """What a repeated submission has in common with the first: teams share nothing, not even that."""
-        return model.identity if self.config.teams == 1 else f"{model.identity} team {self.team}"
+_ALIKE = ("ranges", "tolerance", "tolerances", "teams")
+"""Settings in which the two meters must agree, so that their signals can be compared."""
 
 
 def meter(tx: Connection, ready: Preparation, request: Request) -> Answer:
@@ -72,158 +48,117 @@ def meter(tx: Connection, ready: Preparation, request: Request) -> Answer:
         StateError: The study has no live meter set, or the team has no answer left on it.
     """
     study = studies.study_by_id(tx, request.study_id)
+    releases.hold_study(tx, study.id)  # all its sets at once, in one order: a gate may share one of them
     test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.METER, lock=True)
     if test_set is None:
         message = f"study {study.name!r} has no live meter set; the referee must seal a new one"
         raise StateError(message)
-    config = MeterConfig.from_json(test_set.plan)
+    submission = _submission(tx, study, request, meter_settings_of(test_set))
+    total = read_on(tx, ready, meter_set(tx, test_set, submission))
+    second = None if total.entry.signal is None else _second_set(tx, study, total)
+    direct = None if second is None else read_on(tx, ready, second)
+    return _answer(study, total, direct)
+
+
+def _submission(tx: Connection, study: Study, request: Request, config: MeterConfig) -> Submission:
     team = request.arguments.get("team", 1)
     known = type(team) is int and 1 <= team <= config.teams
     require(known, "team", team, f"a whole number from 1 to {config.teams}, the teams that the set is planned for")
-    meter_set = _MeterSet(test_set, config, ledger.meter_entries(tx, test_set.id), team)
     model = models.get_model(tx, study.id, request.model_id or 0)
-    cache_key = meter_set.cache_key(model)
-    entry = next((e for e in meter_set.earlier if e.cache_key == cache_key), None)
-    cached = entry is not None
-    if entry is None:
-        entry = _read(tx, ready, request, meter_set, model)
-        meter_set.earlier.append(entry)
-    return _answer(study.id, model, meter_set, entry, cached=cached)
+    return Submission(request, model, studies.latest_data_version(tx, study.id), team)
 
 
-def _answer(study_id: int, model: Model, meter_set: _MeterSet, entry: MeterEntry, *, cached: bool) -> Answer:
-    """What is published: the signal, what it promises, and what it means for the set and the budget."""
-    signals, signal = len(meter_set.config.ranges) + 1, entry.signal
-    breach = None if cached else _breach(meter_set, entry)
-    retired = signal is None and not cached
+def _second_set(tx: Connection, study: Study, total: SetReading) -> MeterSet | None:
+    """The second validation sample, where there is a live one that can say something of this submission."""
+    test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.DIRECT, lock=True)
+    if test_set is None:
+        return None
+    second = meter_set(tx, test_set, total.on.submission)
+    differing = [name for name in _ALIKE if getattr(second.config, name) != getattr(total.on.config, name)]
+    if "dithered" in (second.config.method, total.on.config.method) and second.config.method != total.on.config.method:
+        differing.append("method")
+    if differing:
+        logger.warning(
+            "study %s: the second validation sample (set %d) is not read, its %s differ from those of meter set %d; "
+            "retire it and seal one with the same",
+            *(study.name, test_set.id, " and ".join(differing), total.on.row.id),
+        )
+        return None
+    return None if second.has_ended() and second.cached() is None else second
+
+
+def _answer(study: Study, total: SetReading, direct: SetReading | None) -> Answer:
+    """What is published: the signals, what they promise, and what they mean for the sets and the budget."""
+    both = _both(total, direct)
+    breach = None if total.cached else _breach(total)
+    news = direct is not None and not (total.cached and direct.cached)
     facts = {
-        "study_id": study_id,
-        "test_set_id": meter_set.row.id,
-        "retired_why": None if cached else _retires(meter_set, entry),
-        "reading": {
-            "model_id": model.id,
-            "test_set_id": meter_set.row.id,
-            "step": entry.step,
-            "signal": signal,
-            "signals": signals,
-            "cached": cached,
-            "team": entry.team,
-            "edges": list(entry.edges) or None,
-            "tolerance": entry.tolerance,
-            "submissions_left": _left(meter_set),
-        },
-        "alert": breach or (_RETIRED_ALERT if retired else None),
-        "over_budget": breach is not None,
+        "study_id": study.id,
+        "test_set_id": total.on.row.id,
+        "retired_why": total.retired_why,
+        "reading": _reading(total) | _second_reading(direct, both),
+        "alert": breach,
+        "over_budget": None if breach is None else True,
+        "drift_alert": _drift_alert(total, direct, both) if news else None,
+        "direct_retired_why": None if direct is None else direct.retired_why,
     }
-    return Answer("the sealed set is retired" if signal is None else f"signal {signal} of {signals}", facts)
+    return Answer(_message(total, direct, both), facts)
 
 
-def _breach(meter_set: _MeterSet, entry: MeterEntry) -> str | None:
+def _both(total: SetReading, direct: SetReading | None) -> TwoSignals | None:
+    """What both signals say together, where there are two."""
+    said = (total.said(), None if direct is None else direct.said())
+    return None if said[0] is None or said[1] is None else combine(said[0], said[1])
+
+
+def _reading(total: SetReading) -> dict[str, Any]:
+    """The columns of ``work.meter_readings`` on the study's meter set."""
+    entry, submission = total.entry, total.on.submission
+    return {
+        "model_id": submission.model.id,
+        "test_set_id": total.on.row.id,
+        "step": entry.step,
+        "signal": entry.signal,
+        "signals": len(total.on.config.ranges) + 1,
+        "cached": total.cached,
+        "team": entry.team,
+        "edges": list(entry.edges) or None,
+        "tolerance": entry.tolerance,
+        "submissions_left": total.on.left(),
+        "data_version_id": submission.version.id,
+    }
+
+
+def _second_reading(direct: SetReading | None, both: TwoSignals | None) -> dict[str, Any]:
+    """The columns on the second validation sample."""
+    if direct is None:
+        return {"direct_test_set_id": None, "direct_signal": None, "drift": None}
+    drift = None if both is None else both.drift
+    return {"direct_test_set_id": direct.on.row.id, "direct_signal": direct.entry.signal, "drift": drift}
+
+
+def _message(total: SetReading, direct: SetReading | None, both: TwoSignals | None) -> str:
+    if total.entry.signal is None:
+        return "the sealed set is retired"
+    shown = f"signal {total.entry.signal} of {len(total.on.config.ranges) + 1}"
+    if direct is None:
+        return shown
+    if both is None:
+        return f"{shown}; the second validation sample is retired"
+    return f"{shown}, {both.direct} on the second validation sample; drift: {both.drift}"
+
+
+def _breach(total: SetReading) -> str | None:
     """The alert's sentence when the team's last answer breaks the overfitting budget."""
-    answers = [earlier.signal for earlier in meter_set.own()]
-    return budget_breach(answers, meter_set.config, edges=entry.edges, tolerance=entry.tolerance)
+    answers = [earlier.signal for earlier in total.on.own()]
+    return budget_breach(answers, total.on.config, edges=total.entry.edges, tolerance=total.entry.tolerance)
 
 
-def _retires(meter_set: _MeterSet, entry: MeterEntry) -> str | None:
-    """Why the set ends with this answer, or None: it lives as long as one of its teams can be answered.
-
-    A team must not learn that another one has used up its part.
-    """
-    ended = {earlier.team for earlier in meter_set.earlier if earlier.ends}
-    if len(ended) < meter_set.config.teams:
+def _drift_alert(total: SetReading, direct: SetReading | None, both: TwoSignals | None) -> str | None:
+    """The alert's sentence when the two signals leave no room for equal distributions."""
+    if direct is None or both is None or both.drift != "certain":
         return None
-    if entry.signal is None:
-        return "signals"
-    return "steps" if _left(meter_set) == 0 else "regulation"
-
-
-def _left(meter_set: _MeterSet) -> int | None:
-    """Submissions that the team may still make; None where there is no last one. Its own answers alone count."""
-    config = meter_set.config
-    if config.open_ended:
-        return None
-    return max(0, team_steps(config.steps, config.teams)[meter_set.team - 1] - len(meter_set.own()))
-
-
-def _read(tx: Connection, ready: Preparation, request: Request, meter_set: _MeterSet, model: Model) -> MeterEntry:
-    """Use one step of the set: its entry in the ledger, without a signal when the set is retired instead."""
-    config, set_id = meter_set.config, meter_set.row.id
-    if any(entry.ends for entry in meter_set.own()):
-        message = f"team {meter_set.team} has no answer left on this meter set; wait for the next one"
-        raise StateError(message)
-    loss = validation_loss(tx, ready, model)  # first: it is about open data, and nothing is spent if it fails
-    predictions, failure = sealed_predictions(tx, ready, model, set_id)
-    labels = sealed.sealed_labels(tx, set_id)
-    errors = len(labels) if predictions is None else int(np.sum(predictions != labels))
-    reading = read_submission(
-        errors=errors,
-        examples=len(labels),
-        validation_loss=loss,
-        config=config,
-        earlier=[Answered(entry.signal, entry.log_cost, entry.team) for entry in meter_set.earlier],
-        team=meter_set.team,
-        shift=_shift(tx, request, config) if config.method == "dithered" else None,
-    )
-    entry = MeterEntry(
-        step=len(meter_set.earlier) + 1,
-        cache_key=meter_set.cache_key(model),
-        signal=reading.signal,
-        log_cost=reading.log_cost,
-        team=meter_set.team,
-        edges=reading.edges,
-        tolerance=_promised(meter_set),
-        ends=reading.ends or reading.retired,
-    )
-    report = reading.to_json() | {"errors": errors, "validation_loss": loss, "failure": failure}
-    report |= {"model_id": model.id, "model": model.identity}
-    report |= {"team": entry.team, "promised_tolerance": entry.tolerance, "ends": entry.ends}
-    for name, usual in _USUAL.items():  # left out: the shorter the entries, the less their size on disk varies
-        if report[name] == usual:
-            del report[name]
-    _keep(tx, request, meter_set, entry, log_level=reading.log_level, tolerance=reading.tolerance_now, report=report)
-    return entry
-
-
-def _keep(
-    tx: Connection,
-    request: Request,
-    meter_set: _MeterSet,
-    entry: MeterEntry,
-    *,
-    log_level: float,
-    tolerance: float,
-    report: dict[str, Any],
-) -> None:
-    sealed.add_entry(
-        tx,
-        test_set_id=meter_set.row.id,
-        step=entry.step,
-        steps=meter_set.row.steps,
-        request_id=request.id,
-        cache_key=entry.cache_key,
-        answer=RETIRED if entry.signal is None else str(entry.signal),
-        log_level=log_level,
-        log_cost=entry.log_cost,
-        tolerance=tolerance,
-        report=report,
-        open_ended=meter_set.config.open_ended,
-    )
-
-
-def _shift(tx: Connection, request: Request, config: MeterConfig) -> float:
-    """How far the boundaries are shifted for this submission.
-
-    A keyed hash (HMAC-SHA-256 with the installation's secret) of the request, which exists only once the submission is
-    made: nobody but the referee can know it before, and a repetition after a crash finds the same.
-    """
-    digest = hmac.digest(sealed.installation_secret(tx), f"dither|{request.id}".encode(), "sha256")
-    return late_shift(config.ranges, np.random.default_rng(int.from_bytes(digest, "big")))
-
-
-def _promised(meter_set: _MeterSet) -> float | None:
-    """The tolerance that is promised with the next signal, by the team's signals; None for the one of the plan."""
-    config = meter_set.config
-    if not config.tolerances:
-        return None
-    worst = max((entry.signal for entry in meter_set.own() if entry.signal is not None), default=1)
-    return config.tolerances[worst - 1]
+    size = both.drift_low if both.drift_low > 0 else -both.drift_high
+    reliability = both_reliability(total.on.config, direct.on.config)
+    harder = "harder" if both.drift_low > 0 else "easier"
+    return f"{both.sentence} ({harder} by at least {size:g}, with probability {reliability:g})"

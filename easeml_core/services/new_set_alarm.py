@@ -1,7 +1,10 @@
-"""The new-testset alarm: a gate set has served, so the next one goes live, and if there is none, somebody must be told.
+"""The new-testset alarm: a sealed set has served, so the next one goes live, and somebody must seal the one after.
 
-The alarm is a row that a sensor or a notifier waits for, and a mail where the plan names an address. It says why the
-set has ended, which is no more than the symbols so far tell.
+Every end of a live set raises it, once: of a gate set, a meter set, one that both share, or the second validation
+sample; by its last step, by a rule, because its promise would not hold any more, or by hand. The alarm is a row of the
+kind ``new-test-set``, that a sensor or a notifier waits for, and a mail where the plan names an address. It says why
+the set has ended, which is no more than the answers so far tell. Whether the end breaks the overfitting budget is
+another matter, and an alert of its own.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import AlertKind, SealedSetPurpose
+from easeml_core.services.joint_sets import gate_settings
 from easeml_core.services.test_sets import go_live
-from easeml_core.store import mails, releases
+from easeml_core.store import mails, releases, test_sets
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,9 +31,33 @@ WHY = {
 }
 """What ``retired_why`` means, as part of a sentence."""
 
+_GATE, _METER, _JOINT, _DIRECT = (
+    SealedSetPurpose.GATE,
+    SealedSetPurpose.METER,
+    SealedSetPurpose.JOINT,
+    SealedSetPurpose.DIRECT,
+)
+_CALLED = {
+    _GATE: "gate set",
+    _METER: "meter set",
+    _JOINT: "gate and meter set",
+    _DIRECT: "second validation sample",
+}
+_SERVED = {_GATE: (_GATE,), _METER: (_METER,), _JOINT: (_GATE, _METER), _DIRECT: (_DIRECT,)}
+"""Whose answers come from a set of this purpose."""
 
-def end_gate_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
-    """Retire a live gate set, let the next sealed one go live, and raise the alarm for a new one.
+_FOLLOWING = {_GATE: (_GATE, _JOINT), _METER: (_METER, _JOINT), _JOINT: (_JOINT, _GATE, _METER), _DIRECT: (_DIRECT,)}
+"""Sets of which purpose may take its place, in this order; one that serves a system with a live set stays sealed."""
+
+_WITHOUT = {
+    _GATE: "the gate gives no verdict",
+    _METER: "the meter gives no signal",
+    _DIRECT: "readings go on without it and cannot tell tuning from drift",
+}
+
+
+def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
+    """Retire a live set, let the next sealed one go live, and raise the alarm for a new one.
 
     Args:
         tx: Transaction of the referee's role, which holds the study's sets.
@@ -37,11 +65,12 @@ def end_gate_set(tx: Connection, study: Study, test_set_id: int, why: str) -> No
         test_set_id: The set; nothing happens if it is not live.
         why: A key of ``WHY``.
     """
-    plan = releases.live_test_set(tx, study.id, SealedSetPurpose.GATE)
-    if plan is None or plan.id != test_set_id or not releases.retire_test_set(tx, test_set_id, why):
+    if not releases.retire_test_set(tx, test_set_id, why):
         return
-    following = go_live(tx, study.id, SealedSetPurpose.GATE)
-    message = _message(study.name, test_set_id, why, following)
+    ended = test_sets.get_set(tx, test_set_id)
+    for purpose in _FOLLOWING[ended.purpose]:
+        go_live(tx, study.id, purpose)
+    message = _message(tx, study, ended.purpose, test_set_id, why)
     releases.add_alert(
         tx,
         study_id=study.id,
@@ -50,20 +79,29 @@ def end_gate_set(tx: Connection, study: Study, test_set_id: int, why: str) -> No
         kind=AlertKind.NEW_TEST_SET,
         message=message,
     )
-    recipient = plan.plan.get("mail") or ""
+    recipient = gate_settings(ended).mail if _GATE in _SERVED[ended.purpose] else ""
     if recipient:
         mails.add_mail(tx, recipient=recipient, subject=f"easeml: {study.name} needs a new test set", body=message)
 
 
-def end_meter_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
-    """Retire a live meter set; the alert of its last reading tells whoever watches the study."""
-    if releases.retire_test_set(tx, test_set_id, why):
-        go_live(tx, study.id, SealedSetPurpose.METER)
+def _message(tx: Connection, study: Study, purpose: SealedSetPurpose, test_set_id: int, why: str) -> str:
+    following, without = list[int](), list[str]()
+    for system in _SERVED[purpose]:
+        live = releases.live_test_set(tx, study.id, system)
+        if live is None:
+            without.append(_WITHOUT[system])
+        elif live.id not in following:
+            following.append(live.id)
+    words = [f"{study.name}: {_CALLED[purpose]} {test_set_id} is retired, {WHY[why]}"]
+    if without:
+        words.append(f"{' and '.join(without)} until a new set is sealed {_how(purpose)}")
+    words += [f"set {set_id} is live now" for set_id in following]
+    if not without:
+        words.append(f"seal another one in time {_how(purpose)}")
+    return "; ".join(words)
 
 
-def _message(study: str, test_set_id: int, why: str, following: int | None) -> str:
-    ended = f"{study}: gate set {test_set_id} is retired, {WHY[why]}; "
-    how = "(`easeml test-set plan`, `easeml test-set seal`)"
-    if following is None:
-        return ended + f"the gate gives no verdict until a new set is sealed {how}"
-    return ended + f"set {following} is live now; seal another one in time {how}"
+def _how(purpose: SealedSetPurpose) -> str:
+    """The commands that seal the next one."""
+    option = "" if purpose == _GATE else f", both with --purpose {purpose}"
+    return f"(`easeml test-set plan`, `easeml test-set seal`{option})"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import MeterConfig
 from easeml_core.entities import AlertKind
+from easeml_core.services.joint_sets import meter_settings_of
+from easeml_core.services.readings import shown_reading
 from easeml_core.store import releases, studies, summary, trials
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
+
     from easeml_core.entities import Candidate
     from easeml_core.store.database import Store
 
@@ -23,9 +26,9 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
         budget_seconds, priority, deadline (ISO 8601), target_quality, active_since, candidates, trials (succeeded),
         running, waiting, failed, cancelled, best_quality in [0, 1] or None, best_candidate, device_seconds (also of
         lost attempts), reserved_seconds, tenant_quota_seconds, tenant_charged_seconds (used and reserved),
-        tenant_max_parallel, tenant_open_trials, verdict, signal, signals, production_model_id, production_candidate,
-        open_alerts, alert_kind (of the most urgent one), gate_set_live, refusal, and ``next``: one sentence on
-        what to do.
+        tenant_max_parallel, tenant_open_trials, verdict, signal, signals, direct_signal, drift (both None without a
+        second validation sample), production_model_id, production_candidate, open_alerts, alert_kind (of the most
+        urgent one), meter_retired, gate_set_live, refusal, and ``next``: one sentence on what to do.
     """
     with store.begin() as tx:
         entries = summary.study_summaries(tx, limit=limit)
@@ -47,6 +50,7 @@ def _next(entry: dict[str, Any]) -> str:
         (entry["state"] == "PAUSED", "resume it when it shall get trials again"),
         (entry["meter_retired"] is True, "seal a new meter set: the present one is retired"),
         (entry["alert_kind"] == AlertKind.OVERFITTING, "read the alert: the overfitting budget is exceeded"),
+        (entry["alert_kind"] == AlertKind.DRIFT, _drift_sentence(entry)),
         (entry["open_alerts"] > 0, _served_sentence(entry)),
         (entry["running"] + entry["waiting"] > 0, "wait: trials are under way"),
         (_to_run(entry) > 0 and _has_reached_target(entry), _target_sentence(entry)),
@@ -60,11 +64,18 @@ def _next(entry: dict[str, Any]) -> str:
     return next((text for holds, text in steps if holds), "nothing: every candidate has run on the present data")
 
 
+def _drift_sentence(entry: dict[str, Any]) -> str:
+    return (
+        "read the alert: validation and test data differ, so more validation data of the old kind do not help "
+        f"(`easeml alerts {entry['study']}`)"
+    )
+
+
 def _served_sentence(entry: dict[str, Any]) -> str:
-    """After a gate set has served: the alert can only be cleared for good where another set is live."""
+    """After a sealed set has served: the alert can only be cleared for good where another set is live."""
     if not entry["gate_set_live"]:
         return "seal a new gate set: none is live, so the gate answers nothing"
-    return f"seal the gate set after the one that is live now, then clear the alert (`easeml alerts {entry['study']}`)"
+    return f"seal the set after the one that has served, then clear the alert (`easeml alerts {entry['study']}`)"
 
 
 def _to_run(entry: dict[str, Any]) -> int:
@@ -111,8 +122,8 @@ def _is_full(entry: dict[str, Any]) -> bool:
 def study_details(store: Store, *, study: str) -> dict[str, Any]:
     """One study with its candidates, trials, sealed sets (public side), last meter reading and open alerts.
 
-    ``meter`` is None before the first reading, then ``{"signal", "signals", "boundaries", "tolerance",
-    "submissions_left", "model_id", "team", "method"}``.
+    ``meter`` is None before the first reading, then as ``readings.shown_reading``, with ``{"model_id", "team",
+    "method"}``.
 
     Raises:
         NotFoundError: There is no such study.
@@ -133,17 +144,12 @@ def study_details(store: Store, *, study: str) -> dict[str, Any]:
     return details
 
 
-def _meter(reading: dict[str, Any] | None) -> dict[str, Any] | None:
+def _meter(reading: Row[Any] | None) -> dict[str, Any] | None:
     """The last reading as the developer may see it."""
     if reading is None:
         return None
-    config = MeterConfig.from_json(reading["plan"])
-    shown = {name: reading[name] for name in ("signal", "signals", "submissions_left", "model_id", "team")}
-    return shown | {
-        "boundaries": reading["edges"] or list(config.ranges),
-        "tolerance": reading["tolerance"] or config.tolerance,
-        "method": config.method,
-    }
+    named = {"model_id": reading.model_id, "team": reading.team, "method": meter_settings_of(reading).method}
+    return shown_reading(reading) | named
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
@@ -164,7 +170,8 @@ def study_state(store: Store, *, study: str) -> str:
 
 
 def live_sets(store: Store, *, study: str) -> list[str]:
-    """Purposes (``gate``, ``meter``) for which the study has a live sealed set."""
+    """Purposes for which the study has a live sealed set; a ``joint`` one counts for ``gate`` and ``meter`` too."""
     with store.begin() as tx:
         found = releases.public_test_sets(tx, studies.get_study(tx, study).id)
-    return sorted(s["purpose"] for s in found if s["state"] == "live")
+    live = {str(s["purpose"]) for s in found if s["state"] == "live"}
+    return sorted(live | ({"gate", "meter"} if "joint" in live else set()))

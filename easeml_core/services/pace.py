@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-GRID_SECONDS = (10.0, 60.0, 250.0)
-"""A model that fails is run twice, for 120 seconds each at most: the last is beyond that."""
+GRID_SECONDS = (10.0, 60.0, 500.0)
+"""A model is run on all rows and on a part of them, each twice if it fails, for 120 seconds each at most: the last is
+beyond that, so that there are never more than three."""
 
 
 def padded(took: float, grid: Sequence[float]) -> float:

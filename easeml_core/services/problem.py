@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.entities import TrialState
@@ -26,7 +27,7 @@ class Result(NamedTuple):
     """What is known of one trial.
 
     ``order`` is its place in the order of completion, ``limit_seconds`` what is reserved for it, ``lost_seconds`` what
-    lost attempts took.
+    lost attempts took, and measuring its model anew.
     """
 
     candidate_id: int
@@ -61,21 +62,35 @@ class Result(NamedTuple):
 
 
 def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
-    """Results under (study id, data version id), from ``easeml_core.store.decisions.all_trials``."""
+    """Results under (study id, data version id), from ``easeml_core.store.decisions.all_trials``.
+
+    A trial whose model was measured anew, on another validation part beside the same training part, stands under the
+    newest version that measured it, with the quality found there: at its own place in the order, at the price of its
+    training. So nobody learns from it twice, nor from the price of measuring, which only counts as used.
+    """
+    told = list(told)
+    anew: dict[int, list[Told]] = {}
+    for t in told:
+        if t.reevaluates is not None:
+            anew.setdefault(t.reevaluates, []).append(t)
     found: dict[Version, list[Result]] = {}
     for order, t in enumerate(told):
+        if t.reevaluates is not None:
+            continue
+        measured = anew.get(t.id, ())
+        last = max(measured, key=lambda m: m.data_version_id, default=t)
         result = Result(
             t.candidate_id,
             _STATES[t.state],
-            t.quality,
+            last.quality,
             t.cost_seconds,
             order,
-            t.lost_seconds,
+            t.lost_seconds + sum(m.cost_seconds or 0.0 for m in measured),
             t.limit_seconds,
             t.device,
             t.finished_at,
         )
-        found.setdefault((t.study_id, t.data_version_id), []).append(result)
+        found.setdefault((t.study_id, last.data_version_id), []).append(result)
     return found
 
 
@@ -90,20 +105,46 @@ def runnable_candidates(
     menus: Mapping[int, Menu],
     versions: Mapping[int, int],
     results: Mapping[Version, Sequence[Result]],
+    *,
+    training_parts: Mapping[int, int] = MappingProxyType({}),
 ) -> dict[int, Menu]:
     """Per active study the candidates that the scheduler may know of, in their order: arm k is the k-th of them.
 
-    A withdrawn candidate is left out on the present data: nothing was learnt, and nobody wants it repeated blindly.
+    A withdrawn candidate is left out on the present data: nothing was learnt, and nobody wants it repeated blindly. So
+    is one that ran, or runs, on an earlier version with the very same training part, until its model is measured anew:
+    it would be trained a second time.
+
+    Args:
+        active: The studies that may get trials.
+        menus: Their candidates.
+        versions: Study id to its newest data version.
+        results: Of ``results_by_version``.
+        training_parts: Of ``easeml_core.store.studies.training_parts``.
     """
     arms = {}
     for study in active:
         menu = menus.get(study.id)
         if menu is not None and study.id in versions:
-            withdrawn = {r.candidate_id for r in results.get((study.id, versions[study.id]), ()) if r.is_withdrawn}
-            left = _without(menu, withdrawn)
+            version = versions[study.id]
+            gone = {r.candidate_id for r in results.get((study.id, version), ()) if r.is_withdrawn}
+            if version in training_parts:
+                gone |= _trained_before(study.id, version, results, training_parts)
+            left = _without(menu, gone)
             if left.ids:
                 arms[study.id] = left
     return arms
+
+
+def _trained_before(
+    study_id: int,
+    version: int,
+    results: Mapping[Version, Sequence[Result]],
+    training_parts: Mapping[int, int],
+) -> set[int]:
+    """Candidates that ran on the training part of this version, and of which this version knows nothing."""
+    alike = (other for other, part in training_parts.items() if part == training_parts[version] and other != version)
+    before = {r.candidate_id for other in alike for r in results.get((study_id, other), ())}
+    return before - {r.candidate_id for r in results.get((study_id, version), ())}
 
 
 def _without(menu: Menu, withdrawn: Container[int]) -> Menu:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from easeml_core.config import GateConfig, MeterConfig, TrainingConfig, require
+from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, TrainingConfig, require
 from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.planner import plan_gate
-from easeml_core.meter.budget import parse_budget
-from easeml_core.meter.planner import plan_config
 from easeml_core.services.limits import check_candidate_limits, checked_study_limits, trainable
+from easeml_core.services.set_plans import refuse_own_reliability, set_purposes, study_plan
+from easeml_core.services.set_sizes import plan_for_gate, plan_for_meter, plan_joint
 from easeml_core.store import requests, studies
 from easeml_core.training.sources import check_source
 from easeml_core.training.trainers import check_candidates
@@ -23,13 +22,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.gate.planner import GatePlan
-    from easeml_core.meter.planner import MeterPlan
     from easeml_core.store.database import Store
 
 METRICS = ("accuracy",)
 
-_Config = TypeVar("_Config", GateConfig, MeterConfig, TrainingConfig)
+_Config = TypeVar("_Config", GateConfig, MeterConfig, JointConfig, DirectConfig, TrainingConfig)
 
 
 def register_study(
@@ -46,6 +43,8 @@ def register_study(
     gate: Mapping[str, Any] | None = None,
     meter: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    joint: Mapping[str, Any] | None = None,
+    direct: Mapping[str, Any] | None = None,
     priority: int = 0,
     deadline: datetime | str | None = None,
     target_quality: float | None = None,
@@ -67,6 +66,10 @@ def register_study(
         gate: Settings of GateConfig; the rest has defaults.
         meter: Settings of MeterConfig; the rest has defaults.
         training: Settings of TrainingConfig; the rest has defaults.
+        joint: ``{"reliability", "gate_share"}`` (see JointConfig) of one sealed set that gate and meter share; the rest
+            has defaults. None for a set each.
+        direct: ``{"share"}`` (see DirectConfig) of a second meter, on a hidden sample of the validation distribution,
+            which tells drift from tuning; the rest has defaults. None for no such meter.
         priority: From -100 to 100; studies of a higher one come first.
         deadline: No trial begins that would end after it; also ISO 8601 text. None for no deadline.
         target_quality: The study ends once a trial reaches it, in (0, 1]; None for never.
@@ -94,7 +97,7 @@ def register_study(
     if candidates is not None:
         check_candidates(trainable(candidates))
         check_candidate_limits(candidates)
-    config = study_settings(gate=gate, meter=meter, training=training)
+    config = study_settings(gate=gate, meter=meter, training=training, joint=joint, direct=direct)
     with store.begin() as tx:
         tenant_id = studies.add_tenant(tx, name=tenant)
         data_set_id = studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target or "")
@@ -127,18 +130,56 @@ def _made_before(tx: Connection, request_key: str, study: str) -> int:
 
 
 def study_settings(
-    *, gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None, training: Mapping[str, Any] | None
+    *,
+    gate: Mapping[str, Any] | None,
+    meter: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None,
+    joint: Mapping[str, Any] | None = None,
+    direct: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A study's settings as they are stored, checked: the condition parses and both plans can be made."""
-    gate_config = _config(GateConfig, "gate", gate)
-    meter_config = _config(MeterConfig, "meter", meter)
-    plan_for_gate(gate_config)
-    plan_for_meter(meter_config)
-    return {
-        "gate": gate_config.to_json() | {"condition": str(parse_condition(gate_config.condition))},
-        "meter": meter_config.to_json(),
-        "training": _config(TrainingConfig, "training", training).to_json(),
-    }
+    """A study's settings as they are stored, checked: the condition parses and a plan can be made for each set.
+
+    Raises:
+        InvalidInputError: A setting is not allowed, or gate and meter cannot share a set with theirs.
+    """
+    settings = _gate_and_meter(gate, meter, joint)
+    settings["direct"] = None if direct is None else _config(DirectConfig, "direct", direct).to_json()
+    settings["training"] = _config(TrainingConfig, "training", training).to_json()
+    _require_plans(settings)
+    return settings
+
+
+def _gate_and_meter(
+    gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None, joint: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Their settings, and how a shared set divides what may fail: then they have what follows from that."""
+    gate_config, meter_config = _config(GateConfig, "gate", gate), _config(MeterConfig, "meter", meter)
+    shared = None
+    if joint is not None:
+        for name, given in (("gate", gate), ("meter", meter)):
+            refuse_own_reliability(name, given)
+        known = {"reliability", "gate_share"}
+        if isinstance(joint, Mapping):
+            for name in joint:
+                require(name in known, f"joint.{name}", joint[name], "absent; known: " + ", ".join(sorted(known)))
+            joint = {"gate": gate_config, "meter": meter_config} | dict(joint)
+        config = _config(JointConfig, "joint", joint)
+        gate_config, meter_config = config.gate, config.meter
+        shared = {"reliability": config.reliability, "gate_share": config.gate_share}
+    condition = str(parse_condition(gate_config.condition))
+    return {"gate": gate_config.to_json() | {"condition": condition}, "meter": meter_config.to_json(), "joint": shared}
+
+
+def _require_plans(settings: Mapping[str, Any]) -> None:
+    """A plan can be made for every set that the study's data will be cut into."""
+    for purpose in set_purposes(settings):
+        config = study_plan(settings, purpose)
+        if isinstance(config, JointConfig):
+            plan_joint(config)
+        elif isinstance(config, GateConfig):
+            plan_for_gate(config)
+        else:
+            plan_for_meter(config)
 
 
 def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) -> _Config:
@@ -152,37 +193,6 @@ def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) ->
         reason = str(error)
     message = f"{name} must be a mapping such as {kind().to_json()!r}, got {values!r}: {reason}"
     raise InvalidInputError(message)
-
-
-def plan_for_gate(config: GateConfig, changes: int = 0) -> GatePlan:
-    """What a sealed gate set needs for these settings, after so many changes (``stats/adaptivity.py``)."""
-    return plan_gate(
-        parse_condition(config.condition),
-        reliability=config.reliability,
-        steps=config.steps,
-        adaptivity=config.adaptivity,
-        mode=config.mode,
-        estimator=config.estimator,
-        power=config.power if config.estimator == "exact" else None,
-        changes=changes,
-        slices=1 + len(config.slices),
-    )
-
-
-def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
-    """How many examples a sealed gate set needs for these settings, labelled or not; arguments as above."""
-    return plan_for_gate(config, changes).examples
-
-
-def plan_for_meter(config: MeterConfig) -> MeterPlan:
-    """What a sealed meter set needs for these settings, at the error rate that needs most.
-
-    Raises:
-        ConfigError: The method's count would be wrong for the ranges.
-        InvalidInputError: A rule of the overfitting budget cannot be read.
-    """
-    parse_budget(config)
-    return plan_config(config)
 
 
 def pause_study(store: Store, *, study: str, paused: bool) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from easeml_core.entities import Adaptivity, RequestKind, SealedSetPurpose
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.answers import BLOCKING_REFUSED
+from easeml_core.services.joint_sets import gate_settings
 from easeml_core.services.promotion import MOVES, before_standing, require_words, restorable, settle
+from easeml_core.services.readings import shown_reading
 from easeml_core.store import models, promotions, releases, requests, studies
 
 if TYPE_CHECKING:
@@ -85,8 +87,8 @@ def _require_verdicts_shown(store: Store, study: str) -> None:
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         live = releases.live_test_set(tx, found.id, SealedSetPurpose.GATE)
-    plan = found.config.get("gate", {}) if live is None else live.plan
-    if plan.get("adaptivity") == Adaptivity.NONE:
+    planned = found.config.get("gate", {}).get("adaptivity") if live is None else gate_settings(live).adaptivity
+    if planned == Adaptivity.NONE:
         raise InvalidInputError(BLOCKING_REFUSED.format(study=study))
 
 
@@ -241,9 +243,8 @@ def answer_of(store: Store, request_id: int) -> dict[str, Any] | None:
 
     Returns:
         ``{"request_id", "kind", "study", "model_id", "refused", "message"}`` and, unless refused, for ``gate``
-        ``{"symbol", "planned", "step", "steps", "cached"}``, for ``meter`` ``{"signal", "signals", "boundaries",
-        "tolerance", "submissions_left", "retired", "cached", "alert"}``, for ``promote``,
-        ``rollback`` and ``force`` ``{"promoted"}``.
+        ``{"symbol", "planned", "step", "steps", "cached"}``, for ``meter`` those of ``readings.shown_reading``, for
+        ``promote``, ``rollback`` and ``force`` ``{"promoted"}``.
 
     Raises:
         NotFoundError: There is no such request.
@@ -261,20 +262,10 @@ def _gate_facts(tx: Connection, request_id: int) -> dict[str, Any]:
 
 
 def _meter_facts(tx: Connection, request_id: int) -> dict[str, Any]:
-    reading = _present(releases.get_reading(tx, request_id), request_id)
-    return {
-        "signal": reading["signal"],
-        "signals": reading["signals"],
-        "boundaries": reading["edges"] or reading["plan"]["ranges"],
-        "tolerance": reading["tolerance"] or reading["plan"]["tolerance"],
-        "submissions_left": reading["submissions_left"],
-        "retired": reading["signal"] is None,
-        "cached": reading["cached"],
-        "alert": reading["alert"],
-    }
+    return shown_reading(_present(releases.get_reading(tx, request_id), request_id))
 
 
-def _present(facts: dict[str, Any] | None, request_id: int) -> dict[str, Any]:
+def _present(facts: Any, request_id: int) -> Any:
     if facts is None:
         message = f"request {request_id} is answered but its facts are missing; the store was changed by hand"
         raise InvalidInputError(message)

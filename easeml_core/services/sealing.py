@@ -1,4 +1,4 @@
-"""The referee's first task: load a study's data, split it once, keep two parts sealed and open the rest."""
+"""The referee's first task: load a study's data, split it once, keep some parts sealed and open the rest."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import GateConfig, MeterConfig, TrainingConfig
+from easeml_core.config import GateConfig, JointConfig, MeterConfig, TrainingConfig
 from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
-from easeml_core.services.registration import plan_for_gate, plan_for_meter
+from easeml_core.services.set_plans import needed_examples, set_purposes, settings_of_plan, study_plan
+from easeml_core.services.set_sizes import plan_for_meter, plan_joint
 from easeml_core.store import models, sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.training.formats import save_constant
@@ -23,15 +24,19 @@ from easeml_core.training.sources import check_source, load_source
 from easeml_core.training.trainers import default_candidates
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
+    from easeml_core.services.set_plans import SetConfig
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.requests import Request
     from easeml_core.training.parts import Parts
     from easeml_core.training.sources import RawTable
 
 # Shares of the rows, where the plans need less: more sealed examples make verdicts sharper, never weaker.
-_SHARES = {"gate": 0.2, "meter": 0.1, "validation": 0.15}
+_SHARES = {"gate": 0.2, "meter": 0.1, "joint": 0.3, "direct": 0.1, "validation": 0.15}
+_CALLED = {"gate": "the gate", "meter": "the meter", "joint": "gate and meter", "direct": "the second meter"}
 _LEAST_TRAINING_SHARE = 0.2
 _LONGEST_NAMES = 1_000_000  # characters of all column names together: more of them are not worth a row
 
@@ -53,30 +58,31 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
 
     Raises:
         InvalidInputError: The data cannot be read or has too few rows; the message carries the planner's figures.
-        SealedSetTooSmallError: The rows do not suffice for what the gate's and the meter's plans need.
+        SealedSetTooSmallError: The rows do not suffice for what the plans of the sealed sets need.
     """
     study = studies.study_by_id(tx, request.study_id)
     if study.state != StudyState.REGISTERED:
         return f"study {study.name} is {study.state} already"
     raw = load_source(readable_source(study, data), study.target or None)
-    gate, meter = GateConfig.from_json(study.config["gate"]), MeterConfig.from_json(study.config["meter"])
+    plans = planned_sets(study.config)
     TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
-    _require_no_slices(gate)
-    sizes = part_sizes(len(raw.labels), gate, meter)
+    _require_no_slices(GateConfig.from_json(study.config["gate"]))
+    sizes = part_sizes(len(raw.labels), plans)
     # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
     seed = hashlib.sha256(f"{digest}|{study.name}".encode()).digest()
     parts = split_parts(raw, sizes=sizes, rng=np.random.default_rng(int.from_bytes(seed, "big")))
     _require_unsealed(tx, study, parts)
     version_id = _open_parts(tx, artifacts, study, raw, parts, digest)
-    _seal_parts(tx, study, version_id, parts, gate, meter)
+    _seal_parts(tx, study, version_id, parts, plans)
     if not studies.list_candidates(tx, study.id):
         studies.add_candidates(tx, study.id, default_candidates(image=raw.image_shape is not None))
     _add_baseline(tx, artifacts, study, version_id, parts)
     studies.set_study_state(tx, study.id, StudyState.ACTIVE)
     notify(tx, f"study:{study.name}")
     shown = ", ".join(f"{name} {len(labels):,}" for name, (_, labels) in _named(parts).items())
-    return f"study {study.name} is active; rows: {shown}"
+    repeated = f"; rows with the inputs of another, left out: {raw.duplicates:,}" if raw.duplicates else ""
+    return f"study {study.name} is active; rows: {shown}{repeated}"
 
 
 def readable_source(study: Study, data: Path | None) -> str:
@@ -126,28 +132,33 @@ def _require_no_slices(gate: GateConfig) -> None:
         raise InvalidInputError(message)
 
 
-def part_sizes(n_rows: int, gate: GateConfig, meter: MeterConfig) -> dict[str, int]:
+def planned_sets(settings: Mapping[str, Any]) -> dict[SealedSetPurpose, SetConfig]:
+    """What each sealed set of a study with these settings is planned for.
+
+    Raises:
+        InvalidInputError: Gate and meter cannot share a set with these settings.
+    """
+    return {kind: settings_of_plan(kind, study_plan(settings, kind).to_json()) for kind in set_purposes(settings)}
+
+
+def part_sizes(n_rows: int, plans: Mapping[SealedSetPurpose, SetConfig]) -> dict[str, int]:
     """Rows of every part but training: what the plans need, or a fixed share of the rows where that is more.
 
     Raises:
         SealedSetTooSmallError: Less than a fifth of the rows would be left for training; names the scarcest plan.
     """
-    gate_plan, meter_plan = plan_for_gate(gate), plan_for_meter(meter)
-    needed = {
-        "gate": max(gate_plan.labels, gate_plan.unlabelled),
-        "meter": meter_plan.labels,
-        "validation": meter_plan.validation_minimum or 0,
-    }
+    needed = {str(kind): needed_examples(config) for kind, config in plans.items()}
+    needed["validation"] = max(_validation_minimum(config) for config in plans.values())
     if sum(needed.values()) > (1 - _LEAST_TRAINING_SHARE) * n_rows:
         purpose = max(needed, key=lambda name: needed[name])
         others = sum(needed.values()) - needed[purpose]
+        sealed_parts = " and ".join(f"{needed[kind]:,} for {_CALLED[kind]}" for kind in plans)
         raise SealedSetTooSmallError(
             purpose=purpose,
             needed=needed[purpose],
             available=max(0, int((1 - _LEAST_TRAINING_SHARE) * n_rows) - others),
-            detail=f"the data has {n_rows:,} distinct rows; the plans need {needed['gate']:,} for the gate, "
-            f"{needed['meter']:,} for the meter and {needed['validation']:,} for validation, "
-            f"and a fifth must be left for training",
+            detail=f"the data has {n_rows:,} distinct rows; the plans need {sealed_parts}, "
+            f"{needed['validation']:,} for validation, and a fifth must be left for training",
             remedy="bring data with more rows",
         )
     wanted = {name: max(needed[name], int(_SHARES[name] * n_rows)) for name in needed}
@@ -155,8 +166,16 @@ def part_sizes(n_rows: int, gate: GateConfig, meter: MeterConfig) -> dict[str, i
     return wanted if fits else needed
 
 
+def _validation_minimum(config: SetConfig) -> int:
+    if isinstance(config, JointConfig):
+        return plan_joint(config).validation_minimum or 0
+    return (plan_for_meter(config).validation_minimum or 0) if isinstance(config, MeterConfig) else 0
+
+
 def _named(parts: Parts) -> dict[str, tuple[Any, Any]]:
-    return {name: getattr(parts, name) for name in ("train", "validation", "gate", "meter")}
+    """The parts that have rows."""
+    named = {name: getattr(parts, name) for name in ("train", "validation", *SealedSetPurpose)}
+    return {str(name): part for name, part in named.items() if len(part.labels)}
 
 
 def _open_parts(
@@ -180,9 +199,9 @@ def _open_parts(
 
 
 def _seal_parts(
-    tx: Connection, study: Study, version_id: int, parts: Parts, gate: GateConfig, meter: MeterConfig
+    tx: Connection, study: Study, version_id: int, parts: Parts, plans: Mapping[SealedSetPurpose, SetConfig]
 ) -> None:
-    for purpose, config in ((SealedSetPurpose.GATE, gate), (SealedSetPurpose.METER, meter)):
+    for purpose, config in plans.items():
         inputs, labels = getattr(parts, purpose)
         order = sealed.fixed_order(tx, sealed.example_hashes(inputs))
         sealed.seal(

@@ -1,7 +1,7 @@
 """Hand a model in: what anybody has trained, in whatever way, as a file, a program, or the version of a DAG bundle.
 
-It is run once on the open validation part, in the same kind of sandbox in which the referee will run it: what cannot
-run there is refused here and costs nothing of a sealed set.
+It is run on the open validation part, and on a part of that again, in the same kind of sandbox and by the same rules by
+which the referee will run it: what cannot run there is refused here and costs nothing of a sealed set.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from easeml_core.training.command_model import pack_command
 from easeml_core.training.formats import FORMATS
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
+from easeml_core.training.repetition import require_same, rows_to_repeat
 from easeml_core.training.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion
@@ -103,7 +105,8 @@ def submit_model(
         StateError: It is not active.
         ConfigError: A word is not one of those allowed.
         InvalidInputError: The key was used for other content, the file cannot be read or is too large, or the model
-            cannot be run on the open validation part or names classes that there are not. Nothing was spent.
+            cannot be run on the open validation part, names classes that there are not, or answers rows otherwise
+            when they come among fewer others. Nothing was spent.
     """
     said = _checked(format, message, command, bundle, bundle_version, request_key)
     with tempfile.TemporaryDirectory(prefix="easeml-submission-") as folder:
@@ -117,7 +120,7 @@ def submit_model(
             if earlier is not None:
                 return _again(earlier, handed, request_key)
             found, version = _open_study(tx, study)
-        loss = _validation_loss(artifacts, copy, format, version, study, sandbox or Sandbox())
+        loss = _validation_loss(artifacts, copy, handed, version, sandbox or Sandbox())
         _keep(artifacts, copy, handed)
     return _record(store, handed, found, version, loss, request_key)
 
@@ -167,23 +170,39 @@ def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
 
 
 def _validation_loss(
-    artifacts: ArtifactStore, copy: Path, format: str, version: DataVersion, study: str, sandbox: Sandbox
+    artifacts: ArtifactStore, copy: Path, handed: _Handed, version: DataVersion, sandbox: Sandbox
 ) -> float:
-    """0-1 loss on the open validation part, in [0, 1]; InvalidInputError if the model cannot be run there."""
+    """0-1 loss on the open validation part, in [0, 1]; InvalidInputError if the model would not do on a sealed set."""
     parts = load_open_parts(artifacts.path(version.artifact))
+    inputs, where = parts.validation_inputs, f"the open validation part of study {handed.study!r}"
     try:
-        labels = predict_in_child(copy, format, parts.validation_inputs, sandbox=sandbox)
+        labels = predict_in_child(copy, handed.format, inputs, sandbox=sandbox)
+        wrong = np.flatnonzero((labels < 0) | (labels >= parts.classes))
+        if len(wrong):
+            message = (
+                f"the model must answer with classes from 0 to {parts.classes - 1}; row {wrong[0]} of {where} got "
+                f"{labels[wrong[0]]}; nothing was spent"
+            )
+            raise InvalidInputError(message)
+        if handed.format != "constant":
+            repeated = rows_to_repeat(labels, handed.artifact.encode())
+            again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox)
+            _require_same(labels[repeated], again, where)
     except (TrainingError, ArtifactError) as error:
-        message = f"the model cannot be run on the open validation part of study {study!r}: {error}; nothing was spent"
+        message = f"the model cannot be run on {where}: {error}; nothing was spent"
         raise InvalidInputError(message) from error
-    wrong = np.flatnonzero((labels < 0) | (labels >= parts.classes))
-    if len(wrong):
-        message = (
-            f"the model must answer with classes from 0 to {parts.classes - 1}; row {wrong[0]} of the open validation "
-            f"part of study {study!r} got {labels[wrong[0]]}; nothing was spent"
-        )
-        raise InvalidInputError(message)
     return float(np.mean(labels != parts.validation_labels))
+
+
+def _require_same(labels: NDArray[np.int64], again: NDArray[np.int64], where: str) -> None:
+    try:
+        require_same(labels, again)
+    except TrainingError as error:
+        message = (
+            f"the model cannot be judged by {where}: {error}; let each answer come from its own row alone (what is "
+            "learnt from many rows belongs into the model's file), and fix what is drawn at random; nothing was spent"
+        )
+        raise InvalidInputError(message) from error
 
 
 def _keep(artifacts: ArtifactStore, copy: Path, handed: _Handed) -> None:

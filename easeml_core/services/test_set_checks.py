@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import GateConfig
-from easeml_core.errors import AlreadyExistsError, SealedSetTooSmallError
-from easeml_core.services.set_plans import needed_examples, needed_of_slice
+from easeml_core.config import GateConfig, JointConfig
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.services.open_rows import validated_hashes
+from easeml_core.services.set_plans import gate_of, needed_examples, needed_of_slice
 from easeml_core.store import sealed, test_sets
 from easeml_core.training.uploads import refused
 from easeml_core.training.uploads import shown as quoted
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.config import MeterConfig
-    from easeml_core.entities import Study
+    from easeml_core.entities import SealedSetPurpose, Study
+    from easeml_core.services.set_plans import SetConfig
+    from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.training.parts import OpenParts
     from easeml_core.training.uploads import ExampleFile
 
@@ -54,34 +57,52 @@ def require_distinct(file: ExampleFile, hashes: Sequence[bytes]) -> None:
         raise refused(file, what + f"{file.lines[twin]}; leave one of each", row)
 
 
-def require_enough(config: GateConfig | MeterConfig, content: Content) -> None:
+def require_enough(purpose: SealedSetPurpose, config: SetConfig, content: Content) -> None:
     """The set has what its plan needs, and each slice too.
 
     Raises:
         SealedSetTooSmallError: It has not; gives the planner's figure.
     """
-    is_gate = isinstance(config, GateConfig)
-    asked = []
-    for code, (name, condition) in enumerate(config.slices if isinstance(config, GateConfig) else ()):
-        assert isinstance(config, GateConfig)
+    asked, gate = [], gate_of(config)
+    for code, (name, condition) in enumerate(() if gate is None else gate.slices):
         assert content.slices is not None
+        assert isinstance(config, GateConfig | JointConfig)  # gate_of has found a gate in it
         members = int((content.slices == code).sum())
         asked.append((needed_of_slice(config, condition), members, f"slice {name}: {condition}"))
-    asked.append((needed_examples(config), len(content.keys), getattr(config, "condition", "the signals")))
-    for needed, available, detail in asked:
+    whole = "the signals" if gate is None else gate.condition
+    detail = f"{whole}, and the signals" if isinstance(config, JointConfig) else whole
+    asked.append((needed_examples(config), len(content.keys), detail))
+    for needed, available, what in asked:
         if available < needed:
-            purpose = "gate" if is_gate else "meter"
-            raise SealedSetTooSmallError(purpose=purpose, needed=needed, available=available, detail=detail)
+            raise SealedSetTooSmallError(purpose=str(purpose), needed=needed, available=available, detail=what)
 
 
-def require_new(tx: Connection, file: ExampleFile, study: Study, parts: OpenParts, content: Content) -> None:
-    """No example that developers can see, and none that another set has: its answers would be counted twice.
+def require_same_ranges(direct: MeterConfig, meter: MeterConfig) -> None:
+    """The two signals of one submission can be compared.
+
+    Raises:
+        InvalidInputError: Ranges or tolerance of a direct set are not those of the study's meter.
+    """
+    there, here = (meter.ranges, meter.tolerance), (direct.ranges, direct.tolerance)
+    if there != here:
+        message = (
+            f"a direct set must have the ranges and the tolerance of the study's meter, {list(meter.ranges)} and "
+            f"{meter.tolerance:g}, since the signals on both are compared; got {list(direct.ranges)} and "
+            f"{direct.tolerance:g}"
+        )
+        raise InvalidInputError(message)
+
+
+def require_new(
+    tx: Connection, artifacts: ArtifactStore, file: ExampleFile, study: Study, parts: OpenParts, content: Content
+) -> None:
+    """No example that developers can or could see, and none that another set has: its answers would be counted twice.
 
     Raises:
         InvalidInputError: There are such; names the first.
         AlreadyExistsError: More than one in twenty is sealed for other tenants.
     """
-    opened = set(sealed.example_hashes(parts.train_inputs)) | set(sealed.example_hashes(parts.validation_inputs))
+    opened = set(sealed.example_hashes(parts.train_inputs)) | validated_hashes(tx, artifacts, study.id)
     seen = {h: "the open parts of the study's data" for h in opened.intersection(content.hashes)}
     if not seen:
         sets = test_sets.tenants_sets_with(tx, study.id, content.hashes)

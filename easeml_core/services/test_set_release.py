@@ -114,7 +114,7 @@ def fetch_test_set(
         message = f"test set {found.called!r} is {found.state}; only a released one can be fetched"
         raise StateError(message)
     with artifacts.copy(found.artifact) as path:
-        arrays = _arrays(path)
+        arrays = released_arrays(path)
         with written_whole(to) as temporary:
             if to.suffix == ".npz":
                 temporary.write_bytes(path.read_bytes())
@@ -124,7 +124,12 @@ def fetch_test_set(
     return {"test_set_id": found.id, "rows": len(arrays["labels"]), "labelled": known, "file": str(to)}
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def released_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What a released file holds: ``inputs``, ``labels`` (-1: unknown), ``keys``, ``class_names``, ``feature_names``.
+
+    Raises:
+        ArtifactError: It is damaged.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("inputs", "labels", "keys", "class_names", "feature_names")}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import SealedSetPurpose, SealedSetState
-from easeml_core.services.new_set_alarm import end_gate_set, end_meter_set
+from easeml_core.entities import SealedSetState
+from easeml_core.services.new_set_alarm import end_set
 from easeml_core.services.test_sets import find_set, shown
 from easeml_core.store import releases, studies, test_sets
 from easeml_core.store.database import notify
@@ -36,8 +36,7 @@ def retire_test_set(store: Store, *, test_set: str, study: str | None = None, wh
         releases.hold_study(tx, found.study_id)
         found = test_sets.get_set(tx, found.id)
         if found.state == SealedSetState.LIVE:
-            end = end_gate_set if found.purpose == SealedSetPurpose.GATE else end_meter_set
-            end(tx, studies.study_by_id(tx, found.study_id), found.id, why)
+            end_set(tx, studies.study_by_id(tx, found.study_id), found.id, why)
         else:
             test_sets.retire(tx, found.id, why)  # planned or sealed: nothing else changes
         notify(tx, f"study:{found.study}")

@@ -5,15 +5,24 @@ One transaction: whoever is killed in the middle has sealed nothing, and the sam
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.config import JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
-from easeml_core.services.set_plans import needed_examples, set_settings, settings_of_plan
-from easeml_core.services.test_set_checks import Content, require_distinct, require_enough, require_new, unlike
+from easeml_core.services.joint_sets import meter_settings_of
+from easeml_core.services.set_plans import gate_of, needed_examples, set_settings, settings_of_plan, study_plan
+from easeml_core.services.test_set_checks import (
+    Content,
+    require_distinct,
+    require_enough,
+    require_new,
+    require_same_ranges,
+    unlike,
+)
 from easeml_core.services.test_sets import as_stored, shown
 from easeml_core.store import labels as label_rows
 from easeml_core.store import releases, sealed, studies, test_sets
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion, Study
+    from easeml_core.services.set_plans import SetConfig
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.test_sets import SealedSet
@@ -60,8 +70,8 @@ def seal_test_set(
         inputs: CSV file with a column ``example`` and the study's columns.
         labels: CSV file ``example,label`` of the same examples; None: people are asked when a verdict needs them.
         name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
-        purpose: ``gate`` or ``meter``.
-        settings: What differs from the study's settings; nothing for a planned set.
+        purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter).
+        settings: What differs from the study's settings (``set_plans.set_settings``); nothing for a planned set.
         slices_column: Column of ``inputs`` that tells the slice; it need not be one of the study's. Conditions are
             those of the setting ``slices``, or the set's own on every slice when there are none.
 
@@ -80,9 +90,11 @@ def seal_test_set(
         releases.hold_study(tx, found.id)
         named = None if name is None else test_sets.set_named(tx, found.id, name)
         kind, config = _settings(found, purpose, settings or {}, named)
-        if labels is None and kind == SealedSetPurpose.METER:
-            message = "a meter set needs the label of every example; give them with --labels"
+        if labels is None and kind != SealedSetPurpose.GATE:
+            message = f"a {kind} set needs the label of every example; give them with --labels"
             raise InvalidInputError(message)
+        if isinstance(config, MeterConfig) and kind == SealedSetPurpose.DIRECT:
+            require_same_ranges(config, _meter_of(tx, found))
         file = read_examples(inputs)
         codes, config = _take_slices(file, slices_column, config)
         content = _content(tx, file, version, labels, codes, slices_column)
@@ -93,10 +105,10 @@ def seal_test_set(
             return shown(before) | {"needed": needed_examples(config), "sealed_before": True, "warnings": []}
         if named is not None and named.state != SealedSetState.PLANNED:
             raise AlreadyExistsError(kind="test set", name=name, remedy=f"it is {named.state}; choose another name")
-        require_enough(config, content)
+        require_enough(kind, config, content)
         with artifacts.copy(version.artifact) as path:
             parts = load_open_parts(path)
-        require_new(tx, file, found, parts, content)
+        require_new(tx, artifacts, file, found, parts, content)
         set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
         warnings = unlike(content.inputs, parts, studies.feature_names(tx, version.id))
         done = {"needed": needed_examples(config), "sealed_before": False, "warnings": warnings}
@@ -105,7 +117,7 @@ def seal_test_set(
 
 def _settings(
     study: Study, purpose: str, settings: Mapping[str, Any], named: SealedSet | None
-) -> tuple[SealedSetPurpose, GateConfig | MeterConfig]:
+) -> tuple[SealedSetPurpose, SetConfig]:
     """Purpose and settings; those of a planned set stay as they were planned, also when the call is repeated."""
     if named is None or (named.state != SealedSetState.PLANNED and settings):
         return set_settings(study, purpose, settings)
@@ -118,14 +130,25 @@ def _settings(
     return named.purpose, settings_of_plan(named.purpose, named.plan)
 
 
+def _meter_of(tx: Connection, study: Study) -> MeterConfig:
+    """The meter that a second one is compared with: of the live set, else of the study's settings."""
+    live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
+    if live is not None:
+        return meter_settings_of(live)
+    planned = study_plan(study.config, SealedSetPurpose.METER)
+    assert isinstance(planned, MeterConfig)
+    return planned
+
+
 def _take_slices(
-    file: ExampleFile, column: str | None, config: GateConfig | MeterConfig
-) -> tuple[NDArray[np.int64] | None, GateConfig | MeterConfig]:
+    file: ExampleFile, column: str | None, config: SetConfig
+) -> tuple[NDArray[np.int64] | None, SetConfig]:
     """The code of each example's slice, and the settings with all slices."""
-    slices = getattr(config, "slices", ())
-    if column is None or not isinstance(config, GateConfig):
+    gate = gate_of(config)
+    slices = () if gate is None else gate.slices
+    if column is None or gate is None:
         if slices or column is not None:
-            message = "conditions for slices and --slices COLUMN come together, for gate sets only"
+            message = "conditions for slices and --slices COLUMN come together, for sets that a gate draws on only"
             raise InvalidInputError(message)
         return None, config
     if column not in file.columns:
@@ -135,8 +158,9 @@ def _take_slices(
         found = sorted(set(words) - {""})
         if len(found) > MOST_SLICES or not all(word.isprintable() and len(word) <= LONGEST_KEY for word in found):
             raise refused(file, f"column {column!r} must have at most {MOST_SLICES} different words of printable text")
-        slices = tuple((word, config.condition) for word in found)
-        config = settings_of_plan(SealedSetPurpose.GATE, config.to_json() | {"slices": slices})
+        slices = tuple((word, gate.condition) for word in found)
+        gate = replace(gate, slices=slices)
+        config = replace(config, gate=gate) if isinstance(config, JointConfig) else gate
     place = {name: code for code, (name, _) in enumerate(slices)}
     unknown = sorted(set(place) - set(words))
     if unknown:
@@ -160,7 +184,7 @@ def _content(
     require_distinct(file, hashes)
     given = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
     if labels is not None:
-        given = _labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
+        given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
     order = sealed.fixed_order(tx, hashes)
     return Content(
         inputs[order],
@@ -171,7 +195,7 @@ def _content(
     )
 
 
-def _labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[np.int64]:
+def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[np.int64]:
     """Label of every row of ``inputs``; both files must name the same examples."""
     require_label_columns(file)
     row_of = {key: row for row, key in enumerate(inputs.keys)}
@@ -217,7 +241,7 @@ def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | N
         raise AlreadyExistsError(kind="test set with exactly these examples", name=before.called, remedy=remedy)
 
 
-def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: GateConfig | MeterConfig) -> None:
+def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: SetConfig) -> None:
     """A plan stands once it is sealed: a call that asks for another one must not look as if it got it."""
     there, here = settings_of_plan(before.purpose, before.plan).to_json(), config.to_json()
     if before.purpose != purpose:
@@ -234,13 +258,13 @@ def _seal(
     study: Study,
     version: DataVersion,
     purpose: SealedSetPurpose,
-    config: GateConfig | MeterConfig,
+    config: SetConfig,
     name: str | None,
     content: Content,
     *,
     on_demand: bool,
 ) -> int:
-    live = releases.live_test_set(tx, study.id, purpose)
+    taken = test_sets.is_served(tx, study.id, purpose)
     set_id = sealed.seal(
         tx,
         study_id=study.id,
@@ -250,7 +274,7 @@ def _seal(
         labels=content.labels,
         steps=config.steps,
         plan=config.to_json(),
-        state=SealedSetState.LIVE if live is None else SealedSetState.SEALED,
+        state=SealedSetState.SEALED if taken else SealedSetState.LIVE,
         name=name,
         labels_on_demand=on_demand,
         keys=content.keys,

@@ -72,8 +72,8 @@ def plan_test_set(
         store: Role ``easeml_referee``.
         study: The study.
         name: Name of the set, new in the study; the same plan may be repeated.
-        purpose: ``gate`` or ``meter``.
-        settings: What differs from the study's settings, of GateConfig or MeterConfig.
+        purpose: ``gate``, ``meter``, ``joint`` or ``direct``.
+        settings: What differs from the study's settings (``set_plans.set_settings``).
 
     Returns:
         As ``shown``; ``rows`` is how many examples are needed at least.
@@ -116,24 +116,26 @@ def _listed(value: Any) -> Any:
 
 
 def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | None:
-    """After a set was retired: the one that was sealed first becomes live. Its number, or None when none does.
+    """After a set was retired: those that were sealed first become live. The first one's number, or None without any.
 
-    Requests that waited for labels of sets that have ended are opened to the referee again. The referee runs the
-    study's earlier models on the new set by itself (``reevaluate``).
+    A set that gate and meter shared may be followed by one for each. Requests that waited for labels of sets that have
+    ended are opened to the referee again. The referee runs the study's earlier models on the new set by itself
+    (``reevaluate``).
 
     Args:
         tx: Transaction of the referee's role that holds the study (``releases.hold_study``).
         study_id: The study.
-        purpose: Whose set.
+        purpose: That of the set that was retired.
     """
     for found in test_sets.list_sets(tx, study_id):
-        if found.purpose == purpose and found.state in ENDED:
+        if test_sets.serves(found.purpose) & test_sets.serves(purpose) and found.state in ENDED:
             labels.close_wanted_of_set(tx, found.id)
-    live = test_sets.promote_oldest(tx, study_id, purpose)
-    if live is not None:
+    first = None
+    while (live := test_sets.promote_oldest(tx, study_id, purpose)) is not None:
+        first = live if first is None else first
         notify(tx, f"study:{test_sets.get_set(tx, live).study}")
         labels.announce(tx, live)
-    return live
+    return first
 
 
 def reevaluate(

@@ -57,6 +57,14 @@ def _value(values: Mapping[str, Any], *names: str) -> str:
     return next((f", got {values[n]!r}" for n in names if n in values), "")
 
 
+def _live_already(values: Mapping[str, Any], system: str) -> EasemlError:
+    return AlreadyExistsError(
+        f"live sealed set of this study for the {system}",
+        values.get("study_id"),
+        remedy="retire it before sealing another",
+    )
+
+
 def _exceeded(values: Mapping[str, Any], what: str, remedy: str) -> EasemlError:
     """A limit of ``work.check_limits``; a trial without a bound met a limit that was set in the same moment."""
     found = json.loads(values["detail"])
@@ -142,11 +150,9 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     "trials_forward_check": lambda v: StateError(f"{v['said']}; states only move forward, start from its present one"),
     "test_sets_fingerprint_key": lambda v: AlreadyExistsError("sealed set", "with these examples", remedy=_DISJOINT),
     "examples_pkey": lambda v: AlreadyExistsError("sealed set", "with some of these examples", remedy=_DISJOINT),
-    "test_sets_live_key": lambda v: AlreadyExistsError(
-        f"live sealed set of this study for the {v.get('purpose', 'same purpose')}",
-        v.get("study_id"),
-        remedy="retire it before sealing another",
-    ),
+    "test_sets_live_gate_key": lambda v: _live_already(v, "gate"),
+    "test_sets_live_meter_key": lambda v: _live_already(v, "meter"),
+    "test_sets_live_direct_key": lambda v: _live_already(v, "second meter"),
     "test_sets_name_key": lambda v: AlreadyExistsError(
         "test set of this study", v.get("name"), remedy="choose another name"
     ),
@@ -160,6 +166,12 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     ),
     "ledger_step_check": lambda v: BudgetExhaustedError(
         "steps of the sealed set", v.get("step", 1) - 1, v.get("steps", 0), "the referee must seal a new set"
+    ),
+    "ledger_system_step_check": lambda v: BudgetExhaustedError(
+        f"{v.get('system', 'system')} steps of the sealed set",
+        v.get("system_step", 1) - 1,
+        v.get("system_steps", 0),
+        "the referee must seal a new set",
     ),
     "promotions_verdict_fkey": lambda v: StateError(
         f"there is no recorded pass of this model{_value(v, 'model_id')}; ask the gate first, promote after a pass"

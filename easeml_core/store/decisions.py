@@ -22,7 +22,11 @@ NO_TRIAL = 2**63 - 1
 
 
 class Told(NamedTuple):
-    """What is known of one trial; ``is_over``: it is open, and its lease or its hand-out has run out."""
+    """What is known of one trial.
+
+    ``is_over``: it is open, and its lease or its hand-out has run out. ``reevaluates``: it only measured the model of
+    that trial anew, and its cost is that of measuring.
+    """
 
     id: int
     study_id: int
@@ -36,6 +40,7 @@ class Told(NamedTuple):
     device: str | None
     finished_at: datetime | None
     is_over: bool
+    reevaluates: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,8 @@ class Menu(NamedTuple):
 
 _COLUMNS = """t.id, t.study_id, t.candidate_id, t.data_version_id, t.state, o.quality, t.cost_seconds, t.lost_seconds,
   t.limit_seconds, t.device, t.finished_at"""
-_TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_until < now(), true) AS is_over
-  FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
+_TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_until < now(), true) AS is_over,
+  t.reevaluates FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
 # One trip to the server for both: the second statement sees what was committed before the lock was granted.
 _LOOK = f"""
 SELECT pg_advisory_xact_lock(hashtext('easeml suggest'));

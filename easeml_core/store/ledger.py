@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store.rows import row, rows
+from easeml_core.store.rows import row, rows, scalar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+
+GATE, METER = "gate", "meter"
+"""Whose answer an entry is: several systems share a ``joint`` set."""
 
 RETIRED = "retired"
 """The answer of a meter set that gave none."""
@@ -25,27 +29,53 @@ class Judged:
     named_id: int
 
 
-def used(tx: Connection, test_set_id: int) -> tuple[int, int]:
-    """Steps used so far, and how many of their answers were changes (``stats/adaptivity.py``)."""
+def used(tx: Connection, test_set_id: int, system: str = GATE) -> tuple[int, int]:
+    """Steps that the system has used so far, and how many of its answers were changes (``stats/adaptivity.py``)."""
     found = row(
         tx,
         "SELECT count(*) AS steps, count(*) FILTER (WHERE is_change) AS changes FROM sealed.ledger "
-        "WHERE test_set_id = :id",
+        "WHERE test_set_id = :id AND system = :system",
         id=test_set_id,
+        system=system,
     )
     assert found is not None  # an aggregate has a row
     return int(found.steps), int(found.changes)
 
 
+def next_step(tx: Connection, test_set_id: int) -> int:
+    """The place that the next answer of either system has in the set's ledger, from 1."""
+    return 1 + int(scalar(tx, "SELECT count(*) FROM sealed.ledger WHERE test_set_id = :id", id=test_set_id))
+
+
+def joint_log_weight(tx: Connection, test_set_id: int) -> float:
+    """What all answers so far, of either system, have cost together; >= 0, in nats."""
+    found = rows(tx, "SELECT log_cost FROM sealed.ledger WHERE test_set_id = :id ORDER BY step", id=test_set_id)
+    return math.fsum(entry.log_cost for entry in found)
+
+
+def meter_has_retired(tx: Connection, test_set_id: int) -> bool:
+    """Whether the meter has answered that it can give no further signal."""
+    found = scalar(
+        tx,
+        "SELECT EXISTS (SELECT 1 FROM sealed.ledger WHERE test_set_id = :id AND system = :system "
+        "AND answer = :retired)",
+        id=test_set_id,
+        system=METER,
+        retired=RETIRED,
+    )
+    return bool(found)
+
+
 def last_judged(tx: Connection, test_set_id: int, *, could_run: bool = False) -> Judged | None:
-    """The last model that was judged on a gate set, or None; with ``could_run`` the last that could be run on it."""
+    """The last model that the gate judged on a set, or None; with ``could_run`` the last that could be run on it."""
     found = row(
         tx,
         "SELECT (report ->> 'model_id')::bigint AS model_id, report ->> 'model' AS model, "
         "(report ->> 'incumbent_id')::bigint AS incumbent_id, (report ->> 'named_id')::bigint AS named_id "
-        "FROM sealed.ledger "
-        "WHERE test_set_id = :id AND (report ->> 'failure' IS NULL OR NOT :could_run) ORDER BY step DESC LIMIT 1",
+        "FROM sealed.ledger WHERE test_set_id = :id AND system = :system "
+        "AND (report ->> 'failure' IS NULL OR NOT :could_run) ORDER BY step DESC LIMIT 1",
         id=test_set_id,
+        system=GATE,
         could_run=could_run,
     )
     return None if found is None else Judged(**found._mapping)
@@ -53,10 +83,10 @@ def last_judged(tx: Connection, test_set_id: int, *, could_run: bool = False) ->
 
 @dataclass(frozen=True, slots=True)
 class MeterEntry:
-    """One earlier submission to a meter set; attributes as the columns of the ledger.
+    """One earlier submission to a meter; attributes as the columns of the ledger.
 
     Attributes:
-        step: Its place, from 1.
+        step: Its place among the meter's own answers, from 1.
         cache_key: Artifact, and team where there are several.
         signal: What was answered; None when the set was retired instead.
         log_cost: What it cost.
@@ -77,11 +107,13 @@ class MeterEntry:
 
 
 def meter_entries(tx: Connection, test_set_id: int) -> list[MeterEntry]:
-    """All submissions to a meter set so far, in order."""
+    """All submissions to the meter on this set so far, in order; verdicts of a gate that shares it are left out."""
     found = rows(
         tx,
-        "SELECT step, cache_key, answer, log_cost, report FROM sealed.ledger WHERE test_set_id = :id ORDER BY step",
+        "SELECT system_step AS step, cache_key, answer, log_cost, report FROM sealed.ledger "
+        "WHERE test_set_id = :id AND system = :system ORDER BY step",
         id=test_set_id,
+        system=METER,
     )
     return [_meter_entry(r) for r in found]
 
@@ -105,7 +137,8 @@ def study_ledger(tx: Connection, study_id: int) -> list[dict[str, Any]]:
     """All entries of a study's sealed sets, oldest first: the referee's view."""
     found = rows(
         tx,
-        "SELECT t.id AS test_set_id, t.name AS test_set, t.purpose, t.state, t.plan, l.step, l.steps, l.request_id, "
+        "SELECT t.id AS test_set_id, t.name AS test_set, t.purpose, t.state, t.plan, l.step, l.steps, l.system, "
+        "l.system_step, l.system_steps, l.request_id, "
         "l.answer, l.is_change, l.log_level, l.log_cost, l.tolerance, l.report, l.decided_at, a.answered_at, "
         "p.isolation "
         "FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id "

@@ -17,7 +17,9 @@ _OUTLOOK = """
 WITH chosen AS (
   SELECT id, tenant_id FROM work.studies
   WHERE state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[])))),
-newest AS (SELECT DISTINCT ON (study_id) id, study_id FROM work.data_versions ORDER BY study_id, version DESC),
+newest AS (
+  SELECT DISTINCT ON (study_id) id, study_id, same_training_as FROM work.data_versions
+  ORDER BY study_id, version DESC),
 known AS (
   SELECT t.state, t.lease_until FROM work.trials t JOIN work.studies s ON s.id = t.study_id
   WHERE s.tenant_id IN (SELECT tenant_id FROM chosen))
@@ -27,7 +29,10 @@ SELECT count(*) FILTER (WHERE state IN ('SUGGESTED', 'RUNNING')) AS under_way,
        (SELECT count(*) FROM chosen JOIN newest ON newest.study_id = chosen.id
         JOIN work.candidates c ON c.study_id = chosen.id
         WHERE (c.devices IS NULL OR CAST(:device AS text) IS NULL OR jsonb_exists(c.devices, :device))
-        AND NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = newest.id)
+        AND NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
+          t.data_version_id = newest.id OR t.data_version_id IN (
+            SELECT id FROM work.data_versions e WHERE e.study_id = newest.study_id
+            AND coalesce(e.same_training_as, e.id) = newest.same_training_as)))
        ) AS untried
 FROM known
 """
@@ -41,7 +46,8 @@ class Outlook:
         under_way: Trials that are SUGGESTED or RUNNING.
         left_behind: Those of them that nobody holds.
         ended: Trials that have ended.
-        untried: Candidates of the chosen active studies that can run here and have no trial on the present data.
+        untried: Candidates of the chosen active studies that can run here and have no trial on the present data, nor
+            on earlier data with the same training part.
     """
 
     under_way: int

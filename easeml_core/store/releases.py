@@ -15,7 +15,7 @@ from easeml_core.store.rows import change, row, rows, scalar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 
 def public_test_sets(tx: Connection, study_id: int) -> list[dict[str, Any]]:
@@ -29,13 +29,17 @@ def public_test_sets(tx: Connection, study_id: int) -> list[dict[str, Any]]:
 
 
 def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, lock: bool = False) -> Any | None:
-    """Row of the study's live sealed set for this purpose, locked until the transaction ends when asked."""
+    """Row of the study's live sealed set that serves this purpose, locked until the transaction ends when asked.
+
+    Gate and meter are served by a set of their own or by a shared one (``joint``), of which only one is live.
+    """
+    serving = [purpose.value] + (["joint"] if purpose in (SealedSetPurpose.GATE, SealedSetPurpose.METER) else [])
     return row(
         tx,
-        "SELECT id, rows, steps, plan FROM work.test_sets WHERE study_id = :id AND purpose = :purpose "
-        "AND state = 'live'" + (" FOR UPDATE" if lock else ""),
+        "SELECT id, purpose, rows, steps, plan FROM work.test_sets WHERE study_id = :id "
+        "AND purpose = ANY (:serving) AND state = 'live'" + (" FOR UPDATE" if lock else ""),
         id=study_id,
-        purpose=purpose,
+        serving=serving,
     )
 
 
@@ -93,9 +97,9 @@ def add_verdict(
     """Release one symbol; ``planned`` says that it is about the condition sealed with the set."""
     change(
         tx,
-        "INSERT INTO work.gate_verdicts (request_id, study_id, model_id, incumbent_id, test_set_id, step, symbol, "
-        "planned, cached) VALUES (:request_id, :study_id, :model_id, :incumbent_id, :test_set_id, :step, :symbol, "
-        ":planned, :cached)",
+        "INSERT INTO work.gate_verdicts (request_id, study_id, model_id, incumbent_id, test_set_id, purpose, step, "
+        "symbol, planned, cached) VALUES (:request_id, :study_id, :model_id, :incumbent_id, :test_set_id, "
+        "(SELECT purpose FROM work.test_sets WHERE id = :test_set_id), :step, :symbol, :planned, :cached)",
         request_id=request_id,
         study_id=study_id,
         model_id=model_id,
@@ -139,6 +143,10 @@ def add_reading(
     edges: Sequence[float] | None = None,
     tolerance: float | None = None,
     submissions_left: int | None = None,
+    data_version_id: int | None = None,
+    direct_test_set_id: int | None = None,
+    direct_signal: int | None = None,
+    drift: str | None = None,
 ) -> None:
     """Release one signal, or that the set was retired instead (None).
 
@@ -156,12 +164,18 @@ def add_reading(
         edges: m - 1 boundaries, where they were shifted; None for those of the plan.
         tolerance: What is promised with the signal, in (0, 1); None for that of the plan.
         submissions_left: Of the team; None where there is no last one.
+        data_version_id: The data on whose validation part the model's loss was measured; None where unknown.
+        direct_test_set_id: The second validation sample that it was read on, too; None without one.
+        direct_signal: What the meter there says, 1..m; None without, or where that set was retired instead.
+        drift: ``none seen``, ``likely`` or ``certain`` where both meters have answered; else None.
     """
     change(
         tx,
-        "INSERT INTO work.meter_readings (request_id, study_id, model_id, test_set_id, step, signal, signals, cached, "
-        "team, edges, tolerance, submissions_left) VALUES (:request_id, :study_id, :model_id, :test_set_id, :step, "
-        ":signal, :signals, :cached, :team, CAST(:edges AS double precision[]), :tolerance, :submissions_left)",
+        "INSERT INTO work.meter_readings (request_id, study_id, model_id, test_set_id, purpose, step, signal, signals, "
+        "cached, team, edges, tolerance, submissions_left, data_version_id, direct_test_set_id, direct_signal, drift) "
+        "VALUES (:request_id, :study_id, :model_id, :test_set_id, (SELECT purpose FROM work.test_sets "
+        "WHERE id = :test_set_id), :step, :signal, :signals, :cached, :team, CAST(:edges AS double precision[]), "
+        ":tolerance, :submissions_left, :data_version_id, :direct_test_set_id, :direct_signal, :drift)",
         request_id=request_id,
         study_id=study_id,
         model_id=model_id,
@@ -174,35 +188,35 @@ def add_reading(
         edges=None if edges is None else list(edges),
         tolerance=tolerance,
         submissions_left=submissions_left,
+        data_version_id=data_version_id,
+        direct_test_set_id=direct_test_set_id,
+        direct_signal=direct_signal,
+        drift=drift,
     )
 
 
-def get_reading(tx: Connection, request_id: int) -> dict[str, Any] | None:
-    """The released reading of a request with the plan of its set, or None.
+def get_reading(tx: Connection, request_id: int) -> Row[Any] | None:
+    """The released reading of a request with the plans of its sets, or None.
 
     ``alert`` is that of the first reading of the artifact; a repeated one raises none of its own.
     """
-    found = row(
-        tx,
-        "SELECT r.signal, r.signals, r.step, r.team, r.edges, r.tolerance, r.submissions_left, t.plan, r.cached, "
-        "(SELECT a.message FROM work.meter_readings f JOIN work.alerts a ON a.reading_id = f.request_id "
-        "WHERE f.test_set_id = r.test_set_id AND f.step = r.step ORDER BY a.id LIMIT 1) AS alert "
-        "FROM work.meter_readings r JOIN work.test_sets t ON t.id = r.test_set_id WHERE r.request_id = :id",
-        id=request_id,
-    )
-    return None if found is None else dict(found._mapping)
+    return row(tx, _READING + "WHERE r.request_id = :id", id=request_id)
 
 
-def newest_reading(tx: Connection, study_id: int) -> dict[str, Any] | None:
-    """The last released reading of a study with the plan of its set, or None."""
-    found = row(
-        tx,
-        "SELECT r.signal, r.signals, r.model_id, r.team, r.edges, r.tolerance, r.submissions_left, t.plan "
-        "FROM work.meter_readings r JOIN work.test_sets t ON t.id = r.test_set_id WHERE r.study_id = :id "
-        "ORDER BY r.request_id DESC LIMIT 1",
-        id=study_id,
-    )
-    return None if found is None else dict(found._mapping)
+def newest_reading(tx: Connection, study_id: int) -> Row[Any] | None:
+    """The last released reading of a study with the plans of its sets, or None."""
+    return row(tx, _READING + "WHERE r.study_id = :id ORDER BY r.request_id DESC LIMIT 1", id=study_id)
+
+
+_READING = """
+SELECT r.signal, r.signals, r.step, r.model_id, r.team, r.edges, r.tolerance, r.submissions_left, r.cached, t.purpose,
+       t.plan, r.direct_test_set_id, r.direct_signal, r.drift, d.plan AS direct_plan,
+       (SELECT a.message FROM work.meter_readings f JOIN work.alerts a ON a.reading_id = f.request_id
+        WHERE f.test_set_id = r.test_set_id AND f.step = r.step AND a.kind = 'overfitting' ORDER BY a.id LIMIT 1)
+         AS alert
+FROM work.meter_readings r JOIN work.test_sets t ON t.id = r.test_set_id
+LEFT JOIN work.test_sets d ON d.id = r.direct_test_set_id
+"""
 
 
 def add_alert(
@@ -225,7 +239,7 @@ def add_alert(
         study_id: The study.
         study: Its name.
         message: What everybody may read.
-        request_id: The meter request that it is about; for ``overfitting``.
+        request_id: The meter request that it is about; for ``overfitting`` and ``drift``.
         test_set_id: The set that has served; for ``new-test-set``, once a set.
         kind: What it is about.
         over_budget: For ``overfitting``: whether the study's budget is broken.
@@ -258,8 +272,9 @@ def list_alerts(
     found = rows(
         tx,
         "SELECT a.id AS alert_id, a.kind, s.name AS study, a.message, a.created_at, a.cleared_at, r.signal, r.signals, "
-        "r.model_id, a.test_set_id, a.over_budget FROM work.alerts a "
+        "r.direct_signal, r.drift, r.model_id, a.test_set_id, t.purpose, a.over_budget FROM work.alerts a "
         "LEFT JOIN work.meter_readings r ON r.request_id = a.reading_id "
+        "LEFT JOIN work.test_sets t ON t.id = a.test_set_id "
         "JOIN work.studies s ON s.id = a.study_id WHERE (a.study_id = :id OR CAST(:id AS bigint) IS NULL) "
         "AND a.id > :after AND (a.cleared_at IS NULL OR NOT :open_only) ORDER BY a.id",
         id=study_id,

@@ -83,18 +83,21 @@ _UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.
 
 # Verdicts of a study come in the order in which they were asked for, and so do readings: a request that waits for
 # labels keeps its place before later ones, else who labels faster would decide what is compared with what. And a set
-# whose last answer is decided but not said yet must not show it by refusing the next.
+# whose last answer is decided but not said yet must not show it by refusing the next, of either kind where gate and
+# meter share it.
 _CLAIM = f"""
 WITH undecided AS MATERIALIZED (SELECT r.id, r.kind, r.study_id FROM work.requests r WHERE {_UNDECIDED}),
 ending AS MATERIALIZED (
-  SELECT e.kind, e.study_id FROM sealed.outbox p JOIN work.requests e ON e.id = p.request_id
-  WHERE p.left_at IS NULL AND p.facts ->> 'retired_why' IS NOT NULL)
+  SELECT e.kind, e.study_id, EXISTS (SELECT FROM work.test_sets t
+    WHERE t.id = (p.facts ->> 'test_set_id')::bigint AND t.purpose = 'joint') AS both
+  FROM sealed.outbox p JOIN work.requests e ON e.id = p.request_id
+  WHERE p.left_at IS NULL AND coalesce(p.facts ->> 'retired_why', p.facts ->> 'direct_retired_why') IS NOT NULL)
 SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id
 WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
 AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
 AND (u.kind NOT IN ('gate', 'meter') OR (
   NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.kind = u.kind AND e.id < u.id)
-  AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND e.kind = u.kind)))
+  AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both))))
 ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
 """
 

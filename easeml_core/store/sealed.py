@@ -88,7 +88,7 @@ def seal(
         tx: Transaction of the referee's role.
         study_id: The study it belongs to.
         data_version_id: The data it was cut from.
-        purpose: The one system that may draw on it.
+        purpose: Who may draw on it.
         inputs: Shape ``(n_examples, ...)``, in the order that the set keeps (``fixed_order``).
         labels: Shape ``(n_examples,)``; -1 where people will be asked.
         steps: Answers that the set must serve, >= 1.
@@ -232,10 +232,10 @@ def keep_predictions(
 
 
 def cached_entry(tx: Connection, test_set_id: int, cache_key: str) -> Row[Any] | None:
-    """Ledger entry of an answer given before to the very same question, or None."""
+    """Ledger entry of an answer given before to the very same question, or None; its ``step`` is the system's own."""
     return row(
         tx,
-        "SELECT step, answer FROM sealed.ledger WHERE test_set_id = :id AND cache_key = :key",
+        "SELECT system_step AS step, answer FROM sealed.ledger WHERE test_set_id = :id AND cache_key = :key",
         id=test_set_id,
         key=cache_key,
     )
@@ -265,11 +265,17 @@ def add_entry(
     report: Mapping[str, Any],
     is_change: bool = False,
     open_ended: bool = False,
+    system: str,
+    system_step: int | None = None,
+    system_steps: int | None = None,
 ) -> None:
     """Write one answer into the append-only ledger, with the full report for the referee.
 
     ``is_change`` marks an answer of the kind that costs (``stats/adaptivity.py``), ``open_ended`` one of a set that has
     no last step.
+
+    ``system`` is ``gate`` or ``meter``; ``system_step`` and ``system_steps`` count its answers alone, where both share
+    the set (None: they are ``step`` and ``steps``).
 
     Raises:
         BudgetExhaustedError: The set has no such step (when the transaction ends).
@@ -277,8 +283,9 @@ def add_entry(
     change(
         tx,
         "INSERT INTO sealed.ledger (test_set_id, step, steps, request_id, cache_key, answer, log_level, log_cost, "
-        "tolerance, report, is_change, open_ended, filler) VALUES (:test_set_id, :step, :steps, :request_id, "
-        ":cache_key, :answer, :log_level, :log_cost, :tolerance, CAST(:report AS jsonb), :is_change, :open_ended, "
+        "tolerance, report, is_change, open_ended, system, system_step, system_steps, filler) VALUES (:test_set_id, "
+        ":step, :steps, :request_id, :cache_key, :answer, :log_level, :log_cost, :tolerance, CAST(:report AS jsonb), "
+        ":is_change, :open_ended, :system, :system_step, :system_steps, "
         "decode(repeat('00', greatest(0, 1400 - pg_column_size(CAST(:report AS jsonb)))), 'hex'))",
         test_set_id=test_set_id,
         step=step,
@@ -292,6 +299,9 @@ def add_entry(
         report=as_json(report),
         is_change=is_change,
         open_ended=open_ended,
+        system=system,
+        system_step=step if system_step is None else system_step,
+        system_steps=steps if system_steps is None else system_steps,
     )
 
 
@@ -299,9 +309,8 @@ def ledger(tx: Connection, test_set_id: int) -> list[dict[str, Any]]:
     """All entries of a set's ledger, in order: the referee's view."""
     found = tx.execute(
         text(
-            "SELECT step, request_id, answer, is_change, log_level, log_cost, tolerance, report, decided_at "
-            "FROM sealed.ledger "
-            "WHERE test_set_id = :id ORDER BY step"
+            "SELECT step, system, system_step, request_id, answer, is_change, log_level, log_cost, tolerance, report, "
+            "decided_at FROM sealed.ledger WHERE test_set_id = :id ORDER BY step"
         ),
         {"id": test_set_id},
     )

@@ -21,7 +21,8 @@ _STUDY = """
 SELECT s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
        s.budget_seconds, s.config, s.priority, s.deadline, s.target_quality,
        extract(epoch FROM s.deadline - now())::double precision AS seconds_left,
-       greatest(s.active_since, (SELECT max(created_at) FROM work.data_versions WHERE study_id = s.id)) AS joined_at
+       greatest(s.active_since, (SELECT max(created_at) FROM work.data_versions
+                                 WHERE study_id = s.id AND same_training_as IS NULL)) AS joined_at
 FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id JOIN work.data_sets d ON d.id = s.data_set_id
 """
 
@@ -201,22 +202,28 @@ def add_data_version(
     class_names: Sequence[str],
     parts: Mapping[str, int],
     feature_names: Sequence[str] | None = None,
+    same_training_as: int | None = None,
 ) -> int:
-    """The next version of the study's data, with the rows of each part; its id."""
+    """The next version of the study's data, with the rows of each part; its id.
+
+    ``same_training_as`` is the first version with the very same training part; None where that part is new.
+    """
     version_id = int(
         scalar(
             tx,
             "INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, "
-            "class_names, feature_names) "
+            "class_names, feature_names, same_training_as) "
             "SELECT :study_id, (SELECT data_set_id FROM work.studies WHERE id = :study_id), "
             "coalesce(max(version), 0) + 1, :content_hash, :artifact, :features, CAST(:class_names AS jsonb), "
-            "CAST(:feature_names AS jsonb) FROM work.data_versions WHERE study_id = :study_id RETURNING id",
+            "CAST(:feature_names AS jsonb), CAST(:same_training_as AS bigint) FROM work.data_versions "
+            "WHERE study_id = :study_id RETURNING id",
             study_id=study_id,
             content_hash=content_hash,
             artifact=artifact,
             features=features,
             class_names=as_json(list(class_names)),
             feature_names=None if feature_names is None else as_json(list(feature_names)),
+            same_training_as=same_training_as,
         )
     )
     for part, count in parts.items():
@@ -254,6 +261,16 @@ def training_rows(tx: Connection) -> dict[int, int]:
     """Data version id to the rows of its training part."""
     found = rows(tx, "SELECT data_version_id, rows FROM work.data_parts WHERE part = 'train'")
     return {r.data_version_id: r.rows for r in found}
+
+
+def training_parts(tx: Connection) -> dict[int, int]:
+    """Data version id to the first version with the same training part, where several versions share one."""
+    found = rows(
+        tx,
+        "SELECT id, same_training_as AS first FROM work.data_versions WHERE same_training_as IS NOT NULL UNION "
+        "SELECT same_training_as, same_training_as FROM work.data_versions WHERE same_training_as IS NOT NULL",
+    )
+    return {r.id: r.first for r in found}
 
 
 def own_weight(tx: Connection, study_id: int) -> float:

@@ -80,13 +80,16 @@ def suggestions_of_trial(tx: Connection, trial_id: int) -> list[dict[str, Any]]:
 
 
 def outcome_of_trial(tx: Connection, trial_id: int) -> dict[str, Any]:
-    """What the trial told, and the best that its study had on the same data when it ended, both None before."""
+    """What the trial told, and the best that its study had on the same data when it ended, both None before.
+
+    ``reevaluates`` is the trial whose model it measured anew; None where it trained one itself.
+    """
     (found,) = rows(tx, _OUTCOME, id=trial_id)
     return dict(found._mapping)
 
 
 _OUTCOME = """
-SELECT o.quality, t.cost_seconds, (
+SELECT o.quality, t.cost_seconds, t.reevaluates, (
   SELECT max(b.quality) FROM work.observations b JOIN work.trials x ON x.id = b.trial_id
   WHERE x.study_id = t.study_id AND x.data_version_id = t.data_version_id
   AND (x.finished_at, x.id) < (t.finished_at, t.id)) AS best_before

@@ -18,18 +18,19 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_
        coalesce(c.n, 0) AS candidates, coalesce(r.succeeded, 0) AS trials, coalesce(r.running, 0) AS running,
        coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
        best.quality AS best_quality, coalesce(r.device_seconds, 0) AS device_seconds, best.candidate AS best_candidate,
-       g.symbol AS verdict, g.model_id AS verdict_model_id, m.signal, m.signals, ms.retired AS meter_retired,
+       g.symbol AS verdict, g.model_id AS verdict_model_id, m.signal, m.signals, m.direct_signal, m.drift,
+       ms.retired AS meter_retired,
        p.model_id AS production_model_id, p.candidate AS production_candidate, coalesce(a.n, 0) AS open_alerts,
        a.kind AS alert_kind,
-       EXISTS (SELECT FROM work.test_sets e WHERE e.study_id = s.id AND e.purpose = 'gate' AND e.state = 'live')
-         AS gate_set_live,
+       EXISTS (SELECT FROM work.test_sets e WHERE e.study_id = s.id AND e.purpose IN ('gate', 'joint')
+         AND e.state = 'live') AS gate_set_live,
        refusal.message AS refusal
 FROM work.studies s
 JOIN work.tenants t ON t.id = s.tenant_id
 JOIN work.data_sets d ON d.id = s.data_set_id
 LEFT JOIN (SELECT study_id, count(*) AS n FROM work.candidates GROUP BY study_id) c ON c.study_id = s.id
 LEFT JOIN (
-  SELECT study_id, count(*) FILTER (WHERE state = 'SUCCEEDED') AS succeeded,
+  SELECT study_id, count(*) FILTER (WHERE state = 'SUCCEEDED' AND reevaluates IS NULL) AS succeeded,
          count(*) FILTER (WHERE state = 'RUNNING') AS running, count(*) FILTER (WHERE state = 'SUGGESTED') AS waiting,
          count(*) FILTER (WHERE state = 'FAILED') AS failed, count(*) FILTER (WHERE state = 'CANCELLED') AS cancelled,
          sum(lost_seconds + coalesce(cost_seconds, 0)) AS device_seconds,
@@ -46,17 +47,19 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
   SELECT symbol, model_id FROM work.gate_verdicts WHERE study_id = s.id ORDER BY request_id DESC LIMIT 1) g ON true
 LEFT JOIN LATERAL (
-  SELECT signal, signals FROM work.meter_readings WHERE study_id = s.id ORDER BY request_id DESC LIMIT 1) m ON true
+  SELECT signal, signals, direct_signal, drift FROM work.meter_readings WHERE study_id = s.id
+  ORDER BY request_id DESC LIMIT 1) m ON true
 LEFT JOIN (
   SELECT study_id, bool_or(state = 'retired') AND NOT bool_or(state = 'live') AS retired FROM work.test_sets
-  WHERE purpose = 'meter' GROUP BY study_id) ms ON ms.study_id = s.id
+  WHERE purpose IN ('meter', 'joint') GROUP BY study_id) ms ON ms.study_id = s.id
 LEFT JOIN (
   SELECT pr.study_id, pr.model_id, k.name AS candidate FROM work.production pr JOIN work.models w ON w.id = pr.model_id
   LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id) p
   ON p.study_id = s.id
 LEFT JOIN (
-  SELECT study_id, count(*) AS n, max(kind) AS kind FROM work.alerts WHERE cleared_at IS NULL GROUP BY study_id) a
-  ON a.study_id = s.id
+  SELECT study_id, count(*) AS n, (array_agg(kind ORDER BY array_position(
+    ARRAY['overfitting', 'drift', 'new-test-set'], kind)))[1] AS kind
+  FROM work.alerts WHERE cleared_at IS NULL GROUP BY study_id) a ON a.study_id = s.id
 LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id
   WHERE q.study_id = s.id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) refusal ON true

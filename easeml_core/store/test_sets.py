@@ -25,7 +25,7 @@ class SealedSet:
         study: Name of that study.
         data_version_id: The data whose encoding it has.
         name: Its name in the study, or None.
-        purpose: Gate or meter.
+        purpose: Who draws on it.
         state: Where in its life it is.
         rows: Examples; while planned, how many are needed at least.
         steps: Answers that it can give.
@@ -59,8 +59,10 @@ class SealedSet:
 
 _SET = """
 SELECT t.id, t.study_id, s.name AS study, t.data_version_id, t.name, t.purpose, t.state, t.rows, t.steps,
-       greatest((SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id),
-                (SELECT coalesce(max(step), 0) FROM work.meter_readings r WHERE r.test_set_id = t.id)) AS steps_used,
+       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id)
+         + (SELECT coalesce(max(step), 0) FROM work.meter_readings r WHERE r.test_set_id = t.id)
+         + (SELECT count(DISTINCT (m.format, m.artifact, r.team, r.data_version_id)) FROM work.meter_readings r
+            JOIN work.models m ON m.id = r.model_id WHERE r.direct_test_set_id = t.id) AS steps_used,
        t.plan, t.labels_on_demand, t.retired_why, t.artifact
 FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id
 """
@@ -177,18 +179,49 @@ def release(tx: Connection, test_set_id: int, artifact: str) -> None:
     )
 
 
-def promote_oldest(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | None:
-    """Let the set that was sealed first become the live one; its id, or None when none waits or one is live."""
+def serves(purpose: SealedSetPurpose) -> set[SealedSetPurpose]:
+    """Who draws on a set of this purpose: gate and meter both on a joint one."""
+    return {SealedSetPurpose.GATE, SealedSetPurpose.METER} if purpose == SealedSetPurpose.JOINT else {purpose}
+
+
+def _rivals(purpose: SealedSetPurpose) -> list[str]:
+    """The purposes of sets that cannot be live beside one of this purpose: one of those it serves is served already."""
+    return [str(other) for other in SealedSetPurpose if serves(other) & serves(purpose)]
+
+
+def is_served(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> bool:
+    """Whether a live set stands in the way of a new live one of this purpose."""
     found = scalar(
         tx,
-        "UPDATE work.test_sets SET state = 'live' WHERE id = (SELECT t.id FROM work.test_sets t JOIN sealed.test_sets "
-        "k ON k.id = t.id WHERE t.study_id = :id AND t.purpose = :purpose AND t.state = 'sealed' "
-        "ORDER BY k.sealed_at, t.id LIMIT 1) AND NOT EXISTS (SELECT 1 FROM work.test_sets WHERE study_id = :id AND "
-        "purpose = :purpose AND state = 'live') RETURNING id",
+        "SELECT EXISTS (SELECT 1 FROM work.test_sets WHERE study_id = :id AND state = 'live' "
+        "AND purpose = ANY (:rivals))",
         id=study_id,
-        purpose=purpose,
+        rivals=_rivals(purpose),
     )
-    return None if found is None else int(found)
+    return bool(found)
+
+
+def promote_oldest(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | None:
+    """Let the set that was sealed first become live, of those that can take the place of one of this purpose.
+
+    After a joint set, sets for the gate or for the meter alone can; after one of these a joint set, once the other has
+    ended too. A set that would still meet a live one is passed over.
+
+    Returns:
+        Its id, or None when none waits that can.
+    """
+    waiting = rows(
+        tx,
+        "SELECT t.id, t.purpose FROM work.test_sets t JOIN sealed.test_sets k ON k.id = t.id WHERE t.study_id = :id "
+        "AND t.purpose = ANY (:rivals) AND t.state = 'sealed' ORDER BY k.sealed_at, t.id",
+        id=study_id,
+        rivals=_rivals(purpose),
+    )
+    for found in waiting:
+        if not is_served(tx, study_id, SealedSetPurpose(found.purpose)):
+            change(tx, "UPDATE work.test_sets SET state = 'live' WHERE id = :id", id=found.id)
+            return int(found.id)
+    return None
 
 
 def live_sets(tx: Connection) -> list[tuple[int, int]]:

@@ -60,7 +60,8 @@ def list_trials(tx: Connection, study_id: int) -> list[dict[str, Any]]:
     found = rows(
         tx,
         "SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, "
-        "t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, o.quality, m.id AS model_id, t.finished_at "
+        "t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, t.reevaluates, o.quality, m.id AS model_id, "
+        "t.finished_at "
         "FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
         "LEFT JOIN work.observations o ON o.trial_id = t.id "
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.study_id = :id ORDER BY t.id",
@@ -121,12 +122,17 @@ def left_over_trials(tx: Connection, study_ids: Sequence[int], *, device: str | 
 
 
 def outcomes(tx: Connection) -> list[dict[str, Any]]:
-    """What every trial has told so far: finished ones in the order of their end, then the open ones."""
+    """What every trial has told so far: finished ones in the order of their end, then the open ones.
+
+    ``cost_seconds`` is always the price of training. One that only measured the model of another trial anew has
+    ``reevaluates``, that trial, and its price.
+    """
     found = rows(
         tx,
         "SELECT t.study_id, t.candidate_id, c.name AS candidate, t.data_version_id, t.state, o.quality, "
-        "t.cost_seconds, t.lost_seconds, t.limit_seconds, t.device "
-        "FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
+        "CASE WHEN t.reevaluates IS NULL THEN t.cost_seconds ELSE r.cost_seconds END AS cost_seconds, t.lost_seconds, "
+        "t.limit_seconds, t.device, t.reevaluates FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
+        "LEFT JOIN work.trials r ON r.id = t.reevaluates "
         "LEFT JOIN work.observations o ON o.trial_id = t.id ORDER BY t.finished_at NULLS LAST, t.id",
     )
     return [dict(r._mapping) for r in found]

@@ -24,9 +24,18 @@ if TYPE_CHECKING:
 
     from easeml_core.training.raw_table import RawTable
 
-__all__ = ["OpenParts", "Part", "Parts", "content_hash", "load_open_parts", "save_open_parts", "split_parts"]
+__all__ = [
+    "OpenParts",
+    "Part",
+    "Parts",
+    "content_hash",
+    "load_open_parts",
+    "save_open_parts",
+    "split_parts",
+    "write_open_parts",
+]
 
-PART_NAMES = ("gate", "meter", "validation")
+PART_NAMES = ("gate", "meter", "joint", "direct", "validation")
 TRAIN_ROWS_PER_CLASS = 2
 _FIELDS = ("train_inputs", "train_labels", "validation_inputs", "validation_labels", "image_shape", "classes")
 
@@ -45,12 +54,14 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """A whole table in four parts without a common row; ``gate`` and ``meter`` may be empty."""
+    """A whole table in parts without a common row; only ``train`` and ``validation`` are never empty."""
 
     train: Part
     validation: Part
     gate: Part
     meter: Part
+    joint: Part
+    direct: Part
     image_shape: tuple[int, int] | None
     classes: int
 
@@ -77,11 +88,11 @@ class OpenParts:
 
 
 def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Generator) -> Parts:
-    """Cut a table at random: ``gate``, ``meter``, ``validation`` of the given sizes, the rest is ``train``.
+    """Cut a table at random into parts of the given sizes; the rest is ``train``.
 
     Args:
         raw: The table; the inputs of its rows are pairwise different.
-        sizes: Rows of ``gate``, ``meter`` (absent or 0: none) and ``validation`` (at least 1).
+        sizes: Rows of ``gate``, ``meter``, ``joint``, ``direct`` (absent or 0: none) and ``validation`` (at least 1).
         rng: Decides which row goes where; the same state gives the same parts.
 
     Returns:
@@ -99,22 +110,28 @@ def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Gener
     _check_rows(len(raw.labels), wanted, classes=len(raw.class_names))
     order = rng.permutation(len(raw.labels))
     ends = np.cumsum([wanted[name] for name in PART_NAMES])
-    gate, meter, validation, train = (Part(raw.inputs[rows], raw.labels[rows]) for rows in np.split(order, ends))
-    return Parts(train, validation, gate, meter, raw.image_shape, len(raw.class_names))
+    cut = zip((*PART_NAMES, "train"), np.split(order, ends), strict=True)
+    parts = {name: Part(raw.inputs[rows], raw.labels[rows]) for name, rows in cut}
+    return Parts(**parts, image_shape=raw.image_shape, classes=len(raw.class_names))
 
 
 def save_open_parts(path: Path, parts: Parts) -> None:
-    """Write the train and the validation part to ``path`` (.npz), whole or not at all.
+    """Write the train and the validation part to ``path``: see ``write_open_parts``."""
+    write_open_parts(path, OpenParts(*parts.train, *parts.validation, parts.image_shape, parts.classes))
+
+
+def write_open_parts(path: Path, parts: OpenParts) -> None:
+    """Write what everybody may see to ``path`` (.npz), whole or not at all.
 
     The same parts give the same bytes, so that the file can be stored under its hash.
     """
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
-            train_inputs=parts.train.inputs,
-            train_labels=parts.train.labels,
-            validation_inputs=parts.validation.inputs,
-            validation_labels=parts.validation.labels,
+            train_inputs=parts.train_inputs,
+            train_labels=parts.train_labels,
+            validation_inputs=parts.validation_inputs,
+            validation_labels=parts.validation_labels,
             image_shape=np.array(parts.image_shape or (), dtype=np.int64),
             classes=np.array(parts.classes, dtype=np.int64),
         )
@@ -157,7 +174,7 @@ def _check_rows(rows: int, wanted: Mapping[str, int], *, classes: int) -> None:
     asked = sum(wanted.values())
     needed = TRAIN_ROWS_PER_CLASS * classes
     if rows - asked < needed:
-        listed = ", ".join(f"{name} {size:,}" for name, size in wanted.items())
+        listed = ", ".join(f"{name} {size:,}" for name, size in wanted.items() if size)
         message = (
             f"the data have {rows:,} distinct rows; {listed} leave {rows - asked:,} for training, at least {needed:,} "
             f"are needed ({TRAIN_ROWS_PER_CLASS} per class); bring more rows or ask for smaller parts"

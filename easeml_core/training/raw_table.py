@@ -29,6 +29,7 @@ class RawTable:
         class_names: Name of each label.
         feature_names: Name of each column.
         image_shape: (height, width) when a row is an image, else None.
+        duplicates: How many rows were left out because another one has the same inputs.
     """
 
     inputs: NDArray[np.float32]
@@ -36,6 +37,7 @@ class RawTable:
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...]
     image_shape: tuple[int, int] | None = None
+    duplicates: int = 0
 
 
 def make_table(
@@ -75,7 +77,8 @@ def make_table(
     values[np.isnan(values)] = np.nan  # one bit pattern for every NaN, for the same reason
     kept = _one_of_each(values)
     _check_classes(classes[kept])
-    return RawTable(values[kept], classes[kept], class_names, feature_names, image_shape)
+    left_out = len(values) - len(kept)
+    return RawTable(values[kept], classes[kept], class_names, feature_names, image_shape, left_out)
 
 
 def sample_rows(table: RawTable, rows: int) -> RawTable:

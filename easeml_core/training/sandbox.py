@@ -21,12 +21,15 @@ import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.errors import StateError, TrainingError
 from easeml_core.training.confinement import FAILED, NAMESPACES, OWN_ACCOUNT, PARTS, Confinement
 from easeml_core.training.processes import Limits, run_child
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROBE = "easeml_core.training.sandbox_probe"
 _PROBE_LIMITS = Limits(time_seconds=120.0, memory_mb=2048)
@@ -45,34 +48,49 @@ class Sandbox:
     account: str | None = None
 
 
+SHOWN = ("network", "processes", "files")
+"""The parts that ``Isolation.kept_from`` may name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Isolation:
     """What was achieved on this machine.
 
     Attributes:
         account: The account of the children, None when they have that of the caller.
-        network: Whether a child still has the network.
-        processes: Whether it can see the processes of others.
-        files: Whether it can see the files of others, as far as its account may.
+        kept_from: What a child cannot reach: of ``network``, ``processes`` and ``files`` (those of others).
         reasons: Why a part is missing, one sentence each.
     """
 
     account: str | None
-    network: bool
-    processes: bool
-    files: bool
+    kept_from: tuple[str, ...]
     reasons: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for the referee's report."""
-        fields = {"account": self.account, "network": self.network, "processes": self.processes, "files": self.files}
-        return fields | {"reasons": list(self.reasons)}
+        return {"account": self.account, "kept_from": list(self.kept_from), "reasons": list(self.reasons)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Isolation:
+        """Of what was kept.
+
+        Older rows say of each part whether the child still had it.
+
+        Example:
+            >>> Isolation.from_json({"account": None, "network": False, "processes": True, "files": True}).kept_from
+            ('network',)
+        """
+        kept_from = fields.get("kept_from", [part for part in SHOWN if fields.get(part) is False])
+        return cls(fields["account"], tuple(kept_from), tuple(fields.get("reasons", ())))
+
+    def reaches(self) -> tuple[str, ...]:
+        """What a child is not kept from."""
+        return tuple(part for part in SHOWN if part not in self.kept_from)
 
     def __str__(self) -> str:
         """One sentence for a log."""
         words = [f"account: {self.account or 'the same as the caller'}"]
-        for name in ("network", "processes", "files"):
-            words.append(f"{name}: {'not cut off' if getattr(self, name) else 'cut off'}")
+        words += [f"{name}: {'cut off' if name in self.kept_from else 'not cut off'}" for name in SHOWN]
         return "; ".join([*words, *self.reasons])
 
 
@@ -104,8 +122,7 @@ def _probed(sandbox: Sandbox, euid: int) -> tuple[tuple[str, ...], Isolation]:
         parts = tuple(p for p in parts if p not in lost)
         reasons.append(f"{', '.join(lost)}: {failure.reason}")
     account = (sandbox.account or OWN_ACCOUNT) if "account" in parts else None
-    cut = {part: part not in parts for part in ("network", "processes", "files")}
-    return parts, Isolation(account=account, reasons=tuple(reasons), **cut)
+    return parts, Isolation(account, tuple(part for part in SHOWN if part in parts), tuple(reasons))
 
 
 @dataclass(frozen=True, slots=True)

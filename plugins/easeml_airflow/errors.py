@@ -36,6 +36,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.ShapeError: Outcome.FAIL,
     core.ConfigError: Outcome.FAIL,
     core.ConditionSyntaxError: Outcome.FAIL,
+    core.ProgramError: Outcome.FAIL,
     core.StateError: Outcome.FAIL,
     core.NotFoundError: Outcome.FAIL,
     core.AlreadyExistsError: Outcome.FAIL,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from night.worse_model import BASELINE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -111,9 +113,13 @@ def _sentence(release: Release) -> str:
     return f"  {release.study}: model {release.model_id} {what[release.symbol]}{end} [dim]({release.message})[/]"
 
 
+def _called(origin: str) -> str:
+    return f"the {BASELINE}" if origin == BASELINE else origin
+
+
 def _rejection(worse: Worse, rejection: Release) -> str:
     return (
-        f"Handed in on purpose: {worse.candidate} (quality {worse.quality:.4f}) for {worse.study}, where "
+        f"Handed in on purpose: {_called(worse.candidate)} (quality {worse.quality:.4f}) for {worse.study}, where "
         f"{worse.standing} ({worse.standing_quality:.4f}) stands.\n"
         f"  The gate asks for `{worse.condition}` and answered [red]{rejection.symbol}[/] ({rejection.message}); "
         "its promotion never ran."

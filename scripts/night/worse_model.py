@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.overview import overview, study_details
+from easeml_core.services.promotion import model_list
 from night.failures import NightError
 from night.runs import Release, await_dag, follow, require_no_broken_tasks
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 GATE_DAG = "easeml_commit_gate"
+BASELINE = "baseline"
+"""Origin of the model that a study has before any other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worse:
-    """A trained model that is worse than the one in production, by validation quality."""
+    """A model that is worse than the one in production, by validation quality; ``candidate`` says where it is from."""
 
     study: str
     model_id: int
@@ -35,28 +38,35 @@ class Worse:
 
 
 def find_worse(store: Store) -> Worse | None:
-    """The widest gap between production and another model, over the studies whose gate compares the two."""
-    found = [w for entry in overview(store)["tenants"] if (w := _worst_of(store, entry["study"])) is not None]
-    return max(found, key=lambda w: w.standing_quality - w.quality, default=None)
+    """The widest gap between production and another model, over the studies whose gate compares the two.
+
+    A trained model if there is one, else the baseline that production has replaced; None before any promotion.
+    """
+    found = [w for entry in overview(store)["tenants"] for w in _worse_of(store, entry["study"])]
+    trained = [w for w in found if w.candidate != BASELINE]
+    return max(trained or found, key=lambda w: w.standing_quality - w.quality, default=None)
 
 
-def _worst_of(store: Store, study: str) -> Worse | None:
-    details = study_details(store, study=study)
-    condition = str(details["settings"]["gate"]["condition"])
-    trained = [t for t in details["trials"] if t["model_id"] is not None and t["quality"] is not None]
-    standing = next((t for t in trained if t["model_id"] == details["summary"]["production_model_id"]), None)
+def _worse_of(store: Store, study: str) -> list[Worse]:
+    """All models of a study that are worse than the one that stands."""
+    condition = str(study_details(store, study=study)["settings"]["gate"]["condition"])
+    listed = model_list(store, study=study)
+    standing = next((m for m in listed if m["in_production"]), None)
     if standing is None or not compares(condition):
-        return None
-    worst = min(trained, key=lambda t: t["quality"])
-    return Worse(
-        study=study,
-        model_id=worst["model_id"],
-        candidate=worst["candidate"],
-        quality=worst["quality"],
-        standing=standing["candidate"],
-        standing_quality=standing["quality"],
-        condition=condition,
-    )
+        return []
+    return [
+        Worse(
+            study=study,
+            model_id=model["model_id"],
+            candidate=model["origin"],
+            quality=model["validation_quality"],
+            standing=standing["origin"],
+            standing_quality=standing["validation_quality"],
+            condition=condition,
+        )
+        for model in listed
+        if model["validation_quality"] < standing["validation_quality"]
+    ]
 
 
 def compares(condition: str) -> bool:

@@ -49,11 +49,14 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "meter plan",
         "meter replay",
         "model list",
+        "model meter",
         "model promote",
         "model rollback",
         "policy history",
         "policy set",
         "policy show",
+        "program check",
+        "program match",
         "referee",
         "simulate",
         "status",
@@ -76,6 +79,9 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "test-set seal",
         "trial cancel",
         "trial show",
+        "validation remeasure",
+        "validation replace",
+        "validation show",
     }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import SealedSetPurpose, TrialState
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import file_gate_request
-from easeml_core.store import models, studies, trials
+from easeml_core.store import models, releases, sealed, studies, trials
 from easeml_core.training.formats import save_constant
 
 if TYPE_CHECKING:
@@ -138,6 +139,36 @@ def test_the_ledger_shows_step_level_price_and_verdict(
     assert refused.status == 2
     assert "this role may not do that" in refused.err
     assert "this command needs the address of the role easeml_referee" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown", "ran"),
+    [
+        ({"account": "nobody", "kept_from": ["network", "processes", "files"], "reasons": []}, ..., "cut off"),
+        ({"account": None, "kept_from": ["network", "files"], "reasons": ["processes: no"]}, ..., "the referee's"),
+        (
+            {"account": "nobody", "network": False, "processes": False, "files": True, "reasons": ["files: no"]},
+            {"account": "nobody", "kept_from": ["network", "processes"], "reasons": ["files: no"]},
+            "reaches files",
+        ),
+    ],
+    ids=["all", "two parts", "of an earlier version"],
+)
+def test_the_ledger_names_what_a_model_was_kept_from(
+    kept: dict[str, Any], shown: Any, ran: str, as_referee: Any, database: Any, artifacts: Any, handed_in: int
+) -> None:
+    with database.referee.begin() as tx:
+        study = studies.get_study(tx, "cancer")
+        identity = models.get_model(tx, study.id, handed_in).identity
+        live = releases.live_test_set(tx, study.id, SealedSetPurpose.GATE)
+        assert live is not None
+        set_id = live.id
+        labels = np.zeros(len(sealed.sealed_inputs(tx, set_id)), dtype=np.int64)
+        sealed.keep_predictions(tx, set_id, identity, labels=labels, failure=None, isolation=kept)
+    judged(database, artifacts, handed_in)
+    (entry,) = as_referee("ledger", "cancer", "--json").json
+    assert entry["isolation"] == (kept if shown is ... else shown)
+    assert ran in as_referee("ledger", "cancer").text
 
 
 def test_the_ledger_of_an_unknown_study(as_referee: Any, handed_in: int) -> None:

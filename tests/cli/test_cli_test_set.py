@@ -85,6 +85,10 @@ def test_errors_are_sentences(rule: Any, files: Any, make_study: Any) -> None:
         (("seal", "--study", "cancer", "--inputs", "none.csv"), "none.csv cannot be read"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--condition", "n >"), "condition: "),
         (("seal", "--study", "cancer", "--inputs", inputs, "--meter", "{}"), "--meter is for --purpose meter"),
+        (
+            ("seal", "--study", "cancer", "--inputs", inputs, "--gate-share", "0.5"),
+            "--gate-share is for --purpose joint",
+        ),
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "{"), "must be JSON"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "[]"), "a JSON object"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", *SMALL), "are settings of a gate set"),
@@ -121,6 +125,21 @@ def test_a_meter_set_and_slices(rule: Any, files: Any, make_study: Any) -> None:
     found = rule(*given, *sliced, "--json").json
     assert found["plan"]["slices"] == [["north", "n > 0.3 +/- 0.29"]]
     assert "in the same unit?" in found["warnings"][0]
+
+
+def test_a_set_for_gate_and_meter(rule: Any, ask: Any, make_study: Any) -> None:
+    make_study("cancer")
+    both = ("--purpose", "joint", "--reliability", "0.8", "--gate-share", "0.25", "--meter", '{"tolerance": 0.3}')
+    planned = rule("test-set", "plan", "--study", "cancer", "--name", "both", *both, "--steps", "2", "--json").json
+    plan = planned["plan"]
+    assert (plan["reliability"], plan["gate_share"], plan["gate"]["steps"]) == (0.8, 0.25, 2)
+    assert plan["gate"]["reliability"] == pytest.approx(0.95, rel=1e-12)
+    assert plan["meter"]["tolerance"] == 0.3
+    assert planned["steps"] == 2 + plan["meter"]["steps"]
+    listed = ask("test-set", "list", "--study", "cancer").text
+    assert f"both: {plan['gate']['condition']}, full; ranges {plan['meter']['ranges']}, tolerance 0.3" in listed
+    refused = rule("test-set", "plan", "--study", "cancer", "--name", "x", *both, "--adaptivity", "recycle")
+    assert (refused.status, "cannot share a sealed set with a meter: it reuses" in refused.err) == (2, True)
 
 
 SCRIPT = """ml:

@@ -8,17 +8,23 @@ import threading
 from email.policy import default
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.module_loading import import_string
 
 from easeml_airflow import sensors
 from easeml_airflow.notifications import AlertNotifier
 from easeml_airflow.notifications.alert import mail_of
 from easeml_airflow.triggers.easeml import facts_of
-from easeml_core.entities import AlertKind, SealedSetPurpose
-from easeml_core.store import releases, studies
+from easeml_airflow.triggers.questions import look
+from easeml_core.entities import AlertKind, RequestKind, SealedSetPurpose
+from easeml_core.services.alerts import clear_alert, newest_alert
+from easeml_core.services.overview import study_state
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.store import models, releases, requests, studies
 
 MESSAGE = "all 3 steps are used; the next set needs 3,018 labels <script> {{ conn.smtp_default.password }}"
+
+DRIFT = "cancer: test signal 3, validation signal 1: drift"
 
 
 class Dialogue(socketserver.StreamRequestHandler):
@@ -115,6 +121,149 @@ def test_the_watch_turns_red_and_mails_what_happened(run_dag, root, used_up, mai
     assert "all 3 steps are used; the next set needs 3,018 labels" in text
     assert "<script>" not in text
     assert "{{ conn.smtp_default.password }}" in text  # the text of an alert is never a template
+
+
+def alarm(connected, study, purpose):
+    """Retire the study's set of this purpose, which asks for a new one; the number of the alert."""
+    with connected.referee.begin() as tx:
+        test_set = releases.live_test_set(tx, studies.get_study(tx, study).id, purpose)
+    retire_test_set(connected.referee, test_set=str(test_set.id))
+    return newest_alert(connected.worker, study=study)
+
+
+def found(sensor):
+    return (poke(sensor) or {}).get("alert_id")
+
+
+def test_the_alarm_is_found_by_whose_set_has_served(connected, make_study):
+    make_study("cancer")
+    gate, meter = (alarm(connected, "cancer", purpose) for purpose in (SealedSetPurpose.GATE, SealedSetPurpose.METER))
+    for purpose, alert in (("gate", gate), ("meter", meter), (None, gate), ("joint", None), ("direct", None)):
+        assert found(sensors.NewTestSetSensor(task_id="s", study="cancer", purpose=purpose)) == alert
+        assert found(sensors.NewTestSetSensor(task_id="s", purpose=purpose)) == alert
+    assert found(sensors.NewTestSetSensor(task_id="s", purpose="meter", after_id=gate)) == meter
+    with pytest.raises(AirflowFailException, match="purpose must be one of gate, meter, joint, direct, got 'fun'"):
+        poke(sensors.NewTestSetSensor(task_id="s", purpose="fun"))
+
+
+@pytest.mark.parametrize("study", ["cancer", None])
+def test_an_alarm_that_is_cleared_between_two_looks_is_found(connected, make_study, study):
+    """Also by the trigger that has not looked yet, and by one that was restarted."""
+    make_study("cancer")
+    old = alarm(connected, "cancer", SealedSetPurpose.GATE)
+    clear_alert(connected.worker, study="cancer", alert_id=old)
+    sensor = sensors.NewTestSetSensor(task_id="s", study=study, timeout=90)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute({})  # an old one that somebody has dealt with is no news
+    new = alarm(connected, "cancer", SealedSetPurpose.METER)
+    clear_alert(connected.worker, study="cancer", alert_id=new)
+    path, arguments = deferred.value.trigger.serialize()
+    for _ in range(2):
+        event = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
+        assert facts_of(event.payload)["alert_id"] == new
+    assert found(sensor) == new  # and by one that pokes
+
+
+def test_an_alarm_that_comes_while_the_sensor_begins_is_not_lost(connected, make_study, monkeypatch):
+    """Raised and cleared after the sensor has asked where it begins, and before its first look."""
+    make_study("cancer")
+    sensor = sensors.NewTestSetSensor(task_id="s", study="cancer")
+    question = sensor.question()
+    new = alarm(connected, "cancer", SealedSetPurpose.METER)
+    clear_alert(connected.worker, study="cancer", alert_id=new)
+    assert look(connected.worker, *question) is None  # the first look sees open ones only
+    assert found(sensor) == new
+
+
+@pytest.fixture
+def drifting(connected, make_study):
+    """Let a study's two meters show drift; the number of the alert."""
+    make_study("cancer")
+
+    def give(message=DRIFT):
+        with connected.referee.begin() as tx:
+            found = studies.get_study(tx, "cancer")
+            test_set = releases.live_test_set(tx, found.id, SealedSetPurpose.METER)
+            key, kind = f"m/{newest_alert(connected.worker, study=None)}", RequestKind.METER
+            model = models.baseline_model(tx, found.id).id
+            asked = {"study_id": found.id, "model_id": model, "arguments": {}, "request_key": key}
+            request = requests.file_request(tx, kind=kind, **asked)
+            reading = {"test_set_id": test_set.id, "step": 1, "signal": 3, "signals": 3, "cached": False}
+            releases.add_reading(tx, request_id=request, study_id=found.id, model_id=model, **reading)
+            about = {"request_id": request, "kind": AlertKind.DRIFT, "message": message}
+            releases.add_alert(tx, study_id=found.id, study="cancer", **about)
+        return newest_alert(connected.worker, study=None)
+
+    return give
+
+
+def test_the_meter_sensor_waits_for_drift_where_it_is_asked_to(connected, drifting):
+    def sensor(kind, **given):
+        return sensors.OverfittingMeterSensor(task_id="s", study="cancer", kind=kind, **given)
+
+    waiting = sensor("both", timeout=90)
+    with pytest.raises(TaskDeferred) as deferred:
+        waiting.execute({})
+    alert = drifting()
+    path, arguments = deferred.value.trigger.serialize()
+    event = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
+    assert facts_of(event.payload)["message"] == DRIFT
+    for kind, number in (("overfitting", None), ("drift", alert), ("both", alert)):
+        assert found(sensor(kind)) == number
+        assert (poke(sensor(kind, wait_for="clear")) is None) is (number is not None)
+    clear_alert(connected.worker, study="cancer", alert_id=alert)
+    assert poke(sensor("drift", wait_for="clear"))["message"] == "no alert is open"
+    assert found(sensor("both", after_id=alert)) is None
+    with pytest.raises(AirflowFailException, match="kind must be one of overfitting, drift, both, got 'luck'"):
+        poke(sensor("luck"))
+
+
+@pytest.fixture
+def watch(run_dag, root, connected):
+    """Run the watch of the meters as if it had never run before; no run of another test's database counts."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    name = "easeml_overfitting_watch"
+
+    def forget():
+        with create_session() as session:
+            session.execute(delete(XComModel).where(XComModel.dag_id == name))
+
+    def run():
+        dag = DagBag(dag_folder=str(root / "dags" / f"{name}.py")).dags[name]
+        done = run_dag(dag)
+        (ti,) = [ti for ti in done.get_task_instances() if ti.task_id == "watch"]
+        reported = ti.xcom_pull(task_ids="watch", run_id=done.run_id)
+        return {ti.task_id: str(ti.state) for ti in done.get_task_instances()}, (reported or {}).get("alert_id")
+
+    forget()
+    yield run
+    forget()
+
+
+def test_drift_turns_the_watch_red_each_time_and_pauses_nothing(connected, drifting, watch):
+    """Three times: the third run is the first one that finds two earlier reports."""
+    ended = {"watch": "success", "may_pause": "success", "pause": "success", "raise_alert": "failed"}
+    for _ in range(3):
+        alert = drifting()  # nobody clears it
+        assert watch() == (ended, alert)
+    assert study_state(connected.worker, study="cancer") == "ACTIVE"
+
+
+@pytest.mark.parametrize(
+    ("alert", "subject"),
+    [
+        ({"kind": "new-test-set", "purpose": "meter"}, "digits: the meter needs a new test set"),
+        ({"kind": "new-test-set", "purpose": "joint"}, "digits: gate and meter need a new test set"),
+        ({"kind": "new-test-set", "purpose": "direct"}, "digits: the second meter needs a new test set"),
+        ({"kind": "drift", "purpose": None}, "digits: validation and test data differ"),
+    ],
+)
+def test_the_subject_says_who_needs_what(alert, subject):
+    assert mail_of(alert | {"study": "digits", "message": "", "alert_id": 1})[0] == subject
 
 
 class Instance:

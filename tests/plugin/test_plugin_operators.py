@@ -306,7 +306,7 @@ def test_the_test_set_sensor(connected, artifacts, store):
     Referee(connected.referee, artifacts).answer_one()
     with pytest.raises(AirflowFailException, match="study 'greedy' was refused by the referee"):
         sensors.TestSetReadySensor(task_id="s", study="greedy").execute(context())
-    with pytest.raises(AirflowFailException, match="purpose must be one of gate, meter, got 'fun'"):
+    with pytest.raises(AirflowFailException, match="purpose must be one of gate, meter, joint, direct, got 'fun'"):
         sensors.TestSetReadySensor(task_id="s", study="cancer", purpose="fun").execute(context())
 
 

@@ -121,6 +121,10 @@ def test_events_are_plain_json():
         ("alert", "digits", "alert:digits"),
         ("clear", "digits", "alert:digits"),
         ("any", "", "alert:*"),
+        ("alert", "digits/drift", "alert:digits"),
+        ("alert-since", "/both", "alert:*"),
+        ("new-test-set-since", "digits/meter", "alert:digits"),
+        ("new-test-set", "", "alert:*"),
     ],
 )
 def test_topics_are_those_that_the_services_notify(question, subject, topic):

@@ -33,9 +33,12 @@ STUDY = {
     "verdict": "pass",
     "signal": 2,
     "signals": 3,
+    "direct_signal": None,
+    "drift": None,
     "production_model_id": 41,
     "production_candidate": "forest",
     "open_alerts": 0,
+    "alert_kind": None,
     "refusal": None,
     "next": "train: 1 candidates have not run on the present data",
 }
@@ -148,7 +151,10 @@ def test_the_page_tells_every_fact_of_a_study():
         ({"state": "ACTIVE", "trials": 8}, "Searched"),
         ({"state": "ACTIVE", "trials": 7}, "Searching"),
         ({"state": "REFUSED", "next": "register it again: too few rows"}, "chest-xray: the study was refused"),
-        ({"open_alerts": 1, "next": "read the alert"}, "chest-xray: overfitting above its budget"),
+        ({"open_alerts": 1, "alert_kind": "overfitting"}, "chest-xray: overfitting above its budget"),
+        ({"open_alerts": 1, "alert_kind": "drift"}, "chest-xray: validation and test data differ"),
+        ({"open_alerts": 2, "alert_kind": "new-test-set"}, "chest-xray: a new test set is needed"),
+        ({"direct_signal": 1, "drift": "likely"}, "2 of 3 second sample 1, drift likely"),
         ({"running": 0}, "No trial is training now; 2 tenants registered."),
         ({"verdict": "fail"}, "Last verdicts 0 pass, 1 fail"),
         ({"verdict": "withheld"}, "Withheld"),
@@ -159,7 +165,11 @@ def test_states_are_words(changes, word):
 
 
 def test_a_study_that_needs_a_person_says_why_once_and_stands_out():
-    page = client([STUDY | {"state": "REFUSED", "open_alerts": 1, "next": "read the alert"}, FRESH]).get("/").text
+    page = (
+        client([STUDY | {"state": "REFUSED", "open_alerts": 1, "alert_kind": "drift", "next": "read the alert"}, FRESH])
+        .get("/")
+        .text
+    )
     words = text_of(page)
     assert "1 thing needs a person" in words
     assert words.count("read the alert") == 1

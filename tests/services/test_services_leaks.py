@@ -161,6 +161,55 @@ def test_worlds_that_differ_only_in_what_is_sealed_look_alike(worlds: Any, caplo
     assert {"pass", "fail", "withheld", 1, None} <= set(released)
 
 
+def two_meters_and_a_shared_set(lab: Any) -> list[Any]:
+    """Readings on two sets at once, repeated ones, and verdicts and signals out of one ledger."""
+    asked = [lab.meter(lab.models[s][m], s) for s in ("two", "shared") for m in ("rare", "other", "rare")]
+    return [
+        *asked,
+        lab.gate(lab.models["shared"]["rare"], "shared"),
+        lab.meter(lab.models["shared"]["third"], "shared"),
+    ]
+
+
+def test_nothing_more_shows_of_two_meters_or_of_a_shared_set(worlds: Any, caplog: Any, tmp_path: Path) -> None:
+    gate = {"condition": "n > 0.1 +/- 0.25", "steps": 3, "estimator": "paper", "adaptivity": "full"}
+    meter = {"ranges": (-0.2, 0.6), "tolerance": 0.19, "steps": 4, "ambiguous": 4, "overfitting_budget": 3}
+    for lab in worlds:
+        lab.models = {}
+        lab.register("two", gate=gate | {"reliability": 0.8}, meter=meter | {"reliability": 0.8}, direct={"share": 0.5})
+        lab.register("shared", gate=gate, meter=meter, joint={"reliability": 0.6})
+        for study in ("two", "shared"):
+            lab.models[study] = {}
+            for blanks, name in enumerate(("rare", "other", "third")):
+                path = tmp_path / f"{study}-{name}"
+                path.write_text('{"label": 0}' + " " * blanks)
+                lab.models[study][name] = lab.hand_in(study, name, path, kind="constant", loss=0.6)
+        # Numbers of transactions are the server's, and times are of no interest.
+        lab.as_superuser("UPDATE work.studies SET active_since = '2026-01-01'")
+        lab.as_superuser("UPDATE work.catalogue SET changed_by = '1'")
+    here, there = worlds
+    kinds = dict(here.rows("SELECT id, purpose FROM work.test_sets WHERE id > 6"))
+    for set_id, purpose in kinds.items():
+        if purpose != "gate":
+            relabel(worlds, set_id, flip(7 if purpose == "direct" else 4))
+    seen, elsewhere = (live_through(lab, caplog, two_meters_and_a_shared_set) for lab in worlds)
+    for what in seen:
+        assert seen[what] == elsewhere[what], what
+    assert sorted(kinds.values()) == ["direct", "gate", "joint", "meter"]
+    systems = here.rows("SELECT test_set_id, system FROM sealed.ledger ORDER BY id")
+    assert [(kinds[set_id], system) for set_id, system in systems] == [
+        *[("meter", "meter"), ("direct", "meter")] * 2,
+        *[("joint", "meter")] * 2,
+        ("joint", "gate"),
+        ("joint", "meter"),
+    ]
+    for ours, theirs in zip(reports(here), reports(there), strict=True):
+        assert ours != theirs
+    assert {a["drift"] for a in seen["answers"][:3]} == {"none seen"}
+    said = json.dumps(seen, default=str)
+    assert [figure for figure in figures(reports(here)) if figure in said] == []
+
+
 def test_under_none_not_even_the_verdict_shows(worlds: Any, caplog: Any) -> None:
     here, there = worlds
     relabel(worlds, 5, lambda labels: 1 - labels)  # now the good model is the worse one

@@ -14,8 +14,9 @@ from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, St
 from easeml_core.meter.planner import plan_config
 from easeml_core.services.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
 from easeml_core.services.overview import live_sets, overview, study_details, study_state
-from easeml_core.services.registration import pause_study, plan_for_meter, study_settings
+from easeml_core.services.registration import pause_study, study_settings
 from easeml_core.services.requests import file_meter_request
+from easeml_core.services.set_sizes import plan_for_meter
 
 BASE = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 3}
 CHAIN = (((1, 0), (2, 1), (3, 1)), ((2, 1), (2, 1), (3, 1)))  # after a signal above 1 there is no way back to 1
@@ -243,12 +244,14 @@ def test_a_set_that_retires_tells_whether_that_breaks_the_budget(
     set_id = register(lab, "study", ranges=(0.1, 0.9), tolerance=0.19, ambiguous=0, steps=4, budget=rules)
     answers = [submit("study", 1), submit("study", 2)]
     assert [answer["signal"] is None for answer in answers] == [False, True]
-    assert "retired" in answers[1]["alert"]
-    (alert,) = open_alerts(lab.worker, study="study")
-    assert alert["over_budget"] is over
+    assert (answers[1]["alert"] is not None) is over
+    kinds = {a["kind"]: a for a in open_alerts(lab.worker, study="study")}
+    assert set(kinds) == ({"new-test-set", "overfitting"} if over else {"new-test-set"})
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=set_id) == "signals"
-    found = pause_on_alert(lab.worker, study="study", alert_id=alert["alert_id"])
-    assert found["paused"] is over
+    for kind, alert in kinds.items():
+        assert alert["over_budget"] is (True if kind == "overfitting" else None)
+    paused = [pause_on_alert(lab.worker, study="study", alert_id=a["alert_id"])["paused"] for a in kinds.values()]
+    assert any(paused) is over
     assert study_state(lab.worker, study="study") == ("PAUSED" if over else "ACTIVE")
 
 

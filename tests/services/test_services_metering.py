@@ -83,6 +83,10 @@ def test_an_honest_model_stays_in_the_first_range_as_measured(lab: Any) -> None:
         "retired": False,
         "cached": False,
         "alert": None,
+        "direct_signal": None,
+        "drift": None,
+        "sentence": None,
+        "reliability": 0.9,
     }
     assert open_alerts(lab.worker, study="full") == []
     # And this is what the referee measured:
@@ -224,7 +228,10 @@ def test_a_set_retires_before_an_answer_would_need_more_than_its_tolerance(lab: 
     last = answers[-1]
     assert len(answers) < 4  # before the steps were used up
     assert (last["retired"], last["signal"], last["message"]) == (True, None, "the sealed set is retired")
-    assert "retired, it can give no further answer" in last["alert"]
+    assert last["alert"] is None  # no budget is broken; what is needed is a new set
+    (alert,) = open_alerts(lab.worker, study="tight")
+    assert (alert["kind"], alert["over_budget"], alert["purpose"]) == ("new-test-set", None, "meter")
+    assert "is retired, its promise would not hold for another answer; the meter gives no signal" in alert["message"]
     assert live_sets(lab.worker, study="tight") == ["gate"]
     assert ledger(lab)[-1][1] == "retired"
     assert ledger(lab)[-1][4] > 0.19  # what it would have needed; for the referee

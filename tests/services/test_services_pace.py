@@ -34,7 +34,7 @@ LATE = Timetable(delay_seconds=3600.0)
 
 def test_a_run_ends_at_the_next_time_of_the_grid() -> None:
     took = (0.0, 1.41, 6.29, 10.0, 10.001, 60.0, 61.0, 250.0, 251.0, 500.0, 501.0)
-    assert [padded(t, GRID_SECONDS) for t in took] == [10, 10, 10, 10, 60, 60, 250, 250, 500, 500, 750]
+    assert [padded(t, GRID_SECONDS) for t in took] == [10, 10, 10, 10, 60, 60, 500, 500, 500, 500, 1000]
     assert [padded(t, ()) for t in took] == list(took)
 
 
@@ -88,7 +88,7 @@ def file_bogus_promotion(lab: Any) -> int:
 def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypatch: Any, grid: tuple[float]) -> None:
     """What the referee does after the run it does at the same time, whatever the model's inputs let it sleep."""
     ended = []
-    for sleeps in (1.41, 6.29):
+    for sleeps in (1.41, 4.29):
         lab, hours = make_lab(), Hours()
         forget(lab, "good")
 
@@ -107,9 +107,9 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
         assert work.answer_one() is not None
         ended.append((after_gate, hours.now))
     if grid:
-        assert ended == [(10, 30)] * 2  # the meter runs it twice: on open inputs and on sealed ones
+        assert ended == [(10, 30)] * 2  # the meter runs it on open inputs, too; a second look is within the time
     else:
-        assert ended == [(1.41, pytest.approx(3 * 1.41)), (6.29, pytest.approx(3 * 6.29))]
+        assert ended == [pytest.approx((2 * sleeps, 5 * sleeps)) for sleeps in (1.41, 4.29)]
 
 
 def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> None:
@@ -120,7 +120,7 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
     work = Referee(lab.referee, lab.artifacts, timetable=LATE)
     work._pace_models(hours.pace())
     assert work.run_once() == 0
-    assert ended == [1, 1]  # on the gate set and on the meter set
+    assert ended == [1] * 4  # on the gate set and on the meter set, and on a part of each again
     assert hours.slept == [10.0, 10.0]
 
 
@@ -171,9 +171,9 @@ def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
         with lab.referee.begin() as tx:
             assert tx.exec_driver_sql("SELECT 1 FROM work.test_sets WHERE id = 1 FOR UPDATE NOWAIT").scalar() == 1
             assert requests.hold_request(tx, asked)
-        assert lab.superuser_rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
-        ) == [(0,)]
+        # A short look of another thread is no harm; what the run held would never be gone.
+        idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        assert wait_for(lambda: lab.superuser_rows(idle) == [(0,)])
         assert not free.is_set()
         free.set()
         wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
@@ -193,7 +193,7 @@ def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -
 
     monkeypatch.setattr(evaluation, "_run", run)
     answer = lab.answer(file_gate(lab))
-    assert ran == [lab.models["full"][name] for name in ("good", "worse")]
+    assert ran == [lab.models["full"][name] for name in ("good", "good", "worse", "worse")]
     assert lab.rows("SELECT incumbent_id FROM work.gate_verdicts") == [(lab.models["full"]["worse"],)]
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
     found = lab.rows("SELECT survived FROM sealed.attempts WHERE request_id = :id ORDER BY 1", id=answer["request_id"])
@@ -222,6 +222,7 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
     asked, work = file_gate(lab), Referee(lab.referee, lab.artifacts)
     with monkeypatch.context() as patch:
         patch.setattr(evaluation.sealed, "keep_predictions", raising(ConcurrentUpdateError("another was first")))
+        patch.setattr(evaluation, "_run", lambda a, m, inputs: (np.zeros(len(inputs), dtype=np.int64), None))
         for _ in range(MAX_ATTEMPTS + 1):
             work._aside.clear()
             assert work.answer_one() == asked

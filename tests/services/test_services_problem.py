@@ -113,3 +113,44 @@ def test_who_joined_late_came_after_the_trials_that_had_ended_before() -> None:
     for joined_at, ended in ((None, 0), (MAY, 0), (MAY + timedelta(days=1), 1)):
         late = problem([STUDY, replace(STUDY, id=2, name="late", joined_at=joined_at)])
         assert [a.joined for a in late.studies] == [0, ended]
+
+
+# Models that were measured anew, on another validation part beside the same training part.
+
+
+def told(number: int, candidate: int, version: int, quality: float, cost: float, anew: int | None = None) -> Told:
+    end = MAY + timedelta(hours=number)
+    return Told(number, 1, candidate, version, "SUCCEEDED", quality, cost, 0.5, None, None, end, False, anew)
+
+
+def test_a_result_stands_where_it_was_measured_last_at_the_price_of_its_training() -> None:
+    trained = [told(1, 10, 10, 0.9, 100.0), told(2, 11, 10, 0.8, 50.0)]
+    anew = [told(3, 10, 11, 0.7, 2.0, anew=1), told(4, 10, 12, 0.6, 3.0, anew=1), told(5, 11, 11, 0.5, 4.0, anew=2)]
+    found = results_by_version([*trained, *anew])
+    end = MAY + timedelta(hours=1)
+    assert found == {
+        (1, 12): [Result(10, OK, 0.6, 100.0, 0, 5.5, None, None, end)],
+        (1, 11): [Result(11, OK, 0.5, 50.0, 1, 4.5, None, None, end + timedelta(hours=1))],
+    }
+    limited = replace(STUDY, budget_seconds=1000.0)
+    arms = runnable_candidates([limited], MENUS, VERSIONS, found)
+    seen = build_problem([limited], arms, VERSIONS, found, names=NAMES)
+    assert [(p.arm, p.quality, p.cost_seconds) for p in seen.pulls] == [(0, 0.6, 100.0)]
+    # All that was used is 163, lost attempts included; the pull's own 100 are the scheduler's to subtract.
+    assert seen.studies[0].budget_seconds == 1000.0 - (100 + 50 + 2 + 3 + 4 + 2 * 0.5) + 100.0
+
+
+def test_candidates_of_the_same_training_part_wait_to_be_measured() -> None:
+    known = results_by_version(
+        [told(1, 10, 10, 0.9, 1.0), told(2, 11, 11, 0.8, 1.0), told(3, 10, 12, 0.7, 1.0, anew=1)]
+    )
+    parts = {10: 10, 11: 10, 12: 10, 20: 20}
+
+    def left(training_parts: dict[int, int]) -> tuple[int, ...]:
+        found = runnable_candidates([STUDY, OTHER], MENUS, VERSIONS, known, training_parts=training_parts)
+        assert found[2].ids == (20, 21, 22)
+        return found[1].ids
+
+    assert left(parts) == (10, 12)  # 10 was measured, 11 was not
+    assert left({}) == (10, 11, 12)
+    assert left(parts | {11: 11}) == (10, 11, 12)  # it ran on other data

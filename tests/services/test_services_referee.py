@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import answers, judging, metering, referee
+from easeml_core.services import answers, judging, meter_sets, referee
 from easeml_core.services.overview import study_state
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
 from easeml_core.services.registration import register_study
@@ -35,12 +35,14 @@ def failing(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-def test_a_bug_is_private_and_spends_nothing(lab: Any, monkeypatch: Any, caplog: Any) -> None:
+def test_a_bug_before_any_label_is_looked_at_is_private_and_spends_nothing(
+    lab: Any, monkeypatch: Any, caplog: Any
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "judge_predictions", failing(ZeroDivisionError("example 17 has label 1")))
+        patch.setattr(judging, "sealed_predictions", failing(ZeroDivisionError("no such column")))
         answer = lab.gate("good")
     assert (answer["refused"], answer["message"]) == (True, PRIVATE)
-    assert "example 17 has label 1" in caplog.text  # for the referee
+    assert "no such column" in caplog.text  # for the referee
     assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
     assert lab.gate("good")["step"] == 1
 
@@ -228,10 +230,14 @@ def test_a_worker_cannot_play_the_referee(lab: Any) -> None:
     assert answer_of(lab.worker, asked) is None
 
 
-def test_a_bug_of_the_meter_is_private_as_well(lab: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(metering, "read_submission", failing(ValueError("56 errors")))
-    assert lab.meter("rare")["message"] == PRIVATE
-    assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
+def test_a_bug_of_the_meter_looks_like_a_set_that_has_served(lab: Any, monkeypatch: Any, caplog: Any) -> None:
+    """An error may depend on the labels: free of charge it could be used to ask about them."""
+    monkeypatch.setattr(meter_sets, "read_submission", failing(ValueError("56 errors")))
+    answer = lab.meter("rare")
+    assert (answer["refused"], answer["message"], answer["signal"]) == (False, "the sealed set is retired", None)
+    assert "56 errors" in caplog.text
+    assert lab.rows("SELECT answer, report ->> 'why' FROM sealed.ledger") == [("retired", "ValueError: 56 errors")]
+    assert lab.one("SELECT state || ' ' || retired_why FROM work.test_sets WHERE purpose = 'meter'") == "retired signals"
 
 
 def test_a_study_of_another_kind_waits_its_turn_behind_no_bug(bare: Any, monkeypatch: Any) -> None:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from easeml_core.config import GateConfig, MeterConfig
-from easeml_core.entities import RequestKind
+from easeml_core.entities import RequestKind, SealedSetPurpose
 from easeml_core.errors import SealedSetTooSmallError, StoreError
 from easeml_core.services import sealing
 from easeml_core.services.overview import overview, study_state
-from easeml_core.services.registration import plan_for_gate, plan_for_meter, register_study
+from easeml_core.services.registration import register_study
 from easeml_core.services.sealing import part_sizes
+from easeml_core.services.set_sizes import plan_for_gate, plan_for_meter
 from easeml_core.store import requests, sealed, studies
 from easeml_core.training.sources import load_source
 from easeml_core.training.trainers import default_candidates
@@ -204,30 +205,30 @@ def test_a_new_study_is_waiting_until_the_referee_came(bare: Any) -> None:
 
 
 PAPERS = GateConfig(condition="n - o > 0 +/- 0.2", reliability=0.9, steps=3, estimator="paper")
-CONFIGS = (PAPERS, MeterConfig(tolerance=0.2))
+CONFIGS = {SealedSetPurpose.GATE: PAPERS, SealedSetPurpose.METER: MeterConfig(tolerance=0.2)}
 
 
 @given(rows=st.integers(1, 20_000))
 @settings(deadline=None, max_examples=100)
 def test_part_sizes_hold_the_plans_and_leave_a_fifth_for_training(rows: int) -> None:
-    gate, meter = CONFIGS
+    gate, meter = PAPERS, CONFIGS[SealedSetPurpose.METER]
     least = {"gate": plan_for_gate(gate).labels, "meter": plan_for_meter(meter).labels}
     least["validation"] = plan_for_meter(meter).validation_minimum or 0
     if sum(least.values()) > 0.8 * rows:
         with pytest.raises(SealedSetTooSmallError, match=r"at least 254 examples.*; bring data with more rows, widen"):
-            part_sizes(rows, gate, meter)
+            part_sizes(rows, CONFIGS)
         return
-    sizes = part_sizes(rows, gate, meter)
+    sizes = part_sizes(rows, CONFIGS)
     assert all(sizes[name] >= least[name] for name in least)
     assert sum(sizes.values()) <= 0.8 * rows
 
 
 def test_large_data_give_sharper_sets_than_planned() -> None:
-    assert part_sizes(10_000, *CONFIGS) == {"gate": 2000, "meter": 1000, "validation": 1500}
+    assert part_sizes(10_000, CONFIGS) == {"gate": 2000, "meter": 1000, "validation": 1500}
 
 
 def test_the_forms_own_source_is_large_enough_for_the_default_plans() -> None:
     rows = len(load_source("sklearn:digits").labels)
-    sizes = part_sizes(rows, GateConfig(), MeterConfig())
+    sizes = part_sizes(rows, {SealedSetPurpose.GATE: GateConfig(), SealedSetPurpose.METER: MeterConfig()})
     assert sizes["gate"] >= 182  # the plan of the default condition
     assert sum(sizes.values()) <= 0.8 * rows

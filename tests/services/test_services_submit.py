@@ -116,6 +116,44 @@ def test_what_cannot_be_run_on_open_data_is_refused(
 
 
 @pytest.mark.parametrize(
+    "answers",
+    ["x[:, 20] < np.median(x[:, 20])", "np.random.default_rng().integers(0, 2, len(x))"],
+    ids=["ranks", "chance"],
+)
+def test_answers_by_the_other_rows_are_refused_with_what_to_do(
+    answers: str, hand_in: Any, lab: Any, tmp_path: Path
+) -> None:
+    before = submissions_and_models(lab)
+    code = f"import numpy as np\nx = np.load('inputs.npy')\nprint(*({answers}).astype(int), sep='\\n')"
+    words = (
+        r"cannot be judged by the open validation part of study 'full': its answers depend on which examples it sees, "
+        r"or change from run to run: \d+ of \d+ were others .*; let each answer come from its own row alone"
+    )
+    with pytest.raises(InvalidInputError, match=words):
+        hand_in(path=program(tmp_path, code), format="command", command="python predict.py")
+    assert submissions_and_models(lab) == before
+
+
+def test_who_fails_among_fewer_rows_is_refused(hand_in: Any, lab: Any, tmp_path: Path) -> None:
+    n = len(lab.open_parts().validation_inputs)
+    code = f"import numpy as np\nn = len(np.load('inputs.npy'))\nassert n == {n}\nprint(*[1] * n)"
+    with pytest.raises(InvalidInputError, match=r"(?s)cannot be run on the open validation part .*AssertionError"):
+        hand_in(path=program(tmp_path, code), format="command", command="python predict.py")
+
+
+def test_a_constant_is_tried_once(hand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, ran = submit.predict_in_child, list[int]()
+
+    def predict(path: Any, form: str, inputs: Any, **named: Any) -> Any:
+        ran.append(len(inputs))
+        return real(path, form, inputs, **named)
+
+    monkeypatch.setattr(submit, "predict_in_child", predict)
+    hand_in()
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
         ({"study": "fool"}, NotFoundError, "there is no study 'fool'"),

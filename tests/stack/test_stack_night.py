@@ -3,20 +3,21 @@
 import importlib.util
 import io
 import json
+from dataclasses import replace
 
 import pytest
+from night import worse_model
 from night.failures import NightError
 from night.proof import ended_trials, repeated, require_nothing_repeated
 from night.report import Report, print_report
 from night.retraining import Night
 from night.runs import Release, broken_tasks, title
 from night.tenants import BY_FORM, WISHES
-from night.worse_model import Worse, compares
+from night.worse_model import Worse, compares, find_worse
 from rich.console import Console
 
-from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.services.registration import study_settings
-from easeml_core.services.sealing import part_sizes
+from easeml_core.services.sealing import part_sizes, planned_sets
 from easeml_core.training.sources import load_source
 
 ALL = (*WISHES, BY_FORM)
@@ -73,6 +74,54 @@ def test_only_a_condition_on_the_old_model_must_reject_a_worse_one():
     assert not compares("d < 0.5 +/- 0.1")
 
 
+@pytest.fixture
+def studies(monkeypatch):
+    """Let there be these studies: name to condition and models (origin, quality, whether it stands), newest first."""
+
+    def pretend(**made):
+        tenants = {"tenants": [{"study": name} for name in made]}
+        settings = {name: {"settings": {"gate": {"condition": condition}}} for name, (condition, _) in made.items()}
+        listed = {
+            name: [
+                {"model_id": k, "origin": origin, "validation_quality": quality, "in_production": stands}
+                for k, (origin, quality, stands) in enumerate(models)
+            ]
+            for name, (_, models) in made.items()
+        }
+        monkeypatch.setattr(worse_model, "overview", lambda _: tenants)
+        monkeypatch.setattr(worse_model, "study_details", lambda _, study: settings[study])
+        monkeypatch.setattr(worse_model, "model_list", lambda _, study: listed[study])
+        return find_worse(None)
+
+    return pretend
+
+
+COMPARES = "n - o > 0 +/- 0.2"
+
+
+def test_the_widest_gap_between_production_and_a_trained_model_is_handed_in(studies):
+    worse = studies(
+        a=(COMPARES, [("tree", 0.7, False), ("forest", 0.9, True), ("baseline", 0.1, False)]),
+        b=(COMPARES, [("bayes", 0.6, False), ("better", 0.95, False), ("forest", 0.9, True)]),
+        c=("n > 0.7 +/- 0.2", [("bayes", 0.1, False), ("forest", 0.9, True)]),
+        d=(COMPARES, [("bayes", 0.1, False)]),
+    )
+    assert worse == Worse("b", 0, "bayes", 0.6, "forest", 0.9, COMPARES)
+
+
+def test_where_no_trained_model_is_worse_the_baseline_is_handed_in(studies):
+    """After a short night many a study has the only model that it has trained in production."""
+    worse = studies(
+        a=(COMPARES, [("same", 0.9, False), ("forest", 0.9, True), ("baseline", 0.5, False)]),
+        b=(COMPARES, [("bayes", 0.6, True), ("baseline", 0.3, False)]),
+    )
+    assert worse == Worse("a", 2, "baseline", 0.5, "forest", 0.9, COMPARES)
+
+
+def test_what_stands_is_never_handed_in(studies):
+    assert studies(a=(COMPARES, [("forest", 0.9, True)]), b=(COMPARES, [("baseline", 0.3, False)])) is None
+
+
 def test_there_are_tenants_enough():
     assert len({w.tenant for w in ALL}) >= 6
     assert len({w.study for w in ALL}) == len(ALL) >= 7
@@ -86,7 +135,7 @@ def test_every_promise_is_one_that_the_data_can_keep(wish):
             pytest.skip(f"needs the extra `demo` ({package})")
     rows = len(load_source(wish.source, wish.target).labels)
     settings = study_settings(gate=wish.gate, meter=wish.meter, training=None)
-    sizes = part_sizes(rows, GateConfig.from_json(settings["gate"]), MeterConfig.from_json(settings["meter"]))
+    sizes = part_sizes(rows, planned_sets(settings))
     assert sum(sizes.values()) <= 0.8 * rows
     assert json.loads(json.dumps(wish.arguments()))["study"] == wish.study
     assert wish.without == () or len(wish.arguments()["candidates"]) >= 8
@@ -131,6 +180,12 @@ def test_the_report_says_what_happened():
         assert shown in text
     assert "centroid (quality 0.4000) for vision, where forest (0.9000) stands" in text
     assert "answered fail" in text
+
+
+def test_the_report_calls_the_baseline_by_its_name():
+    made = report()
+    baseline = replace(made.worse, candidate="baseline")
+    assert "Handed in on purpose: the baseline (quality 0.4000)" in printed(replace(made, worse=baseline))
 
 
 def test_a_night_without_work_says_so():

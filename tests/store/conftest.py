@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import select
+import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg2.extensions import connection
+
+collect_ignore = ["constraint_cases.py"]
+sys.path.insert(0, str(Path(__file__).parent))
 
 ARTIFACT = "sha256:" + "0" * 64
 
@@ -296,7 +301,13 @@ def world(
     with database.referee.begin() as tx:
         for set_id, request_id in ((gate_set, gate), (meter_set, meter)):
             sealed.add_entry(
-                tx, test_set_id=set_id, step=1, request_id=request_id, cache_key=f"question {set_id}", **ENTRY
+                tx,
+                test_set_id=set_id,
+                step=1,
+                request_id=request_id,
+                cache_key=f"question {set_id}",
+                system="gate" if set_id == gate_set else "meter",
+                **ENTRY,
             )
         requests.note_attempt(tx, gate)
         model = models.get_model(tx, study.study_id, model_id).identity

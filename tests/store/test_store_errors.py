@@ -127,7 +127,7 @@ def test_every_fault_of_the_worker_is_explained(world: Any, store: Any) -> None:
 
 
 def spend(tx: Any, world: Any, step: int) -> None:
-    values = {"answer": "pass", "log_level": -1.0, "log_cost": 0.0, "tolerance": None, "report": {}}
+    values = {"answer": "pass", "log_level": -1.0, "log_cost": 0.0, "tolerance": None, "report": {}, "system": "gate"}
     request_id = world.requests["promote"]
     sealed.add_entry(
         tx, test_set_id=world.gate_set, step=step, steps=3, request_id=request_id, cache_key="other", **values
@@ -139,6 +139,36 @@ def test_a_set_that_has_served_says_how_often(world: Any, database: Any) -> None
     with served as caught, database.referee.begin() as tx:
         spend(tx, world, 4)
     assert (caught.value.used, caught.value.allowed) == (3, 3)
+
+
+def test_a_system_that_has_used_its_part_of_a_shared_set_says_how_often(world: Any, database: Any) -> None:
+    values = {"answer": "pass", "log_level": -1.0, "log_cost": 0.0, "tolerance": None, "report": {}, "steps": 3}
+    counted = {"step": 2, "system": "gate", "system_step": 2, "system_steps": 1}
+    asked = {"test_set_id": world.gate_set, "request_id": world.requests["promote"], "cache_key": "other"}
+    served = pytest.raises(BudgetExhaustedError, match="gate steps of the sealed set: 1 of 1 used; the referee must")
+    with served, database.referee.begin() as tx:
+        sealed.add_entry(tx, **values, **counted, **asked)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "system"),
+    [("joint", "gate", "gate"), ("joint", "meter", "meter"), ("gate", "joint", "gate"), ("meter", "joint", "meter")],
+)
+def test_one_live_set_serves_a_system(
+    make_rows: Any, seal: Callable[..., int], first: str, second: str, system: str
+) -> None:
+    study = make_rows()
+    seal(study, first)
+    seal(study, "direct", start=900)  # the second meter's set is in nobody's way
+    with pytest.raises(AlreadyExistsError, match=f"live sealed set of this study for the {system} 1 already exists"):
+        seal(study, second, start=500)
+
+
+def test_there_is_one_live_set_for_the_second_meter(make_rows: Any, seal: Callable[..., int]) -> None:
+    study = make_rows()
+    seal(study, "direct")
+    with pytest.raises(AlreadyExistsError, match="live sealed set of this study for the second meter 1 already exists"):
+        seal(study, "direct", start=500)
 
 
 def test_a_promotion_without_a_recorded_pass_is_refused(world: Any, database: Any, file: Callable[..., int]) -> None:

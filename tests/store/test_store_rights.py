@@ -61,10 +61,15 @@ REFEREE = {
     "work.data_versions": (ALL, ""),
     "work.data_parts": (ALL, ""),
     "work.candidates": (ALL, ""),
-    "work.trials": ("", ""),
+    # A model measured anew on another validation part is a trial of that part, which has ended as it begins.
+    "work.trials": (
+        "candidate_id cost_seconds data_version_id device finished_at limit_seconds reevaluates started_at state "
+        "study_id",
+        "",
+    ),
     "work.suggestion_batches": ("", ""),
     "work.suggestions": ("", ""),
-    "work.observations": ("", ""),
+    "work.observations": (ALL, ""),
     "work.models": (ALL, ""),
     "work.submissions": ("", ""),
     "work.predictions": ("", ""),
@@ -282,7 +287,7 @@ RELEASED = {
     ),
     "meter_readings": (
         "request_id kind study_id model_id test_set_id purpose step signal signals cached read_at team edges tolerance "
-        "submissions_left"
+        "submissions_left data_version_id direct_test_set_id direct_purpose direct_signal drift"
     ),
     "promotions": "id request_id kind study_id model_id gate_request_id symbol planned promoted_at restores who why",
     "production": "study_id model_id promotion_id",

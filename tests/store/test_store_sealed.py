@@ -11,7 +11,8 @@ import pytest
 
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import ShapeError, StoreError
-from easeml_core.store import models, releases, sealed
+from easeml_core.store import ledger, models, releases, sealed
+from easeml_core.store.ledger import RETIRED
 from easeml_core.store.rows import scalar
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def entry(tx: Any, set_id: int, request_id: int, step: int, **changes: Any) -> N
         "log_cost": 0.5,
         "tolerance": 0.1,
         "report": {"wins": 7},
+        "system": "gate",
     }
     sealed.add_entry(tx, test_set_id=set_id, step=step, steps=3, request_id=request_id, **values | changes)
 
@@ -170,6 +172,32 @@ def test_the_ledger_adds_up_and_knows_what_it_was_asked(
         told = [(e["step"], e["request_id"], e["answer"], e["tolerance"]) for e in sealed.ledger(tx, gate)]
         assert told == [(1, first, "fail", 0.1), (2, second, "pass", None)]
         assert sealed.ledger(tx, gate)[0]["report"] == {"wins": 7}
+
+
+def test_a_shared_ledger_counts_each_system_and_adds_up_both(
+    database: Any, make_rows: Any, seal: Callable[..., int], succeed: Any, file: Any
+) -> None:
+    study = make_rows()
+    both, (_, model_id) = seal(study, "joint"), succeed(study, 0)
+    asked = [file(study, kind, model_id, key=f"{kind}{n}") for n, kind in enumerate(("meter", "gate", "meter"))]
+    said = [("meter", 1, "2", 0.5), ("gate", 1, "pass", 0.25), ("meter", 2, RETIRED, 0.0)]
+    with database.referee.begin() as tx:
+        for step, (request_id, (system, own, answer, cost)) in enumerate(zip(asked, said, strict=True), 1):
+            assert not ledger.meter_has_retired(tx, both)
+            assert ledger.next_step(tx, both) == step
+            of_system = {"system": system, "system_step": own, "system_steps": 2}
+            changes = {"cache_key": f"q{step}", "answer": answer, "log_cost": cost, "is_change": system == "gate"}
+            entry(tx, both, request_id, step, **changes, **of_system)
+        assert (ledger.used(tx, both), ledger.used(tx, both, ledger.METER)) == ((1, 1), (2, 0))
+        assert ledger.joint_log_weight(tx, both) == 0.75
+        assert ledger.meter_has_retired(tx, both)
+        assert [(e.step, e.signal, e.cache_key) for e in ledger.meter_entries(tx, both)] == [
+            (1, 2, "q1"),
+            (2, None, "q3"),
+        ]
+        cached = sealed.cached_entry(tx, both, "q2")
+        assert cached is not None
+        assert (cached.step, cached.answer) == (1, "pass")
 
 
 @pytest.mark.parametrize("clash", [{"step": 2}, {"step": 1, "cache_key": "another"}])

@@ -51,6 +51,8 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "verdict_model_id": None,
         "signal": None,
         "signals": None,
+        "direct_signal": None,
+        "drift": None,
         "meter_retired": None,
         "production_model_id": None,
         "production_candidate": None,

@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 SUBJECTS = {
-    "new-test-set": "{study}: the gate needs a new test set",
+    "new-test-set": "{study}: {needs} a new test set",
     "overfitting": "{study}: overfitting above the budget",
+    "drift": "{study}: validation and test data differ",
 }
 """What the subject of the mail says, by the kind of the alert."""
+
+NEEDS = {
+    "gate": "the gate needs",
+    "meter": "the meter needs",
+    "joint": "gate and meter need",
+    "direct": "the second meter needs",
+}
+"""Who needs a new set, by the purpose of the one that has served."""
 
 
 class AlertNotifier(BaseNotifier):
@@ -75,6 +84,7 @@ def mail_of(alert: Mapping[str, Any]) -> tuple[str, str]:
         'digits: the gate needs a new test set'
     """
     known = {name: str(alert.get(name, "")) for name in ("study", "message", "alert_id")}
-    subject = SUBJECTS.get(str(alert.get("kind")), "{study}: alert").format(study=known["study"])
+    needs = NEEDS.get(str(alert.get("purpose")), NEEDS["gate"])
+    subject = SUBJECTS.get(str(alert.get("kind")), "{study}: alert").format(study=known["study"], needs=needs)
     text = "<p>{message}</p><p>Study {study}, alert {alert_id}.</p>"
     return " ".join(subject.split()), text.format(**{name: escape(value) for name, value in known.items()})

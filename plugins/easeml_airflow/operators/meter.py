@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class MeterOperator(RefereeOperator):
     """Takes a reading of the overfitting meter for a model and gives the signal, from 1 (little) upwards.
 
-    An alert does not fail this task: it is recorded, and wakes whoever waits with ``OverfittingMeterSensor``.
+    An alert does not fail this task: it is recorded, and wakes whoever waits with ``OverfittingMeterSensor``. Where the
+    study has a second validation sample, the answer has ``direct_signal``, ``drift`` and a ``sentence`` on what to do.
 
     Args:
         study: Whose sealed meter set is read.
@@ -48,5 +49,9 @@ class MeterOperator(RefereeOperator):
         """Make what needs a person stand out in the log."""
         if facts.get("alert"):
             self.log.warning("overfitting above the budget: %s", facts["alert"])
+        if facts.get("drift") in ("likely", "certain"):
+            self.log.warning("drift is %s: %s", facts["drift"], facts["sentence"])
+        elif facts.get("sentence"):
+            self.log.info("%s", facts["sentence"])
         if facts.get("retired"):
             self.log.warning("the sealed meter set of study %s is used up; seal a new one", self.study)

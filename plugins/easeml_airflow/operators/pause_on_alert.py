@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class PauseOnAlertOperator(EasemlOperator):
     """Pauses the study when the alert says that its overfitting budget is broken; ``easeml study resume`` goes on.
 
-    An alert that somebody has cleared, or that is about something else, pauses nothing.
+    An alert that somebody has cleared, or that is about something else (drift, a new test set), pauses nothing.
 
     Args:
         study: Whose alert it is.

@@ -34,6 +34,9 @@ class RegisterStudyOperator(RefereeOperator):
             kinds that it may run on; None means the usual set.
         gate: Settings of the gate (condition, reliability, mode, adaptivity, steps); what is left out has defaults.
         meter: Settings of the meter (ranges, tolerance, reliability, steps, ...); likewise.
+        joint: ``{"reliability", "gate_share"}`` of one sealed set that gate and meter share; None means a set each.
+        direct: ``{"share"}`` of a second meter, on a hidden sample of the validation distribution, which tells drift
+            from tuning; None means no such meter.
         training: Limits of one trial (time_limit_seconds, memory_limit_mb, ...); likewise.
         kwargs: As of ``RefereeOperator``.
     """
@@ -52,6 +55,8 @@ class RegisterStudyOperator(RefereeOperator):
         "candidates",
         "gate",
         "meter",
+        "joint",
+        "direct",
         "training",
         *EasemlOperator.template_fields,
     )
@@ -72,6 +77,8 @@ class RegisterStudyOperator(RefereeOperator):
         candidates: Sequence[Mapping[str, Any]] | str | None = None,
         gate: Mapping[str, Any] | str | None = None,
         meter: Mapping[str, Any] | str | None = None,
+        joint: Mapping[str, Any] | str | None = None,
+        direct: Mapping[str, Any] | str | None = None,
         training: Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -89,6 +96,8 @@ class RegisterStudyOperator(RefereeOperator):
         self.candidates = candidates
         self.gate = gate
         self.meter = meter
+        self.joint = joint
+        self.direct = direct
         self.training = training
 
     def file_request(self, store: Store, key: str) -> int:
@@ -111,6 +120,8 @@ class RegisterStudyOperator(RefereeOperator):
             candidates=optional_plain(self.candidates, "candidates"),
             gate=optional_plain(self.gate, "gate"),
             meter=optional_plain(self.meter, "meter"),
+            joint=optional_plain(self.joint, "joint"),
+            direct=optional_plain(self.direct, "direct"),
             training=optional_plain(self.training, "training"),
             request_key=key,
         )

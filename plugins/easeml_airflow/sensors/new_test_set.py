@@ -5,31 +5,44 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import optional_text, optional_whole
-from easeml_airflow.sensors.base import EasemlSensor
+from easeml_airflow.sensors.alerts import AlertSensor
+from easeml_core.config import choice
+from easeml_core.entities import SealedSetPurpose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class NewTestSetSensor(EasemlSensor):
-    """Succeeds when a study's gate needs a new test set: steps, passes or reachable tolerance have run out.
+class NewTestSetSensor(AlertSensor):
+    """Succeeds when a sealed set of the study has served, of the gate, of the meter, or of both.
 
-    Alerts are rows with rising numbers. Hand in the number of the last alert that was dealt with, and the next one is
-    found even if it came while nobody looked. With ``on_success_callback=AlertNotifier(to=...)`` it sends a mail.
+    Steps, passes, signals or the reachable tolerance have run out, or somebody has retired the set. Alerts are rows
+    with rising numbers. Hand in the number of the last alert that was dealt with, and the next one is found even if it
+    came while nobody looked, or was cleared at once. Without a number the wait begins with the first look: open alerts
+    count, and every one that comes later. With ``on_success_callback=AlertNotifier(to=...)`` it sends a mail.
 
     Args:
         study: The study; None means any.
         after_id: Number of the last alert that was dealt with; 0 means that every open one counts.
+        purpose: Whose set: ``gate``, ``meter`` (a shared set counts for both), ``joint`` or ``direct``, the second
+            validation sample; None means any.
         kwargs: As of ``EasemlSensor``.
     """
 
-    template_fields: Sequence[str] = ("study", "after_id", *EasemlSensor.template_fields)
+    template_fields: Sequence[str] = ("study", "after_id", "purpose", *AlertSensor.template_fields)
 
-    def __init__(self, *, study: str | None = None, after_id: int | str = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, study: str | None = None, after_id: int | str = 0, purpose: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.study = study
         self.after_id = after_id
+        self.purpose = purpose
 
     def question(self) -> tuple[str, str, int]:
         """The next alert."""
-        return "new-test-set", optional_text(self.study) or "", optional_whole(self.after_id, "after_id") or 0
+        study, purpose = optional_text(self.study) or "", optional_text(self.purpose)
+        subject = study if purpose is None else f"{study}/{choice(SealedSetPurpose, 'purpose', purpose)}"
+        after = optional_whole(self.after_id, "after_id") or 0
+        since = None if after else self.since(study)
+        return ("new-test-set", subject, after) if since is None else ("new-test-set-since", subject, since)

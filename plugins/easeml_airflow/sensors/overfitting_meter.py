@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import optional_text, optional_whole
-from easeml_airflow.hooks.easeml import EasemlHook
-from easeml_airflow.sensors.base import EasemlSensor
+from easeml_airflow.sensors.alerts import AlertSensor
+from easeml_airflow.triggers.questions import METER_KINDS
 from easeml_core.config import require
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 WAIT_FOR = ("alert", "clear", "any")
 
 
-class OverfittingMeterSensor(EasemlSensor):
-    """Succeeds when the study's overfitting budget is exceeded, or is not any more.
+class OverfittingMeterSensor(AlertSensor):
+    """Succeeds when the study's overfitting budget is exceeded, or is not any more; or when two meters show drift.
 
     Alerts are rows with rising numbers, and what is waited for follows from rows and a number, never from a
     notification alone. Hand in the number of the last alert that was dealt with, and the next one is found even if it
@@ -28,36 +28,38 @@ class OverfittingMeterSensor(EasemlSensor):
         wait_for: ``alert``: the next alert after ``after_id``; ``clear``: no alert up to ``after_id`` is open, and
             without a number none of those that are there at the first look; ``any``: an alert after ``after_id``, or
             the clearing of those up to it.
+        kind: What alerts are about: ``overfitting`` (the budget is exceeded), ``drift`` (validation and test data
+            certainly differ; for studies with a second validation sample), or ``both``.
         after_id: Number of the last alert that was dealt with; 0 means that every open one counts.
         kwargs: As of ``EasemlSensor``.
     """
 
-    template_fields: Sequence[str] = ("study", "wait_for", "after_id", *EasemlSensor.template_fields)
-
-    _newest: int | None = None
-    """Number of the newest alert just before the first look, where none was handed in."""
+    template_fields: Sequence[str] = ("study", "wait_for", "kind", "after_id", *AlertSensor.template_fields)
 
     def __init__(
-        self, *, study: str | None = None, wait_for: str = "alert", after_id: int | str = 0, **kwargs: Any
+        self,
+        *,
+        study: str | None = None,
+        wait_for: str = "alert",
+        kind: str = "overfitting",
+        after_id: int | str = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.study = study
         self.wait_for = wait_for
+        self.kind = kind
         self.after_id = after_id
 
     def question(self) -> tuple[str, str, int]:
         """The next alert, or the end of those that are there."""
         require(self.wait_for in WAIT_FOR, "wait_for", self.wait_for, "one of " + ", ".join(WAIT_FOR))
+        require(self.kind in METER_KINDS, "kind", self.kind, "one of " + ", ".join(METER_KINDS))
         study, after = optional_text(self.study) or "", optional_whole(self.after_id, "after_id") or 0
+        subject = study if self.kind == "overfitting" else f"{study}/{self.kind}"
         if after:
-            return self.wait_for, study, after
-        if self._newest is None:
-            self._newest = self._newest_alert(study)
-            return self.wait_for, study, 0
-        return ("clear" if self.wait_for == "clear" else "alert-since"), study, self._newest
-
-    def _newest_alert(self, study: str) -> int:
-        """Asked before the first look: what comes between the two is found by the later ones, cleared or not."""
-        from easeml_core.services.alerts import newest_alert
-
-        return newest_alert(EasemlHook(self.easeml_conn_id).get_store(), study=study or None)
+            return self.wait_for, subject, after
+        since = self.since(study)
+        if since is None:
+            return self.wait_for, subject, 0
+        return ("clear" if self.wait_for == "clear" else "alert-since"), subject, since

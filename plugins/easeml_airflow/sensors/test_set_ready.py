@@ -21,7 +21,7 @@ class TestSetReadySensor(EasemlSensor):
 
     Args:
         study: The study.
-        purpose: ``gate`` or ``meter``; None means either.
+        purpose: ``gate``, ``meter`` (a shared set is ready for both), ``joint`` or ``direct``; None means any.
         kwargs: As of ``EasemlSensor``.
     """
 

@@ -53,48 +53,75 @@ def _test_set(store: Store, subject: str, after: int) -> Facts | None:
     return {"study": study, "state": state, "sealed_sets": live} if ready else None
 
 
+METER_KINDS = {"overfitting": ("overfitting",), "drift": ("drift",), "both": ("overfitting", "drift")}
+"""Alerts of the meter by what a sensor asks for; a subject without a kind is about overfitting."""
+
+
+def _split(subject: str) -> tuple[str | None, str]:
+    """The study, or None for any, and what stands behind the slash."""
+    study, _, rest = subject.partition("/")
+    return study or None, rest
+
+
+def _meter_alert(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
+    from easeml_core.services.alerts import next_alert
+
+    study, kind = _split(subject)
+    kinds = METER_KINDS[kind or "overfitting"]
+    return next_alert(store, study=study, after_id=after, kind=kinds, cleared_too=cleared_too)
+
+
 def _alert(store: Store, subject: str, after: int) -> Facts | None:
+    return _meter_alert(store, subject, after)
+
+
+def _alert_since(store: Store, subject: str, after: int) -> Facts | None:
+    return _meter_alert(store, subject, after, cleared_too=True)
+
+
+def _new_test_set(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
     from easeml_core.services.alerts import next_alert
 
-    return next_alert(store, study=subject or None, after_id=after, kind="overfitting")
+    study, purpose = _split(subject)
+    kind, wanted = "new-test-set", purpose or None
+    return next_alert(store, study=study, after_id=after, kind=kind, cleared_too=cleared_too, purpose=wanted)
 
 
-def _new_test_set(store: Store, subject: str, after: int) -> Facts | None:
-    from easeml_core.services.alerts import next_alert
-
-    return next_alert(store, study=subject or None, after_id=after, kind="new-test-set")
+def _new_test_set_since(store: Store, subject: str, after: int) -> Facts | None:
+    return _new_test_set(store, subject, after, cleared_too=True)
 
 
 def _clear(store: Store, subject: str, after: int) -> Facts | None:
     from easeml_core.services.alerts import open_alerts
 
-    still_open = open_alerts(store, study=subject or None, kind="overfitting", up_to_id=after or None)
-    return None if still_open else {"study": subject or None, "alert_id": after, "message": _cleared(after)}
+    study, kind = _split(subject)
+    kinds = METER_KINDS[kind or "overfitting"]
+    still_open = open_alerts(store, study=study, kind=kinds, up_to_id=after or None)
+    return None if still_open else {"study": study, "alert_id": after, "message": _cleared(after)}
 
 
 def _cleared(after: int) -> str:
     return f"no alert up to number {after} is open" if after else "no alert is open"
 
 
-def _alert_since(store: Store, subject: str, after: int) -> Facts | None:
-    from easeml_core.services.alerts import next_alert
-
-    return next_alert(store, study=subject or None, after_id=after, kind="overfitting", cleared_too=True)
-
-
 def _any(store: Store, subject: str, after: int) -> Facts | None:
     return _alert(store, subject, after) or (_clear(store, subject, after) if after else None)
+
+
+def _alert_topic(subject: str) -> str:
+    return f"alert:{_split(subject)[0] or '*'}"
 
 
 QUESTIONS: Mapping[str, Question] = {
     "answer": Question(lambda subject: f"answer:{subject}", _answer),
     "trial": Question(lambda subject: f"trial:{subject}", _trial),
     "test-set": Question(lambda subject: f"study:{subject.partition('/')[0]}", _test_set),
-    "alert": Question(lambda subject: f"alert:{subject or '*'}", _alert),
-    "clear": Question(lambda subject: f"alert:{subject or '*'}", _clear),
-    "any": Question(lambda subject: f"alert:{subject or '*'}", _any),
-    "alert-since": Question(lambda subject: f"alert:{subject or '*'}", _alert_since),
-    "new-test-set": Question(lambda subject: f"alert:{subject or '*'}", _new_test_set),
+    "alert": Question(_alert_topic, _alert),
+    "alert-since": Question(_alert_topic, _alert_since),
+    "clear": Question(_alert_topic, _clear),
+    "any": Question(_alert_topic, _any),
+    "new-test-set": Question(_alert_topic, _new_test_set),
+    "new-test-set-since": Question(_alert_topic, _new_test_set_since),
 }
 
 
@@ -104,7 +131,8 @@ def look(store: Store, question: str, subject: str, after: int = 0) -> Facts | N
     Args:
         store: The database.
         question: A key of QUESTIONS.
-        subject: The request, the trial or the study that is asked about, as text; for a test set ``study/purpose``.
+        subject: The request, the trial or the study that is asked about, as text; for a test set and a new one
+            ``study/purpose``, for alerts of the meter ``study/kind``; what stands behind the slash may be left out.
         after: Id of the last event that was dealt with; only later ones count.
     """
     return QUESTIONS[question].look(store, subject, after)

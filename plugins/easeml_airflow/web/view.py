@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import StudyState, Symbol
+from easeml_core.entities import AlertKind, StudyState, Symbol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,13 @@ VERDICTS = {
     Symbol.FAIL: ("bad", "fail", "Fail"),
     Symbol.WITHHELD: ("idle", "lock", "Withheld"),
 }
+
+ALERTS = {
+    AlertKind.OVERFITTING: "overfitting above its budget",
+    AlertKind.DRIFT: "validation and test data differ",
+    AlertKind.NEW_TEST_SET: "a new test set is needed",
+}
+"""What needs a person, by the most urgent open alert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,10 @@ class Row:
         metadata=_column("Last verdict", "The one symbol that the gate gave for the last model handed in.")
     )
     signal: int | None = field(
-        metadata=_column("Signal", "How much the search has overfitted its validation data; 1 is little.")
+        metadata=_column(
+            "Signal",
+            "How much the search has overfitted its validation data; 1 is little. A second sample tells of drift.",
+        )
     )
     tenant: str = ""
     next: str = ""
@@ -74,6 +84,8 @@ class Row:
     production_model: int = 0
     share_percent: float = 0.0
     signals: int = 0
+    direct_signal: int | None = None
+    drift: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +159,8 @@ def _row(study: Mapping[str, Any], total: float) -> Row:
         verdict=None if study["verdict"] is None else Mark(*VERDICTS[Symbol(study["verdict"])]),
         signal=study["signal"],
         signals=study["signals"] or 0,
+        direct_signal=study["direct_signal"],
+        drift=study["drift"] or "",
     )
 
 
@@ -182,7 +196,7 @@ def _needs_a_person(study: Mapping[str, Any]) -> bool:
 
 
 def _needs(studies: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    alerted = [(f"{s['study']}: overfitting above its budget", s["next"]) for s in studies if s["open_alerts"]]
+    alerted = [(f"{s['study']}: {ALERTS[AlertKind(s['alert_kind'])]}", s["next"]) for s in studies if s["open_alerts"]]
     refused = [s for s in studies if s["state"] == StudyState.REFUSED and not s["open_alerts"]]
     return alerted + [(f"{s['study']}: the study was refused", s["next"]) for s in refused]
 

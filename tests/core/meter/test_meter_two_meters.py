@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.ranges import signal_of
-from easeml_core.meter.two_meters import combine_signals, split_meters
+from easeml_core.meter.two_meters import Said, both_reliability, combine, combine_signals, split_meters
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, reliability=0.95)
 
@@ -63,3 +63,26 @@ def test_wrong_input_is_refused():
         combine_signals(total=1, direct=5, config=CONFIG)
     with pytest.raises(ConfigError, match="direct_share must be > 0 and < 1"):
         split_meters(CONFIG, direct_share=1.0)
+
+
+def test_a_side_that_a_method_does_not_promise_is_no_ground_for_certainty():
+    one_sided = replace(CONFIG, method="ratchet", one_sided=True)
+    for weak in (replace(CONFIG, method="ratchet"), one_sided):
+        assert combine(Said(4, CONFIG), Said(1, CONFIG)).drift == "certain"
+        assert combine(Said(4, weak), Said(1, CONFIG)).drift == "likely"  # the worst so far, not this submission's
+        assert combine(Said(4, CONFIG), Said(1, weak)).drift == "certain"  # the upper end is promised
+        assert combine(Said(1, weak), Said(4, weak)).drift_low == -math.inf
+
+
+def test_each_answer_counts_with_its_own_boundaries_and_tolerance():
+    shifted = Said(3, CONFIG, edges=(0.3, 0.5, 0.7), tolerance=0.01)
+    found = combine(shifted, Said(1, CONFIG))
+    assert found.drift_low == pytest.approx(0.5 - 0.01 - (0.1 + 0.04))
+    assert found.drift_high == math.inf
+    assert combine(Said(2, CONFIG), Said(1, CONFIG)).drift_low == pytest.approx(-0.08)
+
+
+def test_failure_probabilities_add_up():
+    total, direct = split_meters(replace(CONFIG, reliability=0.95))
+    assert both_reliability(total, direct) == 0.95
+    assert both_reliability(replace(CONFIG, reliability=0.99), replace(CONFIG, reliability=0.9)) == 0.89

@@ -18,7 +18,7 @@ from easeml_core.training.raw_table import RawTable, make_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-PARTS = ("train", "validation", "gate", "meter")
+PARTS = ("train", "validation", "gate", "meter", "joint", "direct")
 
 
 def numbered(rows: int, **changes) -> RawTable:
@@ -32,15 +32,16 @@ def rows_of(part) -> list[int]:
 
 
 @given(
-    rows=st.integers(10, 200), gate=st.integers(0, 60), meter=st.integers(0, 60), validation=st.integers(1, 60),
+    rows=st.integers(10, 200), sealed=st.tuples(*[st.integers(0, 40)] * 4), validation=st.integers(1, 60),
     seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 @settings(deadline=None, max_examples=150)
-def test_parts_share_no_row_and_together_are_the_table(rows, gate, meter, validation, seed) -> None:
-    sizes = {"gate": gate, "meter": meter, "validation": validation}
+def test_parts_share_no_row_and_together_are_the_table(rows, sealed, validation, seed) -> None:
+    sizes = dict(zip(("gate", "meter", "joint", "direct"), sealed, strict=True)) | {"validation": validation}
     rng = np.random.default_rng(seed)
     if rows - sum(sizes.values()) < 4:
-        with pytest.raises(InvalidInputError, match=f"{rows} distinct rows; gate {gate}, meter {meter}"):
+        asked = ", ".join(f"{name} {size}" for name, size in sizes.items() if size)
+        with pytest.raises(InvalidInputError, match=f"{rows} distinct rows; {asked} leave"):
             split_parts(numbered(rows), sizes=sizes, rng=rng)
         return
     parts = split_parts(numbered(rows), sizes=sizes, rng=rng)
@@ -72,7 +73,7 @@ def test_every_row_is_equally_likely_to_be_sealed() -> None:
     [
         ({"gate": 5}, "the validation part must have at least 1 rows, got 0"),
         ({"gate": -1, "validation": 5}, "the gate part must have at least 0 rows, got -1"),
-        ({"test": 5, "validation": 5}, "there is no part 'test'; allowed: gate, meter, validation"),
+        ({"test": 5, "validation": 5}, "there is no part 'test'; allowed: gate, meter, joint, direct, validation"),
         ({"gate": 50, "meter": 30, "validation": 20}, "leave 0 for training, at least 4 are needed"),
         ({"gate": 90, "meter": 30, "validation": 20}, "leave -40 for training, at least 4 are needed"),
     ],

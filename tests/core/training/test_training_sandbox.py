@@ -149,7 +149,7 @@ def as_ordinary_user() -> str:
     if os.geteuid() != 0:
         return ""
     isolation = probe_isolation(Sandbox())
-    if isolation.account is None or isolation.files:
+    if isolation.account is None or "files" in isolation.reaches():
         pytest.skip(f"root cannot make an ordinary user here: {isolation}")
     return ORDINARY
 
@@ -163,9 +163,9 @@ def before(request: pytest.FixtureRequest) -> str:
 
 def test_a_hostile_model_finds_nothing(before: str, tmp_path: Path) -> None:
     told = ask(tmp_path, sandboxed=True, before=before)
-    isolation = Isolation(**told["isolation"])
+    isolation = Isolation.from_json(told["isolation"])
     assert (told["uid"] == 0) == (isolation.account is not None)
-    if isolation.network or isolation.processes or isolation.files:
+    if isolation.reaches():
         pytest.skip(f"the kernel does not allow all of the sandbox here: {isolation}")
     assert told["found"] == []
     assert told["left"] == []
@@ -184,7 +184,7 @@ def test_root_without_the_right_to_make_namespaces_says_what_is_missing(tmp_path
         pytest.skip("needs root")
     dropped = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
     isolation = ask(tmp_path, sandboxed=True, prefix=dropped)["isolation"]
-    assert (isolation["network"], isolation["processes"], isolation["files"]) == (True, True, True)
+    assert isolation["kept_from"] == []
     assert "network: Operation not permitted" in isolation["reasons"]
     assert len(isolation["reasons"]) >= 3
 
@@ -217,7 +217,7 @@ def wait_until(holds: Any) -> None:
 
 
 def test_a_daemon_does_not_outlive_its_model(hostile: Any) -> None:
-    if probe_isolation(Sandbox()).processes:
+    if "processes" in probe_isolation(Sandbox()).reaches():
         pytest.skip(f"no process namespace here: {probe_isolation(Sandbox())}")
     marker = f"easeml-daemon-{os.getpid()}"
     code = f"""
@@ -271,7 +271,7 @@ def test_limits_hold_in_the_sandbox(hostile: Any) -> None:
 
 
 def test_files_are_limited_too(hostile: Any) -> None:
-    if probe_isolation(Sandbox()).files:
+    if "files" in probe_isolation(Sandbox()).reaches():
         pytest.skip(f"no file system of its own here: {probe_isolation(Sandbox())}")
     code = "for n in range(9):\n    open(f'f{n}', 'wb').write(bytes(100 << 20))\nprint(1, 1)"
     with pytest.raises(TrainingError, match="No space left on device"):
@@ -319,9 +319,20 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_part_that_fails_is_left_out_with_its_reason(machine: Any) -> None:
     refused = {"network": "not here", "files": "nor this"}
     isolation = machine(lambda parts: next((sandbox._Failure(p, refused[p]) for p in parts if p in refused), None))
-    assert isolation == Isolation(sandbox.OWN_ACCOUNT, True, False, True, ("network: not here", "files: nor this"))
+    assert isolation == Isolation(sandbox.OWN_ACCOUNT, ("processes",), ("network: not here", "files: nor this"))
     said = "account: a user id of its own; network: not cut off; processes: cut off; files: not cut off"
     assert str(isolation) == said + "; network: not here; files: nor this"
+
+
+def test_what_was_kept_reads_the_same_in_the_words_of_before() -> None:
+    isolation = Isolation("nobody", ("network", "files"), ("processes: not here",))
+    assert isolation.to_json() == {
+        "account": "nobody", "kept_from": ["network", "files"], "reasons": ["processes: not here"],
+    }  # fmt: skip
+    assert isolation.reaches() == ("processes",)
+    assert Isolation.from_json(isolation.to_json()) == isolation
+    before = {"account": "nobody", "network": False, "processes": True, "files": False}  # whether it still had it
+    assert Isolation.from_json(before | {"reasons": ["processes: not here"]}) == isolation
 
 
 @pytest.mark.parametrize(
@@ -335,8 +346,8 @@ def test_a_part_that_fails_is_left_out_with_its_reason(machine: Any) -> None:
 )
 def test_what_hides_python_is_left_out_and_the_account_last(hides: Any, lost: str, machine: Any) -> None:
     isolation = machine(lambda parts: sandbox._Failure(None, "no numpy") if hides(parts) else None)
-    assert (isolation.account is None, isolation.files) == ("account" in lost, "files" in lost)
-    assert (isolation.network, isolation.processes) == (False, False)
+    assert (isolation.account is None, "files" in isolation.reaches()) == ("account" in lost, "files" in lost)
+    assert isolation.kept_from[:2] == ("network", "processes")
     assert isolation.reasons == (f"{lost}: no numpy",)
 
 
@@ -395,7 +406,7 @@ def test_what_a_kernel_forbids_is_said_and_the_rest_is_made(
     before = as_ordinary_user() + "import os\nUID, GID, KINDS = os.geteuid(), os.getegid(), " + repr(kinds) + FORBIDDEN
     told = ask(tmp_path, sandboxed=True, before=before)
     isolation = told["isolation"]
-    assert {part for part in ("network", "processes", "files") if isolation[part]} == missing
+    assert {"network", "processes", "files"} - set(isolation["kept_from"]) == missing
     assert all("No space left on device" in r for r in isolation["reasons"][1:])  # ENOSPC: the kernel's word for it
     assert ("loopback" in told["found"]) == ("network" in missing)
     assert ("open file" in told["found"]) == ("files" in missing)

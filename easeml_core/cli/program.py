@@ -1,0 +1,164 @@
+"""``easeml program``: check a program, and find the candidates that it calls for. Needs no database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from easeml_core.programs.data_type import DataType, Program
+    from easeml_core.programs.schema import Schema
+    from easeml_core.programs.templates import Matched
+
+_FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group()
+def program() -> None:
+    """Programs: what goes in, what comes out, and which candidates that calls for."""
+
+
+@program.command()
+@_FILE
+@json_option
+def check(file: Path, as_json: bool) -> None:
+    """Read the program in FILE, or one side of one, and print its canonical form."""
+    from easeml_core.programs.data_type import Program
+    from easeml_core.programs.language import is_schema_text, parse_any
+
+    text = _read(file)
+    found = parse_any(text)
+    if as_json:
+        form = "schema" if is_schema_text(text) else "paper"
+        show_json({"what": "program" if isinstance(found, Program) else "side", "form": form, "canonical": str(found)})
+    else:
+        click.echo(str(found))
+
+
+@program.command()
+@_FILE
+@click.option(
+    "--targets",
+    type=click.Choice(("one-hot", "numbers")),
+    help="What the rows of the target are, once there are data. [default: not known]",
+)
+@click.option(
+    "--module",
+    type=click.Path(path_type=Path),
+    help="Instead of the templates: a file with what a module takes, to match against FILE.",
+)
+@json_option
+@click.pass_context
+def match(context: click.Context, file: Path, targets: str | None, module: Path | None, as_json: bool) -> None:
+    """Find the template of the program in FILE, its candidates, and why the rows above did not match.
+
+    Exit status 1 if nothing matches.
+    """
+    if module is not None and targets is not None:
+        message = "--targets is about templates; leave it out with --module"
+        raise InvalidInputError(message)
+    done = _match_templates(file, targets, as_json) if module is None else _match_module(file, module, as_json)
+    if not done:
+        context.exit(1)
+
+
+def _match_templates(file: Path, targets: str | None, as_json: bool) -> bool:
+    from easeml_core.programs.language import parse_program
+    from easeml_core.programs.templates import match_program
+
+    found = match_program(parse_program(_read(file)), targets=targets)
+    if as_json:
+        show_json(_as_json(found))
+    else:
+        _show(found)
+    return found.template is not None
+
+
+def _as_json(found: Matched) -> dict[str, Any]:
+    row = found.template
+    return {
+        "template": None if row is None else {"name": row.name, "input": row.input, "output": row.output},
+        "workloads": [
+            {"name": w.name, "targets": w.targets or None, "candidates": list(w.candidates)} for w in found.workloads
+        ],
+        "mapping": dict(found.mapping),
+        "rejected": [{"template": name, "why": why} for name, why in found.rejected],
+    }
+
+
+def _show(found: Matched) -> None:
+    """The answer for people."""
+    if found.template is None:
+        click.echo("no template matches")
+    else:
+        click.echo(f"template {plain(found.template.name)}: {found.template.input} -> {found.template.output}")
+        if found.mapping:
+            click.echo("with " + ", ".join(f"{name} = {_value(value)}" for name, value in found.mapping.items()))
+    for workload in found.workloads:
+        condition = f", if the rows of the target are {workload.targets}" if len(found.workloads) > 1 else ""
+        click.echo(f"\n{plain(workload.name)}{condition}:")
+        for candidate in workload.candidates:
+            click.echo(f"  {plain(candidate)}")
+    if found.rejected:
+        click.echo("")
+        rows = [{"template": name, "why": why} for name, why in found.rejected]
+        show_table("Rows above that did not match", {"Template": "template", "Why": "why"}, rows)
+
+
+def _match_module(file: Path, module: Path, as_json: bool) -> bool:
+    """Match one side, or both, against those of a module."""
+    from easeml_core.programs.forms import as_schema
+    from easeml_core.programs.language import parse_any
+    from easeml_core.programs.matching import Match, match_schema
+
+    wanted, given = _sides(parse_any(_read(module))), _sides(parse_any(_read(file)))
+    if wanted.keys() != given.keys():
+        message = "one of the two files has input and output, the other one side alone; both must be of one kind"
+        raise InvalidInputError(message)
+    answers = {word: match_schema(as_schema(wanted[word]), as_schema(given[word])) for word in wanted}
+    found: dict[str, Any] = {}
+    for word, answer in answers.items():
+        if isinstance(answer, Match):
+            names = ("nodes", "fields", "classes", "dims")
+            found[word] = {"matches": True} | {name: dict(getattr(answer, name)) for name in names}
+        else:
+            found[word] = {"matches": False, "why": answer.reason}
+    if as_json:
+        show_json(found)
+    else:
+        for word, facts in found.items():
+            click.echo(f"{word}: {'matches' if facts['matches'] else 'does not match: ' + facts['why']}")
+            for name in ("nodes", "fields", "classes", "dims"):
+                for key, value in facts.get(name, {}).items():
+                    click.echo(f"  {name}: {key} = {value}")
+    return all(facts["matches"] for facts in found.values())
+
+
+def _sides(found: Program | DataType | Schema) -> dict[str, DataType | Schema]:
+    from easeml_core.programs.data_type import Program
+
+    return {"input": found.input, "output": found.output} if isinstance(found, Program) else {"side": found}
+
+
+def _value(value: object) -> str:
+    """A size, a name, or the sizes in a repeated field; of many the first."""
+    if not isinstance(value, tuple):
+        return str(value)
+    shown = [str(size) for size in value[:8]]
+    return f"({', '.join(shown)}{', ...' if len(value) > len(shown) else ''})"
+
+
+def _read(path: Path) -> str:
+    from easeml_core.programs.bounds import MAX_LENGTH
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_LENGTH + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise InvalidInputError(message) from error

@@ -1,0 +1,197 @@
+"""Whether a program looks as a template's patterns say, and what their letters and names then stand for.
+
+Fields may stand in any order. A category also fits where a tensor is asked for, as its one-hot code: a tensor of one
+dimension, the number of its classes. What is decided, and how far the work may go, is in ``backtracking``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.programs.backtracking import Search, Steps
+from easeml_core.programs.dimensions import Binding, Size, unifications
+from easeml_core.programs.forms import Seen, SeenField, as_schema, as_seen
+from easeml_core.programs.matching import Mismatch, match_schema
+from easeml_core.programs.pattern import TypePattern, letters
+from easeml_core.programs.schema import Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from easeml_core.programs.data_type import DataType, Program
+    from easeml_core.programs.pattern import FieldPattern, Pattern
+
+
+def match_patterns(
+    wanted: tuple[Pattern | Schema, Pattern | Schema], program: Program, steps: Steps
+) -> Mapping[str, Any] | Mismatch:
+    """Decide whether a program has the input and the output that are wanted.
+
+    Args:
+        wanted: Patterns of input and output.
+        program: In either form.
+        steps: Counter of the work.
+
+    Returns:
+        Letter -> size (or variable of the data), or a tuple of them where it stands in a repeated field; name of the
+        pattern -> name of the field or link. A pattern that is a schema adds ``input.variable`` and so on. Or why not.
+
+    Raises:
+        InvalidInputError: After too many steps.
+    """
+    found: dict[str, Any] = {}
+    plans = []
+    for word, pattern, side in zip(("input", "output"), wanted, (program.input, program.output), strict=True):
+        answer = _match_side(pattern, side, steps)
+        if isinstance(answer, Mismatch):
+            return Mismatch(f"{word}: {answer.reason}")
+        if isinstance(answer, _Side):
+            plans.append(answer)
+            found |= answer.mapping()
+        else:
+            found |= {f"{word}.{name}": value for name, value in answer.items()}
+    if len(plans) == 2 and letters(plans[0].pattern) & letters(plans[1].pattern):
+        return _match_together(plans[0], plans[1], steps)
+    return found
+
+
+def _match_side(
+    pattern: Pattern | Schema, side: DataType | Schema, steps: Steps
+) -> _Side | Mapping[str, Any] | Mismatch:
+    """Match one side alone: a side that is decided, plain entries, or why not."""
+    if isinstance(pattern, Schema):
+        answer = match_schema(pattern, as_schema(side), steps=steps)
+        return answer if isinstance(answer, Mismatch) else {**answer.dims, **answer.nodes}
+    if not isinstance(pattern, TypePattern):
+        return {}
+    seen = as_seen(side)
+    if isinstance(seen, str):
+        return Mismatch(seen)
+    search = Search(steps)
+    plan = _Side(pattern, seen, search, {})
+    reason = plan.hopeless()
+    if reason or not search.run(plan.decisions()):
+        return Mismatch(reason or search.reason)
+    return plan
+
+
+def _match_together(first: _Side, second: _Side, steps: Steps) -> Mapping[str, Any] | Mismatch:
+    """Match both sides at once, where a letter stands in both."""
+    search, bound = Search(steps), dict[str, Size]()
+    sides = [_Side(side.pattern, side.seen, search, bound) for side in (first, second)]
+    if not search.run([decision for side in sides for decision in side.decisions()]):
+        return Mismatch(f"input and output together: {search.reason}")
+    return sides[0].mapping() | sides[1].mapping()
+
+
+class _Side:
+    """One side of a program against its pattern.
+
+    Args:
+        pattern: What it must look like.
+        seen: What it looks like.
+        search: That decides.
+        bound: What the letters stand for by now; shared by sides that are matched together.
+    """
+
+    def __init__(self, pattern: TypePattern, seen: Seen, search: Search, bound: Binding) -> None:
+        self.pattern, self.seen, self.search, self.bound = pattern, seen, search, bound
+        self.taken: dict[int, int] = {}
+        """Position of a field -> that of the pattern's field it was given to, or -1 for the tail."""
+        self.free: dict[tuple[int, str], Size] = {}
+        """Position of a field, letter -> size, in repeated fields."""
+
+    def hopeless(self) -> str:
+        """Why no choice can succeed, seen without trying any; else empty."""
+        wanted, fields, links = self.pattern, self.seen.fields, self.seen.links
+        open_end = wanted.more_fields or any(field.repeated for field in wanted.fields)
+        reason = _count_differs(len(wanted.links), len(links), "link", open_end=wanted.more_links)
+        if not reason and wanted.fields:
+            for field in fields if not wanted.more_fields else ():
+                self.search.look()
+                if not any(self._fits(part, field) for part in wanted.fields):
+                    return f"{_called(field)} is not {' or '.join(map(str, wanted.fields))}"
+        return reason or _count_differs(len(wanted.fields), len(fields), "field", open_end=open_end)
+
+    def decisions(self) -> list[Callable[[], Iterator[None]]]:
+        """A field for each one of the pattern; then a place for each field that is left."""
+        first = [partial(self._place, k, part) for k, part in enumerate(self.pattern.fields)]
+        return [*first, *(partial(self._leftover, k) for k in range(len(self.seen.fields)))]
+
+    def mapping(self) -> dict[str, Any]:
+        """What letters and names stand for, once decided."""
+        found: dict[str, Any] = dict(self.bound)
+        for k, part in enumerate(self.pattern.fields):
+            mine = sorted(position for position, given in self.taken.items() if given == k)
+            if part.name and len(mine) == 1 and self.seen.fields[mine[0]].name:
+                found[part.name] = self.seen.fields[mine[0]].name
+            for letter in (size for size in part.dims if part.repeated and isinstance(size, str)):
+                found[letter] = tuple(self.free[position, letter] for position in mine)
+        return found | dict(zip(self.pattern.links, self.seen.links, strict=False))
+
+    def _place(self, k: int, part: FieldPattern) -> Iterator[None]:
+        """Choose the field that a field of the pattern stands for."""
+        for position, field in enumerate(self.seen.fields):
+            self.search.look()
+            if position in self.taken:
+                self.search.fail(f"no field is left for {part}", weak=True)
+                continue
+            none = True
+            for _ in self._give(k, part, position, field):
+                none = False
+                yield
+            if none:
+                self.search.fail(f"{_called(field)} is not {part}{self._so_far(part)}")
+
+    def _leftover(self, position: int) -> Iterator[None]:
+        """Give a field that is left to a repeated one, or to the tail. Letters are free there: one choice is enough."""
+        self.search.look()
+        field = self.seen.fields[position]
+        if position in self.taken:
+            yield
+            return
+        for k, part in enumerate(self.pattern.fields):
+            if part.repeated and self._fits(part, field):
+                yield from self._give(k, part, position, field)
+                return
+        if self.pattern.more_fields:
+            self.search.put(self.taken, position, -1)
+            yield
+        else:
+            self.search.fail(f"{_called(field)} is one too many")
+
+    def _give(self, k: int, part: FieldPattern, position: int, field: SeenField) -> Iterator[None]:
+        """Every way in which the field is what the pattern asks for."""
+        for binding in _ways(part, field, {} if part.repeated else self.bound):
+            self.search.put(self.taken, position, k)
+            for letter, size in binding.items():
+                if part.repeated:
+                    self.search.put(self.free, (position, letter), size)
+                else:
+                    self.search.put(self.bound, letter, size)
+            yield
+
+    def _fits(self, part: FieldPattern, field: SeenField) -> bool:
+        """Whether a field is what is asked for, looked at alone."""
+        return next(_ways(part, field, {}), None) is not None
+
+    def _so_far(self, part: FieldPattern) -> str:
+        known = [f"{size}={self.bound[size]}" for size in part.dims if isinstance(size, str) and size in self.bound]
+        return f" with {', '.join(known)}" if known and not part.repeated else ""
+
+
+def _ways(part: FieldPattern, field: SeenField, bound: Binding) -> Iterator[Binding]:
+    if part.kind == "Tensor" or field.kind == "Category":
+        yield from unifications(part.dims, field.dims, bound, tail=part.more_dims)
+
+
+def _count_differs(wanted: int, given: int, what: str, *, open_end: bool) -> str:
+    if given == wanted or (open_end and given > wanted):
+        return ""
+    needed = f"{'at least ' if open_end else ''}{wanted or 'none'}"
+    return f"it has {given} {what}{'' if given == 1 else 's'}, the template needs {needed}"
+
+
+def _called(field: SeenField) -> str:
+    return f"{field.name} :: {field}" if field.name else str(field)

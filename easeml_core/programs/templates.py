@@ -1,0 +1,193 @@
+"""The table of templates: which candidates a program calls for. Read top to bottom; the first row that matches wins.
+
+Source: the ease.ml paper (PVLDB 2018); 5a, 5b, and the exact patterns of 5 to 7, are ours. Patterns are explained in
+``pattern``. A candidate is a name only: what trains it lies elsewhere. Rows of other distributions come first, in the
+order of their names: an entry point of the group ``easeml.templates`` leads to a ``Template`` or a sequence of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import InvalidInputError
+from easeml_core.programs.backtracking import Steps
+from easeml_core.programs.language import parse_pattern
+from easeml_core.programs.matching import Mismatch
+from easeml_core.programs.pattern_match import match_patterns
+from easeml_core.programs.template import NUMBERS, ONE_HOT, Template, Workload, check_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_core.programs.data_type import Program
+
+GROUP = "easeml.templates"
+"""Of the entry points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What a program calls for.
+
+    Attributes:
+        template: The first row that matches; None if none does.
+        workloads: Of the row; more than one only while nobody knows the rows of the target.
+        mapping: What letters and names of its patterns stand for.
+        rejected: Name of each row before it, and why that did not match.
+    """
+
+    template: Template | None
+    workloads: tuple[Workload, ...]
+    mapping: Mapping[str, Any]
+    rejected: tuple[tuple[str, str], ...]
+
+
+TABLE_CLASSIFIERS = (
+    "hist_gradient_boosting",
+    "random_forest",
+    "extra_trees",
+    "logistic_regression",
+    "linear_svm",
+    "rbf_svm",
+    "multilayer_perceptron",
+    "nearest_neighbors",
+    "gaussian_naive_bayes",
+    "decision_tree",
+)
+TABLE_REGRESSORS = (
+    "hist_gradient_boosting_regression",
+    "random_forest_regression",
+    "extra_trees_regression",
+    "ridge_regression",
+    "linear_svm_regression",
+    "rbf_svm_regression",
+    "multilayer_perceptron_regression",
+    "nearest_neighbors_regression",
+    "decision_tree_regression",
+)
+
+TEMPLATES: tuple[Template, ...] = (
+    Template(
+        name="1",
+        input="{[Tensor[A,B,C]], []}",
+        output="{[Tensor[D]], []}",
+        workloads=(
+            Workload(
+                "image or tensor classification",
+                ("alexnet", "resnet", "googlenet", "squeezenet", "vgg", "network_in_network", "alexnet_batch_norm"),
+            ),
+        ),
+    ),
+    Template(
+        name="2",
+        input="{[Tensor[A,B,C]], []}",
+        output="{[Tensor[D,E,F]], []}",
+        workloads=(Workload("image or tensor recovery", ("auto_encoder", "gan", "pix2pix")),),
+    ),
+    Template(
+        name="3",
+        input="{[Tensor[A]], [a]}",
+        output="{[Tensor[D]], []}",
+        workloads=(Workload("time-series classification", ("rnn", "lstm", "bi_lstm", "gru")),),
+    ),
+    Template(
+        name="4",
+        input="{[Tensor[A]], [a]}",
+        output="{[Tensor[D]], [b]}",
+        workloads=(Workload("time-series translation", ("seq2seq",)),),
+    ),
+    Template(
+        name="5",
+        input="{[Tensor[A]], [a,b]}",
+        output="{[Tensor[D]], []}",
+        workloads=(Workload("tree classification", ("tree_rnn", "tree_kernel_svm")),),
+    ),
+    Template(
+        name="5a",
+        input="{[Tensor[A]+], []}",
+        output="{[Category[D]], []}",
+        workloads=(Workload("table classification", TABLE_CLASSIFIERS),),
+    ),
+    Template(
+        name="5b",
+        input="{[Tensor[A]+], []}",
+        output="{[Tensor[D]], []}",
+        workloads=(
+            Workload("table classification", TABLE_CLASSIFIERS, targets=ONE_HOT),
+            Workload("table regression", TABLE_REGRESSORS, targets=NUMBERS),
+        ),
+    ),
+    Template(
+        name="6",
+        input="*",
+        output="{[Tensor[D]], []}",
+        workloads=(Workload("general classification", ("bit_rnn",)),),
+    ),
+    Template(
+        name="7",
+        input="*",
+        output="*",
+        workloads=(Workload("general auto-encoder", ("bit_auto_encoder",)),),
+    ),
+)
+
+
+def match_program(
+    program: Program, templates: Sequence[Template] | None = None, *, targets: str | None = None
+) -> Matched:
+    """Find the first row that a program matches.
+
+    Args:
+        program: In either form.
+        templates: The rows, in order; ``load_templates()`` where none are given.
+        targets: ``one-hot`` if every row of the target is all zeros but for a single one, ``numbers`` if not; None
+            while there are no data, and then every workload of the row is listed.
+
+    Raises:
+        InvalidInputError: ``targets`` is none of these, or the work was too much.
+
+    Example:
+        >>> from easeml_core.programs.language import parse_program
+        >>> series = parse_program("{input: {[Tensor[10]], [next]}, output: {[Tensor[3]], []}}")
+        >>> found = match_program(series, TEMPLATES)
+        >>> found.workloads[0].candidates, dict(found.mapping)
+        (('rnn', 'lstm', 'bi_lstm', 'gru'), {'A': 10, 'a': 'next', 'D': 3})
+    """
+    check_targets(targets)
+    steps, rejected = Steps(), []
+    for template in load_templates() if templates is None else templates:
+        wanted = parse_pattern(template.input), parse_pattern(template.output)
+        answer = match_patterns(wanted, program, steps)
+        workloads = tuple(w for w in template.workloads if not (w.targets and targets) or w.targets == targets)
+        if isinstance(answer, Mismatch):
+            rejected.append((template.name, answer.reason))
+        elif not workloads:
+            rejected.append((template.name, f"output: the rows of the target are {targets}"))
+        else:
+            return Matched(template, workloads, answer, tuple(rejected))
+    return Matched(None, (), {}, tuple(rejected))
+
+
+def load_templates() -> tuple[Template, ...]:
+    """The rows of installed distributions, in the order of their entry points' names, and then the table.
+
+    Raises:
+        InvalidInputError: An entry point leads to something else, or to nothing.
+    """
+    found: list[Template] = []
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            loaded: object = point.load()
+        except (ImportError, AttributeError) as error:
+            message = f"the entry point {point.name!r} of {GROUP} cannot be loaded from {point.value!r}: {error}"
+            raise InvalidInputError(message) from error
+        rows = [loaded] if isinstance(loaded, Template) or not isinstance(loaded, Iterable) else list(loaded)
+        for row in rows:
+            if not isinstance(row, Template):
+                message = f"the entry point {point.name!r} of {GROUP} must lead to templates, got {type(row).__name__}"
+                raise InvalidInputError(message)
+            found.append(row)
+    return (*found, *TEMPLATES)

@@ -1,0 +1,141 @@
+"""How many examples a sealed set needs for its settings: of the gate, of the meter, and of both on one set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.planner import plan_gate
+from easeml_core.meter.budget import parse_budget
+from easeml_core.meter.joint import (
+    joint_meter_labels,
+    joint_plan,
+    planned_gate_log_weight,
+    planned_meter_log_weight,
+)
+from easeml_core.meter.planner import plan_config, validation_minimum
+
+if TYPE_CHECKING:
+    from easeml_core.config import GateConfig, JointConfig, MeterConfig
+    from easeml_core.gate.planner import GatePlan
+    from easeml_core.meter.planner import MeterPlan
+
+
+def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0) -> GatePlan:
+    """What a sealed gate set needs for these settings.
+
+    Args:
+        config: The settings.
+        changes: How many answers were changes so far (``stats/adaptivity.py``).
+        log_weight: Nats by which other answers on the same set have lowered the level.
+    """
+    return plan_gate(
+        parse_condition(config.condition),
+        reliability=config.reliability,
+        steps=config.steps,
+        adaptivity=config.adaptivity,
+        mode=config.mode,
+        estimator=config.estimator,
+        power=config.power if config.estimator == "exact" else None,
+        changes=changes,
+        slices=1 + len(config.slices),
+        log_weight=log_weight,
+    )
+
+
+def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
+    """How many examples a sealed gate set needs for these settings, labelled or not; arguments as above."""
+    return plan_for_gate(config, changes).examples
+
+
+def examples_for_joint_gate(config: GateConfig, log_weight: float) -> int:
+    """How many examples the gate needs on a shared set for a verdict after answers of this log weight.
+
+    There each released verdict is paid for when it is given, as part of the log weight, so that all adaptivities start
+    from delta / H.
+    """
+    return plan_for_gate(replace(config, adaptivity="none"), log_weight=log_weight).examples
+
+
+def plan_for_meter(config: MeterConfig) -> MeterPlan:
+    """What a sealed meter set needs for these settings, at the error rate that needs most.
+
+    Raises:
+        ConfigError: The method's count would be wrong for the ranges.
+        InvalidInputError: A rule of the overfitting budget cannot be read.
+    """
+    parse_budget(config)
+    return plan_config(config)
+
+
+@dataclass(frozen=True, slots=True)
+class JointSizes:
+    """What one set needs that gate and meter share, and what two sets would need.
+
+    Attributes:
+        labels: n >= 1, labelled examples: the larger of the next two.
+        gate_labels: For the last planned verdict.
+        meter_labels: For the last planned signal.
+        gate_log_weight: Nats that other answers have cost before the last planned verdict.
+        meter_log_weight: Likewise before the last planned signal.
+        validation_minimum: Least size of the validation set; None when the first boundary is not above 0.
+        separate_gate: Labels of a set for the gate alone, at its part of delta.
+        separate_meter: Likewise for the meter.
+    """
+
+    labels: int
+    gate_labels: int
+    meter_labels: int
+    gate_log_weight: float
+    meter_log_weight: float
+    validation_minimum: int | None
+    separate_gate: int
+    separate_meter: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, with the alternatives ``joint`` and ``separate`` (labels of both sets together)."""
+        both = self.separate_gate + self.separate_meter
+        alternatives = [{"sets": "joint", "labels": self.labels}, {"sets": "separate", "labels": both}]
+        return asdict(self) | {"alternatives": alternatives}
+
+
+def plan_joint(config: JointConfig) -> JointSizes:
+    """What one set needs for all its planned verdicts and signals, at the log weight planned for the last of each.
+
+    Example:
+        >>> from easeml_core.config import JointConfig
+        >>> found = plan_joint(JointConfig())
+        >>> found.labels == max(found.gate_labels, found.meter_labels)
+        True
+
+    Raises:
+        InvalidInputError: The proof for shared sets does not cover the settings (``meter/joint.py``), or a rule of the
+            overfitting budget cannot be read.
+    """
+    plan, ambiguous = joint_plan(config), config.meter.ambiguous
+    gate_weight = planned_gate_log_weight(plan, ambiguous)
+    gate, meter = joint_gate_examples(config.gate, gate_weight), joint_meter_labels(config)
+    return JointSizes(
+        labels=max(gate, meter),
+        gate_labels=gate,
+        meter_labels=meter,
+        gate_log_weight=gate_weight,
+        meter_log_weight=planned_meter_log_weight(plan, ambiguous),
+        validation_minimum=validation_minimum(ranges=config.meter.ranges, reliability=config.meter.reliability),
+        separate_gate=gate_set_examples(config.gate),
+        separate_meter=plan_for_meter(config.meter).labels,
+    )
+
+
+def gate_set_examples(config: GateConfig) -> int:
+    """Examples of a gate set, so that each of its slices can have what it needs too."""
+    slices = sum(examples_for_gate(replace(config, condition=condition)) for _, condition in config.slices)
+    return max(examples_for_gate(config), slices)
+
+
+def joint_gate_examples(config: GateConfig, log_weight: float) -> int:
+    """Likewise of a shared set, for a verdict after answers of this log weight."""
+    asked = [replace(config, condition=condition) for _, condition in config.slices]
+    slices = sum(examples_for_joint_gate(part, log_weight) for part in asked)
+    return max(examples_for_joint_gate(config, log_weight), slices)

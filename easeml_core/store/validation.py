@@ -1,0 +1,259 @@
+"""Validation parts, as rows: how often each was looked at, what the meter said, and which models are measured anew.
+
+A data version whose ``same_training_as`` names another has the very same training part as that one, which is the first
+that had it: only its validation part is new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from easeml_core.entities import Model
+from easeml_core.store.rows import change, row, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationPart:
+    """The validation part of one data version, and its use.
+
+    Attributes:
+        id: Of the data version.
+        version: Its number in the study, from 1.
+        training_id: The first data version with the same training part.
+        content_hash: Of the data version.
+        artifact: Where its open parts lie.
+        rows: Rows of the validation part, >= 1.
+        created_at: Since when it is in use.
+        trials: Observations that were made on it, models measured anew among them.
+        submissions: Models that were handed in on it.
+        nights: Days (UTC) on which it was observed.
+    """
+
+    id: int
+    version: int
+    training_id: int
+    content_hash: str
+    artifact: str
+    rows: int
+    created_at: datetime
+    trials: int
+    submissions: int
+    nights: int
+
+    def looks(self) -> dict[str, int]:
+        """How often models were chosen by it, by kind; rungs are 0 as long as no trial is judged before its end."""
+        return {"trials": self.trials, "rungs": 0, "submissions": self.submissions, "nights": self.nights}
+
+
+class Reading(NamedTuple):
+    """A signal of the meter: 1..``signals``, and the team that it was given to."""
+
+    signal: int
+    signals: int
+    team: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A trained model that the newest validation part has not measured.
+
+    Attributes:
+        model: As it was trained.
+        trial_id: The trial that trained it.
+        candidate_id: Its candidate.
+        candidate: Name of that.
+        study: Name of the study.
+        data_version_id: The newest data version of the study.
+        version: Its number.
+        artifact: Where its open parts lie.
+        quality: What was observed on the part that the trial knew.
+    """
+
+    model: Model
+    trial_id: int
+    candidate_id: int
+    candidate: str
+    study: str
+    data_version_id: int
+    version: int
+    artifact: str
+    quality: float
+
+
+_PARTS = """
+SELECT v.id, v.version, coalesce(v.same_training_as, v.id) AS training_id, v.content_hash, v.artifact, p.rows,
+       v.created_at, count(o.trial_id) AS trials,
+       (SELECT count(*) FROM work.models m WHERE m.data_version_id = v.id AND m.submitted) AS submissions,
+       count(DISTINCT (o.observed_at AT TIME ZONE 'UTC')::date) AS nights
+FROM work.data_versions v JOIN work.data_parts p ON p.data_version_id = v.id AND p.part = 'validation'
+LEFT JOIN work.trials t ON t.data_version_id = v.id LEFT JOIN work.observations o ON o.trial_id = t.id
+WHERE v.study_id = :id GROUP BY v.id, p.rows ORDER BY v.version
+"""
+
+
+def validation_parts(tx: Connection, study_id: int) -> list[ValidationPart]:
+    """All validation parts of a study, oldest first; the last one is in use."""
+    return [ValidationPart(**r._mapping) for r in rows(tx, _PARTS, id=study_id)]
+
+
+def readings(tx: Connection, study_id: int, part: ValidationPart) -> list[Reading]:
+    """What the meter has said about models measured on this part, oldest first.
+
+    Answers from the log are no news about the part. A reading that does not say on which data is from a time when
+    there was one version only.
+    """
+    found = rows(
+        tx,
+        "SELECT signal, signals, team FROM work.meter_readings "
+        "WHERE study_id = :id AND signal IS NOT NULL AND NOT cached "
+        "AND (data_version_id = :part OR (data_version_id IS NULL AND :version = 1)) ORDER BY read_at, request_id",
+        id=study_id,
+        part=part.id,
+        version=part.version,
+    )
+    return [Reading(r.signal, r.signals, r.team) for r in found]
+
+
+def split_message(tx: Connection, study_id: int) -> str | None:
+    """What the referee has said when it split the study's data: rows of each part, and what was left out."""
+    found = row(
+        tx,
+        "SELECT a.message FROM work.requests r JOIN work.answers a ON a.request_id = r.id WHERE r.study_id = :id "
+        "AND r.kind = 'seal' AND NOT a.refused ORDER BY r.id LIMIT 1",
+        id=study_id,
+    )
+    return None if found is None else str(found.message)
+
+
+# Only of the newest data, only where its training part is older, and only candidates that it does not know.
+_WAITING = """
+FROM (SELECT DISTINCT ON (study_id) id, study_id, version, artifact, same_training_as FROM work.data_versions
+      ORDER BY study_id, version DESC) n
+JOIN work.data_versions e ON e.study_id = n.study_id AND e.id <> n.id
+  AND coalesce(e.same_training_as, e.id) = n.same_training_as
+JOIN work.trials t ON t.data_version_id = e.id AND t.reevaluates IS NULL
+JOIN work.studies s ON s.id = n.study_id
+WHERE NOT EXISTS (SELECT FROM work.trials x WHERE x.candidate_id = t.candidate_id AND x.data_version_id = n.id)
+  AND (CAST(:study_id AS bigint) IS NULL OR n.study_id = :study_id)
+"""
+_MODELS = f"""
+SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss, w.candidate_id, c.name AS candidate,
+       w.study, w.data_version_id, w.version, w.data, o.quality
+FROM (SELECT t.id AS trial_id, t.candidate_id, s.name AS study, n.id AS data_version_id, n.version, n.artifact AS data
+      {_WAITING} AND t.state = 'SUCCEEDED') w
+JOIN work.models m ON m.trial_id = w.trial_id JOIN work.observations o ON o.trial_id = w.trial_id
+JOIN work.candidates c ON c.id = w.candidate_id
+WHERE w.trial_id <> ALL(CAST(:skip AS bigint[])) ORDER BY o.quality DESC, w.trial_id LIMIT :limit
+"""
+
+
+def waiting_models(
+    tx: Connection, study_id: int | None = None, *, skip: Sequence[int] = (), limit: int = 1
+) -> list[Waiting]:
+    """Models that the newest validation part of their study has not measured, the best ones first.
+
+    Args:
+        tx: A transaction of any role.
+        study_id: Of this study; None for all.
+        skip: Trials whose models are passed over.
+        limit: How many at most.
+    """
+    found = rows(tx, _MODELS, study_id=study_id, skip=list(skip), limit=limit)
+    return [
+        Waiting(
+            model=Model(r.id, r.study_id, r.trial_id, r.format, r.artifact, r.validation_loss),
+            trial_id=r.trial_id,
+            candidate_id=r.candidate_id,
+            candidate=r.candidate,
+            study=r.study,
+            data_version_id=r.data_version_id,
+            version=r.version,
+            artifact=r.data,
+            quality=r.quality,
+        )
+        for r in found
+    ]
+
+
+def count_waiting(tx: Connection, study_id: int) -> tuple[int, int]:
+    """Models that wait to be measured, and trials on earlier data that have not ended: theirs are measured then."""
+    found = row(
+        tx,
+        "SELECT count(*) FILTER (WHERE t.state = 'SUCCEEDED') AS models, "
+        f"count(*) FILTER (WHERE t.state IN ('SUGGESTED', 'RUNNING')) AS open {_WAITING}",
+        study_id=study_id,
+    )
+    assert found is not None
+    return int(found.models), int(found.open)
+
+
+def add_remeasurement(tx: Connection, waiting: Waiting, *, quality: float, seconds: float) -> int | None:
+    """The trial that says how good the model is on the newest validation part; its id.
+
+    Its cost is that of measuring. That of its observation is what training has cost, since an observation says what a
+    candidate is worth, at which price.
+
+    Args:
+        tx: Transaction of the referee's role that holds the lock ``suggest``: trials are made under it alone.
+        waiting: The model.
+        quality: In [0, 1].
+        seconds: What measuring took, > 0.
+
+    Returns:
+        None where there is nothing to write any more: somebody else was faster, or the data has moved on.
+    """
+    added = row(
+        tx,
+        "INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, started_at, finished_at, "
+        "cost_seconds, reevaluates) SELECT t.study_id, t.candidate_id, :version, 'SUCCEEDED', "
+        "clock_timestamp() - make_interval(secs => :seconds), clock_timestamp(), :seconds, t.id FROM work.trials t "
+        "WHERE t.id = :trial AND :version = (SELECT id FROM work.data_versions WHERE study_id = t.study_id "
+        "ORDER BY version DESC LIMIT 1) ON CONFLICT ON CONSTRAINT trials_once_per_data_key DO NOTHING RETURNING id",
+        version=waiting.data_version_id,
+        trial=waiting.trial_id,
+        seconds=seconds,
+    )
+    if added is None:
+        return None
+    change(
+        tx,
+        "INSERT INTO work.observations (trial_id, quality, cost_seconds) "
+        "SELECT :id, :quality, cost_seconds FROM work.observations WHERE trial_id = :trial",
+        id=added.id,
+        quality=quality,
+        trial=waiting.trial_id,
+    )
+    return int(added.id)
+
+
+def hidden_from(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> dict[bytes, int]:
+    """Which of the examples lie in a set of this study's tenant that is not released: hash to set; for the referee."""
+    found = rows(
+        tx,
+        _HIDDEN.format(what="e.hash, min(e.test_set_id) AS id", same="=", end="GROUP BY e.hash"),
+        id=study_id,
+        hashes=list(hashes),
+    )
+    return {bytes(r.hash): int(r.id) for r in found}
+
+
+def hidden_by_others(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> int:
+    """How many of the examples lie in sets of other tenants that are not released; for the referee's role."""
+    return int(
+        scalar(tx, _HIDDEN.format(what="count(DISTINCT e.hash)", same="<>", end=""), id=study_id, hashes=list(hashes))
+    )
+
+
+_HIDDEN = """
+SELECT {what} FROM sealed.examples e JOIN work.test_sets t ON t.id = e.test_set_id
+JOIN work.studies s ON s.id = e.study_id
+WHERE e.hash = ANY (:hashes) AND t.state <> 'released'
+AND s.tenant_id {same} (SELECT tenant_id FROM work.studies WHERE id = :id) {end}
+"""

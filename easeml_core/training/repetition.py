@@ -1,0 +1,75 @@
+"""Ask a model some of its rows again, among fewer others and in another order: an answer is to be its own row's alone.
+
+The statistics of gate and meter take each example by itself. A program sees all rows at once, so it could answer one by
+the others (ranks, means of the batch, the number of rows), or by chance. Whoever asks again does not prove that it does
+not: what a random part of the rows says as well as all of them stays unseen, and so does what touches few of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.errors import TrainingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_ROWS = 1000
+"""How many rows are asked again at most: it bounds what the second run costs."""
+
+ROWS_PER_CHANGE = 500
+"""One changed answer is let through for so many full rows.
+
+Rounding may differ with the number of rows and tip an argmax that was all but even. None did in millions of answers of
+every kind that is trained here (docs/gate.md), so this is for programs of others. It gives little away: a share of
+1 / 500 would have a chance of exp(-2) not to be among 1,000 rows at all.
+"""
+
+
+def rows_to_repeat(labels: NDArray[np.int64], key: bytes) -> NDArray[np.int64]:
+    """Which rows are asked again, in their new order.
+
+    At most half of them: a model that looks at how many there are is asked about another number. And three of four, as
+    far as there are, from every other class that it has answered: means and ranks of these rows are not those of all,
+    while in a random half of few rows they often are.
+
+    Args:
+        labels: What the model has answered, shape (rows,).
+        key: Decides which; whoever does not know it cannot foresee them. At least 16 bytes for that.
+
+    Returns:
+        Different row numbers, int64, shape (min(1000, rows / 2 rounded up),).
+
+    Example:
+        >>> [len(rows_to_repeat(np.zeros(rows), b"key")) for rows in (0, 1, 7, 1999, 50_000)]
+        [0, 1, 4, 1000, 1000]
+    """
+    rng = np.random.default_rng(np.frombuffer(key, dtype=np.uint8))
+    size = min(MOST_ROWS, (len(labels) + 1) // 2)
+    order = rng.permutation(len(labels))
+    often = rng.permutation(np.unique(labels))[::2]
+    is_often = np.isin(labels[order], often)
+    many, few = order[is_often], order[~is_often]
+    fewer = max(size - len(many), min(size // 4, len(few)))
+    return rng.permutation(np.concatenate([many[: size - fewer], few[:fewer]])).astype(np.int64)
+
+
+def require_same(first: NDArray[np.int64], again: NDArray[np.int64]) -> None:
+    """Compare the answers to the same rows.
+
+    Args:
+        first: Labels that were given among all rows, shape (rows,).
+        again: Those of the second time, shape (rows,).
+
+    Raises:
+        TrainingError: More of them changed than rounding explains: more than one for every 500 rows.
+    """
+    changed = int(np.count_nonzero(first != again))
+    if changed > len(first) // ROWS_PER_CHANGE:
+        message = (
+            f"its answers depend on which examples it sees, or change from run to run: {changed:,} of {len(first):,} "
+            "were others when the same rows came among fewer and in another order"
+        )
+        raise TrainingError(message)

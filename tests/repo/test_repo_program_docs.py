@@ -1,0 +1,93 @@
+"""docs/programs.md: its programs are read, its module takes its data, its table and bounds are those of the code."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pages import Page, parse
+
+from easeml_core.errors import ProgramError
+from easeml_core.programs import backtracking, bounds
+from easeml_core.programs.language import grammar, parse_data_type, parse_pattern, parse_program
+from easeml_core.programs.matching import Match, Mismatch, match_schema
+from easeml_core.programs.schema import Schema
+from easeml_core.programs.templates import TABLE_CLASSIFIERS, TEMPLATES, Template, match_program
+
+_PAGE = Page("programs.md")
+TEXT, COMMANDS = _PAGE.text, _PAGE.commands
+
+
+def fenced(kind: str) -> list[str]:
+    return [body for found, body in re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL) if found == kind]
+
+
+@pytest.mark.parametrize("text", fenced("program"))
+def test_every_program_of_the_page_is_read_and_falls_to_a_row(text: str) -> None:
+    program = parse_program(text)
+    assert parse_program(str(program)) == program
+    assert match_program(program, TEMPLATES).template is not None
+
+
+def test_there_are_programs_of_both_forms() -> None:
+    forms = [isinstance(parse_program(text).input, Schema) for text in fenced("program")]
+    assert (forms.count(False), forms.count(True)) == (3, 2)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_page_parses(command: str) -> None:
+    assert parse(command)["file"]
+
+
+def test_the_grammar_of_the_page_is_that_of_the_parser() -> None:
+    rules = [line.strip("`.") for line in grammar().splitlines()]
+    assert "```\n" + "\n".join(rules) + "\n```" in TEXT
+
+
+def test_the_mistake_of_the_page_is_shown_so() -> None:
+    (shown,) = [block for block in fenced("") if block.startswith("program, line")]
+    with pytest.raises(ProgramError) as caught:
+        parse_program(shown.splitlines()[1].strip())
+    assert f"{caught.value}\n" == shown
+
+
+def test_the_module_of_the_page_takes_its_data() -> None:
+    (module,), (data,) = fenced("module"), fenced("data")
+    wanted, given, other = (parse_data_type(t) for t in (module, data, data.replace("{dim: 10}", "{dim: 11}")))
+    assert isinstance(wanted, Schema)
+    assert isinstance(given, Schema)
+    assert isinstance(other, Schema)
+    found = match_schema(wanted, given)
+    assert isinstance(found, Match)
+    assert found.dims == {"a": 10, "b": 20}
+    assert isinstance(match_schema(wanted, other), Mismatch)
+
+
+def test_the_table_of_the_page_is_the_table() -> None:
+    lines = [line for line in _PAGE.blocks["templates"].splitlines() if line.startswith("|")]
+    expected = []
+    for row in TEMPLATES:
+        for work in row.workloads:
+            name = f"{work.name} (targets {work.targets})" if work.targets else work.name
+            candidates = ", ".join(work.candidates)
+            if row.name == "5b" and work.candidates == TABLE_CLASSIFIERS:
+                candidates = "as 5a"
+            patterns = [f"`{parse_pattern(text)}`" for text in (row.input, row.output)]
+            expected.append(f"| {row.name} | {' | '.join(patterns)} | {name} | {candidates} |")
+    assert lines[2:] == expected
+
+
+def test_the_rows_of_another_distribution_are_rows() -> None:
+    names: dict[str, list[Template]] = {}
+    (code,) = fenced("python")
+    exec(compile(code, "docs/programs.md", "exec"), names)
+    program = parse_program("{input: {[Tensor[4096]], []}, output: {[Category[3]], []}}")
+    assert match_program(program, [*names["rows"], *TEMPLATES]).template == names["rows"][0]
+    assert '[project.entry-points."easeml.templates"]' in TEXT
+
+
+def test_the_bounds_of_the_page_are_the_bounds() -> None:
+    numbers = (bounds.MAX_LENGTH, bounds.MAX_PARTS, bounds.MAX_DIMS, bounds.MAX_NAME, bounds.MAX_SIZE)
+    section = TEXT.split("## Bounds")[1]
+    for number in (*numbers, backtracking.MAX_STEPS):
+        assert re.search(rf"(?<![\d,]){number:,}(?![\d,])", section)

@@ -1,0 +1,367 @@
+"""Validation sets: how far one is used up, and how another takes its place beside the same training part."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.config import MeterConfig
+from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
+from easeml_core.services.labels import give_labels
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.services.test_set_release import release_test_set
+from easeml_core.services.validation import replace_validation, validation_report
+from easeml_core.store import labels, models, sealed, studies
+from easeml_core.training.parts import load_open_parts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+from brought import CLASSES, NAMES, retire, seal, write
+
+COUNTS = {"trials": 3, "rungs": 0, "submissions": 0, "nights": 1}
+
+
+def replace(lab: Any, brought: Any, *, study: str = "full", **more: Any) -> dict[str, Any]:
+    given = {"study": study, "inputs": brought.inputs, "labels": brought.labels}
+    return replace_validation(lab.referee, lab.artifacts, **given | more)
+
+
+def from_set(lab: Any, name: str, **more: Any) -> dict[str, Any]:
+    return replace_validation(lab.referee, lab.artifacts, study="full", from_set=name, **more)
+
+
+def versions(lab: Any, study: str = "full") -> list[int]:
+    found = lab.rows(
+        "SELECT v.version FROM work.data_versions v JOIN work.studies s ON s.id = v.study_id WHERE s.name = :n "
+        "ORDER BY v.id",
+        n=study,
+    )
+    return [version for (version,) in found]
+
+
+def state(lab: Any, **more: Any) -> tuple[str, list[int], int]:
+    report = validation_report(lab.worker, "full", **more)
+    return report["state"], report["signals"], report["add_rows"]
+
+
+# -- how far it is used up --------------------------------------------------------------------------------------------
+
+
+def test_a_set_that_carries_its_looks_is_used(lab: Any) -> None:
+    report = validation_report(lab.worker, "full")
+    assert (report["study"], report["version"], report["rows"]) == ("full", 1, 85)
+    assert report["looks"] == COUNTS
+    # ln(2 / 0.1) / (2 * 0.2^2) = 37.4; with 4 looks ln(80) / 0.08 = 54.8
+    assert (report["minimum"], report["rows_for_looks"], report["add_rows"]) == (38, 55, 0)
+    assert (report["state"], report["advice"], report["signals"]) == ("used", "go on", [])
+    assert (report["to_measure"], report["under_way"]) == (0, 0)
+    (only,) = report["history"]
+    assert (only["version"], only["rows"], only["state"], only["looks"]) == (1, 85, "used", COUNTS)
+    assert report["split"].startswith("study full is active; rows: train ")
+
+
+def test_nobody_has_looked_at_a_new_set(lab: Any) -> None:
+    lab.register("new")
+    report = validation_report(lab.worker, "new")
+    assert (report["state"], sum(report["looks"].values())) == ("fresh", 0)
+
+
+def test_every_kind_of_look_is_counted_on_its_own_version(lab: Any) -> None:
+    add = "INSERT INTO work.models (study_id, data_version_id, format, artifact, validation_loss, submitted) "
+    lab.as_superuser(add + "SELECT 1, 1, format, artifact, 0.5, true FROM work.models WHERE trial_id IS NOT NULL")
+    lab.as_superuser(
+        "UPDATE work.observations SET observed_at = CASE WHEN trial_id = (SELECT min(trial_id) FROM work.observations) "
+        # Two moments of one day in Kiribati, of two days in UTC.
+        "THEN '2026-05-01 23:30+00'::timestamptz ELSE '2026-05-02 00:30+00'::timestamptz END"
+    )
+    handed_in = lab.one("SELECT count(*) FROM work.models WHERE study_id = 1 AND submitted")
+    looks = validation_report(lab.worker, "full")["looks"]
+    assert looks == {"trials": 3, "rungs": 0, "submissions": handed_in, "nights": 2}
+    assert validation_report(lab.worker, "first")["looks"]["submissions"] == 0
+
+
+def test_the_last_signal_of_the_meter_wears_it(lab: Any, bring: Any) -> None:
+    answer = lab.meter("good")
+    assert state(lab) == ("used", [answer["signal"]], 0)
+    lab.relabel(2, lambda labels: 1 - labels)  # what is good on open data is bad on these
+    answer = lab.meter("worse")
+    assert (answer["signal"], state(lab)[:2]) == (3, ("worn", [1, 3]))
+    assert "replace it by at least 85 new rows" in validation_report(lab.worker, "full")["advice"]
+    lab.meter("good")  # from the log: no news
+    assert state(lab)[1] == [1, 3]
+    lab.as_superuser("UPDATE work.meter_readings SET data_version_id = NULL")  # as before there were versions
+    assert state(lab)[:2] == ("worn", [1, 3])
+    replace(lab, bring())
+    assert state(lab)[:2] == ("fresh", [])
+    assert validation_report(lab.worker, "full")["history"][0]["state"] == "replaced"
+    lab.as_superuser("UPDATE work.meter_readings SET data_version_id = (SELECT max(id) FROM work.data_versions)")
+    assert state(lab)[:2] == ("worn", [1, 3])
+
+
+def test_signals_of_a_set_with_other_ranges_are_left_out(lab: Any) -> None:
+    lab.meter("good")
+    plan = MeterConfig(ranges=(0.1, 0.2, 0.3), tolerance=0.1, reliability=0.9).to_json()
+    assert state(lab)[1] == [1]
+    lab.as_superuser("UPDATE work.test_sets SET plan = %s WHERE id = 2", json.dumps(plan))
+    assert state(lab)[1] == []
+    assert validation_report(lab.worker, "full")["minimum"] == 150  # ln(20) / 0.02 = 149.8
+
+
+def test_no_team_learns_another_one_s_signals(lab: Any) -> None:
+    lab.meter("good")
+    lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{teams}', '2') WHERE id = 2")
+    assert state(lab)[1] == []
+    assert (state(lab, team=1)[1], state(lab, team=2)[1]) == ([1], [])
+    with pytest.raises(ConfigError, match="team must be a whole number from 1 to 2"):
+        validation_report(lab.worker, "full", team=3)
+
+
+def test_a_study_must_be_there_and_have_data(lab: Any) -> None:
+    with pytest.raises(NotFoundError, match="nothing"):
+        validation_report(lab.worker, "nothing")
+
+
+# -- another one takes its place --------------------------------------------------------------------------------------
+
+
+def test_only_the_validation_part_is_another(lab: Any, bring: Any) -> None:
+    brought, old = bring(), lab.open_parts()
+    sets = lab.rows("SELECT id, state, rows, plan::text FROM work.test_sets ORDER BY id")
+    done = replace(lab, brought)
+    names = ("version", "rows", "added", "duplicates", "already", "unlabelled", "replaced_before", "to_measure")
+    assert [done[name] for name in names] == [2, 300, 300, 0, 0, 0, False, 3]
+    assert (done["minimum"], done["warnings"]) == (38, [])
+    new = lab.open_parts()
+    np.testing.assert_array_equal(new.train_inputs, old.train_inputs)
+    np.testing.assert_array_equal(new.train_labels, old.train_labels)
+    truth = {brought.values[i].tobytes(): brought.truth[i] for i in range(300)}
+    assert {row.tobytes(): y for row, y in zip(new.validation_inputs, new.validation_labels, strict=True)} == truth
+    with lab.worker.begin() as tx:
+        study = studies.get_study(tx, "full")
+        version = studies.latest_data_version(tx, study.id)
+        assert studies.class_names(tx, version.id) == studies.class_names(tx, 1)
+        assert studies.feature_names(tx, version.id) == studies.feature_names(tx, 1)
+        assert (version.train_rows, version.validation_rows) == (len(old.train_labels), 300)
+        baseline = models.baseline_model(tx, study.id)
+    majority = int(np.bincount(old.train_labels).argmax())
+    assert baseline.validation_loss == pytest.approx(np.mean(new.validation_labels != majority))
+    assert lab.one("SELECT same_training_as FROM work.data_versions WHERE id = :id", id=version.id) == 1
+    assert lab.rows("SELECT id, state, rows, plan::text FROM work.test_sets ORDER BY id") == sets
+
+
+def test_the_same_call_twice_makes_one_whatever_the_order_of_the_rows(lab: Any, bring: Any) -> None:
+    brought = bring()
+    first = replace(lab, brought)
+    brought.write(order=np.random.default_rng(0).permutation(300))
+    again = replace(lab, brought)
+    assert (again["version"], again["replaced_before"], again["added"], again["rows"]) == (2, True, 0, 300)
+    assert versions(lab) == [1, first["version"]]
+    replace(lab, bring(seed=2))
+    third = replace(lab, bring(40, seed=3))
+    assert versions(lab) == [1, 2, 3, third["version"]]
+    # All have the training part that version 1 brought.
+    assert lab.rows("SELECT DISTINCT same_training_as FROM work.data_versions WHERE version > 1") == [(1,)]
+    assert [entry["state"] for entry in validation_report(lab.worker, "full")["history"]][:3] == ["replaced"] * 3
+
+
+def test_rows_are_added_to_those_that_are_there(lab: Any, bring: Any) -> None:
+    old, few = lab.open_parts(), bring(50)
+    done = replace(lab, few, add=True)
+    assert (done["rows"], done["added"], done["already"], done["version"]) == (85 + 50, 50, 0, 2)
+    new = lab.open_parts()
+    np.testing.assert_array_equal(new.validation_inputs[:85], old.validation_inputs)
+    np.testing.assert_array_equal(new.validation_labels[:85], old.validation_labels)
+    again = replace(lab, few, add=True)
+    assert (again["version"], again["replaced_before"], again["already"], again["rows"]) == (2, True, 50, 135)
+    more = bring(60)
+    more.values[:50], more.truth[:50] = few.values, few.truth
+    more.write()
+    done = replace(lab, more, add=True)
+    assert (done["version"], done["rows"], done["added"], done["already"]) == (3, 145, 10, 50)
+
+
+def test_rows_that_repeat_another_are_left_out_and_counted(lab: Any, bring: Any) -> None:
+    brought = bring(60)
+    brought.values[50:], brought.truth[50:] = brought.values[:10], brought.truth[:10]
+    brought.write()
+    done = replace(lab, brought)
+    assert (done["rows"], done["added"], done["duplicates"]) == (50, 50, 10)
+    assert len(np.unique(lab.open_parts().validation_inputs, axis=0)) == 50
+
+
+def test_what_models_learn_from_is_refused(lab: Any, bring: Any) -> None:
+    brought = bring(50)
+    brought.values[7] = lab.open_parts().train_inputs[0]
+    brought.write()
+    said = (
+        r"1 of 50 rows cannot be validated on, the first of them line 9 \(example 'patient 1-7'\), is in the training"
+    )
+    with pytest.raises(InvalidInputError, match=said):
+        replace(lab, brought)
+    assert versions(lab) == [1]
+
+
+def test_what_is_sealed_is_refused_until_it_is_released(lab: Any, bring: Any, tmp_path: Path) -> None:
+    spring = bring()
+    seal(lab, spring, name="spring")
+    brought = bring(50, seed=2)
+    brought.values[3] = spring.values[11]
+    brought.write()
+    with pytest.raises(InvalidInputError, match=r"1 of 50 rows .* line 5 .* is in test set 'spring', which is not"):
+        replace(lab, brought)
+    with pytest.raises(StateError, match="'spring' is sealed; only a released one can be validated on"):
+        from_set(lab, "spring")
+    retire(lab, "spring")
+    with pytest.raises(InvalidInputError, match="'spring', which is not released"):
+        replace(lab, brought)  # retired: its answers still say something of the future
+    with pytest.raises(StateError, match="'spring' is retired; only a released one"):
+        from_set(lab, "spring")
+    release_test_set(lab.referee, lab.artifacts, test_set="spring")
+    assert replace(lab, brought)["rows"] == 50
+    done = from_set(lab, "spring")
+    assert (done["version"], done["rows"], done["already"]) == (3, 300, 1)
+    assert done["warnings"] == ["1 of the rows were in the last validation set: models were chosen by them already"]
+    assert from_set(lab, "spring")["replaced_before"]
+    assert validation_report(lab.worker, "full")["version"] == 3
+    truth = {spring.values[i].tobytes(): spring.truth[i] for i in range(300)}
+    new = lab.open_parts()
+    assert {row.tobytes(): y for row, y in zip(new.validation_inputs, new.validation_labels, strict=True)} == truth
+
+
+def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> None:
+    spring = bring()
+    retire(lab, 1)
+    set_id = seal(lab, spring, name="spring", labelled=False)["test_set_id"]
+    asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
+    request_id = file_gate_request(lab.worker, **asked)["request_id"]
+    with lab.referee.begin() as tx:
+        labels.want(tx, request_id=request_id, test_set_id=set_id, positions=np.arange(300))
+    some = spring.labels.with_name("some.csv")
+    write(some, [["example", "label"], *([spring.keys[i], CLASSES[spring.truth[i]]] for i in range(40))])
+    give_labels(lab.referee, study="full", labels=some, test_set="spring", labeler="ann")
+    retire(lab, "spring")
+    release_test_set(lab.referee, lab.artifacts, test_set="spring")
+    done = from_set(lab, "spring")
+    assert (done["rows"], done["unlabelled"]) == (40, 260)
+
+
+def test_another_tenant_s_sealed_rows_are_refused(lab: Any, bring: Any) -> None:
+    brought = bring(60)
+    assert not lab.register("theirs", tenant="others", source="sklearn:digits")["refused"]
+    hashes, set_id = sealed.example_hashes(brought.values), lab.one("SELECT max(id) FROM work.test_sets")
+    for count, refused in ((3, False), (4, True)):  # a twentieth of 60 is coincidence
+        for example in hashes[:count]:
+            lab.as_superuser(
+                "INSERT INTO sealed.examples (study_id, hash, test_set_id) SELECT study_id, %s, id FROM work.test_sets "
+                "WHERE id = %s ON CONFLICT DO NOTHING",
+                example,
+                set_id,
+            )
+        if refused:
+            with pytest.raises(StateError, match="another tenant's study has sealed its examples"):
+                replace(lab, brought, add=True)
+        else:
+            assert replace(lab, brought)["rows"] == 60
+
+
+def test_rows_that_models_were_chosen_by_make_no_new_set(lab: Any, bring: Any) -> None:
+    first = bring(60)
+    replace(lab, first)
+    replace(lab, bring(50, seed=2))
+    with pytest.raises(InvalidInputError, match="all 60 rows have been in the validation set of study 'full' before"):
+        replace(lab, first)
+    assert versions(lab) == [1, 2, 3]
+
+
+def test_what_was_open_once_is_never_sealed(lab: Any, bring: Any) -> None:
+    first = bring()
+    replace(lab, first)
+    replace(lab, bring(50, seed=2))
+    with pytest.raises(
+        InvalidInputError, match="300 of 300 examples are known already, the first of them from the ope"
+    ):
+        seal(lab, first)
+
+
+def test_a_small_set_or_another_unit_is_said(lab: Any, bring: Any) -> None:
+    brought = bring(30)
+    brought.values[:, 0] *= 1000
+    brought.write()
+    few, unit = replace(lab, brought)["warnings"]
+    assert few == "30 rows are too few to keep their own noise in range 1 of the meter; it takes 38"
+    assert "is it in the same unit?" in unit
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"inputs": None}, {"labels": None}, {"from_set": "spring"}, {"inputs": None, "labels": None}],
+)
+def test_files_or_a_set_must_be_named(lab: Any, bring: Any, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="a file, together with labels; or the name of a released test set"):
+        replace(lab, bring(40), **given)
+
+
+def test_only_the_referee_replaces_it(lab: Any, bring: Any) -> None:
+    brought = bring(50)
+    given = {"study": "full", "inputs": brought.inputs, "labels": brought.labels}
+    with pytest.raises(StoreError, match="this role may not do that"):
+        replace_validation(lab.worker, lab.artifacts, **given)
+    assert versions(lab) == [1]
+
+
+def test_files_that_are_wrong_change_nothing(lab: Any, bring: Any, tmp_path: Path) -> None:
+    brought = bring(50)
+    write(brought.labels, [["example", "label"], ["patient 1-0", "benign"]])
+    with pytest.raises(InvalidInputError, match="there is no label for this example and 48 others"):
+        replace(lab, brought)
+    write(brought.inputs, [["example", *NAMES[1:]], ["a", *["1"] * 29]])
+    with pytest.raises(InvalidInputError, match="the study's columns 'mean radius' are missing"):
+        replace(lab, brought)
+    assert versions(lab) == [1]
+
+
+def test_rows_left_out_at_registration_are_counted(lab: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rows = [[f"{v:.6f}" for v in rng.normal(size=3)] for _ in range(400)]
+    rows += rows[:25]
+    labelled = [["a", "b", "c", "y"], *([*row, "yes" if float(row[0]) > 0 else "no"] for row in rows)]
+    (tmp_path / "lab").mkdir()
+    with (tmp_path / "lab" / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(labelled)
+    settings = {"tenant": "lab", "source": "csv:t.csv", "target": "y", "request_key": "twice"}
+    settings |= {
+        "gate": {"condition": "n - o > 0 +/- 0.3", "reliability": 0.8, "steps": 1},
+        "meter": {"ranges": (0.3, 0.7), "tolerance": 0.3, "reliability": 0.8, "steps": 1},
+    }
+    filed = register_study(lab.worker, study="twice", **settings)
+    Referee(lab.referee, lab.artifacts, data=tmp_path).run_once()
+    answer = answer_of(lab.worker, filed["request_id"])
+    assert answer is not None
+    assert answer["message"].endswith("; rows with the inputs of another, left out: 25")
+    assert validation_report(lab.worker, "twice")["split"] == answer["message"]
+
+
+def test_open_parts_are_what_was_written(lab: Any, bring: Any) -> None:
+    replace(lab, bring(50))
+    artifact = lab.one("SELECT artifact FROM work.data_versions WHERE version = 2")
+    assert load_open_parts(lab.artifacts.path(artifact)).classes == 2
+
+
+def test_the_meter_measures_the_gap_to_the_new_set(lab: Any, bring: Any) -> None:
+    lab.relabel(2, lambda labels: 1 - labels)  # sealed loss near 1, open loss near 0
+    assert lab.meter("good")["signal"] == 3
+    brought = bring()
+    brought.truth[:] = 1 - brought.truth  # now open loss is near 1, too
+    brought.write()
+    replace(lab, brought)
+    answer = lab.meter("good")
+    assert (answer["signal"], answer["cached"]) == (1, False)
+    assert state(lab)[1] == [1]
+    assert lab.meter("good")["cached"]

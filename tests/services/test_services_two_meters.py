@@ -1,0 +1,415 @@
+"""Two meters, and a set that gate and meter share: what is read, what is published, and what ends when.
+
+Labels of the sealed sets are replaced, so that every gap is known: with a share q of the rarer class among them, the
+model that always names the frequent one is wrong there on q, and its gap is q minus its loss on the validation part.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.services.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
+from easeml_core.services.answers import Timetable
+from easeml_core.services.overview import live_sets, overview, study_details
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.store import sealed, studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Far enough apart that the outer signals leave no room for equal distributions: .3 + .2 - 2 * .19 = .12.
+METER = {"ranges": (-0.2, 0.3), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "ambiguous": 4}
+METER |= {"overfitting_budget": 3}
+GATE = {"condition": "n > 0.5 +/- 0.3", "reliability": 0.8, "steps": 2, "estimator": "paper"}
+HARDER = (
+    "test signal 3, validation signal 1: drift, the test distribution has become harder than the validation "
+    "distribution; collect validation data from where the models are used, more of the old kind does not help"
+)
+
+
+class Study:
+    """A study with a second validation sample, whose models and sealed labels are made up."""
+
+    def __init__(self, lab: Any, folder: Any, name: str = "study", **changes: Any) -> None:
+        self.lab, self.folder, self.name = lab, folder, name
+        answer = lab.register(name, **{"gate": GATE, "meter": METER, "direct": {"share": 0.5}} | changes)
+        assert not answer["refused"], answer["message"]
+        found = "SELECT t.purpose, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id"
+        self.sets = dict(lab.rows(found + " WHERE s.name = :name", name=name))
+        parts = lab.open_parts(name)
+        self.frequent = int(np.bincount(parts.train_labels).argmax())
+        self.loss = float(np.mean(parts.validation_labels != self.frequent))
+        self.models: dict[int, int] = {}
+
+    def gap(self, purpose: str, gap: float) -> None:
+        """Let the model have this gap on the set, as nearly as its size allows."""
+
+        def labels(old: np.ndarray) -> np.ndarray:
+            rare = np.arange(len(old)) < round((self.loss + gap) * len(old))
+            return np.where(rare, 1 - self.frequent, self.frequent).astype(old.dtype)
+
+        self.lab.relabel(self.sets[purpose], labels)
+
+    def tighten(self, purpose: str) -> None:
+        """Plan all sets for the tolerance that the last reading on this one needed: it affords no ambiguous answer."""
+        sql = "SELECT tolerance FROM sealed.ledger WHERE test_set_id = :id ORDER BY step DESC LIMIT 1"
+        tolerance = self.lab.one(sql, id=self.sets[purpose]) + 1e-9
+        plan = f"plan || '{{\"tolerance\": {tolerance}}}'"
+        self.lab.as_superuser(f"UPDATE work.test_sets SET plan = {plan} WHERE id = ANY (%s)", list(self.sets.values()))
+
+    def model(self, number: int) -> int:
+        """The n-th copy of the model: another artifact with the same answers."""
+        if number not in self.models:
+            path = self.folder / f"{self.name}-{number}"
+            path.write_text(f'{{"label": {self.frequent}}}' + " " * number)
+            self.models[number] = self.lab.hand_in(self.name, path.name, path, kind="constant", loss=0.5)
+        return self.models[number]
+
+    def submit(self, number: int, **asked: Any) -> dict[str, Any]:
+        return dict(self.lab.meter(self.model(number), self.name, **asked))
+
+    def entries(self, purpose: str) -> list[Any]:
+        columns = "step, answer, log_level, log_cost, system, system_step, steps, system_steps"
+        sql = f"SELECT {columns} FROM sealed.ledger WHERE test_set_id = :id ORDER BY step"
+        return list(self.lab.rows(sql, id=self.sets[purpose]))
+
+    def state(self, purpose: str) -> tuple[str, str | None]:
+        sql = "SELECT state, retired_why FROM work.test_sets WHERE id = :id"
+        return tuple(self.lab.rows(sql, id=self.sets[purpose])[0])  # type: ignore[return-value]
+
+    def alerts(self) -> list[tuple[str, str]]:
+        return [(a["kind"], a["message"]) for a in open_alerts(self.lab.worker, study=self.name)]
+
+
+@pytest.fixture
+def make(lab: Any, tmp_path: Any) -> Callable[..., Study]:
+    return lambda *name, **changes: Study(lab, tmp_path, *name, **changes)
+
+
+# Two meters.
+
+
+@pytest.fixture
+def drifted(make: Any) -> Study:
+    """Validation data are easier than test data, and the model is not tuned to them."""
+    study: Study = make()
+    study.gap("meter", 0.5)
+    study.gap("direct", -0.3)
+    return study
+
+
+def test_a_submission_is_read_on_both_sets_and_certain_drift_is_an_alert(drifted: Study) -> None:
+    answer = drifted.submit(1)
+    assert answer["message"] == "signal 3 of 3, 1 on the second validation sample; drift: certain"
+    assert (answer["signal"], answer["direct_signal"], answer["drift"]) == (3, 1, "certain")
+    assert (answer["sentence"], answer["reliability"], answer["alert"]) == (HARDER, 0.8, None)
+    for purpose, signal in (("meter", "3"), ("direct", "1")):
+        ((step, told, log_level, _, system, system_step, steps, system_steps),) = drifted.entries(purpose)
+        assert (step, told, system, system_step, steps, system_steps) == (1, signal, "meter", 1, 4, 4)
+        assert log_level == pytest.approx(math.log(0.1 / 4), rel=1e-12)  # half of delta each, T = 4
+    columns = "signal, direct_signal, drift, direct_test_set_id, cached, data_version_id = (SELECT max(id) FROM "
+    row = drifted.lab.rows(f"SELECT {columns} work.data_versions) FROM work.meter_readings")
+    assert row == [(3, 1, "certain", drifted.sets["direct"], False, True)]
+    told = f"study: {HARDER} (harder by at least 0.12, with probability 0.8)"
+    assert drifted.alerts() == [("drift", told)]
+
+
+def test_drift_is_told_wherever_a_study_is_shown_and_pauses_nothing(drifted: Study) -> None:
+    drifted.submit(1)
+    worker = drifted.lab.worker
+    entry = next(e for e in overview(worker)["tenants"] if e["study"] == "study")
+    assert (entry["signal"], entry["direct_signal"], entry["drift"], entry["alert_kind"]) == (3, 1, "certain", "drift")
+    assert entry["next"].startswith("read the alert: validation and test data differ")
+    seen = study_details(worker, study="study")["meter"]
+    assert (seen["direct_signal"], seen["sentence"], seen["method"]) == (1, HARDER, "path-adaptive")
+    (alert,) = open_alerts(worker, study="study", kind="drift")
+    assert (alert["over_budget"], alert["signal"], alert["direct_signal"]) == (None, 3, 1)
+    assert not pause_on_alert(worker, study="study", alert_id=alert["alert_id"])["paused"]
+    assert next_alert(worker, study="study", kind="overfitting") is None
+    assert next_alert(worker, study="study", kind=("overfitting", "drift")) == alert
+
+
+def test_a_reading_may_break_the_budget_and_show_drift_at_once(make: Any) -> None:
+    study = make(meter=METER | {"overfitting_budget": 2})
+    study.gap("meter", 0.5)
+    study.gap("direct", -0.3)
+    answer = study.submit(1)
+    assert answer["alert"].startswith("study: overfitting signal 3 of 3 exceeds the budget of 2")
+    retire_test_set(study.lab.referee, test_set=str(study.sets["direct"]))
+    assert [kind for kind, _ in study.alerts()] == ["overfitting", "drift", "new-test-set"]
+    urgent = []
+    for alert in open_alerts(study.lab.worker, study="study"):  # the most urgent one first
+        urgent += [e["alert_kind"] for e in overview(study.lab.worker)["tenants"] if e["study"] == "study"]
+        clear_alert(study.lab.worker, study="study", alert_id=alert["alert_id"])
+    assert urgent == ["overfitting", "drift", "new-test-set"]
+
+
+def test_the_same_artifact_costs_neither_set_anything_and_raises_no_second_alert(drifted: Study) -> None:
+    first = drifted.submit(1)
+    again = drifted.submit(1)
+    assert again | {"request_id": 0, "cached": False} == first | {"request_id": 0}
+    assert again["cached"]
+    assert [len(drifted.entries(purpose)) for purpose in ("meter", "direct")] == [1, 1]
+    assert len(drifted.alerts()) == 1
+
+
+def test_easier_test_data_are_drift_too(make: Any) -> None:
+    study = make()
+    study.gap("meter", -0.3)
+    study.gap("direct", 0.5)
+    assert "renew the validation set" in study.submit(1)["sentence"]
+    ((kind, message),) = study.alerts()
+    assert (kind, message.endswith("(easier by at least 0.12, with probability 0.8)")) == ("drift", True)
+
+
+def test_equal_signals_are_no_drift_and_neighbours_only_likely(make: Any) -> None:
+    study = make()
+    study.gap("direct", 0.0)
+    for number, gap, drift in ((1, 0.0, "none seen"), (2, 0.5, "likely")):
+        study.gap("meter", gap)
+        assert study.submit(number)["drift"] == drift
+    assert study.alerts() == []
+
+
+def test_readings_go_on_without_a_second_sample_that_has_served(make: Any) -> None:
+    study = make()
+    study.gap("meter", 0.6)  # always wrong: its interval is the narrowest
+    study.gap("direct", 0.0)
+    first = study.submit(1)
+    study.tighten("direct")
+    second, third = (study.submit(number) for number in (2, 3))
+    assert (first["direct_signal"], first["drift"]) == (2, "likely")
+    assert second["message"] == "signal 3 of 3; the second validation sample is retired"
+    assert (second["signal"], second["direct_signal"], second["drift"]) == (3, None, None)
+    assert "cannot tell tuning from drift" in second["sentence"]
+    assert [entry[1] for entry in study.entries("direct")] == ["2", "retired"]
+    assert study.state("direct") == ("retired", "signals")
+    assert (third["message"], third["sentence"], third["reliability"]) == ("signal 3 of 3", None, 0.9)
+    assert len(study.entries("meter")) == 3
+    alarm = (
+        f"study: second validation sample {study.sets['direct']} is retired, its promise would not hold for another "
+        "answer; readings go on without it and cannot tell tuning from drift until a new set is sealed "
+        "(`easeml test-set plan`, `easeml test-set seal`, both with --purpose direct)"
+    )
+    assert study.alerts() == [("new-test-set", alarm)]
+    assert live_sets(study.lab.worker, study="study") == ["gate", "meter"]
+
+
+def test_where_the_meter_set_gives_no_answer_the_second_one_is_not_asked(make: Any) -> None:
+    study = make()
+    study.gap("meter", 0.0)
+    study.gap("direct", 0.6)
+    assert study.submit(1)["signal"] == 2
+    study.tighten("meter")
+    assert study.submit(2)["signal"] is None
+    assert [len(study.entries(purpose)) for purpose in ("meter", "direct")] == [2, 1]
+    assert (study.state("meter"), study.state("direct")) == (("retired", "signals"), ("live", None))
+
+
+def test_a_second_sample_with_other_ranges_is_left_alone_and_the_referee_told(make: Any, caplog: Any) -> None:
+    study = make()
+    plan = "UPDATE work.test_sets SET plan = plan || '{\"ranges\": [0.1, 0.3]}' WHERE id = %s"
+    study.lab.as_superuser(plan, study.sets["direct"])
+    with caplog.at_level(logging.WARNING, logger="easeml_core"):
+        answer = study.submit(1)
+    assert (answer["direct_signal"], answer["sentence"], study.entries("direct")) == (None, None, [])
+    assert "its ranges differ from those of meter set" in caplog.text
+    assert "differ" not in str(answer)
+
+
+def test_both_meters_shift_their_boundaries_alike(make: Any) -> None:
+    study = make(meter=METER | {"method": "dithered"})
+    answer = study.submit(1)
+    edges = study.lab.rows("SELECT report -> 'edges' FROM sealed.ledger ORDER BY id")
+    assert edges == [(answer["boundaries"],)] * 2
+    assert answer["drift"] in ("none seen", "likely", "certain")
+
+
+def test_another_validation_set_makes_another_submission_of_the_same_artifact(drifted: Study) -> None:
+    lab = drifted.lab
+    drifted.submit(1)
+    with lab.referee.begin() as tx:
+        old = studies.latest_data_version(tx, studies.get_study(tx, "study").id)
+        same = {"study_id": old.study_id, "artifact": old.artifact, "features": old.features}
+        rows = {"train": old.train_rows, "validation": old.validation_rows}
+        studies.add_data_version(tx, content_hash="another", class_names=["a", "b"], parts=rows, **same)
+    answers = [drifted.submit(1) for _ in range(2)]
+    assert [answer["cached"] for answer in answers] == [False, True]
+    assert [len(drifted.entries(purpose)) for purpose in ("meter", "direct")] == [2, 2]
+    versions = lab.rows(
+        "SELECT v.version FROM work.meter_readings r JOIN work.data_versions v ON v.id = "
+        "r.data_version_id ORDER BY r.request_id"
+    )
+    assert versions == [(1,), (2,), (2,)]
+
+
+# Ends, and the alarm for a new set.
+
+
+@pytest.mark.parametrize(("settings", "why"), [({"steps": 1}, "steps"), ({"method": "first-change"}, "regulation")])
+def test_a_meter_set_that_has_served_raises_the_alarm_once(make: Any, settings: dict[str, Any], why: str) -> None:
+    study = make(meter=METER | settings, direct=None)
+    study.gap("meter", 0.5)
+    assert study.submit(1)["signal"] == 3
+    assert study.state("meter") == ("retired", why)
+    ((kind, message),) = study.alerts()
+    assert kind == "new-test-set"
+    assert message.startswith(f"study: meter set {study.sets['meter']} is retired, ")
+    assert "the meter gives no signal until a new set is sealed" in message
+    for purpose, found in (("meter", True), ("gate", False), (None, True), ("direct", False)):
+        alert = next_alert(study.lab.worker, study="study", kind="new-test-set", purpose=purpose)
+        assert (alert is not None) is found, purpose
+
+
+def test_a_team_hears_nothing_of_another_teams_end(make: Any) -> None:
+    study = make(meter=METER | {"teams": 2}, direct=None)
+    study.gap("meter", 0.0)
+    assert study.submit(1)["signal"] == 2
+    study.tighten("meter")
+    assert study.submit(2)["signal"] is None
+    assert (study.state("meter"), study.alerts()) == (("live", None), [])
+    study.submit(1, team=2)
+    study.submit(2, team=2)
+    assert study.state("meter") == ("retired", "signals")
+    assert [kind for kind, _ in study.alerts()] == ["new-test-set"]
+
+
+def test_a_set_that_is_retired_by_hand_raises_the_alarm(make: Any) -> None:
+    study = make()
+    for purpose in ("meter", "direct"):
+        retire_test_set(study.lab.referee, test_set=str(study.sets[purpose]))
+    assert [kind for kind, _ in study.alerts()] == ["new-test-set"] * 2
+    assert all("the referee has retired it" in message for _, message in study.alerts())
+
+
+def another_set(study: Study, purpose: str, state: str = "sealed") -> int:
+    """Seal random examples with the plan of the set that the study has of this purpose."""
+    lab = study.lab
+    ((steps, plan),) = lab.rows("SELECT steps, plan FROM work.test_sets WHERE id = :id", id=study.sets[purpose])
+    noise = np.random.default_rng(len(lab.rows("SELECT id FROM work.test_sets")))
+    with lab.referee.begin() as tx:
+        found = studies.get_study(tx, study.name)
+        version = studies.latest_data_version(tx, found.id).id
+        content = {"inputs": noise.normal(size=(60, 30)).astype(np.float32), "labels": noise.integers(0, 2, 60)}
+        given = {"study_id": found.id, "data_version_id": version, "purpose": purpose, "state": state, **content}
+        return sealed.seal(tx, steps=steps, plan=plan, **given)
+
+
+# One set for gate and meter.
+
+JOINT = {
+    "gate": {"condition": "n > 0.1 +/- 0.25", "steps": 3, "estimator": "paper", "adaptivity": "full"},
+    "meter": {name: value for name, value in METER.items() if name != "reliability"} | {"tolerance": 0.19, "steps": 3},
+    "joint": {"reliability": 0.6, "gate_share": 0.5},
+    "direct": None,
+}
+
+
+@pytest.fixture
+def shared(make: Any) -> Study:
+    study: Study = make(**JOINT)
+    study.gap("joint", 0.0)
+    return study
+
+
+def test_a_signal_on_a_shared_set_pays_for_verdicts_and_signals(shared: Study) -> None:
+    shared.gap("joint", 0.29)  # beside a boundary: each signal costs
+    shared.lab.gate(shared.model(1), "study")
+    shared.submit(1)
+    shared.submit(2)
+    paid, rows = 0.0, shared.entries("joint")
+    assert [(r[0], r[4], r[5], r[7]) for r in rows] == [(1, "gate", 1, 3), (2, "meter", 1, 3), (3, "meter", 2, 3)]
+    assert {r[6] for r in rows} == {6}
+    for _, _, log_level, log_cost, *_ in rows:
+        assert log_level == pytest.approx(math.log(0.2 / 3) - paid, rel=1e-9)
+        assert log_cost > 0
+        paid += log_cost
+    assert shared.submit(1)["submissions_left"] == 1  # two of three are used; verdicts are no submissions
+
+
+def test_a_shared_set_that_the_meter_has_used_up_is_at_its_end_for_the_gate_too(shared: Study) -> None:
+    assert live_sets(shared.lab.worker, study="study") == ["gate", "joint", "meter"]
+    shared.gap("joint", 0.55)
+    while shared.state("joint")[0] == "live":
+        shared.submit(len(shared.models))
+    assert live_sets(shared.lab.worker, study="study") == []
+    assert shared.lab.gate(shared.model(1), "study")["refused"]
+    ((kind, message),) = shared.alerts()
+    assert kind == "new-test-set"
+    assert "the gate gives no verdict and the meter gives no signal until a new set is sealed" in message
+    entry = next(e for e in overview(shared.lab.worker)["tenants"] if e["study"] == "study")
+    assert (entry["meter_retired"], entry["gate_set_live"]) == (True, False)
+    for purpose in ("gate", "meter", "joint"):
+        assert next_alert(shared.lab.worker, study="study", purpose=purpose) is not None
+
+
+@pytest.mark.parametrize("waiting", [("gate", "meter"), ("joint", "gate", "meter")])
+def test_after_a_shared_set_a_shared_one_or_one_for_each_goes_live(make: Any, waiting: tuple[str, ...]) -> None:
+    shared, plain = make(**JOINT), make("plain", direct=None)
+    shared.sets |= {purpose: plain.sets[purpose] for purpose in ("gate", "meter")}  # for their plans
+    sealed_sets = {purpose: another_set(shared, purpose) for purpose in waiting}
+    retire_test_set(shared.lab.referee, test_set=str(shared.sets["joint"]), study="study")
+    live = {row[0] for row in shared.lab.rows("SELECT id FROM work.test_sets WHERE state = 'live' AND id > 8")}
+    expected = {sealed_sets[purpose] for purpose in waiting if "joint" not in waiting or purpose == "joint"}
+    assert live - set(plain.sets.values()) == expected
+    ((_, message),) = shared.alerts()
+    assert "seal another one in time" in message
+    assert all(f"set {set_id} is live now" in message for set_id in expected)
+
+
+def test_the_end_of_a_shared_set_shows_in_nothing_before_it_is_said(shared: Study) -> None:
+    """Its last signal is decided and waits to leave: a gate request must wait too, and not be refused or judged."""
+    lab, first = shared.lab, shared.model(1)
+    late = Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600))
+    lab.as_superuser(
+        "UPDATE work.test_sets SET plan = jsonb_set(plan, '{meter,steps}', '1') WHERE id = %s", shared.sets["joint"]
+    )
+    given = {"study": "study", "model_id": first}
+    reading = file_meter_request(lab.worker, **given, request_key="m")["request_id"]
+    late.run_once()
+    verdict = file_gate_request(lab.worker, **given, request_key="g")["request_id"]
+    late.run_once()
+    decided = [row for (row,) in lab.rows("SELECT request_id FROM sealed.outbox ORDER BY 1")]
+    assert (reading in decided, verdict in decided) == (True, False)
+    lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
+    late.run_once()
+    assert answer_of(lab.worker, reading)["signal"] is not None  # type: ignore[index]
+    lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
+    late.run_once()
+    assert "no live gate set" in answer_of(lab.worker, verdict)["message"]  # type: ignore[index]
+
+
+def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(make: Any) -> None:
+    study = make()
+    study.gap("meter", 0.6)
+    study.gap("direct", 0.0)
+    study.submit(1)
+    study.tighten("direct")
+    lab = study.lab
+    late = Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600))
+    asked = [
+        file_meter_request(lab.worker, study="study", model_id=study.model(n), request_key=f"k{n}")["request_id"]
+        for n in (2, 3)
+    ]
+    late.run_once()
+    decided = [row for (row,) in lab.rows("SELECT request_id FROM sealed.outbox WHERE left_at IS NULL")]
+    assert decided == asked[:1]
+
+
+def test_a_cleared_alarm_is_found_by_its_number(make: Any) -> None:
+    study = make()
+    retire_test_set(study.lab.referee, test_set=str(study.sets["direct"]))
+    (alert,) = open_alerts(study.lab.worker, study="study")
+    clear_alert(study.lab.worker, study="study", alert_id=alert["alert_id"])
+    asked = {"study": "study", "kind": "new-test-set", "purpose": "direct"}
+    assert next_alert(study.lab.worker, **asked) is None
+    found = next_alert(study.lab.worker, **asked, cleared_too=True)
+    assert found is not None
+    assert found["alert_id"] == alert["alert_id"]
