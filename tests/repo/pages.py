@@ -36,7 +36,7 @@ def parse(command: str) -> dict[str, Any]:
     """The parameters of the command that the words reach, as click reads them; nothing is run."""
     words = shlex.split(command)[1:]
     group: click.Command = cli
-    context = click.Context(cli, info_name="easeml")
+    context = click.Context(cli, info_name="easeml", help_option_names=["-h", "--help"])
     while isinstance(group, click.Group):
         _, group, words = group.resolve_command(context, words)
         assert group is not None, command

@@ -1,0 +1,112 @@
+"""Reads search spaces from YAML or JSON, by one set of rules for both.
+
+Words mean what they say: only ``true``, ``false`` and ``null`` are no text (``no``, ``on`` and dates are), and ``1e-5``
+is a number, which YAML's older rules take for text. Anchors, aliases and tags are refused, nothing is ever built from
+one, and length and nesting are bounded before anything that could exhaust memory or the stack.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from easeml_core.programs.search_space_reader import MAX_DEPTH, fail, inside, shown, space_of
+
+if TYPE_CHECKING:
+    from easeml_core.programs.search_space import SearchSpace
+
+MAX_LENGTH = 100_000
+"""Characters of a text."""
+
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,29})", re.ASCII)
+_REAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_NOT_FINITE = re.compile(r"[-+]?\.?(?:inf|nan)(?:inity)?", re.ASCII | re.IGNORECASE)
+_WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+def read_space(text: str) -> SearchSpace:
+    """Read a search space.
+
+    Args:
+        text: YAML or JSON of at most ``MAX_LENGTH`` characters.
+
+    Raises:
+        InvalidInputError: Whatever is wrong; names the path, or the line where it is no YAML.
+
+    Example:
+        >>> str(read_space("learning_rate: {.float: [-4, -1], .scale: exp}"))
+        '{"learning_rate": {".float": [-4.0, -1.0], ".scale": "exp"}}'
+    """
+    if not isinstance(text, str):
+        fail("", f"it is text, got {type(text).__name__}")
+    if len(text) > MAX_LENGTH:
+        fail("", f"at most {MAX_LENGTH:,} characters are read, got {len(text):,}")
+    # JSON may be indented with tabs, which YAML refuses; no name or value needs one.
+    spaced = text.replace("\t", " ") if text.lstrip().startswith("{") else text
+    try:
+        _check_shape(spaced)
+        root = yaml.compose(spaced, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+        fail("", f"{where}this is neither YAML nor JSON: {reason}")
+    if root is None:
+        fail("", "it is empty; write parameters with their domains, such as 'C: {.float: [0.1, 10]}'")
+    return space_of(_plain(root, ""))
+
+
+def _check_shape(text: str) -> None:
+    """Refuse what a space has no use for, before anything is built."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        where = f"line {event.start_mark.line + 1}"
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH + 1:
+            fail("", f"{where}: it is nested more than {MAX_DEPTH} deep")
+        if documents > 1:
+            fail("", f"{where}: it must be one document")
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            quote = "put a word that begins with *, & or ! in quotes"
+            fail("", f"{where}: anchors, aliases and tags of YAML are not allowed; {quote}")
+
+
+def _plain(node: yaml.Node, path: str) -> Any:
+    """A YAML node as plain data."""
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, path)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, f"{path}[{k}]") for k, item in enumerate(node.value)]
+    data: dict[str, Any] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            fail(path, "the name of a parameter is one word")
+        name = _joined(str(key.value), path)
+        if name in data:
+            fail(path, f"the name {shown(name)} comes twice")
+        data[name] = _plain(value, inside(path, name))
+    return data
+
+
+def _scalar(node: yaml.ScalarNode, path: str) -> bool | int | float | str | None:
+    text = str(node.value)
+    if node.style is not None:  # in quotes, or a block: always text
+        return _joined(text, path)
+    if text in _WORDS:
+        return _WORDS[text]
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _NOT_FINITE.fullmatch(text):
+        fail(path, f"a number must be finite, got {text}; put the word in quotes if it is one")
+    return float(text) if _REAL.fullmatch(text) else text
+
+
+def _joined(text: str, path: str) -> str:
+    """Text with pairs of surrogates, as JSON writes rare characters, as those characters."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        fail(path, "text has a character that cannot be stored")

@@ -1,0 +1,124 @@
+"""What the metrics compute, by scikit-learn, on arrays that ``metric_inputs`` has checked.
+
+Each takes targets, predictions and probabilities, shapes (rows,), (rows,), (rows, classes), and looks at what it needs.
+scikit-learn and numpy are imported when something is scored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import InvalidInputError, NumericalError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def near(targets: NDArray[np.float64], predictions: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
+    """Which predictions are at most the tolerance off, shape (rows,)."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # too far apart for a number is not within any tolerance
+        return np.asarray(np.abs(predictions - targets) <= tolerance, dtype=np.bool_)
+
+
+def equal(targets: NDArray[np.int64], predictions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which predictions are right, shape (rows,)."""
+    import numpy as np
+
+    return np.asarray(predictions == targets, dtype=np.bool_)
+
+
+def accuracy(targets: Any, predictions: Any, _: Any) -> float:
+    """Share of predictions that are right."""
+    return float(equal(targets, predictions).mean())
+
+
+def balanced_accuracy(targets: Any, predictions: Any, _: Any) -> float:
+    """Mean recall of the classes that there are in the targets."""
+    import numpy as np
+    from sklearn.metrics import recall_score
+
+    present = np.unique(targets)
+    return float(recall_score(targets, predictions, labels=present, average="macro", zero_division=0.0))
+
+
+def macro_f1(targets: Any, predictions: Any, _: Any) -> float:
+    """Mean over the classes that there are in targets or predictions of 2 tp / (2 tp + fp + fn)."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(targets, predictions, average="macro", zero_division=0.0))
+
+
+def log_loss_mean(targets: Any, _: Any, probabilities: Any) -> float:
+    """Mean of -ln(probability of the true class), which counts as at least 2e-16."""
+    import numpy as np
+    from sklearn.metrics import log_loss
+
+    return float(log_loss(targets, probabilities, labels=np.arange(probabilities.shape[1])))
+
+
+def macro_auc(targets: Any, _: Any, probabilities: Any) -> float:
+    """One class against the rest, mean over the classes that there are in the targets."""
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
+
+    present = np.unique(targets)
+    if len(present) < 2:
+        message = "auc needs two classes in the validation rows, there is one: take more rows, or another metric"
+        raise InvalidInputError(message)
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(targets, probabilities[:, 1]))
+    return float(np.mean([roc_auc_score(targets == label, probabilities[:, label]) for label in present]))
+
+
+def rmse(targets: Any, predictions: Any, _: Any) -> float:
+    """Square root of the mean squared error."""
+    import numpy as np
+    from sklearn.metrics import root_mean_squared_error
+
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused afterwards, in words
+        return float(root_mean_squared_error(targets, predictions))
+
+
+def mae(targets: Any, predictions: Any, _: Any) -> float:
+    """Mean absolute error."""
+    import numpy as np
+    from sklearn.metrics import mean_absolute_error
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(mean_absolute_error(targets, predictions))
+
+
+def r2(targets: Any, predictions: Any, _: Any) -> float:
+    """1 - (mean squared error / variance of the targets); needs targets that differ."""
+    import numpy as np
+    from sklearn.metrics import r2_score
+
+    need_spread("r2", targets)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(r2_score(targets, predictions))
+
+
+def need_spread(name: str, values: NDArray[np.float64]) -> None:
+    """Refuse targets that are all the same; not told by their deviation, which rounding may make 1e-17."""
+    if values.min() == values.max():
+        message = (
+            f"{name}: all {len(values):,} validation targets are {values[0]:g}, so there is nothing to predict and no "
+            "scale for errors; take more rows"
+        )
+        raise InvalidInputError(message)
+
+
+def spread(kind: str, values: NDArray[np.float64]) -> float:
+    """Standard deviation (``std``), or mean distance from the median (``deviation``)."""
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(values.std() if kind == "std" else np.abs(values - np.median(values)).mean())
+    if not 0 < found < math.inf:
+        message = f"the spread of the validation targets came out as {found:g}; give them in another unit"
+        raise NumericalError(message)
+    return found
