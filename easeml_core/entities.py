@@ -23,6 +23,13 @@ class StudyState(StrEnum):
     REFUSED = "REFUSED"
 
 
+class Task(StrEnum):
+    """What is predicted of a row: one of some classes, or a number."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+
+
 class TrialState(StrEnum):
     """States only move forward, but for a lost lease, which sets RUNNING back to SUGGESTED."""
 

@@ -1,29 +1,32 @@
-"""``easeml program``: check a program, and find the candidates that it calls for. Needs no database."""
+"""``easeml program``: check a program, infer one from data, find the candidates it calls for. Needs no database."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.output import json_option, plain, show_json, show_table
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, ProgramError, reason_of
 
 if TYPE_CHECKING:
-    from easeml_core.programs.data_type import DataType, Program
+    from collections.abc import Iterator
+
+    from easeml_core.programs.data_type import DataType
     from easeml_core.programs.schema import Schema
     from easeml_core.programs.templates import Matched
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(epilog="\b\nExample:\n  easeml program match images.txt")
 def program() -> None:
     """Programs: what goes in, what comes out, and which candidates that calls for."""
 
 
-@program.command()
+@program.command(epilog="\b\nExample:\n  easeml program check images.txt")
 @_FILE
 @json_option
 def check(file: Path, as_json: bool) -> None:
@@ -32,7 +35,8 @@ def check(file: Path, as_json: bool) -> None:
     from easeml_core.programs.language import is_schema_text, parse_any
 
     text = _read(file)
-    found = parse_any(text)
+    with _named(file):
+        found = parse_any(text)
     if as_json:
         form = "schema" if is_schema_text(text) else "paper"
         show_json({"what": "program" if isinstance(found, Program) else "side", "form": form, "canonical": str(found)})
@@ -41,6 +45,35 @@ def check(file: Path, as_json: bool) -> None:
 
 
 @program.command()
+@click.argument("file", metavar="PATH", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    metavar="COLUMN",
+    help="What to predict, or COLUMN>NUMBER. [default: target, label, class or y, else the last column]",
+)
+@click.option(
+    "--task",
+    type=click.Choice(("classification", "regression")),
+    help="What the target is. [default: what it looks like]",
+)
+@json_option
+def infer(file: Path, target: str | None, task: str | None, as_json: bool) -> None:
+    """Print the program of the data in PATH: a table, series, a folder of images by class, or arrays.
+
+    What decided is said in comments. The text can be edited, and read by check and match.
+    """
+    from easeml_core.cli.reading_progress import reading
+    from easeml_core.training.schema_inference import infer_program
+
+    with reading() as report:
+        found = infer_program(file, target=target, task=task, report=report)
+    if as_json:
+        show_json(found.as_mapping())
+    else:
+        click.echo(found.text)
+
+
+@program.command(epilog="\b\nExample:\n  easeml program match table.yml --targets numbers")
 @_FILE
 @click.option(
     "--targets",
@@ -71,7 +104,9 @@ def _match_templates(file: Path, targets: str | None, as_json: bool) -> bool:
     from easeml_core.programs.language import parse_program
     from easeml_core.programs.templates import match_program
 
-    found = match_program(parse_program(_read(file)), targets=targets)
+    with _named(file):
+        data = parse_program(_read(file))
+    found = match_program(data, targets=targets)
     if as_json:
         show_json(_as_json(found))
     else:
@@ -113,12 +148,12 @@ def _show(found: Matched) -> None:
 def _match_module(file: Path, module: Path, as_json: bool) -> bool:
     """Match one side, or both, against those of a module."""
     from easeml_core.programs.forms import as_schema
-    from easeml_core.programs.language import parse_any
     from easeml_core.programs.matching import Match, match_schema
 
-    wanted, given = _sides(parse_any(_read(module))), _sides(parse_any(_read(file)))
+    wanted, given = _sides(module), _sides(file)
     if wanted.keys() != given.keys():
-        message = "one of the two files has input and output, the other one side alone; both must be of one kind"
+        whole, side = (module, file) if "input" in wanted else (file, module)
+        message = f"{whole} has input and output, {side} one side alone; both must be of one kind"
         raise InvalidInputError(message)
     answers = {word: match_schema(as_schema(wanted[word]), as_schema(given[word])) for word in wanted}
     found: dict[str, Any] = {}
@@ -139,9 +174,13 @@ def _match_module(file: Path, module: Path, as_json: bool) -> bool:
     return all(facts["matches"] for facts in found.values())
 
 
-def _sides(found: Program | DataType | Schema) -> dict[str, DataType | Schema]:
+def _sides(path: Path) -> dict[str, DataType | Schema]:
+    """What the file holds: both sides of a program, or one alone."""
     from easeml_core.programs.data_type import Program
+    from easeml_core.programs.language import parse_any
 
+    with _named(path):
+        found = parse_any(_read(path))
     return {"input": found.input, "output": found.output} if isinstance(found, Program) else {"side": found}
 
 
@@ -153,6 +192,15 @@ def _value(value: object) -> str:
     return f"({', '.join(shown)}{', ...' if len(value) > len(shown) else ''})"
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Tell a mistake with the file that it stands in."""
+    try:
+        yield
+    except ProgramError as error:
+        raise error.in_file(plain(str(path))) from error
+
+
 def _read(path: Path) -> str:
     from easeml_core.programs.bounds import MAX_LENGTH
 
@@ -160,5 +208,5 @@ def _read(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             return file.read(MAX_LENGTH + 1)
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {error}"
+        message = f"{path} cannot be read: {reason_of(error)}"
         raise InvalidInputError(message) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -18,13 +19,14 @@ from easeml_core.services.set_plans import needed_examples, set_purposes, settin
 from easeml_core.services.set_sizes import plan_for_meter, plan_joint
 from easeml_core.store import models, sealed, studies
 from easeml_core.store.database import notify
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.formats import save_constant
 from easeml_core.training.parts import content_hash, save_open_parts, split_parts
-from easeml_core.training.sources import check_source, load_source
+from easeml_core.training.sources import FILE_SCHEMES, SCHEMES, check_source, load_source
 from easeml_core.training.trainers import default_candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -34,10 +36,13 @@ if TYPE_CHECKING:
     from easeml_core.training.parts import Parts
     from easeml_core.training.sources import RawTable
 
+logger = logging.getLogger(__name__)
+
 # Shares of the rows, where the plans need less: more sealed examples make verdicts sharper, never weaker.
 _SHARES = {"gate": 0.2, "meter": 0.1, "joint": 0.3, "direct": 0.1, "validation": 0.15}
 _CALLED = {"gate": "the gate", "meter": "the meter", "joint": "gate and meter", "direct": "the second meter"}
 _LEAST_TRAINING_SHARE = 0.2
+_COINCIDENCE = 1 / 20  # so large a share of the rows may lie in other sealed sets without a word
 _LONGEST_NAMES = 1_000_000  # characters of all column names together: more of them are not worth a row
 
 
@@ -51,7 +56,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
         tx: Transaction of the referee's role.
         artifacts: Where the open parts go.
         request: The request.
-        data: Folder whose subfolder TENANT holds that tenant's ``csv:`` files; None reads no file.
+        data: Folder whose subfolder TENANT holds that tenant's files; None reads no file.
 
     Returns:
         The public message of the answer.
@@ -64,58 +69,87 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
     if study.state != StudyState.REGISTERED:
         return f"study {study.name} is {study.state} already"
     raw = load_source(readable_source(study, data), study.target or None)
+    _require_no_slices(GateConfig.from_json(study.config["gate"]))  # before anything is planned for them
     plans = planned_sets(study.config)
     TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
-    _require_no_slices(GateConfig.from_json(study.config["gate"]))
     sizes = part_sizes(len(raw.labels), plans)
     # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
     seed = hashlib.sha256(f"{digest}|{study.name}".encode()).digest()
     parts = split_parts(raw, sizes=sizes, rng=np.random.default_rng(int.from_bytes(seed, "big")))
-    _require_unsealed(tx, study, parts)
+    names = _kept_names(raw)
+    hashes = [h for inputs, _ in _named(parts).values() for h in example_hashes(inputs, names)]
+    _require_unsealed(tx, study, hashes)
+    warning = _sealed_already(tx, study, hashes)
     version_id = _open_parts(tx, artifacts, study, raw, parts, digest)
     _seal_parts(tx, study, version_id, parts, plans)
     if not studies.list_candidates(tx, study.id):
-        studies.add_candidates(tx, study.id, default_candidates(image=raw.image_shape is not None))
+        studies.add_candidates(tx, study.id, default_candidates(raw.layout, raw.task))
     _add_baseline(tx, artifacts, study, version_id, parts)
     studies.set_study_state(tx, study.id, StudyState.ACTIVE)
     notify(tx, f"study:{study.name}")
     shown = ", ".join(f"{name} {len(labels):,}" for name, (_, labels) in _named(parts).items())
     repeated = f"; rows with the inputs of another, left out: {raw.duplicates:,}" if raw.duplicates else ""
-    return f"study {study.name} is active; rows: {shown}{repeated}"
+    return f"study {study.name} is active; rows: {shown}{repeated}{warning}"
 
 
 def readable_source(study: Study, data: Path | None) -> str:
-    """The source as the referee may read it: a ``csv:`` file only from the tenant's own folder.
+    """The source as the referee may read it: a file or folder only from the tenant's own folder.
 
     The referee reads with its own account's rights; without this, naming a file would publish it.
 
     Raises:
         InvalidInputError: The file does not lie there; the message is the same whether it exists elsewhere or not.
     """
-    scheme, name, rows = check_source(study.source, study.target or None)
-    if scheme != "csv":
+    source = check_source(study.source, study.target or None)
+    if source.scheme not in FILE_SCHEMES:
         return study.source
+    reads = SCHEMES[source.scheme].reads
     folder = None if data is None else Path(os.path.realpath(data / study.tenant))
-    path = None if folder is None else Path(os.path.realpath(folder / name))
-    if folder is None or path is None or not path.is_relative_to(folder) or not path.is_file():
+    path = None if folder is None else Path(os.path.realpath(folder / source.name))
+    is_there = path is not None and (path.is_dir() if reads == "folder" else path.is_file())
+    if folder is None or path is None or not path.is_relative_to(folder) or not is_there:
         message = (
-            f"source {study.source!r}: there is no such file in the referee's data folder of tenant {study.tenant!r}; "
-            "put it into FOLDER/TENANT, where FOLDER is what the referee was started with (`easeml referee --data`)"
+            f"source {study.source!r}: there is no such {reads} in the referee's data folder of tenant "
+            f"{study.tenant!r}; put it into FOLDER/TENANT, where FOLDER is what the referee was started with "
+            "(`easeml referee --data`)"
         )
         raise InvalidInputError(message)
-    return f"csv:{path}" + ("" if rows is None else f"?rows={rows}")
+    return source.at(path)
 
 
-def _require_unsealed(tx: Connection, study: Study, parts: Parts) -> None:
+def _kept_names(raw: RawTable) -> tuple[str, ...] | None:
+    """The columns' names as they are kept with the data, and as rows are hashed with now and later."""
+    return raw.feature_names if sum(map(len, raw.feature_names)) <= _LONGEST_NAMES else None
+
+
+def _require_unsealed(tx: Connection, study: Study, hashes: Sequence[bytes]) -> None:
     """No table whose rows are sealed for another tenant: its open parts would show them, labels included.
 
     Raises:
         AlreadyExistsError: More than one row in twenty is; fewer are taken for coincidence.
     """
-    hashes = [h for inputs, _ in _named(parts).values() for h in sealed.example_hashes(inputs)]
-    if sealed.sealed_for_others(tx, study.id, hashes) > len(hashes) / 20:
+    if sealed.sealed_for_others(tx, study.id, hashes) > _COINCIDENCE * len(hashes):
         raise AlreadyExistsError(kind="table", name=study.source, remedy="another tenant's study has sealed its rows")
+
+
+def _sealed_already(tx: Connection, study: Study, hashes: Sequence[bytes]) -> str:
+    """What the answer says where the tenant has sealed the table's rows before; their number is for the log alone.
+
+    A count would tell a developer, who can register any rows, which of them lie in a sealed set.
+    """
+    found = sealed.sealed_by_tenant(tx, study.id, hashes)
+    for name, rows in found.items():
+        logger.warning("%d of %d rows of study %s lie in sets of study %s", rows, len(hashes), study.name, name)
+    known = [name for name, rows in found.items() if rows > _COINCIDENCE * len(hashes)]
+    if not known:
+        return ""
+    more = f" and of {len(known) - 1} others" if len(known) > 1 else ""
+    return (
+        f"; warning: more than one row in twenty lies in a sealed set of this tenant's study {known[0]}{more} already; "
+        "the data was split anew, so the open parts of each show rows that are sealed in the other: register a table "
+        "once"
+    )
 
 
 def _require_no_slices(gate: GateConfig) -> None:
@@ -194,16 +228,17 @@ def _open_parts(
         features=int(np.prod(raw.inputs.shape[1:])),
         class_names=raw.class_names,
         parts={name: len(labels) for name, (_, labels) in _named(parts).items()},
-        feature_names=raw.feature_names if sum(map(len, raw.feature_names)) <= _LONGEST_NAMES else None,
+        feature_names=_kept_names(raw),
     )
 
 
 def _seal_parts(
     tx: Connection, study: Study, version_id: int, parts: Parts, plans: Mapping[SealedSetPurpose, SetConfig]
 ) -> None:
+    names = studies.feature_names(tx, version_id)
     for purpose, config in plans.items():
         inputs, labels = getattr(parts, purpose)
-        order = sealed.fixed_order(tx, sealed.example_hashes(inputs))
+        order = sealed.fixed_order(tx, example_hashes(inputs, names))
         sealed.seal(
             tx,
             study_id=study.id,

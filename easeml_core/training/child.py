@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import EasemlError, TrainingError
+from easeml_core.errors import EasemlError, InvalidInputError, TrainingError
 from easeml_core.training import guard
 from easeml_core.training.atomic import written_whole
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.progress import report_to, take_stdout
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from easeml_core.training.formats import Predictor
@@ -47,28 +46,71 @@ def run(job: TrainingJob, report: Report) -> None:
         EasemlError: If the job is not allowed, its data cannot be read, or the model is broken.
     """
     from easeml_core.training.formats import save_model
+    from easeml_core.training.metrics import metric_of
     from easeml_core.training.parts import load_open_parts
     from easeml_core.training.trainers import trainer_of
 
     trainer = trainer_of(job.kind)
     trainer.parameters(job.parameters)  # before the data, so that a mistyped name costs nothing
+    if job.metric is not None:
+        metric_of(job.metric)
     parts = load_open_parts(job.data_path)
     report(0.05, f"read {len(parts.train_labels):,} training rows")
     predictor = trainer.fit(parts, job.parameters, seed=job.seed, report=report)
-    quality, predictions = validate(job.kind, predictor, parts)
+    score, quality, predictions = score_on_validation(job.kind, predictor, parts, job.metric)
     report(0.9, "validated", quality)
     model_format = save_model(predictor, job.output_dir / MODEL)
     _save_predictions(job.output_dir / PREDICTIONS, predictions)
-    _save_json(job.output_dir / RESULT, {"quality": quality, "artifact": MODEL, "format": model_format})
+    fields = {"quality": quality, "score": score, "artifact": MODEL, "format": model_format}
+    _save_json(job.output_dir / RESULT, fields)
     report(1.0, "saved", quality)
 
 
-def validate(kind: str, predictor: Predictor, parts: OpenParts) -> tuple[float, NDArray[np.int64]]:
-    """Accuracy on the validation part, in [0, 1], and the predictions it comes from, shape (validation_rows,).
+def validate(
+    kind: str, predictor: Predictor, parts: OpenParts, metric: str | None = None
+) -> tuple[float, NDArray[Any]]:
+    """Quality and predictions, as ``score_on_validation`` gives them."""
+    return score_on_validation(kind, predictor, parts, metric)[1:]
+
+
+def score_on_validation(
+    kind: str, predictor: Predictor, parts: OpenParts, metric: str | None = None
+) -> tuple[float, float, NDArray[Any]]:
+    """What the model is worth on the validation part.
+
+    Args:
+        kind: Of the trainer, for messages.
+        predictor: The trained model.
+        parts: The open parts.
+        metric: Its name; None for accuracy where classes are predicted, r2 where numbers are.
+
+    Returns:
+        The score in the metric's unit, the quality in [0, 1], and the predictions they come from, shape
+        (validation_rows,): int64 labels or float64 numbers.
 
     Raises:
-        TrainingError: If a score is not finite: the label chosen by it would mean nothing.
+        InvalidInputError: If the metric is none for such targets, or wants probabilities that the model does not give.
+        TrainingError: If a score is not finite: the answer that comes from it would mean nothing.
     """
+    from easeml_core.entities import Task
+    from easeml_core.training.metrics import metric_of
+
+    is_classes = parts.task == Task.CLASSIFICATION
+    chosen = metric_of("accuracy" if is_classes else "r2")
+    if (chosen.needs == "numbers") == is_classes:
+        wanted, there = ("numbers", "classes") if is_classes else (chosen.needs, "numbers")
+        message = f"the metric {chosen.name!r} is about {wanted}, the targets of these data are {there}"
+        raise InvalidInputError(message)
+    _require_finite(kind, predictor, parts)
+    predictions = predictor.predict(parts.validation_inputs)
+    chances = None
+    if chosen.needs == "probabilities" and hasattr(predictor, "probabilities"):
+        chances = predictor.probabilities(parts.validation_inputs, classes=parts.classes)
+    score = chosen.score(parts.validation_labels, predictions, chances)
+    return score, chosen.quality(score, chosen.scale_of(parts.validation_labels)), predictions
+
+
+def _require_finite(kind: str, predictor: Predictor, parts: OpenParts) -> None:
     import numpy as np
 
     scores = predictor.scores(parts.validation_inputs).reshape(len(parts.validation_labels), -1)
@@ -76,11 +118,9 @@ def validate(kind: str, predictor: Predictor, parts: OpenParts) -> tuple[float, 
     if broken:
         message = f"{kind} gives scores that are not finite (NaN) on {broken:,} of {len(scores):,} validation rows"
         raise TrainingError(message)
-    predictions = predictor.predict(parts.validation_inputs)
-    return float((predictions == parts.validation_labels).mean()), predictions
 
 
-def _save_predictions(path: Path, predictions: NDArray[np.int64]) -> None:
+def _save_predictions(path: Path, predictions: NDArray[Any]) -> None:
     import numpy as np
 
     with written_whole(path) as temporary, temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""From columns of text and numbers to a table: numbers stay, words become one column each, the target becomes classes.
+"""From columns of text and numbers to a table: numbers stay, few words become a column each, many words are hashed.
 
 Nothing here looks at a label to encode an input: encoding a whole data set tells no part of another's labels.
 """
@@ -6,27 +6,28 @@ Nothing here looks at a label to encode an input: encoding a whole data set tell
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.raw_table import MAX_CELLS, MAX_CLASSES, RawTable, make_table
+from easeml_core.training.raw_table import MAX_CELLS, RawTable, make_table
+from easeml_core.training.targets import target_of
+from easeml_core.training.text_columns import hashed_names, hashed_text, hashed_width
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
+    from easeml_core.entities import Task
 
 Column: TypeAlias = "NDArray[Any]"
 """float64 with NaN for missing, or object: text with None for missing."""
 
 MAX_CATEGORIES = 32
 _MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL"})
-_THRESHOLD = re.compile(r"\s*(?P<column>.+?)\s*>\s*(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
 
 
 def column_of_texts(texts: Iterable[str]) -> Column:
@@ -45,40 +46,65 @@ def column_of_texts(texts: Iterable[str]) -> Column:
         return np.array(cells, dtype=object)
 
 
-def table_of_columns(columns: Mapping[str, Column], target: str) -> RawTable:
+def table_of_columns(columns: Mapping[str, Column], target: str, task: Task | None = None) -> RawTable:
     """A table from named columns.
 
-    Numeric columns are kept, NaN for missing. A text column becomes one 0/1 column for each of its 32 most frequent
-    words; rarer words and missing ones are zeros. Rows without target are dropped.
+    Numeric columns are kept, NaN for missing. A text column of at most 32 different words becomes one 0/1 column for
+    each of them, the most frequent first; one of more words is hashed to a fixed number of columns
+    (``text_columns``). Missing words are zeros. Rows without target are dropped.
 
     Args:
         columns: Name to column, all of one length.
         target: Name of the column to predict, or ``NAME>NUMBER`` for the two classes of a numeric column.
+        task: ``regression`` predicts the numbers of the target; None makes classes of it.
 
     Raises:
-        InvalidInputError: If the target is not a column, has too many values, or no other column is left.
+        InvalidInputError: If the target is not a column or does not suit the task, no other column is left, one is
+            empty, or the table would grow too large.
 
     Example:
         >>> columns = {"x": np.array([1.0, 2.0, 3.0]), "price": np.array([5.0, 50.0, 500.0])}
         >>> table_of_columns(columns, "price>20").class_names
         ('price <= 20', 'price > 20')
     """
-    name, labels, class_names = _classes_of(columns, target)
-    present = labels >= 0
+    found = target_of(columns, target, task)
+    rows = int(found.present.sum())
     names: list[str] = []
     blocks: list[NDArray[np.float32]] = []
-    for column_name, column in columns.items():
-        if column_name != name:
-            block_names, block = _encode(column_name, column[present])
+    for number, (name, whole) in enumerate(columns.items(), start=1):
+        if name != found.column:
+            column = whole[found.present]
+            if rows:
+                require_values(column, number)
+            block_names, block = _encode(name, column, room=MAX_CELLS - rows * len(names))
             names += block_names
             blocks.append(block)
-            _check_size(int(present.sum()), len(names))
     if not names:
-        message = f"no column is left beside the target {name!r}; at least one is needed to learn from"
+        message = f"no column is left beside the target {found.column!r}; at least one is needed to learn from"
         raise InvalidInputError(message)
     return make_table(
-        np.column_stack(blocks), labels[present], class_names=class_names, feature_names=tuple(names), image_shape=None
+        np.column_stack(blocks),
+        found.labels[found.present],
+        class_names=found.class_names,
+        feature_names=tuple(names),
+        task=found.task,
     )
+
+
+def require_values(column: Column, number: int) -> None:
+    """Refuse a column without any value: there is nothing to learn from it, and it is most often a mistake.
+
+    Args:
+        column: The column, of the rows that have a target.
+        number: Which one, counted from 1. Its name is not told, see ``csv_source``.
+
+    Raises:
+        InvalidInputError: If every value is missing.
+    """
+    missing = column == None if column.dtype == object else np.isnan(column)  # noqa: E711 - one by one, as numpy does
+    if bool(np.all(missing)):
+        message = f"column {number} has no value in any row that has a target; leave the column out"
+        raise InvalidInputError(message)
 
 
 def _number(cell: str) -> float:
@@ -88,56 +114,27 @@ def _number(cell: str) -> float:
     return float(cell)
 
 
-def _check_size(rows: int, features: int) -> None:
-    if rows * features > MAX_CELLS:
-        message = (
-            f"the table has more than {MAX_CELLS:,} cells ({rows:,} rows, over {features:,} columns after words became "
-            f"columns); leave out columns of many words"
-        )
-        raise InvalidInputError(message)
-
-
-def _encode(name: str, column: Column) -> tuple[list[str], NDArray[np.float32]]:
-    """Names and values, shape (rows, n), of what one column becomes."""
+def _encode(name: str, column: Column, room: int) -> tuple[list[str], NDArray[np.float32]]:
+    """Names and values, shape (rows, n), of what one column becomes; refused if they are more than ``room`` cells."""
     if column.dtype != object:
+        _check_size(len(column), 1, room)
         with np.errstate(over="ignore"):  # make_table refuses what became infinite
             return [name], column.astype(np.float32)[:, None]
     counts = Counter(word for word in column if word is not None)
-    words = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_CATEGORIES]
+    if len(counts) > MAX_CATEGORIES:
+        width = hashed_width(column)
+        _check_size(len(column), width, room)
+        return hashed_names(name, width), hashed_text(column, width)
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    _check_size(len(column), len(words), room)
     block = np.column_stack([column == word for word in words]) if words else np.zeros((len(column), 0))
     return [f"{name}={word}" for word in words], block.astype(np.float32)
 
 
-def _classes_of(columns: Mapping[str, Column], target: str) -> tuple[str, NDArray[np.int64], tuple[str, ...]]:
-    """Name of the target column, label of each row (-1 where it is missing), names of the classes."""
-    if target in columns:
-        return target, *_distinct_classes(target, columns[target])
-    match = _THRESHOLD.fullmatch(target)
-    if match is None or match["column"] not in columns:
-        # The columns are not listed: whoever names a file learns nothing of its content from an error.
-        message = f"there is no column {target!r} to predict among the {len(columns)} columns"
+def _check_size(rows: int, features: int, room: int) -> None:
+    if rows * features > room:
+        message = (
+            f"the table has more than {MAX_CELLS:,} cells ({rows:,} rows, after words became columns); leave out "
+            "columns of many words, or rows"
+        )
         raise InvalidInputError(message)
-    name, text = match["column"], match["number"]
-    column = columns[name]
-    if column.dtype == object:
-        message = f"target {target!r}: {name!r} is a column of words; only numbers can be compared"
-        raise InvalidInputError(message)
-    labels = np.where(np.isnan(column), -1, column > float(text)).astype(np.int64)
-    return name, labels, (f"{name} <= {text}", f"{name} > {text}")
-
-
-def _distinct_classes(name: str, column: Column) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    is_text = column.dtype == object
-    values: Sequence[Any] = sorted({v for v in column if v is not None}) if is_text else _distinct_numbers(column)
-    if len(values) > MAX_CLASSES:
-        remedy = "choose a column of fewer words" if is_text else f"make two classes of it: '{name}>NUMBER'"
-        message = f"target {name!r} has {len(values):,} different values, at most {MAX_CLASSES} classes; {remedy}"
-        raise InvalidInputError(message)
-    index = {value: label for label, value in enumerate(values)}
-    labels = np.array([index.get(value, -1) for value in column.tolist()], dtype=np.int64)
-    return labels, tuple(value if is_text else f"{value:g}" for value in values)
-
-
-def _distinct_numbers(column: Column) -> list[float]:
-    distinct: list[float] = np.unique(column[~np.isnan(column)]).tolist()
-    return distinct

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError
 from easeml_core.training import archive
+from easeml_core.training.formats import no_class_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,8 +117,11 @@ class _Tail(threading.Thread):
             self._kept = (self._kept + chunk)[-_TAIL_BYTES:]
 
     def words(self) -> str:
+        """The last line, which most often tells what went wrong; then all that was kept, if that is more."""
         words = self._kept.decode(errors="replace").strip()
-        return f": {words}" if words else " and said nothing on standard error"
+        lines = words.splitlines()
+        more = f"\n{words}" if len(lines) > 1 else ""
+        return f": {lines[-1].strip()}{more}" if words else " and said nothing on standard error"
 
 
 def load_command(path: Path) -> CommandPredictor:
@@ -199,9 +203,18 @@ def _labels(answer: bytes, rows: int) -> NDArray[np.int64]:
         if answer.startswith(_NPY_MAGIC):
             labels = array_from_bytes(answer)
         else:
-            labels = np.array([int(line) for line in answer.split()], dtype=np.int64)
+            labels = np.array([_number(line) for line in answer.split()], dtype=np.int64)
     except (ValueError, OverflowError, EOFError) as error:
         raise TrainingError(message + "; its answer is neither") from error
+    if labels.dtype.kind in "US" and labels.size:
+        raise no_class_number(str(labels.ravel()[0]))
     if labels.shape != (rows,) or labels.dtype.kind not in "iu":
         raise TrainingError(message + f"; it gave {labels.dtype} of shape {labels.shape}")
     return labels.astype(np.int64)
+
+
+def _number(word: bytes) -> int:
+    try:
+        return int(word)
+    except ValueError as error:
+        raise no_class_number(word.decode(errors="replace")) from error

@@ -1,25 +1,35 @@
-"""The scikit-learn classifiers behind the kinds of ``trainers``, each in a pipeline that takes missing values.
+"""The scikit-learn estimators behind the kinds of ``trainers``, each in a pipeline that takes missing values.
 
 Imputing and scaling are learnt on the training part only. ``n_jobs`` stays 1: a trial's cost is compared with others'.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
-from sklearn.neural_network import MLPClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from easeml_core.entities import Task
 from easeml_core.training.skops_format import PipelinePredictor
 
 if TYPE_CHECKING:
@@ -30,44 +40,81 @@ if TYPE_CHECKING:
     from easeml_core.training.parts import OpenParts
     from easeml_core.training.progress import Report
 
-# Kind -> class, settings that are not the user's, whether it draws at random, whether it needs columns of one scale.
-_CLASSIFIERS: Mapping[str, tuple[type, Mapping[str, Any], bool, bool]] = {
-    "nearest_centroid": (NearestCentroid, {}, False, True),
-    "gaussian_naive_bayes": (GaussianNB, {}, False, True),
-    "logistic_regression": (LogisticRegression, {}, True, True),
-    "linear_discriminant": (LinearDiscriminantAnalysis, {"solver": "lsqr"}, False, True),
-    "linear_svm": (LinearSVC, {}, True, True),
-    "rbf_svm": (SVC, {}, True, True),
-    # Brute force, since search trees hold raw indices that could not be trusted when they come from a file.
-    "nearest_neighbors": (KNeighborsClassifier, {"algorithm": "brute"}, False, True),
-    "decision_tree": (DecisionTreeClassifier, {}, True, False),
-    "random_forest": (RandomForestClassifier, {}, True, False),
-    "extra_trees": (ExtraTreesClassifier, {}, True, False),
-    "hist_gradient_boosting": (HistGradientBoostingClassifier, {"early_stopping": False}, True, False),
-    "multilayer_perceptron": (MLPClassifier, {}, True, True),
+
+class _Recipe(NamedTuple):
+    """How a kind becomes an estimator.
+
+    ``fixed`` holds settings that are not the user's. ``unit_targets``: its penalties are in the unit of the targets, so
+    these are scaled to deviation 1 first, and its answers back.
+    """
+
+    estimator: type
+    fixed: Mapping[str, Any] = MappingProxyType({})
+    draws: bool = False
+    scale: bool = False
+    unit_targets: bool = False
+
+
+# Brute force for neighbours, since search trees hold raw indices that could not be trusted when they come from a file.
+_BRUTE = {"algorithm": "brute"}
+_WHOLE = {"early_stopping": False}
+
+_CLASSIFIERS: Mapping[str, _Recipe] = {
+    "nearest_centroid": _Recipe(NearestCentroid, scale=True),
+    "gaussian_naive_bayes": _Recipe(GaussianNB, scale=True),
+    "logistic_regression": _Recipe(LogisticRegression, draws=True, scale=True),
+    "linear_discriminant": _Recipe(LinearDiscriminantAnalysis, {"solver": "lsqr"}, scale=True),
+    "linear_svm": _Recipe(LinearSVC, draws=True, scale=True),
+    "rbf_svm": _Recipe(SVC, draws=True, scale=True),
+    "nearest_neighbors": _Recipe(KNeighborsClassifier, _BRUTE, scale=True),
+    "decision_tree": _Recipe(DecisionTreeClassifier, draws=True),
+    "random_forest": _Recipe(RandomForestClassifier, draws=True),
+    "extra_trees": _Recipe(ExtraTreesClassifier, draws=True),
+    "hist_gradient_boosting": _Recipe(HistGradientBoostingClassifier, _WHOLE, draws=True),
+    "multilayer_perceptron": _Recipe(MLPClassifier, draws=True, scale=True),
+}
+# An error within a tenth of the targets' deviation is free, for both machines (the library's default for one is 0).
+_TUBE = {"epsilon": 0.1}
+
+_REGRESSORS: Mapping[str, _Recipe] = {
+    "ridge_regression": _Recipe(Ridge, draws=True, scale=True),
+    "linear_svm": _Recipe(LinearSVR, _TUBE, draws=True, scale=True, unit_targets=True),
+    "rbf_svm": _Recipe(SVR, _TUBE, scale=True, unit_targets=True),
+    "nearest_neighbors": _Recipe(KNeighborsRegressor, _BRUTE, scale=True),
+    "decision_tree": _Recipe(DecisionTreeRegressor, draws=True),
+    "random_forest": _Recipe(RandomForestRegressor, draws=True),
+    "extra_trees": _Recipe(ExtraTreesRegressor, draws=True),
+    "hist_gradient_boosting": _Recipe(HistGradientBoostingRegressor, _WHOLE, draws=True),
+    "multilayer_perceptron": _Recipe(MLPRegressor, draws=True, scale=True, unit_targets=True),
 }
 
 
-def build_pipeline(kind: str, parameters: Mapping[str, Any], *, seed: int) -> Pipeline:
-    """An unfitted pipeline: impute the median, scale where it matters, classify.
+def build_pipeline(
+    kind: str, parameters: Mapping[str, Any], *, seed: int, task: Task = Task.CLASSIFICATION
+) -> Pipeline:
+    """An unfitted pipeline: impute the median, scale where it matters, predict.
 
     Args:
-        kind: A kind of ``trainers`` whose library is scikit-learn.
+        kind: A kind of ``trainers`` whose library is scikit-learn, and which learns such a task.
         parameters: Complete and checked.
         seed: Of everything random, in [0, 2^32).
+        task: What is to be predicted.
     """
-    classifier_type, fixed, is_random, needs_scale = _CLASSIFIERS[kind]
-    settings: dict[str, Any] = {**fixed, **parameters}
+    recipe = (_CLASSIFIERS if task == Task.CLASSIFICATION else _REGRESSORS)[kind]
+    settings: dict[str, Any] = {**recipe.fixed, **parameters}
     settings.pop("max_rows", None)
     if "hidden_width" in settings:
         settings["hidden_layer_sizes"] = (settings.pop("hidden_width"),)
-    if is_random:
+    if recipe.draws:
         settings["random_state"] = seed
     # A column without any value in the training part is kept (as zeros), so that the width never depends on the split.
     steps: list[tuple[str, Any]] = [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
-    if needs_scale:
+    if recipe.scale:
         steps.append(("scale", StandardScaler()))
-    return Pipeline([*steps, ("classify", classifier_type(**settings))])
+    estimator = recipe.estimator(**settings)
+    if recipe.unit_targets:
+        estimator = TransformedTargetRegressor(estimator, transformer=StandardScaler())
+    return Pipeline([*steps, ("classify" if task == Task.CLASSIFICATION else "regress", estimator)])
 
 
 def fit_estimator(
@@ -75,9 +122,12 @@ def fit_estimator(
 ) -> PipelinePredictor:
     """Fit the pipeline of a kind on the training part; at most ``max_rows`` of it where the kind has that parameter."""
     rows = _rows(len(parts.train_labels), parameters.get("max_rows"), seed)
-    pipeline = build_pipeline(kind, parameters, seed=seed)
+    pipeline = build_pipeline(kind, parameters, seed=seed, task=parts.task)
     report(0.1, f"fitting {kind} on {len(rows):,} rows")
-    pipeline.fit(parts.train_inputs[rows], parts.train_labels[rows])
+    labels = parts.train_labels[rows]
+    # Numbers come as float32, in which the sums of some estimators would lose digits.
+    targets = labels if parts.task == Task.CLASSIFICATION else labels.astype(np.float64)
+    pipeline.fit(parts.train_inputs[rows], targets)
     report(0.8, "fitted")
     return PipelinePredictor(pipeline)
 

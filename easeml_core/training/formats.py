@@ -1,6 +1,8 @@
 """Models as files, without pickle: one table format -> loader, and the constant model, the simplest of them.
 
     skops         scikit-learn pipelines; only types that we name are loaded (``skops_format``)
+    lightgbm      boosted trees as LightGBM's text (``lightgbm_format``)
+    xgboost       boosted trees as XGBoost's JSON (``xgboost_format``)
     safetensors   networks: weights, and the architecture as JSON in the header (``networks``)
     constant      {"label": 3}: always the same class; the baseline of a study before it has a model
     command       a folder with a program that answers, as an archive (``command_model``); runs in the child alone
@@ -14,9 +16,9 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from easeml_core.errors import ArtifactError
+from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.training.atomic import written_whole
 
 if TYPE_CHECKING:
@@ -27,27 +29,40 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "skops": ("easeml_core.training.skops_format", "load_pipeline"),
+    "lightgbm": ("easeml_core.training.lightgbm_format", "load_lightgbm"),
+    "xgboost": ("easeml_core.training.xgboost_format", "load_xgboost"),
     "safetensors": ("easeml_core.training.networks", "load_network"),
     "constant": ("easeml_core.training.formats", "load_constant"),
     "command": ("easeml_core.training.command_model", "load_command"),
 }
 """Format -> module and name of its loader."""
 
+NUMBER_WANTED = "a class number is wanted"
+"""How the message ends about a model that answers with something else; whoever knows the classes may name them."""
+
 _CONSTANT_BYTES = 200
+_WORD_LENGTH = 60
 
 
 class Predictor(Protocol):
-    """A trained model in memory."""
+    """A trained model in memory.
+
+    It may have ``probabilities(inputs, *, classes)`` as well: float64, shape (rows, classes), column j for label j, or
+    None.
+    """
 
     @property
     def format(self) -> str:
         """A key of FORMATS."""
 
-    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The label of each row, shape (rows,), for inputs of shape (rows, features); NaN is missing."""
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
+        """The label of each row (int64), or its number (float64) where a model was trained on numbers.
+
+        Shape (rows,), for inputs of shape (rows, features); NaN is missing.
+        """
 
     def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.floating]:
-        """What the labels are chosen by, one or more numbers a row; not finite means that the model is broken."""
+        """What the answers come from, one or more numbers a row; not finite means that the model is broken."""
 
     def save(self, path: Path) -> None:
         """Write the model to ``path``."""
@@ -120,6 +135,17 @@ def load_predictor(path: Path, format: str) -> Predictor:
     module, name = FORMATS[format]
     predictor: Predictor = getattr(importlib.import_module(module), name)(path)
     return predictor
+
+
+def no_class_number(answer: str) -> TrainingError:
+    """The error about a model that gives this, the first of its answers that is no whole number.
+
+    Example:
+        >>> str(no_class_number("yes"))
+        "the model answered 'yes'; a class number is wanted"
+    """
+    shown = answer if len(answer) <= _WORD_LENGTH else answer[:_WORD_LENGTH] + "..."
+    return TrainingError(f"the model answered {shown!r}; {NUMBER_WANTED}")
 
 
 def load_constant(path: Path) -> ConstantPredictor:

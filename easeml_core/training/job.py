@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
+from easeml_core.training.metrics import check_metric_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -29,9 +29,12 @@ class TrainingJob:
         time_limit_seconds: Wall seconds of the whole child, > 0.
         memory_limit_mb: Resident megabytes of the child and its children, >= 64.
         threads: Threads of the numerical libraries, >= 1; 1 keeps the measured cost comparable between trials.
+        metric: Name of what the validation part is scored by (``metrics.metric_of``); None for accuracy where classes
+            are predicted, r2 where numbers are.
 
     Raises:
         ConfigError: If a limit or the seed is outside its range.
+        NotFoundError: If the metric's name has no form that is known.
     """
 
     kind: str
@@ -42,12 +45,15 @@ class TrainingJob:
     time_limit_seconds: float = 600.0
     memory_limit_mb: int = 4096
     threads: int = 1
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, ">= 0 and < 2^32")
         require(0 < self.time_limit_seconds < math.inf, "time_limit_seconds", self.time_limit_seconds, "> 0 and finite")
         require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
         require(self.threads >= 1, "threads", self.threads, ">= 1")
+        if self.metric is not None:
+            check_metric_name(self.metric)
 
     def to_json(self) -> dict[str, Any]:
         """What the child needs to know, as plain JSON; the limits stay with the supervisor."""
@@ -57,6 +63,7 @@ class TrainingJob:
             "data_path": str(self.data_path),
             "output_dir": str(self.output_dir),
             "seed": self.seed,
+            "metric": self.metric,
         }
 
     @classmethod
@@ -68,6 +75,7 @@ class TrainingJob:
             data_path=Path(values["data_path"]),
             output_dir=Path(values["output_dir"]),
             seed=values["seed"],
+            metric=values["metric"],
         )
 
 
@@ -76,15 +84,15 @@ class TrainingResult:
     """A job that ended with a model.
 
     Attributes:
-        quality: Accuracy on the validation part, in [0, 1]; higher is better.
+        quality: Of the metric's score on the validation part, in [0, 1]; higher is better.
         cost_seconds: Wall seconds of the whole child, > 0: start, load, fit, validate and save.
         artifact_path: The saved model, inside the job's output folder.
         format: A key of ``formats.FORMATS``.
-        validation_predictions: int64 labels, shape (validation_rows,).
+        validation_predictions: int64 labels, or float64 numbers, shape (validation_rows,).
     """
 
     quality: float
     cost_seconds: float
     artifact_path: Path
     format: str
-    validation_predictions: NDArray[np.int64]
+    validation_predictions: NDArray[Any]

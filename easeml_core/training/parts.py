@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.training.atomic import written_whole
+from easeml_core.training.layout import Layout, table_layout
 from easeml_core.training.raw_table import content_hash
 
 if TYPE_CHECKING:
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.training.raw_table import RawTable
+    from easeml_core.training.raw_table import Labels, RawTable
 
 __all__ = [
+    "Layout",
     "OpenParts",
     "Part",
     "Parts",
@@ -37,7 +40,10 @@ __all__ = [
 
 PART_NAMES = ("gate", "meter", "joint", "direct", "validation")
 TRAIN_ROWS_PER_CLASS = 2
-_FIELDS = ("train_inputs", "train_labels", "validation_inputs", "validation_labels", "image_shape", "classes")
+TRAIN_ROWS_OF_NUMBERS = 4
+"""Regression has no classes to count; as many rows as for two of them."""
+
+_FIELDS = ("train_inputs", "train_labels", "validation_inputs", "validation_labels", "classes")
 
 
 class Part(NamedTuple):
@@ -45,16 +51,19 @@ class Part(NamedTuple):
 
     Attributes:
         inputs: float32, shape (rows, features).
-        labels: int64, shape (rows,).
+        labels: Shape (rows,): int64 classes, or float32 numbers for regression.
     """
 
     inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: Labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """A whole table in parts without a common row; only ``train`` and ``validation`` are never empty."""
+    """A whole table in parts without a common row; only ``train`` and ``validation`` are never empty.
+
+    ``classes`` is 0 for regression; ``layout`` is by default a table as wide as the inputs.
+    """
 
     train: Part
     validation: Part
@@ -62,8 +71,18 @@ class Parts:
     meter: Part
     joint: Part
     direct: Part
-    image_shape: tuple[int, int] | None
     classes: int
+    layout: Layout = None  # type: ignore[assignment]  # filled in below, where the width is known
+    task: Task = Task.CLASSIFICATION
+
+    def __post_init__(self) -> None:
+        if self.layout is None:
+            object.__setattr__(self, "layout", table_layout(self.train.inputs.shape[1]))
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) when a row is an image, else None."""
+        return self.layout.image_shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,20 +90,31 @@ class OpenParts:
     """What a training job may see.
 
     Attributes:
-        train_inputs: float32, shape (train_rows, features); NaN is missing.
-        train_labels: int64, shape (train_rows,), in [0, classes).
+        train_inputs: float32, shape (train_rows, features), rows flattened in C order of ``layout``; NaN is missing.
+        train_labels: Shape (train_rows,): int64 in [0, classes), or finite float32 for regression.
         validation_inputs: float32, shape (validation_rows, features).
-        validation_labels: int64, shape (validation_rows,).
-        image_shape: (height, width), or None for a table.
-        classes: Number of classes.
+        validation_labels: Shape (validation_rows,), of the same type.
+        classes: Number of classes; 0 for regression.
+        layout: What a row stands for; by default a table as wide as the inputs.
+        task: What the labels are.
     """
 
     train_inputs: NDArray[np.float32]
-    train_labels: NDArray[np.int64]
+    train_labels: Labels
     validation_inputs: NDArray[np.float32]
-    validation_labels: NDArray[np.int64]
-    image_shape: tuple[int, int] | None
+    validation_labels: Labels
     classes: int
+    layout: Layout = None  # type: ignore[assignment]  # filled in below, where the width is known
+    task: Task = Task.CLASSIFICATION
+
+    def __post_init__(self) -> None:
+        if self.layout is None:
+            object.__setattr__(self, "layout", table_layout(self.train_inputs.shape[1]))
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) when a row is an image, else None."""
+        return self.layout.image_shape
 
 
 def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Generator) -> Parts:
@@ -99,31 +129,32 @@ def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Gener
         Parts that share no row and together are the table.
 
     Raises:
-        InvalidInputError: If a size is not known or negative, or fewer training rows are left than two per class; the
-            message has the figures.
+        InvalidInputError: If a size is not known or negative, or fewer training rows are left than two per class (four
+            for regression); the message has the figures.
     """
     wanted = {name: _size(name, sizes.get(name, 0)) for name in PART_NAMES}
     unknown = sorted(set(sizes) - set(PART_NAMES))
     if unknown:
         message = f"there is no part {unknown[0]!r}; allowed: {', '.join(PART_NAMES)}"
         raise InvalidInputError(message)
-    _check_rows(len(raw.labels), wanted, classes=len(raw.class_names))
+    _check_rows(len(raw.labels), wanted, raw)
     order = rng.permutation(len(raw.labels))
     ends = np.cumsum([wanted[name] for name in PART_NAMES])
     cut = zip((*PART_NAMES, "train"), np.split(order, ends), strict=True)
     parts = {name: Part(raw.inputs[rows], raw.labels[rows]) for name, rows in cut}
-    return Parts(**parts, image_shape=raw.image_shape, classes=len(raw.class_names))
+    return Parts(**parts, classes=len(raw.class_names), layout=raw.layout, task=raw.task)
 
 
 def save_open_parts(path: Path, parts: Parts) -> None:
     """Write the train and the validation part to ``path``: see ``write_open_parts``."""
-    write_open_parts(path, OpenParts(*parts.train, *parts.validation, parts.image_shape, parts.classes))
+    write_open_parts(path, OpenParts(*parts.train, *parts.validation, parts.classes, parts.layout, parts.task))
 
 
 def write_open_parts(path: Path, parts: OpenParts) -> None:
     """Write what everybody may see to ``path`` (.npz), whole or not at all.
 
-    The same parts give the same bytes, so that the file can be stored under its hash.
+    The same parts give the same bytes, so that the file can be stored under its hash. ``image_shape`` is what readers
+    knew before there were layouts; they refuse what they cannot know, numbers as labels and images in colour.
     """
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez(
@@ -134,11 +165,14 @@ def write_open_parts(path: Path, parts: OpenParts) -> None:
             validation_labels=parts.validation_labels,
             image_shape=np.array(parts.image_shape or (), dtype=np.int64),
             classes=np.array(parts.classes, dtype=np.int64),
+            task=np.array(str(parts.task)),
+            layout_kind=np.array(parts.layout.kind),
+            layout_shape=np.array(parts.layout.shape, dtype=np.int64),
         )
 
 
 def load_open_parts(path: Path) -> OpenParts:
-    """Read what ``save_open_parts`` wrote; nothing in the file is unpickled.
+    """Read what ``save_open_parts`` wrote, now or before there were layouts; nothing in the file is unpickled.
 
     Raises:
         ArtifactError: If the file is missing, damaged, or its arrays do not fit together.
@@ -146,21 +180,47 @@ def load_open_parts(path: Path) -> OpenParts:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _FIELDS}
+            layout, task = _layout_in(file, arrays["train_inputs"]), _task_in(file)
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        if isinstance(error, InvalidInputError):
+            raise _unfit(path) from error
         message = f"the data file {path.name} cannot be read: {error}; register the study's data again"
         raise ArtifactError(message) from error
-    if not _fit_together(arrays):
-        message = f"the data file {path.name} holds arrays that do not fit together; register the study's data again"
-        raise ArtifactError(message)
-    height_width = tuple(int(side) for side in arrays["image_shape"])
+    if not _fit_together(arrays, layout, task):
+        raise _unfit(path)
     return OpenParts(
         train_inputs=arrays["train_inputs"],
         train_labels=arrays["train_labels"],
         validation_inputs=arrays["validation_inputs"],
         validation_labels=arrays["validation_labels"],
-        image_shape=(height_width[0], height_width[1]) if height_width else None,
         classes=int(arrays["classes"]),
+        layout=layout,
+        task=task,
     )
+
+
+def _unfit(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"the data file {path.name} holds arrays that do not fit together; register the study's data again"
+    )
+
+
+def _layout_in(file: Mapping[str, NDArray[Any]], inputs: NDArray[Any]) -> Layout:
+    """The layout that the file states; files without one hold a table, or grey images by their height and width."""
+    if "layout_kind" in file:
+        return Layout(str(file["layout_kind"]), tuple(int(n) for n in file["layout_shape"].ravel()))
+    sides = tuple(int(n) for n in file["image_shape"].ravel())
+    return Layout("image", (*sides, 1)) if sides else Layout("table", inputs.shape[1:])
+
+
+def _task_in(file: Mapping[str, NDArray[Any]]) -> Task:
+    if "task" not in file:
+        return Task.CLASSIFICATION
+    said = str(file["task"])
+    if said not in list(Task):
+        message = f"the file has the task {said!r}"
+        raise InvalidInputError(message)
+    return Task(said)
 
 
 def _size(name: str, size: int) -> int:
@@ -170,27 +230,29 @@ def _size(name: str, size: int) -> int:
     return int(size)
 
 
-def _check_rows(rows: int, wanted: Mapping[str, int], *, classes: int) -> None:
+def _check_rows(rows: int, wanted: Mapping[str, int], raw: RawTable) -> None:
     asked = sum(wanted.values())
-    needed = TRAIN_ROWS_PER_CLASS * classes
+    is_classes = raw.task == Task.CLASSIFICATION
+    needed = TRAIN_ROWS_PER_CLASS * len(raw.class_names) if is_classes else TRAIN_ROWS_OF_NUMBERS
     if rows - asked < needed:
         listed = ", ".join(f"{name} {size:,}" for name, size in wanted.items() if size)
+        why = f" ({TRAIN_ROWS_PER_CLASS} per class)" if is_classes else ""
         message = (
             f"the data have {rows:,} distinct rows; {listed} leave {rows - asked:,} for training, at least {needed:,} "
-            f"are needed ({TRAIN_ROWS_PER_CLASS} per class); bring more rows or ask for smaller parts"
+            f"are needed{why}; bring more rows or ask for smaller parts"
         )
         raise InvalidInputError(message)
 
 
-def _fit_together(arrays: Mapping[str, NDArray[Any]]) -> bool:
+def _fit_together(arrays: Mapping[str, NDArray[Any]], layout: Layout, task: Task) -> bool:
+    is_classes = task == Task.CLASSIFICATION
     for part in ("train", "validation"):
         inputs, labels = arrays[f"{part}_inputs"], arrays[f"{part}_labels"]
-        if inputs.ndim != 2 or inputs.dtype != np.float32 or labels.dtype != np.int64:
+        if inputs.ndim != 2 or inputs.dtype != np.float32 or inputs.shape[1] != layout.features:
+            return False
+        if labels.dtype != (np.int64 if is_classes else np.float32) or not np.isfinite(labels).all():
             return False
         if labels.shape != inputs.shape[:1] or not len(labels):
             return False
-    same_features = arrays["train_inputs"].shape[1] == arrays["validation_inputs"].shape[1]
-    image_shape = arrays["image_shape"]
-    is_table = image_shape.shape == (0,)
-    is_image = image_shape.shape == (2,) and int(image_shape.prod()) == arrays["train_inputs"].shape[1]
-    return same_features and (is_table or is_image) and arrays["classes"].shape == () and int(arrays["classes"]) >= 2
+    classes = arrays["classes"]
+    return classes.shape == () and (int(classes) >= 2 if is_classes else int(classes) == 0)

@@ -1,20 +1,26 @@
-"""A whole data set in memory, before anybody's part is cut from it: numbers in, class indices out."""
+"""A whole data set in memory, before anybody's part is cut from it: numbers in, class indices or numbers out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
+from easeml_core.training.layout import Layout, table_layout
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+Labels: TypeAlias = "NDArray[Any]"
+"""int64 class indices, or float32 numbers for regression; shape (rows,)."""
+
 MAX_CELLS = 100_000_000
+MAX_FEATURES = 1_000_000
 MAX_CLASSES = 50
 _SEED = 0
 
@@ -24,29 +30,42 @@ class RawTable:
     """Rows whose inputs are pairwise different, so that parts cut from them share none.
 
     Attributes:
-        inputs: float32, shape (rows, features); NaN where a value is missing, never infinite.
-        labels: int64, shape (rows,), in [0, classes).
-        class_names: Name of each label.
+        inputs: float32, shape (rows, features): each row flattened in C order; NaN where a value is missing, never
+            infinite.
+        labels: Shape (rows,): int64 in [0, classes) for classification, finite float32 for regression.
+        class_names: Name of each class; empty for regression.
         feature_names: Name of each column.
-        image_shape: (height, width) when a row is an image, else None.
         duplicates: How many rows were left out because another one has the same inputs.
+        layout: What a row stands for; by default a table as wide as the inputs.
+        task: What the labels are.
     """
 
     inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: Labels
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...]
-    image_shape: tuple[int, int] | None = None
     duplicates: int = 0
+    layout: Layout = None  # type: ignore[assignment]  # filled in below, where the width is known
+    task: Task = Task.CLASSIFICATION
+
+    def __post_init__(self) -> None:
+        if self.layout is None:
+            object.__setattr__(self, "layout", table_layout(self.inputs.shape[1]))
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) when a row is an image, else None."""
+        return self.layout.image_shape
 
 
 def make_table(
     inputs: ArrayLike,
     labels: ArrayLike,
     *,
-    class_names: tuple[str, ...],
+    class_names: tuple[str, ...] = (),
     feature_names: tuple[str, ...],
-    image_shape: tuple[int, int] | None = None,
+    layout: Layout | None = None,
+    task: Task = Task.CLASSIFICATION,
 ) -> RawTable:
     """A table of checked arrays; of rows with the same inputs one is kept, drawn with a fixed seed.
 
@@ -56,14 +75,16 @@ def make_table(
 
     Args:
         inputs: Numbers, shape (rows, features); NaN is a missing value.
-        labels: Whole numbers in [0, classes), shape (rows,).
-        class_names: One per class.
+        labels: Shape (rows,): whole numbers in [0, classes), or for regression any numbers that float32 can hold.
+        class_names: One per class; none for regression.
         feature_names: One per column.
-        image_shape: (height, width) with height * width = features.
+        layout: What a row stands for, as many numbers as there are columns; None for a table.
+        task: What the labels are.
 
     Raises:
         ShapeError: If shapes do not fit together.
-        InvalidInputError: If a value is infinite (as float32), a label is no class, or fewer than two classes occur.
+        InvalidInputError: If an input is infinite (as float32), a label is no class or no finite number, or all labels
+            are the same.
 
     Example:
         >>> table = make_table([[1.0], [1.0], [2.0]], [0, 0, 1], class_names=("no", "yes"), feature_names=("x",))
@@ -72,79 +93,99 @@ def make_table(
     """
     with np.errstate(over="ignore"):  # an overflow becomes infinite here and is refused below, with a sentence
         values = np.asarray(inputs, dtype=np.float32) + np.float32(0)  # -0.0 + 0 is 0.0, so that equal rows are equal
-    classes = np.asarray(labels, dtype=np.int64)
-    _check(values, classes, class_names=class_names, feature_names=feature_names, image_shape=image_shape)
+        targets = _targets(labels, task)
+    width = values.shape[1] if values.ndim == 2 else 0
+    _check_shapes(values, targets, names=len(feature_names), layout_width=layout.features if layout else width)
+    _check_inputs(values)
+    _check_targets(targets, class_names)
     values[np.isnan(values)] = np.nan  # one bit pattern for every NaN, for the same reason
     kept = _one_of_each(values)
-    _check_classes(classes[kept])
+    _check_variety(targets[kept])
     left_out = len(values) - len(kept)
-    return RawTable(values[kept], classes[kept], class_names, feature_names, image_shape, left_out)
+    return RawTable(
+        values[kept], targets[kept], class_names, feature_names, left_out, layout or table_layout(width), task
+    )
 
 
 def sample_rows(table: RawTable, rows: int) -> RawTable:
     """The table cut to ``rows`` rows drawn without replacement, always the same ones, in their order.
 
     Raises:
-        InvalidInputError: If they are all of one class.
+        InvalidInputError: If their labels are all the same.
     """
     if rows >= len(table.labels):
         return table
     drawn = np.random.default_rng(_SEED).choice(len(table.labels), size=rows, replace=False)
     kept = np.sort(drawn)
-    _check_classes(table.labels[kept])
+    _check_variety(table.labels[kept])
     return replace(table, inputs=table.inputs[kept], labels=table.labels[kept])
 
 
 def content_hash(table: RawTable) -> str:
-    """SHA-256 (hex) of everything a table says: values, labels, names, image shape.
+    """SHA-256 (hex) of everything a table says: values, labels, names, layout, task.
 
-    The same rows give the same hash on any machine; two versions of a data set differ in it.
+    The same rows give the same hash on any machine; two versions of a data set differ in it. Classes of a table or of
+    images keep the hash that they had before there were layouts and tasks; the channels of images follow from the rest.
     """
-    names = [table.inputs.shape, table.class_names, table.feature_names, table.image_shape]
+    names: list[object] = [table.inputs.shape, table.class_names, table.feature_names, table.image_shape]
+    if table.layout.kind == "series" or table.task != Task.CLASSIFICATION:
+        names += [str(table.task), table.layout.kind, table.layout.shape]
     digest = hashlib.sha256(json.dumps(names).encode())
     digest.update(np.ascontiguousarray(table.inputs, dtype="<f4").tobytes())
-    digest.update(np.ascontiguousarray(table.labels, dtype="<i8").tobytes())
+    number = "<i8" if table.task == Task.CLASSIFICATION else "<f4"
+    digest.update(np.ascontiguousarray(table.labels, dtype=number).tobytes())
     return digest.hexdigest()
 
 
-def _check(
-    values: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    *,
-    class_names: tuple[str, ...],
-    feature_names: tuple[str, ...],
-    image_shape: tuple[int, int] | None,
-) -> None:
-    _check_shapes(values, labels, names=len(feature_names), image_shape=image_shape)
-    infinite = np.argwhere(np.isinf(values))
-    if len(infinite):
-        row, column = infinite[0]
-        message = f"row {row + 1}, column {column + 1} is infinite or beyond 3.4e38; leave missing values empty"
-        raise InvalidInputError(message)
-    if len(labels) and (labels.min() < 0 or labels.max() >= len(class_names)):
-        message = f"labels must be from 0 to {len(class_names) - 1}, got {labels.min()} to {labels.max()}"
-        raise InvalidInputError(message)
+def _targets(labels: ArrayLike, task: Task) -> Labels:
+    if task == Task.CLASSIFICATION:
+        return np.asarray(labels, dtype=np.int64)
+    return np.asarray(labels, dtype=np.float32) + np.float32(0)
 
 
-def _check_classes(labels: NDArray[np.int64]) -> None:
-    if len(np.unique(labels)) < 2:
-        message = "the labels are all the same; a classifier needs at least two classes"
-        raise InvalidInputError(message)
-
-
-def _check_shapes(
-    values: NDArray[np.float32], labels: NDArray[np.int64], *, names: int, image_shape: tuple[int, int] | None
-) -> None:
+def _check_shapes(values: NDArray[np.float32], labels: Labels, *, names: int, layout_width: int) -> None:
     features = values.shape[1] if values.ndim == 2 else 0
-    height, width = image_shape or (1, features)
     for name, got, fits, expected in (
         ("inputs", values.shape, features > 0, "(rows, features) with at least one feature"),
         ("labels", labels.shape, labels.shape == values.shape[:1], f"({len(values)},)"),
         ("feature_names", (names,), names == features, f"({features},)"),
-        ("image_shape", (height, width), height * width == features, f"(height, width) with product {features}"),
+        ("layout", (layout_width,), layout_width == features, f"with product {features}"),
     ):
         if not fits:
             raise ShapeError(name, got, expected)
+
+
+def _check_inputs(values: NDArray[np.float32]) -> None:
+    infinite = np.isinf(values)
+    if infinite.any():
+        row, column = np.argwhere(infinite)[0]
+        message = f"row {row + 1}, column {column + 1} is infinite or beyond 3.4e38; leave missing values empty"
+        raise InvalidInputError(message)
+
+
+def _check_targets(labels: Labels, class_names: tuple[str, ...]) -> None:
+    if labels.dtype == np.int64:
+        if len(labels) and (labels.min() < 0 or labels.max() >= len(class_names)):
+            message = f"labels must be from 0 to {len(class_names) - 1}, got {labels.min()} to {labels.max()}"
+            raise InvalidInputError(message)
+        return
+    if class_names:
+        message = f"regression predicts numbers and has no classes, got {len(class_names)} class names"
+        raise InvalidInputError(message)
+    wrong = np.flatnonzero(~np.isfinite(labels))
+    if len(wrong):
+        message = (
+            f"the target of row {wrong[0] + 1} is missing, infinite or beyond 3.4e38 (so it is in {len(wrong):,} rows, "
+            "counting it); regression needs a number in each row, leave out the others"
+        )
+        raise InvalidInputError(message)
+
+
+def _check_variety(labels: Labels) -> None:
+    if len(np.unique(labels)) < 2:
+        needs = "a classifier needs at least two classes" if labels.dtype == np.int64 else "there is nothing to predict"
+        message = f"the labels are all the same; {needs}"
+        raise InvalidInputError(message)
 
 
 def _one_of_each(values: NDArray[np.float32]) -> NDArray[np.intp]:

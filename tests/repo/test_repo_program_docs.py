@@ -45,10 +45,10 @@ def test_the_grammar_of_the_page_is_that_of_the_parser() -> None:
 
 
 def test_the_mistake_of_the_page_is_shown_so() -> None:
-    (shown,) = [block for block in fenced("") if block.startswith("program, line")]
+    (shown,) = [block for block in fenced("") if block.startswith("images.txt, line")]
     with pytest.raises(ProgramError) as caught:
         parse_program(shown.splitlines()[1].strip())
-    assert f"{caught.value}\n" == shown
+    assert f"{caught.value.in_file('images.txt')}\n" == shown
 
 
 def test_the_module_of_the_page_takes_its_data() -> None:

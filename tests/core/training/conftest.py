@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import threadpoolctl
 import torch
 
+from easeml_core.entities import Task
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.parts import OpenParts, load_open_parts, save_open_parts, split_parts
 from easeml_core.training.raw_table import sample_rows
@@ -16,7 +19,8 @@ from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # for inference_data
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +45,20 @@ def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digits(digits_file: Path) -> OpenParts:
     return load_open_parts(digits_file)
+
+
+@pytest.fixture(scope="session")
+def diabetes_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Open parts of the 442 patients of ``sklearn:diabetes``, numbers to predict: 322 to train on, 120 to validate."""
+    path = tmp_path_factory.mktemp("diabetes") / "open.npz"
+    table = load_source("sklearn:diabetes", task=Task.REGRESSION)
+    save_open_parts(path, split_parts(table, sizes={"validation": 120}, rng=np.random.default_rng(1)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def diabetes(diabetes_file: Path) -> OpenParts:
+    return load_open_parts(diabetes_file)
 
 
 @pytest.fixture

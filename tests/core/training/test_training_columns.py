@@ -35,14 +35,6 @@ def test_numbers_stay_and_words_become_columns_by_frequency() -> None:
     assert table.labels.tolist() == [0, 1, 0, 1]
 
 
-def test_only_the_most_frequent_words_get_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CATEGORIES", 2)
-    cells = words("c", "b", "a", "b", "c", "d")
-    table = table_of_columns({"w": cells, "x": numbers(*range(6)), "y": numbers(0, 1, 0, 1, 0, 1)}, "y")
-    assert table.feature_names == ("w=b", "w=c", "x")  # twice each, in the order of the alphabet
-    assert table.inputs[2].tolist() == [0, 0, 2]
-
-
 def test_rows_without_target_are_dropped() -> None:
     table = table_of_columns({"x": numbers(1, 2, 3), "y": words("a", None, "b")}, "y")
     assert table.inputs[:, 0].tolist() == [1, 3]

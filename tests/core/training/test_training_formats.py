@@ -15,14 +15,17 @@ import skops.io
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
-from easeml_core.errors import ArtifactError
+from easeml_core.entities import Task
+from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.training import skops_format
 from easeml_core.training.child import validate
-from easeml_core.training.estimators import _CLASSIFIERS, build_pipeline
+from easeml_core.training.estimators import _CLASSIFIERS, _REGRESSORS, build_pipeline
 from easeml_core.training.formats import FORMATS, load_predictor, save_constant, save_model
+from easeml_core.training.layout import Layout
 from easeml_core.training.progress import silent
 from easeml_core.training.trainers import TRAINERS, default_candidates, trainer_of
 
@@ -42,7 +45,11 @@ def fitted(kind: str, digits: OpenParts, **parameters: Any):
     return trainer_of(kind).fit(digits, parameters, seed=3, report=silent)
 
 
-@pytest.mark.parametrize("candidate", default_candidates(image=True), ids=lambda c: c["name"])
+DEFAULTS = default_candidates(Layout("image", (8, 8, 1)), Task.CLASSIFICATION)
+CLASSIFIERS = [kind for kind, trainer in TRAINERS.items() if Task.CLASSIFICATION in trainer.tasks]
+
+
+@pytest.mark.parametrize("candidate", DEFAULTS, ids=lambda c: c["name"])
 def test_a_default_candidate_learns_and_round_trips(candidate, digits: OpenParts, tmp_path: Path) -> None:
     predictor = fitted(candidate["kind"], digits, **candidate["parameters"])
     quality, predictions = validate(candidate["kind"], predictor, digits)
@@ -56,7 +63,7 @@ def test_a_default_candidate_learns_and_round_trips(candidate, digits: OpenParts
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_missing_values_constant_and_empty_columns_are_no_obstacle(kind: str, digits: OpenParts) -> None:
     from dataclasses import replace
 
@@ -67,7 +74,8 @@ def test_missing_values_constant_and_empty_columns_are_no_obstacle(kind: str, di
     train[:, 0], validation[0] = np.nan, np.nan  # never seen in training; a row of which nothing is known
     parts = replace(digits, train_inputs=train, validation_inputs=validation)
     small = {"random_forest": {"n_estimators": 10}, "extra_trees": {"n_estimators": 10},
-             "hist_gradient_boosting": {"max_iter": 5}}.get(kind, {})  # fmt: skip
+             "hist_gradient_boosting": {"max_iter": 5},
+             "lightgbm": {"n_estimators": 10}, "xgboost": {"n_estimators": 10}}.get(kind, {})  # fmt: skip
     quality, _ = validate(kind, fitted(kind, parts, **small), parts)
     assert quality > 0.5
 
@@ -89,13 +97,15 @@ def test_rbf_svm_trains_on_no_more_rows_than_allowed(digits: OpenParts) -> None:
 
 
 def test_every_step_that_a_trainer_makes_is_on_the_list() -> None:
-    made = {
-        f"{type(step).__module__}.{type(step).__qualname__}"
-        for kind in _CLASSIFIERS
-        for _, step in build_pipeline(kind, TRAINERS[kind].parameters({}), seed=0).steps
-    }
+    made, inside = set(), set()
+    for task, recipes in ((Task.CLASSIFICATION, _CLASSIFIERS), (Task.REGRESSION, _REGRESSORS)):
+        assert set(recipes) == {k for k, t in TRAINERS.items() if t.library == "sklearn" and task in t.tasks}
+        for kind in recipes:
+            for _, step in build_pipeline(kind, TRAINERS[kind].parameters({}), seed=0, task=task).steps:
+                made.add(skops_format._name(step))
+                inside |= {skops_format._name(step.regressor)} if hasattr(step, "regressor") else set()
     assert made == set(skops_format.STEP_TYPES)
-    assert set(_CLASSIFIERS) == {t.kind for t in TRAINERS.values() if t.library == "sklearn"}
+    assert inside == set(skops_format.INNER_TYPES)
 
 
 def written(tmp_path: Path, thing: Any) -> Path:
@@ -119,7 +129,7 @@ def test_a_file_that_would_call_a_function_is_refused_by_name(tmp_path: Path) ->
     [
         (Pipeline([("a", CountVectorizer(input="filename")), ("b", LogisticRegression())]), "steps.*CountVectorizer"),
         (Pipeline([("a", StandardScaler()), ("b", DummyClassifier())]), "steps that are not trusted.*DummyClassifier"),
-        (Pipeline([("a", StandardScaler())]), "no classifier"),
+        (Pipeline([("a", StandardScaler())]), "no estimator"),
         (LogisticRegression(), "holds a sklearn.linear_model._logistic.LogisticRegression, not a pipeline"),
         ({"label": 3}, "holds a builtins.dict, not a pipeline"),
     ],
@@ -130,7 +140,7 @@ def test_what_skops_trusts_but_no_trainer_makes_is_refused(thing, message, tmp_p
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x05\x06" + b"\0" * 18])
-@pytest.mark.parametrize("model_format", ["skops", "safetensors", "constant"])
+@pytest.mark.parametrize("model_format", ["skops", "lightgbm", "xgboost", "safetensors", "constant"])
 def test_what_is_no_model_is_refused(content: bytes, model_format: str, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(content)
     refused(tmp_path / "model", model_format)
@@ -153,7 +163,9 @@ def test_a_damaged_model_is_refused_or_the_same(digits: OpenParts, tmp_path: Pat
 
 
 def test_unknown_format_and_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no model format 'pickle'; known formats: skops, safetensors, constant"):
+    with pytest.raises(
+        ArtifactError, match="no model format 'pickle'; known formats: skops, lightgbm, xgboost, safetensors"
+    ):
         load_predictor(tmp_path / "model", "pickle")
     for model_format in FORMATS:
         assert "is missing" in refused(tmp_path / "model", model_format)
@@ -190,6 +202,20 @@ def test_importing_skops_leaves_torch_alone() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split()[0::2] == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [(["no", "yes"], "the model answered '(no|yes)'"), (["1", "two"], "the model answered 'two'"), (["1", "2"], None)],
+)
+def test_a_pipeline_that_answers_with_words_is_told_what_is_wanted(classes: list[str], words: str | None) -> None:
+    inputs = np.float32([[0], [1]])
+    predictor = skops_format.PipelinePredictor(make_pipeline(DecisionTreeClassifier()).fit(inputs, classes))
+    if words is None:
+        assert predictor.predict(inputs).tolist() == [1, 2]
+        return
+    with pytest.raises(TrainingError, match=f"^{words}; a class number is wanted$"):
+        predictor.predict(inputs)
 
 
 def test_the_constant_model(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.training.layout import Layout
 from easeml_core.training.networks import Architecture, NetworkPredictor, build_network, load_network
 from easeml_core.training.progress import silent
 from easeml_core.training.trainers import trainer_of
@@ -47,7 +48,7 @@ def test_a_missing_value_counts_as_the_mean() -> None:
 def test_scaling_is_learnt_from_known_training_values(digits: OpenParts) -> None:
     train = np.random.default_rng(0).normal(5, 3, size=digits.train_inputs.shape).astype(np.float32)
     train[:, 0], train[::2, 1] = 7, np.nan
-    parts = replace(digits, train_inputs=train, image_shape=None)
+    parts = replace(digits, train_inputs=train, layout=Layout("table", (64,)))
     network = trainer_of("torch_mlp").fit(parts, {"epochs": 1}, seed=0, report=silent).network
     np.testing.assert_allclose(network.mean, np.nanmean(train, axis=0), rtol=1e-5)
     np.testing.assert_allclose(network.scale[1:], np.nanstd(train, axis=0)[1:], rtol=1e-4)
@@ -70,7 +71,7 @@ def test_divergence_is_a_reason(kind: str, digits: OpenParts) -> None:
 
 
 def test_images_too_small_for_two_poolings_are_refused(digits: OpenParts) -> None:
-    parts = replace(digits, image_shape=(2, 32))
+    parts = replace(digits, layout=Layout("image", (2, 32, 1)))
     with pytest.raises(TrainingError, match="at least 4 x 4 are needed"):
         trainer_of("torch_cnn").fit(parts, {}, seed=0, report=silent)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.training.layout import Layout
 from easeml_core.training.parts import load_open_parts, save_open_parts, split_parts
 from easeml_core.training.raw_table import RawTable, make_table
 
@@ -105,7 +106,7 @@ def test_a_file_gives_back_the_open_parts_and_nothing_of_the_sealed_ones(tmp_pat
 def test_an_image_stays_an_image(tmp_path: Path) -> None:
     image = make_table(
         np.arange(80.0).reshape(20, 4), np.arange(20) % 2, class_names=("a", "b"), feature_names=tuple("abcd"),
-        image_shape=(2, 2),
+        layout=Layout("image", (2, 2, 1)),
     )  # fmt: skip
     assert load_open_parts(saved(tmp_path / "open.npz", image)).image_shape == (2, 2)
 
@@ -152,8 +153,12 @@ def test_a_pickle_inside_is_not_opened(tmp_path: Path) -> None:
         {"train_inputs": np.zeros((13, 1))},
         {"train_labels": np.zeros(13)},
         {"validation_inputs": np.zeros((4, 2), np.float32)},
-        {"image_shape": np.array([3, 3])},
-        {"image_shape": np.array([1])},
+        {"layout_shape": np.array([3])},
+        {"layout_shape": np.array([1, 1])},
+        {"layout_shape": np.array([0])},
+        {"layout_kind": np.array("cube")},
+        {"task": np.array("ranking")},
+        {"task": np.array("regression")},
         {"classes": np.array(1)},
         {"classes": np.array([2])},
         {"validation_inputs": np.zeros((0, 1), np.float32), "validation_labels": np.zeros(0, np.int64)},

