@@ -9,6 +9,9 @@ somebody has dealt with the alert and called `easeml study resume`. Drift pauses
 sample shows that validation and test data certainly differ, the alert says which validation data to get. Sets that have
 served are watched by `easeml_test_set_watch`.
 
+Alerts of teams that share a meter set are not found here, since no team may learn another one's signals: each needs a
+sensor of its own, with `study` and `team`.
+
 Needs: the connection `easeml_default`. When triggering by hand, name a study to watch that one alone, and choose
 whether it is paused.
 """

@@ -37,10 +37,7 @@ with DAG(
             1.0, type="number", exclusiveMinimum=0, description="The study's share of everybody's attention."
         ),
         "budget_seconds": Param(
-            None,
-            type=["null", "number"],
-            exclusiveMinimum=0,
-            description="Device seconds it may use; empty for no limit.",
+            None, type=["null", "number"], exclusiveMinimum=0, description="Device seconds it may use; empty: no limit."
         ),
         "priority": Param(
             0, type="integer", minimum=-100, maximum=100, description="Studies of a higher one come first."
@@ -66,6 +63,12 @@ with DAG(
         ),
         "meter": Param(
             None, type=["null", "object"], description="Ranges, tolerance, reliability, steps; empty for the usual."
+        ),
+        "joint": Param(
+            None, type=["null", "object"], description="Of one sealed set for gate and meter; empty for a set each."
+        ),
+        "direct": Param(
+            None, type=["null", "object"], description="Share of a second meter that tells drift; empty for none."
         ),
     },
     doc_md=__doc__,

@@ -6,12 +6,12 @@ Where the database is, and what one DAG wants, is *not* here: that is the connec
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from easeml_core.entities import Adaptivity, Mode
-from easeml_core.errors import ConfigError
+from easeml_core.errors import ConfigError, InvalidInputError
 
 PUBLISHED = (
     *("mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs", "cheapest", "order"),
@@ -24,11 +24,32 @@ TAILS = ("hoeffding", "clopper-pearson")
 ESTIMATORS = ("exact", "paper")
 SAMPLINGS = ("fixed", "early")
 
+# The referee plans for everybody, one study after the other: the largest settings must be planned in a few seconds.
+MOST_STEPS = 1_000_000
+"""Answers that one sealed set can be planned for."""
+MOST_COUNTED = 100_000
+"""Teams, deviations, and steps of an automaton: a plan counts them one by one."""
+MOST_SLICES = 50
+"""Slices of one sealed set. All conditions share the level, so that every slice makes each of them dearer."""
+
 
 def require(condition: bool, field_name: str, value: object, allowed: str) -> None:
     """Raise ConfigError unless the condition holds."""
     if not condition:
         raise ConfigError(field_name, value, allowed)
+
+
+def require_known(owner: str, values: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse settings that there are not.
+
+    Raises:
+        InvalidInputError: One of the names is unknown; the message lists those that there are.
+    """
+    names = sorted(known)
+    for name in values:
+        if name not in names:
+            message = f"{owner} has no setting {name!r}; known: {', '.join(names)}"
+            raise InvalidInputError(message)
 
 
 def choice(kind: type[Any], field_name: str, value: object) -> Any:
@@ -37,6 +58,11 @@ def choice(kind: type[Any], field_name: str, value: object) -> Any:
         return kind(value)
     except ValueError:
         raise ConfigError(field_name, value, "one of " + ", ".join(m.value for m in kind)) from None
+
+
+def _require_steps(value: object) -> None:
+    whole = type(value) is int and 1 <= value <= MOST_STEPS
+    require(whole, "steps", value, f"a whole number, 1 to {MOST_STEPS}")
 
 
 def parse_adaptivity(value: object) -> tuple[Adaptivity, int | None]:
@@ -72,8 +98,7 @@ class _Stored:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The settings from plain JSON; an unknown name is an error, never ignored."""
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        for name in values:
-            require(name in known, f"{cls.__name__}.{name}", values[name], "absent; known: " + ", ".join(sorted(known)))
+        require_known(cls.__name__.removesuffix("Config").lower(), values, known)
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -185,13 +210,13 @@ class GateConfig(_Stored):
         reliability: 1 - delta, in (0, 1), for all verdicts on the set together.
         mode: ``fp-free`` or ``fn-free``.
         adaptivity: ``none``, ``full``, ``firstChange``, ``recycle`` or ``upTo:K``.
-        steps: H >= 1, verdicts that the set must serve.
+        steps: H >= 1, verdicts that the set must serve; at most a million.
         estimator: ``exact``, or ``paper`` for the published sizes. Verdicts are exact with both.
         power: With ``exact``: the chance in (0, 1) that a model beyond the threshold by twice the tolerance gets the
             promised answer; None for as high as the reliability asks of the other side.
         sampling: ``fixed`` looks at all examples once; ``early`` looks at them in their order and stops as soon as the
             verdict is certain, which saves labels.
-        slices: Pairs (slice, condition) that must hold too, each on its slice of the set.
+        slices: At most 50 pairs (slice, condition) that must hold too, each on its slice of the set.
         mail: Where verdicts go under ``none``, and the alarm for a new set; empty for nowhere.
     """
 
@@ -210,9 +235,7 @@ class GateConfig(_Stored):
         require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
         choice(Mode, "mode", self.mode)
         _, cap = parse_adaptivity(self.adaptivity)
-        require(
-            type(self.steps) is int and 1 <= self.steps <= 10**6, "steps", self.steps, "a whole number, 1 to 1000000"
-        )
+        _require_steps(self.steps)
         require(cap is None or cap <= self.steps, "adaptivity", self.adaptivity, "upTo:K with K at most the steps")
         require(self.estimator in ESTIMATORS, "estimator", self.estimator, "one of " + ", ".join(ESTIMATORS))
         require(self.power is None or 0 < self.power < 1, "power", self.power, "> 0 and < 1, or nothing")
@@ -225,6 +248,7 @@ class GateConfig(_Stored):
             self.slices,
             "pairs (slice, condition), each slice once",
         )
+        require(len(pairs) <= MOST_SLICES, "slices", f"{len(pairs)} of them", f"at most {MOST_SLICES}")
         object.__setattr__(self, "slices", pairs)  # JSON has lists for them
         require(
             not self.mail or ("@" in self.mail and self.mail.isprintable() and " " not in self.mail),
@@ -249,13 +273,14 @@ class MeterConfig(_Stored):
         ranges: Inner boundaries b_1 < ... < b_{m-1} of the overfitting ranges; m = len + 1 signals.
         tolerance: epsilon, in (0, 1).
         reliability: 1 - delta, in (0, 1), for all signals on the set together.
-        steps: T >= 1, submissions that the set must serve.
+        steps: T >= 1, submissions that the set must serve; at most a million, with ``automaton`` 100,000.
         ambiguous: Planned number of ambiguous answers (each costs ln 2), >= 0.
         tail: ``hoeffding`` or ``clopper-pearson``.
         overfitting_budget: The highest signal that raises no alert, >= 1; only without ``budget``.
         method: One of METER_METHODS: how the developer's reactions are paid for.
-        deviations: B >= 0, with ``deviations``: answers unlike the one before that the set survives.
-        teams: K >= 1, teams that exchange nothing, with ``multitenant`` and ``path-adaptive``; T is shared out evenly.
+        deviations: B from 0 to 100,000, with ``deviations``: answers unlike the one before that the set survives.
+        teams: K from 1 to 100,000, teams that exchange nothing, with ``multitenant`` and ``path-adaptive``; T is shared
+            out evenly.
         tolerances: With ``nonuniform``: epsilon_1 <= ... <= epsilon_m, by the worst earlier signal.
         automaton: With ``automaton``: one row for each state, and in it for each signal the pair of the answer and the
             next state (None: the set is retired after this answer). State 0 is the first.
@@ -291,7 +316,7 @@ class MeterConfig(_Stored):
         require(bool(self.ranges) and rising and inside, "ranges", self.ranges, "rising boundaries between -1 and 1")
         require(0 < self.tolerance < 1, "tolerance", self.tolerance, "> 0 and < 1")
         require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
-        require(isinstance(self.steps, int) and self.steps >= 1, "steps", self.steps, "a whole number >= 1")
+        _require_steps(self.steps)
         require(self.ambiguous >= 0, "ambiguous", self.ambiguous, ">= 0")
         require(self.tail in TAILS, "tail", self.tail, "one of " + ", ".join(TAILS))
         require(self.overfitting_budget >= 1, "overfitting_budget", self.overfitting_budget, ">= 1")
@@ -300,10 +325,11 @@ class MeterConfig(_Stored):
 
     def _check_method(self) -> None:
         require(self.method in METER_METHODS, "method", self.method, "one of " + ", ".join(METER_METHODS))
-        whole = type(self.deviations) is int and self.deviations >= 0
-        require(whole, "deviations", self.deviations, "a whole number >= 0")
-        whole = type(self.teams) is int and 1 <= self.teams <= self.steps
-        require(whole, "teams", self.teams, f"a whole number, 1 to the {self.steps} steps")
+        whole = type(self.deviations) is int and 0 <= self.deviations <= MOST_COUNTED
+        require(whole, "deviations", self.deviations, f"a whole number, 0 to {MOST_COUNTED}")
+        most = min(self.steps, MOST_COUNTED)
+        whole = type(self.teams) is int and 1 <= self.teams <= most
+        require(whole, "teams", self.teams, f"a whole number, 1 to the {self.steps} steps, and at most {MOST_COUNTED}")
         shared = self.teams == 1 or self.method in ("path-adaptive", "multitenant")
         require(shared, "teams", self.teams, f"1 with the method {self.method!r}; multitenant and path-adaptive share")
         if self.method == "nonuniform":
@@ -317,6 +343,8 @@ class MeterConfig(_Stored):
         require(bool(self.automaton) == (self.method == "automaton"), "automaton", self.automaton, text)
         table = tuple(tuple(tuple(arrow) for arrow in row) for row in self.automaton)  # JSON has lists for them
         object.__setattr__(self, "automaton", table)
+        counted = not table or self.steps <= MOST_COUNTED
+        require(counted, "steps", self.steps, f"at most {MOST_COUNTED} with the method 'automaton'")
 
     def _check_sides_and_ends(self) -> None:
         for name in ("one_sided", "open_ended"):

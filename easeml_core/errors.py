@@ -33,6 +33,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read or written, for a sentence that names the file already.
+
+    Example:
+        >>> reason_of(FileNotFoundError(2, "No such file or directory", "none.txt"))
+        'no such file or directory'
+    """
+    reason = error.strerror if isinstance(error, OSError) else None
+    return reason[0].lower() + reason[1:] if reason else str(error)
+
+
 class EasemlError(Exception):
     """Base of every error of ours: catch it to catch them all."""
 
@@ -76,18 +87,27 @@ class ProgramError(InvalidInputError):
     """Raised when a program, schema or pattern cannot be read, or breaks a rule; prints the line with a caret.
 
     ``path`` is where in the mapping, such as ``nodes.s1.dim``. Without a source (an object made in Python) there is no
-    line; ``start`` and ``end`` count characters of the source. A long line is shown around its caret only.
+    line; ``start`` and ``end`` count characters of the source. A long line is shown around its caret only. ``file`` is
+    the name of the file that the source stands in, where it is known.
     """
 
     _MOST_SHOWN = 100
     _LEAD = 60
 
-    def __init__(self, message: str, source: str = "", start: int = 0, end: int | None = None, path: str = "") -> None:
-        self.message, self.source, self.path = message, source, path
+    def __init__(
+        self,
+        message: str,
+        source: str = "",
+        start: int = 0,
+        end: int | None = None,
+        path: str = "",
+        file: str = "program",
+    ) -> None:
+        self.message, self.source, self.path, self.file = message, source, path, file
         self.start, self.end = start, max(start + 1, end if end is not None else start + 1)
         begin = source.rfind("\n", 0, start) + 1
         self.line, self.column = source.count("\n", 0, start) + 1, start - begin + 1
-        where = f"program, line {self.line}, column {self.column}: " if source else "program: "
+        where = f"{file}, line {self.line}, column {self.column}: " if source else f"{file}: "
         super().__init__(where + (f"{path}: " if path else "") + message + (self._picture(begin) if source else ""))
 
     def _picture(self, begin: int) -> str:
@@ -102,7 +122,11 @@ class ProgramError(InvalidInputError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive pickling between processes: the constructor takes more than the message."""
-        return type(self), (self.message, self.source, self.start, self.end, self.path)
+        return type(self), (self.message, self.source, self.start, self.end, self.path, self.file)
+
+    def in_file(self, file: str) -> ProgramError:
+        """The same mistake, told with the file that it stands in."""
+        return type(self)(self.message, self.source, self.start, self.end, self.path, file)
 
 
 class StateError(EasemlError):
@@ -112,9 +136,11 @@ class StateError(EasemlError):
 class NotFoundError(StateError, LookupError):
     """Raised when nothing has the given name; offers the nearest names there are."""
 
-    def __init__(self, kind: str, name: object, *, known: Iterable[str] = (), remedy: str = "") -> None:
+    def __init__(
+        self, kind: str, name: object, *, known: Iterable[str] = (), remedy: str = "", owner: str = ""
+    ) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        text = f"there is no {kind} {name!r}"
+        text = f"{owner} has no {kind} {name!r}" if owner else f"there is no {kind} {name!r}"
         if self.known:
             shown = ", ".join(repr(k) for k in self.known[:8])
             text += f"; known: {shown}" + (" ..." if len(self.known) > 8 else "")

@@ -13,18 +13,24 @@ from easeml_core.cli.output import json_option, show_json, show_table
 @click.command()
 @click.argument("study")
 @click.option("--clear", type=int, metavar="ID", help="Number of an open alert: it is dealt with, and listed no more.")
+@click.option(
+    "--team", type=int, metavar="K", help="Which team is asking, where several share a meter set: its alerts, too."
+)
 @database_option
 @json_option
-def alerts(study: str, clear: int | None, database: str | None, as_json: bool) -> None:
-    """List the open alerts of STUDY, or clear one of them."""
+def alerts(study: str, clear: int | None, team: int | None, database: str | None, as_json: bool) -> None:
+    """List the open alerts of STUDY, or clear one of them.
+
+    Where several teams share a meter set, an alert about signals is shown to the team that they were given to.
+    """
     from easeml_core.services.alerts import clear_alert, open_alerts
 
     store = open_store(database)
     if clear is not None:
-        clear_alert(store, study=study, alert_id=clear)
+        clear_alert(store, study=study, alert_id=clear, team=team)
         if not as_json:
             click.echo(f"alert {clear} of {study} is cleared")
-    found = open_alerts(store, study=study)
+    found = open_alerts(store, study=study, team=team)
     columns = {
         "Alert": "alert_id",
         "Kind": "kind",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-@click.command()
+@click.command(epilog="\b\nExample:\n  easeml gate ask flowers 7 --wait 60 --request-key nightly-7")
 @click.argument("study")
 @click.argument("model_id", metavar="[MODEL]", type=int, required=False)
 @click.option("--condition", help="Another condition than the sealed set's: its pass is advice. Default: the set's.")

@@ -12,7 +12,7 @@ import click
 from easeml_core.cli.output import json_option, show_json
 from easeml_core.config import SAMPLINGS, parse_adaptivity
 from easeml_core.entities import Adaptivity, Mode
-from easeml_core.errors import ConfigError, EasemlError, InvalidInputError
+from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -124,7 +124,7 @@ def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]
     try:
         text = script.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{script} cannot be read: {error}"
+        message = f"{script} cannot be read: {reason_of(error)}"
         raise InvalidInputError(message) from error
     found = read_script(text)
     return {key: getattr(found, key) for key in defaults | {"condition": ""}}

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.gate_decide import SAME, passes_named, power_of
+from easeml_core.cli.gate_plan_joint import plan_both, require_alone
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.config import ESTIMATORS
 from easeml_core.entities import Mode
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, reason_of
 
 if TYPE_CHECKING:
     from easeml_core.gate.alternatives import Alternative
@@ -54,14 +55,28 @@ _OF_SCRIPT = ("condition", "reliability", "steps", "adaptivity", "mode")
 )
 @click.option("--assume-disagreement", type=float, metavar="P", help="Suppose d < P without a clause that tests it.")
 @click.option("--script", type=click.Path(path_type=Path), help="An ml.yml instead of condition, reliability, ...")
+@click.option(
+    "--joint", is_flag=True, help="Compare one set for gate and meter with two; --reliability is that of both."
+)
+@click.option("--meter", metavar="JSON", help="With --joint: the meter's settings; default: those of a new study.")
+@click.option(
+    "--gate-share", type=float, help="With --joint: the gate's part of what may fail, > 0, < 1. [default: 0.5]"
+)
 @json_option
-def plan(script: Path | None, as_json: bool, passes: int, **options: Any) -> None:
+def plan(
+    script: Path | None, as_json: bool, passes: int, joint: bool, meter: str | None, gate_share: float | None,
+    **options: Any,
+) -> None:  # fmt: skip
     """How many examples a sealed set needs for a condition, and what else there is to choose."""
     from easeml_core.gate.alternatives import alternatives_to
     from easeml_core.gate.condition import parse_condition
     from easeml_core.gate.planner import plan_gate
 
     asked = _asked(script, options) | {"changes": passes}
+    if joint:
+        plan_both(asked | {"passes": passes}, meter, gate_share, as_json=as_json)
+        return
+    require_alone(meter, gate_share)
     condition = parse_condition(asked.pop("condition"))
     with passes_named(asked["adaptivity"], passes):
         found, others = plan_gate(condition, **asked), alternatives_to(condition, **asked)
@@ -101,7 +116,7 @@ def _read(path: Path) -> Script:
         with path.open(encoding="utf-8") as file:
             return read_script(file.read(MAX_LENGTH + 1))
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {error}"
+        message = f"{path} cannot be read: {reason_of(error)}"
         raise InvalidInputError(message) from error
 
 

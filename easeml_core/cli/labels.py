@@ -18,7 +18,7 @@ _set_option = click.option("--set", "test_set", metavar="SET", help="Name or num
 _study_option = click.option("--study", required=True, help="Whose test set is labelled.")
 
 
-@click.group()
+@click.group(epilog="\b\nExample:\n  easeml labels wanted --study flowers --to wanted.csv")
 def labels() -> None:
     """Labels of sealed examples, asked for when a verdict needs them.
 
@@ -26,7 +26,7 @@ def labels() -> None:
     """
 
 
-@labels.command()
+@labels.command(epilog="\b\nExample:\n  easeml labels wanted --study flowers --to wanted.csv")
 @_study_option
 @_set_option
 @click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what anybody has.")
@@ -65,7 +65,7 @@ def _show_csv(found: dict[str, Any]) -> None:
     click.echo(plain(text.getvalue()), nl=False)
 
 
-@labels.command()
+@labels.command(epilog="\b\nExample:\n  easeml labels give --study flowers --labeler ann ann.csv")
 @_study_option
 @click.option("--labeler", required=True, metavar="NAME", help="Who says so; referee settles conflicts.")
 @_set_option
@@ -89,7 +89,7 @@ def give(study: str, labeler: str, test_set: str | None, file: Path, database: s
         click.echo("what is in conflict waits for the labeler referee; see `easeml labels conflicts`")
 
 
-@labels.command()
+@labels.command(epilog="\b\nExample:\n  easeml labels conflicts --study flowers")
 @_study_option
 @_set_option
 @database_option

@@ -9,6 +9,7 @@ import click
 
 from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.gate_decide import safely
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 _REFEREE = "easeml_referee"
+_NO_ANSWER = "is the referee running? It stays filed"
 
 
 @click.group()
@@ -44,7 +46,10 @@ def _waiting(command: Callable[..., Any]) -> Callable[..., Any]:
 @database_option
 @json_option
 def list_(study: str, database: str | None, as_json: bool) -> None:
-    """List the models of STUDY with their verdicts, and how they came into production."""
+    """List the models of STUDY with their verdicts, and how they came into production.
+
+    Data is the version of the data whose validation part the quality was measured on.
+    """
     from easeml_core.services.promotion import model_list
 
     found = model_list(open_store(database), study=study)
@@ -55,6 +60,7 @@ def list_(study: str, database: str | None, as_json: bool) -> None:
         "Model": "model_id",
         "Origin": "origin",
         "Quality": "validation_quality",
+        "Data": "data_version",
         "Verdict": "verdict",
         "Request": "gate_request_id",
         "Stands": "production",
@@ -154,7 +160,9 @@ def rollback(
 @_waiting
 @database_option
 @json_option
+@click.pass_context
 def meter(
+    context: click.Context,
     study: str,
     model_id: int | None,
     team: int,
@@ -167,16 +175,35 @@ def meter(
 
     Without MODEL_ID it is the best one that the study has trained. Each answer about another model uses one step of the
     live meter set. With a second validation sample a second signal tells tuning from drift.
+
+    Exit status: 0 a signal, 1 a refusal, or a set that is retired instead, 2 any error, or interrupted.
     """
+    asked: dict[str, Any] = {"study": study, "model_id": model_id, "team": team}
+    asked["request_key"] = request_key or f"cli/{uuid.uuid4()}"
+    context.exit(safely(lambda: _meter(open_store(database), asked, timeout, as_json)))
+
+
+def _meter(store: Store, asked: dict[str, Any], timeout: float, as_json: bool) -> int:
     from easeml_core.services.requests import file_meter_request
 
-    store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
-    filed = file_meter_request(store, study=study, model_id=model_id, team=team, request_key=key)
-    answer = _answer(store, filed["request_id"], timeout)
+    filed = file_meter_request(store, **asked)
+    answer = wait_for_answer(store, filed["request_id"], timeout, _NO_ANSWER)
     if as_json:
         show_json(answer)
-        return
-    for line in (answer["message"], answer["sentence"], answer["alert"]):
+    elif answer["refused"]:
+        click.echo(answer["message"])
+    else:
+        _tell_reading(answer)
+    return 1 if answer["refused"] or answer["retired"] else 0
+
+
+def _tell_reading(answer: dict[str, Any]) -> None:
+    """The signal in words, what is left of the set, what two signals mean together, and the alert that was raised."""
+    left = answer["submissions_left"]
+    rest = "" if left is None else f"; {left:,} submission{'' if left == 1 else 's'} left"
+    meaning = f": {answer['meaning']}" if answer["meaning"] and answer["direct_signal"] is None else ""
+    click.echo(f"{answer['message']}{meaning}{rest}")
+    for line in (answer["sentence"], answer["alert"]):
         if line:
             click.echo(line)
 
@@ -213,7 +240,7 @@ def _show_answer(store: Store, request_id: int, timeout: float, as_json: bool) -
 
 
 def _answer(store: Store, request_id: int, timeout: float) -> dict[str, Any]:
-    answer = wait_for_answer(store, request_id, timeout, "is the referee running? It stays filed")
+    answer = wait_for_answer(store, request_id, timeout, _NO_ANSWER)
     if answer["refused"]:
         raise StateError(answer["message"])
     return answer

@@ -11,7 +11,7 @@ import click
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.config import POLICIES, SelectionConfig
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -128,7 +128,7 @@ def _read_order(path: Path) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
-        message = f"--order: {path} cannot be read as text: {error}; name candidates in order, one a line"
+        message = f"--order: {path} cannot be read as text: {reason_of(error)}; name candidates in order, one a line"
         raise InvalidInputError(message) from error
     names = tuple(line for line in lines if line)
     if not names or len(set(names)) < len(names):

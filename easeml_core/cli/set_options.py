@@ -26,7 +26,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPTIONS = (
-    click.option("--purpose", default="gate", show_default=True, help="gate, meter, joint (both) or direct."),
+    click.option("--purpose", help="gate, meter, joint (both) or direct. [default: that of the plan, else gate]"),
     click.option("--condition", help='What must hold, e.g. "n - o > 0.02 +/- 0.01".'),
     click.option("--reliability", type=float, help="Chance that all answers of the set are right."),
     click.option("--steps", type=int, help="Answers that the set must serve."),
@@ -69,7 +69,7 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
         gate["slices"] = tuple(slice_pairs(given["slices"]))
     if given["script"]:
         gate = _of_script(given["script"], gate)
-    purpose, share = given["purpose"], given["gate_share"]
+    purpose, share = given["purpose"] or "gate", given["gate_share"]
     if share is not None and purpose != "joint":
         message = "--gate-share is for --purpose joint"
         raise InvalidInputError(message)
@@ -83,13 +83,13 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
     if gate:
         message = f"{', '.join(gate)} are settings of a gate set; a {purpose} set takes --meter JSON"
         raise InvalidInputError(message)
-    return _of_json(given["meter"] or "{}")
+    return settings_of_json(given["meter"] or "{}")
 
 
 def _of_both(gate: dict[str, Any], meter: str | None, share: float | None) -> dict[str, Any]:
     """The settings of a shared set: the reliability is that of both together."""
     whole = {"reliability": gate.pop("reliability", None), "gate_share": share}
-    parts = {"gate": gate, "meter": _of_json(meter or "{}")}
+    parts = {"gate": gate, "meter": settings_of_json(meter or "{}")}
     return {name: value for name, value in (whole | parts).items() if value not in (None, {})}
 
 
@@ -107,7 +107,12 @@ def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:
     return gate | {name: value for name, value in found.items() if value not in (None, "")}
 
 
-def _of_json(text: str) -> dict[str, Any]:
+def settings_of_json(text: str) -> dict[str, Any]:
+    """The object behind ``--meter``.
+
+    Raises:
+        InvalidInputError: It is no JSON object.
+    """
     try:
         values = json.loads(text)
     except ValueError as error:

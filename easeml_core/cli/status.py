@@ -61,6 +61,7 @@ def _device_seconds(entry: dict[str, Any]) -> str:
 
 
 def _shown(entry: dict[str, Any]) -> dict[str, Any]:
-    signal = None if entry["signal"] is None else f"{entry['signal']} of {entry['signals']}"
+    shared = "by team" if (entry["teams"] or 1) > 1 else None  # no team may be shown another one's signals
+    signal = shared if entry["signal"] is None else f"{entry['signal']} of {entry['signals']}"
     trials = f"{entry['trials']}/{entry['candidates']}" + (f", {entry['failed']} failed" if entry["failed"] else "")
     return entry | {"signal_of": signal, "trials_of": trials}

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import json_option, plain, show_json, show_table
 from easeml_core.cli.tenants import changes_of, show_settings
 from easeml_core.errors import InvalidInputError, StateError
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store
+
+_MOST_COLUMNS = 20
 
 
 @click.group()
@@ -46,16 +48,18 @@ def list_(database: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def show(name: str, database: str | None, as_json: bool) -> None:
-    """Show one study: trials, candidates, sealed sets (public side), alerts, settings."""
+    """Show one study: input columns, classes, trials, candidates, sealed sets (public side), alerts, settings."""
     from easeml_core.services.overview import study_details
+    from easeml_core.services.study_columns import study_columns
 
-    details = study_details(open_store(database), study=name)
+    store = open_store(database)
+    details = study_details(store, study=name) | study_columns(store, name)
     if as_json:
         show_json(details)
         return
     summary = details["summary"]
     click.echo(f"{name} of {summary['tenant']}: {summary['state']}; next: {summary['next']}")
-    for line in _limits(summary):
+    for line in _limits(summary) + _inputs_and_classes(details):
         click.echo(line)
     columns = {
         "Trial": "trial_id",
@@ -71,6 +75,22 @@ def show(name: str, database: str | None, as_json: bool) -> None:
     show_table("Sealed sets", sets, details["sealed_sets"])
     for alert in details["alerts"]:
         click.echo(f"alert: {alert}")
+
+
+def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
+    """What a model gets and answers with; the first columns only, since there may be thousands."""
+    from easeml_core.services.study_columns import class_numbers
+
+    if details["features"] is None:
+        return []
+    names = details["columns"]
+    if names is None:
+        columns = f"columns: {details['features']:,}; their names were not kept"
+    else:
+        more = f" and {len(names) - _MOST_COLUMNS:,} more (--json has all)" if len(names) > _MOST_COLUMNS else ""
+        columns = f"columns: {', '.join(names[:_MOST_COLUMNS])}{more}"
+    # One line each, whatever stands in a name.
+    return [" ".join(plain(line).split("\n")) for line in (columns, f"classes: {class_numbers(details['classes'])}")]
 
 
 def _limits(summary: dict[str, Any]) -> list[str]:
@@ -120,7 +140,12 @@ def _limits(summary: dict[str, Any]) -> list[str]:
 def register(
     name: str, database: str | None, as_json: bool, wait: bool, timeout: float, request_key: str | None, **given: Any
 ) -> None:
-    """Register a study; the referee splits its data, seals some parts, and activates it."""
+    """Register a study; the referee splits its data, seals some parts, and activates it.
+
+    A study that is refused keeps its name: register again under another.
+
+    Exit status: 0 registered, 1 refused by the referee (unless --no-wait), 2 any error.
+    """
     from easeml_core.services.registration import register_study
 
     settings = {k: _parsed(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
+_SUBMIT_EXAMPLE = """\b
+Example:
+  easeml submit model.skops --study flowers --format skops -m "deeper trees" --wait
+"""
 FORMATS = ("skops", "safetensors", "constant", "command")
 
 
-@click.command()
+@click.command(epilog=_SUBMIT_EXAMPLE)
 @click.argument("path", metavar="MODEL", type=click.Path(path_type=Path))
 @click.option("--study", required=True, help="For which study.")
 @click.option("--format", type=click.Choice(FORMATS), required=True, help="What MODEL is; command: a program.")
@@ -112,10 +116,9 @@ def submissions(study: str | None, database: str | None, as_json: bool) -> None:
     if as_json:
         show_json(entries)
         return
-    shown = [e | {"state": "in production" if e["in_production"] else e["state"]} for e in entries]
     columns = {"No.": "submission_id"} | ({} if study else {"Study": "study"}) | {"Model": "model_id", "Kind": "kind"}
     columns |= {"State": "state", "Quality": "validation_quality"}
-    if any(entry["bundle"] for entry in shown):
+    if any(entry["bundle"] for entry in entries):
         columns |= {"Bundle": "bundle", "Version": "bundle_version"}
     columns |= {"Message": "message"}
-    show_table("Submissions", columns, shown)
+    show_table("Submissions", columns, entries)

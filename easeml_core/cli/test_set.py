@@ -16,7 +16,7 @@ _REFEREE = "easeml_referee"
 _study_option = click.option("--study", help="Its study, where several have a set of this name.")
 
 
-@click.group("test-set")
+@click.group("test-set", epilog="\b\nExample:\n  easeml test-set list --study flowers")
 def test_set() -> None:
     """Test sets: planned, sealed, live, retired, released.
 
@@ -24,7 +24,7 @@ def test_set() -> None:
     """
 
 
-@test_set.command("list")
+@test_set.command("list", epilog="\b\nExample:\n  easeml test-set list --study flowers")
 @click.option("--study", help="Of this study only.")
 @database_option
 @json_option
@@ -37,12 +37,28 @@ def list_(study: str | None, database: str | None, as_json: bool) -> None:
         show_json(found)
         return
     columns = {"Set": "test_set_id"} | ({} if study else {"Study": "study"}) | {"Name": "name", "For": "purpose"}
-    columns |= {"State": "state", "Examples": "rows", "Used": "steps_used", "Steps": "steps"}
+    columns |= {"State": "state", "Examples": "rows", "Steps used": "used"}
     why = [f" ({entry['retired_why']})" if entry["retired_why"] else "" for entry in found]
-    rows = [entry | {"state": entry["state"] + reason} for entry, reason in zip(found, why, strict=True)]
+    rows = [
+        entry | {"state": entry["state"] + reason, "used": _used(entry)}
+        for entry, reason in zip(found, why, strict=True)
+    ]
     show_table("Test sets", columns, rows)
     for entry in found:
         click.echo(plain(f"{entry['name'] or entry['test_set_id']}: {_plan_line(entry)}"))
+
+
+def _used(entry: dict[str, Any]) -> str:
+    """How many steps are used of how many; by system where two draw on the set."""
+    counts = {name: f"{count['steps_used']}/{count['steps']}" for name, count in entry["systems"].items()}
+    return ", ".join(f"{name} {text}" if len(counts) > 1 else text for name, text in counts.items())
+
+
+def _steps(entry: dict[str, Any]) -> str:
+    """How many steps the set has; by system where two draw on it."""
+    counts = {name: count["steps"] for name, count in entry["systems"].items()}
+    told = " and ".join(f"{count} of the {name}" for name, count in counts.items())
+    return f"{entry['steps']} steps" + (f" ({told})" if len(counts) > 1 else "")
 
 
 def _plan_line(entry: dict[str, Any]) -> str:
@@ -57,7 +73,7 @@ def _plan_line(entry: dict[str, Any]) -> str:
     return f"{plan.get('condition')}, {plan.get('adaptivity')}{labels}{slices}"
 
 
-@test_set.command()
+@test_set.command(epilog="\b\nExample:\n  easeml test-set plan --study flowers --name spring --steps 8")
 @click.option("--study", required=True, help="Whose set it will be.")
 @click.option("--name", required=True, help="Name of the set; sealing examples under it fulfils the plan.")
 @settings_options
@@ -69,12 +85,14 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
 
     store = open_store(database, role=_REFEREE)
     settings = settings_given(given)
-    found = plan_test_set(store, study=study, name=name, purpose=given["purpose"], settings=settings)
-    text = f"set {name} of {study} is planned: at least {found['rows']:,} examples for {found['steps']} steps"
+    found = plan_test_set(store, study=study, name=name, purpose=given["purpose"] or "gate", settings=settings)
+    text = f"set {name} of {study} is planned: at least {found['rows']:,} examples for {_steps(found)}"
     show_json(found) if as_json else click.echo(text)
 
 
-@test_set.command()
+@test_set.command(
+    epilog="\b\nExample:\n  easeml test-set seal --study flowers --name spring --inputs new.csv --labels truth.csv"
+)
 @click.option("--study", required=True, help="Whose set it will be.")
 @click.option("--name", help="Name of the set; of a planned one, the plan is fulfilled. Default: none.")
 @click.option("--inputs", type=_FILE, required=True, help="CSV: a column example, and the study's columns.")
@@ -118,11 +136,11 @@ def seal(
     needed = "" if found["sealed_before"] else f"{found['needed']:,} needed, "  # what was sealed keeps its own plan
     click.echo(
         f"set {found['name'] or found['test_set_id']} of {study} {again}is {found['state']}: {found['rows']:,} "
-        f"examples, {needed}{found['steps']} steps"
+        f"examples, {needed}{_steps(found)}" + (plain(f"; {found['when_live']}") if found["when_live"] else "")
     )
 
 
-@test_set.command()
+@test_set.command(epilog="\b\nExample:\n  easeml test-set retire spring")
 @click.argument("handle", metavar="SET")
 @_study_option
 @click.option(
@@ -143,7 +161,7 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
     show_json(found) if as_json else click.echo(f"set {handle} is {found['state']}; {live}")
 
 
-@test_set.command()
+@test_set.command(epilog="\b\nExample:\n  easeml test-set release spring")
 @click.argument("handle", metavar="SET")
 @_study_option
 @artifacts_option
@@ -159,7 +177,7 @@ def release(handle: str, study: str | None, artifacts: Path, database: str | Non
     show_json(found) if as_json else click.echo(text)
 
 
-@test_set.command()
+@test_set.command(epilog="\b\nExample:\n  easeml test-set fetch spring --to validation.csv")
 @click.argument("handle", metavar="SET")
 @click.option("--to", type=_FILE, required=True, help="File to write: .npz with arrays, or .csv.")
 @_study_option

@@ -30,18 +30,26 @@ def validation() -> None:
 @validation.command(epilog="\b\nExample:\n  easeml validation show digits")
 @click.argument("study")
 @click.option("--team", type=int, help="Whose signals count, where the meter serves several teams.")
+@artifacts_option
 @database_option
 @json_option
-def show(study: str, team: int | None, database: str | None, as_json: bool) -> None:
+def show(study: str, team: int | None, artifacts: Path, database: str | None, as_json: bool) -> None:
     """Say how often the validation set was looked at, what that means, and what to do."""
     from easeml_core.services.validation import validation_report
 
-    found = validation_report(open_store(database), study, team=team)
+    found = validation_report(open_store(database), open_artifacts(artifacts), study, team=team)
     if as_json:
         show_json(found)
         return
     click.echo(plain(f"validation set {found['version']} of {study} is {found['state']}: {found['advice']}"))
     click.echo(_looks_line(found["looks"]) + _signals_line(found["signals"]))
+    if found["inherits_from"]:
+        versions = ", ".join(map(str, found["inherits_from"]))
+        click.echo(
+            f"most of its rows are from version {versions}, and count with what was seen there: "
+            + _looks_line(found["inherited_looks"])
+            + _signals_line(found["inherited_signals"])
+        )
     click.echo(_size_line(found))
     if found["split"]:
         click.echo(plain(f"split: {found['split']}"))
@@ -50,6 +58,11 @@ def show(study: str, team: int | None, database: str | None, as_json: bool) -> N
             f"{found['to_measure']:,} trained models wait to be measured on it (`easeml validation remeasure {study}`, "
             f"or the referee does it in time); {found['under_way']:,} trials on earlier data have not ended"
         )
+    if found["given_up"]:
+        click.echo(
+            f"{found['given_up']:,} could not be measured and count as failed on it; the referee's log says why "
+            f"(`easeml validation remeasure {study}` tries again)"
+        )
     columns = {"Version": "version", "Rows": "rows", "Since": "since", "State": "state"}
     columns |= {"Trials": "trials", "Submissions": "submissions", "Nights": "nights"}
     show_table("Validation sets", columns, [entry | entry["looks"] for entry in found["history"]])
@@ -57,7 +70,8 @@ def show(study: str, team: int | None, database: str | None, as_json: bool) -> N
 
 def _looks_line(looks: dict[str, int]) -> str:
     counts = ", ".join(f"{kind} {count:,}" for kind, count in looks.items())
-    return f"looked at {sum(looks.values()):,} times: {counts}"
+    total = sum(looks.values())
+    return f"looked at {total:,} time{'' if total == 1 else 's'}: {counts}"
 
 
 def _signals_line(signals: list[int]) -> str:
@@ -144,7 +158,8 @@ def remeasure(study: str, artifacts: Path, database: str | None, as_json: bool) 
     else:
         click.echo(
             f"validation set {found['version']} of {study}: {len(found['measured']):,} models measured, "
-            f"{len(found['failed']):,} failed, {found['left']:,} left; {found['under_way']:,} trials on earlier data "
+            + (f"{found['by_referee']:,} were measured by the referee meanwhile, " if found["by_referee"] else "")
+            + f"{len(found['failed']):,} failed, {found['left']:,} left; {found['under_way']:,} trials on earlier data "
             "have not ended"
         )
     if found["failed"]:

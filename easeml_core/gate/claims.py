@@ -93,6 +93,27 @@ def contradiction(condition: Condition) -> tuple[Clause, str] | None:
     return None
 
 
+def out_of_reach(condition: Condition) -> tuple[Clause, str] | None:
+    """Give the first clause that no two models can meet, with the reason, or None.
+
+    Accuracies and shares lie between 0 and 1, so that every left side has a least and a greatest value; nothing is
+    beyond a threshold that lies there or farther. A test answers such a clause without a look at any example.
+
+    Example:
+        >>> from easeml_core.gate.condition import parse_condition
+        >>> out_of_reach(parse_condition("n > 1.2 +/- 0.1"))[1]
+        'this can never hold: n is at most 1'
+    """
+    for clause in condition.clauses:
+        least, most = clause.reach()
+        left = str(clause).partition(f" {clause.comparison} ")[0]
+        if clause.comparison == ">" and clause.threshold >= most:
+            return clause, f"this can never hold: {left} is at most {most:g}"
+        if clause.comparison == "<" and clause.threshold <= least:
+            return clause, f"this can never hold: {left} is at least {least:g}"
+    return None
+
+
 def _quantity(clause: Clause) -> tuple[str, float]:
     """Give the name of what the clause is about, and the weight to divide by."""
     if len(clause.weights) == 1:

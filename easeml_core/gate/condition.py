@@ -19,9 +19,12 @@ from easeml_core.gate.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from easeml_core.gate.tokenizer import Token
 
-__all__ = ["MAX_LENGTH", "Clause", "Condition", "grammar", "parse_condition"]
+__all__ = ["MAX_LENGTH", "MOST_CLAUSES", "Clause", "Condition", "grammar", "parse_condition"]
 
 MAX_LENGTH = 1000
+MOST_CLAUSES = 10
+"""Each is sized and tested by itself, and all submissions wait for it; n, o, d and n - o have two sides each."""
+
 SMALLEST, LARGEST = 1e-9, 1e9
 _EXAMPLE = "a condition such as 'n - o > 0.02 +/- 0.01'"
 _RANGE = f"numbers must be 0 or between {SMALLEST:g} and {LARGEST:g} in size"
@@ -33,7 +36,7 @@ def parse_condition(source: str) -> Condition:
     r"""Read a condition into its normal form.
 
     Args:
-        source: Text of at most ``MAX_LENGTH`` characters.
+        source: Text of at most ``MAX_LENGTH`` characters, with at most ``MOST_CLAUSES`` clauses.
 
     Returns:
         The clauses, each as distinct variables with their weights, comparison, threshold and tolerance.
@@ -68,7 +71,9 @@ def grammar() -> str:
 def _condition(tokens: Tokenizer) -> Condition:
     r"""``condition = clause { "/\" clause }``."""
     clauses = [_clause(tokens)]
-    while tokens.take("AND"):
+    while joint := tokens.take("AND"):
+        if len(clauses) == MOST_CLAUSES:
+            tokens.fail(f"a condition has at most {MOST_CLAUSES} clauses, and this one goes on", joint.start, joint.end)
         clauses.append(_clause(tokens))
     tokens.expect("END", "'/\\' and another clause, or nothing more")
     return Condition(tuple(clauses))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import ESTIMATORS, choice, require
 from easeml_core.entities import Mode
-from easeml_core.gate.claims import DIFFERENCE, claim_of, disagreement_bound
+from easeml_core.errors import ConditionSyntaxError
+from easeml_core.gate.claims import DIFFERENCE, claim_of, disagreement_bound, out_of_reach
 from easeml_core.gate.exact_sizes import TARGETS, exact_sizes
 from easeml_core.gate.paper_sizes import DIFFERENCES, paper_sizes
 from easeml_core.stats.adaptivity import allocate
@@ -102,6 +103,7 @@ def plan_gate(
 
     Raises:
         ConfigError: If an argument is outside its range.
+        ConditionSyntaxError: If no two models can meet a clause, so that there is nothing to plan for.
 
     Example:
         >>> from easeml_core.gate.condition import parse_condition
@@ -114,6 +116,7 @@ def plan_gate(
     choice(Mode, "mode", mode)
     _check_estimator(estimator, target, power, difference)
     _check_assumption(condition, assume_disagreement)
+    _check_reach(condition)
     require(type(slices) is int and slices >= 1, "slices", slices, "a whole number >= 1")
     require(0 <= log_weight < math.inf, "log_weight", log_weight, ">= 0 and finite")
     log_tests = allocate(adaptivity, steps).log_multiplicity(changes) + log_weight
@@ -158,6 +161,16 @@ def _check_estimator(estimator: str, target: str, power: float | None, differenc
     tests = estimator == "exact" and target == "test"
     require(power is None or tests, "power", power, "absent: only estimator exact with target test has a power")
     require(target == "test" or estimator == "exact", "target", target, "absent: the paper's sizes have one target")
+
+
+def _check_reach(condition: Condition) -> None:
+    """Refuse a condition that can never hold: the caret stands under its clause in the canonical form."""
+    found = out_of_reach(condition)
+    if found is not None:
+        clause, reason = found
+        source, text = str(condition), str(clause)
+        start = source.index(text)
+        raise ConditionSyntaxError(reason, source, start, start + len(text))
 
 
 def _check_assumption(condition: Condition, assumed: float | None) -> None:

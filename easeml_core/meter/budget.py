@@ -6,6 +6,9 @@ nothing that the signals did not.
     signal above range R            the last signal is above R
     K in a row at range S or above  the last K signals are all at S or above; "two yellow in a row" is K = 2, S = 2
     retire within N submissions     the set is retired when it should give one of the first N answers
+
+"In a row" counts the answers on one validation set: once that is replaced, an earlier signal says nothing of the new
+one.
 """
 
 from __future__ import annotations
@@ -16,13 +19,16 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
-from easeml_core.meter.ranges import range_text
+from easeml_core.meter.promises import promised_sides
+from easeml_core.meter.rounding import at_least, at_most
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
+    from easeml_core.meter.two_meters import TwoSignals
 
+GAP = "the gap between the loss on unseen data and the validation loss"
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _COUNT = r"(?P<count>\d{1,6}|" + "|".join(_WORDS) + ")"
 _PATTERNS = {
@@ -48,13 +54,19 @@ class BudgetRule:
     count: int
     text: str
 
-    def broken_by(self, answers: Sequence[int | None]) -> bool:
-        """Whether the last of these answers (None: retired instead) breaks the rule."""
+    def broken_by(self, answers: Sequence[int | None], versions: Sequence[int] = ()) -> bool:
+        """Whether the last of these answers (None: retired instead) breaks the rule.
+
+        Args:
+            answers: All answers on the sealed set, oldest first.
+            versions: For each of them, the validation data that it is about; none where all are about the same.
+        """
         if not answers:
             return False
         if self.kind == "retire":
             return answers[-1] is None and len(answers) <= self.count
-        last = answers[-self.count :]
+        present = [a for a, v in zip(answers, versions, strict=True) if v == versions[-1]] if versions else answers
+        last = present[-self.count :]
         least = self.signal + 1 if self.kind == "above" else self.signal
         return len(last) == self.count and all(answer is not None and answer >= least for answer in last)
 
@@ -121,6 +133,8 @@ def budget_breach(
     *,
     edges: Sequence[float] = (),
     tolerance: float | None = None,
+    versions: Sequence[int] = (),
+    both: TwoSignals | None = None,
 ) -> str | None:
     """The sentence of the alert when the last answer breaks the overfitting budget.
 
@@ -129,6 +143,10 @@ def budget_breach(
         config: Ranges, tolerance and budget of the study.
         edges: The boundaries that the last answer used, where they were shifted.
         tolerance: What was promised with it; None for that of the settings.
+        versions: For each answer, the number of the validation data that it is about; none where all are about the
+            same. Rules "in a row" count those of the last one alone.
+        both: What it says together with that of the second meter. Where it shows that test data are harder, that tells
+            what to do: more validation data of the old kind would not help.
 
     Returns:
         The sentence, with what to do; None when no rule is broken.
@@ -150,24 +168,33 @@ def budget_breach(
         if answer is not None:
             _check_signal(answer, len(config.ranges) + 1)
     for rule in parse_budget(config):
-        if rule.broken_by(answers):
-            claim = "" if answers[-1] is None else _claim(answers[-1], config, edges, tolerance)
-            return _sentence(rule, answers, config, claim)
+        if rule.broken_by(answers, versions):
+            last = answers[-1]
+            told = (
+                ""
+                if last is None
+                else f"{claim(last, config, edges=edges, tolerance=tolerance)}; {_to_do(last, config, both)}"
+            )
+            return _sentence(rule, answers, config, told)
     return None
 
 
-def _sentence(rule: BudgetRule, answers: Sequence[int | None], config: MeterConfig, claim: str) -> str:
-    last, signals = answers[-1], len(config.ranges) + 1
+def _to_do(signal: int, config: MeterConfig, both: TwoSignals | None) -> str:
+    if both is not None and both.direct < both.total and both.drift != "none seen":
+        return both.sentence
+    return advice(signal, len(config.ranges) + 1)
+
+
+def _sentence(rule: BudgetRule, answers: Sequence[int | None], config: MeterConfig, told: str) -> str:
+    last = answers[-1]
     if last is None:
         return (
             f'the overfitting budget "{rule.text}" is broken: the sealed set is retired at submission {len(answers)}; '
             "seal a new and larger set, or submit less often"
         )
     if not config.budget:
-        return _above(last, config, claim)
-    return f'the overfitting budget "{rule.text}" is broken by signal {last} of {signals}: {claim}; ' + advice(
-        last, signals
-    )
+        return _above(last, config, told)
+    return f'the overfitting budget "{rule.text}" is broken by signal {last} of {len(config.ranges) + 1}: {told}'
 
 
 def breach(signal: int, config: MeterConfig) -> str | None:
@@ -198,15 +225,12 @@ def breach(signal: int, config: MeterConfig) -> str | None:
     _check_signal(signal, signals)
     if signal <= config.overfitting_budget:
         return None
-    return _above(signal, config, _claim(signal, config))
+    return _above(signal, config, f"{claim(signal, config)}; {advice(signal, signals)}")
 
 
-def _above(signal: int, config: MeterConfig, claim: str) -> str:
+def _above(signal: int, config: MeterConfig, told: str) -> str:
     signals = len(config.ranges) + 1
-    return (
-        f"overfitting signal {signal} of {signals} exceeds the budget of {config.overfitting_budget}: {claim}; "
-        f"{advice(signal, signals)}"
-    )
+    return f"overfitting signal {signal} of {signals} exceeds the budget of {config.overfitting_budget}: {told}"
 
 
 def advice(signal: int, signals: int) -> str:
@@ -234,10 +258,42 @@ def advice(signal: int, signals: int) -> str:
     return "replace the validation set: it has lost its value for choosing models"
 
 
-def _claim(signal: int, config: MeterConfig, edges: Sequence[float] = (), tolerance: float | None = None) -> str:
-    where = range_text(signal, edges or config.ranges)
-    tolerance = config.tolerance if tolerance is None else tolerance
-    return f"the gap between the loss on unseen data and the validation loss is {where} (+/- {tolerance:g})"
+def claim(
+    signal: int, config: MeterConfig, *, edges: Sequence[float] = (), tolerance: float | None = None, gap: str = GAP
+) -> str:
+    """What a signal says of the gap, and no more than its method promises; figures are rounded to the safe side.
+
+    Args:
+        signal: 1..m.
+        config: Ranges, tolerance and method.
+        edges: The boundaries that were used, where they were shifted; else those of the settings.
+        tolerance: What was promised; None for that of the settings.
+        gap: What the gap is called.
+
+    Example:
+        >>> from easeml_core.config import MeterConfig
+        >>> claim(1, MeterConfig(), gap="the gap")
+        'the gap is at most 0.2 (+/- 0.1)'
+    """
+    low, high = _ends(signal, edges or config.ranges)
+    slack = at_most(config.tolerance if tolerance is None else tolerance)
+    where = " and ".join(end for end in (low, high) if end)
+    rises = config.method == "ratchet"  # the answer is the worst signal so far
+    if rises:
+        gap = gap.replace("the gap", "the largest gap so far", 1)
+    sides = promised_sides(config)
+    if len(sides) == 2 or (rises and not config.one_sided):
+        return f"{gap} is {where} (+/- {slack})"
+    end, sign = (high, "+") if "upper" in sides else (low, "-")
+    told = "answered" if config.method == "automaton" else "measured"
+    promised = f"promised is only that it is {end} ({sign} {slack})" if end else "nothing of this is promised"
+    return f"{gap} was {told} as {where}; {promised}"
+
+
+def _ends(signal: int, edges: Sequence[float]) -> tuple[str, str]:
+    """Both ends of the range in words; empty where it has none."""
+    low = f"above {at_least(edges[signal - 2])}" if signal > 1 else ""
+    return low, f"at most {at_most(edges[signal - 1])}" if signal <= len(edges) else ""
 
 
 def _check_signal(signal: int, signals: int) -> None:

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 _LN2 = math.log(2)
 
+COUNTS_REACHABLE = ("path-adaptive", "pruned", "dithered")
+"""Methods that count the ranges near the measured gap as possible answers, and not all of them.
+
+Whether a model could be run at all is no such range, and may be any function of the sealed inputs: where it could not,
+no answer is given, and the set ends. All other methods count every history of answers, so that its signal may be the
+last range.
+"""
+
 
 def next_log_level(config: MeterConfig, *, step: int, log_weight: float, worst: int) -> float:
     """Ln a of the next submission.

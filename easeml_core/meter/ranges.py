@@ -77,15 +77,3 @@ def narrowest_inner_range(ranges: Sequence[float]) -> Fraction | None:
     """
     bounds = [exact(b) for b in ranges]
     return min((high - low for low, high in pairwise(bounds)), default=None)
-
-
-def range_text(signal: int, ranges: Sequence[float]) -> str:
-    """What a signal says of the gap, in words.
-
-    Example:
-        >>> [range_text(signal, (0.1, 0.3)) for signal in (1, 2, 3)]
-        ['at most 0.1', 'above 0.1 and at most 0.3', 'above 0.3']
-    """
-    above = f"above {ranges[signal - 2]:g}" if signal > 1 else ""
-    most = f"at most {ranges[signal - 1]:g}" if signal <= len(ranges) else ""
-    return " and ".join(part for part in (above, most) if part)

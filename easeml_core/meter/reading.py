@@ -44,8 +44,8 @@ class Reading:
         log_level: ln a, the level at which this submission was read.
         edges: The boundaries that were really used, where they were shifted; else empty. The developer sees them.
         ends: Whether the set is retired after this answer (for the team that it was given to).
-        why: Why no answer is given: ``tolerance``, ``steps``, ``regulation`` or ``retired``, or an
-            error of the program; empty for an answer.
+        why: Why no answer is given: ``tolerance``, ``steps``, ``regulation`` or ``retired``, ``failure``
+            (the model could not be run), or an error of the program; empty for an answer.
     """
 
     signal: int | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, reason_of
 from easeml_core.meter.budget import budget_breach
 from easeml_core.meter.dither import late_shift
 from easeml_core.meter.meter import Answered, read_submission
@@ -174,7 +174,7 @@ def _text(path: Path) -> str:
             raise InvalidInputError(message)
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {error}"
+        message = f"{path} cannot be read: {reason_of(error)}"
         raise InvalidInputError(message) from error
 
 

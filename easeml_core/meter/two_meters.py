@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.meter.promises import promised_sides
 from easeml_core.meter.ranges import exact
+from easeml_core.meter.rounding import at_least, decimal_of
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from easeml_core.config import MeterConfig
+
+_LAST_DIGIT = Decimal("1e-12")
 
 
 def split_meters(config: MeterConfig, *, direct_share: float = 0.5) -> tuple[MeterConfig, MeterConfig]:
@@ -51,14 +55,20 @@ def split_meters(config: MeterConfig, *, direct_share: float = 0.5) -> tuple[Met
 
 
 def both_reliability(total: MeterConfig, direct: MeterConfig) -> float:
-    """1 - delta of both meters together: their failure probabilities add up.
+    """1 - delta of both meters together: their failure probabilities add up, and where they exceed 1, nothing is left.
+
+    Returns:
+        In [0, 1), rounded down to 12 digits.
 
     Example:
         >>> from easeml_core.config import MeterConfig
         >>> both_reliability(MeterConfig(reliability=0.975), MeterConfig(reliability=0.975))
         0.95
+        >>> both_reliability(MeterConfig(reliability=0.5), MeterConfig(reliability=0.3))
+        0.0
     """
-    return round(total.reliability + direct.reliability - 1, 12)
+    both = decimal_of(total.reliability) + decimal_of(direct.reliability) - 1
+    return max(0.0, float(both.quantize(_LAST_DIGIT, rounding=ROUND_FLOOR)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +87,15 @@ class Said:
     edges: tuple[float, ...] = ()
     tolerance: float | None = None
 
+    def ends(self) -> tuple[Fraction | None, Fraction | None]:
+        """Both ends of the range that was answered; None where it has none."""
+        edges = [None, *(exact(edge) for edge in self.edges or self.config.ranges), None]
+        return edges[self.signal - 1], edges[self.signal]
+
     def bounds(self) -> tuple[Fraction | None, Fraction | None]:
         """Least and largest true gap that go with the answer; None where nothing is promised on that side."""
-        edges = [None, *(exact(edge) for edge in self.edges or self.config.ranges), None]
+        low, high = self.ends()
         slack = exact(self.config.tolerance if self.tolerance is None else self.tolerance)
-        low, high = edges[self.signal - 1], edges[self.signal]
         sides = promised_sides(self.config)
         return (
             low - slack if low is not None and "lower" in sides else None,
@@ -98,7 +112,8 @@ class TwoSignals:
         direct: Signal of the meter on the second validation sample, 1..m.
         drift_low: The drift is at least this (minus infinity: nothing is said), with the reliability of both together.
         drift_high: The drift is at most this.
-        drift: ``certain`` when it cannot be zero, ``likely`` when the signals differ, ``none seen`` otherwise.
+        drift: ``certain`` when it cannot be zero, ``likely`` when the answered ranges have no gap in common, as those
+            of different signals with the same boundaries, ``none seen`` otherwise.
     """
 
     total: int
@@ -148,14 +163,40 @@ def combine(total: Said, direct: Said) -> TwoSignals:
         low(total) - high(direct)   and   high(total) - low(direct)
 
     A side that a method does not promise (``promises.promised_sides``) is no ground for anything: then drift is never
-    certain on it.
+    certain on it. Nor is it where the two failure probabilities leave no reliability. Shifted boundaries may be other
+    ones for each answer, where one of them is from the ledger: then signals differ by the shifts alone, and what is
+    compared are the ranges that they stand for.
     """
     (total_low, total_high), (direct_low, direct_high) = total.bounds(), direct.bounds()
     low = -math.inf if total_low is None or direct_high is None else total_low - direct_high
     high = math.inf if total_high is None or direct_low is None else total_high - direct_low
-    certain = low > 0 or high < 0
-    drift = "certain" if certain else "likely" if total.signal != direct.signal else "none seen"
+    certain = (low > 0 or high < 0) and both_reliability(total.config, direct.config) > 0
+    drift = "certain" if certain else "likely" if _apart(total, direct) else "none seen"
     return TwoSignals(total.signal, direct.signal, float(low), float(high), drift)
+
+
+def _apart(total: Said, direct: Said) -> bool:
+    """Whether no gap lies in both answered ranges.
+
+    The higher range has the higher signal then, also with shifted boundaries: a shift is less than a range is wide.
+    """
+    (total_low, total_high), (direct_low, direct_high) = total.ends(), direct.ends()
+    above = total_low is not None and direct_high is not None and total_low >= direct_high
+    below = total_high is not None and direct_low is not None and total_high <= direct_low
+    return above or below
+
+
+def drift_alert(both: TwoSignals, reliability: float) -> str | None:
+    """The alert's sentence when two signals leave no room for equal distributions; None otherwise.
+
+    Args:
+        both: What both meters say.
+        reliability: Of both together, as ``both_reliability``.
+    """
+    if both.drift != "certain" or reliability <= 0:
+        return None
+    harder, size = ("harder", both.drift_low) if both.drift_low > 0 else ("easier", -both.drift_high)
+    return f"{both.sentence} ({harder} by at least {at_least(size)}, with probability {at_least(reliability)})"
 
 
 def drift_sentence(total: int, direct: int, drift: str) -> str:
@@ -167,11 +208,13 @@ def drift_sentence(total: int, direct: int, drift: str) -> str:
         drift: ``none seen``, ``likely`` or ``certain``, as ``combine`` finds.
     """
     shown = f"test signal {total}, validation signal {direct}"
+    if total != direct and drift == "none seen":
+        return f"{shown}: {_other_boundaries(direct)}"
     if total > direct:
         harder = "has" if drift == "certain" else "seems to have"
         return (
             f"{shown}: drift, the test distribution {harder} become harder than the validation distribution; "
-            "collect validation data from where the models are used, more of the old kind does not help"
+            f"collect validation data from where the models are used, more of the old kind does not help{_both(direct)}"
         )
     if total < direct:
         easier = "is" if drift == "certain" else "seems to be"
@@ -182,3 +225,16 @@ def drift_sentence(total: int, direct: int, drift: str) -> str:
     if direct == 1:
         return f"{shown}: neither tuning to the validation set nor drift is seen; go on"
     return f"{shown}: the validation set itself is overfitted, no drift is seen; renew it from the same source"
+
+
+def _both(direct: int) -> str:
+    """What is to be said beside drift: data that are added would not undo the tuning."""
+    return "" if direct == 1 else "; the validation set itself is overfitted, too: replace it, do not only add to it"
+
+
+def _other_boundaries(direct: int) -> str:
+    """Signals that differ without drift: one of them was answered before, with boundaries shifted differently."""
+    why = "they were read with different boundaries, so that their difference shows no drift"
+    if direct > 1:
+        return f"{why}; the validation set itself is overfitted, renew it from the same source"
+    return f"{why}; hand in another model, which is read with the same boundaries on both"

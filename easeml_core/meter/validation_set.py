@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from easeml_core.config import require
 from easeml_core.meter.planner import validation_minimum
-from easeml_core.stats.binomial_sizes import MOST_EXAMPLES, binomial_deviation_size
+from easeml_core.stats.binomial_sizes import log_largest_deviation
 from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
 from easeml_core.stats.hoeffding import hoeffding_sample_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Set
 
     from easeml_core.config import MeterConfig
 
@@ -44,23 +46,33 @@ class ValidationUse:
         looks: How often models were chosen by it, by kind (trials, rungs, submissions, nights); each >= 0.
         signals: Signals of the meter since it came into use, oldest first.
         replaced: Whether another set has taken its place.
+        inherited_looks: Those of the earlier sets that it goes on with (``heritage``); each >= 0.
+        inherited_signals: Signals of these, oldest first; they count until it has one of its own.
     """
 
     rows: int
     looks: Mapping[str, int] = field(default_factory=dict)
     signals: Sequence[int] = ()
     replaced: bool = False
+    inherited_looks: Mapping[str, int] = field(default_factory=dict)
+    inherited_signals: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         require(self.rows >= 1, "rows", self.rows, ">= 1")
-        for kind, count in self.looks.items():
-            require(kind in LOOKS, "looks", kind, "one of " + ", ".join(LOOKS))
-            require(count >= 0, f"looks[{kind}]", count, ">= 0")
+        for name, looks in (("looks", self.looks), ("inherited_looks", self.inherited_looks)):
+            for kind, count in looks.items():
+                require(kind in LOOKS, name, kind, "one of " + ", ".join(LOOKS))
+                require(count >= 0, f"{name}[{kind}]", count, ">= 0")
 
     @property
     def total(self) -> int:
-        """All looks together."""
-        return sum(self.looks.values())
+        """All looks together, inherited ones too."""
+        return sum(self.looks.values()) + sum(self.inherited_looks.values())
+
+    @property
+    def all_signals(self) -> list[int]:
+        """Inherited signals, then its own; oldest first."""
+        return [*self.inherited_signals, *self.signals]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,11 @@ def exact_validation_minimum(
 ) -> int | None:
     """The size of ``planner.validation_minimum`` by exact binomial tails, which is smaller.
 
-        n_val = least n with P(|X / n - p| >= b_1) <= delta,   X ~ Bin(n, p)
+        n_val = least n so that P(|X / m - p| >= b_1) <= delta for every m >= n,   X ~ Bin(m, p)
+
+    The tails rise and fall with m, since counts are whole: a smaller number may meet the level while a larger one does
+    not. From ``validation_minimum`` on all do, by Hoeffding's inequality; below it the largest one that does not is
+    looked for.
 
     Args:
         ranges: Inner boundaries; only the first counts.
@@ -102,33 +118,86 @@ def exact_validation_minimum(
 
     Example:
         >>> exact_validation_minimum(ranges=(0.05,), reliability=0.99, error_rate=0.1)
-        241
+        247
     """
     most = validation_minimum(ranges=ranges, reliability=reliability)
     if most is None:
         return None
     b_1, log_delta = ranges[0], math.log1p(-reliability)
     if error_rate is None:
-        found = binomial_deviation_size(tolerance=b_1, log_level=log_delta, sides=2)
-        return min(found, most) if found <= MOST_EXAMPLES else most
+        return _last_above(log_delta, lambda few, many: _log_worst_deviation(few, many, b_1), 1, most - 1) + 1
     require(0 <= error_rate <= 1, "error_rate", error_rate, "in [0, 1], or None for the worst")
-    few, enough = 0, most
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        few, enough = (few, middle) if _log_deviation(middle, error_rate, b_1) <= log_delta else (middle, enough)
-    return enough
+    return _last_above(log_delta, lambda few, many: _log_deviation(few, many, error_rate, b_1), 1, most - 1) + 1
 
 
-def _log_deviation(n: int, p: float, b: float) -> float:
-    """Ln P(|X / n - p| >= b); counts at the edge are taken to be outside, the safe side."""
-    low, high = math.floor(n * (p - b) + 1e-9), math.ceil(n * (p + b) - 1e-9)
-    logs = [-math.inf]
-    if low >= 0:
-        logs.append(log_lower_tail(low, n, p))
-    if high <= n:
-        logs.append(log_upper_tail(high, n, p))
-    top = max(logs)
-    return top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in logs))
+def _last_above(log_level: float, log_bound: Callable[[int, int], float], few: int, many: int) -> int:
+    """The largest n in few..many whose chance is above the level; few - 1 where there is none.
+
+    ``log_bound(few, many)`` is no smaller than ln of the chance of any n in between, and it is that where both are
+    the same n. So whole stretches are passed over, and what remains is exact.
+    """
+    if few > many or log_bound(few, many) <= log_level:
+        return few - 1
+    if few == many:
+        return few
+    middle = (few + many) // 2
+    found = _last_above(log_level, log_bound, middle + 1, many)
+    return found if found > middle else _last_above(log_level, log_bound, few, middle)
+
+
+def _log_deviation(few: int, many: int, p: float, b: float) -> float:
+    """An upper bound of ln P(|X / n - p| >= b) for all n in few..many, and its value where these are the same.
+
+    More draws have more successes: no n has a larger upper tail than ``many`` draws above the threshold of ``few``, nor
+    a larger lower tail than ``few`` draws below that of ``many``. Counts at the edge are taken to be outside.
+    """
+    low, high = math.floor(many * (p - b) + 1e-9), math.ceil(few * (p + b) - 1e-9)
+    lower = -math.inf if low < 0 else log_lower_tail(min(low, few), few, p)
+    upper = -math.inf if high > many else log_upper_tail(high, many, p)
+    return min(0.0, float(np.logaddexp(lower, upper)))
+
+
+def _log_worst_deviation(few: int, many: int, b: float) -> float:
+    """The same for the worst p.
+
+    With n <= many examples of which n (p + b) are wrong, at least few (p + b) of ``many`` are: a share that is off by
+    b - (1 + b) (many - few) / many or more, to either side alike.
+    """
+    if few == many:
+        return log_largest_deviation(many, b, sides=2)
+    tolerance = b - (1 + b) * (many - few) / many - 1e-12
+    return log_largest_deviation(many, tolerance, sides=2) if tolerance > 0 else 0.0
+
+
+def heritage(parts: Sequence[Set[bytes]]) -> list[int]:
+    """Whose looks and signals the last validation set goes on with: one new row makes no worn set fresh.
+
+    Where rows that were in an earlier set outnumber those that were in none, it is that set of which it keeps the most
+    rows (the newest of several), and whose that one goes on with.
+
+    Args:
+        parts: What tells the rows of each set apart, oldest first; at least one.
+
+    Returns:
+        Places in ``parts``, oldest first; none of the last.
+
+    Example:
+        >>> heritage([{b"1", b"2"}, {b"1", b"2", b"3"}]), heritage([{b"1", b"2"}, {b"1", b"2", b"3", b"4"}])
+        ([0], [])
+    """
+    found: list[int] = []
+    at = len(parts) - 1
+    while True:
+        kept = len(parts[at] & set[bytes]().union(*parts[:at]))
+        if kept <= len(parts[at]) - kept:
+            return found[::-1]
+        at = _nearest(parts[at], parts[:at])
+        found.append(at)
+
+
+def _nearest(rows: Set[bytes], earlier: Sequence[Set[bytes]]) -> int:
+    """The place of the set that has most of these rows, the newest of several."""
+    return max(range(len(earlier)), key=lambda i: (len(rows & earlier[i]), i))
 
 
 def rows_for_looks(looks: int, *, ranges: Sequence[float], reliability: float) -> int | None:
@@ -156,6 +225,8 @@ def validation_report(use: ValidationUse, config: MeterConfig) -> ValidationRepo
         worn       the last signal is above range 1, or it was looked at more often than its size carries
         replaced   another one has taken its place
 
+    Inherited looks and signals count like its own.
+
     Args:
         use: What is known of it.
         config: Ranges and reliability of the study's meter.
@@ -174,12 +245,12 @@ def validation_report(use: ValidationUse, config: MeterConfig) -> ValidationRepo
         ('worn', 303)
     """
     signals = len(config.ranges) + 1
-    for signal in use.signals:
+    for signal in use.all_signals:
         require(1 <= signal <= signals, "signals", signal, f"from 1 to {signals}")
     minimum = validation_minimum(ranges=config.ranges, reliability=config.reliability)
     needed = rows_for_looks(use.total, ranges=config.ranges, reliability=config.reliability)
     missing = max(0, (needed or 0) - use.rows)
-    last = use.signals[-1] if use.signals else 1
+    last = use.all_signals[-1] if use.all_signals else 1
     state = _state(use, last, missing)
     return ValidationReport(state, minimum, needed, missing, _advice(state, use, last, signals, minimum, missing))
 

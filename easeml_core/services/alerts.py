@@ -1,10 +1,14 @@
-"""Alerts of the overfitting budget, of drift, and for new test sets: read them, wait for the next one, clear them."""
+"""Alerts of the overfitting budget, of drift, and for new test sets: read them, wait for the next one, clear them.
+
+Where several teams share a meter set, an alert about a signal exists only for who asks for the team that it was given
+to: no team may learn another one's signals. Whoever names no team is none.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import choice
+from easeml_core.config import choice, require
 from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.store import releases, studies
@@ -22,7 +26,12 @@ _SERVING = {"gate": ("gate", "joint"), "meter": ("meter", "joint")}
 
 
 def open_alerts(
-    store: Store, *, study: str | None, kind: str | Sequence[str] | None = None, up_to_id: int | None = None
+    store: Store,
+    *,
+    study: str | None,
+    kind: str | Sequence[str] | None = None,
+    up_to_id: int | None = None,
+    team: int | None = None,
 ) -> list[dict[str, Any]]:
     """Alerts of the study, or of all when None, that nobody has cleared; oldest first, as plain JSON.
 
@@ -31,16 +40,24 @@ def open_alerts(
         study: The study, or None for all.
         kind: ``overfitting``, ``drift`` or ``new-test-set``, or several of them; None for any.
         up_to_id: Only those up to this number; None for all.
+        team: Which of the study's teams is asking; None where there is but one.
+
+    Raises:
+        NotFoundError: There is no such study.
+        ConfigError: The team is no whole number >= 1, or no study is named.
     """
     with store.begin() as tx:
-        found = releases.list_alerts(tx, _study_id(tx, study), open_only=True)
+        found = releases.list_alerts(tx, _study_id(tx, study, team), open_only=True, team=team)
     return _plain([a for a in found if up_to_id is None or a["alert_id"] <= up_to_id], kind)
 
 
-def newest_alert(store: Store, *, study: str | None) -> int:
-    """Number of the newest alert of the study, or of all; 0 when there is none: where a wait begins."""
+def newest_alert(store: Store, *, study: str | None, team: int | None = None) -> int:
+    """Number of the newest alert of the study, or of all; 0 when there is none: where a wait begins.
+
+    Arguments and errors as of ``open_alerts``.
+    """
     with store.begin() as tx:
-        return releases.newest_alert(tx, _study_id(tx, study))
+        return releases.newest_alert(tx, _study_id(tx, study, team), team=team)
 
 
 def next_alert(
@@ -51,6 +68,7 @@ def next_alert(
     kind: str | Sequence[str] | None = None,
     cleared_too: bool | None = None,
     purpose: str | None = None,
+    team: int | None = None,
 ) -> dict[str, Any] | None:
     """The alert to deal with next, or None: what a sensor looks at, and so loses none.
 
@@ -63,53 +81,63 @@ def next_alert(
         cleared_too: Whether one that is cleared already counts; None as ``after_id`` says.
         purpose: Only those that are about a sealed set of this purpose; a set that gate and meter share counts for
             both. None for any.
+        team: As of ``open_alerts``.
     """
     open_only = after_id == 0 if cleared_too is None else not cleared_too
     with store.begin() as tx:
-        found = releases.list_alerts(tx, _study_id(tx, study), after_id=after_id, open_only=open_only)
+        study_id = _study_id(tx, study, team)
+        found = releases.list_alerts(tx, study_id, after_id=after_id, open_only=open_only, team=team)
     if purpose is not None:
         serving = _SERVING.get(purpose, (choice(SealedSetPurpose, "purpose", purpose),))
         found = [alert for alert in found if alert["purpose"] in serving]
     return next(iter(_plain(found, kind)), None)
 
 
-def _study_id(tx: Connection, study: str | None) -> int | None:
+def _study_id(tx: Connection, study: str | None, team: int | None) -> int | None:
+    known = team is None or (type(team) is int and team >= 1 and study is not None)
+    require(known, "team", team, "a whole number >= 1, and given with a study: each one has teams of its own")
     return None if study is None else studies.get_study(tx, study).id
 
 
-def clear_alert(store: Store, *, study: str, alert_id: int) -> dict[str, Any]:
+def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> dict[str, Any]:
     """Mark an alert as dealt with.
 
     Raises:
-        NotFoundError: The study has no open alert with this id.
+        NotFoundError: The study has no open alert with this id, none that the team is shown.
+        ConfigError: The team is no whole number >= 1.
     """
     with store.begin() as tx:
-        open_ids = [a["alert_id"] for a in releases.list_alerts(tx, studies.get_study(tx, study).id, open_only=True)]
+        shown = releases.list_alerts(tx, _study_id(tx, study, team), open_only=True, team=team)
+        open_ids = [a["alert_id"] for a in shown]
         if alert_id not in open_ids:
-            raise NotFoundError(kind="open alert of this study", name=alert_id, known=[str(i) for i in open_ids])
+            known = [str(i) for i in open_ids]
+            raise NotFoundError(kind="open alert", name=alert_id, known=known, owner=f"study {study!r}")
         releases.clear_alert(tx, alert_id)
         releases.announce_alert(tx, study)
     return {"alert_id": alert_id, "cleared": True}
 
 
-def pause_on_alert(store: Store, *, study: str, alert_id: int) -> dict[str, Any]:
+def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> dict[str, Any]:
     """Pause the study's search when the alert says that its overfitting budget is broken.
 
-    Nothing happens when somebody has cleared the alert, or the study is not active; so a repetition is harmless.
+    Nothing happens when somebody has cleared the alert, or the study is not active; so a repetition is harmless. Nor
+    does the alert of one of several teams pause anything: the others would see the pause, and so the signal.
 
     Returns:
         ``{"study", "alert_id", "paused", "state"}``; ``paused`` says whether this call did it.
 
     Raises:
-        NotFoundError: There is no such study, or it has no such alert.
+        NotFoundError: There is no such study, or it has no such alert, none that the team is shown.
+        ConfigError: The team is no whole number >= 1.
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
-        alerts = releases.list_alerts(tx, found.id)
+        alerts = releases.list_alerts(tx, _study_id(tx, study, team), team=team)
         alert = next((a for a in alerts if a["alert_id"] == alert_id), None)
         if alert is None:
             raise NotFoundError(kind="alert of this study", name=alert_id, known=[str(a["alert_id"]) for a in alerts])
-        pauses = bool(alert["over_budget"]) and alert["cleared_at"] is None and found.state == StudyState.ACTIVE
+        told = bool(alert["over_budget"]) and alert["cleared_at"] is None and alert["team"] is None
+        pauses = told and found.state == StudyState.ACTIVE
         if pauses:
             studies.set_study_state(tx, found.id, StudyState.PAUSED)
     state = StudyState.PAUSED if pauses else found.state

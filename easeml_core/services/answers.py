@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import require
 from easeml_core.entities import AlertKind, Symbol
 from easeml_core.services.new_set_alarm import end_set
+from easeml_core.services.readings import whose_alert
 from easeml_core.store import mails, outbox, releases, requests, studies
 from easeml_core.store.database import notify
 
@@ -118,8 +119,10 @@ def release(tx: Connection, held: Held) -> None:
             releases.add_verdict(tx, request_id=held.request_id, study_id=study.id, **verdict)
         if "reading" in facts:
             releases.add_reading(tx, request_id=held.request_id, study_id=study.id, **facts["reading"])
-            _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=facts.get("over_budget"))
-            _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"))
+            team = whose_alert(tx, facts["reading"])
+            over = facts.get("over_budget")
+            _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=over, team=team)
+            _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"), team=team)
         for mail in facts.get("mails", ()):
             mails.add_mail(tx, **mail)
         if facts["retired_why"] is not None:
@@ -132,7 +135,14 @@ def release(tx: Connection, held: Held) -> None:
 
 
 def _alert(
-    tx: Connection, study: Study, held: Held, kind: AlertKind, message: str | None, *, over_budget: bool | None = None
+    tx: Connection,
+    study: Study,
+    held: Held,
+    kind: AlertKind,
+    message: str | None,
+    *,
+    over_budget: bool | None = None,
+    team: int | None = None,
 ) -> None:
     """The alert of a reading, where it has one of this kind."""
     if message:
@@ -144,4 +154,5 @@ def _alert(
             kind=kind,
             message=f"{study.name}: {message}",
             over_budget=over_budget,
+            team=team,
         )

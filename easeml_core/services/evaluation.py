@@ -1,7 +1,7 @@
 """The referee runs models on sealed inputs: in a child process without labels, without database, each artifact once.
 
 A model may run for minutes, as long as it likes. It runs while no transaction is open and no lock is held: a decision
-that needs a run stops (``NotRunError``), the model is run and what it said is kept (``Preparation.run``), and the
+that needs runs stops (``NotRunError``), the model is run and what it said is kept (``Preparation.run``), and the
 decision begins anew.
 
 On sealed inputs a part of the rows is asked a second time (``training/repetition.py``): a model whose answers are not
@@ -47,15 +47,15 @@ NO_PACE = Pace()
 
 
 class NotRunError(Exception):
-    """A decision needs a run of a model that has not been made: no failure, but the reason to begin anew after it.
+    """A decision needs runs of a model that have not been made: no failure, but the reason to begin anew after them.
 
     Attributes:
         model: The model.
-        test_set_id: The sealed set; None for the open validation part.
+        test_set_ids: What to run it on, in this order: sealed sets, and None for the open validation part.
     """
 
-    def __init__(self, model: Model, test_set_id: int | None) -> None:
-        self.model, self.test_set_id = model, test_set_id
+    def __init__(self, model: Model, *test_set_ids: int | None) -> None:
+        self.model, self.test_set_ids = model, test_set_ids
         super().__init__(f"model {model.id} was not run yet")
 
 
@@ -74,33 +74,38 @@ class Preparation:
         self._errors: dict[tuple[str, int | None], Exception] = {}
 
     def run(self, missing: NotRunError) -> None:
-        """Make the run that a decision has missed; outside of any transaction.
+        """Make the runs that a decision has missed, one after the other; outside of any transaction.
 
-        An error is kept for the decision, which meets it in its turn (``missing``).
+        An error is kept for the decision, which meets it in its turn (``missing``); the runs after it are not made.
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
             ConcurrentUpdateError: Another transaction was in the way.
             SchemaVersionError: The schema is not the one of this code.
         """
-        model, test_set_id = missing.model, missing.test_set_id
-        try:
-            if test_set_id is None:
-                self._measure(model)
-            else:
-                keep_sealed_run(self._store, self._artifacts, model, test_set_id, self._pace)
-        except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
-            raise
-        except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
-            self._errors[model.identity, test_set_id] = error
+        for test_set_id in missing.test_set_ids:
+            try:
+                self._run_on(missing.model, test_set_id)
+            except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
+                raise
+            except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
+                self._errors[missing.model.identity, test_set_id] = error
+                return
 
-    def missing(self, model: Model, test_set_id: int | None) -> Exception:
-        """What a decision raises that finds no such run: the error of the run, or that there was none."""
-        return self._errors.get((model.identity, test_set_id)) or NotRunError(model, test_set_id)
+    def missing(self, model: Model, *test_set_ids: int | None) -> Exception:
+        """What a decision raises that finds no such runs: the first error of one, or that they were not made."""
+        errors = (self._errors.get((model.identity, test_set_id)) for test_set_id in test_set_ids)
+        return next(filter(None, errors), None) or NotRunError(model, *test_set_ids)
 
     def loss(self, model: Model, data: str) -> float | None:
         """The model's loss on the validation part of this data (an artifact), or None when it was not measured."""
         return self._losses.get((model.identity, data))
+
+    def _run_on(self, model: Model, test_set_id: int | None) -> None:
+        if test_set_id is None:
+            self._measure(model)
+        else:
+            keep_sealed_run(self._store, self._artifacts, model, test_set_id, self._pace)
 
     def _measure(self, model: Model) -> None:
         with self._store.begin() as tx:

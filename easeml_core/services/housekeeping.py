@@ -14,6 +14,7 @@ from easeml_core.services.evaluation import NO_PACE
 from easeml_core.services.remeasurement import measure_next
 from easeml_core.services.test_sets import reevaluate
 from easeml_core.store import promotions
+from easeml_core.store.validation import REMEASURE_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,10 @@ _AGAIN_SECONDS = 300.0
 class Housekeeper:
     """Work that waits until there is no request.
 
+    A request that comes meanwhile waits for one model's run at most. On a validation set that takes up to 240 seconds
+    (two attempts of 120), on a sealed set up to 480, or the pace's 500 (``pace.GRID_SECONDS``). It is no thread of its
+    own: models run under one account, and one that runs beside another on sealed inputs could look for them.
+
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models lie.
@@ -45,12 +50,12 @@ class Housekeeper:
         self._store, self._artifacts, self._repositories, self._pace = store, artifacts, repositories, pace
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = self._measured_due = 0.0
-        self._aside: dict[int, float] = {}
 
     def work(self) -> bool:
-        """Do one small piece; True when there may be more, so that requests get their turn in between."""
+        """Run one model at most; True when there may be more, so that requests get their turn in between."""
         self._move_tags()
-        return self._run_one_model() or self._measure_one_anew()
+        ran = self._run_one_model()
+        return self._measure_one_anew() if ran is None else ran
 
     def _move_tags(self) -> None:
         """Let the tags follow: when production has moved, and now and then, as somebody may have moved a tag."""
@@ -63,31 +68,43 @@ class Housekeeper:
         self._tags_stand_for, self._tags_due = last, time.monotonic() + _AGAIN_SECONDS
         sync_bundle_tags(self._store, self._repositories)  # logs by itself what it could not do
 
-    def _run_one_model(self) -> bool:
-        """Run a model of the past on a live set that does not know it; a set that is new is looked at soon."""
+    def _run_one_model(self) -> bool | None:
+        """Run a model of the past on a live set that does not know it; a set that is new is looked at soon.
+
+        None when there was none to run, False when it went wrong, perhaps after a run.
+        """
         if time.monotonic() < self._models_due:
-            return False
+            return None
         try:
             if reevaluate(self._store, self._artifacts, limit=1, pace=self._pace):
                 return True
         except Exception:  # a model that cannot be run now must not keep the referee from its requests
             logger.exception("a model of the past was not run on a live set")
+            self._models_due = time.monotonic() + _AGAIN_SECONDS
+            return False
         self._models_due = time.monotonic() + _AGAIN_SECONDS
-        return False
+        return None
 
     def _measure_one_anew(self) -> bool:
-        """Measure a trained model on a validation set that has replaced another; one that fails rests for a while."""
-        now = time.monotonic()
-        if now < self._measured_due:
+        """Measure a trained model on a validation set that has replaced another; one that fails rests for a while.
+
+        False after a failure, too: the referee then takes a breath, and all others go before that model.
+        """
+        if time.monotonic() < self._measured_due:
             return False
-        self._aside = {trial_id: until for trial_id, until in self._aside.items() if until > now}
         try:
-            found = measure_next(self._store, self._artifacts, skip=list(self._aside))
+            found = measure_next(self._store, self._artifacts, rest_seconds=_AGAIN_SECONDS)
         except Exception:  # as above
             logger.exception("a model was not measured on its study's new validation set")
-            self._measured_due = now + _AGAIN_SECONDS
+            self._measured_due = time.monotonic() + _AGAIN_SECONDS
             return False
-        if found is not None and found.why is not None:
-            logger.warning("trial %d was not measured on its new validation set: %s", found.waiting.trial_id, found.why)
-            self._aside[found.waiting.trial_id] = now + _AGAIN_SECONDS
-        return found is not None
+        if found is None or found.why is None:
+            return found is not None
+        logger.warning(
+            "trial %d was not measured on its new validation set, failure %d of %d: %s",
+            found.waiting.trial_id,
+            found.tries,
+            REMEASURE_TRIES,
+            found.why,
+        )
+        return False

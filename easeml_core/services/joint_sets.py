@@ -6,7 +6,6 @@ Whoever answers on a shared set, gate or meter, holds the study first (``release
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
-from easeml_core.services.set_sizes import examples_for_joint_gate
+from easeml_core.services.set_sizes import joint_weight_limit
 from easeml_core.store import ledger, sealed
 
 if TYPE_CHECKING:
@@ -62,7 +61,8 @@ def joint_end(tx: Connection, row: Any) -> str | None:
     left would need more examples for the planned condition than the set has. That the last two depend on the sealed
     labels, through the costs of the signals, is no side channel. The end is one more outcome of an answer, after which
     nothing is claimed any more, by neither system: it adds a leaf to the developer's tree and no node at which a
-    promise could fail (specs/meter.md, sections 4.3 and 7). It would be one if only one system stopped.
+    promise could fail (specs/meter.md, sections 4.3 and 7). It would be one if only one system stopped. Nor is the time
+    that finding it takes: the log weight, which tells how clear the signals were, is only compared with a number.
 
     Asked before an answer (``require_joint_goes_on``) and after it is in the ledger, for ``retired_why``.
 
@@ -76,19 +76,20 @@ def joint_end(tx: Connection, row: Any) -> str | None:
     joint = joint_config(row)
     if joint is None:
         return None
+    limit = _weight_limit(tx, row, joint)  # before anything that depends on answers, and once in a process
     if ledger.meter_has_retired(tx, row.id):
         return "signals"
     for system, steps in ((ledger.GATE, joint.gate.steps), (ledger.METER, joint.meter.steps)):
         if ledger.used(tx, row.id, system)[0] >= steps:
             return "steps"
-    return None if _gate_fits(tx, row, joint.gate) else "tolerance"
+    return None if ledger.joint_log_weight(tx, row.id) <= limit else "tolerance"
 
 
-def _gate_fits(tx: Connection, row: Any, gate: GateConfig) -> bool:
-    """Whether the set is large enough for a verdict of its plan at the level that is left, and each of its slices."""
-    log_weight = ledger.joint_log_weight(tx, row.id)
-    codes = sealed.sealed_slices(tx, row.id) if gate.slices else None
-    sizes = [(gate.condition, row.rows)]
-    for place, (_, condition) in enumerate(gate.slices):
-        sizes.append((condition, 0 if codes is None else int(np.sum(codes == place))))
-    return all(examples_for_joint_gate(replace(gate, condition=c), log_weight) <= size for c, size in sizes)
+def _weight_limit(tx: Connection, row: Any, config: JointConfig) -> float:
+    """Up to which log weight the set is large enough for a verdict of its plan, and each of its slices."""
+    codes = sealed.sealed_slices(tx, row.id) if config.gate.slices else None
+    limits = [joint_weight_limit(config, config.gate.condition, row.rows)]
+    for place, (_, condition) in enumerate(config.gate.slices):
+        size = 0 if codes is None else int(np.sum(codes == place))
+        limits.append(joint_weight_limit(config, condition, size))
+    return min(limits)

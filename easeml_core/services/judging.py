@@ -32,6 +32,7 @@ from easeml_core.services.answers import BLOCKING_REFUSED, Answer, Waiting
 from easeml_core.services.evaluation import sealed_predictions
 from easeml_core.services.joint_sets import gate_settings, joint_config, joint_end, require_joint_goes_on
 from easeml_core.services.mail import verdict_mail
+from easeml_core.services.set_queue import no_live_set
 from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint_gate
 from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.store import labels, ledger, models, releases, sealed, studies
@@ -115,8 +116,7 @@ def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Wait
     releases.hold_study(tx, study.id)  # the model it is compared with must not change meanwhile
     test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.GATE, lock=True)
     if test_set is None:
-        message = f"study {study.name!r} has no live gate set; the referee must seal a new one"
-        raise StateError(message)
+        raise no_live_set(tx, study, SealedSetPurpose.GATE)
     case = _case(tx, study, request, test_set)
     entry = sealed.cached_entry(tx, test_set.id, case.cache_key)
     if entry is None and case.model.identity == case.incumbent.identity:
@@ -335,7 +335,11 @@ def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None
 
 
 def _fits(tx: Connection, plan: GateConfig, test_set: Any, changes: int) -> bool:
-    """Whether the set is large enough for a test of its plan, and each of its slices, after so many changes."""
+    """Whether the set is large enough for a test of its plan, and each of its slices, after so many changes.
+
+    How long the search takes follows from the plan and from how many changes there were: no more than the symbols say,
+    which ``recycle`` releases. (On a shared set the level follows from more than that: ``joint_sets.joint_end``.)
+    """
     parts = {part.name: part.members.size for part in _slices(tx, plan, test_set.id)}
     sizes = [(plan.condition, test_set.rows), *((source, parts.get(name, 0)) for name, source in plan.slices)]
     return all(examples_for_gate(replace(plan, condition=c), changes=changes) <= size for c, size in sizes)

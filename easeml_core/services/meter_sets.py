@@ -16,6 +16,7 @@ import numpy as np
 
 from easeml_core.errors import StateError
 from easeml_core.meter.dither import late_shift
+from easeml_core.meter.levels import COUNTS_REACHABLE
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.node_counts import team_steps
 from easeml_core.meter.reading import Reading
@@ -26,6 +27,8 @@ from easeml_core.store import ledger, sealed
 from easeml_core.store.ledger import RETIRED, MeterEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from easeml_core.config import MeterConfig
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from easeml_core.store.requests import Request
 
 logger = logging.getLogger(__name__)
+
+FAILURE = "failure"
+"""Why a set ends on which a model could not be run."""
 
 _USUAL = {"edges": [], "why": "", "team": 1, "promised_tolerance": None, "ends": False}
 """What an entry of the ledger does not say, since it follows from the plan (``store/ledger.py`` reads it so)."""
@@ -86,13 +92,8 @@ class MeterSet:
         return next((entry for entry in self.earlier if entry.cache_key == key), None)
 
     def cache_key(self) -> str:
-        """What a repeated submission has in common with the first.
-
-        Teams share nothing, not even that. On another validation set the same artifact has another gap.
-        """
-        team = "" if self.config.teams == 1 else f" team {self.submission.team}"
-        data = "" if self.submission.version.version == 1 else f" data {self.submission.version.version}"
-        return self.submission.model.identity + team + data
+        """What a repeated submission has in common with the first."""
+        return cache_key(self.config, self.submission)
 
     def left(self) -> int | None:
         """Submissions that the team may still make; None where there is no last one. Its own answers alone count."""
@@ -124,6 +125,45 @@ class SetReading:
         return None if entry.signal is None else Said(entry.signal, self.on.config, entry.edges, entry.tolerance)
 
 
+def cache_key(config: MeterConfig, submission: Submission) -> str:
+    """What a repeated submission to a set with this plan has in common with the first.
+
+    Teams share nothing, not even that. On another validation set the same artifact has another gap.
+    """
+    team = "" if config.teams == 1 else f" team {submission.team}"
+    data = "" if submission.version.version == 1 else f" data {submission.version.version}"
+    return submission.model.identity + team + data
+
+
+def require_runs(tx: Connection, ready: Preparation, submission: Submission, sets: Sequence[Any]) -> None:
+    """Stop a new reading before its validation loss is measured, and name all runs that it will need, at once.
+
+    Nothing else is decided here: whoever comes through is read, answered from the ledger or refused (``read_on``). That
+    is also why nothing is run for a submission that would not be read.
+
+    Args:
+        tx: Transaction of the referee's role that holds the study.
+        ready: Runs that were made.
+        submission: What is to be read.
+        sets: Rows of the live sets that it will be read on; without an answer of the first there is none of the others.
+
+    Raises:
+        NotRunError: The validation part comes first: it is open data, and where it fails no sealed set is touched.
+    """
+    model, version = submission.model, submission.version
+    if ready.loss(model, version.artifact) is not None or not _answers_anew(tx, submission, sets[0]):
+        return
+    needed = [sets[0].id] + [row.id for row in sets[1:] if _answers_anew(tx, submission, row)]
+    unknown = [set_id for set_id in needed if sealed.known_predictions(tx, set_id, model.identity) is None]
+    raise ready.missing(model, None, *unknown)
+
+
+def _answers_anew(tx: Connection, submission: Submission, row: Any) -> bool:
+    key = cache_key(meter_settings_of(row), submission)
+    anew = ledger.meter_answers_anew(tx, row.id, cache_key=key, team=submission.team)
+    return anew and joint_end(tx, row) is None
+
+
 def meter_set(tx: Connection, row: Any, submission: Submission) -> MeterSet:
     """The set as it stands; ``row`` is that of a live set, which the transaction holds."""
     return MeterSet(row, meter_settings_of(row), ledger.meter_entries(tx, row.id), submission)
@@ -143,12 +183,12 @@ def read_on(tx: Connection, ready: Preparation, on: MeterSet) -> SetReading:
         message = f"team {on.submission.team} has no answer left on this meter set; wait for the next one"
         raise StateError(message)
     require_joint_goes_on(tx, on.row)
-    entry = _read(tx, ready, on)
+    entry, why = _read(tx, ready, on)
     on.earlier.append(entry)
-    return SetReading(on, entry, cached=False, retired_why=_retires(tx, on, entry))
+    return SetReading(on, entry, cached=False, retired_why=_retires(tx, on, entry, why))
 
 
-def _retires(tx: Connection, on: MeterSet, entry: MeterEntry) -> str | None:
+def _retires(tx: Connection, on: MeterSet, entry: MeterEntry, why: str) -> str | None:
     """Why the set ends with this answer, or None: it lives as long as one of its teams can be answered.
 
     A team must not learn that another one has used up its part.
@@ -157,12 +197,12 @@ def _retires(tx: Connection, on: MeterSet, entry: MeterEntry) -> str | None:
     if len(ended) < on.config.teams:
         return joint_end(tx, on.row)
     if entry.signal is None:
-        return "signals"
+        return FAILURE if why == FAILURE else "signals"
     return "steps" if on.left() == 0 else "regulation"
 
 
-def _read(tx: Connection, ready: Preparation, on: MeterSet) -> MeterEntry:
-    """Use one step of the set: its entry in the ledger, without a signal when the set is retired instead."""
+def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry, str]:
+    """Use one step of the set: its entry in the ledger, without a signal when the set is retired instead; and why."""
     model, set_id = on.submission.model, on.row.id
     loss = validation_loss(ready, model, on.submission.version)  # first: it is open data, nothing is spent if it fails
     predictions, failure = sealed_predictions(tx, ready, model, set_id)
@@ -170,7 +210,10 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> MeterEntry:
     errors = len(labels) if predictions is None else int(np.sum(predictions != labels))
     shift = _shift(tx, on) if on.config.method == "dithered" else None
     log_weight = ledger.joint_log_weight(tx, set_id) if is_joint(on.row) else None
-    reading = _reading(on, errors=errors, examples=len(labels), loss=loss, shift=shift, log_weight=log_weight)
+    if failure is not None and on.config.method in COUNTS_REACHABLE:
+        reading = _no_answer(on, FAILURE)
+    else:
+        reading = _reading(on, errors=errors, examples=len(labels), loss=loss, shift=shift, log_weight=log_weight)
     entry = MeterEntry(
         step=len(on.earlier) + 1,
         cache_key=on.cache_key(),
@@ -188,7 +231,7 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> MeterEntry:
         if report[name] == usual:
             del report[name]
     _keep(tx, on, entry, reading, report)
-    return entry
+    return entry, reading.why
 
 
 def _reading(
@@ -212,15 +255,20 @@ def _reading(
         )
     except Exception as error:
         logger.exception("request %d: reading has failed, the set is retired", on.submission.request.id)
-        told = f"{type(error).__name__}: {error}"
-        return Reading(None, 0.0, 1.0, 0.0, 1.0, 1, 0.0, math.log1p(-on.config.reliability), ends=True, why=told)
+        return _no_answer(on, f"{type(error).__name__}: {error}")
+
+
+def _no_answer(on: MeterSet, why: str) -> Reading:
+    """The end of the set for the team: one more leaf of the tree, at which nothing is claimed."""
+    log_level = math.log1p(-on.config.reliability)
+    return Reading(None, 0.0, 1.0, 0.0, 1.0, reachable=1, log_cost=0.0, log_level=log_level, ends=True, why=why)
 
 
 def _keep(tx: Connection, on: MeterSet, entry: MeterEntry, reading: Reading, report: dict[str, Any]) -> None:
     sealed.add_entry(
         tx,
         test_set_id=on.row.id,
-        step=ledger.next_step(tx, on.row.id),
+        step=ledger.next_step(tx, on.row.id) if is_joint(on.row) else entry.step,
         steps=on.row.steps,
         request_id=on.submission.request.id,
         cache_key=entry.cache_key,

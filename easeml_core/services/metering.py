@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose
-from easeml_core.errors import StateError
 from easeml_core.meter.budget import budget_breach
-from easeml_core.meter.two_meters import TwoSignals, both_reliability, combine
+from easeml_core.meter.two_meters import TwoSignals, both_reliability, combine, drift_alert
 from easeml_core.services.answers import Answer
 from easeml_core.services.joint_sets import meter_settings_of
-from easeml_core.services.meter_sets import MeterSet, SetReading, Submission, meter_set, read_on
+from easeml_core.services.meter_sets import MeterSet, SetReading, Submission, meter_set, read_on, require_runs
+from easeml_core.services.readings import data_version_of
+from easeml_core.services.set_queue import no_live_set
 from easeml_core.store import models, releases, studies
 
 if TYPE_CHECKING:
@@ -51,13 +52,18 @@ def meter(tx: Connection, ready: Preparation, request: Request) -> Answer:
     releases.hold_study(tx, study.id)  # all its sets at once, in one order: a gate may share one of them
     test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.METER, lock=True)
     if test_set is None:
-        message = f"study {study.name!r} has no live meter set; the referee must seal a new one"
-        raise StateError(message)
+        raise no_live_set(tx, study, SealedSetPurpose.METER)
     submission = _submission(tx, study, request, meter_settings_of(test_set))
+    second = releases.live_test_set(tx, study.id, SealedSetPurpose.DIRECT, lock=True)
+    comparable = second is not None and not _differences(test_set, second)
+    require_runs(tx, ready, submission, [test_set, second] if comparable else [test_set])
     total = read_on(tx, ready, meter_set(tx, test_set, submission))
-    second = None if total.entry.signal is None else _second_set(tx, study, total)
-    direct = None if second is None else read_on(tx, ready, second)
-    return _answer(study, total, direct)
+    if second is None or total.entry.signal is None:
+        return _answer(study, total, None)
+    if not comparable:
+        _warn(study, test_set, second)
+        return _answer(study, total, None)
+    return _answer(study, total, _direct(tx, ready, meter_set(tx, second, submission)))
 
 
 def _submission(tx: Connection, study: Study, request: Request, config: MeterConfig) -> Submission:
@@ -68,29 +74,32 @@ def _submission(tx: Connection, study: Study, request: Request, config: MeterCon
     return Submission(request, model, studies.latest_data_version(tx, study.id), team)
 
 
-def _second_set(tx: Connection, study: Study, total: SetReading) -> MeterSet | None:
-    """The second validation sample, where there is a live one that can say something of this submission."""
-    test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.DIRECT, lock=True)
-    if test_set is None:
-        return None
-    second = meter_set(tx, test_set, total.on.submission)
-    differing = [name for name in _ALIKE if getattr(second.config, name) != getattr(total.on.config, name)]
-    if "dithered" in (second.config.method, total.on.config.method) and second.config.method != total.on.config.method:
+def _direct(tx: Connection, ready: Preparation, second: MeterSet) -> SetReading | None:
+    """The reading on the second validation sample, unless that can say nothing of this submission any more."""
+    return None if second.has_ended() and second.cached() is None else read_on(tx, ready, second)
+
+
+def _differences(test_set: Any, second: Any) -> list[str]:
+    """Settings in which the second validation sample must agree with the meter set, and does not."""
+    ours, other = meter_settings_of(test_set), meter_settings_of(second)
+    differing = [name for name in _ALIKE if getattr(other, name) != getattr(ours, name)]
+    if "dithered" in (other.method, ours.method) and other.method != ours.method:
         differing.append("method")
-    if differing:
-        logger.warning(
-            "study %s: the second validation sample (set %d) is not read, its %s differ from those of meter set %d; "
-            "retire it and seal one with the same",
-            *(study.name, test_set.id, " and ".join(differing), total.on.row.id),
-        )
-        return None
-    return None if second.has_ended() and second.cached() is None else second
+    return differing
+
+
+def _warn(study: Study, test_set: Any, second: Any) -> None:
+    logger.warning(
+        "study %s: the second validation sample (set %d) is not read, its %s differ from those of meter set %d; "
+        "retire it and seal one with the same",
+        *(study.name, second.id, " and ".join(_differences(test_set, second)), test_set.id),
+    )
 
 
 def _answer(study: Study, total: SetReading, direct: SetReading | None) -> Answer:
     """What is published: the signals, what they promise, and what they mean for the sets and the budget."""
     both = _both(total, direct)
-    breach = None if total.cached else _breach(total)
+    breach = None if total.cached else _breach(total, both)
     news = direct is not None and not (total.cached and direct.cached)
     facts = {
         "study_id": study.id,
@@ -148,17 +157,21 @@ def _message(total: SetReading, direct: SetReading | None, both: TwoSignals | No
     return f"{shown}, {both.direct} on the second validation sample; drift: {both.drift}"
 
 
-def _breach(total: SetReading) -> str | None:
+def _breach(total: SetReading, both: TwoSignals | None) -> str | None:
     """The alert's sentence when the team's last answer breaks the overfitting budget."""
-    answers = [earlier.signal for earlier in total.on.own()]
-    return budget_breach(answers, total.on.config, edges=total.entry.edges, tolerance=total.entry.tolerance)
+    own, entry = total.on.own(), total.entry
+    return budget_breach(
+        [earlier.signal for earlier in own],
+        total.on.config,
+        edges=entry.edges,
+        tolerance=entry.tolerance,
+        versions=[data_version_of(earlier) for earlier in own],
+        both=both,
+    )
 
 
 def _drift_alert(total: SetReading, direct: SetReading | None, both: TwoSignals | None) -> str | None:
     """The alert's sentence when the two signals leave no room for equal distributions."""
-    if direct is None or both is None or both.drift != "certain":
+    if direct is None or both is None:
         return None
-    size = both.drift_low if both.drift_low > 0 else -both.drift_high
-    reliability = both_reliability(total.on.config, direct.on.config)
-    harder = "harder" if both.drift_low > 0 else "easier"
-    return f"{both.sentence} ({harder} by at least {size:g}, with probability {reliability:g})"
+    return drift_alert(both, both_reliability(total.on.config, direct.on.config))

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.joint_sets import gate_settings
-from easeml_core.services.test_sets import go_live
+from easeml_core.services.test_sets import go_live, steps_by_system
 from easeml_core.store import mails, releases, test_sets
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import Study
+    from easeml_core.store.test_sets import SealedSet
 
 WHY = {
     "steps": "all its steps are used",
@@ -28,6 +29,7 @@ WHY = {
     "by hand": "the referee has retired it",
     "signals": "its promise would not hold for another answer",
     "regulation": "its rule allows no further answer",
+    "failure": "a model could not be run on it, which the meter's promise does not cover",
 }
 """What ``retired_why`` means, as part of a sentence."""
 
@@ -70,7 +72,7 @@ def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
     ended = test_sets.get_set(tx, test_set_id)
     for purpose in _FOLLOWING[ended.purpose]:
         go_live(tx, study.id, purpose)
-    message = _message(tx, study, ended.purpose, test_set_id, why)
+    message = _message(tx, study, ended, why)
     releases.add_alert(
         tx,
         study_id=study.id,
@@ -84,7 +86,8 @@ def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
         mails.add_mail(tx, recipient=recipient, subject=f"easeml: {study.name} needs a new test set", body=message)
 
 
-def _message(tx: Connection, study: Study, purpose: SealedSetPurpose, test_set_id: int, why: str) -> str:
+def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:
+    purpose = ended.purpose
     following, without = list[int](), list[str]()
     for system in _SERVED[purpose]:
         live = releases.live_test_set(tx, study.id, system)
@@ -92,13 +95,22 @@ def _message(tx: Connection, study: Study, purpose: SealedSetPurpose, test_set_i
             without.append(_WITHOUT[system])
         elif live.id not in following:
             following.append(live.id)
-    words = [f"{study.name}: {_CALLED[purpose]} {test_set_id} is retired, {WHY[why]}"]
+    words = [f"{study.name}: {_CALLED[purpose]} {ended.id} is retired, {_why(ended, why)}"]
     if without:
         words.append(f"{' and '.join(without)} until a new set is sealed {_how(purpose)}")
     words += [f"set {set_id} is live now" for set_id in following]
     if not without:
         words.append(f"seal another one in time {_how(purpose)}")
     return "; ".join(words)
+
+
+def _why(ended: SealedSet, why: str) -> str:
+    """As of ``WHY``; of a set that two systems share, whose steps are used."""
+    if why == "steps" and ended.purpose == _JOINT:
+        for system, count in steps_by_system(ended).items():
+            if count["steps_used"] >= count["steps"]:
+                return f"the {system}'s {count['steps']} steps are used"
+    return WHY[why]
 
 
 def _how(purpose: SealedSetPurpose) -> str:

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.store import sealed, validation
+from easeml_core.store import studies, validation
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.parts import load_open_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
     from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.validation import ValidationPart
+
+
+def part_hashes(tx: Connection, artifacts: ArtifactStore, parts: Iterable[ValidationPart]) -> list[set[bytes]]:
+    """Hashes of the rows of each of these validation parts.
+
+    Raises:
+        ArtifactError: The file of a data version is missing or was changed.
+    """
+    found = []
+    for part in parts:
+        with artifacts.copy(part.artifact) as path:
+            inputs = load_open_parts(path).validation_inputs
+        found.append(set(example_hashes(inputs, studies.feature_names(tx, part.id))))
+    return found
 
 
 def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) -> set[bytes]:
@@ -19,8 +37,4 @@ def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) ->
     Raises:
         ArtifactError: The file of a data version is missing or was changed.
     """
-    found: set[bytes] = set()
-    for part in validation.validation_parts(tx, study_id):
-        with artifacts.copy(part.artifact) as path:
-            found.update(sealed.example_hashes(load_open_parts(path).validation_inputs))
-    return found
+    return set[bytes]().union(*part_hashes(tx, artifacts, validation.validation_parts(tx, study_id)))

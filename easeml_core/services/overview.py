@@ -27,8 +27,9 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
         running, waiting, failed, cancelled, best_quality in [0, 1] or None, best_candidate, device_seconds (also of
         lost attempts), reserved_seconds, tenant_quota_seconds, tenant_charged_seconds (used and reserved),
         tenant_max_parallel, tenant_open_trials, verdict, signal, signals, direct_signal, drift (both None without a
-        second validation sample), production_model_id, production_candidate, open_alerts, alert_kind (of the most
-        urgent one), meter_retired, gate_set_live, refusal, and ``next``: one sentence on what to do.
+        second validation sample; of a set that several teams share nobody's signals and alerts are told), teams (of
+        the meter set, None without one), production_model_id, production_candidate, open_alerts, alert_kind (of the
+        most urgent one), meter_retired, gate_set_live, refusal, and ``next``: one sentence on what to do.
     """
     with store.begin() as tx:
         entries = summary.study_summaries(tx, limit=limit)
@@ -119,11 +120,11 @@ def _is_full(entry: dict[str, Any]) -> bool:
     return most is not None and entry["tenant_open_trials"] >= most
 
 
-def study_details(store: Store, *, study: str) -> dict[str, Any]:
+def study_details(store: Store, *, study: str, team: int | None = None) -> dict[str, Any]:
     """One study with its candidates, trials, sealed sets (public side), last meter reading and open alerts.
 
     ``meter`` is None before the first reading, then as ``readings.shown_reading``, with ``{"model_id", "team",
-    "method"}``.
+    "method"}``. Where several teams share a meter set, the readings and alerts of ``team`` count, and without it none.
 
     Raises:
         NotFoundError: There is no such study.
@@ -138,8 +139,8 @@ def study_details(store: Store, *, study: str) -> dict[str, Any]:
             "candidates": [_candidate(c) for c in studies.list_candidates(tx, found.id)],
             "trials": [_plain(t) for t in trials.list_trials(tx, found.id)],
             "sealed_sets": releases.public_test_sets(tx, found.id),
-            "meter": _meter(releases.newest_reading(tx, found.id)),
-            "alerts": [a["message"] for a in releases.list_alerts(tx, found.id, open_only=True)],
+            "meter": _meter(releases.newest_reading(tx, found.id, team=team)),
+            "alerts": [a["message"] for a in releases.list_alerts(tx, found.id, open_only=True, team=team)],
         }
     return details
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import require
 from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import StateError
+from easeml_core.services.test_set_retirement import BY_HAND
 from easeml_core.store import models, promotions, releases, requests, studies
 from easeml_core.store.database import notify
 
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
 
 _THERE = "model {model} is in production for study {study!r} already"
 
-_BY_ITSELF = ("steps", "changes", "tolerance")
-"""Reasons for which a set retires by its last answer."""
-
 
 def promote(tx: Connection, request: Request) -> str:
     """Answer a promotion request. The schema itself refuses a promotion without a recorded verdict.
 
-    The verdict must be a pass on the set's own condition, of the study's live gate set; also of the set that this very
-    verdict has ended (``firstChange`` ends with its pass), but of no set that went on or was retired by hand. And what
-    it was compared with must still stand. Under adaptivity ``none`` any recorded verdict will do, whatever stands:
-    every commit counts as accepted there.
+    The verdict must be a pass on the set's own condition, of the study's live gate set; or the last such pass of a set
+    that has ended, by whichever answer of gate or meter, but not by hand. And what it was compared with must still
+    stand. Under adaptivity ``none`` every commit counts as accepted: a verdict stands for a pass, whatever stands.
+
+    A pass is claimed when it is given, at a level that counts it and all answers that could come before and after it.
+    To promote on it looks at no data, so that the promise covers it however the set has ended since. By hand is
+    different: a person may retire a set because its examples are wrong.
 
     Returns:
         The public message of the answer.
@@ -85,8 +86,8 @@ def _require_ground(verdict: dict[str, Any], gate_request_id: int, model_id: int
             "such a pass is advice: ask the gate again without a condition"
         )
         raise StateError(message)
-    ended_it = verdict["was_last"] and verdict["retired_why"] in _BY_ITSELF
-    if verdict["set_state"] != "live" and not ended_it:
+    outlives_it = verdict["was_last"] and verdict["retired_why"] not in (None, BY_HAND)
+    if verdict["set_state"] != "live" and not outlives_it:
         message = (
             f"the verdict of gate request {gate_request_id} is of a test set that is {verdict['set_state']} by now; "
             "ask the gate again, on the live set"
@@ -95,8 +96,12 @@ def _require_ground(verdict: dict[str, Any], gate_request_id: int, model_id: int
 
 
 def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
+    """Refuse a verdict against another model than that which stands: one with the same artifact is the same.
+
+    Every data version has a row of its own for the baseline, and for each model that was measured on it.
+    """
     standing = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
-    if standing.id != incumbent_id:
+    if standing.identity != models.get_model(tx, study.id, incumbent_id).identity:
         message = (
             f"model {standing.id} stands now, but the verdict compared with model {incumbent_id}; ask the gate again"
         )

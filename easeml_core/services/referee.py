@@ -30,7 +30,7 @@ from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.judging import judge
 from easeml_core.services.mail import MailServer, Postman
 from easeml_core.services.metering import meter
-from easeml_core.services.pace import GRID_SECONDS, Pace
+from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.sealing import seal_study
 from easeml_core.store import labels, outbox, requests, sealed
@@ -62,6 +62,9 @@ _GIVEN_UP = f"the referee's process ended {MAX_ATTEMPTS} times while it worked o
 
 _PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
 
+_NAME_TAKEN = "; the name stays taken, register again under another"
+"""Said with every refusal to seal a study's data."""
+
 _FORCED_REFUSED = (
     "this referee takes no forced promotion from a task; let who may, run `easeml model promote --force` with the "
     "referee's address, or start the referee with --allow-forced"
@@ -88,6 +91,7 @@ class Duties:
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
         poll_seconds: How long at most between two looks when no notification comes.
         grid_seconds: Where answers have fixed times: to which times runs of models are padded (``services/pace.py``).
+        decision_grid_seconds: Likewise decisions of gate and meter; empty for no padding.
     """
 
     data: Path | None = None
@@ -97,6 +101,7 @@ class Duties:
     repositories: Mapping[str, Path] = field(default_factory=dict)
     poll_seconds: float = 10.0
     grid_seconds: tuple[float, ...] = GRID_SECONDS
+    decision_grid_seconds: tuple[float, ...] = DECISION_GRID_SECONDS
 
 
 class Referee:
@@ -114,7 +119,9 @@ class Referee:
         self._duties = Duties(**options) if duties is None else duties
         self._aside: dict[int, float] = {}
         self._schema_told = -math.inf
-        self._pace_models(Pace(self._duties.grid_seconds if self._duties.timetable.is_fixed else ()))
+        is_fixed = self._duties.timetable.is_fixed
+        self._decisions = Pace(self._duties.decision_grid_seconds if is_fixed else ())
+        self._pace_models(Pace(self._duties.grid_seconds if is_fixed else ()))
 
     def _pace_models(self, pace: Pace) -> None:
         self._pace = pace
@@ -122,6 +129,7 @@ class Referee:
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
+        self._decisions = replace(self._decisions, sleep=stop.wait)
         self._pace_models(replace(self._pace, sleep=stop.wait))
         postman = self._start_postman(stop)
         clerk = threading.Thread(target=self._keep_at, args=(self._say_or_move, stop), name="clerk", daemon=True)
@@ -238,9 +246,12 @@ class Referee:
                         return None
                     with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
                         attempt, lost = requests.note_attempt(aside, request_id)
-                    said = self._answer(tx, ready, request_id, lost)
+                    began = self._decisions.clock()
+                    kind, said = self._answer(tx, ready, request_id, lost)
                     if said == _WAITS:
                         requests.note_survival(tx, request_id, attempt)
+                    if kind in _TIMED:
+                        self._decisions.fill(began)  # everybody sees when this transaction ends
             except NotRunError as missing:
                 if self._prepare(ready, missing, request_id or 0, attempt):
                     continue
@@ -279,8 +290,8 @@ class Referee:
         with self._store.begin() as tx:
             requests.note_survival(tx, request_id, attempt)
 
-    def _answer(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> str:
-        """Decide a claimed request; what the log says of it.
+    def _answer(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> tuple[RequestKind | None, str]:
+        """Decide a claimed request; its kind, where it could be read, and what the log says of it.
 
         A refusal leaves nothing else behind. Only errors about the caller's input and about public state are told to
         the caller: any other error may depend on the sealed data, so it goes to the referee's log.
@@ -292,8 +303,8 @@ class Referee:
                     request = requests.get_request(tx, request_id)
                     done = self._work(tx, ready, request)
                     if isinstance(done, Waiting):
-                        return _WAITS
-                    return self._decided(tx, request_id, request.kind, done, refused=False)
+                        return request.kind, _WAITS
+                    return request.kind, self._decided(tx, request_id, request.kind, done, refused=False)
             except (StoreUnavailableError, ConcurrentUpdateError, NotRunError):
                 raise
             except (InvalidInputError, StateError) as error:
@@ -301,9 +312,10 @@ class Referee:
             except Exception:  # the process must survive every request; the log keeps the whole story
                 logger.exception("request %d failed", request_id)
                 message = _PRIVATE
-        requests.refuse_sealing(tx, request_id)
+        if requests.refuse_sealing(tx, request_id):
+            message += _NAME_TAKEN
         kind = None if request is None else request.kind
-        return self._decided(tx, request_id, kind, Answer(message), refused=True)
+        return kind, self._decided(tx, request_id, kind, Answer(message), refused=True)
 
     def _decided(
         self, tx: Connection, request_id: int, kind: RequestKind | None, answer: Answer, *, refused: bool

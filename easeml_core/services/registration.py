@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, TrainingConfig, require
+from easeml_core.config import (
+    DirectConfig,
+    GateConfig,
+    JointConfig,
+    MeterConfig,
+    TrainingConfig,
+    require,
+    require_known,
+)
 from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
@@ -158,10 +166,8 @@ def _gate_and_meter(
     if joint is not None:
         for name, given in (("gate", gate), ("meter", meter)):
             refuse_own_reliability(name, given)
-        known = {"reliability", "gate_share"}
         if isinstance(joint, Mapping):
-            for name in joint:
-                require(name in known, f"joint.{name}", joint[name], "absent; known: " + ", ".join(sorted(known)))
+            require_known("joint", joint, ("reliability", "gate_share"))
             joint = {"gate": gate_config, "meter": meter_config} | dict(joint)
         config = _config(JointConfig, "joint", joint)
         gate_config, meter_config = config.gate, config.meter

@@ -21,6 +21,7 @@ _FACTOR = 4.0  # a prediction of the log-linear cost model is rarely off by more
 _SHARE = 1 / 8
 _LEAST_SECONDS = 10.0  # starting Python and loading its libraries alone may take that on a busy machine
 _MILLISECOND = 1e-3
+_MICROSECOND = 1e-6
 
 
 def reservation(*, left: float, time_limit_seconds: float, predicted_seconds: float | None) -> float | None:
@@ -57,8 +58,11 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
     Args:
         limit: Seconds that are reserved for it now.
         lost: Seconds of them that lost attempts took.
-        left: Seconds that are neither used nor reserved, by anybody.
+        left: Seconds >= 0 that are neither used nor reserved, by anybody.
         time_limit_seconds: What the study allows one trial.
+
+    Returns:
+        Exactly ``limit`` where it is to stay but for rounding; more only where more is left.
 
     Example:
         >>> renewal(limit=100.0, lost=40.0, left=1000.0, time_limit_seconds=600.0)
@@ -67,12 +71,17 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
         109.999
         >>> renewal(limit=100.0, lost=99.0, left=0.0, time_limit_seconds=600.0) is None
         True
+        >>> renewal(limit=100.0000004, lost=40.0, left=0.0, time_limit_seconds=600.0)
+        100.0000004
     """
     if lost == 0:
         return limit
     wanted = min(limit, time_limit_seconds + GRACE_SECONDS)
     attempt = min(wanted, limit - lost if left <= _MILLISECOND else limit - lost + left - _MILLISECOND)
-    return round(lost + attempt, 6) if attempt >= min(wanted, 2 * GRACE_SECONDS) else None
+    if attempt < min(wanted, 2 * GRACE_SECONDS):
+        return None
+    renewed = round(lost + attempt, 6)
+    return limit if abs(renewed - limit) <= _MICROSECOND else renewed
 
 
 def training_seconds(limit_seconds: float) -> float:

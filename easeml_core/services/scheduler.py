@@ -193,7 +193,10 @@ class _Round:
             self._note(trial.id, trial.study, trial.candidate, reasons["sentence"])
 
     def _renew(self, trial: Trial, study: Study) -> bool:
-        """Reserve for another attempt, where anything limits the trial; False when too little is left."""
+        """Reserve for another attempt, where anything limits the trial; False when too little is left.
+
+        A study that has spent its budget must not end everybody's decision: what the database refuses is undone alone.
+        """
         if trial.limit_seconds is None:
             return True
         limit = renewal(
@@ -202,10 +205,15 @@ class _Round:
             left=limits.seconds_left(self.tx, trial.study_id) or 0.0,
             time_limit_seconds=_time_limit(study),
         )
-        if limit is not None and limit != trial.limit_seconds:
-            limits.reserve(self.tx, trial.id, limit)
-            self._is_stale = True
-        return limit is not None
+        if limit is None or limit == trial.limit_seconds:
+            return limit is not None
+        try:
+            with savepoint(self.tx):
+                limits.reserve(self.tx, trial.id, limit)
+        except BudgetExhaustedError:
+            return False
+        self._is_stale = True
+        return True
 
     # -- new trials ---------------------------------------------------------------------------------------------------
 

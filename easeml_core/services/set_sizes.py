@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
 from easeml_core.meter.budget import parse_budget
 from easeml_core.meter.joint import (
+    gate_log_cost,
     joint_meter_labels,
     joint_plan,
     planned_gate_log_weight,
     planned_meter_log_weight,
 )
 from easeml_core.meter.planner import plan_config, validation_minimum
+from easeml_core.stats.size_search import first_at_most
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from easeml_core.config import GateConfig, JointConfig, MeterConfig
     from easeml_core.gate.planner import GatePlan
     from easeml_core.meter.planner import MeterPlan
+
+_WEIGHT_STEP = 1e-3
+# Nats, too: sums of the same costs that were added up in another order are the same weight.
+_ROUNDING = 1e-9
 
 
 def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0) -> GatePlan:
@@ -56,6 +66,62 @@ def examples_for_joint_gate(config: GateConfig, log_weight: float) -> int:
     from delta / H.
     """
     return plan_for_gate(replace(config, adaptivity="none"), log_weight=log_weight).examples
+
+
+@lru_cache(maxsize=1024)
+def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> float:
+    """Up to which log weight so many examples suffice for a verdict on a condition of a shared set.
+
+    It follows from the plan and the size alone, so that how long it takes tells nothing of the answers; that is why it
+    is asked for, and not what is needed at the weight of the answers. The need rises with the weight but for small
+    steps back (``stats/size_search.py``): the examples suffice at the limit, and do not a thousandth of a nat above; a
+    planned weight at which they do is never beyond it.
+
+    Args:
+        config: The plan of the set.
+        condition: The gate's, or that of a slice.
+        examples: Of the set, or of the slice, >= 0.
+
+    Returns:
+        Nats; minus infinity where nothing suffices, infinity where any answers of the plan leave enough.
+
+    Example:
+        >>> from easeml_core.config import JointConfig
+        >>> config = JointConfig()
+        >>> needed = examples_for_joint_gate(config.gate, 3.0)
+        >>> round(joint_weight_limit(config, config.gate.condition, needed), 2)
+        3.0
+    """
+    gate, plan = replace(config.gate, condition=condition), joint_plan(config)
+
+    def needed(weight: float) -> int:
+        return examples_for_joint_gate(gate, weight)
+
+    signals = config.meter.steps * math.log(len(config.meter.ranges) + 1)
+    most = signals + config.gate.steps * gate_log_cost(plan)
+    if needed(most) <= examples:
+        return math.inf
+    low = planned_gate_log_weight(plan, config.meter.ambiguous)
+    if needed(low) > examples:
+        low, most = 0.0, low
+        if needed(low) > examples:
+            return -math.inf
+    return low + _steps_enough(needed, examples, low, most) * _WEIGHT_STEP + _ROUNDING
+
+
+def _steps_enough(needed: Callable[[float], int], examples: int, low: float, most: float) -> int:
+    """How many steps above a weight at which the examples suffice they still do, below one at which they do not."""
+    steps = math.ceil((most - low) / _WEIGHT_STEP)
+    slope = (needed(most) - needed(low)) / steps
+    first_too_many = first_at_most(
+        lambda step: -needed(low + step * _WEIGHT_STEP),
+        -examples - 0.5,
+        guess=(examples - needed(low)) / slope,
+        slope=slope,
+        low=1,
+        high=steps,
+    )
+    return first_too_many - 1
 
 
 def plan_for_meter(config: MeterConfig) -> MeterPlan:

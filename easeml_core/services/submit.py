@@ -21,17 +21,20 @@ import numpy as np
 from easeml_core.config import require
 from easeml_core.entities import Study, StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
+from easeml_core.services.study_columns import class_numbers
 from easeml_core.store import models, studies, submissions
 from easeml_core.store.database import lock
 from easeml_core.store.rows import clean
 from easeml_core.training.command_model import pack_command
-from easeml_core.training.formats import FORMATS
+from easeml_core.training.formats import FORMATS, NUMBER_WANTED
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
 from easeml_core.training.repetition import require_same, rows_to_repeat
 from easeml_core.training.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
@@ -43,6 +46,7 @@ LARGEST_BYTES = 2 << 30
 """Of a model's file."""
 
 LONGEST_MESSAGE = 2000
+_MOST_CLASSES = 10
 _BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _VERSION = re.compile(r"[0-9a-f]{7,64}")
 
@@ -120,7 +124,8 @@ def submit_model(
             if earlier is not None:
                 return _again(earlier, handed, request_key)
             found, version = _open_study(tx, study)
-        loss = _validation_loss(artifacts, copy, handed, version, sandbox or Sandbox())
+            classes = studies.class_names(tx, version.id)
+        loss = _validation_loss(artifacts, copy, handed, version, classes, sandbox or Sandbox())
         _keep(artifacts, copy, handed)
     return _record(store, handed, found, version, loss, request_key)
 
@@ -170,7 +175,12 @@ def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
 
 
 def _validation_loss(
-    artifacts: ArtifactStore, copy: Path, handed: _Handed, version: DataVersion, sandbox: Sandbox
+    artifacts: ArtifactStore,
+    copy: Path,
+    handed: _Handed,
+    version: DataVersion,
+    class_names: Sequence[str],
+    sandbox: Sandbox,
 ) -> float:
     """0-1 loss on the open validation part, in [0, 1]; InvalidInputError if the model would not do on a sealed set."""
     parts = load_open_parts(artifacts.path(version.artifact))
@@ -189,9 +199,15 @@ def _validation_loss(
             again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox)
             _require_same(labels[repeated], again, where)
     except (TrainingError, ArtifactError) as error:
-        message = f"the model cannot be run on {where}: {error}; nothing was spent"
+        message = f"the model cannot be run on {where}: {_in_short(error, class_names)}; nothing was spent"
         raise InvalidInputError(message) from error
     return float(np.mean(labels != parts.validation_labels))
+
+
+def _in_short(error: Exception, class_names: Sequence[str]) -> str:
+    """The error's first line, which has the model's last one; the rest is its traceback. For open data only."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{first}: {class_numbers(class_names, most=_MOST_CLASSES)}" if first.endswith(NUMBER_WANTED) else first
 
 
 def _require_same(labels: NDArray[np.int64], again: NDArray[np.int64], where: str) -> None:
@@ -268,8 +284,8 @@ def list_submissions(store: Store, *, study: str | None = None) -> list[dict[str
     Returns:
         ``{"submission_id", "study", "model_id", "kind", "format", "message", "bundle", "bundle_version",
         "submitted_at", "submitted_by", "validation_quality", "state", "in_production"}`` each; ``state`` is
-        ``handed in`` (nobody has asked the gate), ``waiting``, ``refused``, or the symbol that was released: ``pass``,
-        ``fail`` or ``withheld``. At most 1000.
+        ``in production``, ``handed in`` (nobody has asked the gate), ``waiting``, ``refused`` (and never judged), or
+        the symbol that was released last: ``pass``, ``fail`` or ``withheld``. At most 1000.
 
     Raises:
         NotFoundError: There is no such study.
@@ -283,7 +299,9 @@ def _with_state(entry: dict[str, Any]) -> dict[str, Any]:
     asked, answered, refused, symbol, loss = (
         entry.pop(name) for name in ("asked", "answered", "refused", "symbol", "validation_loss")
     )
-    if asked > answered:
+    if entry["in_production"]:
+        state = "in production"
+    elif asked > answered:
         state = "waiting"
     elif symbol is not None:
         state = symbol

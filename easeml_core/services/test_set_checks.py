@@ -12,6 +12,7 @@ from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetT
 from easeml_core.services.open_rows import validated_hashes
 from easeml_core.services.set_plans import gate_of, needed_examples, needed_of_slice
 from easeml_core.store import sealed, test_sets
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.uploads import refused
 from easeml_core.training.uploads import shown as quoted
 
@@ -34,13 +35,17 @@ _COINCIDENCE = 1 / 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """What will be sealed, in the set's order: inputs (rows, features), labels (-1: to be asked for), keys, slices."""
+    """What will be sealed, in the set's order: inputs (rows, features), labels (-1: to be asked for), keys, slices.
+
+    ``columns`` are the names of the inputs as they are kept with the study's data, None where they are not.
+    """
 
     inputs: NDArray[np.float32]
     labels: NDArray[np.int64]
     keys: tuple[str, ...]
     slices: NDArray[np.int64] | None
     hashes: Sequence[bytes]
+    columns: Sequence[str] | None
 
 
 def require_distinct(file: ExampleFile, hashes: Sequence[bytes]) -> None:
@@ -102,7 +107,7 @@ def require_new(
         InvalidInputError: There are such; names the first.
         AlreadyExistsError: More than one in twenty is sealed for other tenants.
     """
-    opened = set(sealed.example_hashes(parts.train_inputs)) | validated_hashes(tx, artifacts, study.id)
+    opened = set(example_hashes(parts.train_inputs, content.columns)) | validated_hashes(tx, artifacts, study.id)
     seen = {h: "the open parts of the study's data" for h in opened.intersection(content.hashes)}
     if not seen:
         sets = test_sets.tenants_sets_with(tx, study.id, content.hashes)

@@ -44,7 +44,7 @@ def release_test_set(
         As ``shown``.
 
     Raises:
-        StateError: It is not retired, or holds no examples.
+        StateError: It is not retired, holds no examples, or shares some with a set of the tenant that is in use.
     """
     with store.begin() as tx:
         found = find_set(tx, test_set, study)
@@ -53,6 +53,7 @@ def release_test_set(
         if found.state != SealedSetState.RELEASED:
             if found.state != SealedSetState.RETIRED:
                 raise StateError(_not_retired(found))
+            _require_in_use_nowhere(tx, found)
             test_sets.release(tx, found.id, _put(tx, artifacts, found))
             notify(tx, f"study:{found.study}")
         return shown(test_sets.get_set(tx, found.id))
@@ -63,6 +64,23 @@ def _not_retired(found: SealedSet) -> str:
         f"test set {found.called!r} is {found.state}; only a retired one can be released, since whoever has its "
         f"examples can pass any gate on it; retire it first with `easeml test-set retire {found.called}`"
     )
+
+
+def _require_in_use_nowhere(tx: Connection, found: SealedSet) -> None:
+    """No example of the set lies in another one that is live or waits: its labels would be handed out with these.
+
+    Raises:
+        StateError: Some do; says where.
+    """
+    shared = sealed.in_use_elsewhere(tx, found.id)
+    if shared is not None:
+        other, examples = test_sets.get_set(tx, shared[0]), shared[1]
+        message = (
+            f"{examples:,} of the {found.rows:,} examples of test set {found.called!r} lie in test set "
+            f"{other.called!r} of study {other.study!r} too, which is {other.state}; release this one once that one is "
+            f"retired (`easeml test-set retire {other.called} --study {other.study}`)"
+        )
+        raise StateError(message)
 
 
 def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import JointConfig, MeterConfig
+from easeml_core.config import MOST_SLICES, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.set_plans import gate_of, needed_examples, set_settings, settings_of_plan, study_plan
+from easeml_core.services.set_queue import when_live
 from easeml_core.services.test_set_checks import (
     Content,
     require_distinct,
@@ -27,6 +28,7 @@ from easeml_core.services.test_sets import as_stored, shown
 from easeml_core.store import labels as label_rows
 from easeml_core.store import releases, sealed, studies, test_sets
 from easeml_core.store.database import notify
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.uploads import LONGEST_KEY, ExampleFile, class_indices, encode, read_examples, refused
 from easeml_core.training.uploads import shown as quoted
@@ -45,10 +47,6 @@ if TYPE_CHECKING:
     from easeml_core.store.test_sets import SealedSet
 
 
-MOST_SLICES = 50
-"""All conditions share the level, so that every slice makes each of them dearer."""
-
-
 def seal_test_set(
     store: Store,
     artifacts: ArtifactStore,
@@ -57,7 +55,7 @@ def seal_test_set(
     inputs: Path,
     labels: Path | None = None,
     name: str | None = None,
-    purpose: str = "gate",
+    purpose: str | None = None,
     settings: Mapping[str, Any] | None = None,
     slices_column: str | None = None,
 ) -> dict[str, Any]:
@@ -70,14 +68,15 @@ def seal_test_set(
         inputs: CSV file with a column ``example`` and the study's columns.
         labels: CSV file ``example,label`` of the same examples; None: people are asked when a verdict needs them.
         name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
-        purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter).
+        purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter); None for that of
+            the planned set of this name, else ``gate``.
         settings: What differs from the study's settings (``set_plans.set_settings``); nothing for a planned set.
         slices_column: Column of ``inputs`` that tells the slice; it need not be one of the study's. Conditions are
             those of the setting ``slices``, or the set's own on every slice when there are none.
 
     Returns:
         As ``test_sets.shown``, with ``needed`` (examples that the plan needs), ``sealed_before`` (this very call was
-        made before) and ``warnings``.
+        made before), ``when_live`` (``set_queue.when_live``) and ``warnings``.
 
     Raises:
         InvalidInputError: A file or a setting is not as it must be, or examples are open or sealed already.
@@ -102,7 +101,8 @@ def seal_test_set(
         if before is not None:
             _require_same(tx, before, found, name, content)
             _require_same_plan(before, kind, config)
-            return shown(before) | {"needed": needed_examples(config), "sealed_before": True, "warnings": []}
+            done = {"needed": needed_examples(config), "sealed_before": True, "when_live": when_live(tx, before)}
+            return shown(before) | done | {"warnings": []}
         if named is not None and named.state != SealedSetState.PLANNED:
             raise AlreadyExistsError(kind="test set", name=name, remedy=f"it is {named.state}; choose another name")
         require_enough(kind, config, content)
@@ -110,21 +110,28 @@ def seal_test_set(
             parts = load_open_parts(path)
         require_new(tx, artifacts, file, found, parts, content)
         set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
-        warnings = unlike(content.inputs, parts, studies.feature_names(tx, version.id))
-        done = {"needed": needed_examples(config), "sealed_before": False, "warnings": warnings}
-        return shown(test_sets.get_set(tx, set_id)) | done
+        warnings = unlike(content.inputs, parts, content.columns)
+        made = test_sets.get_set(tx, set_id)
+        done = {"needed": needed_examples(config), "sealed_before": False, "when_live": when_live(tx, made)}
+        return shown(made) | done | {"warnings": warnings}
 
 
 def _settings(
-    study: Study, purpose: str, settings: Mapping[str, Any], named: SealedSet | None
+    study: Study, purpose: str | None, settings: Mapping[str, Any], named: SealedSet | None
 ) -> tuple[SealedSetPurpose, SetConfig]:
     """Purpose and settings; those of a planned set stay as they were planned, also when the call is repeated."""
     if named is None or (named.state != SealedSetState.PLANNED and settings):
-        return set_settings(study, purpose, settings)
-    if settings or purpose != named.purpose:
+        return set_settings(study, purpose or SealedSetPurpose.GATE, settings)
+    if purpose not in (None, named.purpose):
         message = (
-            f"test set {named.name!r} is planned for the {named.purpose} already, with settings of its own; leave "
-            "settings out, or choose another name"
+            f"test set {named.name!r} is planned with --purpose {named.purpose}, got {purpose}; leave --purpose out, "
+            "or choose another name"
+        )
+        raise InvalidInputError(message)
+    if settings:
+        message = (
+            f"test set {named.name!r} is planned already, with settings of its own; leave settings out, or choose "
+            f"another name; got {', '.join(settings)}"
         )
         raise InvalidInputError(message)
     return named.purpose, settings_of_plan(named.purpose, named.plan)
@@ -180,7 +187,7 @@ def _content(
     """Inputs, labels, keys and slices in the order that the set will keep."""
     names = studies.feature_names(tx, version.id)
     inputs = encode(file, feature_names=names, features=version.features, beside=slices_column)
-    hashes = sealed.example_hashes(inputs)
+    hashes = example_hashes(inputs, names)
     require_distinct(file, hashes)
     given = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
     if labels is not None:
@@ -192,6 +199,7 @@ def _content(
         tuple(file.keys[i] for i in order),
         None if codes is None else codes[order],
         [hashes[i] for i in order],
+        names,
     )
 
 

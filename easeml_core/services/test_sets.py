@@ -46,7 +46,10 @@ def list_test_sets(store: Store, *, study: str | None = None) -> list[dict[str, 
 
 
 def shown(found: SealedSet) -> dict[str, Any]:
-    """What everybody may know of a set, as plain JSON."""
+    """What everybody may know of a set, as plain JSON.
+
+    ``steps`` and ``steps_used`` count the answers of all systems; ``systems`` has ``{"steps_used", "steps"}`` of each.
+    """
     return {
         "test_set_id": found.id,
         "study": found.study,
@@ -56,11 +59,20 @@ def shown(found: SealedSet) -> dict[str, Any]:
         "rows": found.rows,
         "steps": found.steps,
         "steps_used": found.steps_used,
+        "systems": steps_by_system(found),
         "labels_on_demand": found.labels_on_demand,
         "retired_why": found.retired_why,
         "artifact": found.artifact,
         "plan": dict(found.plan),
     }
+
+
+def steps_by_system(found: SealedSet) -> dict[str, dict[str, int]]:
+    """``{"steps_used", "steps"}`` of each system that draws on the set: ``gate``, ``meter``, ``direct``."""
+    if found.purpose != SealedSetPurpose.JOINT:
+        return {str(found.purpose): {"steps_used": found.steps_used, "steps": found.steps}}
+    used = {"gate": found.gate_steps_used, "meter": found.steps_used - found.gate_steps_used}
+    return {name: {"steps_used": count, "steps": found.plan[name]["steps"]} for name, count in used.items()}
 
 
 def plan_test_set(

@@ -18,20 +18,22 @@ from easeml_core.config import MeterConfig, require
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.meter.planner import validation_minimum
-from easeml_core.meter.validation_set import ValidationReport, ValidationUse
+from easeml_core.meter.validation_set import ValidationReport, ValidationUse, heritage
 from easeml_core.meter.validation_set import validation_report as report_on
 from easeml_core.services.joint_sets import meter_settings_of
-from easeml_core.services.open_rows import validated_hashes
+from easeml_core.services.open_rows import part_hashes
 from easeml_core.services.test_set_checks import unlike
 from easeml_core.services.validation_rows import Brought, brought_files, require_open, rows_of_set
+from easeml_core.services.validation_warnings import goes_on, second_sample, too_few
 from easeml_core.store import models, releases, sealed, studies, validation
 from easeml_core.store.database import REFEREE_CHANNEL, notify
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.formats import save_constant
 from easeml_core.training.parts import OpenParts, content_hash, load_open_parts, write_open_parts
 from easeml_core.training.raw_table import RawTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -45,25 +47,31 @@ if TYPE_CHECKING:
 # -- how far it is used up --------------------------------------------------------------------------------------------
 
 
-def validation_report(store: Store, study: str, *, team: int | None = None) -> dict[str, Any]:
+def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, team: int | None = None) -> dict[str, Any]:
     """State of a study's validation set, what to do about it, and those that it has replaced.
 
     Args:
         store: Any role.
+        artifacts: Where the open parts are; read once there is more than one validation part.
         study: The study.
         team: Where the meter serves several teams: whose signals count. None for nobody's then, since no team may
             learn another one's.
 
     Returns:
         ``{"study", "version", "rows", "looks", "state", "minimum", "rows_for_looks", "add_rows", "advice", "signals",
-        "to_measure", "under_way", "split", "history"}``. ``looks`` counts by kind; ``signals`` are those since it came
-        into use, oldest first; ``to_measure`` is how many trained models it has not measured yet, ``under_way`` how
-        many trials on earlier data have not ended; ``split`` is what the referee said when it split the data;
-        ``history`` has ``{"version", "rows", "since", "looks", "state"}`` of each, oldest first.
+        "inherits_from", "inherited_looks", "inherited_signals", "to_measure", "under_way", "given_up",
+        "split", "history"}``.
+        ``looks`` counts by kind; ``signals`` are those since it came into use, oldest first, of the second validation
+        sample where that has answered. ``inherits_from`` are the versions whose looks and signals count as well, since
+        most of its rows come from them. ``to_measure`` is how many trained models it has not measured yet,
+        ``under_way`` how many trials on earlier data have not ended, ``given_up`` how many could not be measured;
+        ``split`` is what the referee said when it split the data; ``history`` has ``{"version", "rows", "since",
+        "looks", "state"}`` of each, oldest first.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
         ConfigError: There is no such team.
+        ArtifactError: The file of a data version is missing or was changed.
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
@@ -72,9 +80,10 @@ def validation_report(store: Store, study: str, *, team: int | None = None) -> d
         part, config = parts[-1], _meter_settings(tx, found)
         known = team is None or (type(team) is int and 1 <= team <= config.teams)
         require(known, "team", team, f"a whole number from 1 to {config.teams}")
-        signals = _signals(tx, found, part, config, team)
-        report = report_on(ValidationUse(part.rows, part.looks(), signals), config)
+        use, before = _use(tx, artifacts, found, parts, config, team)
+        report = report_on(use, config)
         to_measure, under_way = validation.count_waiting(tx, found.id)
+        given_up = validation.count_given_up(tx, found.id)
         split = validation.split_message(tx, found.id)
     return {
         "study": study,
@@ -86,8 +95,12 @@ def validation_report(store: Store, study: str, *, team: int | None = None) -> d
         "rows_for_looks": report.rows_for_looks,
         "add_rows": report.add_rows,
         "advice": report.advice,
-        "signals": signals,
+        "signals": list(use.signals),
+        "inherits_from": [p.version for p in before],
+        "inherited_looks": dict(use.inherited_looks),
+        "inherited_signals": list(use.inherited_signals),
         "to_measure": to_measure,
+        "given_up": given_up,
         "under_way": under_way,
         "split": split,
         "history": [_in_history(p, None if p is not part else report, config) for p in parts],
@@ -100,11 +113,32 @@ def _meter_settings(tx: Connection, study: Study) -> MeterConfig:
     return MeterConfig.from_json(study.config["meter"]) if live is None else meter_settings_of(live)
 
 
+def _use(
+    tx: Connection,
+    artifacts: ArtifactStore,
+    study: Study,
+    parts: Sequence[ValidationPart],
+    config: MeterConfig,
+    team: int | None,
+) -> tuple[ValidationUse, list[ValidationPart]]:
+    """What is known of the last part, and the parts that it goes on with."""
+    part = parts[-1]
+    before = [parts[i] for i in heritage(part_hashes(tx, artifacts, parts))] if len(parts) > 1 else []
+    use = ValidationUse(
+        part.rows,
+        part.looks(),
+        _signals(tx, study, part, config, team),
+        inherited_looks={kind: sum(p.looks()[kind] for p in before) for kind in part.looks()},
+        inherited_signals=[s for p in before for s in _signals(tx, study, p, config, team)],
+    )
+    return use, before
+
+
 def _signals(tx: Connection, study: Study, part: ValidationPart, config: MeterConfig, team: int | None) -> list[int]:
-    """The signals that count; those of a set with another number of ranges cannot be told on one scale with them."""
+    """The signals that count; those of a set with other ranges cannot be told on one scale with them."""
     mine = {team} if team is not None else ({1} if config.teams == 1 else set())
     found = validation.readings(tx, study.id, part)
-    return [r.signal for r in found if r.signals == len(config.ranges) + 1 and r.team in mine]
+    return [r.signal for r in found if meter_settings_of(r).ranges == config.ranges and r.team in mine]
 
 
 def _in_history(part: ValidationPart, report: ValidationReport | None, config: MeterConfig) -> dict[str, Any]:
@@ -173,7 +207,9 @@ def replace_validation(
     given = (inputs is not None and labels is not None and from_set is None) or (
         inputs is None and labels is None and from_set is not None
     )
-    require(given, "inputs", inputs, "a file, together with labels; or the name of a released test set instead of both")
+    if not given:
+        message = "give --inputs and --labels together, or --from-set alone"
+        raise InvalidInputError(message)
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         studies.latest_data_version(tx, found.id)
@@ -192,10 +228,15 @@ def replace_validation(
         digest = _digest(tx, found, version, following, parts)
         is_there = digest == version.content_hash or (add and following.added == 0)
         if not is_there:
-            _require_new(tx, artifacts, found, brought)
+            earlier = part_hashes(tx, artifacts, validation.validation_parts(tx, found.id))
+            _require_new(earlier, found, brought)
             _write(tx, artifacts, found, version, parts, following, digest)
         answer = _answer(tx, found, brought, following, is_there=is_there)
-        warnings = [] if is_there else _warnings(answer, brought, parts, studies.feature_names(tx, version.id), add=add)
+        warnings = second_sample(tx, found)
+        if not is_there:
+            warnings += too_few(answer["rows"], answer["minimum"])
+            warnings += goes_on(earlier, following.inputs, brought.columns, add=add)
+            warnings += unlike(brought.inputs, parts, brought.columns)
         return answer | {"warnings": warnings}
 
 
@@ -204,7 +245,7 @@ def _following(brought: Brought, parts: OpenParts, *, add: bool) -> _Next:
     first: dict[bytes, int] = {}
     for row in np.random.default_rng(0).permutation(len(brought.hashes)):  # not the first: files are often sorted
         first.setdefault(brought.hashes[row], int(row))
-    there = set(sealed.example_hashes(parts.validation_inputs))
+    there = set(example_hashes(parts.validation_inputs, brought.columns))
     chosen = [first[h] for h in sorted(first) if not (add and h in there)]
     inputs, labels = brought.inputs[chosen], brought.labels[chosen]
     if add:
@@ -219,18 +260,18 @@ def _digest(tx: Connection, study: Study, version: DataVersion, following: _Next
     """Content hash of the data with this validation part, keyed as that of the first version is."""
     training_id = next(p.training_id for p in validation.validation_parts(tx, study.id) if p.id == version.id)
     names = tuple(studies.class_names(tx, version.id))
-    table = RawTable(following.inputs, following.labels, names, (), parts.image_shape)
+    table = RawTable(following.inputs, following.labels, names, (), layout=parts.layout, task=parts.task)
     said = f"validation|{training_id}|{content_hash(table)}"
     return hmac.digest(sealed.installation_secret(tx), said.encode(), "sha256").hex()
 
 
-def _require_new(tx: Connection, artifacts: ArtifactStore, study: Study, brought: Brought) -> None:
+def _require_new(earlier: Sequence[set[bytes]], study: Study, brought: Brought) -> None:
     """At least one row that was never open: going back to a set that is used up makes it none the fresher.
 
     Raises:
         InvalidInputError: All rows have been in a validation part of the study.
     """
-    if validated_hashes(tx, artifacts, study.id).issuperset(brought.hashes):
+    if set[bytes]().union(*earlier).issuperset(brought.hashes):
         message = (
             f"{brought.origin}: all {len(brought.hashes):,} rows have been in the validation set of study "
             f"{study.name!r} before, and its models were chosen by them; bring rows that nobody has seen"
@@ -252,8 +293,9 @@ def _write(
         parts.train_labels,
         following.inputs,
         following.labels,
-        parts.image_shape,
         parts.classes,
+        parts.layout,
+        parts.task,
     )
     training_id = next(p.training_id for p in validation.validation_parts(tx, study.id) if p.id == version.id)
     version_id = studies.add_data_version(
@@ -311,15 +353,3 @@ def _answer(tx: Connection, study: Study, brought: Brought, following: _Next, *,
         "to_measure": validation.count_waiting(tx, study.id)[0],
         "minimum": validation_minimum(ranges=config.ranges, reliability=config.reliability),
     }
-
-
-def _warnings(
-    answer: Mapping[str, Any], brought: Brought, parts: OpenParts, names: Sequence[str] | None, *, add: bool
-) -> list[str]:
-    rows, minimum, already = answer["rows"], answer["minimum"], answer["already"]
-    found = []
-    if minimum is not None and rows < minimum:
-        found.append(f"{rows:,} rows are too few to keep their own noise in range 1 of the meter; it takes {minimum:,}")
-    if already and not add:
-        found.append(f"{already:,} of the rows were in the last validation set: models were chosen by them already")
-    return found + unlike(brought.inputs, parts, names)

@@ -9,7 +9,8 @@ from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.services.test_set_release import released_arrays
 from easeml_core.services.test_set_upload import labels_of
 from easeml_core.services.test_sets import find_set
-from easeml_core.store import sealed, studies, test_sets, validation
+from easeml_core.store import studies, test_sets, validation
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.uploads import encode, read_examples
 from easeml_core.training.uploads import shown as quoted
 
@@ -38,6 +39,7 @@ class Brought:
         inputs: float32, shape (rows, features).
         labels: int64, shape (rows,).
         hashes: Of each row's inputs.
+        columns: Names of the inputs, as they are kept with the study's data; None where they are not.
         names: What each row is called, with its line where there is one.
         unlabelled: Rows of the set that were left out, since nobody has labelled them.
     """
@@ -46,6 +48,7 @@ class Brought:
     inputs: NDArray[np.float32]
     labels: NDArray[np.int64]
     hashes: Sequence[bytes]
+    columns: Sequence[str] | None
     names: Sequence[str]
     unlabelled: int = 0
 
@@ -57,10 +60,11 @@ def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersi
         InvalidInputError: A file is not as it must be; the message says where.
     """
     file = read_examples(inputs)
-    values = encode(file, feature_names=studies.feature_names(tx, version.id), features=version.features)
+    columns = studies.feature_names(tx, version.id)
+    values = encode(file, feature_names=columns, features=version.features)
     given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
     names = [f"line {line} (example {quoted(key)})" for line, key in zip(file.lines, file.keys, strict=True)]
-    return Brought(str(inputs), values, given, sealed.example_hashes(values), names)
+    return Brought(str(inputs), values, given, example_hashes(values, columns), columns, names)
 
 
 def rows_of_set(tx: Connection, artifacts: ArtifactStore, test_set: str, study: str, version: DataVersion) -> Brought:
@@ -87,8 +91,9 @@ def rows_of_set(tx: Connection, artifacts: ArtifactStore, test_set: str, study: 
         raise InvalidInputError(message)
     values, labels = inputs[known], arrays["labels"][known]
     names = [f"example {quoted(str(key))}" for key in arrays["keys"][known]]
-    origin = f"test set {found.called!r}"
-    return Brought(origin, values, labels, sealed.example_hashes(values), names, int((~known).sum()))
+    origin, columns = f"test set {found.called!r}", studies.feature_names(tx, version.id)
+    hashes = example_hashes(values, columns)
+    return Brought(origin, values, labels, hashes, columns, names, int((~known).sum()))
 
 
 def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenParts) -> None:
@@ -98,7 +103,7 @@ def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenPart
         InvalidInputError: There are such of this tenant; names the first.
         AlreadyExistsError: More than one row in twenty is sealed for other tenants.
     """
-    trained = set(sealed.example_hashes(parts.train_inputs))
+    trained = set(example_hashes(parts.train_inputs, brought.columns))
     seen = {h: "in the training part: a model knows their labels" for h in trained.intersection(brought.hashes)}
     if not seen:
         sets = validation.hidden_from(tx, study.id, brought.hashes)

@@ -66,7 +66,7 @@ def _live_already(values: Mapping[str, Any], system: str) -> EasemlError:
 
 
 def _exceeded(values: Mapping[str, Any], what: str, remedy: str) -> EasemlError:
-    """A limit of ``work.check_limits``; a trial without a bound met a limit that was set in the same moment."""
+    """A limit that the database keeps; a trial without a bound met a limit that was set in the same moment."""
     found = json.loads(values["detail"])
     if found["taken"] is None:
         return ConcurrentUpdateError(f"the {what} {found['owner']!r} has just been set; try again")

@@ -18,6 +18,10 @@ GATE, METER = "gate", "meter"
 RETIRED = "retired"
 """The answer of a meter set that gave none."""
 
+# Reports of the meter leave out what is usual (services/meter_sets.py); a whole one is long, and read by people only.
+_TEAM = "coalesce((report ->> 'team')::int, 1)"
+_ENDS = f"(answer = '{RETIRED}' OR coalesce((report ->> 'ends')::boolean, false))"
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -106,31 +110,47 @@ class MeterEntry:
     ends: bool
 
 
+def meter_answers_anew(tx: Connection, test_set_id: int, *, cache_key: str, team: int) -> bool:
+    """Whether a submission would use a step of the meter: it was not answered before, and the team has not ended.
+
+    An answer that ends the set for its team is the team's last one, so that one entry tells, however many there are.
+    """
+    found = scalar(
+        tx,
+        "SELECT NOT EXISTS (SELECT 1 FROM sealed.ledger WHERE test_set_id = :id AND cache_key = :key) AND NOT coalesce("
+        f"(SELECT {_ENDS} FROM sealed.ledger WHERE test_set_id = :id AND system = :system AND {_TEAM} = :team "
+        "ORDER BY system_step DESC LIMIT 1), false)",
+        id=test_set_id,
+        key=cache_key,
+        system=METER,
+        team=team,
+    )
+    return bool(found)
+
+
 def meter_entries(tx: Connection, test_set_id: int) -> list[MeterEntry]:
     """All submissions to the meter on this set so far, in order; verdicts of a gate that shares it are left out."""
     found = rows(
         tx,
-        "SELECT system_step AS step, cache_key, answer, log_cost, report FROM sealed.ledger "
+        "SELECT system_step, cache_key, answer, log_cost, (report ->> 'promised_tolerance')::float8, "
+        f"{_TEAM}, report -> 'edges', {_ENDS} FROM sealed.ledger "
         "WHERE test_set_id = :id AND system = :system ORDER BY step",
         id=test_set_id,
         system=METER,
     )
-    return [_meter_entry(r) for r in found]
-
-
-def _meter_entry(found: Any) -> MeterEntry:
-    signal = None if found.answer == RETIRED else int(found.answer)
-    report = found.report
-    return MeterEntry(
-        step=found.step,
-        cache_key=found.cache_key,
-        signal=signal,
-        log_cost=found.log_cost,
-        team=report.get("team", 1),
-        edges=tuple(report.get("edges", ())),
-        tolerance=report.get("promised_tolerance"),
-        ends=signal is None or bool(report.get("ends", False)),
-    )
+    return [
+        MeterEntry(
+            step=step,
+            cache_key=cache_key,
+            signal=None if answer == RETIRED else int(answer),
+            log_cost=log_cost,
+            team=team,
+            edges=tuple(edges or ()),
+            tolerance=tolerance,
+            ends=ends,
+        )
+        for step, cache_key, answer, log_cost, tolerance, team, edges, ends in map(tuple, found)
+    ]
 
 
 def study_ledger(tx: Connection, study_id: int) -> list[dict[str, Any]]:

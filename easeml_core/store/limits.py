@@ -1,7 +1,7 @@
-"""Reservations: what an open trial may take at most, so that no budget and no quota is ever exceeded.
+"""Reservations: what an open trial may take at most, so that no training ever exceeds a budget or a quota.
 
-The rule itself, and that it holds whoever writes, is the database's (``work.check_limits``); here is only what is left,
-and how to reserve.
+The rule itself, and that it holds whoever writes, is the database's (``work.check_budget``, ``work.check_quota``); here
+is only what is left, and how to reserve.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def seconds_left(tx: Connection, study_id: int) -> float | None:
     """Device seconds that may still be reserved for the study: of its budget, or its tenant's quota where that is less.
 
-    None where neither is set. Negative never: the database keeps both.
+    None where neither is set. 0 where nothing is left, also when more is taken than allowed: measuring a model anew is
+    counted but never refused.
     """
     found = scalar(
         tx,
@@ -28,7 +29,7 @@ def seconds_left(tx: Connection, study_id: int) -> float | None:
         "FROM work.studies s JOIN work.tenants o ON o.id = s.tenant_id WHERE s.id = :id",
         id=study_id,
     )
-    return None if found is None else float(found)
+    return None if found is None else max(0.0, float(found))
 
 
 def reserve(tx: Connection, trial_id: int, limit_seconds: float | None) -> None:

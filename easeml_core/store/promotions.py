@@ -119,9 +119,11 @@ def last_id(tx: Connection) -> int:
 _MODELS = """
 SELECT m.id AS model_id,
        CASE WHEN m.trial_id IS NOT NULL THEN k.name WHEN m.submitted THEN 'submitted' ELSE 'baseline' END AS origin,
-       m.format, 1 - m.validation_loss AS validation_quality, v.symbol AS verdict, v.request_id AS gate_request_id,
+       m.format, 1 - m.validation_loss AS validation_quality, d.version AS data_version, v.symbol AS verdict,
+       v.request_id AS gate_request_id,
        p.model_id IS NOT NULL AS in_production, b.kind AS moved_by, b.promoted_at, b.who, b.why
-FROM work.models m LEFT JOIN work.trials t ON t.id = m.trial_id LEFT JOIN work.candidates k ON k.id = t.candidate_id
+FROM work.models m JOIN work.data_versions d ON d.id = m.data_version_id
+LEFT JOIN work.trials t ON t.id = m.trial_id LEFT JOIN work.candidates k ON k.id = t.candidate_id
 LEFT JOIN work.production p ON p.study_id = m.study_id AND p.model_id = m.id
 LEFT JOIN LATERAL (
   SELECT symbol, request_id FROM work.gate_verdicts WHERE study_id = :id AND model_id = m.id
@@ -134,5 +136,8 @@ WHERE m.study_id = :id ORDER BY m.id DESC
 
 
 def list_models(tx: Connection, study_id: int) -> list[dict[str, Any]]:
-    """The study's models, newest first, each with its last verdict and how it last came into production."""
+    """The study's models, newest first, each with its last verdict and how it last came into production.
+
+    ``data_version`` is the number of the data on whose validation part the quality was measured.
+    """
     return [dict(r._mapping) for r in rows(tx, _MODELS, id=study_id)]

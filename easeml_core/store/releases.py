@@ -58,7 +58,8 @@ def retire_test_set(tx: Connection, test_set_id: int, why: str = "steps") -> boo
         tx: Transaction of the referee's role.
         test_set_id: The set.
         why: ``steps`` or ``changes`` (all used), ``tolerance`` (it is too small for another test), ``signals`` (the
-            meter's promise would not hold any more), ``regulation`` (its rule allows no further answer), ``by hand``.
+            meter's promise would not hold any more), ``regulation`` (its rule allows no further answer),
+            ``failure`` (a model could not be run on it), ``by hand``.
     """
     retired = change(
         tx,
@@ -115,13 +116,15 @@ def add_verdict(
 def get_verdict(tx: Connection, request_id: int) -> dict[str, Any] | None:
     """The released verdict of a request with the state of its set, or None.
 
-    ``was_last`` says that no other answer of the set came after it: if the set retired, then by this one or by hand.
+    ``steps`` are the gate's, also where a meter draws on the set too, as ``step`` counts the gate's answers alone.
+    ``was_last`` says that no ground for a promotion came after it: no other verdict on the sealed condition but a fail.
     """
     found = row(
         tx,
-        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, t.steps, v.symbol, v.planned, v.cached, v.test_set_id, "
-        "t.state AS set_state, t.retired_why, NOT EXISTS (SELECT 1 FROM work.gate_verdicts w "
-        "WHERE w.test_set_id = v.test_set_id AND w.step > v.step) AS was_last "
+        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, CASE t.purpose WHEN 'joint' "
+        "THEN (t.plan -> 'gate' ->> 'steps')::int ELSE t.steps END AS steps, v.symbol, v.planned, v.cached, "
+        "v.test_set_id, t.state AS set_state, t.retired_why, NOT EXISTS (SELECT 1 FROM work.gate_verdicts w "
+        "WHERE w.test_set_id = v.test_set_id AND w.step > v.step AND w.planned AND w.symbol <> 'fail') AS was_last "
         "FROM work.gate_verdicts v JOIN work.test_sets t ON t.id = v.test_set_id WHERE v.request_id = :id",
         id=request_id,
     )
@@ -203,9 +206,13 @@ def get_reading(tx: Connection, request_id: int) -> Row[Any] | None:
     return row(tx, _READING + "WHERE r.request_id = :id", id=request_id)
 
 
-def newest_reading(tx: Connection, study_id: int) -> Row[Any] | None:
-    """The last released reading of a study with the plans of its sets, or None."""
-    return row(tx, _READING + "WHERE r.study_id = :id ORDER BY r.request_id DESC LIMIT 1", id=study_id)
+def newest_reading(tx: Connection, study_id: int, *, team: int | None = None) -> Row[Any] | None:
+    """The last released reading of a study with the plans of its sets, or None.
+
+    On a set that several teams share, only those of the team count: none may be shown another one's signals.
+    """
+    newest = "AND (coalesce((t.plan ->> 'teams')::int, 1) = 1 OR r.team = :team) ORDER BY r.request_id DESC LIMIT 1"
+    return row(tx, _READING + "WHERE r.study_id = :id " + newest, id=study_id, team=team)
 
 
 _READING = """
@@ -229,6 +236,7 @@ def add_alert(
     test_set_id: int | None = None,
     kind: AlertKind = AlertKind.OVERFITTING,
     over_budget: bool | None = None,
+    team: int | None = None,
 ) -> None:
     """Record an alert and wake whoever watches the study, or all studies.
 
@@ -243,18 +251,20 @@ def add_alert(
         test_set_id: The set that has served; for ``new-test-set``, once a set.
         kind: What it is about.
         over_budget: For ``overfitting``: whether the study's budget is broken.
+        team: Which of several teams it is for, and no other; None for everybody.
     """
     rows(tx, "SELECT singleton FROM sealed.installation FOR UPDATE")  # no other alert until this one can be seen
     change(
         tx,
-        "INSERT INTO work.alerts (study_id, kind, request_id, test_set_id, message, over_budget) "
-        "VALUES (:study_id, :kind, :request_id, :test_set_id, :message, :over_budget)",
+        "INSERT INTO work.alerts (study_id, kind, request_id, test_set_id, message, over_budget, team) "
+        "VALUES (:study_id, :kind, :request_id, :test_set_id, :message, :over_budget, :team)",
         study_id=study_id,
         kind=kind.value,
         request_id=request_id,
         test_set_id=test_set_id,
         message=message,
         over_budget=over_budget,
+        team=team,
     )
     announce_alert(tx, study)
 
@@ -266,31 +276,38 @@ def announce_alert(tx: Connection, study: str) -> None:
 
 
 def list_alerts(
-    tx: Connection, study_id: int | None, *, after_id: int = 0, open_only: bool = False
+    tx: Connection, study_id: int | None, *, after_id: int = 0, open_only: bool = False, team: int | None = None
 ) -> list[dict[str, Any]]:
-    """Alerts of one study, or of all, with an id above ``after_id``; oldest first."""
+    """Alerts of one study, or of all, with an id above ``after_id``; oldest first.
+
+    Those that are for one of several teams are listed for that team alone.
+    """
     found = rows(
         tx,
         "SELECT a.id AS alert_id, a.kind, s.name AS study, a.message, a.created_at, a.cleared_at, r.signal, r.signals, "
-        "r.direct_signal, r.drift, r.model_id, a.test_set_id, t.purpose, a.over_budget FROM work.alerts a "
+        "r.direct_signal, r.drift, r.model_id, a.test_set_id, t.purpose, a.over_budget, a.team FROM work.alerts a "
         "LEFT JOIN work.meter_readings r ON r.request_id = a.reading_id "
         "LEFT JOIN work.test_sets t ON t.id = a.test_set_id "
         "JOIN work.studies s ON s.id = a.study_id WHERE (a.study_id = :id OR CAST(:id AS bigint) IS NULL) "
-        "AND a.id > :after AND (a.cleared_at IS NULL OR NOT :open_only) ORDER BY a.id",
+        "AND a.id > :after AND (a.cleared_at IS NULL OR NOT :open_only) AND (a.team IS NULL OR a.team = :team) "
+        "ORDER BY a.id",
         id=study_id,
+        team=team,
         after=after_id,
         open_only=open_only,
     )
     return [dict(r._mapping) for r in found]
 
 
-def newest_alert(tx: Connection, study_id: int | None) -> int:
-    """Number of the newest alert of one study, or of all; 0 when there is none."""
+def newest_alert(tx: Connection, study_id: int | None, *, team: int | None = None) -> int:
+    """Number of the newest alert of those that ``list_alerts`` gives; 0 when there is none."""
     return int(
         scalar(
             tx,
-            "SELECT coalesce(max(id), 0) FROM work.alerts WHERE study_id = :id OR CAST(:id AS bigint) IS NULL",
+            "SELECT coalesce(max(id), 0) FROM work.alerts WHERE (study_id = :id OR CAST(:id AS bigint) IS NULL) "
+            "AND (team IS NULL OR team = :team)",
             id=study_id,
+            team=team,
         )
     )
 

@@ -178,8 +178,12 @@ def note_survival(tx: Connection, request_id: int, attempt: int) -> None:
     )
 
 
-def refuse_sealing(tx: Connection, request_id: int) -> None:
-    """A study whose data cannot be sealed is refused for good; its name and the reason stay visible."""
+def refuse_sealing(tx: Connection, request_id: int) -> bool:
+    """A study whose data cannot be sealed is refused for good; its name and the reason stay visible.
+
+    Returns:
+        Whether there was such a study: False for requests of other kinds.
+    """
     study = scalar(
         tx,
         "UPDATE work.studies s SET state = 'REFUSED' FROM work.requests r WHERE r.id = :id AND r.kind = 'seal' "
@@ -188,6 +192,7 @@ def refuse_sealing(tx: Connection, request_id: int) -> None:
     )
     if study is not None:
         notify(tx, f"study:{study}")
+    return study is not None
 
 
 LONGEST_MESSAGE = 2000

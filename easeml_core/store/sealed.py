@@ -11,7 +11,9 @@ from sqlalchemy import text
 
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
-from easeml_core.store.rows import as_json, change, clean, pack, row, scalar, unpack
+from easeml_core.store import studies
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.rows import as_json, change, clean, pack, row, rows, scalar, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,12 +35,6 @@ def private_channel(tx: Connection) -> str:
     How often labels come tells of the labels themselves where looking stops early.
     """
     return f"easeml_{hashlib.sha256(b'channel' + installation_secret(tx)).hexdigest()[:32]}"
-
-
-def example_hashes(inputs: NDArray[Any]) -> list[bytes]:
-    """SHA-256 of every example; ``inputs`` has shape ``(n_examples, ...)``."""
-    flat = np.ascontiguousarray(inputs).reshape(len(inputs), -1)
-    return [hashlib.sha256(example.tobytes()).digest() for example in flat]
 
 
 def fixed_order(tx: Connection, hashes: Sequence[bytes]) -> NDArray[np.int64]:
@@ -87,7 +83,7 @@ def seal(
     Args:
         tx: Transaction of the referee's role.
         study_id: The study it belongs to.
-        data_version_id: The data it was cut from.
+        data_version_id: The data it was cut from, whose columns it has.
         purpose: Who may draw on it.
         inputs: Shape ``(n_examples, ...)``, in the order that the set keeps (``fixed_order``).
         labels: Shape ``(n_examples,)``; -1 where people will be asked.
@@ -105,7 +101,7 @@ def seal(
     """
     if len(inputs) != len(labels):
         raise ShapeError(name="labels", got=labels.shape, expected=f"({len(inputs)},)")
-    hashes = example_hashes(inputs)
+    hashes = example_hashes(inputs, studies.feature_names(tx, data_version_id))
     set_id = int(
         scalar(
             tx,
@@ -157,6 +153,42 @@ def sealed_for_others(tx: Connection, study_id: int, hashes: Sequence[bytes]) ->
         hashes=list(hashes),
     )
     return int(found)
+
+
+def sealed_by_tenant(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> dict[str, int]:
+    """How many of the examples lie in sets of each other study of this study's tenant, whatever their state.
+
+    Returns:
+        Name of the study to examples, the most first; studies without one are left out.
+    """
+    found = rows(
+        tx,
+        "SELECT s.name, count(*) AS examples FROM sealed.examples e JOIN work.studies s ON s.id = e.study_id "
+        "WHERE e.hash = ANY (:hashes) AND s.id <> :study_id "
+        "AND s.tenant_id = (SELECT tenant_id FROM work.studies WHERE id = :study_id) "
+        "GROUP BY s.name ORDER BY 2 DESC, s.name",
+        study_id=study_id,
+        hashes=list(hashes),
+    )
+    return {r.name: int(r.examples) for r in found}
+
+
+def in_use_elsewhere(tx: Connection, test_set_id: int) -> tuple[int, int] | None:
+    """The set in use of the same tenant that shares most examples with this one, and how many; None without any.
+
+    In use is one that is live or waits to be.
+    """
+    found = row(
+        tx,
+        "SELECT o.test_set_id AS id, count(*) AS examples FROM sealed.examples e "
+        "JOIN sealed.examples o ON o.hash = e.hash AND o.test_set_id <> e.test_set_id "
+        "JOIN work.test_sets t ON t.id = o.test_set_id AND t.state IN ('live', 'sealed') "
+        "JOIN work.studies theirs ON theirs.id = o.study_id JOIN work.studies ours ON ours.id = e.study_id "
+        "WHERE e.test_set_id = :id AND theirs.tenant_id = ours.tenant_id "
+        "GROUP BY o.test_set_id ORDER BY 2 DESC, o.test_set_id LIMIT 1",
+        id=test_set_id,
+    )
+    return None if found is None else (int(found.id), int(found.examples))
 
 
 def sealed_inputs(tx: Connection, test_set_id: int) -> NDArray[Any]:

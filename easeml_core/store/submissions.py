@@ -79,13 +79,13 @@ def submission_of_key(tx: Connection, request_key: str) -> dict[str, Any] | None
 def list_submissions(tx: Connection, study_id: int | None = None) -> list[dict[str, Any]]:
     """Submissions of one study, or of all, the newest first, with what was released about each; at most MOST.
 
-    The symbol is that of the last gate request on the sealed condition that has been answered; it is read only where
-    the answer has left.
+    The symbol is that of the last verdict on the sealed condition that has left. A refusal is no verdict and takes none
+    back: ``refused`` says that all answers so far were refusals, if there were any.
 
     Returns:
         ``{"submission_id", "study", "model_id", "kind", "format", "message", "bundle", "bundle_version",
         "submitted_at", "submitted_by", "validation_loss", "asked", "answered", "refused", "symbol", "in_production"}``
-        each; ``asked`` and ``answered`` are counts of gate requests, ``refused`` is about the last answer.
+        each; ``asked`` and ``answered`` are counts of gate requests.
     """
     found = rows(
         tx,
@@ -101,7 +101,7 @@ def list_submissions(tx: Connection, study_id: int | None = None) -> list[dict[s
         "LEFT JOIN LATERAL (SELECT a.refused, v.symbol FROM work.requests r "
         "JOIN work.answers a ON a.request_id = r.id LEFT JOIN work.gate_verdicts v ON v.request_id = r.id "
         "WHERE r.model_id = u.model_id AND r.kind = 'gate' AND r.arguments ->> 'condition' IS NULL "
-        "ORDER BY r.id DESC LIMIT 1) last ON true "
+        "ORDER BY a.refused, r.id DESC LIMIT 1) last ON true "
         "WHERE CAST(:study_id AS bigint) IS NULL OR u.study_id = :study_id ORDER BY u.id DESC LIMIT :most",
         study_id=study_id,
         most=MOST,

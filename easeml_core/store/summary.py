@@ -19,7 +19,7 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_
        coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
        best.quality AS best_quality, coalesce(r.device_seconds, 0) AS device_seconds, best.candidate AS best_candidate,
        g.symbol AS verdict, g.model_id AS verdict_model_id, m.signal, m.signals, m.direct_signal, m.drift,
-       ms.retired AS meter_retired,
+       ms.retired AS meter_retired, ms.teams,
        p.model_id AS production_model_id, p.candidate AS production_candidate, coalesce(a.n, 0) AS open_alerts,
        a.kind AS alert_kind,
        EXISTS (SELECT FROM work.test_sets e WHERE e.study_id = s.id AND e.purpose IN ('gate', 'joint')
@@ -47,11 +47,13 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
   SELECT symbol, model_id FROM work.gate_verdicts WHERE study_id = s.id ORDER BY request_id DESC LIMIT 1) g ON true
 LEFT JOIN LATERAL (
-  SELECT signal, signals, direct_signal, drift FROM work.meter_readings WHERE study_id = s.id
-  ORDER BY request_id DESC LIMIT 1) m ON true
+  SELECT y.signal, y.signals, y.direct_signal, y.drift FROM work.meter_readings y
+  JOIN work.test_sets e ON e.id = y.test_set_id
+  WHERE y.study_id = s.id AND coalesce((e.plan ->> 'teams')::int, 1) = 1 ORDER BY y.request_id DESC LIMIT 1) m ON true
 LEFT JOIN (
-  SELECT study_id, bool_or(state = 'retired') AND NOT bool_or(state = 'live') AS retired FROM work.test_sets
-  WHERE purpose IN ('meter', 'joint') GROUP BY study_id) ms ON ms.study_id = s.id
+  SELECT study_id, bool_or(state = 'retired') AND NOT bool_or(state = 'live') AS retired,
+         (array_agg(coalesce((plan ->> 'teams')::int, 1) ORDER BY state = 'live' DESC, id DESC))[1] AS teams
+  FROM work.test_sets WHERE purpose IN ('meter', 'joint') GROUP BY study_id) ms ON ms.study_id = s.id
 LEFT JOIN (
   SELECT pr.study_id, pr.model_id, k.name AS candidate FROM work.production pr JOIN work.models w ON w.id = pr.model_id
   LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id) p
@@ -59,7 +61,7 @@ LEFT JOIN (
 LEFT JOIN (
   SELECT study_id, count(*) AS n, (array_agg(kind ORDER BY array_position(
     ARRAY['overfitting', 'drift', 'new-test-set'], kind)))[1] AS kind
-  FROM work.alerts WHERE cleared_at IS NULL GROUP BY study_id) a ON a.study_id = s.id
+  FROM work.alerts WHERE cleared_at IS NULL AND team IS NULL GROUP BY study_id) a ON a.study_id = s.id
 LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id
   WHERE q.study_id = s.id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) refusal ON true
@@ -68,7 +70,10 @@ ORDER BY t.name, s.name LIMIT :limit
 
 
 def study_summaries(tx: Connection, *, limit: int = 1000) -> list[dict[str, Any]]:
-    """Everything a developer may know of each study, at most ``limit`` of them, by tenant and name."""
+    """Everything a developer may know of each study, at most ``limit`` of them, by tenant and name.
+
+    Signals and alerts of one of several teams are none of it: nobody says here which team is asking.
+    """
     return [dict(r._mapping) for r in rows(tx, _SUMMARY, limit=limit)]
 
 

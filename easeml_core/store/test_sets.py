@@ -30,6 +30,7 @@ class SealedSet:
         rows: Examples; while planned, how many are needed at least.
         steps: Answers that it can give.
         steps_used: Answers that were released so far.
+        gate_steps_used: Those of the gate among them; the others are the meter's.
         plan: What was fixed before its first answer.
         labels_on_demand: Whether people are asked for labels when a verdict needs them.
         retired_why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``by hand``, or None.
@@ -46,6 +47,7 @@ class SealedSet:
     rows: int
     steps: int
     steps_used: int
+    gate_steps_used: int
     plan: Mapping[str, Any]
     labels_on_demand: bool
     retired_why: str | None
@@ -63,6 +65,7 @@ SELECT t.id, t.study_id, s.name AS study, t.data_version_id, t.name, t.purpose, 
          + (SELECT coalesce(max(step), 0) FROM work.meter_readings r WHERE r.test_set_id = t.id)
          + (SELECT count(DISTINCT (m.format, m.artifact, r.team, r.data_version_id)) FROM work.meter_readings r
             JOIN work.models m ON m.id = r.model_id WHERE r.direct_test_set_id = t.id) AS steps_used,
+       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id) AS gate_steps_used,
        t.plan, t.labels_on_demand, t.retired_why, t.artifact
 FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id
 """
@@ -222,6 +225,25 @@ def promote_oldest(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> 
             change(tx, "UPDATE work.test_sets SET state = 'live' WHERE id = :id", id=found.id)
             return int(found.id)
     return None
+
+
+def waiting_before(tx: Connection, found: SealedSet) -> list[SealedSet]:
+    """Sets that wait, were sealed before this one, and can be live only without it; the first one first.
+
+    Args:
+        tx: Transaction of the referee's role: when a set was sealed is not public.
+        found: A set that waits itself.
+    """
+    ids = rows(
+        tx,
+        "SELECT t.id FROM work.test_sets t JOIN sealed.test_sets k ON k.id = t.id, sealed.test_sets own "
+        "WHERE own.id = :id AND t.study_id = :study_id AND t.purpose = ANY (:rivals) AND t.state = 'sealed' "
+        "AND (k.sealed_at, k.id) < (own.sealed_at, own.id) ORDER BY k.sealed_at, k.id",
+        id=found.id,
+        study_id=found.study_id,
+        rivals=_rivals(found.purpose),
+    )
+    return [get_set(tx, r.id) for r in ids]
 
 
 def live_sets(tx: Connection) -> list[tuple[int, int]]:

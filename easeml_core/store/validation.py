@@ -7,13 +7,13 @@ that had it: only its validation part is new.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.entities import Model
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -53,11 +53,16 @@ class ValidationPart:
 
 
 class Reading(NamedTuple):
-    """A signal of the meter: 1..``signals``, and the team that it was given to."""
+    """A signal of the meter, 1..m, and the team that it was given to.
+
+    It is that of the second validation sample where there is one, since drift has no part in it. ``purpose`` and
+    ``plan`` are those of the study's meter set, whose ranges the second sample has as well.
+    """
 
     signal: int
-    signals: int
     team: int
+    purpose: str
+    plan: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class Waiting:
         version: Its number.
         artifact: Where its open parts lie.
         quality: What was observed on the part that the trial knew.
+        tries: How often it could not be measured on the newest part, >= 0.
     """
 
     model: Model
@@ -85,6 +91,7 @@ class Waiting:
     version: int
     artifact: str
     quality: float
+    tries: int = 0
 
 
 _PARTS = """
@@ -111,14 +118,16 @@ def readings(tx: Connection, study_id: int, part: ValidationPart) -> list[Readin
     """
     found = rows(
         tx,
-        "SELECT signal, signals, team FROM work.meter_readings "
-        "WHERE study_id = :id AND signal IS NOT NULL AND NOT cached "
-        "AND (data_version_id = :part OR (data_version_id IS NULL AND :version = 1)) ORDER BY read_at, request_id",
+        "SELECT coalesce(r.direct_signal, r.signal) AS signal, r.team, t.purpose, t.plan "
+        "FROM work.meter_readings r JOIN work.test_sets t ON t.id = r.test_set_id "
+        "WHERE r.study_id = :id AND r.signal IS NOT NULL AND NOT r.cached "
+        "AND (r.data_version_id = :part OR (r.data_version_id IS NULL AND :version = 1)) "
+        "ORDER BY r.read_at, r.request_id",
         id=study_id,
         part=part.id,
         version=part.version,
     )
-    return [Reading(r.signal, r.signals, r.team) for r in found]
+    return [Reading(r.signal, r.team, r.purpose, r.plan) for r in found]
 
 
 def split_message(tx: Connection, study_id: int) -> str | None:
@@ -132,6 +141,9 @@ def split_message(tx: Connection, study_id: int) -> str | None:
     return None if found is None else str(found.message)
 
 
+REMEASURE_TRIES = 2
+"""How often a model is tried on a validation part unasked; after that its candidate counts as failed on it."""
+
 # Only of the newest data, only where its training part is older, and only candidates that it does not know.
 _WAITING = """
 FROM (SELECT DISTINCT ON (study_id) id, study_id, version, artifact, same_training_as FROM work.data_versions
@@ -143,29 +155,63 @@ JOIN work.studies s ON s.id = n.study_id
 WHERE NOT EXISTS (SELECT FROM work.trials x WHERE x.candidate_id = t.candidate_id AND x.data_version_id = n.id)
   AND (CAST(:study_id AS bigint) IS NULL OR n.study_id = :study_id)
 """
+# The quality is what a worker claims: it orders the models of a study, never the studies, which take turns. Nor can a
+# worker move the times that the turns go by.
 _MODELS = f"""
+WITH waiting AS (
+  SELECT t.id AS trial_id, t.candidate_id, s.name AS study, n.study_id, n.id AS data_version_id, n.version,
+         n.artifact AS data
+  {_WAITING} AND t.state = 'SUCCEEDED'),
+turns AS (
+  SELECT w.study_id, greatest(
+    (SELECT max(o.observed_at) FROM work.trials t JOIN work.observations o ON o.trial_id = t.id
+     WHERE t.study_id = w.study_id AND t.reevaluates IS NOT NULL),
+    (SELECT max(f.tried_at) FROM work.remeasure_failures f WHERE f.study_id = w.study_id)) AS last
+  FROM (SELECT DISTINCT study_id FROM waiting) w)
 SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss, w.candidate_id, c.name AS candidate,
-       w.study, w.data_version_id, w.version, w.data, o.quality
-FROM (SELECT t.id AS trial_id, t.candidate_id, s.name AS study, n.id AS data_version_id, n.version, n.artifact AS data
-      {_WAITING} AND t.state = 'SUCCEEDED') w
+       w.study, w.data_version_id, w.version, w.data, o.quality, coalesce(f.tries, 0) AS tries
+FROM waiting w JOIN turns ON turns.study_id = w.study_id
 JOIN work.models m ON m.trial_id = w.trial_id JOIN work.observations o ON o.trial_id = w.trial_id
 JOIN work.candidates c ON c.id = w.candidate_id
-WHERE w.trial_id <> ALL(CAST(:skip AS bigint[])) ORDER BY o.quality DESC, w.trial_id LIMIT :limit
+LEFT JOIN work.remeasure_failures f ON f.model_id = m.id AND f.data_version_id = w.data_version_id
+WHERE w.trial_id <> ALL(CAST(:skip AS bigint[]))
+  AND (f.tries IS NULL OR :by_hand
+       OR (f.tries < :most AND f.tried_at <= clock_timestamp() - make_interval(secs => :rest)))
+ORDER BY turns.last NULLS FIRST, w.study_id, coalesce(f.tries, 0), o.quality DESC, w.trial_id LIMIT :limit
 """
 
 
 def waiting_models(
-    tx: Connection, study_id: int | None = None, *, skip: Sequence[int] = (), limit: int = 1
+    tx: Connection,
+    study_id: int | None = None,
+    *,
+    skip: Sequence[int] = (),
+    limit: int = 1,
+    rest_seconds: float | None = 0.0,
 ) -> list[Waiting]:
-    """Models that the newest validation part of their study has not measured, the best ones first.
+    """Models that the newest validation part of their study has not measured.
+
+    Those of the study come first in which the last attempt, whatever came of it, is longest ago; of these, those that
+    have failed least often, the best ones first.
 
     Args:
         tx: A transaction of any role.
         study_id: Of this study; None for all.
         skip: Trials whose models are passed over.
         limit: How many at most.
+        rest_seconds: A model that has failed is passed over for so long, >= 0, and for good after REMEASURE_TRIES;
+            None for neither.
     """
-    found = rows(tx, _MODELS, study_id=study_id, skip=list(skip), limit=limit)
+    found = rows(
+        tx,
+        _MODELS,
+        study_id=study_id,
+        skip=list(skip),
+        limit=limit,
+        by_hand=rest_seconds is None,
+        most=REMEASURE_TRIES,
+        rest=rest_seconds or 0.0,
+    )
     return [
         Waiting(
             model=Model(r.id, r.study_id, r.trial_id, r.format, r.artifact, r.validation_loss),
@@ -177,21 +223,59 @@ def waiting_models(
             version=r.version,
             artifact=r.data,
             quality=r.quality,
+            tries=r.tries,
         )
         for r in found
     ]
 
 
+_GIVEN_UP = """EXISTS (
+SELECT FROM work.models m JOIN work.remeasure_failures f ON f.model_id = m.id
+WHERE m.trial_id = t.id AND f.data_version_id = n.id AND f.tries >= :most)"""
+
+
 def count_waiting(tx: Connection, study_id: int) -> tuple[int, int]:
-    """Models that wait to be measured, and trials on earlier data that have not ended: theirs are measured then."""
+    """Models that wait to be measured, and trials on earlier data that have not ended: theirs are measured then.
+
+    A model that was given up waits no more (``count_given_up``).
+    """
     found = row(
         tx,
-        "SELECT count(*) FILTER (WHERE t.state = 'SUCCEEDED') AS models, "
+        f"SELECT count(*) FILTER (WHERE t.state = 'SUCCEEDED' AND NOT {_GIVEN_UP}) AS models, "
         f"count(*) FILTER (WHERE t.state IN ('SUGGESTED', 'RUNNING')) AS open {_WAITING}",
         study_id=study_id,
+        most=REMEASURE_TRIES,
     )
     assert found is not None
     return int(found.models), int(found.open)
+
+
+def count_given_up(tx: Connection, study_id: int) -> int:
+    """Models that failed REMEASURE_TRIES times on the newest part: their candidates count as failed on it."""
+    asked = f"SELECT count(*) {_WAITING} AND t.state = 'SUCCEEDED' AND {_GIVEN_UP}"
+    return int(scalar(tx, asked, study_id=study_id, most=REMEASURE_TRIES))
+
+
+def add_failure(tx: Connection, waiting: Waiting, reason: str) -> int:
+    """Keep that a model could not be measured, after the attempt; how often that is by now.
+
+    Args:
+        tx: Transaction of the referee's role.
+        waiting: The model.
+        reason: Why, for everybody to read; its first 2,000 characters are kept.
+    """
+    return int(
+        scalar(
+            tx,
+            "INSERT INTO work.remeasure_failures AS f (model_id, data_version_id, study_id, reason) "
+            "VALUES (:model, :version, :study, :reason) ON CONFLICT ON CONSTRAINT remeasure_failures_pkey "
+            "DO UPDATE SET tries = f.tries + 1, reason = excluded.reason, tried_at = clock_timestamp() RETURNING tries",
+            model=waiting.model.id,
+            version=waiting.data_version_id,
+            study=waiting.model.study_id,
+            reason=reason[:2000],
+        )
+    )
 
 
 def add_remeasurement(tx: Connection, waiting: Waiting, *, quality: float, seconds: float) -> int | None:

@@ -56,6 +56,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "policy set",
         "policy show",
         "program check",
+        "program infer",
         "program match",
         "referee",
         "simulate",

@@ -58,6 +58,26 @@ def test_who_holds_the_referees_address_forces_at_once_and_is_named(as_referee: 
     first, second = ask("model", "list", "cancer", "--json").json
     assert (first["model_id"], first["in_production"], first["validation_quality"]) == (handed_in, True, 0.4)
     assert (second["origin"], second["in_production"]) == ("baseline", False)
+    assert (first["data_version"], second["data_version"]) == (1, 1)
+
+
+def test_a_quality_is_told_with_the_data_that_it_was_measured_on(ask: Any, database: Any, handed_in: int) -> None:
+    with database.worker.begin() as tx:
+        study = studies.get_study(tx, "cancer")
+        first = studies.latest_data_version(tx, study.id)
+        model = models.get_model(tx, study.id, handed_in)
+    with database.referee.begin() as tx:
+        newer = studies.add_data_version(
+            tx, study_id=study.id, content_hash="b" * 64, artifact=first.artifact, features=first.features,
+            class_names=studies.class_names(tx, first.id), parts={"train": 10, "validation": 10},
+        )  # fmt: skip
+        again = models.add_model(
+            tx, study_id=study.id, data_version_id=newer, trial_id=None, format="constant",
+            artifact=model.artifact, validation_loss=0.5,
+        )  # fmt: skip
+    versions = {entry["model_id"]: entry["data_version"] for entry in ask("model", "list", "cancer", "--json").json}
+    assert (versions[handed_in], versions[again]) == (1, 2)
+    assert "Data" in ask("model", "list", "cancer").text
 
 
 def test_a_developers_address_asks_the_referee_who_refuses(ask: Any, handed_in: int, referee: None) -> None:

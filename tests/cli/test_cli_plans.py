@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -209,3 +210,87 @@ def test_the_caret_is_under_the_mistake(run: Any) -> None:
     lines = run("gate", "plan", "--condition", "n - o >> 0.02 +/- 0.01").err.splitlines()
     assert lines[0].startswith("easeml: condition: expected a threshold")
     assert lines[2].index("^") == lines[1].index(">>") + 1
+
+
+JOINT = ("gate", "plan", "--joint", "--condition")
+# The table of docs/meter.md; its figures were computed by another program before there was this command.
+SETS = [
+    (("n - o > 0 +/- 0.2", "--steps", "4"), {}, (303, 422, 422, 502), "one set"),
+    (
+        ("n > 0.8 +/- 0.05", "--steps", "32", "--adaptivity", "none"),
+        {"steps": 32, "tolerance": 0.05, "ambiguous": 5},
+        (828, 1_800, 1_800, 2_305),
+        "one set",
+    ),
+    (
+        ("n - o > 0.02 +/- 0.02", "--steps", "8"),
+        {"steps": 32, "tolerance": 0.05, "ambiguous": 5},
+        (58_023, 2_865, 58_023, 36_733),
+        "two sets",
+    ),
+]
+
+
+@pytest.mark.parametrize(("gate", "meter", "sizes", "cheaper"), SETS)
+def test_one_set_or_two_is_asked_beforehand(
+    gate: tuple[str, ...], meter: dict[str, Any], sizes: tuple[int, ...], cheaper: str, run: Any
+) -> None:
+    asked = (*JOINT, *gate, "--reliability", "0.95", "--gate-share", "0.5", "--meter", json.dumps(meter))
+    found = run(*asked, "--json").json
+    two = found["separate_gate"] + found["separate_meter"]
+    assert (found["gate_labels"], found["meter_labels"], found["labels"], two) == sizes
+    assert (found["cheaper"], found["reliability"], found["gate_share"]) == (cheaper, 0.95, 0.5)
+    assert found["alternatives"] == [{"sets": "joint", "labels": sizes[2]}, {"sets": "separate", "labels": sizes[3]}]
+    first = run(*asked).out.splitlines()[0]
+    parts = f"{found['separate_gate']:,} + {found['separate_meter']:,}"
+    assert first == f"one set: {sizes[2]:,}; two sets: {parts}; cheaper: {cheaper}"
+
+
+def test_the_share_moves_labels_from_one_system_to_the_other(run: Any) -> None:
+    asked = (*JOINT, "n - o > 0 +/- 0.2", "--reliability", "0.95", "--steps", "4", "--json")
+    half, most = run(*asked).json, run(*asked, "--gate-share", "0.9").json
+    assert half == run(*asked, "--gate-share", "0.5").json
+    assert most["gate_labels"] < half["gate_labels"]
+    assert most["meter_labels"] > half["meter_labels"]
+
+
+def test_a_script_plans_one_set_too(run: Any, nowhere: Path) -> None:
+    path = nowhere / "ml.yml"
+    path.write_text(SCRIPT, encoding="utf-8")
+    asked = ("gate", "plan", "--joint", "--json")
+    assert run(*asked, "--script", str(path)).json == run(*asked, "--condition", PATTERN, "--adaptivity", "none").json
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--joint", "--passes", "1", "--target", "estimate"), "--passes, --target plan a set for the gate alone"),
+        (("--joint", "--assume-disagreement", "0.5"), "--assume-disagreement plan a set for the gate alone"),
+        (("--joint", "--meter", '{"reliability": 0.9}'), "the meter of a shared set has no reliability of its own"),
+        (("--joint", "--meter", '{"speed": 1}'), "meter has no setting 'speed'; known: ambiguous, automaton"),
+        (("--joint", "--meter", "[]"), "--meter must be a JSON object"),
+        (("--joint", "--gate-share", "1"), "gate_share must be > 0 and < 1"),
+        (("--joint", "--adaptivity", "recycle"), "cannot share a sealed set with a meter"),
+        (("--meter", "{}", "--gate-share", "0.5"), "--meter and --gate-share: only with --joint"),
+    ],
+)
+def test_what_does_not_go_with_one_set_is_refused(more: tuple[str, ...], words: str, run: Any) -> None:
+    answer = run("gate", "plan", "--condition", "n - o > 0 +/- 0.2", *more)
+    assert (answer.status, answer.out, words in answer.err) == (2, "", True), answer.err
+
+
+def test_a_file_that_is_not_there_is_named_once(run: Any) -> None:
+    for command in (("gate", "plan", "--script"), ("program", "check"), ("meter", "replay", "--history")):
+        more = ("--test-size", "10") if command[0] == "meter" else ()
+        answer = run(*command, "none.txt", *more)
+        assert (answer.status, answer.err.strip()) == (2, "easeml: none.txt cannot be read: no such file or directory")
+
+
+def test_what_can_never_hold_is_not_planned_for(run: Any) -> None:
+    answer = run("gate", "plan", "--condition", "n > 1.2 +/- 0.1")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.splitlines() == [
+        "easeml: condition: this can never hold: n is at most 1",
+        "    n > 1.2 +/- 0.1",
+        "    ^^^^^^^^^^^^^^^",
+    ]

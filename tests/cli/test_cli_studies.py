@@ -15,6 +15,7 @@ from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import claim, record_success
 from easeml_core.store.rows import pack
 from easeml_core.training.job import TrainingResult
+from easeml_core.training.sources import load_source
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
 METER = {"tolerance": 0.2, "reliability": 0.9, "steps": 4}
@@ -60,10 +61,15 @@ def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatc
 
     shown = ask("study", "show", "cancer", "--json").json
     assert shown["candidates"] == CANDIDATES
+    names = load_source("sklearn:breast_cancer").feature_names
+    assert (shown["features"], shown["columns"], shown["classes"]) == (30, list(names), ["malignant", "benign"])
     expected = GATE | {"mode": "fp-free", "adaptivity": "full", "estimator": "exact"}
     assert {name: shown["settings"]["gate"][name] for name in expected} == expected
     text = ask("study", "show", "cancer").text
     assert text.startswith("cancer of lab: ACTIVE; next: train: 1 candidates")
+    lines = ask("study", "show", "cancer").out.splitlines()
+    assert f"columns: {', '.join(names[:20])} and 10 more (--json has all)" in lines
+    assert "classes: 0 = malignant, 1 = benign" in lines
     for word in ("Trials", "Sealed sets", "gate", "live", "122", "meter", "56"):
         assert word in text
 
@@ -82,10 +88,33 @@ def test_a_refused_study_is_an_answer_of_no(ask: Any) -> None:
     answer = ask(*given)
     assert answer.status == 1
     assert "the sealed gate set needs at least 122 examples" in answer.out
+    assert answer.out.strip().endswith("; the name stays taken, register again under another")
+    assert ask("study", "show", "iris", "--json").json["columns"] is None
+    assert "columns:" not in ask("study", "show", "iris").text
+    assert "1 refused by the referee" in ask("study", "register", "--help").text
     refused = ask(*given, "--request-key", "other", "--json")
     assert refused.status == 2  # the name is taken, also by a refused study
     (entry,) = ask("status", "--json").json["tenants"]
     assert entry["next"].startswith("register it again under another name: the sealed gate set needs")
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (["a\n\x1b[2J", *map(str, range(1, 20))], "columns: a \\x1b[2J, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, "),
+        (None, "columns: 20; their names were not kept"),
+    ],
+)
+def test_columns_take_one_line_whatever_their_names(
+    columns: list[str] | None, line: str, ask: Any, make_study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_study("cancer", candidates=CANDIDATES)
+    told = {"features": 20, "columns": columns, "classes": ["no", "yes"]}
+    monkeypatch.setattr("easeml_core.services.study_columns.study_columns", lambda *_: told)
+    shown = [part for part in ask("study", "show", "cancer").out.splitlines() if part.startswith("columns:")]
+    assert len(shown) == 1
+    assert shown[0].startswith(line)
+    assert "more" not in shown[0]
 
 
 def test_without_waiting_the_request_is_told(ask: Any) -> None:
@@ -147,7 +176,7 @@ def test_alerts_are_listed_and_cleared(ask: Any, trial: int, database: Any, arti
     )
     answer = ask("alerts", "cancer", "--clear", str(alert["alert_id"]))
     assert answer.status == 2
-    assert "there is no open alert of this study" in answer.err
+    assert "study 'cancer' has no open alert" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs/test-sets.md").read_text(encoding="utf-8")
 CLASSES = ("malignant", "benign")
 SMALL = ("--condition", "n - o > 0 +/- 0.3", "--steps", "2", "--reliability", "0.8")
 
@@ -192,3 +197,88 @@ def test_a_set_that_is_sealed_keeps_its_plan_whatever_is_asked(rule: Any, make_s
     assert answer.status == 2
     assert "'winter' already exists; sealed with other settings: steps 2 there, 5 here" in answer.err
     assert "was sealed before" in rule(*given, *SMALL).text
+
+
+JOINT = ("--purpose", "joint", "--reliability", "0.8", "--meter", '{"tolerance": 0.3, "steps": 3}', "--steps", "2")
+
+
+def test_a_planned_set_for_both_is_sealed_without_its_purpose_and_says_what_it_waits_for(
+    rule: Any, ask: Any, files: Any, make_study: Any
+) -> None:
+    make_study("cancer")
+    given = ("--study", "cancer", "--name", "both")
+    planned = rule("test-set", "plan", *given, *JOINT).text
+    assert planned.endswith("examples for 5 steps (2 of the gate and 3 of the meter)")
+    seal = ("test-set", "seal", *given, "--inputs", str(files[0]), "--labels", str(files[1]))
+    wrong = rule(*seal, "--purpose", "gate")
+    assert "'both' is planned with --purpose joint, got gate; leave --purpose out" in wrong.err
+    told = rule(*seal).text
+    first, waits = told.split("; it becomes live when ")
+    assert first.startswith("set both of cancer is sealed: 200 examples")
+    assert first.endswith("5 steps (2 of the gate and 3 of the meter)")
+    commands = "(`easeml test-set retire 1`, `easeml test-set retire 2`)"
+    assert waits == f"gate set 1 and meter set 2 are retired {commands}"
+    entry = ask("test-set", "list", "--json").json[0]
+    assert entry["systems"] == {"gate": {"steps_used": 0, "steps": 2}, "meter": {"steps_used": 0, "steps": 3}}
+    assert "gate 0/2, meter 0/3" in ask("test-set", "list").text
+    rule("test-set", "retire", "1")
+    assert rule(*seal).text.endswith("it becomes live when meter set 2 is retired (`easeml test-set retire 2`)")
+    assert rule("test-set", "retire", "2").text == "set 2 is retired; set 3 is live now"
+    assert "becomes live" not in rule(*seal).text
+
+
+@pytest.mark.parametrize(("system", "own", "other"), [("gate", "1", "2"), ("meter", "2", "1")])
+def test_a_refusal_names_the_set_that_waits(
+    system: str, own: str, other: str, rule: Any, ask: Any, files: Any, make_study: Any, database: Any, artifacts: Any
+) -> None:
+    make_study("cancer")
+    asked = {"study": "cancer", "model_id": 1}
+    file = file_gate_request if system == "gate" else file_meter_request
+
+    def answer(key: str) -> str:
+        request = file(database.worker, **asked, request_key=key)["request_id"]
+        Referee(database.referee, artifacts).run_once()
+        found = answer_of(database.worker, request)
+        assert found is not None
+        return str(found["message"])
+
+    rule("test-set", "retire", own)
+    assert answer("a") == f"study 'cancer' has no live {system} set; the referee must seal a new one"
+    given = ("--study", "cancer", "--name", "j3", *JOINT, "--inputs", str(files[0]), "--labels", str(files[1]))
+    rule("test-set", "seal", *given)
+    rival = "meter" if system == "gate" else "gate"
+    assert answer("b") == (
+        f"study 'cancer' has no live {system} set; set j3 of gate and meter waits: it becomes live when {rival} set "
+        f"{other} is retired (`easeml test-set retire {other}`)"
+    )
+
+
+def test_the_set_for_both_of_the_page_is_planned_so(rule: Any, make_study: Any) -> None:
+    make_study("tumours", source="sklearn:digits", gate={}, meter={})
+    (told,) = re.findall(r"^set both of tumours is planned: .*$", PAGE, re.MULTILINE)
+    (command,) = re.findall(r"^\$ easeml (test-set plan .* --name both .*)$", PAGE, re.MULTILINE)
+    assert rule(*shlex.split(command)).text == told
+    needed = re.search(r"at least (\d+) examples for (.*)", told)
+    assert needed is not None
+    assert f"400 examples, {needed[1]} needed, {needed[2]}; it becomes live when gate set 1 and meter set 2" in PAGE
+
+
+def test_who_waits_longer_comes_first(rule: Any, files: Any, make_study: Any) -> None:
+    make_study("cancer")
+    inputs, labels = files
+    given = ("test-set", "seal", "--study", "cancer", "--inputs", str(inputs), "--labels", str(labels), *SMALL)
+    assert rule(*given, "--name", "spring").text.endswith("when gate set 1 is retired (`easeml test-set retire 1`)")
+    lines = inputs.read_text().splitlines()
+    inputs.write_text("\n".join([lines[0], *(line.replace(",", ",1", 1) for line in lines[1:])]) + "\n")
+    told = rule(*given, "--name", "summer").text
+    assert told.endswith(
+        "when gate set 1 and gate set spring are retired (`easeml test-set retire 1`, `easeml test-set retire 3`); "
+        "gate set spring waits longer"
+    )
+
+
+def test_the_list_counts_used_steps(ask: Any, make_study: Any) -> None:
+    make_study("cancer")
+    sets = {entry["purpose"]: entry["systems"] for entry in ask("test-set", "list", "--json").json}
+    assert sets["gate"] == {"gate": {"steps_used": 0, "steps": 3}}
+    assert "0/3" in ask("test-set", "list").text

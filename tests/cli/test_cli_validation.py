@@ -56,7 +56,8 @@ def study(make_study: Any, database: Any, artifacts: Any) -> str:
     return "cancer"
 
 
-def test_a_set_from_use_to_replacement(ask: Any, rule: Any, files: Any, study: str) -> None:
+def test_a_set_from_use_to_replacement(ask: Any, rule: Any, files: Any, study: str, artifacts: Any) -> None:
+    place = ("--artifacts", str(artifacts.root))
     shown = ask("validation", "show", study).text
     assert "validation set 1 of cancer is used: go on" in shown
     assert "looked at 2 times: trials 1, rungs 0, submissions 0, nights 1; no signal of the meter" in shown
@@ -71,14 +72,15 @@ def test_a_set_from_use_to_replacement(ask: Any, rule: Any, files: Any, study: s
     assert (again["version"], again["replaced_before"]) == (2, True)
     assert "has it already: validation set 2 of cancer" in rule("replace", study, *files).text
 
-    shown = ask("validation", "show", study).text
+    shown = ask("validation", "show", study, *place).text
+    assert "most of its rows are" not in shown
     assert "validation set 2 of cancer is fresh: go on" in shown
     assert "1 trained models wait to be measured on it (`easeml validation remeasure cancer`" in shown
     measured = rule("remeasure", study)
     assert "validation set 2 of cancer: 1 models measured, 0 failed, 0 left; 0 trials on earlier data" in measured.text
     assert ": quality 0." in measured.err
     assert measured.err.endswith("(1 of 1)\n")
-    report = ask("validation", "show", study, "--json").json
+    report = ask("validation", "show", study, "--json", *place).json
     assert (report["version"], report["state"], report["to_measure"]) == (2, "used", 0)
     assert [entry["state"] for entry in report["history"]] == ["replaced", "used"]
     assert rule("remeasure", study, "--json").json["measured"] == []
@@ -121,6 +123,19 @@ def make_released_set(run: Any, place: tuple[str, ...], kept: tuple[str, ...]) -
         assert answer.status == 0, answer.err
 
 
+def test_what_the_kept_rows_have_seen_is_shown_by_itself(ask: Any, rule: Any, study: str, nowhere: Path) -> None:
+    table = load_source("sklearn:breast_cancer")
+    write("one.csv", [["example", *table.feature_names], ["p", *map(str, table.inputs[0] * 1.001)]])
+    write("its-label.csv", [["example", "label"], ["p", CLASSES[table.labels[0]]]])
+    answer = rule("replace", study, "--inputs", "one.csv", "--labels", "its-label.csv", "--add")
+    said = "easeml: 85 rows were in an earlier validation set and 1 were in none: looks and signals of before count on"
+    assert said in answer.err
+    shown = rule("show", study).text
+    assert "validation set 2 of cancer is used: go on looked at 0 times" in " ".join(shown.split())
+    seen = "looked at 2 times: trials 1, rungs 0, submissions 0, nights 1; no signal of the meter"
+    assert f"most of its rows are from version 1, and count with what was seen there: {seen}" in shown
+
+
 def test_rows_are_added(rule: Any, files: Any, study: str) -> None:
     assert "validation set 2 of cancer: 284 rows, 199 of them new" in rule("replace", study, *files, "--add").text
     answer = rule("replace", study, *files, "--add")
@@ -149,7 +164,7 @@ def test_replacing_is_the_referee_s(ask: Any, rule: Any, files: Any, study: str,
 
 def test_errors_are_sentences(ask: Any, rule: Any, study: str) -> None:
     answer = rule("replace", study)
-    assert (answer.status, "or the name of a released test set" in answer.err) == (2, True)
+    assert (answer.status, "give --inputs and --labels together, or --from-set alone" in answer.err) == (2, True)
     answer = ask("validation", "show", "nothing")
     assert (answer.status, "nothing" in answer.err) == (2, True)
     answer = rule("replace", study, "--from-set", "spring")

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.module_loading import import_string
 
-from easeml_airflow import sensors
+from easeml_airflow import operators, sensors
 from easeml_airflow.notifications import AlertNotifier
 from easeml_airflow.notifications.alert import mail_of
 from easeml_airflow.triggers.easeml import facts_of
@@ -180,19 +180,20 @@ def drifting(connected, make_study):
     """Let a study's two meters show drift; the number of the alert."""
     make_study("cancer")
 
-    def give(message=DRIFT):
+    def give(message=DRIFT, team=None):
         with connected.referee.begin() as tx:
             found = studies.get_study(tx, "cancer")
             test_set = releases.live_test_set(tx, found.id, SealedSetPurpose.METER)
-            key, kind = f"m/{newest_alert(connected.worker, study=None)}", RequestKind.METER
+            newest = newest_alert(connected.worker, study="cancer", team=team)
+            key, kind = f"m/{newest}", RequestKind.METER
             model = models.baseline_model(tx, found.id).id
             asked = {"study_id": found.id, "model_id": model, "arguments": {}, "request_key": key}
             request = requests.file_request(tx, kind=kind, **asked)
             reading = {"test_set_id": test_set.id, "step": 1, "signal": 3, "signals": 3, "cached": False}
             releases.add_reading(tx, request_id=request, study_id=found.id, model_id=model, **reading)
-            about = {"request_id": request, "kind": AlertKind.DRIFT, "message": message}
+            about = {"request_id": request, "kind": AlertKind.DRIFT, "message": message, "team": team}
             releases.add_alert(tx, study_id=found.id, study="cancer", **about)
-        return newest_alert(connected.worker, study=None)
+        return newest_alert(connected.worker, study="cancer", team=team)
 
     return give
 
@@ -216,6 +217,33 @@ def test_the_meter_sensor_waits_for_drift_where_it_is_asked_to(connected, drifti
     assert found(sensor("both", after_id=alert)) is None
     with pytest.raises(AirflowFailException, match="kind must be one of overfitting, drift, both, got 'luck'"):
         poke(sensor("luck"))
+
+
+def test_the_meter_sensor_finds_a_teams_alert_for_that_team_alone(connected, drifting):
+    """A wait that begins before the alert, one that looks at once, and one for its end; in the triggerer, too."""
+
+    def sensor(**given):
+        return sensors.OverfittingMeterSensor(task_id="s", kind="drift", **({"study": "cancer"} | given))
+
+    clear_alert(connected.worker, study="cancer", alert_id=drifting(team=2), team=2)  # an old one is no news
+    waiting = {team: sensor(team=team, timeout=90) for team in ("1", "2")}
+    for wait in waiting.values():
+        with pytest.raises(TaskDeferred) as deferred:
+            wait.execute({})
+    alert = drifting(team=2)  # the trigger is that of team 2
+    path, arguments = deferred.value.trigger.serialize()
+    event = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
+    assert (facts_of(event.payload)["alert_id"], facts_of(event.payload)["team"]) == (alert, 2)
+    assert [found(wait) for wait in waiting.values()] == [None, alert]
+    asked = ({}, {"study": None}, {"team": 1}, {"team": "None"}, {"team": 2})
+    assert [found(sensor(**given)) for given in asked] == [None] * 4 + [alert]
+    assert [poke(sensor(wait_for="clear", **given)) is None for given in asked] == [False] * 4 + [True]
+    pause = operators.PauseOnAlertOperator(task_id="p", study="cancer", alert_id=alert, team="2")
+    assert pause.execute({})["state"] == "ACTIVE"
+    with pytest.raises(AirflowFailException, match="there is no alert of this study"):
+        operators.PauseOnAlertOperator(task_id="p", study="cancer", alert_id=alert).execute({})
+    with pytest.raises(AirflowFailException, match="given with a study"):
+        poke(sensor(study=None, team=2))
 
 
 @pytest.fixture

@@ -123,6 +123,7 @@ def test_events_are_plain_json():
         ("any", "", "alert:*"),
         ("alert", "digits/drift", "alert:digits"),
         ("alert-since", "/both", "alert:*"),
+        ("alert", "digits/both/2", "alert:digits"),
         ("new-test-set-since", "digits/meter", "alert:digits"),
         ("new-test-set", "", "alert:*"),
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 450
 EXCEPTIONS = {"easeml_core/store/migrations/versions/m0001_the_house.py": "a migration is one unit, and never grows"}
@@ -48,3 +50,12 @@ def test_nothing_is_pickled() -> None:
         assert "import pickle" not in text, path
         assert "allow_pickle=True" not in text, path
         assert "joblib" not in text, path
+
+
+@pytest.mark.parametrize(("status", "made"), [(0, 0), (3, 0), (1, 2)])
+def test_that_nothing_runs_is_an_answer_of_make_status(status: int, made: int, tmp_path: Path) -> None:
+    (tmp_path / "stamp").touch()  # newer than all that would have to be installed
+    fake = f"sh -c 'exit {status}'"
+    command = ["make", "--silent", "status", f"STAMP={tmp_path / 'stamp'}", f"RUN={fake}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Error" in done.stderr) == (made, made != 0)

@@ -197,7 +197,8 @@ def test_the_validation_set_s_states_and_sizes() -> None:
         (0, 1, 1, "go on"),
         (1, 2, 2, "renew it from the same source"),
         (2, 3, 1, "collect validation data"),
-        (3, 1, 3, "renew the validation set"),
+        (3, 3, 2, "do not only add to it"),
+        (4, 1, 3, "renew the validation set"),
     ],
 )
 def test_two_signals_mean_what_the_page_says(row: int, total: int, direct: int, words: str) -> None:
@@ -218,6 +219,34 @@ def test_no_promise_is_broken_in_the_tables() -> None:
         assert signals == ("30 x 1" if "halves" in data else "30 x 2")
     for _, gained, _, tolerance in rows("ladder"):
         assert float(gained) < float(tolerance)
+
+
+def test_votes_on_noise_are_told_as_promised() -> None:
+    """Ranges .15 and .35, tolerance .1, a true accuracy of 1/2: each signal covers the gap of its row."""
+    edges, tolerance = (-1.0, 0.15, 0.35, 1.0), 0.1
+    found = cells("\n| voters |" + TEXT.split("\n| voters |")[1])
+    assert len(found) == 8
+    for _, accuracy, gap, signal, sealed_loss, then in found:
+        assert float(gap) == pytest.approx(float(accuracy.split()[0]) / 100 - 0.5, abs=1e-9)
+        low, high = edges[int(signal) - 1], edges[int(signal)]
+        assert low - tolerance <= float(gap) <= high + tolerance
+        assert abs(float(sealed_loss) - 0.5) <= float(then) <= tolerance
+
+
+BENCHMARKS = re.findall(r"^\.venv/bin/python (\S+)(.*)$", TEXT, re.MULTILINE)
+
+
+def test_benchmarks_of_the_page_are_there_with_their_options() -> None:
+    assert [name for name, _ in BENCHMARKS] == ["benchmarks/meter_readings.py", "benchmarks/meter_sensors.py"]
+    for name, options in BENCHMARKS:
+        script = (PAGE.parents[1] / name).read_text(encoding="utf-8")
+        assert all(f'"{option}"' in script for option in re.findall(r"--[a-z-]+", options)), name
+
+
+def test_a_reading_of_the_page_is_within_what_was_asked_for() -> None:
+    readings = cells("\n| entries in the ledger |" + TEXT.split("\n| entries in the ledger |")[1])
+    assert [number(row[0]) for row in readings] == [1, 100, 1_000]
+    assert all(float(row[1]) < 20 for row in readings)  # the least: the rest depends on who else is at work
 
 
 @pytest.mark.parametrize("picture", sorted((PAGE.parent / "pictures").glob("meter-*.png")), ids=lambda path: path.name)

@@ -88,7 +88,7 @@ FAILURES: dict[str, tuple[Callable[..., Any], str]] = {
     "not fitted": (lambda *_: LogisticRegression(), "cannot be used"),
     "names for labels": (
         lambda data, *_: GaussianNB().fit(data.train_inputs, np.array(["no", "yes"])[data.train_labels]),
-        "cannot be used",
+        "a class number is wanted",
     ),
     "another width": (
         lambda data, *_: GaussianNB().fit(data.train_inputs[:, :3], data.train_labels),

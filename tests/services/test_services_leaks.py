@@ -334,5 +334,6 @@ def test_no_figure_of_any_report_can_be_found(lab: Any, caplog: Any) -> None:
     told = figures(reports(lab))
     assert len(told) > 30
     assert [figure for figure in told if figure in said] == []
-    for word in ("p_value", "log_p", "log_level", "log_cost", "interval", "gap", "wins", "losses", 'validation_loss":'):
+    words = ("p_value", "log_p", "log_level", "log_cost", "interval", 'gap":', "wins", "losses", 'validation_loss":')
+    for word in words:
         assert word not in json.dumps(lab.gate("good", condition="n - o > 0.1 +/- 0.2")) + said.replace("'", '"')

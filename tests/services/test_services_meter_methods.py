@@ -159,8 +159,9 @@ def test_an_alert_names_the_boundaries_and_the_tolerance_that_were_used(lab: Any
     fill(lab, "study", set_id, 1.0)
     answer = submit("study", 1)
     assert study_details(lab.worker, study="study")["meter"]["boundaries"] == answer["boundaries"]
-    low, high = answer["boundaries"]
-    where = f"above {low:g} and at most {high:g}" if answer["signal"] == 2 else f"above {high:g}"
+    low, high = answer["boundaries"]  # six digits of them, on the safe side
+    figures = [math.floor(edge * 1e6) / 1e6 for edge in (low, high)], math.ceil(high * 1e6) / 1e6
+    where = f"above {figures[0][0]} and at most {figures[1]}" if answer["signal"] == 2 else f"above {figures[0][1]}"
     assert f"{where} (+/- 0.2)" in answer["alert"]
 
 

@@ -66,6 +66,26 @@ def also_flattered(lab: Any, flattered: int, tmp_path: Any) -> int:
     return constant(lab, tmp_path, majority, blanks=2)
 
 
+@pytest.fixture
+def crash(lab: Any) -> Any:
+    """Makes a model one that cannot be run on the sealed inputs alone, and the set one of another method."""
+
+    def made(name: str, *, method: str) -> None:
+        lab.as_superuser(
+            "UPDATE work.test_sets SET plan = plan || jsonb_build_object('method', %s::text) WHERE id = %s",
+            method,
+            METER_SET,
+        )
+        model = "SELECT format || ' ' || artifact FROM work.models WHERE id = :id"
+        lab.as_superuser(
+            "UPDATE sealed.predictions SET labels = NULL, failure = 'it crashed' WHERE test_set_id = %s AND model = %s",
+            METER_SET,
+            lab.one(model, id=lab.models["full"][name]),
+        )
+
+    return made
+
+
 def test_an_honest_model_stays_in_the_first_range_as_measured(lab: Any) -> None:
     answer = lab.meter("good")
     assert answer == {
@@ -85,6 +105,7 @@ def test_an_honest_model_stays_in_the_first_range_as_measured(lab: Any) -> None:
         "alert": None,
         "direct_signal": None,
         "drift": None,
+        "meaning": "the gap is at most 0.2 (+/- 0.2)",
         "sentence": None,
         "reliability": 0.9,
     }
@@ -162,7 +183,7 @@ def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: in
     late = next_alert(lab.worker, study="full", after_id=first)
     assert late["alert_id"] == second  # whoever was quick to clear it hid it from nobody
     assert late["cleared_at"] is not None
-    with pytest.raises(NotFoundError, match=f"there is no open alert of this study {second}; known: '{first}'"):
+    with pytest.raises(NotFoundError, match=f"study 'full' has no open alert {second}; known: '{first}'"):
         clear_alert(lab.worker, study="full", alert_id=second)
 
 
@@ -248,13 +269,21 @@ def test_a_model_that_cannot_be_run_on_open_data_is_refused_and_spends_nothing(l
     assert ledger(lab) == []
 
 
-def test_a_model_that_fails_on_sealed_inputs_alone_is_wrong_everywhere_there(lab: Any) -> None:
-    good = lab.models["full"]["good"]
-    identity = lab.one("SELECT format || ' ' || artifact FROM work.models WHERE id = :id", id=good)
-    crashed = (
-        "UPDATE sealed.predictions SET labels = NULL, failure = 'it crashed' WHERE test_set_id = %s AND model = %s"
-    )
-    lab.as_superuser(crashed, METER_SET, identity)
+@pytest.mark.parametrize("method", ["path-adaptive", "pruned", "dithered"])
+def test_a_model_that_fails_on_sealed_inputs_alone_ends_the_set(lab: Any, crash: Any, method: str) -> None:
+    """Whether it runs may be any function of the sealed inputs: free of charge, 32 such submissions would fool it."""
+    crash("good", method=method)
+    answer = lab.meter("good")
+    assert (answer["signal"], answer["message"]) == (None, "the sealed set is retired")
+    read = report(lab)
+    assert (read["errors"], read["failure"], read["why"]) == (56, "it crashed", "failure")
+    assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=METER_SET) == "failure"
+    (alert,) = open_alerts(lab.worker, study="full")
+    assert (alert["kind"], "a model could not be run on it" in alert["message"]) == ("new-test-set", True)
+
+
+def test_a_meter_that_counts_all_histories_takes_it_to_be_wrong_everywhere(lab: Any, crash: Any) -> None:
+    crash("good", method="full")
     assert lab.meter("good")["signal"] == 3
     read = report(lab)
     assert (read["errors"], read["failure"]) == (56, "it crashed")

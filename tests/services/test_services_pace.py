@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from easeml_core.entities import RequestKind
-from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import evaluation, housekeeping, referee
-from easeml_core.services.answers import Timetable
-from easeml_core.services.pace import GRID_SECONDS, Pace, padded
+from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StateError, StoreUnavailableError
+from easeml_core.services import evaluation, housekeeping, judging, metering, referee
+from easeml_core.services.answers import Timetable, Waiting
+from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
 from easeml_core.services.requests import (
@@ -24,6 +26,8 @@ from easeml_core.services.requests import (
     file_promotion,
 )
 from easeml_core.store import models, requests
+from easeml_core.store.artifacts import LARGEST_BYTES
+from easeml_core.training.predict import predict_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +37,16 @@ LATE = Timetable(delay_seconds=3600.0)
 
 
 def test_a_run_ends_at_the_next_time_of_the_grid() -> None:
-    took = (0.0, 1.41, 6.29, 10.0, 10.001, 60.0, 61.0, 250.0, 251.0, 500.0, 501.0)
-    assert [padded(t, GRID_SECONDS) for t in took] == [10, 10, 10, 10, 60, 60, 500, 500, 500, 500, 1000]
+    took = (0.0, 1.41, 6.29, 10.0, 10.001, 60.0, 61.0, 480.0, 1180.0, 1200.0, 1201.0)
+    assert [padded(t, GRID_SECONDS) for t in took] == [10, 10, 10, 10, 60, 60, 1200, 1200, 1200, 1200, 2400]
     assert [padded(t, ()) for t in took] == list(took)
+
+
+def test_a_run_on_a_set_is_never_beyond_the_grid() -> None:
+    """Two looks with two attempts each, and two copies of the largest file at 100 MB/s."""
+    limit = inspect.signature(predict_in_child).parameters["time_limit_seconds"].default
+    read_or_written = 2 * 4 * LARGEST_BYTES
+    assert 4 * (limit + 3) + read_or_written / 100e6 < GRID_SECONDS[-1]
 
 
 class Hours:
@@ -110,6 +121,75 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
         assert ended == [(10, 30)] * 2  # the meter runs it on open inputs, too; a second look is within the time
     else:
         assert ended == [pytest.approx((2 * sleeps, 5 * sleeps)) for sleeps in (1.41, 4.29)]
+
+
+@pytest.mark.parametrize("kind", ["gate", "meter"])
+@pytest.mark.parametrize("timetable", [LATE, Timetable()], ids=["fixed times", "at once"])
+def test_two_worlds_in_which_a_decision_takes_differently(
+    make_lab: Any, monkeypatch: Any, timetable: Timetable, kind: str
+) -> None:
+    """The transaction of the decision ends at the same time, however long the tests of the counts took."""
+    ended = []
+    for takes in (0.001, 0.41):
+        lab, hours = make_lab(), Hours()
+        seen = watch_decisions(lab, hours, monkeypatch, takes)
+        work = Referee(lab.referee, lab.artifacts, timetable=timetable, grid_seconds=())
+        assert work._decisions.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
+        work._decisions = replace(work._decisions, clock=hours.clock, sleep=seen)
+        asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "m"}
+        {"gate": file_gate_request, "meter": file_meter_request}[kind](lab.worker, **asked)
+        assert work.answer_one() is not None
+        ended.append(hours.now)
+        assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
+    assert ended == ([0.5, 0.5] if timetable.is_fixed else [0.001, 0.41])
+
+
+def watch_decisions(lab: Any, hours: Hours, monkeypatch: Any, takes: float) -> Any:
+    """Let a decision that is made take so long; what is to be slept with, which looks whether it can be seen yet."""
+    for name, decide in (("judge", judging.judge), ("meter", metering.meter)):
+
+        def slowly(*given: Any, decide: Any = decide) -> Any:
+            found = decide(*given)
+            hours.now += takes
+            return found
+
+        monkeypatch.setattr(referee, name, slowly)
+    monkeypatch.setattr(evaluation, "_run", lambda a, m, inputs: (np.zeros(len(inputs), dtype=np.int64), None))
+
+    def sleep(seconds: float) -> None:
+        assert lab.one("SELECT count(*) FROM sealed.outbox WHERE left_at IS NULL") == 0
+        hours.sleep(seconds)
+
+    return sleep
+
+
+def test_a_decision_that_waits_for_labels_or_refuses_is_padded_and_a_move_is_not(lab: Any, monkeypatch: Any) -> None:
+    hours = Hours()
+    work = Referee(lab.referee, lab.artifacts, timetable=LATE)
+    work._decisions = replace(work._decisions, clock=hours.clock, sleep=hours.sleep)
+    monkeypatch.setattr(referee, "judge", lambda *_: Waiting("labels"))
+    file_gate(lab)
+    assert work.answer_one() is not None
+    assert hours.slept == [0.5]
+    monkeypatch.setattr(referee, "judge", raising(StateError("no live set")))
+    file_gate(lab, "worse")
+    assert work.answer_one() is not None
+    assert hours.slept == [0.5, 0.5]
+    bogus = file_bogus_promotion(lab)
+    assert work.answer_one(tuple(MOVES)) == bogus
+    assert hours.slept == [0.5, 0.5]
+
+
+def test_decisions_need_not_be_padded(lab: Any) -> None:
+    assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())._decisions.grid == ()
+
+
+def test_who_stops_the_referee_waits_for_no_padding(lab: Any, wait_for: Any) -> None:
+    with at_work(lab, timetable=LATE, decision_grid_seconds=(3600.0,)) as work:
+        wait_for(lambda: work._decisions.sleep.__name__ == "wait")
+        asked = file_gate(lab)
+        wait_for(lambda: lab.one("SELECT count(*) FROM sealed.attempts WHERE request_id = :id", id=asked))
+    assert lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked) == 1
 
 
 def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> None:

@@ -65,7 +65,8 @@ def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> N
 
     monkeypatch.setattr(sealing, "split_parts", failing(MemoryError("no room")))
     answer = bare.register("cancer")
-    assert (answer["refused"], answer["message"]) == (True, PRIVATE)
+    said = f"{PRIVATE}; the name stays taken, register again under another"
+    assert (answer["refused"], answer["message"]) == (True, said)
     assert study_state(bare.worker, study="cancer") == "REFUSED"
 
 
@@ -237,7 +238,7 @@ def test_a_bug_of_the_meter_looks_like_a_set_that_has_served(lab: Any, monkeypat
     assert (answer["refused"], answer["message"], answer["signal"]) == (False, "the sealed set is retired", None)
     assert "56 errors" in caplog.text
     assert lab.rows("SELECT answer, report ->> 'why' FROM sealed.ledger") == [("retired", "ValueError: 56 errors")]
-    assert lab.one("SELECT state || ' ' || retired_why FROM work.test_sets WHERE purpose = 'meter'") == "retired signals"
+    assert lab.one("SELECT state || ' ' || retired_why FROM work.test_sets WHERE id = 2") == "retired signals"
 
 
 def test_a_study_of_another_kind_waits_its_turn_behind_no_bug(bare: Any, monkeypatch: Any) -> None:

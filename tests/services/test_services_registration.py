@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "adaptivity": ({"gate": {"adaptivity": "some"}}, ConfigError, ("none, full, firstChange", "got 'some'")),
     "mode": ({"gate": {"mode": "free"}}, ConfigError, ("fp-free, fn-free", "got 'free'")),
     "steps": ({"gate": {"steps": 0}}, ConfigError, ("steps", "whole number", "got 0")),
-    "unknown setting": ({"gate": {"conditon": "n > 0.5 +/- 0.1"}}, ConfigError, ("conditon", "known:", "condition")),
+    "unknown setting": ({"gate": {"conditon": "n > 0.5 +/- 0.1"}}, InvalidInputError, ("conditon", "known: adap")),
     "setting as a word": ({"gate": {"reliability": "0.9"}}, InvalidInputError, ("gate must be", "'0.9'", "0.95")),
     "settings as a list": ({"meter": [0.2, 0.6]}, InvalidInputError, ("meter must be a mapping", "'ranges'")),
     "ranges as a number": ({"meter": {"ranges": 0.2}}, InvalidInputError, ("meter must be a mapping", "'ranges'")),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from easeml_core.config import GateConfig, MeterConfig
-from easeml_core.entities import RequestKind, SealedSetPurpose
+from easeml_core.entities import RequestKind, SealedSetPurpose, Task
 from easeml_core.errors import SealedSetTooSmallError, StoreError
 from easeml_core.services import sealing
 from easeml_core.services.overview import overview, study_state
@@ -20,6 +20,8 @@ from easeml_core.services.registration import register_study
 from easeml_core.services.sealing import part_sizes
 from easeml_core.services.set_sizes import plan_for_gate, plan_for_meter
 from easeml_core.store import requests, sealed, studies
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.layout import Layout
 from easeml_core.training.sources import load_source
 from easeml_core.training.trainers import default_candidates
 
@@ -138,7 +140,7 @@ def test_a_crash_in_the_middle_seals_the_same_examples_the_next_time(bare: Any, 
 
 @pytest.mark.parametrize("purpose", ["gate", "meter"])
 def test_sealed_examples_lie_in_an_order_that_only_the_secret_decides(purpose: str, lab: Any) -> None:
-    hashes = sealed.example_hashes(sealed_set(lab, purpose)[0])
+    hashes = example_hashes(sealed_set(lab, purpose)[0], load_source("sklearn:breast_cancer").feature_names)
     with lab.referee.begin() as tx:
         assert sealed.fixed_order(tx, hashes).tolist() == list(range(len(hashes)))
 
@@ -191,7 +193,7 @@ def test_sealing_twice_changes_nothing(lab: Any) -> None:
 def test_images_get_the_networks_as_default_candidates(bare: Any) -> None:
     bare.register("digits", source="sklearn:digits", candidates=None)
     names = [name for (name,) in bare.rows("SELECT name FROM work.candidates ORDER BY id")]
-    assert names == [c["name"] for c in default_candidates(image=True)]
+    assert names == [c["name"] for c in default_candidates(Layout("image", (8, 8, 1)), Task.CLASSIFICATION)]
     assert {"torch_mlp", "torch_cnn"} <= set(names)
 
 

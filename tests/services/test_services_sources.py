@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from easeml_core.services.overview import study_state
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of
+from easeml_core.training.layout import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,8 +40,10 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def register(lab: Any, source: str, *, data: Path | None, tenant: str = "lab", study: str = "table") -> Any:
-    given = {"gate": GATE, "meter": METER, "target": "label", "request_key": lab.key()}
+def register(
+    lab: Any, source: str, *, data: Path | None, tenant: str = "lab", study: str = "table", target: str = "label"
+) -> Any:
+    given = {"gate": GATE, "meter": METER, "target": target, "request_key": lab.key()}
     filed = register_study(lab.worker, tenant=tenant, study=study, source=source, **given)
     while Referee(lab.referee, lab.artifacts, data=data).answer_one() is not None:
         pass
@@ -54,6 +58,7 @@ def test_a_tenants_own_file_is_read(absolute: bool, bare: Any, data: Path) -> No
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["no", "yes"], 2)]
 
 
+TAKEN = "; the name stays taken, register again under another"
 ELSEWHERE = {
     "another tenant's": "csv:../other/theirs.csv",
     "outside": "csv:../../outside.csv",
@@ -71,8 +76,63 @@ def test_any_other_file_is_refused_as_if_it_were_not_there(what: str, bare: Any,
     assert answer["message"] == (
         f"source '{ELSEWHERE[what]}': there is no such file in the referee's data folder of tenant 'lab'; "
         "put it into FOLDER/TENANT, where FOLDER is what the referee was started with (`easeml referee --data`)"
+        f"{TAKEN}"
     )
     assert study_state(bare.worker, study="table") == "REFUSED"
+
+
+def write_images(folder: Path, rows: int = 600) -> None:
+    """Grey images of 4 x 3, half of them with a bright left side."""
+    values = np.random.default_rng(5).integers(0, 128, (rows, 4, 3), dtype=np.uint8)
+    for row, pixels in enumerate(values):
+        pixels[:, 0] += 127 * (row % 2)
+        path = folder / ("dark", "bright")[row % 2] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def test_a_tenants_own_folder_of_images_is_sealed(bare: Any, data: Path) -> None:
+    write_images(data / "lab" / "photos")
+    answer = register(bare, "images:photos", data=data, target="")
+    assert answer["message"] == "study table is active; rows: train 196, validation 90, gate 254, meter 60"
+    parts = bare.open_parts("table")
+    assert (parts.layout, parts.classes) == (Layout("image", (4, 3, 1)), 2)
+    assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["bright", "dark"], 12)]
+
+
+@pytest.mark.parametrize("source", ["series:series.csv", "npy:arrays"])
+def test_a_tenants_own_series_are_sealed(source: str, bare: Any, data: Path) -> None:
+    values, labels = np.random.default_rng(6).normal(size=(600, 3, 2)), np.arange(600) % 2
+    (data / "lab" / "arrays").mkdir()
+    np.save(data / "lab" / "arrays" / "inputs.npy", values)
+    np.save(data / "lab" / "arrays" / "targets.npy", labels)
+    lines = [f"{i},{step},{a},{b},{labels[i]}" for i in range(600) for step, (a, b) in enumerate(values[i])]
+    (data / "lab" / "series.csv").write_text("\n".join(["id,step,a,b,label", *lines]))
+    answer = register(bare, source, data=data, target="label" if source.startswith("series") else "")
+    assert answer["message"].startswith("study table is active")
+    assert bare.open_parts("table").layout == Layout("series", (3, 2))
+
+
+FOLDERS = ["images:../other/photos", "images:link", "images:none", "npy:/etc", "images:own.csv", "npy:../../photos"]
+
+
+@pytest.mark.parametrize("source", FOLDERS)
+def test_any_other_folder_is_refused_as_if_it_were_not_there(source: str, bare: Any, data: Path) -> None:
+    for folder in (data / "other" / "photos", data.parent / "photos"):
+        write_images(folder, rows=4)
+    (data / "lab" / "link").symlink_to(data / "other" / "photos")
+    answer = register(bare, source, data=data, target="")
+    assert answer["refused"]
+    assert answer["message"].startswith(f"source '{source}': there is no such folder in the referee's data folder")
+
+
+def test_a_link_whose_target_reads_like_an_option_leads_nowhere(bare: Any, data: Path) -> None:
+    (data / "lab" / "b").symlink_to(data.parent / "outside.csv")
+    write_table(data / "lab" / "b?rows=500", seed=4)
+    (data / "lab" / "a").symlink_to(data / "lab" / "b?rows=500")  # the checked path would be read as 500 rows of b
+    answer = register(bare, "csv:a", data=data)
+    assert answer["refused"]
+    assert answer["message"].startswith("source 'csv:a': its path holds a question mark; rename it")
 
 
 def test_without_a_data_folder_no_file_is_read(bare: Any, data: Path) -> None:
@@ -86,7 +146,9 @@ def test_rows_that_are_sealed_for_another_tenant_are_not_opened(bare: Any, data:
     write_table(data / "other" / "copy.csv", seed=1)
     answer = register(bare, "csv:copy.csv", data=data, tenant="other", study="copy")
     assert answer["refused"]
-    assert answer["message"] == "table 'csv:copy.csv' already exists; another tenant's study has sealed its rows"
+    assert (
+        answer["message"] == f"table 'csv:copy.csv' already exists; another tenant's study has sealed its rows{TAKEN}"
+    )
     files = [p for p in bare.artifacts.root.rglob("*") if p.is_file() and p.stat().st_size > 1000]
     assert len(files) == 1  # the first study's open parts, and nothing of the second's
 

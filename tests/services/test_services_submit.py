@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.services import submit
@@ -18,7 +20,8 @@ from easeml_core.services.requests import file_gate_request
 from easeml_core.services.submit import list_submissions, submit_model
 from easeml_core.store import models, studies
 from easeml_core.store.submissions import list_submissions as rows_of_submissions
-from easeml_core.training.formats import save_constant
+from easeml_core.training.formats import save_constant, save_model
+from easeml_core.training.skops_format import PipelinePredictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +92,11 @@ def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path
     (entry,) = list_submissions(lab.worker)
     assert (entry["state"], entry["in_production"]) == ("pass", False)
     assert lab.promote(asked["request_id"], told["model_id"])["promoted"]
-    assert list_submissions(lab.worker)[0]["in_production"]
+    (entry,) = list_submissions(lab.worker)
+    assert (entry["state"], entry["in_production"]) == ("in production", True)
+    later = file_gate_request(lab.worker, study="full", model_id=told["model_id"], request_key="gate/2")
+    assert lab.answer(later["request_id"])["refused"]  # it stands: nothing to ask
+    assert list_submissions(lab.worker)[0]["state"] == "in production"
     rows = lab.open_parts().validation_inputs[:5]
     labels = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist())["labels"]
     assert labels == [("malignant", "benign")[int(row[20] < 16.8)] for row in rows]
@@ -113,6 +120,29 @@ def test_what_cannot_be_run_on_open_data_is_refused(
         hand_in(path=program(tmp_path, code), format="command", command="python predict.py")
     assert (submissions_and_models(lab), sum(1 for _ in lab.artifacts.root.rglob("*"))) == before
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
+
+
+WANTED = "a class number is wanted: 0 = malignant, 1 = benign"
+
+
+def test_of_a_failure_the_last_line_is_shown(hand_in: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        hand_in(path=program(tmp_path, "rows = {}\nrows['dose']"), format="command", command="python predict.py")
+    assert str(caught.value) == (
+        "the model cannot be run on the open validation part of study 'full': the command 'python predict.py' ended "
+        "with exit status 1: KeyError: 'dose'; nothing was spent"
+    )
+
+
+def test_words_for_classes_are_answered_with_the_numbers(hand_in: Any, lab: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=rf"the model answered 'benign'; {WANTED}; nothing was spent$"):
+        hand_in(path=program(tmp_path, "print('benign')"), format="command", command="python predict.py")
+    parts = lab.open_parts()
+    words = np.array(["malignant", "benign"])[parts.train_labels]
+    pipeline = make_pipeline(GaussianNB()).fit(parts.train_inputs, words)
+    save_model(PipelinePredictor(pipeline), tmp_path / "words")
+    with pytest.raises(InvalidInputError, match=rf"the model answered '\w+'; {WANTED}; nothing was spent$"):
+        hand_in(path=tmp_path / "words", format="skops")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +187,7 @@ def test_a_constant_is_tried_once(hand_in: Any, monkeypatch: pytest.MonkeyPatch)
     ("changes", "error", "words"),
     [
         ({"study": "fool"}, NotFoundError, "there is no study 'fool'"),
-        ({"format": "pickle"}, ConfigError, "format must be one of skops, safetensors, constant, command"),
+        ({"format": "pickle"}, ConfigError, "format must be one of skops, .*safetensors, constant, command"),
         ({"message": " \n"}, ConfigError, "message must be words of 1 to 2,000 characters"),
         ({"message": "x" * 2001}, ConfigError, "message must be words of 1 to 2,000 characters"),
         ({"command": "python x"}, ConfigError, "command must be given with the format 'command' only"),
@@ -250,6 +280,19 @@ def test_a_refused_question_shows_as_refused(hand_in: Any, lab: Any) -> None:
     )
     assert lab.answer(asked["request_id"])["refused"]
     assert list_submissions(lab.worker)[0]["state"] == "refused"
+
+
+def test_a_refusal_takes_no_verdict_back(hand_in: Any, lab: Any, tmp_path: Path) -> None:
+    save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
+    told = hand_in(path=tmp_path / "rare")
+    asked = {"study": "full", "model_id": told["model_id"]}
+    lab.answer(file_gate_request(lab.worker, **asked, request_key="first")["request_id"])
+    (verdict,) = {entry["state"] for entry in list_submissions(lab.worker)}
+    assert verdict in ("pass", "fail")
+    again = file_gate_request(lab.worker, **asked, reliability=0.5, request_key="other plan")
+    assert list_submissions(lab.worker)[0]["state"] == "waiting"
+    assert lab.answer(again["request_id"])["refused"]
+    assert list_submissions(lab.worker)[0]["state"] == verdict
 
 
 def test_a_hidden_verdict_shows_as_withheld(hand_in: Any, lab: Any, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from easeml_core.store import (
     trials,
 )
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
+from easeml_core.store.rows import change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -334,5 +335,13 @@ def world(
         labels.close_wanted(tx, gate)
         for request_id in filed.values():
             requests.add_answer(tx, request_id, refused=False, message="done")
+        change(
+            tx,
+            "INSERT INTO work.remeasure_failures (model_id, data_version_id, study_id, reason) "
+            "VALUES (:model, :version, :study, 'it cannot be run')",
+            model=model_id,
+            version=study.version_id,
+            study=study.study_id,
+        )
     _hand_in(database, study)
     return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)

@@ -47,6 +47,7 @@ NO_SHARE = ("-0.001", "1.001", "'NaN'", "'Infinity'")
 HASHED = "'sha256:' || repeat('a', 64)"
 BAD_ARTIFACTS = ("'model.skops'", "'sha256:' || repeat('A', 64)", "'sha256:' || repeat('a', 63)", "'../' || artifact")
 NEW = {"cache_key": "'new'"}
+OTHER_DATA = {"data_version_id": "{second_version}"}
 NEW_SET = {"kind": "'new-test-set'", "request_id": "NULL"}
 NO_VERDICT = {"gate_request_id": "NULL", "symbol": "NULL", "planned": "NULL"}
 
@@ -163,7 +164,7 @@ CASES: dict[str, list[Case]] = {
     "work.models_trial_key": each("models done", "artifact", "artifact"),
     # The trial is there, and so is the data, but the trial ran on other data.
     "work.models_trial_fkey": each("models done", "data_version_id", "{second_version}", trial_id="{waiting}"),
-    "work.models_format_check": each("models", "format", "'pickle'"),
+    "work.models_format_check": each("models", "format", "'pickle'", "'xgb'", "'LightGBM'", "''"),
     "work.models_artifact_check": each("models", "artifact", *BAD_ARTIFACTS),
     "work.models_loss_check": each("models", "validation_loss", *NO_SHARE),
     "work.models_baseline_key": each("models", "trial_id", "NULL", submitted="false"),
@@ -182,6 +183,12 @@ CASES: dict[str, list[Case]] = {
     ],
     "work.predictions_model_fkey": each("predictions", "model_id", "-1"),
     "work.predictions_part_check": each("predictions", "part", "'gate'", "'meter'", "'train'"),
+    "work.remeasure_failures_model_fkey": each("remeasure_failures", "model_id", "{other_baseline}", "-1"),
+    "work.remeasure_failures_version_fkey": each("remeasure_failures", "data_version_id", "{other_version}", "-1"),
+    "work.remeasure_failures_tries_check": each("remeasure_failures", "tries", "0", "-1", **OTHER_DATA),
+    "work.remeasure_failures_reason_check": each(
+        "remeasure_failures", "reason", "''", "E' \\n'", "repeat('x', 2001)", **OTHER_DATA
+    ),
     "work.test_sets_data_version_fkey": each(
         "test_sets", "data_version_id", "{other_version}", state="'retired'", retired_at="now()"
     ),
@@ -283,6 +290,10 @@ CASES: dict[str, list[Case]] = {
         *each("alerts", "kind", "'new-test-set'", request_id="NULL"),
     ],
     "work.alerts_cleared_check": each("alerts", "cleared_at", "'1999-12-31'", "'3000-01-01'", "'infinity'"),
+    "work.alerts_team_check": [
+        *each("alerts", "team", "0", "-1"),
+        *each("alerts", "team", "1", test_set_id="{gate_set}", **NEW_SET),
+    ],
     "work.alerts_budget_check": each("alerts", "over_budget", "true", test_set_id="{gate_set}", **NEW_SET),
     "sealed.installation_singleton_check": each("sealed.installation", "singleton", "false"),
     "sealed.test_sets_public_fkey": [

@@ -42,6 +42,7 @@ WORKER = {
     "work.models": ("artifact data_version_id format study_id submitted trial_id validation_loss", ""),
     "work.submissions": ("bundle bundle_version kind message model_id request_key study_id", ""),
     "work.predictions": (ALL, ""),
+    "work.remeasure_failures": ("", ""),
     "work.test_sets": ("", ""),
     "work.requests": ("arguments kind model_id request_key study_id", ""),
     "work.answers": ("", ""),
@@ -73,6 +74,7 @@ REFEREE = {
     "work.models": (ALL, ""),
     "work.submissions": ("", ""),
     "work.predictions": ("", ""),
+    "work.remeasure_failures": ("data_version_id model_id reason study_id", "reason tried_at tries"),
     "work.test_sets": (ALL, "artifact data_version_id labels_on_demand retired_at retired_why rows state"),
     # It asks in its own name on the command line; and may change what nothing changes, so that it can lock the row.
     "work.requests": ("arguments kind model_id request_key study_id", "arguments"),
@@ -291,7 +293,7 @@ RELEASED = {
     ),
     "promotions": "id request_id kind study_id model_id gate_request_id symbol planned promoted_at restores who why",
     "production": "study_id model_id promotion_id",
-    "alerts": "id study_id request_id message created_at cleared_at kind test_set_id reading_id over_budget",
+    "alerts": "id study_id request_id message created_at cleared_at kind test_set_id reading_id over_budget team",
 }
 REAL_NUMBERS = {
     "tenants.weight",

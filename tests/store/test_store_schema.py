@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
@@ -15,7 +17,9 @@ from easeml_core.entities import TrialState
 from easeml_core.errors import SchemaVersionError, StoreError
 from easeml_core.store import limits, schema, trials
 from easeml_core.store.database import Store
-from easeml_core.store.rows import change, rows, scalar
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.rows import as_json, change, pack, rows, scalar
+from easeml_core.store.sealed import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,6 +121,59 @@ def test_a_budget_that_was_exceeded_under_the_first_schema_is_raised_to_what_was
     with empty("worker").begin() as tx:
         assert scalar(tx, "SELECT budget_seconds FROM work.studies WHERE id = 1") == 9.0  # 7 used, and 1 s for each
         assert 0 <= limits.seconds_left(tx, 1) < 1e-4
+
+
+def test_sets_of_an_earlier_schema_are_hashed_anew(empty: Callable[[str], Store]) -> None:
+    """Two sets of two studies with the same rows, whose columns have another order: sealed twice before."""
+    owner = empty("owner")
+    at_revision(owner, "0005")
+    tables = {"ab": np.float32([[1, 0], [3, 4]]), "ba": np.float32([[0, 1], [4, 3]])}
+    earlier, _, _ = EARLIER.partition("INSERT INTO work.candidates")
+    with owner.begin(check_schema=False) as tx:
+        change(tx, earlier)
+        change(
+            tx,
+            "INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, "
+            "class_names) SELECT 2, 1, 1, 'b', artifact, 2, '[]' FROM work.data_versions",
+        )
+        for number, (names, table) in enumerate(tables.items(), 1):
+            change(
+                tx,
+                "UPDATE work.data_versions SET features = 2, feature_names = CAST(:names AS jsonb) WHERE id = :id",
+                names=as_json(list(names)),
+                id=number,
+            )
+            change(
+                tx,
+                "INSERT INTO work.test_sets (study_id, data_version_id, purpose, rows, steps, plan) "
+                "VALUES (:id, :id, 'gate', 2, 1, '{}')",
+                id=number,
+            )
+            old = [hashlib.sha256(row.tobytes()).digest() for row in table]
+            change(
+                tx,
+                "INSERT INTO sealed.test_sets (id, steps, fingerprint, inputs, labels) "
+                "VALUES (:id, 1, :fingerprint, :inputs, :inputs)",
+                id=number,
+                fingerprint=fingerprint(old),
+                inputs=pack(table),
+            )
+            change(
+                tx,
+                "INSERT INTO sealed.examples (study_id, hash, test_set_id) "
+                "SELECT :id, hash, :id FROM unnest(CAST(:hashes AS bytea[])) AS hash",
+                id=number,
+                hashes=old,
+            )
+        second = scalar(tx, "SELECT fingerprint FROM sealed.test_sets WHERE id = 2")
+    schema.upgrade(owner)
+    expected = set(example_hashes(tables["ab"], ["a", "b"]))
+    with owner.begin() as tx:
+        for number in (1, 2):
+            found = rows(tx, "SELECT hash FROM sealed.examples WHERE test_set_id = :id AND study_id = :id", id=number)
+            assert {bytes(r.hash) for r in found} == expected
+        kept = rows(tx, "SELECT fingerprint FROM sealed.test_sets ORDER BY id")
+    assert [r.fingerprint for r in kept] == [fingerprint(list(expected)), second]
 
 
 def test_eight_first_upgrades_at_once_give_one_schema(empty: Callable[[str], Store]) -> None:

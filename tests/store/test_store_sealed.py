@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ import pytest
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import ShapeError, StoreError
 from easeml_core.store import ledger, models, releases, sealed
-from easeml_core.store.ledger import RETIRED
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.ledger import RETIRED, MeterEntry
 from easeml_core.store.rows import scalar
 
 if TYPE_CHECKING:
@@ -36,15 +36,6 @@ def test_everybody_sees_size_steps_and_plan(store: Any, make_rows: Any, seal: Ca
             {"id": meter, "purpose": "meter", "state": "live", "rows": 9, "steps": 3, "plan": plan},
             {"id": gate, "purpose": "gate", "state": "live", "rows": 5, "steps": 4, "plan": plan},
         ]
-
-
-def test_examples_are_known_by_their_hash_whatever_their_shape() -> None:
-    images = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
-    expected = [hashlib.sha256(np.float32([0, 1, 2, 3]).tobytes()).digest(), sealed.example_hashes(images)[1]]
-    assert sealed.example_hashes(images) == expected
-    assert sealed.example_hashes(images.reshape(2, 4)) == expected
-    assert sealed.example_hashes(np.asfortranarray(images)) == expected
-    assert sealed.example_hashes(images[::-1]) == expected[::-1]
 
 
 def test_labels_must_belong_to_the_inputs(database: Any, make_rows: Any) -> None:
@@ -118,7 +109,7 @@ def test_examples_sealed_for_other_tenants_are_counted_and_no_others(
         seal(rival, "meter", start=start, examples=5)
 
     def count(study: Any, first: int, examples: int) -> int:
-        hashes = sealed.example_hashes(2.0 * first + np.arange(2.0 * examples).reshape(examples, 2))
+        hashes = example_hashes(2.0 * first + np.arange(2.0 * examples).reshape(examples, 2), None)
         with database.referee.begin() as tx:
             return sealed.sealed_for_others(tx, study.study_id, hashes)
 
@@ -137,7 +128,7 @@ def test_a_retired_set_still_counts_for_other_tenants(database: Any, make_rows: 
     set_id = seal(rival, "gate")
     with database.referee.begin() as tx:
         releases.retire_test_set(tx, set_id)
-        hashes = sealed.example_hashes(sealed.sealed_inputs(tx, set_id))
+        hashes = example_hashes(sealed.sealed_inputs(tx, set_id), None)
         assert sealed.sealed_for_others(tx, own.study_id, hashes) == 5
 
 
@@ -198,6 +189,56 @@ def test_a_shared_ledger_counts_each_system_and_adds_up_both(
         cached = sealed.cached_entry(tx, both, "q2")
         assert cached is not None
         assert (cached.step, cached.answer) == (1, "pass")
+
+
+def test_the_meter_s_entries_are_what_their_reports_say_or_leave_out(
+    database: Any, make_rows: Any, seal: Callable[..., int], file: Callable[..., int]
+) -> None:
+    study = make_rows()
+    meter = seal(study, "meter")
+    said = {"team": 2, "edges": [0.05, 0.25], "promised_tolerance": 0.125, "ends": True}
+    with database.referee.begin() as tx:
+        for step, (answer, report) in enumerate([("2", {}), ("1", said), (RETIRED, {"team": 3})], 1):
+            request_id = file(study, "meter", study.baseline_id, key=str(step))
+            entry(tx, meter, request_id, step, answer=answer, report=report, system="meter")
+        assert ledger.meter_entries(tx, meter) == [
+            MeterEntry(1, "question 1", 2, 0.5, team=1, edges=(), tolerance=None, ends=False),
+            MeterEntry(2, "question 2", 1, 0.5, team=2, edges=(0.05, 0.25), tolerance=0.125, ends=True),
+            MeterEntry(3, "question 3", None, 0.5, team=3, edges=(), tolerance=None, ends=True),
+        ]
+
+
+def test_the_meter_answers_anew_whoever_was_not_answered_and_has_not_ended(
+    database: Any, make_rows: Any, seal: Callable[..., int], succeed: Any, file: Callable[..., int]
+) -> None:
+    study = make_rows()
+    both, (_, model_id) = seal(study, "joint"), succeed(study, 0)
+    asked = [file(study, kind, model_id, key=f"{kind}{n}") for n, kind in enumerate(("meter", "meter", "gate"))]
+
+    def anew(tx: Any) -> list[bool]:
+        told = [("question 1", 1), ("new", 1), ("new", 2), ("new", 3)]
+        return [ledger.meter_answers_anew(tx, both, cache_key=key, team=team) for key, team in told]
+
+    with database.referee.begin() as tx:
+        assert anew(tx) == [True, True, True, True]
+        entry(tx, both, asked[0], 1, answer="2", report={}, system="meter", system_step=1)
+        assert anew(tx) == [False, True, True, True]
+        entry(tx, both, asked[1], 2, answer="1", report={"team": 2, "ends": True}, system="meter", system_step=2)
+        assert anew(tx) == [False, True, False, True]
+        # A verdict ends nothing of the meter's, whatever stands in its report.
+        entry(tx, both, asked[2], 3, answer="pass", report={"ends": True}, system="gate", system_step=1)
+        assert anew(tx) == [False, True, False, True]
+
+
+def test_a_retired_meter_answers_nothing_anew(
+    database: Any, make_rows: Any, seal: Callable[..., int], file: Callable[..., int]
+) -> None:
+    study = make_rows()
+    meter = seal(study, "meter")
+    with database.referee.begin() as tx:
+        entry(tx, meter, file(study, "meter", study.baseline_id, key="k"), 1, answer=RETIRED, report={}, system="meter")
+        assert not ledger.meter_answers_anew(tx, meter, cache_key="new", team=1)
+        assert ledger.meter_answers_anew(tx, meter, cache_key="new", team=2)
 
 
 @pytest.mark.parametrize("clash", [{"step": 2}, {"step": 1, "cache_key": "another"}])

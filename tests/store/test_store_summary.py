@@ -54,6 +54,7 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "direct_signal": None,
         "drift": None,
         "meter_retired": None,
+        "teams": None,
         "production_model_id": None,
         "production_candidate": None,
         "open_alerts": 0,

@@ -11,6 +11,7 @@ import pytest
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store import sealed, test_sets
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.store.rows import change, rows
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def test_models_that_were_run_are_left_out(world: Any, database: Any) -> None:
 
 
 def test_the_order_is_a_function_of_secret_and_examples(database: Any, ask: Any) -> None:
-    hashes = sealed.example_hashes(np.arange(400.0).reshape(200, 2))
+    hashes = example_hashes(np.arange(400.0).reshape(200, 2), None)
     with database.referee.begin() as tx:
         order = sealed.fixed_order(tx, hashes)
         backwards = sealed.fixed_order(tx, hashes[::-1])
@@ -175,5 +176,5 @@ def test_the_order_is_a_function_of_secret_and_examples(database: Any, ask: Any)
 
 
 def test_a_fingerprint_knows_the_examples_and_not_their_order() -> None:
-    hashes = sealed.example_hashes(np.arange(40.0).reshape(20, 2))
+    hashes = example_hashes(np.arange(40.0).reshape(20, 2), None)
     assert sealed.fingerprint(hashes) == sealed.fingerprint(hashes[::-1]) != sealed.fingerprint(hashes[1:])

@@ -16,7 +16,7 @@ class AlertSensor(EasemlSensor):
     _newest: int | None = None
     """Number of the newest alert just before the first look, where none was handed in."""
 
-    def since(self, study: str) -> int | None:
+    def since(self, study: str, team: int | None = None) -> int | None:
         """Number of the alert after which everything counts; None at the first look, at which open ones count.
 
         Asked before the first look: what comes between the two is found by the later ones, cleared or not.
@@ -25,5 +25,5 @@ class AlertSensor(EasemlSensor):
             return self._newest
         from easeml_core.services.alerts import newest_alert
 
-        self._newest = newest_alert(EasemlHook(self.easeml_conn_id).get_store(), study=study or None)
+        self._newest = newest_alert(EasemlHook(self.easeml_conn_id).get_store(), study=study or None, team=team)
         return None

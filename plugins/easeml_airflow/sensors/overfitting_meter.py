@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import optional_text, optional_whole
 from easeml_airflow.sensors.alerts import AlertSensor
-from easeml_airflow.triggers.questions import METER_KINDS
+from easeml_airflow.triggers.questions import METER_KINDS, meter_subject
 from easeml_core.config import require
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ class OverfittingMeterSensor(AlertSensor):
         kind: What alerts are about: ``overfitting`` (the budget is exceeded), ``drift`` (validation and test data
             certainly differ; for studies with a second validation sample), or ``both``.
         after_id: Number of the last alert that was dealt with; 0 means that every open one counts.
+        team: Whose alerts count, too, where several teams share a meter set; None means none of theirs.
         kwargs: As of ``EasemlSensor``.
     """
 
-    template_fields: Sequence[str] = ("study", "wait_for", "kind", "after_id", *AlertSensor.template_fields)
+    template_fields: Sequence[str] = ("study", "wait_for", "kind", "after_id", "team", *AlertSensor.template_fields)
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class OverfittingMeterSensor(AlertSensor):
         wait_for: str = "alert",
         kind: str = "overfitting",
         after_id: int | str = 0,
+        team: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -50,16 +52,18 @@ class OverfittingMeterSensor(AlertSensor):
         self.wait_for = wait_for
         self.kind = kind
         self.after_id = after_id
+        self.team = team
 
     def question(self) -> tuple[str, str, int]:
         """The next alert, or the end of those that are there."""
         require(self.wait_for in WAIT_FOR, "wait_for", self.wait_for, "one of " + ", ".join(WAIT_FOR))
         require(self.kind in METER_KINDS, "kind", self.kind, "one of " + ", ".join(METER_KINDS))
         study, after = optional_text(self.study) or "", optional_whole(self.after_id, "after_id") or 0
-        subject = study if self.kind == "overfitting" else f"{study}/{self.kind}"
+        team = optional_whole(self.team, "team")
+        subject = meter_subject(study, self.kind, team)
         if after:
             return self.wait_for, subject, after
-        since = self.since(study)
+        since = self.since(study, team)
         if since is None:
             return self.wait_for, subject, 0
         return ("clear" if self.wait_for == "clear" else "alert-since"), subject, since

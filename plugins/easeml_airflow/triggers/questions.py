@@ -63,12 +63,29 @@ def _split(subject: str) -> tuple[str | None, str]:
     return study or None, rest
 
 
+def meter_subject(study: str, kind: str = "overfitting", team: int | None = None) -> str:
+    """The subject for alerts of the meter: ``study/kind/team``, as short as it can be.
+
+    Example:
+        >>> meter_subject("digits"), meter_subject("digits", "drift"), meter_subject("digits", team=2)
+        ('digits', 'digits/drift', 'digits/overfitting/2')
+    """
+    if team is not None:
+        return f"{study}/{kind}/{team}"
+    return study if kind == "overfitting" else f"{study}/{kind}"
+
+
+def _of_the_meter(subject: str) -> Facts:
+    """What alerts a subject is about: study, kinds and team."""
+    study, rest = _split(subject)
+    kind, _, team = rest.partition("/")
+    return {"study": study, "kind": METER_KINDS[kind or "overfitting"], "team": int(team) if team else None}
+
+
 def _meter_alert(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
     from easeml_core.services.alerts import next_alert
 
-    study, kind = _split(subject)
-    kinds = METER_KINDS[kind or "overfitting"]
-    return next_alert(store, study=study, after_id=after, kind=kinds, cleared_too=cleared_too)
+    return next_alert(store, **_of_the_meter(subject), after_id=after, cleared_too=cleared_too)
 
 
 def _alert(store: Store, subject: str, after: int) -> Facts | None:
@@ -94,10 +111,9 @@ def _new_test_set_since(store: Store, subject: str, after: int) -> Facts | None:
 def _clear(store: Store, subject: str, after: int) -> Facts | None:
     from easeml_core.services.alerts import open_alerts
 
-    study, kind = _split(subject)
-    kinds = METER_KINDS[kind or "overfitting"]
-    still_open = open_alerts(store, study=study, kind=kinds, up_to_id=after or None)
-    return None if still_open else {"study": study, "alert_id": after, "message": _cleared(after)}
+    about = _of_the_meter(subject)
+    still_open = open_alerts(store, **about, up_to_id=after or None)
+    return None if still_open else {"study": about["study"], "alert_id": after, "message": _cleared(after)}
 
 
 def _cleared(after: int) -> str:
@@ -132,7 +148,7 @@ def look(store: Store, question: str, subject: str, after: int = 0) -> Facts | N
         store: The database.
         question: A key of QUESTIONS.
         subject: The request, the trial or the study that is asked about, as text; for a test set and a new one
-            ``study/purpose``, for alerts of the meter ``study/kind``; what stands behind the slash may be left out.
+            ``study/purpose``, for alerts of the meter ``study/kind/team``; what stands behind may be left out.
         after: Id of the last event that was dealt with; only later ones count.
     """
     return QUESTIONS[question].look(store, subject, after)

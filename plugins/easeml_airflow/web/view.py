@@ -73,7 +73,8 @@ class Row:
     signal: int | None = field(
         metadata=_column(
             "Signal",
-            "How much the search has overfitted its validation data; 1 is little. A second sample tells of drift.",
+            "How much the search has overfitted its validation data; 1 is little. A second sample tells of drift. "
+            "Where teams share a set, each is told its own signals alone.",
         )
     )
     tenant: str = ""
@@ -86,6 +87,7 @@ class Row:
     signals: int = 0
     direct_signal: int | None = None
     drift: str = ""
+    teams: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ def _row(study: Mapping[str, Any], total: float) -> Row:
         signals=study["signals"] or 0,
         direct_signal=study["direct_signal"],
         drift=study["drift"] or "",
+        teams=study["teams"] or 1,
     )
 
 

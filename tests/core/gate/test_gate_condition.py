@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from easeml_core.errors import ConditionSyntaxError
 from easeml_core.gate.claims import Claim, claim_of, contradiction, disagreement_bound
-from easeml_core.gate.condition import MAX_LENGTH, Clause, Condition, grammar, parse_condition
+from easeml_core.gate.condition import MAX_LENGTH, MOST_CLAUSES, Clause, Condition, grammar, parse_condition
 
 ACCEPTED = [
     ("n > 0.8 +/- 0.05", "n > 0.8 +/- 0.05"),
@@ -165,6 +165,15 @@ def test_hostile_sources_end_in_the_one_error_and_a_short_message(source):
     with pytest.raises(ConditionSyntaxError) as caught:
         parse_condition(source)
     assert len(str(caught.value)) < 3 * MAX_LENGTH
+
+
+def test_a_condition_has_so_many_clauses_and_no_more():
+    clause = "n>.5+/-.1"
+    assert len(parse_condition("/\\".join([clause] * MOST_CLAUSES)).clauses) == MOST_CLAUSES == 10
+    with pytest.raises(ConditionSyntaxError, match="at most 10 clauses, and this one goes on") as caught:
+        parse_condition("/\\".join([clause] * (MOST_CLAUSES + 1)))
+    source, caret = str(caught.value).splitlines()[1:3]
+    assert caret.index("^") - source.index("n") == 10 * len(clause) + 9 * len("/\\")  # under the one too many
 
 
 def test_long_is_not_wrong():

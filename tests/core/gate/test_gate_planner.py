@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easeml_core.errors import ConfigError
+from easeml_core.errors import ConditionSyntaxError, ConfigError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
 
@@ -119,11 +120,39 @@ def test_the_pattern_is_seen_through_order_sign_and_scale(source):
         "d < 0.1 +/- 0.01 /\\ n - o < 0.02 +/- 0.01",
         "d < 0.1 +/- 0.01 /\\ n - 1.1*o > 0.02 +/- 0.01",
         "d < 0.1 +/- 0.01 /\\ n - o > 0.02 +/- 0.01 /\\ n > 0.5 +/- 0.01",
-        "d < -0.1 +/- 0.01 /\\ n - o > -0.2 +/- 0.01",
     ],
 )
 def test_other_conjunctions_have_the_baseline(source):
     assert plan(source).method == "hoeffding"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("n > 1.2 +/- 0.1", "n is at most 1"),
+        ("n > 1 +/- 0.1", "n is at most 1"),
+        ("n < 0 +/- 0.1", "n is at least 0"),
+        ("n - o > 1 +/- 0.1", "n - o is at most 1"),
+        ("o - n < -1 +/- 0.1", "-n + o is at least -1"),
+        ("n + d > 2 +/- 0.1", "n + d is at most 2"),
+        ("n > 0.5 +/- 0.1 /\\ d < -0.1 +/- 0.01", "d is at least 0"),
+    ],
+)
+@pytest.mark.parametrize("estimator", ["exact", "paper"])
+def test_nothing_is_planned_for_what_can_never_hold(source: str, words: str, estimator: str) -> None:
+    with pytest.raises(ConditionSyntaxError, match=f"^condition: this can never hold: {re.escape(words)}") as caught:
+        plan(source, estimator=estimator)
+    shown, carets = str(caught.value).splitlines()[1:]
+    clause = shown.strip().split(" /\\ ")[-1]  # in its canonical form
+    assert carets.index("^") == len(shown.rstrip()) - carets.count("^")  # under the last clause, to its end
+    assert carets.count("^") == len(clause)
+
+
+@pytest.mark.parametrize(
+    "source", ["n > 0.999 +/- 0.0005", "n < 0.001 +/- 0.0005", "n - o > -1 +/- 0.1", "d < 1 +/- 0.1"]
+)
+def test_what_can_hold_just_so_is_planned_for(source: str) -> None:
+    assert plan(source).examples >= 1
 
 
 def test_where_bennett_is_no_gain_hoeffding_stays():

@@ -9,6 +9,8 @@ import pytest
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.meter.budget import advice, breach, budget_breach
+from easeml_core.meter.regulation import capped_rise_automaton, ratchet_automaton
+from easeml_core.meter.two_meters import combine_signals
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 9])
@@ -109,3 +111,76 @@ def test_settings_refuse_what_is_no_list_of_words():
             replace(THREE, budget=wrong)
     with pytest.raises(ConfigError, match="signal must be from 1 to 3"):
         budget_breach([4], THREE)
+
+
+GAP = "between the loss on unseen data and the validation loss"
+BOTH_ENDS = "is above 0.1 and at most 0.3 (+/- 0.05)"
+UPPER = "promised is only that it is at most 0.3 (+ 0.05)"
+LOWER = "promised is only that it is above 0.1 (- 0.05)"
+MIDDLE, NOTHING = "as above 0.1 and at most 0.3", "nothing of this is promised"
+
+
+@pytest.mark.parametrize(
+    ("settings", "middle", "top"),
+    [
+        ({"method": "path-adaptive"}, f"the gap {GAP} {BOTH_ENDS}", "is above 0.3 (+/- 0.05)"),
+        ({"method": "first-change"}, f"the gap {GAP} {BOTH_ENDS}", "is above 0.3 (+/- 0.05)"),
+        ({"method": "ratchet"}, f"the largest gap so far {GAP} {BOTH_ENDS}", "is above 0.3 (+/- 0.05)"),
+        (
+            {"method": "ratchet", "one_sided": True},
+            f"the largest gap so far {GAP} was measured {MIDDLE}; {UPPER}",
+            f"was measured as above 0.3; {NOTHING}",
+        ),
+        (
+            {"method": "full", "one_sided": True},
+            f"the gap {GAP} was measured {MIDDLE}; {UPPER}",
+            f"was measured as above 0.3; {NOTHING}",
+        ),
+        (  # never below the signal: the gap may lie far below the answer
+            {"method": "automaton", "automaton": ratchet_automaton(3).rows},
+            f"the gap {GAP} was answered {MIDDLE}; {UPPER}",
+            f"was answered as above 0.3; {NOTHING}",
+        ),
+        (  # never above the signal
+            {"method": "automaton", "automaton": capped_rise_automaton(3, 1).rows},
+            f"the gap {GAP} was answered {MIDDLE}; {LOWER}",
+            "was answered as above 0.3; promised is only that it is above 0.3 (- 0.05)",
+        ),
+    ],
+)
+def test_an_alert_claims_no_more_than_its_method_promises(settings, middle, top):
+    config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, **settings)
+    assert middle in (breach(2, config) or "")
+    assert top in (breach(3, config) or "")
+    assert budget_breach([3, 2], config) == breach(2, config)
+
+
+def test_figures_of_an_alert_are_rounded_to_the_safe_side():
+    config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05)
+    told = budget_breach([2], config, edges=(0.12345678, 0.32345612), tolerance=0.0500000001)
+    assert "is above 0.123456 and at most 0.323457 (+/- 0.0500001)" in (told or "")
+
+
+def test_rules_in_a_row_begin_anew_on_another_validation_set():
+    config = replace(THREE, budget=("two yellow in a row", "retire within 4 submissions"))
+    for answers, versions, broken in (
+        ([2, 2], [1, 1], True),
+        ([2, 2], [1, 2], False),
+        ([2, 2, 2], [1, 2, 2], True),
+        ([2, 1, 2], [1, 1, 2], False),
+        ([2, 2, None], [1, 2, 2], True),  # the sealed set is the same one, whatever it is compared with
+    ):
+        assert (budget_breach(answers, config, versions=versions) is not None) is broken, answers
+    assert "retired at submission 3" in (budget_breach([1, 1, None], config, versions=[1, 2, 3]) or "")
+
+
+@pytest.mark.parametrize(("total", "direct"), [(3, 1), (3, 2), (2, 1), (3, 3), (2, 2), (2, 3)])
+def test_where_test_data_are_harder_an_alert_does_not_ask_for_more_of_the_old_kind(total, direct):
+    both = combine_signals(total=total, direct=direct, config=THREE)
+    told = budget_breach([total], THREE, both=both) or ""
+    plain = budget_breach([total], THREE) or ""
+    if total > direct:
+        assert told == plain.replace(advice(total, 3), both.sentence)
+        assert told.endswith(both.sentence)
+    else:
+        assert told == plain

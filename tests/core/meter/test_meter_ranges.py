@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easeml_core.errors import ConfigError
-from easeml_core.meter.ranges import exact, narrowest_inner_range, range_text, signal_of
+from easeml_core.meter.ranges import exact, narrowest_inner_range, signal_of
 
 moderate = settings(deadline=None, max_examples=200)
 boundaries = st.lists(st.integers(-999, 999), min_size=1, max_size=8, unique=True).map(
@@ -75,7 +75,3 @@ def test_narrowest_inner_range_is_exact():
     assert narrowest_inner_range((0.1,)) is None
     assert narrowest_inner_range((0.1, 0.5, 0.8)) == Fraction(3, 10)
     assert narrowest_inner_range((-0.1, 0.2, 0.3)) == Fraction(1, 10)
-
-
-def test_a_single_boundary_makes_two_ranges():
-    assert [range_text(signal, (0.05,)) for signal in (1, 2)] == ["at most 0.05", "above 0.05"]

@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.meter.ranges import signal_of
-from easeml_core.meter.two_meters import Said, both_reliability, combine, combine_signals, split_meters
+from easeml_core.meter.dither import shifted
+from easeml_core.meter.ranges import exact, signal_of
+from easeml_core.meter.two_meters import (
+    Said,
+    TwoSignals,
+    both_reliability,
+    combine,
+    combine_signals,
+    drift_alert,
+    drift_sentence,
+    split_meters,
+)
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, reliability=0.95)
 
@@ -86,3 +96,72 @@ def test_failure_probabilities_add_up():
     total, direct = split_meters(replace(CONFIG, reliability=0.95))
     assert both_reliability(total, direct) == 0.95
     assert both_reliability(replace(CONFIG, reliability=0.99), replace(CONFIG, reliability=0.9)) == 0.89
+
+
+def test_where_no_reliability_is_left_nothing_is_certain():
+    weak = [replace(CONFIG, reliability=r) for r in (0.5, 0.3)]
+    assert both_reliability(*weak) == 0.0
+    assert both_reliability(replace(CONFIG, reliability=0.5), replace(CONFIG, reliability=0.5)) == 0.0
+    assert combine(Said(4, weak[0]), Said(1, weak[1])).drift == "likely"
+    assert combine(Said(4, weak[0]), Said(1, CONFIG)).drift == "certain"
+    certain = TwoSignals(4, 1, 0.12, math.inf, "certain")
+    assert drift_alert(certain, 0.0) is None
+    assert drift_alert(certain, 0.45) == f"{certain.sentence} (harder by at least 0.12, with probability 0.45)"
+
+
+def test_no_figure_of_the_alert_is_rounded_up():
+    """A probability of 1 is never claimed, nor more drift than there is."""
+    almost = replace(CONFIG, reliability=1 - 1e-9)
+    assert 0.999999997 < both_reliability(almost, almost) <= 1 - 2e-9
+    assert both_reliability(replace(CONFIG, reliability=1 - 1e-14), replace(CONFIG, reliability=1 - 1e-14)) < 1
+    told = drift_alert(TwoSignals(3, 1, 0.12345678, math.inf, "certain"), both_reliability(almost, almost))
+    assert (told or "").endswith("(harder by at least 0.123456, with probability 0.999999)")
+    easier = drift_alert(TwoSignals(1, 3, -math.inf, -0.29999999, "certain"), 0.7)
+    assert (easier or "").endswith("(easier by at least 0.299999, with probability 0.7)")
+    assert drift_alert(TwoSignals(2, 1, -0.1, 0.3, "likely"), 0.9) is None
+
+
+def test_drift_does_not_hide_that_the_validation_set_is_overfitted_too():
+    for drift in ("likely", "certain"):
+        assert "overfitted" not in drift_sentence(3, 1, drift)
+        assert drift_sentence(3, 2, drift).endswith(
+            "more of the old kind does not help; the validation set itself is overfitted, too: replace it, do not only "
+            "add to it"
+        )
+
+
+EQUAL = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, method="dithered")
+SHIFTS = st.floats(0, 0.2, exclude_max=True)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.floats(-0.4, 0.9), st.floats(-0.4, 0.9), SHIFTS, SHIFTS)
+def test_signals_with_boundaries_of_their_own_are_compared_as_ranges(total_gap, direct_gap, total_shift, direct_shift):
+    """A cached answer and a fresh one: what differs by the shifts alone is no drift."""
+    said = []
+    for gap, shift in ((total_gap, total_shift), (direct_gap, direct_shift)):
+        edges = tuple(map(float, shifted(EQUAL.ranges, shift)))
+        said.append(Said(signal_of(gap, edges), EQUAL, edges))
+    found, same = combine(*said), combine(said[0], said[0])
+    assert same.drift == "none seen"
+    if exact(total_gap) == exact(direct_gap):
+        assert found.drift == "none seen"
+    if found.drift != "none seen":  # then the direction is that of the signals, and the sentence names it
+        assert (total_gap > direct_gap) == (found.total > found.direct)
+        assert found.total != found.direct
+    if total_shift == direct_shift:
+        assert (found.drift == "none seen") == (found.total == found.direct)
+
+
+@pytest.mark.parametrize(("gap", "total", "direct"), [(0.25, 1, 2), (0.45, 2, 3)])
+def test_one_gap_read_with_two_shifts_is_no_drift(gap, total, direct):
+    shifted_far, plain = Said(total, EQUAL, edges=(0.28, 0.48, 0.68)), Said(direct, EQUAL, edges=EQUAL.ranges)
+    assert [signal_of(gap, said.edges) for said in (shifted_far, plain)] == [total, direct]
+    for found in (combine(shifted_far, plain), combine(plain, shifted_far)):
+        assert found.drift == "none seen"
+        assert "read with different boundaries, so that their difference shows no drift" in found.sentence
+        assert "seems" not in found.sentence
+        assert ("overfitted" in found.sentence) == (found.direct > 1)
+    far = combine(Said(3, EQUAL, edges=(0.28, 0.48, 0.68)), Said(1, EQUAL, edges=EQUAL.ranges))
+    assert far.drift == "certain"  # above .48 and at most .1
+    assert combine(Said(2, EQUAL, edges=(0.13, 0.33, 0.53)), Said(1, EQUAL, edges=EQUAL.ranges)).drift == "likely"

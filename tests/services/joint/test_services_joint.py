@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from easeml_core.services.overview import live_sets
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.set_sizes import examples_for_joint_gate, plan_joint
+from easeml_core.services.test_sets import list_test_sets
 from easeml_core.store import releases
 from easeml_core.store.database import Store
 
@@ -68,11 +70,22 @@ def test_the_developer_counts_the_answers_of_one_system(shared: Shared) -> None:
     shared.meter(shared.model(0.1))
     shared.meter(shared.model(0.2))
     verdict = shared.gate(shared.model(0.0))
-    assert (verdict["step"], verdict["message"]) == (1, "step 1 of 3: pass")
+    assert (verdict["step"], verdict["steps"], verdict["message"]) == (1, 3, "step 1 of 3: pass")
+    used = {"gate": {"steps_used": 1, "steps": 3}, "meter": {"steps_used": 2, "steps": 4}}
+    assert [entry["systems"] for entry in list_test_sets(shared.lab.worker, study="shared")] == [used]
     reading = shared.meter(shared.model(0.3))
     assert reading["submissions_left"] == 1
     sql = "SELECT max(step) FROM work.{}"
     assert [shared.lab.one(sql.format(table)) for table in ("gate_verdicts", "meter_readings")] == [1, 3]
+
+
+@pytest.mark.parametrize(("system", "steps"), [("gate", 3), ("meter", 4)])
+def test_the_alarm_says_whose_steps_are_used(system: str, steps: int, shared: Shared) -> None:
+    for place in range(steps):
+        shared.gate(shared.model(0.5 + place / 50)) if system == "gate" else shared.meter(shared.model(place / 50))
+    assert shared.state() == ("retired", "steps")
+    (message,) = (a[0] for a in shared.lab.rows("SELECT message FROM work.alerts WHERE kind = 'new-test-set'"))
+    assert message.startswith(f"shared: gate and meter set {shared.set_id} is retired, the {system}'s {steps} steps")
 
 
 def test_what_was_answered_is_answered_again_for_nothing(shared: Shared) -> None:
@@ -140,26 +153,32 @@ def test_a_meter_that_cannot_answer_ends_the_set_for_both(shared: Shared) -> Non
 
 
 @pytest.mark.parametrize("adaptivity", ["full", "none"])
-def test_the_set_ends_when_the_next_verdict_would_need_more_examples(
-    adaptivity: str, bare: Any, tmp_path: Any, monkeypatch: Any
-) -> None:
+def test_the_set_ends_when_the_next_verdict_would_need_more_examples(adaptivity: str, bare: Any, tmp_path: Any) -> None:
     shared = register(bare, tmp_path, gate={"adaptivity": adaptivity}, meter={"ambiguous": 0})
     parked(shared)
-    rows = shared.lab.one("SELECT rows FROM work.test_sets")
-
-    def needed(config: GateConfig, log_weight: float) -> int:
-        return rows + (log_weight > 1.5 * LN2)
-
-    monkeypatch.setattr(joint_sets, "examples_for_joint_gate", needed)
+    ((rows, plan),) = bare.rows("SELECT rows, plan FROM work.test_sets")
+    config = JointConfig.from_json(plan)
+    bare.as_superuser(
+        "UPDATE work.test_sets SET plan = jsonb_set(plan, '{gate,condition}', to_jsonb(%s::text))",
+        condition_that_needs(rows, 2.5 * LN2, config),
+    )
     shared.gate(shared.model(0.0))
-    shared.meter(shared.model(0.5))
-    if adaptivity == "none":  # the verdict was free: the second signal is one too many
-        assert shared.state() == ("live", None)
+    for _ in range(1 if adaptivity == "full" else 2):  # a hidden verdict was free
         shared.meter(shared.model(0.5))
+    assert shared.state() == ("live", None)
+    shared.meter(shared.model(0.5))
     assert shared.state() == ("retired", "tolerance")
     assert shared.meter(shared.model(0.1))["refused"]
     (message,) = [m for (m,) in bare.rows("SELECT message FROM work.alerts WHERE kind = 'new-test-set'")]
     assert "too few examples for another test" in message
+
+
+def condition_that_needs(examples: int, log_weight: float, config: JointConfig) -> str:
+    """The narrowest condition that so many examples suffice for at this log weight."""
+    narrowing = (f"n - o > 0 +/- {e / 1000:g}" for e in range(100, 1000))
+    return next(
+        c for c in narrowing if examples_for_joint_gate(replace(config.gate, condition=c), log_weight) <= examples
+    )
 
 
 def test_the_planned_answers_fit_into_the_planned_set(bare: Any, tmp_path: Any) -> None:

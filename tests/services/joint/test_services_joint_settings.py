@@ -30,7 +30,7 @@ def test_allocations_that_the_proof_does_not_cover_are_refused_at_registration(a
         ({}, {"teams": 2}, JOINT, "2 team.* cannot share a sealed set with a gate"),
         ({"reliability": 0.9}, {}, JOINT, "the gate of a shared set has no reliability of its own"),
         ({}, {"reliability": 0.9}, JOINT, "the meter of a shared set has no reliability of its own"),
-        ({}, {}, {"share": 0.5}, "joint.share must be absent; known: gate_share, reliability"),
+        ({}, {}, {"share": 0.5}, "joint has no setting 'share'; known: gate_share, reliability"),
         ({}, {}, {"gate_share": 1}, "gate_share must be > 0 and < 1"),
         ({}, {}, "yes", "joint must be a mapping such as"),
     ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.services import test_sets
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.validation import replace_validation
 from easeml_core.store import sealed
 from easeml_core.training.sources import load_source
 
@@ -48,6 +49,12 @@ def write(path: Path, rows: list[list[Any]]) -> Path:
 def seal(lab: Any, brought: Brought, *, labelled: bool = True, study: str = "full", **asked: Any) -> dict[str, Any]:
     given = {"study": study, "inputs": brought.inputs, "labels": brought.labels if labelled else None}
     return seal_test_set(lab.referee, lab.artifacts, **given | asked)
+
+
+def replace(lab: Any, brought: Brought, *, study: str = "full", **more: Any) -> dict[str, Any]:
+    """These rows become the study's validation set."""
+    given = {"study": study, "inputs": brought.inputs, "labels": brought.labels}
+    return replace_validation(lab.referee, lab.artifacts, **given | more)
 
 
 def retire(lab: Any, handle: int | str, **more: Any) -> dict[str, Any]:

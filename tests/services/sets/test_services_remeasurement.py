@@ -100,7 +100,7 @@ def test_models_are_measured_on_the_new_set_the_best_first(replaced: Any) -> Non
     assert said.startswith(f"full: good of trial {measured(lab)[0][2]} was measured anew on another validation set; it")
     again = remeasure(lab.referee, lab.artifacts, "full")
     assert (again["measured"], len(measured(lab))) == ([], 3)
-    report = validation_report(lab.worker, "full")
+    report = validation_report(lab.worker, lab.artifacts, "full")
     assert (report["looks"]["trials"], report["to_measure"], report["state"]) == (3, 0, "used")
 
 
@@ -128,12 +128,12 @@ def test_a_trial_that_runs_on_the_old_set_ends_and_is_measured(lab: Any, bring: 
     done = remeasure(lab.referee, lab.artifacts, "full")
     assert (len(done["measured"]), done["under_way"]) == (3, 1)
     assert running["candidate"] not in suggested(lab)
-    assert validation_report(lab.worker, "full")["under_way"] == 1
+    assert validation_report(lab.worker, lab.artifacts, "full")["under_way"] == 1
     run_trial(lab.worker, lab.artifacts, trial_id=running["trial_id"], request_key="w")
     assert suggested(lab) == []
     done = remeasure(lab.referee, lab.artifacts, "full")
     assert [m["candidate"] for m in done["measured"]] == [running["candidate"]]
-    assert (done["under_way"], validation_report(lab.worker, "full")["under_way"]) == (0, 0)
+    assert (done["under_way"], validation_report(lab.worker, lab.artifacts, "full")["under_way"]) == (0, 0)
 
 
 def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: Any) -> None:
@@ -288,6 +288,19 @@ def test_of_two_who_measure_the_same_one_writes(replaced: Any, bring: Any) -> No
 
 
 @pytest.mark.usefixtures("at_home")
+def test_what_the_referee_has_measured_beside_it_is_counted_as_that(replaced: Any) -> None:
+    lab = replaced
+
+    def beside(line: str) -> None:
+        if line.startswith("good: quality"):  # the first one; the referee takes the second
+            assert measure_next(lab.referee, lab.artifacts) is not None
+
+    done = remeasure(lab.referee, lab.artifacts, "full", log=beside)
+    assert (len(done["measured"]), done["by_referee"], done["left"]) == (2, 1, 0)
+    assert remeasure(lab.referee, lab.artifacts, "full")["by_referee"] == 0
+
+
+@pytest.mark.usefixtures("at_home")
 def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(replaced: Any) -> None:
     lab = replaced
     gone = f"UPDATE work.models SET artifact = 'sha256:{'0' * 64}' WHERE id = %s"
@@ -295,8 +308,8 @@ def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(replaced: Any) 
     lines: list[str] = []
     done = remeasure(lab.referee, lab.artifacts, "full", log=lines.append)
     assert [m["candidate"] for m in done["measured"]] == ["worse", "rare"]
-    ((failed,), left) = done["failed"], done["left"]
-    assert (failed["candidate"], left) == ("good", 1)
+    (failed,) = done["failed"]
+    assert (failed["candidate"], done["left"], done["given_up"]) == ("good", 1, 0)
     assert lines[0].startswith("good: not measured, ")
     assert "good" not in suggested(lab)  # its training is no news
 
@@ -307,6 +320,8 @@ def test_the_referee_measures_when_nobody_asks(replaced: Any) -> None:
     gone = f"UPDATE work.models SET artifact = 'sha256:{'0' * 64}' WHERE id = %s"
     lab.as_superuser(gone, lab.models["full"]["good"])
     referee = Referee(lab.referee, lab.artifacts)
+    referee.run_once()
+    assert measured(lab) == []  # after a failure the referee takes a breath
     referee.run_once()
     assert [name for name, _, _ in measured(lab)] == ["worse", "rare"]
     assert not referee._housekeeper.work()  # what failed rests for a while

@@ -90,7 +90,7 @@ def test_the_settings_of_a_shared_set_are_those_asked_for(lab: Any, bring: Any) 
         ({"gate": {"sampling": "early"}}, "sampling 'early' cannot share"),
         ({"gate": {"reliability": 0.9}}, "the gate of a shared set has no reliability of its own"),
         ({"meter": {"teams": 2}}, "cannot share a sealed set with a gate"),
-        ({"condition": "n > 0.5 +/- 0.1"}, "JointConfig.condition must be absent"),
+        ({"condition": "n > 0.5 +/- 0.1"}, "joint has no setting 'condition'; known: gate, gate_share"),
     ],
 )
 def test_what_the_proof_does_not_cover_is_not_sealed(settings: Any, words: str, lab: Any, bring: Any) -> None:

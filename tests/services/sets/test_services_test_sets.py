@@ -68,7 +68,7 @@ def test_what_everybody_sees_of_a_set(lab: Any, bring: Any) -> None:
     brought = bring()
     told = seal(lab, brought, name="spring", settings={"steps": 2, "reliability": 0.8})
     (entry,) = [e for e in test_sets.list_test_sets(lab.worker) if e["name"] == "spring"]
-    assert entry == {k: v for k, v in told.items() if k not in ("needed", "sealed_before", "warnings")}
+    assert entry == {k: v for k, v in told.items() if k not in ("needed", "sealed_before", "when_live", "warnings")}
     facts = {"rows": 300, "steps": 2, "steps_used": 0, "state": "sealed", "labels_on_demand": False}
     assert {name: entry[name] for name in facts} == facts
     assert entry["plan"]["reliability"] == 0.8
@@ -193,9 +193,11 @@ def test_a_meter_set_needs_all_its_labels(lab: Any, bring: Any) -> None:
 
 
 def test_settings_are_checked(lab: Any, bring: Any) -> None:
-    for settings in ({"steps": 0}, {"reliability": 1.5}, {"adaptivity": "sometimes"}, {"speed": 3}):
+    for settings in ({"steps": 0}, {"reliability": 1.5}, {"adaptivity": "sometimes"}):
         with pytest.raises(ConfigError):
             seal(lab, bring(), settings=settings)
+    with pytest.raises(InvalidInputError, match="gate has no setting 'speed'; known: adaptivity, condition, "):
+        seal(lab, bring(), settings={"speed": 3})
     with pytest.raises(ConfigError, match="purpose must be one of gate, meter"):
         seal(lab, bring(), purpose="pillow")
 
@@ -277,7 +279,7 @@ def test_a_plan_is_public_and_sealing_under_its_name_fulfils_it(lab: Any, bring:
     assert planned["rows"] == needed_examples(config)
     with pytest.raises(AlreadyExistsError, match="test set of this study 'spring'"):
         test_sets.plan_test_set(lab.referee, **asked | {"settings": {"steps": 3}})
-    with pytest.raises(InvalidInputError, match="'spring' is planned for the gate already"):
+    with pytest.raises(InvalidInputError, match=r"'spring' is planned already, .* got steps"):
         seal(lab, bring(), name="spring", settings={"steps": 2})
     with pytest.raises(SealedSetTooSmallError):
         seal(lab, bring(planned["rows"] - 1), name="spring")

@@ -1,36 +1,28 @@
-"""Validation sets: how far one is used up, and how another takes its place beside the same training part."""
+"""How another validation set takes the place of one, beside the same training part."""
 
 from __future__ import annotations
 
 import csv
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from easeml_core.config import MeterConfig
-from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
+from easeml_core.errors import InvalidInputError, StateError, StoreError
 from easeml_core.services.labels import give_labels
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of, file_gate_request
 from easeml_core.services.test_set_release import release_test_set
 from easeml_core.services.validation import replace_validation, validation_report
-from easeml_core.store import labels, models, sealed, studies
+from easeml_core.store import labels, models, studies
+from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.parts import load_open_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-from brought import CLASSES, NAMES, retire, seal, write
-
-COUNTS = {"trials": 3, "rungs": 0, "submissions": 0, "nights": 1}
-
-
-def replace(lab: Any, brought: Any, *, study: str = "full", **more: Any) -> dict[str, Any]:
-    given = {"study": study, "inputs": brought.inputs, "labels": brought.labels}
-    return replace_validation(lab.referee, lab.artifacts, **given | more)
+from brought import CLASSES, NAMES, replace, retire, seal, write
 
 
 def from_set(lab: Any, name: str, **more: Any) -> dict[str, Any]:
@@ -44,91 +36,6 @@ def versions(lab: Any, study: str = "full") -> list[int]:
         n=study,
     )
     return [version for (version,) in found]
-
-
-def state(lab: Any, **more: Any) -> tuple[str, list[int], int]:
-    report = validation_report(lab.worker, "full", **more)
-    return report["state"], report["signals"], report["add_rows"]
-
-
-# -- how far it is used up --------------------------------------------------------------------------------------------
-
-
-def test_a_set_that_carries_its_looks_is_used(lab: Any) -> None:
-    report = validation_report(lab.worker, "full")
-    assert (report["study"], report["version"], report["rows"]) == ("full", 1, 85)
-    assert report["looks"] == COUNTS
-    # ln(2 / 0.1) / (2 * 0.2^2) = 37.4; with 4 looks ln(80) / 0.08 = 54.8
-    assert (report["minimum"], report["rows_for_looks"], report["add_rows"]) == (38, 55, 0)
-    assert (report["state"], report["advice"], report["signals"]) == ("used", "go on", [])
-    assert (report["to_measure"], report["under_way"]) == (0, 0)
-    (only,) = report["history"]
-    assert (only["version"], only["rows"], only["state"], only["looks"]) == (1, 85, "used", COUNTS)
-    assert report["split"].startswith("study full is active; rows: train ")
-
-
-def test_nobody_has_looked_at_a_new_set(lab: Any) -> None:
-    lab.register("new")
-    report = validation_report(lab.worker, "new")
-    assert (report["state"], sum(report["looks"].values())) == ("fresh", 0)
-
-
-def test_every_kind_of_look_is_counted_on_its_own_version(lab: Any) -> None:
-    add = "INSERT INTO work.models (study_id, data_version_id, format, artifact, validation_loss, submitted) "
-    lab.as_superuser(add + "SELECT 1, 1, format, artifact, 0.5, true FROM work.models WHERE trial_id IS NOT NULL")
-    lab.as_superuser(
-        "UPDATE work.observations SET observed_at = CASE WHEN trial_id = (SELECT min(trial_id) FROM work.observations) "
-        # Two moments of one day in Kiribati, of two days in UTC.
-        "THEN '2026-05-01 23:30+00'::timestamptz ELSE '2026-05-02 00:30+00'::timestamptz END"
-    )
-    handed_in = lab.one("SELECT count(*) FROM work.models WHERE study_id = 1 AND submitted")
-    looks = validation_report(lab.worker, "full")["looks"]
-    assert looks == {"trials": 3, "rungs": 0, "submissions": handed_in, "nights": 2}
-    assert validation_report(lab.worker, "first")["looks"]["submissions"] == 0
-
-
-def test_the_last_signal_of_the_meter_wears_it(lab: Any, bring: Any) -> None:
-    answer = lab.meter("good")
-    assert state(lab) == ("used", [answer["signal"]], 0)
-    lab.relabel(2, lambda labels: 1 - labels)  # what is good on open data is bad on these
-    answer = lab.meter("worse")
-    assert (answer["signal"], state(lab)[:2]) == (3, ("worn", [1, 3]))
-    assert "replace it by at least 85 new rows" in validation_report(lab.worker, "full")["advice"]
-    lab.meter("good")  # from the log: no news
-    assert state(lab)[1] == [1, 3]
-    lab.as_superuser("UPDATE work.meter_readings SET data_version_id = NULL")  # as before there were versions
-    assert state(lab)[:2] == ("worn", [1, 3])
-    replace(lab, bring())
-    assert state(lab)[:2] == ("fresh", [])
-    assert validation_report(lab.worker, "full")["history"][0]["state"] == "replaced"
-    lab.as_superuser("UPDATE work.meter_readings SET data_version_id = (SELECT max(id) FROM work.data_versions)")
-    assert state(lab)[:2] == ("worn", [1, 3])
-
-
-def test_signals_of_a_set_with_other_ranges_are_left_out(lab: Any) -> None:
-    lab.meter("good")
-    plan = MeterConfig(ranges=(0.1, 0.2, 0.3), tolerance=0.1, reliability=0.9).to_json()
-    assert state(lab)[1] == [1]
-    lab.as_superuser("UPDATE work.test_sets SET plan = %s WHERE id = 2", json.dumps(plan))
-    assert state(lab)[1] == []
-    assert validation_report(lab.worker, "full")["minimum"] == 150  # ln(20) / 0.02 = 149.8
-
-
-def test_no_team_learns_another_one_s_signals(lab: Any) -> None:
-    lab.meter("good")
-    lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{teams}', '2') WHERE id = 2")
-    assert state(lab)[1] == []
-    assert (state(lab, team=1)[1], state(lab, team=2)[1]) == ([1], [])
-    with pytest.raises(ConfigError, match="team must be a whole number from 1 to 2"):
-        validation_report(lab.worker, "full", team=3)
-
-
-def test_a_study_must_be_there_and_have_data(lab: Any) -> None:
-    with pytest.raises(NotFoundError, match="nothing"):
-        validation_report(lab.worker, "nothing")
-
-
-# -- another one takes its place --------------------------------------------------------------------------------------
 
 
 def test_only_the_validation_part_is_another(lab: Any, bring: Any) -> None:
@@ -168,7 +75,9 @@ def test_the_same_call_twice_makes_one_whatever_the_order_of_the_rows(lab: Any, 
     assert versions(lab) == [1, 2, 3, third["version"]]
     # All have the training part that version 1 brought.
     assert lab.rows("SELECT DISTINCT same_training_as FROM work.data_versions WHERE version > 1") == [(1,)]
-    assert [entry["state"] for entry in validation_report(lab.worker, "full")["history"]][:3] == ["replaced"] * 3
+    assert [entry["state"] for entry in validation_report(lab.worker, lab.artifacts, "full")["history"]][:3] == [
+        "replaced"
+    ] * 3
 
 
 def test_rows_are_added_to_those_that_are_there(lab: Any, bring: Any) -> None:
@@ -227,9 +136,9 @@ def test_what_is_sealed_is_refused_until_it_is_released(lab: Any, bring: Any, tm
     assert replace(lab, brought)["rows"] == 50
     done = from_set(lab, "spring")
     assert (done["version"], done["rows"], done["already"]) == (3, 300, 1)
-    assert done["warnings"] == ["1 of the rows were in the last validation set: models were chosen by them already"]
+    assert done["warnings"] == ["1 of the rows were in an earlier validation set: models were chosen by them already"]
     assert from_set(lab, "spring")["replaced_before"]
-    assert validation_report(lab.worker, "full")["version"] == 3
+    assert validation_report(lab.worker, lab.artifacts, "full")["version"] == 3
     truth = {spring.values[i].tobytes(): spring.truth[i] for i in range(300)}
     new = lab.open_parts()
     assert {row.tobytes(): y for row, y in zip(new.validation_inputs, new.validation_labels, strict=True)} == truth
@@ -255,7 +164,7 @@ def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> Non
 def test_another_tenant_s_sealed_rows_are_refused(lab: Any, bring: Any) -> None:
     brought = bring(60)
     assert not lab.register("theirs", tenant="others", source="sklearn:digits")["refused"]
-    hashes, set_id = sealed.example_hashes(brought.values), lab.one("SELECT max(id) FROM work.test_sets")
+    hashes, set_id = example_hashes(brought.values, NAMES), lab.one("SELECT max(id) FROM work.test_sets")
     for count, refused in ((3, False), (4, True)):  # a twentieth of 60 is coincidence
         for example in hashes[:count]:
             lab.as_superuser(
@@ -304,7 +213,7 @@ def test_a_small_set_or_another_unit_is_said(lab: Any, bring: Any) -> None:
     [{"inputs": None}, {"labels": None}, {"from_set": "spring"}, {"inputs": None, "labels": None}],
 )
 def test_files_or_a_set_must_be_named(lab: Any, bring: Any, given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="a file, together with labels; or the name of a released test set"):
+    with pytest.raises(InvalidInputError, match=r"^give --inputs and --labels together, or --from-set alone$"):
         replace(lab, bring(40), **given)
 
 
@@ -345,7 +254,7 @@ def test_rows_left_out_at_registration_are_counted(lab: Any, tmp_path: Path) -> 
     answer = answer_of(lab.worker, filed["request_id"])
     assert answer is not None
     assert answer["message"].endswith("; rows with the inputs of another, left out: 25")
-    assert validation_report(lab.worker, "twice")["split"] == answer["message"]
+    assert validation_report(lab.worker, lab.artifacts, "twice")["split"] == answer["message"]
 
 
 def test_open_parts_are_what_was_written(lab: Any, bring: Any) -> None:
@@ -363,5 +272,5 @@ def test_the_meter_measures_the_gap_to_the_new_set(lab: Any, bring: Any) -> None
     replace(lab, brought)
     answer = lab.meter("good")
     assert (answer["signal"], answer["cached"]) == (1, False)
-    assert state(lab)[1] == [1]
+    assert validation_report(lab.worker, lab.artifacts, "full")["signals"] == [1]
     assert lab.meter("good")["cached"]

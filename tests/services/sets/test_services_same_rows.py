@@ -1,0 +1,234 @@
+"""The same rows in two studies: known in whatever order columns and words come, not handed out while in use."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
+from easeml_core.services import sealing
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import answer_of
+from easeml_core.services.test_set_release import fetch_test_set, release_test_set
+from easeml_core.services.validation import replace_validation
+from easeml_core.store import studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+from brought import retire, seal, write
+
+SETTINGS = {
+    "gate": {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"},
+    "meter": {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4},
+    "target": "label",
+}
+WORDS = ("south", "west", "north")
+
+
+def table(seed: int, words: tuple[str, ...], rows: int = 600) -> dict[str, list[Any]]:
+    """Columns of a table in which the words occur in this order of frequency."""
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.uniform(1, 9, (rows, 2)), 4)
+    return {
+        "region": [words[0 if i % 10 < 5 else 1 if i % 10 < 8 else 2] for i in range(rows)],
+        "age": values[:, 0].tolist(),
+        "dose": values[:, 1].tolist(),
+        "label": [("no", "yes")[i % 2] for i in range(rows)],
+    }
+
+
+@pytest.fixture
+def register(bare: Any, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Register a table of a tenant as a study, its columns in an order."""
+
+    def make(study: str, content: dict[str, list[Any]], order: str = "region age dose", tenant: str = "lab") -> Any:
+        folder = tmp_path / "data" / tenant
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [*order.split(), "label"]
+        write(folder / f"{study}.csv", [names, *zip(*(content[name] for name in names), strict=True)])
+        asked = SETTINGS | {"tenant": tenant, "source": f"csv:{study}.csv", "request_key": bare.key()}
+        filed = register_study(bare.worker, study=study, **asked)
+        while Referee(bare.referee, bare.artifacts, data=tmp_path / "data").answer_one() is not None:
+            pass
+        return answer_of(bare.worker, filed["request_id"])
+
+    return make
+
+
+def names_of(lab: Any, study: str) -> list[str] | None:
+    with lab.worker.begin() as tx:
+        return studies.feature_names(tx, studies.latest_data_version(tx, studies.get_study(tx, study).id).id)
+
+
+@pytest.fixture
+def two(bare: Any, register: Any) -> Any:
+    """Two studies of one tenant on other rows, whose words and columns come in other orders."""
+    assert not register("one", table(1, WORDS))["refused"]
+    assert not register("two", table(2, WORDS[::-1]), order="dose region age")["refused"]
+    assert names_of(bare, "one") == ["region=south", "region=west", "region=north", "age", "dose"]
+    assert names_of(bare, "two") == ["dose", "region=north", "region=west", "region=south", "age"]
+    return bare
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Any:
+    """Files with rows that neither study has."""
+    content = table(3, WORDS, rows=300)
+    keys = [f"p{i}" for i in range(300)]
+    inputs = write(
+        tmp_path / "new.csv",
+        [["example", *content][:-1], *zip(keys, content["region"], content["age"], content["dose"], strict=True)],
+    )
+    labels = write(tmp_path / "labels.csv", [["example", "label"], *zip(keys, content["label"], strict=True)])
+    return {"inputs": inputs, "labels": labels}
+
+
+class Files:
+    """As ``brought.Brought``: two files."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self.inputs, self.labels = files["inputs"], files["labels"]
+
+
+def test_rows_of_a_set_are_known_in_another_study_of_the_tenant(two: Any, new: Any, tmp_path: Path) -> None:
+    files = Files(new)
+    seal(two, files, study="one", name="spring")
+    with pytest.raises(AlreadyExistsError, match=r"with exactly these examples 'spring' .*study 'one' has it"):
+        seal(two, files, study="two", name="summer")
+    lines = files.inputs.read_text().splitlines()
+    files.inputs = tmp_path / "more.csv"
+    files.inputs.write_text("\n".join([*lines, "p300,south,5.5,5.5"]))
+    labels = files.labels.read_text().splitlines()
+    files.labels = tmp_path / "more-labels.csv"
+    files.labels.write_text("\n".join([*labels, "p300,no"]))
+    with pytest.raises(InvalidInputError, match=r"300 of 301 examples are known already, .* from test set 'spring'"):
+        seal(two, files, study="two", name="summer")
+    assert seal(two, files, study="one", name="spring", **new)["sealed_before"]
+
+
+def test_rows_of_a_set_are_nothing_to_validate_on_in_another_study(two: Any, new: Any) -> None:
+    seal(two, Files(new), study="one", name="spring")
+    with pytest.raises(InvalidInputError, match=r"300 of 300 rows cannot be validated on, .* in test set 'spring'"):
+        replace_validation(two.referee, two.artifacts, study="two", **new)
+    retire(two, "spring")
+    release_test_set(two.referee, two.artifacts, test_set="spring")
+    assert replace_validation(two.referee, two.artifacts, study="two", **new)["added"] == 300
+
+
+def test_a_table_is_known_for_another_tenants_in_any_order(two: Any, register: Any) -> None:
+    """A few rows more of the rarest word let the words come otherwise."""
+    content, more = table(1, WORDS), table(4, ("north",) * 3, rows=300)
+    both = {name: content[name] + more[name] for name in content}
+    answer = register("theirs", both, order="dose age region", tenant="rival")
+    assert answer["refused"]
+    assert "another tenant's study has sealed its rows" in answer["message"]
+
+
+def test_rows_of_this_studys_open_parts_are_refused(two: Any, new: Any) -> None:
+    files, content = Files(new), table(2, WORDS[::-1])
+    rows = zip(content["region"], content["age"], content["dose"], strict=True)
+    opened = {row.tobytes() for row in two.open_parts("two").train_inputs}
+    place = {name: i for i, name in enumerate(names_of(two, "two") or [])}
+    for region, age, dose in rows:
+        encoded = np.zeros(5, dtype=np.float32)
+        encoded[place[f"region={region}"]], encoded[place["age"]], encoded[place["dose"]] = 1, age, dose
+        if encoded.tobytes() in opened:
+            break
+    else:
+        pytest.fail("no row of the table is in its training part")
+    files.inputs.write_text(files.inputs.read_text() + f"p300,{region},{age},{dose}\n")
+    files.labels.write_text(files.labels.read_text() + "p300,no\n")
+    with pytest.raises(InvalidInputError, match=r"1 of 301 examples are known already, .* open parts"):
+        seal(two, files, study="two")
+
+
+def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, register: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sealing, "_LONGEST_NAMES", 20)
+    assert not register("one", table(1, WORDS))["refused"]
+    assert names_of(bare, "one") is None
+    answer = register("two", table(1, WORDS), tenant="rival")
+    assert "another tenant's study has sealed its rows" in answer["message"]
+
+
+# Registered twice.
+
+
+def test_a_table_registered_twice_is_warned_of_without_a_count(bare: Any, register: Any, caplog: Any) -> None:
+    content = table(1, WORDS)
+    assert "warning" not in register("one", content)["message"]
+    with caplog.at_level(logging.WARNING):
+        answer = register("two", content, order="age dose region")
+    assert not answer["refused"]
+    assert answer["message"] == (
+        "study two is active; rows: train 196, validation 90, gate 254, meter 60; warning: more than one row in twenty "
+        "lies in a sealed set of this tenant's study one already; the data was split anew, so the open parts of each "
+        "show rows that are sealed in the other: register a table once"
+    )
+    assert "314 of 600 rows of study two lie in sets of study one" in caplog.text
+    assert "study one and of 1 others already" in register("three", content)["message"]
+
+
+@pytest.mark.parametrize(("again", "warned"), [(57, False), (58, True)])
+def test_a_few_rows_that_are_sealed_already_are_no_news(
+    bare: Any, register: Any, again: int, warned: bool, monkeypatch: Any
+) -> None:
+    """How many are is no public fact: who may register any rows would learn which of them are sealed."""
+    monkeypatch.setattr(sealing, "_COINCIDENCE", 57 / 600)
+    content, other = table(1, WORDS), table(2, WORDS)
+    register("one", content)
+    hidden = {h for (h,) in bare.rows("SELECT encode(hash, 'hex') FROM sealed.examples")}
+    shown = [i for i in range(600) if _hash(bare, content, i) in hidden][:again]
+    mixed = {name: [content[name][i] for i in shown] + other[name][again:] for name in content}
+    answer = register("two", mixed)
+    assert not answer["refused"]
+    assert ("warning" in answer["message"]) == warned
+
+
+def _hash(lab: Any, content: dict[str, list[Any]], row: int) -> str:
+    from easeml_core.store.example_hashes import example_hashes
+
+    region, age, dose = (content[name][row] for name in ("region", "age", "dose"))
+    return example_hashes(np.float32([[1, age, dose]]), [f"region={region}", "age", "dose"])[0].hex()
+
+
+# Released.
+
+
+def test_rows_in_use_elsewhere_are_not_released(lab: Any, tmp_path: Path) -> None:
+    """The laboratory's three studies are of one tenant and of the same rows."""
+    sets = "SELECT t.id, s.name FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id ORDER BY t.id"
+    study_of = dict(lab.rows(sets))
+    released = min(study_of)
+    retire(lab, released)
+    others = [number for number, study in study_of.items() if study != study_of[released]]
+    for left in range(len(others), 0, -1):
+        with pytest.raises(StateError, match=rf"examples of test set '{released}' lie in test set '\d+' of study"):
+            release_test_set(lab.referee, lab.artifacts, test_set=str(released))
+        with pytest.raises(StateError, match="only a released one can be fetched"):
+            fetch_test_set(lab.worker, lab.artifacts, test_set=str(released), to=tmp_path / "x.csv")
+        retire(lab, others[left - 1])
+    done = release_test_set(lab.referee, lab.artifacts, test_set=str(released))
+    assert done["state"] == "released"
+
+
+def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_are_not(lab: Any) -> None:
+    retire(lab, 1)
+    last = lab.one("SELECT max(id) FROM work.test_sets")
+    for number in range(2, last):
+        retire(lab, number)
+    shared = "SELECT count(*) FROM sealed.examples a JOIN sealed.examples b USING (hash) WHERE a.test_set_id = 1 "
+    count = lab.one(shared + "AND b.test_set_id = :last", last=last)
+    lab.as_superuser("ALTER TABLE work.test_sets DISABLE TRIGGER test_sets_forward")
+    lab.as_superuser("UPDATE work.test_sets SET state = 'sealed' WHERE id = %s", last)
+    with pytest.raises(StateError, match=rf"{count} of the 254 examples .* '{last}' of study .*, which is sealed;"):
+        release_test_set(lab.referee, lab.artifacts, test_set="1")
+    lab.as_superuser("INSERT INTO work.tenants (name) VALUES ('rival')")
+    lab.as_superuser("ALTER TABLE work.studies DROP CONSTRAINT studies_data_set_fkey")
+    lab.as_superuser("UPDATE work.studies SET tenant_id = (SELECT max(id) FROM work.tenants) WHERE id <> 1")
+    assert release_test_set(lab.referee, lab.artifacts, test_set="1")["state"] == "released"

@@ -1,0 +1,205 @@
+"""Who is shown an alert of the meter, and that its words agree: with the method, with drift, with the data it is about.
+
+The sealed labels are replaced, so that the gap of the model that always names the frequent class is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.errors import ConfigError, NotFoundError
+from easeml_core.services.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
+from easeml_core.services.overview import overview, study_details
+from easeml_core.store import sealed, studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# Far enough apart that the outer signals leave no room for equal distributions: .3 + .2 - 2 * .19 = .12.
+METER = {"ranges": (-0.2, 0.3), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "ambiguous": 4}
+GATE = {"condition": "n > 0.5 +/- 0.3", "reliability": 0.8, "steps": 2, "estimator": "paper"}
+
+
+class Study:
+    """A study with a meter set, and with a second validation sample where it is asked for."""
+
+    def __init__(self, lab: Any, folder: Path, *, direct: bool = False, **meter: Any) -> None:
+        self.lab, self.folder = lab, folder
+        settings = {"gate": GATE, "meter": METER | meter, "direct": {"share": 0.5} if direct else None}
+        answer = lab.register("study", **settings)
+        assert not answer["refused"], answer["message"]
+        sql = "SELECT t.purpose, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = :n"
+        self.sets = dict(lab.rows(sql, n="study"))
+        parts = lab.open_parts("study")
+        self.frequent = int(np.bincount(parts.train_labels).argmax())
+        self.loss = float(np.mean(parts.validation_labels != self.frequent))
+        self.models: dict[int, int] = {}
+
+    def gap(self, purpose: str, gap: float) -> None:
+        """Let the model have this gap on the set, as nearly as its size allows."""
+
+        def labels(old: np.ndarray) -> np.ndarray:
+            rare = np.arange(len(old)) < round((self.loss + gap) * len(old))
+            return np.where(rare, 1 - self.frequent, self.frequent).astype(old.dtype)
+
+        self.lab.relabel(self.sets[purpose], labels)
+
+    def submit(self, number: int, **asked: Any) -> dict[str, Any]:
+        """Submit the n-th copy of the model: another artifact with the same answers."""
+        if number not in self.models:
+            path = self.folder / f"copy-{number}"
+            path.write_text(f'{{"label": {self.frequent}}}' + " " * number)
+            self.models[number] = self.lab.hand_in("study", path.name, path, kind="constant", loss=0.5)
+        return dict(self.lab.meter(self.models[number], "study", **asked))
+
+    def replace_validation(self) -> None:
+        """Another data version with the same rows."""
+        with self.lab.referee.begin() as tx:
+            old = studies.latest_data_version(tx, studies.get_study(tx, "study").id)
+            same = {"study_id": old.study_id, "artifact": old.artifact, "features": old.features}
+            rows = {"train": old.train_rows, "validation": old.validation_rows}
+            studies.add_data_version(tx, content_hash="another", class_names=["a", "b"], parts=rows, **same)
+
+    def seal_direct(self, rows: int) -> None:
+        """Seal a second validation sample later, with the plan of the meter set."""
+        ((steps, plan),) = self.lab.rows("SELECT steps, plan FROM work.test_sets WHERE id = :id", id=self.sets["meter"])
+        noise = np.random.default_rng(7)
+        with self.lab.referee.begin() as tx:
+            version = studies.latest_data_version(tx, studies.get_study(tx, "study").id)
+            content = {"inputs": noise.normal(size=(rows, 30)).astype(np.float32), "labels": np.zeros(rows, np.int64)}
+            given = {"study_id": version.study_id, "data_version_id": version.id, "purpose": "direct", "state": "live"}
+            self.sets["direct"] = sealed.seal(tx, steps=steps, plan=plan, **given, **content)
+
+
+@pytest.fixture
+def make(lab: Any, tmp_path: Path) -> Callable[..., Study]:
+    return lambda **settings: Study(lab, tmp_path, **settings)
+
+
+# Who is shown it.
+
+
+@pytest.fixture
+def teams(make: Any) -> Study:
+    """Two teams on both meters; the second one's budget is broken, and drift is certain."""
+    study: Study = make(direct=True, teams=2, overfitting_budget=2)
+    study.gap("meter", 0.5)
+    study.gap("direct", -0.3)
+    assert study.submit(1, team=2)["drift"] == "certain"
+    return study
+
+
+def test_only_the_team_is_shown_its_alerts(teams: Study) -> None:
+    worker = teams.lab.worker
+    for asked in ({"study": "study"}, {"study": "study", "team": 1}, {"study": None}):
+        assert open_alerts(worker, **asked) == []
+        assert next_alert(worker, **asked, kind=("overfitting", "drift")) is None
+        assert newest_alert(worker, **asked) == 0
+    overfitting, drift = open_alerts(worker, study="study", team=2)
+    assert [a["kind"] for a in (overfitting, drift)] == ["overfitting", "drift"]
+    assert [(a["team"], a["signal"], a["direct_signal"]) for a in (overfitting, drift)] == [(2, 3, 1)] * 2
+    assert next_alert(worker, study="study", team=2) == overfitting
+    assert next_alert(worker, study="study", team=2, after_id=overfitting["alert_id"]) == drift
+    assert newest_alert(worker, study="study", team=2) == drift["alert_id"]
+
+
+def test_only_the_team_is_shown_its_readings(teams: Study) -> None:
+    worker = teams.lab.worker
+    entry = next(e for e in overview(worker)["tenants"] if e["study"] == "study")
+    told = [entry[k] for k in ("signal", "signals", "direct_signal", "drift", "open_alerts", "alert_kind", "teams")]
+    assert told == [None, None, None, None, 0, None, 2]
+    assert "alert" not in entry["next"]
+    for team in (None, 1):
+        seen = study_details(worker, study="study", team=team)
+        assert (seen["meter"], seen["alerts"]) == (None, [])
+    own = study_details(worker, study="study", team=2)
+    assert (own["meter"]["signal"], own["meter"]["team"], len(own["alerts"])) == (3, 2, 2)
+    teams.submit(1, team=1)
+    assert study_details(worker, study="study", team=2)["meter"]["team"] == 2
+    assert study_details(worker, study="study", team=1)["meter"]["team"] == 1
+
+
+def test_only_the_team_deals_with_its_alerts_and_they_pause_nobody(teams: Study) -> None:
+    worker = teams.lab.worker
+    first = open_alerts(worker, study="study", team=2)[0]
+    assert first["over_budget"]
+    asked = {"study": "study", "alert_id": first["alert_id"]}
+    for act in (clear_alert, pause_on_alert):
+        for team in (None, 1):
+            with pytest.raises(NotFoundError) as told:
+                act(worker, **asked, team=team)
+            assert told.value.known == []
+    assert pause_on_alert(worker, **asked, team=2) == asked | {"paused": False, "state": "ACTIVE"}
+    assert clear_alert(worker, **asked, team=2)["cleared"]
+    assert [a["kind"] for a in open_alerts(worker, study="study", team=2)] == ["drift"]
+
+
+def test_alerts_of_one_team_alone_and_for_new_sets_are_everybodys(make: Any) -> None:
+    study = make(steps=1, overfitting_budget=2)
+    study.gap("meter", 0.5)
+    study.submit(1)
+    everybody = open_alerts(study.lab.worker, study="study")
+    assert [(a["kind"], a["team"]) for a in everybody] == [("overfitting", None), ("new-test-set", None)]
+    assert open_alerts(study.lab.worker, study="study", team=1) == everybody
+    entry = next(e for e in overview(study.lab.worker)["tenants"] if e["study"] == "study")
+    assert (entry["signal"], entry["teams"], entry["open_alerts"]) == (3, 1, 2)
+
+
+def test_a_team_is_one_of_a_study(lab: Any) -> None:
+    for asked in ({"study": None, "team": 1}, {"study": "full", "team": 0}, {"study": "full", "team": True}):
+        for ask in (open_alerts, next_alert, newest_alert):
+            with pytest.raises(ConfigError, match="team must be a whole number >= 1, and given with a study"):
+                ask(lab.worker, **asked)
+
+
+# What it says.
+
+
+def test_the_ratchet_speaks_of_the_largest_gap_so_far(make: Any) -> None:
+    study = make(method="ratchet")
+    for number, gap in ((1, 0.5), (2, -0.5)):
+        study.gap("meter", gap)
+        told = study.submit(number)["alert"]
+        assert "the largest gap so far between the loss on unseen data and the validation loss is above 0.3 (" in told
+
+
+def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> None:
+    study = make(direct=True, overfitting_budget=2)
+    study.gap("meter", 0.5)
+    study.gap("direct", -0.3)
+    answer = study.submit(1)
+    overfitting, drift = (a["message"] for a in open_alerts(study.lab.worker, study="study"))
+    assert overfitting == answer["alert"]
+    assert overfitting.endswith(f"is above 0.3 (+/- 0.19); {answer['sentence']}")
+    assert "replace the validation set" not in overfitting
+    assert answer["sentence"] in drift
+
+
+def test_signals_on_a_validation_set_that_is_replaced_count_no_more(make: Any) -> None:
+    """Two in a row, three times: before, across, and after the replacement."""
+    study = make(budget=["two red in a row"])
+    study.gap("meter", 0.5)
+    told = [study.submit(1)["alert"]]
+    study.replace_validation()
+    told += [study.submit(number)["alert"] for number in (1, 2)]
+    assert [alert is not None for alert in told] == [False, False, True]
+
+
+def test_different_shifts_of_an_old_and_a_new_answer_are_no_drift(make: Any) -> None:
+    """The second sample is sealed later: the first answer comes from the ledger, the second has a shift of its own."""
+    study = make(method="dithered", steps=5)
+    study.gap("meter", 0.0)
+    signals = [study.submit(number)["signal"] for number in (1, 2, 3, 4)]
+    study.seal_direct(400)
+    study.gap("direct", 0.0)
+    answers = [study.submit(number) for number in (1, 2, 3, 4)]
+    assert [(a["signal"], a["cached"]) for a in answers] == [(signal, True) for signal in signals]
+    assert {a["drift"] for a in answers} == {"none seen"}
+    differing = [a for a in answers if a["signal"] != a["direct_signal"]]
+    assert differing  # the installation's secret is fixed, and so are the shifts
+    assert all("read with different boundaries" in a["sentence"] for a in differing)
+    assert open_alerts(study.lab.worker, study="study", kind="drift") == []
