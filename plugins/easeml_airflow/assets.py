@@ -1,7 +1,8 @@
 """The assets of Ease.ml: what DAGs can be scheduled on.
 
-``submissions()`` is told of every model that is handed in, by whatever way; ``production_model(study)`` of every change
-of what is in production. Operators know the study only when they run, so they reach the assets through aliases.
+``submissions()`` is told of every model that is handed in, by whatever way; ``alerts()`` of every alert;
+``production_model(study)`` of every change of what is in production. Operators know the study only when they run, so
+they reach the assets through aliases.
 """
 
 from __future__ import annotations
@@ -31,6 +32,23 @@ def submissions(study: str | None = None, *, easeml_conn_id: str | None = None) 
 
     uri = _uri("submissions", study)
     trigger = SubmissionsTrigger(study=study, easeml_conn_id=easeml_conn_id)
+    return Asset(name=uri, uri=uri, watchers=[AssetWatcher(name=f"{uri} watcher", trigger=trigger)])
+
+
+def alerts(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
+    """Alerts: the overfitting budget is broken, drift is certain, a new test set is needed.
+
+    A DAG with ``schedule=[alerts("digits")]`` runs for each, without a task that waits. After a restart of the
+    triggerer the events of open alerts come again, so the run looks at what is open (``easeml alerts``) and clears it.
+
+    Args:
+        study: Alerts of this study alone; None means of all.
+        easeml_conn_id: Connection that the watcher uses; None means the installation's ``[easeml] conn_id``.
+    """
+    from easeml_airflow.triggers.alerts import AlertsTrigger
+
+    uri = _uri("alerts", study)
+    trigger = AlertsTrigger(study=study, easeml_conn_id=easeml_conn_id)
     return Asset(name=uri, uri=uri, watchers=[AssetWatcher(name=f"{uri} watcher", trigger=trigger)])
 
 

@@ -9,7 +9,6 @@ from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import BaseEventTrigger
 
 from easeml_airflow import assets, operators
-from easeml_airflow.triggers import submissions as module
 from easeml_airflow.triggers.submissions import SubmissionsTrigger
 from easeml_core.services.requests import file_gate_request, file_meter_request
 from easeml_core.services.waiting import waiting_submissions
@@ -147,9 +146,9 @@ def test_what_has_reached_the_gate_is_forgotten(store, hand_in):
     """The memory of a trigger that runs for a year holds what waits now, and no more."""
     seen = set()
     first = hand_in()
-    found, waiting = module.untold(store, None, seen)
+    found, waiting = SubmissionsTrigger.untold(store, None, seen)
     assert (ids(found), waiting) == ([first], {first})
-    assert module.untold(store, None, {first}) is None
+    assert SubmissionsTrigger.untold(store, None, {first}) is None
 
     async def watch():
         trigger = SubmissionsTrigger(poll_interval=3600.0)

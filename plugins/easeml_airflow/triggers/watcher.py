@@ -1,0 +1,108 @@
+"""What the triggers of our asset watchers share: each thing that waits in the database is one event, told once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from abc import abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from easeml_airflow import settings
+from easeml_airflow.triggers.easeml import open_waiting
+from easeml_airflow.version_compat import BaseEventTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from easeml_core.store.database import Store
+
+log = logging.getLogger(__name__)
+
+Waiting = dict[str, Any]
+
+
+class WatcherTrigger(BaseEventTrigger):
+    """Gives one event for each thing that waits, for as long as it runs.
+
+    It remembers what it has told only while it lives. After a restart it tells again whatever still waits, so that
+    nothing is lost that came while the triggerer was away; what is told twice costs a run that finds nothing to do.
+
+    The constructor only assigns: one that raised would end the triggerer, at every start anew. ``run`` never ends: one
+    that did would not be started again before the triggerer is. What goes wrong goes to the log, and is tried again.
+
+    Args:
+        study: Things of this study alone; None means of all.
+        easeml_conn_id: Connection to the database; None means the installation's.
+        poll_interval: Seconds between two looks when no notification comes; None means the installation's.
+    """
+
+    key: ClassVar[str]
+    """Name of the number that tells one from another in ``waiting``."""
+    topic: ClassVar[str]
+    """What is listened for, before the study."""
+
+    def __init__(
+        self, *, study: str | None = None, easeml_conn_id: str | None = None, poll_interval: float | None = None
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own constructor has no types
+        self.study = study
+        self.easeml_conn_id = easeml_conn_id
+        self.poll_interval = poll_interval
+
+    @staticmethod
+    @abstractmethod
+    def waiting(store: Store, study: str | None) -> list[Waiting]:
+        """Everything that waits now, as plain JSON with the number ``key``; oldest first."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments, from which the triggerer makes the trigger again; equal ones share a trigger."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {"study": self.study, "easeml_conn_id": self.easeml_conn_id, "poll_interval": self.poll_interval},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Tell each thing once."""
+        told: set[int] = set()
+        while True:
+            try:
+                found = await self._next(told)
+            except Exception as error:  # whatever it is, the next one must not be lost for it
+                what, of = f"{self.topic}s", self.study or "all studies"
+                log.warning("%s of %s cannot be watched, trying again: %s", what, of, error)
+                await asyncio.sleep(self._seconds() * random.uniform(0.8, 1.2))
+                continue
+            for thing in found:
+                yield TriggerEvent(thing)
+
+    async def _next(self, told: set[int]) -> list[Waiting]:
+        """Wait for things that were not told yet, and mark them as told."""
+        store, until = await asyncio.to_thread(open_waiting, self.easeml_conn_id)
+        topic = f"{self.topic}:{self.study or '*'}"
+        look = partial(self.untold, store, self.study, told)
+        found, waiting = await until(store.dsn, topic, look, poll_seconds=self._seconds())
+        told &= waiting  # the others wait no more, and never come back
+        told |= {thing[self.key] for thing in found}
+        return list(found)
+
+    @classmethod
+    def untold(cls, store: Store, study: str | None, told: set[int]) -> tuple[list[Waiting], set[int]] | None:
+        """Look once.
+
+        Returns:
+            The things that wait and are not among ``told``, with the numbers of all that wait; None if there are none.
+        """
+        waiting = cls.waiting(store, study)
+        fresh = [thing for thing in waiting if thing[cls.key] not in told]
+        return (fresh, {thing[cls.key] for thing in waiting}) if fresh else None
+
+    def _seconds(self) -> float:
+        """The interval, whatever was given: a trigger has nobody to whom it could refuse it."""
+        try:
+            seconds = settings.poll_interval_seconds() if self.poll_interval is None else float(self.poll_interval)
+        except (TypeError, ValueError):
+            return 60.0
+        return seconds if math.isfinite(seconds) and seconds > 0 else 60.0
