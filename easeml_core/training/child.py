@@ -96,7 +96,7 @@ def score_on_validation(
     from easeml_core.training.metrics import metric_of
 
     is_classes = parts.task == Task.CLASSIFICATION
-    chosen = metric_of("accuracy" if is_classes else "r2")
+    chosen = metric_of(metric or ("accuracy" if is_classes else "r2"))
     if (chosen.needs == "numbers") == is_classes:
         wanted, there = ("numbers", "classes") if is_classes else (chosen.needs, "numbers")
         message = f"the metric {chosen.name!r} is about {wanted}, the targets of these data are {there}"

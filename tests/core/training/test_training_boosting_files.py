@@ -91,6 +91,7 @@ TEXTS = {
     "many features": (line("max_feature_idx", "999999999"), "max_feature_idx must be a whole number"),
     "no features": (line("max_feature_idx", "-1"), "max_feature_idx must be a whole number"),
     "averaged": (lambda t: t.replace("label_index=0", "label_index=0\naverage_output"), "line 'average_output'"),
+    "unknown": (lambda t: t.replace("label_index=0", "label_index=0\nforced=1"), "line 'forced=1'"),
     "twice": (lambda t: t.replace("label_index=0", "label_index=0\nlabel_index=0"), "line 'label_index=0'"),
     "no end": (lambda t: t.replace("end of trees", "end"), "it must begin with 'tree'"),
     "no trees": (lambda t: t[: t.index("Tree=0")] + "\nend of trees\n", "0 trees are no whole rounds"),
@@ -141,6 +142,11 @@ def tree(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def last_of(fields: dict[str, Any], name: str, value: int) -> None:
+    """Changes the first tree in its last node, a leaf."""
+    fields["learner"]["gradient_booster"]["model"]["trees"][0][name][-1] = value
+
+
 def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(fields: dict[str, Any]) -> None:
         *above, last = path.split(".")
@@ -158,6 +164,7 @@ JSONS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "negative child": (tree(left_children=-7), "indices outside of it"),
     "one child": (tree(left_children=-1), "indices outside of it"),
     "shared child": (tree(right_children=1), "indices outside of it"),
+    "a leaf with a child": (lambda fields: last_of(fields, "right_children", 1), "indices outside of it"),
     "feature beyond": (tree(split_indices=10), "indices outside of it"),
     "feature negative": (tree(split_indices=-1), "indices outside of it"),
     "no list": (tree(left_children=None), "left_children must be"),
@@ -217,6 +224,14 @@ def test_of_a_key_given_twice_the_library_sees_the_one_that_was_checked(good: di
     hostile = text.replace('"left_children":', '"left_children":[999999999],"left_children":', 1)
     (tmp_path / "model").write_text(hostile)
     assert load_predictor(tmp_path / "model", "xgboost").model.text == text.encode()
+
+
+def test_what_stands_at_a_leaf_besides_its_value_is_dropped(good: dict[str, bytes], tmp_path: Path) -> None:
+    fields = json.loads(good["xgboost numbers"])
+    for name in ("split_indices", "sum_hessian", "parents"):
+        last_of(fields, name, 10**8)
+    (tmp_path / "model").write_text(json.dumps(fields))
+    assert load_predictor(tmp_path / "model", "xgboost").model.text == good["xgboost numbers"]
 
 
 def test_a_json_of_the_library_loses_what_is_not_needed(diabetes: OpenParts, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_divergence_is_a_reason(kind: str, digits: OpenParts) -> None:
 
 def test_images_too_small_for_two_poolings_are_refused(digits: OpenParts) -> None:
     parts = replace(digits, layout=Layout("image", (2, 32, 1)))
-    with pytest.raises(TrainingError, match="at least 4 x 4 are needed"):
+    with pytest.raises(TrainingError, match="at least 4 x 4 pixels"):
         trainer_of("torch_cnn").fit(parts, {}, seed=0, report=silent)
 
 
