@@ -22,7 +22,7 @@ _SUBMIT_EXAMPLE = """\b
 Example:
   easeml submit model.skops --study flowers --format skops -m "deeper trees" --wait
 """
-FORMATS = ("skops", "safetensors", "constant", "command")
+FORMATS = ("skops", "lightgbm", "xgboost", "safetensors", "constant", "command")
 
 
 @click.command(epilog=_SUBMIT_EXAMPLE)

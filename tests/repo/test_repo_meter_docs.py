@@ -6,10 +6,9 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
-import click
 import pytest
 from click.testing import CliRunner
-from pages import MOST_BYTES, Page
+from pages import MOST_BYTES, Page, parse
 
 from easeml_core.cli.app import cli
 from easeml_core.config import MeterConfig
@@ -60,17 +59,10 @@ def test_figures_of_the_script_and_of_the_page_are_the_same_and_all_are_made(fig
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_every_command_of_the_page_parses(command: str) -> None:
-    words = shlex.split(command)[1:]
-    group: click.Command = cli
-    context = click.Context(cli, info_name="easeml")
-    while isinstance(group, click.Group):
-        _, group, words = group.resolve_command(context, words)
-        assert group is not None, command
-        if not isinstance(group, click.Group):
-            context = group.make_context(group.name, words, parent=context)
-    if boundaries := context.params.get("ranges"):
+    given = parse(command)
+    if boundaries := given.get("ranges"):
         ranges = tuple(map(float, boundaries.split(",")))
-        MeterConfig(ranges=ranges, tolerance=context.params["tolerance"])
+        MeterConfig(ranges=ranges, tolerance=given["tolerance"])
 
 
 def test_there_are_commands_of_every_kind() -> None:

@@ -29,7 +29,7 @@ class SubmitModelOperator(EasemlOperator):
     Args:
         study: For which study.
         path: The model's file, or the folder of a command, on this worker; may be another task's output.
-        format: ``skops``, ``safetensors`` or ``command``.
+        format: ``skops``, ``lightgbm``, ``xgboost``, ``safetensors`` or ``command``.
         command: For the format ``command``: how it is run; None where the folder says it.
         message: What is new about it; people read it beside the verdict.
         bundle: Name of the DAG bundle whose version is handed in; None for the model alone.
