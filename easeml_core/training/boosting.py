@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from easeml_core.training.boosted_model import BoostedPredictor
     from easeml_core.training.formats import Predictor
     from easeml_core.training.parts import OpenParts
     from easeml_core.training.progress import Report
@@ -68,9 +69,7 @@ class _Rounds:
         return False
 
 
-def _lightgbm(
-    parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int, tell: _Rounds
-) -> lightgbm_format.LightGbmPredictor:
+def _lightgbm(parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int, tell: _Rounds) -> BoostedPredictor:
     lightgbm = lightgbm_format.import_lightgbm()
     objective: dict[str, Any] = {"objective": "regression"}
     if parts.task == Task.CLASSIFICATION:
@@ -87,9 +86,7 @@ def _lightgbm(
     return lightgbm_format.predictor_of(booster.model_to_string(num_iteration=-1).encode())
 
 
-def _xgboost(
-    parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int, tell: _Rounds
-) -> xgboost_format.XgboostPredictor:
+def _xgboost(parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int, tell: _Rounds) -> BoostedPredictor:
     xgboost = xgboost_format.import_xgboost()
     objective: dict[str, Any] = {"objective": "reg:squarederror"}
     if parts.task == Task.CLASSIFICATION:

@@ -9,13 +9,12 @@ Format: LightGBM 4, ``src/io/gbdt_model_text.cpp`` and ``tree.cpp``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.training.boosted_scores import answers, checked_inputs, columns
+from easeml_core.training.boosted_model import BoostedModel, BoostedPredictor
 from easeml_core.training.tree_check import is_one_tree
 
 if TYPE_CHECKING:
@@ -47,50 +46,7 @@ _REAL = re.compile(rf"{_REAL_NUMBER}(?: {_REAL_NUMBER})*", re.ASCII)
 _THRESHOLD = re.compile(rf"(?:inf|{_REAL_NUMBER})(?: (?:inf|{_REAL_NUMBER}))*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class LightGbmModel:
-    """A checked model.
-
-    Attributes:
-        text: What the library reads.
-        classes: Number of labels, >= 2; 0 where it gives numbers.
-        features: Columns of the input, >= 1.
-    """
-
-    text: str
-    classes: int
-    features: int
-
-
-@dataclass(frozen=True, slots=True)
-class LightGbmPredictor:
-    """Boosted trees of LightGBM in memory."""
-
-    model: LightGbmModel
-    booster: Any
-    format: str = "lightgbm"
-
-    def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes), or numbers, shape (rows, 1)."""
-        rows = checked_inputs("LightGBM", inputs, self.model.features)
-        if not len(rows):
-            return np.zeros((0, max(1, self.model.classes)))
-        return columns(self.booster.predict(rows, num_threads=1), self.model.classes)
-
-    def predict(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """The most probable label, or the number, shape (rows,)."""
-        return answers(self.scores(inputs), self.model.classes)
-
-    def probabilities(self, inputs: NDArray[np.float32], *, classes: int) -> NDArray[np.float64] | None:
-        """Probabilities, shape (rows, classes); None where the model gives numbers, or has other classes."""
-        return self.scores(inputs) if classes and classes == self.model.classes else None
-
-    def save(self, path: Path) -> None:
-        """Write the text."""
-        path.write_text(self.model.text, encoding="ascii")
-
-
-def load_lightgbm(path: Path) -> LightGbmPredictor:
+def load_lightgbm(path: Path) -> BoostedPredictor:
     """The model in a file.
 
     Raises:
@@ -106,7 +62,7 @@ def load_lightgbm(path: Path) -> LightGbmPredictor:
         raise ArtifactError(message) from error
 
 
-def predictor_of(content: bytes) -> LightGbmPredictor:
+def predictor_of(content: bytes) -> BoostedPredictor:
     """The model in the text that LightGBM wrote; ``ValueError`` if it is not to be trusted."""
     model = checked_model(content)
     lightgbm = import_lightgbm()
@@ -114,7 +70,7 @@ def predictor_of(content: bytes) -> LightGbmPredictor:
         booster = lightgbm.Booster(model_str=model.text)
     except lightgbm.basic.LightGBMError as error:
         raise _Unfit(str(error)) from error
-    return LightGbmPredictor(model, booster)
+    return BoostedPredictor(model, lambda rows: booster.predict(rows, num_threads=1), "LightGBM", "lightgbm")
 
 
 def import_lightgbm() -> Any:
@@ -134,7 +90,7 @@ class _Unfit(ValueError):
     """Why a text is not loaded."""
 
 
-def checked_model(content: bytes) -> LightGbmModel:
+def checked_model(content: bytes) -> BoostedModel[str]:
     """The model written anew from checked parts; ``ValueError`` says what is wrong."""
     if len(content) > LARGEST_BYTES or not content.isascii():
         message = f"it must be ASCII text of at most {LARGEST_BYTES:,} bytes"
@@ -152,7 +108,7 @@ def checked_model(content: bytes) -> LightGbmModel:
         raise _Unfit(message)
     trees = [_checked_tree(number, _fields(block, _TREE), features) for number, block in enumerate(blocks)]
     text = _header(header["objective"], per_round, features) + "\n\n".join(trees)
-    return LightGbmModel(text + "\n\nend of trees\n\nparameters:\n\nend of parameters\n", classes, features)
+    return BoostedModel(text + "\n\nend of trees\n\nparameters:\n\nend of parameters\n", classes, features)
 
 
 def _fields(block: str, allowed: set[str]) -> Mapping[str, str]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.training.boosted_scores import answers, checked_inputs, columns
+from easeml_core.training.boosted_model import BoostedModel, BoostedPredictor
 from easeml_core.training.tree_check import is_one_tree
 
 if TYPE_CHECKING:
@@ -35,50 +34,7 @@ _BASE_SCORE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class XgboostModel:
-    """A checked model.
-
-    Attributes:
-        text: What the library reads.
-        classes: Number of labels, >= 2; 0 where it gives numbers.
-        features: Columns of the input, >= 1.
-    """
-
-    text: bytes
-    classes: int
-    features: int
-
-
-@dataclass(frozen=True, slots=True)
-class XgboostPredictor:
-    """Boosted trees of XGBoost in memory."""
-
-    model: XgboostModel
-    booster: Any
-    format: str = "xgboost"
-
-    def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes), or numbers, shape (rows, 1)."""
-        rows = checked_inputs("XGBoost", inputs, self.model.features)
-        if not len(rows):
-            return np.zeros((0, max(1, self.model.classes)))
-        return columns(self.booster.inplace_predict(rows), self.model.classes)
-
-    def predict(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """The most probable label, or the number, shape (rows,)."""
-        return answers(self.scores(inputs), self.model.classes)
-
-    def probabilities(self, inputs: NDArray[np.float32], *, classes: int) -> NDArray[np.float64] | None:
-        """Probabilities, shape (rows, classes); None where the model gives numbers, or has other classes."""
-        return self.scores(inputs) if classes and classes == self.model.classes else None
-
-    def save(self, path: Path) -> None:
-        """Write the JSON."""
-        path.write_bytes(self.model.text)
-
-
-def load_xgboost(path: Path) -> XgboostPredictor:
+def load_xgboost(path: Path) -> BoostedPredictor:
     """The model in a file.
 
     Raises:
@@ -94,7 +50,7 @@ def load_xgboost(path: Path) -> XgboostPredictor:
         raise ArtifactError(message) from error
 
 
-def predictor_of(content: bytes) -> XgboostPredictor:
+def predictor_of(content: bytes) -> BoostedPredictor:
     """The model in the JSON that XGBoost wrote.
 
     Raises:
@@ -104,7 +60,7 @@ def predictor_of(content: bytes) -> XgboostPredictor:
     xgboost = import_xgboost()
     booster = xgboost.Booster({"nthread": 1, "verbosity": 0})
     booster.load_model(bytearray(model.text))  # XGBoostError is a ValueError
-    return XgboostPredictor(model, booster)
+    return BoostedPredictor(model, booster.inplace_predict, "XGBoost", "xgboost")
 
 
 def rescaled(content: bytes, factor: float) -> bytes:
@@ -130,7 +86,7 @@ def import_xgboost() -> Any:
     return xgboost
 
 
-def checked_model(content: bytes) -> XgboostModel:
+def checked_model(content: bytes) -> BoostedModel[bytes]:
     """The model written anew from checked parts."""
     if len(content) > LARGEST_BYTES:
         message = f"it has more than {LARGEST_BYTES:,} bytes"
@@ -149,7 +105,7 @@ def checked_model(content: bytes) -> XgboostModel:
     order = [number % per_round for number in range(len(trees))]
     _demand(found["tree_info"] == order, "its trees must be those of the classes in turn")
     anew = _written(learner["objective"]["name"], base, classes, features, trees, order, version)
-    return XgboostModel(json.dumps(anew, separators=(",", ":"), allow_nan=False).encode(), classes, features)
+    return BoostedModel(json.dumps(anew, separators=(",", ":"), allow_nan=False).encode(), classes, features)
 
 
 def _kind_of(learner: dict[str, Any]) -> tuple[int, int, str]:
