@@ -15,12 +15,12 @@ import numpy as np
 from easeml_core.config import GateConfig, JointConfig, MeterConfig, TrainingConfig
 from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.services.baseline import add_baseline
 from easeml_core.services.set_plans import needed_examples, set_purposes, settings_of_plan, study_plan
 from easeml_core.services.set_sizes import plan_for_meter, plan_joint
-from easeml_core.store import models, sealed, studies
+from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.formats import save_constant
 from easeml_core.training.parts import content_hash, save_open_parts, split_parts
 from easeml_core.training.sources import FILE_SCHEMES, SCHEMES, check_source, load_source
 from easeml_core.training.trainers import default_candidates
@@ -85,7 +85,14 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
     _seal_parts(tx, study, version_id, parts, plans)
     if not studies.list_candidates(tx, study.id):
         studies.add_candidates(tx, study.id, default_candidates(raw.layout, raw.task))
-    _add_baseline(tx, artifacts, study, version_id, parts)
+    add_baseline(
+        tx,
+        artifacts,
+        study_id=study.id,
+        data_version_id=version_id,
+        train_labels=parts.train.labels,
+        validation_labels=parts.validation.labels,
+    )
     studies.set_study_state(tx, study.id, StudyState.ACTIVE)
     notify(tx, f"study:{study.name}")
     shown = ", ".join(f"{name} {len(labels):,}" for name, (_, labels) in _named(parts).items())
@@ -249,22 +256,3 @@ def _seal_parts(
             steps=config.steps,
             plan=config.to_json(),
         )
-
-
-def _add_baseline(tx: Connection, artifacts: ArtifactStore, study: Study, version_id: int, parts: Parts) -> None:
-    """The majority class stands in as the old model while nothing is in production."""
-    (_, train_labels), (_, validation_labels) = parts.train, parts.validation
-    majority = int(np.bincount(train_labels).argmax())
-    with tempfile.TemporaryDirectory(prefix="easeml-seal-") as folder:
-        path = Path(folder) / "baseline.json"
-        save_constant(path, majority)
-        artifact = artifacts.put(path)
-    models.add_model(
-        tx,
-        study_id=study.id,
-        data_version_id=version_id,
-        trial_id=None,
-        format="constant",
-        artifact=artifact,
-        validation_loss=float(np.mean(validation_labels != majority)),
-    )

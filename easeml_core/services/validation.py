@@ -20,15 +20,15 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import ValidationReport, ValidationUse, heritage
 from easeml_core.meter.validation_set import validation_report as report_on
+from easeml_core.services.baseline import add_baseline
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.open_rows import part_hashes
 from easeml_core.services.test_set_checks import unlike
 from easeml_core.services.validation_rows import Brought, brought_files, require_open, rows_of_set
 from easeml_core.services.validation_warnings import goes_on, second_sample, too_few
-from easeml_core.store import models, releases, sealed, studies, validation
+from easeml_core.store import releases, sealed, studies, validation
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.formats import save_constant
 from easeml_core.training.parts import OpenParts, content_hash, load_open_parts, write_open_parts
 from easeml_core.training.raw_table import RawTable
 
@@ -309,7 +309,14 @@ def _write(
         feature_names=studies.feature_names(tx, version.id),
         same_training_as=training_id,
     )
-    _add_baseline(tx, artifacts, study, version_id, opened)
+    add_baseline(
+        tx,
+        artifacts,
+        study_id=study.id,
+        data_version_id=version_id,
+        train_labels=opened.train_labels,
+        validation_labels=opened.validation_labels,
+    )
     notify(tx, f"study:{study.name}")
     notify(tx, f"study:{study.name}", channel=REFEREE_CHANNEL)  # models wait to be measured
 
@@ -319,24 +326,6 @@ def _put(artifacts: ArtifactStore, opened: OpenParts) -> str:
         path = Path(folder) / "open.npz"
         write_open_parts(path, opened)
         return artifacts.put(path)
-
-
-def _add_baseline(tx: Connection, artifacts: ArtifactStore, study: Study, version_id: int, opened: OpenParts) -> None:
-    """Every version has its baseline: the majority class of the training part, so it is the same file as before."""
-    majority = int(np.bincount(opened.train_labels).argmax())
-    with tempfile.TemporaryDirectory(prefix="easeml-validation-") as folder:
-        path = Path(folder) / "baseline.json"
-        save_constant(path, majority)
-        artifact = artifacts.put(path)
-    models.add_model(
-        tx,
-        study_id=study.id,
-        data_version_id=version_id,
-        trial_id=None,
-        format="constant",
-        artifact=artifact,
-        validation_loss=float(np.mean(opened.validation_labels != majority)),
-    )
 
 
 def _answer(tx: Connection, study: Study, brought: Brought, following: _Next, *, is_there: bool) -> dict[str, Any]:

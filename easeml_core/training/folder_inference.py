@@ -15,11 +15,11 @@ from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
 from easeml_core.programs.data_type import DataType, Program, Tensor
 from easeml_core.training.file_kind import first_bytes
-from easeml_core.training.image_source import _GREY, _contents, _listed, _opened
+from easeml_core.training.image_source import GREY, folder_contents, listed_images, opened_image
 from easeml_core.training.inferred import Inferred, class_note, note_of_source, output_of
 from easeml_core.training.inferred_target import infer_target, sizes_of_classes
 from easeml_core.training.named_files import opened_folder
-from easeml_core.training.npy_source import _array, _header, _layout, _refused, _target
+from easeml_core.training.npy_source import layout_of, read_array, read_header, refused, target_of
 from easeml_core.training.optional_packages import optional_package
 from easeml_core.training.raw_table import MAX_CELLS
 from easeml_core.training.source_specs import MAX_SIDE, Source
@@ -49,17 +49,17 @@ def infer_images(path: Path, report: Callable[[str], None]) -> Inferred:
         InvalidInputError: As ``image_source.read_images``, but no image is decoded.
     """
     optional_package("PIL", "PIL", extra="images")
-    class_names, files = _listed(path)
+    class_names, files = listed_images(path)
     if len(class_names) < 2:
         message = f"source of images: {str(path)[-200:]!r} has one sub-folder; a classifier needs at least two classes"
         raise InvalidInputError(message)
     looked = files[:: math.ceil(len(files) / MOST_IMAGES)]
     sizes: Counter[tuple[int, int]] = Counter()
     has_colour = False
-    for count, (file, content) in enumerate(_contents(path, looked), start=1):
-        image = _opened(path, file.path, content)
+    for count, (file, content) in enumerate(folder_contents(path, looked), start=1):
+        image = opened_image(path, file.path, content)
         sizes[(image.height, image.width)] += 1
-        has_colour |= image.mode not in _GREY
+        has_colour |= image.mode not in GREY
         report(f"{count:,} of {len(looked):,} images looked at")
     size = min(sizes, key=lambda found: (-sizes[found], found))
     channels = 3 if has_colour else 1
@@ -90,20 +90,20 @@ def infer_arrays(path: Path, task: Task | None) -> Inferred:
     Raises:
         InvalidInputError: As ``npy_source.read_arrays``, but the values of the inputs are not looked at.
     """
-    with opened_folder(path, _refused) as folder:
+    with opened_folder(path, refused) as folder:
         shape = _claimed_shape(path / "inputs.npy", folder)
-        targets = _array(path / "targets.npy", folder, kinds="biufU", what="numbers or text")
-    layout = _layout(path, shape, None)
+        targets = read_array(path / "targets.npy", folder, kinds="biufU", what="numbers or text")
+    layout = layout_of(path, shape, None)
     if len(targets) != shape[0]:
-        raise _refused(path, f"has {shape[0]:,} inputs and {len(targets):,} targets; there must be as many")
+        raise refused(path, f"has {shape[0]:,} inputs and {len(targets):,} targets; there must be as many")
     is_words = targets.ndim != 1 or targets.dtype.kind == "U"
     if is_words or task is not None:
-        found = _target(path, targets, task)
+        found = target_of(path, targets, task)
         why = f"task {task}: as asked for" if task else "task classification: the targets are words or one-hot"
     else:
         found, why = infer_target({"targets": targets.astype(np.float64)}, "targets", None)
     if not bool((found.present & (np.isfinite(found.labels) if found.task == Task.REGRESSION else True)).all()):
-        raise _refused(path, "has no target in some row, or an infinite one; leave such rows out")
+        raise refused(path, "has no target in some row, or an infinite one; leave such rows out")
     classes = sizes_of_classes(found, found.labels, partial=False)
     program = Program(_input(layout), output_of(classes, "targets"))
     source = Source("npy", path.name)
@@ -141,14 +141,4 @@ def _input(layout: Layout) -> DataType:
 def _claimed_shape(path: Path, folder: int) -> tuple[int, ...]:
     """Shape of an array by its header, which must fit the size of the file."""
     content, size = first_bytes(path, _MOST_HEADER, folder=folder)
-    shape, _, dtype, start = _header(path, content)
-    if dtype.kind not in "biuf":
-        raise _refused(path, f"holds {str(dtype)[:40]}; allowed: numbers")
-    if not 1 <= len(shape) <= 4 or min(shape) < 1:
-        raise _refused(path, f"has {len(shape)} dimensions; 1 to 4 that are not empty")
-    cells = math.prod(shape)
-    if cells > MAX_CELLS:
-        raise _refused(path, f"has {cells:,} values, at most {MAX_CELLS:,} are allowed")
-    if size - start != cells * dtype.itemsize:
-        raise _refused(path, "is damaged: its header and its length do not fit together")
-    return shape
+    return read_header(path, content, size=size, kinds="biuf", what="numbers").shape

@@ -37,7 +37,7 @@ MAX_PIXELS_TOGETHER = 20_000_000_000
 
 FORMATS = ("PNG", "JPEG", "BMP")
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
-_GREY = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
+GREY = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
 
 # Pillow's plugins let through what goes wrong while they take a damaged file apart.
 _DAMAGE = (
@@ -71,26 +71,26 @@ def read_images(folder: Path, *, size: tuple[int, int] | None = None, channels: 
     if not folder.is_absolute():
         raise _refused(folder, "must be named by an absolute path (it is read by another process)")
     optional_package("PIL", "PIL", extra="images")
-    class_names, files = _listed(folder)
+    class_names, files = listed_images(folder)
     sizes: Counter[tuple[int, int]] = Counter()
     has_colour = False
-    for file, content in _contents(folder, files):
-        image = _opened(folder, file.path, content)
+    for file, content in folder_contents(folder, files):
+        image = opened_image(folder, file.path, content)
         sizes[(image.height, image.width)] += 1
-        has_colour |= image.mode not in _GREY
+        has_colour |= image.mode not in GREY
         _check_pixels(folder, sizes)
     layout = Layout("image", (*(size or _most_frequent(folder, sizes)), channels or (3 if has_colour else 1)))
     if len(files) * layout.features > MAX_CELLS:
         told = f"{len(files):,} images of {' x '.join(map(str, layout.shape))}"
         raise _refused(folder, f"holds {told}, more than {MAX_CELLS:,} numbers; ask for smaller ones with ?size=SIDE")
     pixels = np.empty((len(files), layout.features), dtype=np.float32)
-    for row, (file, content) in enumerate(_contents(folder, files)):
+    for row, (file, content) in enumerate(folder_contents(folder, files)):
         pixels[row] = _decoded(folder, file.path, content, layout)
     labels = np.array([file.label for file in files], dtype=np.int64)
     return make_table(pixels, labels, class_names=class_names, feature_names=_feature_names(layout), layout=layout)
 
 
-def _listed(folder: Path) -> tuple[tuple[str, ...], list[_File]]:
+def listed_images(folder: Path) -> tuple[tuple[str, ...], list[_File]]:
     """Names of the classes, and all files."""
     files: list[_File] = []
     with opened_folder(folder, _refused) as root:
@@ -120,7 +120,7 @@ def _check_names(path: Path, folders: list[str], names: list[str]) -> None:
         raise _refused(path, f"has a file {other[:80]!r}; allowed are {', '.join(ENDINGS)}")
 
 
-def _contents(folder: Path, files: list[_File]) -> Iterator[tuple[_File, bytes]]:
+def folder_contents(folder: Path, files: list[_File]) -> Iterator[tuple[_File, bytes]]:
     """Each file with its bytes; files of one class stand together."""
     with opened_folder(folder, _refused) as root:
         start = 0
@@ -133,7 +133,7 @@ def _contents(folder: Path, files: list[_File]) -> Iterator[tuple[_File, bytes]]
                     start += 1
 
 
-def _opened(folder: Path, path: Path, content: bytes) -> Any:
+def opened_image(folder: Path, path: Path, content: bytes) -> Any:
     """The image, not decoded yet: only its header has been read."""
     from PIL import Image
 
@@ -151,7 +151,7 @@ def _opened(folder: Path, path: Path, content: bytes) -> Any:
 def _decoded(folder: Path, path: Path, content: bytes, layout: Layout) -> NDArray[np.float32]:
     """Pixels from 0 to 1, shape (features,)."""
     height, width, channels = layout.shape
-    image = _opened(folder, path, content)
+    image = opened_image(folder, path, content)
     try:
         plain = _plain(image, channels)
         if plain.size != (width, height):

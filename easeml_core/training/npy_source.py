@@ -9,7 +9,7 @@ import io
 import math
 import tokenize
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,14 +49,14 @@ def read_arrays(folder: Path, task: Task | None = None, *, kind: str | None = No
         InvalidInputError: If a file is missing, too large, damaged or of Python objects, or the arrays do not fit.
     """
     if not folder.is_absolute():
-        raise _refused(folder, "must be named by an absolute path (it is read by another process)")
-    with opened_folder(folder, _refused) as inside:
-        inputs = _array(folder / "inputs.npy", inside, kinds="biuf", what="numbers")
-        targets = _array(folder / "targets.npy", inside, kinds="biufU", what="numbers or text")
-    layout = _layout(folder, inputs.shape, kind)
+        raise refused(folder, "must be named by an absolute path (it is read by another process)")
+    with opened_folder(folder, refused) as inside:
+        inputs = read_array(folder / "inputs.npy", inside, kinds="biuf", what="numbers")
+        targets = read_array(folder / "targets.npy", inside, kinds="biufU", what="numbers or text")
+    layout = layout_of(folder, inputs.shape, kind)
     if len(targets) != len(inputs):
-        raise _refused(folder, f"has {len(inputs):,} inputs and {len(targets):,} targets; there must be as many")
-    target = _target(folder, targets, task)
+        raise refused(folder, f"has {len(inputs):,} inputs and {len(targets):,} targets; there must be as many")
+    target = target_of(folder, targets, task)
     rows = inputs.reshape(len(inputs), -1)
     _check_values(folder, rows)
     if layout.kind == "image" and inputs.dtype == np.uint8:
@@ -67,23 +67,68 @@ def read_arrays(folder: Path, task: Task | None = None, *, kind: str | None = No
     )
 
 
-def _array(path: Path, folder: int, *, kinds: str, what: str) -> NDArray[Any]:
-    content = read_bytes(path, _refused, most=MAX_BYTES, folder=folder)
-    shape, is_fortran, dtype, start = _header(path, content)
-    cells = math.prod(shape)
-    if dtype.kind not in kinds or dtype.itemsize > 4 * _MAX_WORD:
-        raise _refused(path, f"holds {str(dtype)[:40]}; allowed: {what}")
-    if not 1 <= len(shape) <= 4 or min(shape) < 1:
-        raise _refused(path, f"has {len(shape)} dimensions and {max(cells, 0):,} values; 1 to 4 that are not empty")
+def read_array(path: Path, folder: int, *, kinds: str, what: str) -> NDArray[Any]:
+    """The array in a file, without a copy of its values.
+
+    Args:
+        path: Of the file, for errors.
+        folder: Descriptor of the folder that it is opened in.
+        kinds: Kinds of types that are allowed, as in ``numpy.dtype.kind``.
+        what: The same in words.
+
+    Raises:
+        InvalidInputError: If the file cannot be read, or is not what it must be.
+    """
+    content = read_bytes(path, refused, most=MAX_BYTES, folder=folder)
+    header = read_header(path, content, size=len(content), kinds=kinds, what=what)
+    values = np.frombuffer(content, header.dtype, offset=header.start)
+    return values.reshape(header.shape, order="F" if header.is_fortran else "C")
+
+
+class Header(NamedTuple):
+    """What a file claims.
+
+    Attributes:
+        shape: 1 to 4 dimensions, none of them empty.
+        is_fortran: Whether the first index runs fastest.
+        dtype: Type of a value.
+        start: Bytes before the first value.
+    """
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+    start: int
+
+
+def read_header(path: Path, content: bytes, *, size: int, kinds: str, what: str) -> Header:
+    """The header of a file, checked against the file's size; no value is looked at.
+
+    Args:
+        path: Of the file, for errors.
+        content: Its first bytes.
+        size: How many bytes it has.
+        kinds: As of ``read_array``.
+        what: As of ``read_array``.
+
+    Raises:
+        InvalidInputError: If it is no .npy file, of another type or too large, or damaged.
+    """
+    header = _claimed(path, content)
+    cells = math.prod(header.shape)
+    if header.dtype.kind not in kinds or header.dtype.itemsize > 4 * _MAX_WORD:
+        raise refused(path, f"holds {str(header.dtype)[:40]}; allowed: {what}")
+    if not 1 <= len(header.shape) <= 4 or min(header.shape) < 1:
+        told = f"has {len(header.shape)} dimensions and {max(cells, 0):,} values"
+        raise refused(path, f"{told}; 1 to 4 that are not empty")
     if cells > MAX_CELLS:
-        raise _refused(path, f"has {cells:,} values, at most {MAX_CELLS:,} are allowed")
-    if len(content) - start != cells * dtype.itemsize:
-        raise _refused(path, "is damaged: its header and its length do not fit together")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if is_fortran else "C")
+        raise refused(path, f"has {cells:,} values, at most {MAX_CELLS:,} are allowed")
+    if size - header.start != cells * header.dtype.itemsize:
+        raise refused(path, "is damaged: its header and its length do not fit together")
+    return header
 
 
-def _header(path: Path, content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, order and type that a file claims, and where its values begin."""
+def _claimed(path: Path, content: bytes) -> Header:
     file = io.BytesIO(content[:_MAX_HEADER])
     try:
         with warnings.catch_warnings():
@@ -93,15 +138,20 @@ def _header(path: Path, content: bytes) -> tuple[tuple[int, ...], bool, np.dtype
                 raise ValueError(version)
             is_first = version == (1, 0)
             header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-            return (*header(file), file.tell())
+            return Header(*header(file), file.tell())
     except (
         ValueError, TypeError, KeyError, AttributeError, SyntaxError, RecursionError, MemoryError, OverflowError,
         tokenize.TokenError, Warning,
     ) as error:  # fmt: skip
-        raise _refused(path, "is no .npy file") from error
+        raise refused(path, "is no .npy file") from error
 
 
-def _layout(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
+def layout_of(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
+    """What a row of inputs of this shape is: of the kind asked for, or what the number of dimensions suggests.
+
+    Raises:
+        InvalidInputError: If the shape is none of that kind, or a row is too long.
+    """
     row = shape[1:]
     found = kind or _KIND_OF_DIMENSIONS.get(len(shape), "")
     if found == "image" and len(row) == 2:
@@ -110,34 +160,39 @@ def _layout(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
         row = (math.prod(row),)
     if len(row) != {"table": 1, "series": 2, "image": 3}.get(found) or math.prod(row) > MAX_FEATURES:
         what = f"has inputs of shape {shape}, which are no {found or 'table'} of at most {MAX_FEATURES:,} numbers a row"
-        raise _refused(folder, what + "; allowed: (rows, features), (rows, steps, channels), (rows, height, width, "
+        raise refused(folder, what + "; allowed: (rows, features), (rows, steps, channels), (rows, height, width, "
                                       "channels), or ?layout=image for (rows, height, width)")  # fmt: skip
     return Layout(found, row)
 
 
-def _target(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
+def target_of(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
+    """The target that an array of targets is: shape (rows,), or one-hot (rows, classes).
+
+    Raises:
+        InvalidInputError: If it is neither, or a row has none.
+    """
     if targets.ndim == 2:
         targets = _classes_of_one_hot(folder, targets, task)
     if targets.ndim != 1:
-        raise _refused(folder, f"has targets of shape {targets.shape}; allowed: (rows,), or one-hot (rows, classes)")
+        raise refused(folder, f"has targets of shape {targets.shape}; allowed: (rows,), or one-hot (rows, classes)")
     try:
         column = targets.astype(object) if targets.dtype.kind == "U" else targets.astype(np.float64)
-    except ValueError as error:  # four bytes that are no character
-        raise _refused(folder, "has targets that are no text") from error
+    except (ValueError, SystemError) as error:  # four bytes that are no character; Python says so in either way
+        raise refused(folder, "has targets that are no text") from error
     if column.dtype != object and task == Task.REGRESSION:
         return Target(
             "targets", column, np.ones(len(column), dtype=bool), (), Task.REGRESSION
         )  # make_table refuses NaN
     target = target_of_column("targets", column, task)
     if not target.present.all():
-        raise _refused(folder, f"has no target in row {int(target.present.argmin()) + 1}; leave such rows out")
+        raise refused(folder, f"has no target in row {int(target.present.argmin()) + 1}; leave such rows out")
     return target
 
 
 def _classes_of_one_hot(folder: Path, targets: NDArray[Any], task: Task | None) -> NDArray[np.int64]:
     is_one_hot = targets.dtype.kind != "U" and bool(((targets == 0) | (targets == 1)).all())
     if task == Task.REGRESSION or not is_one_hot or bool((targets.sum(axis=1) != 1).any()):
-        raise _refused(folder, f"has targets of shape {targets.shape} that are not one-hot; allowed: one number a row")
+        raise refused(folder, f"has targets of shape {targets.shape} that are not one-hot; allowed: one number a row")
     classes: NDArray[np.int64] = targets.argmax(axis=1)
     return classes
 
@@ -148,8 +203,9 @@ def _check_values(folder: Path, rows: NDArray[Any]) -> None:
     empty = np.isnan(rows).all(axis=0)
     # Series shorter than the longest end in NaN, but the longest has a value at every step.
     if empty.any():
-        raise _refused(folder, f"has no value in column {int(empty.argmax()) + 1} of the inputs; leave the column out")
+        raise refused(folder, f"has no value in column {int(empty.argmax()) + 1} of the inputs; leave the column out")
 
 
-def _refused(path: Path, what: str) -> InvalidInputError:
+def refused(path: Path, what: str) -> InvalidInputError:
+    """The error that names a file or folder; ``what`` is the rest of the sentence."""
     return InvalidInputError(f"source of arrays: {str(path)[-200:]!r} {what}")

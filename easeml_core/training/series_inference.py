@@ -9,7 +9,7 @@ from easeml_core.programs.data_type import DataType, Program, Tensor
 from easeml_core.training.inferred import Inferred, class_note, field_names, listed, note_of_source, output_of, shown
 from easeml_core.training.inferred_target import sizes_of_classes
 from easeml_core.training.seen_table import check_inputs, note_of_reading, notes_of_columns, notes_of_names
-from easeml_core.training.series_source import _key, _places, _series_of_lines, _target_of_series
+from easeml_core.training.series_source import places_of_steps, series_key, series_of_lines, target_of_series
 
 if TYPE_CHECKING:
     from easeml_core.training.seen_table import SeenTable
@@ -33,7 +33,7 @@ def program_of_series(source: Source, seen: SeenTable, found: Target, target: st
     Raises:
         InvalidInputError: As ``series_source.read_series``.
     """
-    ids, steps = (_key(seen.columns, name) for name in KEYS)
+    ids, steps = (series_key(seen.columns, name) for name in KEYS)
     if steps.dtype == object:
         message = "source of series: step column 'step' has words; steps are numbers"
         raise InvalidInputError(message)
@@ -44,9 +44,9 @@ def program_of_series(source: Source, seen: SeenTable, found: Target, target: st
             "Leave it out, or if it is the target, name it with --target"
         )
         raise InvalidInputError(message)
-    series, starts = _series_of_lines(ids)
-    lengths = _places(series, steps, len(starts))[2]
-    labels, present = _target_of_series(series, found.labels, found.present, len(starts))
+    series, starts = series_of_lines(ids)
+    lengths = places_of_steps(series, steps, len(starts))[2]
+    labels, present = target_of_series(series, found.labels, found.present, len(starts))
     classes = sizes_of_classes(found, labels[present], partial=seen.partial)
     check_inputs(seen, seen.rows)
     names, kept = field_names([found.column]), int(present.sum())

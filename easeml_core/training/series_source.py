@@ -45,14 +45,14 @@ def read_series(
             two targets, or the padded table would grow too large.
     """
     columns = read_csv(path)
-    keys = _key(columns, id_column), _key(columns, step_column)
+    keys = series_key(columns, id_column), series_key(columns, step_column)
     if keys[1].dtype == object:
         raise _wrong(what=f"step column {step_column!r} has words; steps are numbers")
-    series, starts = _series_of_lines(keys[0])
-    order, position, lengths = _places(series, keys[1], len(starts))
+    series, starts = series_of_lines(keys[0])
+    order, position, lengths = places_of_steps(series, keys[1], len(starts))
     targets = {name: column for name, column in columns.items() if name not in (id_column, step_column)}
     found = target_of(targets, target, task)
-    labels, present = _target_of_series(series, found.labels, found.present, len(starts))
+    labels, present = target_of_series(series, found.labels, found.present, len(starts))
     channels = [(n, c) for n, c in enumerate(columns, start=1) if c not in (id_column, step_column, found.column)]
     if not channels:
         raise _wrong(what=f"no column is left beside {id_column!r}, {step_column!r} and the target {found.column!r}")
@@ -78,7 +78,12 @@ def read_series(
     )
 
 
-def _key(columns: Mapping[str, Column], name: str) -> Column:
+def series_key(columns: Mapping[str, Column], name: str) -> Column:
+    """The column that names series or steps.
+
+    Raises:
+        InvalidInputError: If there is no such column, or it is empty in some row.
+    """
     if name not in columns:
         raise _wrong(what=f"there is no column {name!r}; name the columns with ?id=COLUMN&step=COLUMN")
     column = columns[name]
@@ -88,7 +93,7 @@ def _key(columns: Mapping[str, Column], name: str) -> Column:
     return column
 
 
-def _series_of_lines(ids: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def series_of_lines(ids: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """For each line the number of its series, and for each series its first line; numbers rise with first lines."""
     _, firsts, inverse = np.unique(ids, return_index=True, return_inverse=True)
     rank = np.empty(len(firsts), dtype=np.intp)
@@ -96,7 +101,7 @@ def _series_of_lines(ids: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return rank[inverse], np.sort(firsts)
 
 
-def _places(
+def places_of_steps(
     series: NDArray[np.intp], steps: Column, count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """Lines by series and step; position of each of them in its series; length of each series."""
@@ -110,7 +115,7 @@ def _places(
     return order, np.arange(len(order)) - begins[series[order]], lengths
 
 
-def _target_of_series(
+def target_of_series(
     series: NDArray[np.intp], labels: NDArray[Any], present: NDArray[np.bool_], count: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Label of each series, and whether it has one."""

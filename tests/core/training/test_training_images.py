@@ -231,7 +231,7 @@ def test_no_link_leads_out_of_the_folder(what: str, flowers: Path, tmp_path: Pat
 
 def test_a_file_exchanged_for_a_link_after_the_listing_is_not_followed(flowers: Path, tmp_path: Path, monkeypatch):
     outside = put(tmp_path / "secret", "s.png", pixels(8))
-    listed = image_source._listed
+    listed = image_source.listed_images
 
     def exchange(folder: Path):
         found = listed(folder)
@@ -239,7 +239,7 @@ def test_a_file_exchanged_for_a_link_after_the_listing_is_not_followed(flowers: 
         (flowers / "rose" / "a.png").symlink_to(outside)
         return found
 
-    monkeypatch.setattr(image_source, "_listed", exchange)
+    monkeypatch.setattr(image_source, "listed_images", exchange)
     with pytest.raises(InvalidInputError, match=r"cannot be read: Too many levels of symbolic links"):
         load_source(f"images:{flowers}")
 
