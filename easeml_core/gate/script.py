@@ -25,6 +25,7 @@ from easeml_core.config import GateConfig
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import ConditionSyntaxError, ConfigError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
+from easeml_core.yaml_text import Fault, YamlFaultError, compose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,10 +105,9 @@ def read_script(text: str) -> Script:
     if len(text) > MAX_LENGTH:
         _fail(f"at most {MAX_LENGTH:,} characters are read, got {len(text):,}")
     try:
-        _check_shape(text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise _not_yaml(error) from error
+        root = compose(text, deepest=_DEEPEST)
+    except YamlFaultError as fault:
+        raise _not_yaml(fault) from fault
     entries = _entries(root)
     missing = [key for key in REQUIRED if key not in entries]
     if missing:
@@ -222,27 +222,19 @@ def _key(node: yaml.Node) -> str:
     return str(node.value)
 
 
-def _check_shape(text: str) -> None:
-    """Refuse what a script has no use for, before anything is built: nesting, aliases, tags, a second document."""
-    depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST or documents > 1:
-            _fail("it is nested too deeply" if depth > _DEEPEST else "it must be one document", line)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-            _fail("anchors, aliases and tags are not allowed", line)
-
-
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _not_yaml(error: yaml.YAMLError) -> InvalidInputError:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
-    return _error(f"this is not YAML: {reason}", mark.line + 1 if mark is not None else None)
+_FAULTS = {
+    Fault.DEPTH: "it is nested too deeply",
+    Fault.DOCUMENTS: "it must be one document",
+    Fault.ANCHOR: "anchors, aliases and tags are not allowed",
+}
+
+
+def _not_yaml(fault: YamlFaultError) -> InvalidInputError:
+    return _error(_FAULTS.get(fault.fault, f"this is not YAML: {fault.reason}"), fault.line)
 
 
 def _error(message: str, line: int | None = None) -> InvalidInputError:

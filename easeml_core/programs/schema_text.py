@@ -16,6 +16,7 @@ from easeml_core.errors import ProgramError
 from easeml_core.programs.bounds import check_name, check_text, short
 from easeml_core.programs.data_type import Program
 from easeml_core.programs.schema import LONE_FIELD, CategoryClass, CategoryField, Link, Node, Schema, TensorField
+from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,40 +231,29 @@ def _link(target: str, place: _Place) -> Link:
 
 def _root(text: str) -> _Place:
     check_text(text)
-    # JSON may be indented with tabs, which YAML refuses; a name never has one. Places in the text stay the same.
-    spaced = text.replace("\t", " ") if text.lstrip().startswith("{") else text
     try:
-        _check_shape(spaced)
-        node = yaml.compose(spaced, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
-        start = mark.index if mark is not None else int(getattr(error, "position", 0) or 0)
-        message = f"this is neither YAML nor JSON: {reason}"
-        if text[start : start + 1] == "?":
-            message += "; put a word that ends in '?' in quotes"
-        raise ProgramError(message, text, min(start, len(text))) from error
+        node = compose(without_tabs(text), deepest=_DEEPEST)
+    except YamlFaultError as fault:
+        raise _not_yaml(text, fault) from fault
     if node is None:
         message = "it is empty; a schema begins with 'nodes:'"
         raise ProgramError(message, text)
     return _Place(text, node)
 
 
-def _check_shape(text: str) -> None:
-    """Refuse what a schema has no use for, before anything is built: nesting, aliases, tags, a second document."""
-    depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        start = event.start_mark.index
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST or documents > 1:
-            message = "it is nested too deeply" if depth > _DEEPEST else "it must be one document"
-            raise ProgramError(message, text, start)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-            message = (
-                "anchors, aliases and tags of YAML are not allowed; put a word that begins with *, & or ! in quotes"
-            )
-            raise ProgramError(message, text, start)
+_FAULTS = {
+    Fault.DEPTH: "it is nested too deeply",
+    Fault.DOCUMENTS: "it must be one document",
+    Fault.ANCHOR: "anchors, aliases and tags of YAML are not allowed; put a word that begins with *, & or ! in quotes",
+}
+
+
+def _not_yaml(text: str, fault: YamlFaultError) -> ProgramError:
+    start = fault.start or 0
+    message = _FAULTS.get(fault.fault, f"this is neither YAML nor JSON: {fault.reason}")
+    if fault.fault is Fault.SYNTAX and text[start : start + 1] == "?":
+        message += "; put a word that ends in '?' in quotes"
+    return ProgramError(message, text, min(start, len(text)))
 
 
 def _unknown(key: str, allowed: tuple[str, ...]) -> str:

@@ -8,11 +8,12 @@ one, and length and nesting are bounded before anything that could exhaust memor
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
 from easeml_core.programs.search_space_reader import MAX_DEPTH, fail, inside, shown, space_of
+from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:
     from easeml_core.programs.search_space import SearchSpace
@@ -43,35 +44,27 @@ def read_space(text: str) -> SearchSpace:
         fail("", f"it is text, got {type(text).__name__}")
     if len(text) > MAX_LENGTH:
         fail("", f"at most {MAX_LENGTH:,} characters are read, got {len(text):,}")
-    # JSON may be indented with tabs, which YAML refuses; no name or value needs one.
-    spaced = text.replace("\t", " ") if text.lstrip().startswith("{") else text
     try:
-        _check_shape(spaced)
-        root = yaml.compose(spaced, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
-        fail("", f"{where}this is neither YAML nor JSON: {reason}")
+        root = compose(without_tabs(text), deepest=MAX_DEPTH + 1)
+    except YamlFaultError as fault:
+        _not_yaml(fault)
     if root is None:
         fail("", "it is empty; write parameters with their domains, such as 'C: {.float: [0.1, 10]}'")
     return space_of(_plain(root, ""))
 
 
-def _check_shape(text: str) -> None:
-    """Refuse what a space has no use for, before anything is built."""
-    depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        where = f"line {event.start_mark.line + 1}"
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH + 1:
-            fail("", f"{where}: it is nested more than {MAX_DEPTH} deep")
-        if documents > 1:
-            fail("", f"{where}: it must be one document")
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-            quote = "put a word that begins with *, & or ! in quotes"
-            fail("", f"{where}: anchors, aliases and tags of YAML are not allowed; {quote}")
+_FAULTS = {
+    Fault.DEPTH: f"it is nested more than {MAX_DEPTH} deep",
+    Fault.DOCUMENTS: "it must be one document",
+    Fault.ANCHOR: "anchors, aliases and tags of YAML are not allowed; put a word that begins with *, & or ! in quotes",
+}
+
+
+def _not_yaml(fault: YamlFaultError) -> NoReturn:
+    if fault.fault is not Fault.SYNTAX:
+        fail("", f"line {fault.line}: {_FAULTS[fault.fault]}")
+    where = "" if fault.line is None else f"line {fault.line}, column {fault.column}: "
+    fail("", f"{where}this is neither YAML nor JSON: {fault.reason}")
 
 
 def _plain(node: yaml.Node, path: str) -> Any:
