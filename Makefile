@@ -44,8 +44,8 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
-	@MYPYPATH=plugins:scripts $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py scripts/lock.py \
-	  scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py
+	@MYPYPATH=plugins:scripts:benchmarks $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py \
+	  scripts/lock.py scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py benchmarks/*.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) -m codespell_lib README.md docs
 

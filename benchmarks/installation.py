@@ -1,4 +1,3 @@
-# ruff: noqa: TID253 - a script, loaded by nobody else
 """An installation for a benchmark: a PostgreSQL server of its own that waits for its disk, with one sealed study."""
 
 from __future__ import annotations

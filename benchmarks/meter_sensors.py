@@ -1,4 +1,3 @@
-# ruff: noqa: TID253 - a script, loaded by nobody else
 """What sensors of the overfitting meter cost while they wait, and how fast a breach wakes them, in a real Airflow.
 
     .venv/bin/python benchmarks/meter_sensors.py [--sensors 200] [--seconds 60] [--resume 300] [--json]

@@ -61,8 +61,9 @@ def joint_end(tx: Connection, row: Any) -> str | None:
     left would need more examples for the planned condition than the set has. That the last two depend on the sealed
     labels, through the costs of the signals, is no side channel. The end is one more outcome of an answer, after which
     nothing is claimed any more, by neither system: it adds a leaf to the developer's tree and no node at which a
-    promise could fail (specs/meter.md, sections 4.3 and 7). It would be one if only one system stopped. Nor is the time
-    that finding it takes: the log weight, which tells how clear the signals were, is only compared with a number.
+    promise could fail (docs/adr/0014-shared-sets-and-two-meters.md). It would be one if only one system stopped. Nor is
+    the time that finding it takes: the log weight, which tells how clear the signals were, is only compared with a
+    number.
 
     Asked before an answer (``require_joint_goes_on``) and after it is in the ledger, for ``retired_why``.
 

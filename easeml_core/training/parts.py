@@ -15,7 +15,7 @@ import numpy as np
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.training.atomic import written_whole
-from easeml_core.training.layout import Layout, table_layout
+from easeml_core.training.layout import Layout
 from easeml_core.training.raw_table import content_hash
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Part(NamedTuple):
 class Parts:
     """A whole table in parts without a common row; only ``train`` and ``validation`` are never empty.
 
-    ``classes`` is 0 for regression; ``layout`` is by default a table as wide as the inputs.
+    ``classes`` is 0 for regression.
     """
 
     train: Part
@@ -72,12 +72,8 @@ class Parts:
     joint: Part
     direct: Part
     classes: int
-    layout: Layout = None  # type: ignore[assignment]  # filled in below, where the width is known
+    layout: Layout
     task: Task = Task.CLASSIFICATION
-
-    def __post_init__(self) -> None:
-        if self.layout is None:
-            object.__setattr__(self, "layout", table_layout(self.train.inputs.shape[1]))
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -95,7 +91,7 @@ class OpenParts:
         validation_inputs: float32, shape (validation_rows, features).
         validation_labels: Shape (validation_rows,), of the same type.
         classes: Number of classes; 0 for regression.
-        layout: What a row stands for; by default a table as wide as the inputs.
+        layout: What a row stands for.
         task: What the labels are.
     """
 
@@ -104,12 +100,8 @@ class OpenParts:
     validation_inputs: NDArray[np.float32]
     validation_labels: Labels
     classes: int
-    layout: Layout = None  # type: ignore[assignment]  # filled in below, where the width is known
+    layout: Layout
     task: Task = Task.CLASSIFICATION
-
-    def __post_init__(self) -> None:
-        if self.layout is None:
-            object.__setattr__(self, "layout", table_layout(self.train_inputs.shape[1]))
 
     @property
     def image_shape(self) -> tuple[int, int] | None:

@@ -35,8 +35,8 @@ class RawTable:
         labels: Shape (rows,): int64 in [0, classes) for classification, finite float32 for regression.
         class_names: Name of each class; empty for regression.
         feature_names: Name of each column.
+        layout: What a row stands for.
         duplicates: How many rows were left out because another one has the same inputs.
-        layout: What a row stands for; by default a table as wide as the inputs.
         task: What the labels are.
     """
 
@@ -44,13 +44,9 @@ class RawTable:
     labels: Labels
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...]
+    layout: Layout
     duplicates: int = 0
-    layout: Layout = None  # type: ignore[assignment]  # filled in below, where the width is known
     task: Task = Task.CLASSIFICATION
-
-    def __post_init__(self) -> None:
-        if self.layout is None:
-            object.__setattr__(self, "layout", table_layout(self.inputs.shape[1]))
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -101,9 +97,14 @@ def make_table(
     values[np.isnan(values)] = np.nan  # one bit pattern for every NaN, for the same reason
     kept = _one_of_each(values)
     _check_variety(targets[kept])
-    left_out = len(values) - len(kept)
     return RawTable(
-        values[kept], targets[kept], class_names, feature_names, left_out, layout or table_layout(width), task
+        values[kept],
+        targets[kept],
+        class_names,
+        feature_names,
+        layout or table_layout(width),
+        duplicates=len(values) - len(kept),
+        task=task,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from metered import GATE, METER, Metered
 
 from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.services.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
@@ -19,42 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Far enough apart that the outer signals leave no room for equal distributions: .3 + .2 - 2 * .19 = .12.
-METER = {"ranges": (-0.2, 0.3), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "ambiguous": 4}
-GATE = {"condition": "n > 0.5 +/- 0.3", "reliability": 0.8, "steps": 2, "estimator": "paper"}
 
-
-class Study:
+class Study(Metered):
     """A study with a meter set, and with a second validation sample where it is asked for."""
 
     def __init__(self, lab: Any, folder: Path, *, direct: bool = False, **meter: Any) -> None:
-        self.lab, self.folder = lab, folder
         settings = {"gate": GATE, "meter": METER | meter, "direct": {"share": 0.5} if direct else None}
-        answer = lab.register("study", **settings)
-        assert not answer["refused"], answer["message"]
-        sql = "SELECT t.purpose, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = :n"
-        self.sets = dict(lab.rows(sql, n="study"))
-        parts = lab.open_parts("study")
-        self.frequent = int(np.bincount(parts.train_labels).argmax())
-        self.loss = float(np.mean(parts.validation_labels != self.frequent))
-        self.models: dict[int, int] = {}
-
-    def gap(self, purpose: str, gap: float) -> None:
-        """Let the model have this gap on the set, as nearly as its size allows."""
-
-        def labels(old: np.ndarray) -> np.ndarray:
-            rare = np.arange(len(old)) < round((self.loss + gap) * len(old))
-            return np.where(rare, 1 - self.frequent, self.frequent).astype(old.dtype)
-
-        self.lab.relabel(self.sets[purpose], labels)
-
-    def submit(self, number: int, **asked: Any) -> dict[str, Any]:
-        """Submit the n-th copy of the model: another artifact with the same answers."""
-        if number not in self.models:
-            path = self.folder / f"copy-{number}"
-            path.write_text(f'{{"label": {self.frequent}}}' + " " * number)
-            self.models[number] = self.lab.hand_in("study", path.name, path, kind="constant", loss=0.5)
-        return dict(self.lab.meter(self.models[number], "study", **asked))
+        super().__init__(lab, folder, "study", **settings)
 
     def replace_validation(self) -> None:
         """Another data version with the same rows."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from metered import GATE, Metered
+from metered import METER as STRICT
 
 from easeml_core.services.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
 from easeml_core.services.answers import Timetable
@@ -24,38 +26,19 @@ from easeml_core.store import sealed, studies
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Far enough apart that the outer signals leave no room for equal distributions: .3 + .2 - 2 * .19 = .12.
-METER = {"ranges": (-0.2, 0.3), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "ambiguous": 4}
-METER |= {"overfitting_budget": 3}
-GATE = {"condition": "n > 0.5 +/- 0.3", "reliability": 0.8, "steps": 2, "estimator": "paper"}
+METER = STRICT | {"overfitting_budget": 3}
+PLAN = {"gate": GATE, "meter": METER, "direct": {"share": 0.5}}
 HARDER = (
     "test signal 3, validation signal 1: drift, the test distribution has become harder than the validation "
     "distribution; collect validation data from where the models are used, more of the old kind does not help"
 )
 
 
-class Study:
-    """A study with a second validation sample, whose models and sealed labels are made up."""
+class Study(Metered):
+    """A study with a second validation sample."""
 
     def __init__(self, lab: Any, folder: Any, name: str = "study", **changes: Any) -> None:
-        self.lab, self.folder, self.name = lab, folder, name
-        answer = lab.register(name, **{"gate": GATE, "meter": METER, "direct": {"share": 0.5}} | changes)
-        assert not answer["refused"], answer["message"]
-        found = "SELECT t.purpose, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id"
-        self.sets = dict(lab.rows(found + " WHERE s.name = :name", name=name))
-        parts = lab.open_parts(name)
-        self.frequent = int(np.bincount(parts.train_labels).argmax())
-        self.loss = float(np.mean(parts.validation_labels != self.frequent))
-        self.models: dict[int, int] = {}
-
-    def gap(self, purpose: str, gap: float) -> None:
-        """Let the model have this gap on the set, as nearly as its size allows."""
-
-        def labels(old: np.ndarray) -> np.ndarray:
-            rare = np.arange(len(old)) < round((self.loss + gap) * len(old))
-            return np.where(rare, 1 - self.frequent, self.frequent).astype(old.dtype)
-
-        self.lab.relabel(self.sets[purpose], labels)
+        super().__init__(lab, folder, name, **PLAN | changes)
 
     def tighten(self, purpose: str) -> None:
         """Plan all sets for the tolerance that the last reading on this one needed: it affords no ambiguous answer."""
@@ -64,17 +47,6 @@ class Study:
         plan = f"plan || '{{\"tolerance\": {tolerance}}}'"
         self.lab.as_superuser(f"UPDATE work.test_sets SET plan = {plan} WHERE id = ANY (%s)", list(self.sets.values()))
 
-    def model(self, number: int) -> int:
-        """The n-th copy of the model: another artifact with the same answers."""
-        if number not in self.models:
-            path = self.folder / f"{self.name}-{number}"
-            path.write_text(f'{{"label": {self.frequent}}}' + " " * number)
-            self.models[number] = self.lab.hand_in(self.name, path.name, path, kind="constant", loss=0.5)
-        return self.models[number]
-
-    def submit(self, number: int, **asked: Any) -> dict[str, Any]:
-        return dict(self.lab.meter(self.model(number), self.name, **asked))
-
     def entries(self, purpose: str) -> list[Any]:
         columns = "step, answer, log_level, log_cost, system, system_step, steps, system_steps"
         sql = f"SELECT {columns} FROM sealed.ledger WHERE test_set_id = :id ORDER BY step"
@@ -82,7 +54,8 @@ class Study:
 
     def state(self, purpose: str) -> tuple[str, str | None]:
         sql = "SELECT state, retired_why FROM work.test_sets WHERE id = :id"
-        return tuple(self.lab.rows(sql, id=self.sets[purpose])[0])  # type: ignore[return-value]
+        ((state, why),) = self.lab.rows(sql, id=self.sets[purpose])
+        return state, why
 
     def alerts(self) -> list[tuple[str, str]]:
         return [(a["kind"], a["message"]) for a in open_alerts(self.lab.worker, study=self.name)]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import select
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
 collect_ignore = ["constraint_cases.py"]
-sys.path.insert(0, str(Path(__file__).parent))
 
 ARTIFACT = "sha256:" + "0" * 64
 

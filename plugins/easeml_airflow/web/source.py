@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.services.overview import overview
-
 from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_core.services.overview import overview
 from easeml_core.store.database import Store
 
 if TYPE_CHECKING:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +17,7 @@ from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-sys.path.insert(0, str(Path(__file__).parent))  # for inference_data
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session", autouse=True)

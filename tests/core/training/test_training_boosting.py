@@ -122,7 +122,7 @@ def test_rows_that_cannot_be_split_and_splits_of_missing_values(kind: str) -> No
     model = fitted(kind, few)
     assert np.isfinite(model.predict(inputs)).all()
     labels = missing.astype(np.int64)
-    many = OpenParts(inputs[:150], labels[:150], inputs[150:], labels[150:], 2)
+    many = OpenParts(inputs[:150], labels[:150], inputs[150:], labels[150:], 2, table_layout(2))
     assert validate(kind, fitted(kind, many), many)[0] == 1.0
 
 

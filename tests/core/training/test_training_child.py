@@ -15,6 +15,7 @@ from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, 
 from easeml_core.training import child, guard
 from easeml_core.training.formats import ConstantPredictor, load_predictor
 from easeml_core.training.job import TrainingJob
+from easeml_core.training.layout import table_layout
 from easeml_core.training.metrics import metric_of
 from easeml_core.training.parts import OpenParts
 from easeml_core.training.progress import report_to, silent
@@ -66,7 +67,7 @@ def test_accuracy_is_the_share_that_is_right_bit_by_bit() -> None:
             labels = np.zeros(rows, dtype=np.int64)
             labels[right:] = 1
             inputs = np.zeros((rows, 2), dtype=np.float32)
-            parts = OpenParts(inputs, labels, inputs, labels, 2)
+            parts = OpenParts(inputs, labels, inputs, labels, 2, table_layout(2))
             score, quality, predictions = child.score_on_validation("constant", ConstantPredictor(0), parts)
             assert score == quality == float((predictions == labels).mean())
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from joint_lab import Shared, register
 
 collect_ignore = ["joint_lab.py"]
-sys.path.insert(0, str(Path(__file__).parent))
-
-from joint_lab import Shared, register  # noqa: E402
 
 
 @pytest.fixture

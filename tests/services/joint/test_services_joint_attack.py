@@ -1,4 +1,4 @@
-"""The joint attack of specs/meter.md, section 9.7, run through the real store."""
+"""The attack on a meter's signals that fools a gate on the same set, run through the real store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from easeml_core.stats.clopper_pearson import log_upper_tail
 def test_the_attack_on_signals_fools_a_gate_with_an_account_of_its_own_and_not_the_joint_ledger(
     bare: Any, tmp_path: Any
 ) -> None:
-    """Section 9.7 of specs/meter.md, through the store: gate in ``none``, condition n > .5, meter live on one set.
+    """Gate in ``none``, condition n > .5, meter live on one set.
 
     31 coins stand on the boundary; each is turned by its signal, and their vote is submitted last. Nothing here is
     random but the coins, whose seed is fixed: the vote of this run is one of the two in three that fool a gate with

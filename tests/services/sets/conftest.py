@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from brought import NAMES, Brought
 
 from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 collect_ignore = ["brought.py"]
-sys.path.insert(0, str(Path(__file__).parent))
-
-from brought import NAMES, Brought  # noqa: E402
 
 
 @pytest.fixture

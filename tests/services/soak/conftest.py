@@ -2,8 +2,4 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 collect_ignore = ["soak.py", "soak_book.py", "soak_people.py"]
-sys.path.insert(0, str(Path(__file__).parent))
