@@ -34,8 +34,9 @@ class Housekeeper:
     """Work that waits until there is no request.
 
     A request that comes meanwhile waits for one model's run at most. On a validation set that takes up to 240 seconds
-    (two attempts of 120), on a sealed set up to 480, or the pace's 500 (``pace.GRID_SECONDS``). It is no thread of its
-    own: models run under one account, and one that runs beside another on sealed inputs could look for them.
+    (two attempts of 120), on a sealed set up to 480; where answers have fixed times, what that is padded to
+    (``pace.GRID_SECONDS``). It is no thread of its own: models run under one account, and one that runs beside another
+    on sealed inputs could look for them.
 
     Args:
         store: Role ``easeml_referee``.
