@@ -11,7 +11,7 @@ DEMO_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-slow coverage check figures gate-figures meter-figures format lock clean
+.PHONY: help setup demo up down status test test-slow coverage check figures gate-figures meter-figures benchmark-figures format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -45,7 +45,8 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 	@MYPYPATH=plugins:scripts:benchmarks $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py \
-	  scripts/lock.py scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py benchmarks/*.py
+	  scripts/lock.py scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py \
+	  scripts/benchmark_figures.py benchmarks/*.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) -m codespell_lib README.md docs
 
@@ -57,6 +58,9 @@ gate-figures: $(STAMP) ## Every table and plot of docs/gate.md anew, some minute
 
 meter-figures: $(STAMP) ## Every table and plot of docs/meter.md anew, a minute; FIGURES="--only sizes" for one
 	@$(RUN) scripts/meter_figures.py $(FIGURES)
+
+benchmark-figures: $(STAMP) ## Every table of docs/benchmarks.md anew from what was measured, some minutes
+	@$(RUN) scripts/benchmark_figures.py $(FIGURES)
 
 format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff format .

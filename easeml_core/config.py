@@ -23,12 +23,15 @@ KERNELS = ("empirical", "squared-exponential")
 TAILS = ("hoeffding", "clopper-pearson")
 ESTIMATORS = ("exact", "paper")
 SAMPLINGS = ("fixed", "early")
+PRECISIONS = ("auto", "on", "off")
 
 # The referee plans for everybody, one study after the other: the largest settings must be planned in a few seconds.
 MOST_STEPS = 1_000_000
 """Answers that one sealed set can be planned for."""
 MOST_COUNTED = 100_000
 """Teams, deviations, and steps of an automaton: a plan counts them one by one."""
+MOST_RUNGS = 20
+"""Shares of a network's epochs after which it may be ended; the schema's bound."""
 MOST_SLICES = 50
 """Slices of one sealed set. All conditions share the level, so that every slice makes each of them dearer."""
 
@@ -174,7 +177,7 @@ class SelectionConfig(_Stored):
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig(_Stored):
-    """Limits of one trial.
+    """Limits of one trial, and how its network is trained, if it is one.
 
     Attributes:
         time_limit_seconds: Wall seconds after which a trial is a failed one.
@@ -182,6 +185,13 @@ class TrainingConfig(_Stored):
         lease_seconds: How long a silent worker keeps its trial.
         max_attempts: A trial whose lease was lost so often is a failed one.
         seed: Seed of everything random in training.
+        early_stopping: Whether a tenth of the training part is held out, to end a network's training by its loss there
+            and keep the best epoch.
+        patience: Epochs without a better loss that are waited for.
+        mixed_precision: Half precision in a network's products: ``auto`` (on a GPU only), ``on`` or ``off``.
+        checkpoint_seconds: From one checkpoint of a network to the next, at least; 0 for one after each epoch.
+        rungs: At most 20 shares of a network's epochs, rising, between 0 and 1: after each of them it is asked whether
+            the rest is worth it. Empty for never.
     """
 
     time_limit_seconds: float = 600.0
@@ -189,6 +199,11 @@ class TrainingConfig(_Stored):
     lease_seconds: float = 60.0
     max_attempts: int = 3
     seed: int = 0
+    early_stopping: bool = True
+    patience: int = 5
+    mixed_precision: str = "auto"
+    checkpoint_seconds: float = 30.0
+    rungs: tuple[float, ...] = (0.1, 0.3)
 
     def __post_init__(self) -> None:
         for name in ("time_limit_seconds", "lease_seconds"):  # the database adds them to the time of day
@@ -199,6 +214,24 @@ class TrainingConfig(_Stored):
             whole and 1 <= self.max_attempts <= 1000, "max_attempts", self.max_attempts, "a whole number, 1 to 1000"
         )
         require(type(self.seed) is int and 0 <= self.seed < 2**32, "seed", self.seed, "a whole number, >= 0 and < 2^32")
+        require(type(self.early_stopping) is bool, "early_stopping", self.early_stopping, "true or false")
+        whole = type(self.patience) is int
+        require(whole and 1 <= self.patience <= 1000, "patience", self.patience, "a whole number, 1 to 1000")
+        known = self.mixed_precision in PRECISIONS
+        require(known, "mixed_precision", self.mixed_precision, "one of " + ", ".join(PRECISIONS))
+        between = self.checkpoint_seconds
+        require(0 <= between <= 1e8, "checkpoint_seconds", between, ">= 0 and at most 1e8")
+        self._check_rungs()
+
+    def _check_rungs(self) -> None:
+        text = f"at most {MOST_RUNGS} rising shares between 0 and 1"
+        shares = self.rungs if isinstance(self.rungs, Iterable) and not isinstance(self.rungs, str) else (None,)
+        shares = tuple(shares)
+        numbers = all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares)
+        require(numbers and len(shares) <= MOST_RUNGS, "rungs", self.rungs, text)
+        rising = all(a < b for a, b in zip((0.0, *shares), (*shares, 1.0), strict=True))
+        require(rising, "rungs", self.rungs, text)
+        object.__setattr__(self, "rungs", shares)  # JSON has lists for them
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ class RequestKind(StrEnum):
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     FORCE = "force"
+    REFRESH = "refresh"
 
 
 class AlertKind(StrEnum):
@@ -135,7 +136,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DataVersion:
-    """One content of a data set: content hash, rows and artifact of each open part."""
+    """One content of a data set: content hash, rows and artifact of each open part.
+
+    ``layout`` is what a row stands for, ``{"kind", "shape"}``; None for versions older than that.
+    """
 
     id: int
     study_id: int
@@ -146,6 +150,7 @@ class DataVersion:
     features: int
     classes: int
     artifact: str
+    layout: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,9 @@ class Tenant:
 class Study:
     """One model-selection problem of one tenant: data, metric, candidates, limits.
 
+    Candidates are compared by ``metric``. On sealed sets each answer is right or wrong: ``hit`` is ``accuracy``, or
+    ``within:T`` where numbers are predicted. ``program`` says what goes in and what comes out, once that is known.
+
     ``seconds_left`` is the time until ``deadline`` by the database's clock, negative afterwards; ``joined_at`` is when
     it became active last, or its newest data came.
     """
@@ -190,6 +198,9 @@ class Study:
     seconds_left: float | None = None
     target_quality: float | None = None
     joined_at: datetime | None = None
+    task: Task = Task.CLASSIFICATION
+    hit: str = "accuracy"
+    program: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@
     |   `-- BudgetExhaustedError            how many uses, of how many
     |-- NumericalError(ArithmeticError)     e.g. not positive definite after the largest jitter tried
     |-- TrainingError(RuntimeError)         a training job ended without a model
-    |   `-- TrainingCancelled               because somebody asked for it
+    |   |-- TrainingCancelled               because somebody asked for it
+    |   `-- TrainingKilled                  because its process was killed, from outside or by the kernel
     |-- ArtifactError                       a stored file is missing, was changed, or is not of a trusted kind
     `-- StoreError                          the database; the driver's error is the cause
         |-- StoreUnavailableError           try again
@@ -197,6 +198,10 @@ class TrainingCancelled(TrainingError):
     """Raised when a training job was stopped because somebody asked for it."""
 
 
+class TrainingKilled(TrainingError):
+    """Raised when the process of a training job was killed with SIGKILL; another attempt may go on."""
+
+
 class ArtifactError(EasemlError):
     """Raised when a stored file is missing, has another content hash, or holds types we do not load."""
 
@@ -206,7 +211,7 @@ class StoreError(EasemlError):
 
 
 class StoreUnavailableError(StoreError):
-    """Raised when the database cannot be reached: try again."""
+    """Raised when the database, or an MLflow server that is mirrored to, cannot be reached: try again."""
 
 
 class ConcurrentUpdateError(StoreError):

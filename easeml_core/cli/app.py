@@ -10,19 +10,25 @@ from easeml_core import __version__
 from easeml_core.cli.alerts import alerts
 from easeml_core.cli.backtest import backtest
 from easeml_core.cli.bench import bench
+from easeml_core.cli.cache import cache
+from easeml_core.cli.candidates import candidate
 from easeml_core.cli.connection import ROLE, role_remedy
 from easeml_core.cli.costs import costs
 from easeml_core.cli.db import db
 from easeml_core.cli.device import device
 from easeml_core.cli.explain import explain
+from easeml_core.cli.feed import feed
 from easeml_core.cli.gate import gate
+from easeml_core.cli.infer import infer
 from easeml_core.cli.labels import labels
 from easeml_core.cli.ledger import ledger
 from easeml_core.cli.meter import meter
+from easeml_core.cli.mlflow_sync import mlflow
 from easeml_core.cli.model import model
 from easeml_core.cli.policy import policy
 from easeml_core.cli.program import program
 from easeml_core.cli.referee import referee
+from easeml_core.cli.refine import refine
 from easeml_core.cli.simulate import simulate
 from easeml_core.cli.status import status
 from easeml_core.cli.studies import study
@@ -56,7 +62,24 @@ def cli() -> None:
 
 
 for command in (
-    *(alerts, backtest, bench, costs, db, device, explain, gate, meter, policy, referee, simulate, status, study),
-    *(labels, ledger, model, program, submissions, submit, tenant, test_set, trial, validation),
+    *(
+        alerts,
+        backtest,
+        bench,
+        cache,
+        costs,
+        db,
+        device,
+        explain,
+        gate,
+        meter,
+        policy,
+        referee,
+        simulate,
+        status,
+        study,
+    ),
+    *(candidate, feed, infer, refine),
+    *(labels, ledger, mlflow, model, program, submissions, submit, tenant, test_set, trial, validation),
 ):
     cli.add_command(command)

@@ -55,13 +55,13 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def artifacts_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--artifacts``: the folder of models and data."""
+    """``--artifacts``: the place of models and data."""
     return click.option(
         "--artifacts",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=HOME / "artifacts",
+        metavar="PLACE",
+        default=str(HOME / "artifacts"),
         show_default=True,
-        help="Folder of models and data; the same for workers and referee.",
+        help="Folder or address (s3://BUCKET/PATH) of models and data; the same for workers and referee.",
     )(command)
 
 
@@ -95,8 +95,8 @@ def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_sec
     return Store(url, lock_timeout_seconds=lock_timeout_seconds)
 
 
-def open_artifacts(folder: Path) -> ArtifactStore:
-    """The artifact store in the folder."""
-    from easeml_core.store.artifacts import ArtifactStore
+def open_artifacts(place: str | Path) -> ArtifactStore:
+    """The artifact store in the folder or at the address."""
+    from easeml_core.store.remote_artifacts import artifact_store
 
-    return ArtifactStore(folder)
+    return artifact_store(place)

@@ -23,6 +23,7 @@ def device() -> None:
 
 @device.command()
 @click.option("--device", "kind", help="Kind of this device, as candidates name it; default: all are alike.")
+@click.option("--slot", metavar="cpu|cuda|cuda:N", help="What it is on this machine; default: a GPU if there is one.")
 @click.option("--policy", help="How the next trial is chosen; default: the installation's, see `easeml policy`.")
 @click.option("--study", "studies", multiple=True, help="Choose from this study only; may be given several times.")
 @click.option("--until", type=float, metavar="SECONDS", help="Begin no further trial after so many seconds.")
@@ -34,6 +35,7 @@ def device() -> None:
 @json_option
 def run(
     kind: str | None,
+    slot: str | None,
     policy: str | None,
     studies: tuple[str, ...],
     until: float | None,
@@ -67,6 +69,7 @@ def run(
         log=_tell,
         should_stop=stop.is_set,
         poll_seconds=poll,
+        slot=slot,
     )
     if as_json:
         show_json(summary)

@@ -34,7 +34,7 @@ def check(file: Path, as_json: bool) -> None:
     from easeml_core.programs.data_type import Program
     from easeml_core.programs.language import is_schema_text, parse_any
 
-    text = _read(file)
+    text = read_program(file)
     with _named(file):
         found = parse_any(text)
     if as_json:
@@ -77,7 +77,7 @@ def infer(file: Path, target: str | None, task: str | None, as_json: bool) -> No
 @_FILE
 @click.option(
     "--targets",
-    type=click.Choice(("one-hot", "numbers")),
+    type=click.Choice(("one-hot", "numbers", "several")),
     help="What the rows of the target are, once there are data. [default: not known]",
 )
 @click.option(
@@ -105,7 +105,7 @@ def _match_templates(file: Path, targets: str | None, as_json: bool) -> bool:
     from easeml_core.programs.templates import match_program
 
     with _named(file):
-        data = parse_program(_read(file))
+        data = parse_program(read_program(file))
     found = match_program(data, targets=targets)
     if as_json:
         show_json(_as_json(found))
@@ -180,7 +180,7 @@ def _sides(path: Path) -> dict[str, DataType | Schema]:
     from easeml_core.programs.language import parse_any
 
     with _named(path):
-        found = parse_any(_read(path))
+        found = parse_any(read_program(path))
     return {"input": found.input, "output": found.output} if isinstance(found, Program) else {"side": found}
 
 
@@ -201,7 +201,8 @@ def _named(path: Path) -> Iterator[None]:
         raise error.in_file(plain(str(path))) from error
 
 
-def _read(path: Path) -> str:
+def read_program(path: Path) -> str:
+    """The text of a program's file; InvalidInputError if it cannot be read."""
     from easeml_core.programs.bounds import MAX_LENGTH
 
     try:

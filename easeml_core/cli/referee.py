@@ -28,7 +28,20 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     default=HOME / "data",
     show_default=True,
-    help="Folder whose subfolder TENANT holds that tenant's csv: files; no other file is read.",
+    help="Folder whose subfolder TENANT holds that tenant's files; no other file is read.",
+)
+@click.option(
+    "--allow-url",
+    "prefixes",
+    metavar="PREFIX",
+    multiple=True,
+    help="Studies may read url: sources under it, e.g. s3://tables/{tenant}/; default: none. Repeatable.",
+)
+@click.option(
+    "--queries",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file of the queries that sql: sources may name; default: none.",
 )
 @click.option(
     "--answer-delay",
@@ -51,7 +64,7 @@ if TYPE_CHECKING:
 @artifacts_option
 @database_option
 @json_option
-def referee(once: bool, artifacts: Path, database: str | None, as_json: bool, **options: Any) -> None:
+def referee(once: bool, artifacts: str, database: str | None, as_json: bool, **options: Any) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
 
     The address is that of the role easeml_referee; give it to no component of Airflow.
@@ -87,6 +100,8 @@ def _duties(
     *,
     poll: float,
     data: Path,
+    prefixes: tuple[str, ...],
+    queries: Path | None,
     answer_delay: float,
     answer_hour: str | None,
     smtp: str | None,
@@ -94,12 +109,16 @@ def _duties(
     allow_forced: bool,
     bundles: tuple[str, ...],
 ) -> Duties:
+    from easeml_core.remote.urls import parse_prefix
     from easeml_core.services.answers import Timetable
     from easeml_core.services.mail import MailServer
+    from easeml_core.services.named_queries import read_queries
     from easeml_core.services.referee import Duties
 
     return Duties(
         data=data,
+        prefixes=tuple(parse_prefix(prefix) for prefix in prefixes),
+        queries={} if queries is None else read_queries(queries),
         timetable=Timetable(answer_delay, None if answer_hour is None else _hour(answer_hour)),
         allow_forced=allow_forced,
         mail=None if smtp is None else MailServer.parse(smtp, mail_from),

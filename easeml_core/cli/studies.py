@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 _MOST_COLUMNS = 20
+_LONGEST_PROGRAM = 300
 
 
 @click.group()
@@ -59,7 +61,7 @@ def show(name: str, database: str | None, as_json: bool) -> None:
         return
     summary = details["summary"]
     click.echo(f"{name} of {summary['tenant']}: {summary['state']}; next: {summary['next']}")
-    for line in _limits(summary) + _inputs_and_classes(details):
+    for line in [*_goal(details["goal"]), *_limits(summary), *_inputs_and_classes(details)]:
         click.echo(line)
     columns = {
         "Trial": "trial_id",
@@ -77,6 +79,15 @@ def show(name: str, database: str | None, as_json: bool) -> None:
         click.echo(f"alert: {alert}")
 
 
+def _goal(goal: dict[str, Any]) -> list[str]:
+    """What is predicted, by what candidates are compared, and what is right for gate and meter."""
+    right = "" if goal["hit"] == "accuracy" else f"; an answer is right {goal['hit'].replace(':', ' ')}"
+    lines = [f"{goal['task']}; candidates are compared by {goal['metric']}{right}"]
+    program = goal["program"] or ""
+    shown = program if len(program) <= _LONGEST_PROGRAM else f"{program[:_LONGEST_PROGRAM]}... (--json has all)"
+    return lines + ([f"program: {shown}"] if program else [])
+
+
 def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
     """What a model gets and answers with; the first columns only, since there may be thousands."""
     from easeml_core.services.study_columns import class_numbers
@@ -90,7 +101,8 @@ def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
         more = f" and {len(names) - _MOST_COLUMNS:,} more (--json has all)" if len(names) > _MOST_COLUMNS else ""
         columns = f"columns: {', '.join(names[:_MOST_COLUMNS])}{more}"
     # One line each, whatever stands in a name.
-    return [" ".join(plain(line).split("\n")) for line in (columns, f"classes: {class_numbers(details['classes'])}")]
+    lines = [columns] + ([f"classes: {class_numbers(details['classes'])}"] if details["classes"] else [])
+    return [" ".join(plain(line).split("\n")) for line in lines]
 
 
 def _limits(summary: dict[str, Any]) -> list[str]:
@@ -114,7 +126,16 @@ def _limits(summary: dict[str, Any]) -> list[str]:
 @click.option("--tenant", required=True, help="Whose study it is; made when new.")
 @click.option("--source", required=True, help="Where the data comes from, e.g. sklearn:digits or csv:a.csv.")
 @click.option("--target", help="Column to predict, where the source has columns.")
-@click.option("--metric", default="accuracy", show_default=True, help="What quality means; accuracy is all there is.")
+@click.option("--task", type=click.Choice(("classification", "regression")), help="Default: what the metric says.")
+@click.option(
+    "--metric", help="accuracy (default), auc, log_loss, rmse, r2 (default for numbers), ...: docs/metrics.md."
+)
+@click.option("--hit", metavar="within:T", help="Where numbers are predicted: one at most T off is right for the gate.")
+@click.option("--program", type=click.Path(exists=True, dir_okay=False), help="File that says what goes in and out.")
+@click.option("--split", metavar="HOW", help="rows (default), group:COLUMN or time:COLUMN: how rows are divided.")
+@click.option(
+    "--grid", type=click.Choice(("one", "rates", "full")), default="one", help="How fine networks are divided."
+)
 @click.option("--weight", default=1.0, show_default=True, help="Share of everybody's attention.")
 @click.option("--budget-seconds", type=float, help="Device seconds that the study may use; default: no limit.")
 @click.option("--priority", default=0, show_default=True, help="From -100 to 100; higher ones come first.")
@@ -146,9 +167,11 @@ def register(
 
     Exit status: 0 registered, 1 refused by the referee (unless --no-wait), 2 any error.
     """
+    from easeml_core.cli.program import read_program
     from easeml_core.services.registration import register_study
 
     settings = {k: _parsed(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
+    given["program"] = None if given["program"] is None else read_program(Path(given["program"]))
     store = open_store(database)
     filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
     answer = _wait(store, filed["request_id"], timeout) if wait else None
@@ -200,13 +223,14 @@ def add_candidate(
     """Let one more candidate join STUDY, also while it runs; repeating the command changes nothing."""
     from easeml_core.services.controls import add_candidate
 
-    given |= {"parameters": _mapping("parameters", parameters), "devices": devices or None}
+    given |= {"parameters": mapping_of("parameters", parameters), "devices": devices or None}
     told = add_candidate(open_store(database), study=study_name, **given)
     what = "joined" if told["added"] else "is in"
     show_json(told) if as_json else click.echo(f"candidate {told['candidate']} {what} study {study_name}")
 
 
-def _mapping(option: str, value: str) -> dict[str, Any]:
+def mapping_of(option: str, value: str) -> dict[str, Any]:
+    """The JSON object that an option holds; InvalidInputError if it is none."""
     found = _parsed(option, value)
     if not isinstance(found, dict):
         message = f"--{option} must be a JSON object, got {value!r}"

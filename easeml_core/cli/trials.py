@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import cell, json_option, show_json
+from easeml_core.cli.output import cell, json_option, show_json, show_table
+
+_MOST_LINES = 50
 
 
 @click.group()
@@ -20,10 +22,21 @@ def trial() -> None:
 @database_option
 @json_option
 def show(trial_id: int, database: str | None, as_json: bool) -> None:
-    """Show one trial."""
-    from easeml_core.services.trials import trial_state
+    """Show one trial: what came of it, its attempts, what was decided at its rungs, and its learning curve."""
+    from easeml_core.services.rungs import sentence_of
+    from easeml_core.services.trials import trial_details
 
-    _print(trial_state(open_store(database), trial_id=trial_id), as_json)
+    details = trial_details(open_store(database), trial_id=trial_id)
+    if as_json:
+        show_json(details)
+        return
+    curve, decided, news = details.pop("curve"), details.pop("rungs"), details.pop("progress") or {}
+    _print({**details, "last_news": news.get("note"), "peak_mb": news.get("peak_mb")}, as_json=False)
+    for told in decided:
+        click.echo(f"It {sentence_of(told)}.")
+    if curve:
+        columns = {"Step": "step", "Of": "of", "Quality": "quality", "Loss": "loss", "Seconds": "seconds"}
+        show_table("Learning curve", columns, _thinned(curve))
 
 
 @trial.command()
@@ -31,10 +44,16 @@ def show(trial_id: int, database: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def cancel(trial_id: int, database: str | None, as_json: bool) -> None:
-    """Cancel a trial: at once when it waits, at its next heartbeat when it runs."""
+    """Cancel a trial: at once when it waits, within two seconds when it runs."""
     from easeml_core.services.trials import cancel_trial
 
     _print(cancel_trial(open_store(database), trial_id=trial_id), as_json)
+
+
+def _thinned(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most 50 points or so of a long curve, and always its last one; ``--json`` has all of them."""
+    every = -(-len(curve) // _MOST_LINES)
+    return [point for number, point in enumerate(curve, start=1) if number % every == 0 or number == len(curve)]
 
 
 def _print(report: dict[str, Any], as_json: bool) -> None:
@@ -42,4 +61,4 @@ def _print(report: dict[str, Any], as_json: bool) -> None:
         show_json(report)
         return
     for key, value in report.items():
-        click.echo(f"{key:>14}  {cell(value)}")
+        click.echo(f"{key:>19}  {cell(value)}")

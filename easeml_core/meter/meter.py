@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import require
 from easeml_core.meter.developer import log_cost
@@ -27,15 +27,25 @@ if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
 
 
+class Earlier(Protocol):
+    """What a ledger remembers of one earlier submission."""
+
+    @property
+    def signal(self) -> int | None:
+        """The answer; None when the set was retired instead."""
+
+    @property
+    def log_cost(self) -> float:
+        """What it cost, >= 0."""
+
+    @property
+    def team(self) -> int:
+        """Whose submission it was, 1..K."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the ledger remembers of one earlier submission.
-
-    Attributes:
-        signal: The answer; None when the set was retired instead.
-        log_cost: What it cost, >= 0.
-        team: Whose submission it was, 1..K.
-    """
+    """An ``Earlier`` by itself; attributes as there."""
 
     signal: int | None
     log_cost: float = 0.0
@@ -48,7 +58,7 @@ def read_submission(
     examples: int,
     validation_loss: float,
     config: MeterConfig,
-    earlier: Sequence[Answered] = (),
+    earlier: Sequence[Earlier] = (),
     team: int = 1,
     shift: float | None = None,
     log_weight: float | None = None,

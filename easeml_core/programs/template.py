@@ -8,9 +8,12 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.programs.language import parse_pattern
 from easeml_core.programs.pattern import check_letters
 
-ONE_HOT, NUMBERS = "one-hot", "numbers"
-TARGETS = (ONE_HOT, NUMBERS)
-"""What the rows of the target are: all zeros but for a single one, or any numbers."""
+ONE_HOT, NUMBERS, SEVERAL = "one-hot", "numbers", "several"
+TARGETS = (ONE_HOT, NUMBERS, SEVERAL)
+"""What the rows of the target are: all zeros but for a single one, one number, or several that are no scores."""
+
+ONE = f"{ONE_HOT} or {NUMBERS}"
+"""Of a workload that answers with one class or number, whichever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Workload:
     Attributes:
         name: Of the kind of work.
         candidates: Names of what could be trained, the better known first.
-        targets: ``one-hot`` or ``numbers`` where the rows of the target decide; empty where they do not matter.
+        targets: One of ``TARGETS``, or ``ONE``, where the rows of the target decide; empty where they do not matter.
     """
 
     name: str
@@ -37,7 +40,11 @@ class Workload:
         if len(set(self.candidates)) < len(self.candidates):
             message = f"workload {self.name!r}: a candidate comes twice in {self.candidates!r}"
             raise InvalidInputError(message)
-        check_targets(self.targets or None)
+        check_targets(None if self.targets in ("", ONE) else self.targets)
+
+    def suits(self, targets: str | None) -> bool:
+        """Whether it is for such rows of the target; everything is while nobody knows them."""
+        return not (self.targets and targets) or targets in self.targets.split(" or ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The table of templates: which candidates a program calls for. Read top to bottom; the first row that matches wins.
 
-Source: the ease.ml paper (PVLDB 2018); 5a, 5b, and the exact patterns of 5 to 7, are ours. Patterns are explained in
-``pattern``. A candidate is a name only: what trains it lies elsewhere. Rows of other distributions come first, in the
-order of their names: an entry point of the group ``easeml.templates`` leads to a ``Template`` or a sequence of them.
+Source: the ease.ml paper (PVLDB 2018); 5a, 5b, the exact patterns of 5 to 7, and candidates younger than the paper are
+ours. Patterns are explained in ``pattern``. A candidate is a name only: what trains it lies elsewhere. Rows of other
+distributions come first, in the order of their names: an entry point of the group ``easeml.templates`` leads to a
+``Template`` or a sequence of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from easeml_core.programs.backtracking import Steps
 from easeml_core.programs.language import parse_pattern
 from easeml_core.programs.matching import Mismatch
 from easeml_core.programs.pattern_match import match_patterns
-from easeml_core.programs.template import NUMBERS, ONE_HOT, Template, Workload, check_targets
+from easeml_core.programs.template import NUMBERS, ONE, ONE_HOT, Template, Workload, check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,40 +59,47 @@ TABLE_CLASSIFIERS = (
     "decision_tree",
 )
 TABLE_REGRESSORS = (
-    "hist_gradient_boosting_regression",
-    "random_forest_regression",
-    "extra_trees_regression",
+    "hist_gradient_boosting",
+    "random_forest",
+    "extra_trees",
     "ridge_regression",
-    "linear_svm_regression",
-    "rbf_svm_regression",
-    "multilayer_perceptron_regression",
-    "nearest_neighbors_regression",
-    "decision_tree_regression",
+    "linear_svm",
+    "rbf_svm",
+    "multilayer_perceptron",
+    "nearest_neighbors",
+    "decision_tree",
 )
+IMAGE_NETWORKS = (
+    "alexnet",
+    "resnet",
+    "googlenet",
+    "squeezenet",
+    "vgg",
+    "network_in_network",
+    "alexnet_batch_norm",
+    "mobilenet",
+    "efficientnet",
+)
+SERIES_NETWORKS = ("rnn", "lstm", "bi_lstm", "gru", "cnn_1d", "rocket")
 
 TEMPLATES: tuple[Template, ...] = (
     Template(
         name="1",
         input="{[Tensor[A,B,C]], []}",
         output="{[Tensor[D]], []}",
-        workloads=(
-            Workload(
-                "image or tensor classification",
-                ("alexnet", "resnet", "googlenet", "squeezenet", "vgg", "network_in_network", "alexnet_batch_norm"),
-            ),
-        ),
+        workloads=(Workload("image or tensor classification", IMAGE_NETWORKS, targets=ONE),),
     ),
     Template(
         name="2",
         input="{[Tensor[A,B,C]], []}",
         output="{[Tensor[D,E,F]], []}",
-        workloads=(Workload("image or tensor recovery", ("auto_encoder", "gan", "pix2pix")),),
+        workloads=(Workload("image or tensor recovery", ("auto_encoder", "u_net", "gan", "pix2pix")),),
     ),
     Template(
         name="3",
         input="{[Tensor[A]], [a]}",
         output="{[Tensor[D]], []}",
-        workloads=(Workload("time-series classification", ("rnn", "lstm", "bi_lstm", "gru")),),
+        workloads=(Workload("time-series classification", SERIES_NETWORKS, targets=ONE),),
     ),
     Template(
         name="4",
@@ -103,7 +111,7 @@ TEMPLATES: tuple[Template, ...] = (
         name="5",
         input="{[Tensor[A]], [a,b]}",
         output="{[Tensor[D]], []}",
-        workloads=(Workload("tree classification", ("tree_rnn", "tree_kernel_svm")),),
+        workloads=(Workload("tree classification", ("tree_rnn", "tree_kernel_svm"), targets=ONE),),
     ),
     Template(
         name="5a",
@@ -124,7 +132,7 @@ TEMPLATES: tuple[Template, ...] = (
         name="6",
         input="*",
         output="{[Tensor[D]], []}",
-        workloads=(Workload("general classification", ("bit_rnn",)),),
+        workloads=(Workload("general classification", ("bit_rnn",), targets=ONE),),
     ),
     Template(
         name="7",
@@ -143,8 +151,9 @@ def match_program(
     Args:
         program: In either form.
         templates: The rows, in order; ``load_templates()`` where none are given.
-        targets: ``one-hot`` if every row of the target is all zeros but for a single one, ``numbers`` if not; None
-            while there are no data, and then every workload of the row is listed.
+        targets: ``one-hot`` if every row of the target is all zeros but for a single one, ``numbers`` if it is one
+            number, ``several`` if it is several numbers that are no scores of classes; None while there are no data,
+            and then every workload of the row is listed.
 
     Raises:
         InvalidInputError: ``targets`` is none of these, or the work was too much.
@@ -154,14 +163,14 @@ def match_program(
         >>> series = parse_program("{input: {[Tensor[10]], [next]}, output: {[Tensor[3]], []}}")
         >>> found = match_program(series, TEMPLATES)
         >>> found.workloads[0].candidates, dict(found.mapping)
-        (('rnn', 'lstm', 'bi_lstm', 'gru'), {'A': 10, 'a': 'next', 'D': 3})
+        (('rnn', 'lstm', 'bi_lstm', 'gru', 'cnn_1d', 'rocket'), {'A': 10, 'a': 'next', 'D': 3})
     """
     check_targets(targets)
     steps, rejected = Steps(), []
     for template in load_templates() if templates is None else templates:
         wanted = parse_pattern(template.input), parse_pattern(template.output)
         answer = match_patterns(wanted, program, steps)
-        workloads = tuple(w for w in template.workloads if not (w.targets and targets) or w.targets == targets)
+        workloads = tuple(w for w in template.workloads if w.suits(targets))
         if isinstance(answer, Mismatch):
             rejected.append((template.name, answer.reason))
         elif not workloads:

@@ -1,4 +1,4 @@
-"""The baseline of a data version: the majority class stands in as the old model while nothing is in production."""
+"""The baseline of a data version: one constant answer stands in as the old model while nothing is in production."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.store import models
-from easeml_core.training.formats import save_constant
+from easeml_core.training.formats import load_constant, save_constant
+from easeml_core.training.hits import wrong
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +27,11 @@ def add_baseline(
     data_version_id: int,
     train_labels: NDArray[Any],
     validation_labels: NDArray[Any],
+    hit: str,
 ) -> None:
-    """Add the model that always answers the most frequent class of the training part.
+    """Add the model that always answers the most frequent class of the training part, or the median of its numbers.
+
+    Where an answer is several numbers, it is the median of each place in the row.
 
     Versions with the same training part have the same file as their baseline.
 
@@ -36,13 +40,14 @@ def add_baseline(
         artifacts: Where the file goes.
         study_id: The study.
         data_version_id: The version whose baseline it is; it has none yet.
-        train_labels: int64, shape (train_rows,), in [0, classes).
-        validation_labels: int64, shape (validation_rows,); the model's loss is measured on them.
+        train_labels: Shape (train_rows,): int64 in [0, classes), or numbers; or several, (train_rows, numbers).
+        validation_labels: The same of the validation rows; the model's loss is measured on them.
+        hit: What counts as right.
     """
-    majority = int(np.bincount(train_labels).argmax())
     with tempfile.TemporaryDirectory(prefix="easeml-baseline-") as folder:
         path = Path(folder) / "baseline.json"
-        save_constant(path, majority)
+        save_constant(path, _answer(train_labels))
+        answers = load_constant(path).predict(validation_labels)
         artifact = artifacts.put(path)
     models.add_model(
         tx,
@@ -51,5 +56,15 @@ def add_baseline(
         trial_id=None,
         format="constant",
         artifact=artifact,
-        validation_loss=float(np.mean(validation_labels != majority)),
+        validation_loss=float(np.mean(wrong(hit, validation_labels, answers))),
     )
+
+
+def _answer(labels: NDArray[Any]) -> int | float | tuple[float, ...]:
+    if labels.dtype == np.int64:
+        return int(np.bincount(labels).argmax())
+    if labels.ndim == 1:
+        return float(np.median(labels))
+    unknown = np.isnan(labels).all(axis=0)  # such as the steps that only a series of another part has
+    medians = np.nanmedian(np.where(unknown, 0.0, labels), axis=0)
+    return tuple(float(number) for number in medians)

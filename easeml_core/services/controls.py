@@ -10,24 +10,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig, require
-from easeml_core.entities import StudyState
-from easeml_core.errors import AlreadyExistsError, StateError
-from easeml_core.services.limits import (
-    check_candidate_count,
-    check_candidate_limits,
-    checked_study_limits,
-    checked_tenant_limits,
-    trainable,
-)
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.limits import checked_study_limits, checked_tenant_limits
 from easeml_core.services.reservation import GRACE_SECONDS
 from easeml_core.store import limits, studies, tenants
 from easeml_core.store.database import lock
-from easeml_core.training.trainers import check_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.entities import Candidate, Study, Tenant
+    from easeml_core.entities import Study, Tenant
     from easeml_core.store.database import Store
 
 _TIME_LIMIT = TrainingConfig().time_limit_seconds
@@ -153,31 +145,5 @@ def add_candidate(
         AlreadyExistsError: The study has another candidate of this name.
     """
     given = {"name": name, "kind": kind, "parameters": dict(parameters or {}), "devices": devices}
-    check_candidates(trainable([given]))
-    check_candidate_limits([given])
-    with store.begin() as tx:
-        found = studies.get_study(tx, study)
-        if found.state not in (StudyState.ACTIVE, StudyState.PAUSED):
-            message = f"study {study!r} is {found.state}; candidates join one that is ACTIVE or PAUSED"
-            raise StateError(message)
-        added = studies.add_candidates(tx, found.id, [given]) == 1
-        mine = studies.list_candidates(tx, found.id)
-        check_candidate_count(len(mine))
-        candidate = next(c for c in mine if c.name == name)
-    told = _candidate(study, candidate)
-    wanted = {"kind": kind, "parameters": given["parameters"]}
-    wanted["devices"] = None if devices is None else list(devices)
-    if any(told[k] != wanted[k] for k in wanted):
-        message = f"candidate of study {study!r}"
-        raise AlreadyExistsError(message, name, remedy=f"it is another one ({told}); choose another name")
-    return told | {"added": added}
-
-
-def _candidate(study: str, candidate: Candidate) -> dict[str, Any]:
-    return {
-        "study": study,
-        "candidate": candidate.name,
-        "kind": candidate.kind,
-        "parameters": dict(candidate.parameters),
-        "devices": None if candidate.devices is None else list(candidate.devices),
-    }
+    (told,) = add_candidates(store, study=study, candidates=[given])
+    return told

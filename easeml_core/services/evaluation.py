@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,8 +26,10 @@ from easeml_core.errors import (
     TrainingError,
 )
 from easeml_core.services.pace import Pace
+from easeml_core.services.study_columns import answers_of_study
 from easeml_core.store import sealed, studies
 from easeml_core.training.formats import load_constant
+from easeml_core.training.hits import wrong
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
 from easeml_core.training.repetition import require_same, rows_to_repeat
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import DataVersion, Model
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.training.wanted_answers import WantedAnswers
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Preparation:
     def __init__(self, store: Store, artifacts: ArtifactStore, pace: Pace = NO_PACE) -> None:
         self._store, self._artifacts, self._pace = store, artifacts, pace
         self._losses: dict[tuple[str, str], float] = {}
+        self._answers: dict[tuple[str, str], NDArray[Any]] = {}
         self._errors: dict[tuple[str, int | None], Exception] = {}
 
     def run(self, missing: NotRunError) -> None:
@@ -101,6 +105,10 @@ class Preparation:
         """The model's loss on the validation part of this data (an artifact), or None when it was not measured."""
         return self._losses.get((model.identity, data))
 
+    def answers(self, model: Model, data: str) -> NDArray[Any] | None:
+        """What the model answers on that part, one for each example, or None when it was not run there."""
+        return self._answers.get((model.identity, data))
+
     def _run_on(self, model: Model, test_set_id: int | None) -> None:
         if test_set_id is None:
             self._measure(model)
@@ -110,23 +118,25 @@ class Preparation:
     def _measure(self, model: Model) -> None:
         with self._store.begin() as tx:
             data = studies.latest_data_version(tx, model.study_id).artifact
+            study, wanted = studies.study_by_id(tx, model.study_id), answers_of_study(tx, model.study_id)
         with self._artifacts.copy(data) as path:
             parts = load_open_parts(path)
         with _pace_of(model, self._pace):
-            labels, failure = _run(self._artifacts, model, parts.validation_inputs)
-        if labels is None:
+            answers, failure = _run(self._artifacts, model, parts.validation_inputs, wanted)
+        if answers is None:
             # What a model writes may come from what another run of it has left behind: it is told to nobody.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
             message = (
                 f"model {model.id} cannot be run on the validation part; run it there to see why, and train it again"
             )
             raise StateError(message)
-        self._losses[model.identity, data] = float(np.mean(labels != parts.validation_labels))
+        self._answers[model.identity, data] = answers
+        self._losses[model.identity, data] = float(np.mean(wrong(study.hit, parts.validation_labels, answers)))
 
 
 def sealed_predictions(
     tx: Connection, ready: Preparation, model: Model, test_set_id: int
-) -> tuple[NDArray[np.int64] | None, str | None]:
+) -> tuple[NDArray[Any] | None, str | None]:
     """What the model predicts on a sealed set, shape ``(n_examples,)``, or None and why it could not.
 
     A model that cannot be run on the inputs has failed on them: that is a property of the submission, not of the
@@ -171,11 +181,12 @@ def keep_sealed_run(
     with store.begin() as tx:
         inputs = sealed.sealed_inputs(tx, test_set_id)
         key = _repetition_key(tx, model, test_set_id)
+        wanted = answers_of_study(tx, model.study_id)
     with _pace_of(model, pace):
-        labels, failure = _run(artifacts, model, inputs)
+        labels, failure = _run(artifacts, model, inputs, wanted)
         if labels is not None and model.format != "constant":
             repeated = rows_to_repeat(labels, key)
-            failure = _failure_again(artifacts, model, inputs[repeated], labels[repeated])
+            failure = _failure_again(artifacts, model, inputs[repeated], labels[repeated], wanted)
             labels = labels if failure is None else None
         isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
     with store.begin() as tx:
@@ -189,10 +200,10 @@ def _repetition_key(tx: Connection, model: Model, test_set_id: int) -> bytes:
 
 
 def _failure_again(
-    artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], labels: NDArray[np.int64]
+    artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], labels: NDArray[Any], wanted: WantedAnswers
 ) -> str | None:
     """Why the model does not answer these rows as it did among all others, or None if it does."""
-    again, failure = _run(artifacts, model, inputs)
+    again, failure = _run(artifacts, model, inputs, wanted)
     if again is None:
         return failure
     try:
@@ -208,8 +219,8 @@ def _pace_of(model: Model, pace: Pace) -> contextlib.AbstractContextManager[None
 
 
 def _run(
-    artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32]
-) -> tuple[NDArray[np.int64] | None, str | None]:
+    artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], wanted: WantedAnswers
+) -> tuple[NDArray[Any] | None, str | None]:
     """Predictions of a model on a private copy of its file, or None and why it could not be run.
 
     A failure is tried once more, so that a busy machine is not taken for a broken model. A constant needs no child:
@@ -220,8 +231,8 @@ def _run(
         for _ in range(2):
             try:
                 if model.format == "constant":
-                    return load_constant(path).predict(inputs), None
-                return predict_in_child(path, model.format, inputs), None
+                    return wanted.checked(load_constant(path).predict(inputs), len(inputs)), None
+                return predict_in_child(path, model.format, inputs, wanted=wanted), None
             except (TrainingError, ArtifactError) as error:
                 failure = str(error)
     return None, failure

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
-from easeml_core.store import suggestions, trials
+from easeml_core.services.rungs import sentence_of
+from easeml_core.store import rungs, suggestions, trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +30,9 @@ def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         trial_id: The trial.
 
     Returns:
-        ``{"trial_id", "study", "candidate", "sentence", "batches", "outcome"}``. Each of ``batches``, oldest first, is
-        a time that the trial was handed out: ``{"batch_id", "position", "requested", "suggested_at", "policy",
+        ``{"trial_id", "study", "candidate", "sentence", "batches", "outcome", "rungs"}``. Each of ``rungs`` is what was
+        decided there, and by which numbers (``store.rungs``). Each of ``batches``, oldest first, is a time that the
+        trial was handed out: ``{"batch_id", "position", "requested", "suggested_at", "policy",
         "settings_id", "settings", "chosen_by", "mean", "std", "predicted_cost_seconds",
         "predicted_cost_interval_seconds", "expected_improvement", "best", "acquisition", "guard", "runner_up",
         "sentence"}``; figures are None where the trial was only handed out again. ``chosen_by`` is ``acquisition``,
@@ -46,15 +48,22 @@ def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         trial = trials.get_trial(tx, trial_id)
         batches = [_batch(found) for found in suggestions.suggestions_of_trial(tx, trial_id)]
         told = suggestions.outcome_of_trial(tx, trial_id)
+        decided = rungs.decisions_of(tx, trial_id)
     outcome = _outcome(trial, told, batches)
     return {
         "trial_id": trial.id,
         "study": trial.study,
         "candidate": trial.candidate,
-        "sentence": _sentence(trial, batches, outcome, told["reevaluates"]),
+        "sentence": "; ".join([_sentence(trial, batches, outcome, told["reevaluates"]), *_stop(decided)]),
         "batches": batches,
         "outcome": outcome,
+        "rungs": decided,
     }
+
+
+def _stop(decided: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That a rung has stopped it, where one has."""
+    return [f"it {sentence_of(told)}" for told in decided if not told["goes_on"]]
 
 
 def _batch(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.services.trials import claim, explained, record_failure, record_success, silent, trial_state
+from easeml_core.services.leases import LOOK_SECONDS, silent
+from easeml_core.services.trials import claim, explained, record_failure, record_success, trial_state
 from easeml_core.training.child import validate
-from easeml_core.training.formats import save_model
+from easeml_core.training.formats import load_predictor, save_model
+from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.parts import load_open_parts
-from easeml_core.training.skops_format import PipelinePredictor, load_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from easeml_core.services.trials import Lease, Log
+    from easeml_core.services.leases import Lease, Log
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.training.parts import OpenParts
@@ -46,8 +47,9 @@ def run_function_trial(
         artifacts: Where models and data lie.
         trial_id: The trial.
         request_key: A retry with the same key takes over its own lease.
-        function: Gets the open parts, the candidate's parameters, and ``report(step, quality)``; gives a fitted
-            scikit-learn classifier whose classes are the labels.
+        function: Gets the open parts, the candidate's parameters, and ``report(step, quality)``; gives what
+            ``function_models.predictor_of`` takes, such as a fitted scikit-learn classifier whose classes are the
+            labels.
         log: Receives one line per piece of news.
 
     Returns:
@@ -59,6 +61,7 @@ def run_function_trial(
     """
     lease = claim(store, trial_id=trial_id, request_key=request_key, log=log)
     if lease is not None:
+        lease.begin_anew("a training function has no checkpoints")
         with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder, _heartbeat(lease):
             try:
                 result = _fit(lease, load_open_parts(artifacts.path(lease.artifact)), function, Path(folder))
@@ -71,12 +74,12 @@ def run_function_trial(
 
 @contextlib.contextmanager
 def _heartbeat(lease: Lease) -> Iterator[None]:
-    """Beat from a thread of its own while the function works in this one."""
+    """Beat, and look for a cancel, from a thread of its own while the function works in this one."""
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(lease.config.lease_seconds / 4):
-            lease.beat()
+        while not done.wait(min(lease.config.lease_seconds / 4, LOOK_SECONDS)):
+            lease.should_stop()
 
     thread = threading.Thread(target=beat, name="easeml-heartbeat", daemon=True)
     thread.start()
@@ -95,13 +98,13 @@ def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Pa
             raise TrainingError(message)
 
     with _tenants_code("the training function raised"):
-        estimator = function(data, dict(lease.trial.parameters), report)
-    predictor = PipelinePredictor(_pipeline(estimator))
+        returned = function(data, dict(lease.trial.parameters), report)
     path = folder / "model"
     with _tenants_code("what the training function returned cannot be used:"):
-        quality, predictions = validate(lease.trial.kind, predictor, data)
+        predictor = predictor_of(returned, data, folder)
+        quality, predictions = validate(lease.trial.kind, predictor, data, lease.metric)
         model_format = save_model(predictor, path)
-    load_pipeline(path)  # what the referee would refuse to load is refused now, with the reason
+    load_predictor(path, model_format)  # what the referee would refuse to load is refused now, with the reason
     return TrainingResult(quality, lease.age_seconds, path, model_format, np.asarray(predictions))
 
 
@@ -115,17 +118,3 @@ def _tenants_code(what: str) -> Iterator[None]:
     except Exception as error:
         message = f"{what} {type(error).__name__}: {error}"
         raise TrainingError(message) from error
-
-
-def _pipeline(estimator: Any) -> Any:
-    """The estimator as a pipeline, the one form in which models are kept.
-
-    Raises:
-        TrainingError: It is no fitted classifier.
-    """
-    from sklearn.pipeline import Pipeline, make_pipeline
-
-    if not hasattr(estimator, "predict"):
-        message = f"the training function must return a fitted scikit-learn classifier, got {type(estimator).__name__}"
-        raise TrainingError(message)
-    return estimator if isinstance(estimator, Pipeline) else make_pipeline(estimator)

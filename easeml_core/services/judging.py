@@ -37,6 +37,7 @@ from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint
 from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.store import labels, ledger, models, releases, sealed, studies
 from easeml_core.store.rows import as_json
+from easeml_core.training.hits import as_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -220,7 +221,7 @@ def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting
 
 
 def _judged(
-    case: _Case, known: NDArray[np.int64], old: NDArray[np.int64], new: NDArray[np.int64], slices: tuple[Slice, ...]
+    case: _Case, known: NDArray[Any], old: NDArray[Any], new: NDArray[Any], slices: tuple[Slice, ...]
 ) -> tuple[bool, dict[str, Any]] | Wanted:
     """Whether the model passes, and the report.
 
@@ -230,9 +231,7 @@ def _judged(
     try:
         found = judge_predictions(
             case.condition,
-            known,
-            old,
-            new,
+            *as_classes(case.study.hit, known, old, new),
             log_level=case.log_level,
             mode=case.config.mode,
             sampling=case.config.sampling,

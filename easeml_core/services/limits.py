@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.errors import ConfigError
+from easeml_core.training.candidate_spaces import MOST_CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-MOST_CANDIDATES = 1000
 
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _NOT_SHARED = (

@@ -17,7 +17,7 @@ import numpy as np
 from easeml_core.errors import StateError
 from easeml_core.meter.dither import late_shift
 from easeml_core.meter.levels import COUNTS_REACHABLE
-from easeml_core.meter.meter import Answered, read_submission
+from easeml_core.meter.meter import read_submission
 from easeml_core.meter.node_counts import team_steps
 from easeml_core.meter.reading import Reading
 from easeml_core.meter.two_meters import Said
@@ -25,6 +25,7 @@ from easeml_core.services.evaluation import sealed_predictions, validation_loss
 from easeml_core.services.joint_sets import is_joint, joint_end, meter_settings_of, require_joint_goes_on
 from easeml_core.store import ledger, sealed
 from easeml_core.store.ledger import RETIRED, MeterEntry
+from easeml_core.training.hits import wrong
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,12 +55,14 @@ class Submission:
         model: The model.
         version: The data on whose validation part its loss is measured.
         team: Whose submission it is, 1..K.
+        hit: What counts as right.
     """
 
     request: Request
     model: Model
     version: DataVersion
     team: int
+    hit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry,
     loss = validation_loss(ready, model, on.submission.version)  # first: it is open data, nothing is spent if it fails
     predictions, failure = sealed_predictions(tx, ready, model, set_id)
     labels = sealed.sealed_labels(tx, set_id)
-    errors = len(labels) if predictions is None else int(np.sum(predictions != labels))
+    errors = len(labels) if predictions is None else int(np.sum(wrong(on.submission.hit, labels, predictions)))
     shift = _shift(tx, on) if on.config.method == "dithered" else None
     log_weight = ledger.joint_log_weight(tx, set_id) if is_joint(on.row) else None
     if failure is not None and on.config.method in COUNTS_REACHABLE:
@@ -248,7 +251,7 @@ def _reading(
             examples=examples,
             validation_loss=loss,
             config=on.config,
-            earlier=[Answered(entry.signal, entry.log_cost, entry.team) for entry in on.earlier],
+            earlier=on.earlier,
             team=on.submission.team,
             shift=shift,
             log_weight=log_weight,

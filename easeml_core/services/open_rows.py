@@ -1,11 +1,13 @@
-"""Rows that developers can see, or could: training and validation parts of all versions of a study's data."""
+"""Rows that developers can see, or could: of all versions of a study's data, and those that were fed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.store import studies, validation
+from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.store import feeds, studies, validation
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.fed_pairs import pairs_like
 from easeml_core.training.parts import load_open_parts
 
 if TYPE_CHECKING:
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.validation import ValidationPart
+    from easeml_core.training.parts import OpenParts
+
+
+MOST_WAITING = 10_000
+"""Waiting feeds that are looked at."""
 
 
 def part_hashes(tx: Connection, artifacts: ArtifactStore, parts: Iterable[ValidationPart]) -> list[set[bytes]]:
@@ -38,3 +45,27 @@ def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) ->
         ArtifactError: The file of a data version is missing or was changed.
     """
     return set[bytes]().union(*part_hashes(tx, artifacts, validation.validation_parts(tx, study_id)))
+
+
+def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: OpenParts) -> set[bytes]:
+    """Hashes of the rows that were fed to the study and wait, and of those that its training part leaves out.
+
+    A file that is none of pairs is passed over: it will be refused by its own refresh.
+
+    Args:
+        tx: A transaction of any role.
+        artifacts: Where they lie.
+        study_id: The study.
+        parts: Its newest open parts, whose form they have.
+    """
+    columns = studies.feature_names(tx, studies.latest_data_version(tx, study_id).id)
+    waiting = [feed.artifact for feed in feeds.waiting_feeds(tx, study_id, limit=MOST_WAITING)]
+    found = set[bytes]()
+    for reference in filter(None, [feeds.switched_off(tx, study_id), *waiting]):
+        try:
+            with artifacts.copy(reference) as path:
+                pairs = pairs_like(path, parts)
+        except (ArtifactError, InvalidInputError):
+            continue
+        found.update(example_hashes(pairs.inputs, columns))
+    return found

@@ -134,6 +134,7 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> dict[
         row = next(e for e in summary.study_summaries(tx, limit=_ALL) if e["study"] == study)
         details = {
             "study": study,
+            "goal": {"task": str(found.task), "metric": found.metric, "hit": found.hit, "program": found.program},
             "settings": dict(found.config),
             "summary": _told(row),
             "candidates": [_candidate(c) for c in studies.list_candidates(tx, found.id)],

@@ -32,6 +32,8 @@ from easeml_core.services.mail import MailServer, Postman
 from easeml_core.services.metering import meter
 from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace
 from easeml_core.services.promotion import MOVES
+from easeml_core.services.reading import Reach
+from easeml_core.services.refresh import refresh
 from easeml_core.services.sealing import seal_study
 from easeml_core.store import labels, outbox, requests, sealed
 from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.remote.cache import FileCache
+    from easeml_core.remote.urls import Address
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.query_source import NamedQuery
     from easeml_core.store.requests import Request
 
 logger = logging.getLogger(__name__)
@@ -75,7 +80,7 @@ _WAITS = "waits for labels"
 _TIMED = (RequestKind.GATE, RequestKind.METER)
 """What answers leave at fixed times: those that depend on sealed data."""
 
-_RUNS = (RequestKind.SEAL, *_TIMED)
+_RUNS = (RequestKind.SEAL, RequestKind.REFRESH, *_TIMED)
 """What may take long: it is decided by another thread than moves of production are."""
 
 
@@ -84,7 +89,10 @@ class Duties:
     """How this referee works.
 
     Attributes:
-        data: Folder whose subfolder TENANT holds that tenant's ``csv:`` files; None reads no file.
+        data: Folder whose subfolder TENANT holds that tenant's files; None reads no file.
+        prefixes: Under which ``url:`` sources may lie; none reads no address.
+        queries: What ``sql:`` sources may name; none reads no database.
+        cache: Where what is fetched goes; None for the cache of this account.
         timetable: When answers of gate and meter leave.
         allow_forced: Whether a forced promotion may be asked for by a task.
         mail: Where mail goes; None keeps it until a referee knows.
@@ -95,6 +103,9 @@ class Duties:
     """
 
     data: Path | None = None
+    prefixes: tuple[Address, ...] = ()
+    queries: Mapping[str, NamedQuery] = field(default_factory=dict)
+    cache: FileCache | None = None
     timetable: Timetable = field(default_factory=Timetable)
     allow_forced: bool = False
     mail: MailServer | None = None
@@ -102,6 +113,11 @@ class Duties:
     poll_seconds: float = 10.0
     grid_seconds: tuple[float, ...] = GRID_SECONDS
     decision_grid_seconds: tuple[float, ...] = DECISION_GRID_SECONDS
+
+    @property
+    def reach(self) -> Reach:
+        """What it may read for a study."""
+        return Reach(self.data, self.prefixes, self.queries, self.cache)
 
 
 class Referee:
@@ -347,7 +363,8 @@ class Referee:
         if request.kind in MOVES:
             return Answer(MOVES[request.kind](tx, request))
         work: dict[RequestKind, Callable[[], Answer | Waiting]] = {
-            RequestKind.SEAL: lambda: Answer(seal_study(tx, self._artifacts, request, data=self._duties.data)),
+            RequestKind.SEAL: lambda: Answer(seal_study(tx, self._artifacts, request, self._duties.reach)),
+            RequestKind.REFRESH: lambda: Answer(refresh(tx, self._artifacts, request)),
             RequestKind.GATE: lambda: judge(tx, ready, request),
             RequestKind.METER: lambda: meter(tx, ready, request),
         }

@@ -15,14 +15,17 @@ from easeml_core.config import (
     require_known,
 )
 from easeml_core.entities import RequestKind, StudyState
-from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.services.limits import check_candidate_limits, checked_study_limits, trainable
+from easeml_core.services.limits import checked_study_limits
 from easeml_core.services.set_plans import refuse_own_reliability, set_purposes, study_plan
 from easeml_core.services.set_sizes import plan_for_gate, plan_for_meter, plan_joint
+from easeml_core.services.study_candidates import COARSE, named_candidates
+from easeml_core.services.study_goal import checked_goal
 from easeml_core.store import requests, studies
+from easeml_core.training.candidate_grid import GRIDS
 from easeml_core.training.sources import check_source
-from easeml_core.training.trainers import check_candidates
+from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-
-METRICS = ("accuracy",)
 
 _Config = TypeVar("_Config", GateConfig, MeterConfig, JointConfig, DirectConfig, TrainingConfig)
 
@@ -44,7 +45,12 @@ def register_study(
     study: str,
     source: str,
     target: str | None = None,
-    metric: str = "accuracy",
+    task: str | None = None,
+    metric: str | None = None,
+    hit: str | None = None,
+    program: str | None = None,
+    split: str | None = None,
+    grid: str = COARSE,
     weight: float = 1.0,
     budget_seconds: float | None = None,
     candidates: Sequence[Mapping[str, Any]] | None = None,
@@ -56,6 +62,7 @@ def register_study(
     priority: int = 0,
     deadline: datetime | str | None = None,
     target_quality: float | None = None,
+    keep: bool = False,
     request_key: str,
 ) -> dict[str, Any]:
     """Register a study and ask the referee to split and seal its data.
@@ -66,11 +73,21 @@ def register_study(
         study: Name of the study, unique in the installation.
         source: Where the data comes from, e.g. ``sklearn:digits`` or ``csv:a.csv``.
         target: Column to predict, where the source has columns.
-        metric: ``accuracy``.
+        task: ``classification`` or ``regression``; None for what program and metric say, else classification.
+        metric: By which candidates are compared, such as ``accuracy``, ``auc``, ``rmse`` or ``module:function``
+            (``training.metrics``); None for ``accuracy``, or ``r2`` where numbers are predicted.
+        hit: ``within:T``: where numbers are predicted, gate and meter count one that is at most T off as right. None
+            where the metric is one of these.
+        program: What goes in and what comes out (``docs/programs.md``); it calls for the candidates where none are
+            named. None for what the data look like.
+        split: How rows are divided into parts: ``rows``, ``group:COLUMN`` or ``time:COLUMN`` (``training.splits``).
+        grid: How fine networks are divided into candidates: ``one``, ``rates`` or ``full``
+            (``training.candidate_grid``).
         weight: Share of everybody's attention, > 0.
         budget_seconds: Device seconds that the study may use, or None for no limit.
-        candidates: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices`` (kinds that it may run on);
-            None for the defaults of the data's shape.
+        candidates: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices`` (kinds that it may run on); or
+            a search space with ``space`` and ``count`` (``training.candidate_spaces``). None for what the program
+            calls for, without one the defaults of the data's shape.
         gate: Settings of GateConfig; the rest has defaults.
         meter: Settings of MeterConfig; the rest has defaults.
         training: Settings of TrainingConfig; the rest has defaults.
@@ -81,6 +98,8 @@ def register_study(
         priority: From -100 to 100; studies of a higher one come first.
         deadline: No trial begins that would end after it; also ISO 8601 text. None for no deadline.
         target_quality: The study ends once a trial reaches it, in (0, 1]; None for never.
+        keep: Let a study of this tenant that has the name already stand as it is, whatever is asked for here: for a
+            DAG that registers before each run.
         request_key: Makes the call repeatable: the same key gives the same study.
 
     Returns:
@@ -91,7 +110,7 @@ def register_study(
             made another study.
         AlreadyExistsError: Another request has registered a study of this name.
     """
-    require(metric in METRICS, "metric", metric, "one of " + ", ".join(METRICS))
+    goal = checked_goal(task=task, metric=metric, hit=hit, program=program)
     limits = checked_study_limits(
         {
             "weight": weight,
@@ -101,32 +120,58 @@ def register_study(
             "target_quality": target_quality,
         }
     )
-    check_source(source, target)
-    if candidates is not None:
-        check_candidates(trainable(candidates))
-        check_candidate_limits(candidates)
+    check_source(source, target, goal.task, split=split)
+    require(grid in GRIDS, "grid", grid, "one of " + ", ".join(GRIDS))
+    named = None if candidates is None else named_candidates(candidates, grid)
     config = study_settings(gate=gate, meter=meter, training=training, joint=joint, direct=direct)
+    config |= {"split": str(check_split(split)), "grid": grid}
+    asked: dict[str, Any] = {
+        "name": study,
+        "metric": goal.metric,
+        "task": goal.task,
+        "hit": goal.hit,
+        "program": goal.program,
+    } | limits
+    try:
+        with store.begin() as tx:
+            return _registered(tx, asked | {"config": config}, named or [], tenant, source, target or "", request_key)
+    except AlreadyExistsError:
+        if not keep:
+            raise
     with store.begin() as tx:
-        tenant_id = studies.add_tenant(tx, name=tenant)
-        data_set_id = studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target or "")
-        study_id = studies.add_study(
-            tx,
-            name=study,
-            tenant_id=tenant_id,
-            data_set_id=data_set_id,
-            metric=metric,
-            config=config,
-            request_key=request_key,
-            **limits,
-        )
-        if study_id is None:
-            study_id = _made_before(tx, request_key, study)
-        else:
-            studies.add_candidates(tx, study_id, candidates or [])
-        request_id = requests.file_request(
-            tx, kind=RequestKind.SEAL, study_id=study_id, model_id=None, arguments={}, request_key=request_key
-        )
-    return {"study": study, "study_id": study_id, "request_id": request_id}
+        return _standing(tx, tenant, study)
+
+
+def _registered(
+    tx: Connection,
+    asked: Mapping[str, Any],
+    candidates: Sequence[Mapping[str, Any]],
+    tenant: str,
+    source: str,
+    target: str,
+    request_key: str,
+) -> dict[str, Any]:
+    tenant_id = studies.add_tenant(tx, name=tenant)
+    data_set_id = studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target)
+    owned: dict[str, Any] = {"tenant_id": tenant_id, "data_set_id": data_set_id, "request_key": request_key}
+    study_id = studies.add_study(tx, **asked, **owned)
+    if study_id is None:
+        study_id = _made_before(tx, request_key, asked["name"])
+    else:
+        studies.add_candidates(tx, study_id, candidates)
+    request_id = requests.file_request(
+        tx, kind=RequestKind.SEAL, study_id=study_id, model_id=None, arguments={}, request_key=request_key
+    )
+    return {"study": asked["name"], "study_id": study_id, "request_id": request_id}
+
+
+def _standing(tx: Connection, tenant: str, study: str) -> dict[str, Any]:
+    """The tenant's study that has the name already, as ``register_study`` returns it."""
+    found = studies.get_study(tx, study)
+    if found.tenant != tenant:
+        raise AlreadyExistsError(kind="study", name=study, remedy="it is another tenant's; choose another name")
+    request_id = requests.seal_request_of(tx, found.id)
+    return {"study": study, "study_id": found.id, "request_id": request_id}
 
 
 def _made_before(tx: Connection, request_key: str, study: str) -> int:

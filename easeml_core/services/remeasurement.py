@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, StateError
 from easeml_core.services.evaluation import NotRunError, Preparation
+from easeml_core.services.remeasured_quality import quality_on
 from easeml_core.store import models, studies, validation
 from easeml_core.store.database import lock, notify
 
@@ -155,21 +156,27 @@ def measure_next(
     """
     with store.begin() as tx:
         found = validation.waiting_models(tx, study_id, skip=list(skip), rest_seconds=rest_seconds)
-    if not found:
+        study = studies.study_by_id(tx, found[0].model.study_id) if found else None
+    if study is None:
         return None
     waiting = found[0]
     ready, began = Preparation(store, artifacts), time.monotonic()
     ready.run(NotRunError(waiting.model, None))
-    seconds = max(time.monotonic() - began, 1e-6)
     loss = ready.loss(waiting.model, waiting.artifact)
-    if loss is None:
+    answers = ready.answers(waiting.model, waiting.artifact)
+    if loss is None or answers is None:
         error = ready.missing(waiting.model, None)
         if isinstance(error, NotRunError):  # the run was on newer data: what it said is not about these
             return Measurement(waiting)
         if isinstance(error, StateError) and error.__cause__ is not None:
             raise error
         return _keep_failure(store, waiting, error)
-    return _keep(store, waiting, quality=1.0 - loss, seconds=seconds)
+    try:
+        quality = quality_on(artifacts, study, waiting.model, data=waiting.artifact, answers=answers)
+    except StateError as error:
+        return _keep_failure(store, waiting, error)
+    seconds = max(time.monotonic() - began, 1e-6)
+    return _keep(store, waiting, quality=quality, loss=loss, seconds=seconds)
 
 
 def _keep_failure(store: Store, waiting: Waiting, error: Exception) -> Measurement:
@@ -184,7 +191,7 @@ def _keep_failure(store: Store, waiting: Waiting, error: Exception) -> Measureme
     return Measurement(waiting, why=why, tries=tries)
 
 
-def _keep(store: Store, waiting: Waiting, *, quality: float, seconds: float) -> Measurement:
+def _keep(store: Store, waiting: Waiting, *, quality: float, loss: float, seconds: float) -> Measurement:
     with store.begin() as tx:
         lock(tx, "suggest")  # so that no scheduler misses the trial
         trial_id = validation.add_remeasurement(tx, waiting, quality=quality, seconds=seconds)
@@ -197,7 +204,7 @@ def _keep(store: Store, waiting: Waiting, *, quality: float, seconds: float) -> 
             trial_id=trial_id,
             format=waiting.model.format,
             artifact=waiting.model.artifact,
-            validation_loss=1.0 - quality,
+            validation_loss=loss,
         )
         notify(tx, f"trial:{trial_id}")
         notify(tx, f"study:{waiting.study}")

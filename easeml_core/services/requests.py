@@ -12,7 +12,7 @@ from easeml_core.services.answers import BLOCKING_REFUSED
 from easeml_core.services.joint_sets import gate_settings
 from easeml_core.services.promotion import MOVES, before_standing, require_words, restorable, settle
 from easeml_core.services.readings import shown_reading
-from easeml_core.store import models, promotions, releases, requests, studies
+from easeml_core.store import feeds, models, promotions, releases, requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,7 +244,8 @@ def answer_of(store: Store, request_id: int) -> dict[str, Any] | None:
     Returns:
         ``{"request_id", "kind", "study", "model_id", "refused", "message"}`` and, unless refused, for ``gate``
         ``{"symbol", "planned", "step", "steps", "cached"}``, for ``meter`` those of ``readings.shown_reading``, for
-        ``promote``, ``rollback`` and ``force`` ``{"promoted"}``.
+        ``promote``, ``rollback`` and ``force`` ``{"promoted"}``, for ``refresh`` ``{"version", "train_rows"}``, both
+        None where nothing was new.
 
     Raises:
         NotFoundError: There is no such request.
@@ -265,6 +266,10 @@ def _meter_facts(tx: Connection, request_id: int) -> dict[str, Any]:
     return shown_reading(_present(releases.get_reading(tx, request_id), request_id))
 
 
+def _refresh_facts(tx: Connection, request_id: int) -> dict[str, Any]:
+    return dict(_present(feeds.refresh_facts(tx, request_id), request_id))
+
+
 def _present(facts: Any, request_id: int) -> Any:
     if facts is None:
         message = f"request {request_id} is answered but its facts are missing; the store was changed by hand"
@@ -277,4 +282,5 @@ _FACTS: dict[RequestKind, Callable[[Connection, int], dict[str, Any]]] = {
     RequestKind.METER: _meter_facts,
     **{kind: lambda tx, request_id: {"promoted": True} for kind in MOVES},
     RequestKind.SEAL: lambda tx, request_id: {},
+    RequestKind.REFRESH: _refresh_facts,
 }

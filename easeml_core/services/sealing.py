@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +14,27 @@ import numpy as np
 from easeml_core.config import GateConfig, JointConfig, MeterConfig, TrainingConfig
 from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.programs.language import parse_program
 from easeml_core.services.baseline import add_baseline
+from easeml_core.services.reading import study_table
 from easeml_core.services.set_plans import needed_examples, set_purposes, settings_of_plan, study_plan
 from easeml_core.services.set_sizes import plan_for_meter, plan_joint
+from easeml_core.services.study_candidates import called_for
 from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.layout import stored_layout
 from easeml_core.training.parts import content_hash, save_open_parts, split_parts
-from easeml_core.training.sources import FILE_SCHEMES, SCHEMES, check_source, load_source
-from easeml_core.training.trainers import default_candidates
+from easeml_core.training.program_candidates import program_of_data, require_data_of
+from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from easeml_core.programs.data_type import Program
+    from easeml_core.services.reading import Reach
     from easeml_core.services.set_plans import SetConfig
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.requests import Request
@@ -46,7 +51,7 @@ _COINCIDENCE = 1 / 20  # so large a share of the rows may lie in other sealed se
 _LONGEST_NAMES = 1_000_000  # characters of all column names together: more of them are not worth a row
 
 
-def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, data: Path | None = None) -> str:
+def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, reach: Reach) -> str:
     """Split, seal and activate the study of a request.
 
     The split is random but a function of the installation's secret, the study and the data, so that a repetition
@@ -56,7 +61,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
         tx: Transaction of the referee's role.
         artifacts: Where the open parts go.
         request: The request.
-        data: Folder whose subfolder TENANT holds that tenant's files; None reads no file.
+        reach: What the referee may read.
 
     Returns:
         The public message of the answer.
@@ -68,7 +73,9 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
     study = studies.study_by_id(tx, request.study_id)
     if study.state != StudyState.REGISTERED:
         return f"study {study.name} is {study.state} already"
-    raw = load_source(readable_source(study, data), study.target or None)
+    split = check_split(study.config.get("split"))
+    raw = study_table(study, reach, split)
+    program = _program(study, raw)
     _require_no_slices(GateConfig.from_json(study.config["gate"]))  # before anything is planned for them
     plans = planned_sets(study.config)
     TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
@@ -76,15 +83,17 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
     # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
     seed = hashlib.sha256(f"{digest}|{study.name}".encode()).digest()
-    parts = split_parts(raw, sizes=sizes, rng=np.random.default_rng(int.from_bytes(seed, "big")))
+    rng = np.random.default_rng(int.from_bytes(seed, "big"))
+    parts = split_parts(raw, sizes=sizes, rng=rng, split=split)
     names = _kept_names(raw)
     hashes = [h for inputs, _ in _named(parts).values() for h in example_hashes(inputs, names)]
     _require_unsealed(tx, study, hashes)
-    warning = _sealed_already(tx, study, hashes)
+    warning = _sealed_already(tx, study, hashes) + (f"; warning: {split.warning}" if split.warning else "")
     version_id = _open_parts(tx, artifacts, study, raw, parts, digest)
     _seal_parts(tx, study, version_id, parts, plans)
     if not studies.list_candidates(tx, study.id):
-        studies.add_candidates(tx, study.id, default_candidates(raw.layout, raw.task))
+        studies.add_candidates(tx, study.id, called_for(study, program, raw))
+    studies.set_program(tx, study.id, str(program))
     add_baseline(
         tx,
         artifacts,
@@ -92,6 +101,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
         data_version_id=version_id,
         train_labels=parts.train.labels,
         validation_labels=parts.validation.labels,
+        hit=study.hit,
     )
     studies.set_study_state(tx, study.id, StudyState.ACTIVE)
     notify(tx, f"study:{study.name}")
@@ -100,29 +110,17 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, *, da
     return f"study {study.name} is active; rows: {shown}{repeated}{warning}"
 
 
-def readable_source(study: Study, data: Path | None) -> str:
-    """The source as the referee may read it: a file or folder only from the tenant's own folder.
-
-    The referee reads with its own account's rights; without this, naming a file would publish it.
+def _program(study: Study, raw: RawTable) -> Program:
+    """What goes in and what comes out, as the tenant has said it or as the data look.
 
     Raises:
-        InvalidInputError: The file does not lie there; the message is the same whether it exists elsewhere or not.
+        InvalidInputError: The tenant has said something else than the data are.
     """
-    source = check_source(study.source, study.target or None)
-    if source.scheme not in FILE_SCHEMES:
-        return study.source
-    reads = SCHEMES[source.scheme].reads
-    folder = None if data is None else Path(os.path.realpath(data / study.tenant))
-    path = None if folder is None else Path(os.path.realpath(folder / source.name))
-    is_there = path is not None and (path.is_dir() if reads == "folder" else path.is_file())
-    if folder is None or path is None or not path.is_relative_to(folder) or not is_there:
-        message = (
-            f"source {study.source!r}: there is no such {reads} in the referee's data folder of tenant "
-            f"{study.tenant!r}; put it into FOLDER/TENANT, where FOLDER is what the referee was started with "
-            "(`easeml referee --data`)"
-        )
-        raise InvalidInputError(message)
-    return source.at(path)
+    if study.program is None:
+        return program_of_data(raw.layout, raw.task, len(raw.class_names), raw.target_layout)
+    program = parse_program(study.program)
+    require_data_of(program, raw.layout, raw.task, len(raw.class_names), raw.target_layout)
+    return program
 
 
 def _kept_names(raw: RawTable) -> tuple[str, ...] | None:
@@ -236,6 +234,7 @@ def _open_parts(
         class_names=raw.class_names,
         parts={name: len(labels) for name, (_, labels) in _named(parts).items()},
         feature_names=_kept_names(raw),
+        layout=stored_layout(raw.layout, raw.target_layout),
     )
 
 

@@ -27,19 +27,21 @@ from easeml_core.errors import (
     StoreUnavailableError,
     TrialStateError,
 )
+from easeml_core.services.leases import silent
 from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.trials import claim, silent, train, trial_state
+from easeml_core.services.trials import attempts, train, trial_state
 from easeml_core.store import suggestions, trials
 from easeml_core.store.database import CHANNEL, notify
 from easeml_core.store.listen import Ear
 from easeml_core.store.outlook import Outlook, outlook
+from easeml_core.training.job import check_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
-    from easeml_core.services.trials import Lease, Log
+    from easeml_core.services.leases import Lease, Log
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -96,6 +98,7 @@ def run_device(
     log: Log = silent,
     should_stop: Callable[[], bool] = never,
     poll_seconds: float = POLL_SECONDS,
+    slot: str | None = None,
 ) -> dict[str, Any]:
     """Train one trial after the other on this device until nothing is left, or a limit is reached.
 
@@ -115,6 +118,7 @@ def run_device(
         should_stop: Asked five times a second, also from another thread; True ends a running training and hands its
             trial back to whoever asks next.
         poll_seconds: How long at most between two asks while waiting, > 0.
+        slot: What this device is on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``.
 
     Returns:
         ``{"device", "reason", "message", "handed_back", "trials": [...]}``: why it ended, the trial that was handed
@@ -133,6 +137,8 @@ def run_device(
         max_trials is None or (type(max_trials) is int and max_trials >= 1), "max_trials", max_trials, ">= 1 or None"
     )
     require(0 < poll_seconds < math.inf, "poll_seconds", poll_seconds, "seconds, > 0")
+    if slot is not None:
+        check_slot(slot)
     stream = _Stream(
         store=store,
         artifacts=artifacts,
@@ -145,6 +151,7 @@ def run_device(
         log=log,
         should_stop=should_stop,
         poll_seconds=poll_seconds,
+        slot=slot,
     )
     reason = stream.run()
     return _summary(device, reason, stream)
@@ -180,6 +187,7 @@ class _Stream:
     log: Log
     should_stop: Callable[[], bool]
     poll_seconds: float
+    slot: str | None = None
     number: int = 1
     reports: list[dict[str, Any]] = field(default_factory=list)
     handed_back: int | None = None
@@ -244,13 +252,13 @@ class _Stream:
 
     def _work(self, trial: dict[str, Any], key: str) -> Reason | None:
         """Train the trial that was suggested under this key, and go on to the next number."""
-        trial_id = trial["trial_id"]
+        trial_id, trained = trial["trial_id"], False
         self.log("trial {trial_id}: {study}, {candidate}: {reason}".format(**trial))
         try:
-            lease = claim(self.store, trial_id=trial_id, request_key=key, log=self.log)
-            if lease is not None:
+            for lease in attempts(self.store, trial_id=trial_id, request_key=key, log=self.log):
+                trained = True
                 with self._stoppable(lease, key):
-                    train(self.store, self.artifacts, lease)
+                    train(self.store, self.artifacts, lease, slot=self.slot)
         except TrialStateError as error:
             return self._lost(trial_id, key, error)
         except (StoreUnavailableError, ConcurrentUpdateError):
@@ -262,7 +270,7 @@ class _Stream:
             self.log(f"trial {trial_id} is left to its lease, it cannot be run here: {error}")
             self.number += 1
             return None
-        return self._note(trial_id, trained=lease is not None)
+        return self._note(trial_id, trained=trained)
 
     def _lost(self, trial_id: int, key: str, error: TrialStateError) -> Reason | None:
         """The trial is not ours any more: handed back, or in other hands."""

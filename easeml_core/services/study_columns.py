@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import NotFoundError
+from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.store import studies
+from easeml_core.training.layout import Layout, stored_target
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.row_form import RowForm
+from easeml_core.training.wanted_answers import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion
+    from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.training.wanted_answers import WantedAnswers
 
 
 def study_columns(store: Store, study: str) -> dict[str, Any]:
@@ -39,6 +48,48 @@ def study_columns(store: Store, study: str) -> dict[str, Any]:
             "columns": studies.feature_names(tx, version.id),
             "classes": studies.class_names(tx, version.id),
         }
+
+
+def answers_of_study(tx: Connection, study_id: int) -> WantedAnswers:
+    """What is asked of the models of a study: a class, a number, or several, as its newest data have them."""
+    version = studies.latest_data_version(tx, study_id)
+    return wanted_of(studies.study_by_id(tx, study_id).task, stored_target(version.layout))
+
+
+def require_one_answer(version: DataVersion, what: str) -> None:
+    """Whoever brings labelled rows to a study gives one class or number for each.
+
+    Args:
+        version: The study's newest data.
+        what: What is brought, for the message.
+
+    Raises:
+        InvalidInputError: The targets of the study are several numbers a row.
+    """
+    target = stored_target(version.layout)
+    if target is not None:
+        message = (
+            f"{what} have one class or number for each row, and the targets of this study are {target.features:,} "
+            f"numbers a row ({target.kind}); register another study with the new data"
+        )
+        raise InvalidInputError(message)
+
+
+def row_form(tx: Connection, artifacts: ArtifactStore, version: DataVersion) -> RowForm:
+    """How rows must be encoded for the models of a data version.
+
+    Args:
+        tx: A transaction of any role.
+        artifacts: Where the open parts are; read only for versions that were made before layouts were kept.
+        version: The version.
+    """
+    names, classes = studies.feature_names(tx, version.id), studies.class_names(tx, version.id)
+    if version.layout is not None:
+        layout = Layout.from_json(version.layout)
+    else:
+        with artifacts.copy(version.artifact) as path:
+            layout = load_open_parts(path).layout
+    return RowForm(version.features, names, classes, layout)
 
 
 def class_numbers(class_names: Sequence[str], *, most: int | None = None) -> str:

@@ -33,5 +33,6 @@ def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> l
             best = models.best_model(tx, study.id) if names is None or study.name in names else None
             production = releases.production_model(tx, study.id)
             if best is not None and (production is None or production.identity != best.identity):
-                found.append({"study": study.name, "model_id": best.id, "quality": 1.0 - best.validation_loss})
+                quality = models.observed_quality(tx, best.id)
+                found.append({"study": study.name, "model_id": best.id, "quality": quality})
     return found

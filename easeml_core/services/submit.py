@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
-from easeml_core.entities import Study, StudyState
+from easeml_core.entities import Study, StudyState, Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
 from easeml_core.services.study_columns import class_numbers
 from easeml_core.store import models, studies, submissions
@@ -27,10 +27,12 @@ from easeml_core.store.database import lock
 from easeml_core.store.rows import clean
 from easeml_core.training.command_model import pack_command
 from easeml_core.training.formats import FORMATS, NUMBER_WANTED
+from easeml_core.training.hits import wrong
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
 from easeml_core.training.repetition import require_same, rows_to_repeat
 from easeml_core.training.sandbox import Sandbox
+from easeml_core.training.wanted_answers import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +127,7 @@ def submit_model(
                 return _again(earlier, handed, request_key)
             found, version = _open_study(tx, study)
             classes = studies.class_names(tx, version.id)
-        loss = _validation_loss(artifacts, copy, handed, version, classes, sandbox or Sandbox())
+        loss = _validation_loss(artifacts, copy, handed, found, version, classes, sandbox or Sandbox())
         _keep(artifacts, copy, handed)
     return _record(store, handed, found, version, loss, request_key)
 
@@ -178,6 +180,7 @@ def _validation_loss(
     artifacts: ArtifactStore,
     copy: Path,
     handed: _Handed,
+    study: Study,
     version: DataVersion,
     class_names: Sequence[str],
     sandbox: Sandbox,
@@ -186,22 +189,28 @@ def _validation_loss(
     parts = load_open_parts(artifacts.path(version.artifact))
     inputs, where = parts.validation_inputs, f"the open validation part of study {handed.study!r}"
     try:
-        labels = predict_in_child(copy, handed.format, inputs, sandbox=sandbox)
-        wrong = np.flatnonzero((labels < 0) | (labels >= parts.classes))
-        if len(wrong):
-            message = (
-                f"the model must answer with classes from 0 to {parts.classes - 1}; row {wrong[0]} of {where} got "
-                f"{labels[wrong[0]]}; nothing was spent"
-            )
-            raise InvalidInputError(message)
+        wanted = wanted_of(study.task, parts.target_layout)
+        answers = predict_in_child(copy, handed.format, inputs, sandbox=sandbox, wanted=wanted)
+        if study.task == Task.CLASSIFICATION:
+            _require_classes(answers, parts.classes, where)
         if handed.format != "constant":
-            repeated = rows_to_repeat(labels, handed.artifact.encode())
-            again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox)
-            _require_same(labels[repeated], again, where)
+            repeated = rows_to_repeat(answers, handed.artifact.encode())
+            again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox, wanted=wanted)
+            _require_same(answers[repeated], again, where)
     except (TrainingError, ArtifactError) as error:
         message = f"the model cannot be run on {where}: {_in_short(error, class_names)}; nothing was spent"
         raise InvalidInputError(message) from error
-    return float(np.mean(labels != parts.validation_labels))
+    return float(np.mean(wrong(study.hit, parts.validation_labels, answers)))
+
+
+def _require_classes(labels: NDArray[np.int64], classes: int, where: str) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        message = (
+            f"the model must answer with classes from 0 to {classes - 1}; row {outside[0]} of {where} got "
+            f"{labels[outside[0]]}; nothing was spent"
+        )
+        raise InvalidInputError(message)
 
 
 def _in_short(error: Exception, class_names: Sequence[str]) -> str:
@@ -210,7 +219,7 @@ def _in_short(error: Exception, class_names: Sequence[str]) -> str:
     return f"{first}: {class_numbers(class_names, most=_MOST_CLASSES)}" if first.endswith(NUMBER_WANTED) else first
 
 
-def _require_same(labels: NDArray[np.int64], again: NDArray[np.int64], where: str) -> None:
+def _require_same(labels: NDArray[Any], again: NDArray[Any], where: str) -> None:
     try:
         require_same(labels, again)
     except TrainingError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
-from easeml_core.services.open_rows import validated_hashes
+from easeml_core.services.open_rows import fed_hashes, validated_hashes
 from easeml_core.services.set_plans import gate_of, needed_examples, needed_of_slice
 from easeml_core.store import sealed, test_sets
 from easeml_core.store.example_hashes import example_hashes
@@ -41,7 +41,7 @@ class Content:
     """
 
     inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     keys: tuple[str, ...]
     slices: NDArray[np.int64] | None
     hashes: Sequence[bytes]
@@ -108,6 +108,7 @@ def require_new(
         AlreadyExistsError: More than one in twenty is sealed for other tenants.
     """
     opened = set(example_hashes(parts.train_inputs, content.columns)) | validated_hashes(tx, artifacts, study.id)
+    opened |= fed_hashes(tx, artifacts, study.id, parts)
     seen = {h: "the open parts of the study's data" for h in opened.intersection(content.hashes)}
     if not seen:
         sets = test_sets.tenants_sets_with(tx, study.id, content.hashes)

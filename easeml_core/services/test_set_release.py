@@ -138,7 +138,7 @@ def fetch_test_set(
                 temporary.write_bytes(path.read_bytes())
             else:
                 _write_csv(temporary, arrays)
-    known = int((arrays["labels"] >= 0).sum())
+    known = int(is_known(arrays["labels"]).sum())
     return {"test_set_id": found.id, "rows": len(arrays["labels"]), "labelled": known, "file": str(to)}
 
 
@@ -156,13 +156,25 @@ def released_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise ArtifactError(message) from error
 
 
+def is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether the label of each example is known, shape ``(examples,)``; numbers to predict always are."""
+    return np.asarray(labels >= 0) if labels.dtype.kind == "i" else np.ones(len(labels), dtype=bool)
+
+
 def _write_csv(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    inputs, names = arrays["inputs"], [str(name) for name in arrays["class_names"]]
+    inputs = arrays["inputs"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([KEY, *column_names(arrays["feature_names"].tolist(), inputs.shape[1]), "label"])
-        for key, example, label in zip(arrays["keys"], inputs, arrays["labels"], strict=True):
-            writer.writerow([key, *map(cell, example), names[label] if label >= 0 else ""])
+        for key, example, label in zip(arrays["keys"], inputs, _label_cells(arrays), strict=True):
+            writer.writerow([key, *map(cell, example), label])
+
+
+def _label_cells(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    names = [str(name) for name in arrays["class_names"]]
+    if not names:
+        return [cell(number) for number in arrays["labels"]]
+    return [names[label] if label >= 0 else "" for label in arrays["labels"]]
 
 
 def column_names(names: list[str] | None, features: int) -> list[str]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import MOST_SLICES, JointConfig, MeterConfig
-from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.set_plans import gate_of, needed_examples, set_settings, settings_of_plan, study_plan
 from easeml_core.services.set_queue import when_live
+from easeml_core.services.study_columns import require_one_answer
 from easeml_core.services.test_set_checks import (
     Content,
     require_distinct,
@@ -30,7 +31,15 @@ from easeml_core.store import releases, sealed, studies, test_sets
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.parts import load_open_parts
-from easeml_core.training.uploads import LONGEST_KEY, ExampleFile, class_indices, encode, read_examples, refused
+from easeml_core.training.uploads import (
+    LONGEST_KEY,
+    ExampleFile,
+    class_indices,
+    encode,
+    number_targets,
+    read_examples,
+    refused,
+)
 from easeml_core.training.uploads import shown as quoted
 
 if TYPE_CHECKING:
@@ -86,11 +95,13 @@ def seal_test_set(
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         version = studies.latest_data_version(tx, found.id)
+        require_one_answer(version, "examples that are brought to be sealed")
         releases.hold_study(tx, found.id)
         named = None if name is None else test_sets.set_named(tx, found.id, name)
         kind, config = _settings(found, purpose, settings or {}, named)
-        if labels is None and kind != SealedSetPurpose.GATE:
-            message = f"a {kind} set needs the label of every example; give them with --labels"
+        if labels is None and (kind != SealedSetPurpose.GATE or found.task == Task.REGRESSION):
+            whose = f"a {kind} set" if found.task == Task.CLASSIFICATION else "a set of a study that predicts numbers"
+            message = f"{whose} needs the label of every example; give them with --labels"
             raise InvalidInputError(message)
         if isinstance(config, MeterConfig) and kind == SealedSetPurpose.DIRECT:
             require_same_ranges(config, _meter_of(tx, found))
@@ -189,8 +200,9 @@ def _content(
     inputs = encode(file, feature_names=names, features=version.features, beside=slices_column)
     hashes = example_hashes(inputs, names)
     require_distinct(file, hashes)
-    given = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
-    if labels is not None:
+    if labels is None:
+        given: NDArray[Any] = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
+    else:
         given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
     order = sealed.fixed_order(tx, hashes)
     return Content(
@@ -203,19 +215,22 @@ def _content(
     )
 
 
-def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Label of every row of ``inputs``; both files must name the same examples."""
+def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[Any]:
+    """Label of every row of ``inputs``; both files must name the same examples.
+
+    Classes as int64; numbers as float32 where the study has no classes.
+    """
     require_label_columns(file)
     row_of = {key: row for row, key in enumerate(inputs.keys)}
     for row, key in enumerate(file.keys):
         if key not in row_of:
             raise refused(file, f"there is no such example in {inputs.path}", row)
-    given = class_indices(file, "label", class_names)
+    given = class_indices(file, "label", class_names) if class_names else number_targets(file, "label")
     missing = sorted(set(row_of) - set(file.keys), key=row_of.__getitem__)
     if missing:
         more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
         raise refused(inputs, f"there is no label for this example{more} in {file.path}", row_of[missing[0]])
-    labels = np.empty(len(inputs.keys), dtype=np.int64)
+    labels = np.empty(len(inputs.keys), dtype=given.dtype)
     labels[[row_of[key] for key in file.keys]] = given
     return labels
 

@@ -2,111 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
-import time
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig
 from easeml_core.entities import Trial, TrialState
-from easeml_core.errors import (
-    ArtifactError,
-    ConcurrentUpdateError,
-    StoreUnavailableError,
-    TrainingError,
-    TrialStateError,
-)
-from easeml_core.services.reservation import training_seconds
-from easeml_core.store import models, studies, trials
+from easeml_core.errors import ArtifactError, TrainingCancelled, TrainingError, TrainingKilled, TrialStateError
+from easeml_core.services.leases import Lease, silent
+from easeml_core.services.rungs import Ladder
+from easeml_core.store import curves, models, rungs, studies, trials
+from easeml_core.store.checkpoint_files import files_of, remove_ended
 from easeml_core.store.database import notify
+from easeml_core.training.hits import wrong
 from easeml_core.training.job import TrainingJob
+from easeml_core.training.parts import load_validation_labels
 from easeml_core.training.supervisor import run_job
+from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection
 
+    from easeml_core.services.leases import Log
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.training.job import TrainingResult
 
-    Log = Callable[[str], None]
+__all__ = [
+    "FINAL",
+    "Lease",
+    "attempts",
+    "cancel_trial",
+    "claim",
+    "expire_leases",
+    "explained",
+    "finished_trial",
+    "learning_curve",
+    "record_failure",
+    "record_success",
+    "run_trial",
+    "silent",
+    "train",
+    "trial_details",
+    "trial_state",
+]
 
 _LEAST_SECONDS = 0.5
+_ROUNDING = 1e-6
 
 FINAL = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
 
 
-def silent(_: str) -> None:
-    """No log was asked for."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """The right of one attempt to end its trial: extended by heartbeats, lost in silence or with its reservation."""
-
-    store: Store
-    trial: Trial
-    attempt: int
-    config: TrainingConfig
-    artifact: str
-    log: Log
-    started: float = field(default_factory=time.monotonic)
-    cancelled: bool = False
-    lost: bool = False
-    _progress: Mapping[str, Any] | None = None
-    _beaten: float = field(default_factory=time.monotonic)
-
-    @property
-    def age_seconds(self) -> float:
-        """Seconds since the trial was claimed, > 0."""
-        return max(time.monotonic() - self.started, 1e-6)
-
-    @property
-    def reserved_seconds(self) -> float:
-        """What this attempt may take of the reservation; infinite where nothing limits the trial."""
-        limit = self.trial.limit_seconds
-        return math.inf if limit is None else limit - self.trial.lost_seconds
-
-    @property
-    def time_limit_seconds(self) -> float:
-        """Wall seconds of the training itself, > 0: the study's limit, or less where less is reserved."""
-        return min(self.config.time_limit_seconds, training_seconds(self.reserved_seconds))
-
-    def progress(self, news: Mapping[str, Any]) -> None:
-        """Note progress; it is stored with the next heartbeat."""
-        self._progress = news
-        self.log(f"trial {self.trial.id}: " + ", ".join(f"{k} {v}" for k, v in news.items()))
-
-    def should_stop(self) -> bool:
-        """Beat when it is time; whether training is of no use any more."""
-        if time.monotonic() - self._beaten >= self.config.lease_seconds / 4:
-            self.beat()
-        return self.cancelled or self.lost
-
-    def beat(self) -> None:
-        """Extend the lease; learn whether it was lost or a cancel was asked for."""
-        self._beaten = time.monotonic()
-        try:
-            with self.store.begin() as tx:
-                answer = trials.extend_lease(
-                    tx,
-                    trial_id=self.trial.id,
-                    attempt=self.attempt,
-                    lease_seconds=self.config.lease_seconds,
-                    progress=self._progress,
-                )
-        except (StoreUnavailableError, ConcurrentUpdateError) as error:
-            self.log(f"trial {self.trial.id}: heartbeat not stored, training goes on ({error})")
-            return
-        self.lost, self.cancelled = answer is None, bool(answer)
-
-
 def run_trial(
-    store: Store, artifacts: ArtifactStore, *, trial_id: int, request_key: str, log: Log = silent
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    trial_id: int,
+    request_key: str,
+    log: Log = silent,
+    slot: str | None = None,
 ) -> dict[str, Any]:
     """Train one suggested trial on this machine and record what came out.
 
@@ -116,6 +76,8 @@ def run_trial(
         trial_id: The trial.
         request_key: A retry with the same key takes over its own lease; a finished trial is reported, not repeated.
         log: Receives one line per piece of news.
+        slot: What to train on: ``cpu``, ``cuda`` or ``cuda:N``. None for the CPU where the trial was handed out for a
+            device of the kind ``cpu``, else for a GPU if there is one.
 
     Returns:
         ``{"trial_id", "study", "candidate", "state", "quality", "cost_seconds", "failure", "model_id"}``.
@@ -124,17 +86,25 @@ def run_trial(
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
-    lease = claim(store, trial_id=trial_id, request_key=request_key, log=log)
-    if lease is not None:
-        train(store, artifacts, lease)
+    for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log):
+        train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)
+
+
+def attempts(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -> Iterator[Lease]:
+    """One attempt after the other, until one has ended the trial: a killed training process ends only its attempt."""
+    while (lease := claim(store, trial_id=trial_id, request_key=request_key, log=log)) is not None:
+        yield lease
+        if lease.ended:
+            return
 
 
 def claim(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -> Lease | None:
     """Take the trial's lease, or None when the trial has ended (also when this claim was one attempt too many)."""
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)
-        config = TrainingConfig.from_json(studies.study_by_id(tx, trial.study_id).config["training"])
+        study = studies.study_by_id(tx, trial.study_id)
+        config = TrainingConfig.from_json(study.config["training"])
         if trial.state == TrialState.RUNNING:
             if trial.lease_key != request_key and not trials.lease_is_over(tx, trial_id):
                 raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
@@ -142,46 +112,119 @@ def claim(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -
             trial = trials.get_trial(tx, trial_id)  # what the lost attempt took is off its reservation
         if trial.state in FINAL:
             return None
-        if trial.cancel_requested or trial.attempt >= config.max_attempts or _is_used_up(trial):
+        checkpoint = trials.checkpoint_of(tx, trial_id)
+        left = _left(trial, checkpoint)
+        if trial.cancel_requested or trial.attempt >= config.max_attempts or left < _LEAST_SECONDS:
             why = "lost workers used up what was reserved for it" if trial.attempt < config.max_attempts else ""
             trials.give_up(tx, trial_id, why=why)
             notify(tx, f"trial:{trial_id}")
             return None
         attempt = trials.start_trial(tx, trial_id=trial_id, lease_key=request_key, lease_seconds=config.lease_seconds)
         artifact = studies.data_artifact(tx, trial.data_version_id)
-    return Lease(store=store, trial=trial, attempt=attempt, config=config, artifact=artifact, log=log)
+    return Lease(
+        store=store,
+        trial=trial,
+        attempt=attempt,
+        config=config,
+        artifact=artifact,
+        log=log,
+        metric=study.metric,
+        hit=study.hit,
+        checkpoint=checkpoint,
+        reserved_seconds=left,
+    )
 
 
-def _is_used_up(trial: Trial) -> bool:
-    """Whether lost attempts left too little of the reservation for another one."""
-    return trial.limit_seconds is not None and trial.limit_seconds - trial.lost_seconds < _LEAST_SECONDS
+def _left(trial: Trial, checkpoint: trials.Checkpoint | None) -> float:
+    """What lost attempts and saved work have left of the reservation; infinite where nothing limits the trial."""
+    saved = checkpoint.seconds if checkpoint is not None else 0.0
+    return math.inf if trial.limit_seconds is None else trial.limit_seconds - trial.lost_seconds - saved
 
 
-def train(store: Store, artifacts: ArtifactStore, lease: Lease) -> None:
-    """Train the trial of a lease in a child process and record its end, good or bad."""
-    with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder:
-        job = TrainingJob(
-            kind=lease.trial.kind,
-            parameters=lease.trial.parameters,
-            data_path=artifacts.path(lease.artifact),
-            output_dir=Path(folder),
-            seed=lease.config.seed,
-            time_limit_seconds=lease.time_limit_seconds,
-            memory_limit_mb=lease.config.memory_limit_mb,
-        )
+def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None = None) -> None:
+    """Train the trial of a lease in a child process and record its end, good or bad.
+
+    Where the process was killed from outside and another attempt is left, nothing is recorded: whoever claims the trial
+    next, under the same request key at once, goes on from the last checkpoint.
+    """
+    with contextlib.ExitStack() as stack:
         try:
-            result = run_job(job, on_progress=lease.progress, should_stop=lease.should_stop)
+            data = stack.enter_context(artifacts.staged(lease.artifact, lease.staging))
+        except TrainingCancelled as error:  # if the data is missing, it is this worker's fault and not the candidate's
+            record_failure(store, lease, str(error))
+            return
+        lease.staged_seconds = data.seconds
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="easeml-trial-"))
+        stack.callback(lease.finish_keeping)
+        resume, ladder = _resumed(stack, artifacts, lease), Ladder(lease)
+        try:
+            job = _job(lease, data.path, Path(folder), files=_files_of(lease.trial, artifacts), slot=slot)
+            result = run_job(
+                replace(job, resume=resume),
+                on_progress=ladder.progress,
+                should_stop=lease.should_stop,
+                on_checkpoint=partial(lease.keep, artifacts),
+                should_end=ladder.is_over,
+            )
+        except TrainingKilled as error:
+            if lease.attempt < lease.config.max_attempts:
+                lease.log(f"trial {lease.trial.id}: attempt {lease.attempt} is over, {error}")
+                return
+            record_failure(store, lease, explained(str(error), lease))
         except (TrainingError, ArtifactError) as error:
             record_failure(store, lease, explained(str(error), lease))
         else:
-            record_success(store, artifacts, lease, result)
+            counted = replace(result, cost_seconds=result.cost_seconds + data.seconds)
+            record_success(store, artifacts, lease, counted)
+    remove_ended(store, artifacts)
+
+
+def _job(lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], slot: str | None) -> TrainingJob:
+    trial, config = lease.trial, lease.config
+    return TrainingJob(
+        kind=trial.kind,
+        parameters=trial.parameters,
+        data_path=data,
+        output_dir=folder,
+        seed=config.seed,
+        time_limit_seconds=lease.time_limit_seconds,
+        memory_limit_mb=config.memory_limit_mb,
+        metric=lease.metric,
+        device=slot or ("cpu" if trial.device == "cpu" else None),
+        checkpoint_seconds=config.checkpoint_seconds,
+        patience=config.patience if config.early_stopping else None,
+        mixed_precision=config.mixed_precision,
+        files=files,
+    )
+
+
+def _resumed(stack: contextlib.ExitStack, artifacts: ArtifactStore, lease: Lease) -> Path | None:
+    """The checkpoint's file to go on from, checked and private until the stack is left; None for the beginning."""
+    if lease.checkpoint is None:
+        return None
+    try:
+        files = files_of(artifacts, lease.trial.id)
+        return stack.enter_context(files.copy(lease.checkpoint.reference))
+    except ArtifactError as error:
+        lease.begin_anew(str(error))
+        return None
+
+
+def _files_of(trial: Trial, artifacts: ArtifactStore) -> dict[str, Path]:
+    """The files that the candidate brings: its parameters have their references.
+
+    Raises:
+        ArtifactError: One of them is missing, or was changed.
+    """
+    trainer = TRAINERS.get(trial.kind)
+    return {name: artifacts.path(str(trial.parameters.get(name))) for name in (trainer.files if trainer else ())}
 
 
 def explained(reason: str, lease: Lease) -> str:
     """The reason; when the compute budget cut the trial short, that instead."""
     if lease.lost and not lease.cancelled and math.isfinite(lease.reserved_seconds):
         return f"stopped: the {lease.reserved_seconds:,.1f} s that were reserved for it are over"
-    if reason.startswith("out of time") and lease.time_limit_seconds < lease.config.time_limit_seconds:
+    if reason.startswith("out of time") and lease.is_cut_short:
         return (
             f"out of time: not finished after {lease.time_limit_seconds:g} s, which is what was reserved for it of its "
             "study's or tenant's compute budget; raise the budget with `easeml study set` or `easeml tenant set`"
@@ -193,48 +236,61 @@ def record_failure(store: Store, lease: Lease, reason: str) -> None:
     """End the trial as FAILED with its reason, or as CANCELLED when that was asked for; its cost is kept."""
     state = TrialState.CANCELLED if lease.cancelled else TrialState.FAILED
     with store.begin() as tx:
-        done = trials.finish_trial(
-            tx,
-            trial_id=lease.trial.id,
-            attempt=lease.attempt,
-            state=state,
-            cost_seconds=lease.age_seconds,
-            failure=reason if state == TrialState.FAILED else None,
-        )
-        if not done:
-            _end_late(tx, lease, lease.age_seconds)
-        notify(tx, f"trial:{lease.trial.id}")
+        _finish(tx, lease, state, lease.age_seconds, failure=reason if state == TrialState.FAILED else None)
+    lease.ended = True
 
 
 def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> None:
     """End the trial as SUCCEEDED: observation, model and validation predictions in one transaction."""
-    artifact = artifacts.put(result.artifact_path)
-    trial = lease.trial
+    artifact, loss = artifacts.put(result.artifact_path), _loss(artifacts, lease, result)
     with store.begin() as tx:
-        done = trials.finish_trial(
-            tx,
-            trial_id=trial.id,
-            attempt=lease.attempt,
-            state=TrialState.SUCCEEDED,
-            cost_seconds=result.cost_seconds,
-        )
-        if not done:
-            _end_late(tx, lease, result.cost_seconds)
-            notify(tx, f"trial:{trial.id}")
-            return
-        models.add_observation(tx, trial_id=trial.id, quality=result.quality, cost_seconds=result.cost_seconds)
-        model_id = models.add_model(
-            tx,
-            study_id=trial.study_id,
-            data_version_id=trial.data_version_id,
-            trial_id=trial.id,
-            format=result.format,
-            artifact=artifact,
-            validation_loss=1.0 - result.quality,
-        )
-        models.add_validation_predictions(tx, model_id, result.validation_predictions)
-        notify(tx, f"trial:{trial.id}")
-        notify(tx, f"study:{trial.study}")
+        is_counted = _finish(tx, lease, TrialState.SUCCEEDED, result.cost_seconds)
+        if is_counted:
+            _add_result(tx, lease, result, artifact, loss)
+    lease.ended = True
+
+
+def _loss(artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> float:
+    """Share of the validation rows that the model gets wrong: what gate and meter go by, whatever the metric is."""
+    if lease.metric == lease.hit:
+        return 1.0 - result.quality
+    labels = load_validation_labels(artifacts.path(lease.artifact))
+    return float(wrong(lease.hit, labels, result.validation_predictions).mean())
+
+
+def _finish(tx: Connection, lease: Lease, state: TrialState, seconds: float, *, failure: str | None = None) -> bool:
+    """End the trial with what this attempt took and what it resumed; False when that was more than was reserved."""
+    lease.forget(tx)
+    done = trials.finish_trial(
+        tx,
+        trial_id=lease.trial.id,
+        attempt=lease.attempt,
+        state=state,
+        cost_seconds=lease.cost_seconds(seconds),
+        failure=failure,
+        progress=lease.last_news,
+    )
+    if not done:
+        _end_late(tx, lease, seconds)
+    lease.tell(tx)
+    notify(tx, f"trial:{lease.trial.id}")
+    return done
+
+
+def _add_result(tx: Connection, lease: Lease, result: TrainingResult, artifact: str, loss: float) -> None:
+    trial, cost = lease.trial, lease.cost_seconds(result.cost_seconds)
+    models.add_observation(tx, trial_id=trial.id, quality=result.quality, cost_seconds=cost)
+    model_id = models.add_model(
+        tx,
+        study_id=trial.study_id,
+        data_version_id=trial.data_version_id,
+        trial_id=trial.id,
+        format=result.format,
+        artifact=artifact,
+        validation_loss=loss,
+    )
+    models.add_validation_predictions(tx, model_id, result.validation_predictions)
+    notify(tx, f"study:{trial.study}")
 
 
 def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
@@ -246,7 +302,7 @@ def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
         TrialStateError: The trial is not this attempt's any more.
     """
     why = f"took {seconds:,.1f} s, and {lease.reserved_seconds:,.1f} s were reserved for it; its result is not counted"
-    late = seconds > lease.reserved_seconds
+    late = seconds > lease.reserved_seconds - _ROUNDING
     if not (late and trials.end_overrun(tx, trial_id=lease.trial.id, attempt=lease.attempt, why=why)):
         raise TrialStateError(lease.trial.id, "taken over by another attempt", f"RUNNING in attempt {lease.attempt}")
 
@@ -257,6 +313,28 @@ def trial_state(store: Store, *, trial_id: int) -> dict[str, Any]:
         return models.trial_report(tx, trial_id)
 
 
+def learning_curve(store: Store, *, trial_id: int) -> list[dict[str, Any]]:
+    """What the trial has told after each step so far: ``step``, ``of``, ``quality``, ``loss``, ``seconds``.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    with store.begin() as tx:
+        trials.get_trial(tx, trial_id)
+        return curves.curve_of(tx, trial_id)
+
+
+def trial_details(store: Store, *, trial_id: int) -> dict[str, Any]:
+    """The trial's report: attempts, what of its time was lost or resumed, last news, curve, what rungs decided."""
+    with store.begin() as tx:
+        return {
+            **models.trial_report(tx, trial_id),
+            **trials.trial_life(tx, trial_id),
+            "curve": curves.curve_of(tx, trial_id),
+            "rungs": rungs.decisions_of(tx, trial_id),
+        }
+
+
 def finished_trial(store: Store, *, trial_id: int) -> dict[str, Any] | None:
     """The trial's report once it has ended, or None: what a sensor looks at."""
     report = trial_state(store, trial_id=trial_id)
@@ -264,7 +342,7 @@ def finished_trial(store: Store, *, trial_id: int) -> dict[str, Any] | None:
 
 
 def cancel_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
-    """Cancel a waiting trial at once, a running one at its next heartbeat; a finished one stays as it is."""
+    """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is."""
     with store.begin() as tx:
         trials.get_trial(tx, trial_id, lock=True)
         trials.request_cancel(tx, trial_id)

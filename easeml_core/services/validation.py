@@ -29,6 +29,7 @@ from easeml_core.services.validation_warnings import goes_on, second_sample, too
 from easeml_core.store import releases, sealed, studies, validation
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.layout import stored_layout
 from easeml_core.training.parts import OpenParts, content_hash, load_open_parts, write_open_parts
 from easeml_core.training.raw_table import RawTable
 
@@ -163,7 +164,7 @@ class _Next:
     """
 
     inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     added: int
     duplicates: int
     already: int
@@ -296,6 +297,7 @@ def _write(
         parts.classes,
         parts.layout,
         parts.task,
+        parts.target_layout,
     )
     training_id = next(p.training_id for p in validation.validation_parts(tx, study.id) if p.id == version.id)
     version_id = studies.add_data_version(
@@ -308,6 +310,7 @@ def _write(
         parts={"train": len(parts.train_labels), "validation": len(following.labels)},
         feature_names=studies.feature_names(tx, version.id),
         same_training_as=training_id,
+        layout=stored_layout(parts.layout, parts.target_layout),
     )
     add_baseline(
         tx,
@@ -316,6 +319,7 @@ def _write(
         data_version_id=version_id,
         train_labels=opened.train_labels,
         validation_labels=opened.validation_labels,
+        hit=study.hit,
     )
     notify(tx, f"study:{study.name}")
     notify(tx, f"study:{study.name}", channel=REFEREE_CHANNEL)  # models wait to be measured

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
-from easeml_core.services.test_set_release import released_arrays
+from easeml_core.services.study_columns import require_one_answer
+from easeml_core.services.test_set_release import is_known, released_arrays
 from easeml_core.services.test_set_upload import labels_of
 from easeml_core.services.test_sets import find_set
 from easeml_core.store import studies, test_sets, validation
@@ -37,7 +38,7 @@ class Brought:
     Attributes:
         origin: Where they come from, for messages.
         inputs: float32, shape (rows, features).
-        labels: int64, shape (rows,).
+        labels: Shape (rows,): int64 classes, or numbers.
         hashes: Of each row's inputs.
         columns: Names of the inputs, as they are kept with the study's data; None where they are not.
         names: What each row is called, with its line where there is one.
@@ -46,7 +47,7 @@ class Brought:
 
     origin: str
     inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     hashes: Sequence[bytes]
     columns: Sequence[str] | None
     names: Sequence[str]
@@ -57,8 +58,9 @@ def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersi
     """The rows of two CSV files, encoded as the study's data.
 
     Raises:
-        InvalidInputError: A file is not as it must be; the message says where.
+        InvalidInputError: A file is not as it must be; the message says where. Or a label would be several numbers.
     """
+    require_one_answer(version, "labels in a CSV file")
     file = read_examples(inputs)
     columns = studies.feature_names(tx, version.id)
     values = encode(file, feature_names=columns, features=version.features)
@@ -85,7 +87,7 @@ def rows_of_set(tx: Connection, artifacts: ArtifactStore, test_set: str, study: 
         raise StateError(message)
     with artifacts.copy(found.artifact) as path:
         arrays = released_arrays(path)
-    inputs, known = arrays["inputs"], arrays["labels"] >= 0
+    inputs, known = arrays["inputs"], is_known(arrays["labels"])
     if inputs.shape[1:] != (version.features,) or not known.any():
         message = f"test set {found.called!r} has other columns than the study's data, or no label at all"
         raise InvalidInputError(message)

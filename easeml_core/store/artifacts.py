@@ -10,8 +10,9 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
 
@@ -19,11 +20,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader, BufferedWriter
 
+    from easeml_core.remote.files import OnProgress
+
 LARGEST_BYTES = 8 << 30
 """A larger file is no artifact: reading it would keep everybody waiting."""
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
+
+
+class Staged(NamedTuple):
+    """A file that is on this machine for the length of a block.
+
+    Attributes:
+        path: Where it is; its content was checked.
+        seconds: What that took, waiting for others included.
+        fetched: Bytes that came over the network for it.
+    """
+
+    path: Path
+    seconds: float
+    fetched: int = 0
 
 
 class ArtifactStore:
@@ -63,6 +80,57 @@ class ArtifactStore:
             self._require(reference, hashlib.file_digest(file, "sha256").hexdigest())
             return target
 
+    def part(self, *names: str) -> ArtifactStore:
+        """A folder inside this one with references of its own, made at once, in the same mode."""
+        folder = self.root
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                folder = folder / name
+                self._make(folder)
+        except OSError as error:
+            message = (
+                f"the folder {folder} cannot be made: {error}; the accounts of the workers must be able to write there"
+            )
+            raise ArtifactError(message) from error
+        return ArtifactStore(folder)
+
+    def parts(self, name: str) -> list[str]:
+        """Names of the parts inside the part of this name; none where it cannot be looked into."""
+        folder = self.root / name
+        if folder.is_symlink() or not folder.is_dir():
+            return []
+        return sorted(path.name for path in folder.iterdir())
+
+    def remove_part(self, *names: str) -> None:
+        """Remove a part with all that is in it, as far as this account may."""
+        shutil.rmtree(self.root.joinpath(*names), ignore_errors=True)
+
+    def discard(self, reference: str) -> None:
+        """Remove the file of a reference that nobody needs any more; none is there, or it may not be removed: no harm.
+
+        Only for a ``part`` whose references have one owner: the same content is kept once, whoever else needs it.
+        """
+        match = _REFERENCE.fullmatch(reference)
+        if match is not None:
+            with contextlib.suppress(OSError):
+                self._place(match[1]).unlink()
+
+    @contextlib.contextmanager
+    def staged(self, reference: str, on_progress: OnProgress | None = None) -> Iterator[Staged]:
+        """The file on this machine, checked, for the block; for those who count what bringing it here costs.
+
+        Args:
+            reference: Of the artifact.
+            on_progress: Hears once a second how far it is, and may raise to end it.
+
+        Raises:
+            ArtifactError: As for ``path``.
+        """
+        began = time.monotonic()
+        path = self.path(reference)  # a folder that everybody reaches: nothing is brought anywhere
+        yield Staged(path, time.monotonic() - began)
+
     @contextlib.contextmanager
     def copy(self, reference: str) -> Iterator[Path]:
         """A private copy whose content was checked, for the block: nobody can swap it between check and use.
@@ -82,11 +150,7 @@ class ArtifactStore:
     @contextlib.contextmanager
     def _opened(self, reference: str) -> Iterator[tuple[BufferedReader, Path]]:
         """The plain file of a reference. Whoever shares the folder may have left a pipe, a device or a link there."""
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            message = f"an artifact's reference must be sha256:<64 hex digits>, got {reference!r}"
-            raise ArtifactError(message)
-        target = self._place(match[1])
+        target = self._place(digest_of(reference))
         try:
             file = _open_plain(target)
         except OSError as error:
@@ -136,6 +200,19 @@ class ArtifactStore:
                     os.fchmod(descriptor, self.root.stat().st_mode & 0o7777)
             finally:
                 os.close(descriptor)
+
+
+def digest_of(reference: str) -> str:
+    """The content hash in a reference, 64 hex digits.
+
+    Raises:
+        ArtifactError: The reference is malformed.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        message = f"an artifact's reference must be sha256:<64 hex digits>, got {reference!r}"
+        raise ArtifactError(message)
+    return match[1]
 
 
 def _is_intact(path: Path, digest: str) -> bool:

@@ -48,19 +48,22 @@ class Wanted:
     is_open: bool
 
 
-def known_labels(tx: Connection, test_set_id: int) -> NDArray[np.int64]:
+def known_labels(tx: Connection, test_set_id: int) -> NDArray[Any]:
     """The label of every example, ``UNKNOWN`` (-1) where nobody has said or labelers differ.
 
     Labels that were sealed with the set come first, then the word of the labeler ``referee``, then what all others
     agree on.
 
     Returns:
-        int64, shape ``(n_examples,)``.
+        Shape ``(n_examples,)``: int64; of a set whose targets are numbers float32, all of them sealed with it.
 
     Raises:
         NotFoundError: There is no such sealed set.
     """
-    sealed = unpack(_sealed(tx, test_set_id).labels).astype(np.int64)
+    sealed = unpack(_sealed(tx, test_set_id).labels)
+    if sealed.dtype.kind == "f":
+        return sealed
+    sealed = sealed.astype(np.int64)
     given = settled(labels_given(tx, test_set_id), len(sealed))
     return np.where(sealed == UNKNOWN, given, sealed)
 

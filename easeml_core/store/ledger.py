@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.store.rows import row, rows, scalar
 
@@ -85,8 +85,7 @@ def last_judged(tx: Connection, test_set_id: int, *, could_run: bool = False) ->
     return None if found is None else Judged(**found._mapping)
 
 
-@dataclass(frozen=True, slots=True)
-class MeterEntry:
+class MeterEntry(NamedTuple):
     """One earlier submission to a meter; attributes as the columns of the ledger.
 
     Attributes:
@@ -132,24 +131,15 @@ def meter_entries(tx: Connection, test_set_id: int) -> list[MeterEntry]:
     """All submissions to the meter on this set so far, in order; verdicts of a gate that shares it are left out."""
     found = rows(
         tx,
-        "SELECT system_step, cache_key, answer, log_cost, (report ->> 'promised_tolerance')::float8, "
-        f"{_TEAM}, report -> 'edges', {_ENDS} FROM sealed.ledger "
+        f"SELECT system_step, cache_key, CASE answer WHEN '{RETIRED}' THEN NULL ELSE answer::integer END, log_cost, "
+        f"{_TEAM}, report -> 'edges', (report ->> 'promised_tolerance')::float8, {_ENDS} FROM sealed.ledger "
         "WHERE test_set_id = :id AND system = :system ORDER BY step",
         id=test_set_id,
         system=METER,
     )
     return [
-        MeterEntry(
-            step=step,
-            cache_key=cache_key,
-            signal=None if answer == RETIRED else int(answer),
-            log_cost=log_cost,
-            team=team,
-            edges=tuple(edges or ()),
-            tolerance=tolerance,
-            ends=ends,
-        )
-        for step, cache_key, answer, log_cost, tolerance, team, edges, ends in map(tuple, found)
+        MeterEntry(step, cache_key, signal, log_cost, team, tuple(edges or ()), tolerance, ends)
+        for step, cache_key, signal, log_cost, team, edges, tolerance, ends in map(tuple, found)
     ]
 
 

@@ -52,13 +52,14 @@ def reserve_open(
     """Give every open trial of a study, or of a tenant, the reservation that it began without; how many there were.
 
     Each may take what it has taken already, and one attempt of its study's time limit (``time_limit`` where there is
-    none) and ``grace`` seconds.
+    none) and ``grace`` seconds; with what is saved in a checkpoint already.
     """
     return change(
         tx,
         "UPDATE work.trials t SET limit_seconds = t.lost_seconds + greatest("
         "coalesce((s.config -> 'training' ->> 'time_limit_seconds')::double precision, :time_limit) + :grace, "
-        "extract(epoch FROM t.lease_until - t.attempt_started_at)::double precision) "
+        "coalesce(t.checkpoint_seconds, 0) "
+        "+ coalesce(extract(epoch FROM t.lease_until - t.attempt_started_at)::double precision, 0)) "
         "FROM work.studies s WHERE s.id = t.study_id AND t.limit_seconds IS NULL "
         "AND t.state IN ('SUGGESTED', 'RUNNING') AND (s.id = :study_id OR s.tenant_id = :tenant_id)",
         study_id=study_id,

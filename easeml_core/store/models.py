@@ -91,6 +91,38 @@ def best_model(tx: Connection, study_id: int) -> Model | None:
     return None if found is None else Model(**found._mapping)
 
 
+def observed_quality(tx: Connection, model_id: int) -> float:
+    """Quality that the trial of this model was observed with, by its study's metric, in [0, 1]."""
+    query = "SELECT o.quality FROM work.models m JOIN work.observations o ON o.trial_id = m.trial_id WHERE m.id = :id"
+    return float(scalar(tx, query, id=model_id))
+
+
+def best_model_so_far(tx: Connection, study_id: int) -> Model | None:
+    """As ``best_model``, on the newest data on which anything was observed: while new data wait to be trained on."""
+    found = row(
+        tx,
+        _MODEL + "JOIN work.observations o ON o.trial_id = m.trial_id JOIN work.data_versions v "
+        "ON v.id = m.data_version_id WHERE m.study_id = :id "
+        "ORDER BY v.version DESC, o.quality DESC, o.cost_seconds, m.id LIMIT 1",
+        id=study_id,
+    )
+    return None if found is None else Model(**found._mapping)
+
+
+def origin(tx: Connection, model_id: int) -> dict[str, Any]:
+    """``{"candidate", "data_version"}`` of a model: what was trained, None if it was not by a trial, on which data."""
+    found = row(
+        tx,
+        "SELECT c.name AS candidate, v.version AS data_version FROM work.models m "
+        "JOIN work.data_versions v ON v.id = m.data_version_id LEFT JOIN work.trials t ON t.id = m.trial_id "
+        "LEFT JOIN work.candidates c ON c.id = t.candidate_id WHERE m.id = :id",
+        id=model_id,
+    )
+    if found is None:
+        raise NotFoundError(kind="model", name=model_id)
+    return dict(found._mapping)
+
+
 def baseline_model(tx: Connection, study_id: int) -> Model:
     """The majority-class model that stands in while nothing is in production yet."""
     found = row(

@@ -78,6 +78,12 @@ def request_of_key(tx: Connection, request_key: str) -> Request | None:
     return None if found is None else Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
 
 
+def seal_request_of(tx: Connection, study_id: int) -> int:
+    """Id of the request that asked to seal the study's data."""
+    query = "SELECT id FROM work.requests WHERE study_id = :id AND kind = 'seal' ORDER BY id LIMIT 1"
+    return int(scalar(tx, query, id=study_id))
+
+
 _UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)
   AND NOT EXISTS (SELECT 1 FROM sealed.outbox o WHERE o.request_id = r.id)"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import Candidate, DataVersion, Study, StudyState
+from easeml_core.entities import Candidate, DataVersion, Study, StudyState, Task
 from easeml_core.errors import AlreadyExistsError, NotFoundError
 from easeml_core.store.rows import as_json, change, row, rows, scalar
 
@@ -19,7 +19,7 @@ SETTABLE = ("weight", "priority", "budget_seconds", "deadline", "target_quality"
 
 _STUDY = """
 SELECT s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
-       s.budget_seconds, s.config, s.priority, s.deadline, s.target_quality,
+       s.budget_seconds, s.config, s.priority, s.deadline, s.target_quality, s.task, s.hit, s.program,
        extract(epoch FROM s.deadline - now())::double precision AS seconds_left,
        greatest(s.active_since, (SELECT max(created_at) FROM work.data_versions
                                  WHERE study_id = s.id AND same_training_as IS NULL)) AS joined_at
@@ -29,7 +29,7 @@ FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id JOIN work.data_set
 
 def _study(found: Row[Any]) -> Study:
     values = dict(found._mapping)
-    return Study(**values | {"state": StudyState(values["state"])})
+    return Study(**values | {"state": StudyState(values["state"]), "task": Task(values["task"])})
 
 
 def add_tenant(tx: Connection, *, name: str, weight: float = 1.0) -> int:
@@ -78,6 +78,9 @@ def add_study(
     priority: int = 0,
     deadline: datetime | None = None,
     target_quality: float | None = None,
+    task: Task = Task.CLASSIFICATION,
+    hit: str = "accuracy",
+    program: str | None = None,
 ) -> int | None:
     """The new study's id, or None when this request key has made one already.
 
@@ -87,10 +90,11 @@ def add_study(
     found = scalar(
         tx,
         "INSERT INTO work.studies (name, tenant_id, data_set_id, metric, weight, budget_seconds, config, request_key, "
-        "priority, deadline, target_quality) "
+        "priority, deadline, target_quality, task, hit, program) "
         "VALUES (:name, :tenant_id, :data_set_id, :metric, :weight, :budget_seconds, CAST(:config AS jsonb), "
         # Without naming one constraint: else a simultaneous repetition could trip over the name it is about to find.
-        ":request_key, :priority, :deadline, :target_quality) ON CONFLICT DO NOTHING RETURNING id",
+        ":request_key, :priority, :deadline, :target_quality, :task, :hit, :program) ON CONFLICT DO NOTHING "
+        "RETURNING id",
         name=name,
         tenant_id=tenant_id,
         data_set_id=data_set_id,
@@ -102,6 +106,9 @@ def add_study(
         priority=priority,
         deadline=deadline,
         target_quality=target_quality,
+        task=task,
+        hit=hit,
+        program=program,
     )
     if found is None and row(tx, "SELECT 1 FROM work.studies WHERE request_key = :key", key=request_key) is None:
         raise AlreadyExistsError(kind="study", name=name, remedy="choose another name")
@@ -145,6 +152,11 @@ def list_studies(tx: Connection, *, state: StudyState | None = None) -> list[Stu
     return [_study(r) for r in rows(tx, _STUDY + where + "ORDER BY s.name", **({"state": state} if state else {}))]
 
 
+def set_program(tx: Connection, study_id: int, program: str) -> None:
+    """Note what goes in and what comes out, in canonical form."""
+    change(tx, "UPDATE work.studies SET program = :program WHERE id = :id", id=study_id, program=program)
+
+
 def set_study_state(tx: Connection, study_id: int, state: StudyState) -> None:
     """Move the study to a state."""
     change(tx, "UPDATE work.studies SET state = :state WHERE id = :id", id=study_id, state=state)
@@ -184,7 +196,7 @@ def list_candidates(tx: Connection, study_id: int | None = None) -> list[Candida
 
 
 _VERSION = """
-SELECT v.id, v.study_id, v.version, v.content_hash, v.artifact, v.features,
+SELECT v.id, v.study_id, v.version, v.content_hash, v.artifact, v.features, v.layout,
        jsonb_array_length(v.class_names) AS classes,
        (SELECT rows FROM work.data_parts p WHERE p.data_version_id = v.id AND p.part = 'train') AS train_rows,
        (SELECT rows FROM work.data_parts p WHERE p.data_version_id = v.id AND p.part = 'validation') AS validation_rows
@@ -203,20 +215,22 @@ def add_data_version(
     parts: Mapping[str, int],
     feature_names: Sequence[str] | None = None,
     same_training_as: int | None = None,
+    layout: Mapping[str, Any] | None = None,
 ) -> int:
     """The next version of the study's data, with the rows of each part; its id.
 
-    ``same_training_as`` is the first version with the very same training part; None where that part is new.
+    ``same_training_as`` is the first version with the very same training part; None where that part is new. ``layout``
+    is ``{"kind", "shape"}`` of a row.
     """
     version_id = int(
         scalar(
             tx,
             "INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, "
-            "class_names, feature_names, same_training_as) "
+            "class_names, feature_names, same_training_as, layout) "
             "SELECT :study_id, (SELECT data_set_id FROM work.studies WHERE id = :study_id), "
             "coalesce(max(version), 0) + 1, :content_hash, :artifact, :features, CAST(:class_names AS jsonb), "
-            "CAST(:feature_names AS jsonb), CAST(:same_training_as AS bigint) FROM work.data_versions "
-            "WHERE study_id = :study_id RETURNING id",
+            "CAST(:feature_names AS jsonb), CAST(:same_training_as AS bigint), CAST(:layout AS jsonb) "
+            "FROM work.data_versions WHERE study_id = :study_id RETURNING id",
             study_id=study_id,
             content_hash=content_hash,
             artifact=artifact,
@@ -224,6 +238,7 @@ def add_data_version(
             class_names=as_json(list(class_names)),
             feature_names=None if feature_names is None else as_json(list(feature_names)),
             same_training_as=same_training_as,
+            layout=None if layout is None else as_json(layout),
         )
     )
     for part, count in parts.items():

@@ -5,12 +5,15 @@ is asked with ``now()``, the transaction's start, so that such a wait never take
 
 Where a trial has a reservation (``limit_seconds``), no lease outlasts it: whoever is still at work then has lost the
 trial, so what is charged never exceeds what was reserved. See ``limits.py``.
+
+Work that is saved in a checkpoint is not lost with its attempt: it counts once, in the cost of the attempt that ends
+the trial, or as lost when none does (``work.trials_checkpoint_spent``).
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.entities import Trial, TrialState
 from easeml_core.errors import NotFoundError
@@ -29,13 +32,29 @@ SELECT t.id, t.study_id, s.name AS study, t.candidate_id, c.name AS candidate, c
 FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
 """
 
-# A lost attempt is charged with the time that its lease held the device, which its reservation bounds; ``least`` takes
-# no notice of NULL, and is needed beyond that only because an interval is rounded to microseconds, and since 1e9 is the
-# most that the column takes.
-_LOST = """least(t.limit_seconds, 1e9, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
-  greatest(0, extract(epoch FROM least(t.lease_until, clock_timestamp()) - t.attempt_started_at))::double precision
+# A lost attempt is charged with the time that its lease held the device, which its reservation bounds, less what it
+# saved; ``least`` takes no notice of NULL, and is needed beyond that only because an interval is rounded to
+# microseconds, and since 1e9 is the most that the column takes.
+_SAVED = "coalesce(t.checkpoint_seconds, 0)"
+_LOST = f"""least(t.limit_seconds - {_SAVED}, 1e9, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
+  greatest(0, extract(epoch FROM least(t.lease_until, clock_timestamp()) - t.attempt_started_at)::double precision
+    - ({_SAVED} - t.resumed_seconds))
   ELSE 0 END)"""
-_END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds)"
+_END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds - resumed_seconds)"
+
+
+class Checkpoint(NamedTuple):
+    """Where a trial can go on.
+
+    Attributes:
+        reference: Of its file, ``sha256:<hex>``.
+        seconds: Device seconds of the work in it, >= 0: of all attempts when read, of the present one when recorded.
+        progress: Of the whole training, in [0, 1].
+    """
+
+    reference: str
+    seconds: float
+    progress: float
 
 
 def _trial(found: Row[Any]) -> Trial:
@@ -170,14 +189,16 @@ def lease_is_over(tx: Connection, trial_id: int) -> bool:
 def start_trial(tx: Connection, *, trial_id: int, lease_key: str, lease_seconds: float) -> int:
     """RUNNING under this key from now on; the number of this attempt, which fences off every earlier one.
 
-    The earlier attempt of a worker that takes over its own lease is charged as a lost one.
+    The earlier attempt of a worker that takes over its own lease is charged as a lost one. What is saved in a
+    checkpoint is taken to be resumed, until ``forget_checkpoint`` says that it cannot be.
     """
     return int(
         scalar(
             tx,
             "UPDATE work.trials t SET state = 'RUNNING', attempt = attempt + 1, lease_key = :key, progress = NULL, "
-            f"lost_seconds = {_LOST}, attempt_started_at = clock_timestamp(), "
-            f"lease_until = clock_timestamp() + make_interval(secs => least(:seconds, limit_seconds - {_LOST})), "
+            f"lost_seconds = {_LOST}, resumed_seconds = {_SAVED}, attempt_started_at = clock_timestamp(), "
+            "lease_until = clock_timestamp() + make_interval(secs => "
+            f"least(:seconds, limit_seconds - {_SAVED} - {_LOST})), "
             "started_at = coalesce(started_at, clock_timestamp()) "
             "WHERE id = :id RETURNING attempt",
             id=trial_id,
@@ -188,24 +209,102 @@ def start_trial(tx: Connection, *, trial_id: int, lease_key: str, lease_seconds:
 
 
 def extend_lease(
-    tx: Connection, *, trial_id: int, attempt: int, lease_seconds: float, progress: Mapping[str, Any] | None
+    tx: Connection,
+    *,
+    trial_id: int,
+    attempt: int,
+    lease_seconds: float,
+    progress: Mapping[str, Any] | None,
+    checkpoint: Checkpoint | None = None,
 ) -> bool | None:
     """Heartbeat of one attempt: whether a cancel was asked for, or None when the lease or the reservation is over.
 
-    Progress is for the eye: NaN in it becomes null, since a diverging loss is news and no reason to end a training.
+    A checkpoint is recorded with it, and only by the attempt that holds the lease. Its seconds are at most those that
+    the attempt has run by the database's clock.
     """
+    reference, saved, share = checkpoint or (None, None, None)
     found = row(
         tx,
         "UPDATE work.trials SET progress = coalesce(CAST(:progress AS jsonb), progress), "
-        f"lease_until = least(clock_timestamp() + make_interval(secs => :seconds), {_END}) "
+        f"lease_until = least(clock_timestamp() + make_interval(secs => :seconds), {_END}), "
+        "checkpoint = coalesce(CAST(:reference AS text), checkpoint), "
+        "checkpoint_progress = coalesce(CAST(:share AS double precision), checkpoint_progress), "
+        "checkpoint_seconds = CASE WHEN CAST(:reference AS text) IS NULL THEN checkpoint_seconds ELSE resumed_seconds "
+        "+ least(:saved, extract(epoch FROM clock_timestamp() - attempt_started_at)::double precision) END "
         f"WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt AND clock_timestamp() < coalesce({_END}, "
         "'infinity') RETURNING cancel_requested",
         id=trial_id,
         attempt=attempt,
         seconds=lease_seconds,
-        progress=None if progress is None else as_json(json.loads(json.dumps(progress), parse_constant=lambda _: None)),
+        progress=_progress(progress),
+        reference=reference,
+        saved=saved,
+        share=share,
     )
     return None if found is None else bool(found.cancel_requested)
+
+
+def _progress(news: Mapping[str, Any] | None) -> str | None:
+    """Progress is for the eye: NaN becomes null, since a diverging loss is news and no reason to end a training."""
+    return None if news is None else as_json(json.loads(json.dumps(news), parse_constant=lambda _: None))
+
+
+def is_wanted(tx: Connection, *, trial_id: int, attempt: int) -> bool | None:
+    """Between heartbeats: False when a cancel was asked for, None when the trial is not this attempt's any more."""
+    found = row(
+        tx,
+        "SELECT cancel_requested FROM work.trials WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt",
+        id=trial_id,
+        attempt=attempt,
+    )
+    return None if found is None else not found.cancel_requested
+
+
+def checkpoint_of(tx: Connection, trial_id: int) -> Checkpoint | None:
+    """Where the trial's next attempt can go on; None for its beginning."""
+    found = row(
+        tx,
+        "SELECT checkpoint, checkpoint_seconds, checkpoint_progress FROM work.trials "
+        "WHERE id = :id AND checkpoint IS NOT NULL",
+        id=trial_id,
+    )
+    return None if found is None else Checkpoint(*tuple(found))
+
+
+def trial_life(tx: Connection, trial_id: int) -> dict[str, Any]:
+    """Attempts, device, times and last news of a trial that there is."""
+    found = row(
+        tx,
+        "SELECT attempt, device, lost_seconds, resumed_seconds, checkpoint_seconds, checkpoint_progress, progress, "
+        "started_at, finished_at FROM work.trials WHERE id = :id",
+        id=trial_id,
+    )
+    assert found is not None  # whoever asks has read the trial in the same transaction
+    return dict(found._mapping)
+
+
+def forget_checkpoint(tx: Connection, *, trial_id: int, attempt: int) -> bool:
+    """Its file cannot be used: all work in it is lost, and this attempt begins anew. False when it lost its lease."""
+    return bool(
+        change(
+            tx,
+            "UPDATE work.trials SET lost_seconds = least(limit_seconds, 1e9, lost_seconds + resumed_seconds), "
+            "resumed_seconds = 0, checkpoint = NULL, checkpoint_seconds = NULL, checkpoint_progress = NULL "
+            "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt AND checkpoint IS NOT NULL",
+            id=trial_id,
+            attempt=attempt,
+        )
+    )
+
+
+def ended_trials(tx: Connection, trial_ids: Sequence[int]) -> list[int]:
+    """Which of these trials have ended."""
+    found = rows(
+        tx,
+        "SELECT id FROM work.trials WHERE id = ANY(CAST(:ids AS bigint[])) AND finished_at IS NOT NULL",
+        ids=list(trial_ids),
+    )
+    return [r.id for r in found]
 
 
 def request_cancel(tx: Connection, trial_id: int) -> None:
@@ -228,16 +327,19 @@ def finish_trial(
     state: TrialState,
     cost_seconds: float | None,
     failure: str | None = None,
+    progress: Mapping[str, Any] | None = None,
 ) -> bool:
     """End one attempt; False when the lease was lost meanwhile, and then nothing is written.
 
-    It was also lost when the attempt took more than was reserved for it: the device was not its own any more.
+    It was also lost when the attempt took more than was reserved for it: the device was not its own any more. The cost
+    is that of the whole work, with what was resumed.
     """
     return bool(
         change(
             tx,
             "UPDATE work.trials SET state = :state, failure = :failure, cost_seconds = :cost, lease_key = NULL, "
-            "lease_until = NULL, finished_at = clock_timestamp() "
+            "lease_until = NULL, finished_at = clock_timestamp(), "
+            "progress = coalesce(CAST(:progress AS jsonb), progress) "
             "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt "
             # NaN is left to its check, which says what is wrong.
             "AND (limit_seconds IS NULL OR CAST(:cost AS double precision) = 'NaN' "
@@ -247,6 +349,7 @@ def finish_trial(
             state=state,
             failure=None if failure is None else clean(failure),
             cost=cost_seconds,
+            progress=_progress(progress),
         )
     )
 

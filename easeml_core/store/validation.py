@@ -32,6 +32,7 @@ class ValidationPart:
         rows: Rows of the validation part, >= 1.
         created_at: Since when it is in use.
         trials: Observations that were made on it, models measured anew among them.
+        rungs: Times that a trial was ended or went on by its quality on it, before its end.
         submissions: Models that were handed in on it.
         nights: Days (UTC) on which it was observed.
     """
@@ -44,12 +45,13 @@ class ValidationPart:
     rows: int
     created_at: datetime
     trials: int
+    rungs: int
     submissions: int
     nights: int
 
     def looks(self) -> dict[str, int]:
-        """How often models were chosen by it, by kind; rungs are 0 as long as no trial is judged before its end."""
-        return {"trials": self.trials, "rungs": 0, "submissions": self.submissions, "nights": self.nights}
+        """How often models were chosen by it, by kind."""
+        return {name: getattr(self, name) for name in ("trials", "rungs", "submissions", "nights")}
 
 
 class Reading(NamedTuple):
@@ -97,6 +99,8 @@ class Waiting:
 _PARTS = """
 SELECT v.id, v.version, coalesce(v.same_training_as, v.id) AS training_id, v.content_hash, v.artifact, p.rows,
        v.created_at, count(o.trial_id) AS trials,
+       (SELECT count(*) FROM work.rungs g JOIN work.trials x ON x.id = g.trial_id
+        WHERE x.data_version_id = v.id AND g.hoped IS NOT NULL) AS rungs,
        (SELECT count(*) FROM work.models m WHERE m.data_version_id = v.id AND m.submitted) AS submissions,
        count(DISTINCT (o.observed_at AT TIME ZONE 'UTC')::date) AS nights
 FROM work.data_versions v JOIN work.data_parts p ON p.data_version_id = v.id AND p.part = 'validation'

@@ -7,6 +7,8 @@ last, ``result.json``, each whole or not at all. It never sees a sealed part, a 
 from __future__ import annotations
 
 import json
+import re
+import resource
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from easeml_core.training import guard
 from easeml_core.training.atomic import written_whole
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.progress import report_to, take_stdout
+from easeml_core.training.run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from easeml_core.training.progress import Report
 
 MODEL, PREDICTIONS, RESULT = "model", "predictions.npy", "result.json"
+OUT_OF_MEMORY = "out of memory"
+"""How the reason of a job begins whose memory did not suffice."""
+
+_NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|failed to allocate", re.IGNORECASE)
 
 
 def main(arguments: list[str]) -> None:
@@ -35,8 +42,11 @@ def main(arguments: list[str]) -> None:
         run(TrainingJob.from_json(json.loads(Path(arguments[1]).read_text())), report)
     except EasemlError as error:
         guard.fail(str(error))
-    except MemoryError as error:
-        guard.fail(f"out of memory: {error or 'an array did not fit'}")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = (str(error).strip() or "an array did not fit").splitlines()[0]
+        guard.fail(f"{OUT_OF_MEMORY}: {said.rstrip('.')}")
 
 
 def run(job: TrainingJob, report: Report) -> None:
@@ -56,14 +66,46 @@ def run(job: TrainingJob, report: Report) -> None:
         metric_of(job.metric)
     parts = load_open_parts(job.data_path)
     report(0.05, f"read {len(parts.train_labels):,} training rows")
-    predictor = trainer.fit(parts, job.parameters, seed=job.seed, report=report)
+    predictor = trainer.fit(parts, job.parameters, seed=job.seed, report=report, run=run_of(job))
     score, quality, predictions = score_on_validation(job.kind, predictor, parts, job.metric)
     report(0.9, "validated", quality)
     model_format = save_model(predictor, job.output_dir / MODEL)
     _save_predictions(job.output_dir / PREDICTIONS, predictions)
     fields = {"quality": quality, "score": score, "artifact": MODEL, "format": model_format}
     _save_json(job.output_dir / RESULT, fields)
-    report(1.0, "saved", quality)
+    report(1.0, "saved", quality, **peaks())
+
+
+def run_of(job: TrainingJob) -> Run:
+    """What a trainer may need to know of its job."""
+    return Run(
+        device=None if job.device is None else job.device.partition(":")[0],  # no other GPU is visible
+        folder=job.output_dir,
+        resume=job.resume,
+        checkpoint_seconds=job.checkpoint_seconds,
+        patience=job.patience,
+        mixed_precision=job.mixed_precision,
+        halved=job.halved,
+        metric=job.metric,
+        files=job.files,
+        memory_limit_mb=job.memory_limit_mb,
+        threads=job.threads,
+    )
+
+
+def peaks() -> dict[str, float]:
+    """The most memory this process ever held, in megabytes: ``peak_mb``, and of a GPU's ``gpu_peak_mb``."""
+    found = {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+    torch: Any = sys.modules.get("torch")  # whoever has not imported it has used no GPU
+    if torch is not None and torch.cuda.is_available():
+        found["gpu_peak_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice: of the machine or of a GPU, however the library says so."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(said) is not None)
 
 
 def validate(

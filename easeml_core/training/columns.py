@@ -13,6 +13,8 @@ import numpy as np
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.raw_table import MAX_CELLS, RawTable, make_table
+from easeml_core.training.split_specs import ROWS
+from easeml_core.training.splits import group_numbers, times_of
 from easeml_core.training.targets import target_of
 from easeml_core.training.text_columns import hashed_names, hashed_text, hashed_width
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.entities import Task
+    from easeml_core.training.split_specs import Split
+    from easeml_core.training.targets import Target
 
 Column: TypeAlias = "NDArray[Any]"
 """float64 with NaN for missing, or object: text with None for missing."""
@@ -46,7 +50,9 @@ def column_of_texts(texts: Iterable[str]) -> Column:
         return np.array(cells, dtype=object)
 
 
-def table_of_columns(columns: Mapping[str, Column], target: str, task: Task | None = None) -> RawTable:
+def table_of_columns(
+    columns: Mapping[str, Column], target: str, task: Task | None = None, split: Split = ROWS
+) -> RawTable:
     """A table from named columns.
 
     Numeric columns are kept, NaN for missing. A text column of at most 32 different words becomes one 0/1 column for
@@ -57,10 +63,11 @@ def table_of_columns(columns: Mapping[str, Column], target: str, task: Task | No
         columns: Name to column, all of one length.
         target: Name of the column to predict, or ``NAME>NUMBER`` for the two classes of a numeric column.
         task: ``regression`` predicts the numbers of the target; None makes classes of it.
+        split: What the rows will be divided by; its column is no input unless it is kept.
 
     Raises:
-        InvalidInputError: If the target is not a column or does not suit the task, no other column is left, one is
-            empty, or the table would grow too large.
+        InvalidInputError: If target or split is not a column, the target does not suit the task, a row has no group or
+            time, no other column is left, one is empty, or the table would grow too large.
 
     Example:
         >>> columns = {"x": np.array([1.0, 2.0, 3.0]), "price": np.array([5.0, 50.0, 500.0])}
@@ -69,10 +76,12 @@ def table_of_columns(columns: Mapping[str, Column], target: str, task: Task | No
     """
     found = target_of(columns, target, task)
     rows = int(found.present.sum())
+    divided_by = split_values_of(columns, split, found)
+    no_inputs = {found.column} if split.keep else {found.column, split.column}
     names: list[str] = []
     blocks: list[NDArray[np.float32]] = []
     for number, (name, whole) in enumerate(columns.items(), start=1):
-        if name != found.column:
+        if name not in no_inputs:
             column = whole[found.present]
             if rows:
                 require_values(column, number)
@@ -88,7 +97,24 @@ def table_of_columns(columns: Mapping[str, Column], target: str, task: Task | No
         class_names=found.class_names,
         feature_names=tuple(names),
         task=found.task,
+        split_values=divided_by,
     )
+
+
+def split_values_of(columns: Mapping[str, Column], split: Split, target: Target) -> NDArray[Any] | None:
+    """Groups or times of the rows that have a target; None where chance divides them.
+
+    Raises:
+        InvalidInputError: If there is no such column, it is the target, or a row has no value that can be used.
+    """
+    if not split.column:
+        return None
+    if split.column not in columns or split.column == target.column:
+        what = "is the target" if split.column in columns else f"is not among the {len(columns)} columns"
+        message = f"split {str(split)!r}: the column {split.column!r} {what}; name a column of groups or times"
+        raise InvalidInputError(message)
+    column = columns[split.column][target.present]
+    return group_numbers(column, split.column) if split.kind == "group" else times_of(column, split.column)
 
 
 def require_values(column: Column, number: int) -> None:

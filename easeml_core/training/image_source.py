@@ -85,7 +85,7 @@ def read_images(folder: Path, *, size: tuple[int, int] | None = None, channels: 
         raise _refused(folder, f"holds {told}, more than {MAX_CELLS:,} numbers; ask for smaller ones with ?size=SIDE")
     pixels = np.empty((len(files), layout.features), dtype=np.float32)
     for row, (file, content) in enumerate(folder_contents(folder, files)):
-        pixels[row] = _decoded(folder, file.path, content, layout)
+        pixels[row] = decoded_image(folder, file.path, content, layout)
     labels = np.array([file.label for file in files], dtype=np.int64)
     return make_table(pixels, labels, class_names=class_names, feature_names=_feature_names(layout), layout=layout)
 
@@ -148,8 +148,8 @@ def opened_image(folder: Path, path: Path, content: bytes) -> Any:
     return image
 
 
-def _decoded(folder: Path, path: Path, content: bytes, layout: Layout) -> NDArray[np.float32]:
-    """Pixels from 0 to 1, shape (features,)."""
+def decoded_image(folder: Path, path: Path, content: bytes, layout: Layout) -> NDArray[np.float32]:
+    """Pixels from 0 to 1 of an image made as large as the layout says, shape (features,)."""
     height, width, channels = layout.shape
     image = opened_image(folder, path, content)
     try:

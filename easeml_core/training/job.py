@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+
+_SLOT = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
+
+
+def check_slot(name: str) -> str:
+    """The name itself, if it can be that of a device's slot.
+
+    Raises:
+        ConfigError: If it cannot.
+
+    Example:
+        >>> check_slot("cuda:1")
+        'cuda:1'
+    """
+    require(_SLOT.fullmatch(name) is not None, "slot", name, "cpu, cuda or cuda:N")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +49,14 @@ class TrainingJob:
         threads: Threads of the numerical libraries, >= 1; 1 keeps the measured cost comparable between trials.
         metric: Name of what the validation part is scored by (``metrics.metric_of``); None for accuracy where classes
             are predicted, r2 where numbers are.
+        device: ``cpu``, ``cuda`` or ``cuda:N``, the N-th of those that this process may use; None for a GPU if there is
+            one. The child sees no other.
+        resume: Checkpoint of an earlier attempt to go on from; None for the beginning.
+        checkpoint_seconds: Time from one checkpoint to the next, at least; 0 for one after each epoch.
+        patience: Epochs without a better loss on held-out rows that end the training of a network, >= 1; None for all.
+        mixed_precision: ``auto`` (on a GPU only), ``on`` or ``off``; of networks.
+        halved: Whether batches are half as large as asked for, since memory did not suffice before.
+        files: Name of a parameter that is an artifact's reference to the file, for kinds that bring their own code.
 
     Raises:
         ConfigError: If a limit or the seed is outside its range.
@@ -46,17 +72,26 @@ class TrainingJob:
     memory_limit_mb: int = 4096
     threads: int = 1
     metric: str | None = None
+    device: str | None = None
+    resume: Path | None = None
+    checkpoint_seconds: float = 30.0
+    patience: int | None = None
+    mixed_precision: str = "auto"
+    halved: bool = False
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, ">= 0 and < 2^32")
         require(0 < self.time_limit_seconds < math.inf, "time_limit_seconds", self.time_limit_seconds, "> 0 and finite")
         require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
         require(self.threads >= 1, "threads", self.threads, ">= 1")
+        if self.device is not None:
+            check_slot(self.device)
         if self.metric is not None:
             check_metric_name(self.metric)
 
     def to_json(self) -> dict[str, Any]:
-        """What the child needs to know, as plain JSON; the limits stay with the supervisor."""
+        """What the child needs to know; its limits are kept by the supervisor, a container's by its runtime."""
         return {
             "kind": self.kind,
             "parameters": dict(self.parameters),
@@ -64,6 +99,15 @@ class TrainingJob:
             "output_dir": str(self.output_dir),
             "seed": self.seed,
             "metric": self.metric,
+            "device": self.device,
+            "resume": None if self.resume is None else str(self.resume),
+            "checkpoint_seconds": self.checkpoint_seconds,
+            "patience": self.patience,
+            "mixed_precision": self.mixed_precision,
+            "halved": self.halved,
+            "files": {name: str(path) for name, path in self.files.items()},
+            "memory_limit_mb": self.memory_limit_mb,
+            "threads": self.threads,
         }
 
     @classmethod
@@ -76,6 +120,15 @@ class TrainingJob:
             output_dir=Path(values["output_dir"]),
             seed=values["seed"],
             metric=values["metric"],
+            device=values["device"],
+            resume=None if values["resume"] is None else Path(values["resume"]),
+            checkpoint_seconds=values["checkpoint_seconds"],
+            patience=values["patience"],
+            mixed_precision=values["mixed_precision"],
+            halved=values["halved"],
+            files={name: Path(path) for name, path in values["files"].items()},
+            memory_limit_mb=values["memory_limit_mb"],
+            threads=values["threads"],
         )
 
 
@@ -88,7 +141,8 @@ class TrainingResult:
         cost_seconds: Wall seconds of the whole child, > 0: start, load, fit, validate and save.
         artifact_path: The saved model, inside the job's output folder.
         format: A key of ``formats.FORMATS``.
-        validation_predictions: int64 labels, or float64 numbers, shape (validation_rows,).
+        validation_predictions: int64 labels, or float64 numbers, shape (validation_rows,); or several numbers a row,
+            (validation_rows, numbers).
     """
 
     quality: float

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 KINDS = {"table": 1, "image": 3, "series": 2}
 """Kind of layout to the number of its dimensions."""
+
+MAX_TARGET_NUMBERS = 2**14
+"""In the target of a row: the answers to a whole sealed set are kept for every model that is judged on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,36 @@ class Layout:
         """(height, width) of an image, else None."""
         return (self.shape[0], self.shape[1]) if self.kind == "image" else None
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON: ``{"kind", "shape"}``."""
+        return {"kind": self.kind, "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Layout:
+        """From what ``to_json`` gave."""
+        return cls(str(values["kind"]), tuple(int(side) for side in values["shape"]))
+
 
 def table_layout(features: int) -> Layout:
     """The layout of a table of so many columns."""
     return Layout("table", (features,))
+
+
+TARGET = "target"
+"""Key of a stored layout: what the answers of models stand for, where they are not one class or number a row."""
+
+
+def stored_layout(layout: Layout, target: Layout | None = None) -> dict[str, Any]:
+    """The layout of the rows, and of their targets where these are several numbers each, as JSON.
+
+    Example:
+        >>> stored_layout(Layout("series", (9, 2)), Layout("series", (4, 1)))["target"]
+        {'kind': 'series', 'shape': [4, 1]}
+    """
+    return layout.to_json() | ({} if target is None else {TARGET: target.to_json()})
+
+
+def stored_target(stored: Mapping[str, Any] | None) -> Layout | None:
+    """What the targets stand for of a row with this stored layout; None for one class or number."""
+    target = (stored or {}).get(TARGET)
+    return None if target is None else Layout.from_json(target)

@@ -48,16 +48,43 @@ def checked_numbers(name: str, values: Any, rows: int | None = None) -> NDArray[
     """Finite numbers as float64, shape (rows,); arguments as for ``checked_labels``."""
     import numpy as np
 
-    array = _checked_shape(name, values, rows)
-    if array.dtype.kind not in "biuf":
-        message = f"{name} must be numbers, got an array of {array.dtype}"
-        raise InvalidInputError(message)
-    numbers = array.astype(np.float64)
+    numbers = _numbers(name, _checked_shape(name, values, rows))
     broken = len(numbers) - int(np.count_nonzero(np.isfinite(numbers)))
     if broken:
         message = f"{broken:,} of {len(numbers):,} {name} are not finite (NaN or infinite)"
         raise (InvalidInputError if name == "targets" else TrainingError)(message)
     return numbers
+
+
+def checked_targets(values: Any) -> NDArray[np.float64]:
+    """Numbers to predict as float64: finite, shape (rows,); or (rows, numbers), NaN where one is not known."""
+    import numpy as np
+
+    if getattr(values, "ndim", 1) != 2:
+        return checked_numbers("targets", values)
+    array = _numbers("targets", values)
+    if not array.size:
+        message = "there are no targets: a score needs at least one validation row"
+        raise InvalidInputError(message)
+    if np.isinf(array).any() or np.isnan(array).all(axis=1).any():
+        message = "some rows of targets have infinite numbers, or none that is known"
+        raise InvalidInputError(message)
+    return array
+
+
+def checked_rows(targets: Any, predictions: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Targets and predictions of several numbers a row, float64, shape (rows, numbers); predictions are all finite."""
+    import numpy as np
+
+    true, found = checked_targets(targets), _numbers("predictions", predictions)
+    if found.shape != true.shape:
+        name = "predictions"
+        raise ShapeError(name, found.shape, str(true.shape))
+    broken = int(np.count_nonzero(~np.isfinite(found).all(axis=1)))
+    if broken:
+        message = f"{broken:,} of {len(found):,} rows of predictions are not finite (NaN or infinite)"
+        raise TrainingError(message)
+    return true, found
 
 
 def checked_probabilities(metric: str, values: Any, labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -109,6 +136,16 @@ def _checked_shape(name: str, values: Any, rows: int | None) -> NDArray[Any]:
         message = f"there are no {name}: a score needs at least one validation row"
         raise InvalidInputError(message)
     return array
+
+
+def _numbers(name: str, values: Any) -> NDArray[np.float64]:
+    import numpy as np
+
+    array = _array(name, values)
+    if array.dtype.kind not in "biuf":
+        message = f"{name} must be numbers, got an array of {array.dtype}"
+        raise InvalidInputError(message)
+    return array.astype(np.float64)
 
 
 def _array(name: str, values: Any) -> NDArray[Any]:

@@ -1,6 +1,8 @@
 """What the metrics compute, by scikit-learn, on arrays that ``metric_inputs`` has checked.
 
 Each takes targets, predictions and probabilities, shapes (rows,), (rows,), (rows, classes), and looks at what it needs.
+Targets and predictions of several numbers a row, such as images, are of shape (rows, numbers), NaN where the target is
+not known; there every number counts, and is compared with others of its own place in the row (``deviations``).
 scikit-learn and numpy are imported when something is scored.
 """
 
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 
 def near(targets: NDArray[np.float64], predictions: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """Which predictions are at most the tolerance off, shape (rows,)."""
+    """Which predictions are at most the tolerance off, shape (rows,); of several numbers by the root mean square."""
     import numpy as np
 
     with np.errstate(over="ignore"):  # too far apart for a number is not within any tolerance
+        if targets.ndim == 2:
+            return np.asarray(np.sqrt(np.nanmean((predictions - targets) ** 2, axis=1)) <= tolerance, dtype=np.bool_)
         return np.asarray(np.abs(predictions - targets) <= tolerance, dtype=np.bool_)
 
 
@@ -80,7 +84,7 @@ def rmse(targets: Any, predictions: Any, _: Any) -> float:
     from sklearn.metrics import root_mean_squared_error
 
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused afterwards, in words
-        return float(root_mean_squared_error(targets, predictions))
+        return float(root_mean_squared_error(*known_pairs(targets, predictions)))
 
 
 def mae(targets: Any, predictions: Any, _: Any) -> float:
@@ -89,7 +93,7 @@ def mae(targets: Any, predictions: Any, _: Any) -> float:
     from sklearn.metrics import mean_absolute_error
 
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(mean_absolute_error(targets, predictions))
+        return float(mean_absolute_error(*known_pairs(targets, predictions)))
 
 
 def r2(targets: Any, predictions: Any, _: Any) -> float:
@@ -99,14 +103,47 @@ def r2(targets: Any, predictions: Any, _: Any) -> float:
 
     need_spread("r2", targets)
     with np.errstate(over="ignore", invalid="ignore"):
+        if targets.ndim == 2:
+            errors = np.subtract(*known_pairs(targets, predictions))
+            return float(1 - (errors**2).sum() / (deviations("std", targets) ** 2).sum())
         return float(r2_score(targets, predictions))
+
+
+def known_pairs(targets: Any, predictions: Any) -> tuple[Any, Any]:
+    """Each number that is known of the targets, with what was predicted for it; shape (numbers,) both."""
+    import numpy as np
+
+    if targets.ndim == 1:
+        return targets, predictions
+    known = ~np.isnan(targets)
+    return targets[known], predictions[known]
+
+
+def deviations(kind: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each known number of targets, shape (rows, numbers), is from the best constant answer.
+
+    That is the mean (``std``) or the median (``deviation``) of its place in the row: the best answer that is the same
+    for all rows is itself an image, or a series.
+
+    Returns:
+        Shape (known numbers,).
+    """
+    import numpy as np
+
+    there = values[:, ~np.isnan(values).all(axis=0)]
+    center = np.nanmean(there, axis=0) if kind == "std" else np.nanmedian(there, axis=0)
+    from_center = there - center
+    return np.asarray(from_center[~np.isnan(from_center)], dtype=np.float64)
 
 
 def need_spread(name: str, values: NDArray[np.float64]) -> None:
     """Refuse targets that are all the same; not told by their deviation, which rounding may make 1e-17."""
-    if values.min() == values.max():
+    import numpy as np
+
+    if not (np.fmin.reduce(values) < np.fmax.reduce(values)).any():
+        shown = f"{values[0]:g}" if values.ndim == 1 else "the same"
         message = (
-            f"{name}: all {len(values):,} validation targets are {values[0]:g}, so there is nothing to predict and no "
+            f"{name}: all {len(values):,} validation targets are {shown}, so there is nothing to predict and no "
             "scale for errors; take more rows"
         )
         raise InvalidInputError(message)
@@ -117,7 +154,11 @@ def spread(kind: str, values: NDArray[np.float64]) -> float:
     import numpy as np
 
     with np.errstate(over="ignore", invalid="ignore"):
-        found = float(values.std() if kind == "std" else np.abs(values - np.median(values)).mean())
+        if values.ndim == 2:
+            away = deviations(kind, values)
+            found = float(np.sqrt((away**2).mean()) if kind == "std" else np.abs(away).mean())
+        else:
+            found = float(values.std() if kind == "std" else np.abs(values - np.median(values)).mean())
     if not 0 < found < math.inf:
         message = f"the spread of the validation targets came out as {found:g}; give them in another unit"
         raise NumericalError(message)

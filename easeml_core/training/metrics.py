@@ -2,7 +2,8 @@
 
     accuracy, balanced_accuracy, f1      labels           shares in [0, 1]
     auc, log_loss                        probabilities    a column for each class
-    rmse, mae, r2, within:T              numbers          within:T is the share of predictions at most T off
+    rmse, mae, r2, within:T              numbers          within:T is the share of predictions at most T off; numbers
+                                                          may be one a row, or several (images, series)
     module:function                      as it states     a function marked with ``user_metric``
 
 The scheduler only sees ``Metric.quality``; people see the score in its own unit. scikit-learn is imported when
@@ -21,7 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, NotFoundError, NumericalError
 from easeml_core.training import metric_scores as scores
-from easeml_core.training.metric_inputs import checked_labels, checked_numbers, checked_probabilities
+from easeml_core.training.metric_inputs import (
+    checked_labels,
+    checked_numbers,
+    checked_probabilities,
+    checked_rows,
+    checked_targets,
+)
 from easeml_core.training.quality_maps import Affine, Decay, Exponential, ShareExplained, Square
 from easeml_core.training.user_metric import stated_function
 
@@ -68,8 +75,8 @@ class Metric:
         """The score of a model on validation rows, in the metric's own unit.
 
         Args:
-            targets: Shape (rows,): labels, or finite numbers.
-            predictions: Shape (rows,), likewise; may be None where probabilities are needed.
+            targets: Shape (rows,): labels, or finite numbers; or (rows, numbers), NaN where one is not known.
+            predictions: Of the same shape; may be None where probabilities are needed.
             probabilities: Shape (rows, classes): column j belongs to label j. Rows sum to 1 within .001.
 
         Returns:
@@ -98,7 +105,7 @@ class Metric:
 
         For ``rmse`` and ``r2`` the standard deviation (divided by the rows, not rows - 1), which is the error of the
         best constant prediction, the mean; for ``mae`` the mean distance from the median, likewise. So the best
-        constant prediction has quality 1/2.
+        constant prediction has quality 1/2. Of several numbers a row it is the mean (median) of each place.
 
         Raises:
             InvalidInputError: If a scale is needed and all targets are the same.
@@ -109,7 +116,7 @@ class Metric:
         """
         if self.scale_kind == "none":
             return 1.0
-        values = checked_numbers("targets", targets)
+        values = checked_targets(targets)
         scores.need_spread(self.name, values)
         return scores.spread(self.scale_kind, values)
 
@@ -161,6 +168,8 @@ class Metric:
         if self.needs == "probabilities":
             labels = checked_labels("targets", targets)
             return labels, None, checked_probabilities(self.name, probabilities, labels)
+        if self.needs == "numbers" and getattr(targets, "ndim", 1) == 2:
+            return *checked_rows(targets, predictions), None
         checked = checked_labels if self.needs == "labels" else checked_numbers
         true = checked("targets", targets)
         return true, checked("predictions", predictions, len(true)), None

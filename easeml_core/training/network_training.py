@@ -1,101 +1,283 @@
-"""Train a small network: Adam on the cross-entropy, a few epochs, the same weights for the same seed on one machine."""
+"""Train a network: Adam, epoch after epoch, the same weights for the same seed on one machine.
+
+A tenth of the training part is held out: its loss says when to stop and which epoch to keep (``early_stopping``). What
+a training has done is kept in checkpoints, and another process goes on from one to the very weights that this one
+would have reached (``checkpoints``).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from easeml_core.errors import TrainingError
-from easeml_core.training.networks import Network, NetworkPredictor, architecture_for, build_network
+from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.training.checkpoints import (
+    Checkpoint,
+    Header,
+    load_checkpoint,
+    moments_of,
+    restore_moments,
+    save_checkpoint,
+)
+from easeml_core.training.early_stopping import BestEpoch, held_out
+from easeml_core.training.mixed_precision import Precision
+from easeml_core.training.network_quality import loss_on, quality_on_validation
+from easeml_core.training.networks import NetworkPredictor, architecture_for, build_network
+from easeml_core.training.run import END, Run, checkpoint_name, remove_older
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from easeml_core.training.parts import OpenParts
     from easeml_core.training.progress import Report
 
+_VERSION = 1
+_BEGIN, _SHARE = 0.1, 0.7
+"""Progress before the first epoch, and what all epochs add to it."""
+
+_LEAST_RATIO = 19
+"""An interval between checkpoints is at least so many times what writing one takes: 5 % of the time at most."""
+
 
 def fit_network(
-    kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report
+    kind: str,
+    parts: OpenParts,
+    parameters: Mapping[str, Any],
+    *,
+    seed: int,
+    report: Report,
+    run: Run = Run(),  # noqa: B008 - frozen
 ) -> NetworkPredictor:
-    """Train the network of a kind on the training part; after each epoch tell its validation accuracy.
+    """Train the network of a kind on the training part; after each epoch tell its loss and its validation quality.
 
-    The accuracy is told for people to see; the last epoch's weights are kept whatever it was, so that the validation
-    part chooses between candidates only.
+    The quality is told for people to see: the validation part chooses between candidates only, never between epochs.
+
+    Args:
+        kind: Of the trainer.
+        parts: The open parts.
+        parameters: Complete and checked; ``epochs``, ``batch_size`` and ``learning_rate`` among them.
+        seed: Of everything random.
+        report: Told after each epoch.
+        run: Device, checkpoints, early stopping, precision.
 
     Raises:
-        TrainingError: If the loss stops being finite; the message names the learning rate.
+        TrainingError: If the loss stops being finite, where the message names the learning rate; or there is no GPU
+            where one is asked for.
     """
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = parts.train_inputs.shape[1]
-    architecture = architecture_for(
-        kind, parameters, features=features, classes=parts.classes, image_shape=parts.image_shape
-    )
-    network = build_network(architecture)
-    _set_scale(network, parts.train_inputs, is_image=parts.image_shape is not None)
-    network = network.to(device)
-    inputs, labels = torch.from_numpy(parts.train_inputs).to(device), torch.from_numpy(parts.train_labels).to(device)
-    optimizer = torch.optim.Adam(network.body.parameters(), lr=parameters["learning_rate"])
-    shuffle = torch.Generator().manual_seed(seed)
-    epochs = parameters["epochs"]
-    for epoch in range(1, epochs + 1):
-        order = torch.randperm(len(labels), generator=shuffle).to(device)
-        loss = _one_epoch(network, optimizer, inputs[order], labels[order], batch_size=parameters["batch_size"])
-        if not math.isfinite(loss):
-            rate = parameters["learning_rate"]
-            message = f"{kind} diverged: the loss of epoch {epoch} is {loss}; lower learning_rate (now {rate:g})"
-            raise TrainingError(message)
-        quality = _accuracy(network, parts, device)
-        report(0.1 + 0.7 * epoch / epochs, f"epoch {epoch} of {epochs}", quality)
-    return NetworkPredictor(network.to(torch.device("cpu")))
+    training = _Training(kind, parts, parameters, seed=seed, run=run)
+    if run.resume is not None:
+        training.resume(run.resume, report)
+    training.halve()
+    training.train(report)
+    return NetworkPredictor(training.kept())
 
 
-def _set_scale(network: Network, inputs: NDArray[np.float32], *, is_image: bool) -> None:
-    """Mean and deviation of each column, or of all pixels together (a border pixel that is always 0 has none)."""
-    axis = None if is_image else 0
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(inputs)
-        count = np.maximum(known.sum(axis=axis), 1)
-        mean = np.where(known, inputs, 0).sum(axis=axis, dtype=np.float64) / count
-        square = np.where(known, (inputs - mean) ** 2, 0).sum(axis=axis, dtype=np.float64) / count
-    scale = np.sqrt(square)
-    scale = np.where(scale > 1e-8, scale, 1.0)
-    features = inputs.shape[1]
-    network.mean.copy_(torch.from_numpy(np.broadcast_to(mean, features).astype(np.float32)))
-    network.scale.copy_(torch.from_numpy(np.broadcast_to(scale, features).astype(np.float32)))
+def device_of(run: Run) -> torch.device:
+    """Where to compute.
+
+    Raises:
+        TrainingError: If a GPU is asked for and none is there.
+    """
+    is_there = torch.cuda.is_available()
+    if run.device is not None and run.device.startswith("cuda") and not is_there:
+        message = f"this trial's slot is {run.device}, and torch sees no such GPU here; name another slot, or cpu"
+        raise TrainingError(message)
+    return torch.device(run.device or ("cuda" if is_there else "cpu"))
 
 
-def _one_epoch(
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    batch_size: int,
-) -> float:
-    """Mean loss of one pass in the order given."""
-    network.body.train()
-    total = 0.0
-    for start in range(0, len(labels), batch_size):
-        batch = slice(start, start + batch_size)
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(network.logits(inputs[batch]), labels[batch])
-        loss.backward()
-        optimizer.step()
-        total += float(loss.detach()) * len(labels[batch])
-    return total / len(labels)
+class _Training:
+    """One training between two epochs."""
 
+    def __init__(self, kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, run: Run) -> None:
+        self.kind, self.parts, self.parameters, self.seed, self.run = kind, parts, parameters, seed, run
+        self.epochs: int = max(1, math.ceil(run.share * parameters["epochs"]))
+        everything = np.arange(len(parts.train_labels))
+        self.learn, self.hold = (
+            (everything, everything[:0]) if run.patience is None else held_out(len(everything), seed)
+        )
+        self.started = time.monotonic()
+        self.begin()
 
-def _accuracy(network: Network, parts: OpenParts, device: torch.device) -> float:
-    network.body.eval()
-    with torch.inference_mode():
-        scores = network.logits(torch.from_numpy(parts.validation_inputs).to(device))
-    return float((scores.argmax(dim=1).cpu().numpy() == parts.validation_labels).mean())
+    def begin(self) -> None:
+        """At the beginning, with random weights."""
+        torch.manual_seed(self.seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.device = device_of(self.run)
+        parts, parameters = self.parts, self.parameters
+        architecture = architecture_for(
+            self.kind,
+            parameters,
+            layout=parts.layout,
+            classes=parts.classes,
+            task=parts.task,
+            target=parts.target_layout,
+        )
+        network = build_network(architecture)
+        network.learn_scale(parts.train_inputs, parts.train_labels)
+        self.network = network.to(self.device)
+        self.optimizer = torch.optim.Adam(self.network.body.parameters(), lr=parameters["learning_rate"])
+        self.precision = Precision(self.run, self.device)
+        self.batch_size = int(parameters["batch_size"])
+        self.epoch, self.seconds_before = 0, 0.0
+        self.best, self.best_weights = BestEpoch(), dict[str, torch.Tensor]()
+
+    def halve(self) -> None:
+        """Smaller batches where memory did not suffice."""
+        if self.run.halved:
+            self.batch_size = max(1, self.batch_size // 2)
+
+    # -- from epoch to epoch -------------------------------------------------------------------------------------------
+
+    def train(self, report: Report) -> None:
+        """Epoch after epoch, until all are trained or held-out rows say that it is over."""
+        here, begun = self.epoch, time.monotonic()
+        due = begun + self.run.checkpoint_seconds
+        while self.epoch < self.epochs and not (self._is_over() or self._is_asked_to_end()):
+            self.epoch += 1
+            loss = self._one_epoch()
+            if not math.isfinite(loss):
+                rate = self.parameters["learning_rate"]
+                message = f"{self.kind} diverged: the loss of epoch {self.epoch} is {loss}"
+                message += f"; lower learning_rate (now {rate:g})"
+                raise TrainingError(message)
+            self._look_at_held_out()
+            quality = quality_on_validation(self.network, self.parts, self.device, self.run.metric)
+            is_saved = self.run.folder is not None and self.epoch < self.epochs and time.monotonic() >= due
+            if is_saved:
+                due = self._save()
+            each = (time.monotonic() - begun) / (self.epoch - here)
+            report(
+                self.progress,
+                f"epoch {self.epoch} of {self.epochs}",
+                quality,
+                step=self.epoch,
+                of=self.epochs,
+                loss=loss,
+                seconds_left=each * (self.epochs - self.epoch),
+                checkpoint=self.epoch if is_saved else None,
+            )
+        if self.epoch < self.epochs:
+            report(_BEGIN + _SHARE, self._why_over())
+
+    @property
+    def progress(self) -> float:
+        """Of the whole job, in [0, 1]."""
+        return _BEGIN + _SHARE * min(1.0, self.epoch / self.epochs)
+
+    def _one_epoch(self) -> float:
+        """Mean loss of one pass over the rows to learn from, in an order of its own."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout and its like
+        order = self.learn[rng.permutation(len(self.learn))]
+        self.network.train()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for start in range(0, len(order), self.batch_size):
+            inputs, targets = self._rows(order[start : start + self.batch_size])
+            self.optimizer.zero_grad()
+            with self.precision.products():
+                outputs = self.network.logits(inputs)
+            loss = self.network.loss(outputs, targets)
+            self.precision.step(loss, self.optimizer)
+            total += loss.detach().double() * len(inputs)
+        mean: float = total.item() / len(order)
+        return mean
+
+    def _rows(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of some training rows, on the device; the table itself may be larger than its memory."""
+        inputs, targets = self.parts.train_inputs[rows], self.parts.train_labels[rows]
+        return torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
+
+    def _look_at_held_out(self) -> None:
+        if not len(self.hold):
+            return
+        inputs, targets = self.parts.train_inputs[self.hold], self.parts.train_labels[self.hold]
+        loss = loss_on(self.network, inputs, targets, self.device)
+        if self.best.improves(self.epoch, loss):
+            self.best_weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+
+    def _is_over(self) -> bool:
+        patience = self.run.patience
+        return self.best.epoch > 0 and patience is not None and self.best.is_over(self.epoch, patience)
+
+    def _is_asked_to_end(self) -> bool:
+        """Whether the rest is not wanted, as whoever waits for this training has decided at a rung."""
+        return self.epoch > 0 and self.run.folder is not None and (self.run.folder / END).exists()
+
+    def _why_over(self) -> str:
+        if self._is_over():
+            return f"stopped early: the loss on held-out rows is least after epoch {self.best.epoch}, which is kept"
+        return f"stopped after epoch {self.epoch} of {self.epochs}, as it was asked to at a rung"
+
+    def kept(self) -> Any:
+        """The network with the weights that are kept, on the CPU."""
+        if self.best_weights:
+            self.network.load_state_dict(self.best_weights)
+        return self.network.to(torch.device("cpu"))
+
+    # -- from process to process ---------------------------------------------------------------------------------------
+
+    def _save(self) -> float:
+        """Write a checkpoint; when the next one is due, on the clock of ``time.monotonic``."""
+        assert self.run.folder is not None
+        began, is_last = time.monotonic(), self.best.epoch == self.epoch
+        header = Header(
+            self._name(),
+            self.epoch,
+            self.batch_size,
+            seconds=self.seconds_before + began - self.started,
+            best_epoch=self.best.epoch,
+            best_loss=self.best.loss if self.best.epoch else None,
+            scaler=self.precision.state(),
+        )
+        best = {} if is_last else self.best_weights
+        weights, moments = self.network.state_dict(), moments_of(self.optimizer)
+        path = self.run.folder / checkpoint_name(self.epoch)
+        save_checkpoint(path, Checkpoint(header, weights, moments, best))
+        remove_older(self.run.folder)
+        now, wanted = time.monotonic(), self.run.checkpoint_seconds
+        return now + (max(wanted, _LEAST_RATIO * (now - began)) if wanted else 0.0)
+
+    def resume(self, path: Path, report: Report) -> None:
+        """Go on from a checkpoint, or begin anew and tell why."""
+        try:
+            self._restore(load_checkpoint(path, training=self._name(), weights=self.network.state_dict()))
+        except (ArtifactError, RuntimeError, ValueError, TypeError, KeyError) as error:  # torch's own checks
+            self.begin()
+            report(_BEGIN, f"beginning anew: {error}", resumed=False)
+        else:
+            report(self.progress, f"going on after epoch {self.epoch} of {self.epochs}", resumed=True)
+
+    def _restore(self, found: Checkpoint) -> None:
+        header = found.header
+        self.network.load_state_dict(found.weights)
+        restore_moments(self.optimizer, found.moments)
+        self.precision.go_on(dict(header.scaler))
+        if header.best_loss is not None:
+            self.best = BestEpoch(header.best_epoch, header.best_loss)
+            best = found.best or {name: tensor.clone() for name, tensor in found.weights.items()}
+            self.best_weights = {name: tensor.to(self.device) for name, tensor in best.items()}
+        self.epoch, self.batch_size, self.seconds_before = header.epoch, header.batch_size, header.seconds
+
+    def _name(self) -> str:
+        """Names this training: whatever would lead to other weights is in it, but for the size of batches."""
+        parts = self.parts
+        told = {
+            "version": [_VERSION, torch.__version__],
+            "kind": self.kind,
+            "parameters": dict(self.parameters),
+            "seed": self.seed,
+            "held_out": len(self.hold),
+            "mixed": self.precision.is_mixed,
+            "data": [str(parts.task), parts.classes, list(parts.layout.shape), len(parts.train_labels)],
+            "target": None if parts.target_layout is None else list(parts.target_layout.shape),
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

@@ -31,7 +31,9 @@ _MAX_HEADER = 20_000  # bytes; numpy itself reads headers of 10,000
 _KIND_OF_DIMENSIONS = {2: "table", 3: "series", 4: "image"}
 
 
-def read_arrays(folder: Path, task: Task | None = None, *, kind: str | None = None) -> RawTable:
+def read_arrays(
+    folder: Path, task: Task | None = None, *, kind: str | None = None, to_itself: bool = False
+) -> RawTable:
     """The table of ``inputs.npy`` and ``targets.npy``.
 
     Args:
@@ -40,10 +42,12 @@ def read_arrays(folder: Path, task: Task | None = None, *, kind: str | None = No
         kind: What a row of the inputs is: ``table`` (any shape, flattened), ``series`` (steps, channels) or ``image``
             (height, width) or (height, width, channels). None for what the dimensions suggest: 2 a table, 3 series,
             4 images.
+        to_itself: Whether the inputs are the targets as well, for regression; then ``targets.npy`` is not read.
 
     Returns:
         A table of the inputs as they are, but bytes of images are divided by 255. Targets are whole numbers, text or
-        numbers, shape (rows,), or one-hot rows, shape (rows, classes).
+        numbers, shape (rows,), or one-hot rows, shape (rows, classes). For regression they may be several numbers a
+        row as well: (rows, numbers), (rows, steps, channels) or (rows, height, width, channels), NaN where unknown.
 
     Raises:
         InvalidInputError: If a file is missing, too large, damaged or of Python objects, or the arrays do not fit.
@@ -52,19 +56,47 @@ def read_arrays(folder: Path, task: Task | None = None, *, kind: str | None = No
         raise refused(folder, "must be named by an absolute path (it is read by another process)")
     with opened_folder(folder, refused) as inside:
         inputs = read_array(folder / "inputs.npy", inside, kinds="biuf", what="numbers")
-        targets = read_array(folder / "targets.npy", inside, kinds="biufU", what="numbers or text")
+        targets = None
+        if not to_itself:
+            targets = read_array(folder / "targets.npy", inside, kinds="biufU", what="numbers or text")
     layout = layout_of(folder, inputs.shape, kind)
-    if len(targets) != len(inputs):
+    if targets is not None and len(targets) != len(inputs):
         raise refused(folder, f"has {len(inputs):,} inputs and {len(targets):,} targets; there must be as many")
-    target = target_of(folder, targets, task)
-    rows = inputs.reshape(len(inputs), -1)
-    _check_values(folder, rows)
-    if layout.kind == "image" and inputs.dtype == np.uint8:
-        rows = rows / np.float32(255)
+    _check_values(folder, inputs.reshape(len(inputs), -1))
+    rows = _flat(inputs, layout)
     names = tuple(f"input_{i}" for i in range(layout.features))
+    target_layout = layout if targets is None else layout_of_targets(folder, targets, task)
+    if target_layout is not None:
+        labels = rows if targets is None else _flat(targets, target_layout)
+        wanted = task or Task.CLASSIFICATION
+        return make_table(rows, labels, feature_names=names, layout=layout, task=wanted, target_layout=target_layout)
+    assert targets is not None
+    target = target_of(folder, targets, task)
     return make_table(
         rows, target.labels, class_names=target.class_names, feature_names=names, layout=layout, task=target.task
     )
+
+
+def _flat(values: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """Rows in C order; the bytes of images as shares of 255."""
+    rows = values.reshape(len(values), -1)
+    return rows / np.float32(255) if layout.kind == "image" and values.dtype == np.uint8 else rows
+
+
+def layout_of_targets(folder: Path, targets: NDArray[Any], task: Task | None) -> Layout | None:
+    """What a row of targets of several numbers stands for; None for one class or number a row.
+
+    Raises:
+        InvalidInputError: If they are text, or classes are to be predicted and they have more than two dimensions.
+    """
+    if targets.ndim <= 2 and task != Task.REGRESSION:
+        return None  # classes, or one-hot rows of them
+    if targets.ndim == 1 or math.prod(targets.shape[1:]) == 1:
+        return None
+    if task != Task.REGRESSION or targets.dtype.kind == "U":
+        what = f"has targets of shape {targets.shape}; they must be numbers, and the task regression"
+        raise refused(folder, what + "; for classes (rows,), or one-hot (rows, classes)")
+    return Layout(_KIND_OF_DIMENSIONS[targets.ndim], targets.shape[1:])
 
 
 def read_array(path: Path, folder: int, *, kinds: str, what: str) -> NDArray[Any]:
@@ -171,6 +203,8 @@ def target_of(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
     Raises:
         InvalidInputError: If it is neither, or a row has none.
     """
+    if task == Task.REGRESSION and math.prod(targets.shape[1:]) == 1:
+        targets = targets.reshape(-1)
     if targets.ndim == 2:
         targets = _classes_of_one_hot(folder, targets, task)
     if targets.ndim != 1:

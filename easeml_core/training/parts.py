@@ -1,7 +1,8 @@
 """Cut a table into parts that share no row, and keep the two open ones in a file.
 
-The sealed parts are a uniform random sample, drawn first: the guarantees of gate and meter rest on independent rows of
-the population, so they are not stratified. Where sealed parts are kept is not decided here.
+Unless a study says otherwise (``splits``), the sealed parts are a uniform random sample, drawn first: the guarantees of
+gate and meter rest on independent rows of the population, so they are not stratified. Where sealed parts are kept is
+not decided here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.training.atomic import written_whole
 from easeml_core.training.layout import Layout
 from easeml_core.training.raw_table import content_hash
+from easeml_core.training.split_specs import ROWS
+from easeml_core.training.splits import divided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.training.raw_table import Labels, RawTable
+    from easeml_core.training.split_specs import Split
 
 __all__ = [
     "Layout",
@@ -51,7 +55,7 @@ class Part(NamedTuple):
 
     Attributes:
         inputs: float32, shape (rows, features).
-        labels: Shape (rows,): int64 classes, or float32 numbers for regression.
+        labels: Shape (rows,): int64 classes, or float32 numbers for regression; (rows, numbers) with a target layout.
     """
 
     inputs: NDArray[np.float32]
@@ -62,7 +66,7 @@ class Part(NamedTuple):
 class Parts:
     """A whole table in parts without a common row; only ``train`` and ``validation`` are never empty.
 
-    ``classes`` is 0 for regression.
+    ``classes`` is 0 for regression. ``target_layout`` is what a row of labels stands for; None for one class or number.
     """
 
     train: Part
@@ -74,6 +78,7 @@ class Parts:
     classes: int
     layout: Layout
     task: Task = Task.CLASSIFICATION
+    target_layout: Layout | None = None
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -87,12 +92,14 @@ class OpenParts:
 
     Attributes:
         train_inputs: float32, shape (train_rows, features), rows flattened in C order of ``layout``; NaN is missing.
-        train_labels: Shape (train_rows,): int64 in [0, classes), or finite float32 for regression.
+        train_labels: Shape (train_rows,): int64 in [0, classes), or finite float32 for regression. With a target
+            layout float32, shape (train_rows, numbers), where NaN is a number that nobody knows.
         validation_inputs: float32, shape (validation_rows, features).
-        validation_labels: Shape (validation_rows,), of the same type.
+        validation_labels: The same of the validation rows.
         classes: Number of classes; 0 for regression.
         layout: What a row stands for.
         task: What the labels are.
+        target_layout: What a row of labels stands for; None for one class or number a row.
     """
 
     train_inputs: NDArray[np.float32]
@@ -102,6 +109,7 @@ class OpenParts:
     classes: int
     layout: Layout
     task: Task = Task.CLASSIFICATION
+    target_layout: Layout | None = None
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -109,20 +117,22 @@ class OpenParts:
         return self.layout.image_shape
 
 
-def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Generator) -> Parts:
-    """Cut a table at random into parts of the given sizes; the rest is ``train``.
+def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Generator, split: Split = ROWS) -> Parts:
+    """Cut a table into parts of the given sizes; the rest is ``train``.
 
     Args:
         raw: The table; the inputs of its rows are pairwise different.
         sizes: Rows of ``gate``, ``meter``, ``joint``, ``direct`` (absent or 0: none) and ``validation`` (at least 1).
         rng: Decides which row goes where; the same state gives the same parts.
+        split: By chance, by whole groups or by time (``splits``). The last two make parts larger than asked where
+            groups or equal times ask for it.
 
     Returns:
         Parts that share no row and together are the table.
 
     Raises:
         InvalidInputError: If a size is not known or negative, or fewer training rows are left than two per class (four
-            for regression); the message has the figures.
+            for regression); the message has the figures. Also if groups or times leave a class without a training row.
     """
     wanted = {name: _size(name, sizes.get(name, 0)) for name in PART_NAMES}
     unknown = sorted(set(sizes) - set(PART_NAMES))
@@ -130,16 +140,20 @@ def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Gener
         message = f"there is no part {unknown[0]!r}; allowed: {', '.join(PART_NAMES)}"
         raise InvalidInputError(message)
     _check_rows(len(raw.labels), wanted, raw)
-    order = rng.permutation(len(raw.labels))
-    ends = np.cumsum([wanted[name] for name in PART_NAMES])
-    cut = zip((*PART_NAMES, "train"), np.split(order, ends), strict=True)
-    parts = {name: Part(raw.inputs[rows], raw.labels[rows]) for name, rows in cut}
-    return Parts(**parts, classes=len(raw.class_names), layout=raw.layout, task=raw.task)
+    found = divided(split, raw.split_values, wanted, len(raw.labels), rng)
+    if split.column:
+        _check_rows(len(raw.labels), {name: len(found[name]) for name in wanted}, raw)
+        _check_classes(raw, found["train"], split)
+    parts = {name: Part(raw.inputs[rows], raw.labels[rows]) for name, rows in found.items()}
+    return Parts(
+        **parts, classes=len(raw.class_names), layout=raw.layout, task=raw.task, target_layout=raw.target_layout
+    )
 
 
 def save_open_parts(path: Path, parts: Parts) -> None:
     """Write the train and the validation part to ``path``: see ``write_open_parts``."""
-    write_open_parts(path, OpenParts(*parts.train, *parts.validation, parts.classes, parts.layout, parts.task))
+    opened = OpenParts(*parts.train, *parts.validation, parts.classes, parts.layout, parts.task, parts.target_layout)
+    write_open_parts(path, opened)
 
 
 def write_open_parts(path: Path, parts: OpenParts) -> None:
@@ -148,6 +162,8 @@ def write_open_parts(path: Path, parts: OpenParts) -> None:
     The same parts give the same bytes, so that the file can be stored under its hash. ``image_shape`` is what readers
     knew before there were layouts; they refuse what they cannot know, numbers as labels and images in colour.
     """
+    target = parts.target_layout
+    of_targets: dict[str, Any] = {} if target is None else {"target_kind": np.array(target.kind), "target_shape": _sides(target)}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -159,8 +175,27 @@ def write_open_parts(path: Path, parts: OpenParts) -> None:
             classes=np.array(parts.classes, dtype=np.int64),
             task=np.array(str(parts.task)),
             layout_kind=np.array(parts.layout.kind),
-            layout_shape=np.array(parts.layout.shape, dtype=np.int64),
+            layout_shape=_sides(parts.layout),
+            **of_targets,
         )
+
+
+def _sides(layout: Layout) -> NDArray[np.int64]:
+    return np.array(layout.shape, dtype=np.int64)
+
+
+def load_validation_labels(path: Path) -> Labels:
+    """Only the labels of the validation part, of a file that ``load_open_parts`` can read.
+
+    Raises:
+        ArtifactError: If they cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            labels: Labels = file["validation_labels"]
+            return labels
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise _unfit(path) from error
 
 
 def load_open_parts(path: Path) -> OpenParts:
@@ -173,12 +208,13 @@ def load_open_parts(path: Path) -> OpenParts:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _FIELDS}
             layout, task = _layout_in(file, arrays["train_inputs"]), _task_in(file)
+            target = _stated_layout(file, "target")
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         if isinstance(error, InvalidInputError):
             raise _unfit(path) from error
         message = f"the data file {path.name} cannot be read: {error}; register the study's data again"
         raise ArtifactError(message) from error
-    if not _fit_together(arrays, layout, task):
+    if not _fit_together(arrays, layout, task, target):
         raise _unfit(path)
     return OpenParts(
         train_inputs=arrays["train_inputs"],
@@ -188,6 +224,7 @@ def load_open_parts(path: Path) -> OpenParts:
         classes=int(arrays["classes"]),
         layout=layout,
         task=task,
+        target_layout=target,
     )
 
 
@@ -199,10 +236,17 @@ def _unfit(path: Path) -> ArtifactError:
 
 def _layout_in(file: Mapping[str, NDArray[Any]], inputs: NDArray[Any]) -> Layout:
     """The layout that the file states; files without one hold a table, or grey images by their height and width."""
-    if "layout_kind" in file:
-        return Layout(str(file["layout_kind"]), tuple(int(n) for n in file["layout_shape"].ravel()))
+    stated = _stated_layout(file, "layout")
+    if stated is not None:
+        return stated
     sides = tuple(int(n) for n in file["image_shape"].ravel())
     return Layout("image", (*sides, 1)) if sides else Layout("table", inputs.shape[1:])
+
+
+def _stated_layout(file: Mapping[str, NDArray[Any]], name: str) -> Layout | None:
+    if f"{name}_kind" not in file:
+        return None
+    return Layout(str(file[f"{name}_kind"]), tuple(int(n) for n in file[f"{name}_shape"].ravel()))
 
 
 def _task_in(file: Mapping[str, NDArray[Any]]) -> Task:
@@ -236,15 +280,35 @@ def _check_rows(rows: int, wanted: Mapping[str, int], raw: RawTable) -> None:
         raise InvalidInputError(message)
 
 
-def _fit_together(arrays: Mapping[str, NDArray[Any]], layout: Layout, task: Task) -> bool:
+def _check_classes(raw: RawTable, train: NDArray[np.intp], split: Split) -> None:
+    """Chance gives a class to every part sooner or later; groups and times may keep it from training altogether."""
+    there = set(raw.labels[train].tolist()) if raw.task == Task.CLASSIFICATION else set()
+    missing = [name for label, name in enumerate(raw.class_names) if label not in there]
+    if missing:
+        message = (
+            f"split {str(split)!r} leaves no training row of class {missing[0]!r}"
+            + (f" and {len(missing) - 1} others" if len(missing) > 1 else "")
+            + "; bring more rows of it, leave it out, or split otherwise"
+        )
+        raise InvalidInputError(message)
+
+
+def _fit_together(arrays: Mapping[str, NDArray[Any]], layout: Layout, task: Task, target: Layout | None) -> bool:
     is_classes = task == Task.CLASSIFICATION
     for part in ("train", "validation"):
         inputs, labels = arrays[f"{part}_inputs"], arrays[f"{part}_labels"]
         if inputs.ndim != 2 or inputs.dtype != np.float32 or inputs.shape[1] != layout.features:
             return False
-        if labels.dtype != (np.int64 if is_classes else np.float32) or not np.isfinite(labels).all():
+        if labels.dtype != (np.int64 if is_classes else np.float32) or not _are_known(labels):
             return False
-        if labels.shape != inputs.shape[:1] or not len(labels):
+        if labels.shape != (len(inputs), *((target.features,) if target else ())) or not len(labels):
             return False
     classes = arrays["classes"]
     return classes.shape == () and (int(classes) >= 2 if is_classes else int(classes) == 0)
+
+
+def _are_known(labels: NDArray[Any]) -> bool:
+    """Whether each is a number; of targets of several numbers, whether a row has one at least, and none is infinite."""
+    if labels.ndim == 1:
+        return bool(np.isfinite(labels).all())
+    return not np.isinf(labels).any() and not np.isnan(labels).all(axis=1).any()

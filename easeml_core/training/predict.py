@@ -1,8 +1,8 @@
 """Let a stored model answer for given inputs, in a child process without labels, database or secrets.
 
-A submitted model may be anything. It gets the inputs through a pipe and gives one label per row through another; limits
-end it when it takes too long or too much. It runs in a sandbox: an account of its own, no network, no processes and no
-files of others, as far as this machine allows (``sandbox.probe_isolation`` says which).
+A submitted model may be anything. It gets the inputs through a pipe and gives one answer per row through another;
+limits end it when it takes too long or too much. It runs in a sandbox: an account of its own, no network, no processes
+and no files of others, as far as this machine allows (``sandbox.probe_isolation`` says which).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +20,12 @@ from easeml_core.training.confinement import FAILED, MADE
 from easeml_core.training.npy import array_from_bytes, array_to_bytes
 from easeml_core.training.processes import Limits, run_child
 from easeml_core.training.sandbox import Sandbox, confinement_of
+from easeml_core.training.wanted_answers import A_CLASS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from easeml_core.training.wanted_answers import WantedAnswers
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ def predict_in_child(
     time_limit_seconds: float = 120.0,
     memory_limit_mb: int = 4096,
     sandbox: Sandbox | None = Sandbox(),  # noqa: B008 - frozen
-) -> NDArray[np.int64]:
-    """The labels that a model gives.
+    wanted: WantedAnswers = A_CLASS,
+) -> NDArray[Any]:
+    """The answers that a model gives.
 
     Args:
         artifact_path: The model's file.
@@ -48,15 +52,16 @@ def predict_in_child(
         time_limit_seconds: Wall seconds of the whole child, > 0.
         memory_limit_mb: Resident megabytes of the child; and, on top, of the files that it writes.
         sandbox: What the child is kept from; None for nothing but its environment and limits.
+        wanted: What is asked of it.
 
     Returns:
-        int64 labels, shape (rows,).
+        int64 labels, shape (rows,), or what else is wanted.
 
     Raises:
         ShapeError: If the inputs are not a table.
         TrainingError: If the model is not loaded (with the reason), fails, exceeds a limit, or does not give exactly
-            one whole number per row. Its text may hold what the model has written: tell it to nobody who must not
-            know the inputs.
+            one whole number per row, or what else is wanted. Its text may hold what the model has written: tell it to
+            nobody who must not know the inputs.
         StateError: If the sandbox cannot be made any more; the model was not run.
         ConfigError: If the sandbox's account does not exist.
     """
@@ -66,12 +71,12 @@ def predict_in_child(
         raise ShapeError(name, rows.shape, "(rows, features)")
     if not len(rows):
         return np.zeros(0, dtype=np.int64)
-    answer = _Bounded(len(MADE) + _HEADER_BYTES + 8 * len(rows))
+    answer = _Bounded(len(MADE) + _HEADER_BYTES + wanted.most_bytes * len(rows))
 
     def feed(pipe: IO[bytes]) -> None:
         pipe.write(array_to_bytes(rows))
 
-    arguments = [str(artifact_path.resolve()), format]
+    arguments = [str(artifact_path.resolve()), format, json.dumps(wanted.to_json())]
     if sandbox is not None:
         arguments.append(json.dumps(confinement_of(sandbox, memory_mb=memory_limit_mb).to_json()))
     try:
@@ -92,7 +97,7 @@ def predict_in_child(
     except RecursionError as error:  # where the files part is missing: what it left cannot be walked through
         message = "the model left folders too deep to be removed"
         raise TrainingError(message) from error
-    return _labels(answer, len(rows))
+    return _answers(answer, len(rows), wanted)
 
 
 class _Bounded:
@@ -123,14 +128,14 @@ def _nothing() -> None:
     """There is nobody to ask whether to go on."""
 
 
-def _labels(answer: _Bounded, rows: int) -> NDArray[np.int64]:
-    message = f"the model must answer with {rows:,} whole numbers, one per row"
+def _answers(answer: _Bounded, rows: int, wanted: WantedAnswers) -> NDArray[Any]:
+    message = wanted.demand(rows)
     if answer.seen > answer.limit:
-        raise TrainingError(message + f"; it wrote {answer.seen:,} bytes")
+        message += f"; it wrote {answer.seen:,} bytes"
+        raise TrainingError(message)
     try:
-        labels = array_from_bytes(bytes(answer.content.removeprefix(MADE)))
+        found = array_from_bytes(bytes(answer.content.removeprefix(MADE)))
     except (ValueError, EOFError) as error:
-        raise TrainingError(message + "; its answer is no array") from error
-    if labels.shape != (rows,) or labels.dtype != np.int64:
-        raise TrainingError(message + f"; it gave {labels.dtype} of shape {labels.shape}")
-    return np.asarray(labels, dtype=np.int64)
+        message += "; its answer is no array"
+        raise TrainingError(message) from error
+    return wanted.checked(found, rows)

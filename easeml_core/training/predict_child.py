@@ -1,6 +1,6 @@
-"""The child that predicts: ``python -m easeml_core.training.predict_child PARENT_PID MODEL FORMAT [CONFINEMENT]``.
+"""The child that predicts: ``python -m ...predict_child PARENT_PID MODEL FORMAT WANTED [CONFINEMENT]``.
 
-It confines itself first, then loads the model. Inputs come as .npy on standard input, labels go as .npy to standard
+It confines itself first, then loads the model. Inputs come as .npy on standard input, answers go as .npy to standard
 output, after a line that says that the sandbox was made; nothing in either is unpickled.
 """
 
@@ -20,24 +20,25 @@ def main(arguments: list[str]) -> None:
     """Load, predict, answer; a reason on standard error and ``guard.REASON_STATUS`` if the model is not to be used."""
     guard.prepare(int(arguments[0]))
     model = Path(arguments[1])
-    if arguments[3:]:
-        model = confinement.enter(confinement.Confinement.from_json(json.loads(arguments[3])), model) or model
+    if arguments[4:]:
+        model = confinement.enter(confinement.Confinement.from_json(json.loads(arguments[4])), model) or model
         forbidden_calls.forbid()
     channel = take_stdout()
     os.write(channel, confinement.MADE)  # nothing that a model does from here on can take it back
     from easeml_core.training.formats import load_predictor
     from easeml_core.training.npy import array_from_bytes, array_to_bytes
+    from easeml_core.training.wanted_answers import WantedAnswers
 
     try:
         predictor = load_predictor(model, arguments[2])
         inputs = array_from_bytes(sys.stdin.buffer.read())
-        labels = predictor.predict(inputs)
+        answers = WantedAnswers.from_json(json.loads(arguments[3])).asked(predictor, inputs)
     except EasemlError as error:
         guard.fail(str(error))
     except MemoryError as error:
         guard.fail(f"out of memory: {error or 'an array did not fit'}")
     with os.fdopen(channel, "wb") as answer:
-        answer.write(array_to_bytes(labels))
+        answer.write(array_to_bytes(answers))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 import easeml_core
-from easeml_core.errors import TrainingError
+from easeml_core.errors import TrainingError, TrainingKilled
 from easeml_core.training.guard import REASON_STATUS, reason_in
 
 if TYPE_CHECKING:
@@ -45,16 +45,43 @@ class Limits:
     memory_mb: int
 
 
-def clean_environment(threads: int) -> dict[str, str]:
-    """The environment of a child: a short list of harmless names, and ``threads`` for every numerical library."""
+def clean_environment(threads: int, device: str | None = None) -> dict[str, str]:
+    """The environment of a child: a short list of harmless names, and ``threads`` for every numerical library.
+
+    With a device it sees that GPU alone, counted among those that this process may use; or with ``cpu`` none.
+    """
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= dict.fromkeys(_THREADS, str(threads))
     environment |= {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    if device is not None and device != "cuda":
+        environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(device, environment.get("CUDA_VISIBLE_DEVICES"))
     # In a plugins-folder install the package lies on the parent's path only.
     root = str(Path(easeml_core.__file__).parents[1])
     if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))
     return environment
+
+
+def _visible_gpu(device: str, visible: str | None) -> str:
+    """The value of CUDA_VISIBLE_DEVICES for a device, where it has been ``visible`` so far.
+
+    Example:
+        >>> _visible_gpu("cuda:1", "3,5"), _visible_gpu("cuda:1", None), _visible_gpu("cpu", "3,5")
+        ('5', '1', '')
+
+    Raises:
+        TrainingError: If fewer GPUs are visible.
+    """
+    if device == "cpu":
+        return ""
+    number = device.partition(":")[2]
+    if visible is None:
+        return number
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if int(number) >= len(names):
+        message = f"this trial's slot is {device}, and this process sees {len(names)} GPUs ({visible!r}); name another"
+        raise TrainingError(message)
+    return names[int(number)]
 
 
 def run_child(
@@ -67,6 +94,7 @@ def run_child(
     on_poll: Callable[[], None],
     poll_seconds: float = 0.2,
     threads: int = 1,
+    device: str | None = None,
     feed: Callable[[IO[bytes]], None] | None = None,
 ) -> float:
     """Run ``python -m module PARENT_PID *arguments`` until it ends.
@@ -80,6 +108,7 @@ def run_child(
         on_poll: Called in this thread at least every ``poll_seconds``; what it raises ends the child and is passed on.
         poll_seconds: How often limits are looked at, > 0.
         threads: For the numerical libraries.
+        device: The only one that the child sees: ``cpu``, ``cuda:N``; ``cuda`` or None for all of this process.
         feed: Writes the child's standard input, in a thread of its own.
 
     Returns:
@@ -87,6 +116,7 @@ def run_child(
 
     Raises:
         TrainingError: If the child exceeded a limit, crashed, or ended with a reason. Nothing of it is left running.
+        TrainingKilled: If it was killed, and not by us.
     """
     started = time.monotonic()
     process = subprocess.Popen(
@@ -96,7 +126,7 @@ def run_child(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
-        env=clean_environment(threads),
+        env=clean_environment(threads, device),
         start_new_session=True,
     )
     pipes = _Pipes(process, on_output, feed)
@@ -108,7 +138,9 @@ def run_child(
         process.wait()
         pipes.join()
     if process.returncode:
-        raise TrainingError(failure_reason(process.returncode, pipes.stderr_tail.decode(errors="replace")))
+        is_killed = process.returncode == -signal.SIGKILL
+        reason = failure_reason(process.returncode, pipes.stderr_tail.decode(errors="replace"))
+        raise TrainingKilled(reason) if is_killed else TrainingError(reason)
     return seconds
 
 

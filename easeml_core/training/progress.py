@@ -18,11 +18,16 @@ LINE_LIMIT = 10_000
 class Report(Protocol):
     """What trainers call."""
 
-    def __call__(self, progress: float, note: str, quality: float | None = None) -> None:
-        """Tell ``progress`` in [0, 1], a short note, and the quality so far if it is known."""
+    def __call__(self, progress: float, note: str, quality: float | None = None, **more: float | None) -> None:
+        """Tell ``progress`` in [0, 1], a short note, and the quality so far if it is known.
+
+        ``more`` is what only some know: ``step`` of ``of`` steps and its ``loss``, ``seconds_left``, the step
+        of a ``checkpoint`` that was just written, whether one was ``resumed``, ``peak_mb`` of memory. What is not
+        finite is left out.
+        """
 
 
-def silent(progress: float, note: str, quality: float | None = None) -> None:
+def silent(progress: float, note: str, quality: float | None = None, **more: float | None) -> None:
     """A report that nobody hears."""
 
 
@@ -40,10 +45,11 @@ def take_stdout() -> int:
 def report_to(channel: int) -> Report:
     """A report that writes one JSON line per call to the descriptor."""
 
-    def report(progress: float, note: str, quality: float | None = None) -> None:
+    def report(progress: float, note: str, quality: float | None = None, **more: float | None) -> None:
         fields: dict[str, Any] = {"progress": round(progress, 4), "note": note}
-        if quality is not None and math.isfinite(quality):
-            fields["quality"] = round(quality, 6)
+        for name, value in {"quality": quality, **more}.items():
+            if value is not None and math.isfinite(value):
+                fields[name] = value if isinstance(value, int) else round(value, 6)
         os.write(channel, json.dumps(fields).encode() + b"\n")
 
     return report

@@ -7,7 +7,7 @@ not: what a random part of the rows says as well as all of them stays unseen, an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,12 @@ every kind that is trained here (docs/gate.md), so this is for programs of other
 """
 
 
-def rows_to_repeat(labels: NDArray[np.int64], key: bytes) -> NDArray[np.int64]:
+_ROUNDING, _ROUNDING_NEAR_ZERO = 1e-4, 1e-6
+"""Numbers that differ by less count as the same, since models reckon with 32 bits: a share of the number itself, and of
+the largest one for those near 0."""
+
+
+def rows_to_repeat(labels: NDArray[Any], key: bytes) -> NDArray[np.int64]:
     """Which rows are asked again, in their new order.
 
     At most half of them: a model that looks at how many there are is asked about another number. And three of four, as
@@ -36,7 +41,7 @@ def rows_to_repeat(labels: NDArray[np.int64], key: bytes) -> NDArray[np.int64]:
     while in a random half of few rows they often are.
 
     Args:
-        labels: What the model has answered, shape (rows,).
+        labels: What the model has answered: classes or numbers, shape (rows,), or several numbers, (rows, numbers).
         key: Decides which; whoever does not know it cannot foresee them. At least 16 bytes for that.
 
     Returns:
@@ -47,6 +52,7 @@ def rows_to_repeat(labels: NDArray[np.int64], key: bytes) -> NDArray[np.int64]:
         [0, 1, 4, 1000, 1000]
     """
     rng = np.random.default_rng(np.frombuffer(key, dtype=np.uint8))
+    labels = labels if labels.ndim == 1 else np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     size = min(MOST_ROWS, (len(labels) + 1) // 2)
     order = rng.permutation(len(labels))
     often = rng.permutation(np.unique(labels))[::2]
@@ -56,20 +62,26 @@ def rows_to_repeat(labels: NDArray[np.int64], key: bytes) -> NDArray[np.int64]:
     return rng.permutation(np.concatenate([many[: size - fewer], few[:fewer]])).astype(np.int64)
 
 
-def require_same(first: NDArray[np.int64], again: NDArray[np.int64]) -> None:
-    """Compare the answers to the same rows.
+def require_same(first: NDArray[Any], again: NDArray[Any]) -> None:
+    """Compare the answers to the same rows; numbers may differ by rounding, as the order of sums may.
 
     Args:
-        first: Labels that were given among all rows, shape (rows,).
-        again: Those of the second time, shape (rows,).
+        first: Labels, or numbers, that were given among all rows, shape (rows,) or (rows, numbers).
+        again: Those of the second time, of the same shape. A row has changed where any of its numbers has.
 
     Raises:
         TrainingError: More of them changed than rounding explains: more than one for every 500 rows.
     """
-    changed = int(np.count_nonzero(first != again))
+    others = ~_close(first, again) if first.dtype.kind == "f" else first != again
+    changed = int(np.count_nonzero(others.reshape(len(others), -1).any(axis=1)))
     if changed > len(first) // ROWS_PER_CHANGE:
         message = (
             f"its answers depend on which examples it sees, or change from run to run: {changed:,} of {len(first):,} "
             "were others when the same rows came among fewer and in another order"
         )
         raise TrainingError(message)
+
+
+def _close(first: NDArray[Any], again: NDArray[Any]) -> NDArray[np.bool_]:
+    near_zero = _ROUNDING_NEAR_ZERO * float(np.max(np.abs(first), initial=0.0))
+    return np.asarray(np.isclose(again, first, rtol=_ROUNDING, atol=near_zero))

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.columns import require_values
+from easeml_core.training.columns import require_values, split_values_of
 from easeml_core.training.csv_source import read_csv
 from easeml_core.training.layout import Layout
 from easeml_core.training.raw_table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
+from easeml_core.training.split_specs import ROWS
 from easeml_core.training.targets import target_of
 
 if TYPE_CHECKING:
@@ -21,10 +22,18 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Task
     from easeml_core.training.columns import Column
+    from easeml_core.training.split_specs import Split
+    from easeml_core.training.targets import Target
 
 
 def read_series(
-    path: Path, target: str, task: Task | None = None, *, id_column: str = "id", step_column: str = "step"
+    path: Path,
+    target: str,
+    task: Task | None = None,
+    *,
+    id_column: str = "id",
+    step_column: str = "step",
+    split: Split = ROWS,
 ) -> RawTable:
     """One row for each series, of layout (steps, channels); the channels are the remaining columns, all numeric.
 
@@ -36,13 +45,14 @@ def read_series(
         task: ``regression`` predicts the numbers of the target; None makes classes of it.
         id_column: Which series a line belongs to.
         step_column: When, as a number.
+        split: What the series will be divided by: a column that has one value in all lines of a series.
 
     Returns:
         Series in the order of their first lines, without those that have no target.
 
     Raises:
         InvalidInputError: If a column is missing or of the wrong kind, a step occurs twice in a series, a series has
-            two targets, or the padded table would grow too large.
+            two targets or two groups, or the padded table would grow too large.
     """
     columns = read_csv(path)
     keys = series_key(columns, id_column), series_key(columns, step_column)
@@ -53,7 +63,9 @@ def read_series(
     targets = {name: column for name, column in columns.items() if name not in (id_column, step_column)}
     found = target_of(targets, target, task)
     labels, present = target_of_series(series, found.labels, found.present, len(starts))
-    channels = [(n, c) for n, c in enumerate(columns, start=1) if c not in (id_column, step_column, found.column)]
+    divided_by = _split_values(columns, split, found, series, starts)
+    no_channels = {id_column, step_column, found.column} | (set() if split.keep else {split.column})
+    channels = [(n, c) for n, c in enumerate(columns, start=1) if c not in no_channels]
     if not channels:
         raise _wrong(what=f"no column is left beside {id_column!r}, {step_column!r} and the target {found.column!r}")
     steps = int(lengths[present].max(initial=1))
@@ -75,6 +87,7 @@ def read_series(
         feature_names=names,
         layout=layout,
         task=found.task,
+        split_values=None if divided_by is None else divided_by[present],
     )
 
 
@@ -130,6 +143,20 @@ def target_of_series(
     has_one = np.zeros(count, dtype=bool)
     has_one[series[lines]] = True
     return of_series, has_one
+
+
+def _split_values(
+    columns: Mapping[str, Column], split: Split, target: Target, series: NDArray[np.intp], starts: NDArray[np.intp]
+) -> NDArray[Any] | None:
+    """Group or time of each series; None where chance divides them."""
+    lines = split_values_of(columns, split, target._replace(present=np.ones(len(series), dtype=bool)))
+    if lines is None:
+        return None
+    differs = lines != lines[starts][series]
+    if differs.any():
+        row = int(differs.argmax()) + 1
+        raise _wrong(what=f"row {row} below the header has another {split.kind} than its series before")
+    return lines[starts]
 
 
 def _values(column: Column, number: int) -> NDArray[np.float32]:

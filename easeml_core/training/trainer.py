@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError
 from easeml_core.training.layout import KINDS
+from easeml_core.training.own_parameters import checked_own
 from easeml_core.training.parameters import complete
+from easeml_core.training.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +30,9 @@ CLASSES: frozenset[str] = frozenset({Task.CLASSIFICATION})
 NUMBERS: frozenset[str] = frozenset({Task.REGRESSION})
 BOTH = CLASSES | NUMBERS
 ANY_LAYOUT: frozenset[str] = frozenset(KINDS)
+A_VALUE: frozenset[str] = frozenset({"value"})
 
-_EXTRAS = {"lightgbm": "boosting", "xgboost": "boosting", "torch": "torch"}
+_EXTRAS = {"lightgbm": "boosting", "xgboost": "boosting", "torch": "torch", "torchvision": "torch"}
 _INSTEAD = {Task.CLASSIFICATION: "random_forest", Task.REGRESSION: "random_forest or ridge_regression"}
 
 
@@ -45,8 +48,11 @@ class Trainer:
         tasks: Kinds of targets that it learns.
         layouts: Kinds of layout that it takes; a family of tables takes all of them, flattened.
         default_layouts: Those for which it is tried when a study names no candidates.
-        colours: How many channels an image must have; None for any.
+        answers: What it answers with: ``value`` for one class or number, or kinds of layout of several numbers a row.
         least_side: How many pixels each side of an image must have, >= 1.
+        own_parameters: Whether it takes parameters of the tenant's own beside those of the rules.
+        files: Those of the rules that are references of artifacts; the job is given the files (``TrainingJob.files``).
+        takes_run: Whether the fitter is given ``run`` (``run.Run``) as well.
         fitter: ``module:function`` that trains: (kind, parts, complete parameters, *, seed, report) -> predictor.
     """
 
@@ -57,8 +63,11 @@ class Trainer:
     tasks: frozenset[str] = CLASSES
     layouts: frozenset[str] = ANY_LAYOUT
     default_layouts: frozenset[str] = ANY_LAYOUT
-    colours: int | None = None
+    answers: frozenset[str] = A_VALUE
     least_side: int = 1
+    own_parameters: bool = False
+    files: tuple[str, ...] = ()
+    takes_run: bool = False
     fitter: str = "easeml_core.training.estimators:fit_estimator"
 
     @property
@@ -72,10 +81,19 @@ class Trainer:
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, checked and completed; InvalidInputError names what is allowed."""
-        return complete(self.kind, self.rules, given)
+        if not self.own_parameters:
+            return complete(self.kind, self.rules, given)
+        own = {name: value for name, value in given.items() if name not in self.rules}
+        ruled = {name: value for name, value in given.items() if name in self.rules}
+        return complete(self.kind, self.rules, ruled) | checked_own(self.kind, own)
 
-    def misfit(self, layout: Layout, task: Task) -> str:
+    def misfit(self, layout: Layout, task: Task, target: Layout | None = None) -> str:
         """Why it cannot learn from such data; empty if it can.
+
+        Args:
+            layout: What a row stands for.
+            task: What is predicted.
+            target: What an answer stands for; None for one class or number a row.
 
         Example:
             >>> from easeml_core.training.layout import table_layout
@@ -85,22 +103,31 @@ class Trainer:
         if task not in self.tasks:
             learns, has = ("numbers", "classes") if task == Task.CLASSIFICATION else ("classes", "numbers")
             return f"{self.kind} learns {learns}, these data have {has} to predict"
+        if ("value" if target is None else target.kind) not in self.answers:
+            return f"{self.kind} answers with {_answers(self.answers)}, these data have {_targets(target)} as target"
         if layout.kind not in self.layouts:
-            return f"{self.kind} needs {_plural(self.layouts)}, these data are a {layout.kind}"
+            article = "an" if layout.kind == "image" else "a"
+            return f"{self.kind} needs {_plural(self.layouts)}, these data are {article} {layout.kind}"
         if layout.kind == "image":
             return self._misfit_image(layout)
         return ""
 
     def _misfit_image(self, layout: Layout) -> str:
-        height, width, channels = layout.shape
-        if self.colours is not None and channels != self.colours:
-            return f"{self.kind} takes images of {self.colours} channel(s), these have {channels}"
+        height, width, _ = layout.shape
         if min(height, width) < self.least_side:
             least = self.least_side
             return f"{self.kind} takes images of at least {least} x {least} pixels, these have {height} x {width}"
         return ""
 
-    def fit(self, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report) -> Predictor:
+    def fit(
+        self,
+        parts: OpenParts,
+        parameters: Mapping[str, Any],
+        *,
+        seed: int,
+        report: Report,
+        run: Run = Run(),  # noqa: B008 - frozen
+    ) -> Predictor:
         """Train on the train part.
 
         Args:
@@ -108,6 +135,7 @@ class Trainer:
             parameters: As the user gave them.
             seed: Of everything random.
             report: Told how far it is.
+            run: What else a fitter may need that ``takes_run``.
 
         Raises:
             InvalidInputError: If a parameter is not allowed.
@@ -117,15 +145,29 @@ class Trainer:
         if not self.is_available():
             message = f"{self.kind} needs {self.library}: pip install 'easeml-airflow[{self.requires}]'"
             raise TrainingError(message)
-        misfit = self.misfit(parts.layout, parts.task)
+        misfit = self.misfit(parts.layout, parts.task, parts.target_layout)
         if misfit:
-            message = f"{misfit}; use a kind such as {_INSTEAD[parts.task]}"
+            instead = "bit_auto_encoder" if parts.target_layout else _INSTEAD[parts.task]
+            message = f"{misfit}; use a kind such as {instead}"
             raise TrainingError(message)
         module, _, name = self.fitter.partition(":")
         fit = getattr(importlib.import_module(module), name)
-        predictor: Predictor = fit(self.kind, parts, complete_parameters, seed=seed, report=report)
+        more = {"run": run} if self.takes_run else {}
+        predictor: Predictor = fit(self.kind, parts, complete_parameters, seed=seed, report=report, **more)
         return predictor
 
 
 def _plural(layouts: frozenset[str]) -> str:
     return " or ".join({"table": "tables", "image": "images", "series": "series"}[name] for name in sorted(layouts))
+
+
+def _answers(answers: frozenset[str]) -> str:
+    names = {"table": "rows of numbers", "image": "images", "series": "series", "value": "one class or number a row"}
+    return " or ".join(names[name] for name in sorted(answers))
+
+
+def _targets(target: Layout | None) -> str:
+    if target is None:
+        return "one class or number a row"
+    article = "an" if target.kind == "image" else "a"
+    return f"{target.features:,} numbers a row" if target.kind == "table" else f"{article} {target.kind}"

@@ -6,6 +6,7 @@ may say which line and which cell is wrong. A cell is only ever text: one that b
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.training.columns import column_of_texts
 from easeml_core.training.csv_text import MAX_CELL, read_table
 from easeml_core.training.raw_table import MAX_CELLS
+from easeml_core.training.text_columns import hashed_names, hashed_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ KEY = "example"
 """Name of the column that names the rows."""
 
 LONGEST_KEY = 200
+_HASHED = re.compile(r"text_(.+)_[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +85,8 @@ def encode(
     """The inputs of the rows, in the encoding of a study's data.
 
     A column of the study that was numbers is read as numbers; one that was words may come as words, under its own name,
-    or as the columns ``NAME=WORD`` of 0 and 1. Unknown words are zeros, as rare ones were in the study's data.
+    or as the columns ``NAME=WORD`` of 0 and 1; one of many words under its own name, or as what it was hashed to.
+    Unknown words are zeros, as rare ones were in the study's data.
 
     Args:
         file: The rows.
@@ -109,15 +113,23 @@ def encode(
     sources = [_source_of(name, file.columns) for name in names]
     _check_columns(file, names, sources, beside)
     values = np.empty((len(file.keys), features), dtype=np.float32)
+    hashed = _hashed_columns(file, names, sources)
     for place, (name, source) in enumerate(zip(names, sources, strict=True)):
         if source == name:
             values[:, place] = _numbers(file, name)
+        elif name in hashed:
+            values[:, place] = hashed[name]
         else:
             word = name[len(source or "") + 1 :]
             values[:, place] = [cell.strip() == word for cell in file.columns[source or ""]]
     values += np.float32(0)  # -0.0 + 0 is 0.0, as in the study's table: equal rows must be equal bit by bit
     values[np.isnan(values)] = np.nan
     return values
+
+
+def input_columns(file: ExampleFile, feature_names: Sequence[str]) -> set[str]:
+    """The columns of the file that the study's inputs are read from; others are none of its inputs."""
+    return {source for name in feature_names if (source := _source_of(name, file.columns)) is not None}
 
 
 def class_indices(file: ExampleFile, column: str, class_names: Sequence[str]) -> NDArray[np.int64]:
@@ -136,6 +148,19 @@ def class_indices(file: ExampleFile, column: str, class_names: Sequence[str]) ->
             raise refused(file, f"{shown(cell)} is no class of the study; it has {_listed(class_names)}", row)
         labels[row] = label
     return labels
+
+
+def number_targets(file: ExampleFile, column: str) -> NDArray[np.float32]:
+    """Numbers to predict, one a row, shape ``(rows,)``.
+
+    Raises:
+        InvalidInputError: A cell is empty, no number, or beyond 3.4e38; the message gives the line.
+    """
+    values = _numbers(file, column)
+    missing = np.flatnonzero(np.isnan(values))
+    if len(missing):
+        raise refused(file, f"column {column!r} must be a number in every row", int(missing[0]))
+    return values + np.float32(0)
 
 
 def shown(text: str) -> str:
@@ -167,7 +192,26 @@ def _source_of(name: str, columns: Mapping[str, tuple[str, ...]]) -> str | None:
     if name in columns:
         return name
     ends = [i for i, character in enumerate(name) if character == "="]
-    return next((name[:end] for end in reversed(ends) if name[:end] in columns), None)
+    found = next((name[:end] for end in reversed(ends) if name[:end] in columns), None)
+    of_text = _HASHED.fullmatch(name)
+    return of_text[1] if found is None and of_text is not None and of_text[1] in columns else found
+
+
+def _hashed_columns(
+    file: ExampleFile, names: Sequence[str], sources: Sequence[str | None]
+) -> dict[str, NDArray[np.float32]]:
+    """The features that a column of text was hashed to, by name, of those that the file has as text."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for source in dict.fromkeys(sources):
+        width = sum(
+            name != source and _HASHED.fullmatch(name) is not None and of == source
+            for name, of in zip(names, sources, strict=True)
+        )
+        if source is not None and width:
+            # With a word among them the cells stay text, whatever they look like.
+            cells = column_of_texts([*file.columns[source], "word"])[:-1]
+            found |= dict(zip(hashed_names(source, width), hashed_text(cells, width).T, strict=True))
+    return found
 
 
 def _check_columns(file: ExampleFile, names: Sequence[str], sources: Sequence[str | None], beside: str | None) -> None:

@@ -25,11 +25,15 @@ class EasemlPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow only reads it
-        """The page; made only in the API server, which alone reads this."""
+        """The page and the service; made only in the API server, which alone reads this."""
+        from easeml_airflow.web.api import create_router
         from easeml_airflow.web.app import create_app
-        from easeml_airflow.web.source import read_overview
+        from easeml_airflow.web.rights import airflow_rights
+        from easeml_airflow.web.service import Service
+        from easeml_airflow.web.source import open_artifacts, open_store, read_overview
 
-        app = create_app(get_overview=read_overview, require_login=login())
+        service = create_router(service=Service(open_store, open_artifacts), rights=airflow_rights())
+        app = create_app(get_overview=read_overview, require_login=login(), service=service)
         return [{"app": app, "url_prefix": URL_PREFIX, "name": "Ease.ml"}]
 
     @property

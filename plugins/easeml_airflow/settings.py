@@ -56,10 +56,30 @@ OPTIONS = (
         "How long a gate waits for its verdict, for which people may have to give labels first, before it fails.",
     ),
     Option(
+        "api_dag",
+        "string",
+        "easeml_feed_retraining",
+        "DAG whose rights decide who may use the service of a study: whoever may trigger it may feed and refine, "
+        "whoever may see its runs may infer. {study} stands for the study's name.",
+    ),
+    Option(
         "page_refresh_seconds",
         "integer",
         "30",
         "How often the page inside Airflow fetches itself anew; 0 switches that off.",
+    ),
+    Option(
+        "cache_folder",
+        "string",
+        "account",
+        "Where a worker keeps artifacts that lie at an address, such as s3://BUCKET/PATH: the path of a folder of its "
+        "own account, or account for EASEML_CACHE, else easeml in the account's folder for caches.",
+    ),
+    Option(
+        "cache_limit_mb",
+        "integer",
+        "20000",
+        "Megabytes that this cache may take; what was not used for the longest time goes first, never what is in use.",
     ),
 )
 
@@ -98,9 +118,25 @@ def label_timeout_seconds() -> float:
     return float(_text("label_timeout_seconds"))
 
 
+def api_dag() -> str:
+    """The DAG, with ``{study}`` for the study, whose rights those on the service are."""
+    return _text("api_dag")
+
+
 def page_refresh_seconds() -> int:
     """Seconds between two fetches of the page; 0 means never."""
     return int(_text("page_refresh_seconds"))
+
+
+def cache_folder() -> str | None:
+    """Folder for artifacts that lie at an address; None for the account's own."""
+    folder = _text("cache_folder")
+    return None if folder == "account" else folder
+
+
+def cache_limit_mb() -> int:
+    """Megabytes that the cache may take."""
+    return int(_text("cache_limit_mb"))
 
 
 def base_path() -> str:

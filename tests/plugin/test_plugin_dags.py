@@ -11,6 +11,7 @@ from easeml_airflow import assets, decorators, notifications, operators, sensors
 
 NAMES = [
     "easeml_commit_gate",
+    "easeml_feed_retraining",
     "easeml_forced_promotion",
     "easeml_nightly_retraining",
     "easeml_overfitting_watch",
@@ -18,6 +19,7 @@ NAMES = [
     "easeml_stream",
     "easeml_test_set_watch",
 ]
+NIGHTLY = ("easeml_feed_retraining", "easeml_nightly_retraining")
 OURS = {package.__name__ for package in (assets, decorators, notifications, operators, sensors)}
 APPROVAL = "airflow.providers.standard.operators.hitl"
 ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", APPROVAL} | OURS
@@ -39,7 +41,7 @@ def test_each_explains_itself_and_is_safe_to_leave_alone(dag_bag, name):
     assert "Needs:" in dag.doc_md
     assert not dag.catchup
     assert dag.tags == {"easeml"}
-    if name == "easeml_nightly_retraining":
+    if name in NIGHTLY:
         assert dag.start_date is None  # with one, switching the DAG on would at once run the night that is past
     else:
         assert dag.start_date.isoformat() == "2026-01-01T00:00:00+00:00"
@@ -84,6 +86,29 @@ def test_the_night_goes_in_rounds_and_then_releases_each_study_by_itself(dag_bag
     assert dag.schedule == CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta())
     # The gate blocks what is downstream of it.
     assert dag.task_dict["release.promote"].trigger_rule == "all_success"
+
+
+def test_new_pairs_retrain_only_the_studies_that_they_touch(dag_bag):
+    dag = dag_bag.dags["easeml_feed_retraining"]
+    assert edges(dag) == {
+        ("fed_studies", "refresh"),
+        ("fed_studies", "devices"),
+        ("fed_studies", "train"),
+        ("fed_studies", "best_models"),
+        ("devices", "train"),
+        ("refresh", "train"),
+        ("train", "best_models"),
+        ("best_models", "release.gate"),
+        ("best_models", "release.promote"),
+        ("best_models", "release.meter"),
+        ("release.gate", "release.promote"),
+    }
+    rules = {name: dag.task_dict[name].trigger_rule for name in ("devices", "train", "best_models", "release.promote")}
+    assert rules.pop("release.promote") == "all_success"  # the gate blocks what is downstream of it
+    assert set(rules.values()) == {"all_done_min_one_success"}
+    assert dag.task_dict["devices"].python_callable([], {"devices": ["gpu"]}) == []  # nothing was fed
+    assert dag.task_dict["devices"].python_callable(["digits"], {"devices": ["gpu"]}) == ["gpu"]
+    assert dag.schedule == CronTriggerTimetable("30 0 * * *", timezone="UTC", run_immediately=timedelta())
 
 
 def test_the_commit_gate_runs_for_each_submission_and_by_hand(dag_bag):

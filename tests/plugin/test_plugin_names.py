@@ -96,14 +96,18 @@ def test_star_names_match_the_specified_ones():
         "TrainTrialOperator",
         "RunDeviceOperator",
         "BestModelsOperator",
+        "FedStudiesOperator",
+        "FeedOperator",
         "GateOperator",
         "MeterOperator",
         "PauseOnAlertOperator",
         "PromoteModelOperator",
+        "RefineOperator",
         "RollbackModelOperator",
         "SubmitModelOperator",
         "WaitingSubmissionsOperator",
         "InferOperator",
+        "MlflowSyncOperator",
     }
     waits = {"OverfittingMeterSensor", "TrialFinishedSensor", "TestSetReadySensor", "NewTestSetSensor"}
     assert set(sensors.__all__) == waits

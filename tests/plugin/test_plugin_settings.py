@@ -10,7 +10,7 @@ from easeml_airflow import settings
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.links import EasemlPageLink, page_url
 from easeml_airflow.provider_info import get_provider_info
-from easeml_core.errors import ConfigError, NotFoundError
+from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError
 
 GOOD = {
     "conn_type": "easeml",
@@ -42,7 +42,10 @@ def test_every_option_has_a_default_that_its_function_reads():
         "poll_interval_seconds": settings.poll_interval_seconds,
         "answer_timeout_seconds": settings.answer_timeout_seconds,
         "label_timeout_seconds": settings.label_timeout_seconds,
+        "api_dag": settings.api_dag,
         "page_refresh_seconds": settings.page_refresh_seconds,
+        "cache_folder": lambda: settings.cache_folder() or "account",
+        "cache_limit_mb": settings.cache_limit_mb,
     }
     assert set(read) == {option.name for option in settings.OPTIONS}
     for option in settings.OPTIONS:
@@ -162,6 +165,16 @@ def test_a_missing_field_is_named(connect, field):
 def test_a_missing_folder_is_named(connect, extra):
     with pytest.raises(ConfigError, match=r"extra\.artifacts must be the path of a folder"):
         connect(extra=extra).get_artifacts()
+
+
+def test_artifacts_at_an_address_are_read_through_the_installations_cache(connect, monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW__EASEML__CACHE_FOLDER", str(tmp_path / "cache"))
+    monkeypatch.setenv("AIRFLOW__EASEML__CACHE_LIMIT_MB", "7")
+    found = connect(extra={"artifacts": "memory://bucket/easeml"}).get_artifacts()
+    assert str(found.address) == "memory://bucket/easeml"
+    assert (found.cache.folder, found.cache.limit) == (tmp_path / "cache", 7_000_000)
+    with pytest.raises(InvalidInputError, match="a web server takes no files"):
+        connect(extra={"artifacts": "https://data.example/easeml"}).get_artifacts()
 
 
 def test_a_missing_connection_says_what_to_do():

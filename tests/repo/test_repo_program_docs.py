@@ -13,6 +13,9 @@ from easeml_core.programs.language import grammar, parse_data_type, parse_patter
 from easeml_core.programs.matching import Match, Mismatch, match_schema
 from easeml_core.programs.schema import Schema
 from easeml_core.programs.templates import TABLE_CLASSIFIERS, TEMPLATES, Template, match_program
+from easeml_core.training.candidate_grid import GRIDS, RATES, grid_of
+from easeml_core.training.networks_architecture import NORMALISATIONS
+from easeml_core.training.trainers import NOT_TRAINED
 
 _PAGE = Page("programs.md")
 TEXT, COMMANDS = _PAGE.text, _PAGE.commands
@@ -75,6 +78,20 @@ def test_the_table_of_the_page_is_the_table() -> None:
             patterns = [f"`{parse_pattern(text)}`" for text in (row.input, row.output)]
             expected.append(f"| {row.name} | {' | '.join(patterns)} | {name} | {candidates} |")
     assert lines[2:] == expected
+
+
+def test_what_is_not_trained_yet_is_told_with_the_reason() -> None:
+    lines = [line for line in _PAGE.blocks["not-trained"].splitlines() if line.startswith("| `")]
+    told = {name: why for names, why in (line.strip("| ").split(" | ") for line in lines) for name in names.split(", ")}
+    assert told == {f"`{name}`": why for name, why in NOT_TRAINED.items()}
+
+
+def test_the_grid_of_the_page_is_the_grid() -> None:
+    section = " ".join(TEXT.split("### Normalisation of images")[1].split("## ")[0].split())
+    assert f"learning rates {', '.join(RATES[:-1])} and {RATES[-1]}" in section
+    assert f"{', '.join(NORMALISATIONS[1:-1])} or {NORMALISATIONS[-1]}" in section
+    assert "resnet-lr0.01-f0.4" in [c["name"] for c in grid_of({"name": "resnet", "kind": "resnet"}, "full")]
+    assert all(f"`{grid}`" in section for grid in GRIDS)
 
 
 def test_the_rows_of_another_distribution_are_rows() -> None:

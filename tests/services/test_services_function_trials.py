@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -83,8 +83,8 @@ def refused(*_: Any) -> Any:
 FAILURES: dict[str, tuple[Callable[..., Any], str]] = {
     "raises": (broken, "the training function raised KeyError: 3"),
     "raises an error of ours": (refused, "the training function raised ShapeError: inputs must have shape (n, 30)"),
-    "nothing": (lambda *_: None, "must return a fitted scikit-learn classifier, got NoneType"),
-    "a number": (lambda *_: 0.97, "must return a fitted scikit-learn classifier, got float"),
+    "nothing": (lambda *_: None, "must return a fitted scikit-learn classifier, or regressor"),
+    "a number": (lambda *_: 0.97, "or the path of a folder with a program that predicts (command.json); got float"),
     "not fitted": (lambda *_: LogisticRegression(), "cannot be used"),
     "names for labels": (
         lambda data, *_: GaussianNB().fit(data.train_inputs, np.array(["no", "yes"])[data.train_labels]),
@@ -95,8 +95,8 @@ FAILURES: dict[str, tuple[Callable[..., Any], str]] = {
         "cannot be used",
     ),
     "a type that is not trusted": (
-        lambda data, *_: RidgeClassifier(alpha=1e6).fit(data.train_inputs, data.train_labels),
-        "steps that are not trusted: sklearn.linear_model._ridge.RidgeClassifier",
+        lambda data, *_: RidgeClassifierCV().fit(data.train_inputs, data.train_labels),
+        "steps that are not trusted: sklearn.linear_model._ridge.RidgeClassifierCV",
     ),
     "a report of nonsense": (lambda data, _, report: report("soon"), "the training function raised ValueError"),
 }

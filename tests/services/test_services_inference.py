@@ -1,16 +1,22 @@
-"""Inference: class names by the model in production, and every input that it cannot take."""
+"""Inference: answers by the model in production, the best or a named one, and every input that it cannot take."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError
+from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
 from easeml_core.services.inference import infer
 from easeml_core.services.registration import register_study
 from easeml_core.training.formats import load_predictor
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLASSES = ("malignant", "benign")
 
 
 @pytest.fixture
@@ -28,8 +34,65 @@ def test_the_model_in_production_answers_with_class_names(producing: Any) -> Non
     labels = load_predictor(producing.artifacts.path(artifact), "skops").predict(
         np.vstack([rows, np.full((2, 30), np.nan)])
     )
-    assert answer == {"study": "full", "model_id": 2, "labels": [("malignant", "benign")[i] for i in labels]}
+    latency = answer.pop("latency")
+    assert answer == {
+        "study": "full",
+        "model_id": 2,
+        "model": "production",
+        "candidate": "good",
+        "data_version": 1,
+        "labels": [CLASSES[i] for i in labels],
+        "columns": {},
+    }
     assert len(set(answer["labels"])) == 2
+    assert latency["total_ms"] >= latency["ms_per_row"] > 0
+
+
+def test_the_best_and_a_named_model_answer_too(lab: Any) -> None:
+    row = lab.open_parts().validation_inputs[:1].tolist()
+    asked = {"study": "full", "inputs": row}
+    best = infer(lab.worker, lab.artifacts, model="best", **asked)
+    assert (best["model"], best["model_id"], best["candidate"]) == ("best", lab.models["full"]["good"], "good")
+    rare = infer(lab.worker, lab.artifacts, model=str(lab.models["full"]["rare"]), **asked)
+    assert (rare["model"], rare["candidate"], rare["labels"]) == ("named", "rare", ["malignant"])
+    with pytest.raises(NotFoundError, match="there is no model of this study with id 6"):
+        infer(lab.worker, lab.artifacts, model=6, **asked)
+    for wrong in ("worst", True, "-1", None):
+        with pytest.raises(InvalidInputError, match="model must be 'production', 'best' or the id of a model"):
+            infer(lab.worker, lab.artifacts, model=wrong, **asked)
+
+
+def test_probabilities_are_those_of_the_model(lab: Any) -> None:
+    rows = lab.open_parts().validation_inputs[:3]
+    told = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist(), model="best", probabilities=True)
+    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told["model_id"]))
+    expected = load_predictor(path, "skops").probabilities(rows, classes=2)
+    assert [list(entry) for entry in told["probabilities"]] == [list(CLASSES)] * 3
+    found = [[entry[name] for name in CLASSES] for entry in told["probabilities"]]
+    assert np.allclose(found, expected, atol=1e-12)
+    with pytest.raises(TrainingError, match="gives no probabilities"):
+        infer(
+            lab.worker,
+            lab.artifacts,
+            study="full",
+            inputs=rows.tolist(),
+            model=lab.models["full"]["rare"],
+            probabilities=True,
+        )
+
+
+def test_a_file_is_asked_about_and_its_other_columns_are_kept(lab: Any, tmp_path: Path) -> None:
+    names, rows = load_source("sklearn:breast_cancer").feature_names, lab.open_parts().validation_inputs[:12]
+    table = tmp_path / "rows.csv"
+    lines = [",".join(["patient", *reversed(names)])]
+    lines += [",".join([f"p{i}", *map(str, row[::-1])]) for i, row in enumerate(rows)]
+    table.write_text("\n".join(lines))
+    told = infer(lab.worker, lab.artifacts, study="full", model="best", path=table)
+    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told["model_id"]))
+    assert told["labels"] == [CLASSES[i] for i in load_predictor(path, "skops").predict(rows)]
+    assert told["columns"]["patient"] == [f"p{i}" for i in range(12)]
+    with pytest.raises(InvalidInputError, match="give inputs, or the path of a file"):
+        infer(lab.worker, lab.artifacts, study="full", model="best")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +100,7 @@ def test_the_model_in_production_answers_with_class_names(producing: Any) -> Non
     [
         ([[0.0] * 29], ShapeError, r"inputs must have shape \(n >= 1, 30\), got \(1, 29\)"),
         ([0.0] * 30, ShapeError, r"inputs must have shape \(n >= 1, 30\), got \(30,\)"),
-        ([], ShapeError, r"inputs must have shape \(n >= 1, 30\), got \(0,\)"),
+        ([], InvalidInputError, "inputs: must be a list of at least one row"),
         ([[0.0] * 30, [0.0]], InvalidInputError, "inputs must be rows of numbers, all of the same length"),
         ([["a"] * 30], InvalidInputError, "inputs must be rows of numbers, all of the same length"),
         ([[float("-inf")] * 30], InvalidInputError, r"at most 3\.4e38 in size .* None or NaN is missing"),

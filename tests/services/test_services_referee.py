@@ -242,10 +242,10 @@ def test_a_bug_of_the_meter_looks_like_a_set_that_has_served(lab: Any, monkeypat
 
 
 def test_a_study_of_another_kind_waits_its_turn_behind_no_bug(bare: Any, monkeypatch: Any) -> None:
-    from easeml_core.services import sealing
+    from easeml_core.services import reading
 
-    load = sealing.load_source
-    monkeypatch.setattr(sealing, "load_source", lambda s, t: failing(OSError("disk"))() if "iris" in s else load(s, t))
+    load, fails = reading.load_source, failing(OSError("disk"))
+    monkeypatch.setattr(reading, "load_source", lambda s, *t, **n: fails() if "iris" in s else load(s, *t, **n))
     for study, source in (("iris", "sklearn:iris"), ("cancer", "sklearn:breast_cancer")):
         gate = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
         meter = {"tolerance": 0.2, "reliability": 0.9, "steps": 4}

@@ -52,7 +52,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "weight as a word": ({"weight": "high"}, ConfigError, ("weight", "a number", "got 'high'")),
     "budget zero": ({"budget_seconds": 0}, ConfigError, ("budget_seconds", "> 0", "None for no limit")),
     "budget NaN": ({"budget_seconds": float("nan")}, ConfigError, ("budget_seconds", "got nan")),
-    "unknown metric": ({"metric": "f1"}, ConfigError, ("metric", "one of accuracy", "got 'f1'")),
+    "unknown metric": ({"metric": "precision"}, NotFoundError, ("'precision'", "'accuracy'", "module:function")),
+    "numbers without a tolerance": ({"metric": "rmse"}, InvalidInputError, ("within:T", "unit of the target")),
     "study's name": ({"study": "My Study"}, InvalidInputError, ("study's name", "1 to 63 of a-z", "'My Study'")),
     "tenant's name": ({"tenant": "Lab 1"}, InvalidInputError, ("tenant's name", "1 to 63 of a-z", "'Lab 1'")),
     "no request key": ({"request_key": ""}, InvalidInputError, ("request_key", "repeatable")),
@@ -108,7 +109,8 @@ def test_what_is_stored_is_complete_and_canonical(bare: Any) -> None:
     gate = {"condition": "n-o>0.05+/-0.1", "steps": 2}
     filed = register_study(bare.worker, **IRIS, gate=gate, weight=2.5, budget_seconds=60.0)
     stored = bare.one("SELECT config FROM work.studies")
-    assert stored == json.loads(json.dumps(study_settings(gate=gate, meter=None, training=None)))
+    settings = study_settings(gate=gate, meter=None, training=None) | {"split": "rows", "grid": "one"}
+    assert stored == json.loads(json.dumps(settings))
     assert stored["gate"]["condition"] == str(parse_condition("n - o > 0.05 +/- 0.1"))
     assert bare.rows("SELECT weight, budget_seconds, state FROM work.studies") == [(2.5, 60.0, "REGISTERED")]
     assert answer_of(bare.worker, filed["request_id"]) is None  # the referee has not answered yet

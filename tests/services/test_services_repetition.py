@@ -85,7 +85,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *answers: Callable[[Any], Any]) ->
     """Let runs give these answers, one after the other; what each was asked."""
     asked: list[Any] = []
 
-    def run(artifacts: Any, model: Any, inputs: Any) -> Any:
+    def run(artifacts: Any, model: Any, inputs: Any, *_: Any) -> Any:
         asked.append(inputs)
         return answers[len(asked) - 1](inputs)
 

@@ -13,6 +13,8 @@ import pytest
 
 from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.store import (
+    curves,
+    feeds,
     labels,
     mails,
     models,
@@ -20,6 +22,7 @@ from easeml_core.store import (
     promotions,
     releases,
     requests,
+    rungs,
     sealed,
     selection_settings,
     studies,
@@ -250,6 +253,20 @@ ENTRY: dict[str, Any] = {
 }
 
 
+def _feed(tx: Any, study: StudyRows) -> int:
+    """A pair that was fed, and switched off; the feed's id."""
+    given = {"study_id": study.study_id, "request_key": "feed/1"}
+    feeds.add_switches(tx, hashes=[b"h" * 32], is_on=False, reason="wrong", switched_by="ann", **given)
+    return feeds.add_feed(tx, artifact=study.artifact(98), rows=1, origin="a.csv", fed_by="ann", **given)
+
+
+def _refresh(tx: Any, study: StudyRows, feed_id: int, request_id: int) -> None:
+    """The referee has taken it."""
+    feeds.add_fed_examples(tx, study.study_id, {b"h" * 32: feed_id})
+    given = {"request_id": request_id, "study_id": study.study_id, "data_version_id": study.version_id}
+    feeds.add_refresh(tx, off=study.artifact(97), **given)
+
+
 def _hand_in(database: Any, study: StudyRows) -> None:
     """A model that a developer has handed in."""
     with database.worker.begin() as tx:
@@ -292,8 +309,12 @@ def world(
         )
         running = trials.add_trial(tx, candidate_id=study.candidates[2], **ids)
         trials.start_trial(tx, trial_id=running, lease_key="worker-1", lease_seconds=60)
+        curves.add_points(tx, running, [{"step": 1, "of": 8, "quality": 0.5, "loss": 1.5, "seconds": 2.0}])
+        told = {"step": 1, "of": 8, "quality": 0.5, "hoped": 0.8, "needed": 0.7, "known": 9}
+        rungs.add_decision(tx, trial_id=running, attempt=1, rung=1, rule="gains", goes_on=True, **told)
+        feed_id = _feed(tx, study)
     gate_set, meter_set = seal(study, "gate"), seal(study, "meter", start=100)
-    filed = {RequestKind(k): file(study, k, None if k == "seal" else model_id) for k in RequestKind}
+    filed = {RequestKind(k): file(study, k, None if k in ("seal", "refresh") else model_id) for k in RequestKind}
     gate, meter = filed[RequestKind.GATE], filed[RequestKind.METER]
     of_model = {"study_id": study.study_id, "model_id": model_id}
     with database.referee.begin() as tx:
@@ -307,6 +328,7 @@ def world(
                 system="gate" if set_id == gate_set else "meter",
                 **ENTRY,
             )
+        _refresh(tx, study, feed_id, filed[RequestKind.REFRESH])
         requests.note_attempt(tx, gate)
         model = models.get_model(tx, study.study_id, model_id).identity
         sealed.keep_predictions(tx, gate_set, model, labels=np.arange(5) % 2, failure=None)

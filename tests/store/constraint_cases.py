@@ -46,7 +46,12 @@ NO_DEVICES = (
 NO_SHARE = ("-0.001", "1.001", "'NaN'", "'Infinity'")
 HASHED = "'sha256:' || repeat('a', 64)"
 BAD_ARTIFACTS = ("'model.skops'", "'sha256:' || repeat('A', 64)", "'sha256:' || repeat('a', 63)", "'../' || artifact")
+SAVED = {"checkpoint": HASHED, "checkpoint_seconds": "3", "checkpoint_progress": "0.5"}
+NO_SECONDS = ("-0.1", "'NaN'", "'Infinity'", *TOO_LARGE)
 NEW = {"cache_key": "'new'"}
+NEW_KEY = {"request_key": "'new'"}
+NO_HASHES = ("''::bytea", "'h'::bytea", "repeat('h', 33)::bytea")
+OTHER_HASH = "repeat('x', 32)::bytea"
 OTHER_DATA = {"data_version_id": "{second_version}"}
 NEW_SET = {"kind": "'new-test-set'", "request_id": "NULL"}
 NO_VERDICT = {"gate_request_id": "NULL", "symbol": "NULL", "planned": "NULL"}
@@ -69,7 +74,13 @@ CASES: dict[str, list[Case]] = {
     "work.studies_request_key": each("studies", "name", "'new'"),
     "work.studies_name_check": each("studies", "name", *BAD_NAMES),
     "work.studies_state_check": each("studies", "state", "'active'", "''"),
-    "work.studies_metric_check": each("studies", "metric", "'loss'"),
+    "work.studies_metric_check": each("studies", "metric", "''", "'a b'", "repeat('a', 201)", "E'auc\\n'"),
+    "work.studies_task_check": each("studies", "task", "'guessing'", "''"),
+    "work.studies_hit_check": [
+        *each("studies", "hit", "'auc'", "'within:'", "'within:0.5'"),
+        *each("studies", "hit", "'accuracy'", "'within:x'", task="'regression'"),
+    ],
+    "work.studies_program_check": each("studies", "program", "repeat('x', 100001)"),
     "work.studies_weight_check": each("studies", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6", "9.9e-7"),
     "work.studies_budget_check": each("studies", "budget_seconds", *NOT_POSITIVE),
     "work.studies_priority_check": each("studies", "priority", "101", "-101"),
@@ -77,6 +88,10 @@ CASES: dict[str, list[Case]] = {
     "work.studies_config_check": each("studies", "config", *NO_MAPPING, *HARMFUL, *NO_SETTINGS),
     "work.studies_target_check": each("studies", "target_quality", *NOT_POSITIVE, "1.001"),
     "work.data_versions_study_fkey": each("data_versions", "study_id", "{other}", version="9", content_hash="'new'"),
+    "work.data_versions_layout_check": each(
+        "data_versions", "layout", """'{{"kind": "cube", "shape": [2]}}'""", """'{{"kind": "table", "shape": 2}}'""",
+        version="9", content_hash="'new'",
+    ),
     "work.data_versions_version_key": each("data_versions", "content_hash", "'new'"),
     "work.data_versions_content_key": each("data_versions", "version", "9"),
     "work.data_versions_version_check": each("data_versions", "version", "0"),
@@ -125,6 +140,41 @@ CASES: dict[str, list[Case]] = {
         *each("trials waiting", "lost_seconds", "2.001", limit_seconds="2"),
         *each("trials done", "cost_seconds", "2.001", limit_seconds="2"),
         *each("trials done", "cost_seconds", "1.001", lost_seconds="1", limit_seconds="2"),
+    ],
+    "work.trials_checkpoint_check": each("trials waiting", "checkpoint", *BAD_ARTIFACTS[:3]),
+    "work.trials_checkpoint_whole_check": [
+        *each("trials waiting", "checkpoint", HASHED),
+        *each("trials waiting", "checkpoint_seconds", "3"),
+        *each("trials waiting", "checkpoint_progress", "NULL", checkpoint=HASHED, checkpoint_seconds="3"),
+    ],
+    "work.trials_checkpoint_seconds_check": [
+        *(("trials waiting", {**SAVED, "checkpoint_seconds": value}) for value in NO_SECONDS),
+        *each("trials waiting", "resumed_seconds", "3.001", **SAVED),
+    ],
+    "work.trials_checkpoint_progress_check": [
+        ("trials waiting", {**SAVED, "checkpoint_progress": value}) for value in NO_SHARE
+    ],
+    "work.trials_checkpoint_limit_check": each("trials waiting", "lost_seconds", "7.001", limit_seconds="10", **SAVED),
+    "work.trials_checkpoint_open_check": [("trials done", SAVED)],
+    "work.trials_resumed_check": each("trials waiting", "resumed_seconds", *NO_SECONDS),
+    "work.curves_trial_fkey": each("curves", "trial_id", "-1"),
+    "work.curves_step_check": each("curves", "step", "0", "10001", of="NULL"),
+    "work.curves_of_check": each("curves", "of", "step - 1"),
+    "work.curves_quality_check": each("curves", "quality", *NO_SHARE),
+    "work.curves_loss_check": each("curves", "loss", "'NaN'", "'Infinity'", "'-Infinity'"),
+    "work.curves_told_check": each("curves", "quality", "NULL", loss="NULL"),
+    "work.curves_seconds_check": each("curves", "seconds", *NO_SECONDS),
+    "work.rungs_trial_fkey": each("rungs", "trial_id", "-1"),
+    "work.rungs_rung_check": each("rungs", "rung", "0", "21"),
+    "work.rungs_step_check": each("rungs", "step", "0", '"of" + 1'),
+    "work.rungs_quality_check": each("rungs", "quality", *NO_SHARE, hoped="NULL"),
+    "work.rungs_hoped_check": each("rungs", "hoped", "quality - 0.1", "1.001", "'NaN'"),
+    "work.rungs_needed_check": each("rungs", "needed", *NO_SHARE),
+    "work.rungs_known_check": each("rungs", "known", "-1"),
+    "work.rungs_rule_check": each("rungs", "rule", "''", "'halving'"),
+    "work.rungs_reason_check": [
+        ("rungs", {"goes_on": "false", "hoped": hoped, "needed": needed})
+        for hoped, needed in (("0.7", "0.7"), ("NULL", "0.7"), ("0.7", "NULL"))
     ],
     "work.trials_attempt_start_check": each("trials running", "attempt_started_at", "NULL"),
     "work.trials_attempt_time_check": each("trials running", "attempt_started_at", *BAD_TIMES),
@@ -189,6 +239,39 @@ CASES: dict[str, list[Case]] = {
     "work.remeasure_failures_reason_check": each(
         "remeasure_failures", "reason", "''", "E' \\n'", "repeat('x', 2001)", **OTHER_DATA
     ),
+    "work.feeds_study_fkey": each("feeds", "study_id", "-1", **NEW_KEY),
+    "work.feeds_request_key": [("feeds", {})],
+    "work.feeds_artifact_check": each("feeds", "artifact", *BAD_ARTIFACTS, **NEW_KEY),
+    "work.feeds_rows_check": each("feeds", "rows", "0", "100000001", **NEW_KEY),
+    "work.feeds_words_check": [
+        *each("feeds", "origin", "''", "E'a\\nb'", "repeat('x', 201)", **NEW_KEY),
+        *each("feeds", "fed_by", "''", "E'\\x1b[2J'", "repeat('x', 201)", **NEW_KEY),
+    ],
+    "work.feeds_state_check": each("feeds", "state", "'open'", "'WAITING'", **NEW_KEY),
+    "work.feeds_reason_check": [
+        *each("feeds", "reason", "'broken'", **NEW_KEY),
+        *each("feeds", "reason", "NULL", "''", "E' \\n'", "repeat('x', 2001)", state="'refused'", **NEW_KEY),
+    ],
+    "work.fed_examples_feed_fkey": [
+        *each("fed_examples", "feed_id", "-1", hash=OTHER_HASH),
+        *each("fed_examples", "study_id", "{other}"),
+    ],
+    "work.fed_examples_hash_check": each("fed_examples", "hash", *NO_HASHES),
+    "work.switches_study_fkey": each("switches", "study_id", "-1", **NEW_KEY),
+    "work.switches_refreshed_fkey": each("switches", "refreshed_by", "-1", **NEW_KEY),
+    "work.switches_request_key": [("switches", {})],
+    "work.switches_hash_check": each("switches", "hash", *NO_HASHES),
+    "work.switches_words_check": [
+        *each("switches", "reason", "''", "E' \\n'", "repeat('x', 501)", **NEW_KEY),
+        *each("switches", "switched_by", "''", "E'a\\nb'", "repeat('x', 201)", **NEW_KEY),
+    ],
+    "work.refreshes_request_fkey": each("refreshes", "request_id", "-1", data_version_id="NULL", off="NULL"),
+    "work.refreshes_version_fkey": each("refreshes", "data_version_id", "{other_version}", "-1", request_id="{gate2}"),
+    "work.refreshes_version_key": each("refreshes", "request_id", "{gate2}"),
+    "work.refreshes_off_check": [
+        *each("refreshes", "off", "'pairs.npz'", "'sha256:'", request_id="{gate2}", **OTHER_DATA),
+        *each("refreshes", "data_version_id", "NULL", request_id="{gate2}"),
+    ],
     "work.test_sets_data_version_fkey": each(
         "test_sets", "data_version_id", "{other_version}", state="'retired'", retired_at="now()"
     ),

@@ -21,21 +21,24 @@ if TYPE_CHECKING:
 
 ALL = "*"
 TRIAL_UPDATES = (
-    "attempt attempt_started_at cancel_requested cost_seconds device failure finished_at lease_key lease_until "
-    "limit_seconds lost_seconds progress started_at state"
+    "attempt attempt_started_at cancel_requested checkpoint checkpoint_progress checkpoint_seconds cost_seconds device "
+    "failure finished_at lease_key lease_until limit_seconds lost_seconds progress resumed_seconds started_at state"
 )
 # Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
 WORKER = {
     "work.tenants": ("name weight", "max_parallel quota_seconds weight"),
     "work.data_sets": ("source target tenant_id", ""),
     "work.studies": (
-        "budget_seconds config data_set_id deadline metric name priority request_key target_quality tenant_id weight",
+        "budget_seconds config data_set_id deadline hit metric name priority program request_key target_quality task "
+        "tenant_id weight",
         "budget_seconds deadline priority state target_quality weight",
     ),
     "work.data_versions": ("", ""),
     "work.data_parts": ("", ""),
     "work.candidates": ("devices kind name parameters study_id", ""),
     "work.trials": ("candidate_id data_version_id device lease_until limit_seconds study_id", TRIAL_UPDATES),
+    "work.curves": (ALL, ""),
+    "work.rungs": ("goes_on hoped known needed of quality rule rung step trial_id", ""),
     "work.suggestion_batches": ("policy request_key requested settings_id", ""),
     "work.suggestions": (ALL, ""),
     "work.observations": ("cost_seconds quality trial_id", ""),
@@ -43,6 +46,10 @@ WORKER = {
     "work.submissions": ("bundle bundle_version kind message model_id request_key study_id", ""),
     "work.predictions": (ALL, ""),
     "work.remeasure_failures": ("", ""),
+    "work.feeds": ("artifact fed_by origin request_key rows study_id", ""),
+    "work.fed_examples": ("", ""),
+    "work.switches": ("hash is_on reason request_key study_id switched_by", ""),
+    "work.refreshes": ("", ""),
     "work.test_sets": ("", ""),
     "work.requests": ("arguments kind model_id request_key study_id", ""),
     "work.answers": ("", ""),
@@ -58,7 +65,7 @@ WORKER = {
 REFEREE = {
     "work.tenants": ("", ""),
     "work.data_sets": ("", ""),
-    "work.studies": ("", "state"),
+    "work.studies": ("", "program state"),
     "work.data_versions": (ALL, ""),
     "work.data_parts": (ALL, ""),
     "work.candidates": (ALL, ""),
@@ -68,6 +75,8 @@ REFEREE = {
         "study_id",
         "",
     ),
+    "work.curves": ("", ""),
+    "work.rungs": ("", ""),
     "work.suggestion_batches": ("", ""),
     "work.suggestions": ("", ""),
     "work.observations": (ALL, ""),
@@ -75,6 +84,11 @@ REFEREE = {
     "work.submissions": ("", ""),
     "work.predictions": ("", ""),
     "work.remeasure_failures": ("data_version_id model_id reason study_id", "reason tried_at tries"),
+    # It takes what others have fed and switched, and refuses it; it brings nothing of its own.
+    "work.feeds": ("", "reason state"),
+    "work.fed_examples": (ALL, "feed_id"),
+    "work.switches": ("", "refreshed_by"),
+    "work.refreshes": (ALL, ""),
     "work.test_sets": (ALL, "artifact data_version_id labels_on_demand retired_at retired_why rows state"),
     # It asks in its own name on the command line; and may change what nothing changes, so that it can lock the row.
     "work.requests": ("arguments kind model_id request_key study_id", "arguments"),
@@ -304,6 +318,9 @@ REAL_NUMBERS = {
     "trials.cost_seconds",
     "trials.limit_seconds",
     "trials.lost_seconds",
+    *("trials.checkpoint_seconds", "trials.checkpoint_progress", "trials.resumed_seconds"),
+    *("curves.quality", "curves.loss", "curves.seconds"),
+    *("rungs.quality", "rungs.hoped", "rungs.needed"),
     "observations.quality",
     "observations.cost_seconds",
     "models.validation_loss",
@@ -311,7 +328,7 @@ REAL_NUMBERS = {
 }
 # Of the validation part, which the developer has anyway.
 OPEN_WORDS = {
-    *("models.validation_loss", "predictions.labels", "selection_settings.report"),
+    *("models.validation_loss", "predictions.labels", "selection_settings.report", "curves.loss"),
     "test_sets.labels_on_demand",  # whether people are asked for labels at all
     "meter_readings.tolerance",  # what was promised: by the plan and the worst signal before
 }
@@ -325,7 +342,11 @@ def test_what_is_released_has_no_column_for_more_than_symbols(ask: Ask) -> None:
     assert {f"{t}.{c}" for t, c, kind in found if kind in ("double precision", "numeric", "real")} == REAL_NUMBERS
     secret = re.compile("level|interval|toleran|count|wins|loss|error|report|label|weight_|estimate|p_value|log_")
     assert {f"{t}.{c}" for t, c, _ in found if secret.search(c)} == OPEN_WORDS
-    assert {f"{t}.{c}" for t, c, kind in found if kind == "bytea"} == {"predictions.labels"}
+    assert {f"{t}.{c}" for t, c, kind in found if kind == "bytea"} == {
+        "fed_examples.hash",
+        "predictions.labels",
+        "switches.hash",
+    }
 
 
 def test_the_size_on_disk_tells_nothing_of_sealed_content(database: Any, ask: Ask) -> None:

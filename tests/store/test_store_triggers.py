@@ -42,7 +42,7 @@ def test_settings_of_the_scheduler_are_append_only_even_for_their_owner(ask: Ask
 
 TRIGGERS = {
     *("ledger_append_only", "ledger_keep_all", "studies_forward", "trials_forward", "studies_active_since"),
-    *("trials_ended_now", "test_sets_forward"),
+    *("trials_ended_now", "trials_checkpoint_spent", "test_sets_forward"),
     *("trials_within_limits", "trials_limit_kept", "studies_within_limits", "tenants_within_limits"),
     *("selection_settings_append_only", "selection_settings_keep_all"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),

@@ -10,6 +10,7 @@ from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.version_compat import DecoratedOperator, TaskDecorator, task_decorator_factory
+from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-FUNCTION = "training_function"
-"""Where the callable that Airflow sees keeps the function that trains; nothing of it has to be serialised there."""
+FUNCTION, CANDIDATES = "training_function", "candidates"
+"""Where the callable that Airflow sees keeps the function that trains, and what may be tried with it; nothing of it has
+to be serialised there."""
+
+_OF_CANDIDATES = ("space", "count", "seed", "devices")
 
 
 class TrialFunctionOperator(DecoratedOperator):
@@ -78,22 +82,32 @@ def trial(
     """Make a training function a task that is called with the trial to run.
 
     The function gets ``data`` (train and validation inputs and labels), the candidate's ``parameters``, and
-    ``report(step, quality)`` for progress; it returns a fitted scikit-learn estimator. The lease, its heartbeat, the
-    measured cost and the record of quality or failure are as for every other trial.
+    ``report(step, quality)`` for progress; it returns a fitted scikit-learn estimator, a model of LightGBM or XGBoost,
+    or the path of a folder with a program that predicts. The lease, its heartbeat, the measured cost and the record of
+    quality or failure are as for every other trial.
+
+    What may be tried stands with the function: ``train.candidates`` is what ``RegisterStudyOperator`` takes. The space
+    is checked when the DAG is parsed.
 
     Args:
         function: The training function, where the decorator is written without parentheses.
-        kwargs: ``on_failed``, ``easeml_conn_id``, and whatever Airflow's tasks take (``pool``, ``retries``, ...).
+        kwargs: ``space`` (a search space of the function's parameters, ``docs/search-spaces.md``), ``count`` (how many
+            candidates of it), ``seed``, ``devices`` (kinds of device that they may run on); ``on_failed``,
+            ``easeml_conn_id``, and whatever Airflow's tasks take (``pool``, ``retries``, ...).
+
+    Raises:
+        InvalidInputError: The space is none.
 
     Example:
-        Map it over what the scheduler suggests::
+        Register a study whose candidates come from the space, and map over what the scheduler suggests::
 
-            @trial(pool="easeml_devices")
+            @trial(space={"C": {".float": [-3, 3], ".scale": "exp"}}, count=12, pool="easeml_devices")
             def train(data, parameters, report):
                 return LogisticRegression(**parameters).fit(data.train_inputs, data.train_labels)
 
 
-            train.expand(trial=SuggestTrialsOperator(task_id="suggest", count=4).output)
+            RegisterStudyOperator(task_id="register", candidates=train.candidates, study="flowers", ...)
+            train.expand(trial=SuggestTrialsOperator(task_id="suggest", count=4, studies=["flowers"]).output)
     """
     if function is None:
         return lambda decorated: _task(decorated, kwargs)
@@ -109,6 +123,21 @@ def _task(function: Callable[..., Any], arguments: Mapping[str, Any]) -> TaskDec
     training_task.__module__ = function.__module__
     training_task.__doc__ = function.__doc__
     training_task.__dict__[FUNCTION] = function
-    return task_decorator_factory(
-        python_callable=training_task, decorated_operator_class=TrialFunctionOperator, **arguments
-    )
+    training_task.__dict__[CANDIDATES] = _candidates(function.__name__, arguments)
+    rest = {name: value for name, value in arguments.items() if name not in _OF_CANDIDATES}
+    return task_decorator_factory(python_callable=training_task, decorated_operator_class=TrialFunctionOperator, **rest)
+
+
+def _candidates(name: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a study that are trained by the function; Airflow's decorator shows them as its own attribute."""
+    given = {key: arguments[key] for key in _OF_CANDIDATES if arguments.get(key) is not None}
+    entry: dict[str, Any] = {"name": name, "kind": "function", **given}
+    if "space" not in given:
+        if "count" in given or "seed" in given:
+            message = f"@trial of {name}: count and seed are about a space; give it too, or leave them out"
+            raise InvalidInputError(message)
+        return [entry]
+    from easeml_core.training.candidate_spaces import check_spaces
+
+    check_spaces([entry])
+    return [entry]

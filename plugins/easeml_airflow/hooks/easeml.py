@@ -80,17 +80,23 @@ class EasemlHook(BaseHook):
         return Store(self.url)
 
     def get_artifacts(self) -> ArtifactStore:
-        """The folder of data parts and models.
+        """The folder of data parts and models, or the bucket, which is read through a cache on this machine.
 
         Raises:
-            ConfigError: If the connection's extra names no folder.
+            ConfigError: If the connection's extra names no place.
+            InvalidInputError: If it names an address that cannot be one of artifacts.
         """
-        from easeml_core.store.artifacts import ArtifactStore
+        from easeml_core.remote.cache import FileCache
+        from easeml_core.store.remote_artifacts import artifact_store
 
         given = self.connection.extra_dejson.get("artifacts")
-        folder = given if isinstance(given, str) else ""
-        require(folder != "", f"connection {self.easeml_conn_id!r}: extra.artifacts", given, "the path of a folder")
-        return ArtifactStore(folder)
+        place = given if isinstance(given, str) else ""
+        wanted = "the path of a folder, or an address such as s3://BUCKET/PATH"
+        require(place != "", f"connection {self.easeml_conn_id!r}: extra.artifacts", given, wanted)
+        is_elsewhere = "://" in place
+        return artifact_store(
+            place, FileCache(settings.cache_folder(), settings.cache_limit_mb()) if is_elsewhere else None
+        )
 
     def get_conn(self) -> Store:
         """The name that Airflow gives to what every hook can do."""

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from easeml_airflow.operators.best_models import BestModelsOperator as BestModelsOperator
+    from easeml_airflow.operators.fed_studies import FedStudiesOperator as FedStudiesOperator
+    from easeml_airflow.operators.feed import FeedOperator as FeedOperator
     from easeml_airflow.operators.gate import GateOperator as GateOperator
     from easeml_airflow.operators.infer import InferOperator as InferOperator
     from easeml_airflow.operators.meter import MeterOperator as MeterOperator
+    from easeml_airflow.operators.mlflow_sync import MlflowSyncOperator as MlflowSyncOperator
     from easeml_airflow.operators.pause_on_alert import PauseOnAlertOperator as PauseOnAlertOperator
     from easeml_airflow.operators.promote_model import PromoteModelOperator as PromoteModelOperator
+    from easeml_airflow.operators.refine import RefineOperator as RefineOperator
     from easeml_airflow.operators.register_study import RegisterStudyOperator as RegisterStudyOperator
     from easeml_airflow.operators.rollback_model import RollbackModelOperator as RollbackModelOperator
     from easeml_airflow.operators.run_device import RunDeviceOperator as RunDeviceOperator
@@ -22,11 +26,15 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BestModelsOperator": "easeml_airflow.operators.best_models",
+    "FedStudiesOperator": "easeml_airflow.operators.fed_studies",
+    "FeedOperator": "easeml_airflow.operators.feed",
     "GateOperator": "easeml_airflow.operators.gate",
     "InferOperator": "easeml_airflow.operators.infer",
     "MeterOperator": "easeml_airflow.operators.meter",
+    "MlflowSyncOperator": "easeml_airflow.operators.mlflow_sync",
     "PauseOnAlertOperator": "easeml_airflow.operators.pause_on_alert",
     "PromoteModelOperator": "easeml_airflow.operators.promote_model",
+    "RefineOperator": "easeml_airflow.operators.refine",
     "RegisterStudyOperator": "easeml_airflow.operators.register_study",
     "RollbackModelOperator": "easeml_airflow.operators.rollback_model",
     "RunDeviceOperator": "easeml_airflow.operators.run_device",
@@ -38,11 +46,15 @@ _MODULES = {
 
 __all__ = [
     "BestModelsOperator",
+    "FedStudiesOperator",
+    "FeedOperator",
     "GateOperator",
     "InferOperator",
     "MeterOperator",
+    "MlflowSyncOperator",
     "PauseOnAlertOperator",
     "PromoteModelOperator",
+    "RefineOperator",
     "RegisterStudyOperator",
     "RollbackModelOperator",
     "RunDeviceOperator",

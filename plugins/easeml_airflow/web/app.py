@@ -1,4 +1,4 @@
-"""The web application behind the page: one route for the page, one for its few static files, both closed.
+"""The web application behind the page: a route for the page, one for its static files, and the service; all closed.
 
 A mounted application inherits no login from Airflow, so the maker must hand one in. There are no schema or docs
 routes, since those would answer without it. Static files come through a route of ours and not through a mount, since
@@ -22,6 +22,8 @@ from easeml_core.errors import EasemlError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fastapi import APIRouter
+
 HERE = Path(__file__).parent
 STATIC = {
     "tokens.css": "text/css",
@@ -38,12 +40,18 @@ HEADERS = {
 }
 
 
-def create_app(*, get_overview: Callable[[], Mapping[str, Any]], require_login: Callable[..., Any]) -> FastAPI:
+def create_app(
+    *,
+    get_overview: Callable[[], Mapping[str, Any]],
+    require_login: Callable[..., Any],
+    service: APIRouter | None = None,
+) -> FastAPI:
     """Make the application.
 
     Args:
         get_overview: Gives the facts of ``services.overview``; may raise EasemlError, which the page then shows.
         require_login: FastAPI dependency that answers 401 or 403 to whoever may not see the page.
+        service: The routes of ``web/api.py``, which ask for the same login, and for more.
     """
     app = FastAPI(
         title="Ease.ml",
@@ -69,6 +77,8 @@ def create_app(*, get_overview: Callable[[], Mapping[str, Any]], require_login: 
         headers = HEADERS | {"Cache-Control": "private, max-age=300"}
         return FileResponse(HERE / "static" / name, media_type=STATIC[name], headers=headers)
 
+    if service is not None:
+        app.include_router(service)
     return app
 
 

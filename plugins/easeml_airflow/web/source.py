@@ -1,4 +1,4 @@
-"""Where the page's content comes from: one bounded read of the store, through the installation's connection."""
+"""Where the content of page and service comes from: bounded reads of the store, by the installation's connection."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from easeml_core.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from easeml_core.store.artifacts import ArtifactStore
 
 STATEMENT_TIMEOUT_SECONDS = 5.0
 """The read runs in the server's own process, so it may not hold a thread of it for long."""
@@ -25,7 +27,25 @@ def read_overview() -> Mapping[str, Any]:
     Raises:
         EasemlError: If the connection is missing, or the database does not answer.
     """
-    return overview(_store(EasemlHook().url))
+    return overview(open_store())
+
+
+def open_store() -> Store:
+    """The database, as the role that the connection names.
+
+    Raises:
+        EasemlError: If the connection is missing.
+    """
+    return _store(EasemlHook().url)
+
+
+def open_artifacts() -> ArtifactStore:
+    """Where models and data lie.
+
+    Raises:
+        EasemlError: If the connection is missing, or names no place.
+    """
+    return EasemlHook().get_artifacts()
 
 
 def _store(url: str) -> Store:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from program_strategies import PROGRAMS
 
+from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ProgramError
 from easeml_core.programs import templates as module
 from easeml_core.programs.backtracking import MAX_STEPS, Steps
@@ -19,6 +20,8 @@ from easeml_core.programs.language import parse_data_type, parse_pattern, parse_
 from easeml_core.programs.matching import Match, Mismatch, match_schema
 from easeml_core.programs.pattern_match import match_patterns
 from easeml_core.programs.templates import TEMPLATES, Template, Workload, load_templates, match_program
+from easeml_core.training.layout import Layout
+from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 
 SERIES_OF_SCHEMA = "input:\n  nodes: {s: {fields: {x: {type: tensor, dim: [n]}}, links: {s: 1}}}\n"
 LABEL = "output:\n  nodes: {y: {singleton: true, type: category, class: k}}\n  classes: {k: {dim: 3}}\n"
@@ -67,26 +70,41 @@ def test_the_rows_stand_in_the_paper_s_order_with_its_candidates():
     assert [template.name for template in TEMPLATES] == ["1", "2", "3", "4", "5", "5a", "5b", "6", "7"]
     named = {template.name: template.workloads[0].candidates for template in TEMPLATES}
     assert named["1"] == (
-        "alexnet",
-        "resnet",
-        "googlenet",
-        "squeezenet",
-        "vgg",
-        "network_in_network",
-        "alexnet_batch_norm",
-    )
+        "alexnet", "resnet", "googlenet", "squeezenet", "vgg", "network_in_network", "alexnet_batch_norm",
+        "mobilenet", "efficientnet",
+    )  # fmt: skip
     assert named["2"] == ("auto_encoder", "gan", "pix2pix")
-    assert named["3"] == ("rnn", "lstm", "bi_lstm", "gru")
+    assert named["3"] == ("rnn", "lstm", "bi_lstm", "gru", "cnn_1d", "rocket")
     assert named["4"] == ("seq2seq",)
     assert named["5"] == ("tree_rnn", "tree_kernel_svm")
     assert named["6"] == ("bit_rnn",)
     assert named["7"] == ("bit_auto_encoder",)
 
 
-def test_table_classifiers_are_kinds_that_can_be_trained():
-    from easeml_core.training.trainers import TRAINERS
+LAYOUTS = {
+    "1": Layout("image", (9, 8, 3)),
+    "3": Layout("series", (12, 2)),
+    "5a": Layout("table", (10,)),
+    "5b": Layout("table", (10,)),
+    "6": Layout("table", (4,)),
+}
 
-    assert set(module.TABLE_CLASSIFIERS) <= set(TRAINERS)
+
+@pytest.mark.parametrize(
+    ("row", "name"), [(row, name) for row in TEMPLATES for work in row.workloads for name in work.candidates]
+)
+def test_every_candidate_can_be_trained_on_such_data_or_says_why_not(row, name):
+    numbers = [work for work in row.workloads if work.targets == "numbers" and name in work.candidates]
+    if name in NOT_TRAINED:
+        assert name not in TRAINERS
+        with pytest.raises(InvalidInputError, match=f"{name} cannot be trained yet: it"):
+            trainer_of(name)
+    for task in [Task.REGRESSION] * len(numbers) or [Task.CLASSIFICATION] * (name not in NOT_TRAINED):
+        assert TRAINERS[name].misfit(LAYOUTS[row.name], task) == ""
+
+
+def test_what_cannot_be_trained_is_called_for_by_some_row():
+    assert set(NOT_TRAINED) <= {name for row in TEMPLATES for work in row.workloads for name in work.candidates}
 
 
 def test_targets_decide_between_classification_and_regression():

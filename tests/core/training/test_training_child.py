@@ -29,7 +29,7 @@ def test_a_job_leaves_three_files_and_tells_how_far_it_is(make_job, digits: Open
     job = make_job("decision_tree")
     job.output_dir.mkdir()
     told: list[tuple[Any, ...]] = []
-    child.run(job, lambda *news: told.append(news))
+    child.run(job, lambda *news, **_: told.append(news))
     assert sorted(p.name for p in job.output_dir.iterdir()) == ["model", "predictions.npy", "result.json"]
     predictions = np.load(job.output_dir / "predictions.npy", allow_pickle=False)
     fields = json.loads((job.output_dir / "result.json").read_text())

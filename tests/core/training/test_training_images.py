@@ -153,7 +153,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [6_000, 10_000, 50_000, 2**31 - 1])
 def test_a_bomb_is_refused_before_it_is_unpacked(side: int, flowers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (flowers / "rose" / "bomb.png").write_bytes(bomb(side, side))
-    monkeypatch.setattr(image_source, "_decoded", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(image_source, "decoded_image", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InvalidInputError, match=r"'rose/bomb.png' that (claims .*pixels|is no PNG)"):
         load_source(f"images:{flowers}")
 

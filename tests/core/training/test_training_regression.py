@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
 
-REGRESSORS = [kind for kind, trainer in TRAINERS.items() if Task.REGRESSION in trainer.tasks]
+REGRESSORS = [k for k, t in TRAINERS.items() if Task.REGRESSION in t.tasks and "table" in t.default_layouts]
 SMALL: dict[str, dict[str, Any]] = {"extra_trees": {"n_estimators": 100}}
 
 

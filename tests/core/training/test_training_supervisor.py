@@ -77,6 +77,7 @@ def test_a_good_job(kind, parameters, make_job, digits: OpenParts) -> None:
     loaded = load_predictor(result.artifact_path, result.format)
     assert np.array_equal(loaded.predict(digits.validation_inputs), result.validation_predictions)
     assert [n["progress"] for n in news] == sorted(n["progress"] for n in news)
+    assert 50 < news[-1].pop("peak_mb") < 4096
     assert news[-1] == {"progress": 1.0, "note": "saved", "quality": round(result.quality, 6)}
     assert not children()
 

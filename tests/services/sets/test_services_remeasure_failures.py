@@ -37,7 +37,7 @@ def runs(monkeypatch: Any) -> list[str]:
     """The formats of the models that were run, in this order; programs in the sandbox, for a second each."""
     seen: list[str] = []
 
-    def run(path: Path, form: str, inputs: Any) -> Any:
+    def run(path: Path, form: str, inputs: Any, **_: Any) -> Any:
         seen.append(form)
         if form == "command":
             return predict.predict_in_child(path, form, inputs, time_limit_seconds=1.0)
@@ -194,7 +194,7 @@ def test_a_failure_outlives_the_referee_and_rests_from_its_end_on(
     lab, ended = hanging, []
     run = evaluation.predict_in_child
 
-    def timed(*given: Any) -> Any:
+    def timed(*given: Any, **named: Any) -> Any:
         try:
             return run(*given)
         finally:
@@ -273,7 +273,7 @@ def test_an_error_that_nobody_has_thought_of_counts_and_tells_nothing(
     answer = evaluation.predict_in_child
     faults = iter([ValueError("what the model has written")])
 
-    def once(*given: Any) -> Any:
+    def once(*given: Any, **named: Any) -> Any:
         for fault in faults:
             raise fault
         return answer(*given)

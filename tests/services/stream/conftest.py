@@ -35,7 +35,12 @@ class Trainers:
         return self.held.setdefault(depth, threading.Event())
 
     def run_job(
-        self, job: TrainingJob, *, on_progress: Callable[..., None], should_stop: Callable[[], bool]
+        self,
+        job: TrainingJob,
+        *,
+        on_progress: Callable[..., None],
+        should_stop: Callable[[], bool],
+        on_checkpoint: Callable[..., None],
     ) -> TrainingResult:
         depth = int(job.parameters["max_depth"])
         self.events.append(f"begin {depth}")

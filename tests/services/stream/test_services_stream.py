@@ -13,7 +13,6 @@ from easeml_core.errors import (
     ConfigError,
     NotFoundError,
 )
-from easeml_core.services import stream
 from easeml_core.services.stream import hand_back, run_device
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import cancel_trial, claim, expire_leases, trial_state
@@ -293,7 +292,7 @@ def test_a_trial_in_other_hands_is_left_there(lab: Any, trainers: Any, monkeypat
             claim(store, trial_id=trial_id, request_key="another device")
         return claim(store, trial_id=trial_id, **given)
 
-    monkeypatch.setattr(stream, "claim", claimed)
+    monkeypatch.setattr("easeml_core.services.trials.claim", claimed)
     lines: list[str] = []
     summary = work(lab, log=lines.append)
     assert summary["reason"] == "nothing left"

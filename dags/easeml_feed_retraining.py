@@ -1,0 +1,79 @@
+"""Take in what was fed: retrain the studies that new pairs have touched, and release what passes.
+
+Each night the studies are found to which pairs were fed, or in which rows were switched off or on. The referee makes a
+new data version of each. Then every device trains one candidate of these studies after the other until all have run; no
+other study gets a trial. What is better than the model in production is judged by the gate and promoted on a pass.
+Where nothing was fed, nothing is done.
+
+Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, the referee's process, and
+studies that somebody has fed (`easeml feed`, `FeedOperator`, or the service of the page).
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, Param, task, task_group
+
+from easeml_airflow.operators import (
+    BestModelsOperator,
+    FedStudiesOperator,
+    GateOperator,
+    MeterOperator,
+    PromoteModelOperator,
+    RefineOperator,
+    RunDeviceOperator,
+)
+
+with DAG(
+    dag_id="easeml_feed_retraining",
+    schedule=CronTriggerTimetable("30 0 * * *", timezone="UTC", run_immediately=timedelta()),  # never for a past night
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=12),
+    default_args={
+        "easeml_conn_id": "easeml_default",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=1),
+        "trigger_rule": "all_done_min_one_success",  # one study that cannot be refreshed, or trained, stops no other
+    },
+    params={
+        "devices": Param(
+            ["cpu"],
+            type="array",
+            items={"type": "string"},
+            minItems=1,
+            maxItems=256,
+            description="Kind of each device.",
+        ),
+    },
+    doc_md=__doc__,
+    tags=["easeml"],
+) as dag:
+    fed = FedStudiesOperator(task_id="fed_studies")
+    refresh = RefineOperator.partial(task_id="refresh", map_index_template="{{ task.study }}").expand(study=fed.output)
+
+    @task(execution_timeout=timedelta(minutes=5))
+    def devices(studies, params):
+        """The devices of the trigger form, to map one task over each; none where nothing is to be trained."""
+        return params["devices"] if studies else []
+
+    train = RunDeviceOperator.partial(
+        task_id="train",
+        pool="easeml_devices",
+        studies=fed.output,
+        execution_timeout=timedelta(hours=10),
+        map_index_template="{{ task.device }}",
+    ).expand(device=devices(fed.output))
+    best = BestModelsOperator(task_id="best_models", studies=fed.output)
+    refresh >> train >> best
+
+    @task_group(default_args={"map_index_template": "{{ task.study }}", "trigger_rule": "all_success"})
+    def release(study, model_id, quality):
+        """Judge one study's best model; promote it on a pass, meter it in any case."""
+        gate = GateOperator(task_id="gate", study=study, model_id=model_id)
+        PromoteModelOperator(
+            task_id="promote", study=study, model_id=model_id, gate_request_id=gate.output["request_id"]
+        )
+        MeterOperator(task_id="meter", study=study, model_id=model_id)
+
+    release.expand_kwargs(best.output)

@@ -1,0 +1,37 @@
+"""A function of one's own: what trains is written here, what is tried with it is a search space."""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, task_group
+
+from easeml_airflow import operators as easeml
+from easeml_airflow.decorators import trial
+
+NIGHTLY = CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta())
+SPACE = {"C": {".float": [-2, 1], ".scale": "exp"}}
+GATE, METER = {"condition": "n - o > 0.1 +/- 0.1", "steps": 4}, {"tolerance": 0.1}
+
+with DAG("mail", schedule=NIGHTLY, catchup=False):
+
+    @trial(space=SPACE, count=3, devices=["mail"], pool="easeml_devices")
+    def train(data, parameters, report):
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(max_iter=500, **parameters).fit(data.train_inputs, data.train_labels)
+
+    named = {"tenant": "office", "study": "mail", "source": "csv:mail.csv", "target": "spam"}
+    register = easeml.RegisterStudyOperator(
+        task_id="register", candidates=train.candidates, gate=GATE, meter=METER, keep=True, **named
+    )
+    suggest = easeml.SuggestTrialsOperator(task_id="suggest", studies=["mail"], count=3, device="mail")
+    best = easeml.BestModelsOperator(task_id="best", studies=["mail"], trigger_rule="all_done")
+
+    @task_group
+    def release(study, model_id, quality):
+        gate = easeml.GateOperator(task_id="gate", study=study, model_id=model_id)
+        asked = gate.output["request_id"]
+        easeml.PromoteModelOperator(task_id="promote", study=study, model_id=model_id, gate_request_id=asked)
+
+    register >> suggest
+    train.expand(trial=suggest.output) >> best
+    release.expand_kwargs(best.output)

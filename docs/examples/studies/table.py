@@ -1,0 +1,39 @@
+"""A table: which customers leave? From the tenant's CSV file to a model in production."""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, task_group
+
+from easeml_airflow import operators as easeml
+
+COLUMNS = "age :: Tensor[1], visits :: Tensor[1], spent :: Tensor[1], plan :: Category[3]"
+PROGRAM = f"{{input: {{[{COLUMNS}], []}}, output: {{[Category[2]], []}}}}"
+
+NIGHTLY = CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta())
+
+with DAG("customers", schedule=NIGHTLY, catchup=False):
+    register = easeml.RegisterStudyOperator(
+        task_id="register",
+        tenant="sales",
+        study="customers",
+        source="csv:customers.csv",
+        target="leaves",
+        metric="auc",
+        program=PROGRAM,
+        gate={"condition": "n - o > 0.02 +/- 0.1", "steps": 4},
+        meter={"tolerance": 0.1},
+        keep=True,
+    )
+    suggest = easeml.SuggestTrialsOperator(task_id="suggest", studies=["customers"], count=4)
+    train = easeml.TrainTrialOperator.partial(task_id="train", pool="easeml_devices").expand(trial=suggest.output)
+    best = easeml.BestModelsOperator(task_id="best", studies=["customers"], trigger_rule="all_done")
+
+    @task_group
+    def release(study, model_id, quality):
+        gate = easeml.GateOperator(task_id="gate", study=study, model_id=model_id)
+        asked = gate.output["request_id"]
+        easeml.PromoteModelOperator(task_id="promote", study=study, model_id=model_id, gate_request_id=asked)
+
+    register >> suggest
+    train >> best
+    release.expand_kwargs(best.output)

@@ -1,0 +1,78 @@
+"""``easeml mlflow``: a mirror of trials and models in MLflow."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.output import json_option, show_json, show_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_COLUMNS = {
+    "Experiment": "experiment",
+    "New runs": "runs",
+    "New versions": "versions",
+    "In production": "production_version",
+}
+
+
+@click.group()
+def mlflow() -> None:
+    """Mirror trials and models in MLflow; needs the extra mlflow."""
+
+
+@mlflow.command()
+@click.option("--tracking-uri", metavar="URL", help="The MLflow server; default: MLflow's own MLFLOW_TRACKING_URI.")
+@click.option("--study", "studies", multiple=True, help="This study only; may be given several times.")
+@click.option(
+    "--prefix", default="easeml", show_default=True, help="Experiments are PREFIX/TENANT/STUDY, models PREFIX.STUDY."
+)
+@click.option("--alias", default="production", show_default=True, help="Alias of the version in production.")
+@click.option("--watch", is_flag=True, help="Go on until SIGINT or SIGTERM; one sync is the default.")
+@click.option("--poll", default=60.0, show_default=True, help="Seconds between two syncs with --watch.")
+@artifacts_option
+@database_option
+@json_option
+def sync(
+    tracking_uri: str | None,
+    studies: tuple[str, ...],
+    prefix: str,
+    alias: str,
+    watch: bool,
+    poll: float,
+    artifacts: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Bring MLflow up to what the database says: runs, model versions, the alias of what is in production.
+
+    Credentials are MLflow's own variables, such as MLFLOW_TRACKING_TOKEN. It may be run again, and killed, at any time.
+    """
+    from easeml_core.services.mlflow_sync import Mirror, keep_in_sync
+    from easeml_core.services.mlflow_sync import sync as sync_once
+
+    store, folder, mirrored = open_store(database), open_artifacts(artifacts), Mirror(tracking_uri, prefix, alias)
+
+    def once() -> None:
+        _show(sync_once(store, folder, mirrored, studies_only=studies or None), as_json)
+
+    if not watch:
+        once()
+        return
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    keep_in_sync(once, stop, poll_seconds=poll, log=lambda line: click.echo(f"easeml: {line}", err=True))
+
+
+def _show(done: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        show_json(done)
+    else:
+        show_table("Mirrored in MLflow", _COLUMNS, done)

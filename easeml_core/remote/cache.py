@@ -1,0 +1,262 @@
+"""A folder of this machine that remote files are downloaded to once: bounded, shared by processes, safe from kills.
+
+An entry is a file named by a key of 64 hex digits. While it comes it is named ``KEY.SIZE.part`` and locked by whoever
+downloads it; a killed download goes on where it stopped. Whoever uses an entry holds a shared lock on it, and what is
+locked is never evicted. The folder belongs to one account alone, which trusts what it has checked there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from easeml_core.errors import ArtifactError
+from easeml_core.remote.download import download
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from io import BufferedRandom, BufferedReader
+
+    from easeml_core.remote.files import About, RemoteFile, Teller
+
+LIMIT_MB = 20_000
+WAIT_SECONDS = 0.2
+
+_ENTRY = re.compile(r"(?P<key>[0-9a-f]{64})(?:\.(?P<size>\d{1,15})\.part)?")
+_LEDGER = ".lock"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def default_folder() -> Path:
+    """``EASEML_CACHE``, else the folder that the system keeps for caches of this account.
+
+    Raises:
+        ArtifactError: If the account has no home and nothing names a folder.
+    """
+    given = os.environ.get("EASEML_CACHE")
+    if given:
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "easeml"
+    except RuntimeError:
+        message = "this account has no home folder for a cache; name a folder in EASEML_CACHE"
+        raise ArtifactError(message) from None
+
+
+def default_limit_mb() -> int:
+    """``EASEML_CACHE_LIMIT_MB``, else 20,000.
+
+    Raises:
+        ArtifactError: If it is no whole number above 0.
+    """
+    given = os.environ.get("EASEML_CACHE_LIMIT_MB") or str(LIMIT_MB)
+    if not re.fullmatch(r"[1-9]\d{0,9}", given):
+        message = f"EASEML_CACHE_LIMIT_MB must be a whole number of megabytes above 0, got {given!r}"
+        raise ArtifactError(message)
+    return int(given)
+
+
+class CacheEntry(NamedTuple):
+    """One file of the cache.
+
+    Attributes:
+        path: Where it is.
+        size: Bytes that it takes, or will take once it is whole.
+        used: When it was used last, seconds since 1970.
+        is_whole: Whether its download has ended.
+    """
+
+    path: Path
+    size: int
+    used: float
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an entry should hold.
+
+    Attributes:
+        key: 64 hex digits.
+        find: Gives the remote file; asked only if the cache has no such entry.
+        most: Bytes at most.
+        is_digest: Whether the key is the content's SHA-256, which is then checked at every use.
+    """
+
+    key: str
+    find: Callable[[], tuple[RemoteFile, About]]
+    most: int
+    is_digest: bool = True
+
+
+class FileCache:
+    """The cache in a folder.
+
+    Args:
+        folder: Made when first needed, for this account alone; None for ``default_folder``.
+        limit_mb: Megabytes that all entries together may take; None for ``default_limit_mb``.
+    """
+
+    def __init__(self, folder: str | Path | None = None, limit_mb: float | None = None) -> None:
+        self.folder = (default_folder() if folder is None else Path(folder)).absolute()
+        self.limit = int((default_limit_mb() if limit_mb is None else limit_mb) * 1_000_000)
+
+    @contextlib.contextmanager
+    def entry(self, wanted: Wanted, teller: Teller) -> Iterator[Path]:
+        """The path of an entry, which is downloaded if it must be, and is not evicted during the block.
+
+        Raises:
+            OSError: The remote file cannot be had, or does not fit into the cache.
+            ArtifactError: The folder is not this account's alone, or the content is not what the key says.
+        """
+        self._make()
+        while (file := self._opened(wanted)) is None:
+            self._fill(wanted, teller)
+        with file:
+            os.utime(file.fileno())
+            yield self.folder / wanted.key
+
+    def entries(self) -> list[CacheEntry]:
+        """What is there, the longest unused first."""
+        found = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as listing:
+            for item in listing:
+                match = _ENTRY.fullmatch(item.name)
+                with contextlib.suppress(FileNotFoundError):  # just evicted, or just whole
+                    if match is not None and item.is_file(follow_symlinks=False):
+                        status = item.stat(follow_symlinks=False)
+                        size = max(status.st_size, int(match["size"] or 0))
+                        found.append(CacheEntry(Path(item.path), size, status.st_mtime, match["size"] is None))
+        return sorted(found, key=lambda entry: (entry.used, entry.path))
+
+    def is_used(self, entry: CacheEntry) -> bool:
+        """Whether some process uses or downloads an entry."""
+        return not _if_unused(entry.path, lambda: None)
+
+    def clear(self) -> list[CacheEntry]:
+        """Remove what nobody uses; what was removed."""
+        with self._ledger() if self.folder.exists() else contextlib.nullcontext():
+            return [entry for entry in self.entries() if _if_unused(entry.path, entry.path.unlink)]
+
+    def _make(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self.folder.stat(follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            message = (
+                f"the cache folder {self.folder} must be a folder of this account alone (mode 0700), since what lies "
+                "there is trusted; remove it, or name another"
+            )
+            raise ArtifactError(message)
+
+    def _opened(self, wanted: Wanted) -> BufferedReader | None:
+        """The entry, open and locked for use; None if it is not there. One that was damaged is removed."""
+        path = self.folder / wanted.key
+        try:
+            file = os.fdopen(os.open(path, _READ), "rb")
+        except FileNotFoundError:
+            return None
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if _is_at(file, path):
+            if not wanted.is_digest or hashlib.file_digest(file, "sha256").hexdigest() == wanted.key:
+                return file
+            path.unlink(missing_ok=True)
+        file.close()
+        return None
+
+    def _fill(self, wanted: Wanted, teller: Teller) -> None:
+        """Download an entry, or wait while another process does; whether it is there then is looked at anew."""
+        remote, about = wanted.find()
+        size = wanted.most if about.size is None else about.size
+        if size > wanted.most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, at most {wanted.most:,} are allowed")
+        teller.total = about.size
+        path = self.folder / f"{wanted.key}.{size}.part"
+        with self._part(path, size, teller) as part:
+            if part is None:
+                return
+            resumed = part.seek(0, 2) > 0
+            download(remote, about, part, most=wanted.most, teller=teller)
+            part.seek(0)
+            if wanted.is_digest and hashlib.file_digest(part, "sha256").hexdigest() != wanted.key:
+                part.truncate(0)
+                if not resumed:
+                    message = f"artifact sha256:{wanted.key} was changed after it was stored; train the model again"
+                    raise ArtifactError(message)
+                return  # what was there of it was damaged: once more, from its beginning
+            os.fsync(part.fileno())
+            path.replace(self.folder / wanted.key)
+
+    @contextlib.contextmanager
+    def _part(self, path: Path, size: int, teller: Teller) -> Iterator[BufferedRandom | None]:
+        """The unfinished file, locked; None if another process has brought it to its end, or given up."""
+        with self._ledger():  # admitted one after the other, so that together they stay within the limit
+            if not path.exists():
+                self._make_room(size)
+            part = os.fdopen(os.open(path, _WRITE, 0o600), "r+b")
+            is_ours = _locked(part)
+        with part:
+            while not is_ours:
+                teller.tell(os.fstat(part.fileno()).st_size)
+                time.sleep(WAIT_SECONDS)
+                is_ours = _locked(part)
+            yield part if _is_at(part, path) else None
+
+    def _make_room(self, size: int) -> None:
+        entries = self.entries()
+        used = sum(entry.size for entry in entries)
+        for entry in entries:
+            if used + size <= self.limit:
+                break
+            if _if_unused(entry.path, entry.path.unlink):
+                used -= entry.size
+        if used + size > self.limit:
+            what = f"{size / 1e6:,.1f} MB do not fit into the cache {self.folder}"
+            told = f"of {self.limit / 1e6:,.0f} MB, of which {used / 1e6:,.1f} are in use"
+            raise OSError(errno.ENOSPC, f"{what} {told}; raise its limit (EASEML_CACHE_LIMIT_MB)")
+
+    @contextlib.contextmanager
+    def _ledger(self) -> Iterator[None]:
+        with os.fdopen(os.open(self.folder / _LEDGER, _WRITE, 0o600), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _locked(file: BufferedRandom) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(file: BufferedReader | BufferedRandom, path: Path) -> bool:
+    """Whether an open file is still the plain one of that name."""
+    ours = os.fstat(file.fileno())
+    try:
+        there = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(ours.st_mode) and (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _if_unused(path: Path, act: Callable[[], object]) -> bool:
+    """Do something to an entry that no process has locked; whether it was done."""
+    try:
+        with os.fdopen(os.open(path, _READ), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(file, path):  # another one took its place, which others may use
+                return False
+            act()
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return True

@@ -1,0 +1,42 @@
+"""Files of checkpoints: beside the artifacts, in a folder for each open trial, and gone when the trial has ended.
+
+The row of the trial says which file counts, by its hash. A file is removed by the attempt that has recorded a newer
+one, and the folders of ended trials by whoever ends one next, since a trial may be ended where there are no files.
+Whatever is missing or changed costs time and never a result: the attempt then begins anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from easeml_core.store.trials import ended_trials
+
+if TYPE_CHECKING:
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+_FOLDER = "checkpoints"
+
+
+def files_of(artifacts: ArtifactStore, trial_id: int) -> ArtifactStore:
+    """Where the checkpoints of one trial lie; other trials never share a file with it.
+
+    Raises:
+        ArtifactError: The folder cannot be made.
+    """
+    return artifacts.part(_FOLDER, str(trial_id))
+
+
+def remove_ended(store: Store, artifacts: ArtifactStore) -> list[int]:
+    """Remove the folders of trials that have ended; whose they were.
+
+    What another account keeps from us, or another worker removes meanwhile, stays or is gone: no reason to stop.
+    """
+    there = [int(name) for name in artifacts.parts(_FOLDER) if name.isdecimal() and len(name) < 19]
+    if not there:
+        return []
+    with store.begin() as tx:
+        ended = ended_trials(tx, there)
+    for trial_id in ended:
+        artifacts.remove_part(_FOLDER, str(trial_id))
+    return ended

@@ -1,0 +1,252 @@
+"""Pairs that were fed, and rows switched off and on, as rows: what waits for the referee, and what it made of it.
+
+Who feeds or switches writes one row and waits for nothing. The referee makes a new data version of all that waits
+(``services/refresh.py``); it alone changes what is here already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import InvalidInputError
+from easeml_core.store.rows import change, row, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Pairs that somebody has brought: where they lie, and what has become of them.
+
+    ``state`` is ``waiting``, ``taken`` (its new rows are in the training part) or ``refused`` with a ``reason``.
+    """
+
+    id: int
+    study_id: int
+    artifact: str
+    rows: int
+    origin: str
+    fed_by: str
+    fed_at: datetime
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A row of the training part, by the hash of its inputs, switched off or on."""
+
+    id: int
+    hash: bytes
+    is_on: bool
+    reason: str
+    switched_by: str
+
+
+_FEED = "SELECT id, study_id, artifact, rows, origin, fed_by, fed_at, state, reason FROM work.feeds "
+_SWITCH = "SELECT id, hash, is_on, reason, switched_by FROM work.switches "
+
+
+def add_feed(
+    tx: Connection, *, study_id: int, artifact: str, rows: int, origin: str, fed_by: str, request_key: str
+) -> int:
+    """Note that pairs were brought; the same key gives the same feed.
+
+    Raises:
+        InvalidInputError: The key has brought other pairs, or is empty.
+    """
+    given = {"study_id": study_id, "artifact": artifact, "key": request_key}
+    if not request_key:
+        message = "request_key must not be empty; it makes the call repeatable"
+        raise InvalidInputError(message)
+    found = scalar(
+        tx,
+        "INSERT INTO work.feeds (study_id, artifact, rows, origin, fed_by, request_key) "
+        "VALUES (:study_id, :artifact, :rows, :origin, :fed_by, :key) "
+        "ON CONFLICT ON CONSTRAINT feeds_request_key DO NOTHING RETURNING id",
+        rows=rows,
+        origin=origin,
+        fed_by=fed_by,
+        **given,
+    )
+    if found is None:
+        same = "SELECT id FROM work.feeds WHERE request_key = :key AND study_id = :study_id AND artifact = :artifact"
+        found = scalar(tx, same, **given)
+    if found is None:
+        message = f"request key {request_key!r} has fed other pairs; use a new key"
+        raise InvalidInputError(message)
+    return int(found)
+
+
+def list_feeds(tx: Connection, study_id: int, *, limit: int = 1000) -> list[Feed]:
+    """The newest feeds of a study, newest first."""
+    found = rows(tx, _FEED + "WHERE study_id = :id ORDER BY id DESC LIMIT :limit", id=study_id, limit=limit)
+    return [Feed(**r._mapping) for r in found]
+
+
+def waiting_feeds(tx: Connection, study_id: int, *, limit: int) -> list[Feed]:
+    """The feeds that the referee has not looked at, oldest first."""
+    asked = _FEED + "WHERE study_id = :id AND state = 'waiting' ORDER BY id LIMIT :limit"
+    return [Feed(**r._mapping) for r in rows(tx, asked, id=study_id, limit=limit)]
+
+
+def settle_feed(tx: Connection, feed_id: int, *, refused: str | None = None) -> None:
+    """A feed is taken, or refused with this reason; for the referee's role."""
+    change(
+        tx,
+        "UPDATE work.feeds SET state = :state, reason = :reason WHERE id = :id",
+        id=feed_id,
+        state="taken" if refused is None else "refused",
+        reason=None if refused is None else refused[:2000],
+    )
+
+
+def add_switches(
+    tx: Connection,
+    *,
+    study_id: int,
+    hashes: Sequence[bytes],
+    is_on: bool,
+    reason: str,
+    switched_by: str,
+    request_key: str,
+) -> int:
+    """Switch rows of the training part off or on, from the next refresh on; how many of these are new with this key.
+
+    Raises:
+        InvalidInputError: The key has switched one of them to the other side, or in another study.
+    """
+    given = {"study_id": study_id, "hashes": list(hashes), "is_on": is_on, "key": request_key}
+    added = change(
+        tx,
+        "INSERT INTO work.switches (study_id, hash, is_on, reason, switched_by, request_key) "
+        "SELECT :study_id, hash, :is_on, :reason, :who, :key FROM unnest(CAST(:hashes AS bytea[])) AS hash "
+        "ON CONFLICT ON CONSTRAINT switches_request_key DO NOTHING",
+        reason=reason,
+        who=switched_by,
+        **given,
+    )
+    other = scalar(
+        tx,
+        "SELECT count(*) FROM work.switches WHERE request_key = :key AND hash = ANY (:hashes) "
+        "AND (is_on <> :is_on OR study_id <> :study_id)",
+        **given,
+    )
+    if other:
+        message = f"request key {request_key!r} has switched these rows otherwise; use a new key"
+        raise InvalidInputError(message)
+    return added
+
+
+def waiting_switches(tx: Connection, study_id: int) -> list[Switch]:
+    """What was switched since the last refresh, in order."""
+    asked = _SWITCH + "WHERE study_id = :id AND refreshed_by IS NULL ORDER BY id"
+    return [_switch(r) for r in rows(tx, asked, id=study_id)]
+
+
+def last_switches(tx: Connection, study_id: int) -> dict[bytes, Switch]:
+    """The last word on every row that was ever switched, by hash."""
+    asked = _SWITCH.replace("SELECT", "SELECT DISTINCT ON (hash)") + "WHERE study_id = :id ORDER BY hash, id DESC"
+    return {found.hash: found for found in map(_switch, rows(tx, asked, id=study_id))}
+
+
+def _switch(found: Any) -> Switch:
+    return Switch(**dict(found._mapping) | {"hash": bytes(found.hash)})
+
+
+def settle_switches(tx: Connection, switch_ids: Sequence[int], *, request_id: int) -> None:
+    """These were looked at for this request; for the referee's role."""
+    change(
+        tx,
+        "UPDATE work.switches SET refreshed_by = :request WHERE id = ANY (:ids)",
+        request=request_id,
+        ids=list(switch_ids),
+    )
+
+
+def add_fed_examples(tx: Connection, study_id: int, feed_of: Mapping[bytes, int]) -> None:
+    """Which feed each row of the training part came by; a later one takes the place of an earlier one."""
+    change(
+        tx,
+        "INSERT INTO work.fed_examples (study_id, hash, feed_id) SELECT :study_id, hash, feed_id "
+        "FROM unnest(CAST(:hashes AS bytea[]), CAST(:feeds AS bigint[])) AS given(hash, feed_id) "
+        "ON CONFLICT ON CONSTRAINT fed_examples_pkey DO UPDATE SET feed_id = excluded.feed_id",
+        study_id=study_id,
+        hashes=list(feed_of),
+        feeds=list(feed_of.values()),
+    )
+
+
+def fed_examples(tx: Connection, study_id: int) -> dict[bytes, int]:
+    """Hash to feed of every row of the training part, switched off or not, that was not registered with the study."""
+    found = rows(tx, "SELECT hash, feed_id FROM work.fed_examples WHERE study_id = :id", id=study_id)
+    return {bytes(r.hash): int(r.feed_id) for r in found}
+
+
+def add_refresh(
+    tx: Connection, *, request_id: int, study_id: int, data_version_id: int | None = None, off: str | None = None
+) -> None:
+    """What came of a request to refresh: a data version, and the artifact of rows that it leaves out; or nothing new.
+
+    For the referee's role.
+    """
+    change(
+        tx,
+        "INSERT INTO work.refreshes (request_id, study_id, data_version_id, off) "
+        "VALUES (:request, :study, :data, :off)",
+        request=request_id,
+        study=study_id,
+        data=data_version_id,
+        off=off,
+    )
+
+
+def refresh_facts(tx: Connection, request_id: int) -> dict[str, Any] | None:
+    """``{"version", "train_rows"}`` of what a request made, both None where nothing was new; None without a refresh."""
+    found = row(
+        tx,
+        "SELECT v.version, p.rows AS train_rows FROM work.refreshes r "
+        "LEFT JOIN work.data_versions v ON v.id = r.data_version_id "
+        "LEFT JOIN work.data_parts p ON p.data_version_id = v.id AND p.part = 'train' WHERE r.request_id = :id",
+        id=request_id,
+    )
+    return None if found is None else dict(found._mapping)
+
+
+def switched_off(tx: Connection, study_id: int) -> str | None:
+    """Artifact of the rows that the study's newest training part leaves out, or None for none."""
+    found = scalar(
+        tx,
+        "SELECT off FROM work.refreshes WHERE study_id = :id AND data_version_id IS NOT NULL "
+        "ORDER BY data_version_id DESC LIMIT 1",
+        id=study_id,
+    )
+    return None if found is None else str(found)
+
+
+def hidden_in_study(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> set[bytes]:
+    """Which of the examples lie in a set of this very study that is not released; for the referee's role."""
+    found = rows(
+        tx,
+        "SELECT e.hash FROM sealed.examples e JOIN work.test_sets t ON t.id = e.test_set_id "
+        "WHERE e.study_id = :id AND e.hash = ANY (:hashes) AND t.state <> 'released'",
+        id=study_id,
+        hashes=list(hashes),
+    )
+    return {bytes(r.hash) for r in found}
+
+
+def studies_that_wait(tx: Connection) -> list[str]:
+    """Names of the studies with pairs or switches that no refresh has taken, by name."""
+    found = rows(
+        tx,
+        "SELECT s.name FROM work.studies s WHERE s.state = 'ACTIVE' AND (EXISTS (SELECT FROM work.feeds f "
+        "WHERE f.study_id = s.id AND f.state = 'waiting') OR EXISTS (SELECT FROM work.switches w "
+        "WHERE w.study_id = s.id AND w.refreshed_by IS NULL)) ORDER BY s.name",
+    )
+    return [r.name for r in found]

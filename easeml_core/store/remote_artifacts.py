@@ -1,0 +1,188 @@
+"""Artifacts in an object store: the same references, every file checked, and each brought to a machine once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import ArtifactError, InvalidInputError, reason_of
+from easeml_core.remote.cache import FileCache, Wanted
+from easeml_core.remote.files import Teller
+from easeml_core.remote.object_files import PIECE, ObjectFile, as_os_errors, filesystem
+from easeml_core.remote.urls import WEB, Address, parse_url
+from easeml_core.store.artifacts import LARGEST_BYTES, ArtifactStore, Staged, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from easeml_core.remote.files import About, OnProgress, RemoteFile
+
+
+def artifact_store(root: str | Path, cache: FileCache | None = None) -> ArtifactStore:
+    """The artifacts at a place: the path of a folder, or an address such as ``s3://bucket/easeml``.
+
+    Args:
+        root: The place.
+        cache: What addresses are read through; None for the cache of this account.
+
+    Raises:
+        InvalidInputError: The address is no plain one, or only for reading.
+    """
+    return RemoteArtifactStore(str(root), cache) if "://" in str(root) else ArtifactStore(root)
+
+
+class RemoteArtifactStore(ArtifactStore):
+    """A bucket, or a part of one, that all workers and the referee can reach.
+
+    A key appears when its file is whole there. Paths that were handed out stay in the cache until ``close``.
+
+    Args:
+        url: ``PROTOCOL://BUCKET/PATH``.
+        cache: What files are read through; None for the cache of this account.
+    """
+
+    def __init__(self, url: str, cache: FileCache | None = None) -> None:
+        self.address = parse_url(url)
+        if self.address.protocol in WEB:
+            message = f"artifacts cannot be kept at {self.address}: a web server takes no files; name an object store"
+            raise InvalidInputError(message)
+        filesystem(self.address.protocol)  # a package that is missing is told now, not to the first trial
+        self.cache = cache or FileCache()
+        super().__init__(self.cache.folder)
+        self._held = contextlib.ExitStack()
+
+    def close(self) -> None:
+        """Let the cache evict what ``path`` has handed out."""
+        self._held.close()
+
+    def put(self, path: str | Path) -> str:
+        """As of a folder. What is there already under the same hash is read, and made good if it was changed.
+
+        Raises:
+            ArtifactError: The file cannot be read, or the object store cannot be written.
+        """
+        try:
+            with tempfile.TemporaryDirectory(prefix="easeml-artifact-") as folder:
+                copy = Path(folder) / "artifact"
+                shutil.copyfile(path, copy)  # the original may be changing
+                with copy.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                self._upload(copy, digest)
+        except OSError as error:
+            message = f"{path} cannot be kept under {self.address}: {reason_of(error)}; may this account write there?"
+            raise ArtifactError(message) from error
+        return f"sha256:{digest}"
+
+    def path(self, reference: str) -> Path:
+        """The file in the cache, after its content was checked.
+
+        Raises:
+            ArtifactError: The reference is malformed, the file cannot be had, or its content is another one.
+        """
+        with contextlib.ExitStack() as stack:
+            path = stack.enter_context(self.staged(reference)).path
+            self._held.push(stack.pop_all())
+        return path
+
+    def part(self, *names: str) -> ArtifactStore:
+        """A part of this place with references of its own, read through the same cache."""
+        return RemoteArtifactStore(str(self._at(*names)), self.cache)
+
+    def parts(self, name: str) -> list[str]:
+        """As of a folder."""
+        with contextlib.suppress(OSError), as_os_errors():
+            found = filesystem(self.address.protocol).ls(_key(self._at(name)), detail=False)
+            return sorted(str(key).rstrip("/").rpartition("/")[2] for key in found)
+        return []
+
+    def remove_part(self, *names: str) -> None:
+        """As of a folder."""
+        with contextlib.suppress(OSError), as_os_errors():
+            filesystem(self.address.protocol).rm(_key(self._at(*names)), recursive=True)
+
+    def discard(self, reference: str) -> None:
+        """As of a folder."""
+        with contextlib.suppress(ArtifactError, OSError):
+            digest = digest_of(reference)
+            with as_os_errors():
+                filesystem(self.address.protocol).rm_file(_key(self._at(digest[:2], digest)))
+
+    @contextlib.contextmanager
+    def copy(self, reference: str) -> Iterator[Path]:
+        """A private copy, for the block.
+
+        Raises:
+            ArtifactError: As for ``path``.
+        """
+        with tempfile.TemporaryDirectory(prefix="easeml-artifact-") as folder:
+            private = Path(folder) / "artifact"
+            with self.staged(reference) as found:
+                shutil.copyfile(found.path, private)
+            yield private
+
+    @contextlib.contextmanager
+    def staged(self, reference: str, on_progress: OnProgress | None = None) -> Iterator[Staged]:
+        """The file in the cache for the block, brought there if it was not.
+
+        Raises:
+            ArtifactError: As for ``path``.
+        """
+        digest = digest_of(reference)
+        teller = Teller(f"artifact {digest[:12]}", on_progress)
+        wanted = Wanted(digest, lambda: self._found(digest), most=LARGEST_BYTES)
+        with contextlib.ExitStack() as stack:
+            try:
+                path = stack.enter_context(self.cache.entry(wanted, teller))
+            except OSError as error:
+                message = (
+                    f"artifact {reference} cannot be had from {self.address}: {reason_of(error)}; "
+                    "is this the place that the workers use, and may this account read it?"
+                )
+                raise ArtifactError(message) from error
+            yield Staged(path, teller.seconds, teller.fetched)
+
+    def _found(self, digest: str) -> tuple[RemoteFile, About]:
+        remote = ObjectFile(self._at(digest[:2], digest))
+        return remote, remote.about()
+
+    def _at(self, *segments: str) -> Address:
+        return self.address._replace(segments=(*self.address.segments, *segments))
+
+    def _upload(self, copy: Path, digest: str) -> None:
+        """Under a name of its own first: an object store has no half files, but other things behind fsspec have."""
+        files = filesystem(self.address.protocol)
+        place = self._at(digest[:2], digest)
+        with as_os_errors():
+            if self._is_intact(files, place, digest):
+                return
+            unfinished = _key(self._at(f"new-{uuid.uuid4().hex}"))
+            try:
+                files.put_file(str(copy), unfinished)
+                if files.size(unfinished) != copy.stat().st_size:
+                    message = "the object store kept another number of bytes than it was given"
+                    raise OSError(message)
+                files.cp_file(unfinished, _key(place))
+            finally:
+                if files.exists(unfinished):
+                    files.rm_file(unfinished)
+
+    def _is_intact(self, files: Any, place: Address, digest: str) -> bool:
+        if not files.exists(_key(place)):
+            return False
+        remote, seen = ObjectFile(place), hashlib.sha256()
+        about = remote.about()
+        if about.size is None or about.size > LARGEST_BYTES:
+            return False
+        with remote.opened(0, about) as (_, reader):
+            while piece := reader.read(PIECE):
+                seen.update(piece)
+        return seen.hexdigest() == digest
+
+
+def _key(address: Address) -> str:
+    return f"{address.host}/{address.path}"

@@ -1,0 +1,105 @@
+"""What was decided at the rungs of trials, as rows, and what ended trials teach about a rung."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from easeml_core.store.rows import change, row, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection, Row
+
+_MOST_TRIALS = 1000
+"""Ended trials that are looked at: those of the study first, then the latest ones."""
+
+# Trials that a rung has stopped are left out: what they would have gained nobody knows.
+_ENDED = """
+SELECT c.quality, e.final, e.is_here, c.average FROM (
+  SELECT t.id, t.study_id = :study_id AS is_here, o.quality AS final
+  FROM work.trials t JOIN work.candidates k ON k.id = t.candidate_id JOIN work.observations o ON o.trial_id = t.id
+  WHERE k.kind = ANY(:kinds) AND t.reevaluates IS NULL
+  AND NOT EXISTS (SELECT FROM work.rungs r WHERE r.trial_id = t.id AND NOT r.goes_on)
+  ORDER BY is_here DESC, t.finished_at DESC, t.id DESC LIMIT :most) e
+CROSS JOIN LATERAL (
+  SELECT avg(p.quality) AS average, max(p.quality) FILTER (WHERE p.step = p.rung) AS quality
+  FROM (SELECT step, quality, least("of", greatest(1, ceil(:share * "of" - 1e-9)::integer)) AS rung
+    FROM work.curves WHERE trial_id = e.id) p WHERE p.step <= p.rung) c
+WHERE c.quality IS NOT NULL
+"""
+
+
+class Ended(NamedTuple):
+    """What an ended trial teaches about a rung.
+
+    Attributes:
+        quality: Told at the rung, in [0, 1].
+        final: Of the model that it ended with.
+        is_here: Whether it is of the study that asks.
+        average: Of the qualities told up to the rung.
+    """
+
+    quality: float
+    final: float
+    is_here: bool
+    average: float
+
+
+def ended_after(tx: Connection, *, study_id: int, kinds: Collection[str], share: float) -> list[Ended]:
+    """Ended trials of these kinds that have told their quality at this share of their steps, at most 1,000."""
+    found = rows(tx, _ENDED, study_id=study_id, kinds=list(kinds), share=share, most=_MOST_TRIALS)
+    return [Ended(**r._mapping) for r in found]
+
+
+def best_of_study(tx: Connection, *, study_id: int, data_version_id: int) -> float | None:
+    """The best quality that a study's trials have reached on these data; None for none."""
+    found = scalar(
+        tx,
+        "SELECT max(o.quality) FROM work.observations o JOIN work.trials t ON t.id = o.trial_id "
+        "WHERE t.study_id = :study_id AND t.data_version_id = :version",
+        study_id=study_id,
+        version=data_version_id,
+    )
+    return None if found is None else float(found)
+
+
+def add_decision(tx: Connection, *, trial_id: int, attempt: int, rung: int, **told: Any) -> None:
+    """Write down what was decided, unless that rung has its decision, or the trial is not this attempt's any more.
+
+    Args:
+        tx: The transaction.
+        trial_id: The trial.
+        attempt: The attempt that decides.
+        rung: Its number, from 1.
+        told: ``step``, ``of``, ``quality``, ``hoped``, ``needed``, ``known``, ``rule``, ``goes_on``.
+    """
+    change(
+        tx,
+        'INSERT INTO work.rungs (trial_id, rung, step, "of", quality, hoped, needed, known, rule, goes_on) '
+        "SELECT id, :rung, :step, :of, :quality, :hoped, :needed, :known, :rule, :goes_on FROM work.trials "
+        "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt ON CONFLICT DO NOTHING",
+        id=trial_id,
+        attempt=attempt,
+        rung=rung,
+        **told,
+    )
+
+
+_DECISION = (
+    'SELECT rung, step, "of", quality, hoped, needed, known, rule, goes_on FROM work.rungs WHERE trial_id = :id '
+)
+
+
+def decision_at(tx: Connection, trial_id: int, rung: int) -> dict[str, Any] | None:
+    """What was decided at this rung; None where nothing was."""
+    return _told(row(tx, _DECISION + "AND rung = :rung", id=trial_id, rung=rung))
+
+
+def decisions_of(tx: Connection, trial_id: int) -> list[dict[str, Any]]:
+    """What was decided at the trial's rungs, in their order."""
+    return [dict(r._mapping) for r in rows(tx, _DECISION + "ORDER BY rung", id=trial_id)]
+
+
+def _told(found: Row[Any] | None) -> dict[str, Any] | None:
+    return None if found is None else dict(found._mapping)

@@ -1,0 +1,210 @@
+"""Candidates of a study from search spaces: checked as a whole at no cost, then made into finite many.
+
+An entry without a space is a candidate as it stands. An entry with one stands for several::
+
+    {"kind": "random_forest", "space": {"max_depth": {".int": [2, 20]}}, "count": 8}
+    {"space": {".choice": [{"kind": "decision_tree", "max_depth": {".int": [2, 9]}}, {"kind": "linear_svm"}]}}
+
+The second chooses the kind as well. A space is checked against the rules of its trainers itself, not only the points
+that are drawn from it: so a mistake is found when it is written, and no seed hides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import ConfigError, InvalidInputError
+from easeml_core.programs.search_space import (
+    Choice,
+    Constant,
+    Group,
+    Node,
+    RealRange,
+    SearchSpace,
+    WholeRange,
+    data_of,
+    parts_of,
+)
+from easeml_core.programs.search_space_reader import space_of
+from easeml_core.programs.search_space_text import read_space
+from easeml_core.training.trainers import trainer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from easeml_core.training.trainer import Trainer
+
+MOST_CANDIDATES = 1000
+"""Of one study, so that the scheduler weighs them in a moment; and of one space."""
+
+_FIELDS = {"name", "kind", "parameters", "devices", "space", "count", "seed"}
+_BETWEEN = 0.6180339887
+"""A place in a range that is no whole number where the ends are."""
+
+
+def check_spaces(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Check the entries that have a space, without making a candidate; standard library and YAML only.
+
+    Raises:
+        InvalidInputError: A field, a space, a kind or a parameter's name is not allowed.
+        ConfigError: A space can give a value outside its trainer's rule; names the parameter and what is allowed.
+
+    Example:
+        >>> check_spaces([{"kind": "decision_tree", "space": {"max_depth": {".int": [0, 9]}}, "count": 3}])
+        Traceback (most recent call last):
+        easeml_core.errors.ConfigError: decision_tree.max_depth must be a whole number from 1 to 1,000, got 0
+    """
+    for entry in entries:
+        if _has_space(entry):
+            _checked_space(entry)
+
+
+def expand_candidates(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Finite candidates, the same for the same entries on every machine.
+
+    Args:
+        entries: Candidates ``{"name", "kind", "parameters", "devices"}``, which stay as they are; or, with ``space`` (a
+            mapping, or text in YAML or JSON), entries that stand for ``count`` candidates (1 to 1000; may be left out
+            where the space has no more points than that), drawn with ``seed`` (0). There ``name`` is what the names
+            begin with (else the kind), ``kind`` may be chosen by the space, and ``parameters`` are the same for all.
+
+    Returns:
+        ``{"name", "kind", "parameters"}`` each, with ``devices`` where they were given, in the order of the entries.
+
+    Raises:
+        InvalidInputError: As ``check_spaces``; or the spaces give more than 1000.
+
+    Example:
+        >>> space = {"kind": {".choice": ["nearest_centroid", "gaussian_naive_bayes"]}}
+        >>> [c["kind"] for c in expand_candidates([{"space": space}])]
+        ['nearest_centroid', 'gaussian_naive_bayes']
+    """
+    found: dict[str, dict[str, Any]] = {}
+    plain = []
+    for entry in entries:
+        made = _drawn(entry) if _has_space(entry) else [dict(entry) if isinstance(entry, Mapping) else entry]
+        for candidate in made:
+            # Overlapping spaces give the same candidate under the same name: it is one.
+            if not _has_space(entry) or found.setdefault(candidate["name"], candidate) is candidate:
+                plain.append(candidate)
+        if len(found) > MOST_CANDIDATES:
+            message = f"the search spaces give more than {MOST_CANDIDATES:,} candidates; lower a count"
+            raise InvalidInputError(message)
+    return plain
+
+
+def _has_space(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and "space" in entry
+
+
+def _drawn(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The candidates of an entry with a space."""
+    from easeml_core.programs.candidate_names import names_of
+    from easeml_core.programs.sampling import candidates_of
+
+    space = _checked_space(entry)
+    count = entry.get("count", MOST_CANDIDATES)
+    points = [{"kind": entry.get("kind")} | dict(point) for point in candidates_of(space, count, entry.get("seed", 0))]
+    fixed, devices = dict(entry.get("parameters") or {}), entry.get("devices")
+    drawn = []
+    for kind in dict.fromkeys(point["kind"] for point in points):
+        own = [{k: v for k, v in point.items() if k != "kind"} for point in points if point["kind"] == kind]
+        head = str(entry.get("name") or kind)
+        for name, parameters in zip(names_of(own), own, strict=True):
+            candidate = {"name": f"{head}-{name}", "kind": kind, "parameters": fixed | parameters}
+            drawn.append(candidate if devices is None else candidate | {"devices": devices})
+    return drawn
+
+
+def _checked_space(entry: Mapping[str, Any]) -> SearchSpace:
+    unknown = sorted(map(str, set(entry) - _FIELDS))
+    if unknown:
+        message = f"an entry with a space has the fields {', '.join(sorted(_FIELDS))}, got {unknown[0]!r}"
+        raise InvalidInputError(message)
+    given = entry["space"]
+    space = read_space(given) if isinstance(given, str) else space_of(given)
+    fixed = entry.get("parameters") or {}
+    if not isinstance(fixed, Mapping):
+        message = f"parameters beside a space are a mapping that all its candidates share, got {fixed!r}"
+        raise InvalidInputError(message)
+    for group in _groups(space.root):
+        for kind in _kinds(entry.get("kind"), group):
+            _check_group(trainer_of(kind), group, fixed)
+    _check_numbers(entry, space)
+    return space
+
+
+def _check_numbers(entry: Mapping[str, Any], space: SearchSpace) -> None:
+    count, seed = entry.get("count"), entry.get("seed", 0)
+    if count is None and space.size > MOST_CANDIDATES:
+        message = f"a space of more than {MOST_CANDIDATES:,} points needs a count, 1 to {MOST_CANDIDATES:,}: {space}"
+        raise InvalidInputError(message)
+    if count is not None and not (type(count) is int and 1 <= count <= MOST_CANDIDATES):
+        name = "count"
+        raise ConfigError(name, count, f"a whole number from 1 to {MOST_CANDIDATES:,}")
+    if not (type(seed) is int and 0 <= seed < 2**63):
+        name = "seed"
+        raise ConfigError(name, seed, "a whole number >= 0, below 2^63")
+
+
+def _groups(root: Node) -> Iterator[Group]:
+    """The mappings of which every point is one; the reader has seen to it that there is nothing else."""
+    if isinstance(root, Group):
+        yield root
+    for option in parts_of(root) if isinstance(root, Choice) else ():
+        yield from _groups(option)
+
+
+def _kinds(kind: object, group: Group) -> list[str]:
+    """The kinds that the candidates of a mapping may have."""
+    inside = dict(group.entries).get("kind")
+    if (inside is None) == (kind is None):
+        where = "both beside the space and inside it" if inside else "neither beside the space nor inside it"
+        message = f"a candidate needs one kind; it is given {where}, in {_shown(group)}"
+        raise InvalidInputError(message)
+    found = [kind] if inside is None else list(_values(inside))
+    for one in found:
+        if not isinstance(one, str):
+            message = f"the kind of a trainer is a word, or a .choice of words, got {one!r} in {_shown(group)}"
+            raise InvalidInputError(message)
+    return [str(one) for one in found]
+
+
+def _check_group(trainer: Trainer, group: Group, fixed: Mapping[str, Any]) -> None:
+    """Every value that a parameter can have is one that its trainer takes."""
+    domains = {name: node for name, node in group.entries if name != "kind"}
+    twice = sorted(set(domains) & set(fixed))
+    if twice:
+        message = f"the parameter {twice[0]!r} of {trainer.kind} is given both beside the space and inside it"
+        raise InvalidInputError(message)
+    first = {name: next(_values(node)) for name, node in domains.items()}
+    trainer.parameters({**fixed, **first})  # names, what is required, and sizes
+    for name, node in domains.items():
+        rule = trainer.rules.get(name)
+        for value in _values(node) if rule is not None else ():
+            rule.check(f"{trainer.kind}.{name}", value)  # type: ignore[union-attr]
+
+
+def _values(node: Node) -> Iterator[Any]:
+    """Values that stand for all that a node can have: each constant, and of each range the ends and a place between.
+
+    A rule takes an interval, whole numbers of one, or words; one that takes these values takes all.
+    """
+    if isinstance(node, Constant):
+        yield node.value
+    elif isinstance(node, WholeRange):
+        yield from (10**end if node.scale == "exp" else end for end in (node.low, node.high))
+    elif isinstance(node, RealRange):
+        middle = node.low + _BETWEEN * (node.high - node.low)
+        yield from (10.0**end if node.scale == "exp" else end for end in (node.low, node.high, middle))
+    elif isinstance(node, Choice):
+        for option in node.options:
+            yield from _values(option)
+    else:  # a mapping or a list: only a tenant's own parameters are such
+        yield data_of(node)
+
+
+def _shown(group: Group) -> str:
+    text = str(SearchSpace(group))
+    return text if len(text) <= 120 else f"{text[:116]}..."

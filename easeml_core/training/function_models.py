@@ -1,0 +1,98 @@
+"""What a training function may return, as the predictor that is kept: an estimator, boosted trees, or a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from easeml_core.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from easeml_core.training.formats import Predictor
+    from easeml_core.training.parts import OpenParts
+    from easeml_core.training.progress import Report
+
+_ALLOWED = (
+    "a fitted scikit-learn classifier, or regressor where numbers are predicted; a fitted model of LightGBM or "
+    "XGBoost; or the path of a folder with a program that predicts (command.json)"
+)
+
+
+def predictor_of(returned: Any, parts: OpenParts, folder: Path) -> Predictor:
+    """The model that a function returned.
+
+    Args:
+        returned: A fitted scikit-learn estimator or pipeline whose classes are the labels; an estimator or a booster of
+            LightGBM or XGBoost; or a folder (path) as the format ``command`` takes it, tried on the validation part.
+        parts: What it was trained on.
+        folder: Where a program is packed.
+
+    Raises:
+        TrainingError: It is none of these.
+        InvalidInputError: The folder cannot be packed.
+    """
+    if isinstance(returned, str | Path):
+        return _program(Path(returned), parts, folder)
+    library = type(returned).__module__.partition(".")[0]
+    if library == "lightgbm":
+        return _lightgbm(returned)
+    if library == "xgboost":
+        return _xgboost(returned)
+    if not hasattr(returned, "predict"):
+        message = f"the training function must return {_ALLOWED}; got {type(returned).__name__}"
+        raise TrainingError(message)
+    from sklearn.pipeline import Pipeline, make_pipeline
+
+    from easeml_core.training.skops_format import PipelinePredictor
+
+    return PipelinePredictor(returned if isinstance(returned, Pipeline) else make_pipeline(returned))
+
+
+def refuse_to_fit(kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report) -> NoReturn:
+    """The fitter of the kind ``function``: whoever has no function cannot train it."""
+    message = (
+        "a candidate of kind function is trained by a function of a DAG: map a task made by @trial over the suggested "
+        "trials in place of TrainTrialOperator; give such candidates a device of their own, so that no other DAG is "
+        "handed them"
+    )
+    raise TrainingError(message)
+
+
+def _program(source: Path, parts: OpenParts, folder: Path) -> Predictor:
+    from easeml_core.training.command_training import packed_model
+
+    if not source.is_dir():
+        message = f"the training function returned the path {str(source)!r}, where there is no folder"
+        raise TrainingError(message)
+    return packed_model(source, folder / "program", parts)
+
+
+def _lightgbm(returned: Any) -> Predictor:
+    from easeml_core.training import lightgbm_format
+
+    _require_labels(returned)
+    booster = getattr(returned, "booster_", returned)
+    return lightgbm_format.predictor_of(booster.model_to_string(num_iteration=-1).encode())
+
+
+def _xgboost(returned: Any) -> Predictor:
+    from easeml_core.training import xgboost_format
+
+    _require_labels(returned)
+    booster = returned.get_booster() if hasattr(returned, "get_booster") else returned
+    return xgboost_format.predictor_of(bytes(booster.save_raw("json")))
+
+
+def _require_labels(returned: Any) -> None:
+    """Boosted trees are kept without the names of their classes, so these must be the labels: 0, 1, 2, ..."""
+    classes = getattr(returned, "classes_", None)
+    if classes is not None and not np.array_equal(classes, np.arange(len(classes))):
+        message = (
+            f"the model was fitted to the classes {np.asarray(classes).tolist()!r:.100}; fit it to the labels as they "
+            "are, so that its classes are 0, 1, 2, ..., each with a training row"
+        )
+        raise TrainingError(message)

@@ -1,0 +1,192 @@
+"""What a row of a study looks like, and rows that somebody brings in that form: given as numbers, words or JSON.
+
+The same rows may be fed with their labels, or asked about without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.entities import Task
+from easeml_core.errors import InvalidInputError, ShapeError
+from easeml_core.training.raw_table import MAX_CELLS
+from easeml_core.training.uploads import (
+    ExampleFile,
+    class_indices,
+    encode,
+    input_columns,
+    number_targets,
+    refused,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from easeml_core.training.layout import Layout
+    from easeml_core.training.raw_table import Labels
+
+LABEL = "label"
+"""Name of the column with the labels, where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """How the rows of a study are encoded.
+
+    Attributes:
+        features: Numbers in a row.
+        feature_names: Their names; None where they were not kept.
+        class_names: By label; empty where numbers are predicted.
+        layout: What a row stands for.
+    """
+
+    features: int
+    feature_names: Sequence[str] | None
+    class_names: Sequence[str]
+    layout: Layout
+
+    @property
+    def task(self) -> Task:
+        """What the labels are."""
+        return Task.CLASSIFICATION if self.class_names else Task.REGRESSION
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows in a study's form.
+
+    Attributes:
+        origin: Where they come from, for messages.
+        inputs: float32, shape (rows, features), rows >= 1; NaN is missing.
+        labels: Shape (rows,), or None where there are none.
+        columns: What the rows came with, by name, text as it was; empty where they came without names.
+    """
+
+    origin: str
+    inputs: NDArray[np.float32]
+    labels: Labels | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def rows_of_cells(file: ExampleFile, form: RowForm, *, label: str | None) -> Rows:
+    """The rows of a table of words.
+
+    Args:
+        file: The table.
+        form: What a row looks like.
+        label: Column of the labels; None leaves out what is no input, and reads no label.
+
+    Raises:
+        InvalidInputError: A column is missing, or too much where labels are read, or a cell is none of its column.
+    """
+    columns = dict(file.columns)
+    if label is not None and label not in columns:
+        raise refused(file, f"there is no column {shown(label)} with the label of every row")
+    if form.feature_names is not None:
+        used = input_columns(file, form.feature_names)
+        extra = [name for name in columns if name not in used and name != label]
+        if extra and label is not None:
+            listed = ", ".join(shown(name) for name in extra[:8])
+            raise refused(file, f"the columns {listed} are none of the study's inputs; leave them out")
+        columns = {name: cells for name, cells in columns.items() if name not in extra}
+    narrow = ExampleFile(file.path, file.keys, file.lines, columns)
+    inputs = encode(narrow, feature_names=form.feature_names, features=form.features, beside=label)
+    labels = None if label is None else labels_of_words(narrow, form, label)
+    return Rows(str(file.path), inputs, labels, file.columns)
+
+
+def labels_of_words(file: ExampleFile, form: RowForm, column: str = LABEL) -> Labels:
+    """The labels in a column: names or numbers of classes, or numbers to predict.
+
+    Raises:
+        InvalidInputError: A cell is none; the message gives the line.
+    """
+    if form.class_names:
+        return class_indices(file, column, form.class_names)
+    return number_targets(file, column)
+
+
+def table_of_words(origin: str, columns: Mapping[str, Sequence[str]]) -> ExampleFile:
+    """Columns of words as if they stood in a file; the first row is line 1."""
+    rows = len(next(iter(columns.values()), ()))
+    numbers = tuple(range(1, rows + 1))
+    cells = {name: tuple(column) for name, column in columns.items()}
+    return ExampleFile(Path(origin), tuple(map(str, numbers)), numbers, cells)
+
+
+def rows_of_json(items: Sequence[Any], form: RowForm, *, labelled: bool, origin: str = "rows") -> Rows:
+    """Rows given as plain JSON.
+
+    Args:
+        items: Each the inputs of a row, ``[number or null, ...]`` in the study's order or ``{column: value}``; labelled
+            ones are ``{"inputs": ..., "label": ...}``.
+        form: What a row looks like.
+        labelled: Whether they have labels.
+        origin: What they are called in messages.
+
+    Raises:
+        InvalidInputError: They are anything else.
+    """
+    if not isinstance(items, Sequence) or isinstance(items, str) or not items:
+        raise _unlike(origin, "a list of at least one row")
+    given, labels = list(items), None
+    if labelled:
+        if not all(isinstance(item, Mapping) and set(item) == {"inputs", LABEL} for item in items):
+            raise _unlike(origin, 'a list of {"inputs": ..., "label": ...}')
+        words = table_of_words(origin, {LABEL: [_cell(item[LABEL], origin) for item in items]})
+        labels, given = labels_of_words(words, form), [item["inputs"] for item in items]
+    if isinstance(given[0], Mapping):
+        rows = rows_of_cells(_table_of_mappings(given, origin), form, label=None)
+        return Rows(origin, rows.inputs, labels, rows.columns)
+    return Rows(origin, table_of_numbers(given, form.features), labels)
+
+
+def table_of_numbers(values: Any, features: int) -> NDArray[np.float32]:
+    """Rows of numbers as inputs, shape (n >= 1, features); None or NaN is missing.
+
+    Raises:
+        InvalidInputError: They are no numbers, or too large.
+        ShapeError: They have another width.
+    """
+    try:
+        table = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        message = f"inputs must be rows of numbers, all of the same length; {error}"
+        raise InvalidInputError(message) from error
+    if (np.abs(table) > np.finfo(np.float32).max).any():
+        message = "inputs must be numbers of at most 3.4e38 in size (models work with 32 bits); None or NaN is missing"
+        raise InvalidInputError(message)
+    if table.ndim != 2 or len(table) == 0 or table.shape[1] != features:
+        raise ShapeError(name="inputs", got=table.shape, expected=f"(n >= 1, {features})")
+    if table.size > MAX_CELLS:
+        message = f"inputs must be at most {MAX_CELLS:,} numbers, got {table.size:,}"
+        raise InvalidInputError(message)
+    return table.astype(np.float32) + np.float32(0)  # -0.0 + 0 is 0.0
+
+
+def _table_of_mappings(items: Sequence[Any], origin: str) -> ExampleFile:
+    names = list(items[0])
+    if not all(isinstance(item, Mapping) and list(item) == names for item in items):
+        raise _unlike(origin, "rows with the same columns in the same order")
+    return table_of_words(origin, {str(name): [_cell(item[name], origin) for item in items] for name in names})
+
+
+def _cell(value: Any, origin: str) -> str:
+    """A JSON value as the cell of a table; null is an empty one."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float | str):
+        return str(value)
+    raise _unlike(origin, "rows whose values are words, numbers or null")
+
+
+def _unlike(origin: str, allowed: str) -> InvalidInputError:
+    return InvalidInputError(f"{origin}: must be {allowed}")

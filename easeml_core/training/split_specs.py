@@ -1,0 +1,76 @@
+"""How a study's rows are divided: ``rows``, ``group:COLUMN`` or ``time:COLUMN``, checked without reading any data.
+
+What each of them does is in ``splits``. Standard library only, so that a form or a DAG may check it at no cost.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from easeml_core.errors import InvalidInputError
+
+KINDS = ("rows", "group", "time")
+FORMS = "rows, group:COLUMN or time:COLUMN, the last two with an optional ?keep=yes"
+
+_SPLIT = re.compile(r"(?P<kind>group|time):(?P<column>.+?)(?:\?keep=(?P<keep>yes|no))?")
+_LONGEST = 1000
+
+
+class Split(NamedTuple):
+    """A checked way to divide rows.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        column: What the rows are divided by; empty for ``rows``.
+        keep: Whether the column stays among the inputs.
+    """
+
+    kind: str = "rows"
+    column: str = ""
+    keep: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.column}" + ("?keep=yes" if self.keep else "") if self.column else self.kind
+
+    @property
+    def warning(self) -> str:
+        """What whoever registers such a study must know; empty for ``rows``."""
+        return _WARNINGS[self.kind]
+
+
+ROWS = Split()
+
+_WARNINGS = {
+    "rows": "",
+    "group": (
+        "the promises of gate and meter hold for independent examples; rows of one group are not, so they hold "
+        "only as far as the groups of the sealed parts are many and small"
+    ),
+    "time": (
+        "the sealed parts are the latest rows: gate and meter test how models do on what came after training, "
+        "and their promises hold for rows of that time that are independent of each other"
+    ),
+}
+
+
+def check_split(text: str | None) -> Split:
+    """The way to divide rows that a text names; None and the empty text are ``rows``.
+
+    Raises:
+        InvalidInputError: If it is of no known form.
+
+    Example:
+        >>> check_split("group:patient")
+        Split(kind='group', column='patient', keep=False)
+        >>> str(check_split("time:day?keep=yes"))
+        'time:day?keep=yes'
+    """
+    given = "rows" if text is None else text.strip() if isinstance(text, str) else text
+    if given in ("", "rows"):
+        return ROWS
+    match = _SPLIT.fullmatch(given) if isinstance(given, str) and len(given) <= _LONGEST else None
+    if match is None or not given.isprintable() or not match["column"].strip():
+        message = f"split must be {FORMS}, got {str(text)[:200]!r}"
+        raise InvalidInputError(message)
+    return Split(match["kind"], match["column"].strip(), match["keep"] == "yes")

@@ -1,0 +1,48 @@
+"""The kinds that bring their own code: rows of the table in ``trainers``. How each is run is told in ``Trainer``.
+
+Their parameters are the tenant's own, so the rules name only what such a candidate is made of. None is ever tried
+unless a study names it.
+"""
+
+from __future__ import annotations
+
+from easeml_core.training.own_parameters import Artifact, Image
+from easeml_core.training.parameters import Choice
+from easeml_core.training.trainer import BOTH, Trainer
+
+_NOWHERE: frozenset[str] = frozenset()
+
+TRAINERS_OF_FAMILY = (
+    Trainer(
+        "command",
+        "a program of your own, in any language",
+        library="numpy",
+        rules={"program": Artifact()},
+        tasks=BOTH,
+        default_layouts=_NOWHERE,
+        own_parameters=True,
+        files=("program",),
+        takes_run=True,
+        fitter="easeml_core.training.command_training:fit_command",
+    ),
+    Trainer(
+        "container",
+        "a program of your own in a container image",
+        library="numpy",
+        rules={"image": Image(), "runtime": Choice("docker", ("docker", "podman"))},
+        tasks=BOTH,
+        default_layouts=_NOWHERE,
+        own_parameters=True,
+        takes_run=True,
+        fitter="easeml_core.training.container_training:fit_container",
+    ),
+    Trainer(
+        "function",
+        "a training function of a DAG (@trial)",
+        library="numpy",
+        tasks=BOTH,
+        default_layouts=_NOWHERE,
+        own_parameters=True,
+        fitter="easeml_core.training.function_models:refuse_to_fit",
+    ),
+)

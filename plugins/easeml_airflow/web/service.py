@@ -1,0 +1,153 @@
+"""What the service does with a body once somebody was let in: one call of the core, with bounds. Knows no HTTP.
+
+All of it runs beside Airflow's own server, so what takes long is limited in number, and large data are refused.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require, require_known
+from easeml_core.errors import ConcurrentUpdateError, NotFoundError
+from easeml_core.services.feeding import feed, file_refresh, list_feeds
+from easeml_core.services.inference import infer
+from easeml_core.services.refining import list_pairs, switch_pairs
+from easeml_core.services.requests import answer_of
+from easeml_core.services.warm_models import WarmModels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+MOST_ROWS = 10_000
+MOST_CELLS = 10_000_000
+"""Numbers of a study's open data that are read for a list or a switch: 40 MB."""
+
+AT_ONCE = 2
+"""Answers and lists that are worked on at the same time."""
+
+PATIENCE_SECONDS = 10.0
+"""How long a request waits for its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Feed, refine and infer for whoever was let in.
+
+    Attributes:
+        open_store: The database, as ``easeml_worker``.
+        open_artifacts: Where models and pairs lie.
+        turns: How many may work at the same time on what takes long.
+        warm: Models that stay loaded between two questions.
+    """
+
+    open_store: Callable[[], Store]
+    open_artifacts: Callable[[], ArtifactStore]
+    turns: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
+    warm: WarmModels = field(default_factory=WarmModels)
+
+    def feed(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """``{"pairs": [{"inputs", "label"}], "request_key"}``: the feed."""
+        require_known("body", body, ("pairs", "request_key"))
+        return feed(
+            self.open_store(),
+            self.open_artifacts(),
+            study=study,
+            pairs=_list(body, "pairs"),
+            fed_by=who,
+            request_key=_key(body, who, study, "feed"),
+        )
+
+    def infer(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """``{"inputs": [...], "model", "probabilities"}``: the answers, and the model that gave them."""
+        require_known("body", body, ("inputs", "model", "probabilities"))
+        wanted = body.get("probabilities", False)
+        require(isinstance(wanted, bool), "probabilities", wanted, "true or false")
+        with self._turn():
+            told = infer(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                inputs=_list(body, "inputs"),
+                model=body.get("model", "production"),
+                probabilities=wanted,
+                warm=self.warm,
+            )
+        del told["columns"]  # they came from who asks
+        return told
+
+    def refine(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """``{"off": [...], "on": [...], "reason", "apply", "request_key"}``: what was switched, and the refresh."""
+        require_known("body", body, ("off", "on", "reason", "apply", "request_key"))
+        key, wants = _key(body, who, study, "refine"), body.get("apply", False)
+        require(isinstance(wants, bool), "apply", wants, "true or false")
+        done: dict[str, Any] = {"study": study, "switched": 0, "request_id": None}
+        for name in [name for name in ("off", "on") if name in body]:
+            with self._turn():
+                switched = switch_pairs(
+                    self.open_store(),
+                    self.open_artifacts(),
+                    study=study,
+                    hashes=_list(body, name),
+                    on=name == "on",
+                    reason=body.get("reason", ""),
+                    switched_by=who,
+                    request_key=f"{key}/{name}",
+                    most_cells=MOST_CELLS,
+                )
+            done["switched"] += switched["switched"]
+        if wants:
+            done |= file_refresh(self.open_store(), study=study, request_key=f"{key}/apply")
+        return done
+
+    def rows(self, study: str, *, off: bool, limit: int) -> dict[str, Any]:
+        """Rows of the training part."""
+        require(1 <= limit <= MOST_ROWS, "limit", limit, f"1 to {MOST_ROWS:,}")
+        with self._turn():
+            store, artifacts = self.open_store(), self.open_artifacts()
+            return list_pairs(store, artifacts, study=study, off=off, limit=limit, most_cells=MOST_CELLS)
+
+    def feeds(self, study: str) -> dict[str, Any]:
+        """What was fed, and what became of it."""
+        return {"study": study, "feeds": list_feeds(self.open_store(), study=study)}
+
+    def refreshed(self, study: str, request_id: int) -> dict[str, Any]:
+        """The referee's answer to a refresh of this study."""
+        answer = answer_of(self.open_store(), request_id)
+        if answer is not None and (answer["study"], answer["kind"]) != (study, "refresh"):
+            raise NotFoundError(kind=f"refresh of study {study!r} with request", name=request_id)
+        return {"answered": answer is not None, "answer": answer}
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One of the few turns; whoever gets none in time is asked to try again."""
+        if not self.turns.acquire(timeout=PATIENCE_SECONDS):
+            message = "other requests are worked on; try again"
+            raise ConcurrentUpdateError(message)
+        try:
+            yield
+        finally:
+            self.turns.release()
+
+
+def _list(body: Mapping[str, Any], name: str) -> list[Any]:
+    given = body.get(name)
+    shown = f"{len(given)} entries" if isinstance(given, list) else given
+    is_fine = isinstance(given, list) and 1 <= len(given) <= MOST_ROWS
+    require(is_fine, name, shown, f"a list of 1 to {MOST_ROWS:,} entries")
+    assert isinstance(given, list)
+    return given
+
+
+def _key(body: Mapping[str, Any], who: str, study: str, what: str) -> str:
+    """The request key, of nobody but who asks: their own under it makes the call repeatable."""
+    given = body.get("request_key") or str(uuid.uuid4())
+    is_fine = isinstance(given, str) and given.isprintable() and len(given) <= 200
+    require(is_fine, "request_key", given, "at most 200 printable characters")
+    return f"api/{who}/{study}/{what}/{given}"

@@ -1,0 +1,96 @@
+"""``easeml candidate``: a program of one's own is packed and joins a study; so does a whole search space."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import run_trial
+from easeml_core.training.command_manifest import read_program
+
+AWK = Path(__file__).parents[2] / "docs" / "examples" / "awk"
+
+
+@pytest.fixture
+def add(ask: Any, artifacts: Any, make_study: Any) -> Any:
+    """Let candidates join a study on real data that has one."""
+    make_study(candidates=[{"name": "tree", "kind": "decision_tree"}])
+    return lambda *options: ask("candidate", "add", "cancer", *options, "--artifacts", str(artifacts.root))
+
+
+def test_a_program_in_another_language_joins_a_study_and_is_trained(
+    add: Any, ask: Any, database: Any, artifacts: Any
+) -> None:
+    asked = ("--program", str(AWK), "--name", "middles", "--parameters", '{"power": 1}', "--json")
+    (told,) = add(*asked).json
+    reference = told["parameters"].pop("program")
+    wanted = {"study": "cancer", "candidate": "middles", "kind": "command", "parameters": {"power": 1}}
+    assert told == wanted | {"devices": None, "added": True}
+    assert read_program(artifacts.path(reference)).train == ("sh", "train.sh")
+    assert add(*asked).json == [told | {"parameters": {"power": 1, "program": reference}, "added": False}]
+    found = suggest_trials(database.worker, count=2, request_key="k")["trials"]
+    (trial,) = [t for t in found if t["candidate"] == "middles"]
+    report = run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
+    assert (report["state"], report["failure"]) == ("SUCCEEDED", None)
+    assert report["quality"] > 0.75  # always the larger class: 0.63
+    assert report["model_id"] in [m["model_id"] for m in ask("model", "list", "cancer", "--json").json]
+
+
+def test_a_program_that_is_gone_is_a_failed_trial(add: Any, database: Any, artifacts: Any) -> None:
+    (told,) = add("--program", str(AWK), "--json").json
+    assert told["candidate"] == "awk"
+    artifacts.path(told["parameters"]["program"]).unlink()
+    found = suggest_trials(database.worker, count=2, request_key="k")["trials"]
+    (trial,) = [t for t in found if t["candidate"] == "awk"]
+    report = run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
+    assert report["state"] == "FAILED"
+    assert f"artifact {told['parameters']['program']} is missing" in report["failure"]
+
+
+def test_a_space_joins_from_a_file_or_as_text(add: Any, nowhere: Path) -> None:
+    (nowhere / "space.yaml").write_text("max_depth: {.int: [2, 40]}")
+    asked = ("--kind", "decision_tree", "--count", "3", "--device", "cpu", "--json")
+    told = add("--space", "space.yaml", *asked).json
+    assert [t["added"] for t in told] == [True] * 3
+    assert all(t["candidate"].startswith("decision_tree-max_depth") and t["devices"] == ["cpu"] for t in told)
+    again = add("--space", '{"max_depth": {".int": [2, 40]}}', *asked).json
+    assert again == [t | {"added": False} for t in told]
+
+
+def test_a_dry_run_shows_and_adds_nothing(add: Any, ask: Any) -> None:
+    space = '{"kind": {".choice": ["nearest_centroid", "gaussian_naive_bayes"]}}'
+    assert "nearest_centroid" in add("--space", space, "--dry-run").text
+    details = json.dumps(ask("study", "show", "cancer", "--json").json)
+    assert "nearest_centroid" not in details
+
+
+def test_a_program_is_packed_for_a_registration(run: Any, artifacts: Any) -> None:
+    told = run("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root))
+    assert (told.status, run("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root), "--json").json) == (
+        0, {"program": told.out.strip()}
+    )  # fmt: skip
+    assert read_program(artifacts.path(told.out.strip())).command == ("sh", "predict.sh")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--program", str(AWK / "train.sh")), "is no archive; say how it is run with --command"),
+        (("--program", str(AWK / "train.sh"), "--train", "sh train.sh"), "how it predicts is not"),
+        (("--program", str(AWK / "train.sh"), "--command", "sh p.sh"), "does not say how it is trained"),
+        (("--program", str(AWK), "--kind", "decision_tree"), "is of kind command, not 'decision_tree'"),
+        (("--name", "a", "--kind", "decision_tree", "--train", "sh"), "name the program too"),
+        (("--name", "a"), "a candidate has the fields name, kind and parameters"),
+        (("--name", "a", "--kind", "decision_tree", "--parameters", "[1]"), "--parameters must be a JSON object"),
+        (("--kind", "decision_tree", "--space", "max_depth: {.int: [0, 4]}"), "max_depth must be a whole number"),
+        (("--name", "tree", "--kind", "linear_svm"), "it is another one"),
+    ],
+)
+def test_mistakes_add_nothing(options: tuple[str, ...], words: str, add: Any) -> None:
+    answer = add(*options)
+    assert answer.status == 2
+    assert words in answer.err

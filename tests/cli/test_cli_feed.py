@@ -1,0 +1,115 @@
+"""``easeml feed``, ``refine`` and ``infer``: from new pairs to answers, as a person and a program see it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CLASSES = ("malignant", "benign")
+TABLE = load_source("sklearn:breast_cancer")
+
+
+@pytest.fixture
+def study(make_study: Any) -> str:
+    return str(make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}]))
+
+
+@pytest.fixture
+def at(ask: Any, artifacts: Any) -> Callable[..., Any]:
+    """Run a command on the test's database and artifacts."""
+    return lambda *arguments: ask(*arguments, "--artifacts", str(artifacts.root))
+
+
+@pytest.fixture
+def new_rows(nowhere: Path) -> Path:
+    """A CSV file with 20 labelled patients that nobody has seen."""
+    rng = np.random.default_rng(1)
+    chosen = rng.choice(len(TABLE.labels), 20, replace=False)
+    values = (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (20, 30))).astype(np.float32)
+    path = nowhere / "new.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*TABLE.feature_names, "label"])
+        writer.writerows([*map(str, v), CLASSES[y]] for v, y in zip(values, TABLE.labels[chosen], strict=True))
+    return path
+
+
+@pytest.mark.usefixtures("study", "referee")
+def test_from_new_pairs_to_a_refined_study(at: Any, ask: Any, new_rows: Path) -> None:
+    told = at("feed", "cancer", str(new_rows))
+    assert told.text.startswith("feed 1 of study cancer: 20 pairs they wait for the next refresh: at night, or with")
+    assert "20 fed pairs wait for the next refresh" in at("refine", "list", "cancer").text
+    answer = ask("refine", "apply", "cancer")
+    assert answer.text.startswith("study cancer has version 2 of its data; training rows: ")
+    (feed,) = ask("refine", "feeds", "cancer", "--json").json
+    assert (feed["state"], feed["rows"], feed["origin"]) == ("taken", 20, "new.csv")
+    assert "taken" in ask("refine", "feeds", "cancer").text
+    rows = at("refine", "list", "cancer", "--limit", "3", "--json").json["pairs"]
+    assert [row["origin"] for row in rows] == ["feed 1"] * 3
+    names = [row["hash"] for row in rows[:2]]
+    switched = at("refine", "off", "cancer", *names, "--reason", "they look wrong")
+    assert switched.text == "2 rows are switched off with the next refresh (`easeml refine apply cancer`)"
+    listed = at("refine", "list", "cancer", "--off").text
+    assert "on, off with the next refresh" in listed
+    assert "they look wrong" in listed
+    pair = {"inputs": dict.fromkeys(TABLE.feature_names, 1.5), "label": "benign"}
+    refreshed = at("feed", "cancer", "--pair", json.dumps(pair), "--refresh", "--json").json
+    assert refreshed["refresh"]["version"] == 3
+    at("refine", "on", "cancer", names[0], "--reason", "it was right")
+    assert ask("refine", "apply", "cancer", "--json").json["version"] == 4
+    assert ask("refine", "apply", "cancer").text == ("nothing is new: the training part of study cancer stays as it is")
+
+
+@pytest.mark.usefixtures("study")
+def test_doubtful_labels_are_ranked(at: Any) -> None:
+    text = at("refine", "rank", "cancer", "--limit", "3").text
+    assert "labels look wrong" in text
+    assert "Doubtful labels of cancer" in text
+    ranked = at("refine", "list", "cancer", "--suspicious", "--limit", "3", "--json").json
+    assert len(ranked["pairs"]) == 3
+    assert set(ranked["pairs"][0]) == {"hash", "label", "expected", "doubt", "suspected"}
+
+
+@pytest.mark.usefixtures("study")
+def test_a_model_is_asked(at: Any, new_rows: Path, nowhere: Path) -> None:
+    told = at("infer", "cancer", str(new_rows), "--model", "1", "--output", "answers.csv")
+    assert told.out == ""
+    assert told.err.startswith("answered by model 1 (named, handed in, data version 1): 20 rows in ")
+    with (nowhere / "answers.csv").open(newline="", encoding="utf-8") as file:
+        answers = list(csv.DictReader(file))
+    assert [row["answer"] for row in answers] == ["benign"] * 20
+    assert {row["label"] for row in answers} == set(CLASSES)  # what is no input is kept beside the answer
+    row = ",".join(["1.5"] * 29) + ","  # the last one is missing
+    one = at("infer", "cancer", "--row", row, "--model", "1", "--json").json
+    assert (one["labels"], one["model_id"], one["candidate"]) == (["benign"], 1, None)
+    assert one["latency"]["total_ms"] > 0
+
+
+@pytest.mark.usefixtures("study")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("feed", "cancer"), "give pairs, or the path"),
+        (("feed", "cancer", "--pair", "{"), "--pair must be JSON such as"),
+        (("feed", "cancer", "new.csv", "--label", "truth"), "there is no column 'truth'"),
+        (("feed", "nowhere", "new.csv"), "there is no study 'nowhere'"),
+        (("infer", "cancer", "new.csv"), "has no model in production yet"),
+        (("infer", "cancer", "new.csv", "--row", "1"), "give a PATH or --row, not both"),
+        (("infer", "cancer", "--row", "a,b"), "a row must be numbers by commas"),
+        (("refine", "off", "cancer", "xyz", "--reason", "r"), "8 to 64 hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: tuple[str, ...], words: str, at: Any, new_rows: Path) -> None:
+    answer = at(*arguments)
+    assert answer.status == 2
+    assert words in answer.err

@@ -1,0 +1,431 @@
+"""Training by a command: the contract, real programs in two languages, and every way in which one can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError, TrainingCancelled, TrainingError
+from easeml_core.training.command_manifest import read_program
+from easeml_core.training.command_model import load_command, pack_command
+from easeml_core.training.formats import load_predictor
+from easeml_core.training.predict import predict_in_child
+from easeml_core.training.program_news import ProgramNews
+from easeml_core.training.run import Run
+from easeml_core.training.supervisor import run_job
+from easeml_core.training.trainers import TRAINERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from easeml_core.training.job import TrainingJob
+    from easeml_core.training.parts import OpenParts
+
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+REFERENCE = "sha256:" + 64 * "0"
+
+ARGUMENTS = """
+import json, sys
+from pathlib import Path
+import numpy as np
+assert sys.argv[1::2] == ["--data", "--parameters", "--output"]
+data, parameters, output = map(Path, sys.argv[2::2])
+"""
+MEAN = ARGUMENTS + "np.save(output / 'mean.npy', np.load(data / 'train_labels.npy').mean(dtype='float64'))"
+ANSWER_MEAN = """
+import numpy as np
+print(*np.full(len(np.load("inputs.npy")), np.load("model/mean.npy")), sep="\\n")
+"""
+CONSTANT = "import numpy as np\nprint(*[3] * len(np.load('inputs.npy')))"
+
+
+@pytest.fixture
+def job(make_job: Any, tmp_path: Path) -> Callable[..., TrainingJob]:
+    """A job of a program of two files; ``job(TRAIN, PREDICT, parameters)``."""
+
+    def make(train: str, predict: str = CONSTANT, parameters: Any = None, **changes: Any) -> TrainingJob:
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        (folder / "train.py").write_text(train)
+        (folder / "predict.py").write_text(predict)
+        pack_command(folder, tmp_path / "program", command="python predict.py", train="python train.py")
+        files = {"program": tmp_path / "program"}
+        made: TrainingJob = make_job("command", {"program": REFERENCE, **(parameters or {})}, files=files, **changes)
+        return made
+
+    return make
+
+
+def train(job: TrainingJob, news: list[Any] | None = None, should_stop: Callable[[], bool] = lambda: False) -> Any:
+    return run_job(
+        job, on_progress=(news if news is not None else []).append, should_stop=should_stop, poll_seconds=0.05
+    )
+
+
+def test_the_shell_example_learns_digits(make_job: Any, tmp_path: Path, digits: OpenParts) -> None:
+    pack_command(EXAMPLES / "awk", tmp_path / "program", command=None)
+    job = make_job("command", {"program": REFERENCE, "power": 2}, files={"program": tmp_path / "program"})
+    news: list[Any] = []
+    result = train(job, news)
+    middles = np.stack([digits.train_inputs[digits.train_labels == c].mean(axis=0) for c in range(10)])
+    nearest = ((digits.validation_inputs[:, None] - middles) ** 2).sum(axis=2).argmin(axis=1)
+    assert np.array_equal(result.validation_predictions, nearest)  # computed here, without the program
+    assert result.quality == np.mean(nearest == digits.validation_labels) > 0.8
+    assert {"progress": 0.8, "note": "the middle of each class", "step": 1, "of": 1} in news
+    assert result.format == "command"
+    with zipfile.ZipFile(result.artifact_path) as packed:
+        assert packed.namelist() == ["command.json", "model/middles", "numbers.sh", "predict.sh", "train.sh"]
+    again = predict_in_child(result.artifact_path, "command", digits.validation_inputs[:50])
+    assert np.array_equal(again, nearest[:50])
+
+
+def test_numbers_may_be_predicted(job: Any, diabetes: OpenParts, diabetes_file: Path) -> None:
+    result = train(job(MEAN, ANSWER_MEAN, data_path=diabetes_file, metric="within:60"))
+    mean = float(diabetes.train_labels.mean(dtype=np.float64))
+    assert result.validation_predictions.dtype == np.float64
+    assert result.validation_predictions.tolist() == [mean] * len(diabetes.validation_labels)
+    assert result.quality == np.mean(np.abs(diabetes.validation_labels - mean) <= 60)
+    numbers = load_command(result.artifact_path).numbers(diabetes.validation_inputs[:2])
+    assert (numbers.tolist(), numbers.dtype) == ([mean, mean], np.float64)
+
+
+def test_what_the_program_is_given(job: Any, digits: OpenParts, tmp_path: Path) -> None:
+    code = (
+        ARGUMENTS
+        + f"""
+import os
+assert sys.executable == {sys.executable!r}
+found = {{"data": json.loads((data / "data.json").read_text()), "own": json.loads(parameters.read_text()),
+         "files": sorted(os.listdir()), "there": sorted(os.listdir(data)), "names": sorted(os.environ),
+         "sums": [float(np.load(data / f"{{n}}.npy").sum()) for n in ("train_inputs", "validation_labels")]}}
+Path({str(tmp_path / "seen.json")!r}).write_text(json.dumps(found))
+"""
+    )
+    own = {"layers": [64, 32], "name": "ü", "rate": 0.5, "last": None}
+    os.environ["EASEML_TEST_SECRET"] = "s3cret"
+    try:
+        train(job(code, parameters=own, seed=11))
+    finally:
+        del os.environ["EASEML_TEST_SECRET"]
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert seen["own"] == own
+    assert seen["data"] == {
+        "task": "classification", "classes": 10, "layout": {"kind": "image", "shape": [8, 8, 1]}, "features": 64,
+        "train_rows": 400, "validation_rows": 200, "seed": 11,
+    }  # fmt: skip
+    assert seen["files"] == ["command.json", "predict.py", "train.py"]
+    arrays = ["train_inputs.npy", "train_labels.npy", "validation_inputs.npy", "validation_labels.npy"]
+    assert seen["there"] == ["data.json", *arrays]
+    assert seen["sums"] == [digits.train_inputs.sum(), digits.validation_labels.sum()]
+    assert "EASEML_TEST_SECRET" not in seen["names"]
+
+
+def test_lines_of_json_are_progress_and_all_else_is_dropped(job: Any) -> None:
+    code = """
+import json, sys
+print("epoch one")
+print(json.dumps({"step": 1, "of": 4, "quality": 0.25, "note": "a\\x1b[31m" + "b" * 500}))
+print(json.dumps({"step": 2, "of": 4, "quality": 7, "loss": 3}))
+for line in ('[1]', '{"step": 9, "of": 4}', '{"step": "1", "of": 4}', '{"step": 1, "of": 0}', '{"step": NaN, "of": 1}',
+             '{"step": true, "of": 2}', '{"step": 1' + 400 * '0' + ', "of": 1}', '{', '{"quality": 0.9}'):
+    print(line)
+print("chatter", file=sys.stderr)
+"""
+    news: list[Any] = []
+    train(job(code), news)
+    assert news[2:4] == [
+        {"progress": 0.275, "note": "a [31m" + "b" * 194, "quality": 0.25, "step": 1, "of": 4},
+        {"progress": 0.45, "note": "step 2 of 4", "step": 2, "of": 4, "loss": 3},
+    ]
+    assert len(news) == 6  # the others are ours
+
+
+CHECKPOINTED = """
+import argparse, json, time
+from pathlib import Path
+arguments = argparse.ArgumentParser()
+for name in ("--data", "--parameters", "--output", "--resume"):
+    arguments.add_argument(name, type=Path)
+given = arguments.parse_args()
+done = int((given.resume / "state" / "done").read_text()) if given.resume else 0
+for step in range(done + 1, 4):
+    folder = given.output / "checkpoints" / f"step-{step}" / "state"
+    folder.mkdir(parents=True)
+    (folder / "done").write_text(str(step))
+    print(json.dumps({"step": step, "of": 3, "checkpoint": f"step-{step}"}), flush=True)
+    if step == 2 and not given.resume:
+        time.sleep(60)
+(given.output / "begun_at").write_text(str(done))
+"""
+
+
+def test_a_training_is_taken_up_from_the_programs_own_checkpoint(job: Any, tmp_path: Path) -> None:
+    asked = job(CHECKPOINTED, checkpoint_seconds=0.0)
+    kept: list[Any] = []
+
+    def keep(path: Path, seconds: float, progress: float) -> None:
+        kept.append(progress)
+        shutil.copyfile(path, tmp_path / "checkpoint")
+
+    with pytest.raises(TrainingCancelled):
+        run_job(
+            asked, on_progress=lambda _: None, should_stop=lambda: 0.5667 in kept, on_checkpoint=keep, poll_seconds=0.05
+        )
+    news: list[Any] = []
+    result = train(replace(asked, resume=tmp_path / "checkpoint", output_dir=tmp_path / "again"), news)
+    with zipfile.ZipFile(result.artifact_path) as packed:
+        assert packed.namelist() == ["command.json", "model/begun_at", "predict.py", "train.py"]
+        assert packed.read("model/begun_at") == b"2"
+    assert [n.get("step") for n in news if "step" in n] == [3]
+    assert {"progress": 0.1, "note": "taken up again", "resumed": True} in news
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../../program", "was not kept: it is to be the name of a file or folder in checkpoints/"),
+        ("..", "was not kept: it is to be the name"),
+        ("link", "was not kept: it is to be the name"),
+        ("absent", "was not kept: .* cannot be read: No such file"),
+    ],
+)
+def test_a_checkpoint_that_is_none_is_told_and_training_goes_on(name: str, words: str, job: Any) -> None:
+    code = (
+        ARGUMENTS
+        + f"""
+(output / "checkpoints").mkdir()
+(output / "checkpoints" / "link").symlink_to("/etc")
+print(json.dumps({{"step": 1, "of": 3, "checkpoint": {name!r}}}))
+"""
+    )
+    news: list[Any] = []
+    train(job(code), news)
+    (told,) = [n for n in news if "step" in n]
+    assert re.search(words, told["note"])
+    assert "checkpoint" not in told
+
+
+def test_a_checkpoint_that_cannot_be_read_is_left_aside(job: Any, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").write_text("none")
+    news: list[Any] = []
+    train(job("import sys\nassert '--resume' not in sys.argv", resume=tmp_path / "checkpoint"), news)
+    assert any("begun anew: the archive checkpoint cannot be unpacked" in n["note"] for n in news)
+
+
+def test_a_program_cannot_say_how_good_it_is(job: Any) -> None:
+    result = train(job('print(\'{"step": 1, "of": 1, "quality": 1.0}\')'))
+    assert result.quality < 0.2
+
+
+def test_what_training_leaves_in_its_own_folder_is_no_part_of_the_model(job: Any) -> None:
+    code = (
+        ARGUMENTS
+        + """
+Path("predict.py").write_text("print('changed')")
+Path("left").mkdir()
+(output / "deep").mkdir()
+(output / "deep" / "weights").write_text("w")
+"""
+    )
+    result = train(job(code))
+    with zipfile.ZipFile(result.artifact_path) as packed:
+        assert packed.namelist() == ["command.json", "model/deep/weights", "predict.py", "train.py"]
+        assert packed.read("predict.py").decode() == CONSTANT
+
+
+FAILURES = {
+    "fails": ("import sys\nsys.exit('no luck')", CONSTANT, "'python train.py' ended with exit status 1: no luck"),
+    "raises": ("{}['a']", CONSTANT, "exit status 1: KeyError: 'a'\nTraceback"),
+    "leaves a link": (ARGUMENTS + "(output / 'a').symlink_to('/etc')", CONSTANT, "is a link or no plain file"),
+    "predicts nothing": ("", "", r"must answer with 200 whole numbers"),
+    "predicts words": ("", "print(*['yes'] * 200)", "the model answered 'yes'; a class number is wanted"),
+    "needs its data": (
+        ARGUMENTS + "(output / 'where').write_text(str(data))",
+        "from pathlib import Path\nimport numpy as np\nnp.load(Path('model/where').read_text() + '/train_inputs.npy')",
+        "'python predict.py' ended with exit status 1: FileNotFoundError",
+    ),
+    "looks at the others": (
+        "",
+        "import numpy as np\nx = np.load('inputs.npy').sum(axis=1)\nprint(*(x > x.mean()).astype(int))",
+        "no gate would judge this model: its answers depend on which examples it sees",
+    ),
+    "takes its time": ("import time\ntime.sleep(60)", CONSTANT, "out of time: not finished after 6 s"),
+    "takes memory": (
+        "import time\nkept = bytearray(b'x' * 700_000_000)\ntime.sleep(60)", CONSTANT, "out of memory: .* MB in use"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_what_goes_wrong_is_a_reason(what: str, job: Any) -> None:
+    code, predict, words = FAILURES[what]
+    limits = {"time_limit_seconds": 6.0} if what == "takes its time" else {}
+    limits |= {"memory_limit_mb": 500} if what == "takes memory" else {}
+    with pytest.raises(TrainingError, match=f"(?s){words}"):
+        train(job(code, predict, **limits))
+
+
+def running(word: str) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if word in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_cancel_ends_the_program_and_all_that_it_started(job: Any) -> None:
+    code = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(61)  # grandchild-of-the-test"])
+print('{"step": 1, "of": 2}', flush=True)
+time.sleep(60)
+"""
+    news: list[Any] = []
+    with pytest.raises(TrainingCancelled):
+        train(job(code), news, should_stop=lambda: len(news) > 2)
+    deadline = time.monotonic() + 10
+    while running("grandchild-of-the-test") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running("grandchild-of-the-test") == []
+
+
+def test_a_program_ends_with_a_worker_that_is_killed(job: Any) -> None:
+    asked = job("import time\ntime.sleep(63)  # program-of-the-killed-worker", time_limit_seconds=120.0)
+    worker = os.fork()
+    if worker == 0:
+        run_job(asked, on_progress=lambda _: None, should_stop=lambda: False)
+        os._exit(1)
+    words = f"--output {asked.output_dir}"
+    deadline = time.monotonic() + 20
+    while not running(words) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(running(words)) == 1
+    os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+    while running(words) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running(words) == []
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+LINES = st.binary(max_size=50) | st.dictionaries(
+    st.sampled_from(["step", "of", "quality", "loss", "note", "checkpoint"]), ANY_JSON | st.integers(1, 9)
+).map(lambda fields: json.dumps(fields).encode())
+
+
+@settings(max_examples=200, deadline=None)
+@given(lines=st.lists(LINES, max_size=8))
+def test_whatever_a_program_says_is_progress_or_nothing(lines: list[bytes]) -> None:
+    told: list[tuple[float, str, float | None, dict[str, float | None]]] = []
+    reading, writing = os.pipe()
+    os.write(writing, b"\n".join(lines) + b"\n")
+    os.close(writing)
+    with os.fdopen(reading, "rb") as output:
+        ProgramNews(lambda *news, **more: told.append((*news, more)), Path("/nowhere"), Run())(output)
+    assert len(told) <= sum(line.count(b"\n") + 1 for line in lines)
+    for progress, note, quality, more in told:
+        assert 0.1 <= progress <= 0.8
+        assert note.isprintable()
+        assert quality is None or 0 <= quality <= 1
+        assert 1 <= more["step"] <= more["of"]  # type: ignore[operator]
+        assert "checkpoint" not in more
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"command.json": '{"command": ["a"]}'}, "does not say how it is trained"),
+        ({"command.json": '{"command": ["a"], "train": ["b"]}', "model/w": "1"}, "holds model/, which is where"),
+        ({"command.json": '{"command": ["a"], "train": []}'}, r"command\.json of the model file program must be"),
+        ({"command.json": '{"train": ["a"]}'}, r"command\.json of the model file program must be"),
+        ({"x": ""}, r"is no archive with a command\.json"),
+    ],
+)
+def test_what_is_no_program_is_refused(files: dict[str, str], words: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "program", "w") as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+    with pytest.raises(ArtifactError, match=words):
+        read_program(tmp_path / "program")
+
+
+def test_a_program_may_be_handed_in_as_a_model_too(tmp_path: Path) -> None:
+    """Whoever trains by hand hands in the same folder."""
+    folder = tmp_path / "mine"
+    shutil.copytree(EXAMPLES / "awk", folder)
+    (folder / "model").mkdir()
+    (folder / "model" / "middles").write_text("2 2\n4 0 0\n7 9 9\n")
+    pack_command(folder, tmp_path / "model", command=None)
+    predictor = load_predictor(tmp_path / "model", "command")
+    assert predictor.predict(np.array([[1, 1], [8, np.nan]], dtype=np.float32)).tolist() == [4, 7]
+
+
+def test_how_to_train_alone_is_not_enough(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="how it predicts is not"):
+        pack_command(EXAMPLES / "awk", tmp_path / "program", command=None, train="sh train.sh")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("print(1, 'x', 3)", "the model answered 'x'; a number is wanted"),
+        ("print(1, 'nan', 3)", "some of its answers are not finite"),
+        ("print(1, 2)", r"must answer with 3 numbers, one a line or as \.npy; it gave float64 of shape \(2,\)"),
+        ("import sys, numpy as np\nnp.lib.format.write_array(sys.stdout.buffer, np.array([1j] * 3))", "complex128"),
+    ],
+)
+def test_numbers_that_are_none(code: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "predict.py").write_text(code)
+    pack_command(tmp_path / "predict.py", tmp_path / "model", command="python predict.py")
+    with pytest.raises(TrainingError, match=words):
+        load_command(tmp_path / "model").numbers(np.zeros((3, 1), dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "error", "words"),
+    [
+        ("command", {}, ConfigError, r"command\.program must be sha256:"),
+        ("command", {"program": "x"}, ConfigError, "as `easeml candidate pack FOLDER` prints it, got 'x'"),
+        (
+            "command",
+            {"program": REFERENCE, "a": float("nan")},
+            ConfigError,
+            r"command\.a must be text, a finite number",
+        ),
+        ("command", {"program": REFERENCE, "a": "\0"}, ConfigError, r"command\.a must be text"),
+        ("command", {"program": REFERENCE, "a": "\ud800"}, ConfigError, r"command\.a must be text"),
+        ("command", {"program": REFERENCE, "a": {1, 2}}, ConfigError, r"command\.a must be text"),
+        ("command", {"program": REFERENCE, "a\n": 1}, InvalidInputError, "1 to 100 printable characters"),
+        ("command", {"program": REFERENCE} | {f"p{n}": "x" * 100 for n in range(40)}, InvalidInputError, "3,000 bytes"),
+        ("container", {"image": "lab/trainer:latest"}, ConfigError, "NAME@sha256:<64 hex digits>"),
+        ("container", {"image": f"-v@{REFERENCE}"}, ConfigError, "NAME@sha256:<64 hex digits>"),
+        ("container", {"image": f"a@{REFERENCE}", "runtime": "/bin/sh"}, ConfigError, "one of docker, podman"),
+    ],
+)
+def test_parameters_are_bounded(kind: str, parameters: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        TRAINERS[kind].parameters(parameters)
+
+
+def test_own_parameters_that_cannot_end_are_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ConfigError, match=r"function\.a must be text"):
+        TRAINERS["function"].parameters({"a": deep})
+    assert TRAINERS["function"].parameters({"a": (1, 2), "b": {"c": None}}) == {"a": [1, 2], "b": {"c": None}}

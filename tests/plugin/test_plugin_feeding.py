@@ -1,0 +1,263 @@
+"""Feeding, refining and inferring as operators, and as a service inside Airflow's real API server."""
+
+import asyncio
+import json
+import threading
+
+import httpx
+import numpy as np
+import pytest
+
+from easeml_airflow import operators
+from easeml_airflow.version_compat import AirflowFailException
+from easeml_airflow.web import api, service
+from easeml_airflow.web.rights import closed
+from easeml_core.errors import ConcurrentUpdateError
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import answer_of
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.sources import load_source
+
+TABLE = load_source("sklearn:breast_cancer")
+TREE = [{"name": "tree", "kind": "decision_tree"}]
+
+
+def pairs(count, seed=1):
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(TABLE.labels), count, replace=False)
+    moved = (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (count, 30))).astype(np.float32)
+    names = ("malignant", "benign")
+    labels = [names[label] for label in TABLE.labels[chosen]]
+    return moved, [{"inputs": row.tolist(), "label": label} for row, label in zip(moved, labels, strict=True)]
+
+
+@pytest.fixture
+def study(connected, make_study):
+    return make_study("cancer", candidates=TREE)
+
+
+class Task:
+    """What an operator asks its task instance."""
+
+    dag_id, run_id, task_id, map_index = "d", "r", "t", -1
+
+    def __init__(self, number=0):
+        self.task_id, self.pushed = f"t{number}", {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = value
+
+
+def context(number=0):
+    return {"ti": Task(number)}
+
+
+def refine(referee, artifacts, number, **given):
+    """Run the operator up to its wait, let the referee answer, and let it end."""
+    operator = operators.RefineOperator(task_id="refine", study="cancer", **given)
+    request_id = operator.file_request(operator.hook.get_store(), f"key/{number}")
+    Referee(referee, artifacts).run_once()
+    return operator._finish(context(number), answer_of(referee, request_id))
+
+
+def test_pairs_are_fed_and_taken_in_by_operators(study, connected, artifacts, tmp_path):
+    inputs, given = pairs(12)
+    assert operators.FedStudiesOperator(task_id="f").execute(context()) == []
+    fed = operators.FeedOperator(task_id="feed", study="cancer", pairs=given[:6])
+    first = fed.execute(context(1))
+    assert first == fed.execute(context(1))  # a retry
+    assert first["rows"] == 6
+    for name, values in (("inputs", inputs[6:]), ("targets", np.array([p["label"] for p in given[6:]]))):
+        np.save(tmp_path / f"{name}.npy", values)
+    second = operators.FeedOperator(task_id="feed", study="cancer", path=str(tmp_path)).execute(context(2))
+    assert second["feed_id"] != first["feed_id"]
+    assert operators.FedStudiesOperator(task_id="f").execute(context()) == ["cancer"]
+    facts = refine(connected.referee, artifacts, 1)
+    assert facts["version"] == 2
+    assert operators.FedStudiesOperator(task_id="f").execute(context()) == []
+    off = [example.hex() for example in example_hashes(inputs[:2], TABLE.feature_names)]
+    after = refine(connected.referee, artifacts, 2, off=off, reason="they look wrong")
+    assert after["train_rows"] == facts["train_rows"] - 2
+    on = refine(connected.referee, artifacts, 3, on=json.dumps(off[:1]), reason="this one is right")
+    assert on["train_rows"] == facts["train_rows"] - 1
+    assert refine(connected.referee, artifacts, 4)["version"] is None
+    wrong = [{"inputs": [0.0] * 30, "label": "fine"}]
+    with pytest.raises(AirflowFailException, match="is no class of the study"):
+        operators.FeedOperator(task_id="feed", study="cancer", pairs=wrong).execute(context(3))
+
+
+def test_a_file_is_answered_into_a_file(study, connected, artifacts, tmp_path):
+    baseline = "SELECT min(id) FROM work.models"
+    with connected.worker.begin() as tx:
+        model = tx.exec_driver_sql(baseline).scalar()
+    np.save(tmp_path / "rows.npy", TABLE.inputs[:3])
+    asked = {"study": "cancer", "path": str(tmp_path / "rows.npy"), "model": str(model)}
+    told = operators.InferOperator(task_id="i", answers=str(tmp_path / "a.csv"), **asked).execute(context())
+    assert (told["rows"], told["answers"]) == (3, str(tmp_path / "a.csv"))
+    assert "labels" not in told
+    assert (tmp_path / "a.csv").read_text() == "answer\nbenign\nbenign\nbenign\n"
+    with pytest.raises(AirflowFailException, match="probabilities must be True or False"):
+        operators.InferOperator(task_id="i", probabilities="yes", **asked).execute(context())
+
+
+# -- the service ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def api_server(airflow_db):
+    from airflow.api_fastapi.app import create_app
+
+    return create_app(apps="core")
+
+
+@pytest.fixture
+def ask(api_server, connected):
+    """Ask the service as a person of this role, by token or by cookie, or as nobody."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    def request(method, path, body=None, *, role="user", by="token", headers=None, content=None):
+        sent = dict(headers or {})
+        if role is not None:
+            token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username=role[0], role=role))
+            sent |= {"Authorization": f"Bearer {token}"} if by == "token" else {"Cookie": f"_token={token}"}
+
+        async def go():
+            transport = httpx.ASGITransport(app=api_server)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                given = {"json": body} if content is None else {"content": content}
+                return await client.request(
+                    method, f"/easeml/api/v1/studies/{path}", headers=sent, **(given if method == "POST" else {})
+                )
+
+        return asyncio.run(go())
+
+    return request
+
+
+ROUTES = [
+    ("POST", "cancer/feed"),
+    ("POST", "cancer/refine"),
+    ("POST", "cancer/infer"),
+    ("GET", "cancer/refine"),
+    ("GET", "cancer/feeds"),
+    ("GET", "cancer/requests/1"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_nobody_gets_in_without_a_token(ask, method, path):
+    assert ask(method, path, {}, role=None).status_code == 401
+    by_cookie = ask(method, path, {}, role="admin", by="cookie")  # another page can make a browser send it
+    assert by_cookie.status_code == 401
+    assert "Authorization: Bearer TOKEN" in by_cookie.json()["detail"]
+    wrong = ask(method, path, {}, role=None, headers={"Authorization": "Bearer not.a.token"})
+    assert wrong.status_code in (401, 403)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES[:2])
+def test_who_may_only_look_may_not_write(ask, method, path):
+    answer = ask(method, path, {}, role="viewer")
+    assert answer.status_code == 403
+    assert "the right to trigger the DAG 'easeml_feed_retraining'" in answer.json()["detail"]
+
+
+def test_the_right_is_on_the_dag_of_the_study(ask, monkeypatch):
+    from airflow.api_fastapi.app import get_auth_manager
+
+    seen = []
+    monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "easeml_of_{study}")
+    monkeypatch.setattr(
+        type(get_auth_manager()), "is_authorized_dag", lambda self, **asked: seen.append(asked) or False
+    )
+    assert ask("POST", "cancer/feed", {}).status_code == 403
+    assert ask("GET", "vision/feeds").status_code == 403
+    assert [(a["method"], a["details"].id, str(a["access_entity"].value)) for a in seen] == [
+        ("POST", "easeml_of_cancer", "RUN"),
+        ("GET", "easeml_of_vision", "RUN"),
+    ]
+
+
+def test_feed_refine_and_infer_over_http(ask, study, connected, artifacts):
+    inputs, given = pairs(5)
+    fed = ask("POST", "cancer/feed", {"pairs": given, "request_key": "mine"})
+    assert fed.status_code == 200, fed.text
+    assert fed.json() == ask("POST", "cancer/feed", {"pairs": given, "request_key": "mine"}).json()
+    (entry,) = ask("GET", "cancer/feeds", role="viewer").json()["feeds"]
+    assert (entry["fed_by"], entry["state"], entry["rows"]) == ("u", "waiting", 5)
+    asked = ask("POST", "cancer/refine", {"apply": True}).json()
+    waiting = f"cancer/requests/{asked['request_id']}"
+    assert ask("GET", waiting).json() == {"answered": False, "answer": None}
+    Referee(connected.referee, artifacts).run_once()
+    assert ask("GET", waiting).json()["answer"]["version"] == 2
+    rows = ask("GET", "cancer/refine?limit=2").json()
+    assert [row["origin"] for row in rows["pairs"]] == ["feed 1", "feed 1"]
+    off = [row["hash"] for row in rows["pairs"]]
+    done = ask("POST", "cancer/refine", {"off": off, "reason": "they look wrong"}).json()
+    assert done == {"study": "cancer", "switched": 2, "request_id": None}
+    assert len(ask("GET", "cancer/refine?off=true").json()["pairs"]) == 2
+    baseline = {"inputs": inputs[:2].tolist(), "model": 1}
+    told = ask("POST", "cancer/infer", baseline, role="viewer").json()
+    assert told["labels"] == ["benign", "benign"]
+    assert told["model_id"] == 1
+    assert told["latency"]["total_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("cancer/feed", {"pairs": []}, 400, "pairs must be a list of 1 to 10,000 entries"),
+        ("cancer/feed", {"pairs": [1]}, 400, 'must be a list of {"inputs": ..., "label": ...}'),
+        ("cancer/feed", {"pairs": [{"inputs": [0.0] * 30, "label": "x"}]}, 400, "is no class of the study"),
+        ("cancer/feed", {"pairs": [{}] * 10_001}, 400, "got '10001 entries'"),
+        ("cancer/feed", {"path": "/etc/passwd"}, 400, "body has no setting 'path'"),
+        ("cancer/feed", {"pairs": [1], "request_key": 7}, 400, "request_key must be at most 200"),
+        ("cancer/infer", {"inputs": [[0.0]]}, 409, "has no model in production yet"),
+        ("cancer/infer", {"inputs": [[0.0]], "model": 1}, 400, "inputs must have shape"),
+        ("cancer/infer", {"inputs": [[0.0]], "probabilities": 1}, 400, "probabilities must be true or false"),
+        ("cancer/refine", {"off": ["0123456789ab"], "reason": "x"}, 404, "there is no row in the training part"),
+        ("cancer/refine", {"off": ["0123456789ab"]}, 400, "reason must be 1 to 500 characters"),
+        ("cancer/refine", {"off": [{"a": 1}], "reason": "x"}, 400, "8 to 64 hexadecimal digits"),
+        ("fool/feed", {"pairs": [1]}, 404, "there is no study 'fool'"),
+    ],
+)
+def test_what_cannot_be_is_told_in_json(ask, study, path, body, status, words):
+    answer = ask("POST", path, body)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["error"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_bodies_are_bounded_and_json(ask, study, monkeypatch):
+    monkeypatch.setattr(api, "MOST_BYTES", 1000)
+    large = ask("POST", "cancer/feed", {"pairs": ["x" * 2000]})
+    assert (large.status_code, large.json()["error"][:32]) == (413, "the body may have at most 1,000 ")
+    json_kind = {"Content-Type": "application/json"}
+    for content, status in ((b"{", 400), (b"[]", 400), (b"[" * 900, 400), (b'{"pairs": 1e999999}', 400), (b"", 400)):
+        assert ask("POST", "cancer/feed", content=content, headers=json_kind).status_code == status
+    form = ask("POST", "cancer/feed", content=b"pairs=1", headers={"Content-Type": "text/plain"})
+    assert form.status_code == 415
+    assert ask("GET", "cancer/feed").status_code == 405
+
+
+def test_a_table_that_is_too_large_for_the_server_is_left_to_the_command_line(ask, study, monkeypatch):
+    monkeypatch.setattr(service, "MOST_CELLS", 100)
+    answer = ask("GET", "cancer/refine")
+    assert answer.status_code == 409
+    assert "use `easeml refine` on the command line" in answer.json()["error"]
+
+
+def test_nobody_waits_for_ever_for_a_turn(monkeypatch):
+    monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.01)
+    turns = threading.BoundedSemaphore(1)
+    kept = service.Service(lambda: None, lambda: None, turns)
+    with turns, pytest.raises(ConcurrentUpdateError, match="other requests are worked on; try again"):
+        kept.rows("cancer", off=False, limit=1)
+
+
+def test_where_airflow_has_no_rights_the_service_is_closed():
+    from fastapi import HTTPException
+
+    with pytest.raises(HTTPException) as caught:
+        closed(write=False)()
+    assert caught.value.status_code == 403

@@ -1,0 +1,64 @@
+"""docs/feed-refine-infer.md: its commands parse, its operators and routes are those that there are."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+from pages import Page, parse
+
+from easeml_core.services.refresh import MOST_FEEDS
+from easeml_core.services.warm_models import WarmModels
+
+PAGE = Page("feed-refine-infer.md")
+
+
+@pytest.mark.parametrize("command", PAGE.commands)
+def test_every_command_of_the_page_parses(command: str) -> None:
+    assert parse(command)["study"] in ("flowers", "digits")
+
+
+def test_every_command_there_is_stands_on_the_page() -> None:
+    from easeml_core.cli.refine import refine
+
+    used = " ".join(PAGE.commands)
+    assert "easeml feed " in used
+    assert "easeml infer " in used
+    for name in refine.commands:
+        assert f"easeml refine {name}" in PAGE.text
+
+
+def test_the_operators_of_the_page_are_made_as_it_says() -> None:
+    from airflow.sdk import DAG
+
+    from easeml_airflow import operators
+
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", PAGE.text, re.DOTALL) if "Operator(" in b]
+    with DAG("page", schedule=None) as dag:
+        for line in ast.parse(block).body:
+            assert isinstance(line, ast.Expr)
+            assert isinstance(line.value, ast.Call)
+            assert isinstance(line.value.func, ast.Name)
+            given = {str(k.arg): ast.literal_eval(k.value) for k in line.value.keywords}
+            getattr(operators, line.value.func.id)(**given)
+    assert set(dag.task_dict) == {"feed", "refresh", "answer"}
+
+
+def test_the_routes_of_the_page_are_those_of_the_service() -> None:
+    from easeml_airflow.web.api import MOST_BYTES, create_router
+    from easeml_airflow.web.service import AT_ONCE, MOST_CELLS, MOST_ROWS, PATIENCE_SECONDS, Service
+
+    router = create_router(service=Service(lambda: None, lambda: None), rights=lambda write: lambda: "ann")  # type: ignore[arg-type,return-value]
+    there = {
+        (method, route.path.removeprefix(router.prefix).replace("{request_id}", "ID"))  # type: ignore[attr-defined]
+        for route in router.routes
+        for method in route.methods  # type: ignore[attr-defined]
+    }
+    told = set(re.findall(r"^\| `(GET|POST) (/[a-zA-Z/]+)", PAGE.text, re.MULTILINE))
+    assert told == there
+    assert (MOST_BYTES, MOST_ROWS, MOST_CELLS) == (4 * 2**20, 10_000, 10_000_000)
+    assert (AT_ONCE, PATIENCE_SECONDS) == (2, 10.0)
+    assert "at most 4 MB and 10,000 rows. Two answers or lists" in PAGE.text
+    assert WarmModels()._most == 4
+    assert MOST_FEEDS == 1000

@@ -1,0 +1,317 @@
+"""What a study is after: numbers are predicted, gated and metered by hits; programs call for candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from easeml_core.entities import Task
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ProgramError
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.remeasurement import remeasure
+from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.study_goal import Goal, checked_goal
+from easeml_core.services.submit import submit_model
+from easeml_core.services.trials import run_trial
+from easeml_core.services.validation import replace_validation
+from easeml_core.store import sealed, studies, trials
+from easeml_core.training.formats import load_constant, load_predictor, save_constant
+from easeml_core.training.trainers import default_candidates
+
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
+METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
+LINE = {"source": "csv:y.csv", "target": "y", "metric": "rmse", "hit": "within:0.1"}
+TABLE = "{input: {[Tensor[2]], []}, output: {[Category[2]], []}}"
+
+
+def write_line(folder: Any, rows: int = 600) -> None:
+    """Numbers that a line explains but for noise of .1, with a spread of some 2.2."""
+    values = np.random.default_rng(3).normal(size=(rows, 2))
+    targets = 2 * values[:, 0] - values[:, 1] + np.random.default_rng(4).normal(scale=0.1, size=rows)
+    (folder / "lab").mkdir(parents=True)
+    for name, cells in {"y": targets, "sign": np.where(targets > 0, "up", "down")}.items():
+        lines = [f"{a:.6f},{b:.6f},{cell}" for (a, b), cell in zip(values, cells, strict=True)]
+        (folder / "lab" / f"{name}.csv").write_text("\n".join([f"a,b,{name}", *lines]))
+
+
+class Desk:
+    """Registers studies of the tenant ``lab`` and lets the referee answer."""
+
+    def __init__(self, lab: Any, data: Any) -> None:
+        self.lab, self.data = lab, data
+
+    def register(self, **changes: Any) -> dict[str, Any]:
+        given = {"tenant": "lab", "study": "line", "gate": GATE, "meter": METER, "request_key": self.lab.key()}
+        return self.answer(register_study(self.lab.worker, **given | changes)["request_id"])
+
+    def answer(self, request_id: int) -> dict[str, Any]:
+        while Referee(self.lab.referee, self.lab.artifacts, data=self.data).answer_one() is not None:
+            pass
+        answer = answer_of(self.lab.worker, request_id)
+        assert answer is not None
+        return answer
+
+    def train(self, candidate: str) -> dict[str, Any]:
+        with self.lab.worker.begin() as tx:
+            study = studies.get_study(tx, "line")
+            version = studies.latest_data_version(tx, study.id)
+            found = next(c for c in studies.list_candidates(tx, study.id) if c.name == candidate)
+            trial_id = trials.add_trial(tx, study_id=study.id, candidate_id=found.id, data_version_id=version.id)
+        return run_trial(self.lab.worker, self.lab.artifacts, trial_id=trial_id, request_key=self.lab.key())
+
+    def study(self) -> Any:
+        with self.lab.worker.begin() as tx:
+            return studies.get_study(tx, "line")
+
+
+@pytest.fixture
+def desk(bare: Any, tmp_path: Any) -> Desk:
+    write_line(tmp_path / "data")
+    return Desk(bare, tmp_path / "data")
+
+
+def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) -> None:
+    lab = desk.lab
+    ridge = {"name": "ridge", "kind": "ridge_regression"}
+    answer = desk.register(**LINE, candidates=[ridge])
+    assert answer["message"].startswith("study line is active")
+    study = desk.study()
+    assert (study.task, study.metric, study.hit) == (Task.REGRESSION, "rmse", "within:0.1")
+    assert study.program == "{input: {[Tensor[2]], []}, output: {[Tensor[1]], []}}"
+    report = desk.train("ridge")
+    assert report["state"] == "SUCCEEDED"
+    # rmse .1 at a spread of about 2.2: the map is 1 / (1 + (rmse / spread)^2).
+    assert 0.99 < report["quality"] < 1
+    losses = dict(lab.rows("SELECT coalesce(trial_id, 0), validation_loss FROM work.models"))
+    # Of normal errors of .1, 68.3 % are within .1; the median of the targets is within .1 of few.
+    assert losses[report["trial_id"]] == pytest.approx(0.317, abs=0.15)
+    assert losses[0] > 0.9
+    gate = desk.answer(file(lab, "gate", report["model_id"]))
+    assert gate["symbol"] == "pass"
+    promoted = desk.answer(file(lab, "promote", report["model_id"], gate_request_id=gate["request_id"]))
+    assert not promoted["refused"]
+    reading = desk.answer(file(lab, "meter", report["model_id"]))
+    assert reading["signal"] == 1
+    errors = lab.one("SELECT report ->> 'errors' FROM sealed.ledger WHERE system = 'meter'")
+    assert 0.1 < int(errors) / 60 < 0.6
+
+
+def file(lab: Any, kind: str, model_id: int, **more: Any) -> int:
+    ask = {"gate": file_gate_request, "meter": file_meter_request, "promote": file_promotion}
+    return int(ask[kind](lab.worker, study="line", model_id=model_id, request_key=lab.key(), **more)["request_id"])
+
+
+def test_the_sealed_labels_and_the_baseline_are_numbers(desk: Desk) -> None:
+    desk.register(**LINE)
+    lab, parts = desk.lab, desk.lab.open_parts("line")
+    ((artifact,),) = lab.rows("SELECT artifact FROM work.models")
+    with lab.artifacts.copy(artifact) as path:
+        assert load_constant(path).answer == pytest.approx(float(np.median(parts.train_labels)))
+    with lab.referee.begin() as tx:
+        labels = [sealed.sealed_labels(tx, set_id) for (set_id,) in lab.rows("SELECT id FROM sealed.test_sets")]
+    assert [found.dtype for found in labels] == [np.float32, np.float32]
+    names = [name for (name,) in lab.rows("SELECT name FROM work.candidates ORDER BY id")]
+    assert names == [c["name"] for c in default_candidates(parts.layout, Task.REGRESSION)]
+
+
+def test_a_model_of_numbers_is_handed_in(desk: Desk, tmp_path: Any) -> None:
+    desk.register(**LINE)
+    save_constant(tmp_path / "half", 0.5)
+    given = {"study": "line", "format": "constant", "message": "always a half", "request_key": "hand in"}
+    handed = submit_model(desk.lab.worker, desk.lab.artifacts, path=tmp_path / "half", **given)
+    targets = desk.lab.open_parts("line").validation_labels
+    assert handed["validation_quality"] == pytest.approx(float(np.mean(np.abs(targets - 0.5) <= 0.1)))
+
+
+GOALS: dict[str, tuple[dict[str, Any], Goal]] = {
+    "nothing said": ({}, Goal(Task.CLASSIFICATION, "accuracy", "accuracy", None)),
+    "another metric": ({"metric": "auc"}, Goal(Task.CLASSIFICATION, "auc", "accuracy", None)),
+    "hits alone": ({"metric": "within:.50"}, Goal(Task.REGRESSION, "within:0.5", "within:0.5", None)),
+    "a task": ({"task": "regression", "hit": "within:2"}, Goal(Task.REGRESSION, "r2", "within:2.0", None)),
+    "one's own metric": (
+        {"metric": "shop.metrics:profit", "hit": "within:1"},
+        Goal(Task.REGRESSION, "shop.metrics:profit", "within:1.0", None),
+    ),
+    "a program": ({"program": TABLE}, Goal(Task.CLASSIFICATION, "accuracy", "accuracy", TABLE)),
+    "images from images": (
+        {"program": "{input:{[Tensor[8,8,1]],[]},output:{[Tensor[4,4,3]],[]}}", "hit": "within:.1"},
+        Goal(
+            Task.REGRESSION,
+            "r2",
+            "within:0.1",
+            "{input: {[Tensor[8,8,1]], []}, output: {[Tensor[4,4,3]], []}}",
+        ),
+    ),
+    "several numbers": (
+        {"program": "{input:{[Tensor[8]],[]},output:{[Tensor[8]],[]}}", "hit": "within:1"},
+        Goal(Task.REGRESSION, "r2", "within:1.0", "{input: {[Tensor[8]], []}, output: {[Tensor[8]], []}}"),
+    ),
+    "scores": (
+        {"program": "{input:{[Tensor[8,8,1]],[]},output:{[Tensor[10]],[]}}"},
+        Goal(
+            Task.CLASSIFICATION,
+            "accuracy",
+            "accuracy",
+            "{input: {[Tensor[8,8,1]], []}, output: {[Tensor[10]], []}}",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", GOALS)
+def test_what_follows_from_what_was_said(what: str) -> None:
+    said, goal = GOALS[what]
+    assert checked_goal(**said) == goal
+
+
+REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "no tolerance": ({"metric": "rmse"}, InvalidInputError, r"give hit 'within:T'.*compared by rmse"),
+    "a contradiction": (
+        {"task": "classification", "metric": "r2"},
+        InvalidInputError,
+        "not all say the same: task classification: classification; metric r2: regression",
+    ),
+    "a program of classes": (
+        {"program": TABLE, "hit": "within:1"},
+        InvalidInputError,
+        "hit within:1: regression; the program: classification",
+    ),
+    "a hit that is none": ({"task": "regression", "hit": "rmse"}, InvalidInputError, "the gate cannot take"),
+    "no such metric": ({"metric": "precision"}, NotFoundError, "there is no metric 'precision'; known: 'accuracy'"),
+    "no such task": ({"task": "ranking"}, InvalidInputError, "classification"),
+    "a mistyped program": ({"program": "{input {"}, ProgramError, r"\^"),
+    "images without a tolerance": (
+        {"program": "{input:{[Tensor[8,8,1]],[]},output:{[Tensor[8,8,1]],[]}}"},
+        InvalidInputError,
+        "give hit 'within:T'.*compared by r2",
+    ),
+    "images as classes": (
+        {"program": "{input:{[Tensor[8,8,1]],[]},output:{[Tensor[8,8,1]],[]}}", "metric": "accuracy"},
+        InvalidInputError,
+        "the program: regression; metric accuracy: classification",
+    ),
+    "an output of two fields": (
+        {"program": "{input:{[Tensor[8]],[]},output:{[Tensor[8], Tensor[2]],[]}}"},
+        InvalidInputError,
+        "neither one class nor one number",
+    ),
+    "an output of matrices": (
+        {"program": "{input:{[Tensor[8]],[]},output:{[Tensor[8,8]],[]}}"},
+        InvalidInputError,
+        r"the output has fields Tensor\[8,8\] and 0 links; data of this shape cannot be brought",
+    ),
+    "a tree": (
+        {"program": "{input:{[Tensor[8]],[left,right]},output:{[Tensor[2]],[]}}"},
+        InvalidInputError,
+        "2 links; data of this shape cannot be brought",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_meant_is_refused(what: str) -> None:
+    said, error, message = REFUSED[what]
+    with pytest.raises(error, match=message):
+        checked_goal(**said)
+
+
+def test_a_program_calls_for_the_candidates_of_its_template(desk: Desk) -> None:
+    source = {"source": "csv:sign.csv", "target": "sign"}
+    program = "{input: {[a :: Tensor[1], b :: Tensor[1]], []}, output: {[Category[2]], []}}"
+    answer = desk.register(**source, program=program)
+    assert not answer["refused"]
+    names = [name for (name,) in desk.lab.rows("SELECT name FROM work.candidates ORDER BY id")]
+    assert names[:3] == ["hist_gradient_boosting", "random_forest", "extra_trees"]
+    assert desk.study().program == program
+
+
+DIFFERENT = {
+    "the number of classes": "{input: {[Tensor[2]], []}, output: {[Category[3]], []}}",
+    "rows": "{input: {[Tensor[2]], [next]}, output: {[Category[2]], []}}",
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_a_program_that_the_data_do_not_fit_is_refused(what: str, desk: Desk) -> None:
+    answer = desk.register(source="csv:sign.csv", target="sign", program=DIFFERENT[what])
+    assert answer["refused"]
+    assert f"the program and the data differ in {what}: " in answer["message"]
+
+
+def test_candidates_are_compared_by_the_metric_and_gated_by_hits(desk: Desk) -> None:
+    tree = {"name": "tree", "kind": "decision_tree"}
+    desk.register(source="csv:sign.csv", target="sign", metric="log_loss", candidates=[tree])
+    report = desk.train("tree")
+    ((quality, loss),) = desk.lab.rows(
+        "SELECT o.quality, m.validation_loss FROM work.models m JOIN work.observations o ON o.trial_id = m.trial_id"
+    )
+    assert report["quality"] == quality
+    assert quality != pytest.approx(1 - loss)
+
+
+def test_models_are_measured_anew_by_the_studys_metric(desk: Desk, tmp_path: Any) -> None:
+    tree = {"name": "tree", "kind": "decision_tree"}
+    desk.register(source="csv:sign.csv", target="sign", metric="log_loss", candidates=[tree])
+    desk.train("tree")
+    replaced = replace_part(desk, tmp_path, ["up", "down"])
+    assert replaced["to_measure"] == 1
+    ((candidate, quality),) = measured(desk)
+    parts = desk.lab.open_parts("line")
+    ((artifact,),) = desk.lab.rows("SELECT DISTINCT artifact FROM work.models WHERE format = 'skops'")
+    predictor = load_predictor(desk.lab.artifacts.path(artifact), "skops")
+    chances = predictor.probabilities(parts.validation_inputs, classes=2)
+    expected = np.exp(-sklearn.metrics.log_loss(parts.validation_labels, chances))
+    assert (candidate, quality) == ("tree", pytest.approx(expected))
+
+
+def test_numbers_are_brought_as_validation_data(desk: Desk, tmp_path: Any) -> None:
+    desk.register(**LINE, candidates=[{"name": "ridge", "kind": "ridge_regression"}])
+    desk.train("ridge")
+    replace_part(desk, tmp_path, ["1.5", "-0.25"])
+    assert set(desk.lab.open_parts("line").validation_labels.tolist()) == {1.5, -0.25}
+    assert [candidate for candidate, _ in measured(desk)] == ["ridge"]
+
+
+def replace_part(desk: Desk, folder: Any, labels: list[str]) -> dict[str, Any]:
+    values = np.random.default_rng(8).normal(size=(300, 2))
+    rows = [f"{i},{a:.6f},{b:.6f}" for i, (a, b) in enumerate(values)]
+    (folder / "inputs.csv").write_text("\n".join(["example,a,b", *rows]))
+    (folder / "labels.csv").write_text("\n".join(["example,label", *(f"{i},{labels[i % 2]}" for i in range(300))]))
+    files = {"inputs": folder / "inputs.csv", "labels": folder / "labels.csv"}
+    return replace_validation(desk.lab.referee, desk.lab.artifacts, study="line", **files)
+
+
+def measured(desk: Desk) -> list[tuple[str, float]]:
+    found = remeasure(desk.lab.referee, desk.lab.artifacts, "line")
+    return [(entry["candidate"], entry["quality"]) for entry in found["measured"]]
+
+
+def test_a_study_that_is_there_is_kept_where_that_is_wanted(desk: Desk) -> None:
+    first = desk.register(source="csv:sign.csv", target="sign")
+    given = {"tenant": "lab", "study": "line", "source": "csv:y.csv", "target": "y", "metric": "r2", "hit": "within:1"}
+    with pytest.raises(AlreadyExistsError, match="choose another name"):
+        register_study(desk.lab.worker, request_key="again", **given)
+    kept = register_study(desk.lab.worker, request_key="again", keep=True, **given)
+    assert kept == {"study": "line", "study_id": 1, "request_id": first["request_id"]}
+    assert desk.study().task == Task.CLASSIFICATION
+    with pytest.raises(AlreadyExistsError, match="another tenant's"):
+        register_study(desk.lab.worker, request_key="again", keep=True, **given | {"tenant": "other"})
+    assert desk.lab.rows("SELECT name FROM work.tenants") == [("lab",)]
+
+
+def test_spaces_and_grids_become_candidates_that_are_stored(desk: Desk) -> None:
+    forest = {"kind": "random_forest", "space": {"max_depth": {".int": [2, 20]}}, "count": 3, "devices": ["cpu"]}
+    network = {"name": "net", "kind": "torch_mlp", "parameters": {"epochs": 1}}
+    desk.register(source="csv:sign.csv", target="sign", candidates=[forest, network], grid="rates")
+    found = desk.lab.rows("SELECT name, kind, parameters, devices FROM work.candidates ORDER BY id")
+    assert [(kind, devices) for _, kind, _, devices in found] == [
+        *[("random_forest", ["cpu"])] * 3,
+        *[("torch_mlp", None)] * 5,
+    ]
+    assert len({parameters["max_depth"] for _, _, parameters, _ in found[:3]}) == 3
+    assert [name for name, *_ in found[3:5]] == ["net-lr0.1", "net-lr0.01"]
+    assert {parameters["epochs"] for _, _, parameters, _ in found[3:]} == {1}

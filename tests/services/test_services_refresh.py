@@ -1,0 +1,437 @@
+"""Feeding and refining: what is new comes into the next data version once, and nothing else does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+from easeml_core.services import refresh
+from easeml_core.services.feeding import feed, file_refresh, list_feeds, studies_that_wait
+from easeml_core.services.inference import infer
+from easeml_core.services.referee import Referee
+from easeml_core.services.refining import list_pairs
+from easeml_core.services.test_set_release import release_test_set
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.store import feeds, sealed
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TABLE = load_source("sklearn:breast_cancer")
+NAMES, CLASSES = TABLE.feature_names, ("malignant", "benign")
+
+
+def new_rows(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the table, each moved a little: nobody has seen them."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(TABLE.labels), count, replace=False)
+    return (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (count, 30))).astype(np.float32), TABLE.labels[chosen]
+
+
+def as_pairs(inputs: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+    return [{"inputs": row.tolist(), "label": CLASSES[label]} for row, label in zip(inputs, labels, strict=True)]
+
+
+def bring(lab: Any, pairs: list[dict[str, Any]], study: str = "full", **more: Any) -> dict[str, Any]:
+    given = {"study": study, "pairs": pairs, "fed_by": "ann", "request_key": lab.key()}
+    return feed(lab.worker, lab.artifacts, **given | more)
+
+
+def renew(lab: Any, study: str = "full") -> dict[str, Any]:
+    return lab.answer(file_refresh(lab.worker, study=study, request_key=lab.key())["request_id"])
+
+
+def test_new_pairs_are_in_the_next_training_part_and_nothing_else_changes(lab: Any) -> None:
+    before, (inputs, labels) = lab.open_parts(), new_rows(40)
+    fed = bring(lab, as_pairs(inputs, labels))
+    assert fed["rows"] == 40
+    assert studies_that_wait(lab.worker) == ["full"]
+    assert lab.open_parts().train_labels.shape == before.train_labels.shape  # feeding alone makes no version
+    answer = renew(lab)
+    assert not answer["refused"]
+    assert (answer["version"], answer["train_rows"]) == (2, 214)
+    assert answer["message"] == "study full has version 2 of its data; training rows: 214, before 174"
+    after = lab.open_parts()
+    assert (after.train_inputs == np.vstack([before.train_inputs, inputs])).all()
+    assert (after.train_labels == np.concatenate([before.train_labels, labels])).all()
+    assert (after.validation_inputs == before.validation_inputs).all()
+    assert lab.one("SELECT same_training_as FROM work.data_versions WHERE study_id = 1 AND version = 2") is None
+    assert lab.one("SELECT count(*) FROM work.fed_examples") == 40
+    assert lab.one("SELECT count(*) FROM work.models WHERE data_version_id <> 1 AND study_id = 1") == 1  # a baseline
+    (entry,) = list_feeds(lab.worker, study="full")
+    assert (entry["state"], entry["rows"], entry["fed_by"], entry["origin"]) == ("taken", 40, "ann", "pairs")
+    assert studies_that_wait(lab.worker) == []
+
+
+def test_what_is_known_already_makes_no_version(lab: Any) -> None:
+    parts, (inputs, labels) = lab.open_parts(), new_rows(3)
+    twice = as_pairs(np.vstack([inputs, inputs]), np.concatenate([labels, labels]))
+    bring(lab, twice)
+    assert renew(lab)["train_rows"] == 174 + 3
+    again = [parts.train_inputs[:5], parts.validation_inputs[:5], inputs]
+    other_labels = 1 - np.concatenate([parts.train_labels[:5], parts.validation_labels[:5], labels])
+    bring(lab, as_pairs(np.vstack(again), other_labels))  # another label alone makes a known row no new one
+    answer = renew(lab)
+    assert (answer["version"], answer["train_rows"]) == (None, None)
+    assert answer["message"] == "nothing is new: the training part of study full stays as it is"
+    assert [entry["state"] for entry in list_feeds(lab.worker, study="full")] == ["taken", "taken"]
+    assert renew(lab)["version"] is None
+
+
+def sealed_rows(lab: Any, where: str = "true") -> list[np.ndarray]:
+    """Some rows of every sealed set."""
+    with lab.referee.begin() as tx:
+        sets = lab.rows(f"SELECT id FROM work.test_sets WHERE {where} ORDER BY id")
+        return [sealed.sealed_inputs(tx, set_id)[:6] for (set_id,) in sets]
+
+
+def without(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The rows that are not among the known ones."""
+    seen = {row.tobytes() for row in known}
+    return np.array([row for row in rows if row.tobytes() not in seen])
+
+
+def test_a_sealed_row_never_comes_in_and_nobody_is_told(lab: Any) -> None:
+    """Of the study's own sets, and of those of other studies of the same tenant."""
+    parts = lab.open_parts()
+    closed = without(np.vstack(sealed_rows(lab)), np.vstack([parts.train_inputs, parts.validation_inputs]))
+    assert len(closed) > 12  # the own sets alone have so many here
+    fresh, labels = new_rows(6)
+    bring(lab, as_pairs(np.vstack([closed, fresh]), np.concatenate([np.zeros(len(closed), int), labels])))
+    answer = renew(lab)
+    assert answer["message"] == "study full has version 2 of its data; training rows: 180, before 174"
+    assert (lab.open_parts().train_inputs[174:] == fresh).all()
+    (entry,) = list_feeds(lab.worker, study="full")
+    assert (entry["state"], entry["reason"]) == ("taken", None)  # no word of it
+
+
+def test_a_released_row_may_be_learnt_from(bare: Any) -> None:
+    bare.register("full")
+    set_id = bare.one("SELECT id FROM work.test_sets WHERE purpose = 'meter'")
+    (inputs,) = sealed_rows(bare, "purpose = 'meter'")
+    before = len(bare.open_parts().train_labels)
+    bring(bare, as_pairs(inputs, np.zeros(6, int)))
+    assert renew(bare)["version"] is None
+    retire_test_set(bare.referee, test_set=str(set_id))
+    release_test_set(bare.referee, bare.artifacts, test_set=str(set_id))
+    bring(bare, as_pairs(inputs, np.zeros(6, int)))
+    assert renew(bare)["train_rows"] == before + 6
+
+
+def test_another_tenants_table_is_refused_but_a_few_rows_of_it_tell_nothing(lab: Any) -> None:
+    fresh, labels = new_rows(30)
+    lab.as_superuser("INSERT INTO work.tenants (name) VALUES ('rival')")
+    lab.as_superuser("ALTER TABLE work.studies DROP CONSTRAINT studies_data_set_fkey")
+    rival = "tenant_id = (SELECT id FROM work.tenants WHERE name = 'rival')"
+    lab.as_superuser(f"UPDATE work.studies SET {rival} WHERE name = 'first'")
+    into = (
+        "INSERT INTO sealed.examples (study_id, hash, test_set_id) SELECT t.study_id, h, t.id FROM work.test_sets t, "
+        "unnest(%s) AS h WHERE t.study_id = (SELECT id FROM work.studies WHERE name = 'first') AND t.purpose = 'gate'"
+    )
+    lab.as_superuser(into, example_hashes(fresh, NAMES))
+    bring(lab, as_pairs(fresh, labels))
+    bring(lab, as_pairs(fresh[:5], labels[:5]))
+    answer = renew(lab)
+    assert answer["train_rows"] == 174 + 5
+    assert answer["message"].endswith("; feeds that were refused: 1 (`easeml refine feeds full` says why)")
+    reasons = [entry["reason"] for entry in list_feeds(lab.worker, study="full")]
+    assert reasons == [None, "another tenant's study has sealed its rows"]
+
+
+def test_the_same_key_feeds_once_and_another_pair_under_it_is_refused(lab: Any) -> None:
+    pairs = as_pairs(*new_rows(4))
+    first = bring(lab, pairs, request_key="k")
+    assert bring(lab, pairs, request_key="k") == first
+    with pytest.raises(InvalidInputError, match="request key 'k' has fed other pairs"):
+        bring(lab, pairs[:3], request_key="k")
+    with pytest.raises(InvalidInputError, match="request_key must not be empty"):
+        bring(lab, pairs, request_key="")
+    filed = [file_refresh(lab.worker, study="full", request_key="r")["request_id"] for _ in range(2)]
+    assert filed[0] == filed[1]
+    assert lab.answer(filed[0])["train_rows"] == 178
+
+
+def test_two_referees_and_many_feeders_at_once_lose_and_double_nothing(lab: Any) -> None:
+    inputs, labels = new_rows(48)
+    pairs = as_pairs(inputs, labels)
+
+    def feeder(number: int) -> None:
+        for start in range(0, 48, 8):  # everybody brings the same rows, each in another order
+            at = (start + 8 * number) % 48
+            bring(lab, pairs[at : at + 8], request_key=f"{number}/{start}")
+            file_refresh(lab.worker, study="full", request_key=f"refresh/{number}/{start}")
+
+    def referee() -> None:
+        for _ in range(12):
+            Referee(lab.referee, lab.artifacts).answer_one()
+
+    with ThreadPoolExecutor(5) as pool:
+        work = [pool.submit(feeder, n) for n in range(3)] + [pool.submit(referee) for _ in range(2)]
+        for one in work:
+            one.result()
+    lab.answer_all()
+    assert (
+        lab.one(
+            "SELECT count(*) FROM work.requests r LEFT JOIN work.answers a ON a.request_id = r.id "
+            "WHERE r.kind = 'refresh' AND (a.refused IS NULL OR a.refused)"
+        )
+        == 0
+    )
+    renew(lab)
+    found = lab.open_parts().train_inputs[174:]
+    assert {row.tobytes() for row in found} == {row.tobytes() for row in inputs}
+    assert len(found) == 48
+    assert {entry["state"] for entry in list_feeds(lab.worker, study="full")} == {"taken"}
+
+
+def test_a_refresh_looks_at_so_many_feeds_and_says_that_there_are_more(lab: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(refresh, "MOST_FEEDS", 2)
+    for pair in as_pairs(*new_rows(3)):
+        bring(lab, [pair])
+    answer = renew(lab)
+    assert answer["train_rows"] == 176
+    assert answer["message"].endswith("; the first 2 feeds were looked at, ask again for the rest")
+    assert studies_that_wait(lab.worker) == ["full"]
+    assert renew(lab)["train_rows"] == 177
+
+
+class Killed(BaseException):
+    """As abrupt as an exception can be."""
+
+
+def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypatch: Any) -> None:
+    bring(lab, as_pairs(*new_rows(5)))
+    filed = file_refresh(lab.worker, study="full", request_key="r")["request_id"]
+    with monkeypatch.context() as patched:
+        patched.setattr(refresh.feeds, "add_refresh", lambda *_, **__: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            Referee(lab.referee, lab.artifacts).answer_one()
+    assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
+    assert list_feeds(lab.worker, study="full")[0]["state"] == "waiting"
+    assert lab.answer(filed)["train_rows"] == 179
+    assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2
+
+
+REFEREE = """
+import sys, time
+from easeml_core.services import refresh
+from easeml_core.services.referee import Referee
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.database import Store
+url, artifacts = sys.argv[1:]
+def stuck(*_, **__):
+    print("in the middle", flush=True)
+    time.sleep(600)
+refresh.feeds.add_refresh = stuck
+Referee(Store(url), ArtifactStore(artifacts)).answer_one()
+"""
+
+
+def test_a_referees_process_that_is_killed_has_taken_nothing(lab: Any) -> None:
+    bring(lab, as_pairs(*new_rows(5)))
+    filed = file_refresh(lab.worker, study="full", request_key="r")["request_id"]
+    command = [sys.executable, "-c", REFEREE, lab.url("easeml_referee"), str(lab.artifacts.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the middle\n"
+        process.kill()
+    assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
+    assert lab.answer(filed)["train_rows"] == 179
+    assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2
+    assert lab.one("SELECT count(*) FROM work.fed_examples") == 5
+
+
+def store_feed(lab: Any, content: bytes, rows: int, folder: Path) -> None:
+    """What a hostile worker could write: any file as the pairs of a feed."""
+    path = folder / "pairs.npz"
+    path.write_bytes(content)
+    with lab.worker.begin() as tx:
+        feeds.add_feed(
+            tx, study_id=1, artifact=lab.artifacts.put(path), rows=rows, origin="x", fed_by="eve", request_key=lab.key()
+        )
+
+
+def archive(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+X, Y = np.ones((2, 30), np.float32), np.array([0, 1])
+HOSTILE = [
+    (b"no archive", "cannot be read"),
+    (archive(inputs=X, labels=np.array([0, 2])), "must have labels from 0 to 1"),
+    (archive(inputs=X, labels=np.array([-1, 0])), "must have labels from 0 to 1"),
+    (archive(inputs=X, labels=np.array([0.0, np.nan], np.float32)), "must have a label for each of its rows"),
+    (archive(inputs=X, labels=np.array(["a", "b"])), "allowed: numbers"),
+    (archive(inputs=X, labels=np.array([0, "b"], dtype=object)), "holds object"),
+    (archive(inputs=X[:, :29], labels=Y), r"must have float32 inputs of shape \(rows, 30\)"),
+    (archive(inputs=X.astype(np.float64), labels=Y), "must have float32 inputs"),
+    (archive(inputs=X * np.inf, labels=Y), "must have finite inputs"),
+    (archive(inputs=X[:1], labels=Y), "must have a label for each of its rows"),
+    (archive(inputs=X, labels=Y, more=Y), "nothing else"),
+    (archive(inputs=X), "nothing else"),
+    (archive(inputs=np.ones((3, 30), np.float32), labels=np.array([0, 1, 0])), "its file holds 3 rows and not 2"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), HOSTILE)
+def test_a_hostile_file_is_refused_and_stops_nobody_else(content: bytes, words: str, lab: Any, tmp_path: Path) -> None:
+    store_feed(lab, content, 2, tmp_path)
+    bring(lab, as_pairs(*new_rows(2)))
+    answer = renew(lab)
+    assert answer["train_rows"] == 176
+    entry = list_feeds(lab.worker, study="full")[1]
+    assert entry["state"] == "refused"
+    assert re.search(words, entry["reason"])
+
+
+def test_a_compressed_file_is_not_unpacked(lab: Any, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, inputs=X, labels=Y)
+    store_feed(lab, file.getvalue(), 2, tmp_path)
+    assert renew(lab)["version"] is None
+    assert "not compressed" in list_feeds(lab.worker, study="full")[0]["reason"]
+
+
+def test_a_file_that_was_swapped_since_or_is_gone_is_refused(lab: Any, tmp_path: Path) -> None:
+    store_feed(lab, archive(inputs=X, labels=Y), 2, tmp_path)
+    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.feeds"))
+    path.write_bytes(archive(inputs=X + 1, labels=Y))
+    with lab.worker.begin() as tx:
+        feeds.add_feed(tx, study_id=1, artifact="sha256:" + "0" * 64, rows=2, origin="x", fed_by="e", request_key="k")
+        feeds.add_feed(
+            tx, study_id=1, artifact="sha256:" + "1" * 64, rows=10**8, origin="x", fed_by="e", request_key="huge"
+        )
+    assert renew(lab)["version"] is None
+    huge, gone, swapped = (entry["reason"] for entry in list_feeds(lab.worker, study="full"))
+    assert "was changed after it was stored" in swapped
+    assert "is missing" in gone
+    assert "are more than 100,000,000 numbers" in huge
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([], "pairs: must be a list of at least one row"),
+        ([{"inputs": [0.0] * 29, "label": "benign"}], r"inputs must have shape \(n >= 1, 30\)"),
+        ([{"inputs": [0.0] * 30, "label": "good"}], "'good' is no class of the study"),
+        ([{"inputs": [0.0] * 30, "label": None}], "'' is no class of the study"),
+        ([{"inputs": [0.0] * 30, "label": float("nan")}], "'nan' is no class of the study"),
+        ([{"inputs": [0.0] * 30}], 'must be a list of {"inputs": ..., "label": ...}'),
+        ([{"inputs": {"mean radius": 1}, "label": "benign"}], "are missing"),
+        ([{"inputs": [[0.0] * 30], "label": "benign"}], r"inputs must have shape"),
+        ([{"inputs": [1e39] * 30, "label": "benign"}], "at most 3.4e38"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused_at_once(pairs: Any, words: str, lab: Any) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        bring(lab, pairs)
+    assert lab.one("SELECT count(*) FROM work.feeds") == 0
+
+
+def write(path: Path, rows: list[list[Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_files_of_every_kind_are_fed(lab: Any, tmp_path: Path) -> None:
+    inputs, labels = new_rows(40)
+    words = [CLASSES[label] for label in labels]
+    order = list(reversed(range(30)))  # columns may come in any order
+    table = write(
+        tmp_path / "a.csv",
+        [
+            [*(NAMES[i] for i in order), "truth"],
+            *([*row[order].tolist(), w] for row, w in zip(inputs[:10], words, strict=False)),
+        ],
+    )
+    keyed = write(tmp_path / "b.csv", [["example", *NAMES], *([f"r{i}", *inputs[10 + i].tolist()] for i in range(10))])
+    truth = write(tmp_path / "c.csv", [["example", "label"], *([f"r{i}", words[10 + i]] for i in reversed(range(10)))])
+    for name, targets, rows in (("names", np.array(words[20:30]), inputs[20:30]), ("codes", labels[30:], inputs[30:])):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "inputs.npy", rows)
+        np.save(tmp_path / name / "targets.npy", targets)
+    given = (
+        {"path": table, "label_column": "truth"},
+        {"path": keyed, "labels": truth},
+        {"path": tmp_path / "names"},
+        {"path": tmp_path / "codes"},
+    )
+    for one in given:
+        assert bring(lab, None, **one)["rows"] == 10
+    renew(lab)
+    after = lab.open_parts()
+    assert (after.train_inputs[174:] == inputs).all()
+    assert (after.train_labels[174:] == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "words"),
+    [
+        ([*NAMES], [1] * 30, "there is no column 'label'"),
+        ([*NAMES[:-1], "label"], [1] * 29 + ["benign"], "are missing"),
+        ([*NAMES, "label", "note"], [1] * 30 + ["benign", "x"], "the columns 'note' are none of the study's inputs"),
+        ([*NAMES, "label"], [1] * 29 + ["word", "benign"], "must be a number or empty, got 'word'"),
+        ([*NAMES, "label"], [1] * 29 + ["benign"], "line 2 has 30 cells"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_the_place(
+    header: list[str], row: list[Any], words: str, lab: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        bring(lab, None, path=write(tmp_path / "x.csv", [header, row]))
+
+
+def test_who_feeds_and_to_what_is_checked(lab: Any, bare: Any) -> None:
+    with pytest.raises(InvalidInputError, match="fed_by must be 1 to 200 printable characters"):
+        bring(lab, as_pairs(*new_rows(1)), fed_by=" ")
+    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+        bring(lab, as_pairs(*new_rows(1)), study="fool")
+    with pytest.raises(InvalidInputError, match="give pairs, or the path"):
+        bring(lab, None)
+    bare.register("iris", source="sklearn:iris")  # refused: too few rows
+    with pytest.raises(StateError, match="study 'iris' was refused"):
+        bring(bare, [], study="iris")
+
+
+def test_numbers_to_predict_are_fed_refined_and_asked_for(bare: Any) -> None:
+    answer = bare.register(
+        "sugar",
+        source="sklearn:diabetes",
+        task="regression",
+        hit="within:50",
+        candidates=None,
+        gate={"condition": "n > 0.2 +/- 0.2", "reliability": 0.8, "steps": 1},
+        meter={"ranges": (0.9,), "tolerance": 0.5, "reliability": 0.8, "steps": 1},
+    )
+    assert not answer["refused"], answer["message"]
+    before = bare.open_parts("sugar")
+    moved = before.train_inputs[:3] + np.float32(0.001)
+    pairs = [{"inputs": row.tolist(), "label": 100.5 + n} for n, row in enumerate(moved)]
+    bring(bare, pairs, study="sugar")
+    with pytest.raises(InvalidInputError, match="must be a number"):
+        bring(bare, [pairs[0] | {"label": "much"}], study="sugar")
+    told = renew(bare, "sugar")
+    assert told["train_rows"] == len(before.train_labels) + 3
+    after = bare.open_parts("sugar")
+    assert after.train_labels[-3:].tolist() == [100.5, 101.5, 102.5]
+    listed = list_pairs(bare.worker, bare.artifacts, study="sugar", limit=1)["pairs"][0]
+    assert (listed["label"], listed["origin"]) == (102.5, "feed 1")
+    (baseline,) = bare.rows("SELECT max(id) FROM work.models")[0]
+    asked = infer(bare.worker, bare.artifacts, study="sugar", inputs=moved.tolist(), model=baseline)
+    assert asked["labels"] == [float(np.median(after.train_labels))] * 3
+    with pytest.raises(InvalidInputError, match="predicts numbers, which have no probabilities"):
+        infer(bare.worker, bare.artifacts, study="sugar", inputs=moved.tolist(), model=baseline, probabilities=True)

@@ -1,0 +1,166 @@
+"""At a rung a hopeless network is ended and a good one goes on, by what other tenants' trials have taught."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.services import rungs as service
+from easeml_core.services.explain import explain_trial
+from easeml_core.services.rungs import Ladder
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import claim, record_success, run_trial, trial_details
+from easeml_core.training.job import TrainingResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from easeml_core.services.leases import Lease
+
+SETTINGS = {"rungs": [0.01, 0.3], "early_stopping": False, "checkpoint_seconds": 1e6}
+SMALL = {"hidden_width": 8, "batch_size": 4}
+EPOCHS = 1000
+HOPELESS = {"name": "hopeless", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": EPOCHS, "learning_rate": 1e-7}}
+GOOD = {"name": "good", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": 40, "learning_rate": 0.01}}
+TREE = {"name": "tree", "kind": "decision_tree"}
+
+
+@pytest.fixture
+def lease_of(lab: Any) -> Callable[[str, str], Lease]:
+    """Claim the trial of a candidate."""
+
+    def make(study: str, candidate: str) -> Lease:
+        lease = claim(lab.worker, trial_id=trial_of(lab, study, candidate), request_key="w")
+        assert lease is not None
+        return lease
+
+    return make
+
+
+@pytest.fixture
+def taught(lab: Any, lease_of: Any, tmp_path: Path) -> Any:
+    """Seven networks of another tenant gained little after both rungs, and one of study ``net`` has reached .95."""
+    names = [f"net-{k}" for k in range(7)]
+    candidates = [{"name": name, "kind": "torch_mlp", "parameters": {"epochs": 10}} for name in names]
+    lab.register("teacher", tenant="another", source="sklearn:digits", candidates=candidates, training=SETTINGS)
+    for name in names:
+        lease = lease_of("teacher", name)
+        for step in (1, 3):
+            lease.progress({"step": step, "of": 10, "quality": 0.5})
+        end(lab, lease, tmp_path, quality=0.8)
+    best = {"name": "best", "kind": "torch_mlp"}
+    lab.register("net", candidates=[best, HOPELESS, GOOD, TREE], training=SETTINGS)
+    end(lab, lease_of("net", "best"), tmp_path, quality=0.95)
+    return lab
+
+
+def trial_of(lab: Any, study: str, candidate: str) -> int:
+    suggest_trials(lab.worker, count=20, studies_only=[study], request_key=lab.key())
+    find = "SELECT t.id FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
+    find += "JOIN work.studies s ON s.id = t.study_id WHERE s.name = :study AND c.name = :candidate"
+    return int(lab.one(find, study=study, candidate=candidate))
+
+
+def end(lab: Any, lease: Lease, folder: Path, *, quality: float) -> None:
+    """As a training process would have ended it."""
+    (folder / "model").write_text('{"label": 1}')
+    predictions = np.zeros(len(lab.open_parts(lease.trial.study).validation_labels), dtype=np.int64)
+    result = TrainingResult(quality, 1.0, folder / "model", "constant", predictions)
+    record_success(lab.worker, lab.artifacts, lease, result)
+
+
+def at_rung(ladder: Ladder, quality: float, *, step: int = 10, of: int = EPOCHS) -> bool:
+    """Tell of an epoch; whether the rest of them is wanted."""
+    ladder.progress({"step": step, "of": of, "quality": quality})
+    return not ladder.is_over()
+
+
+def test_a_hopeless_network_ends_at_a_rung_with_a_model_like_any_other(taught: Any) -> None:
+    trial_id, lines = trial_of(taught, "net", "hopeless"), list[str]()
+    report = run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
+    assert report["state"] == "SUCCEEDED"
+    assert 0 <= report["quality"] < 0.95
+    details = trial_details(taught.worker, trial_id=trial_id)
+    (told,) = details["rungs"]
+    assert (told["rung"], told["of"], told["needed"], told["known"]) == (1, EPOCHS, 0.95, 7)
+    assert told["quality"] <= told["hoped"] < 0.95
+    assert 10 <= told["step"] <= details["curve"][-1]["step"] < EPOCHS
+    assert taught.one("SELECT cost_seconds FROM work.observations WHERE trial_id = :id", id=trial_id) == pytest.approx(
+        report["cost_seconds"]
+    )
+    assert any("was stopped at rung 1" in line for line in lines)
+    assert "it was stopped at rung 1, epoch" in explain_trial(taught.worker, trial_id=trial_id)["sentence"]
+    assert taught.gate(report["model_id"], study="net")["step"] == 1
+
+
+def test_a_good_network_is_trained_to_its_end(taught: Any) -> None:
+    trial_id = trial_of(taught, "net", "good")
+    assert run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w")["state"] == "SUCCEEDED"
+    details = trial_details(taught.worker, trial_id=trial_id)
+    assert details["curve"][-1]["step"] == 40
+    assert details["rungs"]
+    assert all(told["goes_on"] for told in details["rungs"])
+
+
+def test_each_rung_is_asked_once_and_the_last_epoch_is_none(taught: Any, lease_of: Any) -> None:
+    lease = lease_of("net", "good")
+    ladder = Ladder(lease)
+    for step, quality in ((1, None), (2, 0.97), (3, 0.1), (12, 0.96), (13, 0.1), (40, 0.1)):
+        assert at_rung(ladder, quality, step=step, of=40)
+    details = trial_details(taught.worker, trial_id=lease.trial.id)
+    assert [(told["rung"], told["step"]) for told in details["rungs"]] == [(1, 2), (2, 12)]
+    both = Ladder(lease_of("net", "hopeless"))
+    assert at_rung(both, 0.96, step=1, of=2)  # both rungs are the first epoch: one decision, at the later one
+    assert [told["rung"] for told in rungs_of(taught, "net", "hopeless")] == [2]
+
+
+def rungs_of(lab: Any, study: str, candidate: str) -> list[dict[str, Any]]:
+    return list(trial_details(lab.worker, trial_id=trial_of(lab, study, candidate))["rungs"])
+
+
+def test_the_attempt_after_a_crash_is_bound_by_what_was_decided(taught: Any, lease_of: Any) -> None:
+    first = lease_of("net", "hopeless")
+    assert not at_rung(Ladder(first), 0.5)
+    second = claim(taught.worker, trial_id=first.trial.id, request_key="w")
+    assert second.attempt == 2
+    ladder = Ladder(second)
+    assert not ladder.is_over()  # not before it is there again
+    assert at_rung(ladder, 0.1, step=9)
+    assert not at_rung(ladder, 0.99, step=11)
+    assert len(rungs_of(taught, "net", "hopeless")) == 1
+
+
+def test_an_attempt_that_has_lost_its_trial_writes_nothing(taught: Any, lease_of: Any) -> None:
+    first = lease_of("net", "hopeless")
+    second = claim(taught.worker, trial_id=first.trial.id, request_key="w")
+    at_rung(Ladder(first), 0.5)
+    assert rungs_of(taught, "net", "hopeless") == []
+    assert at_rung(Ladder(second), 0.97)
+
+
+def test_without_the_database_training_goes_on(taught: Any, lease_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any) -> None:
+        raise StoreUnavailableError
+
+    lines: list[str] = []
+    lease = lease_of("net", "hopeless")
+    lease.log = lines.append
+    with monkeypatch.context() as patched:
+        patched.setattr(service.rungs, "decision_at", absent)
+        assert at_rung(Ladder(lease), 0.1)
+    assert "rung 1 is passed without a decision, training goes on" in lines[-1]
+    assert rungs_of(taught, "net", "hopeless") == []
+
+
+def test_other_kinds_and_studies_without_rungs_are_never_asked(taught: Any, lease_of: Any) -> None:
+    assert at_rung(Ladder(lease_of("net", "tree")), 0.1)
+    assert rungs_of(taught, "net", "tree") == []
+    taught.register("free", candidates=[HOPELESS], training={"rungs": []})
+    assert at_rung(Ladder(lease_of("free", "hopeless")), 0.1)
+    assert rungs_of(taught, "free", "hopeless") == []
+    assert "torch_mlp" in service.NETWORKS
+    assert not {"decision_tree", "command", "container", "function"} & set(service.NETWORKS)

@@ -1,0 +1,257 @@
+"""Answers of several numbers: images from images, series from series, anything from itself; trained, gated, metered."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from easeml_core.entities import Task
+from easeml_core.errors import InvalidInputError
+from easeml_core.services.feeding import feed
+from easeml_core.services.inference import infer
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.submit import submit_model
+from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.trials import run_trial
+from easeml_core.services.validation import replace_validation
+from easeml_core.store import sealed, studies, trials
+from easeml_core.training.formats import load_constant, save_constant
+from easeml_core.training.layout import Layout
+
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
+METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
+
+
+def images(folder: Any, rows: int = 640) -> None:
+    """Bright rectangles in noise, and without it; 8 x 8 pixels."""
+    rng = np.random.default_rng(0)
+    clean = np.zeros((rows, 8, 8, 1), np.float32)
+    for image in clean:
+        top, left = rng.integers(0, 5, 2)
+        image[top : top + 4, left : left + 4] = 1
+    noisy = clean + rng.normal(0, 0.3, clean.shape).astype(np.float32)
+    keep(folder / "images", noisy, clean)
+
+
+def series(folder: Any, rows: int = 640) -> None:
+    """A sine of some phase, of 8 to 12 steps; and how it goes on, upside down, of which the end is not always known."""
+    rng = np.random.default_rng(1)
+    phase, length = rng.uniform(0, 6, rows), rng.integers(8, 13, rows)
+    read = np.sin(0.7 * np.arange(12) + phase[:, None]).astype(np.float32)
+    read[np.arange(12) >= length[:, None]] = np.nan
+    write = -np.sin(0.7 * np.arange(6) + phase[:, None]).astype(np.float32)
+    write[: rows // 5, 4:] = np.nan
+    keep(folder / "series", read[:, :, None], write[:, :, None])
+
+
+def rows(folder: Any, rows: int = 640) -> None:
+    """Eight columns that are two numbers, each four times, in units of its own."""
+    told = np.random.default_rng(2).normal(size=(rows, 2)).repeat(4, axis=1) * [1, 1, 2, 2, 1, 1, 2, 2] + 5
+    keep(folder / "rows", told.astype(np.float32))
+
+
+def keep(folder: Any, inputs: Any, targets: Any = None) -> None:
+    folder.mkdir(parents=True)
+    np.save(folder / "inputs.npy", inputs)
+    if targets is not None:
+        np.save(folder / "targets.npy", targets)
+
+
+class Desk:
+    """Registers studies of the tenant ``lab`` and lets the referee answer."""
+
+    def __init__(self, lab: Any, data: Any) -> None:
+        self.lab, self.data = lab, data
+
+    def register(self, **given: Any) -> dict[str, Any]:
+        usual = {"tenant": "lab", "study": "s", "gate": GATE, "meter": METER, "request_key": self.lab.key()}
+        return self.answer(register_study(self.lab.worker, **usual | given)["request_id"])
+
+    def answer(self, request_id: int) -> dict[str, Any]:
+        while Referee(self.lab.referee, self.lab.artifacts, data=self.data).answer_one() is not None:
+            pass
+        answer = answer_of(self.lab.worker, request_id)
+        assert answer is not None
+        return answer
+
+    def train(self, candidate: str) -> dict[str, Any]:
+        with self.lab.worker.begin() as tx:
+            study = studies.get_study(tx, "s")
+            version = studies.latest_data_version(tx, study.id)
+            found = next(c for c in studies.list_candidates(tx, study.id) if c.name == candidate)
+            trial_id = trials.add_trial(tx, study_id=study.id, candidate_id=found.id, data_version_id=version.id)
+        return run_trial(self.lab.worker, self.lab.artifacts, trial_id=trial_id, request_key=self.lab.key())
+
+    def gate(self, model_id: int) -> dict[str, Any]:
+        return self.answer(self._file(file_gate_request, model_id))
+
+    def meter(self, model_id: int) -> dict[str, Any]:
+        return self.answer(self._file(file_meter_request, model_id))
+
+    def promote(self, model_id: int, gate: dict[str, Any]) -> dict[str, Any]:
+        return self.answer(self._file(file_promotion, model_id, gate_request_id=gate["request_id"]))
+
+    def _file(self, ask: Any, model_id: int, **more: Any) -> int:
+        return int(ask(self.lab.worker, study="s", model_id=model_id, request_key=self.lab.key(), **more)["request_id"])
+
+    def candidates(self) -> list[str]:
+        return [name for (name,) in self.lab.rows("SELECT name FROM work.candidates ORDER BY id")]
+
+    def program(self) -> str:
+        return str(self.lab.one("SELECT program FROM work.studies"))
+
+
+@pytest.fixture
+def desk(bare: Any, tmp_path: Any) -> Desk:
+    return Desk(bare, tmp_path / "data")
+
+
+def candidate(kind: str, **parameters: Any) -> list[dict[str, Any]]:
+    return [{"name": kind, "kind": kind, "parameters": parameters}]
+
+
+STUDIES: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "images": (
+        images,
+        {
+            "source": "npy:images",
+            "hit": "within:0.2",
+            "program": "{input: {[Tensor[8,8,1]], []}, output: {[Tensor[8,8,1]], []}}",
+            "candidates": candidate("u_net", epochs=8, learning_rate=0.01),
+        },
+        "{input: {[Tensor[8,8,1]], []}, output: {[Tensor[8,8,1]], []}}",
+    ),
+    "series": (
+        series,
+        {
+            "source": "npy:series",
+            "hit": "within:0.4",
+            "metric": "rmse",
+            "candidates": candidate("seq2seq", epochs=15, hidden_width=24, learning_rate=0.01),
+        },
+        "{input: {[Tensor[1]], [next]}, output: {[Tensor[1]], [next]}}",
+    ),
+    "rows": (
+        rows,
+        {
+            "source": "npy:rows?target=inputs",
+            "hit": "within:0.4",
+            "metric": "r2",
+            "candidates": candidate("bit_auto_encoder", epochs=10, learning_rate=0.01),
+        },
+        "{input: {[Tensor[8]], []}, output: {[Tensor[8]], []}}",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STUDIES)
+def test_such_answers_are_trained_gated_metered_and_promoted(what: str, desk: Desk) -> None:
+    write, given, program = STUDIES[what]
+    write(desk.data / "lab")
+    answer = desk.register(**given)
+    assert answer["message"].startswith("study s is active"), answer
+    assert desk.program() == program
+    report = desk.train(given["candidates"][0]["name"])
+    assert report["state"] == "SUCCEEDED", report
+    assert report["quality"] > 0.7
+    losses = dict(desk.lab.rows("SELECT coalesce(trial_id, 0), validation_loss FROM work.models"))
+    assert losses[0] > 0.8  # the same answer for every row is right for few
+    gate = desk.gate(report["model_id"])
+    assert gate["symbol"] == "pass"
+    assert not desk.promote(report["model_id"], gate)["refused"]
+    assert desk.meter(report["model_id"])["signal"] >= 1
+    errors = desk.lab.one("SELECT report ->> 'errors' FROM sealed.ledger WHERE system = 'meter'")
+    examples = desk.lab.one("SELECT rows FROM work.test_sets WHERE purpose = 'meter'")
+    assert int(errors) < 0.4 * examples
+
+
+def test_sealed_labels_baseline_and_answers_are_of_one_shape(desk: Desk) -> None:
+    series(desk.data / "lab")
+    given = {"source": "npy:series", "hit": "within:0.4", "task": "regression"}
+    answer = desk.register(**given)
+    assert not answer["refused"], answer
+    assert desk.candidates() == ["seq2seq", "bit_auto_encoder"]
+    parts = desk.lab.open_parts("s")
+    assert (parts.task, parts.target_layout, parts.classes) == (Task.REGRESSION, Layout("series", (6, 1)), 0)
+    with desk.lab.referee.begin() as tx:
+        labels = [sealed.sealed_labels(tx, set_id) for (set_id,) in desk.lab.rows("SELECT id FROM sealed.test_sets")]
+        version = studies.latest_data_version(tx, 1)
+    assert [(found.dtype, found.shape[1:]) for found in labels] == [(np.float32, (6,))] * 2
+    assert version.layout == {"kind": "series", "shape": [12, 1], "target": {"kind": "series", "shape": [6, 1]}}
+    ((artifact,),) = desk.lab.rows("SELECT artifact FROM work.models")
+    with desk.lab.artifacts.copy(artifact) as path:
+        constant = load_constant(path).predict(parts.validation_inputs)
+    medians = np.nanmedian(parts.train_labels, axis=0).astype(np.float64)
+    np.testing.assert_array_equal(constant, np.tile(medians, (len(constant), 1)))
+
+
+def test_a_model_of_such_answers_is_handed_in_and_judged(desk: Desk, tmp_path: Any) -> None:
+    rows(desk.data / "lab")
+    desk.register(source="npy:rows?target=inputs", hit="within:2.5", task="regression")
+    assert desk.candidates() == ["bit_auto_encoder"]
+    given = {"study": "s", "format": "constant"}
+    lab = desk.lab
+    for name, answer in {"five": (5.0,) * 8, "one": 5.0, "few": (5.0,) * 7}.items():
+        save_constant(tmp_path / name, answer)
+    handed = submit_model(
+        lab.worker, lab.artifacts, path=tmp_path / "five", message="always five", request_key="1", **given
+    )
+    targets = lab.open_parts("s").validation_labels
+    right = np.sqrt(((targets - 5.0) ** 2).mean(axis=1)) <= 2.5
+    assert handed["validation_quality"] == pytest.approx(right.mean())
+    assert 0.5 < right.mean() < 1
+    for name in ("one", "few"):
+        with pytest.raises(InvalidInputError, match="must answer with 96 rows of 8 numbers each; it gave float64"):
+            submit_model(lab.worker, lab.artifacts, path=tmp_path / name, message="x", request_key=name, **given)
+    assert desk.gate(handed["model_id"])["symbol"] == "fail"  # no better than the median of each column
+    told = infer(lab.worker, lab.artifacts, study="s", inputs=[[1.0] * 8], model=handed["model_id"])
+    assert told["labels"] == [[5.0] * 8]
+
+
+def test_a_row_to_itself_is_what_row_seven_is_for(desk: Desk) -> None:
+    rows(desk.data / "lab")
+    given = {"source": "npy:rows?target=inputs", "hit": "within:0.5"}
+    desk.register(**given, program="{input: {[Tensor[8]], []}, output: {[Tensor[8]], []}}")
+    assert desk.candidates() == ["bit_auto_encoder"]
+
+
+REFUSED = {
+    "a task of classes": ({}, "has targets of shape .*; they must be numbers, and the task regression"),
+    "other images": (
+        {"hit": "within:1", "program": "{input: {[Tensor[8,8,1]], []}, output: {[Tensor[4,4,1]], []}}"},
+        "differ in the shape of an answer: 4 x 4 x 1 in the program, 8 x 8 x 1 in the data",
+    ),
+    "one number": (
+        {"program": "{input: {[Tensor[8,8,1]], []}, output: {[Tensor[1]], []}}", "hit": "within:1"},
+        "differ in answers: one class or number in the program, image in the data",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_data_that_are_not_what_was_said_are_refused(what: str, desk: Desk) -> None:
+    images(desk.data / "lab", 60)
+    given, why = REFUSED[what]
+    answer = desk.register(source="npy:images", **given)
+    assert answer["refused"]
+    assert re.search(why, answer["message"]), answer["message"]
+
+
+def test_what_brings_one_class_or_number_a_row_says_that_it_cannot(desk: Desk, tmp_path: Any) -> None:
+    rows(desk.data / "lab")
+    desk.register(source="npy:rows?target=inputs", hit="within:0.5", task="regression")
+    lab, file = desk.lab, tmp_path / "x.csv"
+    file.write_text("example,label\n1,2\n")
+    why = "have one class or number for each row, and the targets of this study are 8 numbers a row"
+    pairs = [{"inputs": [1] * 8, "label": 3}]
+    with pytest.raises(InvalidInputError, match=f"pairs that are fed {why}"):
+        feed(lab.worker, lab.artifacts, study="s", pairs=pairs, fed_by="me", request_key="f")
+    with pytest.raises(InvalidInputError, match=f"labels in a CSV file {why}"):
+        replace_validation(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
+    with pytest.raises(InvalidInputError, match=f"examples that are brought to be sealed {why}"):
+        seal_test_set(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
