@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from easeml_core.programs.data_type import DataType, Program
     from easeml_core.programs.schema import Schema
 
-_NOT_STORED = "data of this shape cannot be brought to a study yet; its rows are tables, images or series"
+_NOT_STORED = "data of this shape cannot be brought to a study yet; its rows are tables, images, series or binary trees"
+
+_LINKED = ("series", "tree")  # by the number of links
 
 Sizes = tuple[int, ...]
 
@@ -23,8 +25,8 @@ class Demands:
     """What data a program is about.
 
     Attributes:
-        kind: ``table``, ``image`` or ``series``: as of a layout.
-        shape: Sizes that a row must have, ``(height, width, channels)`` of an image and ``(channels,)`` of a series;
+        kind: ``table``, ``image``, ``series`` or ``tree``: as of a layout.
+        shape: Sizes that a row must have, ``(height, width, channels)`` of an image, ``(channels,)`` of series or tree;
             None for a table, whose columns may become several numbers, and where a size is not fixed.
         task: Whether classes or numbers are predicted.
         classes: How many; None for numbers, and where it is not fixed.
@@ -68,6 +70,9 @@ def demands_of(program: Program) -> Demands:
     kind, shape = _rows("input", _seen("input", program.input))
     output = _seen("output", program.output)
     target, sizes = _rows("output", output)
+    if target == "tree":
+        message = f"the output {program.output} is a tree; {_NOT_STORED}, and what is predicted is no tree"
+        raise InvalidInputError(message)
     if target != "table":
         return Demands(kind, shape, Task.REGRESSION, None, target, sizes)
     if len(output.fields) != 1:
@@ -92,8 +97,8 @@ def _seen(side: str, of_program: DataType | Schema) -> Seen:
 def _rows(side: str, seen: Seen) -> tuple[str, Sizes | None]:
     """Kind and sizes of an object, as a layout has them."""
     widths = [_width(field) for field in seen.fields]
-    if len(seen.links) == 1 and None not in widths:
-        return "series", (sum(width or 0 for width in widths),)
+    if 1 <= len(seen.links) <= len(_LINKED) and None not in widths:
+        return _LINKED[len(seen.links) - 1], (sum(width or 0 for width in widths),)
     dims = seen.fields[0].dims if len(seen.fields) == 1 else ()
     if not seen.links and len(dims) == 3:
         return "image", tuple(size for size in dims if isinstance(size, int)) if _is_fixed(dims) else None

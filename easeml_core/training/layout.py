@@ -11,8 +11,11 @@ from easeml_core.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KINDS = {"table": 1, "image": 3, "series": 2}
+KINDS = {"table": 1, "image": 3, "series": 2, "tree": 2}
 """Kind of layout to the number of its dimensions."""
+
+LINKS = 2
+"""Numbers of a tree's node that are no values of it, but name its children."""
 
 MAX_TARGET_NUMBERS = 2**14
 """In the target of a row: the answers to a whole sealed set are kept for every model that is judged on it."""
@@ -23,9 +26,11 @@ class Layout:
     """The shape of a row. Inputs are kept flattened in C order, so ``row.reshape(layout.shape)`` gives it back.
 
     Attributes:
-        kind: ``table``, ``image`` or ``series``.
-        shape: ``(features,)``, ``(height, width, channels)`` or ``(steps, channels)``, each at least 1. A series
-            shorter than the longest ends in NaN.
+        kind: ``table``, ``image``, ``series`` or ``tree``.
+        shape: ``(features,)``, ``(height, width, channels)``, ``(steps, channels)`` or ``(nodes, channels + 2)``, each
+            at least 1. A series shorter than the longest ends in NaN. So does a tree of fewer nodes; a node is its
+            values, and the numbers of its left and its right child, -1 for none. Children come before their parents,
+            the root last.
 
     Raises:
         InvalidInputError: If the kind is not known, or the shape is none of that kind.
@@ -40,7 +45,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         if len(self.shape) != KINDS.get(self.kind) or min(self.shape) < 1:
-            allowed = "table (features,), image (height, width, channels), series (steps, channels)"
+            allowed = "table (features,), image (height, width, channels), series (steps, channels), "
+            allowed += "tree (nodes, channels + 2)"
             message = f"layout {self.kind!r} of shape {self.shape} is not known; allowed: {allowed}, each at least 1"
             raise InvalidInputError(message)
 

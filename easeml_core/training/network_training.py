@@ -99,7 +99,7 @@ class _Training:
 
     def __init__(self, kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, run: Run) -> None:
         self.kind, self.parts, self.parameters, self.seed, self.run = kind, parts, parameters, seed, run
-        self.epochs: int = max(1, math.ceil(run.share * parameters["epochs"]))
+        self.epochs: int = parameters["epochs"]
         everything = np.arange(len(parts.train_labels))
         self.learn, self.hold = (
             (everything, everything[:0]) if run.patience is None else held_out(len(everything), seed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.training.layout import KINDS
+from easeml_core.training.layout import KINDS, LINKS
 from easeml_core.training.networks_architecture import NETWORKS, Architecture, architecture_for
 from easeml_core.training.networks_layers import Layer, shaped_loss
 
@@ -119,8 +119,8 @@ class Network(Layer):
         """Take mean and deviation from the training part.
 
         They are those of each column of a table; of all pixels of images together, since a border pixel that is always
-        0 has none; of each channel of series over all steps; and of the targets where they are numbers, those of images
-        and series likewise.
+        0 has none; of each channel of series over all steps, and of trees over all nodes, but for their links; and of
+        the targets where they are numbers, those of images and series likewise.
         """
         known = torch.from_numpy(inputs)
         if self.architecture.normalisation != "identity":
@@ -130,6 +130,8 @@ class Network(Layer):
             self.high.fill_(high if high > low else low + 1)
         columns = self._columns()
         mean, scale = _mean_and_scale(self.normalised(known).numpy().reshape(-1, columns))
+        if NETWORKS[self.architecture.network].layout == "tree":
+            mean[-LINKS:], scale[-LINKS:] = 0, 1
         repeated = self.architecture.features // columns
         self.mean.copy_(torch.from_numpy(np.tile(mean, repeated)))
         self.scale.copy_(torch.from_numpy(np.tile(scale, repeated)))
@@ -245,7 +247,8 @@ def load_network(path: Path) -> NetworkPredictor:
     try:
         with safe_open(path, framework="pt") as file:
             fields = json.loads((file.metadata() or {}).get("architecture", "null"))
-        architecture = Architecture(**fields | {"wanted": tuple(fields.get("wanted", ()))})
+        architecture = Architecture(**fields)
+        architecture = replace(architecture, wanted=tuple(architecture.wanted))  # a list in JSON
         if not architecture.is_sound():
             message = f"the model file {path.name} describes a network that we do not build: {fields}"
             raise ArtifactError(message)

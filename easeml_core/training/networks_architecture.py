@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError
-from easeml_core.training.layout import KINDS, MAX_TARGET_NUMBERS
+from easeml_core.training.layout import KINDS, LINKS, MAX_TARGET_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,11 @@ _BOUNDS = {
 }
 _LEAST_SIDE = 4
 _ANY = "any"
-_SIDES = {"image": ("height", "breadth", "channels"), "series": ("steps", "channels")}
+_SIDES = {
+    "image": ("height", "breadth", "channels"),
+    "series": ("steps", "channels"),
+    "tree": ("steps", "channels"),
+}
 _WIDTHS = ("hidden_width", "channels", "width_eighths", "features_per_kernel")
 
 
@@ -46,7 +50,7 @@ class Kind(NamedTuple):
 
     Attributes:
         maker: ``module:function`` of this package, from an architecture to the layers.
-        layout: ``image`` or ``series`` where a row has that shape; empty where it is taken flattened.
+        layout: ``image``, ``series`` or ``tree`` where a row has that shape; empty where it is taken flattened.
         takes_missing: Whether the layers tell a missing value from the mean.
         most_width: The greatest width.
         least_size: Images are brought to ``size`` x ``size`` pixels first, at least this; 0 where they are not.
@@ -92,6 +96,7 @@ NETWORKS: Mapping[str, Kind] = {
     "u_net": Kind("networks_structured:u_net", "image", answer="image"),
     "seq2seq": Kind("networks_structured:seq2seq", "series", takes_missing=True, answer="series"),
     "bit_auto_encoder": Kind("networks_structured:bit_auto_encoder", takes_missing=True, answer=_ANY),
+    "tree_rnn": Kind("networks_structured:tree_rnn", "tree", takes_missing=True),
 }
 """Name of a network to how it is built."""
 
@@ -108,8 +113,8 @@ class Architecture:
             features of each kernel, as the network has it.
         height: Of the image in pixels; 0 where a row is none.
         breadth: Of the image in pixels; 0 where a row is none.
-        channels: Colours of the image, or values of a step.
-        steps: Of the series; 0 where a row is none.
+        channels: Colours of the image, or numbers of a step or node.
+        steps: Of the series, or nodes of the tree; 0 where a row is none.
         size: Pixels of each side that images are brought to first; 0 where they are taken as they are.
         normalisation: One of ``NORMALISATIONS``.
         wanted: Shape of an answer of several numbers, as of a layout; empty for one class or number.
@@ -139,8 +144,9 @@ class Architecture:
         return kind is not None and self.width <= kind.most_width and self._has_shape(kind) and self._answers(kind)
 
     def _has_shape(self, kind: Kind) -> bool:
-        if kind.layout == "series":
-            return self.steps * self.channels == self.features
+        if kind.layout in ("series", "tree"):
+            least = LINKS + 1 if kind.layout == "tree" else 1
+            return self.channels >= least and self.steps * self.channels == self.features
         if kind.layout == "image":
             least = 1 if kind.least_size else _LEAST_SIDE
             is_sized = self.size >= kind.least_size if kind.least_size else self.size == 0

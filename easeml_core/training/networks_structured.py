@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from easeml_core.training.layout import LINKS
 from easeml_core.training.networks_bits import Bits, numbers_of
 from easeml_core.training.networks_layers import Layer, as_series
 from easeml_core.training.networks_series import at_step
@@ -138,7 +139,7 @@ class TreeRnn(Layer):
     """The state of a node comes from its values and the states of its two children; the root's is asked.
 
     A row is a list of nodes, children before parents, the root last; a node is its values and the numbers of its left
-    and its right child, NaN for none. Rows of fewer nodes end in nodes of which nothing is known.
+    and its right child, -1 (or NaN) for none. Rows of fewer nodes end in nodes of which nothing is known.
     """
 
     def __init__(self, channels: int, classes: int, width: int) -> None:
@@ -150,7 +151,7 @@ class TreeRnn(Layer):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Scores, shape (rows, classes)."""
-        nodes, (known, lengths) = rows.unflatten(1, (-1, self.channels + 2)), as_series(rows, self.channels + 2)
+        nodes, (known, lengths) = rows.unflatten(1, (-1, self.channels + LINKS)), as_series(rows, self.channels + LINKS)
         own = self.own(known[..., : self.channels])
         states = [torch.zeros_like(own[:, 0])]  # of a child that is not there
         for number in range(own.shape[1]):
@@ -175,6 +176,11 @@ def seq2seq(a: Architecture) -> nn.Module:
     """Series from series (Sutskever et al., 2014)."""
     steps, channels = a.wanted
     return Seq2Seq(a.channels, (steps, channels), a.width)
+
+
+def tree_rnn(a: Architecture) -> nn.Module:
+    """A class or a number from a tree (Socher et al., 2011)."""
+    return TreeRnn(a.channels - LINKS, a.classes, a.width)
 
 
 def bit_auto_encoder(a: Architecture) -> nn.Module:

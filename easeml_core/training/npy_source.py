@@ -15,7 +15,7 @@ import numpy as np
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.layout import Layout
+from easeml_core.training.layout import KINDS, LINKS, Layout
 from easeml_core.training.named_files import opened_folder, read_bytes
 from easeml_core.training.raw_table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
 from easeml_core.training.targets import Target, target_of_column
@@ -39,9 +39,9 @@ def read_arrays(
     Args:
         folder: An absolute path.
         task: ``regression`` predicts the numbers of the targets; None makes classes of them.
-        kind: What a row of the inputs is: ``table`` (any shape, flattened), ``series`` (steps, channels) or ``image``
-            (height, width) or (height, width, channels). None for what the dimensions suggest: 2 a table, 3 series,
-            4 images.
+        kind: What a row of the inputs is: ``table`` (any shape, flattened), ``series`` (steps, channels), ``tree``
+            (nodes, channels + 2) as in ``layout.Layout``, or ``image`` (height, width) or (height, width, channels).
+            None for what the dimensions suggest: 2 a table, 3 series, 4 images.
         to_itself: Whether the inputs are the targets as well, for regression; then ``targets.npy`` is not read.
 
     Returns:
@@ -63,6 +63,8 @@ def read_arrays(
     if targets is not None and len(targets) != len(inputs):
         raise refused(folder, f"has {len(inputs):,} inputs and {len(targets):,} targets; there must be as many")
     _check_values(folder, inputs.reshape(len(inputs), -1))
+    if layout.kind == "tree":
+        _check_links(folder, inputs)
     rows = _flat(inputs, layout)
     names = tuple(f"input_{i}" for i in range(layout.features))
     target_layout = layout if targets is None else layout_of_targets(folder, targets, task)
@@ -190,10 +192,11 @@ def layout_of(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
         row = (*row, 1)
     if found == "table" and row:
         row = (math.prod(row),)
-    if len(row) != {"table": 1, "series": 2, "image": 3}.get(found) or math.prod(row) > MAX_FEATURES:
+    if len(row) != KINDS.get(found) or math.prod(row) > MAX_FEATURES or (found == "tree" and row[1] <= LINKS):
         what = f"has inputs of shape {shape}, which are no {found or 'table'} of at most {MAX_FEATURES:,} numbers a row"
         raise refused(folder, what + "; allowed: (rows, features), (rows, steps, channels), (rows, height, width, "
-                                      "channels), or ?layout=image for (rows, height, width)")  # fmt: skip
+                                      "channels), or ?layout=image for (rows, height, width), ?layout=tree for (rows, "
+                                      "nodes, channels + 2)")  # fmt: skip
     return Layout(found, row)
 
 
@@ -229,6 +232,21 @@ def _classes_of_one_hot(folder: Path, targets: NDArray[Any], task: Task | None) 
         raise refused(folder, f"has targets of shape {targets.shape} that are not one-hot; allowed: one number a row")
     classes: NDArray[np.int64] = targets.argmax(axis=1)
     return classes
+
+
+def _check_links(folder: Path, trees: NDArray[Any]) -> None:
+    """A node names nodes before it as its children, and is the child of one node at most."""
+    links = trees[:, :, -LINKS:].astype(np.float64)
+    unused: NDArray[np.bool_] = np.isnan(trees.astype(np.float64)).all(axis=2)
+    own = np.arange(trees.shape[1])[None, :, None]
+    fits = (links == np.floor(links)) & (links >= -1) & (links < own) | unused[:, :, None]
+    named = np.where(fits & ~unused[:, :, None], links, -1).reshape(len(trees), -1)
+    sorted_names = np.sort(named, axis=1)
+    twice = (sorted_names[:, 1:] == sorted_names[:, :-1]) & (sorted_names[:, 1:] >= 0)
+    wrong = ~fits.all(axis=(1, 2)) | twice.any(axis=1) | unused[:, 0]
+    if wrong.any():
+        what = f"has no tree in row {int(wrong.argmax()) + 1}; the last two numbers of a node name its children"
+        raise refused(folder, what + ", which are nodes before it and of no other node, or -1 for none")
 
 
 def _check_values(folder: Path, rows: NDArray[Any]) -> None:

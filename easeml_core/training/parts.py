@@ -163,7 +163,9 @@ def write_open_parts(path: Path, parts: OpenParts) -> None:
     knew before there were layouts; they refuse what they cannot know, numbers as labels and images in colour.
     """
     target = parts.target_layout
-    of_targets: dict[str, Any] = {} if target is None else {"target_kind": np.array(target.kind), "target_shape": _sides(target)}
+    of_targets: dict[str, Any] = {}
+    if target is not None:
+        of_targets = {"target_kind": np.array(target.kind), "target_shape": _sides(target)}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,

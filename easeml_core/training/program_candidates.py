@@ -10,6 +10,7 @@ from easeml_core.programs.data_type import Category, DataType, Program, Tensor
 from easeml_core.programs.demands import demands_of
 from easeml_core.programs.template import NUMBERS, ONE_HOT, SEVERAL
 from easeml_core.programs.templates import match_program
+from easeml_core.training.layout import LINKS
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def program_of_data(layout: Layout, task: Task, classes: int, target: Layout | N
 def _side(layout: Layout) -> DataType:
     if layout.kind == "series":
         return DataType((Tensor(layout.shape[1:]),), ("next",))
+    if layout.kind == "tree":
+        return DataType((Tensor(_sizes(layout)),), ("left", "right"))
     return DataType((Tensor(layout.shape),))
 
 
@@ -70,7 +73,9 @@ def require_data_of(program: Program, layout: Layout, task: Task, classes: int, 
 
 
 def _sizes(layout: Layout) -> tuple[int, ...]:
-    """What a program says of a row; not how many steps a series has."""
+    """What a program says of a row; not how many steps a series has, or nodes a tree."""
+    if layout.kind == "tree":
+        return (layout.shape[1] - LINKS,)
     return layout.shape[1:] if layout.kind == "series" else layout.shape
 
 

@@ -148,7 +148,7 @@ def content_hash(table: RawTable) -> str:
     images keep the hash that they had before there were layouts and tasks; the channels of images follow from the rest.
     """
     names: list[object] = [table.inputs.shape, table.class_names, table.feature_names, table.image_shape]
-    if table.layout.kind == "series" or table.task != Task.CLASSIFICATION:
+    if table.layout.kind in ("series", "tree") or table.task != Task.CLASSIFICATION:
         names += [str(table.task), table.layout.kind, table.layout.shape]
     if table.target_layout is not None:
         names += [table.target_layout.kind, table.target_layout.shape]

@@ -45,7 +45,6 @@ class Run:
             epochs on all rows.
         mixed_precision: ``auto`` (on a GPU only), ``on`` or ``off``.
         halved: Whether batches have half the size: memory did not suffice before.
-        share: Of the epochs, in (0, 1].
         metric: By which quality is told after each epoch; None for accuracy, or r2 where numbers are predicted.
         files: Those of the job (``TrainingJob.files``).
         memory_limit_mb: Of the job, for what is run outside of its processes.
@@ -59,7 +58,6 @@ class Run:
     patience: int | None = None
     mixed_precision: str = "auto"
     halved: bool = False
-    share: float = 1.0
     metric: str | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     memory_limit_mb: int = 4096

@@ -53,7 +53,7 @@ class Scheme:
 
 _IMAGES = {"size": ("SIDE or HEIGHTxWIDTH", _SIZE), "colour": ("grey or rgb", re.compile("grey|rgb"))}
 _NPY = {
-    "layout": ("table, image or series", re.compile("table|image|series")),
+    "layout": ("table, image, series or tree", re.compile("table|image|series|tree")),
     "target": ("inputs", re.compile("inputs")),
 }
 _FORMAT = {"format": ("csv, parquet or series", re.compile("csv|parquet|series"))}

@@ -83,8 +83,7 @@ def run_job(
     """
     job.output_dir.mkdir(parents=True, exist_ok=True)
     (job.output_dir / END).unlink(missing_ok=True)  # of an earlier attempt in the same folder
-    watch = _Watch(on_progress, should_stop, on_checkpoint, poll_seconds)
-    watch.should_end = should_end
+    watch = _Watch(on_progress, should_stop, on_checkpoint, poll_seconds, should_end=should_end)
     try:
         watch.run(job)
     except TrainingError as error:
@@ -124,10 +123,11 @@ class _Watch:
         should_stop: Callable[[], bool],
         on_checkpoint: OnCheckpoint,
         poll_seconds: float,
+        *,
+        should_end: Callable[[], bool],
     ) -> None:
         self._on_progress, self._should_stop, self._on_checkpoint = on_progress, should_stop, on_checkpoint
-        self._poll_seconds = poll_seconds
-        self.should_end: Callable[[], bool] = never
+        self._poll_seconds, self._should_end = poll_seconds, should_end
         self._started = time.monotonic()
         self._news: queue.SimpleQueue[tuple[float, Mapping[str, Any]]] = queue.SimpleQueue()
         self.newest: Path | None = None
@@ -173,7 +173,7 @@ class _Watch:
         if self._should_stop():
             message = "cancelled"
             raise TrainingCancelled(message)
-        if self.should_end():
+        if self._should_end():
             (job.output_dir / END).touch()
 
     def _deliver(self, job: TrainingJob) -> None:
@@ -240,7 +240,8 @@ def _read_predictions(path: Path) -> NDArray[Any]:
     except (OSError, EOFError, ValueError) as error:
         message = f"the training process left no usable result: {PREDICTIONS} cannot be read ({error})"
         raise TrainingError(message) from error
-    are_rows = isinstance(predictions, np.ndarray) and predictions.ndim in (1, 2)
-    fits = are_rows and predictions.dtype in (np.int64, np.float64) and np.isfinite(predictions).all()
-    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64), or finite ones (float64), one a row or several")
+    types = {1: (np.int64, np.float64), 2: (np.float64,)}  # by dimensions
+    are_rows = isinstance(predictions, np.ndarray) and predictions.dtype in types.get(predictions.ndim, ())
+    fits = are_rows and np.isfinite(predictions).all()
+    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64), or finite ones (float64), of which a row may be several")
     return np.asarray(predictions)

@@ -158,7 +158,8 @@ class Trainer:
 
 
 def _plural(layouts: frozenset[str]) -> str:
-    return " or ".join({"table": "tables", "image": "images", "series": "series"}[name] for name in sorted(layouts))
+    names = {"table": "tables", "image": "images", "series": "series", "tree": "trees"}
+    return " or ".join(names[name] for name in sorted(layouts))
 
 
 def _answers(answers: frozenset[str]) -> str:

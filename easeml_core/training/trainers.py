@@ -44,8 +44,8 @@ NOT_TRAINED: Mapping[str, str] = MappingProxyType(
         "u_net answer with images too",
         "pix2pix": "it learns from a second network that judges it, and there is no such training here; auto_encoder "
         "and u_net answer with images too",
-        "tree_rnn": "its rows are trees, and those of a data set are tables, images or series",
-        "tree_kernel_svm": "its rows are trees, and those of a data set are tables, images or series",
+        "tree_kernel_svm": "it compares trees by the parts that they share, and there is no such kernel here; tree_rnn "
+        "learns of trees too",
     }
 )
 """Names that templates of programs call for and that cannot be trained yet -> why."""

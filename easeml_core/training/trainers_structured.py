@@ -1,4 +1,4 @@
-"""The kinds that answer with images, series or rows of numbers: rows of the table in ``trainers``.
+"""The kinds that answer with images, series or rows of numbers, or learn of trees: rows of the table in ``trainers``.
 
 They are built in ``networks_structured``.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.training.parameters import Whole
-from easeml_core.training.trainer import ANY_LAYOUT, NUMBERS, Trainer
+from easeml_core.training.trainer import BOTH, NUMBERS, Trainer
 from easeml_core.training.trainers_networks import FITTER, NETWORK
 
 if TYPE_CHECKING:
     from easeml_core.training.parameters import Rule
 
-_IMAGES, _SERIES = frozenset({"image"}), frozenset({"series"})
+_IMAGES, _SERIES, _TREES = (frozenset({kind}) for kind in ("image", "series", "tree"))
 _LONGER: dict[str, Rule] = {**NETWORK, "epochs": Whole(20, 1, 1000), "batch_size": Whole(32, 1, 8192)}
 
 
@@ -55,7 +55,18 @@ TRAINERS_OF_FAMILY = (
         library="torch",
         rules={"hidden_width": Whole(64, 1, 1024), **_LONGER},
         tasks=NUMBERS,
-        answers=ANY_LAYOUT,
+        answers=frozenset({"table"}) | _IMAGES | _SERIES,
+        takes_run=True,
+        fitter=FITTER,
+    ),
+    Trainer(
+        "tree_rnn",
+        "recurrent along the links of a tree, from its leaves to its root (2011)",
+        library="torch",
+        rules={"hidden_width": Whole(32, 1, 1024), **_LONGER},
+        tasks=BOTH,
+        layouts=_TREES,
+        default_layouts=_TREES,
         takes_run=True,
         fitter=FITTER,
     ),

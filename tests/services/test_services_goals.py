@@ -204,10 +204,15 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         InvalidInputError,
         r"the output has fields Tensor\[8,8\] and 0 links; data of this shape cannot be brought",
     ),
-    "a tree": (
-        {"program": "{input:{[Tensor[8]],[left,right]},output:{[Tensor[2]],[]}}"},
+    "three links": (
+        {"program": "{input:{[Tensor[8]],[a,b,c]},output:{[Tensor[2]],[]}}"},
         InvalidInputError,
-        "2 links; data of this shape cannot be brought",
+        "3 links; data of this shape cannot be brought",
+    ),
+    "a tree to be predicted": (
+        {"program": "{input:{[Tensor[8]],[left,right]},output:{[Tensor[2]],[left,right]}}"},
+        InvalidInputError,
+        "what is predicted is no tree",
     ),
 }
 

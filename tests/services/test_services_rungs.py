@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +29,20 @@ SMALL = {"hidden_width": 8, "batch_size": 4}
 EPOCHS = 1000
 HOPELESS = {"name": "hopeless", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": EPOCHS, "learning_rate": 1e-7}}
 GOOD = {"name": "good", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": 40, "learning_rate": 0.01}}
+DIES = """
+import os, signal, sys
+from easeml_core.services import rungs
+from easeml_core.services.trials import run_trial
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.database import Store
+decide = rungs.Ladder._decide
+def die(self, *told):
+    decide(self, *told)
+    os.kill(os.getpid(), signal.SIGKILL)
+rungs.Ladder._decide = die
+url, artifacts, trial_id = sys.argv[1:]
+run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="w")
+"""
 TREE = {"name": "tree", "kind": "decision_tree"}
 
 
@@ -132,6 +149,21 @@ def test_the_attempt_after_a_crash_is_bound_by_what_was_decided(taught: Any, lea
     assert at_rung(ladder, 0.1, step=9)
     assert not at_rung(ladder, 0.99, step=11)
     assert len(rungs_of(taught, "net", "hopeless")) == 1
+
+
+def test_a_worker_that_is_killed_between_decision_and_end(taught: Any) -> None:
+    trial_id = trial_of(taught, "net", "hopeless")
+    where = (taught.url("easeml_worker"), str(taught.artifacts.root), str(trial_id))
+    assert subprocess.run([sys.executable, "-c", DIES, *where], check=False).returncode == -signal.SIGKILL
+    decided = rungs_of(taught, "net", "hopeless")
+    assert [told["goes_on"] for told in decided] == [False]
+    report = run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w")
+    assert report["state"] == "SUCCEEDED"
+    details = trial_details(taught.worker, trial_id=trial_id)
+    assert (details["attempt"], details["rungs"]) == (2, decided)
+    assert decided[0]["step"] <= details["curve"][-1]["step"] < EPOCHS
+    counts = "SELECT count(*) FROM work.observations WHERE trial_id = :id"
+    assert taught.one(counts, id=trial_id) == 1
 
 
 def test_an_attempt_that_has_lost_its_trial_writes_nothing(taught: Any, lease_of: Any) -> None:

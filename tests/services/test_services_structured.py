@@ -55,6 +55,19 @@ def rows(folder: Any, rows: int = 640) -> None:
     keep(folder / "rows", told.astype(np.float32))
 
 
+def trees(folder: Any, rows: int = 700) -> None:
+    """Trees of four leaves with a number; the class is whether the sum below the root's left child is the greater."""
+    rng = np.random.default_rng(3)
+    table = np.zeros((rows, 7, 3), np.float32)
+    table[:, :4, 0] = rng.normal(size=(rows, 4))
+    table[:, :4, 1:] = -1
+    table[:, 4, 1:], table[:, 5, 1:], table[:, 6, 1:] = (0, 1), (2, 3), (4, 5)
+    turned = rng.random(rows) < 0.5
+    table[turned, 6, 1:] = (5, 4)
+    left, right = table[:, :2, 0].sum(axis=1), table[:, 2:4, 0].sum(axis=1)
+    keep(folder / "trees", table, np.where(turned, right > left, left > right).astype(np.int64))
+
+
 def keep(folder: Any, inputs: Any, targets: Any = None) -> None:
     folder.mkdir(parents=True)
     np.save(folder / "inputs.npy", inputs)
@@ -255,3 +268,17 @@ def test_what_brings_one_class_or_number_a_row_says_that_it_cannot(desk: Desk, t
         replace_validation(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
     with pytest.raises(InvalidInputError, match=f"examples that are brought to be sealed {why}"):
         seal_test_set(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
+
+
+def test_a_tree_is_trained_gated_and_promoted(desk: Desk) -> None:
+    trees(desk.data / "lab")
+    answer = desk.register(
+        source="npy:trees?layout=tree", program="{input: {[Tensor[1]], [left, right]}, output: {[Category[2]], []}}"
+    )
+    assert not answer["refused"], answer
+    assert desk.candidates() == ["tree_rnn"]
+    report = desk.train("tree_rnn")
+    assert report["quality"] > 0.85, report
+    gate = desk.gate(report["model_id"])
+    assert gate["symbol"] == "pass"
+    assert not desk.promote(report["model_id"], gate)["refused"]

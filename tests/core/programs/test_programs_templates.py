@@ -73,7 +73,7 @@ def test_the_rows_stand_in_the_paper_s_order_with_its_candidates():
         "alexnet", "resnet", "googlenet", "squeezenet", "vgg", "network_in_network", "alexnet_batch_norm",
         "mobilenet", "efficientnet",
     )  # fmt: skip
-    assert named["2"] == ("auto_encoder", "gan", "pix2pix")
+    assert named["2"] == ("auto_encoder", "u_net", "gan", "pix2pix")
     assert named["3"] == ("rnn", "lstm", "bi_lstm", "gru", "cnn_1d", "rocket")
     assert named["4"] == ("seq2seq",)
     assert named["5"] == ("tree_rnn", "tree_kernel_svm")
@@ -83,24 +83,33 @@ def test_the_rows_stand_in_the_paper_s_order_with_its_candidates():
 
 LAYOUTS = {
     "1": Layout("image", (9, 8, 3)),
+    "2": Layout("image", (9, 8, 3)),
     "3": Layout("series", (12, 2)),
+    "4": Layout("series", (12, 2)),
+    "5": Layout("tree", (9, 4)),
     "5a": Layout("table", (10,)),
     "5b": Layout("table", (10,)),
     "6": Layout("table", (4,)),
+    "7": Layout("table", (4,)),
 }
+ANSWERS = {"2": Layout("image", (4, 4, 1)), "4": Layout("series", (5, 1)), "7": Layout("table", (4,))}
 
 
 @pytest.mark.parametrize(
     ("row", "name"), [(row, name) for row in TEMPLATES for work in row.workloads for name in work.candidates]
 )
 def test_every_candidate_can_be_trained_on_such_data_or_says_why_not(row, name):
-    numbers = [work for work in row.workloads if work.targets == "numbers" and name in work.candidates]
+    answer = ANSWERS.get(row.name)
+    numbers = [answer] if answer else [
+        work for work in row.workloads if work.targets == "numbers" and name in work.candidates
+    ]  # fmt: skip
     if name in NOT_TRAINED:
         assert name not in TRAINERS
         with pytest.raises(InvalidInputError, match=f"{name} cannot be trained yet: it"):
             trainer_of(name)
-    for task in [Task.REGRESSION] * len(numbers) or [Task.CLASSIFICATION] * (name not in NOT_TRAINED):
-        assert TRAINERS[name].misfit(LAYOUTS[row.name], task) == ""
+        return
+    for task in [Task.REGRESSION] * len(numbers) or [Task.CLASSIFICATION]:
+        assert TRAINERS[name].misfit(LAYOUTS[row.name], task, answer) == ""
 
 
 def test_what_cannot_be_trained_is_called_for_by_some_row():
@@ -119,8 +128,25 @@ def test_targets_decide_between_classification_and_regression():
     found = match_program(program, [only], targets="numbers")
     assert (found.template, found.workloads) == (None, ())
     assert found.rejected == (("x", "output: the rows of the target are numbers"),)
-    with pytest.raises(InvalidInputError, match="targets must be one of one-hot, numbers, got 'classes'"):
+    with pytest.raises(InvalidInputError, match="targets must be one of one-hot, numbers, several, got 'classes'"):
         match_program(program, TEMPLATES, targets="classes")
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("{input: {[Tensor[10]], []}, output: {[Tensor[10]], []}}", "7"),
+        ("{input: {[Tensor[9,9,1]], []}, output: {[Tensor[3]], []}}", "7"),
+        ("{input: {[Tensor[10]], [a]}, output: {[Tensor[3]], []}}", "7"),
+        ("{input: {[Tensor[10]], []}, output: {[Tensor[3,3,1]], []}}", "7"),
+        ("{input: {[Tensor[9,9,1]], []}, output: {[Tensor[3,3,1]], []}}", "2"),
+        ("{input: {[Tensor[10]], [a]}, output: {[Tensor[3]], [b]}}", "4"),
+    ],
+)
+def test_several_numbers_are_for_rows_that_answer_with_several(text, row):
+    found = match_program(parse_program(text), TEMPLATES, targets="several")
+    assert found.template is not None
+    assert found.template.name == row
 
 
 @pytest.mark.parametrize(

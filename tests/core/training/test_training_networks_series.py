@@ -26,7 +26,7 @@ from easeml_core.training.trainers import trainer_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-KINDS = [name for name, kind in NETWORKS.items() if kind.layout == "series"]
+KINDS = [name for name, kind in NETWORKS.items() if kind.layout == "series" and not kind.answer]
 BY_STEPS = [kind for kind in KINDS if kind != "rocket"]
 
 

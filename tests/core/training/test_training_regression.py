@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
 
-REGRESSORS = [k for k, t in TRAINERS.items() if Task.REGRESSION in t.tasks and "table" in t.default_layouts]
+REGRESSORS = [
+    kind
+    for kind, trainer in TRAINERS.items()
+    if Task.REGRESSION in trainer.tasks and "table" in trainer.default_layouts and "value" in trainer.answers
+]
 SMALL: dict[str, dict[str, Any]] = {"extra_trees": {"n_estimators": 100}}
 
 

@@ -21,11 +21,12 @@ ALTER TABLE work.studies
 GRANT INSERT (task, hit, program) ON work.studies TO easeml_worker;
 GRANT UPDATE (program) ON work.studies TO easeml_referee;
 
--- layout: {"kind": "image", "shape": [28, 28, 1]}; NULL for versions that were made before it was kept.
+-- layout: {"kind": "image", "shape": [28, 28, 1]}, and "target" likewise where an answer is several numbers; NULL for
+-- versions that were made before it was kept.
 ALTER TABLE work.data_versions
   ADD COLUMN layout jsonb,
   ADD CONSTRAINT data_versions_layout_check CHECK (
-    layout ->> 'kind' IN ('table', 'image', 'series') AND jsonb_typeof(layout -> 'shape') = 'array');
+    layout ->> 'kind' IN ('table', 'image', 'series', 'tree') AND jsonb_typeof(layout -> 'shape') = 'array');
 """
 
 TRIALS = """
