@@ -29,7 +29,7 @@ def folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def cache() -> None:
-    """Artifacts at an address, and url: sources, are brought to each machine once."""
+    """The cache of this machine: artifacts at an address and url: sources, brought here once."""
 
 
 @cache.command()

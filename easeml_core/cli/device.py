@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import json_option, short, show_json, show_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,14 @@ def device() -> None:
     """Devices: what trains, one trial at a time."""
 
 
-@device.command()
+_EXAMPLE = """\b
+Examples:
+  easeml device run
+  easeml device run --study flowers --max-trials 5
+"""
+
+
+@device.command(epilog=_EXAMPLE)
 @click.option("--device", "kind", help="Kind of this device, as candidates name it; default: all are alike.")
 @click.option("--slot", metavar="cpu|cuda|cuda:N", help="What it is on this machine; default: a GPU if there is one.")
 @click.option("--policy", help="How the next trial is chosen; default: the installation's, see `easeml policy`.")
@@ -76,7 +83,7 @@ def run(
     else:
         columns = {"Trial": "trial_id", "Study": "study", "Candidate": "candidate", "State": "state"}
         columns |= {"Quality": "quality", "Cost s": "cost_seconds", "Failure": "failure"}
-        show_table("Trials", columns, summary["trials"])
+        show_table("Trials", columns, [t | {"failure": short(t["failure"])} for t in summary["trials"]])
         click.echo(summary["message"])
     if summary["reason"] == Reason.DEVICE_FAILS:
         raise SystemExit(1)

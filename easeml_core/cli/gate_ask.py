@@ -56,7 +56,7 @@ def _ask(store: Store, asked: dict[str, Any], wait: float, as_json: bool) -> int
     told = {"study": asked["study"], "request_id": request_id, "request_key": asked["request_key"]}
     again = f"the same call with --request-key {asked['request_key']} shows its answer"
     if not as_json:  # at once: whoever stops waiting knows the request and its key
-        later = f"waiting {wait:g} s for its answer; later {again}" if wait else again
+        later = f"waiting at most {wait:g} s for its answer; later {again}" if wait else again
         click.echo(f"the gate is asked, request {request_id}; {later}")
     if not wait:
         if as_json:

@@ -96,5 +96,8 @@ def _numbers(row: str) -> list[float | None]:
     try:
         return [float(cell) if cell.strip() else None for cell in row.split(",")]
     except ValueError as error:
-        message = f"a row must be numbers by commas, such as 5.1,3.5,,0.2; {error}"
+        message = (
+            f"a row must be numbers by commas, in the order of the columns of `easeml study show`, such as "
+            f"5.1,3.5,,0.2; {error}. Words and a line of names go into a CSV file: easeml infer STUDY FILE"
+        )
         raise InvalidInputError(message) from error

@@ -27,7 +27,7 @@ def mlflow() -> None:
     """Mirror trials and models in MLflow; needs the extra mlflow."""
 
 
-@mlflow.command()
+@mlflow.command(epilog="\b\nExample:\n  easeml mlflow sync --study flowers --tracking-uri http://127.0.0.1:5000")
 @click.option("--tracking-uri", metavar="URL", help="The MLflow server; default: MLflow's own MLFLOW_TRACKING_URI.")
 @click.option("--study", "studies", multiple=True, help="This study only; may be given several times.")
 @click.option(

@@ -48,7 +48,8 @@ def _waiting(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_(study: str, database: str | None, as_json: bool) -> None:
     """List the models of STUDY with their verdicts, and how they came into production.
 
-    Data is the version of the data whose validation part the quality was measured on.
+    Right is the share of right answers on the validation part, which is what gate and meter count; by the study's
+    metric candidates are compared in `easeml study show`. Data is the version of the data it was measured on.
     """
     from easeml_core.services.promotion import model_list
 
@@ -59,7 +60,7 @@ def list_(study: str, database: str | None, as_json: bool) -> None:
     columns = {
         "Model": "model_id",
         "Origin": "origin",
-        "Quality": "validation_quality",
+        "Right": "validation_quality",
         "Data": "data_version",
         "Verdict": "verdict",
         "Request": "gate_request_id",

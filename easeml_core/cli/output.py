@@ -45,6 +45,16 @@ def cell(value: Any) -> str:
     return plain(str(value))
 
 
+def short(text: str | None, most: int = 60) -> str | None:
+    """The beginning of a long text, for a table: the whole of it is elsewhere.
+
+    Example:
+        >>> short("out of memory", 10)
+        'out of me…'
+    """
+    return text if text is None or len(text) <= most else f"{text[: most - 1]}…"
+
+
 def plain(text: str) -> str:
     r"""Text that others wrote, for a terminal: control characters but for line ends and tabs are escaped.
 

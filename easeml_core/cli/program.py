@@ -44,7 +44,7 @@ def check(file: Path, as_json: bool) -> None:
         click.echo(str(found))
 
 
-@program.command()
+@program.command(epilog="\b\nExample:\n  easeml program infer prices.csv --target price > prices.txt")
 @click.argument("file", metavar="PATH", type=click.Path(path_type=Path))
 @click.option(
     "--target",

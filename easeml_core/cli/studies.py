@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.output import json_option, plain, short, show_json, show_table
 from easeml_core.cli.tenants import changes_of, show_settings
 from easeml_core.errors import InvalidInputError, StateError
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 _MOST_COLUMNS = 20
 _LONGEST_PROGRAM = 300
+_EXAMPLES = """\b
+Examples:
+  easeml study register flowers --tenant garden --source csv:flowers.csv --target species
+  easeml study register flats --tenant homes --source csv:flats.csv --target price --metric rmse --hit within:20
+  easeml study register mail --tenant office --source csv:mail.csv --target spam \\
+    --candidates '[{"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 5}}]'
+  easeml study register leaves --tenant garden --source images:leaves \\
+    --candidates '[{"kind": "torch_mlp", "space": {"hidden_width": {".choice": [32, 128]}}}]'
+"""
 
 
 @click.group()
@@ -50,7 +59,10 @@ def list_(database: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def show(name: str, database: str | None, as_json: bool) -> None:
-    """Show one study: input columns, classes, trials, candidates, sealed sets (public side), alerts, settings."""
+    """Show one study: input columns, classes, candidates, trials, sealed sets (public side), alerts, limits.
+
+    `easeml trial show` has the whole reason of a failure.
+    """
     from easeml_core.services.overview import study_details
     from easeml_core.services.study_columns import study_columns
 
@@ -61,7 +73,8 @@ def show(name: str, database: str | None, as_json: bool) -> None:
         return
     summary = details["summary"]
     click.echo(f"{name} of {summary['tenant']}: {summary['state']}; next: {summary['next']}")
-    for line in [*_goal(details["goal"]), *_limits(summary), *_inputs_and_classes(details)]:
+    told = [*_goal(details["goal"]), *_limits(summary), *_inputs_and_classes(details)]
+    for line in [*told, _candidates(details["candidates"])]:
         click.echo(line)
     columns = {
         "Trial": "trial_id",
@@ -72,7 +85,7 @@ def show(name: str, database: str | None, as_json: bool) -> None:
         "Model": "model_id",
         "Failure": "failure",
     }
-    show_table("Trials", columns, details["trials"])
+    show_table("Trials", columns, [t | {"failure": short(t["failure"])} for t in details["trials"]])
     sets = {"Set": "id", "For": "purpose", "State": "state", "Rows": "rows", "Steps": "steps"}
     show_table("Sealed sets", sets, details["sealed_sets"])
     for alert in details["alerts"]:
@@ -105,6 +118,13 @@ def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
     return [" ".join(plain(line).split("\n")) for line in lines]
 
 
+def _candidates(candidates: list[dict[str, Any]]) -> str:
+    """Their names, the first ones only, since there may be a thousand."""
+    names = ", ".join(candidate["name"] for candidate in candidates[:_MOST_COLUMNS]) or "none"
+    more = len(candidates) - _MOST_COLUMNS
+    return plain(f"candidates: {names}" + (f" and {more:,} more (--json has all)" if more > 0 else ""))
+
+
 def _limits(summary: dict[str, Any]) -> list[str]:
     """One line for each limit that the study or its tenant has."""
     used, reserved = summary["device_seconds"], summary["reserved_seconds"]
@@ -121,7 +141,7 @@ def _limits(summary: dict[str, Any]) -> list[str]:
     return [line for key, line in lines.items() if summary[key]]
 
 
-@study.command()
+@study.command(epilog=_EXAMPLES)
 @click.argument("name")
 @click.option("--tenant", required=True, help="Whose study it is; made when new.")
 @click.option("--source", required=True, help="Where the data comes from, e.g. sklearn:digits or csv:a.csv.")
@@ -131,7 +151,7 @@ def _limits(summary: dict[str, Any]) -> list[str]:
     "--metric", help="accuracy (default), auc, log_loss, rmse, r2 (default for numbers), ...: docs/metrics.md."
 )
 @click.option("--hit", metavar="within:T", help="Where numbers are predicted: one at most T off is right for the gate.")
-@click.option("--program", type=click.Path(exists=True, dir_okay=False), help="File that says what goes in and out.")
+@click.option("--program", type=click.Path(exists=True, dir_okay=False), help="As `easeml program infer` writes it.")
 @click.option("--split", metavar="HOW", help="rows (default), group:COLUMN or time:COLUMN: how rows are divided.")
 @click.option(
     "--grid", type=click.Choice(("one", "rates", "full")), default="one", help="How fine networks are divided."
@@ -151,7 +171,7 @@ def _limits(summary: dict[str, Any]) -> list[str]:
 @click.option(
     "--candidates",
     metavar="JSON",
-    help='[{"name", "kind", "parameters", "devices"}]; default: by the data\'s shape.',
+    help='[{"name", "kind", "parameters" or "space", "devices"}]; default: by program or data.',
 )
 @click.option("--request-key", help="Makes the call repeatable; default: a new one.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the referee's answer.")
@@ -163,7 +183,7 @@ def register(
 ) -> None:
     """Register a study; the referee splits its data, seals some parts, and activates it.
 
-    A study that is refused keeps its name: register again under another.
+    A study that is refused is registered again, corrected, under the same name.
 
     Exit status: 0 registered, 1 refused by the referee (unless --no-wait), 2 any error.
     """
@@ -174,6 +194,8 @@ def register(
     given["program"] = None if given["program"] is None else read_program(Path(given["program"]))
     store = open_store(database)
     filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
+    if wait:
+        click.echo(f"request {filed['request_id']} waits for the referee, at most {timeout:g} s", err=True)
     answer = _wait(store, filed["request_id"], timeout) if wait else None
     if as_json:
         show_json(filed | {"answer": answer})

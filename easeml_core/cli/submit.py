@@ -117,7 +117,7 @@ def submissions(study: str | None, database: str | None, as_json: bool) -> None:
         show_json(entries)
         return
     columns = {"No.": "submission_id"} | ({} if study else {"Study": "study"}) | {"Model": "model_id", "Kind": "kind"}
-    columns |= {"State": "state", "Quality": "validation_quality"}
+    columns |= {"State": "state", "Right": "validation_quality"}
     if any(entry["bundle"] for entry in entries):
         columns |= {"Bundle": "bundle", "Version": "bundle_version"}
     columns |= {"Message": "message"}

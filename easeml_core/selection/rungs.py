@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LEVEL = 0.85
-"""Chance that a trial gains at most what it is allowed for, as long as trials gain alike."""
+"""Chance that a trial gains at most what it is allowed for, were trials exchangeable (docs/benchmarks.md: not so)."""
 
 ETA = 3
 """Halving lets one of so many go on."""

@@ -1,4 +1,8 @@
-"""The baseline of a data version: one constant answer stands in as the old model while nothing is in production."""
+"""The baseline of a study: one constant answer stands in as the old model while nothing is in production.
+
+It is made once, of the first training part, and each further data version keeps it: were it made anew of what was fed
+or switched off, whoever feeds could choose what the gate compares with.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +37,11 @@ def add_baseline(
 
     Where an answer is several numbers, it is the median of each place in the row.
 
-    Versions with the same training part have the same file as their baseline.
-
     Args:
         tx: Transaction of the referee's role.
         artifacts: Where the file goes.
         study_id: The study.
-        data_version_id: The version whose baseline it is; it has none yet.
+        data_version_id: The study's first version.
         train_labels: Shape (train_rows,): int64 in [0, classes), or numbers; or several, (train_rows, numbers).
         validation_labels: The same of the validation rows; the model's loss is measured on them.
         hit: What counts as right.
@@ -49,15 +51,41 @@ def add_baseline(
         save_constant(path, _answer(train_labels))
         answers = load_constant(path).predict(validation_labels)
         artifact = artifacts.put(path)
-    models.add_model(
-        tx,
-        study_id=study_id,
-        data_version_id=data_version_id,
-        trial_id=None,
-        format="constant",
-        artifact=artifact,
-        validation_loss=float(np.mean(wrong(hit, validation_labels, answers))),
-    )
+    loss = float(np.mean(wrong(hit, validation_labels, answers)))
+    _add(tx, study_id=study_id, data_version_id=data_version_id, artifact=artifact, validation_loss=loss)
+
+
+def keep_baseline(
+    tx: Connection,
+    artifacts: ArtifactStore,
+    *,
+    study_id: int,
+    data_version_id: int,
+    validation_labels: NDArray[Any],
+    hit: str,
+) -> None:
+    """Add the study's baseline, unchanged, to a further data version.
+
+    Args:
+        tx: Transaction of the referee's role.
+        artifacts: Where its file lies.
+        study_id: The study.
+        data_version_id: The version; it has none yet.
+        validation_labels: As of ``add_baseline``.
+        hit: What counts as right.
+
+    Raises:
+        ArtifactError: Its file is missing or was changed.
+    """
+    artifact = models.baseline_model(tx, study_id).artifact
+    with artifacts.copy(artifact) as path:
+        answers = load_constant(path).predict(validation_labels)
+    loss = float(np.mean(wrong(hit, validation_labels, answers)))
+    _add(tx, study_id=study_id, data_version_id=data_version_id, artifact=artifact, validation_loss=loss)
+
+
+def _add(tx: Connection, **told: Any) -> None:
+    models.add_model(tx, trial_id=None, format="constant", **told)
 
 
 def _answer(labels: NDArray[Any]) -> int | float | tuple[float, ...]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.entities import StudyState
 from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, StateError
 from easeml_core.services.limits import check_candidate_count
-from easeml_core.services.study_candidates import named_candidates
+from easeml_core.services.study_candidates import named_candidates, require_fitting
 from easeml_core.store import studies
 from easeml_core.training.command_manifest import read_program
 from easeml_core.training.command_model import pack_command
+from easeml_core.training.layout import Layout, stored_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str
         already.
 
     Raises:
-        InvalidInputError: A space, a kind, a parameter or a device is not allowed, or two have one name.
+        InvalidInputError: A space, a kind, a parameter or a device is not allowed, two have one name, or one does not
+            fit the study's data or metric.
         NotFoundError: There is no such study.
         StateError: The study is not sealed yet, or was refused.
         AlreadyExistsError: The study has another candidate of one of the names.
@@ -49,6 +51,10 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str
         if found.state not in (StudyState.ACTIVE, StudyState.PAUSED):
             message = f"study {study!r} is {found.state}; candidates join one that is ACTIVE or PAUSED"
             raise StateError(message)
+        layout = studies.latest_data_version(tx, found.id).layout
+        if layout is not None:  # versions older than layouts do not tell
+            kinds = {c["name"]: c["kind"] for c in wanted}
+            require_fitting(found, kinds, Layout.from_json(layout), stored_target(layout))
         added = {c["name"] for c in wanted if studies.add_candidates(tx, found.id, [c])}
         mine = studies.list_candidates(tx, found.id)
         check_candidate_count(len(mine))

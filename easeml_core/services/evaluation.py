@@ -32,7 +32,7 @@ from easeml_core.training.formats import load_constant
 from easeml_core.training.hits import wrong
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
-from easeml_core.training.repetition import require_same, rows_to_repeat
+from easeml_core.training.repetition import require_same, right_within, rows_to_repeat
 from easeml_core.training.sandbox import Sandbox, probe_isolation
 
 if TYPE_CHECKING:
@@ -181,12 +181,13 @@ def keep_sealed_run(
     with store.begin() as tx:
         inputs = sealed.sealed_inputs(tx, test_set_id)
         key = _repetition_key(tx, model, test_set_id)
-        wanted = answers_of_study(tx, model.study_id)
+        wanted, hit = answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
     with _pace_of(model, pace):
         labels, failure = _run(artifacts, model, inputs, wanted)
         if labels is not None and model.format != "constant":
             repeated = rows_to_repeat(labels, key)
-            failure = _failure_again(artifacts, model, inputs[repeated], labels[repeated], wanted)
+            again, failure = _run(artifacts, model, inputs[repeated], wanted)
+            failure = failure if again is None else _difference(labels[repeated], again, hit)
             labels = labels if failure is None else None
         isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
     with store.begin() as tx:
@@ -199,15 +200,10 @@ def _repetition_key(tx: Connection, model: Model, test_set_id: int) -> bytes:
     return hmac.digest(sealed.installation_secret(tx), said.encode(), "sha256")
 
 
-def _failure_again(
-    artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], labels: NDArray[Any], wanted: WantedAnswers
-) -> str | None:
-    """Why the model does not answer these rows as it did among all others, or None if it does."""
-    again, failure = _run(artifacts, model, inputs, wanted)
-    if again is None:
-        return failure
+def _difference(first: NDArray[Any], again: NDArray[Any], hit: str) -> str | None:
+    """Why a model does not answer rows as it did among all others, or None if it does."""
     try:
-        require_same(labels, again)
+        require_same(first, again, right_within=right_within(hit))
     except TrainingError as error:
         return str(error)
     return None

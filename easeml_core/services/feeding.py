@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.entities import RequestKind, StudyState
-from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+from easeml_core.services.refresh import MOST_FEEDS
 from easeml_core.services.study_columns import require_one_answer, row_form
 from easeml_core.services.validation_rows import brought_files
 from easeml_core.store import feeds, requests, studies
 from easeml_core.training.fed_pairs import Pairs, write_pairs
 from easeml_core.training.row_files import read_rows
 from easeml_core.training.row_form import LABEL, rows_of_json
+from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from easeml_core.entities import DataVersion, Study
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
+
+MOST_REFRESHES = 3
+"""Of one study that wait for an answer: each rewrites the training part, between the decisions of everybody."""
 
 LONGEST_NAME = 200
 
@@ -63,7 +68,7 @@ def feed(
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
-        StateError: The study was refused.
+        StateError: The study was refused, or too many feeds wait for a refresh.
         InvalidInputError: The pairs are not as they must be; the message says where. Or the key has fed others.
     """
     if (path is None) == (pairs is None) or (labels is not None and path is None):
@@ -73,6 +78,7 @@ def feed(
     with store.begin() as tx:
         found, version = active_study(tx, study)
         require_one_answer(version, "pairs that are fed")
+        check_split(found.config.get("split")).require_feedable()
         form = row_form(tx, artifacts, version)
         if path is not None and labels is not None:
             brought = brought_files(tx, path, labels, version)
@@ -82,6 +88,12 @@ def feed(
             rows = rows or read_rows(Path(path or ""), form, label=label_column)
             assert rows.labels is not None
             origin, given = "pairs" if path is None else path.name, Pairs(rows.inputs, rows.labels)
+        if feeds.count_waiting(tx, found.id, but=request_key) >= MOST_FEEDS:
+            message = (
+                f"{MOST_FEEDS:,} feeds of study {study!r} wait for a refresh already (`easeml refine apply {study}`); "
+                "bring many pairs in one file"
+            )
+            raise StateError(message)
         feed_id = feeds.add_feed(
             tx,
             study_id=found.id,
@@ -125,11 +137,17 @@ def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
-        StateError: The study was refused.
+        StateError: The study was refused, or enough refreshes wait for an answer.
         InvalidInputError: The key has asked for something else.
     """
     with store.begin() as tx:
         found, _ = active_study(tx, study)
+        if requests.count_unanswered(tx, found.id, RequestKind.REFRESH, but=request_key) >= MOST_REFRESHES:
+            message = (
+                f"{MOST_REFRESHES} refreshes of study {study!r} wait for the referee's answer already; each takes all "
+                "that was brought before it, so wait for them"
+            )
+            raise StateError(message)
         request_id = requests.file_request(
             tx,
             kind=RequestKind.REFRESH,
@@ -139,6 +157,18 @@ def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any
             request_key=request_key,
         )
     return {"request_id": request_id}
+
+
+def require_refresh(store: Store, *, study: str, request_id: int) -> None:
+    """The request is a refresh of this study.
+
+    Raises:
+        NotFoundError: There is no such study, or no such refresh of it.
+    """
+    with store.begin() as tx:
+        found = requests.get_request(tx, request_id)
+        if (found.kind, found.study_id) != (RequestKind.REFRESH, studies.get_study(tx, study).id):
+            raise NotFoundError(kind=f"refresh of study {study!r} with request", name=request_id)
 
 
 def studies_that_wait(store: Store) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.services.leases import LOOK_SECONDS, silent
 from easeml_core.services.trials import claim, explained, record_failure, record_success, trial_state
-from easeml_core.training.child import validate
+from easeml_core.training.child import score_on_validation
 from easeml_core.training.formats import load_predictor, save_model
 from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult
@@ -92,7 +93,9 @@ def _heartbeat(lease: Lease) -> Iterator[None]:
 
 def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Path) -> TrainingResult:
     def report(step: float, quality: float | None = None) -> None:
-        lease.progress({"step": float(step)} | ({} if quality is None else {"quality": float(quality)}))
+        told = {"step": float(step), "quality": math.nan if quality is None else float(quality)}
+        if known := {name: value for name, value in told.items() if math.isfinite(value)}:
+            lease.progress(known)
         if lease.cancelled or lease.lost:
             message = "cancelled"
             raise TrainingError(message)
@@ -102,10 +105,10 @@ def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Pa
     path = folder / "model"
     with _tenants_code("what the training function returned cannot be used:"):
         predictor = predictor_of(returned, data, folder)
-        quality, predictions = validate(lease.trial.kind, predictor, data, lease.metric)
+        score, quality, predictions = score_on_validation(lease.trial.kind, predictor, data, lease.metric)
         model_format = save_model(predictor, path)
     load_predictor(path, model_format)  # what the referee would refuse to load is refused now, with the reason
-    return TrainingResult(quality, lease.age_seconds, path, model_format, np.asarray(predictions))
+    return TrainingResult(quality, lease.age_seconds, path, model_format, np.asarray(predictions), score)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from easeml_core.training.wanted_answers import WantedAnswers
 
 PRODUCTION, BEST = "production", "best"
+_LONGEST_ID = 18
 
 
 def infer(
@@ -44,6 +45,7 @@ def infer(
     model: str | int = PRODUCTION,
     probabilities: bool = False,
     warm: WarmModels | None = None,
+    most_answers: int | None = None,
 ) -> dict[str, Any]:
     """The answers of one model to some inputs.
 
@@ -61,6 +63,7 @@ def infer(
         model: ``production``, ``best`` (the best so far by validation quality), or the id of a model of the study.
         probabilities: Ask for the probability of each class as well.
         warm: Models that stay loaded; None starts a child for this call alone.
+        most_answers: Refuse what the model answers with more numbers than these, for whoever has little memory.
 
     Returns:
         ``{"study", "model_id", "model", "candidate", "data_version", "labels", "columns", "latency"}``, and with
@@ -89,6 +92,12 @@ def infer(
         message = f"study {study!r} predicts numbers, which have no probabilities"
         raise InvalidInputError(message)
     rows = rows_of_json(inputs or [], form, labelled=False, origin="inputs") if path is None else read_rows(path, form)
+    asked_numbers = len(rows.inputs) * max(1, wanted.numbers, len(form.class_names) if probabilities else 0)
+    if most_answers is not None and asked_numbers > most_answers:
+        message = (
+            f"the answer would have {asked_numbers:,} numbers, more than {most_answers:,}; send fewer rows at once"
+        )
+        raise InvalidInputError(message)
     answers = _ask(artifacts, chosen, wanted, rows.inputs, warm)
     chances = None
     if probabilities:
@@ -130,7 +139,8 @@ def _model(tx: Connection, study_id: int, study: str, model: str | int) -> Model
             message = f"study {study!r} has no trained model yet; train one first (`easeml study show {study}`)"
             raise StateError(message)
         return best
-    if isinstance(model, bool) or not (isinstance(model, int) or (isinstance(model, str) and model.isdecimal())):
+    is_named = isinstance(model, str) and model.isdecimal() and len(model) <= _LONGEST_ID
+    if isinstance(model, bool) or not (isinstance(model, int) or is_named):
         message = f"model must be {PRODUCTION!r}, {BEST!r} or the id of a model, got {model!r}"
         raise InvalidInputError(message)
     return models.get_model(tx, study_id, int(model))

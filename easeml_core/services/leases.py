@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError, TrainingCancelled
+from easeml_core.errors import (
+    ArtifactError,
+    ConcurrentUpdateError,
+    InvalidInputError,
+    StoreUnavailableError,
+    TrainingCancelled,
+)
 from easeml_core.services.keeping import Keeper
 from easeml_core.services.news import is_last_step, line_of, point_of
 from easeml_core.services.reservation import training_seconds
@@ -38,6 +44,7 @@ LOOK_SECONDS = 1.0
 """How long a cancel may go unseen at most; heartbeats of long leases are further apart."""
 
 _LOG_SECONDS = 1.0
+_MOST_POINTS = 10_000  # between two heartbeats, whatever a process tells
 _LEAST_SECONDS = 1e-3
 
 
@@ -121,7 +128,8 @@ class Lease:
     def progress(self, news: Mapping[str, Any]) -> None:
         """Note progress; it is stored with the next heartbeat. Of many steps a second, one is logged."""
         self.last_news = news
-        if (point := point_of(news, seconds=self.resumed_seconds + self.age_seconds)) is not None:
+        point = point_of(news, seconds=self.resumed_seconds + self.age_seconds)
+        if point is not None and len(self._points) < _MOST_POINTS:
             self._points.append(point)
         if news.get("resumed") is False:
             self.begin_anew()
@@ -211,6 +219,11 @@ class Lease:
                     self.tell(tx)
         except (StoreUnavailableError, ConcurrentUpdateError) as error:
             self.log(f"trial {self.trial.id}: heartbeat not stored, training goes on ({error})")
+            return
+        except InvalidInputError as error:  # of the news, which nobody needs: the lease must not be lost for it
+            self.last_news = None
+            self._points.clear()
+            self.log(f"trial {self.trial.id}: its news cannot be stored and is left out ({error})")
             return
         del self._points[:told]
         self._forgets = False

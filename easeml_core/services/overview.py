@@ -24,12 +24,13 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
     Returns:
         ``{"policy": str | None, "tenants": [...]}``; each entry has tenant, study, state, source, weight,
         budget_seconds, priority, deadline (ISO 8601), target_quality, active_since, candidates, trials (succeeded),
-        running, waiting, failed, cancelled, best_quality in [0, 1] or None, best_candidate, device_seconds (also of
-        lost attempts), reserved_seconds, tenant_quota_seconds, tenant_charged_seconds (used and reserved),
-        tenant_max_parallel, tenant_open_trials, verdict, signal, signals, direct_signal, drift (both None without a
-        second validation sample; of a set that several teams share nobody's signals and alerts are told), teams (of
-        the meter set, None without one), production_model_id, production_candidate, open_alerts, alert_kind (of the
-        most urgent one), meter_retired, gate_set_live, refusal, and ``next``: one sentence on what to do.
+        failed and cancelled (these three on the present data), running, waiting, best_quality in [0, 1] or None,
+        best_candidate, device_seconds (also of lost attempts), reserved_seconds, tenant_quota_seconds,
+        tenant_charged_seconds (used and reserved), tenant_max_parallel, tenant_open_trials, verdict, signal, signals,
+        direct_signal, drift (both None without a second validation sample; of a set that several teams share nobody's
+        signals and alerts are told), teams (of the meter set, None without one), production_model_id,
+        production_candidate, open_alerts, alert_kind (of the most urgent one), meter_retired, gate_set_live, refusal,
+        and ``next``: one sentence on what to do.
     """
     with store.begin() as tx:
         entries = summary.study_summaries(tx, limit=limit)
@@ -46,7 +47,7 @@ def _told(entry: dict[str, Any]) -> dict[str, Any]:
 def _next(entry: dict[str, Any]) -> str:
     """The one thing to do for a study, worst first."""
     steps = (
-        (entry["state"] == "REFUSED", f"register it again under another name: {entry['refusal']}"),
+        (entry["state"] == "REFUSED", f"register it again: {entry['refusal']}"),
         (entry["state"] == "REGISTERED", "wait: the referee is splitting and sealing its data"),
         (entry["state"] == "PAUSED", "resume it when it shall get trials again"),
         (entry["meter_retired"] is True, "seal a new meter set: the present one is retired"),

@@ -68,7 +68,11 @@ def study_table(study: Study, reach: Reach, split: Split) -> RawTable:
         columns = read_query(_query(source, study, reach))
         return load_columns(source, columns, study.target, study.task, split=split)
     spec = readable_source(study, reach.data)
-    return load_source(spec, study.target or None, study.task, split=split)
+    try:
+        return load_source(spec, study.target or None, study.task, split=split)
+    except InvalidInputError as error:  # where the referee's folder lies is nobody's business
+        place = spec.partition(":")[2].partition("?")[0]
+        raise InvalidInputError(str(error).replace(place, source.name)) from error
 
 
 def readable_source(study: Study, data: Path | None) -> str:

@@ -67,7 +67,7 @@ _GIVEN_UP = f"the referee's process ended {MAX_ATTEMPTS} times while it worked o
 
 _PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
 
-_NAME_TAKEN = "; the name stays taken, register again under another"
+_REGISTER_AGAIN = "; correct that and register the study again"
 """Said with every refusal to seal a study's data."""
 
 _FORCED_REFUSED = (
@@ -329,7 +329,7 @@ class Referee:
                 logger.exception("request %d failed", request_id)
                 message = _PRIVATE
         if requests.refuse_sealing(tx, request_id):
-            message += _NAME_TAKEN
+            message += _REGISTER_AGAIN
         kind = None if request is None else request.kind
         return kind, self._decided(tx, request_id, kind, Answer(message), refused=True)
 

@@ -20,6 +20,7 @@ from easeml_core.errors import InvalidInputError, NotFoundError, StateError
 from easeml_core.services.feeding import active_study, require_name
 from easeml_core.store import feeds, studies
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.rows import clean
 from easeml_core.training.fed_pairs import Pairs, pairs_like
 from easeml_core.training.label_ranking import Ranking
 from easeml_core.training.parts import load_open_parts
@@ -144,7 +145,7 @@ def switch_pairs(
         ConfigError: The reason or the name of who does it is missing.
     """
     is_fine = isinstance(reason, str) and reason.strip() != "" and len(reason) <= _LONGEST_REASON
-    require(is_fine, "reason", reason, f"1 to {_LONGEST_REASON} characters")
+    require(is_fine and clean(reason) == reason, "reason", reason, f"1 to {_LONGEST_REASON} characters of text")
     who = require_name("switched_by", switched_by)
     require(1 <= len(hashes) <= MOST_SWITCHED, "hashes", f"{len(hashes)} of them", f"1 to {MOST_SWITCHED:,} rows")
     with store.begin() as tx:

@@ -19,7 +19,7 @@ import numpy as np
 
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
-from easeml_core.services.baseline import add_baseline
+from easeml_core.services.baseline import keep_baseline
 from easeml_core.store import feeds, releases, sealed, studies, validation
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
@@ -33,6 +33,7 @@ from easeml_core.training.parts import (
 )
 from easeml_core.training.raw_table import MAX_CELLS, RawTable, content_hash
 from easeml_core.training.row_pool import Pool
+from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +56,11 @@ _COINCIDENCE = 1 / 20
 
 _FEW = 100
 """Of a smaller feed so many rows are assumed: one refused for a single row would tell of that row."""
+
+_ANOTHERS = "another tenant's study has sealed its rows"
+_MOST_REFUSED = 3
+"""Feeds of a study that may be refused for that. With five rows that are known to be sealed, the answer to one more row
+tells of that row: whoever could go on would learn of a whole set which rows are in it."""
 
 
 def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
@@ -81,7 +87,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
     switches = feeds.waiting_switches(tx, study.id)
     fed = feeds.waiting_feeds(tx, study.id, limit=MOST_FEEDS)
     version = studies.latest_data_version(tx, study.id)
-    refused, rows = 0, None
+    refused, rows, warning = 0, None, ""
     if fed or switches:
         with artifacts.copy(version.artifact) as path:
             parts = load_open_parts(path)
@@ -89,6 +95,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
         _take_switches(tx, request, study, pool, switches)
         refused = _take_feeds(tx, artifacts, study, pool, fed, parts)
         rows = _write(tx, artifacts, request, study, version, parts, pool) if pool.changed else None
+        warning = check_split(study.config.get("split")).fed_warning if pool.fed else ""
     more = f"; feeds that were refused: {refused:,} (`easeml refine feeds {study.name}` says why)" if refused else ""
     if len(fed) == MOST_FEEDS:
         more += f"; the first {MOST_FEEDS:,} feeds were looked at, ask again for the rest"
@@ -97,7 +104,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
         return f"nothing is new: the training part of study {study.name} stays as it is{more}"
     return (
         f"study {study.name} has version {version.version + 1} of its data; training rows: {rows:,}, before "
-        f"{version.train_rows:,}{more}"
+        f"{version.train_rows:,}{more}" + (f"; warning: {warning}" if warning else "")
     )
 
 
@@ -128,6 +135,7 @@ def _take_feeds(
     refused, room = 0, MAX_CELLS // parts.layout.features - len(pool) - len(pool.validated)
     for one in fed:
         try:
+            check_split(study.config.get("split")).require_feedable()
             pairs = _read(artifacts, one, parts, room)
             hashes = pool.hashes(pairs.inputs)
             pool.feed(one.id, pairs, hashes, closed=_sealed(tx, study, one, hashes, pool))
@@ -161,9 +169,14 @@ def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], po
     Raises:
         InvalidInputError: So many are that it is another tenant's table, which nobody shall publish with its labels.
     """
-    if validation.hidden_by_others(tx, study.id, hashes) > _COINCIDENCE * max(_FEW, len(hashes)):
-        message = "another tenant's study has sealed its rows"
+    if feeds.count_refused(tx, study.id, _ANOTHERS) >= _MOST_REFUSED:
+        message = (
+            f"{_MOST_REFUSED} feeds of this study held rows that another tenant's study has sealed, so it takes no "
+            "more; register another study with rows of your own"
+        )
         raise InvalidInputError(message)
+    if validation.hidden_by_others(tx, study.id, hashes) > _COINCIDENCE * max(_FEW, len(hashes)):
+        raise InvalidInputError(_ANOTHERS)
     found = feeds.hidden_in_study(tx, study.id, hashes)
     found |= validation.hidden_from(tx, study.id, [h for h in hashes if h not in pool]).keys()
     if found:
@@ -197,12 +210,11 @@ def _write(
         feature_names=studies.feature_names(tx, version.id),
         layout=stored_layout(parts.layout, parts.target_layout),
     )
-    add_baseline(
+    keep_baseline(
         tx,
         artifacts,
         study_id=study.id,
         data_version_id=version_id,
-        train_labels=opened.train_labels,
         validation_labels=opened.validation_labels,
         hit=study.hit,
     )

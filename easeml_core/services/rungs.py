@@ -25,6 +25,10 @@ NETWORKS = tuple(kind for kind, trainer in TRAINERS.items() if trainer.takes_run
 """Kinds that are trained by epochs of ours. What anybody's own program tells of itself teaches nobody else."""
 
 
+LEAST_LEFT_SECONDS = 5.0
+"""With less to go a decision is not worth it: the process that trains has taken two to start, and hears of it late."""
+
+
 class Ladder:
     """The rungs of one attempt at a trial.
 
@@ -47,7 +51,8 @@ class Ladder:
         rung = sum(rung_step(share, point["of"]) <= point["step"] for share in self._shares)
         if rung > self._passed and not self._is_over:
             self._passed = rung
-            self._decide(rung, point)
+            if news.get("seconds_left", LEAST_LEFT_SECONDS) >= LEAST_LEFT_SECONDS:
+                self._decide(rung, point)
 
     def is_over(self) -> bool:
         """Whether the rest of the epochs is not worth it."""

@@ -19,7 +19,7 @@ from easeml_core.services.baseline import add_baseline
 from easeml_core.services.reading import study_table
 from easeml_core.services.set_plans import needed_examples, set_purposes, settings_of_plan, study_plan
 from easeml_core.services.set_sizes import plan_for_meter, plan_joint
-from easeml_core.services.study_candidates import called_for
+from easeml_core.services.study_candidates import called_for, require_fitting
 from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
@@ -76,6 +76,8 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, reach
     split = check_split(study.config.get("split"))
     raw = study_table(study, reach, split)
     program = _program(study, raw)
+    named = {candidate.name: candidate.kind for candidate in studies.list_candidates(tx, study.id)}
+    require_fitting(study, named, raw.layout, raw.target_layout)
     _require_no_slices(GateConfig.from_json(study.config["gate"]))  # before anything is planned for them
     plans = planned_sets(study.config)
     TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
@@ -91,7 +93,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, reach
     warning = _sealed_already(tx, study, hashes) + (f"; warning: {split.warning}" if split.warning else "")
     version_id = _open_parts(tx, artifacts, study, raw, parts, digest)
     _seal_parts(tx, study, version_id, parts, plans)
-    if not studies.list_candidates(tx, study.id):
+    if not named:
         studies.add_candidates(tx, study.id, called_for(study, program, raw))
     studies.set_program(tx, study.id, str(program))
     add_baseline(

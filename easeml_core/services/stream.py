@@ -289,7 +289,7 @@ class _Stream:
         report = trial_state(self.store, trial_id=trial_id)
         self.number += 1
         self.reports.append(report)
-        self.log("trial {trial_id}: {state}, quality {quality}, {cost_seconds} s".format(**report))
+        self.log(f"trial {trial_id}: {_ended(report)}")
         if not trained:
             return None
         self._unreadable = 0
@@ -382,3 +382,11 @@ def _summary(device: str | None, reason: Reason, stream: _Stream) -> dict[str, A
         "handed_back": stream.handed_back,
         "trials": reports,
     }
+
+
+def _ended(report: dict[str, Any]) -> str:
+    """How a trial ended, for the log: what it brought, or why it brought nothing."""
+    reached = "" if report["quality"] is None else f", quality {report['quality']:.4f}"
+    took = "" if report["cost_seconds"] is None else f", {report['cost_seconds']:,.1f} s"
+    why = f": {report['failure']}" if report.get("failure") else ""
+    return f"{report['state']}{reached}{took}{why}"

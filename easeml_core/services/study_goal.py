@@ -99,4 +99,7 @@ def _hit(task: Task, metric: str, hit: str | None) -> str:
             f"compared by {metric}"
         )
         raise InvalidInputError(message)
+    if not chosen.startswith("within:") and (chosen not in METRICS or chosen == CLASSES):
+        message = f"hit must be within:T where numbers are predicted, T > 0 in the unit of the target, got {chosen!r}"
+        raise InvalidInputError(message)
     return metric_of(require_gate_metric(chosen)).name

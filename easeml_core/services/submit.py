@@ -30,7 +30,7 @@ from easeml_core.training.formats import FORMATS, NUMBER_WANTED
 from easeml_core.training.hits import wrong
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.predict import predict_in_child
-from easeml_core.training.repetition import require_same, rows_to_repeat
+from easeml_core.training.repetition import require_same, right_within, rows_to_repeat
 from easeml_core.training.sandbox import Sandbox
 from easeml_core.training.wanted_answers import wanted_of
 
@@ -196,7 +196,7 @@ def _validation_loss(
         if handed.format != "constant":
             repeated = rows_to_repeat(answers, handed.artifact.encode())
             again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox, wanted=wanted)
-            _require_same(answers[repeated], again, where)
+            _require_same(answers[repeated], again, study.hit, where)
     except (TrainingError, ArtifactError) as error:
         message = f"the model cannot be run on {where}: {_in_short(error, class_names)}; nothing was spent"
         raise InvalidInputError(message) from error
@@ -219,9 +219,9 @@ def _in_short(error: Exception, class_names: Sequence[str]) -> str:
     return f"{first}: {class_numbers(class_names, most=_MOST_CLASSES)}" if first.endswith(NUMBER_WANTED) else first
 
 
-def _require_same(labels: NDArray[Any], again: NDArray[Any], where: str) -> None:
+def _require_same(labels: NDArray[Any], again: NDArray[Any], hit: str, where: str) -> None:
     try:
-        require_same(labels, again)
+        require_same(labels, again, right_within=right_within(hit))
     except TrainingError as error:
         message = (
             f"the model cannot be judged by {where}: {error}; let each answer come from its own row alone (what is "

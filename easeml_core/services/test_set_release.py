@@ -119,7 +119,7 @@ def fetch_test_set(
         ``{"test_set_id", "rows", "labelled", "file"}``.
 
     Raises:
-        InvalidInputError: The file's name ends otherwise.
+        InvalidInputError: The file's name ends otherwise, or a label is too much for a CSV file.
         StateError: The set is not released.
         ArtifactError: The released file is missing or was changed.
     """
@@ -133,6 +133,10 @@ def fetch_test_set(
         raise StateError(message)
     with artifacts.copy(found.artifact) as path:
         arrays = released_arrays(path)
+        if to.suffix == ".csv" and arrays["labels"].ndim > 1:
+            message = f"{to}: a CSV file has one class or number for each row, and the labels of this set are "
+            message += f"{arrays['labels'].shape[1]:,} numbers a row; choose a name that ends in .npz"
+            raise InvalidInputError(message)
         with written_whole(to) as temporary:
             if to.suffix == ".npz":
                 temporary.write_bytes(path.read_bytes())

@@ -226,8 +226,8 @@ def explained(reason: str, lease: Lease) -> str:
         return f"stopped: the {lease.reserved_seconds:,.1f} s that were reserved for it are over"
     if reason.startswith("out of time") and lease.is_cut_short:
         return (
-            f"out of time: not finished after {lease.time_limit_seconds:g} s, which is what was reserved for it of its "
-            "study's or tenant's compute budget; raise the budget with `easeml study set` or `easeml tenant set`"
+            f"out of time: not finished after {lease.time_limit_seconds:.1f} s, which is what was reserved for it of "
+            "its study's or tenant's compute budget; raise the budget with `easeml study set` or `easeml tenant set`"
         )
     return reason
 
@@ -279,7 +279,7 @@ def _finish(tx: Connection, lease: Lease, state: TrialState, seconds: float, *, 
 
 def _add_result(tx: Connection, lease: Lease, result: TrainingResult, artifact: str, loss: float) -> None:
     trial, cost = lease.trial, lease.cost_seconds(result.cost_seconds)
-    models.add_observation(tx, trial_id=trial.id, quality=result.quality, cost_seconds=cost)
+    models.add_observation(tx, trial_id=trial.id, quality=result.quality, cost_seconds=cost, score=result.score)
     model_id = models.add_model(
         tx,
         study_id=trial.study_id,

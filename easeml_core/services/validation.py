@@ -20,7 +20,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import ValidationReport, ValidationUse, heritage
 from easeml_core.meter.validation_set import validation_report as report_on
-from easeml_core.services.baseline import add_baseline
+from easeml_core.services.baseline import keep_baseline
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.open_rows import part_hashes
 from easeml_core.services.test_set_checks import unlike
@@ -312,12 +312,11 @@ def _write(
         same_training_as=training_id,
         layout=stored_layout(parts.layout, parts.target_layout),
     )
-    add_baseline(
+    keep_baseline(
         tx,
         artifacts,
         study_id=study.id,
         data_version_id=version_id,
-        train_labels=opened.train_labels,
         validation_labels=opened.validation_labels,
         hit=study.hit,
     )

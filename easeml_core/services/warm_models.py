@@ -28,7 +28,7 @@ class WarmModels:
 
     def __init__(self, *, most: int = 4, **options: Any) -> None:
         self._most, self._options = most, options
-        self._models: OrderedDict[tuple[str, WantedAnswers], WarmModel] = OrderedDict()
+        self._models: OrderedDict[tuple[int, str, WantedAnswers], WarmModel] = OrderedDict()
         self._lock = threading.Lock()
 
     def answer(
@@ -48,7 +48,8 @@ class WarmModels:
             self._models.clear()
 
     def _loaded(self, artifacts: ArtifactStore, model: Model, wanted: WantedAnswers) -> WarmModel:
-        key = model.identity, wanted
+        # A program may remember what it was asked: two studies that have the same file have a process each.
+        key = model.study_id, model.identity, wanted
         with self._lock:
             found = self._models.pop(key, None)
             if found is None or found.is_gone:

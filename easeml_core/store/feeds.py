@@ -95,6 +95,12 @@ def waiting_feeds(tx: Connection, study_id: int, *, limit: int) -> list[Feed]:
     return [Feed(**r._mapping) for r in rows(tx, asked, id=study_id, limit=limit)]
 
 
+def count_waiting(tx: Connection, study_id: int, *, but: str) -> int:
+    """How many feeds the referee has not looked at, one under the request key ``but`` not counted."""
+    asked = "SELECT count(*) FROM work.feeds WHERE study_id = :id AND state = 'waiting' AND request_key <> :key"
+    return int(scalar(tx, asked, id=study_id, key=but))
+
+
 def settle_feed(tx: Connection, feed_id: int, *, refused: str | None = None) -> None:
     """A feed is taken, or refused with this reason; for the referee's role."""
     change(
@@ -104,6 +110,12 @@ def settle_feed(tx: Connection, feed_id: int, *, refused: str | None = None) -> 
         state="taken" if refused is None else "refused",
         reason=None if refused is None else refused[:2000],
     )
+
+
+def count_refused(tx: Connection, study_id: int, reason: str) -> int:
+    """How many feeds of the study were refused with this reason."""
+    asked = "SELECT count(*) FROM work.feeds WHERE study_id = :id AND state = 'refused' AND reason = :reason"
+    return int(scalar(tx, asked, id=study_id, reason=reason))
 
 
 def add_switches(

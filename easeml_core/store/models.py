@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-def add_observation(tx: Connection, *, trial_id: int, quality: float, cost_seconds: float) -> None:
-    """Record what a succeeded trial told."""
+def add_observation(
+    tx: Connection, *, trial_id: int, quality: float, cost_seconds: float, score: float | None = None
+) -> None:
+    """Record what a succeeded trial told; ``score`` is by the study's metric, in its unit."""
     change(
         tx,
-        "INSERT INTO work.observations (trial_id, quality, cost_seconds) VALUES (:id, :quality, :cost)",
+        "INSERT INTO work.observations (trial_id, quality, cost_seconds, score) VALUES (:id, :quality, :cost, :score)",
         id=trial_id,
         quality=quality,
         cost=cost_seconds,
+        score=score,
     )
 
 
@@ -146,8 +149,8 @@ def trial_report(tx: Connection, trial_id: int) -> dict[str, Any]:
     """
     found = row(
         tx,
-        "SELECT t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, o.quality, t.cost_seconds, t.failure, "
-        "m.id AS model_id FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
+        "SELECT t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, o.quality, o.score, s.metric, "
+        "t.cost_seconds, t.failure, m.id AS model_id FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
         "JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id "
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.id = :id",
         id=trial_id,

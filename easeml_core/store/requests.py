@@ -78,6 +78,15 @@ def request_of_key(tx: Connection, request_key: str) -> Request | None:
     return None if found is None else Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
 
 
+def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: str) -> int:
+    """How many requests of this kind have no answer yet, one under the key ``but`` not counted."""
+    query = (
+        "SELECT count(*) FROM work.requests r WHERE r.study_id = :id AND r.kind = :kind AND r.request_key <> :key "
+        "AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)"
+    )
+    return int(scalar(tx, query, id=study_id, kind=kind, key=but))
+
+
 def seal_request_of(tx: Connection, study_id: int) -> int:
     """Id of the request that asked to seal the study's data."""
     query = "SELECT id FROM work.requests WHERE study_id = :id AND kind = 'seal' ORDER BY id LIMIT 1"

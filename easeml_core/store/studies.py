@@ -124,14 +124,14 @@ def study_of_request(tx: Connection, request_key: str) -> Study:
 
 
 def get_study(tx: Connection, name: str) -> Study:
-    """The study of this name.
+    """The study of this name; of those that were refused the last one, where none stands.
 
     Raises:
         NotFoundError: With the names there are.
     """
-    found = row(tx, _STUDY + "WHERE s.name = :name", name=name)
+    found = row(tx, _STUDY + "WHERE s.name = :name ORDER BY s.state = 'REFUSED', s.id DESC LIMIT 1", name=name)
     if found is None:
-        known = [r.name for r in rows(tx, "SELECT name FROM work.studies ORDER BY name LIMIT 50")]
+        known = [r.name for r in rows(tx, "SELECT DISTINCT name FROM work.studies ORDER BY name LIMIT 50")]
         raise NotFoundError(
             kind="study", name=name, known=known, remedy="register it with `easeml study register` or its DAG"
         )

@@ -9,7 +9,13 @@ from easeml_core.store.rows import rows
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+# Trials are counted on the present data: what ran on earlier ones says nothing of what is left to do, unless only the
+# validation part is another.
 _SUMMARY = """
+WITH present AS (
+  SELECT d.id FROM work.data_versions d JOIN (
+    SELECT DISTINCT ON (study_id) study_id, coalesce(same_training_as, id) AS training FROM work.data_versions
+    ORDER BY study_id, version DESC) n ON n.study_id = d.study_id AND n.training = coalesce(d.same_training_as, d.id))
 SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.weight, s.budget_seconds, s.priority, s.deadline,
        extract(epoch FROM s.deadline - now())::double precision AS seconds_left, s.target_quality, s.active_since,
        coalesce(r.reserved_seconds, 0) AS reserved_seconds, t.quota_seconds AS tenant_quota_seconds,
@@ -30,12 +36,14 @@ JOIN work.tenants t ON t.id = s.tenant_id
 JOIN work.data_sets d ON d.id = s.data_set_id
 LEFT JOIN (SELECT study_id, count(*) AS n FROM work.candidates GROUP BY study_id) c ON c.study_id = s.id
 LEFT JOIN (
-  SELECT study_id, count(*) FILTER (WHERE state = 'SUCCEEDED' AND reevaluates IS NULL) AS succeeded,
+  SELECT study_id,
+         count(*) FILTER (WHERE state = 'SUCCEEDED' AND reevaluates IS NULL AND present.id IS NOT NULL) AS succeeded,
          count(*) FILTER (WHERE state = 'RUNNING') AS running, count(*) FILTER (WHERE state = 'SUGGESTED') AS waiting,
-         count(*) FILTER (WHERE state = 'FAILED') AS failed, count(*) FILTER (WHERE state = 'CANCELLED') AS cancelled,
+         count(*) FILTER (WHERE state = 'FAILED' AND present.id IS NOT NULL) AS failed,
+         count(*) FILTER (WHERE state = 'CANCELLED' AND present.id IS NOT NULL) AS cancelled,
          sum(lost_seconds + coalesce(cost_seconds, 0)) AS device_seconds,
          sum(limit_seconds - lost_seconds) FILTER (WHERE finished_at IS NULL) AS reserved_seconds
-  FROM work.trials GROUP BY study_id) r ON r.study_id = s.id
+  FROM work.trials LEFT JOIN present ON present.id = data_version_id GROUP BY study_id) r ON r.study_id = s.id
 LEFT JOIN (
   SELECT z.tenant_id, sum(work.charge(x)) AS charged, count(*) FILTER (WHERE x.finished_at IS NULL) AS open
   FROM work.trials x JOIN work.studies z ON z.id = x.study_id GROUP BY z.tenant_id) q ON q.tenant_id = t.id
@@ -65,6 +73,7 @@ LEFT JOIN (
 LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id
   WHERE q.study_id = s.id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) refusal ON true
+WHERE s.state <> 'REFUSED' OR NOT EXISTS (SELECT FROM work.studies z WHERE z.name = s.name AND z.id > s.id)
 ORDER BY t.name, s.name LIMIT :limit
 """
 

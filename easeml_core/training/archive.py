@@ -25,25 +25,32 @@ LONGEST_NAME = 400
 _LEFT_OUT = {".git", "__pycache__"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
+# Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def pack_folder(folder: Path, archive: Path, *, extra: Mapping[str, bytes]) -> None:
+def pack_folder(folder: Path, archive: Path, *, extra: Mapping[str, bytes], beneath: Path | None = None) -> None:
     """Write a folder to ``archive``; ``.git`` and ``__pycache__`` are left out.
 
     Args:
         folder: What to pack.
         archive: The file to write.
         extra: Further files by name; they stand in for those of the folder.
+        beneath: No link is followed from here on, whoever may write there while it is read; None for ``folder``.
 
     Raises:
         InvalidInputError: If there is a link, a device or the like, too many files, or too much in them.
     """
     files = {path.relative_to(folder).as_posix(): path for path in _files_in(folder)}
-    pack_files(archive, {name: path for name, path in files.items() if name not in extra}, extra=extra)
+    own = {name: path for name, path in files.items() if name not in extra}
+    pack_files(archive, own, extra=extra, beneath=beneath or folder)
 
 
-def pack_files(archive: Path, files: Mapping[str, Path], *, extra: Mapping[str, bytes]) -> None:
-    """Write files under their names in the archive; errors as in ``pack_folder``."""
+def pack_files(
+    archive: Path, files: Mapping[str, Path], *, extra: Mapping[str, bytes], beneath: Path | None = None
+) -> None:
+    """Write files under their names in the archive; errors as in ``pack_folder``, but None follows links."""
     names = sorted({*files, *extra})
     if len(names) > MOST_FILES:
         message = f"a submission may have at most {MOST_FILES:,} files, got {len(names):,}"
@@ -52,12 +59,11 @@ def pack_files(archive: Path, files: Mapping[str, Path], *, extra: Mapping[str, 
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
         for name in names:
             _check_name(name, InvalidInputError)
-            content = extra[name] if name in extra else _read(files[name], left)
+            content, runs = (extra[name], False) if name in extra else _read(files[name], beneath, left)
             left -= len(content)
             if left < 0:
                 message = f"a submission may have at most {LARGEST_BYTES:,} bytes; {name} goes beyond"
                 raise InvalidInputError(message)
-            runs = name not in extra and bool(files[name].stat().st_mode & 0o100)
             entry = zipfile.ZipInfo(name, date_time=_EPOCH)
             entry.create_system = 3  # the one whose mode bits are meant below, whichever system packs
             entry.external_attr = (stat.S_IFREG | (0o755 if runs else 0o644)) << 16
@@ -129,13 +135,32 @@ def _files_in(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _read(path: Path, left: int) -> bytes:
+def _read(path: Path, beneath: Path | None, left: int) -> tuple[bytes, bool]:
+    """The content, and whether it may be run."""
     try:
-        with path.open("rb") as file:
-            return file.read(left + 1)
+        with os.fdopen(os.open(path, _READ) if beneath is None else _opened(path, beneath), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                message = f"{path} is no plain file; put a copy of the file there"
+                raise InvalidInputError(message)
+            return file.read(left + 1), bool(mode & 0o100)
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise InvalidInputError(message) from error
+
+
+def _opened(path: Path, beneath: Path) -> int:
+    """A file by steps from a folder downwards, none of which is a link at the moment when it is taken."""
+    folder = os.open(beneath, _FOLDER)
+    try:
+        *between, name = path.relative_to(beneath).parts
+        for step in between:
+            inner = os.open(step, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _check_name(name: str, error: type[ArtifactError | InvalidInputError]) -> None:

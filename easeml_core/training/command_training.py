@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import TrainingError
-from easeml_core.training import archive
+from easeml_core.training import archive, guard
 from easeml_core.training.command_manifest import MODEL_FOLDER, read_program
 from easeml_core.training.command_model import pack_command
 from easeml_core.training.command_run import run_command
 from easeml_core.training.predict import predict_in_child
+from easeml_core.training.processes import end_children
 from easeml_core.training.program_news import BEGUN, CHECKPOINTS, ProgramNews, resumed_folder
 from easeml_core.training.repetition import require_same, rows_to_repeat
 from easeml_core.training.wanted_answers import wanted_of
@@ -110,7 +111,12 @@ def fit_command(
     resume = resumed_folder(work, report, run)
     arguments += [] if resume is None else ["--resume", str(resume)]
     news = ProgramNews(report, output, run)
-    run_command([*command, *arguments], cwd=folder, take=news, shown=" ".join(command))
+    guard.adopt_orphans()
+    guard.keep_to_itself()
+    try:
+        run_command([*command, *arguments], cwd=folder, take=news, shown=" ".join(command))
+    finally:
+        end_children()  # nothing of it may use the device further, or change what it has left
     shutil.rmtree(folder)
     folder.mkdir()
     archive.unpack(program, folder)  # anew: what the training has left in its own folder is no part of the model

@@ -198,6 +198,7 @@ def _give_up_rights(libc: ctypes.CDLL, confinement: Confinement, *, alone: bool)
     header, nothing = _CapabilityHeader(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     libc.capset(ctypes.byref(header), ctypes.byref(nothing))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    guard.keep_to_itself()  # from a program that is the model
     guard.ask_for_parents_death()  # a change of account takes the wish back: prctl(2)
     size = confinement.memory_mb << 20
     wanted = {resource.RLIMIT_FSIZE: size, resource.RLIMIT_NOFILE: _OPEN_FILES}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,14 +19,24 @@ from easeml_core.training.image_source import GREY, folder_contents, listed_imag
 from easeml_core.training.inferred import Inferred, class_note, note_of_source, output_of
 from easeml_core.training.inferred_target import infer_target, sizes_of_classes
 from easeml_core.training.named_files import opened_folder
-from easeml_core.training.npy_source import layout_of, read_array, read_header, refused, target_of
+from easeml_core.training.npy_source import (
+    layout_of,
+    layout_of_targets,
+    read_array,
+    read_header,
+    refused,
+    target_of,
+)
 from easeml_core.training.optional_packages import optional_package
+from easeml_core.training.program_candidates import program_of_data
 from easeml_core.training.raw_table import MAX_CELLS
 from easeml_core.training.source_specs import MAX_SIDE, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from easeml_core.training.layout import Layout
 
@@ -96,6 +106,9 @@ def infer_arrays(path: Path, task: Task | None) -> Inferred:
     layout = layout_of(path, shape, None)
     if len(targets) != shape[0]:
         raise refused(path, f"has {shape[0]:,} inputs and {len(targets):,} targets; there must be as many")
+    target = layout_of_targets(path, targets, task or (Task.REGRESSION if targets.ndim > 2 else None))
+    if target is not None:
+        return _several(path, layout, target, targets, asked=task is not None)
     is_words = targets.ndim != 1 or targets.dtype.kind == "U"
     if is_words or task is not None:
         found = target_of(path, targets, task)
@@ -111,10 +124,27 @@ def infer_arrays(path: Path, task: Task | None) -> Inferred:
         note_of_source(source, "", found.task),
         why,
         f"read: the header of inputs.npy and all {len(targets):,} targets",
-        f"inputs of shape {shape} are {_MEANING[layout.kind]}; ?layout=table, image or series says otherwise",
+        f"inputs of shape {shape} are {_MEANING[layout.kind]}; ?layout=table, image, series or tree says otherwise",
         *([class_note("targets", classes)] if classes else []),
     )
     return Inferred(source, "", found.task, program, len(targets), False, classes, notes)
+
+
+def _several(path: Path, layout: Layout, target: Layout, targets: NDArray[Any], *, asked: bool) -> Inferred:
+    """Answers of several numbers, of which some may be unknown, but not all of a row."""
+    flat = targets.reshape(len(targets), -1).astype(np.float64)
+    if np.isinf(flat).any() or np.isnan(flat).all(axis=1).any():
+        raise refused(path, "has an infinite target, or none that is known in some row; leave such rows out")
+    source, task = Source("npy", path.name), Task.REGRESSION
+    notes = (
+        note_of_source(source, "", task),
+        f"task {task}: " + ("as asked for" if asked else "a target is several numbers"),
+        f"read: the header of inputs.npy and all {len(targets):,} targets",
+        f"inputs are {_MEANING[layout.kind]}; ?layout=table, image, series or tree says otherwise",
+        f"targets of shape {targets.shape} are {_MEANING[target.kind]}",
+    )
+    program = program_of_data(layout, task, 0, target)
+    return Inferred(source, "", task, program, len(targets), False, (), notes)
 
 
 _MEANING = {

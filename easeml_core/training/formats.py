@@ -172,7 +172,7 @@ def load_constant(path: Path) -> ConstantPredictor:
         content = file.read(_CONSTANT_BYTES + 1)
     try:
         fields = json.loads(content) if len(content) <= _CONSTANT_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     answer = _constant_in(fields) if isinstance(fields, dict) and len(fields) == 1 else None
     if answer is None:

@@ -18,7 +18,7 @@ from typing import NoReturn
 REASON_STATUS = 3
 """Exit status of a child that says on its last line of standard error why there is no result."""
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 
 
 def die_with_parent(parent: int) -> None:
@@ -35,6 +35,16 @@ def die_with_parent(parent: int) -> None:
 def ask_for_parents_death() -> None:
     """Once more after every fork and every change of account: both take the wish back."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def keep_to_itself() -> None:
+    """From now on no other process of the same account may open this one's pipes and memory, or trace it."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
+
+
+def adopt_orphans() -> None:
+    """Whoever is left behind by a descendant of this process becomes a child of its own, and is found and counted."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def prepare(parent: int) -> None:
@@ -63,6 +73,6 @@ def reason_in(text: str) -> str | None:
     lines = text.rstrip().splitlines()
     try:
         fields = json.loads(lines[-1]) if lines else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return str(fields["reason"]) if isinstance(fields, dict) and "reason" in fields else None

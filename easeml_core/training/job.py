@@ -143,6 +143,7 @@ class TrainingResult:
         format: A key of ``formats.FORMATS``.
         validation_predictions: int64 labels, or float64 numbers, shape (validation_rows,); or several numbers a row,
             (validation_rows, numbers).
+        score: Of the metric, in its own unit; None where it was not told.
     """
 
     quality: float
@@ -150,3 +151,4 @@ class TrainingResult:
     artifact_path: Path
     format: str
     validation_predictions: NDArray[Any]
+    score: float | None = None

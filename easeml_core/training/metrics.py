@@ -221,7 +221,7 @@ def check_metric_name(name: object) -> str:
         return name
     fits = isinstance(name, str) and len(name) <= _LONGEST_NAME and _ENTRY_POINT.fullmatch(name)
     if not isinstance(name, str) or (name not in METRICS and not fits):
-        remedy = "a function of your own is named module:function"
+        remedy = "within:T takes numbers at most T off, and a function of your own is named module:function"
         shown = name[:_LONGEST_NAME] if isinstance(name, str) else type(name).__name__
         kind = "metric"
         raise NotFoundError(kind, shown, known=[*METRICS, "within:T"], remedy=remedy)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from easeml_core.training.parts import OpenParts
 
 _MOST_ROWS = 5000
-"""Validation rows looked at after each epoch: the first ones, which is a random choice as they were drawn at random."""
+"""Validation rows looked at after each epoch: the first ones, as drawn; where rows were added later, the old ones."""
 
 
 def loss_on(network: Network, inputs: NDArray[np.float32], targets: NDArray[Any], device: torch.device) -> float:
@@ -40,7 +40,8 @@ def quality_on_validation(
 ) -> float | None:
     """Quality on at most 5,000 validation rows, or None where the metric has no value on them.
 
-    It is told for people to see and decides nothing. A network whose answers are broken is refused when it is done.
+    It is told for people to see, and at a rung it decides whether a training is worth its rest; it never decides which
+    epoch is kept. A network whose answers are broken is refused when it is done.
     """
     is_classes = parts.task == Task.CLASSIFICATION
     inputs, targets = parts.validation_inputs[:_MOST_ROWS], parts.validation_labels[:_MOST_ROWS]

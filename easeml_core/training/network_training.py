@@ -59,7 +59,8 @@ def fit_network(
 ) -> NetworkPredictor:
     """Train the network of a kind on the training part; after each epoch tell its loss and its validation quality.
 
-    The quality is told for people to see: the validation part chooses between candidates only, never between epochs.
+    The quality is told for people, and for the decision whether a trial goes on at all (``selection.rungs``): the
+    validation part chooses between candidates, never between the epochs of one.
 
     Args:
         kind: Of the trainer.

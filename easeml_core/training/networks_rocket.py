@@ -1,9 +1,9 @@
 """MiniRocket: the share of a series' steps at which fixed convolutions pass thresholds, and a ridge on these shares.
 
 After Dempster, Schmidt and Webb, "MiniRocket" (KDD 2021), the quick form of ROCKET (2020): the 84 kernels of nine
-weights of which three are 2 and six are -1, spread over time by powers of two. Ours differs in details: thresholds are
-quantiles over several training series, every convolution is padded, and several channels are summed, each kernel over
-its own share of them.
+weights of which three are 2 and six are -1, spread over time. Ours differs in details: the spreads are powers of two
+(the paper's are finer), thresholds are quantiles over several training series, every convolution is padded, and several
+channels are summed, each kernel over its own share of them, the same at every spread.
 """
 
 from __future__ import annotations

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import io
+import tokenize
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_UNREADABLE = (
+    ValueError, EOFError, TypeError, LookupError, AttributeError, SyntaxError, RecursionError, MemoryError,
+    OverflowError, tokenize.TokenError,
+)  # fmt: skip
+"""What numpy raises on headers that were made by hand."""
 
 
 def array_to_bytes(array: NDArray[Any]) -> bytes:
@@ -21,12 +28,19 @@ def array_to_bytes(array: NDArray[Any]) -> bytes:
 def array_from_bytes(content: bytes) -> NDArray[Any]:
     """The array in .npy bytes; nothing is unpickled.
 
+    Whoever wrote them may be hostile: a header that claims more than memory holds, or that numpy cannot even take
+    apart, is no array and nothing worse.
+
     Raises:
-        ValueError: If the bytes are no array, or one of Python objects.
+        ValueError: If the bytes are no array, or one of Python objects, or fewer than its shape says.
 
     Example:
         >>> array_from_bytes(array_to_bytes(np.array([1, 2, 3]))).tolist()
         [1, 2, 3]
     """
-    array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except _UNREADABLE as error:
+        message = f"the bytes are no array: {type(error).__name__}"
+        raise ValueError(message) from error
     return array

@@ -237,7 +237,7 @@ def _classes_of_one_hot(folder: Path, targets: NDArray[Any], task: Task | None) 
 def _check_links(folder: Path, trees: NDArray[Any]) -> None:
     """A node names nodes before it as its children, and is the child of one node at most."""
     links = trees[:, :, -LINKS:].astype(np.float64)
-    unused: NDArray[np.bool_] = np.isnan(trees.astype(np.float64)).all(axis=2)
+    unused = np.asarray(np.isnan(trees.astype(np.float64)).all(axis=2))
     own = np.arange(trees.shape[1])[None, :, None]
     fits = (links == np.floor(links)) & (links >= -1) & (links < own) | unused[:, :, None]
     named = np.where(fits & ~unused[:, :, None], links, -1).reshape(len(trees), -1)

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -25,7 +26,7 @@ from easeml_core.errors import TrainingError, TrainingKilled
 from easeml_core.training.guard import REASON_STATUS, reason_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV",
@@ -129,12 +130,19 @@ def run_child(
         env=clean_environment(threads, device),
         start_new_session=True,
     )
-    pipes = _Pipes(process, on_output, feed)
+    pipes, seen = _Pipes(process, on_output, feed), _Seen()
+
+    def look() -> float:
+        on_poll()
+        family = _family(process.pid)
+        seen.note(family)
+        return _resident_mb(family)
+
     try:
-        _watch(process.pid, pipes.ended, started=started, limits=limits, poll_seconds=poll_seconds, on_poll=on_poll)
+        _watch(process.pid, pipes.ended, started=started, limits=limits, poll_seconds=poll_seconds, look=look)
         seconds = time.monotonic() - started
     finally:
-        kill_family(process.pid)
+        kill_family(process.pid, seen.often)
         process.wait()
         pipes.join()
     if process.returncode:
@@ -167,20 +175,16 @@ def failure_reason(status: int, stderr: str) -> str:
     return f"{sentence}: {lines[-1].strip()}\n{stderr.strip()}" if lines else sentence
 
 
-def resident_mb(pid: int) -> float:
-    """Resident megabytes of a process and all its descendants; 0 when it is gone."""
-    total = 0
-    for process in _family(pid):
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # ended while we were counting
-    return total / 2**20
+def kill_family(pid: int, seen: Iterable[psutil.Process] = ()) -> None:
+    """SIGKILL to a child of ours, its descendants, and everything in its process group.
 
-
-def kill_family(pid: int) -> None:
-    """SIGKILL to a child of ours, its descendants, and everything in its process group."""
-    for process in _family(pid):
+    Args:
+        pid: The child, which was not waited for yet.
+        seen: Descendants of earlier, which may have been left behind by now: each is killed if it still is the same
+            process, with those below it.
+    """
+    below = [other for process in seen if process.is_running() for other in _family(process.pid)]
+    for process in (*_family(pid), *below):
         try:
             process.kill()
         except psutil.NoSuchProcess:
@@ -190,6 +194,51 @@ def kill_family(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+class _Seen:
+    """The descendants that were there at two looks in a row, for when they are left behind.
+
+    Not those of a single look: who watches over a container leaves the family at once, and must outlive it.
+    """
+
+    def __init__(self) -> None:
+        self.often = set[psutil.Process]()
+        self._last = set[psutil.Process]()
+
+    def note(self, family: Iterable[psutil.Process]) -> None:
+        """Take down who is there now."""
+        now = set(family)
+        self.often |= now & self._last
+        self._last = now
+
+
+def end_children() -> None:
+    """SIGKILL to all that this process has started or adopted, however often they start others."""
+    deadline = time.monotonic() + _READER_PATIENCE_SECONDS
+    while (found := [p for p in psutil.Process().children(recursive=True) if _runs(p)]) and time.monotonic() < deadline:
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.005)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _resident_mb(family: Iterable[psutil.Process]) -> float:
+    """Resident megabytes of these processes; those that are gone have none."""
+    total = 0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # ended while we were counting
+    return total / 2**20
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -207,18 +256,20 @@ def _watch(
     started: float,
     limits: Limits,
     poll_seconds: float,
-    on_poll: Callable[[], None],
+    look: Callable[[], float],
 ) -> None:
-    """Return when the child has ended by itself; it is left for its parent to wait for."""
+    """Return when the child has ended by itself; it is left for its parent to wait for.
+
+    ``look`` is called all the while, and gives the megabytes in use.
+    """
     pause = 0.005
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        on_poll()
+        used = look()
         if time.monotonic() - started > limits.time_seconds:
             message = (
                 f"out of time: not finished after {limits.time_seconds:g} s; raise time_limit_seconds or train less"
             )
             raise TrainingError(message)
-        used = resident_mb(pid)
         if used > limits.memory_mb:
             message = f"out of memory: {used:,.0f} MB in use, {limits.memory_mb:,} MB allowed; raise memory_limit_mb"
             raise TrainingError(message)

@@ -80,15 +80,16 @@ class ProgramNews:
         """Pack a checkpoint for whoever goes on; why it was not done, empty if it was."""
         if self._run.folder is None:
             return "nobody keeps checkpoints here"
-        source = self._output / CHECKPOINTS / name
-        if source.parent != self._output / CHECKPOINTS or name in ("", ".", "..") or source.is_symlink():
+        place = self._output / CHECKPOINTS
+        source = place / name
+        if source.parent != place or name in ("", ".", "..") or place.is_symlink() or source.is_symlink():
             return f"it is to be the name of a file or folder in {CHECKPOINTS}/ of the output"
         try:
             with written_whole(self._run.folder / checkpoint_name(step)) as temporary:
                 if source.is_dir():
-                    archive.pack_folder(source, temporary, extra={})
+                    archive.pack_folder(source, temporary, extra={}, beneath=self._output)
                 else:
-                    archive.pack_files(temporary, {name: source}, extra={})
+                    archive.pack_files(temporary, {name: source}, extra={}, beneath=self._output)
         except (InvalidInputError, OSError) as error:
             return str(error)
         remove_older(self._run.folder)

@@ -99,7 +99,7 @@ def make_table(
     """
     with np.errstate(over="ignore"):  # an overflow becomes infinite here and is refused below, with a sentence
         values = np.asarray(inputs, dtype=np.float32) + np.float32(0)  # -0.0 + 0 is 0.0, so that equal rows are equal
-        targets = _targets(labels, task)
+        targets = _targets(labels, task if target_layout is None else Task.REGRESSION)
     width = values.shape[1] if values.ndim == 2 else 0
     _check_shapes(values, names=len(feature_names), layout_width=layout.features if layout else width)
     _check_target_shape(targets, len(values), task, target_layout)

@@ -7,6 +7,7 @@ not: what a random part of the rows says as well as all of them stays unseen, an
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,10 @@ every kind that is trained here (docs/gate.md), so this is for programs of other
 _ROUNDING, _ROUNDING_NEAR_ZERO = 1e-4, 1e-6
 """Numbers that differ by less count as the same, since models reckon with 32 bits: a share of the number itself, and of
 the largest one for those near 0."""
+
+_OF_RIGHT, _FLOAT32 = 1 / 20, 5e-7
+"""But by no more than this share of how far off a right number may be: one huge answer, or targets that are large
+beside that, would let a program answer as it likes. Four roundings of a number of 32 bits are always let through."""
 
 
 def rows_to_repeat(labels: NDArray[Any], key: bytes) -> NDArray[np.int64]:
@@ -62,17 +67,28 @@ def rows_to_repeat(labels: NDArray[Any], key: bytes) -> NDArray[np.int64]:
     return rng.permutation(np.concatenate([many[: size - fewer], few[:fewer]])).astype(np.int64)
 
 
-def require_same(first: NDArray[Any], again: NDArray[Any]) -> None:
+def right_within(hit: str) -> float:
+    """How far off a right answer may be; infinite where it is a class.
+
+    Example:
+        >>> right_within("within:0.5"), right_within("accuracy")
+        (0.5, inf)
+    """
+    return float(hit.partition(":")[2] or math.inf)
+
+
+def require_same(first: NDArray[Any], again: NDArray[Any], *, right_within: float = math.inf) -> None:
     """Compare the answers to the same rows; numbers may differ by rounding, as the order of sums may.
 
     Args:
         first: Labels, or numbers, that were given among all rows, shape (rows,) or (rows, numbers).
         again: Those of the second time, of the same shape. A row has changed where any of its numbers has.
+        right_within: How far off a right number may be, > 0; infinite where nobody has said, or for labels.
 
     Raises:
         TrainingError: More of them changed than rounding explains: more than one for every 500 rows.
     """
-    others = ~_close(first, again) if first.dtype.kind == "f" else first != again
+    others = ~_close(first, again, right_within) if first.dtype.kind == "f" else first != again
     changed = int(np.count_nonzero(others.reshape(len(others), -1).any(axis=1)))
     if changed > len(first) // ROWS_PER_CHANGE:
         message = (
@@ -82,6 +98,9 @@ def require_same(first: NDArray[Any], again: NDArray[Any]) -> None:
         raise TrainingError(message)
 
 
-def _close(first: NDArray[Any], again: NDArray[Any]) -> NDArray[np.bool_]:
-    near_zero = _ROUNDING_NEAR_ZERO * float(np.max(np.abs(first), initial=0.0))
-    return np.asarray(np.isclose(again, first, rtol=_ROUNDING, atol=near_zero))
+def _close(first: NDArray[Any], again: NDArray[Any], right_within: float) -> NDArray[np.bool_]:
+    size = np.abs(first)
+    rounding = _ROUNDING * size + _ROUNDING_NEAR_ZERO * np.max(size, initial=0.0)
+    allowed = np.maximum(np.minimum(rounding, _OF_RIGHT * right_within), _FLOAT32 * size)
+    with np.errstate(over="ignore"):  # infinitely far from each other is far enough
+        return np.asarray(np.abs(again - first) <= allowed)

@@ -1,8 +1,8 @@
 """scikit-learn pipelines as skops files: a zip of JSON and arrays, from which only types on a list are made.
 
 skops trusts the public estimators of scikit-learn and refuses what it does not know. To its list we add a few types by
-name (EXTRA_TYPES), and of what comes out we take a pipeline of steps on a list only (STEP_TYPES), so that no file brings
-in an estimator that reads files or calls functions. Trees hold raw indices that scikit-learn follows unchecked;
+name (EXTRA_TYPES), and of what comes out we take a pipeline of steps on a list only (STEP_TYPES), so that no file
+brings in an estimator that reads files or calls functions. Trees hold raw indices that scikit-learn follows unchecked;
 ``tree_check`` looks at them before anybody predicts. What remains (other arrays of odd shape) may crash the process
 that predicts, which is a child for that reason.
 """

@@ -141,7 +141,10 @@ def parse_source(spec: str) -> Source:
     bare = spec[: match.start()] if match else spec
     scheme, _, name = bare.partition(":")
     if scheme not in SCHEMES or not name.strip() or not (SCHEMES[scheme].form or bare in COMPLETE + COMPLETE_NUMBERS):
-        message = f"source {spec!r} is not known; allowed: {', '.join(known_sources())}, each with an optional ?rows=N"
+        message = (
+            f"source {spec!r} is not known; allowed: {', '.join(known_sources())}, each with an optional ?rows=N; "
+            "a file or folder lies in the referee's data folder, subfolder TENANT, and is named from there, as csv:NAME"
+        )
         raise InvalidInputError(message)
     given = [option.partition("=")[::2] for option in match["options"].split("&")] if match else []
     _check_options(bare, SCHEMES[scheme], given)

@@ -38,6 +38,25 @@ class Split(NamedTuple):
         """What whoever registers such a study must know; empty for ``rows``."""
         return _WARNINGS[self.kind]
 
+    @property
+    def fed_warning(self) -> str:
+        """What whoever feeds such a study must know; empty for ``rows``, and for ``group``, which takes nothing."""
+        return _FED_WARNING if self.kind == "time" else ""
+
+    def require_feedable(self) -> None:
+        """Rows that are fed say nothing of their group: of a sealed one, they would teach what models are judged by.
+
+        Raises:
+            InvalidInputError: If rows are divided by group.
+        """
+        if self.kind == "group":
+            message = (
+                f"the study's rows are divided by group ({self.column}), and pairs that are fed have none: one of a "
+                "group that is sealed would teach models what gate and meter judge them by; register a new study with "
+                "the whole table"
+            )
+            raise InvalidInputError(message)
+
 
 ROWS = Split()
 
@@ -52,6 +71,11 @@ _WARNINGS = {
         "and their promises hold for rows of that time that are independent of each other"
     ),
 }
+
+_FED_WARNING = (
+    "rows that are fed are not divided by time: where they are as late as the sealed ones, gate and meter do not test "
+    "any more how models do on what came after training"
+)
 
 
 def check_split(text: str | None) -> Split:

@@ -6,6 +6,7 @@ Whatever happens to the child ends as a TrainingError with one sentence first: t
 from __future__ import annotations
 
 import json
+import math
 import queue
 import time
 from dataclasses import replace
@@ -36,6 +37,9 @@ _JOB = "job.json"
 _RESULT_BYTES = 100_000
 _LEAST_SECONDS = 0.001
 _MOST_STEPS = 10**9
+_MOST_NEWS = 10_000
+"""That wait to be handed on; a training that tells more at once is not listened to meanwhile, so that whoever waits for
+it never looks at its words instead of its limits."""
 
 
 def nowhere(path: Path, seconds: float, progress: float) -> None:
@@ -166,7 +170,8 @@ class _Watch:
 
     def _take(self, fields: Mapping[str, Any]) -> None:
         """In the thread that reads; the time is that of the news, however late it is looked at."""
-        self._news.put((self.age_seconds, fields))
+        if self._news.qsize() < _MOST_NEWS and is_storable(fields):
+            self._news.put((self.age_seconds, fields))
 
     def _poll(self, job: TrainingJob) -> None:
         self._deliver(job)
@@ -179,7 +184,7 @@ class _Watch:
     def _deliver(self, job: TrainingJob) -> None:
         """Hand on all news, and of several checkpoints the newest: never one whose news nobody has heard."""
         saved = None
-        while not self._news.empty():
+        for _ in range(self._news.qsize()):
             seconds, fields = self._news.get()
             self._on_progress(fields)
             step, progress = fields.get("checkpoint"), fields.get("progress", -1.0)
@@ -188,6 +193,20 @@ class _Watch:
         if saved is not None and saved[0].is_file() and not saved[0].is_symlink():
             self.newest = saved[0]
             self._on_checkpoint(*saved)
+
+
+def is_storable(fields: Mapping[str, Any]) -> bool:
+    """Whether news hold numbers that a heartbeat can carry; those of our own trainers do.
+
+    Example:
+        >>> is_storable({"loss": 0.5}), is_storable({"loss": float("nan")})
+        (True, False)
+    """
+    try:
+        json.dumps(fields, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def is_share(value: object) -> bool:
@@ -215,7 +234,9 @@ def read_result(output_dir: Path, *, cost_seconds: float) -> TrainingResult:
     is_ours = path.parent == output_dir and path.is_file() and not path.is_symlink()
     _demand(is_ours, "the model's file is not in the job's folder")
     predictions = _read_predictions(output_dir / PREDICTIONS)
-    return TrainingResult(float(quality), cost_seconds, path, str(model_format), predictions)
+    score = fields.get("score")
+    told = float(score) if isinstance(score, int | float) and math.isfinite(score) else None
+    return TrainingResult(float(quality), cost_seconds, path, str(model_format), predictions, told)
 
 
 def _demand(fits: bool, what: str) -> None:
@@ -243,5 +264,5 @@ def _read_predictions(path: Path) -> NDArray[Any]:
     types = {1: (np.int64, np.float64), 2: (np.float64,)}  # by dimensions
     are_rows = isinstance(predictions, np.ndarray) and predictions.dtype in types.get(predictions.ndim, ())
     fits = are_rows and np.isfinite(predictions).all()
-    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64), or finite ones (float64), of which a row may be several")
+    _demand(fits, f"{PREDICTIONS} must be whole numbers (int64), or finite ones (float64), one or several a row")
     return np.asarray(predictions)

@@ -50,6 +50,7 @@ class Trainer:
         default_layouts: Those for which it is tried when a study names no candidates.
         answers: What it answers with: ``value`` for one class or number, or kinds of layout of several numbers a row.
         least_side: How many pixels each side of an image must have, >= 1.
+        gives_chances: Whether its models give the probabilities of the classes, which some metrics need.
         own_parameters: Whether it takes parameters of the tenant's own beside those of the rules.
         files: Those of the rules that are references of artifacts; the job is given the files (``TrainingJob.files``).
         takes_run: Whether the fitter is given ``run`` (``run.Run``) as well.
@@ -65,6 +66,7 @@ class Trainer:
     default_layouts: frozenset[str] = ANY_LAYOUT
     answers: frozenset[str] = A_VALUE
     least_side: int = 1
+    gives_chances: bool = True
     own_parameters: bool = False
     files: tuple[str, ...] = ()
     takes_run: bool = False

@@ -155,8 +155,12 @@ def check_candidates(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, 
 
 def _check_candidate(candidate: Mapping[str, Any]) -> dict[str, Any]:
     fields = {"name", "kind", "parameters"}
-    if not hasattr(candidate, "keys") or set(candidate) - fields or not {"name", "kind"} <= set(candidate):
-        message = f"a candidate has the fields name, kind and parameters (optional), got {candidate!r}"
+    given = set(candidate) if hasattr(candidate, "keys") else set()
+    if given - fields or not {"name", "kind"} <= given:
+        wrong = [f"no {name}" for name in ("name", "kind") if name not in given]
+        wrong += [f"the unknown {name!r}" for name in sorted(map(str, given - fields))]
+        what = "a candidate has the fields name, kind and parameters (optional)"
+        message = f"{what}; {' and '.join(wrong)} in {candidate!r}"
         raise InvalidInputError(message)
     name, kind, parameters = candidate["name"], candidate["kind"], candidate.get("parameters") or {}
     if not (isinstance(name, str) and name.strip() and isinstance(kind, str) and hasattr(parameters, "keys")):

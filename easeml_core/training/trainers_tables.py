@@ -54,12 +54,14 @@ TRAINERS_OF_FAMILY = (
         "linear, by largest margin",
         rules={"C": Real(0.1), "max_iter": Whole(1000, 1, 100_000)},
         tasks=BOTH,
+        gives_chances=False,
     ),
     Trainer(
         "rbf_svm",
         "largest margin with a Gaussian kernel; cost grows with the square of max_rows",
         rules={"C": Real(5.0), "max_rows": Whole(4000, 10, 50_000)},
         tasks=BOTH,
+        gives_chances=False,
     ),
     Trainer(
         "nearest_neighbors",

@@ -76,6 +76,7 @@ class WarmModel:
         self._questions: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[bytes | EasemlError] = queue.SimpleQueue()
         self._turn, self._stop, self._ended = threading.Lock(), threading.Event(), threading.Event()
+        self._asked = threading.Event()
         self._heard, self._most, self._used = bytearray(), len(MADE), time.monotonic()
         self._is_made = False
         self._why: EasemlError = _gone()
@@ -100,6 +101,7 @@ class WarmModel:
             rows = np.ascontiguousarray(inputs, dtype=np.float32)
             self._most = len(MADE) + LENGTH_BYTES + _HEADER_BYTES + self._wanted.most_bytes * len(rows)
             self._used = time.monotonic()
+            self._asked.set()
             self._questions.put(array_to_bytes(rows))
             try:
                 answer = self._answers.get(timeout=self._patience)
@@ -184,19 +186,32 @@ class WarmModel:
             raise _StoppedError
 
     def _hear(self, chunk: bytes) -> None:
-        """Collect an answer; one that is longer than it may be ends the process."""
+        """Collect the answer to the question; one that is too long, or that nobody asked for, ends the process."""
+        if self.is_gone:
+            return  # what was started by the model may write on, and is heard by nobody
         self._heard += chunk[: self._most + 1 - len(self._heard)]
         if len(self._heard) > self._most:
-            self._why = TrainingError(f"the model wrote more than the {self._most:,} bytes that its answer may have")
-            self.close()
+            self._end_it(f"the model wrote more than the {self._most:,} bytes that its answer may have")
             return
         if not self._is_made and self._heard.startswith(MADE):
             self._is_made = True
             del self._heard[: len(MADE)]
+        if self._is_made and self._heard:
+            self._take_answer()
+
+    def _take_answer(self) -> None:
         end = LENGTH_BYTES + int.from_bytes(self._heard[:LENGTH_BYTES], "big")
-        if self._is_made and len(self._heard) >= max(end, LENGTH_BYTES):
+        if not self._asked.is_set() or len(self._heard) > end:
+            self._end_it("the model wrote what nobody had asked for")
+        elif len(self._heard) == end:
+            self._asked.clear()
             self._answers.put(bytes(self._heard[LENGTH_BYTES:end]))
             self._heard.clear()
+
+    def _end_it(self, why: str) -> None:
+        """Whoever waits for an answer is told; kept answers and bytes would be the memory of this process."""
+        self._why = TrainingError(why)
+        self.close()
 
 
 def _gone() -> ModelGoneError:

@@ -46,6 +46,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.NumericalError: Outcome.FAIL,
     core.TrainingError: Outcome.FAIL,
     core.TrainingCancelled: Outcome.FAIL,
+    core.TrainingKilled: Outcome.FAIL,
     core.ArtifactError: Outcome.FAIL,
     core.StoreError: Outcome.RETRY,
     core.StoreUnavailableError: Outcome.RETRY,

@@ -11,7 +11,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CANDIDATES = [{"name": "tree", "kind": "decision_tree"}, {"name": "net", "kind": "torch_cnn"}]
+CANDIDATES = [
+    {"name": "tree", "kind": "decision_tree"},
+    {"name": "net", "kind": "torch_mlp", "parameters": {"learning_rate": 1e30, "epochs": 1}},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +28,7 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture
 def device(ask: Any, artifacts: Any, make_study: Any) -> Any:
-    """Run the device on a study with two candidates, one of which cannot be trained on a table."""
+    """Run the device on a study with two candidates, one of which diverges."""
     make_study("cancer", candidates=CANDIDATES)
     return lambda *arguments: ask("device", "run", "--artifacts", str(artifacts.root), *arguments)
 

@@ -101,4 +101,4 @@ def test_neither_an_interruption_nor_a_bug_looks_like_a_fail(
     monkeypatch.setattr("easeml_core.services.requests.answer_of", interrupted)
     answer = ask("gate", "ask", "cancer", bad)
     assert answer.status == 2
-    assert "waiting 600 s for its answer; later the same call with --request-key cli/" in answer.out
+    assert "waiting at most 600 s for its answer; later the same call with --request-key cli/" in answer.out

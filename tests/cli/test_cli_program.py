@@ -53,7 +53,9 @@ def test_a_file_that_cannot_be_read_is_an_error(run: Any, content: bytes | None)
 def test_match_names_template_candidates_and_why_the_rows_above_do_not(run: Any) -> None:
     found = run("program", "match", put(SERIES), "--json").json
     assert found["template"] == {"name": "3", "input": "{[Tensor[A]], [a]}", "output": "{[Tensor[D]], []}"}
-    assert [work["candidates"] for work in found["workloads"]] == [["rnn", "lstm", "bi_lstm", "gru", "cnn_1d", "rocket"]]
+    assert [work["candidates"] for work in found["workloads"]] == [
+        ["rnn", "lstm", "bi_lstm", "gru", "cnn_1d", "rocket"]
+    ]
     assert found["mapping"] == {"A": 10, "a": "next", "D": 3}
     assert [row["template"] for row in found["rejected"]] == ["1", "2"]
     text = run("program", "match", put(SERIES)).text

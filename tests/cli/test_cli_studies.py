@@ -88,14 +88,24 @@ def test_a_refused_study_is_an_answer_of_no(ask: Any) -> None:
     answer = ask(*given)
     assert answer.status == 1
     assert "the sealed gate set needs at least 122 examples" in answer.out
-    assert answer.out.strip().endswith("; the name stays taken, register again under another")
+    assert answer.out.strip().endswith("; correct that and register the study again")
     assert ask("study", "show", "iris", "--json").json["columns"] is None
     assert "columns:" not in ask("study", "show", "iris").text
     assert "1 refused by the referee" in ask("study", "register", "--help").text
-    refused = ask(*given, "--request-key", "other", "--json")
-    assert refused.status == 2  # the name is taken, also by a refused study
     (entry,) = ask("status", "--json").json["tenants"]
-    assert entry["next"].startswith("register it again under another name: the sealed gate set needs")
+    assert entry["next"].startswith("register it again: the sealed gate set needs")
+
+
+@pytest.mark.usefixtures("referee")
+def test_a_refused_study_is_registered_again_under_its_name(ask: Any) -> None:
+    wrong = ("study", "register", "cancer", "--tenant", "lab", "--source", "csv:none.csv", "--target", "y")
+    assert ask(*wrong).status == 1
+    again = ask(*REGISTER, *SETTINGS, "--request-key", "again", "--json")
+    assert (again.status, again.json["answer"]["refused"]) == (0, False)
+    (entry,) = ask("status", "--json").json["tenants"]
+    assert (entry["study"], entry["state"]) == ("cancer", "ACTIVE")
+    assert ask("study", "show", "cancer", "--json").json["columns"] is not None
+    assert ask(*REGISTER, *SETTINGS).status == 2  # the name is taken now
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 
 import httpx
 import numpy as np
@@ -12,6 +13,7 @@ from easeml_airflow import operators
 from easeml_airflow.version_compat import AirflowFailException
 from easeml_airflow.web import api, service
 from easeml_airflow.web.rights import closed
+from easeml_airflow.web.turns import Turns
 from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of
@@ -247,12 +249,64 @@ def test_a_table_that_is_too_large_for_the_server_is_left_to_the_command_line(as
     assert "use `easeml refine` on the command line" in answer.json()["error"]
 
 
-def test_nobody_waits_for_ever_for_a_turn(monkeypatch):
-    monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.01)
-    turns = threading.BoundedSemaphore(1)
+def test_nobody_waits_for_ever_for_a_turn():
+    turns = Turns(at_once=1, patience_seconds=0.01)
     kept = service.Service(lambda: None, lambda: None, turns)
-    with turns, pytest.raises(ConcurrentUpdateError, match="other requests are worked on; try again"):
+    with turns.taken("vision"), pytest.raises(ConcurrentUpdateError, match="other requests are worked on; try again"):
         kept.rows("cancer", off=False, limit=1)
+
+
+def test_one_study_takes_neither_all_turns_nor_all_that_wait():
+    """Each that waits holds a thread of Airflow's own server."""
+    turns, held, told = Turns(at_once=2, waiting=4, patience_seconds=60), threading.Event(), []
+
+    def work(name):
+        try:
+            with turns.taken(name):
+                told.append(name)
+                held.wait(60)
+        except ConcurrentUpdateError:
+            told.append("refused")
+
+    crowd = [threading.Thread(target=work, args=("hostile",)) for _ in range(20)]
+    for one in crowd:
+        one.start()
+    while len(told) < 18:  # one works, two wait
+        time.sleep(0.01)
+    assert sorted(told) == ["hostile", *["refused"] * 17]
+    with turns.taken("cancer"):
+        pass
+    held.set()
+    for one in crowd:
+        one.join()
+    assert told.count("hostile") == 3
+    with turns.taken("hostile"):
+        pass
+
+
+@pytest.mark.parametrize("model", ["9" * 5000, "9" * 19])
+def test_an_id_of_many_digits_is_none(ask, study, model):
+    answer = ask("POST", "cancer/infer", {"inputs": [[0.0] * 30], "model": model})
+    assert (answer.status_code, "or the id of a model" in answer.json()["error"]) == (400, True)
+
+
+def test_a_name_that_no_database_can_look_for_is_no_study(ask, study):
+    assert ask("GET", "a%00b/feeds").status_code == 404
+
+
+def test_a_reason_is_text(ask, study):
+    row = ask("GET", "cancer/refine?limit=1").json()["pairs"][0]["hash"]
+    answer = ask("POST", "cancer/refine", {"off": [row], "reason": "\0"})
+    assert (answer.status_code, "characters of text" in answer.json()["error"]) == (400, True)
+
+
+def test_answers_that_are_too_large_for_the_server_are_refused(ask, study, monkeypatch):
+    monkeypatch.setattr(service, "MOST_ANSWERS", 5)
+    asked = {"inputs": [[0.0] * 30] * 3, "model": 1}
+    assert ask("POST", "cancer/infer", asked).json()["labels"] == ["benign"] * 3
+    answer = ask("POST", "cancer/infer", asked | {"probabilities": True})
+    assert answer.status_code == 400
+    assert "the answer would have 6 numbers, more than 5; send fewer rows at once" in answer.json()["error"]
 
 
 def test_where_airflow_has_no_rights_the_service_is_closed():

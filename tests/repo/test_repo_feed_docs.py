@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 
 import pytest
@@ -47,7 +48,8 @@ def test_the_operators_of_the_page_are_made_as_it_says() -> None:
 
 def test_the_routes_of_the_page_are_those_of_the_service() -> None:
     from easeml_airflow.web.api import MOST_BYTES, create_router
-    from easeml_airflow.web.service import AT_ONCE, MOST_CELLS, MOST_ROWS, PATIENCE_SECONDS, Service
+    from easeml_airflow.web.service import MOST_ANSWERS, MOST_CELLS, MOST_ROWS, Service
+    from easeml_airflow.web.turns import Turns
 
     router = create_router(service=Service(lambda: None, lambda: None), rights=lambda write: lambda: "ann")  # type: ignore[arg-type,return-value]
     there = {
@@ -58,7 +60,8 @@ def test_the_routes_of_the_page_are_those_of_the_service() -> None:
     told = set(re.findall(r"^\| `(GET|POST) (/[a-zA-Z/]+)", PAGE.text, re.MULTILINE))
     assert told == there
     assert (MOST_BYTES, MOST_ROWS, MOST_CELLS) == (4 * 2**20, 10_000, 10_000_000)
-    assert (AT_ONCE, PATIENCE_SECONDS) == (2, 10.0)
-    assert "at most 4 MB and 10,000 rows. Two answers or lists" in PAGE.text
+    assert (MOST_ANSWERS, inspect.signature(Turns).parameters["waiting"].default) == (1_000_000, 8)
+    assert [inspect.signature(Turns).parameters[n].default for n in ("at_once", "patience_seconds")] == [2, 10.0]
+    assert "at most 4 MB and 10,000 rows, an answer 1,000,000 numbers. Two requests are worked on" in PAGE.text
     assert WarmModels()._most == 4
     assert MOST_FEEDS == 1000

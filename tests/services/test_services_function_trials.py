@@ -71,6 +71,22 @@ def test_a_bare_classifier_is_taken_as_well(run: Any) -> None:
     assert run(lambda data, *_: GaussianNB().fit(data.train_inputs, data.train_labels))["state"] == "SUCCEEDED"
 
 
+def test_a_report_that_is_no_number_costs_neither_the_heartbeat_nor_the_trial(run: Any) -> None:
+    """What diverged gives NaN: no heartbeat could carry it, and the lease of one second would be lost."""
+    lines: list[str] = []
+
+    def diverges(data: Any, parameters: Any, report: Any) -> Any:
+        for step in range(6):
+            report(step, quality=np.nan)
+            report(np.inf)
+            time.sleep(0.4)
+        return good(data, parameters, report)
+
+    assert run(diverges, log=lines.append)["state"] == "SUCCEEDED"
+    assert any("step 1.0" in line for line in lines)
+    assert not any("nan" in line or "inf" in line for line in lines)
+
+
 def broken(_: Any, parameters: Any, __: Any) -> Any:
     raise KeyError(parameters["max_depth"])
 

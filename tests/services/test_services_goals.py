@@ -178,7 +178,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a program of classes": (
         {"program": TABLE, "hit": "within:1"},
         InvalidInputError,
-        "hit within:1: regression; the program: classification",
+        "the program: classification; hit within:1: regression",
     ),
     "a hit that is none": ({"task": "regression", "hit": "rmse"}, InvalidInputError, "the gate cannot take"),
     "no such metric": ({"metric": "precision"}, NotFoundError, "there is no metric 'precision'; known: 'accuracy'"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from easeml_core.errors import NotFoundError
+from easeml_core.services.feeding import feed, file_refresh
 from easeml_core.services.overview import live_sets, overview, study_details, study_state
 from easeml_core.services.registration import pause_study
 from easeml_core.services.submissions import best_models
@@ -66,6 +67,16 @@ def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
     lab.gate("rare")
     assert entry(lab)["verdict"] == "fail"
     assert next_step(lab) == "nothing: the best model did not pass the gate"
+
+
+def test_new_data_leave_every_candidate_to_train_again(lab: Any) -> None:
+    pair = {"inputs": [1.0] * 30, "label": "benign"}
+    feed(lab.worker, lab.artifacts, study="full", pairs=[pair], fed_by="ann", request_key=lab.key())
+    lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
+    seen = entry(lab)
+    assert (seen["candidates"], seen["trials"], seen["best_quality"]) == (6, 0, None)
+    assert seen["next"] == "train: 6 candidates have not run on the present data"
+    assert seen["device_seconds"] == 3.0  # what was used stays used
 
 
 def test_after_a_gate_set_has_served_the_next_step_is_one_that_helps(lab: Any) -> None:

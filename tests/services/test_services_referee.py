@@ -65,7 +65,7 @@ def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> N
 
     monkeypatch.setattr(sealing, "split_parts", failing(MemoryError("no room")))
     answer = bare.register("cancer")
-    said = f"{PRIVATE}; the name stays taken, register again under another"
+    said = f"{PRIVATE}; correct that and register the study again"
     assert (answer["refused"], answer["message"]) == (True, said)
     assert study_state(bare.worker, study="cancer") == "REFUSED"
 

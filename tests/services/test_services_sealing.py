@@ -94,9 +94,7 @@ def test_too_few_rows_are_refused_with_the_planners_figures(bare: Any) -> None:
     assert study_state(bare.worker, study="iris") == "REFUSED"
     (entry,) = overview(bare.worker)["tenants"]
     assert entry["refusal"] == answer["message"]
-    assert entry["next"].startswith(
-        "register it again under another name: the sealed gate set needs at least 254 examples"
-    )
+    assert entry["next"].startswith("register it again: the sealed gate set needs at least 254 examples")
 
 
 def test_a_refused_study_leaves_nothing_behind(bare: Any) -> None:

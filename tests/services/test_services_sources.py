@@ -58,7 +58,7 @@ def test_a_tenants_own_file_is_read(absolute: bool, bare: Any, data: Path) -> No
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["no", "yes"], 2)]
 
 
-TAKEN = "; the name stays taken, register again under another"
+TAKEN = "; correct that and register the study again"
 ELSEWHERE = {
     "another tenant's": "csv:../other/theirs.csv",
     "outside": "csv:../../outside.csv",

@@ -53,7 +53,10 @@ def airflow_rights() -> Callable[..., Check]:
     def rights(*, write: bool) -> Check:
         def check(request: Request, user: Any = known) -> str:
             require_token(request)
-            dag_id = settings.api_dag().replace("{study}", request.path_params["study"])
+            study = request.path_params["study"]
+            if not study.isprintable():  # no database could even look for it
+                raise HTTPException(status_code=404, detail="there is no such study: its name cannot be printed")
+            dag_id = settings.api_dag().replace("{study}", study)
             team = getattr(DagModel, "get_team_name", lambda _: None)(dag_id)
             details = DagDetails(id=dag_id) if team is None else DagDetails(id=dag_id, team_name=team)
             is_allowed = get_auth_manager().is_authorized_dag(

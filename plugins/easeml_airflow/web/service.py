@@ -5,22 +5,20 @@ All of it runs beside Airflow's own server, so what takes long is limited in num
 
 from __future__ import annotations
 
-import threading
 import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow.web.turns import Turns
 from easeml_core.config import require, require_known
-from easeml_core.errors import ConcurrentUpdateError, NotFoundError
-from easeml_core.services.feeding import feed, file_refresh, list_feeds
+from easeml_core.services.feeding import feed, file_refresh, list_feeds, require_refresh
 from easeml_core.services.inference import infer
 from easeml_core.services.refining import list_pairs, switch_pairs
 from easeml_core.services.requests import answer_of
 from easeml_core.services.warm_models import WarmModels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
@@ -29,11 +27,8 @@ MOST_ROWS = 10_000
 MOST_CELLS = 10_000_000
 """Numbers of a study's open data that are read for a list or a switch: 40 MB."""
 
-AT_ONCE = 2
-"""Answers and lists that are worked on at the same time."""
-
-PATIENCE_SECONDS = 10.0
-"""How long a request waits for its turn."""
+MOST_ANSWERS = 1_000_000
+"""Numbers that a model answers at once: an answer to one row may be an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +38,34 @@ class Service:
     Attributes:
         open_store: The database, as ``easeml_worker``.
         open_artifacts: Where models and pairs lie.
-        turns: How many may work at the same time on what takes long.
+        turns: Who may work on what takes long.
         warm: Models that stay loaded between two questions.
     """
 
     open_store: Callable[[], Store]
     open_artifacts: Callable[[], ArtifactStore]
-    turns: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
+    turns: Turns = field(default_factory=Turns)
     warm: WarmModels = field(default_factory=WarmModels)
 
     def feed(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """``{"pairs": [{"inputs", "label"}], "request_key"}``: the feed."""
         require_known("body", body, ("pairs", "request_key"))
-        return feed(
-            self.open_store(),
-            self.open_artifacts(),
-            study=study,
-            pairs=_list(body, "pairs"),
-            fed_by=who,
-            request_key=_key(body, who, study, "feed"),
-        )
+        with self.turns.taken(study):
+            return feed(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                pairs=_list(body, "pairs"),
+                fed_by=who,
+                request_key=_key(body, who, study, "feed"),
+            )
 
     def infer(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """``{"inputs": [...], "model", "probabilities"}``: the answers, and the model that gave them."""
         require_known("body", body, ("inputs", "model", "probabilities"))
         wanted = body.get("probabilities", False)
         require(isinstance(wanted, bool), "probabilities", wanted, "true or false")
-        with self._turn():
+        with self.turns.taken(study):
             told = infer(
                 self.open_store(),
                 self.open_artifacts(),
@@ -78,6 +74,7 @@ class Service:
                 model=body.get("model", "production"),
                 probabilities=wanted,
                 warm=self.warm,
+                most_answers=MOST_ANSWERS,
             )
         del told["columns"]  # they came from who asks
         return told
@@ -89,7 +86,7 @@ class Service:
         require(isinstance(wants, bool), "apply", wants, "true or false")
         done: dict[str, Any] = {"study": study, "switched": 0, "request_id": None}
         for name in [name for name in ("off", "on") if name in body]:
-            with self._turn():
+            with self.turns.taken(study):
                 switched = switch_pairs(
                     self.open_store(),
                     self.open_artifacts(),
@@ -109,7 +106,7 @@ class Service:
     def rows(self, study: str, *, off: bool, limit: int) -> dict[str, Any]:
         """Rows of the training part."""
         require(1 <= limit <= MOST_ROWS, "limit", limit, f"1 to {MOST_ROWS:,}")
-        with self._turn():
+        with self.turns.taken(study):
             store, artifacts = self.open_store(), self.open_artifacts()
             return list_pairs(store, artifacts, study=study, off=off, limit=limit, most_cells=MOST_CELLS)
 
@@ -119,21 +116,10 @@ class Service:
 
     def refreshed(self, study: str, request_id: int) -> dict[str, Any]:
         """The referee's answer to a refresh of this study."""
-        answer = answer_of(self.open_store(), request_id)
-        if answer is not None and (answer["study"], answer["kind"]) != (study, "refresh"):
-            raise NotFoundError(kind=f"refresh of study {study!r} with request", name=request_id)
+        store = self.open_store()
+        require_refresh(store, study=study, request_id=request_id)
+        answer = answer_of(store, request_id)
         return {"answered": answer is not None, "answer": answer}
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One of the few turns; whoever gets none in time is asked to try again."""
-        if not self.turns.acquire(timeout=PATIENCE_SECONDS):
-            message = "other requests are worked on; try again"
-            raise ConcurrentUpdateError(message)
-        try:
-            yield
-        finally:
-            self.turns.release()
 
 
 def _list(body: Mapping[str, Any], name: str) -> list[Any]:

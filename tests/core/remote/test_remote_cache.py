@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ArtifactError
+from easeml_core.remote import download, web_files
 from easeml_core.remote.cache import FileCache, Wanted, default_folder, default_limit_mb
 from easeml_core.remote.files import Progress, Teller, remote_file
 from easeml_core.remote.urls import parse_url
@@ -275,6 +278,40 @@ def linked(folder: Path) -> None:
     target = folder.with_name("target")
     target.mkdir(mode=0o700)
     folder.symlink_to(target)
+
+
+def test_a_server_that_sends_byte_by_byte_keeps_nobody_waiting(
+    cache: FileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits looks at the clock whenever something has come, not when a megabyte has."""
+    monkeypatch.setattr(web_files, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(download, "REST_SECONDS", 0.0)
+
+    class EnoughError(Exception):
+        pass
+
+    def enough(progress: Any) -> None:
+        raise EnoughError(progress.done)
+
+    def serve(server: socket.socket) -> None:
+        with server, contextlib.suppress(OSError):
+            while True:
+                connection = server.accept()[0]
+                kept.append(connection)
+                is_get = connection.recv(4096).startswith(b"GET")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + (b"x" if is_get else b""))
+
+    kept: list[socket.socket] = []
+    server = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, args=(server,), daemon=True).start()
+    remote = remote_file(parse_url(f"http://127.0.0.1:{server.getsockname()[1]}/a.csv"))
+    about = remote.about()
+    wanted = Wanted("a" * 64, lambda: (remote, about), most=10_000, is_digest=False)
+    with pytest.raises(EnoughError, match=r"^1$"), cache.entry(wanted, Teller("a", enough)):
+        pass
+    for connection in kept:
+        connection.close()
+    server.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("make", [shared, linked])

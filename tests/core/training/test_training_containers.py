@@ -116,7 +116,7 @@ def test_an_image_trains_and_its_output_is_the_model(runtime: Any, make_job: Any
     ((words),) = calls(here, "run")
     text = " ".join(words)
     for part in (
-        "run --rm --name easeml-", "--network none", "--read-only --tmpfs /tmp", "--cap-drop ALL",
+        "run --rm --name easeml-", "--network none", "--read-only --tmpfs /tmp", "--log-driver none", "--cap-drop ALL",
         "--security-opt no-new-privileges", f"--user {os.getuid()}:{os.getgid()}", "--memory 900m --memory-swap 900m",
         "--cpus 2", "--pids-limit 1024", "--env OMP_NUM_THREADS=2", "target=/data,readonly",
         "target=/parameters.json,readonly", "/output,target=/output ",

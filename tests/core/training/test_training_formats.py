@@ -104,7 +104,7 @@ def test_every_step_that_a_trainer_makes_is_on_the_list() -> None:
             for _, step in build_pipeline(kind, TRAINERS[kind].parameters({}), seed=0, task=task).steps:
                 made.add(skops_format._name(step))
                 inside |= {skops_format._name(step.regressor)} if hasattr(step, "regressor") else set()
-    assert made == set(skops_format.STEP_TYPES)
+    assert made == set(skops_format._OWN_TYPES)
     assert inside == set(skops_format.INNER_TYPES)
 
 
@@ -230,4 +230,10 @@ def test_the_constant_model(tmp_path: Path) -> None:
 )
 def test_what_is_no_constant_is_refused(fields, tmp_path: Path) -> None:
     (tmp_path / "model").write_text(json.dumps(fields))
+    assert "is no constant model" in refused(tmp_path / "model", "constant")
+
+
+def test_a_constant_too_deep_to_be_read_is_refused_like_any_other(tmp_path: Path) -> None:
+    """The referee reads constants in its own process."""
+    (tmp_path / "model").write_text("[" * 100_000)
     assert "is no constant model" in refused(tmp_path / "model", "constant")

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from easeml_core.errors import ShapeError, TrainingError
 from easeml_core.training import predict
 from easeml_core.training.formats import save_constant, save_model
-from easeml_core.training.npy import array_to_bytes
+from easeml_core.training.npy import array_from_bytes, array_to_bytes
 from easeml_core.training.predict import predict_in_child
 from easeml_core.training.progress import silent
 from easeml_core.training.trainers import trainer_of
@@ -107,3 +107,25 @@ def test_an_array_of_objects_is_not_unpickled(constant: Path, tmp_path: Path, mo
     monkeypatch.setattr(predict, "CHILD", "liar")
     with pytest.raises(TrainingError, match="its answer is no array"):
         predict_in_child(constant, "constant", np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999,)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999, 9999999999)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}",
+        "{'descr': {}, 'fortran_order': False, 'shape': (True,)}",
+        "{[]: 1}",
+        "((((",
+        "'''",
+        "\x00",
+        "[" * 5000,
+    ],
+    ids=["80 TB", "overflow", "negative", "no type", "unhashable", "open", "a string", "zero", "deep"],
+)
+def test_a_header_made_to_hurt_is_a_failure_of_the_model(header: str) -> None:
+    """It must not be an error of whoever reads: the referee would refuse the request, and spend nothing."""
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode("latin1") + bytes(16)
+    with pytest.raises(ValueError, match="the bytes are no array"):
+        array_from_bytes(content)

@@ -177,7 +177,7 @@ def test_a_child_that_knows_why_says_so(run) -> None:
     assert str(caught.value) == "the data\nare gone"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "no json", "[1]", "{}", '{"reason"', "3"])
+@pytest.mark.parametrize("text", ["", "\n", "no json", "[1]", "{}", '{"reason"', "3", "[" * 4000])
 def test_a_reason_that_is_none_falls_back_to_the_crash(text: str) -> None:
     assert reason_in(text) is None
     assert failure_reason(3, text).startswith("the process crashed with exit status 3")

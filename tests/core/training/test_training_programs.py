@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,18 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError, TrainingCancelled, TrainingError
-from easeml_core.training.command_manifest import read_program
+from easeml_core.errors import (
+    InvalidInputError,
+    TrainingCancelled,
+    TrainingError,
+    TrainingKilled,
+)
+from easeml_core.training import archive
 from easeml_core.training.command_model import load_command, pack_command
-from easeml_core.training.formats import load_predictor
 from easeml_core.training.predict import predict_in_child
-from easeml_core.training.program_news import ProgramNews
-from easeml_core.training.run import Run
 from easeml_core.training.supervisor import run_job
-from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,6 +220,49 @@ print(json.dumps({{"step": 1, "of": 3, "checkpoint": {name!r}}}))
     assert "checkpoint" not in told
 
 
+@pytest.mark.parametrize("name", ["secret", "folder"])
+def test_the_folder_of_checkpoints_is_no_link_either(name: str, job: Any, tmp_path: Path) -> None:
+    """What runs in a container sees other files under that name than whoever packs them."""
+    (tmp_path / "private" / "folder").mkdir(parents=True)
+    for path in ("secret", "folder/secret"):
+        (tmp_path / "private" / path).write_text("s3cret")
+    code = (
+        ARGUMENTS
+        + f"""
+(output / "checkpoints").symlink_to({str(tmp_path / "private")!r})
+print(json.dumps({{"step": 1, "of": 3, "checkpoint": {name!r}}}))
+"""
+    )
+    kept: list[Path] = []
+    with pytest.raises(TrainingError, match="checkpoints is a link or no plain file"):
+        run_job(
+            job(code, checkpoint_seconds=0.0), on_progress=lambda _: None, should_stop=lambda: False,
+            on_checkpoint=lambda path, *_: kept.append(path),
+        )  # fmt: skip
+    assert kept == []
+
+
+@pytest.mark.parametrize("linked", ["a", "a/b", "a/b/file"])
+def test_a_part_that_was_exchanged_for_a_link_is_not_followed(linked: str, tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    for place in (outside, inside):
+        (place / "a" / "b").mkdir(parents=True)
+        (place / "a" / "b" / "file").write_text(place.name)
+    source = inside / "a" / "b" / "file"
+    archive.pack_files(tmp_path / "fine", {"file": source}, extra={}, beneath=inside)
+    (inside / linked).rename(tmp_path / "before")
+    (inside / linked).symlink_to(outside / linked)
+    assert source.read_text() == "outside"
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        archive.pack_files(tmp_path / "archive", {"file": source}, extra={}, beneath=inside)
+
+
+def test_a_pipe_makes_nobody_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInputError, match="is no plain file"):
+        archive.pack_files(tmp_path / "archive", {"pipe": tmp_path / "pipe"}, extra={})
+
+
 def test_a_checkpoint_that_cannot_be_read_is_left_aside(job: Any, tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_text("none")
     news: list[Any] = []
@@ -300,6 +343,80 @@ time.sleep(60)
     assert running("grandchild-of-the-test") == []
 
 
+DAEMON = """
+import os, time
+from pathlib import Path
+told = Path({told!r})
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for number in (0, 1, 2):
+        os.close(number)
+    told.with_suffix(".part").write_text(str(os.getpid()))
+    told.with_suffix(".part").rename(told)
+    time.sleep(300)
+while not told.exists():
+    time.sleep(0.01)
+"""
+
+
+def gone_soon(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.TimeoutExpired):
+        process.wait(timeout=20)
+    return not process.is_running()
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["a good end", "a cancel"])
+def test_a_daemon_uses_the_device_no_longer_than_its_training(ends: bool, job: Any, tmp_path: Path) -> None:
+    told, found = tmp_path / "daemon", list[psutil.Process]()
+    code = DAEMON.format(told=str(told)) + ("" if ends else "time.sleep(300)")
+
+    def should_stop() -> bool:
+        if told.exists() and not found:
+            found.append(psutil.Process(int(told.read_text())))
+        return bool(found) and not ends
+
+    asked = job(code + "\ntime.sleep(0.5)")  # for as long as it is looked for
+    with contextlib.nullcontext() if ends else pytest.raises(TrainingCancelled):
+        train(asked, should_stop=should_stop)
+    assert gone_soon(found[0])
+
+
+def test_a_program_that_kills_its_parent_does_not_go_on_without_it(job: Any, tmp_path: Path) -> None:
+    told = tmp_path / "daemon"
+    code = DAEMON.format(told=str(told)) + "import signal\ntime.sleep(1.5)\nos.kill(os.getppid(), signal.SIGKILL)"
+    with pytest.raises(TrainingKilled, match="SIGKILL"):
+        train(job(code))
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert gone_soon(psutil.Process(int(told.read_text())))
+
+
+FLOOD = """
+import os
+parent, own = os.getppid(), {os.readlink(f"/proc/self/fd/{n}") for n in (1, 2)}
+for name in os.listdir(f"/proc/{parent}/fd"):
+    where = f"/proc/{parent}/fd/{name}"
+    if int(name) > 2 and os.readlink(where).startswith("pipe") and os.readlink(where) not in own:
+        pipe = os.open(where, os.O_WRONLY)
+        while True:
+            os.write(pipe, b"{}\\n" * 16000)
+"""
+
+
+def test_a_program_that_writes_in_its_parents_name_takes_no_longer_than_it_may(job: Any) -> None:
+    """Whoever hands on news slower than they come must look at the limits nevertheless. (Only root can write there.)"""
+    heard: list[Any] = []
+
+    def slowly(news: Any) -> None:
+        heard.append(news)
+        time.sleep(3e-5)
+
+    asked = job(FLOOD, time_limit_seconds=4.0)
+    with pytest.raises(TrainingError, match=r"out of time|Permission denied"):
+        run_job(asked, on_progress=slowly, should_stop=lambda: False, poll_seconds=0.05)
+
+
 def test_a_program_ends_with_a_worker_that_is_killed(job: Any) -> None:
     asked = job("import time\ntime.sleep(63)  # program-of-the-killed-worker", time_limit_seconds=120.0)
     worker = os.fork()
@@ -316,116 +433,3 @@ def test_a_program_ends_with_a_worker_that_is_killed(job: Any) -> None:
     while running(words) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert running(words) == []
-
-
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
-    max_leaves=4,
-)
-LINES = st.binary(max_size=50) | st.dictionaries(
-    st.sampled_from(["step", "of", "quality", "loss", "note", "checkpoint"]), ANY_JSON | st.integers(1, 9)
-).map(lambda fields: json.dumps(fields).encode())
-
-
-@settings(max_examples=200, deadline=None)
-@given(lines=st.lists(LINES, max_size=8))
-def test_whatever_a_program_says_is_progress_or_nothing(lines: list[bytes]) -> None:
-    told: list[tuple[float, str, float | None, dict[str, float | None]]] = []
-    reading, writing = os.pipe()
-    os.write(writing, b"\n".join(lines) + b"\n")
-    os.close(writing)
-    with os.fdopen(reading, "rb") as output:
-        ProgramNews(lambda *news, **more: told.append((*news, more)), Path("/nowhere"), Run())(output)
-    assert len(told) <= sum(line.count(b"\n") + 1 for line in lines)
-    for progress, note, quality, more in told:
-        assert 0.1 <= progress <= 0.8
-        assert note.isprintable()
-        assert quality is None or 0 <= quality <= 1
-        assert 1 <= more["step"] <= more["of"]  # type: ignore[operator]
-        assert "checkpoint" not in more
-
-
-@pytest.mark.parametrize(
-    ("files", "words"),
-    [
-        ({"command.json": '{"command": ["a"]}'}, "does not say how it is trained"),
-        ({"command.json": '{"command": ["a"], "train": ["b"]}', "model/w": "1"}, "holds model/, which is where"),
-        ({"command.json": '{"command": ["a"], "train": []}'}, r"command\.json of the model file program must be"),
-        ({"command.json": '{"train": ["a"]}'}, r"command\.json of the model file program must be"),
-        ({"x": ""}, r"is no archive with a command\.json"),
-    ],
-)
-def test_what_is_no_program_is_refused(files: dict[str, str], words: str, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "program", "w") as packed:
-        for name, content in files.items():
-            packed.writestr(name, content)
-    with pytest.raises(ArtifactError, match=words):
-        read_program(tmp_path / "program")
-
-
-def test_a_program_may_be_handed_in_as_a_model_too(tmp_path: Path) -> None:
-    """Whoever trains by hand hands in the same folder."""
-    folder = tmp_path / "mine"
-    shutil.copytree(EXAMPLES / "awk", folder)
-    (folder / "model").mkdir()
-    (folder / "model" / "middles").write_text("2 2\n4 0 0\n7 9 9\n")
-    pack_command(folder, tmp_path / "model", command=None)
-    predictor = load_predictor(tmp_path / "model", "command")
-    assert predictor.predict(np.array([[1, 1], [8, np.nan]], dtype=np.float32)).tolist() == [4, 7]
-
-
-def test_how_to_train_alone_is_not_enough(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="how it predicts is not"):
-        pack_command(EXAMPLES / "awk", tmp_path / "program", command=None, train="sh train.sh")
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        ("print(1, 'x', 3)", "the model answered 'x'; a number is wanted"),
-        ("print(1, 'nan', 3)", "some of its answers are not finite"),
-        ("print(1, 2)", r"must answer with 3 numbers, one a line or as \.npy; it gave float64 of shape \(2,\)"),
-        ("import sys, numpy as np\nnp.lib.format.write_array(sys.stdout.buffer, np.array([1j] * 3))", "complex128"),
-    ],
-)
-def test_numbers_that_are_none(code: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "predict.py").write_text(code)
-    pack_command(tmp_path / "predict.py", tmp_path / "model", command="python predict.py")
-    with pytest.raises(TrainingError, match=words):
-        load_command(tmp_path / "model").numbers(np.zeros((3, 1), dtype=np.float32))
-
-
-@pytest.mark.parametrize(
-    ("kind", "parameters", "error", "words"),
-    [
-        ("command", {}, ConfigError, r"command\.program must be sha256:"),
-        ("command", {"program": "x"}, ConfigError, "as `easeml candidate pack FOLDER` prints it, got 'x'"),
-        (
-            "command",
-            {"program": REFERENCE, "a": float("nan")},
-            ConfigError,
-            r"command\.a must be text, a finite number",
-        ),
-        ("command", {"program": REFERENCE, "a": "\0"}, ConfigError, r"command\.a must be text"),
-        ("command", {"program": REFERENCE, "a": "\ud800"}, ConfigError, r"command\.a must be text"),
-        ("command", {"program": REFERENCE, "a": {1, 2}}, ConfigError, r"command\.a must be text"),
-        ("command", {"program": REFERENCE, "a\n": 1}, InvalidInputError, "1 to 100 printable characters"),
-        ("command", {"program": REFERENCE} | {f"p{n}": "x" * 100 for n in range(40)}, InvalidInputError, "3,000 bytes"),
-        ("container", {"image": "lab/trainer:latest"}, ConfigError, "NAME@sha256:<64 hex digits>"),
-        ("container", {"image": f"-v@{REFERENCE}"}, ConfigError, "NAME@sha256:<64 hex digits>"),
-        ("container", {"image": f"a@{REFERENCE}", "runtime": "/bin/sh"}, ConfigError, "one of docker, podman"),
-    ],
-)
-def test_parameters_are_bounded(kind: str, parameters: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        TRAINERS[kind].parameters(parameters)
-
-
-def test_own_parameters_that_cannot_end_are_refused() -> None:
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises(ConfigError, match=r"function\.a must be text"):
-        TRAINERS["function"].parameters({"a": deep})
-    assert TRAINERS["function"].parameters({"a": (1, 2), "b": {"c": None}}) == {"a": [1, 2], "b": {"c": None}}

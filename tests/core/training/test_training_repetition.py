@@ -78,6 +78,31 @@ def test_more_changes_than_one_in_500_are_named(rows: int, changed: int) -> None
     require_same(labels, again)  # one less is let through
 
 
+def test_one_huge_number_does_not_excuse_all_others() -> None:
+    """Rounding is a share of the largest number: a program could make that as large as it likes."""
+    rng = np.random.default_rng(0)
+    first, again = rng.normal(size=(2, 1000))
+    first[7] = again[7] = 1e300
+    with pytest.raises(TrainingError, match="999 of 1,000"):
+        require_same(first, again, right_within=1e-9)
+    changed = first * (1 + 1e-7)
+    require_same(first, changed, right_within=0.5)
+
+
+def test_rounding_of_large_numbers_is_small_beside_what_is_right() -> None:
+    first = 1e6 + np.arange(1000.0)
+    require_same(first, first + 0.4, right_within=50.0)
+    with pytest.raises(TrainingError, match="1,000 of 1,000"):
+        require_same(first, first + 40.0, right_within=50.0)
+    require_same(first, first + 40.0)  # nobody has said what is right
+
+
+def test_numbers_that_are_infinitely_far_apart_are_others() -> None:
+    first = np.full(1000, 1.7e308)
+    with pytest.raises(TrainingError, match="1,000 of 1,000"):
+        require_same(first, -first, right_within=0.5)
+
+
 @pytest.mark.parametrize("kind", ["nearest_neighbors", "torch_cnn"])
 def test_what_is_trained_here_answers_the_same(kind: str, digits: OpenParts, tmp_path: Path) -> None:
     model_format = save_model(trainer_of(kind).fit(digits, {}, seed=0, report=silent), tmp_path / "model")

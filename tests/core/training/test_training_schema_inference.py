@@ -18,6 +18,7 @@ from easeml_core.programs.data_type import Category, DataType
 from easeml_core.programs.schema import Schema
 from easeml_core.programs.templates import TEMPLATES, match_program
 from easeml_core.training import folder_inference, table_blocks
+from easeml_core.training.layout import Layout
 from easeml_core.training.schema_inference import infer_program
 from easeml_core.training.sources import load_source
 
@@ -197,6 +198,21 @@ def test_arrays_by_their_shape(tmp_path: Path, shape: tuple[int, ...], side: str
     assert infer_program(path).classes == (("0", 4), ("1", 4))
     arrays(path, inputs, np.array([*"aabbccdd"]))
     assert len(infer_program(path).classes) == 4
+
+
+def test_arrays_of_several_numbers_a_row(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(1).normal(size=(8, 5, 4, 1)).astype(np.float32)
+    path = arrays(tmp_path / "arrays", inputs, inputs[:, :2])
+    found = infer_program(path)
+    assert str(found.program) == "{input: {[Tensor[5,4,1]], []}, output: {[Tensor[2,4,1]], []}}"
+    assert (row_of(found), found.task) == ("2", Task.REGRESSION)
+    assert loaded(path, found).target_layout == Layout("image", (2, 4, 1))
+    arrays(path, inputs, inputs[:, :, 0, 0])
+    assert str(infer_program(path, task="regression").program.output) == "{[Tensor[5]], []}"
+    inputs[3, :2] = np.nan
+    arrays(path, inputs, inputs[:, :2])
+    with pytest.raises(InvalidInputError, match="none that is known in some row"):
+        infer_program(path)
 
 
 def test_parquet_is_a_table_like_the_same_csv(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_wrong_forms_are_refused_before_any_data_is_read(spec, target, message) 
         ("images:a?size=32x513", None, None, "a side must be at most 512"),
         ("images:a?size=32x", None, None, "size=SIDE or HEIGHTxWIDTH"),
         ("images:a?colour=blue", None, None, "colour=grey or rgb"),
-        ("npy:a?layout=cube", None, None, "layout=table, image or series"),
+        ("npy:a?layout=cube", None, None, "layout=table, image, series or tree"),
         ("images:a", "y", None, "brings its own target"),
         ("npy:a", "y", None, "brings its own target"),
         ("series:a.csv", None, None, "needs a target"),

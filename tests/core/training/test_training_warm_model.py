@@ -131,6 +131,31 @@ def test_more_than_an_answer_may_have_is_not_kept(start: Callable[..., WarmModel
         model.ask(ROWS)
 
 
+@pytest.mark.parametrize("count", [1, 50])
+def test_an_answer_that_nobody_asked_for_ends_it_and_is_kept_by_nobody(
+    count: int, start: Callable[..., WarmModel]
+) -> None:
+    """A model that writes on would fill the memory of whoever asks, and answer the next question before it is put."""
+    model = start()
+    model.ask(ROWS)
+    for _ in range(count):
+        model._hear((8).to_bytes(8, "big") + bytes(8))
+    assert model._answers.empty()
+    assert len(model._heard) <= 16
+    with pytest.raises(ModelGoneError):
+        model.ask(ROWS)
+
+
+def test_two_answers_to_one_question_are_none(start: Callable[..., WarmModel]) -> None:
+    model = start()
+    model.ask(ROWS)
+    model._asked.set()
+    model._hear((8).to_bytes(8, "big") + bytes(8) + b"more")
+    assert model._answers.empty()
+    assert "nobody had asked for" in str(model._why)
+    assert model.is_gone
+
+
 def test_few_models_stay_loaded_and_a_lost_one_is_loaded_anew(tmp_path: Path) -> None:
     artifacts, models = ArtifactStore(tmp_path / "artifacts"), []
     for label in range(3):
@@ -146,5 +171,17 @@ def test_few_models_stay_loaded_and_a_lost_one_is_loaded_anew(tmp_path: Path) ->
     with contextlib.suppress(TrainingError):  # whoever asks in that moment hears of it
         kept.answer(artifacts, models[1], A_CLASS, ROWS)
     assert kept.answer(artifacts, models[1], A_CLASS, ROWS).tolist() == [1] * 3
+    kept.close()
+    soon(lambda: processes() == 0)
+
+
+def test_two_studies_that_have_the_same_file_share_no_process(tmp_path: Path) -> None:
+    """A program could tell the ones what the others have asked."""
+    artifacts = ArtifactStore(tmp_path / "artifacts")
+    save_constant(tmp_path / "model", 1)
+    reference, kept = artifacts.put(tmp_path / "model"), WarmModels(sandbox=None)
+    for study in (1, 2, 1, 2):
+        kept.answer(artifacts, Model(study, study, None, "constant", reference, 0.5), A_CLASS, ROWS)
+    assert processes() == 2
     kept.close()
     soon(lambda: processes() == 0)

@@ -277,13 +277,13 @@ def test_of_two_who_measure_the_same_one_writes(replaced: Any, bring: Any) -> No
     lab = replaced
     with lab.referee.begin() as tx:
         waiting = validation.waiting_models(tx)[0]
-    assert _keep(lab.referee, waiting, quality=0.5, seconds=1.0).trial_id is not None
-    assert _keep(lab.referee, waiting, quality=0.5, seconds=1.0).trial_id is None
+    assert _keep(lab.referee, waiting, quality=0.5, loss=0.5, seconds=1.0).trial_id is not None
+    assert _keep(lab.referee, waiting, quality=0.5, loss=0.5, seconds=1.0).trial_id is None
     assert len(measured(lab)) == 1
     with lab.referee.begin() as tx:
         waiting = validation.waiting_models(tx)[0]
     replace(lab, bring(60, seed=2))
-    assert _keep(lab.referee, waiting, quality=0.5, seconds=1.0).trial_id is None  # the data have moved on
+    assert _keep(lab.referee, waiting, quality=0.5, loss=0.5, seconds=1.0).trial_id is None  # the data have moved on
     assert len(measured(lab)) == 1
 
 
@@ -336,8 +336,8 @@ def test_a_decision_of_the_scheduler_misses_no_measurement(replaced: Any) -> Non
     with lab.worker.begin() as deciding:
         lock(deciding, "suggest")
         with pytest.raises(ConcurrentUpdateError):
-            _keep(hasty, waiting, quality=0.5, seconds=1.0)
-    assert _keep(hasty, waiting, quality=0.5, seconds=1.0).trial_id is not None
+            _keep(hasty, waiting, quality=0.5, loss=0.5, seconds=1.0)
+    assert _keep(hasty, waiting, quality=0.5, loss=0.5, seconds=1.0).trial_id is not None
     hasty.close()
 
 

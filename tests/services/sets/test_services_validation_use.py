@@ -53,7 +53,8 @@ def test_every_kind_of_look_is_counted_on_its_own_version(lab: Any) -> None:
         "THEN '2026-05-01 23:30+00'::timestamptz ELSE '2026-05-02 00:30+00'::timestamptz END"
     )
     rung = 'INSERT INTO work.rungs (trial_id, rung, step, "of", quality, hoped, needed, known, goes_on, rule) '
-    lab.as_superuser(rung + "VALUES (1, 1, 1, 9, 0.5, 0.6, 0.7, 6, false, 'gains'), (1, 2, 3, 9, 0.5, 0.8, 0.7, 6, true, 'gains')")
+    gains = "VALUES (1, 1, 1, 9, 0.5, 0.6, 0.7, 6, false, 'gains'), (1, 2, 3, 9, 0.5, 0.8, 0.7, 6, true, 'gains')"
+    lab.as_superuser(rung + gains)
     lab.as_superuser(rung + "VALUES (2, 1, 1, 9, 0.5, NULL, 0.7, 5, true, 'median')")  # too little known to look
     handed_in = lab.one("SELECT count(*) FROM work.models WHERE study_id = 1 AND submitted")
     looks = validation_report(lab.worker, lab.artifacts, "full")["looks"]

@@ -41,6 +41,7 @@ class Trainers:
         on_progress: Callable[..., None],
         should_stop: Callable[[], bool],
         on_checkpoint: Callable[..., None],
+        should_end: Callable[[], bool],
     ) -> TrainingResult:
         depth = int(job.parameters["max_depth"])
         self.events.append(f"begin {depth}")

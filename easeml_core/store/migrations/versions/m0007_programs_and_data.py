@@ -19,6 +19,16 @@ ALTER TABLE work.studies
     CHECK (CASE task WHEN 'regression' THEN hit ~ '^within:[0-9.e+-]{1,40}$' ELSE hit = 'accuracy' END),
   ADD CONSTRAINT studies_program_check CHECK (octet_length(program) <= 100000);
 GRANT INSERT (task, hit, program) ON work.studies TO easeml_worker;
+
+-- What could not be sealed is registered again, corrected, under its name.
+ALTER TABLE work.studies DROP CONSTRAINT studies_name_key;
+CREATE UNIQUE INDEX studies_name_key ON work.studies (name) WHERE state <> 'REFUSED';
+
+-- score: by the study's metric, in its own unit; quality is what becomes of it. NULL for what was observed before.
+ALTER TABLE work.observations
+  ADD COLUMN score double precision,
+  ADD CONSTRAINT observations_score_check CHECK (score > '-Infinity' AND score < 'Infinity');
+GRANT INSERT (score) ON work.observations TO easeml_worker;
 GRANT UPDATE (program) ON work.studies TO easeml_referee;
 
 -- layout: {"kind": "image", "shape": [28, 28, 1]}, and "target" likewise where an answer is several numbers; NULL for
@@ -26,13 +36,15 @@ GRANT UPDATE (program) ON work.studies TO easeml_referee;
 ALTER TABLE work.data_versions
   ADD COLUMN layout jsonb,
   ADD CONSTRAINT data_versions_layout_check CHECK (
-    layout ->> 'kind' IN ('table', 'image', 'series', 'tree') AND jsonb_typeof(layout -> 'shape') = 'array');
+    layout ->> 'kind' IN ('table', 'image', 'series', 'tree') AND jsonb_typeof(layout -> 'shape') = 'array'
+    AND (NOT layout ? 'target' OR (layout -> 'target' ->> 'kind' IN ('table', 'image', 'series')
+         AND jsonb_typeof(layout -> 'target' -> 'shape') = 'array') IS TRUE));
 """
 
 TRIALS = """
--- checkpoint: where an open trial's next attempt goes on; checkpoint_seconds: device seconds of all the work in it, over
--- all attempts; resumed_seconds: those of them that the present attempt began with. So an attempt that is lost has lost
--- what its lease held the device for, less what it saved: checkpoint_seconds - resumed_seconds.
+-- checkpoint: where an open trial's next attempt goes on; checkpoint_seconds: device seconds of all the work in it,
+-- over all attempts; resumed_seconds: those of them that the present attempt began with. So an attempt that is lost has
+-- lost what its lease held the device for, less what it saved: checkpoint_seconds - resumed_seconds.
 ALTER TABLE work.trials
   ADD COLUMN checkpoint text,
   ADD COLUMN checkpoint_seconds double precision,
