@@ -102,12 +102,12 @@ def open_parts(raw: RawTable) -> OpenParts:
 
 def curve(study: str, network: tuple[str, str, Mapping[str, Any]], rate: str, parts: OpenParts) -> list[Point]:
     """Train one candidate; up to where it diverged, if it did."""
-    from easeml_core.training import network_training
+    from easeml_core.training import network_quality, network_training
 
     name, kind, parameters = network
     points: list[Point] = []
     losses: list[float] = []
-    loss_on = network_training.loss_on
+    loss_on = network_quality.loss_on
     begun = time.process_time()
 
     def noted(*arguments: Any) -> float:

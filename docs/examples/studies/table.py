@@ -20,7 +20,7 @@ with DAG("customers", schedule=NIGHTLY, catchup=False):
         target="leaves",
         metric="auc",
         program=PROGRAM,
-        gate={"condition": "n - o > 0.02 +/- 0.1", "steps": 4},
+        gate={"condition": "n > 0.6 +/- 0.1", "steps": 4},
         meter={"tolerance": 0.1},
         keep=True,
     )
