@@ -73,7 +73,7 @@ def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkey
     """It may sleep as long as it may run. And what another referee has kept of it meanwhile stays."""
     lab.as_superuser("DELETE FROM sealed.predictions WHERE model LIKE 'constant %' AND test_set_id = 1")
 
-    def run(artifacts: Any, model: Any, inputs: Any) -> Any:
+    def run(artifacts: Any, model: Any, inputs: Any, task: Any) -> Any:
         with lab.referee.begin() as tx:
             assert tx.exec_driver_sql("SELECT 1 FROM work.test_sets WHERE id = 1 FOR UPDATE NOWAIT").scalar() == 1
             sealed.keep_predictions(tx, 1, model.identity, labels=np.zeros(len(inputs), dtype=np.int64), failure=None)

@@ -103,7 +103,7 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
         lab, hours = make_lab(), Hours()
         forget(lab, "good")
 
-        def run(artifacts: Any, model: Any, inputs: Any, hours: Hours = hours, sleeps: float = sleeps) -> Any:
+        def run(artifacts: Any, model: Any, inputs: Any, _: Any, hours: Hours = hours, sleeps: float = sleeps) -> Any:
             hours.now += sleeps
             return np.zeros(len(inputs), dtype=np.int64), None
 
@@ -154,7 +154,7 @@ def watch_decisions(lab: Any, hours: Hours, monkeypatch: Any, takes: float) -> A
             return found
 
         monkeypatch.setattr(referee, name, slowly)
-    monkeypatch.setattr(evaluation, "_run", lambda a, m, inputs: (np.zeros(len(inputs), dtype=np.int64), None))
+    monkeypatch.setattr(evaluation, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
 
     def sleep(seconds: float) -> None:
         assert lab.one("SELECT count(*) FROM sealed.outbox WHERE left_at IS NULL") == 0
@@ -196,7 +196,11 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
     hours, ended = Hours(), []
     lab.gate("good")
     forget(lab, "good")
-    monkeypatch.setattr(evaluation, "_run", lambda a, m, inputs: ended.append(1) or (np.zeros(len(inputs), int), None))
+    monkeypatch.setattr(
+        evaluation, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
+    )
+        evaluation, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
+    )
     work = Referee(lab.referee, lab.artifacts, timetable=LATE)
     work._pace_models(hours.pace())
     assert work.run_once() == 0
@@ -209,7 +213,7 @@ def stuck(monkeypatch: Any) -> Iterator[tuple[threading.Event, threading.Event]]
     """Models run until the test lets them: set when one has begun, and to be set."""
     begun, free = threading.Event(), threading.Event()
 
-    def run(artifacts: Any, model: Any, inputs: Any) -> Any:
+    def run(artifacts: Any, model: Any, inputs: Any, task: Any) -> Any:
         begun.set()
         assert free.wait(60)
         return np.zeros(len(inputs), dtype=np.int64), None
@@ -264,12 +268,12 @@ def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -
     forget(lab, "good", "worse")
     real, ran = evaluation._run, []
 
-    def run(artifacts: Any, model: Any, inputs: Any) -> Any:
+    def run(artifacts: Any, model: Any, inputs: Any, task: Any) -> Any:
         ran.append(model.id)
         if len(ran) == 1:
             words = {"who": "Ada", "why": "holidays", "request_key": "f", "directly": True}
             file_forced_promotion(lab.referee, study="full", model_id=lab.models["full"]["worse"], **words)
-        return real(artifacts, model, inputs)
+        return real(artifacts, model, inputs, task)
 
     monkeypatch.setattr(evaluation, "_run", run)
     answer = lab.answer(file_gate(lab))
@@ -284,7 +288,7 @@ def test_a_model_that_kills_the_referee_is_given_up(lab: Any, monkeypatch: Any) 
     forget(lab, "good")
     asked, ran = file_gate(lab), []
 
-    def die(artifacts: Any, model: Any, inputs: Any) -> Any:
+    def die(*_: Any) -> Any:
         ran.append(1)
         raise SystemExit
 
@@ -302,7 +306,7 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
     asked, work = file_gate(lab), Referee(lab.referee, lab.artifacts)
     with monkeypatch.context() as patch:
         patch.setattr(evaluation.sealed, "keep_predictions", raising(ConcurrentUpdateError("another was first")))
-        patch.setattr(evaluation, "_run", lambda a, m, inputs: (np.zeros(len(inputs), dtype=np.int64), None))
+        patch.setattr(evaluation, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
         for _ in range(MAX_ATTEMPTS + 1):
             work._aside.clear()
             assert work.answer_one() == asked

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.candidates import add_candidates, bring_program
@@ -69,12 +70,14 @@ def test_a_program_that_predicts_numbers_is_judged_by_its_hits(
     for name, content in MEAN.items():
         (tmp_path / "line" / name).write_text(content)
     program = bring_program(artifacts, tmp_path / "line")
+    with database.owner.begin() as tx:  # by which rows are divided: 442 are few, and so each run judges the same
+        tx.execute(text("UPDATE sealed.installation SET secret = '5eed5eed-5eed-4eed-8eed-5eed5eed5e05'"))
     make_study(
         source="sklearn:diabetes", task="regression", metric="r2", hit="within:60",
         candidates=[{"name": "line", "kind": "command", "parameters": {"program": program}}],
     )  # fmt: skip
     report = trained(database, artifacts, "line")
-    assert report["quality"] > 0.55  # r2 = 0.45 is 1 / 1.55
+    assert report["quality"] > 0.55  # r2 = 0.45 is 1 / 1.55; of the best constant .5
     answer = judged(database, artifacts, report["model_id"])
     assert (answer["refused"], answer["symbol"]) == (False, "pass")
 

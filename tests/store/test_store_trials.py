@@ -297,6 +297,8 @@ def test_outcomes_come_in_the_order_of_their_end(store: Any, make_rows: Any, suc
         "candidate": "candidate-1",
         "state": "FAILED",
         "quality": None,
+        "score": None,
+        "metric": "accuracy",
         "cost_seconds": 2.5,
         "failure": "crashed",
         "model_id": None,
