@@ -37,7 +37,7 @@ _JOB = "job.json"
 _RESULT_BYTES = 100_000
 _LEAST_SECONDS = 0.001
 _MOST_STEPS = 10**9
-_MOST_NEWS = 10_000
+_MOST_NEWS = 1000
 """That wait to be handed on; a training that tells more at once is not listened to meanwhile, so that whoever waits for
 it never looks at its words instead of its limits."""
 

@@ -199,8 +199,6 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
     monkeypatch.setattr(
         evaluation, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
     )
-        evaluation, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
-    )
     work = Referee(lab.referee, lab.artifacts, timetable=LATE)
     work._pace_models(hours.pace())
     assert work.run_once() == 0
