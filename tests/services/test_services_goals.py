@@ -7,23 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics
+from desk import Desk
 
 from easeml_core.entities import Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ProgramError
-from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.remeasurement import remeasure
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.study_goal import Goal, checked_goal
 from easeml_core.services.submit import submit_model
-from easeml_core.services.trials import run_trial
 from easeml_core.services.validation import replace_validation
-from easeml_core.store import sealed, studies, trials
+from easeml_core.store import sealed
 from easeml_core.training.formats import load_constant, load_predictor, save_constant
 from easeml_core.training.trainers import default_candidates
 
-GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
-METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
 LINE = {"source": "csv:y.csv", "target": "y", "metric": "rmse", "hit": "within:0.1"}
 TABLE = "{input: {[Tensor[2]], []}, output: {[Category[2]], []}}"
 
@@ -38,40 +34,10 @@ def write_line(folder: Any, rows: int = 600) -> None:
         (folder / "lab" / f"{name}.csv").write_text("\n".join([f"a,b,{name}", *lines]))
 
 
-class Desk:
-    """Registers studies of the tenant ``lab`` and lets the referee answer."""
-
-    def __init__(self, lab: Any, data: Any) -> None:
-        self.lab, self.data = lab, data
-
-    def register(self, **changes: Any) -> dict[str, Any]:
-        given = {"tenant": "lab", "study": "line", "gate": GATE, "meter": METER, "request_key": self.lab.key()}
-        return self.answer(register_study(self.lab.worker, **given | changes)["request_id"])
-
-    def answer(self, request_id: int) -> dict[str, Any]:
-        while Referee(self.lab.referee, self.lab.artifacts, data=self.data).answer_one() is not None:
-            pass
-        answer = answer_of(self.lab.worker, request_id)
-        assert answer is not None
-        return answer
-
-    def train(self, candidate: str) -> dict[str, Any]:
-        with self.lab.worker.begin() as tx:
-            study = studies.get_study(tx, "line")
-            version = studies.latest_data_version(tx, study.id)
-            found = next(c for c in studies.list_candidates(tx, study.id) if c.name == candidate)
-            trial_id = trials.add_trial(tx, study_id=study.id, candidate_id=found.id, data_version_id=version.id)
-        return run_trial(self.lab.worker, self.lab.artifacts, trial_id=trial_id, request_key=self.lab.key())
-
-    def study(self) -> Any:
-        with self.lab.worker.begin() as tx:
-            return studies.get_study(tx, "line")
-
-
 @pytest.fixture
 def desk(bare: Any, tmp_path: Any) -> Desk:
     write_line(tmp_path / "data")
-    return Desk(bare, tmp_path / "data")
+    return Desk(bare, tmp_path / "data", "line")
 
 
 def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) -> None:
@@ -86,23 +52,19 @@ def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) ->
     assert report["state"] == "SUCCEEDED"
     # rmse .1 at a spread of about 2.2: the map is 1 / (1 + (rmse / spread)^2).
     assert 0.99 < report["quality"] < 1
+    assert (report["metric"], report["score"]) == ("rmse", pytest.approx(0.1, abs=0.03))  # in the unit of the target
     losses = dict(lab.rows("SELECT coalesce(trial_id, 0), validation_loss FROM work.models"))
     # Of normal errors of .1, 68.3 % are within .1; the median of the targets is within .1 of few.
     assert losses[report["trial_id"]] == pytest.approx(0.317, abs=0.15)
     assert losses[0] > 0.9
-    gate = desk.answer(file(lab, "gate", report["model_id"]))
+    gate = desk.gate(report["model_id"])
     assert gate["symbol"] == "pass"
-    promoted = desk.answer(file(lab, "promote", report["model_id"], gate_request_id=gate["request_id"]))
+    promoted = desk.promote(report["model_id"], gate)
     assert not promoted["refused"]
-    reading = desk.answer(file(lab, "meter", report["model_id"]))
+    reading = desk.meter(report["model_id"])
     assert reading["signal"] == 1
     errors = lab.one("SELECT report ->> 'errors' FROM sealed.ledger WHERE system = 'meter'")
     assert 0.1 < int(errors) / 60 < 0.6
-
-
-def file(lab: Any, kind: str, model_id: int, **more: Any) -> int:
-    ask = {"gate": file_gate_request, "meter": file_meter_request, "promote": file_promotion}
-    return int(ask[kind](lab.worker, study="line", model_id=model_id, request_key=lab.key(), **more)["request_id"])
 
 
 def test_the_sealed_labels_and_the_baseline_are_numbers(desk: Desk) -> None:

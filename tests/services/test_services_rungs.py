@@ -197,3 +197,12 @@ def test_other_kinds_and_studies_without_rungs_are_never_asked(taught: Any, leas
     assert rungs_of(taught, "free", "hopeless") == []
     assert "torch_mlp" in service.NETWORKS
     assert not {"decision_tree", "command", "container", "function"} & set(service.NETWORKS)
+
+
+def test_a_training_that_is_nearly_over_is_not_asked(taught: Any, lease_of: Any) -> None:
+    lease = lease_of("net", "hopeless")
+    for left in (service.LEAST_LEFT_SECONDS - 0.1, service.LEAST_LEFT_SECONDS):
+        assert rungs_of(taught, "net", "hopeless") == []
+        told = {"progress": 0.1, "note": "epoch", "step": 4, "of": 40, "quality": 0.1, "seconds_left": left}
+        Ladder(lease).progress(told)
+    assert len(rungs_of(taught, "net", "hopeless")) == 1

@@ -157,3 +157,14 @@ def test_another_tenant_may_have_other_rows_and_the_same_tenant_the_same(bare: A
     assert not register(bare, "csv:own.csv", data=data)["refused"]
     assert not register(bare, "csv:theirs.csv", data=data, tenant="other", study="theirs")["refused"]
     assert not register(bare, "csv:own.csv", data=data, study="again")["refused"]
+
+
+@pytest.mark.parametrize("source", ["csv:tiny.csv", "npy:arrays"])
+def test_an_answer_tells_nobody_where_the_referees_folder_is(source: str, bare: Any, data: Path) -> None:
+    (data / "lab" / "tiny.csv").write_bytes(b"\xff\xfe")
+    (data / "lab" / "arrays").mkdir()
+    (data / "lab" / "arrays" / "inputs.npy").write_bytes(b"no array")
+    (data / "lab" / "arrays" / "targets.npy").write_bytes(b"no array")
+    answer = register(bare, source, data=data, target="label" if source.startswith("csv") else "")
+    assert answer["refused"]
+    assert str(data) not in answer["message"]

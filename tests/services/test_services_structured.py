@@ -7,24 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from desk import Desk
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.feeding import feed
 from easeml_core.services.inference import infer
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.submit import submit_model
 from easeml_core.services.test_set_upload import seal_test_set
-from easeml_core.services.trials import run_trial
 from easeml_core.services.validation import replace_validation
-from easeml_core.store import sealed, studies, trials
+from easeml_core.store import sealed, studies
 from easeml_core.training.formats import load_constant, save_constant
 from easeml_core.training.layout import Layout
-
-GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
-METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
 
 
 def images(folder: Any, rows: int = 640) -> None:
@@ -75,53 +69,9 @@ def keep(folder: Any, inputs: Any, targets: Any = None) -> None:
         np.save(folder / "targets.npy", targets)
 
 
-class Desk:
-    """Registers studies of the tenant ``lab`` and lets the referee answer."""
-
-    def __init__(self, lab: Any, data: Any) -> None:
-        self.lab, self.data = lab, data
-
-    def register(self, **given: Any) -> dict[str, Any]:
-        usual = {"tenant": "lab", "study": "s", "gate": GATE, "meter": METER, "request_key": self.lab.key()}
-        return self.answer(register_study(self.lab.worker, **usual | given)["request_id"])
-
-    def answer(self, request_id: int) -> dict[str, Any]:
-        while Referee(self.lab.referee, self.lab.artifacts, data=self.data).answer_one() is not None:
-            pass
-        answer = answer_of(self.lab.worker, request_id)
-        assert answer is not None
-        return answer
-
-    def train(self, candidate: str) -> dict[str, Any]:
-        with self.lab.worker.begin() as tx:
-            study = studies.get_study(tx, "s")
-            version = studies.latest_data_version(tx, study.id)
-            found = next(c for c in studies.list_candidates(tx, study.id) if c.name == candidate)
-            trial_id = trials.add_trial(tx, study_id=study.id, candidate_id=found.id, data_version_id=version.id)
-        return run_trial(self.lab.worker, self.lab.artifacts, trial_id=trial_id, request_key=self.lab.key())
-
-    def gate(self, model_id: int) -> dict[str, Any]:
-        return self.answer(self._file(file_gate_request, model_id))
-
-    def meter(self, model_id: int) -> dict[str, Any]:
-        return self.answer(self._file(file_meter_request, model_id))
-
-    def promote(self, model_id: int, gate: dict[str, Any]) -> dict[str, Any]:
-        return self.answer(self._file(file_promotion, model_id, gate_request_id=gate["request_id"]))
-
-    def _file(self, ask: Any, model_id: int, **more: Any) -> int:
-        return int(ask(self.lab.worker, study="s", model_id=model_id, request_key=self.lab.key(), **more)["request_id"])
-
-    def candidates(self) -> list[str]:
-        return [name for (name,) in self.lab.rows("SELECT name FROM work.candidates ORDER BY id")]
-
-    def program(self) -> str:
-        return str(self.lab.one("SELECT program FROM work.studies"))
-
-
 @pytest.fixture
 def desk(bare: Any, tmp_path: Any) -> Desk:
-    return Desk(bare, tmp_path / "data")
+    return Desk(bare, tmp_path / "data", "s")
 
 
 def candidate(kind: str, **parameters: Any) -> list[dict[str, Any]]:
