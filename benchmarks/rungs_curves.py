@@ -73,7 +73,7 @@ class Point:
 _PERCEPTRONS = tuple((f"mlp-{width}", "torch_mlp", {"hidden_width": width}) for width in (32, 128))
 _OF_IMAGES = (
     ("mlp-128", "torch_mlp", {"hidden_width": 128}),
-    ("cnn-8", "torch_cnn", {"channels": 8}),
+    ("cnn-8", "torch_cnn", {"channels": 8, "schedule": "constant"}),
 )
 _OF_SERIES = (
     ("cnn1d-16", "cnn_1d", {"hidden_width": 16}),

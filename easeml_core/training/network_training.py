@@ -1,8 +1,9 @@
 """Train a network: Adam, epoch after epoch, the same weights for the same seed on one machine.
 
-A tenth of the training part is held out: its loss says when to stop and which epoch to keep (``early_stopping``). What
-a training has done is kept in checkpoints, and another process goes on from one to the very weights that this one
-would have reached (``checkpoints``).
+A tenth of the training part is held out: its loss says when to stop and which epoch to keep (``early_stopping``). Where
+the learning rate falls to nothing, no row is held out: the end is the best epoch, and to stop before it would forgo
+what the fall is for. What a training has done is kept in checkpoints, and another process goes on from one to the very
+weights that this one would have reached (``checkpoints``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.training.checkpoints import (
     Checkpoint,
@@ -28,6 +30,7 @@ from easeml_core.training.checkpoints import (
 from easeml_core.training.early_stopping import BestEpoch, held_out
 from easeml_core.training.mixed_precision import Precision
 from easeml_core.training.network_quality import loss_on, quality_on_validation
+from easeml_core.training.network_steps import moved, share_of_rate
 from easeml_core.training.networks import NetworkPredictor, architecture_for, build_network
 from easeml_core.training.run import END, Run, checkpoint_name, remove_older
 
@@ -101,10 +104,12 @@ class _Training:
     def __init__(self, kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, run: Run) -> None:
         self.kind, self.parts, self.parameters, self.seed, self.run = kind, parts, parameters, seed, run
         self.epochs: int = parameters["epochs"]
+        self.is_cycle = parameters.get("schedule") == "one_cycle"
         everything = np.arange(len(parts.train_labels))
-        self.learn, self.hold = (
-            (everything, everything[:0]) if run.patience is None else held_out(len(everything), seed)
-        )
+        is_all = run.patience is None or self.is_cycle
+        self.learn, self.hold = (everything, everything[:0]) if is_all else held_out(len(everything), seed)
+        # Numbers may tell where something is on an image, so only classes bear that it is moved.
+        self.shift_percent: int = parameters.get("shift_percent", 0) if parts.task == Task.CLASSIFICATION else 0
         self.started = time.monotonic()
         self.begin()
 
@@ -183,6 +188,9 @@ class _Training:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for start in range(0, len(order), self.batch_size):
             inputs, targets = self._rows(order[start : start + self.batch_size])
+            if self.shift_percent:
+                inputs = moved(inputs, self.parts.layout.shape, self.shift_percent)
+            self._set_rate(start / len(order))
             self.optimizer.zero_grad()
             with self.precision.products():
                 outputs = self.network.logits(inputs)
@@ -191,6 +199,12 @@ class _Training:
             total += loss.detach().double() * len(inputs)
         mean: float = total.item() / len(order)
         return mean
+
+    def _set_rate(self, of_epoch: float) -> None:
+        """The rate of the next step, where this share of the epoch is done."""
+        if self.is_cycle:
+            share = share_of_rate((self.epoch - 1 + of_epoch) / self.epochs)
+            self.optimizer.param_groups[0]["lr"] = share * self.parameters["learning_rate"]
 
     def _rows(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of some training rows, on the device; the table itself may be larger than its memory."""

@@ -42,6 +42,7 @@ _SIDES = {
     "series": ("steps", "channels"),
     "tree": ("steps", "channels"),
 }
+_NAMES = {"torch_cnn": "cnn_blocks"}
 _WIDTHS = ("hidden_width", "channels", "width_eighths", "features_per_kernel")
 
 
@@ -76,6 +77,7 @@ def _series(maker: str) -> Kind:
 NETWORKS: Mapping[str, Kind] = {
     "mlp": Kind("networks_small:mlp"),
     "cnn": Kind("networks_small:cnn", "image"),
+    "cnn_blocks": Kind("networks_small:cnn_blocks", "image"),
     "alexnet": _image("alexnet", 64),
     "alexnet_batch_norm": _image("alexnet_batch_norm", 64),
     "resnet": _image("resnet"),
@@ -170,7 +172,7 @@ def architecture_for(
     """The architecture of a kind of ``trainers``.
 
     Args:
-        kind: Its name is that of the network, but for ``torch_``.
+        kind: Its name is that of the network, but for ``torch_``, and for a few of ``_NAMES``.
         parameters: Complete and checked.
         layout: What a row stands for.
         classes: Number of labels; not asked for numbers.
@@ -186,7 +188,7 @@ def architecture_for(
         >>> architecture_for("gru", {"hidden_width": 8}, layout=series, classes=3, task=task).steps
         20
     """
-    name = kind.removeprefix("torch_")
+    name = _NAMES.get(kind, kind.removeprefix("torch_"))
     outputs = classes if task == Task.CLASSIFICATION else 1
     width = next(parameters[word] for word in _WIDTHS if word in parameters)
     words = {word: parameters[word] for word in ("size", "normalisation") if word in parameters}

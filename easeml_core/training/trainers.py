@@ -57,9 +57,12 @@ _FOR_IMAGES: Mapping[str, Mapping[str, Any]] = {
     "hist_gradient_boosting": {"max_iter": 20, "max_bins": 32},
     "linear_svm": {"C": 0.001},
     "lightgbm": {"n_estimators": 20, "learning_rate": 0.2, "max_bin": 32},
-    "resnet": {"width_eighths": 1, "epochs": 4, "batch_size": 32, "learning_rate": 2e-3},
+    "resnet": {
+        "width_eighths": 1, "epochs": 8, "batch_size": 32, "learning_rate": 5e-3, "schedule": "one_cycle",
+        "shift_percent": 8,
+    },
     "xgboost": {"n_estimators": 20, "learning_rate": 0.3, "max_bin": 32},
-}
+}  # fmt: skip
 
 
 # Where nothing is known yet, candidates are tried in the order in which they are listed. On tables each of these adds

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from easeml_core.training.networks_architecture import EIGHTHS, NETWORKS, NORMALISATIONS
 from easeml_core.training.parameters import Choice, Real, Whole
 from easeml_core.training.trainer import BOTH, Trainer
-from easeml_core.training.trainers_networks import FITTER, NETWORK
+from easeml_core.training.trainers_networks import FITTER, NETWORK, SHIFT
 
 if TYPE_CHECKING:
     from easeml_core.training.parameters import Rule
@@ -39,6 +39,7 @@ def _rules(kind: str) -> dict[str, Rule]:
         "size": Whole(size, size, 512),
         "normalisation": Choice("identity", NORMALISATIONS),
         **NETWORK,
+        **SHIFT,
         "learning_rate": Real(1e-3),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.training.parameters import Real, Whole
+from easeml_core.training.parameters import Choice, Real, Whole
 from easeml_core.training.trainer import BOTH, Trainer
 
 if TYPE_CHECKING:
@@ -12,13 +12,30 @@ if TYPE_CHECKING:
 
     from easeml_core.training.parameters import Rule
 
+SCHEDULES = ("constant", "one_cycle")
+"""How the learning rate goes: it stays, or rises for a fifth of all steps and then falls to nothing. With ``one_cycle``
+training has its end, so all epochs are trained, on all rows, and no early stopping looks at any."""
+
 FITTER = "easeml_core.training.network_training:fit_network"
 NETWORK: Mapping[str, Rule] = {
     "epochs": Whole(8, 1, 1000),
     "batch_size": Whole(64, 1, 8192),
     "learning_rate": Real(2e-3),
+    "schedule": Choice("constant", SCHEDULES),
 }
 """What all networks share that are trained by steps."""
+
+SHIFT: Mapping[str, Rule] = {"shift_percent": Whole(0, 0, 50)}
+"""Of networks that tell classes of images: how far an image is moved at random, in percent of each side."""
+
+# Few rows are learnt best in many small steps, with a high rate on the way and a low one in the end.
+_CNN: Mapping[str, Rule] = {
+    "epochs": Whole(12, 1, 1000),
+    "batch_size": Whole(32, 1, 8192),
+    "learning_rate": Real(5e-3),
+    "schedule": Choice("one_cycle", SCHEDULES),
+    "shift_percent": Whole(8, 0, 50),
+}
 
 _IMAGES = frozenset({"image"})
 
@@ -35,9 +52,9 @@ TRAINERS_OF_FAMILY = (
     ),
     Trainer(
         "torch_cnn",
-        "two convolutions, on a GPU if there is one",
+        "three convolutions with batch norm, on a GPU if there is one",
         library="torch",
-        rules={"channels": Whole(16, 1, 512), **NETWORK},
+        rules={"channels": Whole(16, 1, 512), **NETWORK, **_CNN},
         tasks=BOTH,
         layouts=_IMAGES,
         default_layouts=_IMAGES,
