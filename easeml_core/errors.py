@@ -34,6 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """So many things, for a sentence: ``many`` is what more or less than one are called, ``one`` with an s by default.
+
+    Example:
+        >>> counted(1, "trial"), counted(2000, "pair"), counted(0, "entry", "entries")
+        ('1 trial', '2,000 pairs', '0 entries')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def reason_of(error: Exception) -> str:
     """Why a file could not be read or written, for a sentence that names the file already.
 

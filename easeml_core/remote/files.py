@@ -119,8 +119,12 @@ class Teller:
             self.on_progress(Progress(self.what, done, self.total, self.seconds))
 
 
-def remote_file(address: Address) -> RemoteFile:
+def remote_file(address: Address, until: float = math.inf) -> RemoteFile:
     """The file at an address.
+
+    Args:
+        address: Where it is.
+        until: When a web server is cut off, on the monotonic clock, whatever it does until then.
 
     Raises:
         InvalidInputError: If fsspec or the package of its protocol is not installed.
@@ -128,7 +132,7 @@ def remote_file(address: Address) -> RemoteFile:
     if address.protocol in WEB:
         from easeml_core.remote.web_files import WebFile
 
-        return WebFile(address)
+        return WebFile(address, until)
     from easeml_core.remote.object_files import ObjectFile
 
     return ObjectFile(address)

@@ -1,16 +1,21 @@
 """Files of a web server: no redirects, no other protocol, no wait without end, and a range where we were stopped.
 
-The standard library alone, since nothing else lets us read a bounded number of bytes from a server that lies.
+The standard library alone, since nothing else lets us read a bounded number of bytes from a server that lies. It only
+bounds each wait for a byte: a server that sends one from time to time is cut off by a clock of our own.
 """
 
 from __future__ import annotations
 
 import http.client
+import math
 import re
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -36,13 +41,85 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None  # the status itself becomes the error
 
 
-def _opener() -> urllib.request.OpenerDirector:
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    """When an exchange with a server ends, in the middle of a line of its headers if need be.
+
+    Attributes:
+        at: On the monotonic clock; infinite for never.
+        sockets: What it is cut at.
+    """
+
+    at: float
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Cut the sockets if the block is not over by then."""
+        self.require()
+        if math.isinf(self.at):
+            yield
+            return
+        timer = threading.Timer(self.at - time.monotonic(), self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def require(self) -> None:
+        if time.monotonic() >= self.at:
+            message = "it took too long"
+            raise TimeoutError(message)
+
+    def connection(self, kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
+        """Connections whose socket is noted as soon as there is one."""
+        deadline = self
+
+        class Noted(kind):  # type: ignore[valid-type, misc]
+            def connect(self) -> None:
+                super().connect()
+                deadline.sockets.append(self.sock)
+                deadline.require()  # the clock may have run out before there was anything to cut
+
+        return Noted
+
+    def _cut(self) -> None:
+        for one in self.sockets:
+            with suppress(OSError):  # closed by now
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # an encrypted one's own would open what it reads
+
+
+class _Http(urllib.request.HTTPHandler):
+    """http until a deadline."""
+
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._deadline.connection(http.client.HTTPConnection), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """https until a deadline."""
+
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._deadline.connection(http.client.HTTPSConnection), req)
+
+
+def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
     """Only what is needed: no files, no FTP, no data URLs; the environment's proxies are used."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _Http(deadline),
+        _Https(deadline),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _NoRedirect(),
@@ -53,9 +130,15 @@ def _opener() -> urllib.request.OpenerDirector:
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """A file behind http or https."""
+    """A file behind http or https.
+
+    Attributes:
+        address: Where it is.
+        until: When the server is cut off, on the monotonic clock.
+    """
 
     address: Address
+    until: float = math.inf
 
     def about(self) -> About:
         """What the header says; nothing where the server does not answer to HEAD."""
@@ -80,8 +163,9 @@ class WebFile:
         url = f"{self.address.protocol}://{self.address.host}/{quote(self.address.path)}"
         # Compressed, a few bytes could stand for any number, and the length would be another one.
         request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", **headers}, method=method)
+        deadline = _Deadline(self.until)
         try:
-            with _opener().open(request, timeout=SILENCE_SECONDS) as answer:
+            with deadline.kept(), _opener(deadline).open(request, timeout=SILENCE_SECONDS) as answer:
                 if answer.headers.get("Content-Encoding", "identity") != "identity":
                     message = "the server sends it compressed, which was not asked for"
                     raise PermissionError(message)

@@ -3,12 +3,14 @@
 It loads no DAG code and alone holds the sealed role's address. A request is claimed, worked on and decided in one
 transaction: a referee that is killed in the middle gives the request back undecided and unspent. The answer leaves in
 the same transaction, or in a later one where answers have fixed times (``services/answers.py``). Models that the
-decision needs run before it, in no transaction (``services/evaluation.py``). Answers that are due and moves of
-production have a thread of their own, so that neither waits for a model.
+decision needs run before it, in no transaction (``services/evaluation.py``), and so do fetches of data that lie
+elsewhere, beside other requests (``services/fetching.py``). Answers that are due and moves of production have a thread
+of their own, so that neither waits for a model.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -22,10 +24,12 @@ from easeml_core.errors import (
     InvalidInputError,
     SchemaVersionError,
     StateError,
+    StoreError,
     StoreUnavailableError,
 )
 from easeml_core.services.answers import Answer, Timetable, Waiting, release
 from easeml_core.services.evaluation import NotRunError, Preparation
+from easeml_core.services.fetching import Fetches, NotFetchedError
 from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.judging import judge
 from easeml_core.services.mail import MailServer, Postman
@@ -40,7 +44,7 @@ from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -134,6 +138,7 @@ class Referee:
         self._store, self._artifacts = store, artifacts
         self._duties = Duties(**options) if duties is None else duties
         self._aside: dict[int, float] = {}
+        self._fetches = Fetches(replace(self._duties.reach, artifacts=artifacts))
         self._schema_told = -math.inf
         is_fixed = self._duties.timetable.is_fixed
         self._decisions = Pace(self._duties.decision_grid_seconds if is_fixed else ())
@@ -152,16 +157,17 @@ class Referee:
         clerk.start()
         self._keep_at(self._decide_or_tidy, stop)
         clerk.join()
+        self._fetches.keep(())
         if postman is not None:
             postman.join()
 
     def _decide_or_tidy(self) -> bool:
         """One piece of what may take long; False when there is none."""
-        return self.answer_one(_RUNS) is not None or self._housekeeper.work()
+        return self._answer_ready(_RUNS) is not None or self._housekeeper.work()
 
     def _say_or_move(self) -> bool:
         """One piece of what must not wait for a model: answers whose time has come, and moves of production."""
-        return self.release_one() is not None or self.answer_one(tuple(MOVES)) is not None
+        return self.release_one() is not None or self._answer_ready(tuple(MOVES)) is not None
 
     def _keep_at(self, work: Callable[[], bool], stop: threading.Event) -> None:
         """Do this work until ``stop`` is set, whatever comes."""
@@ -194,8 +200,8 @@ class Referee:
         handled = set[int]()
         while True:
             found = self.release_one()
-            found = self.answer_one() if found is None else found
-            if found is None and self._housekeeper.work():
+            found = self._answer_ready() if found is None else found
+            if found is None and (self._housekeeper.work() or self._fetches.wait(self._duties.poll_seconds)):
                 continue
             if found is None:
                 break
@@ -243,10 +249,17 @@ class Referee:
         return request_id
 
     def answer_one(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
+        """As ``_answer_ready``; where all that is open waits for data from elsewhere, it waits with them."""
+        while (found := self._answer_ready(kinds)) is None and self._fetches.wait(self._duties.poll_seconds):
+            pass
+        return found
+
+    def _answer_ready(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
         """Decide the oldest open request, or put it off for a lock in its way; its id, or None when there is none.
 
-        Where answers leave at once, this one has left with that. While models run for it no lock is held, so it is
-        looked at anew after each: another referee may have decided it, or it needs another model by now.
+        A request whose data lie elsewhere stands aside while they are fetched, and others are decided. Where answers
+        leave at once, this one has left with that. While models run for it no lock is held, so it is looked at anew
+        after each: another referee may have decided it, or it needs another model by now.
 
         Args:
             kinds: Of these kinds only; None for all.
@@ -257,7 +270,7 @@ class Referee:
             request_id: int | None = None
             try:
                 with self._store.begin() as tx:
-                    request_id = requests.claim_request(tx, skip=self._set_aside(), kinds=kinds)
+                    request_id = self._claim(tx, kinds)
                     if request_id is None:
                         return None
                     with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
@@ -268,6 +281,10 @@ class Referee:
                         requests.note_survival(tx, request_id, attempt)
                     if kind in _TIMED:
                         self._decisions.fill(began)  # everybody sees when this transaction ends
+                self._fetches.decided(request_id)
+            except NotFetchedError as missing:
+                self._fetch(missing, request_id or 0, attempt)
+                continue
             except NotRunError as missing:
                 if self._prepare(ready, missing, request_id or 0, attempt):
                     continue
@@ -279,6 +296,31 @@ class Referee:
                 said = f"put off, {error}"
             logger.info("request %d %s", request_id, said)
             return request_id
+
+    def _claim(self, tx: Connection, kinds: Sequence[RequestKind] | None) -> int | None:
+        """The next request, once what was fetched for others is let go that are decided, be it by another referee."""
+        fetched = self._fetches.requests()
+        if fetched:
+            self._fetches.keep(requests.undecided(tx, fetched))
+        skip = [*self._set_aside(), *self._fetches.under_way()]
+        return requests.claim_request(tx, skip=skip, kinds=kinds)
+
+    def _fetch(self, missing: NotFetchedError, request_id: int, attempt: int) -> None:
+        """Let the data be fetched that a decision has missed; until then it has cost nothing."""
+        with self._store.begin() as tx:
+            requests.note_survival(tx, request_id, attempt)
+        self._fetches.ask(request_id, missing.study, self._around_fetch(request_id, may_kill=missing.may_kill))
+
+    @contextlib.contextmanager
+    def _around_fetch(self, request_id: int, *, may_kill: bool) -> Iterator[None]:
+        """Let a fetch that kills this process count as an attempt that did not survive, and wake who waits for it."""
+        attempt = 0
+        with _noted(request_id), self._store.begin() as tx:
+            attempt = requests.note_attempt(tx, request_id)[0] if may_kill else 0
+        yield
+        with _noted(request_id), self._store.begin() as tx:
+            requests.note_survival(tx, request_id, attempt)
+            _wake(tx, request_id)
 
     def _prepare(self, ready: Preparation, missing: NotRunError, request_id: int, attempt: int) -> bool:
         """Run the model that a decision has missed; False when the request is put off for a lock in the way.
@@ -321,7 +363,7 @@ class Referee:
                     if isinstance(done, Waiting):
                         return request.kind, _WAITS
                     return request.kind, self._decided(tx, request_id, request.kind, done, refused=False)
-            except (StoreUnavailableError, ConcurrentUpdateError, NotRunError):
+            except (StoreUnavailableError, ConcurrentUpdateError, NotRunError, NotFetchedError):
                 raise
             except (InvalidInputError, StateError) as error:
                 message = str(error)
@@ -363,12 +405,21 @@ class Referee:
         if request.kind in MOVES:
             return Answer(MOVES[request.kind](tx, request))
         work: dict[RequestKind, Callable[[], Answer | Waiting]] = {
-            RequestKind.SEAL: lambda: Answer(seal_study(tx, self._artifacts, request, self._duties.reach)),
+            RequestKind.SEAL: lambda: Answer(seal_study(tx, self._artifacts, request, self._fetches)),
             RequestKind.REFRESH: lambda: Answer(refresh(tx, self._artifacts, request)),
             RequestKind.GATE: lambda: judge(tx, ready, request),
             RequestKind.METER: lambda: meter(tx, ready, request),
         }
         return work[request.kind]()
+
+
+@contextlib.contextmanager
+def _noted(request_id: int) -> Iterator[None]:
+    """What is noted around a fetch must not end it: without a word of its end it is found at the next look."""
+    try:
+        yield
+    except StoreError as error:
+        logger.warning("request %d: what was fetched for it could not be noted: %s", request_id, error)
 
 
 def _wake(tx: Connection, request_id: int) -> None:

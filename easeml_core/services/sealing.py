@@ -16,16 +16,16 @@ from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.programs.language import parse_program
 from easeml_core.services.baseline import add_baseline
-from easeml_core.services.reading import study_table
 from easeml_core.services.set_plans import needed_examples, set_purposes, settings_of_plan, study_plan
 from easeml_core.services.set_sizes import plan_for_meter, plan_joint
 from easeml_core.services.study_candidates import called_for, require_fitting
 from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.data_program import program_of_data
 from easeml_core.training.layout import stored_layout
 from easeml_core.training.parts import content_hash, save_open_parts, split_parts
-from easeml_core.training.program_candidates import program_of_data, require_data_of
+from easeml_core.training.program_candidates import require_data_of
 from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.programs.data_type import Program
-    from easeml_core.services.reading import Reach
+    from easeml_core.services.fetching import Fetches
     from easeml_core.services.set_plans import SetConfig
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.requests import Request
@@ -51,7 +51,7 @@ _COINCIDENCE = 1 / 20  # so large a share of the rows may lie in other sealed se
 _LONGEST_NAMES = 1_000_000  # characters of all column names together: more of them are not worth a row
 
 
-def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, reach: Reach) -> str:
+def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetches: Fetches) -> str:
     """Split, seal and activate the study of a request.
 
     The split is random but a function of the installation's secret, the study and the data, so that a repetition
@@ -61,12 +61,13 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, reach
         tx: Transaction of the referee's role.
         artifacts: Where the open parts go.
         request: The request.
-        reach: What the referee may read.
+        fetches: Where the study's data come from.
 
     Returns:
         The public message of the answer.
 
     Raises:
+        NotFetchedError: The data lie elsewhere and were not fetched yet.
         InvalidInputError: The data cannot be read or has too few rows; the message carries the planner's figures.
         SealedSetTooSmallError: The rows do not suffice for what the plans of the sealed sets need.
     """
@@ -74,7 +75,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, reach
     if study.state != StudyState.REGISTERED:
         return f"study {study.name} is {study.state} already"
     split = check_split(study.config.get("split"))
-    raw = study_table(study, reach, split)
+    raw = fetches.table(request.id, study, split)
     program = _program(study, raw)
     named = {candidate.name: candidate.kind for candidate in studies.list_candidates(tx, study.id)}
     require_fitting(study, named, raw.layout, raw.target_layout)
@@ -119,7 +120,7 @@ def _program(study: Study, raw: RawTable) -> Program:
         InvalidInputError: The tenant has said something else than the data are.
     """
     if study.program is None:
-        return program_of_data(raw.layout, raw.task, len(raw.class_names), raw.target_layout)
+        return raw.program or program_of_data(raw.layout, raw.task, len(raw.class_names), raw.target_layout)
     program = parse_program(study.program)
     require_data_of(program, raw.layout, raw.task, len(raw.class_names), raw.target_layout)
     return program

@@ -5,6 +5,7 @@ PostgreSQL alone, since there a transaction can be made one that only reads, and
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -54,12 +55,10 @@ class NamedQuery:
     timeout_seconds: float = 300.0
 
 
-def read_query(query: NamedQuery) -> dict[str, NDArray[Any]]:
-    """The columns that a query gives, by name, in an order of rows that depends on nothing but the rows.
+def query_lines(query: NamedQuery) -> Iterator[bytes]:
+    """What a query gives as lines of JSON, for ``columns_of_lines``: the columns' names, then some rows in each.
 
-    Returns:
-        float64 with NaN for what is missing, or objects: text, and None for what is missing or empty. Booleans and
-        decimals become numbers, dates and times ISO 8601 text.
+    So the rows can be brought to this machine by a process that never holds all of them.
 
     Raises:
         InvalidInputError: If the database cannot be reached, refuses the query or takes too long; if there are too
@@ -67,7 +66,7 @@ def read_query(query: NamedQuery) -> dict[str, NDArray[Any]]:
     """
     engine = create_engine(_address(query), poolclass=NullPool, connect_args=_arguments(query))
     try:
-        names, pieces = _read(engine, query)
+        yield from _read(engine, query)
     except DBAPIError as error:
         code = str(getattr(error.orig, "pgcode", None) or "")
         reason = _REASONS.get(code, f"code {code}" if code else "the database cannot be reached")
@@ -76,8 +75,30 @@ def read_query(query: NamedQuery) -> dict[str, NDArray[Any]]:
         raise _refused(query, f"failed: {type(error).__name__}") from None
     finally:
         engine.dispose()
-    columns = {name: _joined([piece[i] for piece in pieces]) for i, name in enumerate(names)}
+
+
+def columns_of_lines(lines: Iterable[bytes]) -> dict[str, NDArray[Any]]:
+    """The columns that a query has given, by name, in an order of rows that depends on nothing but the rows.
+
+    Args:
+        lines: Of ``query_lines``.
+
+    Returns:
+        float64 with NaN for what is missing, or objects: text, and None for what is missing or empty. Booleans and
+        decimals become numbers, dates and times ISO 8601 text.
+    """
+    names, *pieces = map(_arrays, lines)
+    columns = {str(name): _joined([piece[i] for piece in pieces]) for i, name in enumerate(names[0])}
     return _in_fixed_order(columns)
+
+
+def _line(columns: Iterable[NDArray[Any]]) -> bytes:
+    told = [["text" if column.dtype == object else "numbers", column.tolist()] for column in columns]
+    return json.dumps(told, ensure_ascii=False).encode() + b"\n"
+
+
+def _arrays(line: bytes) -> list[NDArray[Any]]:
+    return [np.array(cells, object if kind == "text" else np.float64) for kind, cells in json.loads(line)]
 
 
 _REASONS = {
@@ -106,13 +127,13 @@ def _arguments(query: NamedQuery) -> dict[str, Any]:
     return {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "easeml referee"}
 
 
-def _read(engine: Any, query: NamedQuery) -> tuple[list[str], list[list[NDArray[Any]]]]:
-    deadline, cells, letters = time.monotonic() + query.timeout_seconds, 0, 0
-    pieces: list[list[NDArray[Any]]] = []
+def _read(engine: Any, query: NamedQuery) -> Iterator[bytes]:
+    deadline, cells, letters, count = time.monotonic() + query.timeout_seconds, 0, 0, 0
     with engine.connect().execution_options(postgresql_readonly=True, stream_results=True) as tx:
         result = tx.exec_driver_sql(query.sql)  # as it stands: a colon in it names no parameter
         names = [str(name).strip() for name in result.keys()]  # noqa: SIM118 - a result is no mapping
         _check_names(query, names)
+        yield _line([np.array(names, object)])
         for rows in result.partitions(PIECE):
             if time.monotonic() > deadline:
                 raise _refused(query, f"took longer than {query.timeout_seconds:g} s")
@@ -123,10 +144,10 @@ def _read(engine: Any, query: NamedQuery) -> tuple[list[str], list[list[NDArray[
             letters += sum(len(word) for column in columns if column.dtype == object for word in column if word)
             if letters > MAX_TEXT:
                 raise _refused(query, f"gives more than {MAX_TEXT:,} characters")
-            pieces.append(columns)
-    if sum(len(piece[0]) for piece in pieces) < 2:
+            count += len(rows)
+            yield _line(columns)
+    if count < 2:
         raise _refused(query, "gives fewer than 2 rows")
-    return names, pieces
 
 
 def _check_names(query: NamedQuery, names: Sequence[str]) -> None:

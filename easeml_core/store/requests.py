@@ -87,6 +87,20 @@ def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: s
     return int(scalar(tx, query, id=study_id, kind=kind, key=but))
 
 
+def unanswered(tx: Connection, study_id: int, kind: RequestKind, *, limit: int = 100) -> list[dict[str, Any]]:
+    """Requests of this kind without an answer, oldest first: ``{"request_id", "model_id", "requested_at"}`` each."""
+    found = rows(
+        tx,
+        "SELECT r.id AS request_id, r.model_id, r.requested_at FROM work.requests r WHERE r.study_id = :id "
+        "AND r.kind = :kind AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id) "
+        "ORDER BY r.id LIMIT :most",
+        id=study_id,
+        kind=str(kind),
+        most=limit,
+    )
+    return [dict(r._mapping) for r in found]
+
+
 def seal_request_of(tx: Connection, study_id: int) -> int:
     """Id of the request that asked to seal the study's data."""
     query = "SELECT id FROM work.requests WHERE study_id = :id AND kind = 'seal' ORDER BY id LIMIT 1"
@@ -146,6 +160,12 @@ def hold_request(tx: Connection, request_id: int) -> bool:
     """Hold an undecided request until the transaction ends; False when it is decided, or not there."""
     rows(tx, "SELECT id FROM work.requests WHERE id = :id FOR NO KEY UPDATE", id=request_id)
     return bool(scalar(tx, f"SELECT {_UNDECIDED} FROM work.requests r WHERE r.id = :id", id=request_id))
+
+
+def undecided(tx: Connection, request_ids: Sequence[int]) -> set[int]:
+    """Which of these requests nobody has decided yet."""
+    query = f"SELECT r.id FROM work.requests r WHERE r.id = ANY (:ids) AND {_UNDECIDED}"
+    return {int(found.id) for found in rows(tx, query, ids=list(request_ids))}
 
 
 def role(tx: Connection) -> str:

@@ -12,7 +12,7 @@ from tables_elsewhere import table
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.named_queries import read_queries
 from easeml_core.store import query_source
-from easeml_core.store.query_source import NamedQuery, read_query
+from easeml_core.store.query_source import NamedQuery, columns_of_lines, query_lines
 from easeml_core.training.source_specs import check_source
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ def garden(bare: Any) -> str:
 
 def query(url: str, sql: str, **given: Any) -> NamedQuery:
     return NamedQuery("flowers", url, sql, **given)
+
+
+def read_query(asked: NamedQuery) -> dict[str, Any]:
+    """What is decided on: the lines that are fetched, read again."""
+    return columns_of_lines(list(query_lines(asked)))
 
 
 SELECT = "SELECT a, b, label, site::text AS site, day FROM garden.flowers"
