@@ -10,7 +10,7 @@ import click
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.cli.simulate_output import progress
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,8 +88,11 @@ def _run(options: Mapping[str, Any], database: str | None) -> Backtest:
 
 def _show(answer: Mapping[str, Any]) -> None:
     """The answer for people."""
-    counts = f"{answer['results']} results of {answer['tenants']} tenants with {answer['candidates']} candidates"
-    click.echo(f"{counts}; {answer['left_out']} tenants have too few results\n")
+    results, tenants = counted(answer["results"], "result"), counted(answer["tenants"], "tenant")
+    left_out = counted(answer["left_out"], "tenant has", "tenants have")
+    click.echo(
+        f"{results} of {tenants} with {counted(answer['candidates'], 'candidate')}; {left_out} too few results\n"
+    )
     if answer["enough"]:
         _show_policies(answer)
     click.echo(answer["message"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,8 @@ def clear(folder: Path | None, as_json: bool) -> None:
 
     removed = FileCache(folder).clear()
     told = {"removed": len(removed), "megabytes": sum(entry.size for entry in removed) / 1e6}
-    show_json(told) if as_json else click.echo(f"{len(removed)} entries removed, {told['megabytes']:,.1f} MB")
+    text = f"{counted(len(removed), 'entry', 'entries')} removed, {told['megabytes']:,.1f} MB"
+    show_json(told) if as_json else click.echo(text)
 
 
 def _told(found: FileCache) -> dict[str, Any]:

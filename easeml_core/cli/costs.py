@@ -9,6 +9,7 @@ import click
 
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from easeml_core.selection.cost_report import CostReport
@@ -45,11 +46,12 @@ def costs(history: Path | None, database: str | None, as_json: bool) -> None:
         _show(report)
     else:
         click.echo(
-            f"{report.trials} measured trials of {report.tenants} studies: too few, it takes two studies or more"
+            f"{counted(report.trials, 'measured trial')} of {counted(report.tenants, 'study', 'studies')}: too few, it "
+            "takes two studies or more"
         )
 
 
 def _show(report: CostReport) -> None:
-    counts = f"{report.tenants} tenants, {report.candidates} candidates, {report.trials} trials"
+    counts = ", ".join(counted(getattr(report, f"{what}s"), what) for what in ("tenant", "candidate", "trial"))
     entries = [e | {"factor": 10 ** e["median_absolute_log10"]} for e in report.to_json()["errors"]]
     show_table(f"{counts}; intervals of {report.coverage:.0%}", _COLUMNS, entries)

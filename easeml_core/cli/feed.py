@@ -13,7 +13,7 @@ import click
 from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.output import json_option, plain, show_json
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def feed(
     if as_json:
         show_json(fed | {"refresh": answer})
     else:
-        click.echo(f"feed {fed['feed_id']} of study {study}: {fed['rows']:,} pairs")
+        click.echo(f"feed {fed['feed_id']} of study {study}: {counted(fed['rows'], 'pair')}")
         ask = f"they wait for the next refresh: at night, or with `easeml refine apply {study}`"
         click.echo(ask if answer is None else plain(answer["message"]))
     if answer is not None and answer["refused"]:

@@ -10,7 +10,7 @@ import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.output import json_option, plain, show_json
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -82,7 +82,7 @@ def _by_whom(told: dict[str, Any]) -> str:
     latency, count = told["latency"], len(told["labels"])
     who = f"{told['model']}, {told['candidate'] or 'handed in'}, data version {told['data_version']}"
     took = f"{latency['total_ms']:,.0f} ms, {latency['ms_per_row']:,.2f} ms a row, the start of the model included"
-    return f"answered by model {told['model_id']} ({who}): {count:,} row{'' if count == 1 else 's'} in {took}"
+    return f"answered by model {told['model_id']} ({who}): {counted(count, 'row')} in {took}"
 
 
 def _lines(stream: TextIO) -> list[str]:

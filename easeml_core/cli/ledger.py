@@ -15,10 +15,11 @@ from easeml_core.cli.output import json_option, show_json, show_table
 @database_option
 @json_option
 def ledger(study: str, database: str | None, as_json: bool) -> None:
-    """Show every answer of STUDY's sealed sets: step, level, price, verdict, isolation of the run.
+    """Show every answer of STUDY's sealed sets: step, models, verdict, price in nats, isolation of the run.
 
-    The address is that of the role easeml_referee. Developers must not see this. With --json, "isolation" names the
-    account that the model ran under and what it was "kept_from".
+    The address is that of the role easeml_referee. Developers must not see this. --json has more: condition, level,
+    what later steps lose, changes, times, and the "isolation": the account that the model ran under and what it was
+    "kept_from".
     """
     from easeml_core.services.ledger import study_ledger
 
@@ -28,19 +29,24 @@ def ledger(study: str, database: str | None, as_json: bool) -> None:
         return
     columns = {
         "Set": "test_set_id",
-        "By": "system",
-        "Step": "step",
-        "Model": "model_id",
-        "Against": "incumbent_id",
+        "Step": "of",
+        "Model": "compared",
         "Verdict": "verdict",
         "Released": "released",
-        "Change": "is_change",
-        "ln level": "log_level",
-        "ln cost": "log_cost",
         "Nats": "nats",
         "Ran": "ran",
     }
-    show_table(f"Ledger of {study}", columns, [entry | {"ran": _ran(entry["isolation"])} for entry in found])
+    show_table(f"Ledger of {study}", columns, [entry | _in_words(entry) for entry in found])
+
+
+def _in_words(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a line of 80 characters has no columns for."""
+    against = "" if entry["incumbent_id"] is None else f" vs {entry['incumbent_id']}"
+    return {
+        "of": f"{entry['system']} {entry['step']}",
+        "compared": f"{entry['model_id']}{against}",
+        "ran": _ran(entry["isolation"]),
+    }
 
 
 def _with_isolation(entry: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import click
 
 from easeml_core.cli.meter_options import meter_options, meter_settings
 from easeml_core.cli.output import json_option, show_json
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ def plan(as_json: bool, error_rate: float | None, **given: Any) -> None:
         alternatives = [{"method": other.method, "labels": other.labels} for other in others]
         show_json(found.to_json() | {"promise": promise(config), "alternatives": alternatives})
         return
-    click.echo(f"{found.labels:,} labelled examples ({found.method})")
+    click.echo(f"{counted(found.labels, 'labelled example')} ({found.method})")
     if found.validation_minimum is not None:
         click.echo(f"  validation set: at least {found.validation_minimum:,}, so that its own noise stays in range 1")
     if method in METER_METHODS:

@@ -11,7 +11,7 @@ from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.gate_decide import safely
 from easeml_core.cli.output import json_option, show_json, show_table
-from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +201,7 @@ def _meter(store: Store, asked: dict[str, Any], timeout: float, as_json: bool) -
 def _tell_reading(answer: dict[str, Any]) -> None:
     """The signal in words, what is left of the set, what two signals mean together, and the alert that was raised."""
     left = answer["submissions_left"]
-    rest = "" if left is None else f"; {left:,} submission{'' if left == 1 else 's'} left"
+    rest = "" if left is None else f"; {counted(left, 'submission')} left"
     meaning = f": {answer['meaning']}" if answer["meaning"] and answer["direct_signal"] is None else ""
     click.echo(f"{answer['message']}{meaning}{rest}")
     for line in (answer["sentence"], answer["alert"]):

@@ -11,7 +11,7 @@ import click
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import json_option, show_json, show_table
 from easeml_core.config import POLICIES, SelectionConfig
-from easeml_core.errors import InvalidInputError, reason_of
+from easeml_core.errors import InvalidInputError, counted, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -146,7 +146,7 @@ def _differences(config: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str:
     """A setting as it is written; a price of 1e-7 is not 0."""
     if isinstance(value, list):
-        return f"{len(value)} candidates" if value else "-"
+        return counted(len(value), "candidate") if value else "-"
     return "-" if value is None else str(value)
 
 

@@ -56,17 +56,21 @@ def check(file: Path, as_json: bool) -> None:
     type=click.Choice(("classification", "regression")),
     help="What the target is. [default: what it looks like]",
 )
+@click.option("--split", metavar="HOW", help="rows (default), group:COLUMN or time:COLUMN: how rows will be divided.")
+@click.option("--id", "id_column", metavar="COLUMN", help="Of series, which one a line belongs to. [default: id]")
+@click.option("--step", "step_column", metavar="COLUMN", help="Of series, when. [default: step]")
 @json_option
-def infer(file: Path, target: str | None, task: str | None, as_json: bool) -> None:
+def infer(file: Path, as_json: bool, **asked: str | None) -> None:
     """Print the program of the data in PATH: a table, series, a folder of images by class, or arrays.
 
-    What decided is said in comments. The text can be edited, and read by check and match.
+    What decided is said in comments. The text can be edited, and read by check and match; a study of the same data
+    has this program where none is given.
     """
     from easeml_core.cli.reading_progress import reading
     from easeml_core.training.schema_inference import infer_program
 
     with reading() as report:
-        found = infer_program(file, target=target, task=task, report=report)
+        found = infer_program(file, **asked, report=report)
     if as_json:
         show_json(found.as_mapping())
     else:

@@ -9,6 +9,7 @@ import click
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.feed import key_option, new_key, refreshed, whoever
 from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +46,9 @@ def list_(
         show_json(found)
         return
     click.echo(
-        f"version {found['version']} of {study}: {found['on']:,} training rows, {found['off']:,} switched off; "
-        f"{found['waiting_pairs']:,} fed pairs wait for the next refresh"
+        f"version {found['version']} of {study}: {counted(found['on'], 'training row')}, "
+        f"{found['off']:,} switched off; "
+        f"{counted(found['waiting_pairs'], 'fed pair waits', 'fed pairs wait')} for the next refresh"
     )
     columns = {"Row": "hash", "Label": "label", "Origin": "origin", "State": "state", "Reason": "reason"}
     show_table(f"Rows of {study}", columns, found["pairs"])
@@ -148,7 +150,8 @@ def _switch(
     else:
         side = "on" if on else "off"
         click.echo(
-            f"{done['switched']:,} rows are switched {side} with the next refresh (`easeml refine apply {study}`)"
+            f"{counted(done['switched'], 'row is', 'rows are')} switched {side} with the next refresh "
+            f"(`easeml refine apply {study}`)"
         )
 
 

@@ -1,4 +1,4 @@
-"""``easeml study``: list, show, register, set, add candidates, pause and resume."""
+"""``easeml study``: list, show, register, set, pause and resume."""
 
 from __future__ import annotations
 
@@ -229,26 +229,6 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     flags = {"no_budget": "budget_seconds", "no_deadline": "deadline", "no_target": "target_quality"}
     changes = changes_of(given, flags)
     show_settings(set_study(open_store(database), study=name, **changes), as_json)
-
-
-@study.command("add-candidate")
-@click.argument("study_name", metavar="STUDY")
-@click.option("--name", required=True, help="Name of the candidate within the study.")
-@click.option("--kind", required=True, help="Kind of the trainer, e.g. decision_tree.")
-@click.option("--parameters", metavar="JSON", default="{}", help='E.g. {"max_depth": 5}.')
-@click.option("--device", "devices", multiple=True, help="Kind of device that it may run on; repeat for several.")
-@database_option
-@json_option
-def add_candidate(
-    study_name: str, database: str | None, as_json: bool, parameters: str, devices: tuple[str, ...], **given: Any
-) -> None:
-    """Let one more candidate join STUDY, also while it runs; repeating the command changes nothing."""
-    from easeml_core.services.controls import add_candidate
-
-    given |= {"parameters": mapping_of("parameters", parameters), "devices": devices or None}
-    told = add_candidate(open_store(database), study=study_name, **given)
-    what = "joined" if told["added"] else "is in"
-    show_json(told) if as_json else click.echo(f"candidate {told['candidate']} {what} study {study_name}")
 
 
 def mapping_of(option: str, value: str) -> dict[str, Any]:

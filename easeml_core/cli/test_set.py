@@ -10,6 +10,7 @@ import click
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.output import json_option, plain, show_json, show_table
 from easeml_core.cli.set_options import settings_given, settings_options
+from easeml_core.errors import counted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
@@ -58,7 +59,7 @@ def _steps(entry: dict[str, Any]) -> str:
     """How many steps the set has; by system where two draw on it."""
     counts = {name: count["steps"] for name, count in entry["systems"].items()}
     told = " and ".join(f"{count} of the {name}" for name, count in counts.items())
-    return f"{entry['steps']} steps" + (f" ({told})" if len(counts) > 1 else "")
+    return counted(entry["steps"], "step") + (f" ({told})" if len(counts) > 1 else "")
 
 
 def _plan_line(entry: dict[str, Any]) -> str:
@@ -86,7 +87,7 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
     store = open_store(database, role=_REFEREE)
     settings = settings_given(given)
     found = plan_test_set(store, study=study, name=name, purpose=given["purpose"] or "gate", settings=settings)
-    text = f"set {name} of {study} is planned: at least {found['rows']:,} examples for {_steps(found)}"
+    text = f"set {name} of {study} is planned: at least {counted(found['rows'], 'example')} for {_steps(found)}"
     show_json(found) if as_json else click.echo(text)
 
 
@@ -189,5 +190,5 @@ def fetch(handle: str, to: Path, study: str | None, artifacts: Path, database: s
     from easeml_core.services.test_set_release import fetch_test_set
 
     found = fetch_test_set(open_store(database), open_artifacts(artifacts), test_set=handle, to=to, study=study)
-    text = f"{found['file']}: {found['rows']:,} examples, {found['labelled']:,} with a label"
+    text = f"{found['file']}: {counted(found['rows'], 'example')}, {found['labelled']:,} with a label"
     show_json(found) if as_json else click.echo(text)

@@ -9,6 +9,7 @@ import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.errors import counted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
@@ -55,8 +56,8 @@ def show(study: str, team: int | None, artifacts: Path, database: str | None, as
         click.echo(plain(f"split: {found['split']}"))
     if found["to_measure"] or found["under_way"]:
         click.echo(
-            f"{found['to_measure']:,} trained models wait to be measured on it (`easeml validation remeasure {study}`, "
-            f"or the referee does it in time); {found['under_way']:,} trials on earlier data have not ended"
+            f"trained models that wait to be measured on it: {found['to_measure']:,} (`easeml validation remeasure "
+            f"{study}`, or the referee does it in time); {_under_way(found)}"
         )
     if found["given_up"]:
         click.echo(
@@ -71,7 +72,11 @@ def show(study: str, team: int | None, artifacts: Path, database: str | None, as
 def _looks_line(looks: dict[str, int]) -> str:
     counts = ", ".join(f"{kind} {count:,}" for kind, count in looks.items())
     total = sum(looks.values())
-    return f"looked at {total:,} time{'' if total == 1 else 's'}: {counts}"
+    return f"looked at {counted(total, 'time')}: {counts}"
+
+
+def _under_way(found: dict[str, Any]) -> str:
+    return f"{counted(found['under_way'], 'trial')} on earlier data under way"
 
 
 def _signals_line(signals: list[int]) -> str:
@@ -80,9 +85,9 @@ def _signals_line(signals: list[int]) -> str:
 
 def _size_line(found: dict[str, Any]) -> str:
     if found["minimum"] is None:
-        return f"{found['rows']:,} rows; no number keeps their noise in range 1, since it ends at 0 or below"
+        return f"{counted(found['rows'], 'row')}; no number keeps their noise in range 1, since it ends at 0 or below"
     return (
-        f"{found['rows']:,} rows; {found['minimum']:,} keep their own noise in range 1, "
+        f"{counted(found['rows'], 'row')}; {found['minimum']:,} keep their own noise in range 1, "
         f"{found['rows_for_looks']:,} do for so many looks"
     )
 
@@ -125,8 +130,8 @@ def replace(
         click.echo(f"easeml: {plain(warning)}", err=True)
     again = "has it already: " if found["replaced_before"] else ""
     click.echo(
-        f"{again}validation set {found['version']} of {study}: {found['rows']:,} rows, {found['added']:,} of them new; "
-        f"{found['to_measure']:,} models to measure"
+        f"{again}validation set {found['version']} of {study}: {counted(found['rows'], 'row')}, "
+        f"{found['added']:,} of them new; {counted(found['to_measure'], 'model')} to measure"
     )
     _show_left_out(found, add=add)
 
@@ -157,10 +162,9 @@ def remeasure(study: str, artifacts: Path, database: str | None, as_json: bool) 
         show_json(found)
     else:
         click.echo(
-            f"validation set {found['version']} of {study}: {len(found['measured']):,} models measured, "
-            + (f"{found['by_referee']:,} were measured by the referee meanwhile, " if found["by_referee"] else "")
-            + f"{len(found['failed']):,} failed, {found['left']:,} left; {found['under_way']:,} trials on earlier data "
-            "have not ended"
+            f"validation set {found['version']} of {study}: {counted(len(found['measured']), 'model')} measured, "
+            + (f"{found['by_referee']:,} measured by the referee meanwhile, " if found["by_referee"] else "")
+            + f"{len(found['failed']):,} failed, {found['left']:,} left; {_under_way(found)}"
         )
     if found["failed"]:
         click.get_current_context().exit(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import parse_adaptivity
 from easeml_core.entities import Adaptivity
-from easeml_core.errors import ConfigError
+from easeml_core.errors import ConfigError, counted
 from easeml_core.gate.clauses import number
 from easeml_core.gate.planner import plan_gate
 
@@ -126,7 +126,7 @@ def _fresh(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
         text = "with fresh labels for every submission, whatever the developer is told"
         text += f", and power {POWER:g}" if power != asked.get("power") else ""
         each = plan.labels_per_submission
-        text += f": {plan.examples:,} new examples each time, {each:,} of them labelled"
+        text += f": {counted(plan.examples, 'new example')} each time, {each:,} of them labelled"
         found.append(Alternative(text, each, plan.unlabelled, plan.examples, each, steps=1))
     return found
 
@@ -149,6 +149,7 @@ def _plan(condition: Condition, asked: dict[str, Any], **changed: Any) -> GatePl
 
 
 def _of_plan(text: str, plan: GatePlan, asked: dict[str, Any]) -> Alternative:
-    needs = f"{plan.labels:,} labels" if plan.labels else f"no labels, {plan.unlabelled:,} unlabelled examples"
+    unlabelled = counted(plan.unlabelled, "unlabelled example")
+    needs = counted(plan.labels, "label") if plan.labels else f"no labels, {unlabelled}"
     each, steps = plan.labels_per_submission, int(asked["steps"])
     return Alternative(f"{text}: {needs}", plan.labels, plan.unlabelled, plan.examples, each, steps)

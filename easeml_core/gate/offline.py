@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 from easeml_core.gate.csv_columns import Column, read_column, some
 from easeml_core.gate.wanted import Wanted
 from easeml_core.stats.adaptivity import allocate
@@ -140,7 +140,7 @@ def decided(found: Decision | Wanted, examples: list[str], source: str) -> Decis
         return found
     names = some(examples[i] for i in found.positions.tolist())
     count = found.positions.size
-    message = f"{source} lacks {count:,} label{'' if count == 1 else 's'} that the verdict needs next: {names}"
+    message = f"{source} lacks {counted(count, 'label')} that the verdict needs next: {names}"
     raise InvalidInputError(message)
 
 

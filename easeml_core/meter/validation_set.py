@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.errors import counted
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.stats.binomial_sizes import log_largest_deviation
 from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
@@ -270,11 +271,11 @@ def _advice(
         return "use the set that has taken its place"
     if last == signals:
         rows = max(minimum or 0, use.rows)
-        return f"replace it by at least {rows:,} new rows: it has lost its value for choosing models"
+        return f"replace it by at least {counted(rows, 'new row')}: it has lost its value for choosing models"
     if last > 1:
         rows = max(missing, use.rows)
         return f"add {rows:,} or more new rows, so that new ones outweigh those tuned on, or stop tuning on it"
     if missing > 0:
         why = f"carry {use.total:,} looks" if use.total > 1 else "keep its own noise in range 1"
-        return f"add {missing:,} rows: {use.rows:,} are too few to {why}"
+        return f"add {counted(missing, 'row')}: {use.rows:,} are too few to {why}"
     return "go on"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.errors import counted
 from easeml_core.programs.backtracking import Search, Steps
 from easeml_core.programs.dimensions import Binding, Size, unifications
 from easeml_core.programs.forms import Seen, SeenField, as_schema, as_seen
@@ -190,7 +191,7 @@ def _count_differs(wanted: int, given: int, what: str, *, open_end: bool) -> str
     if given == wanted or (open_end and given > wanted):
         return ""
     needed = f"{'at least ' if open_end else ''}{wanted or 'none'}"
-    return f"it has {given} {what}{'' if given == 1 else 's'}, the template needs {needed}"
+    return f"it has {counted(given, what)}, the template needs {needed}"
 
 
 def _called(field: SeenField) -> str:

@@ -109,6 +109,10 @@ class DefaultScheduler:
         """What is expected of one trial now."""
         return self.prospects.forecast(tenant, arm, device=device)
 
+    def worth(self, tenant: int, *, device: str | None = None) -> Array:
+        """Weighted improvement per second of each arm of a tenant; -inf where it may not run."""
+        return self.prospects.worth(tenant, device=device)
+
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""
         self._seconds_left[tenant] = seconds

@@ -273,14 +273,24 @@ class Prospects:
 
     # -- what runs next -----------------------------------------------------------------------------------------------
 
-    def choose(self, device: str | None = None) -> Choice | None:
-        """The next trial for a free device, or None."""
+    def worth(self, tenant: int, *, device: str | None = None) -> Array:
+        """What the arms of a tenant are worth per second, by which ``choose`` goes; -inf where one may not run."""
+        rates = self._board(device).rates[tenant]
+        return np.where(rates > 0, rates, -np.inf)
+
+    def _board(self, device: str | None) -> _Board:
+        """The board of a kind of device, up to date."""
         board = self._boards.get(device)
         if board is None:
             board = self._boards[device] = _Board(len(self._posteriors))
         for tenant in sorted(board.dirty):
             self._score(board, tenant, device)
         board.dirty.clear()
+        return board
+
+    def choose(self, device: str | None = None) -> Choice | None:
+        """The next trial for a free device, or None."""
+        board = self._board(device)
         waiting = board.rate > 0
         if not waiting.any():
             return None

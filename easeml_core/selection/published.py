@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.selection.acquisition import ACQUISITIONS
 from easeml_core.selection.costs import learn_costs
 from easeml_core.selection.limits import Limits
 from easeml_core.selection.one_thread import one_thread
-from easeml_core.selection.policies import choose
+from easeml_core.selection.policies import PUBLISHED_POLICIES, choose
 from easeml_core.selection.posterior import Belief
 from easeml_core.selection.prior import MOST_TOGETHER, PSEUDO_STUDIES, learn_prior
 from easeml_core.selection.problem import Pull
@@ -118,6 +119,12 @@ class PublishedScheduler:
             expected_improvement=float(standing.improvement()[arm]),
             best=standing.best,
         )
+
+    def worth(self, tenant: int, *, device: str | None = None) -> Array:
+        """The policy's acquisition of each arm of a tenant; -inf where it may not run."""
+        standings = self.standings
+        values = ACQUISITIONS[PUBLISHED_POLICIES[self._config.policy].acquisition](standings, tenant)
+        return np.where(standings.left(tenant, device=device), values, -np.inf)
 
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""

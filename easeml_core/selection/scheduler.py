@@ -97,6 +97,9 @@ class Scheduler(Protocol):
     def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What is expected of one trial now, on a device of this kind where it is not under way yet."""
 
+    def worth(self, tenant: int, *, device: str | None = None) -> Array:
+        """What each arm of a tenant is worth to the policy now, shape ``(n_arms,)``; -inf where it may not run."""
+
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""
 

@@ -1,4 +1,4 @@
-"""What may be changed while everything runs: limits of studies and tenants, and candidates that join a study.
+"""What may be changed while everything runs: limits of studies and tenants. Candidates join in ``candidates``.
 
 Every change is repeatable: it says how things shall be, not by how much they change. It waits for a decision of the
 scheduler that is under way, and the next one obeys it. The database refuses a limit below what is used and reserved.
@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig, require
-from easeml_core.services.candidates import add_candidates
 from easeml_core.services.limits import checked_study_limits, checked_tenant_limits
 from easeml_core.services.reservation import GRACE_SECONDS
 from easeml_core.store import limits, studies, tenants
@@ -113,37 +112,3 @@ def _check_names(changes: Mapping[str, Any], allowed: Sequence[str]) -> None:
     require(bool(changes), "changes", changes, "at least one of " + ", ".join(allowed))
     for name in changes:
         require(name in allowed, name, changes[name], "absent; what may be changed: " + ", ".join(allowed))
-
-
-def add_candidate(
-    store: Store,
-    *,
-    study: str,
-    name: str,
-    kind: str,
-    parameters: Mapping[str, Any] | None = None,
-    devices: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Let one more candidate join a study, also a running one; the name makes the call repeatable.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: The study.
-        name: Name of the candidate within the study.
-        kind: Kind of the trainer.
-        parameters: The trainer's; None for its defaults.
-        devices: Kinds of device that it may run on; None for any.
-
-    Returns:
-        ``{"study", "candidate", "kind", "parameters", "devices", "added"}``; ``added`` is False when it was there
-        already.
-
-    Raises:
-        InvalidInputError: Kind, parameters or devices are not allowed.
-        NotFoundError: There is no such study.
-        StateError: The study is not sealed yet, or was refused.
-        AlreadyExistsError: The study has another candidate of this name.
-    """
-    given = {"name": name, "kind": kind, "parameters": dict(parameters or {}), "devices": devices}
-    (told,) = add_candidates(store, study=study, candidates=[given])
-    return told

@@ -14,7 +14,7 @@ from easeml_core.config import require
 from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
 from easeml_core.services.refresh import MOST_FEEDS
-from easeml_core.services.study_columns import require_one_answer, row_form
+from easeml_core.services.study_columns import row_form
 from easeml_core.services.validation_rows import brought_files
 from easeml_core.store import feeds, requests, studies
 from easeml_core.training.fed_pairs import Pairs, write_pairs
@@ -59,7 +59,8 @@ def feed(
             folder of images by class. Or with ``labels`` a CSV file of inputs with a column ``example``.
         labels: A CSV file ``example,label``.
         label_column: Column of the labels in ``path``.
-        pairs: Instead of files: ``{"inputs": [numbers] or {column: value}, "label": ...}`` each.
+        pairs: Instead of files: ``{"inputs": [numbers] or {column: value}, "label": ...}`` each; the label is a list
+            where answers are several numbers, null in it for one that nobody knows.
         fed_by: Who brings them, 1 to 200 characters; shown beside the rows.
         request_key: The same key gives the same feed.
 
@@ -77,7 +78,6 @@ def feed(
     who = require_name("fed_by", fed_by)
     with store.begin() as tx:
         found, version = active_study(tx, study)
-        require_one_answer(version, "pairs that are fed")
         check_split(found.config.get("split")).require_feedable()
         form = row_form(tx, artifacts, version)
         if path is not None and labels is not None:

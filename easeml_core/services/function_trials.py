@@ -54,13 +54,15 @@ def run_function_trial(
         log: Receives one line per piece of news.
 
     Returns:
-        As ``run_trial``. An error of the function is a FAILED trial with its reason.
+        As ``run_trial``. An error of the function is a FAILED trial with its reason; a trial of another function is
+        given back.
 
     Raises:
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
-    lease = claim(store, trial_id=trial_id, request_key=request_key, log=log)
+    named = getattr(function, "__name__", "")
+    lease = claim(store, trial_id=trial_id, request_key=request_key, log=log, functions=(named,))
     if lease is not None:
         lease.begin_anew("a training function has no checkpoints")
         with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder, _heartbeat(lease):

@@ -1,17 +1,20 @@
 """What the referee does when nobody asks: tags follow production, new sets learn the models of the past.
 
-New validation sets do, too: see ``remeasurement.py``.
+New validation sets do, too: see ``remeasurement.py``. Uploads of sealed studies are removed.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from easeml_core.errors import EasemlError
 from easeml_core.services.bundles import sync_bundle_tags
 from easeml_core.services.evaluation import NO_PACE
 from easeml_core.services.remeasurement import measure_next
+from easeml_core.services.study_uploads import forget_uploads
 from easeml_core.services.test_sets import reevaluate
 from easeml_core.store import promotions
 from easeml_core.store.validation import REMEASURE_TRIES
@@ -28,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 300.0
 """How long what could not be done, or has nothing to do, rests at most."""
+
+_UPLOADS_SECONDS = 30.0
+"""How long an upload is left at most once its study is sealed, while there is no request."""
 
 
 class Housekeeper:
@@ -50,11 +56,12 @@ class Housekeeper:
     ) -> None:
         self._store, self._artifacts, self._repositories, self._pace = store, artifacts, repositories, pace
         self._tags_stand_for: int | None = None
-        self._tags_due = self._models_due = self._measured_due = 0.0
+        self._tags_due = self._models_due = self._measured_due = self._uploads_due = 0.0
 
     def work(self) -> bool:
         """Run one model at most; True when there may be more, so that requests get their turn in between."""
         self._move_tags()
+        self._forget_uploads()
         ran = self._run_one_model()
         return self._measure_one_anew() if ran is None else ran
 
@@ -68,6 +75,16 @@ class Housekeeper:
             return
         self._tags_stand_for, self._tags_due = last, time.monotonic() + _AGAIN_SECONDS
         sync_bundle_tags(self._store, self._repositories)  # logs by itself what it could not do
+
+    def _forget_uploads(self) -> None:
+        """Now and then: what is not needed any more holds rows that are sealed by now."""
+        if time.monotonic() < self._uploads_due:
+            return
+        self._uploads_due = time.monotonic() + _UPLOADS_SECONDS
+        try:
+            forget_uploads(self._store, self._artifacts, datetime.now(UTC).date())
+        except EasemlError:  # artifacts that are away must not keep the referee from its requests
+            logger.exception("uploads of sealed studies were not removed")
 
     def _run_one_model(self) -> bool | None:
         """Run a model of the past on a live set that does not know it; a set that is new is looked at soon.

@@ -32,10 +32,11 @@ def study_ledger(store: Store, *, study: str) -> list[dict[str, Any]]:
     """
     with store.begin() as tx:
         found = ledger.study_ledger(tx, studies.get_study(tx, study).id)
-    return [_shown(entry) for entry in found]
+    return [shown_entry(entry) for entry in found]
 
 
-def _shown(entry: dict[str, Any]) -> dict[str, Any]:
+def shown_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of ``store.ledger`` as plain JSON, with the keys of ``study_ledger``."""
     report, log_level = entry["report"], entry["log_level"]
     is_gate = entry["system"] == ledger.GATE
     return {

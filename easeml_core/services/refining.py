@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
-from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
 from easeml_core.services.feeding import active_study, require_name
 from easeml_core.store import feeds, studies
 from easeml_core.store.example_hashes import example_hashes
@@ -172,6 +172,7 @@ def rank_pairs(
     limit: int = 50,
     time_limit_seconds: float = 900.0,
     memory_limit_mb: int = 8192,
+    most_cells: int | None = None,
 ) -> dict[str, Any]:
     """The training rows whose labels look wrong, most suspicious first: see ``training/label_ranking.py``.
 
@@ -182,6 +183,7 @@ def rank_pairs(
         limit: How many rows at most.
         time_limit_seconds: Wall seconds of the child that computes it.
         memory_limit_mb: Its megabytes.
+        most_cells: As of ``list_pairs``.
 
     Returns:
         ``{"study", "version", "rows", "suspected", "pairs"}``: rows of the training part, how many of these the rule
@@ -189,11 +191,13 @@ def rank_pairs(
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
+        StateError: The data have more than ``most_cells``.
         TrainingError: It takes too long, or too much memory.
     """
     require(type(limit) is int and limit >= 1, "limit", limit, "a whole number >= 1")
     with store.begin() as tx:
         _, version = active_study(tx, study)
+        _require_small(version, most_cells)
         columns, names = studies.feature_names(tx, version.id), studies.class_names(tx, version.id)
     with artifacts.copy(version.artifact) as path, tempfile.TemporaryDirectory(prefix="easeml-rank-") as folder:
         output = Path(folder) / "ranking.npz"
@@ -230,10 +234,7 @@ def rank_pairs(
 
 def _rows(tx: Connection, artifacts: ArtifactStore, version: DataVersion, most_cells: int | None) -> list[_Row]:
     """All rows that the training part of the newest version has, and those that it leaves out, in their order."""
-    cells = version.features * (version.train_rows + version.validation_rows)
-    if most_cells is not None and cells > most_cells:
-        message = f"the data have {cells:,} numbers, more than {most_cells:,}; use `easeml refine` on the command line"
-        raise StateError(message)
+    _require_small(version, most_cells)
     columns, left_out = studies.feature_names(tx, version.id), feeds.switched_off(tx, version.study_id)
     with artifacts.copy(version.artifact) as path:
         parts = load_open_parts(path)
@@ -242,6 +243,13 @@ def _rows(tx: Connection, artifacts: ArtifactStore, version: DataVersion, most_c
         with artifacts.copy(left_out) as path:
             found += _named(pairs_like(path, parts), columns, is_on=False)
     return found
+
+
+def _require_small(version: DataVersion, most_cells: int | None) -> None:
+    cells = version.features * (version.train_rows + version.validation_rows)
+    if most_cells is not None and cells > most_cells:
+        message = f"the data have {cells:,} numbers, more than {most_cells:,}; use `easeml refine` on the command line"
+        raise StateError(message)
 
 
 def _named(pairs: Pairs, columns: Sequence[str] | None, *, is_on: bool) -> Iterable[_Row]:
@@ -273,5 +281,5 @@ def _state(is_on: bool, will_be_on: bool) -> str:
 def _called(label: Any, class_names: Sequence[str]) -> Any:
     """The name of a class, the number, or how many numbers there are."""
     if np.ndim(label):
-        return f"{np.size(label):,} numbers"
+        return counted(np.size(label), "number")
     return class_names[int(label)] if class_names else float(label)

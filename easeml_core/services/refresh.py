@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.entities import Task
-from easeml_core.errors import ArtifactError, InvalidInputError, StateError
+from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
 from easeml_core.services.baseline import keep_baseline
 from easeml_core.store import feeds, releases, sealed, studies, validation
 from easeml_core.store.database import notify
@@ -232,8 +232,8 @@ def _require_rows(study: Study, there: Pairs | None, parts: OpenParts) -> None:
     needed = TRAIN_ROWS_PER_CLASS * parts.classes if is_classes else TRAIN_ROWS_OF_NUMBERS
     if there is None or rows < needed or len(np.unique(there.labels)) < 2:
         message = (
-            f"study {study.name!r} would be left with {rows:,} training rows; at least {needed:,} are needed, and not "
-            "all of one label: switch some on again (`easeml refine on`), or feed more"
+            f"study {study.name!r} would be left with {counted(rows, 'training row')}; at least {needed:,} are "
+            "needed, and not all of one label: switch some on again (`easeml refine on`), or feed more"
         )
         raise InvalidInputError(message)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
+from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, counted
 from easeml_core.selection.rungs import Reached, decide, rung_step
 from easeml_core.services.news import point_of
 from easeml_core.store import rungs
@@ -98,5 +98,5 @@ def sentence_of(decided: Mapping[str, Any]) -> str:
         return f"{place}: there are too few trials to tell"
     known, needed = decided["known"], decided["needed"]
     if decided["rule"] == "median":
-        return f"{place}: the median of {known} trials up to there is {needed:.4f}"
-    return f"{place}: by what {known} trials gained it may reach {decided['hoped']:.4f}, of {needed:.4f}"
+        return f"{place}: the median of {counted(known, 'trial')} up to there is {needed:.4f}"
+    return f"{place}: by what {counted(known, 'trial')} gained it may reach {decided['hoped']:.4f}, of {needed:.4f}"

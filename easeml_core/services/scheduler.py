@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
-from easeml_core.errors import BudgetExhaustedError
+from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.one_thread import one_thread
 from easeml_core.services.limits import check_device
 from easeml_core.services.memory import Memory
@@ -39,7 +39,8 @@ RESERVE_SECONDS = 3600.0
 
 _NOTHING = (
     "nothing to train: every candidate of the active studies has run on the present data, is under way, needs another "
-    "kind of device, or is beyond a limit (budget, deadline, target, quota); `easeml status` says what holds each study"
+    "kind of device or another DAG's training function, or is beyond a limit (budget, deadline, target, quota); "
+    "`easeml status` says what holds each study"
 )
 
 
@@ -50,16 +51,26 @@ class LiveScheduler:
         store: Role ``easeml_worker``.
         policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
         studies_only: Names of the studies to choose from; None for all active ones.
+        functions: Names of the training functions (``@trial``) that whoever asks has: candidates of others are not
+            handed out, and the choice is made among the rest.
 
     Raises:
         ConfigError: There is no such policy.
     """
 
-    def __init__(self, store: Store, *, policy: str | None = None, studies_only: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        policy: str | None = None,
+        studies_only: Sequence[str] | None = None,
+        functions: Sequence[str] = (),
+    ) -> None:
         if policy is not None:
             SelectionConfig(policy=policy)
         self._store, self._policy = store, policy
         self._only = None if studies_only is None else tuple(studies_only)
+        self.functions = tuple(functions)
         self._memory: Memory | None = None
         self._mutex = threading.Lock()
 
@@ -103,7 +114,7 @@ class LiveScheduler:
 
     def load(self, tx: Connection, seen: Look) -> Memory:
         """Everything anew."""
-        return Memory.load(tx, seen, policy=self._policy, studies_only=self._only)
+        return Memory.load(tx, seen, policy=self._policy, studies_only=self._only, functions=self.functions)
 
 
 @contextlib.contextmanager
@@ -125,7 +136,7 @@ def _look(tx: Connection, memory: Memory | None, request_key: str) -> Look:
 
 
 def _told(policy: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"policy": policy, "trials": found, "message": f"{len(found)} trials" if found else _NOTHING}
+    return {"policy": policy, "trials": found, "message": counted(len(found), "trial") if found else _NOTHING}
 
 
 class _Round:
@@ -143,7 +154,10 @@ class _Round:
     def fill(self, *, left_behind: bool) -> None:
         """Hand out as many trials as were asked for, or as there are; a batch without any is kept too."""
         if left_behind:
-            for trial in trials.left_over_trials(self.tx, list(self.memory.active), device=self.device):
+            left = trials.left_over_trials(
+                self.tx, list(self.memory.active), device=self.device, functions=self.live.functions
+            )
+            for trial in left:
                 if len(self.given) < self.batch.requested:
                     self._again(trial)
         while len(self.given) < self.batch.requested and self._suggest_new():

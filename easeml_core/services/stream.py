@@ -26,6 +26,7 @@ from easeml_core.errors import (
     StoreError,
     StoreUnavailableError,
     TrialStateError,
+    counted,
 )
 from easeml_core.services.leases import silent
 from easeml_core.services.scheduler import LiveScheduler
@@ -340,8 +341,8 @@ class _Stream:
         if not before.may_improve:
             return Reason.NOTHING_LEFT
         self.log(
-            f"nothing to train now: waiting for {before.under_way} trials under way, "
-            f"whose end may free one of {before.untried} untried candidates"
+            f"nothing to train now: waiting for {counted(before.under_way, 'trial')} under way, "
+            f"whose end may free one of {counted(before.untried, 'untried candidate')}"
         )
         wake, stop = min(self.deadline, time.monotonic() + self.poll_seconds), _Stop(self._end)
         with Ear(self.store.dsn, CHANNEL) as ear:  # listens before the first look: nothing is missed
@@ -378,7 +379,7 @@ def _summary(device: str | None, reason: Reason, stream: _Stream) -> dict[str, A
     return {
         "device": device,
         "reason": str(reason),
-        "message": f"{len(reports)} trials{f' ({counts})' if counts else ''}: {_SENTENCE[reason]}{back}",
+        "message": f"{counted(len(reports), 'trial')}{f' ({counts})' if counts else ''}: {_SENTENCE[reason]}{back}",
         "handed_back": stream.handed_back,
         "trials": reports,
     }

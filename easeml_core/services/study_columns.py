@@ -89,7 +89,7 @@ def row_form(tx: Connection, artifacts: ArtifactStore, version: DataVersion) -> 
     else:
         with artifacts.copy(version.artifact) as path:
             layout = load_open_parts(path).layout
-    return RowForm(version.features, names, classes, layout)
+    return RowForm(version.features, names, classes, layout, stored_target(version.layout))
 
 
 def class_numbers(class_names: Sequence[str], *, most: int | None = None) -> str:

@@ -23,6 +23,7 @@ def suggest_trials(
     policy: str | None = None,
     studies_only: Sequence[str] | None = None,
     device: str | None = None,
+    functions: Sequence[str] = (),
     request_key: str,
 ) -> dict[str, Any]:
     """Suggest up to ``count`` trials over all active studies, and store them with their reasons.
@@ -38,6 +39,8 @@ def suggest_trials(
         studies_only: Names of the studies to choose from; None for all active ones.
         device: Kind of the free device, such as ``gpu``; candidates that need another one are left out. None means
             that every candidate can run.
+        functions: Names of the training functions (``@trial``) that whoever asks has; candidates of others are left
+            out.
         request_key: Makes the call repeatable: the same key gives the same trials.
 
     Returns:
@@ -47,5 +50,5 @@ def suggest_trials(
         ConfigError: Count, policy or device is not allowed.
         NotFoundError: One of the studies does not exist.
     """
-    scheduler = LiveScheduler(store, policy=policy, studies_only=studies_only)
+    scheduler = LiveScheduler(store, policy=policy, studies_only=studies_only, functions=functions)
     return scheduler.ask(count=count, device=device, request_key=request_key)

@@ -19,13 +19,13 @@ from easeml_core.store import curves, models, rungs, studies, trials
 from easeml_core.store.checkpoint_files import files_of, remove_ended
 from easeml_core.store.database import notify
 from easeml_core.training.hits import wrong
-from easeml_core.training.job import TrainingJob
+from easeml_core.training.job import TrainingJob, check_slot
 from easeml_core.training.parts import load_validation_labels
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from sqlalchemy import Connection
 
@@ -80,12 +80,16 @@ def run_trial(
             device of the kind ``cpu``, else for a GPU if there is one.
 
     Returns:
-        ``{"trial_id", "study", "candidate", "state", "quality", "cost_seconds", "failure", "model_id"}``.
+        ``{"trial_id", "study", "candidate", "state", "quality", "cost_seconds", "failure", "model_id"}``. The state is
+        SUGGESTED where the trial needs a training function: it is given back (``claim``).
 
     Raises:
+        ConfigError: The slot is none of these.
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
+    if slot is not None:
+        check_slot(slot)  # before the claim: the trial is still there for a worker that is called rightly
     for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log):
         train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)
@@ -99,8 +103,26 @@ def attempts(store: Store, *, trial_id: int, request_key: str, log: Log = silent
             return
 
 
-def claim(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -> Lease | None:
-    """Take the trial's lease, or None when the trial has ended (also when this claim was one attempt too many)."""
+def claim(
+    store: Store, *, trial_id: int, request_key: str, log: Log = silent, functions: Collection[str] = ()
+) -> Lease | None:
+    """Take the trial's lease.
+
+    Args:
+        store: Role ``easeml_worker``.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease.
+        log: Receives a line where the trial is given back.
+        functions: Names of the training functions that whoever claims has.
+
+    Returns:
+        None when the trial has ended (also when this claim was one attempt too many), and where it needs a training
+        function that is not here: then it is SUGGESTED as before, and the next ask that has the function gets it.
+
+    Raises:
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial.
+    """
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)
         study = studies.study_by_id(tx, trial.study_id)
@@ -119,6 +141,11 @@ def claim(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -
             trials.give_up(tx, trial_id, why=why)
             notify(tx, f"trial:{trial_id}")
             return None
+        if trial.function is not None and trial.function not in functions:
+            trials.release_lease(tx, trial_id)
+            notify(tx, f"trial:{trial_id}")
+            log(f"trial {trial_id} ({trial.study}, {trial.candidate}) is given back: {_missing(trial.function)}")
+            return None
         attempt = trials.start_trial(tx, trial_id=trial_id, lease_key=request_key, lease_seconds=config.lease_seconds)
         artifact = studies.data_artifact(tx, trial.data_version_id)
     return Lease(
@@ -133,6 +160,10 @@ def claim(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -
         checkpoint=checkpoint,
         reserved_seconds=left,
     )
+
+
+def _missing(function: str) -> str:
+    return f"its training function {function!r} (@trial) is not here; whoever has it is handed the trial"
 
 
 def _left(trial: Trial, checkpoint: trials.Checkpoint | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import SealedSetPurpose
+from easeml_core.errors import counted
 from easeml_core.meter.validation_set import heritage
 from easeml_core.store import releases, studies, test_sets
 from easeml_core.store.example_hashes import example_hashes
@@ -23,7 +24,8 @@ def too_few(rows: int, minimum: int | None) -> list[str]:
     """Whether its own noise leaves range 1 of the meter; ``minimum`` is None where no number is enough."""
     if minimum is None or rows >= minimum:
         return []
-    return [f"{rows:,} rows are too few to keep their own noise in range 1 of the meter; it takes {minimum:,}"]
+    told = counted(rows, "row is", "rows are")
+    return [f"{told} too few to keep their own noise in range 1 of the meter; it takes {minimum:,}"]
 
 
 def goes_on(
@@ -42,12 +44,13 @@ def goes_on(
     new = len(rows) - kept
     if heritage([*earlier, rows]):
         return [
-            f"{kept:,} rows were in an earlier validation set and {new:,} were in none: looks and signals of before "
-            "count on, until as many rows are new"
+            f"{counted(kept, 'row was', 'rows were')} in an earlier validation set and "
+            f"{counted(new, 'was', 'were')} in none: looks and signals of before count on, until as many rows are new"
         ]
     if kept == 0 or add:
         return []
-    return [f"{kept:,} of the rows were in an earlier validation set: models were chosen by them already"]
+    told = counted(kept, "of the rows was", "of the rows were")
+    return [f"{told} in an earlier validation set: models were chosen by them already"]
 
 
 def second_sample(tx: Connection, study: Study) -> list[str]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.store.rows import as_json, row, rows
+from easeml_core.store.trials import RUNS_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 NO_TRIAL = 2**63 - 1
 """As the last trial seen: none counts as new."""
@@ -75,12 +76,12 @@ _COLUMNS = """t.id, t.study_id, t.candidate_id, t.data_version_id, t.state, o.qu
 _TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_until < now(), true) AS is_over,
   t.reevaluates FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
 # One trip to the server for both: the second statement sees what was committed before the lock was granted.
-_LOOK = f"""
-SELECT pg_advisory_xact_lock(hashtext('easeml suggest'));
+_SEEN = f"""
 SELECT now() AS now, k.version, (SELECT max(id) FROM work.selection_settings) AS settings_id,
        (SELECT id FROM work.suggestion_batches WHERE request_key = :key) AS batch_id, t.*
 FROM work.catalogue k LEFT JOIN ({_TRIALS} WHERE t.id > :last OR t.id = ANY(:known)) t ON true ORDER BY t.id
 """
+_LOOK = f"SELECT pg_advisory_xact_lock(hashtext('easeml suggest')); {_SEEN}"
 
 
 def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Sequence[int] = ()) -> Look:
@@ -92,10 +93,24 @@ def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Seque
         last: The largest id of a trial that was seen; those above it are new.
         known: Trials to ask about, those that were open.
     """
-    found = rows(tx, _LOOK, key=request_key, last=last, known=list(known))
+    return _look_of(rows(tx, _LOOK, key=request_key, last=last, known=list(known)))
+
+
+def glance(tx: Connection, *, last: int = NO_TRIAL, known: Sequence[int] = ()) -> Look:
+    """As ``look``, for who decides nothing: without the lock, in a transaction of ``Store.snapshot``."""
+    return _look_of(rows(tx, _SEEN, key="", last=last, known=list(known)))
+
+
+def _look_of(found: Sequence[Row[Any]]) -> Look:
     first = found[0]
     trials = tuple(Told._make(list(r)[4:]) for r in found if r.id is not None)
     return Look(first.now, first.version, first.settings_id, first.batch_id, trials)
+
+
+def training_functions(tx: Connection) -> list[str]:
+    """Names of the training functions that candidates need, over all studies; see ``Trial.function``."""
+    found = rows(tx, "SELECT DISTINCT split_part(name, '-', 1) AS name FROM work.candidates WHERE kind = 'function'")
+    return sorted(r.name for r in found)
 
 
 def all_trials(tx: Connection) -> list[Told]:
@@ -105,15 +120,26 @@ def all_trials(tx: Connection) -> list[Told]:
     return [] if found is None or found[0] is None else list(map(Told._make, zip(*found, strict=True)))
 
 
-def menus(tx: Connection, study_ids: Sequence[int]) -> dict[int, Menu]:
-    """The candidates of these studies; studies without any are left out."""
+def menus(tx: Connection, study_ids: Sequence[int], *, functions: Sequence[str] = ()) -> dict[int, Menu]:
+    """The candidates of these studies; studies without any are left out.
+
+    A candidate of a training function that whoever asks has not is left out until it has a trial on the newest data.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        study_ids: The studies.
+        functions: Names of the training functions that whoever asks has.
+    """
     found = rows(
         tx,
         "SELECT study_id, array_agg(id) AS ids, array_agg(name) AS names, "
         "CASE WHEN count(devices) > 0 THEN jsonb_agg(devices) END AS devices FROM "
-        "(SELECT study_id, id, name, devices FROM work.candidates WHERE study_id = ANY(:ids) ORDER BY study_id, id) c "
+        f"(SELECT c.study_id, c.id, c.name, c.devices FROM work.candidates c WHERE study_id = ANY(:ids) "
+        f"AND ({RUNS_HERE} OR EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = "
+        "(SELECT max(id) FROM work.data_versions v WHERE v.study_id = c.study_id))) ORDER BY study_id, id) c "
         "GROUP BY study_id",
         ids=list(study_ids),
+        functions=list(functions),
     )
     same: dict[tuple[str, ...], tuple[str, ...]] = {}
     made = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.store.rows import rows
+from easeml_core.store.trials import RUNS_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # A quota is the tenant's: a trial of any study of that tenant can free something in the studies chosen from.
-_OUTLOOK = """
+_OUTLOOK = f"""
 WITH chosen AS (
   SELECT id, tenant_id FROM work.studies
   WHERE state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[])))),
@@ -28,7 +29,7 @@ SELECT count(*) FILTER (WHERE state IN ('SUGGESTED', 'RUNNING')) AS under_way,
        count(*) FILTER (WHERE state NOT IN ('SUGGESTED', 'RUNNING')) AS ended,
        (SELECT count(*) FROM chosen JOIN newest ON newest.study_id = chosen.id
         JOIN work.candidates c ON c.study_id = chosen.id
-        WHERE (c.devices IS NULL OR CAST(:device AS text) IS NULL OR jsonb_exists(c.devices, :device))
+        WHERE (c.devices IS NULL OR CAST(:device AS text) IS NULL OR jsonb_exists(c.devices, :device)) AND {RUNS_HERE}
         AND NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
           t.data_version_id = newest.id OR t.data_version_id IN (
             SELECT id FROM work.data_versions e WHERE e.study_id = newest.study_id
@@ -62,12 +63,12 @@ class Outlook:
 
 
 def outlook(tx: Connection, studies: Sequence[str] | None, *, device: str | None = None) -> Outlook:
-    """The outlook over the active studies of these names, or over all of them.
+    """The outlook over the active studies of these names, or over all of them, for a device without training functions.
 
     Args:
         tx: Role ``easeml_worker``.
         studies: Their names; None for all that are active.
         device: Kind of the device that asks; None means that every candidate can run on it.
     """
-    (found,) = rows(tx, _OUTLOOK, names=None if studies is None else list(studies), device=device)
+    (found,) = rows(tx, _OUTLOOK, names=None if studies is None else list(studies), device=device, functions=[])
     return Outlook(**found._mapping)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
+from easeml_core.training.data_program import InputColumn, program_of_table
 from easeml_core.training.raw_table import MAX_CELLS, RawTable, make_table
 from easeml_core.training.split_specs import ROWS
 from easeml_core.training.splits import group_numbers, times_of
@@ -79,13 +80,15 @@ def table_of_columns(
     divided_by = split_values_of(columns, split, found)
     no_inputs = {found.column} if split.keep else {found.column, split.column}
     names: list[str] = []
+    inputs: list[InputColumn] = []
     blocks: list[NDArray[np.float32]] = []
     for number, (name, whole) in enumerate(columns.items(), start=1):
         if name not in no_inputs:
             column = whole[found.present]
             if rows:
                 require_values(column, number)
-            block_names, block = _encode(name, column, room=MAX_CELLS - rows * len(names))
+            became, block_names, block = _encode(name, column, room=MAX_CELLS - rows * len(names))
+            inputs.append(became)
             names += block_names
             blocks.append(block)
     if not names:
@@ -98,6 +101,7 @@ def table_of_columns(
         feature_names=tuple(names),
         task=found.task,
         split_values=divided_by,
+        program=program_of_table(inputs, found.column, len(found.class_names)).program,
     )
 
 
@@ -140,21 +144,22 @@ def _number(cell: str) -> float:
     return float(cell)
 
 
-def _encode(name: str, column: Column, room: int) -> tuple[list[str], NDArray[np.float32]]:
-    """Names and values, shape (rows, n), of what one column becomes; refused if they are more than ``room`` cells."""
+def _encode(name: str, column: Column, room: int) -> tuple[InputColumn, list[str], NDArray[np.float32]]:
+    """What one column becomes, with names and values, shape (rows, n); refused if more than ``room`` cells."""
     if column.dtype != object:
         _check_size(len(column), 1, room)
         with np.errstate(over="ignore"):  # make_table refuses what became infinite
-            return [name], column.astype(np.float32)[:, None]
+            return InputColumn(name), [name], column.astype(np.float32)[:, None]
     counts = Counter(word for word in column if word is not None)
     if len(counts) > MAX_CATEGORIES:
         width = hashed_width(column)
         _check_size(len(column), width, room)
-        return hashed_names(name, width), hashed_text(column, width)
+        return InputColumn(name, width), hashed_names(name, width), hashed_text(column, width)
     words = sorted(counts, key=lambda word: (-counts[word], word))
     _check_size(len(column), len(words), room)
     block = np.column_stack([column == word for word in words]) if words else np.zeros((len(column), 0))
-    return [f"{name}={word}" for word in words], block.astype(np.float32)
+    became = InputColumn(name, max(len(words), 1), frozenset(words))
+    return became, [f"{name}={word}" for word in words], block.astype(np.float32)
 
 
 def _check_size(rows: int, features: int, room: int) -> None:

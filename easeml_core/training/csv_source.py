@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 from easeml_core.training.columns import column_of_texts
 from easeml_core.training.csv_text import MAX_CELL, read_table
 
@@ -39,7 +39,7 @@ def read_csv(path: Path) -> dict[str, Column]:
             raise _refused(path, f"line {number} has {len(row)} cells, the header has {len(header)}")
         rows.append(row)
     if len(rows) < 2:
-        raise _refused(path, f"has {len(rows)} rows below the header; at least 2 are needed")
+        raise _refused(path, f"has {counted(len(rows), 'row')} below the header; at least 2 are needed")
     return {name: column_of_texts(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}
 
 

@@ -123,8 +123,13 @@ def _check(
         is_known = labels.min() >= 0 and labels.max() < classes
         _require(bool(is_known), f"must have labels from 0 to {classes - 1}")
     else:
-        is_known = np.isfinite(labels) if not label_shape else ~np.isinf(labels)
-        _require(bool(is_known.all()), "must have a finite number as the label of every row")
+        is_known = np.isfinite(labels).all() if not label_shape else _is_known(labels)
+        _require(bool(is_known), "must have a finite number as the label of every row")
+
+
+def _is_known(labels: NDArray[Any]) -> bool:
+    """Whether several numbers are finite or unknown, but not all of a row unknown."""
+    return not np.isinf(labels).any() and not np.isnan(labels).all(axis=1).any()
 
 
 def _require(holds: bool, what: str, more: str = "") -> None:

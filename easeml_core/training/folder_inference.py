@@ -13,13 +13,15 @@ import numpy as np
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.data_type import DataType, Program, Tensor
+from easeml_core.training.data_program import program_of_data
 from easeml_core.training.file_kind import first_bytes
-from easeml_core.training.image_source import GREY, folder_contents, listed_images, opened_image
-from easeml_core.training.inferred import Inferred, class_note, note_of_source, output_of
+from easeml_core.training.image_source import CLASS, GREY, folder_contents, listed_images, opened_image
+from easeml_core.training.inferred import Inferred, class_note, note_of_source
 from easeml_core.training.inferred_target import infer_target, sizes_of_classes
+from easeml_core.training.layout import Layout
 from easeml_core.training.named_files import opened_folder
 from easeml_core.training.npy_source import (
+    TARGETS,
     layout_of,
     layout_of_targets,
     read_array,
@@ -28,7 +30,6 @@ from easeml_core.training.npy_source import (
     target_of,
 )
 from easeml_core.training.optional_packages import optional_package
-from easeml_core.training.program_candidates import program_of_data
 from easeml_core.training.raw_table import MAX_CELLS
 from easeml_core.training.source_specs import MAX_SIDE, Source
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from easeml_core.training.layout import Layout
 
 MOST_IMAGES = 1000
 """Images that are looked at; of more, one in so many, evenly chosen in the order of their names."""
@@ -78,14 +77,14 @@ def infer_images(path: Path, report: Callable[[str], None]) -> Inferred:
     source = Source("images", path.name, options)
     counts = Counter(file.label for file in files)
     classes = tuple((name, counts[label]) for label, name in enumerate(class_names))
-    program = Program(DataType((Tensor((*fitting, channels)),)), output_of(classes, "class"))
+    program = program_of_data(Layout("image", (*fitting, channels)), Task.CLASSIFICATION, len(classes), name=CLASS)
     notes = (
         note_of_source(source, "", Task.CLASSIFICATION),
         f"read: {len(looked):,} of {len(files):,} images, of each the header; none was decoded",
         f"size: {size[0]:,} x {size[1]:,} pixels (height x width) have {sizes[size]:,} of them"
         + ("" if fitting == size else f", made {fitting[0]} x {fitting[1]}, since larger ones are refused")
         + ("" if len(sizes) == 1 else f"; there are {len(sizes):,} sizes, and all become this one"),
-        class_note("class", classes),
+        class_note(CLASS, classes),
     )
     return Inferred(source, "", Task.CLASSIFICATION, program, len(files), len(looked) < len(files), classes, notes)
 
@@ -114,18 +113,18 @@ def infer_arrays(path: Path, task: Task | None) -> Inferred:
         found = target_of(path, targets, task)
         why = f"task {task}: as asked for" if task else "task classification: the targets are words or one-hot"
     else:
-        found, why = infer_target({"targets": targets.astype(np.float64)}, "targets", None)
+        found, why = infer_target({TARGETS: targets.astype(np.float64)}, TARGETS, None)
     if not bool((found.present & (np.isfinite(found.labels) if found.task == Task.REGRESSION else True)).all()):
         raise refused(path, "has no target in some row, or an infinite one; leave such rows out")
     classes = sizes_of_classes(found, found.labels, partial=False)
-    program = Program(_input(layout), output_of(classes, "targets"))
+    program = program_of_data(layout, found.task, len(classes), name=TARGETS)
     source = Source("npy", path.name)
     notes = (
         note_of_source(source, "", found.task),
         why,
         f"read: the header of inputs.npy and all {len(targets):,} targets",
         f"inputs of shape {shape} are {_MEANING[layout.kind]}; ?layout=table, image, series or tree says otherwise",
-        *([class_note("targets", classes)] if classes else []),
+        *([class_note(TARGETS, classes)] if classes else []),
     )
     return Inferred(source, "", found.task, program, len(targets), False, classes, notes)
 
@@ -159,13 +158,6 @@ def _fitting(size: tuple[int, int], channels: int, images: int) -> tuple[int, in
     most = math.sqrt(MAX_CELLS / (images * size[0] * size[1] * channels))
     scale = min(1.0, MAX_SIDE / max(size), most)
     return max(1, math.floor(size[0] * scale)), max(1, math.floor(size[1] * scale))
-
-
-def _input(layout: Layout) -> DataType:
-    """A tensor; of series that of one step, with a link to the next."""
-    if layout.kind == "series":
-        return DataType((Tensor(layout.shape[1:]),), ("next",))
-    return DataType((Tensor(layout.shape),))
 
 
 def _claimed_shape(path: Path, folder: int) -> tuple[int, ...]:

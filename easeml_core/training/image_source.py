@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
+from easeml_core.training.data_program import program_of_data
 from easeml_core.training.layout import Layout
 from easeml_core.training.named_files import entries, opened_folder, read_bytes
 from easeml_core.training.optional_packages import optional_package
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+CLASS = "class"
+"""What a program calls the class of an image: a folder has no name for it."""
 
 MAX_FILES = 100_000
 MAX_BYTES = 32 * 1024 * 1024
@@ -87,7 +92,14 @@ def read_images(folder: Path, *, size: tuple[int, int] | None = None, channels: 
     for row, (file, content) in enumerate(folder_contents(folder, files)):
         pixels[row] = decoded_image(folder, file.path, content, layout)
     labels = np.array([file.label for file in files], dtype=np.int64)
-    return make_table(pixels, labels, class_names=class_names, feature_names=_feature_names(layout), layout=layout)
+    return make_table(
+        pixels,
+        labels,
+        class_names=class_names,
+        feature_names=_feature_names(layout),
+        layout=layout,
+        program=program_of_data(layout, Task.CLASSIFICATION, len(class_names), name=CLASS),
+    )
 
 
 def listed_images(folder: Path) -> tuple[tuple[str, ...], list[_File]]:

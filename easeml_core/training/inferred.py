@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.programs.data_type import Category, DataType, Program, Tensor
+from easeml_core.errors import counted
+from easeml_core.programs.data_type import DataType
+from easeml_core.training.split_specs import ROWS, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from easeml_core.entities import Task
+    from easeml_core.programs.data_type import Program
     from easeml_core.training.source_specs import Source
 
-_MOST_NAME = 30
 _MOST_SHOWN = 40
 _MOST_LISTED = 20
 _ONE_LINE = 100
+
+
+class Asked(NamedTuple):
+    """What a person said of a table, in the words of ``easeml study register``.
+
+    Attributes:
+        target: The column to predict, or ``COLUMN>NUMBER``; None for what the names suggest.
+        task: None for what the target looks like.
+        split: What rows will be divided by; its column is no input unless it is kept.
+        keys: The columns of series that say which one, and when; none for what the names suggest.
+    """
+
+    target: str | None = None
+    task: Task | None = None
+    split: Split = ROWS
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,7 @@ class Inferred:
         partial: Whether there is more that was not looked at.
         classes: Name of each class and how many rows it has; empty for regression.
         notes: What decided, one line each, of characters that can be printed.
+        split: What rows will be divided by.
     """
 
     source: Source
@@ -44,6 +61,7 @@ class Inferred:
     partial: bool
     classes: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
+    split: Split = ROWS
 
     @property
     def text(self) -> str:
@@ -56,6 +74,7 @@ class Inferred:
             "source": spec_of(self.source),
             "target": self.target or None,
             "task": str(self.task),
+            "split": str(self.split),
             "form": "paper" if isinstance(self.program.input, DataType) else "schema",
             "program": str(self.program),
             "rows": self.rows,
@@ -80,32 +99,6 @@ def program_text(program: Program) -> str:
     return f"{{input: {{[\n{fields}\n  ], [{', '.join(side.links)}]}},\n output: {program.output}}}"
 
 
-def output_of(classes: Sequence[object], name: str) -> DataType:
-    """The output: one of the classes, or one number where there are none."""
-    return DataType((Category(len(classes), name) if classes else Tensor((1,), name),))
-
-
-def field_names(columns: Iterable[str]) -> dict[str, str]:
-    """A name that both forms of a program allow for each column, no two the same.
-
-    Example:
-        >>> field_names(["Länge (cm)", "länge [cm]", "2nd", "?"])
-        {'Länge (cm)': 'lange_cm', 'länge [cm]': 'lange_cm_2', '2nd': '_2nd', '?': 'column'}
-    """
-    names: dict[str, str] = {}
-    taken: dict[str, int] = {}
-    for column in columns:
-        plain = unicodedata.normalize("NFKD", column[:1000]).encode("ascii", "ignore").decode().lower()
-        stem = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:_MOST_NAME].strip("_") or "column"
-        stem = name = f"_{stem}" if stem[0].isdigit() else stem
-        while name in taken:
-            taken[stem] += 1
-            name = f"{stem}_{taken[stem]}"
-        taken[name] = 1
-        names[column] = name
-    return names
-
-
 def shown(text: str, most: int = _MOST_SHOWN) -> str:
     r"""Text of a file for a note: quoted, cut, and nothing that could end the line.
 
@@ -128,12 +121,14 @@ def spec_of(source: Source) -> str:
     return f"{source.scheme}:{source.name}" + (f"?{options}" if options else "")
 
 
-def note_of_source(source: Source, target: str, task: Task) -> str:
+def note_of_source(source: Source, target: str, task: Task, split: Split = ROWS) -> str:
     """What reads the data: the arguments of a study."""
-    return f"source {shown(spec_of(source), 200)}, " + (f"target {shown(target)}, " if target else "") + f"task {task}"
+    told = {"source": shown(spec_of(source), 200), "target": target and shown(target), "task": str(task)}
+    told["split"] = shown(str(split)) if split.column else ""
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value)
 
 
 def class_note(name: str, classes: Sequence[tuple[str, int]], most: int = 50) -> str:
     """The classes of a field with their sizes."""
     sizes = listed([f"{shown(label)} {count:,}" for label, count in classes], most)
-    return f"{name} of {len(classes):,} classes: {sizes}"
+    return f"{name} of {counted(len(classes), 'class', 'classes')}: {sizes}"

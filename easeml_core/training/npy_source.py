@@ -15,6 +15,7 @@ import numpy as np
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
+from easeml_core.training.data_program import program_of_data
 from easeml_core.training.layout import KINDS, LINKS, Layout
 from easeml_core.training.named_files import opened_folder, read_bytes
 from easeml_core.training.raw_table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BYTES = 1024**3
+TARGETS = "targets"
+"""What a program calls the one class or number of a row: the name of its file."""
+
 _MAX_WORD = 1000  # characters of a target that is text
 _MAX_HEADER = 20_000  # bytes; numpy itself reads headers of 10,000
 _KIND_OF_DIMENSIONS = {2: "table", 3: "series", 4: "image"}
@@ -75,7 +79,13 @@ def read_arrays(
     assert targets is not None
     target = target_of(folder, targets, task)
     return make_table(
-        rows, target.labels, class_names=target.class_names, feature_names=names, layout=layout, task=target.task
+        rows,
+        target.labels,
+        class_names=target.class_names,
+        feature_names=names,
+        layout=layout,
+        task=target.task,
+        program=program_of_data(layout, target.task, len(target.class_names), name=TARGETS),
     )
 
 
@@ -220,7 +230,7 @@ def target_of(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
         return Target(
             "targets", column, np.ones(len(column), dtype=bool), (), Task.REGRESSION
         )  # make_table refuses NaN
-    target = target_of_column("targets", column, task)
+    target = target_of_column(TARGETS, column, task)
     if not target.present.all():
         raise refused(folder, f"has no target in row {int(target.present.argmin()) + 1}; leave such rows out")
     return target

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 from easeml_core.training.csv_text import MAX_BYTES, MAX_CELL, MAX_COLUMNS
 from easeml_core.training.named_files import read_bytes
 from easeml_core.training.optional_packages import optional_package
@@ -72,7 +72,7 @@ def _described(path: Path, content: bytes, arrow: Any) -> tuple[list[str], list[
     if about.num_rows * about.num_columns > MAX_CELLS:
         raise _refused(path, f"has more than {MAX_CELLS:,} cells")
     if about.num_rows < 2:
-        raise _refused(path, f"has {about.num_rows} rows; at least 2 are needed")
+        raise _refused(path, f"has {counted(about.num_rows, 'row')}; at least 2 are needed")
     unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     if unpacked > MAX_UNPACKED:
         raise _refused(path, f"has {unpacked:,} bytes unpacked, at most {MAX_UNPACKED:,} are allowed")
@@ -100,7 +100,7 @@ def _batches(path: Path, content: bytes, texts: list[str], names: list[str]) -> 
             raise _refused(path, f"has more than {MAX_CELLS:,} cells")
         batches.append(list(batch.columns))
     if rows < 2:
-        raise _refused(path, f"has {rows} rows; at least 2 are needed")
+        raise _refused(path, f"has {counted(rows, 'row')}; at least 2 are needed")
     return batches
 
 

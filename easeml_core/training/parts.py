@@ -263,7 +263,7 @@ def _task_in(file: Mapping[str, NDArray[Any]]) -> Task:
 
 def _size(name: str, size: int) -> int:
     if size < (1 if name == "validation" else 0):
-        message = f"the {name} part must have at least {1 if name == 'validation' else 0} rows, got {size}"
+        message = f"the {name} part must have at least {'1 row' if name == 'validation' else '0 rows'}, got {size}"
         raise InvalidInputError(message)
     return int(size)
 

@@ -6,44 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.data_type import Category, DataType, Program, Tensor
 from easeml_core.programs.demands import demands_of
 from easeml_core.programs.template import NUMBERS, ONE_HOT, SEVERAL
 from easeml_core.programs.templates import match_program
-from easeml_core.training.layout import LINKS
+from easeml_core.training.data_program import program_of_data, sizes_of
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from easeml_core.programs.data_type import Program
     from easeml_core.training.layout import Layout
-
-
-def program_of_data(layout: Layout, task: Task, classes: int, target: Layout | None = None) -> Program:
-    """The program of data that are read already.
-
-    Args:
-        layout: What a row stands for.
-        task: What is predicted.
-        classes: How many classes; not looked at for regression.
-        target: What an answer stands for; None for one class or number.
-
-    Example:
-        >>> from easeml_core.training.layout import Layout
-        >>> print(program_of_data(Layout("series", (24, 2)), Task.CLASSIFICATION, 3))
-        {input: {[Tensor[2]], [next]}, output: {[Category[3]], []}}
-    """
-    if target is not None:
-        return Program(_side(layout), _side(target))
-    return Program(_side(layout), DataType((Tensor((1,)) if task == Task.REGRESSION else Category(classes),)))
-
-
-def _side(layout: Layout) -> DataType:
-    if layout.kind == "series":
-        return DataType((Tensor(layout.shape[1:]),), ("next",))
-    if layout.kind == "tree":
-        return DataType((Tensor(_sizes(layout)),), ("left", "right"))
-    return DataType((Tensor(layout.shape),))
 
 
 def require_data_of(program: Program, layout: Layout, task: Task, classes: int, target: Layout | None = None) -> None:
@@ -57,11 +30,11 @@ def require_data_of(program: Program, layout: Layout, task: Task, classes: int, 
     there_target = "" if target is None else target.kind
     for what, asked, there in (
         ("rows", wanted.kind, layout.kind),
-        ("the shape of a row", wanted.shape, wanted.shape and _sizes(layout)),
+        ("the shape of a row", wanted.shape, wanted.shape and sizes_of(layout)),
         ("the task", str(wanted.task), str(task)),
         ("the number of classes", wanted.classes, wanted.classes and classes),
         ("answers", wanted.target or _ONE, there_target or _ONE),
-        ("the shape of an answer", wanted.target_shape, _sizes(target) if wanted.target_shape and target else None),
+        ("the shape of an answer", wanted.target_shape, sizes_of(target) if wanted.target_shape and target else None),
     ):
         if asked != there:
             message = (
@@ -70,13 +43,6 @@ def require_data_of(program: Program, layout: Layout, task: Task, classes: int, 
                 "leave it out"
             )
             raise InvalidInputError(message)
-
-
-def _sizes(layout: Layout) -> tuple[int, ...]:
-    """What a program says of a row; not how many steps a series has, or nodes a tree."""
-    if layout.kind == "tree":
-        return (layout.shape[1] - LINKS,)
-    return layout.shape[1:] if layout.kind == "series" else layout.shape
 
 
 def candidates_of_program(

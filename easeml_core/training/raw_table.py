@@ -16,6 +16,8 @@ from easeml_core.training.layout import MAX_TARGET_NUMBERS, Layout, table_layout
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from easeml_core.programs.data_type import Program
+
 Labels: TypeAlias = "NDArray[Any]"
 """int64 class indices, or float32 numbers for regression; shape (rows,), or (rows, numbers) with a target layout."""
 
@@ -41,6 +43,7 @@ class RawTable:
         task: What the labels are.
         split_values: Groups or times that rows are divided by (``splits``), shape (rows,); None for chance.
         target_layout: What a row of labels stands for; None for one class or number a row.
+        program: What goes in and what comes out, in the names of the data; None where these have none.
     """
 
     inputs: NDArray[np.float32]
@@ -52,6 +55,7 @@ class RawTable:
     task: Task = Task.CLASSIFICATION
     split_values: NDArray[Any] | None = None
     target_layout: Layout | None = None
+    program: Program | None = None
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -69,6 +73,7 @@ def make_table(
     task: Task = Task.CLASSIFICATION,
     split_values: NDArray[Any] | None = None,
     target_layout: Layout | None = None,
+    program: Program | None = None,
 ) -> RawTable:
     """A table of checked arrays; of rows with the same inputs one is kept, drawn with a fixed seed.
 
@@ -86,6 +91,7 @@ def make_table(
         task: What the labels are.
         split_values: Groups or times of the rows, shape (rows,); None where there are none.
         target_layout: What a row of labels stands for, for regression; None for one class or number a row.
+        program: What goes in and what comes out, in the names of the data; None where these have none.
 
     Raises:
         ShapeError: If shapes do not fit together.
@@ -123,6 +129,7 @@ def make_table(
         task=task,
         split_values=_rows_of(split_values, kept),
         target_layout=target_layout,
+        program=program,
     )
 
 

@@ -20,7 +20,15 @@ from easeml_core.training.named_files import entries, opened_folder, read_bytes
 from easeml_core.training.npy_source import read_array, refused
 from easeml_core.training.optional_packages import optional_package
 from easeml_core.training.raw_table import MAX_CELLS
-from easeml_core.training.row_form import LABEL, Rows, labels_of_words, rows_of_cells, table_of_numbers, table_of_words
+from easeml_core.training.row_form import (
+    LABEL,
+    Rows,
+    labels_of_numbers,
+    labels_of_words,
+    rows_of_cells,
+    table_of_numbers,
+    table_of_words,
+)
 from easeml_core.training.uploads import KEY, ExampleFile
 
 if TYPE_CHECKING:
@@ -103,6 +111,10 @@ def _rows_of_array(inputs: NDArray[Any], form: RowForm) -> NDArray[np.float32]:
 
 
 def _labels_of_array(folder: Path, targets: NDArray[Any], form: RowForm) -> Labels:
+    if form.target is not None:
+        is_grey = form.target.kind == "image" and targets.dtype == np.uint8
+        numbers = targets / np.float32(255) if is_grey else targets
+        return labels_of_numbers(numbers, form.target, str(folder / _ARRAYS[1]))
     if form.class_names and targets.ndim == 2 and targets.shape[1] == len(form.class_names):
         if not (np.isin(targets, (0, 1)).all() and (targets.sum(axis=1) == 1).all()):
             raise refused(folder, "has targets of several columns that are not one-hot")

@@ -44,12 +44,14 @@ class RowForm:
         feature_names: Their names; None where they were not kept.
         class_names: By label; empty where numbers are predicted.
         layout: What a row stands for.
+        target: What an answer stands for; None for one class or number.
     """
 
     features: int
     feature_names: Sequence[str] | None
     class_names: Sequence[str]
     layout: Layout
+    target: Layout | None = None
 
     @property
     def task(self) -> Task:
@@ -64,7 +66,7 @@ class Rows:
     Attributes:
         origin: Where they come from, for messages.
         inputs: float32, shape (rows, features), rows >= 1; NaN is missing.
-        labels: Shape (rows,), or None where there are none.
+        labels: Shape (rows,), or (rows, numbers) where answers are several; None where there are none.
         columns: What the rows came with, by name, text as it was; empty where they came without names.
     """
 
@@ -105,11 +107,38 @@ def labels_of_words(file: ExampleFile, form: RowForm, column: str = LABEL) -> La
     """The labels in a column: names or numbers of classes, or numbers to predict.
 
     Raises:
-        InvalidInputError: A cell is none; the message gives the line.
+        InvalidInputError: A cell is none; the message gives the line. Or answers are several numbers.
     """
+    if form.target is not None:
+        told = f"an answer of the study is {form.target.features:,} numbers ({form.target.kind}), which no cell holds"
+        raise refused(file, f"{told}; bring a folder of inputs.npy and targets.npy, or pairs whose label is a list")
     if form.class_names:
         return class_indices(file, column, form.class_names)
     return number_targets(file, column)
+
+
+def labels_of_numbers(values: Any, target: Layout, origin: str) -> Labels:
+    """Answers of several numbers, flattened, shape (rows, numbers); None or NaN is one that nobody knows.
+
+    Args:
+        values: Of any shape that has as many numbers a row.
+        target: What an answer stands for.
+        origin: What they are called in messages.
+
+    Raises:
+        InvalidInputError: They are others, infinite, or none of a row is known.
+    """
+    wanted = f"labels of {target.features:,} numbers each ({target.kind} {target.shape})"
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _unlike(origin, f"{wanted}; {error}") from error
+    if numbers.ndim < 2 or numbers.shape[1:] not in (target.shape, (target.features,)):
+        raise _unlike(origin, f"{wanted}, got shape {numbers.shape}")
+    flat = numbers.reshape(len(numbers), -1)
+    if (np.abs(flat) > np.finfo(np.float32).max).any() or np.isnan(flat).all(axis=1).any():
+        raise _unlike(origin, f"{wanted}, finite, with at least one that is known in every row")
+    return flat.astype(np.float32)
 
 
 def table_of_words(origin: str, columns: Mapping[str, Sequence[str]]) -> ExampleFile:
@@ -139,12 +168,17 @@ def rows_of_json(items: Sequence[Any], form: RowForm, *, labelled: bool, origin:
     if labelled:
         if not all(isinstance(item, Mapping) and set(item) == {"inputs", LABEL} for item in items):
             raise _unlike(origin, 'a list of {"inputs": ..., "label": ...}')
-        words = table_of_words(origin, {LABEL: [_cell(item[LABEL], origin) for item in items]})
-        labels, given = labels_of_words(words, form), [item["inputs"] for item in items]
+        labels, given = _labels_of_json([item[LABEL] for item in items], form, origin), [i["inputs"] for i in items]
     if isinstance(given[0], Mapping):
         rows = rows_of_cells(_table_of_mappings(given, origin), form, label=None)
         return Rows(origin, rows.inputs, labels, rows.columns)
     return Rows(origin, table_of_numbers(given, form.features), labels)
+
+
+def _labels_of_json(values: Sequence[Any], form: RowForm, origin: str) -> Labels:
+    if form.target is not None:
+        return labels_of_numbers(values, form.target, origin)
+    return labels_of_words(table_of_words(origin, {LABEL: [_cell(value, origin) for value in values]}), form)
 
 
 def table_of_numbers(values: Any, features: int) -> NDArray[np.float32]:

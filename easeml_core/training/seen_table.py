@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 from easeml_core.training.column_summary import missing_cells
 from easeml_core.training.columns import MAX_CATEGORIES, column_of_texts
 from easeml_core.training.inferred import class_note, listed, shown
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from easeml_core.training.column_summary import ColumnSummary
     from easeml_core.training.columns import Column
+    from easeml_core.training.split_specs import Split
     from easeml_core.training.table_blocks import Block
 
 _MOST_NOTES = 20
@@ -29,7 +30,7 @@ class SeenTable:
 
     Attributes:
         inputs: The columns that a model is given.
-        columns: Those kept whole: the target, and the keys of series.
+        columns: Those kept whole: the target, the keys of series, and what rows are divided by.
         rows: How many were read.
         partial: Whether there are more, which were not looked at.
     """
@@ -46,6 +47,7 @@ def see_table(
     *,
     target: str,
     keys: tuple[str, ...],
+    split: Split,
     most: int,
     report: Callable[[str], None],
 ) -> SeenTable:
@@ -56,6 +58,7 @@ def see_table(
         inputs: Filled here. Of a series every line counts, of a table those that have a target.
         target: Column that is kept whole.
         keys: Columns of series that are kept whole; none for a table.
+        split: Whose column is kept whole.
         most: Rows.
         report: Hears how far it is after each block.
 
@@ -63,7 +66,7 @@ def see_table(
         InvalidInputError: If there are less than two rows, or the blocks refuse something.
     """
     seen = SeenTable(inputs)
-    parts: dict[str, list[Any]] = {name: [] for name in (*keys, target)}
+    parts: dict[str, list[Any]] = {name: [] for name in (*keys, split.column, target) if name}
     for whole in blocks:
         seen.partial = seen.rows + len(whole[target].column) > most
         block = {name: cells.first(most - seen.rows) for name, cells in whole.items()}
@@ -78,7 +81,7 @@ def see_table(
         if seen.partial:
             break
     if seen.rows < 2:
-        message = f"the table has {seen.rows} rows; at least 2 are needed"
+        message = f"the table has {counted(seen.rows, 'row')}; at least 2 are needed"
         raise InvalidInputError(message)
     for name, kept in parts.items():
         texts = [text for cells in kept for text in cells.texts]
@@ -124,13 +127,13 @@ def notes_of_columns(seen: SeenTable, names: Mapping[str, str]) -> list[str]:
     notes = []
     missing = [f"{shown(column.name)} {column.missing:,}" for column in seen.inputs if column.missing]
     if missing:
-        notes.append(f"missing values, in {len(missing):,} columns: {listed(missing)}")
+        notes.append(f"missing values, in {counted(len(missing), 'column')}: {listed(missing)}")
     few = [column for column in seen.inputs if column.is_category]
     for column in few[:_MOST_NOTES]:
         words = sorted(column.words.items(), key=lambda entry: (-entry[1], entry[0]))
         notes.append(f"text of few words, {class_note(names[column.name], words, most=10)}")
     if len(few) > _MOST_NOTES:
-        notes.append(f"text of few words, {len(few) - _MOST_NOTES:,} more columns")
+        notes.append(f"text of few words, {counted(len(few) - _MOST_NOTES, 'more column')}")
     many = [f"{shown(c.name)} to {c.width}" for c in seen.inputs if c.is_text and not c.is_category]
     if many:
         notes.append(f"text of more than {MAX_CATEGORIES} words, hashed to so many numbers: {listed(many)}")

@@ -1,15 +1,22 @@
-"""The program of series in a table: the columns ``id`` and ``step`` tell which line belongs where."""
+"""The program of series in a table: two columns, ``id`` and ``step``, tell which line belongs where."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.data_type import DataType, Program, Tensor
-from easeml_core.training.inferred import Inferred, class_note, field_names, listed, note_of_source, output_of, shown
+from easeml_core.training.data_program import field_names, program_of_data
+from easeml_core.training.inferred import Asked, Inferred, class_note, listed, note_of_source, shown
 from easeml_core.training.inferred_target import sizes_of_classes
+from easeml_core.training.layout import Layout
 from easeml_core.training.seen_table import check_inputs, note_of_reading, notes_of_columns, notes_of_names
-from easeml_core.training.series_source import places_of_steps, series_key, series_of_lines, target_of_series
+from easeml_core.training.series_source import (
+    places_of_steps,
+    series_key,
+    series_of_lines,
+    split_values_of_series,
+    target_of_series,
+)
 
 if TYPE_CHECKING:
     from easeml_core.training.seen_table import SeenTable
@@ -17,25 +24,25 @@ if TYPE_CHECKING:
     from easeml_core.training.targets import Target
 
 KEYS = ("id", "step")
-"""Columns that make a table one of series: which one, and when."""
+"""Columns that make a table one of series: which one, and when; also the options that name others."""
 
 
-def program_of_series(source: Source, seen: SeenTable, found: Target, target: str, why: tuple[str, str]) -> Inferred:
+def program_of_series(source: Source, seen: SeenTable, found: Target, asked: Asked, why: tuple[str, str]) -> Inferred:
     """The program of lines that were seen; the values of a step are one tensor, and a link leads to the next step.
 
     Args:
         source: What reads the data.
-        seen: The table, with the columns of ``KEYS``.
+        seen: The table, with the columns of the keys.
         found: Target of all lines.
-        target: As it was asked for.
+        asked: With target and keys.
         why: Notes of what decided on target and task.
 
     Raises:
         InvalidInputError: As ``series_source.read_series``.
     """
-    ids, steps = (series_key(seen.columns, name) for name in KEYS)
+    ids, steps = (series_key(seen.columns, name) for name in asked.keys)
     if steps.dtype == object:
-        message = "source of series: step column 'step' has words; steps are numbers"
+        message = f"source of series: step column {asked.keys[1]!r} has words; steps are numbers"
         raise InvalidInputError(message)
     words = next((column for column in seen.inputs if column.is_text), None)
     if words is not None:
@@ -46,15 +53,17 @@ def program_of_series(source: Source, seen: SeenTable, found: Target, target: st
         raise InvalidInputError(message)
     series, starts = series_of_lines(ids)
     lengths = places_of_steps(series, steps, len(starts))[2]
+    split_values_of_series(seen.columns, asked.split, found, series, starts)
     labels, present = target_of_series(series, found.labels, found.present, len(starts))
     classes = sizes_of_classes(found, labels[present], partial=seen.partial)
     check_inputs(seen, seen.rows)
     names, kept = field_names([found.column]), int(present.sum())
-    program = Program(DataType((Tensor((len(seen.inputs),)),), ("next",)), output_of(classes, names[found.column]))
+    layout = Layout("series", (int(lengths.max()), len(seen.inputs)))
+    program = program_of_data(layout, found.task, len(classes), name=found.column)
     notes = (
-        note_of_source(source, target, found.task),
+        note_of_source(source, asked.target or "", found.task, asked.split),
         *why,
-        f"series, since there are columns {' and '.join(KEYS)}: {len(starts):,} series of {lengths.min():,} to "
+        f"series, since there are columns {' and '.join(asked.keys)}: {len(starts):,} series of {lengths.min():,} to "
         f"{lengths.max():,} steps",
         note_of_reading(seen, kept=kept, whole=len(starts), what="series"),
         *([class_note(names[found.column], classes)] if classes else []),
@@ -62,4 +71,5 @@ def program_of_series(source: Source, seen: SeenTable, found: Target, target: st
         *notes_of_columns(seen, {}),
         *notes_of_names(names),
     )
-    return Inferred(source, target, found.task, program, kept, seen.partial, classes, notes)
+    told = asked.target or ""
+    return Inferred(source, told, found.task, program, kept, seen.partial, classes, notes, asked.split)

@@ -9,6 +9,7 @@ import numpy as np
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.columns import require_values, split_values_of
 from easeml_core.training.csv_source import read_csv
+from easeml_core.training.data_program import program_of_data
 from easeml_core.training.layout import Layout
 from easeml_core.training.raw_table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
 from easeml_core.training.split_specs import ROWS
@@ -63,7 +64,7 @@ def read_series(
     targets = {name: column for name, column in columns.items() if name not in (id_column, step_column)}
     found = target_of(targets, target, task)
     labels, present = target_of_series(series, found.labels, found.present, len(starts))
-    divided_by = _split_values(columns, split, found, series, starts)
+    divided_by = split_values_of_series(columns, split, found, series, starts)
     no_channels = {id_column, step_column, found.column} | (set() if split.keep else {split.column})
     channels = [(n, c) for n, c in enumerate(columns, start=1) if c not in no_channels]
     if not channels:
@@ -88,6 +89,7 @@ def read_series(
         layout=layout,
         task=found.task,
         split_values=None if divided_by is None else divided_by[present],
+        program=program_of_data(layout, found.task, len(found.class_names), name=found.column),
     )
 
 
@@ -145,10 +147,14 @@ def target_of_series(
     return of_series, has_one
 
 
-def _split_values(
+def split_values_of_series(
     columns: Mapping[str, Column], split: Split, target: Target, series: NDArray[np.intp], starts: NDArray[np.intp]
 ) -> NDArray[Any] | None:
-    """Group or time of each series; None where chance divides them."""
+    """Group or time of each series; None where chance divides them.
+
+    Raises:
+        InvalidInputError: As ``columns.split_values_of``, or lines of a series have different ones.
+    """
     lines = split_values_of(columns, split, target._replace(present=np.ones(len(series), dtype=bool)))
     if lines is None:
         return None

@@ -14,6 +14,7 @@ from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.remote.urls import parse_url
 from easeml_core.training.split_specs import Split, check_split
+from easeml_core.training.upload_names import is_upload, upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,7 +175,9 @@ def file_format(source: Source) -> str:
 
 
 def _check_name(source: Source) -> None:
-    """What can be seen of an address or a query's name alone; whether it may be read the referee decides."""
+    """What can be seen of an address, an upload or a query by its name; whether it may be read the referee decides."""
+    if SCHEMES[source.scheme].reads in ("file", "folder") and is_upload(source.name):
+        upload_of(source.name)
     if source.scheme == "url":
         parse_url(source.name)
         file_format(source)

@@ -1,7 +1,7 @@
 """The program of a table: what the sources would make of each column.
 
 A text column of few words is a category, one of more is as many numbers as it is hashed to, everything else is one
-number. A CSV file with the columns ``id`` and ``step`` is left to ``series_inference``.
+number. A CSV file with the columns ``id`` and ``step``, or with others named for them, is left to ``series_inference``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.errors import InvalidInputError
-from easeml_core.programs.data_type import Category, DataType, Program, Tensor
-from easeml_core.programs.schema import LONE_FIELD, CategoryClass, CategoryField, Node, Schema, TensorField
+from easeml_core.errors import InvalidInputError, counted
 from easeml_core.training.column_summary import ColumnSummary
-from easeml_core.training.inferred import Inferred, class_note, field_names, listed, note_of_source, output_of, shown
+from easeml_core.training.columns import split_values_of
+from easeml_core.training.data_program import InputColumn, program_of_table
+from easeml_core.training.inferred import Asked, Inferred, class_note, listed, note_of_source, shown
 from easeml_core.training.inferred_target import choose_target, infer_target, sizes_of_classes
 from easeml_core.training.seen_table import check_inputs, note_of_reading, notes_of_columns, notes_of_names, see_table
 from easeml_core.training.series_inference import KEYS, program_of_series
+from easeml_core.training.series_source import series_key
 from easeml_core.training.source_specs import Source
 from easeml_core.training.table_blocks import csv_blocks, most_rows, parquet_blocks
 from easeml_core.training.targets import target_of
@@ -26,66 +27,74 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from easeml_core.entities import Task
     from easeml_core.training.seen_table import SeenTable
     from easeml_core.training.table_blocks import Block
     from easeml_core.training.targets import Target
 
-_MOST_NODES = 500
-"""Columns of a table that is written as a schema: larger ones would come near the bounds of a program."""
 
-
-def infer_csv(path: Path, target: str | None, task: Task | None, report: Callable[[str], None]) -> Inferred:
-    """The program of a CSV file: of a table, or of series if it has the columns ``id`` and ``step``."""
+def infer_csv(path: Path, asked: Asked, report: Callable[[str], None]) -> Inferred:
+    """The program of a CSV file: of a table, or of series where keys are named, or it has ``id`` and ``step``."""
     header, blocks = csv_blocks(path)
-    scheme = "series" if set(KEYS) <= set(header) else "csv"
-    return _infer(Source(scheme, path.name), header, blocks, target, task, report)
+    keys = asked.keys or (KEYS if set(KEYS) <= set(header) else ())
+    others = tuple((option, key) for option, key in zip(KEYS, keys, strict=False) if key != option)
+    source = Source("series" if keys else "csv", path.name, others)
+    return _infer(source, header, blocks, asked._replace(keys=keys), report)
 
 
-def infer_parquet(path: Path, target: str | None, task: Task | None, report: Callable[[str], None]) -> Inferred:
+def infer_parquet(path: Path, asked: Asked, report: Callable[[str], None]) -> Inferred:
     """The program of a Parquet file, which is always a table."""
     header, blocks = parquet_blocks(path)
-    return _infer(Source("parquet", path.name), header, blocks, target, task, report)
+    return _infer(Source("parquet", path.name), header, blocks, asked, report)
 
 
 def _infer(
-    source: Source,
-    header: Sequence[str],
-    blocks: Iterator[Block],
-    target: str | None,
-    task: Task | None,
-    report: Callable[[str], None],
+    source: Source, header: Sequence[str], blocks: Iterator[Block], asked: Asked, report: Callable[[str], None]
 ) -> Inferred:
-    keys = KEYS if source.scheme == "series" else ()
-    free = [name for name in header if name not in keys]
+    # Of columns without rows, everything is found, and what is wrong refused, before anything is read.
+    empty = dict.fromkeys(header, np.zeros(0))
+    for key in asked.keys:
+        series_key(empty, key)
+    others = {*asked.keys, "" if asked.split.keep else asked.split.column}
+    chosen, rule = choose_target(_free(header, others), asked.target)
+    target = target_of({c: empty[c] for c in header if c not in asked.keys}, chosen, asked.task)
+    split_values_of(empty, asked.split, target)
+    others.add(target.column)
+    inputs = tuple(ColumnSummary(c, number) for number, c in enumerate(header, start=1) if c not in others)
+    seen = see_table(
+        blocks,
+        inputs,
+        target=target.column,
+        keys=asked.keys,
+        split=asked.split,
+        most=most_rows(len(header)),
+        report=report,
+    )
+    found, why = infer_target({target.column: seen.columns[target.column]}, chosen, asked.task)
+    program_of = program_of_series if asked.keys else _program_of_table
+    return program_of(source, seen, found, asked._replace(target=chosen), (rule, why))
+
+
+def _free(header: Sequence[str], others: set[str]) -> list[str]:
+    """The columns that may be predicted; at least two, since one of them is, and is predicted from the rest."""
+    free = [name for name in header if name not in others]
     if len(free) < 2:
+        beside = [name for name in header if name in others]
         least = "a target and at least one more are needed"
-        message = f"there are {len(free)} columns{' beside id and step' if keys else ''}; {least}"
+        message = f"it has {counted(len(free), 'column')}{' beside ' if beside else ''}{' and '.join(beside)}; {least}"
         raise InvalidInputError(message)
-    chosen, rule = choose_target(free, target)
-    # Of columns without rows, the target is found, and a wrong one refused, before anything is read.
-    name = target_of(dict.fromkeys(free, np.zeros(0)), chosen, task).column
-    inputs = tuple(ColumnSummary(c, number) for number, c in enumerate(header, start=1) if c not in (*keys, name))
-    seen = see_table(blocks, inputs, target=name, keys=keys, most=most_rows(len(header)), report=report)
-    found, why = infer_target({name: seen.columns[name]}, chosen, task)
-    program_of = program_of_series if keys else _program_of_table
-    return program_of(source, seen, found, chosen, (rule, why))
+    return free
 
 
-def _program_of_table(source: Source, seen: SeenTable, found: Target, target: str, why: tuple[str, str]) -> Inferred:
+def _program_of_table(source: Source, seen: SeenTable, found: Target, asked: Asked, why: tuple[str, str]) -> Inferred:
+    split_values_of(seen.columns, asked.split, found)
     labels = found.labels[found.present]
     classes = sizes_of_classes(found, labels, partial=seen.partial)
     check_inputs(seen, len(labels))
-    names = field_names([found.column, *(column.name for column in seen.inputs)])
-    fields = tuple(
-        Category(c.width, names[c.name]) if c.is_category else Tensor((c.width,), names[c.name]) for c in seen.inputs
-    )
-    program = Program(DataType(fields), output_of(classes, names[found.column]))
-    shared = _shared_words(seen.inputs) if len(fields) <= _MOST_NODES else {}
-    if shared:
-        program = _with_shared_classes(program, {names[a]: names[b] for a, b in shared.items()})
+    columns = [InputColumn(c.name, c.width, frozenset(c.words) if c.is_category else frozenset()) for c in seen.inputs]
+    program, names, shared = program_of_table(columns, found.column, len(classes))
+    told = asked.target or ""
     notes = (
-        note_of_source(source, target, found.task),
+        note_of_source(source, told, found.task, asked.split),
         *why,
         note_of_reading(seen, kept=len(labels), whole=seen.rows, what="rows"),
         *([class_note(names[found.column], classes)] if classes else []),
@@ -94,36 +103,9 @@ def _program_of_table(source: Source, seen: SeenTable, found: Target, target: st
         *([f"columns of the same words have the same classes: {listed(_groups(shared))}"] if shared else []),
         *notes_of_names(names),
     )
-    return Inferred(source, target, found.task, program, len(labels), seen.partial, classes, notes)
-
-
-def _shared_words(columns: Sequence[ColumnSummary]) -> dict[str, str]:
-    """Column -> the first column of the same words, where there are several; the paper's form cannot say that."""
-    groups: dict[frozenset[str], list[str]] = {}
-    for column in columns:
-        if column.is_category and len(column.words) > 1:
-            groups.setdefault(frozenset(column.words), []).append(column.name)
-    return {name: group[0] for group in groups.values() if len(group) > 1 for name in group}
+    return Inferred(source, told, found.task, program, len(labels), seen.partial, classes, notes, asked.split)
 
 
 def _groups(shared: Mapping[str, str]) -> list[str]:
     firsts = dict.fromkeys(shared.values())
     return [" and ".join(shown(name) for name in shared if shared[name] == first) for first in firsts]
-
-
-def _with_shared_classes(program: Program, shared: Mapping[str, str]) -> Program:
-    """The program as two schemas, where each field of ``shared`` has the class of another."""
-    return Program(*(_schema(side, shared) for side in (program.input, program.output) if isinstance(side, DataType)))
-
-
-def _schema(side: DataType, shared: Mapping[str, str]) -> Schema:
-    nodes: list[Node] = []
-    classes: dict[str, CategoryClass] = {}
-    for part in side.fields:
-        if isinstance(part, Category):
-            name = shared.get(part.name, part.name)
-            classes[name] = CategoryClass(name, part.size)
-            nodes.append(Node(part.name, (CategoryField(LONE_FIELD, name),), singleton=True))
-        else:
-            nodes.append(Node(part.name, (TensorField(LONE_FIELD, part.dims),), singleton=True))
-    return Schema(tuple(nodes), tuple(classes.values()))

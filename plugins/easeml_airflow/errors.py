@@ -96,12 +96,16 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str) -> None:
     Raises:
         AirflowFailException: If the trial failed and ``on_failed`` is ``fail``: its one attempt is recorded, and a
             second try of the task could only hear the same.
-        AirflowSkipException: If the trial was cancelled, or failed and ``on_failed`` is ``skip``.
+        AirflowSkipException: If the trial was cancelled, or was given back for want of its training function, or
+            failed and ``on_failed`` is ``skip``.
     """
     require(on_failed in ON_FAILED, "on_failed", on_failed, "one of " + ", ".join(ON_FAILED))
     state, trial = result["state"], f"trial {result['trial_id']} ({result['study']}, {result['candidate']})"
     if state == TrialState.CANCELLED:
         message = f"{trial} was cancelled"
+        raise AirflowSkipException(message)
+    if state == TrialState.SUGGESTED:
+        message = f"{trial} was given back: its training function (@trial) is not in this task"
         raise AirflowSkipException(message)
     if state == TrialState.FAILED and on_failed != "ignore":
         message = f"{trial} failed: {result['failure']}"

@@ -51,6 +51,24 @@ def test_a_program_that_is_gone_is_a_failed_trial(add: Any, database: Any, artif
     assert f"artifact {told['parameters']['program']} is missing" in report["failure"]
 
 
+def test_a_candidate_joins_for_some_devices_and_a_repetition_says_so(add: Any, ask: Any) -> None:
+    asked = ("--name", "deep", "--kind", "decision_tree", "--parameters", '{"max_depth": 9}')
+    asked = (*asked, "--device", "cpu", "--device", "gpu", "--json")
+    (told,) = add(*asked).json
+    assert told == {
+        "study": "cancer",
+        "candidate": "deep",
+        "kind": "decision_tree",
+        "parameters": {"max_depth": 9},
+        "devices": ["cpu", "gpu"],
+        "added": True,
+    }
+    assert add(*asked).json == [told | {"added": False}]
+    listed = ask("study", "show", "cancer", "--json").json["candidates"]
+    deep = {"name": "deep", "kind": "decision_tree", "devices": ["cpu", "gpu"]}
+    assert listed == [{"name": "tree", "kind": "decision_tree"}, deep]
+
+
 def test_a_space_joins_from_a_file_or_as_text(add: Any, nowhere: Path) -> None:
     (nowhere / "space.yaml").write_text("max_depth: {.int: [2, 40]}")
     asked = ("--kind", "decision_tree", "--count", "3", "--device", "cpu", "--json")
@@ -88,6 +106,8 @@ def test_a_program_is_packed_for_a_registration(run: Any, artifacts: Any) -> Non
         (("--name", "a", "--kind", "decision_tree", "--parameters", "[1]"), "--parameters must be a JSON object"),
         (("--kind", "decision_tree", "--space", "max_depth: {.int: [0, 4]}"), "max_depth must be a whole number"),
         (("--name", "tree", "--kind", "linear_svm"), "it is another one"),
+        (("--name", "a", "--kind", "oak"), "there is no trainer kind 'oak'"),
+        (("--name", "a", "--kind", "decision_tree", "--device", "GPU"), "'a': devices must be 1 to 20 kinds of device"),
     ],
 )
 def test_mistakes_add_nothing(options: tuple[str, ...], words: str, add: Any) -> None:

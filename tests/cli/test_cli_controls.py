@@ -63,27 +63,6 @@ def test_a_tenant_is_set_and_listed(ask: Any, study: str) -> None:
     assert "max_parallel - quota_seconds -" in text
 
 
-def test_a_candidate_joins_and_a_repetition_says_so(ask: Any, study: str) -> None:
-    given = ("study", "add-candidate", study, "--name", "deep", "--kind", "decision_tree")
-    given = (*given, "--parameters", '{"max_depth": 9}', "--device", "cpu", "--device", "gpu")
-    told = ask(*given, "--json").json
-    assert told == {
-        "study": "cancer",
-        "candidate": "deep",
-        "kind": "decision_tree",
-        "parameters": {"max_depth": 9},
-        "devices": ["cpu", "gpu"],
-        "added": True,
-    }
-    assert ask(*given).text == "candidate deep is in study cancer"
-    assert ask("study", "add-candidate", study, "--name", "plain", "--kind", "decision_tree").text.endswith(
-        "joined study cancer"
-    )
-    deep = {"name": "deep", "kind": "decision_tree", "devices": ["cpu", "gpu"]}
-    names = ask("study", "show", study, "--json").json["candidates"]
-    assert names == [*CANDIDATES, deep, {"name": "plain", "kind": "decision_tree"}]
-
-
 @pytest.mark.usefixtures("referee")
 def test_a_registration_takes_limits(ask: Any) -> None:
     candidates = json.dumps([{"name": "tree", "kind": "decision_tree", "devices": ["gpu"]}])
@@ -111,16 +90,6 @@ def test_a_registration_takes_limits(ask: Any) -> None:
         (("study", "set", "cancer", "--budget", "0"), "easeml: budget_seconds must be a number > 0 and finite"),
         (("tenant", "set", "fool", "--weight", "1"), "easeml: there is no tenant 'fool'; known: 'lab'"),
         (("tenant", "set", "lab", "--max-parallel", "0"), "easeml: max_parallel must be a whole number >= 1"),
-        (("study", "add-candidate", "cancer", "--name", "tree", "--kind", "gaussian_naive_bayes"), "already exists"),
-        (("study", "add-candidate", "cancer", "--name", "a", "--kind", "oak"), "there is no trainer kind 'oak'"),
-        (
-            ("study", "add-candidate", "cancer", "--name", "a", "--kind", "decision_tree", "--parameters", "[1]"),
-            "easeml: --parameters must be a JSON object, got '[1]'",
-        ),
-        (
-            ("study", "add-candidate", "cancer", "--name", "a", "--kind", "decision_tree", "--device", "GPU"),
-            "easeml: candidate 'a': devices must be 1 to 20 kinds of device",
-        ),
     ],
 )
 @pytest.mark.usefixtures("study")

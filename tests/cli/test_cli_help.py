@@ -74,7 +74,6 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "refine rank",
         "simulate",
         "status",
-        "study add-candidate",
         "study list",
         "study pause",
         "study register",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def as_referee(run: Any, database: Any) -> Callable[..., Any]:
     """Run a command with the referee's address."""
-    return lambda *arguments: run(*arguments, "--database", database.url("easeml_referee"))
+    return lambda *arguments, **more: run(*arguments, "--database", database.url("easeml_referee"), **more)
 
 
 @pytest.fixture
@@ -152,9 +152,11 @@ def test_the_ledger_shows_step_level_price_and_verdict(
     assert entry["nats"] == pytest.approx(2.0794415416798357)  # 3 ln 2
     assert entry["isolation"] is None  # a constant runs nothing
     assert entry["answered_at"] is not None
-    table = as_referee("ledger", "cancer").text
-    assert "fail" in table
-    assert "2.1" in table
+    lines = as_referee("ledger", "cancer", COLUMNS="80").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    row = [cell.strip() for cell in lines[-2].split("\u2502")[1:-1]]  # one line, nothing is folded
+    models_ = f"{handed_in} vs {handed_in - 1}"
+    assert row == [str(entry["test_set_id"]), "gate 1", models_, entry["verdict"], "fail", "2.1", "-"]
     refused = ask("ledger", "cancer")
     assert refused.status == 2
     assert "this role may not do that" in refused.err

@@ -46,6 +46,16 @@ def test_target_and_task_are_chosen_and_json_says_the_same(run: Any) -> None:
     assert "read: all 4 rows; rows without a target, which are left out: 1" in found["notes"]
 
 
+def test_columns_are_named_as_for_a_study(run: Any) -> None:
+    Path("data.csv").write_text("machine,hour,heat,plant,kind\na,1,5,n,x\na,2,6,n,x\nb,1,7,s,y\nb,2,8,s,y\n")
+    asked = ("--id", "machine", "--step", "hour", "--split", "group:plant")
+    found = run("program", "infer", "data.csv", *asked, "--json").json
+    assert (found["source"], found["split"]) == ("series:data.csv?id=machine&step=hour", "group:plant")
+    first, *_, last = run("program", "infer", "data.csv", *asked).out.splitlines()
+    assert last == found["program"] == "{input: {[Tensor[1]], [next]}, output: {[kind :: Category[2]], []}}"
+    assert first.endswith("?id=machine&step=hour', target 'kind', task classification, split 'group:plant'")
+
+
 def test_what_cannot_be_read_is_an_error_and_prints_no_program(run: Any) -> None:
     for path, message in (("nothing.csv", "cannot be read: No such file"), (".", "sub-folders")):
         answer = run("program", "infer", path)

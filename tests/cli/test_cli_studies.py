@@ -48,16 +48,16 @@ def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatc
     assert (listed["study"], listed["tenant"], listed["state"], listed["weight"]) == ("cancer", "lab", "ACTIVE", 2.0)
     for word in ("cancer", "lab", "ACTIVE", "sklearn:breast_cancer"):
         assert word in ask("study", "list").text
-    for word in ("cancer", "0/1", "train: 1 candidates have not run on the present data", "Policy: none yet"):
+    for word in ("cancer", "0/1", "train: 1 candidate has not run on the present data", "Policy: none yet"):
         assert word in ask("status").text
     monkeypatch.setenv("COLUMNS", "80")
     narrow = ask("status").out
-    assert "  next: train: 1 candidates have not run on the present data\n" in narrow
+    assert "  next: train: 1 candidate has not run on the present data\n" in narrow
     assert "\ncancer: 0.0 device seconds\n" in narrow
     for word in ("Tenant", "Study", "State", "Trials", "Best", "Gate", "Signal", "cancer", "ACTIVE"):
         assert word in narrow.split("next:")[0]  # no word of the table is cut in two
     (row,) = ask("status", "--json").json["tenants"]
-    assert row["next"] == "train: 1 candidates have not run on the present data"
+    assert row["next"] == "train: 1 candidate has not run on the present data"
 
     shown = ask("study", "show", "cancer", "--json").json
     assert shown["candidates"] == CANDIDATES
@@ -66,7 +66,7 @@ def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatc
     expected = GATE | {"mode": "fp-free", "adaptivity": "full", "estimator": "exact"}
     assert {name: shown["settings"]["gate"][name] for name in expected} == expected
     text = ask("study", "show", "cancer").text
-    assert text.startswith("cancer of lab: ACTIVE; next: train: 1 candidates")
+    assert text.startswith("cancer of lab: ACTIVE; next: train: 1 candidate")
     lines = ask("study", "show", "cancer").out.splitlines()
     assert f"columns: {', '.join(names[:20])} and 10 more (--json has all)" in lines
     assert "classes: 0 = malignant, 1 = benign" in lines

@@ -66,7 +66,7 @@ def test_a_set_from_use_to_replacement(ask: Any, rule: Any, files: Any, study: s
     assert "wait to be measured" not in shown
 
     replaced = rule("replace", study, *files)
-    assert "validation set 2 of cancer: 199 rows, 199 of them new; 1 models to measure" in replaced.text
+    assert "validation set 2 of cancer: 199 rows, 199 of them new; 1 model to measure" in replaced.text
     assert "left out: 1 repeat another row" in replaced.text
     again = rule("replace", study, *files, "--json").json
     assert (again["version"], again["replaced_before"]) == (2, True)
@@ -75,9 +75,12 @@ def test_a_set_from_use_to_replacement(ask: Any, rule: Any, files: Any, study: s
     shown = ask("validation", "show", study, *place).text
     assert "most of its rows are" not in shown
     assert "validation set 2 of cancer is fresh: go on" in shown
-    assert "1 trained models wait to be measured on it (`easeml validation remeasure cancer`" in shown
+    assert "trained models that wait to be measured on it: 1 (`easeml validation remeasure cancer`" in shown
     measured = rule("remeasure", study)
-    assert "validation set 2 of cancer: 1 models measured, 0 failed, 0 left; 0 trials on earlier data" in measured.text
+    assert (
+        "validation set 2 of cancer: 1 model measured, 0 failed, 0 left; 0 trials on earlier data under way"
+        in measured.text
+    )
     assert ": quality 0." in measured.err
     assert measured.err.endswith("(1 of 1)\n")
     report = ask("validation", "show", study, "--json", *place).json
@@ -128,7 +131,7 @@ def test_what_the_kept_rows_have_seen_is_shown_by_itself(ask: Any, rule: Any, st
     write("one.csv", [["example", *table.feature_names], ["p", *map(str, table.inputs[0] * 1.001)]])
     write("its-label.csv", [["example", "label"], ["p", CLASSES[table.labels[0]]]])
     answer = rule("replace", study, "--inputs", "one.csv", "--labels", "its-label.csv", "--add")
-    said = "easeml: 85 rows were in an earlier validation set and 1 were in none: looks and signals of before count on"
+    said = "easeml: 85 rows were in an earlier validation set and 1 was in none: looks and signals of before count on"
     assert said in answer.err
     shown = rule("show", study).text
     assert "validation set 2 of cancer is used: go on looked at 0 times" in " ".join(shown.split())

@@ -13,6 +13,7 @@ from airflow.sdk.module_loading import import_string
 
 from easeml_airflow import operators, sensors
 from easeml_airflow.triggers.easeml import facts_of
+from easeml_core.errors import ConfigError
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
 BAYES = {"name": "bayes", "kind": "gaussian_naive_bayes", "parameters": {}}
@@ -107,6 +108,30 @@ def test_a_trial_succeeds_once_and_a_retry_only_reports_it(study, caplog):
     assert 0.5 < result["quality"] <= 1
     assert pushed == {"trial": result}
     assert train(of(trials, "tree"))[0] == result
+
+
+def test_a_slot_is_checked_when_it_is_named_and_again_once_it_is_rendered(study, store):
+    from easeml_core.services.trials import trial_state
+
+    for wrong in ("gpu", "cuda:", "cuda:1000", "CPU"):
+        with pytest.raises(ConfigError, match=f"slot must be cpu, cuda or cuda:N, got '{wrong}'"):
+            operators.TrainTrialOperator(task_id="train", trial=1, slot=wrong)
+    trial = of(suggest()[0], "tree")
+    operator = operators.TrainTrialOperator(task_id="train", trial=trial, slot="{{ params.slot }}")
+    operator.render_template_fields({"params": {"slot": "cuda:x"}})
+    with pytest.raises(AirflowFailException, match="slot must be cpu, cuda or cuda:N, got 'cuda:x'"):
+        operator.execute(context())
+    assert trial_state(store, trial_id=trial["trial_id"])["state"] == "SUGGESTED"
+
+
+def test_a_trial_is_trained_on_the_slot_that_its_task_names(study, store, monkeypatch):
+    """The machine of the tests has no 200th GPU: the trial says so, and the other one is trained on the CPU."""
+    trials, _ = suggest()
+    assert train(of(trials, "tree"), slot="cpu")[0]["state"] == "SUCCEEDED"
+    assert train(of(trials, "bayes"), slot="None")[0]["state"] == "SUCCEEDED"
+    told = train(of(trials, "diverging"), slot="cuda:200", on_failed="ignore")[0]
+    assert told["state"] == "FAILED"
+    assert "torch sees no such GPU here" in told["failure"]
 
 
 def test_a_failed_trial_fails_its_task_with_the_reason_and_tells_it_first(study):

@@ -1,13 +1,23 @@
 """``@trial`` with a search space: its candidates, checked while the DAG is parsed, and a DAG that registers them."""
 
+from unittest.mock import MagicMock
+
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowSkipException
 
 from easeml_airflow import operators
 from easeml_airflow.decorators import trial
+from easeml_airflow.hooks.training_functions import functions_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.candidate_spaces import expand_candidates
 from easeml_core.training.trainers import check_candidates
+
+
+def context(task_id):
+    """What a task is given, as far as it is asked for."""
+    task = MagicMock(dag_id="dag", run_id="run", task_id=task_id, map_index=-1)
+    return {"ti": task, "outlet_events": MagicMock()}
 
 
 def test_a_function_carries_its_candidates():
@@ -56,15 +66,59 @@ def test_a_mistake_is_found_when_the_dag_is_parsed(arguments, words):
             """Fit."""
 
 
+def names_of_dag(*functions, mapped):
+    """What a task of a DAG with these functions says that the DAG has."""
+    with DAG("some", schedule=None):
+        first = operators.SuggestTrialsOperator(task_id="suggest")
+        for function in functions:
+            task = trial(pool="default_pool")(function)
+            task.expand(trial=first.output) if mapped else task(trial=1)
+    return functions_of(first)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_functions_of_a_dag_are_those_that_it_calls(mapped):
+    def fit(data, parameters, report):
+        """Fit."""
+
+    def grow(data, parameters, report):
+        """Grow."""
+
+    assert names_of_dag(mapped=mapped) == []
+    assert names_of_dag(grow, fit, mapped=mapped) == ["fit", "grow"]
+    assert functions_of(operators.SuggestTrialsOperator(task_id="alone")) == ()
+
+
+def test_a_dag_without_the_function_leaves_the_trial_to_one_that_has_it(make_study, connected, run_dag, store):
+    """It is handed nothing of it; and where it is named a trial all the same, that is given back and skipped."""
+    from easeml_core.services.suggestion import suggest_trials
+    from easeml_core.services.trials import trial_state
+
+    make_study(candidates=[{"name": "elsewhere", "kind": "function"}])
+    with DAG("no_function", schedule=None) as dag:
+        suggested = operators.SuggestTrialsOperator(task_id="suggest", count=4)
+        operators.TrainTrialOperator.partial(task_id="train").expand(trial=suggested.output)
+    done = run_dag(dag)
+    assert [str(ti.state) for ti in done.get_task_instances() if ti.task_id == "train"] == ["skipped"]
+    told = next(ti for ti in done.get_task_instances() if ti.task_id == "suggest")
+    assert "another DAG's training function" in told.xcom_pull(task_ids="suggest", key="message")
+    (found,) = suggest_trials(store, count=1, functions=["elsewhere"], request_key="k")["trials"]
+    with pytest.raises(AirflowSkipException, match=r"\(cancer, elsewhere\) was given back: its training function"):
+        operators.TrainTrialOperator(task_id="train", trial=found).execute(context("train"))
+    assert trial_state(store, trial_id=found["trial_id"])["state"] == "SUGGESTED"
+    asked = operators.SuggestTrialsOperator(task_id="again", functions='["elsewhere"]').execute(context("again"))
+    assert [t["trial_id"] for t in asked] == [found["trial_id"]]
+
+
 # Checking what a function returned walks through all loaded modules, and some of Airflow's warn when looked at.
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_study_of_a_dags_own_function_is_trained_by_it(make_study, connected, run_dag):
     """The whole way: the space stands in the DAG, the study takes its candidates from it, the trials are mapped."""
     with DAG("own_study", schedule=None) as dag:
-        suggested = operators.SuggestTrialsOperator(task_id="suggest", count=4, studies=["cancer"], device="own")
+        suggested = operators.SuggestTrialsOperator(task_id="suggest", count=4, studies=["cancer"])
 
-        @trial(space={"C": {".float": [-3, 1], ".scale": "exp"}}, count=3, devices=["own"], pool="default_pool")
+        @trial(space={"C": {".float": [-3, 1], ".scale": "exp"}}, count=3, pool="default_pool")
         def fit_line(data, parameters, report):
             """Fit a line."""
             from sklearn.linear_model import LogisticRegression
@@ -76,7 +130,7 @@ def test_a_study_of_a_dags_own_function_is_trained_by_it(make_study, connected, 
             )
 
         fit_line.expand(trial=suggested.output)
-    make_study(candidates=fit_line.candidates)
+    make_study(candidates=[*fit_line.candidates, {"name": "elsewhere", "kind": "function"}])
     done = run_dag(dag)
     trials = [ti for ti in done.get_task_instances() if ti.task_id == "fit_line"]
     told = [t.xcom_pull(task_ids="fit_line", key="trial", map_indexes=t.map_index) for t in trials]

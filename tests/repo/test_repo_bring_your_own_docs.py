@@ -45,7 +45,7 @@ def test_the_dag_parses_and_its_candidates_are_candidates() -> None:
     exec(dag_code, names)
     (entry,) = names["register"].candidates
     assert len(expand_candidates([entry])) == 12
-    assert set(entry) == {"name", "kind", "space", "count", "devices"}
+    assert set(entry) == {"name", "kind", "space", "count"}
     ast.parse(operators_code)
 
 

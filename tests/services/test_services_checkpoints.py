@@ -179,7 +179,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(lab: Any, register: Any, s
     lines = start(*command, "--slot", "cpu").communicate(timeout=90)[0].splitlines()
     resumed_after(lines)
     require_counted_once(lab, trial_id, began)
-    assert any("1 trials (1 succeeded)" in line for line in lines)
+    assert any("1 trial (1 succeeded)" in line for line in lines)
 
 
 def test_a_checkpoint_that_is_gone_costs_time_and_no_result(lab: Any, register: Any, wait_for: Any) -> None:

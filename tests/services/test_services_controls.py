@@ -17,7 +17,8 @@ from easeml_core.errors import (
     NotFoundError,
     StateError,
 )
-from easeml_core.services.controls import add_candidate, list_tenants, set_study, set_tenant
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.controls import list_tenants, set_study, set_tenant
 from easeml_core.services.overview import overview, study_details
 from easeml_core.services.registration import pause_study, register_study
 from easeml_core.services.suggestion import suggest_trials
@@ -128,7 +129,7 @@ def test_unknown_names_are_told_with_those_there_are(lab: Any) -> None:
     with pytest.raises(NotFoundError, match="there is no tenant 'lob'; known: 'lab'; a tenant is made when its first"):
         set_tenant(lab.worker, tenant="lob", weight=1.0)
     with pytest.raises(NotFoundError, match="there is no study 'ful'"):
-        add_candidate(lab.worker, study="ful", name="a", kind="decision_tree")
+        join(lab, name="a", study="ful")
 
 
 def test_a_registration_brings_its_limits_and_may_be_repeated(bare: Any) -> None:
@@ -175,31 +176,34 @@ def test_a_registration_with_bad_limits_is_refused(changes: Any, words: str, bar
 # Candidates that join.
 
 
+def join(bench: Any, *, study: str = "full", **given: Any) -> dict[str, Any]:
+    """One more candidate of a study, a decision tree where nothing else is said."""
+    (told,) = add_candidates(bench.worker, study=study, candidates=[{"kind": "decision_tree"} | given])
+    return told
+
+
 def test_a_running_study_takes_more_candidates(lab: Any) -> None:
     assert len(of_full(lab)) == 3
-    given = {"study": "full", "name": "deep", "kind": "decision_tree", "parameters": {"max_depth": 9}}
-    told = add_candidate(lab.worker, **given)
+    told = join(lab, name="deep", parameters={"max_depth": 9})
     expected = {"study": "full", "candidate": "deep", "kind": "decision_tree", "parameters": {"max_depth": 9}}
     assert told == {**expected, "devices": None, "added": True}
-    assert add_candidate(lab.worker, **given) == told | {"added": False}
+    assert join(lab, name="deep", parameters={"max_depth": 9}) == told | {"added": False}
     (trial,) = of_full(lab)
     assert trial["candidate"] == "deep"
 
 
 def test_another_candidate_of_the_same_name_is_refused(lab: Any) -> None:
-    given: dict[str, Any] = {"study": "full", "name": "deep", "kind": "decision_tree", "devices": ("gpu",)}
-    add_candidate(lab.worker, **given)
-    others = ({"kind": "gaussian_naive_bayes"}, {"parameters": {"max_depth": 9}}, {"devices": None})
-    for other in others:
+    join(lab, name="deep", devices=["gpu"])
+    for other in ({"kind": "gaussian_naive_bayes"}, {"parameters": {"max_depth": 9}}, {"devices": None}):
         with pytest.raises(AlreadyExistsError, match="candidate of study 'full' 'deep' already exists; it is another"):
-            add_candidate(lab.worker, **given | other)
+            join(lab, **{"name": "deep", "devices": ["gpu"]} | other)
 
 
 def test_a_candidate_that_cannot_be_trained_does_not_join(lab: Any) -> None:
     with pytest.raises(InvalidInputError, match="there is no trainer kind 'oak'"):
-        add_candidate(lab.worker, study="full", name="a", kind="oak")
+        join(lab, name="a", kind="oak")
     with pytest.raises(ConfigError, match="candidate 'a': devices"):
-        add_candidate(lab.worker, study="full", name="a", kind="decision_tree", devices=["-"])
+        join(lab, name="a", devices=["-"])
     assert len(of_full(lab)) == 3
 
 
@@ -207,7 +211,7 @@ def test_a_study_that_is_not_sealed_takes_no_further_candidate(bare: Any) -> Non
     given = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": "k"}
     register_study(bare.worker, study="cancer", **given)
     with pytest.raises(StateError, match="study 'cancer' is REGISTERED; candidates join one that is ACTIVE or PAUSED"):
-        add_candidate(bare.worker, study="cancer", name="a", kind="decision_tree")
+        join(bare, name="a", study="cancer")
 
 
 # Budgets. Every trial of the laboratory so far cost 1 s.
@@ -394,7 +398,7 @@ def test_after_its_deadline_a_study_gets_nothing_and_what_nobody_holds_is_cancel
     assert of_full(lab) == []
     states = [trial_state(lab.worker, trial_id=t["trial_id"])["state"] for t in (held, left_behind, lost)]
     assert states == ["RUNNING", "CANCELLED", "CANCELLED"]
-    add_candidate(lab.worker, study="full", name="deep", kind="decision_tree", parameters={"max_depth": 9})
+    join(lab, name="deep", parameters={"max_depth": 9})
     record_failure(lab.worker, claim(lab.worker, trial_id=held["trial_id"], request_key="w"), "it crashed")
     assert of_full(lab) == []
     assert next_step(lab) == "nothing: its deadline has passed; set a later one to go on"
@@ -418,9 +422,8 @@ def test_studies_of_a_higher_priority_come_first(lab: Any) -> None:
 
 
 def test_a_device_gets_only_what_may_run_on_it(lab: Any) -> None:
-    given: dict[str, Any] = {"study": "full", "kind": "decision_tree"}
-    add_candidate(lab.worker, name="gpu only", devices=["gpu"], **given)
-    add_candidate(lab.worker, name="cpu or gpu", devices=["cpu", "gpu"], **given)
+    join(lab, name="gpu only", devices=["gpu"])
+    join(lab, name="cpu or gpu", devices=["cpu", "gpu"])
     on_cpu = suggest(lab, studies_only=["full"], device="cpu")
     assert "gpu only" not in [t["candidate"] for t in on_cpu]
     assert len(on_cpu) == 4

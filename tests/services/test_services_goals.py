@@ -11,6 +11,8 @@ from desk import Desk
 
 from easeml_core.entities import Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ProgramError
+from easeml_core.programs.language import parse_program
+from easeml_core.programs.schema import Schema
 from easeml_core.services.registration import register_study
 from easeml_core.services.remeasurement import remeasure
 from easeml_core.services.study_goal import Goal, checked_goal
@@ -18,6 +20,8 @@ from easeml_core.services.submit import submit_model
 from easeml_core.services.validation import replace_validation
 from easeml_core.store import sealed
 from easeml_core.training.formats import load_constant, load_predictor, save_constant
+from easeml_core.training.inferred import spec_of
+from easeml_core.training.schema_inference import infer_program
 from easeml_core.training.trainers import default_candidates
 
 LINE = {"source": "csv:y.csv", "target": "y", "metric": "rmse", "hit": "within:0.1"}
@@ -47,7 +51,7 @@ def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) ->
     assert answer["message"].startswith("study line is active")
     study = desk.study()
     assert (study.task, study.metric, study.hit) == (Task.REGRESSION, "rmse", "within:0.1")
-    assert study.program == "{input: {[Tensor[2]], []}, output: {[Tensor[1]], []}}"
+    assert study.program == "{input: {[a :: Tensor[1], b :: Tensor[1]], []}, output: {[y :: Tensor[1]], []}}"
     report = desk.train("ridge")
     assert report["state"] == "SUCCEEDED"
     # rmse .1 at a spread of about 2.2: the map is 1 / (1 + (rmse / spread)^2).
@@ -194,6 +198,47 @@ def test_a_program_calls_for_the_candidates_of_its_template(desk: Desk) -> None:
     names = [name for (name,) in desk.lab.rows("SELECT name FROM work.candidates ORDER BY id")]
     assert names[:3] == ["hist_gradient_boosting", "random_forest", "extra_trees"]
     assert desk.study().program == program
+
+
+def write_stays(folder: Any, rows: int = 900) -> None:
+    """Patients of a hospital, of whom two columns have the same words, with a group and a time."""
+    rng = np.random.default_rng(5)
+    ages = rng.normal(60, 9, rows)
+    words = rng.choice(["red", "green"], (rows, 2))
+    lines = [
+        f"{age:.4f},{a},{b},p{n % 300},{n},{'ill' if age > 60 else 'well'}"
+        for n, (age, (a, b)) in enumerate(zip(ages, words, strict=True))
+    ]
+    (folder / "lab" / "stays.csv").write_text("\n".join(["Age (years),left,right,patient,day,state", *lines]) + "\n")
+
+
+SPLITS = (None, "group:patient", "time:day", "time:day?keep=yes")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_study_keeps_the_program_that_is_inferred_from_its_file(split: str | None, desk: Desk) -> None:
+    write_stays(desk.data)
+    trees = [{"name": "tree", "kind": "decision_tree"}]
+    answer = desk.register(source="csv:stays.csv", target="state", split=split, candidates=trees)
+    assert not answer["refused"], answer["message"]
+    found = infer_program(desk.data / "lab" / "stays.csv", target="state", split=split)
+    assert isinstance(found.program.input, Schema)  # two columns share their words
+    assert desk.program() == found.as_mapping()["program"] == str(parse_program(found.text))
+
+
+def test_a_study_of_series_keeps_the_program_that_is_inferred_from_its_file(desk: Desk) -> None:
+    rng = np.random.default_rng(6)
+    starts = rng.normal(size=900)
+    lines = [
+        f"m{n},{day},{start + day},{'up' if start > 0 else 'down'}" for n, start in enumerate(starts) for day in (1, 2)
+    ]
+    (desk.data / "lab" / "stock.csv").write_text("\n".join(["machine,day,heat,state", *lines]) + "\n")
+    trees = [{"name": "tree", "kind": "decision_tree"}]
+    answer = desk.register(source="series:stock.csv?id=machine&step=day", target="state", candidates=trees)
+    assert not answer["refused"], answer["message"]
+    found = infer_program(desk.data / "lab" / "stock.csv", id_column="machine", step_column="day")
+    assert (found.target, spec_of(found.source)) == ("state", "series:stock.csv?id=machine&step=day")
+    assert desk.program() == str(found.program)
 
 
 DIFFERENT = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from easeml_core.errors import BudgetExhaustedError
-from easeml_core.services.controls import add_candidate, list_tenants, set_study, set_tenant
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.controls import list_tenants, set_study, set_tenant
 from easeml_core.services.overview import overview
 from easeml_core.services.registration import pause_study
 from easeml_core.services.suggestion import suggest_trials
@@ -80,9 +80,10 @@ def watch(lab: Any, over: threading.Event) -> tuple[int, list[str]]:
 
 
 def test_eight_workers_under_changing_limits(lab: Any) -> None:
-    for study, k in itertools.product(STUDIES, range(CANDIDATES)):
-        given = {"kind": "decision_tree", "parameters": {"max_depth": k + 1}}
-        add_candidate(lab.worker, study=study, name=f"tree {k}", **given)
+    tree = {"kind": "decision_tree"}
+    trees = [tree | {"name": f"tree {k}", "parameters": {"max_depth": k + 1}} for k in range(CANDIDATES)]
+    for study in STUDIES:
+        add_candidates(lab.worker, study=study, candidates=trees)
     set_study(lab.worker, study="full", budget_seconds=60.0)
     set_study(lab.worker, study="first", budget_seconds=200.0)
     set_tenant(lab.worker, tenant="lab", max_parallel=6, quota_seconds=2000.0)

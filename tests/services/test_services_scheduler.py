@@ -12,7 +12,8 @@ import pytest
 
 from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
-from easeml_core.services.controls import add_candidate, set_study, set_tenant
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.controls import set_study, set_tenant
 from easeml_core.services.policy import set_policy
 from easeml_core.services.registration import pause_study
 from easeml_core.services.scheduler import LiveScheduler
@@ -94,7 +95,7 @@ class Story:
         name = f"h-{self.rng.randrange(STUDIES)}"
         devices = self.rng.choice([None, ["gpu"], ["tpu"]])
         new = {"name": f"new-{next(self.names)}", "kind": "decision_tree", "devices": devices}
-        add_candidate(self.house.store, study=name, **new)
+        add_candidates(self.house.store, study=name, candidates=[new])
 
     def weigh(self) -> None:
         set_study(self.house.store, study=f"h-{self.rng.randrange(STUDIES)}", weight=self.rng.choice([0.5, 1.0, 3.0]))
@@ -143,8 +144,8 @@ def test_every_policy_goes_on_from_memory_with_trials_under_way(policy: str, hou
 
 def join_more(house: Any, count: int) -> None:
     for study in range(STUDIES):
-        for k in range(count):
-            add_candidate(house.store, study=f"h-{study}", name=f"more-{k}", kind="decision_tree")
+        more = [{"name": f"more-{k}", "kind": "decision_tree"} for k in range(count)]
+        add_candidates(house.store, study=f"h-{study}", candidates=more)
 
 
 @pytest.mark.parametrize("seed", range(4))

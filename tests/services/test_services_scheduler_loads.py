@@ -12,7 +12,8 @@ import pytest
 from easeml_core.entities import TrialState
 from easeml_core.errors import BudgetExhaustedError, ConfigError, NotFoundError, StoreError
 from easeml_core.services import scheduler as room
-from easeml_core.services.controls import add_candidate, set_study, set_tenant
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.controls import set_study, set_tenant
 from easeml_core.services.policy import set_policy
 from easeml_core.services.registration import pause_study
 from easeml_core.services.scheduler import LiveScheduler
@@ -55,6 +56,9 @@ def somebody_elses(tx: Any, candidate: str) -> int:
     return trials.add_trial(tx, study_id=study.id, candidate_id=found.id, data_version_id=version.id)
 
 
+NEW = {"name": "new", "kind": "decision_tree"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -62,7 +66,7 @@ def somebody_elses(tx: Any, candidate: str) -> int:
         lambda house, given: pause_study(house.store, study="h-2", paused=True),
         lambda house, given: set_study(house.store, study="h-1", weight=2.0),
         lambda house, given: set_tenant(house.store, tenant="h-1", max_parallel=4),
-        lambda house, given: add_candidate(house.store, study="h-3", name="new", kind="decision_tree"),
+        lambda house, given: add_candidates(house.store, study="h-3", candidates=[NEW]),
         lambda house, given: set_policy(house.owner, changes={"guard": 0.3}, reason="a test"),
         lambda house, given: house.sql("UPDATE work.trials SET device = 'tpu' WHERE id = :id", id=given[0]["trial_id"]),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from desk import Desk
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.feeding import feed
+from easeml_core.services.feeding import feed, file_refresh
 from easeml_core.services.inference import infer
 from easeml_core.services.submit import submit_model
 from easeml_core.services.test_set_upload import seal_test_set
@@ -211,9 +212,6 @@ def test_what_brings_one_class_or_number_a_row_says_that_it_cannot(desk: Desk, t
     lab, file = desk.lab, tmp_path / "x.csv"
     file.write_text("example,label\n1,2\n")
     why = "have one class or number for each row, and the targets of this study are 8 numbers a row"
-    pairs = [{"inputs": [1] * 8, "label": 3}]
-    with pytest.raises(InvalidInputError, match=f"pairs that are fed {why}"):
-        feed(lab.worker, lab.artifacts, study="s", pairs=pairs, fed_by="me", request_key="f")
     with pytest.raises(InvalidInputError, match=f"labels in a CSV file {why}"):
         replace_validation(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
     with pytest.raises(InvalidInputError, match=f"examples that are brought to be sealed {why}"):
@@ -232,3 +230,34 @@ def test_a_tree_is_trained_gated_and_promoted(desk: Desk) -> None:
     gate = desk.gate(report["model_id"])
     assert gate["symbol"] == "pass"
     assert not desk.promote(report["model_id"], gate)["refused"]
+
+
+def test_pairs_with_answers_of_several_numbers_are_fed(desk: Desk) -> None:
+    """From a folder and one by one; what is unknown stays so, and what does not fit is refused with the shape."""
+    series(desk.data / "lab")
+    desk.register(**STUDIES["series"][1])
+    before = desk.lab.open_parts("s")
+    rng = np.random.default_rng(9)
+    inputs, targets = rng.normal(size=(3, 12, 1)).astype(np.float32), rng.normal(size=(3, 6, 1)).astype(np.float32)
+    targets[1, 4:] = np.nan
+    keep(desk.data / "new", inputs, targets)
+    given = {"study": "s", "fed_by": "ann"}
+    bring = partial(feed, desk.lab.worker, desk.lab.artifacts, **given)
+    assert bring(path=desk.data / "new", request_key="folder")["rows"] == 3
+    pair = {"inputs": [0.5] * 12, "label": [1, 2, 3, 4, None, None]}
+    assert bring(pairs=[pair], request_key="pair")["rows"] == 1
+    answer = desk.answer(file_refresh(desk.lab.worker, study="s", request_key="refresh")["request_id"])
+    assert (answer["refused"], answer["train_rows"]) == (False, len(before.train_labels) + 4)
+    after = desk.lab.open_parts("s")
+    wanted = np.concatenate([targets.reshape(3, 6), np.array([[1, 2, 3, 4, np.nan, np.nan]], np.float32)])
+    np.testing.assert_array_equal(after.train_labels[-4:], wanted)
+    np.testing.assert_array_equal(after.train_inputs[-4:-1], inputs.reshape(3, 12))
+    for label, words in (([1, 2], r"pairs: must be labels of 6 numbers each .* got shape \(1, 2\)"), (7, "got shape")):
+        with pytest.raises(InvalidInputError, match=words):
+            bring(pairs=[pair | {"label": label}], request_key="wrong")
+    with pytest.raises(InvalidInputError, match="at least one that is known in every row"):
+        bring(pairs=[pair | {"label": [None] * 6}], request_key="unknown")
+    columns = ",".join(f"input_{n}" for n in range(12))
+    (desk.data / "new.csv").write_text(f"{columns},label\n{','.join('1' * 12)},5\n")
+    with pytest.raises(InvalidInputError, match=r"bring a folder of inputs\.npy and targets\.npy, or pairs"):
+        bring(path=desk.data / "new.csv", request_key="csv")

@@ -13,7 +13,7 @@ GATE, METER = {"condition": "n - o > 0.1 +/- 0.1", "steps": 4}, {"tolerance": 0.
 
 with DAG("mail", schedule=NIGHTLY, catchup=False):
 
-    @trial(space=SPACE, count=3, devices=["mail"], pool="easeml_devices")
+    @trial(space=SPACE, count=3, pool="easeml_devices")
     def train(data, parameters, report):
         from sklearn.linear_model import LogisticRegression
 
@@ -23,7 +23,7 @@ with DAG("mail", schedule=NIGHTLY, catchup=False):
     register = easeml.RegisterStudyOperator(
         task_id="register", candidates=train.candidates, gate=GATE, meter=METER, keep=True, **named
     )
-    suggest = easeml.SuggestTrialsOperator(task_id="suggest", studies=["mail"], count=3, device="mail")
+    suggest = easeml.SuggestTrialsOperator(task_id="suggest", studies=["mail"], count=3)
     best = easeml.BestModelsOperator(task_id="best", studies=["mail"], trigger_rule="all_done")
 
     @task_group

@@ -69,6 +69,11 @@ class ClairvoyantScheduler:
         quality, best = float(self._quality[tenant][arm]), float(self._best[tenant])
         return Forecast(quality, 0.0, float(self._cost[tenant][arm]), True, max(0.0, quality - best), best)
 
+    def worth(self, tenant: int, *, device: str | None = None) -> Array:
+        """What each arm of a tenant will gain per second; -inf where it gains nothing."""
+        gains = self._quality[tenant] - self._best[tenant]
+        return np.where(gains > 0, gains / self._cost[tenant], -np.inf)
+
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Nothing: the simulator knows no deadline."""
 

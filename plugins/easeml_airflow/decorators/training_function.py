@@ -8,6 +8,7 @@ from easeml_airflow.errors import airflow_outcome, settle_trial
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.hooks.training_functions import FUNCTION
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.version_compat import DecoratedOperator, TaskDecorator, task_decorator_factory
 from easeml_core.errors import InvalidInputError
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-FUNCTION, CANDIDATES = "training_function", "candidates"
-"""Where the callable that Airflow sees keeps the function that trains, and what may be tried with it; nothing of it has
-to be serialised there."""
+CANDIDATES = "candidates"
+"""Where the callable that Airflow sees keeps what may be tried with the function."""
 
 _OF_CANDIDATES = ("space", "count", "seed", "devices")
 

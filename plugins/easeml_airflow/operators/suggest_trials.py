@@ -8,6 +8,7 @@ from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text, whole
 from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.hooks.training_functions import functions_of
 from easeml_airflow.operators.base import EasemlOperator
 
 if TYPE_CHECKING:
@@ -28,10 +29,19 @@ class SuggestTrialsOperator(EasemlOperator):
         studies: Names of the studies to choose from; None means all active ones.
         device: Kind of the free device, such as ``gpu``: candidates that need another one are left out; None means
             that every candidate can run.
+        functions: Names of the training functions (``@trial``) that what follows has: trials of others are left out.
+            None means those of this DAG.
         kwargs: As of ``EasemlOperator``.
     """
 
-    template_fields: Sequence[str] = ("count", "policy", "studies", "device", *EasemlOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "count",
+        "policy",
+        "studies",
+        "device",
+        "functions",
+        *EasemlOperator.template_fields,
+    )
 
     def __init__(
         self,
@@ -40,6 +50,7 @@ class SuggestTrialsOperator(EasemlOperator):
         policy: str | None = None,
         studies: Sequence[str] | str | None = None,
         device: str | None = None,
+        functions: Sequence[str] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -47,18 +58,21 @@ class SuggestTrialsOperator(EasemlOperator):
         self.policy = policy
         self.studies = studies
         self.device = device
+        self.functions = functions
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.suggestion import suggest_trials
 
         with airflow_outcome():
+            named = optional_plain(self.functions, "functions")
             suggested = suggest_trials(
                 self.hook.get_store(),
                 count=whole(self.count, "count"),
                 policy=optional_text(self.policy) or settings.policy(),
                 studies_only=optional_plain(self.studies, "studies"),
                 device=optional_text(self.device),
+                functions=functions_of(self) if named is None else named,
                 request_key=request_key(context),
             )
         context["ti"].xcom_push(key="policy", value=suggested["policy"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.errors import airflow_outcome, settle_trial
-from easeml_airflow.hooks.arguments import trial_id
+from easeml_airflow.hooks.arguments import EMPTY, optional_text, trial_id
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.errors import EasemlError
@@ -25,15 +25,32 @@ class TrainTrialOperator(EasemlOperator):
         trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
         on_failed: What a FAILED trial (crash, NaN, time-out, out of memory) does to its task: ``fail``, ``skip`` or
             ``ignore``. The trial is recorded with its reason in any case. A cancelled trial skips the task.
+        slot: What to train on, on the worker's machine: ``cpu``, ``cuda`` or ``cuda:N``. None for the CPU where the
+            trial was handed out for a device of the kind ``cpu``, else for a GPU if there is one.
         kwargs: As of ``EasemlOperator``.
+
+    Raises:
+        ConfigError: The slot is none of these; one that is a template is looked at once it is rendered.
     """
 
-    template_fields: Sequence[str] = ("trial", *EasemlOperator.template_fields)
+    template_fields: Sequence[str] = ("trial", "slot", *EasemlOperator.template_fields)
 
-    def __init__(self, *, trial: Mapping[str, Any] | int | str, on_failed: str = "fail", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        trial: Mapping[str, Any] | int | str,
+        on_failed: str = "fail",
+        slot: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.trial = trial
         self.on_failed = on_failed
+        self.slot = slot
+        if isinstance(slot, str) and slot not in EMPTY and "{" not in slot:
+            from easeml_core.training.job import check_slot
+
+            check_slot(slot)
         self._running: tuple[Store, int] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -50,6 +67,7 @@ class TrainTrialOperator(EasemlOperator):
                 trial_id=trial,
                 request_key=request_key(context),
                 log=self.log.info,
+                slot=optional_text(self.slot),
             )
             self._running = None
             context["ti"].xcom_push(key="trial", value=result)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from easeml_core.training.job import TrainingJob
 from easeml_core.training.parts import OpenParts, load_open_parts, save_open_parts, split_parts
 from easeml_core.training.raw_table import sample_rows
 from easeml_core.training.sources import load_source
+from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,3 +71,24 @@ def make_job(digits_file: Path, tmp_path: Path) -> Callable[..., TrainingJob]:
         return TrainingJob(kind=kind, parameters=parameters or {}, **settings)
 
     return make
+
+
+@contextlib.contextmanager
+def _killed_worker(job: TrainingJob) -> Iterator[None]:
+    worker = os.fork()
+    if worker == 0:
+        try:
+            run_job(job, on_progress=lambda _: None, should_stop=lambda: False)
+        finally:
+            os._exit(1)  # whatever happened: on its way out it would run the tests that come next
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+@pytest.fixture
+def killed_worker() -> Callable[[TrainingJob], contextlib.AbstractContextManager[None]]:
+    """A worker of its own that runs a job within the block; at its end it is killed, which it cannot know of."""
+    return _killed_worker

@@ -40,7 +40,7 @@ def test_a_good_file(tmp_path: Path) -> None:
     [
         (b"", "needs a first line of column names"),
         (b"x,y\n", "has 0 rows below the header"),
-        (b"x,y\n1,2\n", "has 1 rows below the header"),
+        (b"x,y\n1,2\n", "has 1 row below the header"),
         (b"x,,y\n1,2,3\n", "needs a first line of column names"),
         (b"x,x,y\n1,2,3\n", "needs a first line of column names"),
         (b"x,y\n1,2\n1,2,hunter2\n", "line 3 has 3 cells, the header has 2"),

@@ -70,7 +70,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, numbers, words, options)
         ({"y": [0, 1], "x": [b"a", b"b"]}, r"type binary \(number 2\)"),
         ({"y": [0, 1], "x": [{"a": 1}, {"a": 2}]}, r"type struct<.* \(number 2\)"),
         ({"y": [0, 1], "x": pa.array([0, 1], pa.timestamp("s"))}, r"type timestamp\[.*\(number 2\)"),
-        ({"y": [1], "x": [1]}, "has 1 rows; at least 2"),
+        ({"y": [1], "x": [1]}, "has 1 row; at least 2"),
         ({"y": [0, 1], "": [1, 2]}, "needs names for its columns"),
         (pa.table([pa.array([0, 1]), pa.array([1, 2])], names=["y", "y"]), "needs names for its columns"),
         ({"y": [0, 1], "x": pa.nulls(2)}, "column 2 has no value"),

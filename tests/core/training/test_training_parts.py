@@ -72,7 +72,7 @@ def test_every_row_is_equally_likely_to_be_sealed() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"gate": 5}, "the validation part must have at least 1 rows, got 0"),
+        ({"gate": 5}, "the validation part must have at least 1 row, got 0"),
         ({"gate": -1, "validation": 5}, "the gate part must have at least 0 rows, got -1"),
         ({"test": 5, "validation": 5}, "there is no part 'test'; allowed: gate, meter, joint, direct, validation"),
         ({"gate": 50, "meter": 30, "validation": 20}, "leave 0 for training, at least 4 are needed"),

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
 import time
 import zipfile
@@ -417,19 +416,14 @@ def test_a_program_that_writes_in_its_parents_name_takes_no_longer_than_it_may(j
         run_job(asked, on_progress=slowly, should_stop=lambda: False, poll_seconds=0.05)
 
 
-def test_a_program_ends_with_a_worker_that_is_killed(job: Any) -> None:
+def test_a_program_ends_with_a_worker_that_is_killed(job: Any, killed_worker: Any) -> None:
     asked = job("import time\ntime.sleep(63)  # program-of-the-killed-worker", time_limit_seconds=120.0)
-    worker = os.fork()
-    if worker == 0:
-        run_job(asked, on_progress=lambda _: None, should_stop=lambda: False)
-        os._exit(1)
     words = f"--output {asked.output_dir}"
-    deadline = time.monotonic() + 20
-    while not running(words) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(running(words)) == 1
-    os.kill(worker, signal.SIGKILL)
-    os.waitpid(worker, 0)
+    deadline = time.monotonic() + 60
+    with killed_worker(asked):
+        while not running(words) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(running(words)) == 1
     while running(words) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert running(words) == []

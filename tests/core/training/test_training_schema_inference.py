@@ -134,7 +134,8 @@ def test_series_are_row_3_and_classes_count_series(tmp_path: Path) -> None:
     assert "series, since there are columns id and step: 3 series of 1 to 3 steps" in found.notes
     assert "missing values, in 2 columns: 'u' 1, 'v' 2" in found.notes
     assert "read: all 6 rows; series without a target, which are left out: 1" in found.notes
-    assert loaded(path, found).layout.shape == (3, 2)
+    table = loaded(path, found)
+    assert (table.layout.shape, table.program) == ((3, 2), found.program)
     numbers = infer_program(written(tmp_path, SERIES.replace("rain", "1.5").replace("sun", "2")))
     assert (row_of(numbers), str(numbers.program.output)) == ("3", "{[kind :: Tensor[1]], []}")
 
@@ -148,7 +149,9 @@ def test_a_folder_of_images_is_row_1_and_as_its_source_says(tmp_path: Path) -> N
     assert (row_of(found), found.classes) == ("1", (("cat", 3), ("dog", 1)))
     assert loaded(tmp_path / "pets", found).layout.shape == (6, 8, 1)
     picture(tmp_path / "pets" / "dog" / "e.png", (6, 8), "RGB")
-    assert loaded(tmp_path / "pets", infer_program(tmp_path / "pets")).layout.shape == (6, 8, 3)
+    found = infer_program(tmp_path / "pets")
+    table = loaded(tmp_path / "pets", found)
+    assert (table.layout.shape, table.program) == ((6, 8, 3), found.program)
 
 
 def test_large_images_become_what_the_source_takes(tmp_path: Path) -> None:
@@ -309,6 +312,7 @@ def test_a_random_table_is_told_as_its_source_makes_it(
         return
     assert found.rows == len(raw.labels) + raw.duplicates
     assert raw.class_names == tuple(name for name, _ in found.classes)
+    assert raw.program == found.program
     if isinstance(found.program.input, DataType):
         assert raw.layout.shape == (width(found),)
         kinds = [part.size for part in found.program.input.fields if isinstance(part, Category)]

@@ -145,9 +145,9 @@ def test_hostile_files_and_folders_are_refused_as_by_the_sources(
     ("text", "message"),
     [
         ("", "needs a first line of column names"),
-        ("x\n1\n2\n", "there are 1 columns; a target and at least one more"),
-        ("id,step,y\n1,1,1\n1,2,1\n", "1 columns beside id and step"),
-        ("x,y\n1,2\n", "has 1 rows; at least 2"),
+        ("x\n1\n2\n", "it has 1 column; a target and at least one more"),
+        ("id,step,y\n1,1,1\n1,2,1\n", "it has 1 column beside id and step"),
+        ("x,y\n1,2\n", "has 1 row; at least 2"),
         ("x,y\n1,2\n1\n", "line 3 has 1 cells, the header has 2"),
         ("x,y\n1,a\n2,a\n", "target 'y' has the same value in all rows"),
         ("x,y\n1,\n2,\n", "target 'y' has no value in all rows"),

@@ -136,7 +136,7 @@ def test_what_is_sealed_is_refused_until_it_is_released(lab: Any, bring: Any, tm
     assert replace(lab, brought)["rows"] == 50
     done = from_set(lab, "spring")
     assert (done["version"], done["rows"], done["already"]) == (3, 300, 1)
-    assert done["warnings"] == ["1 of the rows were in an earlier validation set: models were chosen by them already"]
+    assert done["warnings"] == ["1 of the rows was in an earlier validation set: models were chosen by them already"]
     assert from_set(lab, "spring")["replaced_before"]
     assert validation_report(lab.worker, lab.artifacts, "full")["version"] == 3
     truth = {spring.values[i].tobytes(): spring.truth[i] for i in range(300)}

@@ -144,8 +144,9 @@ def test_a_worn_set_stays_worn_until_as_many_rows_are_new_as_are_kept(
     report = validation_report(lab.worker, lab.artifacts, "full")
     assert (report["version"], report["signals"], sum(report["looks"].values())) == (2, [], 0)
     if goes_on:
-        said = "85 rows were in an earlier validation set and {} were in none: looks and signals of before count on"
-        assert done["warnings"] == [said.format(rows) + ", until as many rows are new"]
+        new = "1 was" if rows == 1 else f"{rows} were"
+        said = f"85 rows were in an earlier validation set and {new} in none: looks and signals of before count on"
+        assert done["warnings"] == [f"{said}, until as many rows are new"]
         assert (report["state"], report["inherits_from"]) == ("worn", [1])
         assert (report["inherited_signals"], report["inherited_looks"]) == ([3], COUNTS)
         # 4 looks, and none of the new version's own: ln(80) / 0.08 = 54.8
@@ -177,7 +178,7 @@ def test_rows_count_as_kept_however_they_come_back(lab: Any, bring: Any) -> None
     back.values[:60], back.truth[:60] = first.values, first.truth
     back.write()
     (said,) = replace(lab, back)["warnings"]
-    assert said.startswith("60 rows were in an earlier validation set and 1 were in none")
+    assert said.startswith("60 rows were in an earlier validation set and 1 was in none")
     assert validation_report(lab.worker, lab.artifacts, "full")["inherits_from"] == [2]
 
 

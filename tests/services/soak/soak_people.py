@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import BudgetExhaustedError
-from easeml_core.services.controls import add_candidate, set_study, set_tenant
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.controls import set_study, set_tenant
 from easeml_core.services.registration import pause_study
 from easeml_core.store import benchmark, studies
 
@@ -227,7 +228,8 @@ class Changes:
 
     def join(self, case: Case) -> None:
         name, devices = f"new-{next(self.numbers)}", self.rng.choice([None, None, ["gpu"], ["cpu", "gpu"]])
-        add_candidate(self.place.store, study=case.name, name=name, kind="decision_tree", devices=devices)
+        new = {"name": name, "kind": "decision_tree", "devices": devices}
+        add_candidates(self.place.store, study=case.name, candidates=[new])
         with self.fairness.jump():
             case.candidates[name] = devices
             if devices is None:

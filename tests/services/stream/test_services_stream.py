@@ -129,7 +129,7 @@ def test_a_device_waits_for_what_the_end_of_another_trial_frees(
     first = make_device("first", max_trials=1).start()
     wait_for(lambda: trainers.events)
     second = make_device("second").start()
-    wait_for(lambda: any("waiting for 1 trials under way" in line for line in second.lines))
+    wait_for(lambda: any("waiting for 1 trial under way" in line for line in second.lines))
     begun = int(trainers.events[0].split()[1])
     gates[begun].set()
     assert first.join()["reason"] == "enough trials"
@@ -146,7 +146,7 @@ def test_an_idle_device_is_stopped_or_sent_home_while_it_waits(
     make_device("first").start()
     wait_for(lambda: len(trainers.events) == 1)
     patient = make_device("patient").start()
-    wait_for(lambda: any("waiting for 1 trials" in line for line in patient.lines))
+    wait_for(lambda: any("waiting for 1 trial " in line for line in patient.lines))
     assert work(lab, request_key="hasty", until=0.2)["reason"] == "time is up"
     asked = "SELECT count(*) FROM work.suggestion_batches WHERE request_key LIKE :key"
     assert lab.one(asked, key="night/run/patient/%") == 1  # it does not ask again and again
