@@ -6,7 +6,8 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SHELL := /bin/sh
 PYTEST_ARGS ?=
-PROCESSES ?= 2
+# Of the tests: one more than two cores have, since many a test waits for a clock.
+PROCESSES ?= 3
 DEMO_ARGS ?=
 FIGURES ?=
 
@@ -32,7 +33,8 @@ status: $(STAMP) ## Say whether the stack runs, and where
 	@$(RUN) scripts/launch.py status || [ $$? -eq 3 ]  # 3: nothing runs, which is an answer, too
 
 test: $(STAMP) ## All tests but the slow ones
-	@$(RUN) -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## The slow tests
 	@$(RUN) -m pytest -m slow $(PYTEST_ARGS)

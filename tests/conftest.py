@@ -28,6 +28,29 @@ for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML")
 
 _numbers = itertools.count()
 
+STACKS = "tests/stack/"
+LONG = (STACKS, "tests/plugin/", "tests/services/")
+"""Folders whose files take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: begun last, they would keep one process busy while the others have nothing left."""
+    items.sort(key=lambda item: next((n for n, folder in enumerate(LONG) if item.nodeid.startswith(folder)), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file is run by one process, and all whole stacks by the same one: two at a time would be short of memory."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneStackAtATime(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return STACKS if nodeid.startswith(STACKS) else str(super()._split_scope(nodeid))
+
+    return OneStackAtATime(config, log)
+
 
 @dataclass
 class Database:

@@ -126,7 +126,7 @@ def close_statistics(cursor: Cursor) -> None:
 
 def copy_database(cursor: Cursor, name: str, template: str) -> None:
     """Make a database from another one, with the same owner and doors as ``easeml``."""
-    _execute(cursor, "CREATE DATABASE {} OWNER {} TEMPLATE {}", name, OWNER, template)
+    _execute(cursor, "CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY FILE_COPY", name, OWNER, template)
     open_database(cursor, name)
 
 

@@ -218,9 +218,9 @@ def _name(thing: object) -> str:
 
 
 def _skops() -> Any:
-    # While it is imported, skops walks through all of scikit-learn, which then imports torch if it is installed: that
-    # would be half the start of every child and 190 MB of memory for nothing.
-    with _hidden("torch"):
+    # While it is imported, skops walks through all of scikit-learn, which then imports torch and pandas if they are
+    # installed: that would be more than half the start of every child and 190 MB of memory for nothing.
+    with _hidden("torch"), _hidden("pandas"):
         import skops.io
     return skops.io
 

@@ -201,7 +201,7 @@ def lab(folder, commits):
     repository, dags = folder / "models.git", folder / "dags"
     dags.mkdir()
     shutil.copy(DAGS / f"{GATE}.py", dags)
-    bundles = [GitBundle(n, repository, ref, 5) for n, ref in (("candidates", "main"), ("production", TAG))]
+    bundles = [GitBundle(n, repository, ref, 1) for n, ref in (("candidates", "main"), ("production", TAG))]
     options = ("--bundle", f"candidates={repository}", "--poll", "1")
     places = Places.of(folder / "home-of-all", dags)
     with Stack(places, Progress(Console(quiet=True)), bundles=bundles, referee_options=options) as running:

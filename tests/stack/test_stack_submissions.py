@@ -72,6 +72,8 @@ def test_a_submission_is_judged_promoted_and_passed_by(stack):
 
     before = hand_in(0)  # nobody watches yet: the DAG is not switched on
     rest.pause(GATE, False)
+    # Its watcher starts when its file is read again, which else happens half a minute later.
+    rest.call("PUT", f"/parseDagFile/{rest.call('GET', f'/dags/{GATE}')['file_token']}")
     until(lambda: production() == before)
     after = hand_in(1)
     until(lambda: production() == after)
