@@ -229,6 +229,11 @@ class Trial:
     limit_seconds: float | None = None
     lost_seconds: float = 0.0
 
+    @property
+    def function(self) -> str | None:
+        """The training function that it needs: what its candidate's name begins with, up to a hyphen; None for none."""
+        return self.candidate.partition("-")[0] if self.kind == "function" else None
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of the console script; imports the commands only when they are needed."""
-    from easeml_core.cli.app import cli
+    try:
+        from easeml_core.cli.app import cli
 
-    cli(prog_name="easeml")
+        cli(prog_name="easeml")
+    except KeyboardInterrupt:  # while it was loading or ending; else the commands' own group says so
+        raise SystemExit(130) from None

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, show_json, show_table
 
 
-@click.command()
-@click.argument("study")
+@click.command(epilog=example("easeml alerts flowers", "easeml alerts flowers --clear 3"))
+@click.argument("study", type=STUDY)
 @click.option("--clear", type=int, metavar="ID", help="Number of an open alert: it is dealt with, and listed no more.")
 @click.option(
     "--team", type=int, metavar="K", help="Which team is asking, where several share a meter set: its alerts, too."

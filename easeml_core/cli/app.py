@@ -1,21 +1,24 @@
-"""The root command: every subcommand, and one place where errors become a message and an exit status."""
+"""The root command and every subcommand; errors become messages and exit statuses in ``root.py``."""
 
 from __future__ import annotations
 
-from typing import Any
+import getpass
+import os
 
 import click
 
 from easeml_core import __version__
 from easeml_core.cli.alerts import alerts
+from easeml_core.cli.audit import audit
 from easeml_core.cli.backtest import backtest
 from easeml_core.cli.bench import bench
 from easeml_core.cli.cache import cache
 from easeml_core.cli.candidates import candidate
-from easeml_core.cli.connection import ROLE, role_remedy
+from easeml_core.cli.completion import completion
 from easeml_core.cli.costs import costs
 from easeml_core.cli.db import db
 from easeml_core.cli.device import device
+from easeml_core.cli.doctor import doctor
 from easeml_core.cli.explain import explain
 from easeml_core.cli.feed import feed
 from easeml_core.cli.gate import gate
@@ -24,46 +27,54 @@ from easeml_core.cli.labels import labels
 from easeml_core.cli.ledger import ledger
 from easeml_core.cli.meter import meter
 from easeml_core.cli.mlflow_sync import mlflow
-from easeml_core.cli.model import model
+from easeml_core.cli.model import model, promote, rollback
+from easeml_core.cli.next_steps import next_
 from easeml_core.cli.policy import policy
 from easeml_core.cli.program import program
 from easeml_core.cli.referee import referee
 from easeml_core.cli.refine import refine
+from easeml_core.cli.root import RootGroup
 from easeml_core.cli.simulate import simulate
 from easeml_core.cli.status import status
 from easeml_core.cli.studies import study
 from easeml_core.cli.submit import submissions, submit
 from easeml_core.cli.tenants import tenant
 from easeml_core.cli.test_set import test_set
+from easeml_core.cli.transfer import export, import_
 from easeml_core.cli.trials import trial
 from easeml_core.cli.validation import validation
-from easeml_core.errors import EasemlError
 
 
-class _Group(click.Group):
-    """Prints our errors as one message and exits with 2; anything else is a bug and keeps its traceback."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except EasemlError as error:
-            click.echo(f"easeml: {error}{role_remedy(error, context.meta.get(ROLE))}", err=True)
-            context.exit(2)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="easeml")
-def cli() -> None:
+@click.option("--by", metavar="NAME", help="Who acts, for the audit; default: your user name.")
+@click.option("--reason", metavar="TEXT", default="", help="Why, for the audit; kept with what this command changes.")
+@click.pass_context
+def cli(context: click.Context, by: str | None, reason: str) -> None:
     """Ease.ml for Airflow: share devices between tenants, gate promotions, meter overfitting.
 
     The database is --database URL, else EASEML_DATABASE_URL, else the embedded server of ./.easeml. Every command
     takes --json. Exit status: 0 done, 1 the answer is no, 2 an error.
     """
+    from easeml_core.store.actors import acting
+
+    is_referee = context.invoked_subcommand == "referee"  # a process of its own, that answers what others ask
+    name, door = by or ("referee" if is_referee else _user()), "referee" if is_referee else "command line"
+    context.with_resource(acting(name, door=door, reason=reason))
+
+
+def _user() -> str:
+    """The user of the operating system; one without a name is known by the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 for command in (
     *(
         alerts,
+        audit,
         backtest,
         bench,
         cache,
@@ -79,7 +90,7 @@ for command in (
         status,
         study,
     ),
-    *(candidate, feed, infer, refine),
-    *(labels, ledger, mlflow, model, program, submissions, submit, tenant, test_set, trial, validation),
+    *(candidate, completion, doctor, export, feed, import_, infer, promote, refine, rollback),
+    *(labels, ledger, mlflow, model, next_, program, submissions, submit, tenant, test_set, trial, validation),
 ):
     cli.add_command(command)

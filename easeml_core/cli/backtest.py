@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table
+from easeml_core.cli.plots import plot_option, write_plot
 from easeml_core.cli.simulate_output import progress
 from easeml_core.errors import InvalidInputError, counted
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from easeml_core.services.backtest import Backtest
 
 FILE = click.Path(path_type=Path)
-INTERRUPTED = 130
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "easeml backtest --repeats 20", "easeml backtest --quality quality.csv --cost cost.csv --plot backtest.png"
+    )
+)
 @click.option("--served", type=int, help="Tenants served in each draw. Default: a third of them, at most 10.")
 @click.option("--repeats", type=int, default=30, show_default=True, help="Draws of tenants.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed and same past, same answer.")
@@ -33,31 +37,22 @@ INTERRUPTED = 130
     type=click.Choice(("known", "predicted", "unit")),
     help="What policies know of the costs of a file; the installation's are predicted, as they are live.",
 )
-@click.option("--plot", type=FILE, metavar="FILE", help="Write a plot: .png, .svg or .pdf. Needs the extra `plot`.")
+@plot_option
 @click.option("--processes", type=click.IntRange(min=1), help="Default: one for each core.")
 @database_option
 @json_option
-@click.pass_context
-def backtest(context: click.Context, /, as_json: bool, plot: Path | None, database: str | None, **options: Any) -> None:
+def backtest(as_json: bool, plot: Path | None, database: str | None, **options: Any) -> None:
     """Replay the past under several policies, say what each would have saved, and which one to follow.
 
     Each study is a tenant. In each draw some are served, the others are history. `default` stays unless another policy
     needs less compute by more than the standard error of the difference. Too little history is an answer.
     """
-    from easeml_core.canvas import check_plot
-    from easeml_core.selection.simulate.plot import plot_losses
+    from easeml_core.selection.simulate.plot import draw_losses
 
     _check(options)
-    if plot is not None:
-        check_plot(plot)
-    try:
-        found = _run(options, database)
-    except KeyboardInterrupt:
-        click.echo("easeml: stopped", err=True)
-        context.exit(INTERRUPTED)
+    found = _run(options, database)
     if plot is not None and found.report is not None:
-        plot_losses(found.report, plot)
-        click.echo(f"plot: {plot}", err=True)
+        write_plot(draw_losses(found.report), plot)
     if as_json:
         show_json(found.answer)
     else:

@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json
 
 
-@click.group()
+@click.group(epilog=example("easeml bench select --tenants 100"))
 def bench() -> None:
     """Measure speed on made-up installations."""
 
 
-@bench.command()
+@bench.command(epilog=example("easeml bench select --tenants 100 --candidates 50 --decisions 500"))
 @click.option("--tenants", default=1000, show_default=True, help="Active studies, one of each tenant.")
 @click.option("--candidates", default=179, show_default=True, help="Candidates of each study.")
 @click.option("--observations", default=20, show_default=True, help="Finished trials of each study.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.group()
+@click.group(epilog=example("easeml cache show"))
 def cache() -> None:
     """The cache of this machine: artifacts at an address and url: sources, brought here once."""
 
 
-@cache.command()
+@cache.command(epilog=example("easeml cache show --json"))
 @folder_option
 @json_option
 def show(folder: Path | None, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def show(folder: Path | None, as_json: bool) -> None:
     show_table("Entries", columns, told["entries"])
 
 
-@cache.command()
+@cache.command(epilog=example("easeml cache clear --folder /var/cache/easeml"))
 @folder_option
 @json_option
 def clear(folder: Path | None, as_json: bool) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Examples:
 """
 
 
-@click.group()
+@click.group(epilog=example("easeml candidate add flowers --kind random_forest --name forest"))
 def candidate() -> None:
     """Candidates: what a study may train; a program of your own can be one."""
 
@@ -35,7 +36,9 @@ def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return train(answers(command))
 
 
-@candidate.command()
+@candidate.command(
+    epilog=example("easeml candidate pack my_net/ --train 'python train.py' --command 'python predict.py'")
+)
 @click.argument("program", type=click.Path(exists=True, path_type=Path))
 @_program_options
 @artifacts_option
@@ -52,7 +55,7 @@ def pack(program: Path, train: str | None, command: str | None, artifacts: str, 
 
 
 @candidate.command(epilog=_EXAMPLE)
-@click.argument("study", metavar="STUDY")
+@click.argument("study", type=STUDY, metavar="STUDY")
 @click.option("--program", type=click.Path(exists=True, path_type=Path), help="A folder or file with code of your own.")
 @_program_options
 @click.option("--kind", help="Kind of the trainer; not with --program, or where the space chooses it.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _COLUMNS = {
 }
 
 
-@click.command()
+@click.command(epilog=example("easeml costs --history"))
 @click.option(
     "--history",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

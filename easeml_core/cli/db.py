@@ -8,16 +8,16 @@ import threading
 import click
 
 from easeml_core.cli.connection import database_option, embedded_server, open_store
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.errors import StateError
 
 
-@click.group()
+@click.group(epilog=example("easeml db start"))
 def db() -> None:
     """Start the embedded database, upgrade the schema."""
 
 
-@db.command()
+@db.command(epilog=example("easeml db upgrade"))
 @database_option
 @json_option
 def upgrade(database: str | None, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def upgrade(database: str | None, as_json: bool) -> None:
     show_json({"schema": revision}) if as_json else click.echo(f"schema {revision}")
 
 
-@db.command()
+@db.command(epilog=example("easeml db start"))
 @json_option
 def start(as_json: bool) -> None:
     """Run the embedded server of ./.easeml in the foreground until interrupted."""
@@ -49,7 +49,7 @@ def start(as_json: bool) -> None:
                 raise StateError(message)
 
 
-@db.command()
+@db.command(epilog=example("easeml db url --role easeml_referee"))
 @click.option("--role", default="easeml_worker", show_default=True, help="Role to connect as.")
 @json_option
 def url(role: str, as_json: bool) -> None:

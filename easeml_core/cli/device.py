@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.output import json_option, short, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, short, show_json, show_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group()
+@click.group(epilog=example("easeml device run --study flowers"))
 def device() -> None:
     """Devices: what trains, one trial at a time."""
 
@@ -32,7 +33,7 @@ Examples:
 @click.option("--device", "kind", help="Kind of this device, as candidates name it; default: all are alike.")
 @click.option("--slot", metavar="cpu|cuda|cuda:N", help="What it is on this machine; default: a GPU if there is one.")
 @click.option("--policy", help="How the next trial is chosen; default: the installation's, see `easeml policy`.")
-@click.option("--study", "studies", multiple=True, help="Choose from this study only; may be given several times.")
+@click.option("--study", "studies", type=STUDY, multiple=True, help="Of this study only; may be given several times.")
 @click.option("--until", type=float, metavar="SECONDS", help="Begin no further trial after so many seconds.")
 @click.option("--max-trials", type=int, help="End after so many trials; default: no limit.")
 @click.option("--poll", default=60.0, show_default=True, help="Seconds between two asks while there is nothing to do.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import cell, json_option, plain, show_json
+from easeml_core.cli.output import cell, example, json_option, plain, show_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ _CHOSEN = {
 }
 
 
-@click.command()
+@click.command(epilog=example("easeml explain 12"))
 @click.argument("trial_id", type=int)
 @database_option
 @json_option

@@ -12,6 +12,7 @@ import click
 
 from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import json_option, plain, show_json
 from easeml_core.errors import InvalidInputError, counted
 
@@ -57,7 +58,7 @@ def refreshed(store: Store, study: str, request_key: str, timeout: float) -> dic
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("study")
+@click.argument("study", type=STUDY)
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--label", "label_column", default="label", show_default=True, help="Column of the labels in PATH.")
 @click.option(

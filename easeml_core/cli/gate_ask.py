@@ -9,15 +9,15 @@ import click
 
 from easeml_core.cli.answers import GATE_MAY_WAIT, gate_passes, tell_gate_answer, wait_for_answer
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.gate_decide import safely
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, show_json
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-@click.command(epilog="\b\nExample:\n  easeml gate ask flowers 7 --wait 60 --request-key nightly-7")
-@click.argument("study")
+@click.command(epilog=example("easeml gate ask flowers 7 --wait 60 --request-key nightly-7"))
+@click.argument("study", type=STUDY)
 @click.argument("model_id", metavar="[MODEL]", type=int, required=False)
 @click.option("--condition", help="Another condition than the sealed set's: its pass is advice. Default: the set's.")
 @click.option(
@@ -41,12 +41,12 @@ def ask(
     Without MODEL it is the best one that the study has trained. Each answer about another model uses one step of the
     live set. Whoever stops waiting loses nothing: the request stands, and the same call with its key shows the answer.
 
-    Exit status: 0 a pass or a verdict that is withheld (with --wait 0: asked), 1 a fail or a refusal, 2 any error, or
-    interrupted.
+    Exit status: 0 a pass or a verdict that is withheld (with --wait 0: asked), 1 a fail or a refusal, 2 any error,
+    130 interrupted.
     """
     key = request_key or f"cli/{uuid.uuid4()}"
     asked: dict[str, Any] = {"study": study, "model_id": model_id, "condition": condition, "request_key": key}
-    context.exit(safely(lambda: _ask(open_store(database), asked, wait, as_json)))
+    context.exit(_ask(open_store(database), asked, wait, as_json))
 
 
 def _ask(store: Store, asked: dict[str, Any], wait: float, as_json: bool) -> int:

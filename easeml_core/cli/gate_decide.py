@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.config import SAMPLINGS, parse_adaptivity
 from easeml_core.entities import Adaptivity, Mode
-from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, reason_of
+from easeml_core.errors import ConfigError, InvalidInputError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -156,7 +155,11 @@ def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "easeml gate decide --condition 'n - o > 0 +/- 0.02' --labels labels.csv --old old.csv --new new.csv"
+    )
+)
 @plan_options(_PLAN)
 @click.option("--labels", type=_FILE, help="CSV example,label; may lack examples that cannot matter.")
 @click.option("--old", type=_FILE, required=True, help="CSV example,prediction of the model that stands now.")
@@ -181,7 +184,7 @@ def decide(context: click.Context, /, as_json: bool, **options: Any) -> None:
 
     Exit status: 0 pass, 1 fail, 2 any error.
     """
-    context.exit(safely(lambda: _decide(as_json, **options)))
+    context.exit(_decide(as_json, **options))
 
 
 def _decide(
@@ -230,17 +233,3 @@ def _decide(
     else:
         click.echo("pass" if decision.passed else "fail")
     return 0 if decision.passed else 1
-
-
-def safely(command: Callable[[], int]) -> int:
-    """Run a command whose status 1 is an answer: neither a bug nor an interruption may look like that answer."""
-    try:
-        return command()
-    except EasemlError:
-        raise
-    except KeyboardInterrupt:
-        click.echo("\nAborted!", err=True)
-        return 2
-    except Exception:  # the status of an uncaught error would be 1
-        traceback.print_exc()
-        return 2

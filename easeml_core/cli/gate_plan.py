@@ -9,7 +9,8 @@ import click
 
 from easeml_core.cli.gate_decide import SAME, passes_named, power_of
 from easeml_core.cli.gate_plan_joint import plan_both, require_alone
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table
+from easeml_core.cli.plots import plot_option, write_plot
 from easeml_core.config import ESTIMATORS
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError, reason_of
@@ -23,7 +24,12 @@ _DEFAULTS: dict[str, Any] = {"reliability": 0.9999, "steps": 32, "adaptivity": "
 _OF_SCRIPT = ("condition", "reliability", "steps", "adaptivity", "mode")
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "easeml gate plan --condition 'n - o > 0.02 +/- 0.01' --steps 8",
+        "easeml gate plan --script ml.yml --plot plan.png",
+    )
+)
 @click.option("--condition", help='E.g. "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01".')
 @click.option("--reliability", type=float, help="1 - delta, over all steps. [default: 0.9999]")
 @click.option("--steps", type=int, help="Answers that one set must serve. [default: 32]")
@@ -62,10 +68,11 @@ _OF_SCRIPT = ("condition", "reliability", "steps", "adaptivity", "mode")
 @click.option(
     "--gate-share", type=float, help="With --joint: the gate's part of what may fail, > 0, < 1. [default: 0.5]"
 )
+@plot_option
 @json_option
 def plan(
     script: Path | None, as_json: bool, passes: int, joint: bool, meter: str | None, gate_share: float | None,
-    **options: Any,
+    plot: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """How many examples a sealed set needs for a condition, and what else there is to choose."""
     from easeml_core.gate.alternatives import alternatives_to
@@ -74,12 +81,19 @@ def plan(
 
     asked = _asked(script, options) | {"changes": passes}
     if joint:
+        if plot is not None:
+            message = "--plot compares ways to plan for the gate alone; leave out --joint"
+            raise InvalidInputError(message)
         plan_both(asked | {"passes": passes}, meter, gate_share, as_json=as_json)
         return
     require_alone(meter, gate_share)
     condition = parse_condition(asked.pop("condition"))
     with passes_named(asked["adaptivity"], passes):
         found, others = plan_gate(condition, **asked), alternatives_to(condition, **asked)
+    if plot is not None:
+        from easeml_core.gate.plot import draw_gate_plan
+
+        write_plot(draw_gate_plan(str(condition), found, others, asked), plot)
     if as_json:
         listed = [other.to_json() for other in others]
         show_json({"condition": str(condition)} | found.to_json() | {"alternatives": listed})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.gate_decide import SAME, plan_of, plan_options, safely
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.gate_decide import SAME, plan_of, plan_options
+from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.cli.simulate_output import progress
 from easeml_core.errors import InvalidInputError
 
@@ -29,7 +29,7 @@ _PLAN: dict[str, Any] = {
 }
 
 
-@click.command()
+@click.command(epilog=example("easeml gate selftest --accuracy 0.9 --disagreement 0.05 --runs 500"))
 @plan_options(_PLAN)
 @click.option("--labels", type=_FILE, help="CSV example,label: take two real models, with --old and --new.")
 @click.option("--old", type=_FILE, help="CSV example,prediction.")
@@ -47,7 +47,7 @@ def selftest(context: click.Context, /, as_json: bool, **options: Any) -> None:
     Says how often they passed, and whether that fits the level of one verdict. Exit status: 0 it fits, 1 it does not,
     2 any error.
     """
-    context.exit(safely(lambda: _selftest(as_json, **options)))
+    context.exit(_selftest(as_json, **options))
 
 
 def _selftest(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import json_option, plain, show_json
 from easeml_core.errors import InvalidInputError, counted
 
@@ -25,7 +26,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("study")
+@click.argument("study", type=STUDY)
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--row", "rows", multiple=True, help="Numbers of one row, by commas; empty for a missing one. Repeatable."

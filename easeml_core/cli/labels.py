@@ -10,15 +10,16 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
 _set_option = click.option("--set", "test_set", metavar="SET", help="Name or number; default: the live gate set.")
-_study_option = click.option("--study", required=True, help="Whose test set is labelled.")
+_study_option = click.option("--study", type=STUDY, required=True, help="Whose test set is labelled.")
 
 
-@click.group(epilog="\b\nExample:\n  easeml labels wanted --study flowers --to wanted.csv")
+@click.group(epilog=example("easeml labels wanted --study flowers --to wanted.csv"))
 def labels() -> None:
     """Labels of sealed examples, asked for when a verdict needs them.
 
@@ -26,7 +27,7 @@ def labels() -> None:
     """
 
 
-@labels.command(epilog="\b\nExample:\n  easeml labels wanted --study flowers --to wanted.csv")
+@labels.command(epilog=example("easeml labels wanted --study flowers --to wanted.csv"))
 @_study_option
 @_set_option
 @click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what anybody has.")
@@ -65,7 +66,7 @@ def _show_csv(found: dict[str, Any]) -> None:
     click.echo(plain(text.getvalue()), nl=False)
 
 
-@labels.command(epilog="\b\nExample:\n  easeml labels give --study flowers --labeler ann ann.csv")
+@labels.command(epilog=example("easeml labels give --study flowers --labeler ann ann.csv"))
 @_study_option
 @click.option("--labeler", required=True, metavar="NAME", help="Who says so; referee settles conflicts.")
 @_set_option
@@ -89,7 +90,7 @@ def give(study: str, labeler: str, test_set: str | None, file: Path, database: s
         click.echo("what is in conflict waits for the labeler referee; see `easeml labels conflicts`")
 
 
-@labels.command(epilog="\b\nExample:\n  easeml labels conflicts --study flowers")
+@labels.command(epilog=example("easeml labels conflicts --study flowers"))
 @_study_option
 @_set_option
 @database_option

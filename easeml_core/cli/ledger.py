@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, show_json, show_table
 
 
-@click.command()
-@click.argument("study")
+@click.command(epilog=example('easeml ledger flowers --database "$(easeml db url --role easeml_referee)"'))
+@click.argument("study", type=STUDY)
 @database_option
 @json_option
 def ledger(study: str, database: str | None, as_json: bool) -> None:

@@ -7,22 +7,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.meter_options import meter_options, meter_settings
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.plots import plot_option, write_plot
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from easeml_core.meter.planner import MeterPlan
 
 _BAR = 40
 
 
-@click.command()
+@click.command(
+    epilog=example("easeml meter plan --tolerance 0.02 --steps 16", "easeml meter plan --method full --plot plan.png")
+)
 @meter_options
 @click.option("--error-rate", type=float, help="clopper-pearson: error rate of the models that is planned with.")
+@plot_option
 @json_option
-def plan(as_json: bool, error_rate: float | None, **given: Any) -> None:
+def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: Any) -> None:
     """How many examples a sealed meter set needs. Needs no database.
 
     --method is one of path-adaptive, pruned, exact-tree, full, first-change, dithered, ratchet, deviations, nonuniform,
@@ -43,6 +48,10 @@ def plan(as_json: bool, error_rate: float | None, **given: Any) -> None:
     found = plan_meter(**settings, error_rate=error_rate)
     config = MeterConfig(**settings | {"method": method if method in METER_METHODS else "full"})
     others = alternatives_to(config, error_rate=error_rate, method=method, teams=teams, tolerances=tolerances)
+    if plot is not None:
+        from easeml_core.meter.plot import draw_meter_plan
+
+        write_plot(draw_meter_plan(found, others, settings), plot)
     if as_json:
         alternatives = [{"method": other.method, "labels": other.labels} for other in others]
         show_json(found.to_json() | {"promise": promise(config), "alternatives": alternatives})

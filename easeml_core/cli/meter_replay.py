@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.meter_options import meter_options, meter_settings
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table
+from easeml_core.cli.plots import plot_option, write_plot
 
 if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(epilog=example("easeml meter replay --history history.csv --test-size 2000 --plot replay.png"))
 @click.option("--history", type=_FILE, required=True, help="CSV submission,validation_loss,test_errors; also team.")
 @click.option("--test-size", type=int, required=True, help="How many examples the sealed set has.")
 @meter_options
@@ -25,7 +26,7 @@ _FILE = click.Path(path_type=Path)
     "--budget", multiple=True, metavar="RULE", help='E.g. "signal above range 2"; may be given several times.'
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="dithered: seed of the shifts.")
-@click.option("--plot", type=_FILE, metavar="FILE", help="Write a plot: .png, .svg or .pdf. Needs the extra `plot`.")
+@plot_option
 @json_option
 def replay(
     history: Path, test_size: int, budget: tuple[str, ...], seed: int, plot: Path | None, as_json: bool, **given: Any
@@ -34,22 +35,18 @@ def replay(
 
     What is printed depends on the sealed set: it is the referee's, whoever hands in models must not read it.
     """
-    from easeml_core.canvas import check_plot
     from easeml_core.config import MeterConfig, require
-    from easeml_core.meter.plot import plot_replay
+    from easeml_core.meter.plot import draw_replay
     from easeml_core.meter.replay import read_history
     from easeml_core.meter.replay import replay as replay_history
 
     require(test_size >= 1, "--test-size", test_size, "a whole number >= 1")
     require(seed >= 0, "--seed", seed, ">= 0")
     config = MeterConfig(**meter_settings(given), budget=budget)
-    if plot is not None:
-        check_plot(plot)
     rows = read_history(history, examples=test_size, teams=config.teams)
     found = replay_history(rows, examples=test_size, config=config, seed=seed)
     if plot is not None:
-        plot_replay(found, config, plot)
-        click.echo(f"plot: {plot}", err=True)
+        write_plot(draw_replay(found, config), plot)
     if as_json:
         show_json(found.to_json())
     else:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, show_json, show_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,14 +23,14 @@ _COLUMNS = {
 }
 
 
-@click.group()
+@click.group(epilog=example("easeml mlflow sync --tracking-uri http://mlflow:5000"))
 def mlflow() -> None:
     """Mirror trials and models in MLflow; needs the extra mlflow."""
 
 
-@mlflow.command(epilog="\b\nExample:\n  easeml mlflow sync --study flowers --tracking-uri http://127.0.0.1:5000")
+@mlflow.command(epilog=example("easeml mlflow sync --study flowers --tracking-uri http://127.0.0.1:5000"))
 @click.option("--tracking-uri", metavar="URL", help="The MLflow server; default: MLflow's own MLFLOW_TRACKING_URI.")
-@click.option("--study", "studies", multiple=True, help="This study only; may be given several times.")
+@click.option("--study", "studies", type=STUDY, multiple=True, help="This study only; may be given several times.")
 @click.option(
     "--prefix", default="easeml", show_default=True, help="Experiments are PREFIX/TENANT/STUDY, models PREFIX.STUDY."
 )

@@ -9,8 +9,8 @@ import click
 
 from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.gate_decide import safely
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _REFEREE = "easeml_referee"
 _NO_ANSWER = "is the referee running? It stays filed"
 
 
-@click.group()
+@click.group(epilog=example("easeml model list flowers", "easeml model promote flowers 7"))
 def model() -> None:
     """Models of a study: list, meter, promote, roll back.
 
@@ -41,8 +41,8 @@ def _waiting(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@model.command("list")
-@click.argument("study")
+@model.command("list", epilog=example("easeml model list flowers"))
+@click.argument("study", type=STUDY)
 @database_option
 @json_option
 def list_(study: str, database: str | None, as_json: bool) -> None:
@@ -79,8 +79,12 @@ def _move(entry: dict[str, Any]) -> str:
     return f"{entry['moved_by']} {entry['promoted_at'][:16]}" + (f" ({words})" if words else "")
 
 
-@model.command()
-@click.argument("study")
+@model.command(
+    epilog=example(
+        "easeml model promote flowers 7", "easeml model promote flowers 7 --force --who ann --why 'the old one leaks'"
+    )
+)
+@click.argument("study", type=STUDY)
 @click.argument("model_id", type=int)
 @click.option(
     "--request",
@@ -127,8 +131,8 @@ def promote(
     _show_answer(store, filed["request_id"], timeout, as_json)
 
 
-@model.command()
-@click.argument("study")
+@model.command(epilog=example("easeml model rollback flowers --why 'answers got slow'"))
+@click.argument("study", type=STUDY)
 @click.option("--to", "model_id", type=int, help="The model; default: what stood before the one that is there now.")
 @click.option("--why", required=True, help="The reason, kept for good.")
 @_waiting
@@ -152,8 +156,8 @@ def rollback(
     _show_answer(store, filed["request_id"], timeout, as_json)
 
 
-@model.command()
-@click.argument("study")
+@model.command(epilog=example("easeml model meter flowers 7"))
+@click.argument("study", type=STUDY)
 @click.argument("model_id", metavar="[MODEL_ID]", type=int, required=False)
 @click.option(
     "--team", type=int, default=1, show_default=True, help="Whose submission it is, where K teams share a set."
@@ -177,11 +181,11 @@ def meter(
     Without MODEL_ID it is the best one that the study has trained. Each answer about another model uses one step of the
     live meter set. With a second validation sample a second signal tells tuning from drift.
 
-    Exit status: 0 a signal, 1 a refusal, or a set that is retired instead, 2 any error, or interrupted.
+    Exit status: 0 a signal, 1 a refusal, or a set that is retired instead, 2 any error, 130 interrupted.
     """
     asked: dict[str, Any] = {"study": study, "model_id": model_id, "team": team}
     asked["request_key"] = request_key or f"cli/{uuid.uuid4()}"
-    context.exit(safely(lambda: _meter(open_store(database), asked, timeout, as_json)))
+    context.exit(_meter(open_store(database), asked, timeout, as_json))
 
 
 def _meter(store: Store, asked: dict[str, Any], timeout: float, as_json: bool) -> int:

@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
+def example(*lines: str) -> str:
+    r"""The end of a command's help: calls that parse, as a test sees.
+
+    Example:
+        >>> example("easeml status")
+        '\x08\nExample:\n  easeml status'
+    """
+    return "\b\n" + "\n  ".join(("Example:" if len(lines) == 1 else "Examples:", *lines))
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)

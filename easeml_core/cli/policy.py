@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.errors import InvalidInputError, counted, reason_of
 
@@ -55,12 +55,12 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(epilog=example("easeml policy show"))
 def policy() -> None:
     """Which policy the scheduler follows, and with which settings, in the whole installation."""
 
 
-@policy.command()
+@policy.command(epilog=example("easeml policy show"))
 @database_option
 @json_option
 def show(database: str | None, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def show(database: str | None, as_json: bool) -> None:
     _show(show_policy(open_store(database)), as_json)
 
 
-@policy.command("set")
+@policy.command("set", epilog=example("easeml policy set --policy hybrid --reason 'the backtest says so'"))
 @_settings_options
 @click.option("--defaults", "from_defaults", is_flag=True, help="What is not named becomes the program's own setting.")
 @click.option("--reason", required=True, help="Why, for whoever asks later.")
@@ -95,7 +95,7 @@ def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, 
     _show(set_policy(store, changes=changes, reason=reason, from_defaults=from_defaults), as_json)
 
 
-@policy.command()
+@policy.command(epilog=example("easeml policy history"))
 @database_option
 @json_option
 def history(database: str | None, as_json: bool) -> None:

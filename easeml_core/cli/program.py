@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import InvalidInputError, ProgramError, reason_of
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group(epilog="\b\nExample:\n  easeml program match images.txt")
+@click.group(epilog=example("easeml program match images.txt"))
 def program() -> None:
     """Programs: what goes in, what comes out, and which candidates that calls for."""
 
 
-@program.command(epilog="\b\nExample:\n  easeml program check images.txt")
+@program.command(epilog=example("easeml program check images.txt"))
 @_FILE
 @json_option
 def check(file: Path, as_json: bool) -> None:
@@ -44,7 +44,7 @@ def check(file: Path, as_json: bool) -> None:
         click.echo(str(found))
 
 
-@program.command(epilog="\b\nExample:\n  easeml program infer prices.csv --target price > prices.txt")
+@program.command(epilog=example("easeml program infer prices.csv --target price > prices.txt"))
 @click.argument("file", metavar="PATH", type=click.Path(path_type=Path))
 @click.option(
     "--target",
@@ -77,7 +77,7 @@ def infer(file: Path, as_json: bool, **asked: str | None) -> None:
         click.echo(found.text)
 
 
-@program.command(epilog="\b\nExample:\n  easeml program match table.yml --targets numbers")
+@program.command(epilog=example("easeml program match table.yml --targets numbers"))
 @_FILE
 @click.option(
     "--targets",

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from easeml_core.services.referee import Duties
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "easeml referee", "easeml referee --once", "easeml referee --data /srv/easeml/data --answer-hour 06:00"
+    )
+)
 @click.option("--once", is_flag=True, help="Answer the requests there are, then stop.")
 @click.option("--poll", default=10.0, show_default=True, help="Seconds between two looks when nothing is notified.")
 @click.option(

@@ -8,14 +8,15 @@ import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.feed import key_option, new_key, refreshed, whoever
-from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group()
+@click.group(epilog=example("easeml refine list flowers --suspicious"))
 def refine() -> None:
     """Training rows: list, rank by doubt, switch off and on, apply.
 
@@ -24,8 +25,8 @@ def refine() -> None:
     """
 
 
-@refine.command("list", epilog="\b\nExample:\n  easeml refine list flowers --off")
-@click.argument("study")
+@refine.command("list", epilog=example("easeml refine list flowers --off"))
+@click.argument("study", type=STUDY)
 @click.option("--off", is_flag=True, help="Only rows that are switched off, or will be.")
 @click.option("--suspicious", is_flag=True, help="The rows whose labels look wrong, as `easeml refine rank`.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many rows, the last first.")
@@ -54,8 +55,8 @@ def list_(
     show_table(f"Rows of {study}", columns, found["pairs"])
 
 
-@refine.command(epilog="\b\nExample:\n  easeml refine rank flowers --limit 20")
-@click.argument("study")
+@refine.command(epilog=example("easeml refine rank flowers --limit 20"))
+@click.argument("study", type=STUDY)
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many rows.")
 @artifacts_option
 @database_option
@@ -80,8 +81,8 @@ def _show_ranking(study: str, limit: int, artifacts: Path, database: str | None,
     show_table(f"Doubtful labels of {study}", columns, found["pairs"])
 
 
-@refine.command(epilog='\b\nExample:\n  easeml refine off flowers 3fa40c1b9e77 --reason "the label is wrong"')
-@click.argument("study")
+@refine.command(epilog=example('easeml refine off flowers 3fa40c1b9e77 --reason "the label is wrong"'))
+@click.argument("study", type=STUDY)
 @click.argument("hashes", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why; kept with the rows.")
 @key_option
@@ -101,8 +102,8 @@ def off(
     _switch(study, hashes, reason, request_key, artifacts, database, as_json, on=False)
 
 
-@refine.command(epilog='\b\nExample:\n  easeml refine on flowers 3fa40c1b9e77 --reason "it was right"')
-@click.argument("study")
+@refine.command(epilog=example('easeml refine on flowers 3fa40c1b9e77 --reason "it was right"'))
+@click.argument("study", type=STUDY)
 @click.argument("hashes", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why; kept with the rows.")
 @key_option
@@ -155,8 +156,8 @@ def _switch(
         )
 
 
-@refine.command(epilog="\b\nExample:\n  easeml refine feeds flowers")
-@click.argument("study")
+@refine.command(epilog=example("easeml refine feeds flowers"))
+@click.argument("study", type=STUDY)
 @database_option
 @json_option
 def feeds(study: str, database: str | None, as_json: bool) -> None:
@@ -171,8 +172,8 @@ def feeds(study: str, database: str | None, as_json: bool) -> None:
     show_table(f"Feeds of {study}", columns | {"State": "state", "Reason": "reason"}, found)
 
 
-@refine.command(epilog="\b\nExample:\n  easeml refine apply flowers")
-@click.argument("study")
+@refine.command(epilog=example("easeml refine apply flowers"))
+@click.argument("study", type=STUDY)
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the referee's answer.")
 @key_option
 @database_option

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.plots import plot_option, write_plot
 from easeml_core.cli.simulate_output import progress, show_report
 from easeml_core.errors import InvalidInputError
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "easeml simulate --synthetic 'SYN(0.5,1.0)' --repeats 5",
+        "easeml simulate --quality quality.csv --cost cost.csv --policy default --policy hybrid --plot losses.png",
+    )
+)
 @click.option("--quality", type=FILE, metavar="FILE", help="CSV: tenants x candidates, qualities in [0, 1].")
 @click.option("--cost", type=FILE, metavar="FILE", help="CSV of the same shape: costs > 0. Without it all are 1.")
 @click.option("--synthetic", metavar='"SYN(SIGMA,ALPHA)"', help="A generated table of 200 x 100 instead of files.")
@@ -73,31 +77,20 @@ INTERRUPTED = 130
     type=click.Choice(("guard", "objective")),
     help="Efficiency against fairness: run the default policy over the values of this knob.",
 )
-@click.option("--plot", type=FILE, metavar="FILE", help="Write a plot: .png, .svg or .pdf. Needs the extra `plot`.")
+@plot_option
 @click.option("--processes", type=click.IntRange(min=1), help="Default: one for each core.")
 @json_option
-@click.pass_context
-def simulate(
-    context: click.Context, /, as_json: bool, plot: Path | None, processes: int | None, **options: Any
-) -> None:
+def simulate(as_json: bool, plot: Path | None, processes: int | None, **options: Any) -> None:
     """Compare policies on a table of known results. Needs no database, trains nothing.
 
     In each repeat some tenants are drawn and served, the others are history. The price of a loss is the cost spent,
     in percent of the cost of everything, until the average distance of the tenants to their best candidate is at most
     that. CSV: a header line, the tenant's key in the first column, an empty cell where a candidate is not available.
     """
-    from easeml_core.canvas import check_plot
-
-    if plot is not None:
-        check_plot(plot)
-    try:
-        report, curve = _run(options, processes)
-    except KeyboardInterrupt:
-        click.echo("easeml: stopped", err=True)
-        context.exit(INTERRUPTED)
+    report, curve = _run(options, processes)
     answer = report.to_json() | ({"curve": curve} if curve else {})
     if plot is not None:
-        _plot(report, curve, plot)
+        write_plot(_drawn(report, curve), plot)
     if as_json:
         show_json(answer)
     else:
@@ -194,11 +187,7 @@ def _source(options: Mapping[str, Any], table: Table, base: SelectionConfig) -> 
     }
 
 
-def _plot(report: Report, curve: Mapping[str, Any] | None, path: Path) -> None:
-    from easeml_core.selection.simulate.plot import plot_fairness, plot_losses
+def _drawn(report: Report, curve: Mapping[str, Any] | None) -> Any:
+    from easeml_core.selection.simulate.plot import draw_fairness, draw_losses
 
-    if curve is None:
-        plot_losses(report, path)
-    else:
-        plot_fairness(curve, path)
-    click.echo(f"plot: {path}", err=True)
+    return draw_losses(report) if curve is None else draw_fairness(curve)

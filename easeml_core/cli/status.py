@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 
 COLUMNS = {
     "Tenant": "tenant",
@@ -21,7 +21,7 @@ COLUMNS = {
 """What fits into a terminal of 80 columns; names of candidates and sentences stand below the table."""
 
 
-@click.command()
+@click.command(epilog=example("easeml status"))
 @database_option
 @json_option
 def status(database: str | None, as_json: bool) -> None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, plain, short, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, plain, short, show_json, show_table
 from easeml_core.cli.tenants import changes_of, show_settings
-from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    from easeml_core.store.database import Store
-
+NO_REFEREE = "is `easeml referee` running? The request stands"
 _MOST_COLUMNS = 20
 _LONGEST_PROGRAM = 300
 _EXAMPLES = """\b
@@ -31,12 +30,12 @@ Examples:
 """
 
 
-@click.group()
+@click.group(epilog=example("easeml study list", "easeml study show flowers"))
 def study() -> None:
     """Studies: one model-selection problem of one tenant each."""
 
 
-@study.command("list")
+@study.command("list", epilog=example("easeml study list --json"))
 @database_option
 @json_option
 def list_(database: str | None, as_json: bool) -> None:
@@ -54,8 +53,8 @@ def list_(database: str | None, as_json: bool) -> None:
     show_json(entries) if as_json else show_table("Studies", columns, entries)
 
 
-@study.command()
-@click.argument("name")
+@study.command(epilog=example("easeml study show flowers"))
+@click.argument("name", type=STUDY)
 @database_option
 @json_option
 def show(name: str, database: str | None, as_json: bool) -> None:
@@ -196,7 +195,7 @@ def register(
     filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
     if wait:
         click.echo(f"request {filed['request_id']} waits for the referee, at most {timeout:g} s", err=True)
-    answer = _wait(store, filed["request_id"], timeout) if wait else None
+    answer = wait_for_answer(store, filed["request_id"], timeout, NO_REFEREE) if wait else None
     if as_json:
         show_json(filed | {"answer": answer})
     else:
@@ -207,8 +206,8 @@ def register(
         raise SystemExit(1)
 
 
-@study.command("set")
-@click.argument("name")
+@study.command("set", epilog=example("easeml study set flowers --budget 7200 --deadline 2030-08-01T18:00"))
+@click.argument("name", type=STUDY)
 @click.option("--weight", type=float, help="Share of everybody's attention, > 0.")
 @click.option("--priority", type=int, help="From -100 to 100; higher ones come first.")
 @click.option("--budget-seconds", "--budget", type=float, help="Device seconds that the study may use, > 0.")
@@ -250,21 +249,8 @@ def _parsed(option: str, value: str | None) -> Any:
         raise InvalidInputError(message) from error
 
 
-def _wait(store: Store, request_id: int, timeout: float) -> dict[str, Any]:
-    from easeml_core.services.requests import answer_of
-
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        answer = answer_of(store, request_id)
-        if answer is not None:
-            return answer
-        time.sleep(0.2)
-    message = f"no answer to request {request_id} within {timeout:g} s; is `easeml referee` running?"
-    raise StateError(message)
-
-
-@study.command()
-@click.argument("name")
+@study.command(epilog=example("easeml study pause flowers"))
+@click.argument("name", type=STUDY)
 @database_option
 @json_option
 def pause(name: str, database: str | None, as_json: bool) -> None:
@@ -272,8 +258,8 @@ def pause(name: str, database: str | None, as_json: bool) -> None:
     _set_paused(name, database, as_json, paused=True)
 
 
-@study.command()
-@click.argument("name")
+@study.command(epilog=example("easeml study resume flowers"))
+@click.argument("name", type=STUDY)
 @database_option
 @json_option
 def resume(name: str, database: str | None, as_json: bool) -> None:

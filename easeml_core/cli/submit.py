@@ -10,8 +10,8 @@ import click
 
 from easeml_core.cli.answers import gate_passes, tell_gate_answer, wait_for_answer
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.gate_decide import safely
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FORMATS = ("skops", "lightgbm", "xgboost", "safetensors", "constant", "command")
 
 @click.command(epilog=_SUBMIT_EXAMPLE)
 @click.argument("path", metavar="MODEL", type=click.Path(path_type=Path))
-@click.option("--study", required=True, help="For which study.")
+@click.option("--study", type=STUDY, required=True, help="For which study.")
 @click.option("--format", type=click.Choice(FORMATS), required=True, help="What MODEL is; command: a program.")
 @click.option("--command", metavar="LINE", help="How a command is run: 'python predict.py'; else command.json says.")
 @click.option("--message", "-m", required=True, help="What is new about it; kept for ever.")
@@ -40,9 +40,10 @@ FORMATS = ("skops", "lightgbm", "xgboost", "safetensors", "constant", "command")
 @artifacts_option
 @database_option
 @json_option
+@click.pass_context
 def submit(
-    asks_gate: bool, waits: bool, timeout: float, request_key: str | None, artifacts: Path, database: str | None,
-    as_json: bool, **handed: Any,
+    context: click.Context, asks_gate: bool, waits: bool, timeout: float, request_key: str | None, artifacts: Path,
+    database: str | None, as_json: bool, **handed: Any,
 ) -> None:  # fmt: skip
     """Hand MODEL in for a study, and ask the gate whether it may be promoted.
 
@@ -50,7 +51,7 @@ def submit(
     by the others, is refused and spends nothing. What was handed in and asked cannot be withdrawn.
 
     Exit status: 0 handed in (with --wait: a pass, or a verdict that is withheld), 1 a fail or a refusal of the gate
-    (with --wait only), 2 any error, or interrupted.
+    (with --wait only), 2 any error, 130 interrupted.
     """
     if waits and not asks_gate:
         message = "--wait waits for the gate's answer; leave out --no-gate"
@@ -60,9 +61,7 @@ def submit(
         raise InvalidInputError(message)
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
     asked = (asks_gate, timeout if waits else None)
-    status = safely(lambda: _submit(store, open_artifacts(artifacts), key, handed, asked, as_json))
-    if status:
-        raise SystemExit(status)
+    context.exit(_submit(store, open_artifacts(artifacts), key, handed, asked, as_json))
 
 
 def _submit(
@@ -104,8 +103,8 @@ def _tell(told: dict[str, Any], *, waits: bool) -> None:
         click.echo(f"the gate is asked, request {told['request_id']}; {later}")
 
 
-@click.command()
-@click.option("--study", help="Of this study only.")
+@click.command(epilog=example("easeml submissions --study flowers"))
+@click.option("--study", type=STUDY, help="Of this study only.")
 @database_option
 @json_option
 def submissions(study: str | None, database: str | None, as_json: bool) -> None:

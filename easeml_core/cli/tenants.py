@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import cell, json_option, show_json, show_table
+from easeml_core.cli.output import cell, example, json_option, show_json, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,12 +44,12 @@ def show_settings(settings: Mapping[str, Any], as_json: bool) -> None:
         click.echo(f"{key:>16}  {cell(value)}")
 
 
-@click.group()
+@click.group(epilog=example("easeml tenant list"))
 def tenant() -> None:
     """Tenants: who shares the devices, and how much of them each may use."""
 
 
-@tenant.command("list")
+@tenant.command("list", epilog=example("easeml tenant list"))
 @database_option
 @json_option
 def list_(database: str | None, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def list_(database: str | None, as_json: bool) -> None:
     show_json(found) if as_json else show_table("Tenants", columns, found)
 
 
-@tenant.command("set")
+@tenant.command("set", epilog=example("easeml tenant set garden --weight 2 --max-parallel 4"))
 @click.argument("name")
 @click.option("--weight", type=float, help="Share of everybody's attention, > 0; the studies' weights are times this.")
 @click.option("--max-parallel", type=int, help="Open trials at once, over all its studies, >= 1.")

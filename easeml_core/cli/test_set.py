@@ -8,16 +8,17 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.cli.set_options import settings_given, settings_options
 from easeml_core.errors import counted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
-_study_option = click.option("--study", help="Its study, where several have a set of this name.")
+_study_option = click.option("--study", type=STUDY, help="Its study, where several have a set of this name.")
 
 
-@click.group("test-set", epilog="\b\nExample:\n  easeml test-set list --study flowers")
+@click.group("test-set", epilog=example("easeml test-set list --study flowers"))
 def test_set() -> None:
     """Test sets: planned, sealed, live, retired, released.
 
@@ -25,8 +26,8 @@ def test_set() -> None:
     """
 
 
-@test_set.command("list", epilog="\b\nExample:\n  easeml test-set list --study flowers")
-@click.option("--study", help="Of this study only.")
+@test_set.command("list", epilog=example("easeml test-set list --study flowers"))
+@click.option("--study", type=STUDY, help="Of this study only.")
 @database_option
 @json_option
 def list_(study: str | None, database: str | None, as_json: bool) -> None:
@@ -74,8 +75,8 @@ def _plan_line(entry: dict[str, Any]) -> str:
     return f"{plan.get('condition')}, {plan.get('adaptivity')}{labels}{slices}"
 
 
-@test_set.command(epilog="\b\nExample:\n  easeml test-set plan --study flowers --name spring --steps 8")
-@click.option("--study", required=True, help="Whose set it will be.")
+@test_set.command(epilog=example("easeml test-set plan --study flowers --name spring --steps 8"))
+@click.option("--study", type=STUDY, required=True, help="Whose set it will be.")
 @click.option("--name", required=True, help="Name of the set; sealing examples under it fulfils the plan.")
 @settings_options
 @database_option
@@ -94,7 +95,7 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
 @test_set.command(
     epilog="\b\nExample:\n  easeml test-set seal --study flowers --name spring --inputs new.csv --labels truth.csv"
 )
-@click.option("--study", required=True, help="Whose set it will be.")
+@click.option("--study", type=STUDY, required=True, help="Whose set it will be.")
 @click.option("--name", help="Name of the set; of a planned one, the plan is fulfilled. Default: none.")
 @click.option("--inputs", type=_FILE, required=True, help="CSV: a column example, and the study's columns.")
 @click.option("--labels", type=_FILE, help="CSV: example,label. Default: labels are asked for when they are needed.")
@@ -141,7 +142,7 @@ def seal(
     )
 
 
-@test_set.command(epilog="\b\nExample:\n  easeml test-set retire spring")
+@test_set.command(epilog=example("easeml test-set retire spring"))
 @click.argument("handle", metavar="SET")
 @_study_option
 @click.option(
@@ -162,7 +163,7 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
     show_json(found) if as_json else click.echo(f"set {handle} is {found['state']}; {live}")
 
 
-@test_set.command(epilog="\b\nExample:\n  easeml test-set release spring")
+@test_set.command(epilog=example("easeml test-set release spring"))
 @click.argument("handle", metavar="SET")
 @_study_option
 @artifacts_option
@@ -178,7 +179,7 @@ def release(handle: str, study: str | None, artifacts: Path, database: str | Non
     show_json(found) if as_json else click.echo(text)
 
 
-@test_set.command(epilog="\b\nExample:\n  easeml test-set fetch spring --to validation.csv")
+@test_set.command(epilog=example("easeml test-set fetch spring --to validation.csv"))
 @click.argument("handle", metavar="SET")
 @click.option("--to", type=_FILE, required=True, help="File to write: .npz with arrays, or .csv.")
 @_study_option

@@ -7,17 +7,17 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import cell, json_option, show_json, show_table
+from easeml_core.cli.output import cell, example, json_option, show_json, show_table
 
 _MOST_LINES = 50
 
 
-@click.group()
+@click.group(epilog=example("easeml trial show 12"))
 def trial() -> None:
     """Trials: one run of one candidate each."""
 
 
-@trial.command()
+@trial.command(epilog=example("easeml trial show 12"))
 @click.argument("trial_id", type=int)
 @database_option
 @json_option
@@ -39,7 +39,7 @@ def show(trial_id: int, database: str | None, as_json: bool) -> None:
         show_table("Learning curve", columns, _thinned(curve))
 
 
-@trial.command()
+@trial.command(epilog=example("easeml trial cancel 12"))
 @click.argument("trial_id", type=int)
 @database_option
 @json_option

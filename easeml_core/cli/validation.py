@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.output import json_option, plain, show_json, show_table
+from easeml_core.cli.names import STUDY
+from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import counted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -20,7 +21,7 @@ Examples:
 """
 
 
-@click.group()
+@click.group(epilog=example("easeml validation show flowers"))
 def validation() -> None:
     """Validation sets: fresh, used, worn, replaced.
 
@@ -28,8 +29,8 @@ def validation() -> None:
     """
 
 
-@validation.command(epilog="\b\nExample:\n  easeml validation show digits")
-@click.argument("study")
+@validation.command(epilog=example("easeml validation show digits"))
+@click.argument("study", type=STUDY)
 @click.option("--team", type=int, help="Whose signals count, where the meter serves several teams.")
 @artifacts_option
 @database_option
@@ -93,7 +94,7 @@ def _size_line(found: dict[str, Any]) -> str:
 
 
 @validation.command(epilog=_REPLACE_EXAMPLES)
-@click.argument("study")
+@click.argument("study", type=STUDY)
 @click.option("--inputs", type=_FILE, help="CSV: a column example, and the study's columns; with --labels.")
 @click.option("--labels", type=_FILE, help="CSV: example,label.")
 @click.option("--from-set", metavar="SET", help="A released test set of the study, instead of files.")
@@ -144,8 +145,8 @@ def _show_left_out(found: dict[str, Any], *, add: bool) -> None:
         click.echo("left out: " + ", ".join(counts))
 
 
-@validation.command(epilog="\b\nExample:\n  easeml validation remeasure digits")
-@click.argument("study")
+@validation.command(epilog=example("easeml validation remeasure digits"))
+@click.argument("study", type=STUDY)
 @artifacts_option
 @database_option
 @json_option

@@ -86,6 +86,8 @@ def _wanted(tx: Connection, test_set_id: int, labeler: str | None) -> NDArray[np
     for name, labels in given.items():
         if labeler in (None, name):
             open_ &= labels == UNKNOWN
+    if labeler is not None:  # nor what they cannot tell
+        open_ &= label_rows.words_of(tx, test_set_id, labeler, len(open_)) == UNKNOWN
     return np.flatnonzero(open_)
 
 
@@ -120,13 +122,12 @@ def give_labels(store: Store, *, study: str, labeler: str, labels: Path, test_se
         given = class_indices(file, "label", studies.class_names(tx, found.data_version_id))
         label_rows.hold_set(tx, found.id)
         places = _places(tx, found, file)
-        so_far = label_rows.labels_given(tx, found.id)
-        mine = so_far.get(labeler, np.full(found.rows, UNKNOWN, dtype=np.int64))
-        before = mine[places]
+        mine = label_rows.words_of(tx, found.id, labeler, found.rows)
+        before = np.maximum(mine[places], UNKNOWN)
         _require_unused(tx, found, file, places, (before != UNKNOWN) & (before != given))
         after = mine.copy()
         after[places] = given
-        if labeler not in so_far or not np.array_equal(after, mine):
+        if labeler not in label_rows.labels_given(tx, found.id) or not np.array_equal(after, mine):
             label_rows.keep_labels(tx, found.id, labeler, after)
         counts = {"new": before == UNKNOWN, "unchanged": before == given}
         counts["replaced"] = ~(counts["new"] | counts["unchanged"])

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import AlertKind
 from easeml_core.services.joint_sets import meter_settings_of
+from easeml_core.services.next_steps import told_steps
 from easeml_core.services.readings import shown_reading
+from easeml_core.services.step import Severity, StepKind
+from easeml_core.services.step_rules import steps_of
+from easeml_core.store import board as store_board
 from easeml_core.store import releases, studies, summary, trials
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from sqlalchemy import Row
 
     from easeml_core.entities import Candidate
+    from easeml_core.services.step import Step
     from easeml_core.store.database import Store
 
-_ALL = 1_000_000
+MOST_SHOWN = 20_000
+"""Studies on one overview: beyond, the last by tenant and name are left out."""
+
+MOST_DRAWN = 200
+"""Studies up to which the overview draws small charts."""
+
+_CLOCK = ("seconds_left", "read_at")
+"""What changes while nothing happens."""
+
+
+class Standing(StrEnum):
+    """Where a study stands; each is in one of these."""
+
+    NEEDS = "needs"
+    SEARCHING = "searching"
+    FINISHED = "finished"
+    PAUSED = "paused"
 
 
 def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
@@ -40,85 +64,50 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
 
 def _told(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry as plain JSON, with the one thing to do."""
-    times = {k: None if entry[k] is None else entry[k].isoformat() for k in ("deadline", "active_since")}
-    return {k: v for k, v in entry.items() if k != "seconds_left"} | times | {"next": _next(entry)}
+    plain = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in entry.items() if k not in _CLOCK}
+    return plain | {"next": steps_of(entry)[0].act}
 
 
-def _next(entry: dict[str, Any]) -> str:
-    """The one thing to do for a study, worst first."""
-    steps = (
-        (entry["state"] == "REFUSED", f"register it again: {entry['refusal']}"),
-        (entry["state"] == "REGISTERED", "wait: the referee is splitting and sealing its data"),
-        (entry["state"] == "PAUSED", "resume it when it shall get trials again"),
-        (entry["meter_retired"] is True, "seal a new meter set: the present one is retired"),
-        (entry["alert_kind"] == AlertKind.OVERFITTING, "read the alert: the overfitting budget is exceeded"),
-        (entry["alert_kind"] == AlertKind.DRIFT, _drift_sentence(entry)),
-        (entry["open_alerts"] > 0, _served_sentence(entry)),
-        (entry["running"] + entry["waiting"] > 0, "wait: trials are under way"),
-        (_to_run(entry) > 0 and _has_reached_target(entry), _target_sentence(entry)),
-        (_to_run(entry) > 0 and _is_late(entry), "nothing: its deadline has passed; set a later one to go on"),
-        (_to_run(entry) > 0 and _is_spent(entry), "nothing: its compute budget is used up before its candidates"),
-        (_to_run(entry) > 0 and _is_out_of_quota(entry), "nothing: its tenant's quota is used up"),
-        (_to_run(entry) > 0 and _is_full(entry), "wait: its tenant has as many open trials as it may have at once"),
-        (_to_run(entry) > 0, f"train: {_to_run(entry)} candidates have not run on the present data{_left(entry)}"),
-        (entry["verdict"] == "fail", "nothing: the best model did not pass the gate"),
-    )
-    return next((text for holds, text in steps if holds), "nothing: every candidate has run on the present data")
+def board(store: Store, *, names: Collection[str] | None = None) -> dict[str, Any]:
+    """All that the overview shows, with released facts only, in one transaction of a few queries.
+
+    Args:
+        store: Any role.
+        names: The studies that may be shown; None for all.
+
+    Returns:
+        ``{"tenants", "steps", "totals", "week", "busy", "improvements"}``. ``tenants`` are rows of
+        ``summary.study_summaries`` with ``steps`` (``step_rules``) and ``standing``; ``steps`` is what needs a person,
+        as of ``next_steps``; ``totals`` are of the whole installation, whoever asks. Up to ``MOST_DRAWN`` studies also
+        come with ``busy`` (devices by the hour) and ``improvements`` (study to times and qualities); beyond, with none.
+    """
+    with store.begin() as tx:
+        entries = summary.study_summaries(tx, limit=MOST_SHOWN, names=names)
+        drawn = len(entries) <= MOST_DRAWN
+        for entry in entries:
+            entry["steps"] = steps_of(entry)
+            entry["standing"] = standing(entry["steps"])
+        needing = [entry for entry in entries if entry["standing"] is Standing.NEEDS]
+        return {
+            "tenants": entries,
+            "steps": [s for s in told_steps(tx, needing) if s["severity"] != Severity.INFO],
+            "totals": store_board.totals(tx),
+            "week": store_board.week(tx, names),
+            "busy": store_board.busy_devices(tx, names) if drawn else [],
+            "improvements": store_board.improvements(tx, [e["study"] for e in entries]) if drawn else {},
+        }
 
 
-def _drift_sentence(entry: dict[str, Any]) -> str:
-    return (
-        "read the alert: validation and test data differ, so more validation data of the old kind do not help "
-        f"(`easeml alerts {entry['study']}`)"
-    )
-
-
-def _served_sentence(entry: dict[str, Any]) -> str:
-    """After a sealed set has served: the alert can only be cleared for good where another set is live."""
-    if not entry["gate_set_live"]:
-        return "seal a new gate set: none is live, so the gate answers nothing"
-    return f"seal the set after the one that has served, then clear the alert (`easeml alerts {entry['study']}`)"
-
-
-def _to_run(entry: dict[str, Any]) -> int:
-    done = ("trials", "failed", "cancelled", "running", "waiting")
-    return int(entry["candidates"]) - sum(int(entry[k]) for k in done)
-
-
-def _left(entry: dict[str, Any]) -> str:
-    """What is left of the compute budget: a candidate that needs more stays where it is."""
-    if entry["budget_seconds"] is None:
-        return ""
-    left = entry["budget_seconds"] - entry["device_seconds"] - entry["reserved_seconds"]
-    return f"; {left:,.1f} s of its compute budget are left"
-
-
-def _target_sentence(entry: dict[str, Any]) -> str:
-    sentence = f"nothing: its target quality of {entry['target_quality']} is reached"
-    return sentence + ("; the best model did not pass the gate" if entry["verdict"] == "fail" else "")
-
-
-def _is_spent(entry: dict[str, Any]) -> bool:
-    return entry["budget_seconds"] is not None and entry["device_seconds"] >= entry["budget_seconds"]
-
-
-def _is_late(entry: dict[str, Any]) -> bool:
-    return entry["seconds_left"] is not None and entry["seconds_left"] <= 0
-
-
-def _has_reached_target(entry: dict[str, Any]) -> bool:
-    target, best = entry["target_quality"], entry["best_quality"]
-    return target is not None and best is not None and best >= target
-
-
-def _is_out_of_quota(entry: dict[str, Any]) -> bool:
-    quota = entry["tenant_quota_seconds"]
-    return quota is not None and entry["tenant_charged_seconds"] >= quota
-
-
-def _is_full(entry: dict[str, Any]) -> bool:
-    most = entry["tenant_max_parallel"]
-    return most is not None and entry["tenant_open_trials"] >= most
+def standing(steps: Sequence[Step]) -> Standing:
+    """Where a study stands, by what is next for it."""
+    if any(step.needs_a_person for step in steps):
+        return Standing.NEEDS
+    by_kind = {step.kind: step for step in steps}
+    if StepKind.PAUSED in by_kind:
+        return Standing.PAUSED
+    search = by_kind.get(StepKind.COMPUTE)
+    goes_on = StepKind.SEALING in by_kind or (search is not None and not search.act.startswith("nothing"))
+    return Standing.SEARCHING if goes_on else Standing.FINISHED
 
 
 def study_details(store: Store, *, study: str, team: int | None = None) -> dict[str, Any]:
@@ -132,7 +121,7 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> dict[
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
-        row = next(e for e in summary.study_summaries(tx, limit=_ALL) if e["study"] == study)
+        (row,) = summary.study_summaries(tx, names=[study])
         details = {
             "study": study,
             "goal": {"task": str(found.task), "metric": found.metric, "hit": found.hit, "program": found.program},

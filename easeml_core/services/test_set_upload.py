@@ -26,8 +26,8 @@ from easeml_core.services.test_set_checks import (
     unlike,
 )
 from easeml_core.services.test_sets import as_stored, shown
+from easeml_core.store import examples, releases, sealed, studies, test_sets
 from easeml_core.store import labels as label_rows
-from easeml_core.store import releases, sealed, studies, test_sets
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.parts import load_open_parts
@@ -121,6 +121,8 @@ def seal_test_set(
             parts = load_open_parts(path)
         require_new(tx, artifacts, file, found, parts, content)
         set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
+        if labels is None:
+            _keep_cells(tx, set_id, file, content)
         warnings = unlike(content.inputs, parts, content.columns)
         made = test_sets.get_set(tx, set_id)
         done = {"needed": needed_examples(config), "sealed_before": False, "when_live": when_live(tx, made)}
@@ -274,6 +276,15 @@ def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: Set
         differs = "; ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in names)
         remedy = f"sealed with other settings: {differs}. They stay as they are; seal other examples for other settings"
         raise AlreadyExistsError(kind="test set with exactly these examples", name=before.called, remedy=remedy)
+
+
+def _keep_cells(tx: Connection, set_id: int, file: ExampleFile, content: Content) -> None:
+    """Keep the words of examples that people will be asked about; numbers tell as much as their cells do."""
+    words = [name for name in file.columns if name not in (content.columns or file.columns)]
+    if words:
+        place = {key: row for row, key in enumerate(file.keys)}
+        cells = list(zip(*file.columns.values(), strict=True))
+        examples.keep_cells(tx, set_id, list(file.columns), [cells[place[key]] for key in content.keys])
 
 
 def _seal(

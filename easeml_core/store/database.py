@@ -29,7 +29,7 @@ from easeml_core.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from easeml_core.store import schema
+from easeml_core.store import actors, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -188,9 +188,17 @@ class Store:
         url: ``postgresql+psycopg2://role:password@host:port/database``.
         statement_timeout_seconds: Upper bound of one statement; 0 means none.
         lock_timeout_seconds: Upper bound of waiting for somebody else's lock; 0 means none.
+        actor: Whose name its changes bear in the audit where ``actors.acting`` says nothing else.
     """
 
-    def __init__(self, url: str, *, statement_timeout_seconds: float = 0, lock_timeout_seconds: float = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        statement_timeout_seconds: float = 0,
+        lock_timeout_seconds: float = 0,
+        actor: actors.Actor | None = None,
+    ) -> None:
         try:
             self._url = make_url(url).set(drivername="postgresql+psycopg2")
         except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
@@ -219,6 +227,7 @@ class Store:
             },
         )
         self._checked = False
+        self._actor = actor
 
     def __repr__(self) -> str:
         """The address without its password."""
@@ -230,8 +239,12 @@ class Store:
         return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     @contextlib.contextmanager
-    def begin(self, *, check_schema: bool = True) -> Iterator[Connection]:
+    def begin(self, *, check_schema: bool = True, writes: bool = True) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back on any error.
+
+        Args:
+            check_schema: Whether to look once whether the schema is the one of this code.
+            writes: Whether anything may be changed; then the database is told who acts.
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
@@ -244,12 +257,24 @@ class Store:
                 if check_schema and not self._checked:
                     schema.check(tx)
                     self._checked = True
+                if writes:
+                    actors.tell(tx, self._actor)
                 yield tx
         except DBAPIError as error:
             raise translate(error, str(self._url.render_as_string(hide_password=True))) from error
         except PoolTimeoutError as error:
             message = "every connection of this process to the database is in use; try again, or run fewer at once"
             raise StoreUnavailableError(message) from error
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """One transaction that writes nothing and sees all tables as of its first query; errors as of ``begin``."""
+        if not self._checked:
+            with self.begin():
+                pass  # the schema is looked at before the transaction's kind must be told
+        with self.begin(writes=False) as tx:
+            tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            yield tx
 
     def close(self) -> None:
         """Give back every connection."""

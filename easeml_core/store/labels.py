@@ -13,7 +13,7 @@ import numpy as np
 
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.store.database import notify
-from easeml_core.store.rows import change, pack, row, rows, unpack
+from easeml_core.store.rows import change, pack, row, rows, scalar, unpack
 from easeml_core.store.sealed import private_channel
 
 if TYPE_CHECKING:
@@ -25,8 +25,15 @@ if TYPE_CHECKING:
 UNKNOWN = -1
 """In an array of labels: nobody has said, or those who have do not agree."""
 
+UNSURE = -2
+"""In an array of what one labeler said: they have seen the example and cannot tell. It counts for nothing else."""
+
 REFEREE = "referee"
 """The labeler whose word settles a conflict."""
+
+
+MOST_BATCHES = 200
+"""Sets that a list of what is wanted tells of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +108,15 @@ def labels_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64
     found = rows(
         tx, "SELECT labeler, labels FROM sealed.labels WHERE test_set_id = :id ORDER BY labeler", id=test_set_id
     )
-    return {r.labeler: unpack(r.labels) for r in found}
+    return {r.labeler: np.maximum(unpack(r.labels), UNKNOWN) for r in found}
+
+
+def words_of(tx: Connection, test_set_id: int, labeler: str, examples: int) -> NDArray[np.int64]:
+    """All that one labeler has said, shape ``(n_examples,)``: also where they cannot tell (``UNSURE``)."""
+    found = scalar(
+        tx, "SELECT labels FROM sealed.labels WHERE test_set_id = :id AND labeler = :who", id=test_set_id, who=labeler
+    )
+    return np.full(examples, UNKNOWN, dtype=np.int64) if found is None else unpack(found)
 
 
 def keep_labels(tx: Connection, test_set_id: int, labeler: str, labels: NDArray[np.int64]) -> None:
@@ -111,7 +126,7 @@ def keep_labels(tx: Connection, test_set_id: int, labeler: str, labels: NDArray[
         tx: Transaction of the referee's role, which holds the set (``hold_set``).
         test_set_id: The set.
         labeler: Who says so.
-        labels: int64, shape ``(n_examples,)``, -1 where nothing was said.
+        labels: int64, shape ``(n_examples,)``, -1 where nothing was said, -2 where they cannot tell.
 
     Raises:
         InvalidInputError: The labeler's name is not allowed (when the statement runs).
@@ -200,6 +215,19 @@ _WANTED = (
     "SELECT w.request_id, w.test_set_id, w.examples, w.asked, w.is_open, t.rows FROM sealed.wanted w "
     "JOIN work.test_sets t ON t.id = w.test_set_id "
 )
+
+
+def sets_that_asked(tx: Connection, study: str | None = None, *, limit: int = MOST_BATCHES) -> list[int]:
+    """The live sets that labels were ever asked of, by name of their study; of one study the newest first."""
+    found = rows(
+        tx,
+        "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE t.state = 'live' "
+        "AND t.labels_on_demand AND (CAST(:study AS text) IS NULL OR s.name = :study) "
+        "AND EXISTS (SELECT FROM sealed.wanted w WHERE w.test_set_id = t.id) ORDER BY s.name, t.id DESC LIMIT :limit",
+        study=study,
+        limit=limit,
+    )
+    return [int(r.id) for r in found]
 
 
 def open_wanted(tx: Connection) -> list[Wanted]:

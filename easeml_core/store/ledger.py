@@ -145,15 +145,44 @@ def meter_entries(tx: Connection, test_set_id: int) -> list[MeterEntry]:
 
 def study_ledger(tx: Connection, study_id: int) -> list[dict[str, Any]]:
     """All entries of a study's sealed sets, oldest first: the referee's view."""
-    found = rows(
-        tx,
-        "SELECT t.id AS test_set_id, t.name AS test_set, t.purpose, t.state, t.plan, l.step, l.steps, l.system, "
-        "l.system_step, l.system_steps, l.request_id, "
-        "l.answer, l.is_change, l.log_level, l.log_cost, l.tolerance, l.report, l.decided_at, a.answered_at, "
-        "p.isolation "
-        "FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id "
-        "LEFT JOIN sealed.predictions p ON p.test_set_id = l.test_set_id AND p.model = l.report ->> 'model' "
-        "LEFT JOIN work.answers a ON a.request_id = l.request_id WHERE t.study_id = :id ORDER BY l.id",
-        id=study_id,
+    return [dict(r._mapping) for r in rows(tx, _ENTRIES + "WHERE t.study_id = :id ORDER BY l.id", id=study_id)]
+
+
+def set_ledger(
+    tx: Connection, test_set_id: int, *, limit: int, skip: int = 0, system: str | None = None
+) -> list[dict[str, Any]]:
+    """Entries of one set, newest first: the referee's view, a page at a time.
+
+    Args:
+        tx: Transaction of the referee's role.
+        test_set_id: The set.
+        limit: Entries at most.
+        skip: How many of the newest to leave out.
+        system: Those of one system; None for all.
+    """
+    query = _ENTRIES + (
+        "WHERE l.test_set_id = :id AND (l.system = :system OR CAST(:system AS text) IS NULL) "
+        "ORDER BY l.step DESC LIMIT :most OFFSET :skip"
     )
+    found = rows(tx, query, id=test_set_id, system=system, most=limit, skip=skip)
     return [dict(r._mapping) for r in found]
+
+
+def newest_of_model(tx: Connection, test_set_id: int, model_id: int) -> dict[str, Any] | None:
+    """The gate's last entry about a model on a set, as of ``set_ledger``, or None."""
+    query = _ENTRIES + (
+        "WHERE l.test_set_id = :id AND l.system = :system AND (l.report ->> 'model_id')::bigint = :model "
+        "ORDER BY l.step DESC LIMIT 1"
+    )
+    found = row(tx, query, id=test_set_id, system=GATE, model=model_id)
+    return None if found is None else dict(found._mapping)
+
+
+_ENTRIES = """
+SELECT t.id AS test_set_id, t.name AS test_set, t.purpose, t.state, t.plan, l.step, l.steps, l.system, l.system_step,
+       l.system_steps, l.request_id, l.answer, l.is_change, l.log_level, l.log_cost, l.tolerance, l.report,
+       l.decided_at, a.answered_at, p.isolation
+FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id
+LEFT JOIN sealed.predictions p ON p.test_set_id = l.test_set_id AND p.model = l.report ->> 'model'
+LEFT JOIN work.answers a ON a.request_id = l.request_id
+"""

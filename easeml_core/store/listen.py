@@ -58,19 +58,19 @@ class Listener:
         """Open the connection when there is none.
 
         Raises:
-            psycopg2.Error: The database cannot be reached.
+            StoreUnavailableError: The database cannot be reached.
         """
         async with self._opening:
             if self._connection is None:
-                connection = await asyncio.to_thread(_listening, self._dsn, CHANNEL)
+                connection = await asyncio.to_thread(_opened, self._dsn, CHANNEL)
                 self._connection = connection
                 self._descriptor = connection.fileno()  # kept: a broken connection has no fileno() any more
                 asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
 
     @contextlib.asynccontextmanager
-    async def subscribed(self, topic: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the topic is notified."""
-        event = asyncio.Event()
+    async def subscribed(self, topic: str, event: asyncio.Event | None = None) -> AsyncIterator[asyncio.Event]:
+        """An event, or the one given, that is set whenever the topic is notified."""
+        event = event or asyncio.Event()
         self._waiters[topic].add(event)
         try:
             yield event
@@ -128,10 +128,7 @@ class Ear:
         Raises:
             StoreUnavailableError: The database cannot be reached.
         """
-        try:
-            self._connection = _listening(self._dsn, *self._channels)
-        except psycopg2.OperationalError as error:
-            raise StoreUnavailableError(str(error).strip()) from error
+        self._connection = _opened(self._dsn, *self._channels)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,6 +149,13 @@ class Ear:
                 select.select([self._connection], [], [], min(left, _STOP_SECONDS))
         except psycopg2.Error as error:
             raise StoreUnavailableError(str(error).strip()) from error
+
+
+def _opened(dsn: str, *channels: str) -> psycopg2.extensions.connection:
+    try:
+        return _listening(dsn, *channels)
+    except psycopg2.OperationalError as error:
+        raise StoreUnavailableError(str(error).strip()) from error
 
 
 def _listening(dsn: str, *channels: str) -> psycopg2.extensions.connection:
@@ -187,7 +191,7 @@ async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seco
                 await listener.ensure_open()
                 async with listener.looking:
                     found = await asyncio.to_thread(look)
-            except (psycopg2.OperationalError, StoreUnavailableError):
+            except StoreUnavailableError:
                 failures += 1
                 pause = min(_LONGEST_PAUSE_SECONDS, 0.5 * 2 ** min(failures, 9))  # 2**1100 is no float any more
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))

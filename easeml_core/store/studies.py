@@ -123,6 +123,16 @@ def study_of_request(tx: Connection, request_key: str) -> Study:
     return _study(found)
 
 
+def names_and_tenants(tx: Connection) -> list[tuple[str, str]]:
+    """Every study's name with its tenant's, by name; of a name that was refused and given again the last one."""
+    found = rows(
+        tx,
+        "SELECT DISTINCT ON (s.name) s.name, t.name AS tenant FROM work.studies s JOIN work.tenants t "
+        "ON t.id = s.tenant_id ORDER BY s.name, s.state = 'REFUSED', s.id DESC",
+    )
+    return [(r.name, r.tenant) for r in found]
+
+
 def get_study(tx: Connection, name: str) -> Study:
     """The study of this name; of those that were refused the last one, where none stands.
 

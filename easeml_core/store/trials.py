@@ -32,6 +32,9 @@ SELECT t.id, t.study_id, s.name AS study, t.candidate_id, c.name AS candidate, c
 FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
 """
 
+RUNS_HERE = "(c.kind <> 'function' OR split_part(c.name, '-', 1) = ANY(CAST(:functions AS text[])))"
+"""Of a candidate c: it needs no training function, or one that whoever asks has; see ``Trial.function``."""
+
 # A lost attempt is charged with the time that its lease held the device, which its reservation bounds, less what it
 # saved; ``least`` takes no notice of NULL, and is needed beyond that only because an interval is rounded to
 # microseconds, and since 1e9 is the most that the column takes.
@@ -127,15 +130,25 @@ def set_device(tx: Connection, trial_id: int, device: str | None) -> None:
     )
 
 
-def left_over_trials(tx: Connection, study_ids: Sequence[int], *, device: str | None = None) -> list[Trial]:
-    """SUGGESTED trials that nobody holds: lease or hand-out has run out. With a device, those that may run on it."""
+def left_over_trials(
+    tx: Connection, study_ids: Sequence[int], *, device: str | None = None, functions: Sequence[str] = ()
+) -> list[Trial]:
+    """SUGGESTED trials that nobody holds: lease or hand-out has run out.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        study_ids: Of these studies.
+        device: Those that may run on this kind; None for all.
+        functions: Names of the training functions that whoever asks has; trials of others are left out.
+    """
     found = rows(
         tx,
         _TRIAL + "WHERE t.state = 'SUGGESTED' AND (t.lease_until IS NULL OR t.lease_until < now()) "
         "AND (CAST(:device AS text) IS NULL OR c.devices IS NULL OR jsonb_exists(c.devices, :device)) "
-        "AND t.study_id = ANY(:ids) ORDER BY s.priority DESC, t.id FOR UPDATE OF t SKIP LOCKED",
+        f"AND {RUNS_HERE} AND t.study_id = ANY(:ids) ORDER BY s.priority DESC, t.id FOR UPDATE OF t SKIP LOCKED",
         ids=list(study_ids),
         device=device,
+        functions=list(functions),
     )
     return [_trial(r) for r in found]
 

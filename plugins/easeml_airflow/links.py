@@ -1,9 +1,9 @@
-"""The button on a task of ours that leads to the page of Ease.ml, without leaving Airflow's frame."""
+"""The button on a task of ours that leads to the page of Ease.ml about its work, without leaving Airflow's frame."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 
@@ -14,29 +14,57 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 PAGE_ROUTE = "easeml"
+SUBMISSIONS = "submissions"
+"""What follows the study's address for tasks about models that were handed in; see ``page_of_study`` of an operator."""
 
 
-def page_url(study: str | None = None) -> str:
-    """Address of the page inside Airflow's own frame, under whatever path Airflow is served.
+def page_url(study: str | None = None, trial_id: int | None = None, *, below: str = "") -> str:
+    """Address of a page inside Airflow's own frame, under whatever path Airflow is served.
 
     Args:
-        study: The study that the page shall point at; None for none.
+        study: The study that the page is about; None where it is not known.
+        trial_id: A trial, whose decision is shown; None for none. Without its study the page finds that itself.
+        below: Which page of the study, such as ``submissions``; empty for the study's own.
+
+    Example:
+        >>> page_url("digits", 7), page_url(trial_id=7)
+        ('/plugin/easeml/studies/digits/decisions/7', '/plugin/easeml/trials/7')
+        >>> page_url("digits", below="submissions")
+        '/plugin/easeml/studies/digits/submissions'
     """
     page = f"{settings.base_path()}/plugin/{PAGE_ROUTE}"
-    return page if study is None else f"{page}/?{urlencode({'study': study})}"
+    if study is None:
+        return page if trial_id is None else f"{page}/trials/{trial_id}"
+    about = f"{page}/studies/{quote(study, safe='')}"
+    if trial_id is not None:
+        return f"{about}/decisions/{trial_id}"
+    return f"{about}/{below}" if below else about
 
 
 class EasemlPageLink(BaseOperatorLink):
-    """Leads from any of our tasks to the overview; where the task is about a study, to its row with the verdict."""
+    """Leads from a task to what it was about: a trial's decision, a study, its submissions, else the overview."""
 
     name = "Ease.ml"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The address behind the button; computed where the task ran."""
-        return page_url(_study(operator))
+        """The address behind the button; computed where the task ran, from its rendered arguments."""
+        study, trial_id = _trial(operator)
+        if trial_id is not None:
+            return page_url(study, trial_id)
+        return page_url(_name(getattr(operator, "study", None)), below=getattr(operator, "page_of_study", ""))
 
 
-def _study(operator: Any) -> str | None:
-    """The study that a task was about, as rendered."""
-    study = getattr(operator, "study", None)
+def _trial(operator: Any) -> tuple[str | None, int | None]:
+    """Study and number of the trial that a task was about, as far as its argument says them."""
+    given = getattr(operator, "trial", None)
+    if given is None:  # the argument of a function of somebody's
+        given = (getattr(operator, "op_kwargs", None) or {}).get("trial") or next(
+            iter(getattr(operator, "op_args", None) or ()), None
+        )
+    entry = given if isinstance(given, dict) else {"trial_id": given}
+    number = str(entry.get("trial_id"))
+    return _name(entry.get("study")), int(number) if number.isdecimal() else None
+
+
+def _name(study: Any) -> str | None:
     return study if isinstance(study, str) and study not in ("", "None") else None

@@ -59,14 +59,30 @@ OPTIONS = (
         "api_dag",
         "string",
         "easeml_feed_retraining",
-        "DAG whose rights decide who may use the service of a study: whoever may trigger it may feed and refine, "
-        "whoever may see its runs may infer. {study} stands for the study's name.",
+        "DAG whose rights decide who may do what with a study: whoever may trigger it may feed, refine, pause and hand "
+        "in, whoever may see its runs may look and infer. {study} stands for the study's name, {tenant} for its "
+        "tenant's.",
+    ),
+    Option(
+        "referees",
+        "string",
+        "nobody",
+        "Names of the users of Airflow, with commas between, who own the sealed sets: pages show them full reports, "
+        "and let them seal, retire and release.",
+    ),
+    Option(
+        "labelers",
+        "string",
+        "nobody",
+        "Names of the users of Airflow, with commas between, who may see the sealed examples that labels are wanted "
+        "for, and label them.",
     ),
     Option(
         "page_refresh_seconds",
         "integer",
-        "30",
-        "How often the page inside Airflow fetches itself anew; 0 switches that off.",
+        "10",
+        "How often a page inside Airflow fetches itself anew where the stream of events does not get through; 0 "
+        "switches both off.",
     ),
     Option(
         "cache_folder",
@@ -121,6 +137,21 @@ def label_timeout_seconds() -> float:
 def api_dag() -> str:
     """The DAG, with ``{study}`` for the study, whose rights those on the service are."""
     return _text("api_dag")
+
+
+def referees() -> frozenset[str]:
+    """Names of those who own the sealed sets."""
+    return _names("referees")
+
+
+def labelers() -> frozenset[str]:
+    """Names of those who may label sealed examples."""
+    return _names("labelers")
+
+
+def _names(option: str) -> frozenset[str]:
+    """Names with commas between; the word ``nobody`` is nobody's name."""
+    return frozenset(name.strip() for name in _text(option).split(",") if name.strip()) - {"nobody"}
 
 
 def page_refresh_seconds() -> int:

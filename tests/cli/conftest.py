@@ -46,7 +46,7 @@ def nowhere(tmp_path: Path, monkeypatch: Any) -> Path:
 
 @pytest.fixture
 def run() -> Callable[..., Answer]:
-    """Run a command; a bug in it comes out as its own error."""
+    """Run a command; a bug in it is status 2, with its traceback in ``err``."""
     from easeml_core.cli.app import cli
 
     def invoke(*arguments: str, **environment: str) -> Answer:

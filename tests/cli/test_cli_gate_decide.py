@@ -180,14 +180,14 @@ def test_examples_that_do_not_match_are_named(run: Callable[..., Any], data: dic
 def test_a_bug_or_an_interruption_is_no_fail(run: Any, data: dict[str, Any], monkeypatch: Any) -> None:
     from easeml_core.gate import judgement
 
-    for accident in (ZeroDivisionError("bug"), KeyboardInterrupt()):
+    for accident, status in ((ZeroDivisionError("bug"), 2), (KeyboardInterrupt(), 130)):
 
         def stumble(*_: Any, accident: BaseException = accident, **__: Any) -> None:
             raise accident
 
         monkeypatch.setattr(judgement, "judge_predictions", stumble)
         answer = run("gate", "decide", *BETTER, *data["files"])
-        assert (answer.status, answer.out) == (2, "")
+        assert (answer.status, answer.out) == (status, "")
 
 
 def test_as_a_program_of_its_own_without_a_database(data: dict[str, Any], tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_an_answer_that_nobody_reads_is_an_error(data: dict[str, Any], tmp_path:
     command = [sys.executable, "-m", "easeml_core.cli", "gate", "decide", *BETTER, *data["files"]]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.DEVNULL, cwd=tmp_path, check=False)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
     os.close(writer)
-    assert done.returncode == 2
+    assert (done.returncode, done.stderr) == (2, b"")
 
 
 def test_interrupted_while_it_waits_for_a_pipe(data: dict[str, Any], tmp_path: Path) -> None:
@@ -229,9 +229,9 @@ def test_interrupted_while_it_waits_for_a_pipe(data: dict[str, Any], tmp_path: P
             if process.poll() is not None:
                 break
             process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=60)
         os.close(descriptor)
-    assert (process.returncode, out) == (2, b"")
+    assert (process.returncode, out, err.strip()) == (130, b"", b"easeml: interrupted")
 
 
 SCRIPT = """\

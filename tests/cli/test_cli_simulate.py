@@ -206,6 +206,6 @@ def test_ctrl_c_ends_it_without_a_traceback(nowhere: Path) -> None:
     os.killpg(program.pid, signal.SIGINT)
     out, err = program.communicate(timeout=60)
     assert (program.returncode, out) == (130, "")
-    assert err.strip() == "easeml: stopped"
+    assert err.strip() == "easeml: interrupted"
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []

@@ -71,16 +71,16 @@ def test_waiting_ends_with_the_answer(submit: Any, referee: Any, nowhere: Path, 
     assert (refused.status, "is the one that stands now" in refused.out) == (1, True)
 
 
-@pytest.mark.parametrize("ending", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize(("ending", "status"), [(KeyboardInterrupt, 130), (ZeroDivisionError, 2)])
 def test_neither_an_interruption_nor_a_bug_looks_like_a_fail(
-    ending: type[BaseException], submit: Any, monkeypatch: pytest.MonkeyPatch
+    ending: type[BaseException], status: int, submit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any) -> None:
         raise ending
 
     monkeypatch.setattr("easeml_core.services.requests.answer_of", interrupted)
     answer = submit("rare", *BOTH, "constant", "--wait")
-    assert answer.status == 2
+    assert answer.status == status
     assert "the gate is asked, request 2; waiting for its answer" in answer.out
 
 

@@ -1,12 +1,15 @@
 """Gives Airflow a home of its own before it is imported, and ways to run a DAG in this process."""
 
 import contextlib
+import email
 import json
 import os
 import shutil
+import socketserver
 import tempfile
 import threading
 import warnings
+from email.policy import default
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -131,3 +134,52 @@ def forcible_referee(connected, artifacts):
     """A referee at work that was started with ``--allow-forced``."""
     with at_work(connected, artifacts, allow_forced=True):
         yield
+
+
+class MailDialogue(socketserver.StreamRequestHandler):
+    """The server's side of SMTP, as far as one mail needs it."""
+
+    def say(self, line):
+        self.wfile.write(line.encode() + b"\r\n")
+
+    def handle(self):
+        self.say("220 test")
+        while line := self.rfile.readline().strip():
+            word = line.split()[0].upper()
+            if word in (b"EHLO", b"HELO"):
+                self.say("250 test")
+            elif word == b"DATA":
+                self.say("354 go on")
+                self.server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")))
+                self.say("250 kept")
+            elif word == b"QUIT":
+                self.say("221 bye")
+                return
+            else:
+                self.say("250 fine")
+
+
+class Mails:
+    """What was mailed: whole with ``messages``, as (recipients, subject, text) when it is called."""
+
+    def __init__(self, raw):
+        self.raw = raw
+
+    def messages(self):
+        return [email.message_from_bytes(mail, policy=default) for mail in self.raw]
+
+    def __call__(self):
+        return [(m["To"], m["Subject"], m.get_body(("html",)).get_content().strip()) for m in self.messages()]
+
+
+@pytest.fixture
+def mails(monkeypatch):
+    """A mail server, and Airflow's connection to it."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), MailDialogue) as server:
+        server.mails = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        extra = {"disable_ssl": True, "disable_tls": True, "from_email": "gate@test", "retry_limit": 1}
+        connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": server.server_address[1], "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+        yield Mails(server.mails)
+        server.shutdown()

@@ -1,19 +1,14 @@
 """A gate that needs a new test set: the sensor finds it, the DAG turns red, and a mail goes out by real SMTP."""
 
 import asyncio
-import email
-import json
-import socketserver
-import threading
-from email.policy import default
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.module_loading import import_string
 
 from easeml_airflow import operators, sensors
-from easeml_airflow.notifications import AlertNotifier
-from easeml_airflow.notifications.alert import mail_of
+from easeml_airflow.notifications import MailNotifier
+from easeml_airflow.notifications.mail import mail_of
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_airflow.triggers.questions import look
 from easeml_core.entities import AlertKind, RequestKind, SealedSetPurpose
@@ -25,47 +20,6 @@ from easeml_core.store import models, releases, requests, studies
 MESSAGE = "all 3 steps are used; the next set needs 3,018 labels <script> {{ conn.smtp_default.password }}"
 
 DRIFT = "cancer: test signal 3, validation signal 1: drift"
-
-
-class Dialogue(socketserver.StreamRequestHandler):
-    """The server's side of SMTP, as far as one mail needs it."""
-
-    def say(self, line):
-        self.wfile.write(line.encode() + b"\r\n")
-
-    def handle(self):
-        self.say("220 test")
-        while line := self.rfile.readline().strip():
-            word = line.split()[0].upper()
-            if word in (b"EHLO", b"HELO"):
-                self.say("250 test")
-            elif word == b"DATA":
-                self.say("354 go on")
-                self.server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")))
-                self.say("250 kept")
-            elif word == b"QUIT":
-                self.say("221 bye")
-                return
-            else:
-                self.say("250 fine")
-
-
-@pytest.fixture
-def mails(monkeypatch):
-    """What was mailed, as (recipients, subject, text)."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dialogue) as server:
-        server.mails = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        extra = {"disable_ssl": True, "disable_tls": True, "from_email": "gate@test", "retry_limit": 1}
-        connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": server.server_address[1], "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
-        yield lambda: [read(mail) for mail in server.mails]
-        server.shutdown()
-
-
-def read(raw):
-    mail = email.message_from_bytes(raw, policy=default)
-    return mail["To"], mail["Subject"], mail.get_body(("html",)).get_content().strip()
 
 
 @pytest.fixture
@@ -302,27 +256,27 @@ class Instance:
     def __init__(self, **returned):
         self.returned = returned
 
-    def xcom_pull(self, *, task_ids):
-        return self.returned.get(task_ids)
+    def xcom_pull(self, *, task_ids, key="return_value"):
+        return self.returned.get(task_ids) if key == "return_value" else None
 
 
 ALERT = {"alert_id": 3, "kind": "overfitting", "study": "digits", "message": "signal 3 of 4"}
 
 
 def test_without_an_address_the_log_tells(mails, capsys):
-    AlertNotifier()({"ti": Instance(watch=ALERT)})
-    AlertNotifier(to="None")({"ti": Instance(watch=ALERT)})
+    MailNotifier()({"ti": Instance(watch=ALERT)})
+    MailNotifier(to="None")({"ti": Instance(watch=ALERT)})
     assert capsys.readouterr().out.count("digits: overfitting above the budget. signal 3 of 4") == 2
-    AlertNotifier(to="ada@test")({"ti": Instance(watch=None)})  # skipped: there is nothing to tell
+    MailNotifier(to="ada@test")({"ti": Instance(watch=None)})  # skipped: there is nothing to tell
     assert mails() == []
 
 
 def test_another_task_may_hold_the_alert(mails):
-    AlertNotifier(to="ada@test", alert_task="other")({"ti": Instance(other=ALERT)})
+    MailNotifier(to="ada@test", task="other")({"ti": Instance(other=ALERT)})
     assert [(to, subject) for to, subject, _ in mails()] == [("ada@test", "digits: overfitting above the budget")]
 
 
 def test_an_alert_of_another_shape_is_mailed_all_the_same():
     subject, text = mail_of({"study": "a\r\nBcc: everybody@test", "message": None, "kind": []})
-    assert subject == "a Bcc: everybody@test: alert"
+    assert subject == "a Bcc: everybody@test: news"
     assert "&" not in text.replace("&lt;", "")

@@ -152,7 +152,7 @@ def test_nobody_gets_in_without_a_token(ask, method, path):
     assert ask(method, path, {}, role=None).status_code == 401
     by_cookie = ask(method, path, {}, role="admin", by="cookie")  # another page can make a browser send it
     assert by_cookie.status_code == 401
-    assert "Authorization: Bearer TOKEN" in by_cookie.json()["detail"]
+    assert "Authorization: Bearer TOKEN" in by_cookie.json()["error"]
     wrong = ask(method, path, {}, role=None, headers={"Authorization": "Bearer not.a.token"})
     assert wrong.status_code in (401, 403)
 
@@ -161,7 +161,7 @@ def test_nobody_gets_in_without_a_token(ask, method, path):
 def test_who_may_only_look_may_not_write(ask, method, path):
     answer = ask(method, path, {}, role="viewer")
     assert answer.status_code == 403
-    assert "the right to trigger the DAG 'easeml_feed_retraining'" in answer.json()["detail"]
+    assert "the right to trigger the DAG 'easeml_feed_retraining'" in answer.json()["error"]
 
 
 def test_the_right_is_on_the_dag_of_the_study(ask, monkeypatch):

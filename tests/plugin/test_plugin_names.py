@@ -58,7 +58,15 @@ def test_an_import_error_of_our_own_is_not_hidden(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "path", ["easeml_airflow.hooks.arguments", "easeml_airflow.notifications.alert", "easeml_airflow.web.view"]
+    "path",
+    [
+        "easeml_airflow.hooks.arguments",
+        "easeml_airflow.notifications.base",
+        "easeml_airflow.notifications.mail",
+        "easeml_airflow.notifications.told",
+        "easeml_airflow.notifications.webhook",
+        "easeml_airflow.web.view",
+    ],
 )
 def test_the_examples_in_docstrings_hold(path):
     found = doctest.testmod(importlib.import_module(path))
@@ -108,10 +116,12 @@ def test_star_names_match_the_specified_ones():
         "WaitingSubmissionsOperator",
         "InferOperator",
         "MlflowSyncOperator",
+        "ListStudiesOperator",
+        "NotifyOperator",
     }
     waits = {"OverfittingMeterSensor", "TrialFinishedSensor", "TestSetReadySensor", "NewTestSetSensor"}
     assert set(sensors.__all__) == waits
-    assert notifications.__all__ == ["AlertNotifier"]
+    assert notifications.__all__ == ["EasemlNotifier", "FunctionNotifier", "MailNotifier", "WebhookNotifier"]
     assert decorators.__all__ == ["trial"]
 
 

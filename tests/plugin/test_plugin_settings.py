@@ -1,7 +1,7 @@
 """Installation settings, provider metadata and the hook's connection."""
 
 import json
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote
 
 import jsonschema
 import pytest
@@ -35,6 +35,12 @@ def connect(monkeypatch):
     return give
 
 
+def test_lists_of_names_have_commas_between_and_nobody_is_nobody(monkeypatch):
+    assert settings.referees() == settings.labelers() == frozenset()
+    monkeypatch.setenv("AIRFLOW__EASEML__REFEREES", "ada, olga,,nobody")
+    assert settings.referees() == {"ada", "olga"}
+
+
 def test_every_option_has_a_default_that_its_function_reads():
     read = {
         "conn_id": settings.conn_id,
@@ -43,6 +49,8 @@ def test_every_option_has_a_default_that_its_function_reads():
         "answer_timeout_seconds": settings.answer_timeout_seconds,
         "label_timeout_seconds": settings.label_timeout_seconds,
         "api_dag": settings.api_dag,
+        "referees": lambda: ",".join(settings.referees()) or "nobody",
+        "labelers": lambda: ",".join(settings.labelers()) or "nobody",
         "page_refresh_seconds": settings.page_refresh_seconds,
         "cache_folder": lambda: settings.cache_folder() or "account",
         "cache_limit_mb": settings.cache_limit_mb,
@@ -75,20 +83,50 @@ def test_the_link_honours_the_base_path(monkeypatch, base_url, expected):
 class Task:
     """What the link looks at of a task."""
 
-    def __init__(self, study):
-        self.study = study
+    def __init__(self, **arguments):
+        vars(self).update(arguments)
+
+
+def link_of(**arguments):
+    return EasemlPageLink().get_link(Task(**arguments), ti_key=None)
 
 
 @pytest.mark.parametrize("study", ["digits", "a study & more", "../%2e"])
 def test_the_link_of_a_task_leads_to_its_study(study):
-    link = EasemlPageLink().get_link(Task(study), ti_key=None)
-    assert link.startswith(page_url() + "/?study=")
-    assert parse_qs(urlsplit(link).query) == {"study": [study]}
+    link = link_of(study=study)
+    assert link.startswith(page_url() + "/studies/")
+    assert [unquote(part) for part in link.removeprefix(page_url()).split("/")] == ["", "studies", study]
 
 
 @pytest.mark.parametrize("study", [None, "", "None", 3, ["digits"]])
 def test_the_link_of_a_task_without_a_study_leads_to_the_page(study):
-    assert EasemlPageLink().get_link(Task(study), ti_key=None) == page_url()
+    assert link_of(study=study) == page_url()
+
+
+@pytest.mark.parametrize(
+    ("task", "leads_to"),
+    [
+        ({"trial": {"trial_id": 7, "study": "digits", "candidate": "knn"}}, "/studies/digits/decisions/7"),
+        ({"trial": "7"}, "/trials/7"),
+        ({"trial": {"trial_id": "7"}}, "/trials/7"),
+        ({"op_kwargs": {"trial": {"trial_id": 7, "study": "digits"}}}, "/studies/digits/decisions/7"),
+        ({"op_args": ({"trial_id": 7, "study": "digits"},)}, "/studies/digits/decisions/7"),
+        ({"trial": "../7", "study": "digits"}, "/studies/digits"),
+        ({"study": "digits", "page_of_study": "submissions"}, "/studies/digits/submissions"),
+    ],
+)
+def test_the_link_of_a_trial_leads_to_its_decision_and_that_of_a_verdict_to_the_submissions(task, leads_to):
+    assert link_of(**task) == page_url() + leads_to
+
+
+def test_tasks_that_judge_and_hand_in_say_where_their_link_leads():
+    from easeml_airflow.operators import GateOperator, MeterOperator, SubmitModelOperator, TrainTrialOperator
+    from easeml_airflow.sensors import OverfittingMeterSensor
+
+    judged = (GateOperator, MeterOperator, SubmitModelOperator, OverfittingMeterSensor)
+    assert {operator.page_of_study for operator in judged} == {"submissions"}
+    train = TrainTrialOperator(task_id="train", trial={"trial_id": 3, "study": "digits"})
+    assert EasemlPageLink().get_link(train, ti_key=None) == page_url("digits", 3)
 
 
 def test_the_metadata_is_what_airflow_asks_for():

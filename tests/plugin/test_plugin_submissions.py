@@ -211,12 +211,12 @@ def test_the_round_trip_gives_the_same_trigger_and_equal_ones_are_one():
 
 
 def test_assets_have_the_address_that_airflow_makes_of_it():
-    for asset, uri in (
-        (assets.submissions(), "easeml://submissions/"),
-        (assets.submissions("digits"), "easeml://submissions/digits"),
-        (assets.production_model("digits"), "easeml://production/digits"),
+    for asset, name, uri in (
+        (assets.submissions(), "Ease.ml: models handed in for any study", "easeml://submissions/"),
+        (assets.submissions("digits"), "Ease.ml: models handed in for digits", "easeml://submissions/digits"),
+        (assets.production_model("digits"), "Ease.ml: digits in production", "easeml://production/digits"),
     ):
-        assert (asset.name, asset.uri) == (uri, uri)
+        assert (asset.name, asset.uri) == (name, uri)
         assert Asset(uri).uri == uri
     (watcher,) = assets.submissions("digits", easeml_conn_id="other").watchers
     assert watcher.trigger.serialize()[1] == {"study": "digits", "easeml_conn_id": "other", "poll_interval": None}

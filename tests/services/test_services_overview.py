@@ -63,10 +63,14 @@ def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
         cancel_trial(lab.worker, trial_id=trial["trial_id"])
     seen = entry(lab)
     assert (seen["failed"], seen["cancelled"], seen["running"], seen["waiting"]) == (1, 2, 0, 0)
-    assert seen["next"] == "nothing: every candidate has run on the present data"
+    assert seen["next"] == f"ask the gate for a verdict on model {lab.models['full']['good']}"
+    passed = lab.gate("good")["request_id"]
+    assert next_step(lab) == f"promote model {lab.models['full']['good']}, which passed the gate"
+    lab.promote(passed)
+    assert next_step(lab) == "nothing: every candidate has run on the present data"
     lab.gate("rare")
     assert entry(lab)["verdict"] == "fail"
-    assert next_step(lab) == "nothing: the best model did not pass the gate"
+    assert next_step(lab) == "seal the next gate set in time"  # one of three steps is left
 
 
 def test_new_data_leave_every_candidate_to_train_again(lab: Any) -> None:

@@ -14,6 +14,7 @@ import pytest
 from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.store import (
     curves,
+    examples,
     feeds,
     labels,
     mails,
@@ -350,6 +351,7 @@ def world(
         outbox.hold(tx, request_id=gate, refused=False, message="done", facts={}, leaves_at=outbox.times(tx, gate)[1])
         mails.add_mail(tx, recipient="integrator@lab.example", subject="a verdict", body="PASS")
         labels.keep_labels(tx, gate_set, "ann", np.zeros(5, dtype=np.int64))
+        examples.keep_cells(tx, gate_set, ["note"], [["seen"]])
         labels.want(tx, request_id=gate, test_set_id=gate_set, positions=np.array([1]))
         labels.close_wanted(tx, gate)
         for request_id in filed.values():

@@ -247,6 +247,16 @@ CASES: dict[str, list[Case]] = {
     "work.remeasure_failures_reason_check": each(
         "remeasure_failures", "reason", "''", "E' \\n'", "repeat('x', 2001)", **OTHER_DATA
     ),
+    "work.audit_words_check": [
+        *each("audit", "who", "''", "E'a\\nb'", "repeat('x', 201)"),
+        *each("audit", "door", "''", "E'\\x1b[2J'", "repeat('x', 41)"),
+        *each("audit", "act", "''", "'Promoted'", "'a'", "repeat('x', 42)"),
+        *each("audit", "reason", "repeat('x', 2001)"),
+    ],
+    "work.audit_facts_check": [
+        *each("audit", "before", *NO_MAPPING),
+        *each("audit", "after", *NO_MAPPING, "jsonb_build_object('a', repeat('x', 20000))"),
+    ],
     "work.feeds_study_fkey": each("feeds", "study_id", "-1", **NEW_KEY),
     "work.feeds_request_key": [("feeds", {})],
     "work.feeds_artifact_check": each("feeds", "artifact", *BAD_ARTIFACTS, **NEW_KEY),
@@ -419,6 +429,9 @@ CASES: dict[str, list[Case]] = {
     "sealed.outbox_request_fkey": each("sealed.outbox", "request_id", "-1"),
     "sealed.labels_test_set_fkey": each("sealed.labels", "test_set_id", "-1"),
     "sealed.labels_labeler_check": each("sealed.labels", "labeler", "''", "'Ann'", "'a b'", "repeat('a', 64)"),
+    "sealed.cells_test_set_fkey": each("sealed.cells", "test_set_id", "-1"),
+    "sealed.cells_place_check": each("sealed.cells", "place", "-1"),
+    "sealed.cells_cells_check": each("sealed.cells", "cells", "'{{}}'", "'7'", "'null'", "'\"word\"'"),
     "sealed.wanted_request_fkey": each("sealed.wanted", "request_id", "-1"),
     "sealed.wanted_test_set_fkey": each("sealed.wanted", "test_set_id", "-1", request_id="{gate2}"),
     "sealed.ledger_tolerance_check": each("sealed.ledger", "tolerance", "-0.1", "'NaN'", "'Infinity'"),

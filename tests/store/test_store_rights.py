@@ -59,6 +59,7 @@ WORKER = {
     "work.production": ("", ""),
     "work.alerts": ("", "cleared_at"),
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
+    "work.audit": ("", ""),  # likewise
     "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
     "work.alembic_version": ("", ""),
 }
@@ -99,15 +100,17 @@ REFEREE = {
     "work.production": (ALL, "model_id promotion_id"),
     "work.alerts": (ALL, ""),
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
+    "work.audit": ("", ""),  # likewise
     "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", "singleton"),  # what nothing changes, so that alerts come one after the other
-    "sealed.test_sets": (ALL, ""),
+    "sealed.test_sets": (ALL, "cell_names"),
     "sealed.examples": (ALL, ""),
     "sealed.predictions": (ALL, ""),
     "sealed.attempts": (ALL, "survived"),
     "sealed.ledger": (ALL, ""),
     "sealed.labels": (ALL, "labels"),
+    "sealed.cells": (ALL, ""),
     "sealed.wanted": (ALL, "asked examples is_open"),
     "sealed.outbox": (ALL, "left_at"),
     "sealed.mails": (ALL, "sent_at"),
@@ -204,6 +207,10 @@ REFUSED = (
     ),
     "UPDATE work.studies SET name = 'mine'",
     "UPDATE work.catalogue SET version = 1",
+    "INSERT INTO work.audit (who, door, act) VALUES ('ann', 'page', 'promoted')",
+    "UPDATE work.audit SET who = 'somebody'",
+    "DELETE FROM work.audit",
+    "SELECT work.note('promoted', 1, 1, '{}', '{}')",
     "SELECT * FROM work.catalogue FOR UPDATE",
     "SET ROLE easeml_referee",
     "SET ROLE easeml_owner",

@@ -176,6 +176,25 @@ def test_sets_of_an_earlier_schema_are_hashed_anew(empty: Callable[[str], Store]
     assert [r.fingerprint for r in kept] == [fingerprint(list(expected)), second]
 
 
+def test_the_audit_of_an_earlier_installation_begins_with_what_its_tables_knew(empty: Callable[[str], Store]) -> None:
+    owner = empty("owner")
+    at_revision(owner, "0007")
+    earlier, _, _ = EARLIER.partition("INSERT INTO work.candidates")
+    with owner.begin(check_schema=False) as tx:
+        change(tx, earlier.replace("'{}'", "'{\"training\": {\"max_attempts\": 3}}'"))
+        change(
+            tx,
+            "INSERT INTO work.test_sets (study_id, data_version_id, purpose, state, rows, steps, plan, retired_at, "
+            "retired_why) VALUES (1, 1, 'gate', 'retired', 5, 3, '{}', now() + interval '1 h', 'steps')",
+        )
+    schema.upgrade(owner)
+    with empty("worker").begin() as tx:
+        found = rows(tx, "SELECT act, who, door, tenant_id FROM work.audit ORDER BY id")
+    assert sorted(r.act for r in found) == ["set retired", "set sealed", "study registered", "study registered"]
+    assert found[-1].act == "set retired"
+    assert {(r.who, r.door, r.tenant_id) for r in found} == {("not recorded", "before the audit", 1)}
+
+
 def test_eight_first_upgrades_at_once_give_one_schema(empty: Callable[[str], Store]) -> None:
     stores, start = [empty("owner") for _ in range(WRITERS)], Barrier(WRITERS)
 
@@ -201,7 +220,7 @@ def test_every_installation_has_its_own_secret(empty: Callable[[str], Store], da
 
 
 def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callable[[str], Store]) -> None:
-    with pytest.raises(SchemaVersionError, match=r"has schema none, .* needs 0007; run `easeml db upgrade`") as caught:
+    with pytest.raises(SchemaVersionError, match=r"has schema none, .* needs 0009; run `easeml db upgrade`") as caught:
         empty("worker").begin().__enter__()
     assert (caught.value.found, caught.value.expected) == (None, schema.REVISION)
 
@@ -209,7 +228,7 @@ def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callabl
 @pytest.mark.parametrize(("revision", "remedy"), [("0000", "run `easeml db upgrade`"), ("9999", "install the version")])
 def test_another_revision_is_refused_with_what_helps(database: Any, revision: str, remedy: str) -> None:
     set_revision(database, revision)
-    with pytest.raises(SchemaVersionError, match=rf"has schema {revision}, this version needs 0007; {remedy}"):
+    with pytest.raises(SchemaVersionError, match=rf"has schema {revision}, this version needs 0009; {remedy}"):
         Store(database.url("easeml_worker")).begin().__enter__()
 
 

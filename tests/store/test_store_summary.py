@@ -21,13 +21,15 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
     make_rows("iris", tenant="botany", candidates=4)
     with store.begin() as tx:
         (row,) = study_summaries(tx)
-    assert row.pop("active_since") is not None
+    assert [row.pop(k) is not None for k in ("active_since", "created_at", "read_at")] == [True] * 3
     assert row == {
         "tenant": "botany",
         "study": "iris",
         "state": "ACTIVE",
         "source": "csv:iris",
+        "metric": "accuracy",
         "weight": 2.0,
+        "tenant_weight": 1.0,
         "budget_seconds": None,
         "priority": 0,
         "deadline": None,
@@ -44,22 +46,42 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "waiting": 0,
         "failed": 0,
         "cancelled": 0,
+        "ended_day": 0,
+        "lost": 0,
+        "lost_at": None,
+        "queued_at": None,
         "best_quality": None,
+        "best_quality_day_ago": None,
         "best_candidate": None,
+        "best_model_id": None,
+        "best_verdict": None,
+        "best_is_judged": False,
+        "best_was_promoted": False,
+        "best_stands": False,
         "device_seconds": 0.0,
+        "device_seconds_day": 0.0,
         "verdict": None,
         "verdict_model_id": None,
         "signal": None,
         "signals": None,
         "direct_signal": None,
         "drift": None,
+        "submissions_left": None,
         "meter_retired": None,
         "teams": None,
         "production_model_id": None,
         "production_candidate": None,
+        "production_quality": None,
         "open_alerts": 0,
         "alert_kind": None,
         "gate_set_live": False,
+        "gate_set_waits": False,
+        "meter_set_waits": False,
+        "gate_steps": None,
+        "gate_steps_used": 0,
+        "labels_on_demand": False,
+        "asked_at": None,
+        "judging_at": None,
         "refusal": None,
     }
 
@@ -84,6 +106,10 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
     counts = {k: row[k] for k in ("candidates", "trials", "running", "waiting", "failed", "cancelled")}
     assert counts == {"candidates": 7, "trials": 3, "running": 1, "waiting": 1, "failed": 1, "cancelled": 1}
     assert (row["best_quality"], row["best_candidate"]) == (0.9, "more-1")
+    assert row["best_model_id"] != world.model_id  # the first one stands, by a verdict on it
+    assert (row["best_verdict"], row["best_stands"], row["production_quality"]) == (None, False, 0.8)
+    assert (row["ended_day"], row["device_seconds_day"] >= 20.0, row["best_quality_day_ago"]) == (5, True, None)
+    assert (row["gate_steps"], row["gate_steps_used"], row["labels_on_demand"]) == (3, 1, False)
     assert row["device_seconds"] == 3.0 + 4.5 + 2.5 + 10.0
     assert (row["verdict"], row["verdict_model_id"]) == ("pass", world.model_id)
     assert (row["signal"], row["signals"], row["meter_retired"]) == (2, 2, False)

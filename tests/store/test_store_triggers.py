@@ -40,17 +40,30 @@ def test_settings_of_the_scheduler_are_append_only_even_for_their_owner(ask: Ask
     assert ask("SELECT * FROM work.selection_settings ORDER BY id") == before
 
 
+def test_the_audit_is_append_only_even_for_its_owner(ask: Ask, database: Any, world: Any) -> None:
+    before = ask("SELECT * FROM work.audit ORDER BY id")
+    assert len(before) > 5
+    for statement in ("UPDATE work.audit SET who = 'x'", "DELETE FROM work.audit", "TRUNCATE work.audit"):
+        with pytest.raises(psycopg2.IntegrityError, match="the audit is append-only"):
+            ask(statement)
+    assert ask("SELECT * FROM work.audit ORDER BY id") == before
+
+
 TRIGGERS = {
     *("ledger_append_only", "ledger_keep_all", "studies_forward", "trials_forward", "studies_active_since"),
     *("trials_ended_now", "trials_checkpoint_spent", "test_sets_forward"),
     *("trials_within_limits", "trials_limit_kept", "studies_within_limits", "tenants_within_limits"),
     *("selection_settings_append_only", "selection_settings_keep_all"),
+    *("audit_append_only", "audit_keep_all", "tenants_audit", "studies_audit", "studies_state_audit"),
+    *("candidates_audit", "trials_audit", "selection_settings_audit", "test_sets_audit", "alerts_audit"),
+    *("requests_audit", "answers_audit", "promotions_audit", "submissions_audit", "feeds_audit", "switches_audit"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
 }
 # Names that triggers give as that of a violated constraint.
 RAISED = {
     *("studies_forward_check", "trials_forward_check", "ledger_append_only", "test_sets_forward_check"),
     *("studies_budget_kept", "tenants_quota_kept", "tenants_parallel_kept", "selection_settings_append_only"),
+    "audit_append_only",
 }
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.canvas import empty_figure, save_figure
+from easeml_core.canvas import COLOURS, empty_figure, entitle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.metrics import Curve
@@ -19,24 +19,31 @@ if TYPE_CHECKING:
 STEPS = 600
 LEAST_LOSS = 1e-4
 """Losses below are not worth a decade of the axis."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-"""Okabe and Ito's palette, which colour-blind people can tell apart; dashes tell further policies apart."""
 DASHES = ("-", "--", ":", "-.")
+MOST_TOLD = 4
+"""Policies whose figures the title tells."""
+_CLOSE_POINTS = 10
+"""Values of a knob whose points lie nearer on paper share a label."""
 
 
-def plot_losses(report: Report, path: Path) -> None:
+def draw_losses(report: Report) -> Any:
     """Median loss of each policy over the cost, with a band from the 10th to the 90th percentile of the repeats.
 
     Both axes are logarithmic: policies differ in the first few percent, and in the last few hundredths of the loss. The
     losses whose price is reported are dotted lines; less than half the smallest is not shown.
 
+    Returns:
+        The figure, for ``canvas.save_figure``.
+
     Raises:
-        InvalidInputError: If matplotlib is missing, or the file cannot be written.
+        InvalidInputError: If matplotlib is missing.
     """
-    figure, axes = empty_figure()
+    figure, axes = empty_figure(height=5.4)
     curves = {name: [outcome.curve for outcome in outcomes] for name, outcomes in report.outcomes.items()}
     percent = _grid([curve for each in curves.values() for curve in each], report.protocol.until)
     floor = max(min(report.protocol.losses) / 2, LEAST_LOSS)
+    target = _target(report)
+    prices = _prices(report, target)
     for loss in report.protocol.losses:
         axes.axhline(max(loss, floor), color="black", linewidth=0.6, linestyle=":", alpha=0.5)
     for i, (name, each) in enumerate(curves.items()):
@@ -45,16 +52,64 @@ def plot_losses(report: Report, path: Path) -> None:
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
         axes.plot(percent, middle, dash, color=colour, label=name, drawstyle="steps-post")
         axes.fill_between(percent, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
+        if math.isfinite(prices[name]):
+            axes.plot([prices[name]], [target], "o", color=colour, markersize=5)
+    _scale_losses(axes, percent, floor, report.protocol.losses)
+    _name_lines(axes, prices)
+    served, repeats = report.protocol.served, report.protocol.repeats
+    how = (
+        f"{served} tenants served; lines: median of {repeats} repeats, bands: 10th to 90th percentile, "
+        f"dots: median cost to a loss of {target:g}"
+    )
+    entitle(figure, _price_found(prices, target), how)
+    return figure
+
+
+def _scale_losses(axes: Any, percent: Array, floor: float, losses: Sequence[float]) -> None:
+    """Logarithmic axes with figures as people write them."""
     axes.set_xscale("log")
     axes.set_xlim(percent[0], percent[-1])
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
-    axes.set_xlabel("cost spent, percent of the cost of everything")
-    axes.set_ylabel("accuracy loss, average over tenants")
-    served, repeats = report.protocol.served, report.protocol.repeats
-    axes.set_title(f"{served} tenants served, median of {repeats} repeats, band: 10th to 90th percentile", fontsize=10)
-    axes.legend(frameon=False)
-    save_figure(figure, path)
+    top = axes.get_ylim()[1]
+    ticks = sorted({loss for loss in (*losses, 0.01, 0.1, 0.5, 1.0) if floor <= loss <= top})
+    axes.set_yticks(ticks, [f"{loss:g}" for loss in ticks])
+    axes.set_yticks([], minor=True)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    axes.set_xlabel("cost spent, of the cost of training everything")
+    axes.set_ylabel("accuracy lost against the best candidate,\naverage over tenants")
+
+
+def _name_lines(axes: Any, prices: Mapping[str, float]) -> None:
+    """Names in the colours of their lines, cheapest first, where falling lines leave room."""
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    ranked = sorted(prices, key=lambda name: prices[name])
+    axes.legend([lines[name] for name in ranked], ranked, loc="upper right", frameon=False, labelcolor="linecolor")
+
+
+def _target(report: Report) -> float:
+    """The middle one of the losses whose price is wanted: the title tells what it costs."""
+    losses = sorted(report.protocol.losses)
+    return losses[len(losses) // 2]
+
+
+def _prices(report: Report, loss: float) -> dict[str, float]:
+    """Percent of the cost to the loss by policy, median of the repeats; infinite where fewer than half get there."""
+    with np.errstate(invalid="ignore"):  # the mean of two that never get there
+        return {
+            name: float(np.median([outcome.curve.percent_to(loss) for outcome in outcomes]))
+            for name, outcomes in report.outcomes.items()
+        }
+
+
+def _price_found(prices: Mapping[str, float], loss: float) -> str:
+    """What the loss costs, cheapest policy first."""
+    ranked = sorted(prices.items(), key=lambda told: told[1])
+    there = [f"{name} {price:.2g}\u00a0%" for name, price in ranked if math.isfinite(price)]
+    if not there:
+        return f"No policy comes within {loss:g} of the best candidate before the end"
+    more = f" and {len(there) - MOST_TOLD} more" if len(there) > MOST_TOLD else ""
+    return f"To a loss of {loss:g}, of the cost of everything: {', '.join(there[:MOST_TOLD])}{more}"
 
 
 def _grid(curves: Sequence[Curve], until: float) -> Array:
@@ -64,26 +119,78 @@ def _grid(curves: Sequence[Curve], until: float) -> Array:
     return np.geomspace(first / 1.2, until, STEPS)
 
 
-def plot_fairness(curve: Mapping[str, Any], path: Path) -> None:
+def draw_fairness(curve: Mapping[str, Any]) -> Any:
     """Total regret against the regret of the worst-off tenant, a point for each value of the knob.
 
     Args:
         curve: As of ``fairness.curve_json``.
-        path: Where to write.
+
+    Returns:
+        The figure, for ``canvas.save_figure``.
 
     Raises:
-        InvalidInputError: If matplotlib is missing, or the file cannot be written.
+        InvalidInputError: If matplotlib is missing.
     """
-    figure, axes = empty_figure()
-    for i, policy in enumerate(dict.fromkeys(point["policy"] for point in curve["points"])):
-        points = [point for point in curve["points"] if point["policy"] == policy]  # one, for a policy without the knob
-        total, worst = ([point[key] for point in points] for key in ("total_regret", "worst_tenant_regret"))
-        axes.plot(total, worst, "o-", color=COLOURS[i % len(COLOURS)], label=policy)
-        for x, y, point in zip(total, worst, points, strict=True):
-            label = "" if point["value"] is None else f"{point['value']:g}"
-            axes.annotate(label, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=9)
-    axes.set_xlabel("total regret (quality x cost): less is more efficient")
+    figure, axes = empty_figure(height=5.4)
+    axes.margins(x=0.12, y=0.1)
+    policies = {
+        policy: [point for point in curve["points"] if point["policy"] == policy]  # one, for a policy without the knob
+        for policy in dict.fromkeys(point["policy"] for point in curve["points"])
+    }
+    for i, points in enumerate(policies.values()):
+        axes.plot(*_places(points), "o-", color=COLOURS[i % len(COLOURS)])
+    axes.set_xlabel("total regret (loss x cost, all tenants): less is more efficient")
     axes.set_ylabel("regret of the worst-off tenant: less is fairer")
-    axes.set_title(f"efficiency against fairness over the {curve['knob']}, medians over the repeats", fontsize=10)
-    axes.legend(frameon=False)
-    save_figure(figure, path)
+    how = f"dots: medians over the repeats, at values of the {curve['knob']}; lower left is better"
+    entitle(figure, _dial_found(curve), how)
+    figure.draw_without_rendering()  # places on paper are known only now
+    for i, (policy, points) in enumerate(policies.items()):
+        for words, place in _point_names(axes, policy, curve["knob"], points):
+            look = {"fontsize": 9, "color": COLOURS[i % len(COLOURS)], "fontweight": "bold"}
+            axes.annotate(words, place, textcoords="offset points", xytext=(8, -4), **look)
+    return figure
+
+
+def _places(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    return [point["total_regret"] for point in points], [point["worst_tenant_regret"] for point in points]
+
+
+def _point_names(
+    axes: Any, policy: str, knob: str, points: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, tuple[float, float]]]:
+    """The values beside their points, one label where points lie close; the policy's name with the last of them."""
+    groups: list[list[Mapping[str, Any]]] = []
+    for point in points:
+        if groups and _distance(axes, groups[-1][-1], point) < _CLOSE_POINTS:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    named = []
+    for group in groups:
+        values = [f"{point['value']:g}" for point in (group[0], group[-1]) if point["value"] is not None]
+        words = " to ".join(dict.fromkeys(values))
+        if group is groups[-1]:
+            words = f"{policy}, {knob} {words}" if words else policy
+        named.append((words, (group[-1]["total_regret"], group[-1]["worst_tenant_regret"])))
+    return named
+
+
+def _distance(axes: Any, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Between two points on paper, in points."""
+    (x, y), (u, v) = axes.transData.transform([*zip(*_places([one, other]), strict=True)])
+    return float(np.hypot(u - x, v - y)) * 72.0 / float(axes.figure.dpi)
+
+
+def _dial_found(curve: Mapping[str, Any]) -> str:
+    """Which point is best for all together, and which for the tenant that fares worst."""
+    efficient = min(curve["points"], key=lambda point: point["total_regret"])
+    fair = min(curve["points"], key=lambda point: point["worst_tenant_regret"])
+    first, second = _dialled(efficient, curve), _dialled(fair, curve)
+    if first == second:
+        return f"{first} is best for all tenants together and for the worst-off one"
+    return f"{first} is best for all tenants together, {second} for the worst-off one"
+
+
+def _dialled(point: Mapping[str, Any], curve: Mapping[str, Any]) -> str:
+    value = point["value"]
+    return str(point["policy"]) if value is None else f"{point['policy']} with {curve['knob']} {value:g}"

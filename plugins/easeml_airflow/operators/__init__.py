@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from easeml_airflow.operators.feed import FeedOperator as FeedOperator
     from easeml_airflow.operators.gate import GateOperator as GateOperator
     from easeml_airflow.operators.infer import InferOperator as InferOperator
+    from easeml_airflow.operators.list_studies import ListStudiesOperator as ListStudiesOperator
     from easeml_airflow.operators.meter import MeterOperator as MeterOperator
     from easeml_airflow.operators.mlflow_sync import MlflowSyncOperator as MlflowSyncOperator
+    from easeml_airflow.operators.notify import NotifyOperator as NotifyOperator
     from easeml_airflow.operators.pause_on_alert import PauseOnAlertOperator as PauseOnAlertOperator
     from easeml_airflow.operators.promote_model import PromoteModelOperator as PromoteModelOperator
     from easeml_airflow.operators.refine import RefineOperator as RefineOperator
@@ -30,8 +32,10 @@ _MODULES = {
     "FeedOperator": "easeml_airflow.operators.feed",
     "GateOperator": "easeml_airflow.operators.gate",
     "InferOperator": "easeml_airflow.operators.infer",
+    "ListStudiesOperator": "easeml_airflow.operators.list_studies",
     "MeterOperator": "easeml_airflow.operators.meter",
     "MlflowSyncOperator": "easeml_airflow.operators.mlflow_sync",
+    "NotifyOperator": "easeml_airflow.operators.notify",
     "PauseOnAlertOperator": "easeml_airflow.operators.pause_on_alert",
     "PromoteModelOperator": "easeml_airflow.operators.promote_model",
     "RefineOperator": "easeml_airflow.operators.refine",
@@ -50,8 +54,10 @@ __all__ = [
     "FeedOperator",
     "GateOperator",
     "InferOperator",
+    "ListStudiesOperator",
     "MeterOperator",
     "MlflowSyncOperator",
+    "NotifyOperator",
     "PauseOnAlertOperator",
     "PromoteModelOperator",
     "RefineOperator",

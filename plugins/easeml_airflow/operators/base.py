@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
 
@@ -35,6 +35,8 @@ class EasemlOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("easeml_conn_id",)
     operator_extra_links = (EasemlPageLink(),)
+    page_of_study: ClassVar[str] = ""
+    """Which page of its study the task's link leads to; empty for the study's own."""
     ui_color = "#e6f0fa"
     ui_fgcolor = "#131d2c"
 

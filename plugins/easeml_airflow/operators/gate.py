@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow import settings
 from easeml_airflow.hooks.arguments import optional_number, optional_text, optional_whole
+from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
 from easeml_core.config import require
@@ -41,6 +42,7 @@ class GateOperator(RefereeOperator):
         kwargs: As of ``RefereeOperator``.
     """
 
+    page_of_study = SUBMISSIONS
     template_fields: Sequence[str] = (
         "study",
         "model_id",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import optional_whole
+from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class MeterOperator(RefereeOperator):
         kwargs: As of ``RefereeOperator``.
     """
 
+    page_of_study = SUBMISSIONS
     template_fields: Sequence[str] = ("study", "model_id", "team", *EasemlOperator.template_fields)
 
     def __init__(

@@ -8,6 +8,7 @@ from easeml_airflow.assets import SUBMITTED, alias, submissions, tell
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_text
 from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
 
@@ -37,6 +38,7 @@ class SubmitModelOperator(EasemlOperator):
         kwargs: As of ``EasemlOperator``.
     """
 
+    page_of_study = SUBMISSIONS
     template_fields: Sequence[str] = (
         "study",
         "path",

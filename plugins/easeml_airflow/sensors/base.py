@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
@@ -33,6 +33,8 @@ class EasemlSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("easeml_conn_id",)
     operator_extra_links = (EasemlPageLink(),)
+    page_of_study: ClassVar[str] = ""
+    """Which page of its study the task's link leads to; empty for the study's own."""
     ui_color = "#e2f3ee"
     ui_fgcolor = "#131d2c"
 

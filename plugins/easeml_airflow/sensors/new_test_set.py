@@ -19,7 +19,7 @@ class NewTestSetSensor(AlertSensor):
     Steps, passes, signals or the reachable tolerance have run out, or somebody has retired the set. Alerts are rows
     with rising numbers. Hand in the number of the last alert that was dealt with, and the next one is found even if it
     came while nobody looked, or was cleared at once. Without a number the wait begins with the first look: open alerts
-    count, and every one that comes later. With ``on_success_callback=AlertNotifier(to=...)`` it sends a mail.
+    count, and every one that comes later. With ``on_success_callback=MailNotifier(to=...)`` it sends a mail.
 
     Args:
         study: The study; None means any.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import optional_text, optional_whole
+from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.sensors.alerts import AlertSensor
 from easeml_airflow.triggers.questions import METER_KINDS, meter_subject
 from easeml_core.config import require
@@ -35,6 +36,7 @@ class OverfittingMeterSensor(AlertSensor):
         kwargs: As of ``EasemlSensor``.
     """
 
+    page_of_study = SUBMISSIONS
     template_fields: Sequence[str] = ("study", "wait_for", "kind", "after_id", "team", *AlertSensor.template_fields)
 
     def __init__(

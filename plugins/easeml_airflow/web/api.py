@@ -25,7 +25,7 @@ MOST_BYTES = 4 * 1024 * 1024
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 # The first that fits; what is in none is a state that does not allow it.
-_STATUS: tuple[tuple[type[EasemlError], int], ...] = (
+STATUS: tuple[tuple[type[EasemlError], int], ...] = (
     (NotFoundError, 404),
     (InvalidInputError, 400),
     (SchemaVersionError, 500),
@@ -86,7 +86,7 @@ def _told(work: Callable[[], dict[str, Any]]) -> JSONResponse:
     try:
         return JSONResponse(work(), headers=_HEADERS)
     except EasemlError as error:
-        return _error(next((status for kind, status in _STATUS if isinstance(error, kind)), 409), str(error))
+        return _error(next((status for kind, status in STATUS if isinstance(error, kind)), 409), str(error))
 
 
 def _error(status: int, message: str) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The web application behind the page: a route for the page, one for its static files, and the service; all closed.
+"""The web application: the pages, their static files, the stream of news and the service; all of it closed.
 
 A mounted application inherits no login from Airflow, so the maker must hand one in. There are no schema or docs
 routes, since those would answer without it. Static files come through a route of ours and not through a mount, since
@@ -7,52 +7,75 @@ a mount would not ask for the login either.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import FileResponse, HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
 
-from easeml_airflow import settings
-from easeml_airflow.web.view import Page, columns, page_of
+from easeml_airflow.web import (
+    audit,
+    compute,
+    data,
+    decision,
+    gate,
+    labels,
+    lifecycle,
+    live,
+    meter,
+    new_study,
+    overview,
+    study,
+    submissions,
+    use,
+)
+from easeml_airflow.web.acting import in_their_name
+from easeml_airflow.web.frame import HEADERS, HERE, Site, error_page, path_of, status_of
+from easeml_airflow.web.rights import has_token
 from easeml_core.errors import EasemlError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fastapi import APIRouter
+    from fastapi.responses import Response
 
-HERE = Path(__file__).parent
-STATIC = {
-    "tokens.css": "text/css",
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "mark.svg": "image/svg+xml",
-}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
-    "connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
+PAGES: tuple[Any, ...] = (
+    overview,
+    new_study,
+    labels,
+    compute,
+    audit,
+    study,
+    lifecycle,
+    submissions,
+    gate,
+    meter,
+    data,
+    use,
+    decision,
+)
+"""The modules of the pages, in the order of their tabs."""
+
+KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def create_app(
-    *,
-    get_overview: Callable[[], Mapping[str, Any]],
-    require_login: Callable[..., Any],
-    service: APIRouter | None = None,
-) -> FastAPI:
+def create_app(site: Site, *, require_login: Callable[..., Any], service: APIRouter | None = None) -> FastAPI:
     """Make the application.
 
     Args:
-        get_overview: Gives the facts of ``services.overview``; may raise EasemlError, which the page then shows.
-        require_login: FastAPI dependency that answers 401 or 403 to whoever may not see the page.
+        site: Where the pages' facts come from, and who asks.
+        require_login: FastAPI dependency that answers 401 or 403 to whoever may see nothing of it.
         service: The routes of ``web/api.py``, which ask for the same login, and for more.
     """
+    site = replace(
+        site,
+        tabs=[page.TAB for page in PAGES if hasattr(page, "TAB")],
+        study_tabs=[page.STUDY_TAB for page in PAGES if hasattr(page, "STUDY_TAB")],
+    )
     app = FastAPI(
         title="Ease.ml",
         docs_url=None,
@@ -60,37 +83,61 @@ def create_app(
         openapi_url=None,
         dependencies=[Depends(require_login)],
     )
-
-    @app.get("/", response_class=HTMLResponse)
-    def show(study: str = "") -> HTMLResponse:
-        try:
-            page = page_of(get_overview(), read_at=datetime.now(UTC))
-        except EasemlError as error:
-            return HTMLResponse(render(error=str(error)), status_code=503, headers=HEADERS)
-        return HTMLResponse(render(page=page, study=study), headers=HEADERS)
-
-    @app.get("/static/{name}", response_class=FileResponse)
-    def static(name: str) -> FileResponse:
-        if name not in STATIC:
-            message = f"there is no file {name!r}"
-            raise HTTPException(status_code=404, detail=message)
-        headers = HEADERS | {"Cache-Control": "private, max-age=300"}
-        return FileResponse(HERE / "static" / name, media_type=STATIC[name], headers=headers)
-
+    named = Depends(in_their_name(site))
+    for page in PAGES:
+        app.include_router(page.routes(site), dependencies=[Depends(own_page), named])
+    app.include_router(live.routes(site))
+    app.add_api_route("/static/{name}", static, methods=["GET"], response_class=FileResponse)
     if service is not None:
-        app.include_router(service)
+        app.include_router(service, dependencies=[named])
+    _tell_errors(app, site)
     return app
 
 
-def render(*, page: Page | None = None, error: str = "", study: str = "") -> str:
-    """The page as HTML, with the row of one study marked; every text in it is escaped."""
-    shown = {"page": page, "error": error, "study": study, "columns": columns()}
-    return _templates().get_template("overview.html").render(refresh=settings.page_refresh_seconds(), **shown)
+def own_page(request: Request) -> None:
+    """Refuse a change that a page of somebody else's made the browser ask for; programs with a token have no browser.
+
+    Browsers say where a request comes from in ``Sec-Fetch-Site``, or, over plain HTTP, in ``Origin``.
+    """
+    if request.method in ("GET", "HEAD") or has_token(request):
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    is_own = site == "same-origin" or (site is None and origin is not None and _is_here(origin, request))
+    if not is_own:
+        raise HTTPException(status_code=403, detail="this change did not come from a page of Ease.ml; do it there")
 
 
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(HERE / "pages"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-    )
+def _is_here(origin: str, request: Request) -> bool:
+    return urlsplit(origin).netloc == request.headers.get("host", "")
+
+
+def static(name: str) -> FileResponse:
+    """A file of the pages, by its exact name."""
+    known = {path.name: path for path in (HERE / "static").iterdir()}
+    if name not in known:
+        raise HTTPException(status_code=404, detail=f"there is no file {name!r}")
+    path = known[name]
+    headers = HEADERS | {"Cache-Control": "private, max-age=300"}
+    return FileResponse(path, media_type=KINDS[path.suffix], headers=headers)
+
+
+def _tell_errors(app: FastAPI, site: Site) -> None:
+    """Errors as a page to people, as JSON to programs."""
+
+    def told(request: Request, status: int, message: str) -> Response:
+        if path_of(request).startswith(("/api/", "/static/", "/events")) or has_token(request):
+            return JSONResponse({"error": message}, status_code=status, headers={"Cache-Control": "no-store"})
+        return error_page(site, request, status, message)
+
+    @app.exception_handler(EasemlError)
+    def of_ours(request: Request, error: EasemlError) -> Response:
+        return told(request, status_of(error), str(error))
+
+    @app.exception_handler(AnyHTTPException)
+    def of_http(request: Request, error: AnyHTTPException) -> Response:
+        return told(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    def of_values(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return told(request, 400, f"{first['loc'][-1]}: {first['msg']}")

@@ -13,12 +13,13 @@ from easeml_airflow.web.turns import Turns
 from easeml_core.config import require, require_known
 from easeml_core.services.feeding import feed, file_refresh, list_feeds, require_refresh
 from easeml_core.services.inference import infer
-from easeml_core.services.refining import list_pairs, switch_pairs
+from easeml_core.services.refining import list_pairs, rank_pairs, switch_pairs
 from easeml_core.services.requests import answer_of
 from easeml_core.services.warm_models import WarmModels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
@@ -30,6 +31,9 @@ MOST_CELLS = 10_000_000
 MOST_ANSWERS = 1_000_000
 """Numbers that a model answers at once: an answer to one row may be an image."""
 
+RANK_SECONDS, RANK_MB = 120.0, 2048
+"""What the child may take that looks for wrong labels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -39,12 +43,14 @@ class Service:
         open_store: The database, as ``easeml_worker``.
         open_artifacts: Where models and pairs lie.
         turns: Who may work on what takes long.
+        rankings: Who may look for wrong labels, which takes so long that nobody else shall wait for it.
         warm: Models that stay loaded between two questions.
     """
 
     open_store: Callable[[], Store]
     open_artifacts: Callable[[], ArtifactStore]
     turns: Turns = field(default_factory=Turns)
+    rankings: Turns = field(default_factory=lambda: Turns(at_once=1, waiting=4))
     warm: WarmModels = field(default_factory=WarmModels)
 
     def feed(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +84,47 @@ class Service:
             )
         del told["columns"]  # they came from who asks
         return told
+
+    def feed_file(self, study: str, who: str, path: Path, *, label: str, request_key: str) -> dict[str, Any]:
+        """The pairs of a file or folder on this machine, as of ``easeml feed``."""
+        with self.turns.taken(study):
+            return feed(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                path=path,
+                label_column=label,
+                fed_by=who,
+                request_key=_key({"request_key": request_key}, who, study, "feed"),
+            )
+
+    def infer_file(self, study: str, path: Path, *, model: str, probabilities: bool) -> dict[str, Any]:
+        """The answers to a file or folder on this machine, with the columns that it has."""
+        with self.turns.taken(study):
+            return infer(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                path=path,
+                model=model,
+                probabilities=probabilities,
+                warm=self.warm,
+                most_answers=MOST_ANSWERS,
+            )
+
+    def suspicious(self, study: str, *, limit: int) -> dict[str, Any]:
+        """Rows of the training part whose labels look wrong, the most doubtful first."""
+        require(1 <= limit <= MOST_ROWS, "limit", limit, f"1 to {MOST_ROWS:,}")
+        with self.rankings.taken(study):
+            return rank_pairs(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                limit=limit,
+                time_limit_seconds=RANK_SECONDS,
+                memory_limit_mb=RANK_MB,
+                most_cells=MOST_CELLS,
+            )
 
     def refine(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """``{"off": [...], "on": [...], "reason", "apply", "request_key"}``: what was switched, and the refresh."""

@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.hooks.easeml import EasemlHook
-from easeml_core.services.overview import overview
+from easeml_core.errors import NotFoundError, StoreUnavailableError
+from easeml_core.store import studies
 from easeml_core.store.database import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from easeml_core.store.artifacts import ArtifactStore
 
 STATEMENT_TIMEOUT_SECONDS = 5.0
 """The read runs in the server's own process, so it may not hold a thread of it for long."""
 
+REFEREE_VARIABLE = "EASEML_REFEREE_DATABASE_URL"
+"""The address of the role ``easeml_referee``: a setting of the API server's own process, never a connection of Airflow,
+which any task may ask for."""
+
 _lock = threading.Lock()
-_open: dict[str, Store] = {}
-
-
-def read_overview() -> Mapping[str, Any]:
-    """What there is to show now.
-
-    Raises:
-        EasemlError: If the connection is missing, or the database does not answer.
-    """
-    return overview(open_store())
+_open: dict[str, tuple[str, Store]] = {}
 
 
 def open_store() -> Store:
     """The database, as the role that the connection names.
 
     Raises:
-        EasemlError: If the connection is missing.
+        StoreUnavailableError: If the connection is missing.
+        EasemlError: If it is none of ours.
     """
-    return _store(EasemlHook().url)
+    try:
+        url = EasemlHook().url
+    except NotFoundError as error:  # to who looks at a page the database is away, not the page
+        raise StoreUnavailableError(str(error)) from error
+    return _store("worker", url)
+
+
+def open_sealed() -> Store:
+    """The database, as ``easeml_referee``: for pages of the referee, and of nobody else.
+
+    Raises:
+        StoreUnavailableError: This server was not given the address.
+    """
+    url = os.environ.get(REFEREE_VARIABLE, "")
+    if not url:
+        message = (
+            f"this API server was not given the referee's address ({REFEREE_VARIABLE}), so it shows nothing of sealed "
+            "sets; set it for the API server alone, or use `easeml ledger`, `easeml labels` and `easeml test-set` there"
+        )
+        raise StoreUnavailableError(message)
+    return _store("referee", url)
 
 
 def open_artifacts() -> ArtifactStore:
@@ -48,12 +64,22 @@ def open_artifacts() -> ArtifactStore:
     return EasemlHook().get_artifacts()
 
 
-def _store(url: str) -> Store:
-    """One store while the connection stays the same; an edited connection takes effect at once."""
+def tenant_of(study: str) -> str:
+    """The study's tenant; an empty text where there is no such study, which is no tenant's name."""
+    with open_store().begin() as tx:
+        try:
+            return studies.get_study(tx, study).tenant
+        except NotFoundError:
+            return ""
+
+
+def _store(role: str, url: str) -> Store:
+    """One store a role while its address stays the same; an edited connection takes effect at once."""
     with _lock:
-        if url not in _open:
-            for store in _open.values():
+        known, store = _open.get(role, ("", None))
+        if store is None or known != url:
+            if store is not None:
                 store.close()
-            _open.clear()
-            _open[url] = Store(url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
-        return _open[url]
+            store = Store(url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+            _open[role] = (url, store)
+        return store

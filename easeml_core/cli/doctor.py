@@ -1,0 +1,134 @@
+"""``easeml doctor``: look the installation over, and say what to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from easeml_core.cli.connection import HOME, artifacts_option, database_option, embedded_server
+from easeml_core.cli.output import example, json_option, plain, show_json
+from easeml_core.cli.reading_progress import reading
+from easeml_core.errors import EasemlError, InvalidInputError, counted, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_core.services.checks import Check
+    from easeml_core.services.doctor_airflow import Pool
+
+_LOOKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("FAILED", "bold red")}
+_SKIPPED = ("skipped", "dim")
+
+
+@click.command(
+    epilog=example(
+        "easeml doctor",
+        "easeml doctor --json --database postgresql+psycopg2://easeml_worker:...@db/easeml",
+        "easeml doctor --airflow http://localhost:8080 --airflow-user admin --airflow-password-file password.txt",
+    )
+)
+@click.option("--airflow", metavar="URL", help="Airflow's API server, to look at the device pool; default: no look.")
+@click.option("--airflow-user", metavar="NAME", default="admin", show_default=True, help="Who may read pools there.")
+@click.option(
+    "--airflow-password-file",
+    "password_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with this user's password.",
+)
+@click.option("--pool", default="easeml_devices", show_default=True, help="Name of the device pool.")
+@artifacts_option
+@database_option
+@json_option
+@click.pass_context
+def doctor(
+    context: click.Context, airflow: str | None, airflow_user: str, password_file: Path | None, pool: str,
+    artifacts: str, database: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Check versions, database, roles, schema, referee, Airflow, disk, clock and devices; say what to do.
+
+    Nothing is changed. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
+    """
+    from easeml_core.services.doctor import Installation, examine
+
+    url, url_from = _address(database)
+    place = Installation(
+        url=url,
+        url_from=url_from,
+        home=HOME,
+        artifacts=artifacts,
+        metadata_url=_metadata_address(),
+        environment=os.environ,
+        pool=_pool(airflow, airflow_user, password_file, pool),
+    )
+    with reading() as on_check:
+        found = examine(place, on_check)
+    if as_json:
+        show_json([check.to_json() for check in found])
+    else:
+        _show(found)
+    context.exit(1 if any(check.state == "failed" for check in found) else 0)
+
+
+def _address(given: str | None) -> tuple[str | None, str]:
+    """The database's address, and where it came from; None with the reason where there is none."""
+    if given is not None:
+        return given, "EASEML_DATABASE_URL" if given == os.environ.get("EASEML_DATABASE_URL") else "--database"
+    server = embedded_server()
+    if not server.home.exists():
+        return None, f"no --database, no EASEML_DATABASE_URL, no embedded server in {HOME}"
+    try:
+        return server.url("easeml_worker", "easeml"), f"embedded server of {HOME}"
+    except EasemlError as error:
+        return None, str(error)
+
+
+def _metadata_address() -> str | None:
+    """Where Airflow's own tables are: its environment says it, or the embedded server has them."""
+    if given := os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
+        return given
+    server = embedded_server()
+    if not server.home.exists():
+        return None
+    try:
+        return server.url("airflow", "airflow")
+    except EasemlError:  # never started, or another account's: then `database` says so
+        return None
+
+
+def _pool(url: str | None, user: str, password_file: Path | None, name: str) -> Pool | None:
+    from easeml_core.services.doctor_airflow import Pool
+
+    if url is None:
+        return None
+    if password_file is None:
+        message = "--airflow needs --airflow-password-file: a password on the command line is seen by everybody here"
+        raise click.UsageError(message)
+    try:
+        password = password_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{password_file} cannot be read: {reason_of(error)}"
+        raise InvalidInputError(message) from error
+    return Pool(url.rstrip("/"), user, password, name)
+
+
+def _show(found: Sequence[Check]) -> None:
+    """One check a row, with what to do below what was found."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    for heading in ("Check", "State", "Found, and what to do"):
+        table.add_column(heading, overflow="fold")
+    for check in found:
+        word, look = _LOOKS.get(check.state, _SKIPPED)
+        told = Text(plain(check.found))
+        if check.remedy:
+            told.append(f"\n-> {plain(check.remedy)}", style="cyan")
+        table.add_row(Text(check.name), Text(word, style=look), told)
+    Console(markup=False, emoji=False).print(table)
+    failed, warned = (sum(check.state == state for check in found) for state in ("failed", "warning"))
+    click.echo(f"{counted(failed, 'check')} failed, {counted(warned, 'warning')}")

@@ -1,0 +1,122 @@
+"""Files that tenants upload for a new study: kept where all components reach them, for a few days at most.
+
+They lie in a part of the artifacts of their own, by day and tenant, and only a study of that tenant is read from them.
+An upload holds rows that are sealed later, with their labels; whoever uploads it knows them anyway, but nobody else
+should. So the referee removes it when its study is sealed, and after ``KEPT_DAYS`` in any case.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from easeml_core.config import require
+from easeml_core.entities import StudyState
+from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.store.uploads import uses_of_uploads
+from easeml_core.training.source_specs import SCHEMES, parse_source
+from easeml_core.training.upload_archive import unpack_upload
+from easeml_core.training.upload_names import UploadName, is_upload, plain_file_name, upload_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date
+    from pathlib import Path
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.training.source_specs import Source
+
+PART = "uploads"
+KEPT_DAYS = 7
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.ASCII)
+
+
+def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str, today: date) -> UploadName:
+    """Keep a copy of a file for a study of a tenant; the same file of the same day is kept once.
+
+    Args:
+        artifacts: Of the installation.
+        path: Where it is now.
+        tenant: Whose it is.
+        file: What its owner calls it; shortened to what a source can say.
+        today: By UTC.
+
+    Raises:
+        ConfigError: The tenant cannot have that name.
+        ArtifactError: It cannot be kept.
+    """
+    require(_TENANT.fullmatch(tenant) is not None, "tenant", tenant, "small letters, digits and _ . -, at most 63")
+    reference = artifacts.part(PART, today.isoformat(), tenant).put(path)
+    return UploadName(today.isoformat(), reference.partition(":")[2], plain_file_name(file))
+
+
+@contextmanager
+def opened_upload(artifacts: ArtifactStore, source: Source, *, tenant: str) -> Iterator[Path]:
+    """The file, or the unpacked folder, that a source names among the uploads of a tenant; private, for the block.
+
+    Raises:
+        InvalidInputError: There is none, or it was removed; or it is no zip file and stands for a folder.
+    """
+    upload = upload_of(source.name)
+    with ExitStack() as held:
+        copy = held.enter_context(_copied(artifacts, upload, tenant))
+        if SCHEMES[source.scheme].reads == "folder":
+            folder = copy.with_name("unpacked")
+            folder.mkdir()
+            yield unpack_upload(copy, folder)
+        else:
+            yield copy
+
+
+def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> None:
+    """Remove uploads that are old, and those of studies that are sealed by now and of no study that waits for that.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Of the installation.
+        today: By UTC.
+    """
+    days = artifacts.parts(PART)
+    oldest = (today - timedelta(days=KEPT_DAYS)).isoformat()
+    for day in [day for day in days if day < oldest]:
+        artifacts.remove_part(PART, day)
+    kept = [day for day in days if day >= oldest]
+    if not kept:
+        return
+    with store.begin() as tx:
+        uses = [(use.state, use.tenant, _uploaded(use.source)) for use in uses_of_uploads(tx, kept)]
+    waiting = {(tenant, upload) for state, tenant, upload in uses if state == StudyState.REGISTERED}
+    done = {(tenant, upload) for state, tenant, upload in uses if state in (StudyState.ACTIVE, StudyState.PAUSED)}
+    for tenant, upload in done - waiting:
+        if upload is not None:
+            artifacts.part(PART, upload.day, tenant).discard(upload.reference)
+
+
+@contextmanager
+def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterator[Path]:
+    """A private copy under the file's own name, which errors and notes then tell."""
+    with ExitStack() as held:
+        try:
+            # The day first: a name that somebody made up must not leave a folder.
+            if upload.day not in artifacts.parts(PART) or _TENANT.fullmatch(tenant) is None:
+                raise ArtifactError(upload.file)
+            copy = held.enter_context(artifacts.part(PART, upload.day, tenant).copy(upload.reference))
+        except ArtifactError as error:
+            message = (
+                f"there is no upload {upload.file!r} of {upload.day} of tenant {tenant!r}; uploads are removed once "
+                f"their study is sealed, and after {KEPT_DAYS} days: upload the file again"
+            )
+            raise InvalidInputError(message) from error
+        yield copy.rename(copy.with_name(upload.file))
+
+
+def _uploaded(source: str) -> UploadName | None:
+    """The upload of a study's source; None for a name that no upload has."""
+    try:
+        name = parse_source(source).name
+        return upload_of(name) if is_upload(name) else None
+    except InvalidInputError:
+        return None

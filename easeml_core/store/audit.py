@@ -1,0 +1,92 @@
+"""The audit, as rows: who did what, when, by which door and why. Triggers write it (m0008); here it is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from easeml_core.store.rows import rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+class Filter(NamedTuple):
+    """Which rows of the audit.
+
+    Attributes:
+        studies: Names of the studies that may be shown, and their tenants with them; None for all there is.
+        study: Of this study only; None for all.
+        acts: Of these acts only; None for all.
+        who: Of this person or task only; None for all.
+        text: In who, study, tenant, reason or a set's name; empty for all.
+        since: From then on; None for all time.
+    """
+
+    studies: Collection[str] | None = None
+    study: str | None = None
+    acts: Collection[str] | None = None
+    who: str | None = None
+    text: str = ""
+    since: datetime | None = None
+
+
+# An alert of one of several teams is that team's: whoever is held to studies of their own is told of none. A change of
+# the whole installation has neither study nor tenant.
+_ROWS = """
+FROM work.audit a LEFT JOIN work.studies s ON s.id = a.study_id LEFT JOIN work.tenants t ON t.id = a.tenant_id
+WHERE (CAST(:studies AS text[]) IS NULL OR (a.after ->> 'team' IS NULL AND (s.name = ANY(CAST(:studies AS text[]))
+  OR (a.study_id IS NULL AND a.tenant_id IN (
+    SELECT tenant_id FROM work.studies WHERE name = ANY(CAST(:studies AS text[])))))))
+AND (CAST(:study AS text) IS NULL OR s.name = :study)
+AND (CAST(:acts AS text[]) IS NULL OR a.act = ANY(CAST(:acts AS text[])))
+AND (CAST(:who AS text) IS NULL OR a.who = :who)
+AND (CAST(:since AS timestamptz) IS NULL OR a.at >= :since)
+AND (:text = '' OR position(lower(:text) IN lower(concat_ws(' ', a.who, s.name, t.name, a.reason, a.after ->> 'name')))
+  > 0)
+"""
+
+
+def events(tx: Connection, wanted: Filter, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Rows of the audit, newest first: id, at, who, door, role, act, study, tenant, before, after, reason, is_open.
+
+    ``is_open`` says of what was asked for whether it still waits for its answer.
+    """
+    found = rows(
+        tx,
+        "SELECT a.id, a.at, a.who, a.door, a.role, a.act, s.name AS study, t.name AS tenant, a.before, a.after, "
+        "a.reason, a.act LIKE '%asked' AND NOT EXISTS (SELECT FROM work.answers w "
+        "WHERE w.request_id = (a.after ->> 'request')::bigint) AS is_open "
+        f"{_ROWS} ORDER BY a.id DESC LIMIT :limit OFFSET :offset",
+        limit=limit,
+        offset=offset,
+        **_values(wanted),
+    )
+    return [dict(r._mapping) for r in found]
+
+
+def counts(tx: Connection, wanted: Filter) -> dict[str, int]:
+    """How many rows there are of each act."""
+    return {r.act: r.n for r in rows(tx, f"SELECT a.act, count(*) AS n {_ROWS} GROUP BY a.act", **_values(wanted))}
+
+
+def forced_that_wait(tx: Connection, studies: Collection[str] | None) -> int:
+    """Forced promotions that were asked for and not answered yet."""
+    return int(
+        scalar(
+            tx,
+            "SELECT count(*) FROM work.requests q JOIN work.studies s ON s.id = q.study_id WHERE q.kind = 'force' "
+            "AND NOT EXISTS (SELECT FROM work.answers w WHERE w.request_id = q.id) "
+            "AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))",
+            names=None if studies is None else list(studies),
+        )
+    )
+
+
+def _values(wanted: Filter) -> dict[str, Any]:
+    return wanted._asdict() | {
+        "studies": None if wanted.studies is None else list(wanted.studies),
+        "acts": None if wanted.acts is None else list(wanted.acts),
+    }

@@ -1,0 +1,164 @@
+"""What runs where, who waits and who was served, as rows of a bounded time.
+
+A model that was measured anew took no device of a training, so it is left out. Of an attempt that was lost only the
+device time is kept: it is drawn where its trial began. A device is known by its kind and by nothing more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store.rows import row, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+_SEEN = "(CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))"
+_BEGUN = "coalesce(x.attempt_started_at, x.started_at)"
+_HELD_UNTIL = "coalesce(x.finished_at, least(now(), x.lease_until))"
+
+_RUNS = f"""
+SELECT x.id AS trial_id, s.name AS study, n.name AS tenant, c.name AS candidate, x.device, x.state, x.attempt,
+       {_BEGUN} AS begun_at, x.started_at, x.finished_at, x.lost_seconds, x.resumed_seconds, x.lease_until,
+       x.state = 'RUNNING' AND x.lease_until < now() AS is_lost,
+       CASE WHEN x.state = 'RUNNING' THEN (
+         SELECT CASE WHEN jsonb_typeof(g.reasons -> 'predicted_cost_seconds') = 'number'
+           THEN (g.reasons ->> 'predicted_cost_seconds')::double precision END
+         FROM work.suggestions g WHERE g.trial_id = x.id ORDER BY g.batch_id DESC LIMIT 1) END AS predicted_seconds
+FROM work.trials x JOIN work.studies s ON s.id = x.study_id JOIN work.tenants n ON n.id = s.tenant_id
+JOIN work.candidates c ON c.id = x.candidate_id
+WHERE x.started_at IS NOT NULL AND x.reevaluates IS NULL AND {_SEEN} AND (x.state = 'RUNNING'
+  OR x.finished_at > :since OR (x.state = 'SUGGESTED' AND x.attempt_started_at > :since))
+ORDER BY x.state = 'RUNNING' DESC, x.finished_at DESC NULLS FIRST, x.id DESC LIMIT :limit
+"""
+
+# The latest reasons of each: an acquisition counts once it was handed out.
+_WAITS = f"""
+SELECT x.id AS trial_id, s.name AS study, n.name AS tenant, c.name AS candidate, x.device, x.suggested_at, x.attempt,
+       coalesce(x.lease_until > now(), false) AS is_held, g.gain, g.seconds, coalesce(g.guarded, false) AS guarded
+FROM work.trials x JOIN work.studies s ON s.id = x.study_id JOIN work.tenants n ON n.id = s.tenant_id
+JOIN work.candidates c ON c.id = x.candidate_id
+LEFT JOIN LATERAL (
+  SELECT CASE WHEN jsonb_typeof(reasons -> 'expected_improvement') = 'number'
+           THEN (reasons ->> 'expected_improvement')::double precision END AS gain,
+         CASE WHEN jsonb_typeof(reasons -> 'predicted_cost_seconds') = 'number'
+           THEN (reasons ->> 'predicted_cost_seconds')::double precision END AS seconds,
+         reasons -> 'guarded' = 'true'::jsonb AS guarded
+  FROM work.suggestions WHERE trial_id = x.id ORDER BY batch_id DESC LIMIT 1) g ON true
+WHERE x.state = 'SUGGESTED' AND {_SEEN}
+ORDER BY x.lease_until > now() DESC NULLS LAST, s.priority DESC, x.id LIMIT :limit
+"""
+
+_TOTALS = f"""
+SELECT count(*) FILTER (WHERE x.state = 'RUNNING' AND x.lease_until >= now()) AS running,
+       count(*) FILTER (WHERE x.state = 'RUNNING' AND x.lease_until >= now() AND seen) AS own_running,
+       count(*) FILTER (WHERE x.state = 'RUNNING' AND x.lease_until < now() AND seen) AS lost,
+       min(x.lease_until) FILTER (WHERE x.state = 'RUNNING' AND x.lease_until < now() AND seen) AS lost_since,
+       count(*) FILTER (WHERE x.state = 'SUGGESTED' AND seen) AS waiting,
+       min(x.suggested_at) FILTER (WHERE x.state = 'SUGGESTED' AND seen) AS waiting_since,
+       count(*) FILTER (WHERE x.finished_at > :since AND seen) AS ended,
+       count(*) FILTER (WHERE x.finished_at > :since AND x.state = 'FAILED' AND seen) AS failed,
+       coalesce(sum(x.lost_seconds) FILTER (WHERE x.attempt_started_at > :since AND seen), 0) AS lost_seconds,
+       now() AS read_at
+FROM work.trials x JOIN work.studies s ON s.id = x.study_id, LATERAL (SELECT {_SEEN} AS seen) z
+WHERE x.reevaluates IS NULL AND (x.finished_at IS NULL OR x.finished_at > :since)
+"""
+
+_BUSY = f"""
+WITH held AS MATERIALIZED (
+  SELECT {_BEGUN} AS begun, {_HELD_UNTIL} AS ended, {_SEEN} AS seen
+  FROM work.trials x JOIN work.studies s ON s.id = x.study_id
+  WHERE x.started_at IS NOT NULL AND x.reevaluates IS NULL AND (x.state = 'RUNNING' OR x.finished_at > :since)),
+step AS (SELECT (now() - CAST(:since AS timestamptz)) / :buckets AS width)
+SELECT b AS at, coalesce(sum(share), 0)::double precision AS devices,
+       coalesce(sum(share) FILTER (WHERE seen), 0)::double precision AS own
+FROM step, LATERAL generate_series(0, :buckets - 1) k, LATERAL (SELECT CAST(:since AS timestamptz) + k * width AS b) p
+LEFT JOIN LATERAL (
+  SELECT seen, extract(epoch FROM least(ended, b + width) - greatest(begun, b)) / extract(epoch FROM width) AS share
+  FROM held WHERE begun < b + width AND ended > b) h ON true
+GROUP BY b ORDER BY b
+"""
+
+_SHARES = f"""
+SELECT n.name AS tenant, {_SEEN} AS seen,
+       sum(s.weight * n.weight) FILTER (WHERE s.state = 'ACTIVE') AS weight,
+       coalesce(sum(u.seconds), 0) AS seconds
+FROM work.studies s JOIN work.tenants n ON n.id = s.tenant_id
+LEFT JOIN (
+  SELECT x.study_id, sum(CASE WHEN x.state = 'RUNNING'
+    THEN extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
+    ELSE x.lost_seconds + coalesce(x.cost_seconds, 0) END) AS seconds
+  FROM work.trials x WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING')
+  GROUP BY x.study_id) u ON u.study_id = s.id
+WHERE s.state <> 'REFUSED' GROUP BY 1, 2 HAVING coalesce(sum(u.seconds), 0) > 0 OR bool_or(s.state = 'ACTIVE')
+ORDER BY seconds DESC, tenant
+"""
+
+# A first result is expected to gain all of its quality, at a cost that nobody knows yet: it has no place among prices.
+_GAINS = f"""
+SELECT b.created_at AS at, s.name AS study, c.name AS candidate, g.reasons -> 'guarded' = 'true'::jsonb AS guarded,
+       3600 * (g.reasons ->> 'expected_improvement')::double precision
+         / (g.reasons ->> 'predicted_cost_seconds')::double precision AS gain_per_hour
+FROM work.suggestion_batches b JOIN work.suggestions g ON g.batch_id = b.id JOIN work.trials x ON x.id = g.trial_id
+JOIN work.studies s ON s.id = x.study_id JOIN work.candidates c ON c.id = x.candidate_id
+WHERE b.created_at > :since AND {_SEEN} AND CASE
+  WHEN jsonb_typeof(g.reasons -> 'expected_improvement') = 'number' AND jsonb_typeof(g.reasons -> 'best') = 'number'
+    AND jsonb_typeof(g.reasons -> 'predicted_cost_seconds') = 'number'
+  THEN (g.reasons ->> 'best')::double precision > 0 AND (g.reasons ->> 'predicted_cost_seconds')::double precision > 0
+  ELSE false END
+ORDER BY b.id DESC, g.position LIMIT :limit
+"""
+
+
+def runs(tx: Connection, *, since: datetime, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:
+    """Trials that held a device since then, those that do first, then the latest to end."""
+    return _all(tx, _RUNS, since=since, names=names, limit=limit)
+
+
+def waits(tx: Connection, *, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:
+    """Suggested trials that wait for a device: those that are handed out, then by priority and age."""
+    return _all(tx, _WAITS, names=names, limit=limit)
+
+
+def totals(tx: Connection, *, since: datetime, names: Collection[str] | None) -> dict[str, Any]:
+    """Counts of what runs, waits, is lost and has ended; ``running`` of all, everything else of these studies."""
+    found = row(tx, _TOTALS, since=since, names=_names(names))
+    assert found is not None  # counts are always there
+    return dict(found._mapping)
+
+
+def busy(tx: Connection, *, since: datetime, buckets: int, names: Collection[str] | None) -> list[dict[str, Any]]:
+    """Devices that trained on average in each part of the time: ``at`` (its beginning), ``devices``, ``own``."""
+    return _all(tx, _BUSY, since=since, buckets=buckets, names=names)
+
+
+def shares(tx: Connection, *, since: datetime, names: Collection[str] | None) -> list[dict[str, Any]]:
+    """Device seconds of each tenant since then, beside its weight; ``seen`` where the studies are among these."""
+    return _all(tx, _SHARES, since=since, names=names)
+
+
+def gains(tx: Connection, *, since: datetime, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:
+    """What the newest choices promised for an hour of a device, newest first."""
+    return _all(tx, _GAINS, since=since, names=names, limit=limit)
+
+
+def history_stamp(tx: Connection) -> tuple[int, int, int]:
+    """Changes whenever a backtest may say something else: results, the newest of them, and the settings in force."""
+    found = row(
+        tx,
+        "SELECT (SELECT count(*) FROM work.observations) AS results, (SELECT coalesce(max(trial_id), 0) FROM "
+        "work.observations) AS newest, (SELECT coalesce(max(id), 0) FROM work.selection_settings) AS settings",
+    )
+    assert found is not None  # counts are always there
+    return found.results, found.newest, found.settings
+
+
+def _names(names: Collection[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
+def _all(tx: Connection, query: str, *, names: Collection[str] | None, **values: Any) -> list[dict[str, Any]]:
+    return [dict(r._mapping) for r in rows(tx, query, names=_names(names), **values)]

@@ -1,0 +1,131 @@
+"""What was handed in for a study, in its order, with what was released about each: facts that everybody may read.
+
+A model counts as handed in from the moment when somebody submitted it, or asked gate or meter about it. Its number is
+its place in that order, so that a developer and the referee call it the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store.rows import row, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+_NUMBERED = """
+WITH asked AS (
+  SELECT model_id, requested_at AS at FROM work.requests WHERE study_id = :study AND kind IN ('gate', 'meter')
+  UNION ALL SELECT model_id, submitted_at FROM work.submissions WHERE study_id = :study),
+numbered AS (
+  SELECT model_id, min(at) AS handed_in_at, row_number() OVER (ORDER BY min(at), model_id) AS number
+  FROM asked GROUP BY model_id)
+"""
+
+_CALLED = "coalesce(k.name, left(split_part(u.message, E'\\n', 1), 80), 'baseline')"
+_ORIGIN = """
+LEFT JOIN work.trials t ON t.id = m.trial_id LEFT JOIN work.candidates k ON k.id = t.candidate_id
+LEFT JOIN work.submissions u ON u.model_id = m.id
+"""
+
+# The verdict on the sealed condition comes before one on another, which is advice. Where several teams share a meter
+# set, nobody here is one of them.
+_LIST = f"""{_NUMBERED}, shown AS MATERIALIZED (
+  SELECT model_id, handed_in_at, number, count(*) OVER () AS total FROM numbered
+  ORDER BY number DESC LIMIT :most OFFSET :skip)
+SELECT n.number, n.model_id, n.handed_in_at, n.total, {_CALLED} AS called,
+       p.model_id IS NOT NULL AS in_production,
+       EXISTS (SELECT FROM work.requests r WHERE r.study_id = :study AND r.kind = 'gate' AND r.model_id = n.model_id
+               AND NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = r.id)) AS gate_waits,
+       v.symbol, v.planned, refusal.message AS refusal,
+       EXISTS (SELECT FROM work.requests r WHERE r.study_id = :study AND r.kind = 'meter' AND r.model_id = n.model_id
+               AND NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = r.id)) AS meter_waits,
+       EXISTS (SELECT FROM work.requests r JOIN work.answers a ON a.request_id = r.id WHERE r.study_id = :study
+               AND r.kind = 'meter' AND r.model_id = n.model_id AND a.refused) AS meter_refused,
+       s.signal, s.signals, s.teams
+FROM shown n JOIN work.models m ON m.id = n.model_id {_ORIGIN}
+LEFT JOIN work.production p ON p.study_id = :study AND p.model_id = n.model_id
+LEFT JOIN LATERAL (
+  SELECT symbol, planned FROM work.gate_verdicts WHERE study_id = :study AND model_id = n.model_id
+  ORDER BY planned DESC, request_id DESC LIMIT 1) v ON true
+LEFT JOIN LATERAL (
+  SELECT a.message FROM work.requests r JOIN work.answers a ON a.request_id = r.id
+  WHERE r.study_id = :study AND r.kind = 'gate' AND r.model_id = n.model_id AND a.refused
+  ORDER BY r.id DESC LIMIT 1) refusal ON true
+LEFT JOIN LATERAL (
+  SELECT r.signal, r.signals, coalesce((x.plan ->> 'teams')::int, 1) AS teams FROM work.meter_readings r
+  JOIN work.test_sets x ON x.id = r.test_set_id WHERE r.study_id = :study AND r.model_id = n.model_id
+  ORDER BY r.request_id DESC LIMIT 1) s ON true
+ORDER BY n.number DESC
+"""
+
+
+def list_handed_in(tx: Connection, study_id: int, *, limit: int, skip: int = 0) -> list[dict[str, Any]]:
+    """What was handed in, the newest first.
+
+    Args:
+        tx: A transaction of any role.
+        study_id: The study.
+        limit: How many at most.
+        skip: How many of the newest to leave out.
+
+    Returns:
+        ``{"number", "model_id", "handed_in_at", "total", "called", "in_production", "gate_waits", "symbol", "planned",
+        "refusal", "meter_waits", "meter_refused", "signal", "signals", "teams"}`` each; ``symbol`` and ``signal`` are
+        None where none was released, ``planned`` says whether the symbol is about the sealed condition, ``refusal`` is
+        the last refusal of the gate.
+    """
+    return [dict(r._mapping) for r in rows(tx, _LIST, study=study_id, most=limit, skip=skip)]
+
+
+def numbers_of(tx: Connection, study_id: int, model_ids: Sequence[int]) -> dict[int, int]:
+    """Model to its number, for those that were handed in."""
+    query = _NUMBERED + "SELECT model_id, number FROM numbered WHERE model_id = ANY (:ids)"
+    return {r.model_id: r.number for r in rows(tx, query, study=study_id, ids=list(model_ids))}
+
+
+def model_of_number(tx: Connection, study_id: int, number: int) -> int | None:
+    """The model that was handed in under this number, or None."""
+    found = row(tx, _NUMBERED + "SELECT model_id FROM numbered WHERE number = :number", study=study_id, number=number)
+    return None if found is None else int(found.model_id)
+
+
+def names_of(tx: Connection, model_ids: Sequence[int]) -> dict[int, str]:
+    """Model to what people call it: its candidate, or the first line of what was said when it was handed in."""
+    query = f"SELECT m.id, {_CALLED} AS called FROM work.models m {_ORIGIN} WHERE m.id = ANY (:ids)"
+    return {r.id: r.called for r in rows(tx, query, ids=list(model_ids))}
+
+
+def models_to_hand_in(tx: Connection, study_id: int, *, limit: int) -> list[dict[str, Any]]:
+    """The study's best models on its newest data, without that which stands.
+
+    Returns:
+        ``{"model_id", "called", "quality"}`` each, the best first; quality in [0, 1] on the validation part.
+    """
+    query = (
+        f"SELECT m.id AS model_id, {_CALLED} AS called, coalesce(o.quality, 1 - m.validation_loss) AS quality "
+        f"FROM work.models m {_ORIGIN} LEFT JOIN work.observations o ON o.trial_id = m.trial_id "
+        "WHERE m.study_id = :study AND (m.trial_id IS NOT NULL OR m.submitted) AND m.data_version_id = "
+        "(SELECT id FROM work.data_versions WHERE study_id = :study ORDER BY version DESC LIMIT 1) "
+        "AND NOT EXISTS (SELECT FROM work.production p WHERE p.study_id = :study AND p.model_id = m.id) "
+        "ORDER BY quality DESC, m.id LIMIT :most"
+    )
+    return [dict(r._mapping) for r in rows(tx, query, study=study_id, most=limit)]
+
+
+def list_signals(tx: Connection, study_id: int, test_set_id: int, *, limit: int) -> list[dict[str, Any]]:
+    """The last signals of a meter set, oldest first: ``{"model_id", "place", "signal", "signals"}`` each.
+
+    ``place`` counts the answers of the meter on the set from 1; a model that was handed in again has one answer.
+    """
+    found = rows(
+        tx,
+        "SELECT model_id, row_number() OVER (ORDER BY request_id) AS place, signal, signals FROM work.meter_readings "
+        "WHERE study_id = :study AND test_set_id = :set AND NOT cached ORDER BY request_id DESC LIMIT :most",
+        study=study_id,
+        set=test_set_id,
+        most=limit,
+    )
+    return [dict(r._mapping) for r in reversed(found)]

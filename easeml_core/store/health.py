@@ -1,0 +1,85 @@
+"""What a look at an installation's health asks the database; any role of ours may, whatever the schema is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store import schema
+from easeml_core.store.roles import OWNER, REFEREE, WORKER
+from easeml_core.store.rows import row, rows, scalar
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+OURS = (OWNER, WORKER, REFEREE)
+
+_SEALED_TABLES = """
+SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'sealed' AND c.relkind IN ('r', 'p', 'v', 'm')
+AND has_table_privilege(:worker, c.oid, 'SELECT, INSERT, UPDATE, DELETE') ORDER BY c.relname
+"""
+
+_RIGHTS = """
+SELECT w.rolsuper OR w.rolbypassrls AS is_super, pg_has_role(w.oid, r.oid, 'MEMBER') AS is_referee,
+       pg_has_role(w.oid, o.oid, 'MEMBER') AS is_owner,
+       coalesce((SELECT has_schema_privilege(w.oid, n.oid, 'USAGE') FROM pg_catalog.pg_namespace n
+                 WHERE n.nspname = 'sealed'), false) AS may_enter,
+       has_function_privilege(w.oid, 'pg_catalog.pg_stat_get_tuples_inserted(oid)', 'EXECUTE') AS may_watch
+FROM pg_catalog.pg_roles w, pg_catalog.pg_roles r, pg_catalog.pg_roles o
+WHERE w.rolname = :worker AND r.rolname = :referee AND o.rolname = :owner
+"""
+
+
+def who_and_when(tx: Connection) -> dict[str, Any]:
+    """``{"role", "database", "version", "now"}`` of this connection; ``version`` is PostgreSQL's, such as 18.1."""
+    found = row(
+        tx,
+        "SELECT session_user AS role, current_database() AS database, current_setting('server_version') AS version, "
+        "clock_timestamp() AS now",
+    )
+    assert found is not None  # a query without a table has one row
+    return dict(found._mapping)
+
+
+def missing_roles(tx: Connection) -> list[str]:
+    """Roles of ours that the server lacks."""
+    there = {r.rolname for r in rows(tx, "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(:o)", o=[*OURS])}
+    return [role for role in OURS if role not in there]
+
+
+def rights_of_worker(tx: Connection) -> dict[str, Any]:
+    """What ``easeml_worker`` could do that it must not; all roles must be there.
+
+    Returns:
+        ``{"is_super", "is_referee", "is_owner", "may_enter", "may_watch", "tables"}``: ``may_enter`` is the door of the
+        schema ``sealed``, ``may_watch`` PostgreSQL's statistics, ``tables`` sealed ones with a right on them.
+    """
+    found = row(tx, _RIGHTS, worker=WORKER, referee=REFEREE, owner=OWNER)
+    assert found is not None
+    tables = [r.relname for r in rows(tx, _SEALED_TABLES, worker=WORKER)]
+    return dict(found._mapping) | {"tables": tables}
+
+
+def revision(tx: Connection) -> str | None:
+    """The schema's revision; None where there is no schema."""
+    return schema.current(tx)
+
+
+def waiting_requests(tx: Connection) -> dict[str, tuple[int, datetime]]:
+    """Requests without an answer by kind: how many there are, and since when the oldest waits."""
+    found = rows(
+        tx,
+        "SELECT r.kind, count(*) AS many, min(r.requested_at) AS since FROM work.requests r "
+        "WHERE NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = r.id) GROUP BY r.kind",
+    )
+    return {r.kind: (int(r.many), r.since) for r in found}
+
+
+def revision_of_airflow(tx: Connection) -> str | None:
+    """The revision of Airflow's own tables in its metadata database; None where there are none."""
+    if scalar(tx, "SELECT to_regclass('alembic_version')") is None:
+        return None
+    found = scalar(tx, "SELECT version_num FROM alembic_version")
+    return None if found is None else str(found)

@@ -1,0 +1,83 @@
+"""One line of time of a study, as rows: what everybody may know, from the tables of the schema ``work`` alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store.rows import rows, scalar
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Of a meter set that several teams share nobody's signals are told, nor an alert that is for one of them.
+_EVENTS = """
+SELECT created_at AS at, 'registered' AS kind, id AS ref, jsonb_build_object('program', program) AS facts
+FROM work.studies WHERE id = :id
+UNION ALL
+SELECT v.created_at, 'data', v.id, jsonb_build_object('version', v.version, 'validation_only', v.same_training_as
+  IS NOT NULL AND v.same_training_as <> v.id, 'train_rows', (SELECT rows FROM work.data_parts p
+  WHERE p.data_version_id = v.id AND part = 'train'), 'validation_rows', (SELECT rows FROM work.data_parts p
+  WHERE p.data_version_id = v.id AND part = 'validation'), 'refreshed', EXISTS (SELECT FROM work.refreshes f
+  WHERE f.data_version_id = v.id))
+FROM work.data_versions v WHERE v.study_id = :id
+UNION ALL
+SELECT fed_at, 'fed', id, jsonb_build_object('rows', rows, 'by', fed_by, 'origin', origin, 'state', state,
+  'reason', reason)
+FROM work.feeds WHERE study_id = :id
+UNION ALL
+SELECT min(switched_at), 'switched', min(id), jsonb_build_object('rows', count(*), 'is_on', bool_and(is_on),
+  'by', min(switched_by), 'reason', min(reason))
+FROM work.switches WHERE study_id = :id GROUP BY request_key
+UNION ALL
+SELECT t.finished_at, 'trial', t.id, jsonb_build_object('candidate', c.name, 'state', t.state, 'quality', o.quality,
+  'seconds', t.lost_seconds + coalesce(t.cost_seconds, 0), 'device', t.device, 'measured_anew',
+  t.reevaluates IS NOT NULL, 'failure', left(split_part(t.failure, chr(10), 1), 200))
+FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id
+WHERE t.study_id = :id AND t.finished_at IS NOT NULL
+UNION ALL
+SELECT submitted_at, 'submitted', id, jsonb_build_object('model', model_id, 'what', kind, 'message', left(message, 200),
+  'by', submitted_by)
+FROM work.submissions WHERE study_id = :id
+UNION ALL
+SELECT decided_at, 'verdict', request_id, jsonb_build_object('model', model_id, 'symbol', symbol, 'step', step,
+  'set', test_set_id, 'cached', cached)
+FROM work.gate_verdicts WHERE study_id = :id
+UNION ALL
+SELECT r.read_at, 'reading', r.request_id, jsonb_build_object('model', r.model_id, 'signal', r.signal,
+  'signals', r.signals, 'drift', r.drift, 'set', r.test_set_id, 'cached', r.cached)
+FROM work.meter_readings r JOIN work.test_sets e ON e.id = r.test_set_id
+WHERE r.study_id = :id AND coalesce((e.plan ->> 'teams')::int, 1) = 1
+UNION ALL
+SELECT promoted_at, 'moved', id, jsonb_build_object('how', kind, 'model', model_id, 'by', who, 'reason', left(why, 200))
+FROM work.promotions WHERE study_id = :id
+UNION ALL
+SELECT created_at, 'sealed', id, jsonb_build_object('set', coalesce(name, id::text), 'purpose', purpose, 'rows', rows,
+  'steps', steps, 'state', state)
+FROM work.test_sets WHERE study_id = :id
+UNION ALL
+SELECT retired_at, 'retired', id, jsonb_build_object('set', coalesce(name, id::text), 'purpose', purpose,
+  'why', retired_why, 'released', state = 'released')
+FROM work.test_sets WHERE study_id = :id AND retired_at IS NOT NULL
+UNION ALL
+SELECT created_at, 'alert', id, jsonb_build_object('what', kind, 'message', left(message, 300), 'is_open',
+  cleared_at IS NULL)
+FROM work.alerts WHERE study_id = :id AND team IS NULL
+"""
+
+
+def events(tx: Connection, study_id: int, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+    """What has happened, newest first: ``at``, ``kind``, ``ref`` (its number among its kind) and ``facts``.
+
+    Args:
+        tx: Any role.
+        study_id: The study.
+        limit: Events at most.
+        offset: How many newer ones to leave out.
+    """
+    query = f"SELECT * FROM ({_EVENTS}) every ORDER BY at DESC, kind, ref DESC LIMIT :limit OFFSET :offset"
+    return [dict(r._mapping) for r in rows(tx, query, id=study_id, limit=limit, offset=offset)]
+
+
+def count_events(tx: Connection, study_id: int) -> int:
+    """How many there are."""
+    return int(scalar(tx, f"SELECT count(*) FROM ({_EVENTS}) every", id=study_id))

@@ -1,0 +1,53 @@
+"""The audit: who did what, when, and with which reason? Operators and referees see all, others their own studies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from easeml_airflow.web import audit_view as view
+from easeml_airflow.web.frame import HEADERS, Tab
+from easeml_airflow.web.needs import visible
+from easeml_airflow.web.people import Viewer
+from easeml_core.services.audit import MOST_ROWS, as_csv, audit, recent_figures
+
+if TYPE_CHECKING:
+    from fastapi.responses import HTMLResponse
+
+    from easeml_airflow.web.frame import Site
+
+TAB = Tab("/audit", "Audit")
+
+Word = Annotated[str, Query(max_length=view.LONGEST_TEXT)]
+
+
+def routes(site: Site) -> APIRouter:
+    """``/audit`` and ``/audit.csv``."""
+    router, who = APIRouter(), Depends(site.viewer)
+    asked = Depends(_asked)
+
+    @router.get("/audit")
+    def show(request: Request, view_: view.Wanted = asked, viewer: Viewer = who) -> HTMLResponse:
+        store = site.open_store()
+        names = visible(store, viewer)
+        found = audit(store, studies=names, limit=view.PAGE_SIZE, offset=view_.offset, **view_.filters())
+        figures = recent_figures(store, studies=names)
+        shown = view.page_of(found, figures, view_, is_all=names is None)
+        return site.page(request, viewer, "audit.html", wanted=view_, shown=shown)
+
+    @router.get("/audit.csv")
+    def table(view_: view.Wanted = asked, viewer: Viewer = who) -> Response:
+        store = site.open_store()
+        found = audit(store, studies=visible(store, viewer), limit=MOST_ROWS, **view_.filters())
+        told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-audit.csv"'}
+        return Response(as_csv(found["events"]), media_type="text/csv; charset=utf-8", headers=told)
+
+    return router
+
+
+def _asked(
+    show: str = "", q: Word = "", who: Word = "", study: Word = "", since: str = "", page: str = "1"
+) -> view.Wanted:
+    return view.Wanted.of({"show": show, "q": q, "who": who, "study": study, "since": since, "page": page})

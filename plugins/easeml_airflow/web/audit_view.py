@@ -1,0 +1,247 @@
+"""The audit as its page shows it: what was asked for, rows with their symbol, figures of the last 30 days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from easeml_airflow.web.formats import count_text
+from easeml_airflow.web.frame import path_of_study
+from easeml_airflow.web.view import Mark
+from easeml_core.services.audit import ACTS, Group
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PAGE_SIZE = 50
+LONGEST_TEXT = 200
+
+SPANS = {"1d": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days", "all": "All time"}
+_DAYS = {"1d": 1, "7d": 7, "30d": 30}
+
+GROUPS = {
+    "": "All",
+    Group.PROMOTIONS: "Promotions",
+    Group.SETS: "Sealed sets",
+    Group.LIMITS: "Limits",
+    Group.STUDIES: "Studies",
+    Group.REFUSED: "Refused",
+}
+
+_MARKS = {
+    "promoted": ("ok", "pass"),
+    "forced promotion": ("bad", "bolt"),
+    "forced promotion asked": ("bad", "bolt"),
+    "rolled back": ("warn", "undo"),
+    "rollback asked": ("warn", "undo"),
+    "promotion asked": ("busy", "person"),
+    "model handed in": ("busy", "swap"),
+    "alert cleared": ("ok", "done"),
+    "policy changed": ("idle", "done"),
+    "study paused": ("idle", "pause"),
+    "study resumed": ("busy", "run"),
+    "study registered": ("busy", "right"),
+    "study sealed": ("busy", "lock"),
+    "candidate added": ("busy", "queue"),
+    "trial cancelled": ("idle", "off"),
+    "pairs fed": ("busy", "tag"),
+    "pairs switched": ("busy", "tag"),
+}
+_OF_GROUP = {
+    Group.PROMOTIONS: ("busy", "swap"),
+    Group.SETS: ("busy", "lock"),
+    Group.LIMITS: ("busy", "hour"),
+    Group.STUDIES: ("idle", "info"),
+    Group.REFUSED: ("bad", "stop"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One view of the audit; it is in the address, so that it can be kept, passed on and taken away as a table.
+
+    Attributes:
+        show: A group, or empty for all.
+        text: What a row must hold.
+        who: Of this person only.
+        study: Of this study only.
+        since: A key of ``SPANS``.
+        page: From 1.
+    """
+
+    show: str = ""
+    text: str = ""
+    who: str = ""
+    study: str = ""
+    since: str = "30d"
+    page: int = 1
+
+    @classmethod
+    def of(cls, asked: Mapping[str, str]) -> Wanted:
+        """From an address; what is none of the allowed values is taken for the usual one."""
+        page, since = asked["page"], asked["since"]
+        return cls(
+            asked["show"] if asked["show"] in ACTS else "",
+            _plain(asked["q"]),
+            _plain(asked["who"]),
+            _plain(asked["study"]),
+            since if since in SPANS else "30d",
+            max(1, int(page[:7])) if page.isascii() and page.isdigit() else 1,
+        )
+
+    @property
+    def offset(self) -> int:
+        """Newer rows that are left out."""
+        return (self.page - 1) * PAGE_SIZE
+
+    def filters(self) -> dict[str, Any]:
+        """Arguments of ``services.audit.audit``."""
+        days = _DAYS.get(self.since)
+        return {
+            "group": self.show or None,
+            "text": self.text,
+            "who": self.who or None,
+            "study": self.study or None,
+            "since": None if days is None else datetime.now(UTC) - timedelta(days=days),
+        }
+
+    def link(self, **changes: Any) -> str:
+        """The query of another view; another choice begins at its first page.
+
+        Example:
+            >>> Wanted(text="a b").link(page=2), Wanted(page=3).link(show="sets"), Wanted().link()
+            ('?q=a+b&page=2', '?show=sets', '?')
+        """
+        other = replace(self, **{"page": 1} | changes)
+        told = {"show": other.show, "q": other.text, "who": other.who, "study": other.study}
+        told |= {"since": "" if other.since == "30d" else other.since, "page": other.page if other.page > 1 else ""}
+        return "?" + urlencode({name: value for name, value in told.items() if value})
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether anything is filtered but the time."""
+        return bool(self.show or self.text or self.who or self.study)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One act."""
+
+    at: datetime
+    mark: Mark
+    badge: str
+    place: str
+    study: str
+    path: str
+    who: str
+    role: str
+    door: str
+    detail: str
+    reason: str
+    is_hot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the template names."""
+
+    now: tuple[str, str]
+    facts: list[tuple[str, str, str, str]]
+    chips: list[tuple[str, str, int]]
+    rows: list[Row]
+    total: int
+
+
+def page_of(found: Mapping[str, Any], figures: Mapping[str, int], wanted: Wanted, *, is_all: bool) -> Page:
+    """The page.
+
+    Args:
+        found: As of ``services.audit.audit``.
+        figures: As of ``services.audit.recent_figures``.
+        wanted: What was asked for.
+        is_all: Whether the viewer sees the whole installation.
+    """
+    groups = found["groups"]
+    return Page(
+        now=_now(figures, is_all=is_all),
+        facts=_facts(figures),
+        chips=[(key, word, groups[key] if key else sum(groups.values())) for key, word in GROUPS.items()],
+        rows=[_row(event) for event in found["events"]],
+        total=found["total"],
+    )
+
+
+def _now(figures: Mapping[str, int], *, is_all: bool) -> tuple[str, str]:
+    waiting, forced = figures["waiting"], figures.get("forced promotion", 0)
+    if waiting:
+        head = f"{count_text(waiting, 'forced promotion')} {'waits' if waiting == 1 else 'wait'} for the referee"
+        first = f"{head}, {forced} {'was' if forced == 1 else 'were'} made in the last 30 days."
+    elif forced:
+        first = f"{count_text(forced, 'forced promotion')} in the last 30 days."
+    else:
+        first = "Nobody forced a promotion in the last 30 days."
+    rest = "Every other promotion stands on a recorded verdict." if is_all else "You see what was done to your studies."
+    return first, rest
+
+
+def _facts(figures: Mapping[str, int]) -> list[tuple[str, str, str, str]]:
+    n = {act: figures.get(act, 0) for acts in ACTS.values() for act in acts}
+    limits = n["study changed"] + n["tenant changed"]
+    refused = n["request refused"] + n["study refused"]
+    return [
+        (
+            "Promotions, 30 days",
+            str(n["promoted"]),
+            "by verdict",
+            f"{n['forced promotion']} forced, {n['rolled back']} rolled back",
+        ),
+        (
+            "Sealed sets, 30 days",
+            str(n["set live"]),
+            "went live",
+            f"{n['set sealed']} sealed, {n['set retired']} retired, {n['set released']} released",
+        ),
+        (
+            "Limits changed, 30 days",
+            str(limits),
+            "times",
+            f"{n['study changed']} of studies, {n['tenant changed']} of tenants, {n['policy changed']} of the policy",
+        ),
+        (
+            "Refused, 30 days",
+            str(refused),
+            "request" if refused == 1 else "requests",
+            f"{n['study refused']} of them new studies",
+        ),
+    ]
+
+
+_HOT = ("forced promotion", "forced promotion asked")
+
+_ROLES = {"easeml_worker": "", "easeml_owner": "as owner", "easeml_referee": "by the referee", "not recorded": ""}
+
+
+def _row(event: Mapping[str, Any]) -> Row:
+    colour, shape = _MARKS.get(event["act"]) or _OF_GROUP[event["group"]]
+    tenant, study = event["tenant"], event["study"]
+    return Row(
+        at=event["at"],
+        mark=Mark(colour, shape, event["title"]),
+        badge="waits" if event["is_open"] else "forced" if event["act"] == "forced promotion" else "",
+        place=" / ".join(filter(None, [tenant, study])) or "the whole installation",
+        study=study or "",
+        path=path_of_study(study) if study else "",
+        who=event["who"],
+        role=_ROLES.get(event["role"], event["role"]),
+        door=event["door"],
+        detail=event["detail"],
+        reason=event["reason"] or "",
+        is_hot=event["act"] in _HOT,
+    )
+
+
+def _plain(text: str) -> str:
+    """Text for a query: the database has no NUL, and no half a character."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode().strip()[:LONGEST_TEXT]

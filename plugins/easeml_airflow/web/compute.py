@@ -1,0 +1,91 @@
+"""Compute: what runs where, who waits, and is the policy earning its keep? Others than operators see their own rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+
+from easeml_airflow.web import compute_view as view
+from easeml_airflow.web.backtest_view import backtest_of
+from easeml_airflow.web.backtesting import COMMAND, Backtests
+from easeml_airflow.web.frame import Tab, moved
+from easeml_airflow.web.needs import visible
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.services.compute import WINDOWS, compute
+from easeml_core.services.controls import list_tenants, set_tenant
+from easeml_core.services.policy import show_policy
+from easeml_core.services.trials import expire_leases
+from easeml_core.store.actors import because
+
+if TYPE_CHECKING:
+    from fastapi.responses import HTMLResponse, RedirectResponse
+
+    from easeml_airflow.web.frame import Site
+
+TAB = Tab("/compute", "Compute")
+
+
+def routes(site: Site) -> APIRouter:
+    """``/compute`` and what an operator may change there."""
+    router, who, backtests = APIRouter(prefix="/compute"), Depends(site.viewer), Backtests()
+    _looks(router, site, who, backtests)
+    _changes(router, site, who, backtests)
+    return router
+
+
+def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> None:
+    @router.get("")
+    def show(
+        request: Request,
+        window: str = "6h",
+        q: Annotated[str, Query(max_length=200)] = "",
+        page: Annotated[int, Query(ge=1, le=10_000)] = 1,
+        viewer: Viewer = who,
+    ) -> HTMLResponse:
+        store = site.open_store()
+        names = visible(store, viewer)
+        facts = compute(store, window=window if window in WINDOWS else "6h", studies=names)
+        policy = show_policy(store)
+        tenants = list_tenants(store) if viewer.is_operator else []
+        return site.page(
+            request,
+            viewer,
+            "compute.html",
+            shown=view.page_of(facts, policy, is_all=names is None),
+            backtest=backtest_of(backtests.last(), policy) if names is None else None,
+            tenants=view.tenants_of(tenants, text=q, page=page),
+            command=COMMAND,
+        )
+
+
+def _changes(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> None:
+    @router.post("/tenants/{tenant}")
+    def limit(
+        request: Request,
+        tenant: str,
+        weight: Annotated[float, Form()],
+        max_parallel: Annotated[int | None, Form()] = None,
+        quota_hours: Annotated[float | None, Form()] = None,
+        reason: Annotated[str, Form(max_length=500)] = "",
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        """What is left empty is no limit."""
+        viewer.require(Role.OPERATOR)
+        quota = None if quota_hours is None else 3600 * quota_hours
+        with because(reason):
+            set_tenant(site.open_store(), tenant=tenant, weight=weight, max_parallel=max_parallel, quota_seconds=quota)
+        return moved(request, "/compute#limits")
+
+    @router.post("/release")
+    def release(request: Request, viewer: Viewer = who) -> RedirectResponse:
+        """The trials of workers that fell silent go back; the next suggestion does the same by itself."""
+        viewer.require(Role.OPERATOR)
+        expire_leases(site.open_store())
+        return moved(request, "/compute")
+
+    @router.post("/backtest")
+    def replay(request: Request, viewer: Viewer = who) -> RedirectResponse:
+        viewer.require(Role.OPERATOR)
+        backtests.run(site.open_store())
+        return moved(request, "/compute#backtest")

@@ -1,0 +1,110 @@
+"""Two plots of devices: how many trained over time, and what an hour of one was worth."""
+
+from __future__ import annotations
+
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
+from easeml_airflow.web.formats import MINUS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+LAST = 20
+"""Choices whose worth the title tells."""
+
+
+def _time_axis(window: str, title: str) -> Axis:
+    """Hours, or days, before now: the same in every zone."""
+    span, unit, marks = {"6 hours": (6, "h", 6), "24 hours": (24, "h", 6), "7 days": (7, "d", 7)}[window]
+    ticks = [(-k * span / marks, f"{MINUS}{k * span // marks} {unit}" if k else "now") for k in range(marks, -1, -1)]
+    return Axis(-span, 0, ticks, title)
+
+
+def busy_plot(
+    parts: Sequence[Mapping[str, Any]], window: str, now: datetime, *, is_all: bool
+) -> tuple[Plot, list[tuple[str, str]]]:
+    """Devices that trained over time: of everybody, and the viewer's own where that is less.
+
+    Args:
+        parts: As of ``store.compute.busy``.
+        window: Of ``compute_view.WORDS``.
+        now: When they were read.
+        is_all: Whether the viewer sees all tenants.
+
+    Returns:
+        The plot, and the same in figures.
+    """
+    x = _time_axis(window, "")
+    width = -x.low / max(1, len(parts))
+    places = [x.low + (k + 0.5) * width for k in range(len(parts))]
+    every, own = [p["devices"] for p in parts], [p["own"] for p in parts]
+    told = every if is_all else own
+    mean = sum(told) / len(told) if told else 0.0
+    whose = "" if is_all else " for you"
+    title = f"On average {mean:.1f} devices trained{whose} over the last {window}"
+    axis = nice_axis([0, 1, *every], title="devices training")
+    lines = [Line(list(zip(places, told, strict=True)), "ln k3")]
+    if not is_all:
+        lines.insert(0, Line(list(zip(places, every, strict=True)), "ln kf thin dash"))
+    plot = Plot(
+        title=title,
+        sentence=f"{title}; most at once {max(told, default=0):.1f}, least {min(told, default=0):.1f}.",
+        x=x,
+        y=axis,
+        bands=[Band([(place, 0, value) for place, value in zip(places, told, strict=True)], "a3")],
+        lines=lines,
+        height=196,
+        key=() if is_all else (("line", "ln k3", "yours"), ("line", "ln kf thin dash", "of all tenants")),
+    )
+    pairs = [("Mean", f"{mean:.1f}"), ("Most", f"{max(told, default=0):.1f}"), ("Least", f"{min(told, default=0):.1f}")]
+    return plot, [(f"{word} of devices training", value) for word, value in pairs]
+
+
+def gains_plot(facts: Mapping[str, Any]) -> Plot | None:
+    """What each choice promised for an hour of a device, against the price of one; None without any choice."""
+    gains, now, since = facts["gains"], facts["now"], facts["since"]
+    if not gains:
+        return None
+    window = {"6h": "6 hours", "24h": "24 hours", "7d": "7 days"}[facts["window"]]
+    unit = 3600 if window != "7 days" else 86_400
+    x = _time_axis(window, "")
+
+    def place(moment: datetime) -> float:
+        return max(x.low, (moment - now).total_seconds() / unit)
+
+    values = [g["gain_per_hour"] for g in gains]
+    top = min(max(values), 1.5 * quantiles(values, n=5)[-1]) if len(values) >= LAST else max(values)
+    prices = facts["prices"]
+    price = prices[-1]["per_hour"]
+    y = nice_axis([0, top, price], title="gain of quality per device-hour")
+    usual = median(values[:LAST])
+    steps = [(place(p["at"]), min(p["per_hour"], y.high)) for p in prices if p["at"] > since]
+    before = [p["per_hour"] for p in prices if p["at"] <= since]
+    line = [(x.low, before[-1] if before else 0.0), *steps]
+    worth = f"The last {min(LAST, len(values))} choices promised {usual:.4f} of quality per device-hour"
+    title = f"{worth}; the price is {price:.4f}" if price else worth
+    return Plot(
+        title=title,
+        sentence=f"{title}. {len(values)} choices, from {min(values):.4f} to {max(values):.4f}; "
+        f"{sum(v > y.high for v in values)} stand at the upper edge and are worth more.",
+        x=x,
+        y=y,
+        lines=[Line(line, "ln thin dash kf", step=True)] if price else (),
+        dots=[
+            Dot(
+                place(g["at"]),
+                min(g["gain_per_hour"], y.high),
+                f"{g['study']}, {g['candidate']}: {g['gain_per_hour']:.4f} per device-hour"
+                + (", by the guard" if g["guarded"] else ""),
+                "f3" if g["guarded"] else "f1",
+                3,
+            )
+            for g in gains
+        ],
+        notes=[Note(0, price, f"price {price:.4f}", "t", "end", -4, -6)] if price else (),
+        height=196,
+        key=(("dot", "f1", "a choice by worth"), ("dot", "f3", "by the guard")),
+    )

@@ -1,0 +1,80 @@
+"""The data of a study: versions, validation set, sealed sets, and what was fed. A referee has a page of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request
+
+from easeml_airflow.web.data_view import VALIDATION, lives, now_of
+from easeml_airflow.web.frame import Tab, moved, path_of_study
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.services.study_data import sealed_sets, study_data
+from easeml_core.services.test_set_release import release_test_set
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.validation import replace_validation
+from easeml_core.store.actors import because
+
+if TYPE_CHECKING:
+    from fastapi.responses import HTMLResponse, RedirectResponse
+
+    from easeml_airflow.web.frame import Site
+    from easeml_core.entities import Study
+
+STUDY_TAB = Tab("/data", "Data")
+
+Handle = Annotated[str, Form(max_length=80)]
+Reason = Annotated[str, Form(max_length=2000)]
+
+
+def routes(site: Site) -> APIRouter:
+    """``/studies/{study}/data``, and what a referee may do there."""
+    router, who = APIRouter(), Depends(site.viewer)
+
+    @router.get("/studies/{study}/data")
+    def show(request: Request, study: str, viewer: Viewer = who) -> HTMLResponse:
+        found = site.study(viewer, study)
+        facts = study_data(site.open_store(), site.open_artifacts(), study=found.name)
+        shown: dict[str, Any] = {"study": found, "data": facts, "now": now_of(facts)}
+        shown |= {"problem": facts["problem"], "marks": VALIDATION}
+        if not viewer.is_referee:
+            return site.page(request, viewer, "data.html", sets=lives(facts["sets"]), **shown)
+        try:
+            sets = lives(sealed_sets(site.open_sealed(), study=found.name))
+        except StoreUnavailableError as error:  # the public facts hold nevertheless
+            shown["problem"] = f"{error}; what follows is what everybody may know"
+            return site.page(request, viewer, "data.html", sets=lives(facts["sets"]), **shown)
+        return site.page(request, viewer, "data_referee.html", sets=sets, **shown)
+
+    def referees(viewer: Viewer, study: str) -> Study:
+        viewer.require(Role.REFEREE)
+        return site.study(viewer, study)
+
+    @router.post("/studies/{study}/data/retire")
+    def retire(
+        request: Request, study: str, test_set: Handle, reason: Reason = "", viewer: Viewer = who
+    ) -> RedirectResponse:
+        found = referees(viewer, study)
+        with because(reason):
+            retire_test_set(site.open_sealed(), test_set=test_set, study=found.name)
+        return moved(request, f"{path_of_study(found.name)}/data")
+
+    @router.post("/studies/{study}/data/release")
+    def release(
+        request: Request, study: str, test_set: Handle, reason: Reason = "", viewer: Viewer = who
+    ) -> RedirectResponse:
+        found = referees(viewer, study)
+        with because(reason):
+            release_test_set(site.open_sealed(), site.open_artifacts(), test_set=test_set, study=found.name)
+        return moved(request, f"{path_of_study(found.name)}/data")
+
+    @router.post("/studies/{study}/data/validate")
+    def validate(
+        request: Request, study: str, test_set: Handle, add: Annotated[bool, Form()] = False, viewer: Viewer = who
+    ) -> RedirectResponse:
+        found = referees(viewer, study)
+        replace_validation(site.open_sealed(), site.open_artifacts(), study=found.name, from_set=test_set, add=add)
+        return moved(request, f"{path_of_study(found.name)}/data")
+
+    return router

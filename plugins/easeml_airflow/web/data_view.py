@@ -1,0 +1,102 @@
+"""What the pages of a study's data say of its sets: where each is in its life, and how much of that is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.formats import count_text
+from easeml_airflow.web.view import Mark
+from easeml_core.entities import SealedSetState
+from easeml_core.meter.validation_set import ValidationState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+STATES = [str(state) for state in SealedSetState]
+
+VALIDATION = {
+    ValidationState.FRESH: Mark("ok", "pass", "fresh"),
+    ValidationState.USED: Mark("busy", "hour", "used"),
+    ValidationState.WORN: Mark("bad", "alert", "worn"),
+    ValidationState.REPLACED: Mark("idle", "swap", "replaced"),
+}
+"""How far a validation set is used up, as a shape, a colour and a word."""
+
+ENDED = {
+    "steps": "all its answers are used",
+    "changes": "it has given its one change",
+    "tolerance": "it is too small for another answer",
+    "signals": "the promise would not hold for another signal",
+    "regulation": "its rule allows no further answer",
+    "failure": "a model could not be run on it",
+    "by hand": "ended by hand",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One sealed set.
+
+    Attributes:
+        called: Its name, else its number.
+        purpose: Who draws on it.
+        state: Where in its life it is.
+        track: All states with whether each was, is, or comes later.
+        rows: Examples.
+        answers: Answers it can give, by system: name, used, all; ``used`` is None where teams share it, since none may
+            learn of another.
+        why: Why it has ended; empty while it has not.
+        facts: Of the services; the referee's have more.
+    """
+
+    called: str
+    purpose: str
+    state: str
+    track: Sequence[tuple[str, str]]
+    rows: int
+    answers: Sequence[tuple[str, int | None, int]]
+    why: str
+    facts: Mapping[str, Any]
+
+
+def lives(sets: Iterable[Mapping[str, Any]]) -> list[Life]:
+    """The sets as the pages show them."""
+    return [_life(one) for one in sets]
+
+
+def _life(one: Mapping[str, Any]) -> Life:
+    at = STATES.index(one["state"])
+    teams = _teams(one["plan"])
+    answers = [
+        (name, None if teams > 1 and name != "gate" else system["steps_used"], system["steps"])
+        for name, system in one["systems"].items()
+    ]
+    return Life(
+        called=one["name"] or str(one["test_set_id"]),
+        purpose="gate and meter" if one["purpose"] == "joint" else str(one["purpose"]),
+        state=one["state"],
+        track=[(word, "was" if n < at else "is" if n == at else "later") for n, word in enumerate(STATES)],
+        rows=one["rows"],
+        answers=answers,
+        why=ENDED.get(one["retired_why"] or "", ""),
+        facts=one,
+    )
+
+
+def _teams(plan: Mapping[str, Any]) -> int:
+    """Teams that share the set's meter."""
+    return int(plan.get("meter", plan).get("teams", 1))
+
+
+def now_of(data: Mapping[str, Any]) -> tuple[str, str]:
+    """What is going on with the data: the part in bold, then the rest."""
+    validation = data["validation"]
+    if validation is None:
+        return "No data yet.", "The referee splits and seals it, and this page tells of it then."
+    live = sum(one["state"] == SealedSetState.LIVE for one in data["sets"])
+    waiting = sum(fed["rows"] for fed in data["feeds"] if fed["state"] == "waiting")
+    told = f"{count_text(live, 'sealed set is', 'sealed sets are')} live."
+    if waiting:
+        told += f" {count_text(waiting, 'row that was fed waits', 'rows that were fed wait')} for the next refresh."
+    return f"The validation set is {validation['state']}.", told

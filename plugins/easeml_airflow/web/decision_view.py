@@ -1,0 +1,276 @@
+"""What the page of a decision shows, as frozen values: from what was stored when the trial was chosen, and its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.airflow_task import run_address
+from easeml_airflow.web.decision_plots import belief_plot, curve_plot
+from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, rival_of, worth_text
+from easeml_airflow.web.formats import count_text, gain_text, percent_text, quality_text, seconds_text
+from easeml_airflow.web.study_beliefs import number_text, unit_of
+from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, log_of, why_of
+from easeml_core.config import SelectionConfig
+from easeml_core.selection.quality_band import band, chance_above
+from easeml_core.services.rungs import sentence_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from easeml_airflow.web.charts import Plot
+    from easeml_airflow.web.decision_rivals import Competitor, Rival
+    from easeml_airflow.web.view import Mark
+    from easeml_core.entities import Study
+    from easeml_core.services.hindsight import Hindsight
+
+CHOSEN = {
+    "acquisition": "because a device-second adds most there",
+    "guard": "because it was served least and was owed a trial",
+    "learning": "because a cheap trial teaches what the others may bring",
+}
+"""Why, in the sentence of the default policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionPage:
+    """All that the page says.
+
+    Attributes:
+        trial_id: Number of the trial.
+        candidate: Which one it trains.
+        state: As a shape, a colour and a word.
+        now: Why, in one sentence: the part in bold, then the rest.
+        why_none: Why no numbers are stored; empty where they are.
+        formula: Weight, gain, cost and their result: label, number; empty where costs were not known.
+        bars: What competed, best first.
+        bars_note: What that is.
+        hybrid: What the published policy would have run; empty where that cannot be told.
+        belief: What was believed of its quality; None without numbers.
+        believed: The same in words.
+        guard: The guard and this pick.
+        cost: Predicted and measured cost.
+        changed: What would have changed the choice.
+        outcome: How it turned out.
+        curve: Its learning curve; None without one.
+        rungs: What was decided at its rungs.
+        known: Policy, settings, time and batch.
+        log: Address and word of its log; None where it is not known.
+        run: Address of the run that asked for it.
+    """
+
+    trial_id: int
+    candidate: str
+    state: Mark
+    now: tuple[str, str]
+    why_none: str
+    formula: Sequence[tuple[str, str]]
+    bars: Sequence[Competitor]
+    bars_note: str
+    hybrid: str
+    belief: Plot | None
+    believed: Sequence[tuple[str, str]]
+    guard: Sequence[tuple[str, str]]
+    cost: Sequence[tuple[str, str]]
+    changed: Sequence[tuple[str, str]]
+    outcome: Sequence[tuple[str, str]]
+    curve: Plot | None
+    rungs: Sequence[str]
+    known: Sequence[tuple[str, str]]
+    asked_at: datetime | None
+    log: tuple[str, str] | None
+    run: str | None
+
+
+def page_of(
+    told: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    again: Hindsight | None,
+    *,
+    study: Study,
+    sees: Callable[[str], bool],
+) -> DecisionPage:
+    """The page.
+
+    Args:
+        told: As of ``services.explain``.
+        facts: As of ``services.study_facts.facts_of_decision``.
+        again: As of ``services.hindsight``; None where only the runner-up is known.
+        study: Whose trial it is.
+        sees: Whether a study of this name may be named.
+    """
+    trial, outcome = facts["trial"], told["outcome"]
+    chosen = next((b for b in told["batches"] if b["mean"] is not None), None)
+    last = told["batches"][-1] if told["batches"] else None
+    rival = None if chosen is None else rival_of(chosen, sees)
+    log = log_of(trial)
+    return DecisionPage(
+        trial_id=told["trial_id"],
+        candidate=told["candidate"],
+        state=TRIAL_STATES[trial["state"]],
+        now=_now(chosen, study, told, rival),
+        why_none="" if chosen else _why_none(trial),
+        formula=_formula(chosen, study) if chosen else (),
+        bars=bars_of(chosen, study, told["candidate"], again, sees) if chosen else (),
+        bars_note=bars_note(again, chosen),
+        hybrid=hybrid_of(again, study, told["candidate"], sees),
+        belief=belief_plot(chosen, study, outcome) if chosen else None,
+        believed=_believed(chosen) if chosen else (),
+        guard=_guard(chosen) if chosen else (),
+        cost=_cost(chosen, trial, outcome),
+        changed=_changed(chosen, rival) if chosen else (),
+        outcome=_outcome(outcome, trial),
+        curve=curve_plot(facts, chosen, study),
+        rungs=[f"It {sentence_of(decided)}." for decided in told["rungs"]],
+        known=_known(told, chosen or last),
+        asked_at=None if last is None else datetime.fromisoformat((chosen or last)["suggested_at"]),
+        log=None if log[0] is None or log[1] != "Log" else (log[0], log[1]),
+        run=run_address(trial["batch_key"]),
+    )
+
+
+def _now(
+    chosen: Mapping[str, Any] | None, study: Study, told: Mapping[str, Any], rival: Rival | None
+) -> tuple[str, str]:
+    subject = f"{study.tenant} trains {told['candidate']}"
+    if chosen is None:
+        return f"{subject}.", ""
+    if chosen["policy"] != "default":
+        why = f"because the policy {chosen['policy']} chose it"
+    elif chosen["chosen_by"] == "acquisition" and not is_priced(chosen):
+        why = "because nothing else promises more, while no cost is known"
+    else:
+        why = CHOSEN[chosen["chosen_by"]]
+    best = chosen["best"]
+    gain = gain_text(chosen["expected_improvement"]) if best else f"a first {study.metric} of {chosen['mean']:.4f}"
+    cost = f" for {seconds_text(chosen['predicted_cost_seconds'])} of a device" if is_priced(chosen) else ""
+    return f"{subject} {why}.", f"Expected {gain}{cost}; {_against(rival)}."
+
+
+def _against(rival: Rival | None) -> str:
+    if rival is None:
+        return "nothing else was left to run"
+    name = f"{rival.study} {rival.candidate}".strip()
+    if rival.is_better:
+        return f"by its worth alone, {name} would have come first"
+    less = round(100 - rival.share, 1)
+    return f"the next best, {name}, was worth {'as much' if less < 0.05 else f'{less:g} % less'}"
+
+
+def _why_none(trial: Mapping[str, Any]) -> str:
+    if trial["reevaluates"]:
+        return f"It trains nothing: it measured the model of trial #{trial['reevaluates']} on other data."
+    return "It was started without the scheduler, so no reasons are stored."
+
+
+def _formula(chosen: Mapping[str, Any], study: Study) -> list[tuple[str, str]]:
+    gain, cost = chosen["expected_improvement"], chosen["predicted_cost_seconds"]
+    if not is_priced(chosen) or gain <= 0 or not chosen["settings"]["cost_aware"]:
+        return []
+    size, per = unit_of(cost)
+    weight = chosen["acquisition"] * cost / gain
+    price = chosen["settings"]["price_per_second"]
+    return [
+        (f"weight of {study.tenant}", f"{weight:.4g}"),
+        (f"expected gain, {study.metric}", number_text(gain)),
+        (f"predicted cost, {per}s", f"{cost / size:.3g}"),
+        (f"weighted gain per {per}", worth_text(chosen, chosen["acquisition"])),
+        (f"price of compute, per {per}", number_text(size * price) if price else "none set"),
+    ]
+
+
+def _believed(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = band(chosen["mean"], chosen["std"])
+    pairs = [("Mean", quality_text(chosen["mean"])), ("80 % band", f"{low:.4f} to {high:.4f}")]
+    if chosen["best"]:
+        chance = chance_above(chosen["best"], chosen["mean"], chosen["std"])
+        pairs.append((f"Chance to beat {chosen['best']:.4f}", percent_text(chance)))
+    return [*pairs, ("Expected gain", gain_text(chosen["expected_improvement"]))]
+
+
+def _guard(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if chosen["policy"] != "default":
+        return []
+    came = {"guard": "from the guard", "learning": "from the share for cheap lessons"}
+    return [
+        ("This pick came", came.get(chosen["chosen_by"], "from the rule above")),
+        ("Promised to the least served", percent_text(chosen["guard"] or 0.0)),
+    ]
+
+
+def _cost(
+    chosen: Mapping[str, Any] | None, trial: Mapping[str, Any], outcome: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    known = chosen is not None and chosen["predicted_cost_seconds"] != 1.0
+    pairs = [
+        ("Predicted", seconds_text(chosen["predicted_cost_seconds"]) if chosen and known else "nothing measured yet")
+    ]
+    pairs.append(("Measured" if trial["finished_at"] else "So far", cost_of(trial)))
+    if known and outcome["cost_ratio"] is not None:
+        pairs.append(("Measured over predicted", f"{outcome['cost_ratio']:.2f}"))
+    return pairs
+
+
+def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, str]]:
+    """One change at a time: where both are rates, gain, cost and weight act in proportion."""
+    if rival is None or rival.is_better or chosen["chosen_by"] != "acquisition":
+        return []
+    if not is_priced(chosen):
+        return [
+            ("the runner-up were worth more than", worth_text(chosen, chosen["acquisition"])),
+            ("Its worth was", rival.worth),
+        ]
+    ratio = rival.share / 100
+    cost, gain = chosen["predicted_cost_seconds"], chosen["expected_improvement"]
+    more = (
+        "any more" if ratio > 0.9995 else f"{100 / ratio - 100:.0f} % more" if ratio > 0.01 else "over 100 times more"
+    )
+    return [
+        ("its cost were above", f"{seconds_text(cost / ratio)} (was {seconds_text(cost)})"),
+        ("its expected gain were below", f"{number_text(gain * ratio)} (was {number_text(gain)})"),
+        ("the runner-up promised", f"{more} for its cost"),
+        ("or cost", "any less" if ratio > 0.9995 else f"{100 - 100 * ratio:.0f} % less for its gain"),
+    ]
+
+
+def _outcome(outcome: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if outcome["quality"] is None:
+        why = why_of(trial)
+        return [("State", TRIAL_STATES[trial["state"]].word), *([("Why", why)] if why else [])]
+    best = outcome["best_before"]
+    pairs = [
+        ("Reached", quality_text(outcome["quality"])),
+        ("Best before", quality_text(best)),
+        ("Change of the best", _change(outcome)),
+    ]
+    if outcome["surprise"] is not None:
+        side = "above" if outcome["surprise"] >= 0 else "below"
+        pairs.append(("Against what was expected", f"{abs(outcome['surprise']):.1f} deviations {side}"))
+    return pairs
+
+
+def _change(outcome: Mapping[str, Any]) -> str:
+    if outcome["best_before"] is None:
+        return "the first result"
+    return gain_text(outcome["improvement"]) if outcome["improved"] else "none"
+
+
+def _known(told: Mapping[str, Any], batch: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if batch is None:
+        return []
+    place = f"{batch['position'] + 1} of {count_text(batch['requested'], 'trial')} asked for"
+    times = len(told["batches"])
+    pairs = [("Policy", batch["policy"]), ("Place in its batch", place)]
+    pairs.append(
+        ("Settings", "the program's own" if batch["settings_id"] is None else f"number {batch['settings_id']}")
+    )
+    pairs += [(name, value) for name, value in _other_settings(batch["settings"])]
+    return pairs + ([("Handed out", f"{times} times")] if times > 1 else [])
+
+
+def _other_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What differs from the program's own settings, the policy apart."""
+    own = SelectionConfig().to_json()
+    names = [f.name for f in fields(SelectionConfig) if f.name not in ("policy", "order")]
+    return [(name, str(settings[name])) for name in names if name in settings and settings[name] != own[name]]

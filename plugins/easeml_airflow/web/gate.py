@@ -1,0 +1,182 @@
+"""The referee's gate page: did it pass, how long will the sealed set last, what would the next one cost?
+
+Everything sealed on it is read as ``easeml_referee``, and nobody but a referee gets it. What it changes, the services
+decide: a promotion needs a recorded pass, and one without goes through the DAG where somebody has to approve.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from easeml_airflow import settings
+from easeml_airflow.web.frame import HEADERS, Tab, moved, path_of_study
+from easeml_airflow.web.gate_planner import planner_of
+from easeml_airflow.web.gate_view import gate_plan_of, gate_view
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.config import GateConfig
+from easeml_core.services.gate_report import MOST, gate_ledger, gate_report
+from easeml_core.services.requests import file_promotion, file_rollback
+from easeml_core.services.test_set_release import release_test_set
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets import plan_test_set
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi.responses import HTMLResponse
+
+    from easeml_airflow.web.frame import Site
+    from easeml_core.entities import Study
+
+STUDY_TAB = Tab("/gate", "Gate", frozenset({Role.REFEREE}))
+FORCING_DAG = "easeml_forced_promotion"
+SHOWN = 10
+"""Entries of the ledger on the page."""
+
+
+def routes(site: Site) -> APIRouter:
+    """``/studies/{study}/gate`` and what it changes."""
+    router, known = APIRouter(prefix="/studies/{study}/gate"), Depends(site.viewer)
+
+    def referee(viewer: Viewer = known) -> Viewer:
+        viewer.require(Role.REFEREE)
+        return viewer
+
+    who = Depends(referee)
+
+    @router.get("")
+    def show(
+        request: Request,
+        study: str,
+        submission: int | None = None,
+        test_set: Annotated[int | None, Query(alias="set")] = None,
+        entries: Annotated[int, Query(ge=1, le=MOST)] = SHOWN,
+        viewer: Viewer = who,
+    ) -> HTMLResponse:
+        found = site.study(viewer, study)
+        facts = gate_report(site.open_sealed(), study=study, test_set=test_set, submission=submission, limit=entries)
+        path = f"{path_of_study(study)}/gate"
+        return site.page(
+            request,
+            viewer,
+            "gate.html",
+            study=found,
+            gate=gate_view(facts, study=study, path=path),
+            plan=planner_of(_in_force(found, facts), request.query_params, study=study, has_set=bool(facts["sets"])),
+            act=path,
+            request_key=str(uuid.uuid4()),
+            forcing=f"{settings.base_path()}/dags/{FORCING_DAG}",
+        )
+
+    @router.get("/ledger.csv")
+    def ledger(study: str, test_set: Annotated[int, Query(alias="set")], viewer: Viewer = who) -> Response:
+        name = site.study(viewer, study).name
+        entries = gate_ledger(site.open_sealed(), study=name, test_set=test_set)
+        headers = HEADERS | {"Content-Disposition": f'attachment; filename="ledger-{test_set}.csv"'}
+        return Response(_csv(entries), media_type="text/csv", headers=headers)
+
+    _changes(site, router, who)
+    return router
+
+
+def _changes(site: Site, router: APIRouter, who: Any) -> None:
+    """The POSTs: each is one call of a service."""
+
+    def here(request: Request, study: str) -> RedirectResponse:
+        return moved(request, f"{path_of_study(study)}/gate")
+
+    @router.post("/promote")
+    def promote(
+        request: Request,
+        study: str,
+        model: Annotated[int, Form()],
+        gate_request: Annotated[int, Form()],
+        request_key: Annotated[str, Form()],
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        name = site.study(viewer, study).name
+        file_promotion(
+            site.open_sealed(),
+            study=name,
+            model_id=model,
+            gate_request_id=gate_request,
+            request_key=_key(viewer, request_key),
+            directly=True,
+        )
+        return here(request, study)
+
+    @router.post("/rollback")
+    def roll_back(
+        request: Request,
+        study: str,
+        why: Annotated[str, Form()],
+        request_key: Annotated[str, Form()],
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        name = site.study(viewer, study).name
+        key = _key(viewer, request_key)
+        file_rollback(site.open_sealed(), study=name, why=why, request_key=key, directly=True)
+        return here(request, study)
+
+    @router.post("/plan")
+    def plan(
+        request: Request,
+        study: str,
+        name: Annotated[str, Form()],
+        condition: Annotated[str, Form()],
+        reliability: Annotated[float, Form()],
+        steps: Annotated[int, Form()],
+        adaptivity: Annotated[str, Form()],
+        mode: Annotated[str, Form()],
+        power: Annotated[float | None, Form()] = None,
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        whose = site.study(viewer, study).name
+        wanted = {"condition": condition, "reliability": reliability, "steps": steps, "adaptivity": adaptivity}
+        given = wanted | {"mode": mode, "power": power}
+        plan_test_set(site.open_sealed(), study=whose, name=name, settings=given)
+        return here(request, study)
+
+    @router.post("/retire")
+    def retire(request: Request, study: str, test_set: Annotated[int, Form()], viewer: Viewer = who) -> Response:
+        whose = site.study(viewer, study).name
+        retire_test_set(site.open_sealed(), test_set=str(test_set), study=whose)
+        return here(request, study)
+
+    @router.post("/release")
+    def release(request: Request, study: str, test_set: Annotated[int, Form()], viewer: Viewer = who) -> Response:
+        whose = site.study(viewer, study).name
+        release_test_set(site.open_sealed(), site.open_artifacts(), test_set=str(test_set), study=whose)
+        return here(request, study)
+
+
+def _key(viewer: Viewer, key: str) -> str:
+    """The request key of a form: who pressed, and the form's own, so that a second press changes nothing."""
+    return f"page/{viewer.name}/{key[:100]}"
+
+
+def _in_force(study: Study, facts: Mapping[str, Any]) -> GateConfig:
+    """What the planner begins with: the plan of the set that is looked at, else the study's settings."""
+    for found in facts["sets"]:
+        if found["test_set_id"] == facts["set"]:
+            return GateConfig.from_json(gate_plan_of(found))
+    return GateConfig.from_json(study.config["gate"])
+
+
+_COLUMNS = ("step", "system", "number", "model_id", "incumbent_id", "condition", "verdict", "released", "is_change")
+_MORE = ("level", "log_level", "log_cost", "nats", "request_id", "decided_at", "answered_at")
+
+
+def _csv(entries: list[dict[str, Any]]) -> str:
+    """The ledger as a file, newest first: numbers and words of ours alone, no text of anybody's."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *_MORE])
+    writer.writerows([entry[name] for name in (*_COLUMNS, *_MORE)] for entry in entries)
+    return file.getvalue()

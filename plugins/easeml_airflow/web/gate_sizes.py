@@ -1,0 +1,193 @@
+"""Labels that a condition needs under each adaptivity, by the paper and by the exact tests.
+
+Sizes are pure functions of what is asked, so each is counted once a process.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import parse_adaptivity
+from easeml_core.entities import Adaptivity
+from easeml_core.errors import ConfigError
+from easeml_core.gate.claims import DIFFERENCE, claim_of
+from easeml_core.gate.clauses import Condition
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.planner import GatePlan, plan_gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+POWER = 0.9
+CAP = 3
+BUDGET_SECONDS = 0.7
+"""After so long the sizes that are left are not counted in this answer; the next one finds the others counted."""
+NOT_COUNTED = "not counted yet: ask again"
+
+_LEARNS = {
+    Adaptivity.NONE: "developer learns nothing",
+    Adaptivity.FIRST_CHANGE: "set ends at the first pass",
+    Adaptivity.RECYCLE: "dearer after each pass",
+    Adaptivity.UP_TO: "set ends at pass {cap}",
+    Adaptivity.FULL: "one bit each time",
+}
+_PUBLISHED = (Adaptivity.NONE, Adaptivity.FIRST_CHANGE, Adaptivity.FULL)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """Sizes under one adaptivity; None where a size is not in the paper, not possible, or not counted yet.
+
+    Attributes:
+        adaptivity: As the planner takes it.
+        learns: What the developer learns.
+        paper: Labelled examples by the published bounds.
+        is_published: Whether the paper has this adaptivity.
+        exact: By the exact tests, with the same promise and power.
+        power: By the exact tests, when a real gain may be missed one time in ten.
+        labels: Of one submission, at most on average, with the power that was asked for.
+        bars: Lengths of paper, exact and power in per cent of the longest bar.
+        why_not: Why there is no exact size.
+        is_counted: False where the time was up before all of it was counted.
+        is_chosen: Whether it is the one that was asked for.
+    """
+
+    adaptivity: str
+    learns: str
+    paper: int | None
+    is_published: bool
+    exact: int | None
+    power: int | None
+    labels: int | None
+    bars: tuple[float, float, float]
+    why_not: str
+    is_counted: bool
+    is_chosen: bool
+
+
+@lru_cache(maxsize=4096)
+def size_of(
+    condition: str,
+    *,
+    reliability: float,
+    steps: int,
+    adaptivity: str,
+    mode: str,
+    power: float | None = None,
+    estimator: str = "exact",
+    changes: int = 0,
+) -> tuple[GatePlan | None, str]:
+    """The plan, or why there is none."""
+    try:
+        found = plan_gate(
+            parse_condition(condition),
+            reliability=reliability,
+            steps=steps,
+            adaptivity=adaptivity,
+            mode=mode,
+            power=power,
+            estimator=estimator,
+            changes=changes,
+        )
+    except ConfigError as error:
+        return None, str(error)
+    return found, ""
+
+
+def changes_of(adaptivity: str, passes: int) -> int:
+    """How many passes the level of the next answer pays for; under the others every level is the same."""
+    return passes if parse_adaptivity(adaptivity)[0] is Adaptivity.RECYCLE else 0
+
+
+def plan_rows(condition: Condition, wanted: Mapping[str, Any], passes: int) -> tuple[list[PlanRow], int]:
+    """One row an adaptivity; sizes are counted until the time is up, those of the chosen one first."""
+    kind, cap = parse_adaptivity(wanted["adaptivity"])
+    capped = f"{Adaptivity.UP_TO.value}:{cap if kind is Adaptivity.UP_TO else CAP}"
+    names = [capped if k is Adaptivity.UP_TO else str(k) for k in _LEARNS]
+    size, sizes = _sizing(str(condition)), dict[str, _Sizes]()
+    for name in sorted(names, key=lambda n: n != wanted["adaptivity"]):
+        sizes[name] = _sizes(size, dict(wanted) | {"adaptivity": name}, changes_of(name, passes))
+    top = _round_up(max((n for row in sizes.values() for n in row.found if n), default=1))
+    return [_row(name, sizes[name], top, is_chosen=name == wanted["adaptivity"]) for name in names], top
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Labelled examples by paper, exact and with power; labels of one submission; why there are none."""
+
+    found: tuple[int | None, int | None, int | None]
+    labels: int | None
+    why_not: str
+    is_counted: bool
+
+
+def _sizing(condition: str) -> Callable[..., tuple[GatePlan | None, str]]:
+    """``size_of`` of a condition until the time is up."""
+    started = time.monotonic()
+
+    def size(**asked: Any) -> tuple[GatePlan | None, str]:
+        if time.monotonic() - started > BUDGET_SECONDS:
+            return None, NOT_COUNTED
+        return size_of(condition, **asked)
+
+    return size
+
+
+def _sizes(size: Callable[..., tuple[GatePlan | None, str]], asked: dict[str, Any], changes: int) -> _Sizes:
+    power = asked.pop("power")
+    base = asked | {"changes": changes}
+    exact, powered = size(**base), size(**base, power=POWER)
+    is_published = parse_adaptivity(asked["adaptivity"])[0] in _PUBLISHED
+    paper = size(**base, estimator="paper") if is_published else (None, "")
+    found = [None if plan is None else plan.labels or plan.unlabelled for plan, _ in (paper, exact, powered)]
+    asked_for = exact[0] if power is None else powered[0]
+    return _Sizes(
+        found=(found[0], found[1], found[2]),
+        labels=None if asked_for is None else asked_for.labels_per_submission,
+        why_not=exact[1],
+        is_counted=NOT_COUNTED not in (paper[1], exact[1], powered[1]),
+    )
+
+
+def _row(name: str, sizes: _Sizes, top: int, *, is_chosen: bool) -> PlanRow:
+    kind, cap = parse_adaptivity(name)
+    paper, exact, power = sizes.found
+    bars = [round(100 * (size or 0) / top, 2) for size in sizes.found]
+    return PlanRow(
+        adaptivity=name,
+        learns=_LEARNS[kind].format(cap=cap),
+        paper=paper,
+        is_published=kind in _PUBLISHED,
+        exact=exact,
+        power=power,
+        labels=sizes.labels,
+        bars=(bars[0], bars[1], bars[2]),
+        why_not=sizes.why_not,
+        is_counted=sizes.is_counted,
+        is_chosen=is_chosen,
+    )
+
+
+def _round_up(number: int) -> int:
+    """The next number with two digits that are not 0.
+
+    Example:
+        >>> _round_up(67_706), _round_up(9)
+        (68000, 9)
+    """
+    step = int(10 ** max(0, len(str(number)) - 2))
+    return -(-number // step) * step
+
+
+def baseline_of(condition: Condition, wanted: Mapping[str, Any]) -> tuple[int, int] | None:
+    """What the plain bound on n - o asks, without the clause on d that makes Bennett's possible."""
+    kinds = {claim_of(clause).quantity for clause in condition.clauses}
+    if not {"d", DIFFERENCE} <= kinds:
+        return None
+    plain = Condition(tuple(c for c in condition.clauses if claim_of(c).quantity != "d"))
+    asked = {name: wanted[name] for name in ("reliability", "steps", "mode")}
+    found = [size_of(str(plain), **asked, adaptivity=name, estimator="paper")[0] for name in ("none", "full")]
+    return (found[0].labels, found[1].labels) if found[0] and found[1] else None

@@ -1,0 +1,159 @@
+"""The labelling desk: which batches wait, and one example after another; for labelers and referees only.
+
+The page is fed by the referee's address, but shows what a labeler may see: examples, classes, and their own progress.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, UploadFile
+from fastapi.responses import Response
+
+from easeml_airflow import settings
+from easeml_airflow.web.frame import HEADERS, Tab, moved
+from easeml_airflow.web.labels_view import KEYS, specimen_of
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.errors import InvalidInputError
+from easeml_core.services import labelling
+from easeml_core.services.labels import give_labels, wanted_labels
+from easeml_core.store.labels import REFEREE
+
+if TYPE_CHECKING:
+    from fastapi.responses import HTMLResponse, RedirectResponse
+
+    from easeml_airflow.web.frame import Site
+
+ROLES = (Role.LABELER, Role.REFEREE)
+TAB = Tab("/labels", "Labels", frozenset(ROLES))
+
+CANNOT_TELL = "unsure"
+MOST_BESIDE = 12
+"""Batches that are listed beside the one on the desk; ``/labels`` has all."""
+MOST_ROWS = 100_000
+MOST_BYTES = 8_000_000
+"""Of a file of labels: a hundred thousand lines of eighty characters."""
+
+Place = Annotated[int, Form()]
+Word = Annotated[str, Form(max_length=12)]
+
+
+def routes(site: Site) -> APIRouter:
+    """``/labels`` and below: the list, the desk of one study, and what is said there."""
+    router, who = APIRouter(), Depends(site.viewer)
+
+    @router.get("/labels")
+    def show(request: Request, viewer: Viewer = who) -> HTMLResponse:
+        name, store = _labeler(viewer), site.open_sealed()
+        found = labelling.batches(store, labeler=name)
+        people = labelling.labelers(store) if viewer.is_referee else []
+        referees, labelers = sorted(settings.referees()), sorted(settings.labelers())
+        shown: dict[str, Any] = {"batches": found, "people": people, "referees": referees, "labelers": labelers}
+        return site.page(request, viewer, "labels.html", **shown)
+
+    @router.get("/labels/{study}")
+    def desk(
+        request: Request, study: str, at: int | None = None, saved: int | None = None, viewer: Viewer = who
+    ) -> HTMLResponse:
+        name, store = _labeler(viewer), site.open_sealed()
+        found = labelling.desk(store, study=study, labeler=name, at=at, last=saved, decides=viewer.is_referee)
+        shown = found["example"] and specimen_of(found["example"], found["layout"])
+        queue = labelling.batches(store, labeler=name, limit=MOST_BESIDE)
+        return site.page(request, viewer, "labels_desk.html", desk=found, specimen=shown, queue=queue, keys=KEYS)
+
+    @router.post("/labels/{study}")
+    def say(
+        request: Request, study: str, test_set_id: Place, place: Place, label: Word, viewer: Viewer = who
+    ) -> RedirectResponse:
+        name = _labeler(viewer)
+        said = _class(label)
+        labelling.say(site.open_sealed(), study=study, test_set_id=test_set_id, labeler=name, place=place, label=said)
+        return moved(request, f"{_path(study)}?saved={place}")
+
+    @router.post("/labels/{study}/undo")
+    def undo(request: Request, study: str, test_set_id: Place, place: Place, viewer: Viewer = who) -> RedirectResponse:
+        name = _labeler(viewer)
+        labelling.take_back(site.open_sealed(), study=study, test_set_id=test_set_id, labeler=name, place=place)
+        return moved(request, f"{_path(study)}?at={place}")
+
+    @router.post("/labels/{study}/decide")
+    def decide(
+        request: Request, study: str, test_set_id: Place, place: Place, label: Word, viewer: Viewer = who
+    ) -> RedirectResponse:
+        viewer.require(Role.REFEREE)
+        name, said = _labeler(viewer), _class(label)
+        labelling.say(
+            site.open_sealed(),
+            study=study,
+            test_set_id=test_set_id,
+            labeler=name,
+            place=place,
+            label=said,
+            decides=True,
+        )
+        return moved(request, _path(study))
+
+    @router.get("/labels/{study}/wanted.csv")
+    def wanted(study: str, viewer: Viewer = who) -> Response:
+        name, store = _labeler(viewer), site.open_sealed()
+        test_set = str(labelling.set_to_label(store, study=study))
+        with tempfile.TemporaryDirectory(prefix="easeml-wanted-") as folder:
+            path = Path(folder) / "wanted.csv"
+            wanted_labels(store, study=study, test_set=test_set, labeler=name, limit=MOST_ROWS, to=path)
+            content = path.read_bytes()
+        named = {"Content-Disposition": 'attachment; filename="wanted.csv"'}
+        return Response(content, media_type="text/csv; charset=utf-8", headers=HEADERS | named)
+
+    @router.post("/labels/{study}/file")
+    def file(request: Request, study: str, labels: UploadFile, viewer: Viewer = who) -> RedirectResponse:
+        name, store = _labeler(viewer), site.open_sealed()
+        test_set = str(labelling.set_to_label(store, study=study))
+        with tempfile.TemporaryDirectory(prefix="easeml-labels-") as folder:
+            path = Path(folder) / "labels.csv"
+            path.write_bytes(_bounded(labels))
+            try:
+                give_labels(store, study=study, test_set=test_set, labeler=name, labels=path)
+            except InvalidInputError as error:
+                raise InvalidInputError(str(error).replace(str(path), "the file")) from error
+        return moved(request, _path(study))
+
+    return router
+
+
+def _labeler(viewer: Viewer) -> str:
+    """The name under which their labels are kept; the name that settles conflicts is a referee's.
+
+    Raises:
+        HTTPException: 403 for whoever is no labeler.
+    """
+    viewer.require(*ROLES)
+    name = labelling.labeler_name(viewer.name)
+    if name == REFEREE and not viewer.is_referee:
+        message = "the labeler 'referee' settles conflicts, and you are no referee; use an account of another name"
+        raise HTTPException(status_code=403, detail=message)
+    return name
+
+
+def _path(study: str) -> str:
+    return f"/labels/{quote(study, safe='')}"
+
+
+def _class(label: str) -> int | None:
+    """The number of a class, or None where somebody cannot tell."""
+    if label == CANNOT_TELL:
+        return None
+    if not label.isascii() or not label.isdecimal():
+        message = f"a label is the number of a class, or {CANNOT_TELL!r}; got {label!r}"
+        raise InvalidInputError(message)
+    return int(label)
+
+
+def _bounded(labels: UploadFile) -> bytes:
+    content = labels.file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        message = f"a file of labels has at most {MOST_BYTES:,} bytes; give it in parts"
+        raise InvalidInputError(message)
+    return content

@@ -1,0 +1,95 @@
+"""News for pages that stand open: a stream of server-sent events that says only that something has changed.
+
+An event carries nothing. The page then fetches itself, with the rights of who looks at it. Somebody hears of the
+studies they may see and of no other, so that the moment of an event tells nothing of other tenants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from easeml_airflow.web.people import Viewer
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.store import studies
+from easeml_core.store.listen import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from easeml_airflow.web.frame import Site
+
+MOST_OF_ONE = 12
+"""Streams that one person may hold open; a browser opens one a page."""
+
+MOST = 400
+"""Streams that are open at once."""
+
+SILENCE_SECONDS = 15.0
+"""After so long without news a comment keeps what lies between from closing the connection."""
+
+PAUSE_SECONDS = 1.0
+"""News within this time are one event."""
+
+
+def routes(site: Site) -> APIRouter:
+    """``/events``: hears of one study (``?study=NAME``), else of all that may be seen."""
+    router, who = APIRouter(), Depends(site.viewer)
+    open_streams: Counter[str] = Counter()
+
+    @router.get("/events")
+    async def events(request: Request, study: str = "", viewer: Viewer = who) -> StreamingResponse:
+        if open_streams[viewer.name] >= MOST_OF_ONE or open_streams.total() >= MOST:
+            raise HTTPException(status_code=429, detail="too many pages stand open; this one polls instead")
+        topics = await run_in_threadpool(_topics, site, viewer, study)
+        dsn = await run_in_threadpool(lambda: site.open_store().dsn)
+
+        async def counted() -> AsyncIterator[str]:
+            open_streams[viewer.name] += 1
+            try:
+                async for event in _news(request, dsn, topics):
+                    yield event
+            finally:
+                open_streams[viewer.name] -= 1
+
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(counted(), media_type="text/event-stream", headers=headers)
+
+    return router
+
+
+def _topics(site: Site, viewer: Viewer, study: str) -> list[str]:
+    if study:
+        return [f"study:{site.study(viewer, study).name}"]
+    with site.open_store().begin() as tx:
+        known = studies.names_and_tenants(tx)
+    return [f"study:{name}" for name, tenant in known if viewer.sees(name, tenant)]
+
+
+async def _news(request: Request, dsn: str, topics: list[str]) -> AsyncIterator[str]:
+    """One event whenever something is heard; ends when the database is away, and the page polls from then on."""
+    listener = Listener.of(dsn)
+    async with contextlib.AsyncExitStack() as heard:
+        news = asyncio.Event()
+        for topic in topics:
+            await heard.enter_async_context(listener.subscribed(topic, news))
+        yield "retry: 5000\n\n"
+        while not await request.is_disconnected():
+            try:
+                await listener.ensure_open()  # again: a broken connection is closed, and wakes who listens
+            except StoreUnavailableError:
+                return
+            try:
+                await asyncio.wait_for(news.wait(), SILENCE_SECONDS)
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            await asyncio.sleep(PAUSE_SECONDS)
+            news.clear()
+            yield "event: changed\ndata:\n\n"

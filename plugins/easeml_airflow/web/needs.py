@@ -1,0 +1,108 @@
+"""What waits for a person: the list on top of a page, and how many they are in the bar of every page."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from easeml_airflow.web.formats import age_text
+from easeml_airflow.web.view import ACTS, STEPS
+from easeml_core.services.next_steps import next_steps
+from easeml_core.services.step import Severity, StepKind
+from easeml_core.store import studies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from easeml_airflow.web.people import Viewer
+    from easeml_core.store.database import Store
+
+KEPT_SECONDS = 15.0
+"""So long the number in the bar may lag behind; the overview itself never does."""
+
+_lock = threading.Lock()
+_counts: WeakKeyDictionary[Store, dict[tuple[Any, ...], tuple[float, int]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One line of ``needs_list`` in ``_parts.html``, and of the list of what is next."""
+
+    title: str
+    why: str
+    colour: str
+    shape: str
+    age: str
+    href: str
+    act: str
+    command: str = ""
+
+
+def need_of(step: Mapping[str, Any], viewer: Viewer, *, named: bool = True) -> Need:
+    """A step of ``next_steps`` for somebody: it leads where they may go.
+
+    Args:
+        step: As ``next_steps`` gives it, with ``since`` as a moment or as text.
+        viewer: Who looks.
+        named: Whether the title begins with the tenant's name.
+    """
+    since, kind = step["since"], StepKind(step["kind"])
+    moment = datetime.fromisoformat(since) if isinstance(since, str) else since
+    name = f"{step['tenant']}, {step['study']}: " if named and step["study"] else ""
+    title = f"{name}{step['title']}"
+    return Need(
+        title=title if name else title[:1].upper() + title[1:],
+        why=step["why"],
+        colour="busy" if step["severity"] == Severity.INFO else str(step["severity"]),
+        shape=STEPS[kind][0],
+        age="" if moment is None else age_text((datetime.now(UTC) - moment).total_seconds()),
+        href=_allowed(step["page"], viewer),
+        act=ACTS.get(kind, "Open"),
+        command=step["command"],
+    )
+
+
+def _allowed(page: str, viewer: Viewer) -> str:
+    """The page, or the one in its place that is for everybody who sees the study."""
+    if page.endswith(("/gate", "/meter")) and not viewer.is_referee:
+        return page.rpartition("/")[0] + "/submissions"
+    if page == "/labels" and not viewer.is_labeler:
+        return ""
+    return page
+
+
+def visible(store: Store, viewer: Viewer) -> list[str] | None:
+    """Names of the studies that they may see; None for all, where they see whatever there is."""
+    if viewer.is_operator or viewer.is_referee:
+        return None
+    with store.begin() as tx:
+        known = studies.names_and_tenants(tx)
+    return [study for study, tenant in known if viewer.sees(study, tenant)]
+
+
+def remember(store: Store, viewer: Viewer, count: int) -> None:
+    """Keep the number for a while, from a page that has just counted."""
+    with _lock:
+        _counts.setdefault(store, {})[_key(viewer)] = (time.monotonic() + KEPT_SECONDS, count)
+
+
+def count_needs(store: Store, viewer: Viewer) -> int:
+    """How many things wait for a person, of those that they may see; looked up once in a while."""
+    if not viewer.name:
+        return 0
+    with _lock:
+        until, count = _counts.get(store, {}).get(_key(viewer), (0.0, 0))
+    if time.monotonic() < until:
+        return count
+    names = visible(store, viewer)
+    count = len(next_steps(store, studies_only=names, needs_only=True)) if names is None or names else 0
+    remember(store, viewer, count)
+    return count
+
+
+def _key(viewer: Viewer) -> tuple[Any, ...]:
+    return viewer.name, viewer.roles

@@ -1,0 +1,112 @@
+"""The overview: is anything stuck, and who gets what? All studies to operators and referees, to others their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from easeml_airflow.web import overview_charts as charts
+from easeml_airflow.web import overview_view as view
+from easeml_airflow.web.frame import Tab
+from easeml_airflow.web.needs import need_of, remember, visible
+from easeml_airflow.web.overview_map import map_of
+from easeml_airflow.web.overview_query import Query
+from easeml_airflow.web.people import Viewer
+from easeml_core.services.overview import Standing, board
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi.responses import HTMLResponse
+
+    from easeml_airflow.web.frame import Site
+
+TAB = Tab("/", "Overview")
+
+MOST_NEEDS = 6
+"""Lines of what needs a person; a link shows all of them."""
+
+SHOWS = {
+    "all": "All",
+    Standing.NEEDS: "Needs you",
+    Standing.SEARCHING: "Searching",
+    Standing.PAUSED: "Paused",
+    Standing.FINISHED: "Finished",
+}
+
+
+def routes(site: Site) -> APIRouter:
+    """``/``."""
+    router, who = APIRouter(), Depends(site.viewer)
+
+    @router.get("/")
+    def show(
+        request: Request,
+        show: str = "",
+        q: str = "",
+        sort: str = "",
+        page: str = "1",
+        needs: str = "",
+        study: str = "",
+        viewer: Viewer = who,
+    ) -> HTMLResponse:
+        store = site.open_store()
+        facts = board(store, names=visible(store, viewer))
+        remember(store, viewer, len(facts["steps"]))
+        usual = Standing.NEEDS if view.is_large(facts["tenants"]) and not study else "all"
+        asked = {"show": show, "q": q, "sort": sort, "page": page}
+        query = Query.of(asked, shows=SHOWS, sorts=view.SORTS, usual=str(usual))
+        shown = _shown(facts, query, marked=study)
+        steps = facts["steps"] if needs == "all" else facts["steps"][:MOST_NEEDS]
+        return site.page(
+            request,
+            viewer,
+            "overview.html",
+            needs=[need_of(step, viewer) for step in steps],
+            needs_total=len(facts["steps"]),
+            marked=study,
+            links=[tab.path for tab in site.tabs],
+            **shown,
+        )
+
+    return router
+
+
+def _shown(facts: Mapping[str, Any], query: Query, *, marked: str) -> dict[str, Any]:
+    """What the template names, but for what depends on who looks."""
+    entries: Sequence[Mapping[str, Any]] = facts["tenants"]
+    shares, is_large = view.Shares(**facts["totals"]), view.is_large(entries)
+    found = view.chosen(entries, query, shares)
+    first = _first(found, query, marked)
+    part = found[first : first + view.PAGE_SIZE]
+    rows = view.rows_of(part, shares, facts["improvements"])
+    return {
+        "total": len(entries),
+        "now": view.now_words(entries),
+        "figures": charts.figures_of(facts),
+        "chips": [(key, word, _count(entries, key)) for key, word in SHOWS.items()],
+        "rows": rows,
+        "span": charts.span_text([row.spark for row in rows]),
+        "query": query,
+        "sorts": view.SORTS,
+        "first": first,
+        "found": len(found),
+        "page_size": view.PAGE_SIZE,
+        "elsewhere": len(view.chosen(entries, replace(query, show="all"), shares)) if query.text and not found else 0,
+        "near": "" if found or not query.text else view.nearest(entries, query.text),
+        "map": map_of(entries) if is_large else None,
+    }
+
+
+def _first(found: Sequence[Mapping[str, Any]], query: Query, marked: str) -> int:
+    """Where the page begins; a study that a task's link has named is on it."""
+    names = [e["study"] for e in found]
+    place = names.index(marked) if marked in names else (query.page - 1) * view.PAGE_SIZE
+    last = max(0, (len(found) - 1) // view.PAGE_SIZE)
+    return min(place // view.PAGE_SIZE, last) * view.PAGE_SIZE
+
+
+def _count(entries: Sequence[Mapping[str, Any]], key: str) -> int:
+    return len(entries) if key == "all" else sum(e["standing"] == key for e in entries)

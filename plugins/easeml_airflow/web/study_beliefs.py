@@ -1,0 +1,297 @@
+"""What is believed of a study's candidates, as the page shows it: the next trial in words, and a line for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.charts import nice_axis
+from easeml_airflow.web.formats import gain_text, percent_text, quality_text, seconds_text
+from easeml_airflow.web.view import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.web.charts import Axis
+    from easeml_core.services.beliefs import Beliefs, Expected
+
+FEW, MEASURED = 9, 3
+"""Of the candidates that may run, and of those that have: so many are shown at first."""
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+HOUR_FROM_SECONDS = 600.0
+"""Gains are told per device-hour where trials take this long, else per device-minute."""
+
+BUSY = {"RUNNING": Mark("busy", "run", "Running"), "SUGGESTED": Mark("busy", "queue", "Waits")}
+NEXT = Mark("busy", "queue", "Next")
+ENDED = {
+    "SUCCEEDED": Mark("idle", "done", "Done"),
+    "FAILED": Mark("bad", "fail", "Failed"),
+    "CANCELLED": Mark("idle", "stop", "Cancelled"),
+}
+WHY = {
+    "acquisition": "adds the most per device-second of everything that any study could run.",
+    "guard": "is next: the study was served least, and is owed a trial.",
+    "learning": "is next: it is the cheapest trial there is, and teaches what the others may bring.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NextTrial:
+    """What would run next of the study, in words.
+
+    Attributes:
+        candidate: Its name.
+        state: Whether it is the next of all, or waits for its turn.
+        why: The rest of the sentence that begins with its name.
+        pairs: Label, number and whether the number matters most.
+        cost: Predicted device time; None where nothing was ever measured.
+        gain: Expected gain, with its sign.
+        price: Whether the search is worth it, and where it stands in the queue.
+    """
+
+    candidate: str
+    state: Mark
+    why: str
+    pairs: Sequence[tuple[str, str, bool]]
+    cost: str | None
+    gain: str
+    price: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForestRow:
+    """One candidate: numbers in words, places in per cent of the axis."""
+
+    candidate: str
+    state: Mark | None
+    rank: int | None
+    quality: str
+    spread: str
+    cost: str
+    gain: str
+    rate: str
+    is_next: bool = False
+    low: float | None = None
+    width: float = 0.0
+    above: float | None = None
+    above_width: float = 0.0
+    dot: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """What is believed of every candidate.
+
+    Attributes:
+        rows: One line each.
+        axis: Quality, from left to right.
+        best: Place of the best so far, in per cent; None before the first.
+        best_text: The best so far.
+        per: What gains are told per: ``device-hour`` or ``device-minute``.
+        total: How many candidates there are.
+    """
+
+    rows: Sequence[ForestRow]
+    axis: Axis
+    best: float | None
+    best_text: str
+    per: str
+    total: int
+
+
+def next_trial_of(believed: Beliefs | None, study: Any) -> NextTrial | None:
+    """What would run next, or None."""
+    chosen = believed.next if believed else None
+    if believed is None or chosen is None:
+        return None
+    first = believed.best <= 0
+    cost = seconds_text(chosen.predicted_cost_seconds) if believed.costs_known else None
+    gain = f"an expected {study.metric} of {chosen.mean:.4f}" if first else gain_text(chosen.expected_improvement)
+    return NextTrial(
+        candidate=chosen.candidate,
+        state=Mark("busy", "queue", "Next of all") if believed.chosen_by else Mark("idle", "wait", "Waits its turn"),
+        why=WHY.get(believed.chosen_by or "", "is what the study would run in its turn."),
+        pairs=_pairs(believed, chosen, cost),
+        cost=cost,
+        gain=gain,
+        price=f"{_price(believed, chosen)} {_place(believed)}".strip(),
+    )
+
+
+def _pairs(believed: Beliefs, chosen: Expected, cost: str | None) -> list[tuple[str, str, bool]]:
+    size, per = unit_of(chosen.predicted_cost_seconds)
+    pairs = [
+        ("Expected quality, 80 %", f"{chosen.low:.4f} to {chosen.high:.4f}", False),
+        ("Chance to beat the best", percent_text(chosen.chance) if believed.best > 0 else "no result yet", False),
+        ("Expected gain", gain_text(chosen.expected_improvement), False),
+        ("Predicted cost", cost or "nothing measured yet", False),
+    ]
+    if cost and believed.policy == "default":
+        worth = number_text(size * (chosen.acquisition or 0.0))
+        pairs.append((f"Gain per {per} {TIMES} weight {believed.weight:g}", worth, True))
+        price = number_text(size * believed.price_per_second) if believed.price_per_second else "none set"
+        pairs.append(("Price of compute now", price, False))
+    elif believed.policy != "default":
+        pairs.append((f"Worth to the policy {believed.policy}", number_text(chosen.acquisition or 0.0), True))
+    return pairs
+
+
+def _price(believed: Beliefs, chosen: Expected) -> str:
+    if believed.policy != "default":
+        return ""
+    if not believed.price_per_second:
+        return "Compute has no price here, so the search goes on while anything may gain."
+    times = chosen.expected_improvement / (believed.price_per_second * chosen.predicted_cost_seconds)
+    return f"{times:.1f} times the price, so the search goes on."
+
+
+def _place(believed: Beliefs) -> str:
+    over = f"of {believed.competing:,} candidates of {believed.studies:,} studies that could run now"
+    if believed.chosen_by:
+        return f"It is the first {over}."
+    if believed.position is None:
+        return "The policy chooses whose turn it is before it looks at candidates."
+    return f"By its worth it is number {believed.position:,} {over}."
+
+
+def unit_of(seconds: float) -> tuple[float, str]:
+    """Seconds of the time that gains are told per, and its name."""
+    return (3600.0, "device-hour") if seconds >= HOUR_FROM_SECONDS else (60.0, "device-minute")
+
+
+def number_text(number: float) -> str:
+    """A number of any size, four digits behind the point or two that count.
+
+    Example:
+        >>> number_text(0.00304), number_text(0.000012), number_text(17.8)
+        ('0.0030', '0.000012', '17.8000')
+    """
+    return f"{number:.4f}" if abs(number) >= 0.00095 or number == 0 else f"{number:.2g}"
+
+
+def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candidates: bool) -> Forest:
+    """The lines: what runs, what may run by its rank, what has run by its quality, then the rest."""
+    expected = {e.candidate: e for e in believed.candidates} if believed else {}
+    measured = _measured(facts["points"])
+    under_way = {trial["candidate"]: trial["state"] for trial in facts["open"]}
+    names = _ordered([c.name for c in facts["candidates"]], expected, measured, under_way)
+    total = len(names)
+    if not all_candidates:
+        names = _few(names, expected, measured, under_way)
+    size, per = unit_of(_typical_cost(expected, measured))
+    axis, best = _axis(names, expected, measured), believed.best if believed else 0.0
+    best = best or max((m["quality"] or 0.0 for m in measured.values()), default=0.0)
+    costs_known = believed is not None and believed.costs_known
+    made = _Lines(axis, best, size, costs_known)
+    rows = [made.row(name, expected.get(name), measured.get(name), under_way.get(name)) for name in names]
+    place = axis.share(best) if best > 0 and axis.low <= best <= axis.high else None
+    return Forest(rows, axis, place, quality_text(best), per, total)
+
+
+def _measured(points: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The last end of each candidate on the present data."""
+    return {p["candidate"]: p for p in points if p["is_present"]}
+
+
+def _ordered(
+    names: Sequence[str],
+    expected: Mapping[str, Expected],
+    measured: Mapping[str, Mapping[str, Any]],
+    under_way: Mapping[str, str],
+) -> list[str]:
+    def place(name: str) -> tuple[float, float]:
+        if name in under_way:
+            return 0, 0
+        known, ended = expected.get(name), measured.get(name)
+        if known is not None and known.rank is not None:
+            return 1, known.rank
+        if ended is not None and ended["quality"] is not None:
+            return 2, -ended["quality"]
+        return (3, 0) if ended is not None else (4, 0)
+
+    return sorted(names, key=place)
+
+
+def _few(
+    names: Sequence[str],
+    expected: Mapping[str, Expected],
+    measured: Mapping[str, Mapping[str, Any]],
+    under_way: Mapping[str, str],
+) -> list[str]:
+    busy = [n for n in names if n in under_way]
+    ranked = [n for n in names if n not in under_way and n in expected and expected[n].rank is not None][:FEW]
+    rest = [n for n in names if n not in under_way and n not in ranked and n in measured][
+        : MEASURED + FEW - len(ranked)
+    ]
+    return busy + ranked + rest
+
+
+def _typical_cost(expected: Mapping[str, Expected], measured: Mapping[str, Mapping[str, Any]]) -> float:
+    costs = sorted(e.predicted_cost_seconds for e in expected.values()) or sorted(m["cost"] for m in measured.values())
+    return costs[len(costs) // 2] if costs else 0.0
+
+
+def _axis(names: Sequence[str], expected: Mapping[str, Expected], measured: Mapping[str, Mapping[str, Any]]) -> Axis:
+    bands = [end for n in names if n in expected and n not in measured for end in (expected[n].low, expected[n].high)]
+    found = [measured[n]["quality"] for n in names if n in measured and measured[n]["quality"] is not None]
+    found = sorted(found, reverse=True)
+    # What has run far below the rest would squeeze what matters: it stands at the edge instead.
+    return nice_axis([*bands, *(found[:1] if bands else found)], most=5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """How candidates become lines of one forest."""
+
+    axis: Axis
+    best: float
+    size: float
+    costs_known: bool
+
+    def row(
+        self, name: str, expected: Expected | None, ended: Mapping[str, Any] | None, under_way: str | None
+    ) -> ForestRow:
+        """The line of one candidate, by the most that is known of it."""
+        if under_way is None and ended is not None:
+            return self._ended(name, ended)
+        if expected is None:
+            state = BUSY.get(under_way or "", Mark("idle", "wait", "Not predicted"))
+            return ForestRow(name, state, None, "", "", "", "", "")
+        return self._expected(name, expected, under_way)
+
+    def _ended(self, name: str, ended: Mapping[str, Any]) -> ForestRow:
+        quality, cost = ended["quality"], seconds_text(ended["cost"])
+        state = ENDED[ended["state"]]
+        if quality is None:
+            return ForestRow(name, state, None, "none", "", cost, "", "")
+        return ForestRow(name, state, None, f"{quality:.4f}", "measured", cost, "", "", dot=self._place(quality))
+
+    def _expected(self, name: str, known: Expected, under_way: str | None) -> ForestRow:
+        low, high = self._place(known.low), self._place(known.high)
+        above = self._place(max(known.low, min(self.best, known.high))) if 0 < self.best < known.high else None
+        is_next = known.rank == 1
+        state = BUSY[under_way] if under_way else NEXT if is_next else None
+        if state is None and known.rank is None:
+            state = Mark("idle", "lock", "Held by a limit")
+        rate = known.expected_improvement / known.predicted_cost_seconds
+        return ForestRow(
+            candidate=name,
+            state=state,
+            rank=known.rank,
+            quality=f"{known.mean:.4f}",
+            spread=f"{known.low:.4f} to {known.high:.4f}",
+            cost=seconds_text(known.predicted_cost_seconds) if self.costs_known else "unknown",
+            gain=gain_text(known.expected_improvement),
+            rate=number_text(self.size * rate) if self.costs_known else "unknown",
+            is_next=is_next,
+            low=low,
+            width=round(high - low, 2),
+            above=above,
+            above_width=0.0 if above is None else round(high - above, 2),
+            dot=self._place(known.mean),
+        )
+
+    def _place(self, quality: float) -> float:
+        return min(100.0, max(0.0, self.axis.share(quality)))

@@ -1,0 +1,235 @@
+"""What the page of a study shows, as frozen values: made from the facts of services, nothing is decided here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.formats import percent_text, quality_text, seconds_text
+from easeml_airflow.web.study_beliefs import Forest, NextTrial, forest_of, next_trial_of
+from easeml_airflow.web.study_plot import plot_of
+from easeml_airflow.web.study_trials import TrialRow, rows_of
+from easeml_airflow.web.view import STANDINGS, STEPS, VERDICTS, Mark
+from easeml_core.entities import AlertKind, StudyState, Symbol
+from easeml_core.services.overview import Standing
+from easeml_core.services.step import StepKind
+from easeml_core.services.study_facts import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.web.charts import Plot
+    from easeml_core.services.beliefs import Beliefs
+
+UNSEALED = {StudyState.REGISTERED: ("busy", StepKind.SEALING), StudyState.REFUSED: ("bad", StepKind.REFUSED)}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A number with a thin bar under it: what is used and what is due, in per cent of the bar."""
+
+    number: str
+    unit: str
+    used: float | None = None
+    due: float | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPage:
+    """All that the page says.
+
+    Attributes:
+        state: Of the study.
+        alarm: An open alert of overfitting or drift; None without one.
+        alerts: What open alerts say.
+        now: What is going on: the part in bold, then the rest.
+        metric: By which candidates are compared.
+        best: Best quality, in words.
+        best_of: Its candidate and trial; empty before the first.
+        budget: Device time used, of the budget.
+        share: Of the compute of the last day, against what is due.
+        tried: Candidates that have ended, how many there are, and how they ended.
+        verdict: The last one.
+        signal: The last one, of how many; None before the first.
+        plot: Quality over cost.
+        next: What would run next; None where nothing would.
+        why_nothing: Why nothing would.
+        forest: What is believed of every candidate.
+        trials: One page of them.
+        pages: This page, the last one, and how many trials there are.
+        candidates: All of them.
+        data: The newest data; None before they are sealed.
+        limits: Weight, priority, budget, deadline, target: as they are set now.
+    """
+
+    state: Mark
+    alarm: Mark | None
+    alerts: Sequence[str]
+    now: tuple[str, str]
+    metric: str
+    best: str
+    best_of: str
+    best_trial: int | None
+    budget: Bar
+    share: Bar
+    tried: tuple[int, int, str]
+    verdict: Mark | None
+    signal: tuple[int, int] | None
+    plot: Plot
+    next: NextTrial | None
+    why_nothing: str
+    forest: Forest
+    trials: Sequence[TrialRow]
+    pages: tuple[int, int, int]
+    candidates: Sequence[Any]
+    data: Mapping[str, Any] | None
+    limits: Mapping[str, Any]
+
+
+def page_of(facts: Mapping[str, Any], believed: Beliefs | None, *, page: int, all_candidates: bool) -> StudyPage:
+    """The page for the facts of ``services.study_facts`` and ``services.beliefs``.
+
+    Args:
+        facts: As of ``facts_of_study``.
+        believed: As of ``beliefs``; None where nothing is predicted now.
+        page: Which page of the trials.
+        all_candidates: Whether all candidates are shown, or the dozen that matters.
+    """
+    study, counts, best = facts["study"], facts["counts"], facts["best"]
+    ended = sum(counts[kind] for kind in ("succeeded", "failed", "cancelled"))
+    chosen = next_trial_of(believed, study)
+    return StudyPage(
+        state=_state(study, ended, counts["candidates"]),
+        alarm=_alarm(facts["alerts"]),
+        alerts=[alert["message"] for alert in facts["alerts"]],
+        now=(_best_sentence(facts), _doing_sentence(facts, chosen)),
+        metric=study.metric,
+        best=quality_text(best["quality"] if best else None),
+        best_of=best["candidate"] if best else "",
+        best_trial=best["trial_id"] if best else None,
+        budget=_budget(study, counts),
+        share=_share(facts),
+        tried=(ended, counts["candidates"], _endings(counts)),
+        verdict=None if facts["verdict"] is None else Mark(*VERDICTS[Symbol(facts["verdict"])]),
+        signal=None if facts["signal"] is None else (facts["signal"], facts["signals"]),
+        plot=plot_of(facts),
+        next=chosen,
+        why_nothing="" if chosen else _why_nothing(facts, believed, ended),
+        forest=forest_of(facts, believed, all_candidates=all_candidates),
+        trials=rows_of(facts),
+        pages=(page, max(1, -(-counts["trials"] // PAGE)), counts["trials"]),
+        candidates=facts["candidates"],
+        data=facts["data"],
+        limits=_limits(facts),
+    )
+
+
+def _state(study: Any, ended: int, candidates: int) -> Mark:
+    if study.state in UNSEALED:
+        colour, step = UNSEALED[study.state]
+        return Mark(colour, *STEPS[step])
+    if study.state == StudyState.PAUSED:
+        return Mark(*STANDINGS[Standing.PAUSED])
+    return Mark(*STANDINGS[Standing.FINISHED if ended >= candidates > 0 else Standing.SEARCHING])
+
+
+def _alarm(alerts: Sequence[Mapping[str, Any]]) -> Mark | None:
+    for alert in alerts:
+        if alert["kind"] == AlertKind.OVERFITTING:
+            return Mark("bad", "alert", f"Overfitting: signal {alert['signal']} of {alert['signals']}")
+        if alert["kind"] == AlertKind.DRIFT:
+            return Mark("warn", "alert", "Validation and test data differ")
+    return None
+
+
+def _best_sentence(facts: Mapping[str, Any]) -> str:
+    best, before = facts["best"], facts["best_before"]
+    if best is None:
+        return "No result yet."
+    gain = best["quality"] - before["quality"] if before else 0.0
+    risen = f", up {gain:.4f} in a day" if gain > 0 else ", as a day ago" if before else ""
+    return f"Best so far {best['quality']:.4f} {facts['study'].metric}{risen}."
+
+
+def _doing_sentence(facts: Mapping[str, Any], chosen: NextTrial | None) -> str:
+    running = [trial for trial in facts["open"] if trial["state"] == "RUNNING"]
+    parts = []
+    if running:
+        more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+        parts.append(f"Running: {running[0]['candidate']}{more}, {_elapsed(running[0])}.")
+    if chosen:
+        cost = "an unknown cost" if chosen.cost is None else f"{chosen.cost} of a device"
+        parts.append(f"Next: {chosen.candidate}, worth {chosen.gain} for {cost}.")
+    return " ".join(parts)
+
+
+def _elapsed(trial: Mapping[str, Any]) -> str:
+    began = trial["attempt_started_at"] or trial["suggested_at"]
+    told = seconds_text((datetime.now(UTC) - began).total_seconds())
+    about = (trial["reasons"] or {}).get("predicted_cost_seconds")
+    return f"{told} of about {seconds_text(about)}" if about and about != 1 else told
+
+
+def _budget(study: Any, counts: Mapping[str, Any]) -> Bar:
+    used, budget = counts["used_seconds"], study.budget_seconds
+    number, unit = seconds_text(used).split(" ")
+    if budget is None:
+        return Bar(number, f"{unit} used, no budget")
+    share = 100 * used / budget
+    label = f"{share:.0f} % of the budget used"
+    return Bar(number, f"{unit} of {seconds_text(budget)}", round(share, 2), label=label)
+
+
+def _share(facts: Mapping[str, Any]) -> Bar:
+    """The bar ends a quarter beyond the larger of both."""
+    used, due = facts["shares"]["used"], facts["shares"]["due"]
+    number = "none" if used is None else percent_text(used)
+    unit = f"weight {facts['study'].weight:g}" if due is None else f"of {percent_text(due)} due"
+    end = 1.25 * max(used or 0.0, due or 0.0) or 1.0
+    tick = None if due is None else round(100 * due / end, 2)
+    label = f"{number} used" + ("" if due is None else f", {percent_text(due)} due")
+    return Bar(number, unit, round(100 * (used or 0.0) / end, 2), tick, label)
+
+
+def _endings(counts: Mapping[str, Any]) -> str:
+    told = [f"{counts[kind]} {kind}" for kind in ("succeeded", "failed", "cancelled") if counts[kind]]
+    return ", ".join(told) or "none has ended"
+
+
+def _why_nothing(facts: Mapping[str, Any], believed: Beliefs | None, ended: int) -> str:
+    study, counts, best = facts["study"], facts["counts"], facts["best"]
+    under_way = counts["running"] + counts["waiting"]
+    reasons = (
+        (study.state == StudyState.PAUSED, "The study is paused: it gets no trial until it is resumed."),
+        (
+            study.state == StudyState.REGISTERED,
+            "The referee is splitting and sealing its data; then the search begins.",
+        ),
+        (study.state == StudyState.REFUSED, "The study was refused; register it again with what its answer says."),
+        (believed is None, "What comes next is being worked out; look again in a moment."),
+        (
+            study.target_quality is not None and best is not None and best["quality"] >= study.target_quality,
+            "Its target quality is reached.",
+        ),
+        (
+            study.seconds_left is not None and study.seconds_left <= 0,
+            "Its deadline has passed; a later one lets it go on.",
+        ),
+        (ended >= counts["candidates"], "Every candidate has run on the present data."),
+        (ended + under_way >= counts["candidates"], "Every candidate that is left is under way."),
+    )
+    limit = "A limit holds what is left: the budget, its tenant's quota, or the price of compute."
+    return next((text for holds, text in reasons if holds), limit)
+
+
+def _limits(facts: Mapping[str, Any]) -> dict[str, Any]:
+    study = facts["study"]
+    return {
+        "weight": facts["own_weight"],
+        "priority": study.priority,
+        "budget_hours": "" if study.budget_seconds is None else repr(study.budget_seconds / 3600),
+        "deadline": "" if study.deadline is None else study.deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M"),
+        "target": "" if study.target_quality is None else repr(study.target_quality),
+    }

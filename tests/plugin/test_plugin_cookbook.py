@@ -1,0 +1,133 @@
+"""The DAGs of docs/cookbook.md: they load, are short, stand on the page as they are, and do what it says."""
+
+import ast
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "examples" / "cookbook"
+FILES = sorted(FOLDER.glob("*.py"))
+DAGS = [
+    "cookbook_approval",
+    "cookbook_backfill",
+    "cookbook_botany",
+    "cookbook_gpu_pool",
+    "cookbook_harbour",
+    "cookbook_label",
+    "cookbook_nightly",
+    "cookbook_on_new_data",
+    "cookbook_on_promotion",
+]
+CANDIDATES = [{"name": "tree", "kind": "decision_tree"}, {"name": "bayes", "kind": "gaussian_naive_bayes"}]
+EASY = {"condition": "n > 0.5 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3}
+
+
+@pytest.fixture
+def recipe():
+    """A DAG of the cookbook by its name, read anew: a run in this process keeps what it was given."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    return lambda name: DagBag(dag_folder=str(FOLDER)).dags[name]
+
+
+@pytest.fixture
+def flowers(connected, make_study, referee):
+    """The study that the cookbook is about, on real data."""
+    return make_study("flowers", candidates=CANDIDATES, gate=EASY)
+
+
+def states(run):
+    return {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
+
+
+def test_all_load_without_error():
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(FOLDER))
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == DAGS
+    assert not any(dag.catchup for dag in bag.dags.values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_recipe_is_short_stands_on_the_page_and_imports_what_a_dag_may(path):
+    source = path.read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
+    assert source in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(source.splitlines()) <= 40
+    modules = {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
+    allowed = {"datetime", "airflow.sdk", "easeml_airflow", "easeml_airflow.assets"}
+    assert modules <= allowed | {"airflow.providers.standard.operators.hitl"}
+
+
+def test_the_night_brings_a_model_to_production(run_dag, recipe, flowers, store):
+    from easeml_core.services.overview import overview
+
+    night = run_dag(recipe("cookbook_nightly"))
+    assert states(night)["release.promote"] == "success"
+    (study,) = overview(store)["tenants"]
+    assert study["production_model_id"] is not None
+    assert study["trials"] == len(CANDIDATES)
+
+
+def test_a_team_s_night_asks_the_gate_about_its_own_studies(run_dag, recipe, flowers):
+    ended = states(run_dag(recipe("cookbook_botany")))
+    assert ended == {"train": "success", "best": "success", "gate": "success"}
+
+
+def rows_of(path):
+    """New rows in the form that the recipes read: the study's columns, and ``species``."""
+    from easeml_core.training.sources import load_source
+
+    table = load_source("sklearn:breast_cancer")
+    names = ("malignant", "benign")
+    moved = table.inputs[:8] * np.random.default_rng(3).uniform(0.99, 1.01, (8, 30))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*table.feature_names, "species"])
+        writer.writerows([*row, names[label]] for row, label in zip(moved.tolist(), table.labels[:8], strict=True))
+    return str(path)
+
+
+def test_new_rows_make_a_new_version_and_train_on_it(run_dag, recipe, flowers, tmp_path, store):
+    from easeml_core.services.overview import overview
+
+    dag = recipe("cookbook_on_new_data")
+    dag.task_dict["feed"].path = rows_of(tmp_path / "labelled.csv")
+    assert states(run_dag(dag)) == {"feed": "success", "refine": "success", "train": "success"}
+    (study,) = overview(store)["tenants"]
+    assert study["trials"] == len(CANDIDATES)
+
+
+def test_a_day_that_is_run_again_feeds_nothing_twice(run_dag, recipe, flowers, tmp_path):
+    rows_of(tmp_path / "2026-03-01.csv")
+    versions = []
+    for _ in range(2):
+        import pendulum
+
+        dag = recipe("cookbook_backfill")
+        dag.task_dict["feed"].path = str(tmp_path / "{{ ds }}.csv")
+        run = run_dag(dag, logical_date=pendulum.datetime(2026, 3, 1, tz="UTC"))
+        assert states(run) == {"feed": "success", "refine": "success"}
+        (refined,) = [ti for ti in run.get_task_instances() if ti.task_id == "refine"]
+        versions.append(refined.xcom_pull(task_ids="refine")["version"])
+    assert versions == [2, None]  # nothing was new
+
+
+def test_what_passed_waits_for_a_person(recipe):
+    dag = recipe("cookbook_approval")
+    edges = {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
+    assert edges == {("gate", "approve"), ("gate", "promote"), ("approve", "promote")}
+    assert dag.task_dict["promote"].trigger_rule == "all_success"
+    assert dag.task_dict["approve"].defaults is None  # a time-out approves nothing
+
+
+def test_each_device_of_the_pools_is_a_task(recipe):
+    tasks = recipe("cookbook_gpu_pool").tasks
+    assert sorted((t.device, t.pool, t.queue) for t in tasks) == sorted(
+        [("gpu", "easeml_gpus", "gpu")] * 2 + [("cpu", "easeml_cpus", "cpu")] * 4
+    )

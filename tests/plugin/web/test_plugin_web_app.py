@@ -1,0 +1,130 @@
+"""All pages at once: closed without a login, closed to other pages' forms, escaped, with nothing from outside."""
+
+import re
+from pathlib import Path
+
+import pytest
+from fastapi import HTTPException
+
+from easeml_airflow.web import app as web
+from easeml_airflow.web.frame import Site
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.errors import StoreUnavailableError
+
+HERE = Path(web.__file__).parent
+
+
+def closed():
+    raise HTTPException(status_code=401, detail="log in first")
+
+
+def away():
+    raise StoreUnavailableError("the database at h cannot be reached; start it with `make up`")
+
+
+def site(*roles, store=away):
+    return Site(store, away, away, lambda: Viewer("ada", frozenset(roles)))
+
+
+def asked(route):
+    path = route.path.replace("{name}", "tokens.css").replace("{study}", "cancer")
+    return re.sub(r"{[a-z_]+}", "1", path)
+
+
+def test_every_route_is_closed_without_a_login(client_of):
+    """Walks all routes there are, so that a new one cannot be forgotten."""
+    client = client_of(site(Role.OPERATOR, Role.REFEREE), require_login=closed)
+    assert len(client.app.routes) >= 3, "the pages, the static files, the events"
+    for route in client.app.routes:
+        for method in route.methods:
+            assert client.request(method, asked(route)).status_code == 401, (method, route.path)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site", "origin": "http://test"},
+        {"sec-fetch-site": "none"},
+        {"origin": "http://elsewhere"},
+        {"origin": "null"},
+        {"authorization": "Basic abc"},
+    ],
+)
+def test_no_change_is_made_for_a_page_of_somebody_elses(client_of, headers):
+    client = client_of(site(Role.OPERATOR, Role.REFEREE))
+    routes = [(route, method) for route in client.app.routes for method in route.methods - {"GET", "HEAD"}]
+    for route, method in routes:
+        answer = client.request(method, asked(route), headers=headers)
+        assert answer.status_code == 403, (method, route.path)
+        assert "did not come from a page of Ease.ml" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"])
+def test_there_are_no_schema_routes(client_of, path):
+    assert client_of(site()).get(path).status_code == 404
+
+
+def test_an_absent_database_is_told_as_a_page_to_people_and_as_json_to_programs(client_of, text_of):
+    client = client_of(site())
+    page = client.get("/")
+    assert page.status_code == 503
+    assert "cannot be reached; start it with `make up`" in text_of(page.text)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    told = client.get("/", headers={"authorization": "Bearer t"})
+    assert (told.status_code, told.json()["error"]) == (503, text_of(told.json()["error"]))
+
+
+def test_what_is_not_there_is_a_page_and_echoes_nothing(client_of, database, text_of):
+    client = client_of(site(store=lambda: database.worker))
+    for path in ("/studies/<script>alert(1)</script>", "/nowhere"):
+        page = client.get(path)
+        assert page.status_code == 404
+        assert "<script>alert" not in page.text
+        assert "Not here" in text_of(page.text)
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "static").iterdir()), ids=lambda path: path.name)
+def test_static_files_are_served_with_their_kind_and_name_no_other_host(client_of, path):
+    answer = client_of(site()).get(f"/static/{path.name}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].split(";")[0] == web.KINDS[path.suffix]
+    assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize("name", ["nothing.css", "..%2Fapp.py", "%2e%2e%2fapp.py", "../app.py"])
+def test_no_other_file_is_served(client_of, name):
+    assert client_of(site()).get(f"/static/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "pages").iterdir()), ids=lambda path: path.name)
+def test_no_template_runs_something_inline_or_comes_from_outside(path):
+    text = path.read_text()
+    assert "<style" not in text
+    assert not re.search(r"<script(?! src=\"\{\{ base \}\}/static/)", text)
+    assert not re.search(r"\son[a-z]+=", text)
+    assert "javascript:" not in text
+    assert "http" not in text
+    assert "| safe" not in text
+    assert "|safe" not in text
+
+
+def test_the_refresh_is_a_setting(client_of, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__PAGE_REFRESH_SECONDS", "7")
+    assert 'data-refresh="7"' in client_of(site()).get("/").text
+
+
+def test_every_address_begins_with_the_path_that_airflow_is_served_under(client_of):
+    """Airflow mounts the application below its own base path; an address that forgets it leads nowhere."""
+    from fastapi import FastAPI
+
+    inner = client_of(site(Role.OPERATOR, Role.REFEREE)).app
+    outer = FastAPI(root_path="/airflow")
+    outer.mount("/easeml", inner)
+    client = client_of(site())
+    client.app = outer
+    page = client.get("/airflow/easeml/").text
+    addresses = re.findall(r'(?:href|src|action|data-events)="([^"#][^"]*)"', page)
+    assert len(addresses) > 5
+    assert [a for a in addresses if not a.startswith("/airflow/easeml/")] == []

@@ -1,0 +1,125 @@
+"""The audit's page: every act with who and why, to each what is theirs, and the same as a table that runs nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from device_rows import add_study
+
+from easeml_core.services.audit import audit
+from easeml_core.services.controls import set_study, set_tenant
+from easeml_core.services.policy import set_policy
+from easeml_core.store.actors import acting
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def of_mine(study, tenant, *, write):
+    return tenant == "lab"
+
+
+@pytest.fixture
+def done(database):
+    """Things that were done to two tenants' studies, one by somebody with a hostile name."""
+    add_study(database, "mine")
+    add_study(database, "secret-project", tenant="rivals")
+    with acting(HOSTILE, door="page", reason="=HYPERLINK(1)"):
+        set_study(database.worker, study="mine", budget_seconds=3600.0)
+    with acting("platform-op", door="command line", reason="storm season"):
+        set_tenant(database.worker, tenant="rivals", weight=2.0)
+    set_policy(database.owner, changes={"price_per_second": 1e-6}, reason="devices are dear")
+    return database
+
+
+def table_of(answer):
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+@pytest.mark.parametrize("role", ["operator", "referee"])
+def test_operators_and_referees_see_all(done, ask_as, text_of, role):
+    page = ask_as("ada", role).get("/audit")
+    read = text_of(page.text)
+    assert page.status_code == 200
+    assert "Nobody forced a promotion in the last 30 days." in read
+    assert "budget none → 1 device-hours" in read
+    assert "weight 1 → 2. “storm season”" in read
+    assert "Policy chosen the whole installation" in read
+    assert f"1 to {audit(done.worker)['total']} of {audit(done.worker)['total']}" in read
+
+
+def test_others_see_what_was_done_to_their_studies(done, ask_as, text_of):
+    asker = ask_as("vic", rights=of_mine)
+    page = asker.get("/audit?since=all")
+    assert "budget none → 1 device-hours" in text_of(page.text)
+    for hidden in ("rivals", "secret-project", "platform-op", "storm season", "devices are dear"):
+        assert hidden not in page.text
+        assert hidden not in asker.get("/audit.csv?since=all").text
+    assert {row["study"] for row in table_of(asker.get("/audit.csv"))} == {"mine"}
+    for query in ("study=secret-project", "who=platform-op", "q=storm"):
+        assert table_of(asker.get(f"/audit.csv?{query}")) == [], query
+
+
+def test_whoever_sees_no_study_sees_no_row(done, ask_as):
+    nobody = ask_as("eve", rights=lambda study, tenant, *, write: False)
+    assert nobody.get("/audit").status_code == 200
+    assert table_of(nobody.get("/audit.csv?since=all")) == []
+
+
+def test_names_and_reasons_are_escaped_and_no_cell_is_a_formula(done, ask_as):
+    operator = ask_as("ada", "operator")
+    page = operator.get("/audit")
+    assert HOSTILE not in page.text
+    assert "&lt;script&gt;alert(1)" in page.text
+    answer = operator.get("/audit.csv")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="easeml-audit.csv"'
+    assert answer.headers["cache-control"] == "no-store"
+    rows = table_of(answer)
+    assert len(rows) == audit(done.worker)["total"]
+    assert {"'=HYPERLINK(1)", "storm season"} <= {row["reason"] for row in rows}
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
+
+
+def test_filters_hold_on_the_page_and_in_the_table(done, ask_as, text_of):
+    operator = ask_as("ada", "operator")
+    for query, acts in (
+        ("show=limits", {"study changed", "tenant changed", "policy changed"}),
+        ("show=limits&study=mine", {"study changed"}),
+        ("who=platform-op", {"tenant changed"}),
+        ("q=STORM", {"tenant changed"}),
+    ):
+        assert {row["act"] for row in table_of(operator.get(f"/audit.csv?{query}"))} == acts, query
+        assert f"1 to {len(acts)} of {len(acts)}" in text_of(operator.get(f"/audit?{query}").text), query
+    read = text_of(operator.get("/audit?q=nothing-is-called-so").text)
+    assert "Nothing of the kind" in read
+    assert "Clear" in read
+
+
+@pytest.mark.parametrize(
+    "query", ["show=<b>", "since=1y", "page=-3", "page=9999999", "q=%00%ff", "who=%00", "study=%0a"]
+)
+def test_an_address_may_hold_anything(done, ask_as, query):
+    for path in ("/audit", "/audit.csv"):
+        assert ask_as("ada", "operator").get(f"{path}?{query}").status_code == 200
+
+
+def test_pages_follow_each_other(done, ask_as, text_of):
+    for number in range(60):
+        with acting("ada", door="page"):
+            set_study(done.worker, study="mine", priority=number - 30)
+    operator = ask_as("ada", "operator")
+    total = audit(done.worker)["total"]
+    first, second = operator.get("/audit"), operator.get("/audit?page=2")
+    assert f"1 to 50 of {total}" in text_of(first.text)
+    assert f"51 to {total} of {total}" in text_of(second.text)
+    assert 'id="older"' in first.text
+    assert 'id="newer"' in second.text
+
+
+def test_a_change_on_any_page_bears_the_name_of_who_made_it(done, ask_as):
+    answer = ask_as("ann", rights=lambda study, tenant, *, write: True).post("/studies/mine/pause")
+    assert answer.status_code == 303
+    event = audit(done.worker, study="mine")["events"][0]
+    assert (event["act"], event["who"], event["door"]) == ("study paused", "ann", "page")

@@ -1,0 +1,208 @@
+"""The compute page: what it says is what the services say, operators alone change limits, others learn no name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from device_rows import add_reasons, add_study, add_trial
+
+from easeml_airflow.web.backtest_view import backtest_of
+from easeml_airflow.web.backtesting import Backtests, Kept
+from easeml_core.errors import ConcurrentUpdateError, StateError
+from easeml_core.services.audit import audit
+from easeml_core.services.controls import list_tenants
+from easeml_core.services.policy import set_policy, show_policy
+from easeml_core.store.compute import history_stamp
+
+LIMITS = {"weight": "2", "max_parallel": "4", "quota_hours": "10", "reason": "quarter end"}
+
+
+def of_mine(study, tenant, *, write):
+    return tenant == "lab"
+
+
+@pytest.fixture
+def two(database):
+    """Two tenants: of the first one trial has ended and one runs, of the second one runs and one waits."""
+    add_study(database, "mine")
+    add_study(database, "secret-project", tenant="rivals", weight=3.0)
+    add_trial(database, "mine", ended=1, took=2)
+    mine = add_trial(database, "mine", began=1)
+    add_reasons(database, mine, expected_improvement=0.01, predicted_cost_seconds=7200.0, best=0.9, guarded=False)
+    add_trial(database, "secret-project", began=2)
+    add_trial(database, "secret-project", waits=True)
+    return database
+
+
+def limits_of(database, name):
+    (found,) = [t for t in list_tenants(database.worker) if t["tenant"] == name]
+    return found["weight"], found["max_parallel"], found["quota_seconds"]
+
+
+def test_an_operator_sees_who_runs_where_who_waits_and_who_got_what(two, ask_as, text_of):
+    page = ask_as("ada", "operator").get("/compute")
+    read = text_of(page.text)
+    assert page.status_code == 200
+    assert "2 devices train, 1 trial waits, the longest for" in read
+    assert re.search(r"mine, candidate-1: running, 60\.\d min, 59\.\d min left|60\.0 min left", page.text)
+    assert "secret-project" in read
+    assert "lab gets 239 % of its due share" in read or "gets" in read
+    assert "of 75.0" in read  # due by weight
+    assert "rivals no limit" in read or "rivals" in read
+    assert 'data-open="d-rivals"' in page.text
+
+
+def test_somebody_else_sees_their_own_and_sums_of_others(two, ask_as, text_of):
+    page = ask_as("vic", rights=of_mine).get("/compute")
+    read = text_of(page.text)
+    assert "1 device trains for you, nothing waits. 1 device trains for other tenants." in read
+    assert "other tenants" in read
+    assert "mine" in read
+    assert "rivals" not in page.text
+    assert "secret-project" not in page.text
+    assert "/compute/tenants" not in page.text
+    assert "backtest" not in page.text
+
+
+def test_an_operator_sets_limits_once_and_the_audit_knows_who_and_why(two, ask_as):
+    operator = ask_as("ada", "operator")
+    for _ in range(2):
+        answer = operator.post("/compute/tenants/rivals", data=LIMITS)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/compute#limits")
+    assert limits_of(two, "rivals") == (2.0, 4, 36_000.0)
+    (event,) = audit(two.worker, group="limits")["events"]
+    assert (event["who"], event["door"], event["reason"]) == ("ada", "page", "quarter end")
+    assert event["before"] == {"weight": 1.0, "max_parallel": None, "quota_seconds": None}
+    assert operator.post("/compute/tenants/rivals", data={"weight": "2"}).status_code == 303
+    assert limits_of(two, "rivals") == (2.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weight": "0"}, "weight must be a number"),
+        ({"weight": "nan"}, "weight must be a number"),
+        ({"weight": "much"}, "weight"),
+        ({"max_parallel": "1"}, "open trials of tenant &#39;rivals&#39;"),
+        ({"quota_hours": "-1"}, "quota_seconds must be a number"),
+        ({"reason": "x" * 501}, "reason"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused_and_changes_nothing(two, ask_as, changes, said):
+    answer = ask_as("ada", "operator").post("/compute/tenants/rivals", data=LIMITS | changes)
+    assert answer.status_code in (400, 409)
+    assert said in answer.text
+    assert limits_of(two, "rivals") == (1.0, None, None)
+
+
+@pytest.mark.parametrize("path", ["/compute/tenants/lab", "/compute/release", "/compute/backtest"])
+@pytest.mark.parametrize("roles", [(), ("referee",), ("labeler",)])
+def test_nobody_but_an_operator_changes_anything(two, ask_as, path, roles):
+    answer = ask_as("vic", *roles).post(path, data=LIMITS)
+    assert answer.status_code == 403
+    assert "only a operator" in answer.text or "only an operator" in answer.text
+    assert limits_of(two, "lab") == (1.0, None, None)
+
+
+def test_no_page_of_somebody_else_s_changes_anything(two, ask_as):
+    for headers in ({}, {"sec-fetch-site": "cross-site"}):
+        answer = ask_as("ada", "operator").post("/compute/tenants/lab", data=LIMITS, headers=headers)
+        assert answer.status_code == 403
+    assert limits_of(two, "lab") == (1.0, None, None)
+
+
+def test_a_device_that_fell_silent_is_told_and_its_trial_taken_back(two, ask_as, text_of):
+    add_trial(two, "mine", began=2, lease=-0.5)
+    operator = ask_as("ada", "operator")
+    read = text_of(operator.get("/compute").text)
+    assert "1 device does not answer" in read
+    assert "Take back" in read
+    assert "Take back" not in text_of(ask_as("vic", rights=of_mine).get("/compute").text)
+    for _ in range(2):
+        assert operator.post("/compute/release").status_code == 303
+    read = text_of(operator.get("/compute").text)
+    assert "does not answer" not in read
+    assert "2 trials wait" in read
+
+
+def test_the_window_and_the_page_of_an_address_may_be_anything(two, ask_as):
+    operator = ask_as("ada", "operator")
+    for query in ("window=7d", "window=1y", "window=<b>", "q=%00", "q=RIV", "page=10000"):
+        assert operator.get(f"/compute?{query}").status_code == 200, query
+    assert operator.get("/compute?page=0").status_code == 400
+    assert 'id="d-lab"' not in operator.get("/compute?q=RIV").text
+
+
+def test_an_empty_installation_says_what_comes_first(database, ask_as, text_of):
+    read = text_of(ask_as("ada", "operator").get("/compute").text)
+    assert "0 devices train, nothing waits." in read
+    assert "No device has trained in this time" in read
+    assert "A tenant is made when its first study is registered." in read
+
+
+# ---- backtest
+
+
+@pytest.fixture
+def past(database):
+    """Nine tenants with four results each, of which the last is the best and the dearest."""
+    for tenant in range(9):
+        add_study(database, f"study-{tenant}", tenant=f"tenant-{tenant}")
+        for place in range(4):
+            quality = 0.6 + 0.08 * place + 0.01 * tenant * (place % 2)
+            add_trial(database, f"study-{tenant}", ended=30, took=0.1 * (1 + place), quality=quality)
+    return database
+
+
+def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(past, ask_as, text_of, monkeypatch):
+    operator = ask_as("ada", "operator")
+    assert "No backtest yet" in text_of(operator.get("/compute").text)
+    assert operator.post("/compute/backtest").headers["location"] == "/compute#backtest"
+    page = operator.get("/compute")
+    read = text_of(page.text)
+    assert "Device-hours to reach a mean loss of 0.02, replayed on 9 past studies, median of 10 repeats" in read
+    assert "in use" in read
+    assert "roundrobin" in read
+    monkeypatch.setattr("easeml_airflow.web.backtesting.backtest_installation", None)
+    assert operator.post("/compute/backtest").status_code == 303  # the same history: nothing is replayed
+
+
+def test_too_little_history_is_an_answer(two, ask_as, text_of):
+    operator = ask_as("ada", "operator")
+    assert operator.post("/compute/backtest").status_code == 303
+    assert "Too little history: 0 of 1 tenants have 3 results or more" in text_of(operator.get("/compute").text)
+
+
+def test_a_history_that_is_too_long_names_the_command_and_is_not_tried_again(past):
+    backtests = Backtests(longest_seconds=-1)
+    for _ in range(2):
+        with pytest.raises(StateError, match="takes longer than -1 s to replay; run `easeml backtest` instead"):
+            backtests.run(past.worker)
+    kept = backtests.last()
+    assert backtest_of(kept, show_policy(past.worker)).is_too_long
+
+
+def test_two_do_not_replay_at_once(two):
+    backtests = Backtests()
+    with backtests._turns.taken("backtest"), pytest.raises(ConcurrentUpdateError):
+        backtests.run(two.worker)
+
+
+def test_without_one_of_its_own_the_page_shows_the_one_that_the_policy_rests_on(two):
+    figures = {
+        name: {"to_loss": {"0.02": {"cost": cost}}} for name, cost in (("default", 3600.0), ("roundrobin", 7200))
+    }
+    report = {"policies": figures, "tenants": 12, "results": 40, "candidates": 6, "left_out": 1, "winner": "default"}
+    report |= {"protocol": {"repeats": 30}, "message": "default stays"}
+    set_policy(two.owner, changes={}, reason="by backtest", report=report)
+    shown = backtest_of(None, show_policy(two.worker))
+    assert shown.title == "The policy in use saved 1 device-hours against roundrobin"
+    assert [(bar.name, bar.width, bar.told, bar.more) for bar in shown.bars] == [
+        ("default", 50.0, "1", "in use"),
+        ("roundrobin", 100.0, "2", "+1"),
+    ]
+    with two.worker.begin() as tx:
+        stamp = history_stamp(tx)
+    kept = Kept(stamp, backtest_of(None, show_policy(two.worker)).made_at, report | {"tenants": 3})
+    assert "3 past studies" in backtest_of(kept, show_policy(two.worker)).note

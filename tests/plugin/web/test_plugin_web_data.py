@@ -1,0 +1,126 @@
+"""The data page: two templates for two people, and the referee's acts on sealed sets, refused to everybody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asked import Asked
+
+from easeml_airflow.web.data_view import lives
+from easeml_airflow.web.frame import Site
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.services.labelling import say
+from easeml_core.services.test_sets import list_test_sets
+from easeml_core.store import sealed
+from easeml_core.store.rows import rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def states(database: Any) -> list[str]:
+    return [str(one["state"]) for one in list_test_sets(database.worker, study="cancer")]
+
+
+def test_a_developer_sees_public_facts_in_a_page_of_their_own(
+    database: Any, artifacts: Any, make_study: Any, ask_as: Any, text_of: Any, tmp_path: Path
+) -> None:
+    asked = Asked(database, artifacts, tmp_path, make_study(), "sklearn:breast_cancer")
+    asked.want([1, 2, 3])
+    say(database.referee, study="cancer", test_set_id=asked.set_id, labeler="ann", place=2, label=1)
+    developer, referee = (
+        client.get("/studies/cancer/data").text for client in (ask_as("dev"), ask_as("ada", "referee"))
+    )
+    shown, sealed_view = text_of(developer), text_of(referee)
+    assert "autumn gate" in shown
+    assert "Version 1" in shown
+    assert "Nothing was fed yet" in shown
+    for word in ("wanted", "label", "nats", "Paid", "d-retire", "d-release", "<form"):
+        assert word not in developer.replace("Labelled rows", "").replace("aria-label", "").replace("labelledby", "")
+    assert "1 label, 2 wanted" in sealed_view
+    assert "2 labels are wanted" in sealed_view
+    assert referee.count("<dialog") == 3
+    for key in asked.keys[:3]:
+        assert key not in sealed_view
+
+
+def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
+    database: Any, make_study: Any, ask_as: Any, text_of: Any
+) -> None:
+    make_study()
+    acts = [
+        ("retire", {"test_set": "1"}),
+        ("release", {"test_set": "1"}),
+        ("validate", {"test_set": "1", "add": "true"}),
+    ]
+    for client in (ask_as("dev"), ask_as("olga", "operator"), ask_as("lea", "labeler")):
+        for act, said in acts:
+            assert client.post(f"/studies/cancer/data/{act}", data=said).status_code == 403
+    ada = ask_as("ada", "referee")
+    early = ada.post("/studies/cancer/data/release", data={"test_set": "1"})
+    assert early.status_code == 409
+    assert "only a retired one can be released" in text_of(early.text)
+    assert states(database) == ["live", "live"]
+    for act, said in acts:
+        for _ in range(2):  # each may be repeated
+            done = ada.post(f"/studies/cancer/data/{act}", data=said)
+            assert (done.status_code, done.headers["location"]) == (303, "/studies/cancer/data")
+    assert states(database) == ["live", "released"]
+    text = text_of(ada.get("/studies/cancer/data").text)
+    assert "Validation set, version 2" in text
+    assert "another validation set" in text
+    assert ada.post("/studies/cancer/data/retire", data={"test_set": "99"}).status_code == 404
+    told = {"test_set": "2", "reason": "its examples were <seen>"}
+    assert ada.post("/studies/cancer/data/retire", data=told).status_code == 303
+    with database.worker.begin() as tx:
+        newest = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
+    assert tuple(newest[0]) == ("ada", "page", "its examples were <seen>")
+    assert ada.post("/studies/nope/data/retire", data={"test_set": "1"}).status_code == 404
+
+
+def test_a_set_of_another_study_is_not_reached(database: Any, make_study: Any, ask_as: Any) -> None:
+    make_study()
+    make_study("other", source="sklearn:wine", tenant="elsewhere")
+    ada = ask_as("ada", "referee")
+    assert ada.post("/studies/other/data/retire", data={"test_set": "1"}).status_code == 404
+    assert states(database) == ["live", "live"]
+
+
+def test_a_referee_whose_server_has_no_address_sees_what_everybody_may(
+    database: Any, artifacts: Any, make_study: Any, client_of: Any, text_of: Any
+) -> None:
+    make_study()
+
+    def away() -> Any:
+        message = "this server was not given the referee's address"
+        raise StoreUnavailableError(message)
+
+    viewer = Viewer("ada", frozenset({Role.REFEREE}), lambda _study, _tenant, *, write: True)
+    client = client_of(Site(lambda: database.worker, lambda: artifacts, away, lambda: viewer))
+    page = client.get("/studies/cancer/data")
+    assert page.status_code == 200
+    assert "was not given the referee's address; what follows is what everybody may know" in text_of(page.text)
+    assert client.post("/studies/cancer/data/retire", data={"test_set": "1"}).status_code == 503
+
+
+@pytest.mark.parametrize("teams", [1, 2])
+def test_no_team_learns_how_much_another_has_used(teams: int, database: Any, make_study: Any, ask_as: Any) -> None:
+    make_study()
+    (meter, gate) = list_test_sets(database.worker, study="cancer")
+    meter = meter | {"plan": meter["plan"] | {"teams": teams}}
+    shown = [life.answers for life in lives([meter, gate])]
+    assert shown == [[("meter", 0 if teams == 1 else None, 4)], [("gate", 0, 3)]]
+
+
+def test_a_study_without_data_is_told_of(database: Any, ask_as: Any, text_of: Any) -> None:
+    from easeml_core.services.registration import register_study
+
+    register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
+    for client in (ask_as("dev"), ask_as("ada", "referee")):
+        text = text_of(client.get("/studies/new/data").text)
+        assert "No data yet." in text
+        assert "No sealed set yet" in text
+    with database.referee.begin() as tx:
+        assert not sealed.is_sealed(tx, 1)

@@ -1,0 +1,164 @@
+"""The page of a decision tells what was stored, names nobody whom its reader may not see, and is where tasks lead."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from sqlalchemy import text
+
+from easeml_core.entities import TrialState
+from easeml_core.services.explain import explain_trial
+from easeml_core.services.hindsight import hindsight
+from easeml_core.services.overview import study_state
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.store import curves, models, trials
+
+KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
+_keys = (f"key/{n}" for n in itertools.count())
+
+
+@pytest.fixture
+def two(make_study, database):
+    """Two studies of two tenants, each with four candidates."""
+    candidates = [{"name": kind, "kind": kind} for kind in KINDS]
+    mine = make_study("mine", tenant="lab", candidates=candidates)
+    theirs = make_study("theirs", tenant="rivals", source="sklearn:digits", candidates=candidates)
+    for study in (mine, theirs):
+        assert study_state(database.worker, study=study) == "ACTIVE"
+    return mine, theirs
+
+
+@pytest.fixture
+def run(database):
+    """Suggest the next trial, let it end with this quality, and tell what was suggested."""
+
+    def one(quality, *, cost=90.0, curve=(), **asked):
+        (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys), **asked)["trials"]
+        with database.worker.begin() as tx:
+            number = told["trial_id"]
+            attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60)
+            points = [{"step": i + 1, "of": 4, "quality": q, "loss": None, "seconds": 1.0} for i, q in enumerate(curve)]
+            curves.add_points(tx, number, points)
+            ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": cost}
+            assert trials.finish_trial(tx, trial_id=number, **ended)
+            models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
+        return told
+
+    return one
+
+
+def tenant_of_lab(_study, name, *, write):
+    return name == "lab"
+
+
+def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, ask_as, database, text_of):
+    run(0.7), run(0.6)
+    told = [run(0.75, cost=60.0, curve=(0.5, 0.7)) for _ in range(3)]
+    for trial in told:
+        number, study = trial["trial_id"], trial["study"]
+        words = text_of(ask_as("ada", "operator").get(f"/studies/{study}/decisions/{number}").text)
+        found = explain_trial(database.worker, trial_id=number)
+        batch, outcome = found["batches"][0], found["outcome"]
+        assert batch["mean"] is not None
+        again = hindsight(database.worker, trial_id=number)
+        for fact in (
+            f"trains {trial['candidate']} because",
+            f"Mean {batch['mean']:.4f}",
+            f"{batch['expected_improvement']:.4f}",
+            f"Reached {outcome['quality']:.4f}",
+            f"{abs(outcome['surprise']):.1f} deviations {'above' if outcome['surprise'] >= 0 else 'below'}",
+            f"Measured over predicted {outcome['cost_ratio']:.2f}",
+            "What it told while it trained: 0.7000 after 50 % of its steps",
+            "Policy default Place in its batch 1 of 1 trial asked for",
+            f"{batch['runner_up']['study']} {batch['runner_up']['candidate']}",
+            f"{again.competing} candidates of 2 studies could have run",
+            "The published policy HYBRID would have run:",
+            "chosen",
+            "runner-up",
+        ):
+            assert fact in words, fact
+    assert "It would have lost if" in words or "This pick came from the" in words
+
+
+def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database, text_of):
+    run(0.7), run(0.6)
+    trial = run(0.7)["trial_id"]
+    rival = {"study": "theirs", "candidate": "knn", "study_id": 2, "arm": 0, "acquisition": 0.00016}
+    reasons = {"acquisition": 0.0002, "expected_improvement": 0.02, "predicted_cost_seconds": 200.0, "mean": 0.8}
+    reasons |= {"std": 0.05, "best": 0.81, "guarded": False, "learning": False, "runner_up": rival}
+    with database.owner.begin() as tx:
+        change = "UPDATE work.suggestions SET reasons = reasons || CAST(:new AS jsonb) WHERE trial_id = :id"
+        tx.execute(text(change), {"id": trial, "new": json.dumps(reasons)})
+    page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
+    words = text_of(page)
+    for fact in (
+        "because a device-second adds most there. Expected +0.0200 for 3.3 min of a device; the next best, "
+        "theirs knn, was worth 20 % less.",
+        "weight of",
+        "0.0200 ÷ predicted cost, device-minutes 3.33 = weighted gain per device-minute 0.0120",
+        "its cost were above 4.2 min (was 3.3 min)",
+        "its expected gain were below 0.0160 (was 0.0200)",
+        "the runner-up promised 25 % more for its cost",
+        "or cost 20 % less for its gain",
+        "Chance to beat 0.8100",
+        "the others cannot be worked out again exactly",
+    ):
+        assert fact in words, fact
+    assert "HYBRID" not in words
+
+
+def study_of(database, trial):
+    with database.worker.begin() as tx:
+        return trials.get_trial(tx, trial).study
+
+
+def test_names_of_others_are_not_told(two, run, ask_as, database, text_of):
+    told = [run(0.5 + i / 50) for i in range(6)]
+    mine = ask_as("ada", rights=tenant_of_lab)
+    rivals = 0
+    for trial in told:
+        answer = mine.get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}")
+        if trial["study"] == "theirs":
+            assert answer.status_code == 404
+            assert mine.get(f"/trials/{trial['trial_id']}").status_code == 404
+            continue
+        assert answer.status_code == 200
+        assert "theirs" not in answer.text
+        assert "rivals" not in answer.text
+        rivals += "a study that you may not see" in answer.text
+    assert rivals > 0
+
+
+def test_a_trial_is_found_without_its_study_and_only_in_its_own(two, run, ask_as):
+    trial = run(0.5)
+    other = next(name for name in two if name != trial["study"])
+    ada, number = ask_as("ada", "operator"), trial["trial_id"]
+    found = ada.get(f"/trials/{number}")
+    assert (found.status_code, found.headers["location"]) == (303, f"/studies/{trial['study']}/decisions/{number}")
+    assert ada.get(f"/studies/{other}/decisions/{number}").status_code == 404
+    for path in (f"/studies/{trial['study']}/decisions/99999", "/trials/99999", "/studies/none/decisions/1"):
+        assert ada.get(path).status_code == 404, path
+    assert ada.get("/trials/x").status_code == 400
+
+
+def test_the_first_choice_of_all_has_no_cost_and_says_so(two, run, ask_as, text_of):
+    trial = run(0.5)
+    words = text_of(ask_as("ada", "operator").get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text)
+    assert "while no cost is known" in words or "a cheap trial teaches" in words
+    assert "nothing measured yet" in words
+    assert "Change of the best the first result" in words
+
+
+def test_a_trial_that_was_handed_out_again_keeps_its_reasons(two, ask_as, database, text_of):
+    (trial,) = suggest_trials(database.worker, count=1, request_key=next(_keys))["trials"]
+    with database.owner.begin() as tx:
+        tx.execute(text("UPDATE work.trials SET lease_until = now() - interval '1 s'"))
+    (again,) = suggest_trials(database.worker, count=1, request_key=next(_keys))["trials"]
+    assert again["trial_id"] == trial["trial_id"]
+    page = ask_as("ada", "operator").get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text
+    words = text_of(page)
+    assert "Handed out 2 times" in words
+    assert "Mean" in words
+    assert "State Suggested" in words

@@ -1,0 +1,323 @@
+"""The referee's gate page: facts as the services have them, the planner's figures, and every change it offers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import numpy as np
+import pytest
+from judged import Judged
+
+from easeml_airflow.web.frame import Site
+from easeml_airflow.web.gate_check import check_of, read_condition
+from easeml_airflow.web.gate_planner import planner_of
+from easeml_airflow.web.gate_verdict import clause_view, power_text
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.config import GateConfig
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.gate.condition import parse_condition
+from easeml_core.services.gate_report import gate_report
+from easeml_core.services.requests import file_forced_promotion, file_gate_request
+from easeml_core.store import labels
+
+PATH = "/studies/cancer/gate"
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "adaptivity": "full"}
+
+
+@pytest.fixture
+def judged(database, artifacts, make_study, tmp_path):
+    """A study whose submission 1 failed and whose submission 2 passed."""
+    made = Judged(database, artifacts, make_study(gate=GATE))
+    ids = [made.hand_in(name, tmp_path, loss=0.05) for name in ("poor <b>net</b>", "good")]
+    for model_id, wrong in ((None, 40), (ids[0], 41), (ids[1], 2)):
+        made.let_answer(model_id, wrong=wrong)
+    made.asked = {model_id: made.gate(model_id)["request_id"] for model_id in ids}
+    made.ids = ids
+    return made
+
+
+@pytest.fixture
+def referee(ask_as):
+    return ask_as("ada", "referee")
+
+
+def test_the_verdict_in_full_is_what_the_ledger_says(judged, referee, text_of):
+    report = judged.report(judged.asked[judged.ids[1]])
+    clause = report["clauses"][0]
+    page = referee.get(PATH)
+    read = text_of(page.text)
+    assert page.status_code == 200
+    assert "Verdict on submission 2, as the referee sees it step 2 of 3" in read
+    assert "Pass: the clause is true." in read
+    assert f"New right, old wrong {report['wins']}" in read
+    assert f"Labels used {report['labels']}" in read
+    assert f"estimate {clause['estimate']:.4f}, interval {clause['interval'][0]:.4f}" in page.text
+    assert f"Level of this test {power_text(report['log_level'])}" in read
+    assert "sign test" in read
+    assert "fp-free: Unknown fails" in read
+    assert "The live set has served 2 of 3 steps and 1 pass." in read
+    assert "1 thing here needs a person The live set has 1 step left of 3" in read
+
+
+def test_another_submission_can_be_chosen(judged, referee, text_of):
+    read = text_of(referee.get(f"{PATH}?submission=1").text)
+    assert "Verdict on submission 1, as the referee sees it step 1 of 3" in read
+    assert "Fail: " in read
+    assert "Evidence" in read
+    assert "<b>net" in read, "as text"
+    assert "<b>net" not in referee.get(f"{PATH}?submission=1").text
+    assert referee.get(f"{PATH}?submission=99").status_code == 404
+    assert referee.get(f"{PATH}?set=99").status_code == 404
+
+
+def test_nobody_but_a_referee_gets_it(judged, ask_as):
+    posts = {
+        "promote": {"model": "1", "gate_request": "1", "request_key": "k"},
+        "rollback": {"why": "x", "request_key": "k"},
+        "plan": {"name": "x", "condition": "n > 0.5 +/- 0.1", "reliability": "0.9", "steps": "2", "adaptivity": "none",
+                 "mode": "fp-free"},
+        "retire": {"test_set": "1"},
+        "release": {"test_set": "1"},
+    }  # fmt: skip
+    for roles in ((), ("operator",), ("labeler",)):
+        client = ask_as("dev", *roles)
+        assert client.get(PATH).status_code == 403
+        assert client.get(f"{PATH}/ledger.csv?set=1").status_code == 403
+        for act, form in posts.items():
+            assert client.post(f"{PATH}/{act}", data=form).status_code == 403, act
+    assert gate_report(judged.database.referee, study="cancer")["sets"][0]["state"] == "live"
+
+
+def test_a_pass_is_promoted_once_and_rolled_back_with_a_reason(judged, referee, text_of):
+    poor, good = judged.ids
+    assert f"Promote model {good}" in text_of(referee.get(PATH).text)
+    assert "Promote model" not in text_of(referee.get(f"{PATH}?submission=1").text)
+    refused = referee.post(f"{PATH}/promote", data=_promotion(poor, judged.asked[poor]))
+    assert refused.status_code == 409
+    assert "only a pass may be promoted" in refused.text
+    for _ in range(2):
+        answer = referee.post(f"{PATH}/promote", data=_promotion(good, judged.asked[good]))
+        assert (answer.status_code, answer.headers["location"]) == (303, PATH)
+    assert _moves(judged) == [("promote", good, None)]
+    read = text_of(referee.get(PATH).text)
+    assert "Submission 2 passed and runs in production." in read
+    assert "Promote model" not in read
+    nothing = referee.post(f"{PATH}/rollback", data={"why": "slow", "request_key": "r"})
+    assert nothing.status_code == 409, "nothing stood before"
+
+
+def _promotion(model, request):
+    return {"model": str(model), "gate_request": str(request), "request_key": f"press-{model}"}
+
+
+def _moves(judged):
+    with judged.database.worker.begin() as tx:
+        found = tx.exec_driver_sql("SELECT kind, model_id, why FROM work.promotions ORDER BY id").all()
+    return [tuple(row) for row in found]
+
+
+def test_what_stood_before_is_put_back(judged, referee, text_of, tmp_path):
+    good = judged.ids[1]
+    referee.post(f"{PATH}/promote", data=_promotion(good, judged.asked[good]))
+    best = judged.hand_in("best", tmp_path, loss=0.01)
+    # By a person's word, as the DAG does after its approval.
+    said = {"study": "cancer", "model_id": best, "who": "bob", "why": "outage", "request_key": "forced"}
+    file_forced_promotion(judged.database.referee, **said, directly=True)
+    assert f"Roll back to good (model {good})?" in text_of(referee.get(PATH).text)
+    for _ in range(2):
+        answer = referee.post(f"{PATH}/rollback", data={"why": "it is slow", "request_key": "back"})
+        assert answer.status_code == 303
+    assert _moves(judged)[-1] == ("rollback", good, "it is slow")
+    assert len(_moves(judged)) == 3
+
+
+def test_a_set_is_planned_and_retired_from_the_page(judged, referee, text_of):
+    plan = {"name": "spring", "condition": "n-o>0.1+/-0.1", "reliability": "0.95", "steps": "4"}
+    plan |= {"adaptivity": "firstChange", "mode": "fp-free", "power": "0.9"}
+    for _ in range(2):
+        answer = referee.post(f"{PATH}/plan", data=plan)
+        assert (answer.status_code, answer.headers["location"]) == (303, PATH)
+    settings = plan | {"condition": "n - o > 0.1 +/- 0.1", "reliability": 0.95, "steps": 4, "power": 0.9}
+    settings.pop("name")
+    planned, live = gate_report(judged.database.referee, study="cancer")["sets"]
+    assert (planned["state"], planned["name"]) == ("planned", "spring")
+    assert planned["rows"] == planner_of(GateConfig(**settings), {}, study="cancer", has_set=True).chosen.examples
+    assert planned["plan"]["condition"] == "n - o > 0.1 +/- 0.1"
+    assert referee.post(f"{PATH}/plan", data=plan | {"steps": "5"}).status_code == 409, "the name is taken"
+    assert referee.post(f"{PATH}/plan", data=plan | {"condition": "n >"}).status_code == 400
+    hostile = referee.post(f"{PATH}/plan", data=plan | {"name": "<i>spring"})
+    assert (hostile.status_code, "<i>spring" in hostile.text) == (400, False)
+    assert referee.post(f"{PATH}/retire", data={"test_set": str(live["test_set_id"])}).status_code == 303
+    read = text_of(referee.get(PATH).text)
+    assert "No gate set is live, so the gate gives no verdict Seal spring, which is planned." in read
+    assert "the referee has retired it" in read
+    released = referee.post(f"{PATH}/release", data={"test_set": str(live["test_set_id"])})
+    assert released.status_code == 303
+    assert gate_report(judged.database.referee, study="cancer")["sets"][1]["state"] == "released"
+
+
+def test_the_ledger_is_paged_and_exported(judged, referee, text_of):
+    read = text_of(referee.get(f"{PATH}?entries=1").text)
+    assert "1 of 2 entries Show all" in read
+    exported = referee.get(f"{PATH}/ledger.csv?set=1")
+    rows = list(csv.DictReader(io.StringIO(exported.text)))
+    assert exported.headers["content-disposition"] == 'attachment; filename="ledger-1.csv"'
+    assert [(row["step"], row["number"], row["released"]) for row in rows] == [("2", "2", "pass"), ("1", "1", "fail")]
+    assert math.isclose(float(rows[0]["log_level"]), math.log(0.1) - 3 * math.log(2))
+
+
+def test_labels_that_are_wanted_and_conflicts_need_a_person(judged, referee, text_of):
+    database = judged.database
+    judged.forget_labels(1)
+    third = judged.hand_in("third", judged.artifacts.root.parent, loss=0.05)
+    judged.let_answer(third, wrong=0)
+    asked = {"study": "cancer", "model_id": third, "request_key": "third"}
+    request_id = file_gate_request(database.worker, **asked)["request_id"]
+    with database.referee.begin() as tx:
+        labels.want(tx, request_id=request_id, test_set_id=1, positions=np.array([3, 4, 5, 6]))
+        given = np.full(labels.known_labels(tx, 1).shape, labels.UNKNOWN, dtype=np.int64)
+        for labeler, label in (("una", 0), ("otto", 1)):
+            given[[3, 4]] = label
+            labels.keep_labels(tx, 1, labeler, given)
+        given[3] = labels.UNKNOWN
+        labels.keep_labels(tx, 1, labels.REFEREE, given)
+    facts = gate_report(database.referee, study="cancer")
+    assert facts["wanted"] == {"labels": 2, "conflicts": 1, "settled": 1}
+    read = text_of(referee.get(PATH).text)
+    assert "2 labels wanted for submission 3" in read
+    assert "1 conflict between labelers" in read
+    assert "Submission 3 waits for 4 labels." in read
+    assert 'href="/labels/cancer"' in referee.get(PATH).text
+
+
+def test_a_server_without_the_referees_address_says_so(judged, client_of):
+    def away():
+        raise StoreUnavailableError("this server was not given the referee's address")
+
+    viewer = Viewer("ada", frozenset({Role.REFEREE}))
+    client = client_of(Site(lambda: judged.database.worker, lambda: judged.artifacts, away, lambda: viewer))
+    answer = client.get(PATH)
+    assert answer.status_code == 503
+    assert "was not given the referee&#39;s address" in answer.text
+
+
+# ---- the planner
+
+PLAN = GateConfig(
+    condition="n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01",
+    reliability=0.9999,
+    adaptivity="recycle",
+    steps=32,
+    power=0.9,
+)
+
+
+def test_the_planners_figures_are_those_of_the_papers_table_and_of_the_exact_tests():
+    """The intervals are those of the specification of the gate, 9.5; the paper's figures are published."""
+    rows = {row.adaptivity: row for row in planner_of(PLAN, {"passes": "1"}, study="s", has_set=True).rows}
+    assert [rows[name].paper for name in ("none", "firstChange", "full")] == [29_048, 29_048, 67_706]
+    assert 20_173 <= rows["none"].exact <= 20_258
+    assert 56_222 <= rows["full"].exact <= 56_279
+    assert 8_409 <= rows["none"].power <= 8_488
+    assert 26_759 <= rows["recycle"].exact <= 26_844
+    assert 29_983 <= rows["upTo:3"].exact <= 30_069
+    assert not rows["recycle"].is_published
+    found = planner_of(PLAN, {"passes": "1"}, study="s", has_set=True)
+    assert (found.chosen.examples, found.least) == (rows["recycle"].power, rows["none"].power)
+
+
+def test_while_the_text_cannot_be_read_the_plan_is_that_of_the_last_one():
+    asked = {"condition": "n - o > 0.02 +- 0.01", "last": "n > 0.9 +/- 0.01"}
+    found = planner_of(PLAN, asked, study="s", has_set=True)
+    assert (found.text, found.last) == ("n - o > 0.02 +- 0.01", "n > 0.9 +/- 0.01")
+    assert not found.check.is_sound
+    assert found.check.message.startswith("Column 13: expected a tolerance '+/- number'")
+    assert found.check.caret == " " * 12 + "^"
+    assert found.settings["condition"] == "n > 0.9 +/- 0.01"
+    assert planner_of(PLAN, {"condition": "n > 1.2 +/- 0.1"}, study="s", has_set=True).last == PLAN.condition
+
+
+def test_moving_the_tolerance_rewrites_the_text():
+    begun = planner_of(PLAN, {}, study="s", has_set=True)
+    slider = begun.sliders[1]
+    moved = {"condition": begun.text, "last": begun.last, "tolerance": str(slider.stops.index(0.03))}
+    found = planner_of(PLAN, moved, study="s", has_set=True)
+    assert found.text == found.last == "n - o > 0.02 +/- 0.03 /\\ d < 0.1 +/- 0.03"
+    assert found.sliders[1].value == 0.03
+    assert planner_of(PLAN, moved | {"tolerance": str(slider.place)}, study="s", has_set=True).text == begun.text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"reliability": "x", "steps": "-1", "tolerance": "1e9", "passes": "9" * 40, "adaptivity": "upTo:0"},
+        {"condition": "<script>" * 500, "last": "\x00", "power": "2", "mode": "drop", "adaptivity": "upTo:99999"},
+        {"condition": "\N{SNOWMAN} ½ ²", "steps": "²", "last": "n > n"},
+    ],
+)
+def test_whatever_is_sent_there_is_a_plan_or_a_reason(asked):
+    found = planner_of(PLAN, asked, study="s", has_set=True)
+    assert found.last == PLAN.condition
+    assert found.chosen is not None or found.title == "This cannot be planned"
+
+
+def test_the_page_checks_a_condition_as_text(judged, referee, text_of):
+    page = referee.get(PATH, params={"condition": "n > <b>0.8", "last": "n > 0.9 +/- 0.05", "steps": "999"}).text
+    assert '<span class="wrong">&lt;</span>' in page
+    assert "<b>0.8" not in page
+    assert 'name="last" value="n &gt; 0.9 +/- 0.05"' in page
+    assert "Column 5: expected a threshold" in text_of(page)
+
+
+def test_commands_hold_hostile_names_quoted():
+    found = planner_of(PLAN, {}, study="x; rm -rf ~", has_set=True)
+    assert "--study 'x; rm -rf ~'" in found.commands["plan"]
+
+
+# ---- one clause
+
+
+def _clause(source, estimate, interval):
+    told = {"clause": source, "verdict": "PASS", "quantity": "n - o", "threshold": 0.02, "method": "trinomial"}
+    return told | {"estimate": estimate, "interval": list(interval), "log_p_pass": -20.0, "log_level_pass": -5.0}
+
+
+@pytest.mark.parametrize(
+    ("source", "mode", "words"),
+    [
+        ("n - o > 0.02 +/- 0.01", "fp-free", ["must fail", "either", "should pass"]),
+        ("n - o > 0.02 +/- 0.01", "fn-free", ["should fail", "either", "must pass"]),
+        ("o - n < -0.02 +/- 0.01", "fp-free", ["must fail", "either", "should pass"]),
+        ("n - o < 0.02 +/- 0.01", "fp-free", ["should pass", "either", "must fail"]),
+    ],
+)
+def test_zones_are_where_the_mode_promises_something(source, mode, words):
+    plot = clause_view(_clause(source, 0.04, (0.02, 0.06)), mode).plot
+    assert [zone.word for zone in plot.zones if zone.word] == [w for w in words if w in {z.word for z in plot.zones}]
+    assert {"zb", "zo"} <= {zone.look for zone in plot.zones}
+    either = next(zone for zone in plot.zones if zone.look == "zi")
+    edges = sorted((either.left, either.left + either.width))
+    promised = edges[0] if (mode == "fp-free") == plot_is_above(source) else edges[1]
+    assert math.isclose(plot.threshold, promised, abs_tol=0.02)
+    assert math.isclose(sum(zone.width for zone in plot.zones), 100, abs_tol=0.05)
+
+
+def plot_is_above(source):
+    return not source.startswith("n - o <")
+
+
+def test_a_clause_that_was_not_looked_at_has_no_plot():
+    assert clause_view(_clause("n - o > 0.02 +/- 0.01", None, (-1, 1)), "fp-free").plot is None
+
+
+def test_a_sound_text_says_what_it_means():
+    text = "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01"
+    found = check_of(text, None, parse_condition(text))
+    assert "".join(piece for piece, _ in found.pieces) == text
+    assert found.hint == (
+        "The new model gains more than 2 points on the old one; less than 10 % of the predictions change; "
+        "labels only where the two differ."
+    )
+    assert read_condition("d < 1.5 +/- 0.1")[0] is not None

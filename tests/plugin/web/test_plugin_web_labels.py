@@ -1,0 +1,202 @@
+"""The labelling desk in a browser: who gets in, what they see, what a word does, and that nothing else is shown."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from asked import Asked
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from easeml_airflow.web.labels_view import specimen_of
+from easeml_airflow.web.png import data_uri
+from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+nobody: Any = lambda _study, _tenant, *, write: False  # noqa: E731
+
+
+@pytest.fixture
+def asked(database: Any, artifacts: Any, make_study: Callable[..., str], tmp_path: Path) -> Asked:
+    made = Asked(database, artifacts, tmp_path, make_study(), "sklearn:breast_cancer")
+    made.want([2, 5, 10])
+    return made
+
+
+def word(asked: Asked, place: int, label: Any) -> dict[str, Any]:
+    return {"test_set_id": asked.set_id, "place": place, "label": label}
+
+
+def test_a_labeler_labels_one_after_another_and_sees_what_was_kept(asked: Asked, ask_as: Any, text_of: Any) -> None:
+    lea = ask_as("Lea", "labeler", rights=nobody)  # no right on the study's DAG is needed
+    page = lea.get("/labels/cancer")
+    assert page.status_code == 200
+    text = text_of(page.text)
+    assert "3 of 3 labels of this batch are missing for cancer" in text
+    key = asked.keys[2]
+    assert f"Example {key}" in text
+    assert key not in page.text  # its name has angle brackets, and is escaped
+    assert "mean radius" in text
+    assert f"{asked.values[int(key[2:-1])][0]:.6g}" in text
+    saved = lea.post("/labels/cancer", data=word(asked, 2, 1))
+    assert (saved.status_code, saved.headers["location"]) == (303, "/labels/cancer?saved=2")
+    again = lea.post("/labels/cancer", data=word(asked, 2, 1))
+    assert again.status_code == 303
+    page = lea.get("/labels/cancer?saved=2")
+    assert f"Example {key} saved as benign ." in text_of(page.text)
+    assert 'role="status" data-saved' in page.text
+    assert "1 of 3 labelled" in text_of(page.text)
+    lea.post("/labels/cancer/undo", data=word(asked, 2, 0))
+    assert (asked.known() == -1).all()
+    lea.post("/labels/cancer", data=word(asked, 2, "unsure"))
+    assert "put aside: cannot tell" in text_of(lea.get("/labels/cancer?saved=2").text)
+    for place in (5, 10):
+        lea.post("/labels/cancer", data=word(asked, place, 0))
+    assert "What is missing you could not tell" in text_of(lea.get("/labels/cancer").text)
+    assert asked.is_open()
+    with asked.database.referee.begin() as tx:
+        from easeml_core.store import labels
+
+        assert set(labels.labels_given(tx, asked.set_id)) == {"lea"}
+
+
+def test_two_labelers_differ_and_the_referee_decides(asked: Asked, ask_as: Any, text_of: Any) -> None:
+    lea, bob, ada = ask_as("lea", "labeler"), ask_as("bob", "labeler"), ask_as("ada", "referee")
+    lea.post("/labels/cancer", data=word(asked, 10, 0))
+    bob.post("/labels/cancer", data=word(asked, 10, 1))
+    for client in (lea, bob):
+        text = text_of(client.get("/labels/cancer?at=10").text)
+        assert "1 example needs a third opinion" in text
+        assert "malignant against benign" not in text
+        assert client.post("/labels/cancer/decide", data=word(asked, 10, 1)).status_code == 403
+    page = ada.get("/labels/cancer?at=10")
+    assert "malignant against benign" in text_of(page.text)
+    assert "Two labelers disagree on this example" in text_of(page.text)
+    assert "lea" not in text_of(page.text).split()
+    assert 'action="/labels/cancer/decide"' in page.text
+    for _ in range(2):
+        assert ada.post("/labels/cancer/decide", data=word(asked, 10, 1)).status_code == 303
+    assert asked.known()[10] == 1
+    people = text_of(ada.get("/labels").text)
+    assert "referee 1 label" in people
+    assert "lea 1 label" not in text_of(lea.get("/labels").text)
+
+
+def test_nobody_else_gets_in_and_nobody_can_be_the_referee_by_name(asked: Asked, ask_as: Any) -> None:
+    for client in (ask_as("dev"), ask_as("olga", "operator")):
+        assert client.get("/labels").status_code == 403
+        assert "/labels" not in client.get("/").text
+        for path in ("/labels/cancer", "/labels/cancer/wanted.csv"):
+            assert client.get(path).status_code == 403
+        for path in ("", "/undo", "/decide"):
+            assert client.post(f"/labels/cancer{path}", data=word(asked, 2, 1)).status_code == 403
+        file = {"labels": ("x.csv", b"example,label\n", "text/csv")}
+        assert client.post("/labels/cancer/file", files=file).status_code == 403
+    taken = ask_as("Referee", "labeler").post("/labels/cancer", data=word(asked, 2, 1))
+    assert taken.status_code == 403
+    named = ask_as("ä b", "labeler").get("/labels")
+    assert named.status_code == 400
+    foreign = ask_as("lea", "labeler").post("/labels/cancer", data=word(asked, 2, 1), headers={})
+    assert foreign.status_code == 403
+    assert (asked.known() == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"place": 3}, 409),
+        ({"place": 10**12}, 409),
+        ({"place": "x"}, 400),
+        ({"label": 2}, 400),
+        ({"label": "-1"}, 400),
+        ({"label": "²"}, 400),
+        ({"label": "9" * 13}, 400),
+        ({"test_set_id": 1}, 409),
+    ],
+)
+def test_a_word_that_cannot_be_is_refused(asked: Asked, ask_as: Any, change: dict[str, Any], status: int) -> None:
+    lea = ask_as("lea", "labeler")
+    assert lea.post("/labels/cancer", data=word(asked, 2, 1) | change).status_code == status
+    assert (asked.known() == -1).all()
+    missing = lea.post("/labels/nope", data=word(asked, 2, 1))
+    assert missing.status_code == 404
+    assert "cancer" not in missing.text
+
+
+def test_wanted_examples_and_labels_travel_as_csv(asked: Asked, ask_as: Any, text_of: Any) -> None:
+    lea = ask_as("lea", "labeler")
+    wanted = lea.get("/labels/cancer/wanted.csv")
+    assert [line.split(",")[0] for line in wanted.text.splitlines()] == [
+        "example",
+        *(asked.keys[p] for p in (2, 5, 10)),
+    ]
+    file = {"labels": ("mine.csv", f"example,label\n{asked.keys[2]},benign\n".encode(), "text/csv")}
+    for _ in range(2):
+        assert lea.post("/labels/cancer/file", files=file).status_code == 303
+    assert asked.known()[2] == 1
+    bad = lea.post("/labels/cancer/file", files={"labels": ("x.csv", b"example,label\nnope,1\n", "text/csv")})
+    assert bad.status_code == 400
+    assert "the file, line 2 (example 'nope')" in text_of(bad.text)
+    assert "/tmp" not in bad.text
+    huge = lea.post("/labels/cancer/file", files={"labels": ("x.csv", b"x" * 8_000_001, "text/csv")})
+    assert huge.status_code == 400
+
+
+def test_an_image_is_shown_as_a_picture(
+    database: Any, artifacts: Any, make_study: Any, tmp_path: Path, ask_as: Any
+) -> None:
+    asked = Asked(database, artifacts, tmp_path, make_study("digits", source="sklearn:digits"), "sklearn:digits")
+    asked.want([7])
+    page = ask_as("lea", "labeler").get("/labels/digits").text
+    start = page.index("data:image/png;base64,") + len("data:image/png;base64,")
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(page[start : page.index('"', start)]))))
+    row = asked.values[int(asked.keys[7][2:-1])].reshape(8, 8)
+    assert picture.shape == (8, 8)
+    np.testing.assert_allclose(picture, (row - row.min()) / (row.max() - row.min()) * 255, atol=0.51)
+    assert 'data-key="0"' in page  # ten classes have ten keys
+
+
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 2, 3, 4])),
+        elements=st.floats(0, 1, width=32),
+    )
+)
+def test_any_picture_is_one_that_another_library_reads(picture: np.ndarray) -> None:
+    uri = data_uri(picture)
+    read = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))).reshape(*picture.shape[:2], -1)
+    shown = picture if picture.shape[2] != 2 else picture[:, :, :1]
+    np.testing.assert_allclose(read, shown * 255, atol=0.51)
+
+
+def test_a_picture_that_is_too_large_is_refused_and_holes_are_dark() -> None:
+    with pytest.raises(InvalidInputError, match="too large to be shown"):
+        data_uri(np.zeros((2001, 2000, 1), dtype=np.float32))
+    assert data_uri(np.full((2, 2, 1), np.nan, dtype=np.float32)) == data_uri(np.zeros((2, 2, 1), dtype=np.float32))
+
+
+def test_a_row_is_shown_in_the_words_it_was_made_of() -> None:
+    columns = ["age", "colour=red", "colour=blue", "text_note_0", "text_note_1", "last"]
+    example = {"example": "a", "columns": columns, "inputs": [41.5, 0.0, 1.0, 0.3, 0.1, None]}
+    found = specimen_of(example, {"kind": "table", "shape": [6]})
+    assert found.pairs == [
+        *(("age", "41.5"), ("colour", "blue"), ("note", "text that was not kept, only numbers made of it")),
+        ("last", "missing"),
+    ]
+    series = specimen_of(
+        {"example": "a", "inputs": [1.0, 5.0, 2.0, 6.0, None, None]}, {"kind": "series", "shape": [3, 2]}
+    )
+    assert [(line.name, line.low, line.high) for line in series.series] == [
+        ("channel 1, 2 steps", "1", "2"),
+        ("channel 2, 2 steps", "5", "6"),
+    ]

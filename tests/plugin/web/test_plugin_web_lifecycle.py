@@ -1,0 +1,126 @@
+"""The lifecycle page: what next and why, and one line of time, for whoever may see the study and for nobody else."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from easeml_airflow.web.lifecycle_view import time_line
+from easeml_core.entities import TrialState
+from easeml_core.services.lifecycle import lifecycle
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import pause_study
+from easeml_core.services.requests import file_gate_request, file_meter_request
+from easeml_core.store import models, studies, trials
+from easeml_core.training.formats import save_constant
+from easeml_core.training.parts import load_open_parts
+
+PAGE = "/studies/cancer/lifecycle"
+
+
+@pytest.fixture
+def lively(database, artifacts, make_study, tmp_path):
+    """A study with one trial, whose model was judged and read; the model's number."""
+    make_study("cancer", candidates=[{"name": "<b>tree</b>", "kind": "decision_tree"}])
+    with database.worker.begin() as tx:
+        study = studies.get_study(tx, "cancer")
+        version = studies.latest_data_version(tx, study.id)
+        labels = load_open_parts(artifacts.path(version.artifact)).train_labels
+        save_constant(tmp_path / "model", int(np.bincount(labels).argmin()))
+        ids = {"study_id": study.id, "data_version_id": version.id}
+        trial = trials.add_trial(tx, candidate_id=studies.list_candidates(tx, study.id)[0].id, **ids)
+        attempt = trials.start_trial(tx, trial_id=trial, lease_key="w", lease_seconds=60)
+        trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
+        models.add_observation(tx, trial_id=trial, quality=0.625, cost_seconds=2.5)
+        made = {"format": "constant", "artifact": artifacts.put(tmp_path / "model"), "validation_loss": 0.375}
+        model = models.add_model(tx, trial_id=trial, **ids, **made)
+    asked = {"study": "cancer", "model_id": model}
+    file_gate_request(database.worker, request_key="gate", **asked)
+    file_meter_request(database.worker, request_key="meter", **asked)
+    referee = Referee(database.referee, artifacts)
+    while referee.answer_one() is not None:
+        pass
+    return model
+
+
+def test_the_line_and_the_list_tell_the_same(ask_as, lively, database, text_of):
+    facts = lifecycle(database.worker, study="cancer")
+    page = ask_as("dev").get(PAGE)
+    assert page.status_code == 200
+    words = text_of(page.text)
+    for event in facts["events"]:
+        assert event["title"] in words
+        assert event["detail"] in words
+    drawn = len(re.findall(r"<title>", page.text)) - 1  # the page's own
+    assert drawn == facts["total"] == len(facts["line"])
+    kinds = {event["kind"] for event in facts["events"]}
+    assert kinds >= {"registered", "data", "trial", "verdict", "reading", "sealed"}
+    assert f"model {lively}: signal" in words
+    assert "What next, and why" in words
+    assert f"1 to {facts['total']} of {facts['total']}" in words
+    assert "<b>tree" not in page.text
+    assert " onclick" not in page.text
+    assert "http://" not in page.text
+
+
+def test_everybody_reads_the_same_line(ask_as, lively, monkeypatch):
+    """It is of released facts alone, so the referee's has no more; but for a button, and what the bar says."""
+    pages = [ask_as("ann", *roles).get(PAGE).text for roles in ((), ("referee",), ("operator",))]
+    lines = [page[page.index('id="line-h"') :] for page in pages]
+    assert lines[0] == lines[1] == lines[2]
+
+
+def test_who_may_not_see_the_study_learns_nothing(ask_as, lively):
+    stranger = ask_as("eve", rights=lambda _study, _tenant, *, write: False)
+    answer = stranger.get(PAGE)
+    assert answer.status_code == 404
+    assert "tree" not in answer.text
+    assert stranger.get("/studies/no-such/lifecycle").text.replace("no-such", "cancer") == answer.text
+
+
+def test_what_next_follows_the_state(ask_as, lively, database, text_of):
+    pause_study(database.worker, study="cancer", paused=True)
+    words = text_of(ask_as("dev").get(PAGE).text)
+    assert "The search is paused" in words
+    assert "easeml study resume cancer" in words
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "9" * 5000, "²"])
+def test_a_strange_page_is_a_page(ask_as, lively, page):
+    assert ask_as("dev").get(PAGE, params={"page": page}).status_code == 200
+
+
+def test_it_is_paged(ask_as, lively, database, monkeypatch, text_of):
+    total = lifecycle(database.worker, study="cancer")["total"]
+    monkeypatch.setattr("easeml_airflow.web.lifecycle.PAGE_SIZE", 3)
+    words = [text_of(ask_as("dev").get(PAGE, params={"page": n}).text) for n in (1, 2, 99)]
+    assert f"1 to 3 of {total} Older" in words[0]
+    assert f"4 to 6 of {total} Newer" in words[1]
+    assert "No more events" in words[2]
+
+
+def test_a_single_moment_and_a_year_are_drawn():
+    """The line needs no length, and places lie inside of it."""
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    event = {
+        "at": now,
+        "kind": "registered",
+        "lane": "data",
+        "ref": 1,
+        "title": "registered",
+        "detail": "",
+        "facts": {},
+    }
+    for events in ([event], [event, event | {"at": now - timedelta(days=365)}]):
+        line = time_line(events)
+        assert all(0 <= place.left <= 100 for lane in line.lanes for place in lane.places)
+        assert [lane.name for lane in line.lanes] == ["data"]
+    assert line.style == "day"
+
+
+def test_the_style_file_holds_no_address():
+    import easeml_airflow.web.app as web
+
+    assert "http" not in (Path(web.__file__).parent / "static" / "lifecycle.css").read_text()

@@ -1,0 +1,214 @@
+"""The meter's page: the referee's alone, with the figures of the ledger; the gauge, what it says, and the planner."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easeml_airflow.web.formats import gain_text
+from easeml_airflow.web.gauge import gauge_of
+from easeml_airflow.web.meter_planner import plan_picture
+from easeml_airflow.web.meter_view import finding_of, picture_of
+from easeml_core.entities import AlertKind
+from easeml_core.meter.planner import plan_meter
+from easeml_core.meter.ranges import signal_of
+from easeml_core.services.alerts import open_alerts
+from easeml_core.services.meter_history import meter_history
+from easeml_core.services.meter_plans import meter_plans
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import file_meter_request
+from easeml_core.store import models, releases, studies, trials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def submit(database: Any, artifacts: Any, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Have another copy of a model that always says the same read; the newest entry of the meter's ledger."""
+
+    def do(study: str = "cancer") -> dict[str, Any]:
+        number = next(_numbers)
+        path = tmp_path / f"model-{number}"
+        path.write_text('{"label": 1}' + " " * number)
+        artifact = artifacts.put(path)
+        with database.worker.begin() as tx:
+            found = studies.get_study(tx, study)
+            ids = {"study_id": found.id, "data_version_id": studies.latest_data_version(tx, found.id).id}
+            studies.add_candidates(tx, found.id, [{"name": path.name, "kind": "decision_tree"}])
+            candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == path.name)
+            trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
+            model = models.add_model(
+                tx, trial_id=trial, format="constant", artifact=artifact, validation_loss=0.4, **ids
+            )
+        file_meter_request(database.worker, study=study, model_id=model, request_key=path.name)
+        referee = Referee(database.referee, artifacts)
+        while referee.answer_one() is not None:
+            pass
+        newest: dict[str, Any] = meter_history(database.referee, study=study)["entries"][0]
+        return newest
+
+    return do
+
+
+def test_the_page_says_what_the_ledger_says(
+    make_study: Any, submit: Any, ask_as: Any, text_of: Any, database: Any
+) -> None:
+    make_study()
+    ada = ask_as("ada", "referee")
+    assert "No answer yet" in text_of(ada.get("/studies/cancer/meter").text)
+    entries = [submit(), submit()]
+    page = ada.get("/studies/cancer/meter")
+    text = text_of(page.text)
+    last = entries[-1]
+    assert last["signal"] == signal_of(last["gap"], (0.2, 0.6))
+    assert f"Signal {last['signal']} of 3" in text
+    for entry in entries:
+        measured = f"{gain_text(entry['gap'])} ± {entry['tolerance']:.4f}"
+        assert measured in text
+        assert f"{entry['cost']:.2f}" in text
+    assert "All 2 answers lie in range 1" in text
+    assert "2 left" in text
+    assert page.text.count("Submission 1") == 1
+    assert '<circle cx="170" cy="158" r="7"' in page.text  # the needle
+    history = meter_history(database.referee, study="cancer", size=1, page=2)
+    assert ([e["step"] for e in history["entries"]], history["entry_count"]) == ([1], 2)
+    assert [a["step"] for a in history["answers"]] == [1, 2]
+
+
+def test_only_a_referee_sees_it_and_nothing_of_it_is_on_other_pages(make_study: Any, submit: Any, ask_as: Any) -> None:
+    make_study()
+    entry = submit()
+    for client in (ask_as("dev"), ask_as("olga", "operator"), ask_as("lea", "labeler")):
+        assert client.get("/studies/cancer/meter").status_code == 403
+        assert client.post("/studies/cancer/meter/accept", data={"alert_id": 1}).status_code == 403
+        data = client.get("/studies/cancer/data").text
+        assert "/studies/cancer/meter" not in data
+        assert f"{abs(entry['gap']):.4f}" not in data
+        assert f"{entry['tolerance']:.4f}" not in data
+    assert ask_as("ada", "referee").get("/studies/nope/meter").status_code == 404
+
+
+def test_a_study_without_a_set_has_a_planner(database: Any, ask_as: Any, text_of: Any) -> None:
+    register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
+    text = text_of(ask_as("ada", "referee").get("/studies/new/meter").text)
+    assert "No meter set yet" in text
+    assert "8,262 labels serve 32 submissions" in text
+
+
+def test_an_alert_is_told_and_accepted_once(make_study: Any, ask_as: Any, text_of: Any, database: Any) -> None:
+    make_study()
+    with database.referee.begin() as tx:
+        found = studies.get_study(tx, "cancer")
+        for purpose, test_set in (("meter", 2), ("gate", 1)):
+            message = f"seal a new {purpose} set <now>"
+            asked = {"kind": AlertKind.NEW_TEST_SET, "test_set_id": test_set}
+            releases.add_alert(tx, study_id=found.id, study="cancer", message=message, **asked)
+    ada = ask_as("ada", "referee")
+    page = ada.get("/studies/cancer/meter")
+    assert "seal a new meter set <now>" in text_of(page.text)
+    assert "<now>" not in page.text
+    assert "gate set" not in text_of(page.text)  # that is the gate's
+    for _ in range(2):
+        assert ada.post("/studies/cancer/meter/accept", data={"alert_id": 1}).status_code == 303
+    assert [alert["alert_id"] for alert in open_alerts(database.worker, study="cancer")] == [2]
+
+
+def test_the_planner_answers_what_the_command_line_answers(make_study: Any, ask_as: Any, text_of: Any) -> None:
+    make_study()
+    ada = ask_as("ada", "referee")
+    asked = {"tolerance": 0.05, "reliability": 0.99, "steps": 32, "teams": 1, "edges": "0.2, 0.4, 0.6, 0.8"}
+    text = text_of(ada.get("/studies/cancer/meter", params=asked).text)
+    for labels in ("2,446", "5,496", "11,083", "11,361", "56,096", "70,251", "3,628", "3,997"):
+        assert labels in text  # specs/meter.md 5.1, second column
+    for change, complaint in (
+        ({"edges": "a, b"}, "edges are numbers"),
+        ({"edges": "0.4, 0.2"}, "ranges must be rising boundaries"),
+        ({"edges": "nan"}, "ranges must be"),
+        ({"steps": 5000}, "steps must be from 1 to 1,024"),
+        ({"tolerance": "nan"}, "tolerance must be"),
+        ({"teams": 33}, "teams must be from 1 to 32"),
+    ):
+        page = ada.get("/studies/cancer/meter", params=asked | change)
+        assert page.status_code == 200
+        assert complaint in text_of(page.text)
+    assert ada.get("/studies/cancer/meter", params={"page": 0}).status_code == 400
+
+
+def test_bars_are_on_one_scale_and_the_recommended_one_is_the_planners() -> None:
+    plans = meter_plans(ranges=(0.05, 0.13, 0.25), tolerance=0.02, reliability=0.99, steps=32)
+    best = plan_meter(
+        ranges=(0.05, 0.13, 0.25),
+        tolerance=0.02,
+        reliability=0.99,
+        steps=32,
+        ambiguous=5,
+        tail="clopper-pearson",
+        error_rate=0.2,
+    )
+    picture = plan_picture(plans, steps=32)
+    assert (picture.bars[0].labels, picture.bars[0].is_best) == (best.labels, True)
+    whole = [bar for bar in picture.bars if not bar.is_cut]
+    assert all(bar.share == pytest.approx(100 * bar.labels / picture.cut_at, abs=0.02) for bar in whole)
+    assert {bar.name for bar in picture.bars if bar.is_cut} == {"fresh set each time", "exact score shown"}
+    assert "nobody reacts" not in {bar.name for bar in picture.bars}  # it is no guarantee
+
+
+edges_of_meters = st.lists(st.integers(-99, 99), min_size=1, max_size=7, unique=True).map(
+    lambda cents: tuple(sorted(cent / 100 for cent in cents))
+)
+
+
+@given(edges_of_meters, st.data(), st.floats(0.001, 0.5), st.floats(-1, 1))
+def test_a_gauge_has_a_sector_a_signal_and_lights_one(edges: Any, data: Any, tolerance: float, gap: float) -> None:
+    signal = data.draw(st.none() | st.integers(1, len(edges) + 1))
+    made = gauge_of(signal, edges, tolerance, measured=None if signal is None else gap)
+    assert [sector.number for sector in made.sectors] == list(range(1, len(edges) + 2))
+    assert [sector.number for sector in made.sectors if sector.is_lit] == ([] if signal is None else [signal])
+    assert (bool(made.band), bool(made.needle)) == (signal is not None, signal is not None)
+    for path in [made.band, made.needle, *(sector.path for sector in made.sectors)]:
+        numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", path)]
+        assert all(0 <= number <= 340 for number in numbers)
+    assert gauge_of(signal, edges, tolerance).needle == ""  # nobody gets one who was not given the gap
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=12))
+def test_the_finding_names_the_last_answers_in_the_ranges_that_were_left(signals: list[int]) -> None:
+    told = finding_of(signals)
+    for crossed, after in re.findall(r"range (\d) after (?:submission )?(\d+)", told):
+        assert signals[int(after) - 1] <= int(crossed)
+        assert all(signal > int(crossed) for signal in signals[int(after) :])
+    if "left" not in told:
+        assert signals[-1] in (max(signals), int(re.findall(r"range (\d)", told)[0]))
+        assert signals[-1] < max(signals) or len(set(signals)) == 1
+
+
+def test_a_rising_history_is_drawn_with_its_edges_and_what_is_left() -> None:
+    gaps = [0.006, 0.031, 0.059, 0.164]
+    answer = {"tolerance": 0.015, "team": 1, "edges": [], "promised": None, "why": "", "cost": 0.0, "level": 1e-4}
+    answers = [
+        answer | {"step": n, "gap": gap, "signal": signal_of(gap, (0.05, 0.13, 0.25)), "reachable": 1 + (n in (2, 3))}
+        for n, gap in enumerate(gaps, start=1)
+    ]
+    settings = {"ranges": [0.05, 0.13, 0.25], "tolerance": 0.02, "steps": 32, "open_ended": False, "ambiguous": 5}
+    history = {"settings": settings | {"method": "path-adaptive"}, "answers": answers, "set": {"state": "live"}}
+    picture = picture_of(history)
+    assert picture.signals is not None
+    assert picture.tolerances is not None
+    assert picture.signals.title == "Overfitting left range 1 after submission 2 and range 2 after 3"
+    assert picture.tolerances.title == "2 of 5 planned ambiguous answers used"
+    assert picture.gauge.sentence == "Signal 3 of 4: overfitting 0.13 to 0.25, plus or minus 0.02; measured 0.1640"
+    assert (picture.gauge.promised, picture.left, picture.ambiguous) == ("0.11 to 0.27", 28, 2)
+    for value in (*gaps, 0.05, 0.13, 0.25):
+        assert 0 <= picture.signals.top(value) <= 100
+    assert [note.text for note in picture.signals.notes] == ["signal 1", "signal 2", "signal 3", "signal 4", "28 left"]
+    assert picture_of(history | {"set": {"state": "retired"}}).left is None

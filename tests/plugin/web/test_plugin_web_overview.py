@@ -1,0 +1,363 @@
+"""The overview: complete, escaped, honest when the database is away, and the same page with a thousand studies."""
+
+import re
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from easeml_airflow.web import needs as bar
+from easeml_airflow.web import overview as page_module
+from easeml_airflow.web import overview_charts as charts
+from easeml_airflow.web import overview_view as view
+from easeml_airflow.web.frame import Site
+from easeml_airflow.web.overview_map import map_of
+from easeml_airflow.web.overview_query import Query
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.entities import TrialState
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.overview import Standing, board
+from easeml_core.services.registration import pause_study
+from easeml_core.services.step import Severity, Step, StepKind
+from easeml_core.store import benchmark, models, studies, trials
+from easeml_core.store.rows import change
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def step(kind=StepKind.COMPUTE, severity=Severity.INFO, **more):
+    return Step(kind, severity, "more compute may be worth it", "2 candidates have not run", "train", **more)
+
+
+def entry(study="x-ray", tenant="radiology", **changes):
+    """A row of ``board``."""
+    facts = {
+        **{"tenant": tenant, "study": study, "state": "ACTIVE", "metric": "accuracy", "weight": 1.0, "read_at": NOW},
+        **{"tenant_weight": 1.0, "best_quality": 0.93928, "best_quality_day_ago": 0.93448, "running": 1, "waiting": 2},
+        **{"failed": 0, "device_seconds_day": 75.0, "verdict": "pass", "judging_at": None, "gate_set_live": True},
+        **{"signal": 2, "signals": 3, "direct_signal": None, "drift": None, "teams": 1, "ended_day": 4},
+        **{"queued_at": NOW - timedelta(minutes=6), "steps": [step()], "standing": Standing.SEARCHING},
+    }
+    return facts | changes
+
+
+NEEDY = {"steps": [step(StepKind.BUDGET, Severity.WARN)], "standing": Standing.NEEDS}
+
+
+@pytest.fixture
+def client(client_of, monkeypatch):
+    """A client of an overview with these rows."""
+
+    def make(*entries, store=None, steps=(), viewer=None, **more):
+        facts = {"tenants": list(entries), "steps": list(steps), "busy": [0.5] * 24, "improvements": {}}
+        facts["totals"] = {"seconds": sum(e["device_seconds_day"] for e in entries), "weight": float(len(entries))}
+        facts["week"] = {"passed": 3, "failed": 2, "withheld": 0, "promoted": 1, "rolled_back": 0}
+        monkeypatch.setattr(page_module, "board", lambda _store, names: facts | more)
+        viewer = viewer or Viewer("ada", frozenset({Role.OPERATOR}))
+        return client_of(Site(lambda: Empty(), object, object, lambda: viewer))
+
+    return make
+
+
+class Empty:
+    """Stands for a store where the facts are given."""
+
+
+def test_the_page_tells_every_fact_of_a_study(client, text_of):
+    other = entry("cards", "fraud-watch", best_quality=None, best_quality_day_ago=None, verdict=None, signal=None)
+    page = client(entry(), other | {"device_seconds_day": 25.0, "running": 0, "waiting": 0}).get("/")
+    assert page.status_code == 200
+    words = text_of(page.text)
+    for fact in (
+        "1 device is training for 2 tenants.",
+        "Best quality rose in 1 study since yesterday; nothing waits for a person.",
+        "radiology x-ray Searching 0.9393 accuracy +0.0048 in 24 h",
+        "75.0 % of 50.0 % due",
+        "fraud-watch cards Searching none yet",
+        "Pass 2 of 3",
+        "1 running 2 queued longest wait 6 min, 8 finished in 24 h",
+        "3 pass 2 fail 1 promoted, none rolled back",
+        "mean of 24 h 0.50",
+        "All 2 Needs you 0 Searching 2 Paused 0 Finished 0",
+        "1 to 2 of 2",
+    ):
+        assert fact in words
+    assert 'aria-label="signal 2 of 3"' in page.text
+    assert 'aria-label="75.0 % used, 50.0 % due"' in page.text
+    assert 'href="/studies/x-ray"' in page.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": [step(StepKind.SEALING)]}, "Being sealed"),
+        ({"steps": [step(StepKind.PAUSED)], "standing": Standing.PAUSED}, "Paused 0.9393"),
+        ({"standing": Standing.FINISHED}, "Finished 0.9393"),
+        ({"steps": [step(StepKind.OVERFITTING, Severity.BAD)], "standing": Standing.NEEDS}, "Overfitting 0.9393"),
+        ({"steps": [step(StepKind.LABELS, Severity.WARN)], "standing": Standing.NEEDS}, "due Labels"),
+        ({"judging_at": NOW}, "due Waits"),
+        ({"steps": [step(StepKind.NO_SET, Severity.BAD)], "gate_set_live": False}, "due No set"),
+        ({"direct_signal": 1, "drift": "likely"}, "2 of 3 second sample 1, drift likely"),
+        ({"signal": None, "teams": 2}, "Pass by team"),
+        ({"best_quality_day_ago": None}, "accuracy new in 24 h"),
+        ({"best_quality_day_ago": 0.93928}, "accuracy unchanged 24 h"),
+        ({"metric": "balanced_accuracy"}, "0.9393 balanced accuracy"),
+        ({"running": 0}, "No trial is training now; 1 tenant registered."),
+        ({"state": "PAUSED"}, "of 0.0 % due"),
+        ({"verdict": "withheld"}, "Withheld"),
+    ],
+)
+def test_states_are_words(client, text_of, changes, words):
+    assert words in text_of(client(entry(**changes)).get("/").text)
+
+
+def test_what_needs_a_person_leads_where_they_may_go(client, text_of):
+    told = {"study": "x-ray", "tenant": "radiology", "kind": "no-set", "severity": "bad", "title": "the set is used up"}
+    told |= {"why": "no model is judged", "act": "seal", "command": "", "page": "/studies/x-ray/gate", "since": NOW}
+    shared = told | {"study": None, "tenant": None, "kind": "referee", "title": "the referee is away", "page": ""}
+    referee = Viewer("bob", frozenset({Role.REFEREE}))
+    for viewer, path in ((None, "/studies/x-ray/submissions"), (referee, "/studies/x-ray/gate")):
+        page = client(entry(**NEEDY), steps=[told, shared], viewer=viewer).get("/").text
+        assert "2 things need a person" in text_of(page)
+        assert "radiology, x-ray: the set is used up no model is judged" in text_of(page)
+        assert "The referee is away" in text_of(page)
+        assert f'<a class="btn primary" href="{path}">Seal a new set</a>' in page
+        assert page.count('<tr class="hot">') == 1
+    many = client(entry(**NEEDY), steps=[told] * 9)
+    assert many.get("/").text.count("Seal a new set") == page_module.MOST_NEEDS
+    assert "Show all 9 things" in text_of(many.get("/").text)
+    assert many.get("/?needs=all").text.count("Seal a new set") == 9
+
+
+def test_the_study_that_a_tasks_link_names_is_marked_and_on_the_page(client):
+    names = [f"s-{k:03}" for k in range(120)]
+    many = client(*(entry(name) for name in names))
+    assert "tr aria-current" not in many.get("/").text
+    page = many.get("/?study=s-119").text
+    assert page.count("<tr aria-current") == 1
+    assert "s-119" in page[page.index("<tr aria-current") :]
+    strange = many.get("/?study=%22%3E%3Cscript%3Ealert(1)").text
+    assert "alert(1)" not in strange
+
+
+def test_names_are_escaped(client):
+    hostile = "<script>alert(1)</script>"
+    told = {"study": "x", "tenant": hostile, "kind": "refused", "severity": "bad", "title": "t", "why": '"><img src=x>'}
+    told |= {"act": "a", "command": "", "page": "/new", "since": None}
+    page = client(entry(tenant=hostile, metric=hostile, **NEEDY), steps=[told]).get("/", params={"q": hostile}).text
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_nothing_comes_from_outside_and_nothing_runs_inline(client):
+    page = client(entry()).get("/")
+    for unwanted in ("http://", "https://", "<style", " onclick", "javascript:"):
+        assert unwanted not in page.text
+    assert len(re.findall(r"<script[^>]*>", page.text)) == 1
+    assert set(re.findall(r'style="([a-z-]+):[0-9.]+(?:%|px)"', page.text)) == {"width", "left", "height"}
+    assert len(re.findall(r' style="', page.text)) == len(re.findall(r' style="[a-z-]+:[0-9.]+(?:%|px)"', page.text))
+
+
+def test_an_empty_installation_says_what_to_do(client, text_of):
+    words = text_of(client().get("/").text)
+    assert "No study yet" in words
+    assert "easeml_register_study" in words
+
+
+def test_an_absent_database_is_told_and_not_hidden(client_of, text_of):
+    def away():
+        raise StoreUnavailableError("the database at h cannot be reached; start it with `make up`")
+
+    page = client_of(Site(away, away, away, lambda: Viewer("ada", frozenset({Role.OPERATOR})))).get("/")
+    assert page.status_code == 503
+    assert "cannot be reached; start it with `make up`" in text_of(page.text)
+
+
+# -- filter, sort, search, pages --------------------------------------------------------------------------------------
+
+
+ROWS = [
+    entry("a", "t1", best_quality=0.5, best_quality_day_ago=0.1, device_seconds_day=80.0),
+    entry("b", "t2", best_quality=0.9, best_quality_day_ago=0.9, device_seconds_day=20.0, **NEEDY),
+    entry("c", "t3", best_quality=None, best_quality_day_ago=None, device_seconds_day=0.0, standing=Standing.PAUSED),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "order"),
+    [
+        ("", ["b", "a", "c"]),
+        ("?sort=name", ["a", "b", "c"]),
+        ("?sort=rise", ["a", "b", "c"]),
+        ("?sort=quality", ["b", "a", "c"]),
+        ("?sort=due", ["c", "b", "a"]),
+        ("?sort=nothing&show=nothing&page=x", ["b", "a", "c"]),
+        ("?show=needs", ["b"]),
+        ("?show=paused", ["c"]),
+        ("?q=T1", ["a"]),
+        ("?page=99999999999999999999", ["b", "a", "c"]),
+    ],
+)
+def test_the_table_is_filtered_and_sorted(client, asked, order):
+    page = client(*ROWS).get(f"/{asked}").text
+    assert re.findall(r'href="/studies/([a-z])"', page) == order
+
+
+def test_a_search_without_a_find_offers_the_nearest_name(client, text_of):
+    page = client(entry("chest-xray"), entry("cards")).get("/?q=chest-xrai&show=all")
+    assert "No study is called so Did you mean chest-xray ?" in text_of(page.text)
+    assert "Clear" in text_of(page.text)
+    hidden = client(entry("chest-xray"), entry("cards")).get("/?q=CHEST&show=paused")
+    assert "Nothing here 1 study of all is called so." in text_of(hidden.text)
+
+
+def test_pages_hold_fifty_and_keep_what_was_asked(client, text_of):
+    many = client(*(entry(f"s-{k:03}") for k in range(120)))
+    page = many.get("/?show=all&sort=name&q=s-&page=2").text
+    assert "51 to 100 of 120" in text_of(page)
+    assert page.count("<tr>") == 50 + 1
+    assert 'href="?show=all&amp;q=s-&amp;sort=name&amp;page=3"' in page
+    assert 'href="?show=all&amp;q=s-&amp;sort=name"' in page
+    assert "101 to 120 of 120" in text_of(many.get("/?page=7").text)
+
+
+def test_a_query_is_bounded():
+    asked = {"show": "all", "q": "x" * 10_000, "sort": "name", "page": "0"}
+    query = Query.of(asked, shows=["all"], sorts=["name"], usual="all")
+    assert (len(query.text), query.page) == (200, 1)
+
+
+# -- small charts -----------------------------------------------------------------------------------------------------
+
+
+def test_small_charts_share_their_scales(client):
+    found = {
+        "a": [(NOW - timedelta(days=20), 0.5), (NOW - timedelta(days=7), 0.7)],
+        "b": [(NOW - timedelta(days=1), 0.9)],
+    }
+    rows = view.rows_of(ROWS, view.Shares(100.0, 3.0), found)
+    first, second, third = (row.spark for row in rows)
+    assert third is None
+    assert (first.x, first.y) == (second.x, second.y)
+    assert first.x.low == -14 * 86_400
+    assert (
+        first.path(first.lines[0]) == "M0.0 954.5H500.0V500.0H1000.0V500.0"
+    )  # by hand: 1 - 0.02 / 0.44, 1 - 0.22 / 0.44
+    assert charts.span_text([first, second, third]) == "Last 14 d, all on one scale"
+    page = client(*ROWS, improvements=found).get("/").text
+    assert page.count('class="spark"') == 2 + 2  # two rows; mean quality and devices
+
+
+def test_the_mean_is_over_those_that_had_a_result():
+    found = {"a": [(NOW - timedelta(days=14), 0.4)], "b": [(NOW, 0.8)]}
+    means = charts.mean_quality(ROWS, found)
+    assert means[0] == pytest.approx(0.4)
+    assert means[-1] == pytest.approx(0.6)
+
+
+def test_shares_of_nothing_are_no_division_by_zero():
+    shares = view.Shares(0.0, 0.0)
+    assert (shares.used(ROWS[0]), shares.due(ROWS[0])) == (0.0, 0.0)
+    assert view.rows_of(ROWS, shares, {})[0].share_bar <= 100
+
+
+# -- very many --------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_has_a_cell_for_each_study():
+    bad = {"steps": [step(StepKind.NO_SET, Severity.BAD)], "standing": Standing.NEEDS}
+    entries = [entry(f"s-{k:03}", **(bad if k % 50 == 0 else NEEDY if k % 50 == 1 else {})) for k in range(250)]
+    found = map_of(entries)
+    assert found.sentence == "250 studies: 5 alert, 5 to decide, 240 searching"
+    assert [patch.count for patch in found.patches] == [5, 5, 240]
+    assert sorted(found.names) == [e["study"] for e in entries]
+    assert found.names[:5] == ["s-000", "s-050", "s-100", "s-150", "s-200"]
+    strokes = [int(n) for patch in found.patches for n in re.findall(r"v(\d+)", patch.path)]
+    assert sum((n + 2) // 10 for n in strokes) == 250
+    assert (found.width, found.height) == (128, 198)
+
+
+@pytest.fixture
+def crowd(database):
+    """250 studies of as many tenants by SQL, each with two trials; every fifth is paused, seven have an alert."""
+    ended = [(s, k, (s + 1) / 300, 1.0) for s in range(250) for k in (0, 1)]
+    with database.owner.begin() as tx:
+        benchmark.fill(tx, key="t", candidates=["tree", "forest", "net"], config={}, trials=ended, rows=[100] * 250)
+        change(tx, "UPDATE work.studies SET state = 'PAUSED' WHERE id % 5 = 0")
+        change(
+            tx,
+            "INSERT INTO work.test_sets (study_id, data_version_id, purpose, state, rows, steps, plan) SELECT s.id, "
+            "v.id, 'gate', 'live', 9, 9, '{}' FROM work.studies s JOIN work.data_versions v ON v.study_id = s.id",
+        )
+        change(
+            tx,
+            "INSERT INTO work.alerts (study_id, kind, test_set_id, message) SELECT study_id, 'new-test-set', id, "
+            "'needed' FROM work.test_sets ORDER BY id LIMIT 7",
+        )
+    return database
+
+
+def test_very_many_open_on_what_needs_a_person(ask_as, crowd, text_of):
+    page = ask_as("ada", "operator").get("/").text
+    words = text_of(page)
+    assert "All 250 Needs you 7 Searching 194 Paused 49 Finished 0" in words
+    assert "1 to 7 of 7" in words
+    assert 'class="spark"' not in page
+    assert 'aria-label="250 studies: 7 to decide, 194 searching, 49 paused"' in page
+    everything = ask_as("ada", "operator").get("/?show=all&page=5").text
+    assert "201 to 250 of 250" in text_of(everything)
+
+
+def test_a_tenant_sees_their_own_and_no_names_of_others(ask_as, crowd, text_of):
+    own = ask_as("ann", rights=lambda study, _tenant, *, write: study in ("t-3", "t-77"))
+    page = own.get("/").text
+    assert re.findall(r'href="/studies/([^"]+)"', page) == ["t-3", "t-77"] or "t-77" in page
+    assert not re.search(r"t-(?!3\b|77\b)\d+", page.replace("t-h", ""))
+    assert "All 2 Needs you 1" in text_of(page)
+    nobody = ask_as("eve", rights=lambda _study, _tenant, *, write: False).get("/").text
+    assert "No study yet" in text_of(nobody)
+
+
+def test_the_number_in_the_bar_is_the_viewers_own_and_is_looked_up_once_in_a_while(crowd, monkeypatch):
+    looked = []
+    monkeypatch.setattr(bar, "next_steps", lambda *a, real=bar.next_steps, **k: looked.append(1) or real(*a, **k))
+    ada, eve = Viewer("ada", frozenset({Role.OPERATOR})), Viewer("eve")
+    ann = Viewer("ann", frozenset(), lambda study, _tenant, *, write: study == "t-3")
+    assert [bar.count_needs(crowd.worker, v) for v in (ada, ann, eve, Viewer(""))] == [7, 1, 0, 0]
+    assert [bar.count_needs(crowd.worker, v) for v in (ada, ann, eve)] == [7, 1, 0]
+    assert len(looked) == 2
+    bar.remember(crowd.worker, ada, 3)
+    assert bar.count_needs(crowd.worker, ada) == 3
+    monkeypatch.setattr(bar, "KEPT_SECONDS", -1.0)
+    bar.remember(crowd.worker, ada, 3)
+    assert bar.count_needs(crowd.worker, ada) == 7
+
+
+# -- the real thing ---------------------------------------------------------------------------------------------------
+
+
+def test_a_real_study_on_the_page(ask_as, make_study, database, text_of):
+    make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
+    add_candidates(database.worker, study="cancer", candidates=[{"name": "bayes", "kind": "gaussian_naive_bayes"}])
+    with database.worker.begin() as tx:
+        study = studies.get_study(tx, "cancer")
+        ids = {"study_id": study.id, "data_version_id": studies.latest_data_version(tx, study.id).id}
+        trial = trials.add_trial(tx, candidate_id=studies.list_candidates(tx, study.id)[0].id, **ids)
+        attempt = trials.start_trial(tx, trial_id=trial, lease_key="w", lease_seconds=60)
+        trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
+        models.add_observation(tx, trial_id=trial, quality=0.625, cost_seconds=2.5)
+    page = ask_as("dev").get("/").text
+    words = text_of(page)
+    assert "lab cancer Searching 0.6250 accuracy new in 24 h" in words
+    assert "100.0 % of 100.0 % due" in words
+    assert page.count('class="spark"') == 3
+    pause_study(database.worker, study="cancer", paused=True)
+    assert "lab cancer Paused" in text_of(ask_as("dev").get("/").text)
+    assert {"steps", "standing"} <= set(board(database.worker)["tenants"][0])
+    with closing(database.server.connect(database=database.name)) as opened, opened.cursor() as cursor:
+        cursor.execute("UPDATE work.studies SET state = 'ACTIVE', target_quality = 0.9, budget_seconds = 2.5")
+    words = text_of(ask_as("dev").get("/").text)
+    assert "1 thing needs a person" in words
+    assert "lab, cancer: budget spent before its target 2.5 of 2.5 s of device time are used; best 0.6250" in words

@@ -1,0 +1,265 @@
+"""The page of a study tells what the services tell, and changes what its viewer may change, once and no more."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from datetime import UTC, datetime
+
+import pytest
+from markupsafe import escape
+
+from easeml_core.entities import TrialState
+from easeml_core.services.beliefs import Watch
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.study_facts import facts_of_study
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.store import curves, models, studies, trials
+
+HOSTILE = '<script>alert("1")</script>'
+KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
+_keys = (f"key/{n}" for n in itertools.count())
+
+
+@pytest.fixture
+def study(make_study):
+    """A sealed study with four candidates, none of which has run."""
+    return make_study(candidates=[{"name": kind, "kind": kind} for kind in KINDS])
+
+
+@pytest.fixture
+def run(database):
+    """Suggest the next trial of the study and let it end, or run; its id."""
+
+    def one(quality=None, *, cost=90.0, state=TrialState.SUCCEEDED, failure=None, key="nightly/run-1/train/0"):
+        batch = f"nightly/run-1/suggest/{next(_keys).removeprefix('key/')}"
+        (told,) = suggest_trials(database.worker, count=1, request_key=batch)["trials"]
+        number = told["trial_id"]
+        with database.worker.begin() as tx:
+            attempt = trials.start_trial(tx, trial_id=number, lease_key=key, lease_seconds=60)
+            if state == TrialState.RUNNING:
+                points = [
+                    {"step": i, "of": 8, "quality": 0.5 + i / 20, "loss": None, "seconds": 1.0 * i} for i in (1, 2)
+                ]
+                curves.add_points(tx, number, points)
+                return number
+            ended = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
+            assert trials.finish_trial(tx, trial_id=number, **ended)
+            if quality is not None:
+                models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
+        return number
+
+    return one
+
+
+def look_only(_study, _tenant, *, write):
+    return not write
+
+
+def nothing(_study, _tenant, *, write):
+    return False
+
+
+def tenant(_study, name, *, write):
+    return name == "lab"
+
+
+def test_the_page_tells_what_the_services_tell(study, run, ask_as, database, text_of):
+    first = run(0.81)
+    run(cost=30.0, state=TrialState.FAILED, failure=f"no memory {HOSTILE}\nTraceback of many lines")
+    running = run(state=TrialState.RUNNING)
+    answer = ask_as("ada", "operator").get(f"/studies/{study}")
+    assert answer.status_code == 200
+    words = text_of(answer.text)
+    facts = facts_of_study(database.worker, study=study)
+    told = Watch(database.worker).of(study)
+    names = {t["trial_id"]: t["candidate"] for t in facts["trials"]}
+    for fact in (
+        "Best so far 0.8100 accuracy.",
+        f"Running: {names[running]}, ",
+        f"Next: {told.next.candidate}, worth +{told.next.expected_improvement:.4f}",
+        f"{names[first]}, trial #{first}",
+        "2.0 min used, no budget",
+        "100.0 % of 100.0 % due, weight 1",
+        "2 of 4 tried 1 succeeded, 1 failed",
+        "nothing has beaten the first result",
+        f"{told.next.low:.4f} to {told.next.high:.4f}",
+        f"It is the first of {told.competing} candidates of 1 studies",
+        f"{told.next.mean:.4f}",
+        "3 so far, newest first",
+        "0.8100 best",
+        f"no memory {HOSTILE}",
+        "4 of 4 shown",
+        "sklearn:breast_cancer",
+        "Classification, compared by accuracy; 4 candidates.",
+    ):
+        assert fact in words, fact
+    assert "Traceback" not in words
+    assert HOSTILE not in answer.text
+    version = facts["data"]["version"]
+    assert f"Training examples {version.train_rows} Validation examples {version.validation_rows}" in words
+    assert escape(facts["study"].program) in answer.text
+    assert answer.text.count('class="spark"') == 1
+    assert "80 % expected between" in words
+    rank_one = re.search(r'<tr class="sel">\s*<th[^>]*>([^<]*)</th>', answer.text)
+    assert rank_one.group(1) == told.next.candidate
+    assert 'href="/dags/nightly/runs/run-1/tasks/train/mapped/0"' in answer.text  # it still holds the trial
+    assert 'href="/dags/nightly/runs/run-1"' in answer.text
+
+
+def test_a_study_without_a_result_says_what_comes(study, ask_as, text_of):
+    words = text_of(ask_as("ada").get(f"/studies/{study}").text)
+    for fact in ("No result yet.", "No trial yet", "no verdict", "no signal", "nothing measured yet", "0 of 4 tried"):
+        assert fact in words, fact
+
+
+def test_when_all_have_run_the_page_says_so(study, run, ask_as, text_of):
+    for quality in (0.5, 0.6, 0.7, 0.8):
+        run(quality)
+    words = text_of(ask_as("ada").get(f"/studies/{study}").text)
+    assert "Every candidate has run on the present data." in words
+    assert "4 trials raised the best, the last one at 6.0 device-minutes" in words
+    assert "Finished" in words
+
+
+def test_who_may_not_see_it_hears_nothing_of_it(study, ask_as):
+    stranger = ask_as("eve", rights=nothing)
+    missing = stranger.get("/studies/nowhere")
+    answer = stranger.get(f"/studies/{study}")
+    assert (answer.status_code, missing.status_code) == (404, 404)
+    assert "sklearn" not in answer.text
+    for path in ("pause", "resume", "weight", "stops", "candidates", "trials/1/cancel"):
+        form = {"weight": "2", "priority": "0", "name": "a", "kind": "decision_tree"}
+        assert stranger.post(f"/studies/{study}/{path}", data=form).status_code == 404, path
+
+
+def state_of(database, study):
+    with database.worker.begin() as tx:
+        return studies.get_study(tx, study)
+
+
+def test_the_tenant_pauses_and_resumes_and_a_repetition_changes_nothing(study, ask_as, database, text_of):
+    mine = ask_as("ada", rights=tenant)
+    for path, state, word in (("pause", "PAUSED", "Resume"), ("resume", "ACTIVE", "Pause")):
+        for _ in range(2):
+            answer = mine.post(f"/studies/{study}/{path}")
+            assert (answer.status_code, answer.headers["location"]) == (303, f"/studies/{study}")
+        assert state_of(database, study).state == state
+        assert word in text_of(mine.get(f"/studies/{study}").text)
+    mine.post(f"/studies/{study}/pause")
+    assert "paused: it gets no trial until it is resumed" in text_of(mine.get(f"/studies/{study}").text)
+    viewer = ask_as("vic", rights=look_only)
+    assert viewer.post(f"/studies/{study}/resume").status_code == 403
+    page = viewer.get(f"/studies/{study}").text
+    assert 'aria-disabled="true"' in page
+    assert "You may look at this study." in text_of(page)
+    assert '<form method="post"' not in page
+    assert state_of(database, study).state == "PAUSED"
+
+
+def test_the_operator_sets_weight_and_limits_and_the_tenant_does_not(study, ask_as, database):
+    operator, mine = ask_as("olga", "operator", rights=nothing), ask_as("ada", rights=tenant)
+    limits = {"budget_hours": "0.5", "deadline": "2031-05-01T10:00", "target_quality": "0.97"}
+    assert mine.post(f"/studies/{study}/weight", data={"weight": "9", "priority": "0"}).status_code == 403
+    assert mine.post(f"/studies/{study}/stops", data=limits).status_code == 403
+    assert operator.post(f"/studies/{study}/weight", data={"weight": "2.5", "priority": "-3"}).status_code == 303
+    assert operator.post(f"/studies/{study}/stops", data=limits).status_code == 303
+    found = state_of(database, study)
+    assert (found.weight, found.priority, found.budget_seconds, found.target_quality) == (2.5, -3, 1800.0, 0.97)
+    assert found.deadline == datetime(2031, 5, 1, 10, tzinfo=UTC)
+    page = operator.get(f"/studies/{study}").text
+    for field in ('value="2.5"', 'value="-3"', 'value="0.5"', 'value="2031-05-01T10:00"', 'value="0.97"'):
+        assert field in page, field
+    assert operator.post(f"/studies/{study}/stops", data={}).status_code == 303
+    cleared = state_of(database, study)
+    assert (cleared.budget_seconds, cleared.deadline, cleared.target_quality) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("weight", {"weight": "nan", "priority": "0"}),
+        ("weight", {"weight": "1e9", "priority": "0"}),
+        ("weight", {"weight": "1", "priority": "1000"}),
+        ("weight", {"weight": HOSTILE, "priority": "0"}),
+        ("stops", {"budget_hours": "-1"}),
+        ("stops", {"budget_hours": "inf"}),
+        ("stops", {"deadline": "tomorrow"}),
+        ("stops", {"target_quality": "2"}),
+        ("candidates", {"name": "a", "kind": "nothing"}),
+        ("candidates", {"name": "a", "kind": "decision_tree", "parameters": "[1]"}),
+        ("candidates", {"name": "a", "kind": "decision_tree", "parameters": "[" * 5000}),
+        ("candidates", {"name": "a", "kind": "decision_tree", "parameters": '{"max_depth": 1' + " " * 5000 + "}"}),
+        ("candidates", {"name": "", "kind": "decision_tree"}),
+    ],
+)
+def test_what_is_not_allowed_is_said_and_changes_nothing(study, ask_as, database, path, form):
+    before = state_of(database, study)
+    answer = ask_as("olga", "operator").post(f"/studies/{study}/{path}", data=form)
+    assert answer.status_code == 400, answer.text
+    assert 'role="alert"' in answer.text
+    assert HOSTILE not in answer.text
+    after = state_of(database, study)
+    assert (before.weight, before.budget_seconds, before.target_quality, before.deadline) == (
+        after.weight,
+        after.budget_seconds,
+        after.target_quality,
+        after.deadline,
+    )
+
+
+def test_a_candidate_joins_once_and_its_name_is_escaped(study, ask_as, database):
+    mine, form = ask_as("ada", rights=tenant), {"name": HOSTILE, "kind": "decision_tree"}
+    form |= {"parameters": '{"max_depth": 3}', "devices": "gpu, cpu"}
+    for _ in range(2):
+        assert mine.post(f"/studies/{study}/candidates", data=form).status_code == 303
+    (added,) = [c for c in facts_of_study(database.worker, study=study)["candidates"] if c.name == HOSTILE]
+    assert (added.kind, dict(added.parameters), list(added.devices)) == (
+        "decision_tree",
+        {"max_depth": 3},
+        ["gpu", "cpu"],
+    )
+    page = mine.get(f"/studies/{study}?all=true").text
+    assert HOSTILE not in page
+    assert escape(HOSTILE) in page
+    assert ask_as("vic", rights=look_only).post(f"/studies/{study}/candidates", data=form).status_code == 403
+    other = form | {"parameters": '{"max_depth": 4}'}
+    assert mine.post(f"/studies/{study}/candidates", data=other).status_code == 409
+
+
+def test_a_trial_is_cancelled_on_its_own_study_s_page_alone(study, run, make_study, ask_as, database):
+    trial, mine = run(state=TrialState.RUNNING), ask_as("ada", rights=tenant)
+    other = make_study("other", source="sklearn:digits")
+    assert mine.post(f"/studies/{other}/trials/{trial}/cancel").status_code == 404
+    assert mine.post(f"/studies/{study}/trials/99999/cancel").status_code == 404
+    assert ask_as("vic", rights=look_only).post(f"/studies/{study}/trials/{trial}/cancel").status_code == 403
+    assert f"/trials/{trial}/cancel" in mine.get(f"/studies/{study}").text
+    for _ in range(2):
+        assert mine.post(f"/studies/{study}/trials/{trial}/cancel").status_code == 303
+    with database.worker.begin() as tx:
+        assert trials.get_trial(tx, trial).cancel_requested
+    page = mine.get(f"/studies/{study}").text
+    assert "will be cancelled" in page
+    assert f"/trials/{trial}/cancel" not in page
+
+
+def test_a_page_of_somebody_else_changes_nothing(study, ask_as, database):
+    foreign = {"sec-fetch-site": "cross-site"}
+    for path in ("pause", "weight", "stops", "candidates", "trials/1/cancel"):
+        assert ask_as("ada", "operator").post(f"/studies/{study}/{path}", headers=foreign).status_code == 403
+    assert state_of(database, study).state == "ACTIVE"
+
+
+def test_trials_come_page_by_page(study, database, ask_as, text_of):
+    many = [{"name": f"tree-{n}", "kind": "decision_tree", "parameters": {"max_depth": n + 1}} for n in range(30)]
+    add_candidates(database.worker, study=study, candidates=many)
+    suggest_trials(database.worker, count=25, request_key="many")
+    first, second = (ask_as("ada").get(f"/studies/{study}?page={n}").text for n in (1, 2))
+    numbers = [[int(n) for n in re.findall(r">#(\d+) ", page)] for page in (first, second)]
+    assert [len(n) for n in numbers] == [20, 5]
+    assert numbers[0] + numbers[1] == sorted({*numbers[0], *numbers[1]}, reverse=True)
+    assert "Page 1 of 2" in text_of(first)
+    assert "of 34 shown" in text_of(first)
+    assert "34 of 34 shown" in text_of(ask_as("ada").get(f"/studies/{study}?all=true").text)
+    assert "No trial on this page" in text_of(ask_as("ada").get(f"/studies/{study}?page=9").text)
+    assert ask_as("ada").get(f"/studies/{study}?page=0").status_code == 400

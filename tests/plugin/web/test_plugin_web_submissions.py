@@ -1,0 +1,230 @@
+"""The developer's page: what was released and nothing else, whatever the sealed sets hold; and handing in from it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from judged import Judged
+
+from easeml_airflow.web.submissions_view import submissions_view
+from easeml_core.services.handed_in import handed_in_report
+from easeml_core.store.database import Store
+
+GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
+PATH = "/studies/cancer/submissions"
+
+
+def gate_of(adaptivity: str) -> dict[str, object]:
+    return GATE | {"adaptivity": adaptivity}
+
+
+@pytest.fixture
+def judged(database, artifacts, make_study, tmp_path):
+    """A study with a model that passes and one that does not, both read by the meter."""
+
+    def make(adaptivity: str = "full", *, answers: dict[str, int]) -> tuple[Judged, dict[str, int]]:
+        made = Judged(database, artifacts, make_study(gate=gate_of(adaptivity)))
+        return made, live_through(made, tmp_path, answers)
+
+    return make
+
+
+def live_through(made: Judged, folder, answers: dict[str, int]) -> dict[str, int]:
+    """Hand models in that answer wrongly so many times, and ask gate and meter about each; name to model."""
+    ids = {name: made.hand_in(name, folder, loss=0.05) for name in answers if name != "baseline"}
+    for name, wrong in answers.items():
+        made.let_answer(ids.get(name), wrong=wrong)
+    for model_id in ids.values():
+        made.gate(model_id)
+        made.meter(model_id)
+    return ids
+
+
+def without_times(html: str) -> str:
+    html = re.sub(r"<time.*?</time>", "TIME", html)
+    return re.sub(r'name="request_key" value="[^"]*"', "KEY", html)
+
+
+def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
+    database, artifacts, make_study, ask_as, tmp_path
+):
+    study = make_study(gate=gate_of("full"))
+    name = f"{database.name}_there"
+    for role in ("owner", "worker", "referee"):
+        getattr(database, role).close()
+    database.server.create_database_from_template(name, database.name)
+    stores = {role: Store(database.server.url(f"easeml_{role}", name)) for role in ("worker", "referee")}
+    there = SimpleNamespace(server=database.server, name=name, **stores)
+    worlds = [Judged(database, artifacts, study), Judged(there, artifacts, study)]
+    try:
+        counts = {"baseline": 40, "poor": 41, "good": 2}, {"baseline": 36, "poor": 39, "good": 4}
+        for world, wrong in zip(worlds, counts, strict=True):
+            live_through(world, tmp_path, wrong)
+        pages, reports = [], []
+        for world in worlds:
+            database.worker = world.database.worker  # what the pages' server reads
+            page = ask_as("dev").get(PATH)
+            assert page.status_code == 200
+            pages.append(without_times(page.text))
+            with world.database.referee.begin() as tx:
+                entries = tx.exec_driver_sql("SELECT answer, report FROM sealed.ledger ORDER BY id").all()
+            reports.append([(answer, report) for answer, report in entries])
+        assert pages[0] == pages[1]
+        assert [answer for answer, _ in reports[0]] == [answer for answer, _ in reports[1]]
+        assert {"pass", "fail"} <= {answer for answer, _ in reports[0]}, "there was something to see"
+        for (_, ours), (_, theirs) in zip(*reports, strict=True):
+            assert ours != theirs, "and the worlds do differ"
+    finally:
+        for store in stores.values():
+            store.close()
+        database.server.drop_database(name)
+
+
+def test_symbols_signals_and_what_is_left_are_those_that_were_released(judged, database, ask_as, text_of):
+    _, ids = judged(answers={"baseline": 40, "poor": 41, "good": 2})
+    read = text_of(ask_as("dev").get(PATH).text)
+    facts = handed_in_report(database.worker, study="cancer")
+    assert [(s["number"], s["called"], s["symbol"], s["signal"]) for s in facts["submissions"]] == [
+        (2, "good", "pass", 1),
+        (1, "poor", "fail", 1),
+    ]
+    assert "Submission 2 passed. The signal is 1 of 3." in read
+    assert f"2. good model {ids['good']}, handed in" in read
+    assert "Gate steps left 1 of 3 Meter submissions left 2 of 4" in read
+    assert "Signal of each submission: always 1" in read
+    assert "n - o > 0 +/- 0.2" in read
+
+
+def test_no_number_of_the_referees_is_on_the_developers_page(judged, ask_as, text_of):
+    """Counts that only the ledger has, in text, attributes and everything else; the referee's page shows them."""
+    made, ids = judged(answers={"baseline": 43, "poor": 41, "good": 2})
+    report = made.report(answer_id(made, ids["good"]))
+    sealed = [str(report[name]) for name in ("wins", "labels", "disagreements", "examples")]
+    clause = report["clauses"][0]
+    sealed += [f"{abs(clause['estimate']):.4f}", *(f"{abs(end):.4f}" for end in clause["interval"])]
+    assert report["wins"] == 41
+    developers = without_times(ask_as("dev").get(PATH).text)
+    developers = re.sub(r'(d|x|y|x\d|left|width)="[^"]*"|data-events="[^"]*"', "", developers)  # shapes
+    referees = text_of(ask_as("ada", "referee").get("/studies/cancer/gate").text)
+    for number in sealed:
+        assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", referees), number
+        assert not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", developers), number
+    for word in ("nats", "ledger", "evidence", "wins", "interval", "sealed inputs"):
+        assert word not in developers.lower(), word
+
+
+def answer_id(made: Judged, model_id: int) -> int:
+    with made.database.worker.begin() as tx:
+        query = f"SELECT id FROM work.requests WHERE kind = 'gate' AND model_id = {model_id}"
+        return int(tx.exec_driver_sql(query).scalar_one())
+
+
+def test_under_none_a_developer_sees_that_it_was_handed_in_and_no_symbol(judged, ask_as, text_of):
+    judged("none", answers={"baseline": 40, "poor": 41, "good": 2})
+    page = ask_as("dev").get(PATH).text
+    read = text_of(page)
+    assert "Submission 2 is handed in; verdicts are withheld here." in read
+    assert read.count("Handed in") == 3, "the one of the newest, and one a row"
+    assert "Pass" not in read
+    assert "Fail" not in read
+    assert "Verdicts are withheld: they go to the referee alone." in read
+
+
+def test_a_model_is_handed_in_once_however_often_the_button_is_pressed(
+    database, artifacts, make_study, ask_as, text_of, tmp_path
+):
+    made = Judged(database, artifacts, make_study(gate=gate_of("full")))
+    model_id = made.hand_in("better <script>alert(1)</script>", tmp_path, loss=0.05)
+    client = ask_as("dev")
+    form = {"model": str(model_id), "gate": "true", "meter": "true", "request_key": "pressed"}
+    for _ in range(2):
+        answer = client.post(PATH, data=form)
+        assert (answer.status_code, answer.headers["location"]) == (303, PATH)
+    with database.worker.begin() as tx:
+        asked = tx.exec_driver_sql("SELECT kind, model_id FROM work.requests WHERE kind <> 'seal' ORDER BY id").all()
+    assert [tuple(row) for row in asked] == [("gate", model_id), ("meter", model_id)]
+    page = client.get(PATH).text
+    assert "<script>alert" not in page
+    assert "Submission 1 waits." in text_of(page)
+
+
+def test_handing_in_is_refused_to_the_wrong_person_and_for_the_wrong_model(make_study, ask_as):
+    make_study(gate=gate_of("full"))
+    form = {"model": "1", "gate": "true", "request_key": "k"}
+    looker = ask_as("vic", rights=lambda _study, _tenant, *, write: not write)
+    assert looker.get(PATH).status_code == 200
+    assert "d-submit" not in looker.get(PATH).text
+    assert looker.post(PATH, data=form).status_code == 403
+    stranger = ask_as("eve", rights=lambda _study, _tenant, *, write: False)
+    assert stranger.get(PATH).status_code == 404
+    assert stranger.post(PATH, data=form).status_code == 404
+    developer = ask_as("dev")
+    assert developer.post(PATH, data=form | {"model": "999"}).status_code == 404
+    assert developer.post(PATH, data={"model": "1", "request_key": "k"}).status_code == 400, "nobody was asked"
+
+
+def test_a_study_without_submissions_says_what_to_do(make_study, ask_as, text_of):
+    make_study(gate=gate_of("full"))
+    read = text_of(ask_as("dev").get(PATH).text)
+    assert "Nothing was handed in yet." in read
+    assert "Gate steps left 3 of 3" in read
+
+
+SUBMISSION = {
+    "number": 7,
+    "model_id": 70,
+    "handed_in_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "total": 7,
+    "called": "net",
+    "in_production": False,
+    "gate_waits": False,
+    "symbol": None,
+    "planned": None,
+    "refusal": None,
+    "meter_waits": False,
+    "meter_refused": False,
+    "signal": None,
+    "signals": None,
+    "teams": None,
+}
+FACTS = {"total": 1, "gate": None, "meter": None, "production": {"now": None, "before": None}, "models": []}
+
+
+@pytest.mark.parametrize(
+    ("facts", "gate", "note", "signal", "meter"),
+    [
+        ({"signal": 3, "signals": 4, "teams": 2}, None, "", None, "each team is told its own"),
+        ({"signals": 4, "teams": 1}, None, "", None, "no signal: the set was retired"),
+        ({"meter_refused": True}, None, "", None, "refused"),
+        (
+            {"gate_waits": True, "symbol": "fail", "planned": True},
+            "Waits for the answer",
+            "",
+            None,
+            "not sent to the meter",
+        ),
+        ({"symbol": "pass", "planned": False}, "Pass", "about another condition than the set's own", None, "not sent"),
+        ({"refusal": "no live set"}, "Refused", "no live set", None, "not sent to the meter"),
+    ],
+)
+def test_every_state_of_a_submission_has_words(facts, gate, note, signal, meter):
+    (row,) = submissions_view(FACTS | {"submissions": [SUBMISSION | facts]}).rows
+    assert (row.gate and row.gate.word, row.note, row.signal) == (gate, note, signal)
+    assert row.meter.startswith(meter)
+
+
+def test_the_plot_says_where_the_signal_changed():
+    signals = [(1, 1), (2, 1), (4, 2), (5, 2), (6, 3)]
+    given = [{"number": n, "place": p, "signal": s} for p, (n, s) in enumerate(signals, 1)]
+    reading = {"signal": 3, "signals": 3, "boundaries": [0.1, 0.3], "tolerance": 0.05, "submissions_left": 3}
+    reading |= {"meaning": "the gap is above 0.3 (+/- 0.05)", "sentence": None, "reliability": 0.9}
+    meter = {"edges": [0.1, 0.3], "tolerance": 0.05, "reliability": 0.9, "steps": 8, "teams": 1, "is_live": True}
+    view = submissions_view(FACTS | {"submissions": [], "meter": meter | {"reading": reading, "signals": given}})
+    assert view.signals.title == "Signal of each submission: 1 until submission 2, 2 until submission 5, now 3"
+    assert [cell.look for cell in view.signals.cells] == ["e1", "e1", "e2", "e2", "e3"]
+    assert view.signals.left_over == (62.5, "3 left")
+    assert view.advice[2][0].startswith("Ask the referee for new validation data")
+    assert view.promise == "The gap is above 0.3 (+/- 0.05), for all submissions at once with reliability 0.9."

@@ -1,0 +1,136 @@
+"""What is believed of a study's candidates is what a decision goes by: its first is what is suggested next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from easeml_core.config import POLICIES
+from easeml_core.entities import TrialState
+from easeml_core.selection.logit_normal import moments
+from easeml_core.selection.quality_band import band, chance_above, density
+from easeml_core.services.beliefs import Watch, beliefs
+from easeml_core.services.controls import set_study
+from easeml_core.services.policy import set_policy
+from easeml_core.services.registration import pause_study
+from easeml_core.services.suggestion import suggest_trials
+
+
+def suggest(house: Any, **asked: Any) -> Any:
+    """The next trial, handed out."""
+    found = suggest_trials(house.store, count=1, request_key=next(house.keys), **asked)["trials"]
+    return found[0] if found else None
+
+
+def all_beliefs(house: Any, watch: Watch) -> dict[str, Any]:
+    names = [name for (name,) in house.sql("SELECT name FROM work.studies ORDER BY id")]
+    return {name: told for name in names if (told := watch.of(name)) is not None}
+
+
+def test_the_first_of_the_ranking_is_what_is_suggested_next_until_nothing_is_left(house: Any) -> None:
+    watch, seen = Watch(house.store), set()
+    for _ in range(60):
+        told = all_beliefs(house, watch)
+        firsts = [(name, t.next.candidate) for name, t in told.items() if t.chosen_by is not None]
+        trial = suggest(house)
+        if trial is None:
+            assert firsts == []
+            assert all(t.next is None and t.competing == 0 for t in told.values())
+            break
+        assert firsts == [(trial["study"], trial["candidate"])]
+        expected, chosen_by = told[trial["study"]].next, told[trial["study"]].chosen_by
+        (reasons,) = house.sql("SELECT reasons FROM work.suggestions WHERE trial_id = :id", id=trial["trial_id"])[0]
+        for name in ("mean", "std", "predicted_cost_seconds", "expected_improvement", "acquisition"):
+            assert getattr(expected, name) == reasons[name], name
+        assert told[trial["study"]].best == reasons["best"]
+        seen.add(chosen_by)
+        house.end(trial, TrialState.FAILED if len(seen) > 1 and trial["candidate"] == "zero" else TrialState.SUCCEEDED)
+    else:
+        pytest.fail("it never came to an end")
+    assert {"acquisition", "learning"} <= seen
+
+
+@pytest.mark.parametrize("policy", [p for p in POLICIES if p != "default"])
+def test_so_it_is_under_every_policy(house: Any, policy: str) -> None:
+    set_policy(house.owner, changes={"policy": policy}, reason="to see")
+    watch = Watch(house.store)
+    for _ in range(4):
+        told = all_beliefs(house, watch)
+        firsts = [(name, t.next.candidate) for name, t in told.items() if t.chosen_by is not None]
+        trial = suggest(house)
+        assert firsts == [(trial["study"], trial["candidate"])]
+        assert {t.policy for t in told.values()} == {policy}
+        assert all(t.position in (None, 1) for t in told.values())
+        house.end(trial)
+
+
+def test_positions_over_all_studies_are_each_study_s_best_against_everybody_s_candidates(house: Any) -> None:
+    set_policy(house.owner, changes={"guard": 0.0, "cold_start": False}, reason="so that worth alone decides")
+    told = all_beliefs(house, Watch(house.store))
+    worth = [e.acquisition for t in told.values() for e in t.candidates if e.acquisition is not None]
+    for t in told.values():
+        assert t.position == 1 + sum(w > t.next.acquisition for w in worth)
+        assert t.competing == len(worth)
+        ranks = [e.rank for e in t.candidates if e.rank is not None]
+        assert ranks == list(range(1, len(ranks) + 1))
+    assert sorted(t.position for t in told.values())[0] == 1
+    last = max(told, key=lambda name: told[name].position)
+    set_study(house.store, study=last, priority=1)
+    assert Watch(house.store).of(last).position == 1
+
+
+def test_what_runs_has_no_rank_and_a_limit_takes_all_of_them(house: Any) -> None:
+    trial = suggest(house)
+    watch = Watch(house.store)
+    told = watch.of(trial["study"])
+    assert [e.rank for e in told.candidates if e.candidate == trial["candidate"]] == [None]
+    assert told.next is not None
+    set_study(house.store, study=trial["study"], target_quality=1e-9)
+    assert watch.of(trial["study"]).next is None or told.best == 0.0
+    pause_study(house.store, study=trial["study"], paused=True)
+    assert watch.of(trial["study"]) is None
+    assert watch.of("nothing") is None
+
+
+def test_a_look_waits_for_no_decision_and_keeps_none_waiting(house: Any) -> None:
+    with house.store.begin() as tx:
+        tx.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('easeml suggest'))")
+        assert beliefs(house.store, study="h-1") is not None
+    assert house.sql("SELECT count(*) FROM work.suggestion_batches") == [(0,)]
+
+
+def test_everything_is_loaded_once_and_then_caught_up_with(house: Any, loads: list[int]) -> None:
+    watch = Watch(house.store)
+    for _ in range(5):
+        trial = suggest(house)
+        house.end(trial)
+        before = len(loads)
+        mine, fresh = watch.of(trial["study"]), Watch(house.store).of(trial["study"])
+        assert (mine.candidates, mine.chosen_by, mine.position) == (fresh.candidates, fresh.chosen_by, fresh.position)
+    assert len(loads) == before + 1  # the fresh one alone
+
+
+@settings(deadline=None)
+@given(st.floats(-3, 5), st.floats(0.02, 1.0))
+def test_the_band_holds_80_percent_of_a_logit_normal_quality(mu: float, s: float) -> None:
+    mean, std = moments(mu, s)
+    low, high = band(mean, std)
+    assert 0 <= low < mean < high <= 1
+    quality = 1 / (1 + np.exp(-(mu + s * np.random.default_rng(5).standard_normal(20_000))))
+    assert ((quality > low) & (quality < high)).mean() == pytest.approx(0.8, abs=0.01)
+    assert chance_above(float(np.quantile(quality, 0.7)), mean, std) == pytest.approx(0.3, abs=0.01)
+    curve = density(mean, std)
+    assert max(height for _, height in curve) == 1
+    assert all(0 < place < 1 and 0 <= height <= 1 for place, height in curve)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.0), (1.2, 0.1), (-0.1, 0.2), (0.5, 0.9)])
+def test_where_there_is_no_such_variable_a_normal_one_stands_in(mean: float, std: float) -> None:
+    low, high = band(mean, std)
+    assert low <= high
+    assert 0 <= chance_above(0.9, mean, std) <= 1
+    assert bool(density(mean, std)) == (std > 0)

@@ -1,0 +1,231 @@
+"""The labelling desk: what each person is shown, what is kept, taken back and settled, and what nobody may change."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from asked import Asked
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
+from easeml_core.services import labelling
+from easeml_core.services.labels import give_labels, wanted_labels
+from easeml_core.services.referee import Referee
+from easeml_core.services.registration import register_study
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.store import examples, sealed
+from easeml_core.store.rows import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+SMALL_GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3}
+SMALL_METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
+
+
+@pytest.fixture
+def asked(database: Any, artifacts: Any, make_study: Callable[..., str], tmp_path: Path) -> Asked:
+    return Asked(database, artifacts, tmp_path, make_study(), "sklearn:breast_cancer")
+
+
+def see(asked: Asked, labeler: str, **more: Any) -> dict[str, Any]:
+    return labelling.desk(asked.database.referee, study=asked.study, labeler=labeler, **more)
+
+
+def shown(asked: Asked, labeler: str, **more: Any) -> int | None:
+    example = see(asked, labeler, **more)["example"]
+    return None if example is None else int(example["place"])
+
+
+def say(asked: Asked, labeler: str, place: int, label: int | None, **more: Any) -> dict[str, Any]:
+    told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place, "label": label}
+    return labelling.say(asked.database.referee, **told | more)
+
+
+def undo(asked: Asked, labeler: str, place: int) -> dict[str, Any]:
+    told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place}
+    return labelling.take_back(asked.database.referee, **told)
+
+
+def wanted(asked: Asked, labeler: str) -> list[str]:
+    found = wanted_labels(asked.database.referee, study=asked.study, labeler=labeler)
+    return [entry["example"] for entry in found["examples"]]
+
+
+def test_one_example_after_another_until_the_request_has_what_it_waits_for(asked: Asked) -> None:
+    asked.want([41, 7, 3])
+    for place in (3, 7, 41):
+        found = see(asked, "ann")
+        example = found["example"]
+        assert (example["place"], example["example"]) == (place, asked.keys[place])
+        np.testing.assert_array_equal(np.float32(example["inputs"]), asked.values[int(asked.keys[place][2:-1])])
+        assert asked.is_open()
+        assert say(asked, "ann", place, 1) == {"place": place, "changed": True}
+    assert (see(asked, "ann")["example"], asked.is_open()) == (None, False)
+    assert [asked.known()[p] for p in (3, 7, 41)] == [1, 1, 1]
+    (batch,) = labelling.batches(asked.database.referee, labeler="ann")
+    assert [batch[k] for k in ("study", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts")] == [
+        *(asked.study, "autumn", "row"),
+        *(3, 3, 0, 3, 0),
+    ]
+    assert labelling.labelers(asked.database.referee) == [{"labeler": "ann", "labels": 3}]
+
+
+def test_nothing_tells_which_model_asked_or_what_others_said(asked: Asked) -> None:
+    asked.want([1, 2])
+    say(asked, "ann", 1, 0)
+    assert set(see(asked, "bob")) == {
+        *("study", "test_set_id", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts", "classes"),
+        *("layout", "agreement", "disputes", "example", "last"),
+    }
+    assert set(see(asked, "bob")["example"]) == {"place", "example", "cells", "columns", "inputs", "is_dispute"}
+
+
+def test_what_somebody_cannot_tell_is_asked_of_another(asked: Asked) -> None:
+    asked.want([5, 6])
+    say(asked, "ann", 5, None)
+    assert (shown(asked, "ann"), shown(asked, "bob")) == (6, 5)
+    assert see(asked, "ann", last=5)["last"] == {
+        "place": 5,
+        "example": asked.keys[5],
+        "label": None,
+        "may_undo": True,
+    }
+    assert (asked.known()[5], see(asked, "ann")["mine"]) == (-1, 0)
+    path = asked.write([["example", "label"], [asked.keys[6], "benign"]])
+    give_labels(asked.database.referee, study=asked.study, labeler="ann", labels=path)
+    assert shown(asked, "ann") is None  # a file of other labels does not bring it back
+    assert [wanted(asked, who) for who in ("ann", "bob")] == [[], [asked.keys[5], asked.keys[6]]]
+    undo(asked, "ann", 5)
+    assert shown(asked, "ann") == 5
+
+
+def test_one_example_in_ten_has_a_second_labeler_and_the_referee_settles_a_difference(asked: Asked) -> None:
+    asked.want([10, 11, 12, 20])
+    say(asked, "ann", 10, 0)
+    say(asked, "ann", 11, 0)
+    say(asked, "ann", 20, 1)
+    assert shown(asked, "bob") == 10  # 11 has its label; 10 and 20 are shown twice
+    say(asked, "bob", 10, 1)
+    say(asked, "bob", 20, 1)
+    found = see(asked, "bob")
+    assert (found["agreement"], found["conflicts"], found["disputes"]) == ({"both": 2, "same": 1}, 1, [])
+    assert shown(asked, "cy") == 12  # a third labeler is not asked about a difference
+    assert see(asked, "ada", decides=True)["disputes"] == [
+        {"place": 10, "example": asked.keys[10], "labels": ["malignant", "benign"]}
+    ]
+    assert shown(asked, "ada", at=10, decides=True) == 10
+    assert shown(asked, "cy", at=10) == 12
+    assert say(asked, "ada", 10, 1, decides=True)["changed"]
+    assert not say(asked, "ada", 10, 1, decides=True)["changed"]
+    assert (asked.known()[10], see(asked, "ada", decides=True)["disputes"]) == (1, [])
+    with pytest.raises(ConfigError, match="label must be a whole number"):
+        say(asked, "ada", 10, None, decides=True)
+    with pytest.raises(StateError, match="nobody differs on the example at place 11"):
+        say(asked, "ada", 11, 1, decides=True)
+
+
+def test_a_label_is_kept_once_replaced_and_taken_back_until_it_may_be_used(asked: Asked) -> None:
+    asked.want([1, 2])
+    assert [say(asked, "ann", 1, 0)["changed"] for _ in range(2)] == [True, False]
+    assert (say(asked, "ann", 1, 1)["changed"], asked.known()[1]) == (True, 1)
+    assert [undo(asked, "ann", 1)["changed"] for _ in range(2)] == [True, False]
+    assert (asked.known()[1], shown(asked, "ann")) == (-1, 1)
+    say(asked, "ann", 1, 1)
+    assert see(asked, "ann", last=1)["last"]["may_undo"]
+    say(asked, "ann", 2, 1)
+    assert not see(asked, "ann", last=1)["last"]["may_undo"]
+    for change in (lambda: say(asked, "ann", 1, 0), lambda: undo(asked, "ann", 1)):
+        with pytest.raises(StateError, match="a verdict may have used"):
+            change()
+    assert asked.known()[1] == 1
+
+
+def test_what_was_not_asked_or_is_no_class_is_refused(asked: Asked) -> None:
+    with pytest.raises(NotFoundError, match="no study that wants labels 'cancer'"):
+        see(asked, "ann")
+    asked.want([4])
+    for place in (5, -1, 300, 10**30):
+        with pytest.raises(StateError, match="nobody has asked"):
+            say(asked, "ann", place, 0)
+    for label in (2, -1, -2, 10**30):
+        with pytest.raises(ConfigError, match="from 0 to 1"):
+            say(asked, "ann", 4, label)
+    with pytest.raises(StateError, match="has ended"):
+        say(asked, "ann", 4, 0, test_set_id=asked.set_id + 1)
+    assert see(asked, "ann", at=10**30, last=-(10**30))["last"] is None
+    retire_test_set(asked.database.referee, test_set="autumn")
+    with pytest.raises(NotFoundError, match="no study that wants labels"):
+        say(asked, "ann", 4, 0)
+    assert (asked.known() == -1).all()
+
+
+def test_the_command_line_and_the_desk_ask_for_the_same_examples(asked: Asked) -> None:
+    asked.want(range(0, 40, 3))
+    for entry in wanted_labels(asked.database.referee, study=asked.study, labeler="ann")["examples"]:
+        example = see(asked, "ann")["example"]
+        assert (example["example"], example["inputs"]) == (entry["example"], entry["inputs"])
+        say(asked, "ann", example["place"], 0)
+    assert shown(asked, "ann") is None
+
+
+def test_words_are_shown_as_they_were_brought(database: Any, artifacts: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def rows(count: int, first: int) -> list[list[str]]:
+        kinds = rng.integers(0, 2, count)
+        texts = [f'ticket {first + i} says {("no", "yes")[kind]} "a\tb"' for i, kind in enumerate(kinds)]
+        return [[text, f"{rng.normal():.4f}", ("no", "yes")[kind]] for text, kind in zip(texts, kinds, strict=True)]
+
+    (tmp_path / "lab").mkdir()
+    table = tmp_path / "lab" / "tickets.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "age", "label"], *rows(900, 0)])
+    settings = {"gate": SMALL_GATE, "meter": SMALL_METER, "request_key": "register"}
+    register_study(database.worker, study="tickets", tenant="lab", source="csv:tickets.csv", target="label", **settings)
+    Referee(database.referee, artifacts, data=tmp_path).answer_one()
+    path = tmp_path / "more.csv"
+    brought = [[f"t{i}", *row[:2]] for i, row in enumerate(rows(300, 5000))]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["example", "text", "age"], *brought])
+    retire_test_set(database.referee, test_set="1")
+    done = seal_test_set(database.referee, artifacts, study="tickets", inputs=path)
+    by_key = {key: [("text", text), ("age", age)] for key, text, age in brought}
+    with database.referee.begin() as tx:
+        keys = sealed.sealed_keys(tx, done["test_set_id"])
+        for place in (0, 150, 299):
+            assert examples.example_cells(tx, done["test_set_id"], place) == by_key[keys[place]]
+        assert examples.example_cells(tx, done["test_set_id"], 300) is None
+    assert seal_test_set(database.referee, artifacts, study="tickets", inputs=path)["sealed_before"]
+
+
+@given(st.text(max_size=70))
+def test_a_labelers_name_is_one_that_the_schema_takes_or_is_refused(name: str) -> None:
+    try:
+        kept = labelling.labeler_name(name)
+    except InvalidInputError:
+        return
+    assert kept == kept.lower()
+    assert 1 <= len(kept) <= 63
+    assert kept.isascii()
+    assert " " not in kept
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "<i8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_one_example_is_read_without_the_others(asked: Asked, dtype: str, order: Any) -> None:
+    inputs = np.asarray(np.random.default_rng(0).uniform(0, 99, (300, 30)).astype(dtype), order=order)
+    with asked.database.referee.begin() as tx:
+        before = sealed.sealed_inputs(tx, asked.set_id)
+        np.testing.assert_array_equal(examples.example_inputs(tx, asked.set_id, 299), before[299])
+    parts = pack(inputs)
+    shape, in_columns, kind, begin = examples._header(parts[:1024])
+    assert (shape, in_columns, kind) == ((300, 30), order == "F", np.dtype(dtype))
+    assert parts[begin:] == inputs.tobytes(order)

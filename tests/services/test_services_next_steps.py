@@ -1,0 +1,205 @@
+"""What next, and why: each rule on facts made by hand, and the whole on a laboratory with a referee at work."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easeml_core.errors import NotFoundError
+from easeml_core.services.feeding import file_refresh
+from easeml_core.services.next_steps import next_steps
+from easeml_core.services.overview import Standing, board, standing
+from easeml_core.services.policy import set_policy
+from easeml_core.services.registration import pause_study
+from easeml_core.services.requests import file_gate_request
+from easeml_core.services.step import Severity, StepKind
+from easeml_core.services.step_rules import RULES, steps_of
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.test_set_retirement import retire_test_set
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FACTS: dict[str, Any] = {
+    **{"tenant": "lab", "study": "x-ray", "state": "ACTIVE", "created_at": NOW, "read_at": NOW, "refusal": None},
+    **{"candidates": 5, "trials": 3, "failed": 0, "cancelled": 0, "running": 0, "waiting": 0, "lost": 0},
+    **{"lost_at": None, "best_quality": 0.9, "best_candidate": "forest", "best_model_id": 7, "best_verdict": None},
+    **{"best_is_judged": False, "best_was_promoted": False, "best_stands": False, "production_quality": None},
+    **{"verdict": None, "signal": None, "signals": None, "direct_signal": None, "drift": None, "alert_kind": None},
+    **{"submissions_left": None, "meter_retired": False, "gate_set_live": True, "gate_set_waits": False},
+    **{"meter_set_waits": False, "gate_steps": 20, "gate_steps_used": 2, "labels_on_demand": False},
+    **{"asked_at": None, "judging_at": None, "target_quality": None, "seconds_left": None},
+    **{"budget_seconds": None, "device_seconds": 30.0, "reserved_seconds": 0.0, "tenant_quota_seconds": None},
+    **{"tenant_charged_seconds": 0.0, "tenant_max_parallel": None, "tenant_open_trials": 0},
+}
+LONG_AGO = NOW - timedelta(hours=3)
+DONE = {"trials": 5}
+LATE = {"seconds_left": -7200.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "severity", "said"),
+    [
+        ({"state": "REFUSED", "refusal": "too few rows"}, "refused", "bad", "too few rows"),
+        ({"asked_at": LONG_AGO}, "referee", "bad", "waited for 3 h"),
+        ({"meter_retired": True}, "no-set", "bad", "the meter gives no signal"),
+        ({"alert_kind": "new-test-set", "gate_set_live": False}, "no-set", "bad", "seal a new gate set"),
+        ({"alert_kind": "overfitting", "signal": 3, "signals": 4}, "overfitting", "bad", "signal 3 of 4"),
+        ({"alert_kind": "drift", "signal": 2, "direct_signal": 1, "drift": "likely"}, "drift", "bad", "drift likely"),
+        ({"alert_kind": "new-test-set"}, "set-served", "warn", "then clear the alert"),
+        ({"lost": 2, "lost_at": LONG_AGO}, "lost", "warn", "2 workers do not answer"),
+        ({"labels_on_demand": True, "judging_at": LONG_AGO}, "labels", "warn", "for 3 h"),
+        ({"best_verdict": "pass", "production_quality": 0.8}, "promote", "warn", "in production 0.8000"),
+        ({"gate_steps_used": 16}, "set-nearly-spent", "warn", "4 of 20 steps are left"),
+        ({"submissions_left": 1}, "set-nearly-spent", "warn", "1 more submission"),
+        ({"target_quality": 0.95, "budget_seconds": 30.0}, "budget", "warn", "30.0 of 30.0 s"),
+        ({"target_quality": 0.95} | LATE, "budget", "warn", "its deadline was 2 h ago"),
+        (
+            {"target_quality": 0.95, "tenant_quota_seconds": 5.0, "tenant_charged_seconds": 5.0},
+            "budget",
+            "warn",
+            "5.0 of",
+        ),
+        ({"state": "REGISTERED"}, "sealing", "info", "wait: the referee"),
+        ({"state": "PAUSED"}, "paused", "info", "2 candidates have not run"),
+        ({}, "compute", "info", "train: 2 candidates have not run on the present data"),
+        ({"running": 1, "waiting": 1}, "compute", "info", "1 running, 1 queued"),
+        ({"target_quality": 0.9}, "compute", "info", "nothing: its target quality of 0.9 is reached"),
+        ({"budget_seconds": 20.0}, "compute", "info", "nothing: its compute budget is used up"),
+        ({"tenant_max_parallel": 1, "tenant_open_trials": 1}, "compute", "info", "at most 1 at once"),
+        (DONE, "hand-in", "info", "ask the gate for a verdict on model 7"),
+        (DONE | {"best_is_judged": True}, "hand-in", "info", "wait: the gate judges model 7"),
+        (DONE | {"best_stands": True}, "compute", "info", "nothing: every candidate has run"),
+        (DONE | {"best_verdict": "fail"}, "compute", "info", "nothing: the best model did not pass the gate"),
+        (DONE | {"production_quality": 0.95}, "compute", "info", "nothing: every candidate has run"),
+    ],
+)
+def test_the_first_step(changes: dict[str, Any], kind: str, severity: str, said: str) -> None:
+    step = steps_of(FACTS | changes)[0]
+    assert (step.kind, step.severity) == (kind, severity)
+    assert said in f"{step.title} {step.why} {step.act}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"asked_at": NOW - timedelta(minutes=5)},  # it may still answer
+        {"judging_at": LONG_AGO},  # answers may leave at a fixed hour
+        {"labels_on_demand": True, "judging_at": NOW - timedelta(minutes=5)},
+        {"best_verdict": "pass", "best_was_promoted": True},  # somebody has rolled it back
+        {"best_verdict": "pass", "asked_at": NOW},  # it is being promoted
+        {"best_verdict": "withheld"},
+        {"gate_steps_used": 16, "gate_set_waits": True},
+        {"budget_seconds": 10.0},  # spent as planned: nobody wanted a target
+    ],
+)
+def test_what_needs_nobody(changes: dict[str, Any]) -> None:
+    assert not any(step.needs_a_person for step in steps_of(FACTS | changes))
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "state": st.sampled_from(["REGISTERED", "ACTIVE", "PAUSED", "REFUSED"]),
+            "alert_kind": st.sampled_from([None, "overfitting", "drift", "new-test-set"]),
+            "gate_set_live": st.booleans(),
+            "gate_steps": st.sampled_from([None, 1, 8]),
+            "best_quality": st.sampled_from([None, 0.2]),
+            "best_model_id": st.sampled_from([None, 3]),
+            "best_verdict": st.sampled_from([None, "pass", "fail", "withheld"]),
+            "trials": st.integers(0, 9),
+            "running": st.integers(0, 2),
+            "budget_seconds": st.sampled_from([None, 1.0, 99.0]),
+            "target_quality": st.sampled_from([None, 0.1, 0.5]),
+            "meter_retired": st.sampled_from([None, False, True]),
+            "study": st.text(min_size=1, max_size=9),
+        }
+    )
+)
+def test_there_is_always_a_step_and_the_worst_is_first(changes: dict[str, Any]) -> None:
+    if changes["best_quality"] is None:
+        changes["best_model_id"] = None
+    steps = steps_of(FACTS | changes)
+    assert steps
+    order = [list(StepKind).index(step.kind) for step in steps]
+    assert order == sorted(order)
+    severities = [list(Severity).index(step.severity) for step in steps]
+    assert severities == sorted(severities)
+    assert all(step.title and step.why and step.act for step in steps)
+    assert (standing(steps) is Standing.NEEDS) == (steps[0].severity is not Severity.INFO)
+    assert len(RULES) == len(StepKind) - 1  # wear of the validation set is told where it can be looked at
+
+
+def kinds(lab: Any, **asked: Any) -> list[tuple[Any, str]]:
+    return [(s["study"], str(s["kind"])) for s in next_steps(lab.worker, **asked)]
+
+
+def test_a_laboratory_says_what_is_next(lab: Any) -> None:
+    assert kinds(lab) == [(s, k) for k in ("compute", "hand-in") for s in ("first", "full", "hidden")]
+    assert next_steps(lab.worker, needs_only=True) == []
+    passed = lab.gate("good")["request_id"]
+    lab.gate("rare")
+    assert kinds(lab, needs_only=True) == [("full", "promote"), ("full", "set-nearly-spent")]
+    lab.promote(passed)
+    retire_test_set(lab.referee, test_set="1")
+    (step,) = next_steps(lab.worker, studies_only=["full"], needs_only=True)
+    assert (step["kind"], step["tenant"], step["page"]) == ("no-set", "lab", "/studies/full/gate")
+    assert step["why"].startswith("gate set 1 is retired, the referee has retired it")
+    assert datetime.fromisoformat(step["since"]).tzinfo is not None
+    assert json.loads(json.dumps(next_steps(lab.worker))) == next_steps(lab.worker)
+    assert len(next_steps(lab.worker, limit=2)) == 2
+    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+        next_steps(lab.worker, studies_only=["full", "fool"])
+    seen = board(lab.worker, names=["full", "first"])
+    assert [(e["study"], e["standing"]) for e in seen["tenants"]] == [("first", "searching"), ("full", "needs")]
+    assert [s["kind"] for s in seen["steps"]] == ["no-set"]
+    assert seen["week"] == {"passed": 1, "failed": 1, "withheld": 0, "promoted": 1, "rolled_back": 0}
+    assert [q for _, q in seen["improvements"]["full"]] == [pytest.approx(0.98)]
+    assert len(seen["busy"]) == 24
+    assert sum(seen["busy"]) < 24
+
+
+def test_compute_is_told_with_its_promise_and_its_price(lab: Any) -> None:
+    asked = {"studies_only": ["full"], "request_key": lab.key()}
+    (given_out,) = suggest_trials(lab.worker, count=1, **asked)["trials"]
+
+    def why() -> str:
+        return next(s["why"] for s in next_steps(lab.worker, studies_only=["full"]) if s["kind"] == "compute")
+
+    assert f"the last choice, {given_out['candidate']}, promised +" in why()
+    assert "worth it" not in why()
+    with_price(lab, 1000.0)
+    assert "not worth it at 1000 a second" in why()
+    pause_study(lab.worker, study="full", paused=True)
+    assert kinds(lab, studies_only=["full"])[0] == ("full", "paused")
+
+
+def with_price(lab: Any, price: float) -> None:
+    from easeml_core.store.database import Store
+
+    owner = Store(lab.url("easeml_owner"))
+    set_policy(owner, changes={"price_per_second": price}, reason="devices are dear")
+    owner.close()
+
+
+def test_a_referee_that_is_away_is_told_once(lab: Any) -> None:
+    for study in ("full", "first"):
+        file_gate_request(lab.worker, study=study, model_id=lab.models[study]["good"], request_key=lab.key())
+        file_refresh(lab.worker, study=study, request_key=lab.key())
+    assert next_steps(lab.worker, needs_only=True) == []
+    lab.as_superuser("UPDATE work.requests SET requested_at = requested_at - interval '2 h'")
+    (step,) = next_steps(lab.worker, needs_only=True)
+    assert (step["study"], step["tenant"], step["kind"]) == (None, None, "referee")
+    assert step["why"].startswith("requests of 2 studies wait; nothing is sealed")
+    (of_one,) = next_steps(lab.worker, studies_only=["full"], needs_only=True)
+    assert of_one["study"] == "full"
+    lab.as_superuser(
+        "ALTER TABLE work.test_sets DISABLE TRIGGER USER; "
+        "UPDATE work.test_sets SET labels_on_demand = true; ALTER TABLE work.test_sets ENABLE TRIGGER USER"
+    )
+    told = next_steps(lab.worker, studies_only=["full"], needs_only=True)
+    assert [s["kind"] for s in told] == ["referee", "labels"]
+    assert not any(char.isdigit() for char in told[1]["why"].replace("2 h", ""))  # never how many
