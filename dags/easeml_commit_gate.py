@@ -1,22 +1,35 @@
 """Continuous integration: judge every model that is handed in, as soon as it is handed in; promote what passes.
 
 A submission starts a run, by whatever way it comes; the run judges all that waits for the gate, on the condition that
-the test set was sealed for. A pass is promoted to production; a failure stops here. The overfitting meter reads in any
-case. By hand: name a study, and a model or none for the study's best. A condition of your own is read before anything
-is asked, so that a typing mistake costs nothing; its verdict is advice, and its promotion is refused.
+the test set was sealed for. The overfitting meter reads in any case.
+
+When: leave it switched on. By hand: name a study, and a model or none for the study's best. A condition of your own
+is read before anything is asked, so that a typing mistake costs nothing.
+
+Afterwards: a pass is in production, and DAGs that are scheduled on `production_model(study)` run. A failure is a red
+task `gate`, and production stays as it is. A verdict may wait for labels: then `gate` waits, and nothing is lost.
 
 Needs: the connection `easeml_default`, the referee's process, and a triggerer.
+
+More: docs/gate.md, docs/conditions.md, docs/submissions.md, docs/operators.md.
 """
 
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import DAG, Param, task, task_group
+from airflow.sdk import DAG, task, task_group
 
+from easeml_airflow import params
 from easeml_airflow.assets import submissions
 from easeml_airflow.operators import GateOperator, MeterOperator, PromoteModelOperator, WaitingSubmissionsOperator
 
-ADAPTIVITY = "^(none|full|firstChange|recycle|upTo:[1-9][0-9]{0,6})$"
+FORM = {
+    "study": params.study("Whose sealed set judges. Empty: all that waits for the gate."),
+    "model": params.optional("Model", "Number of the model. Empty: the study's best.", "integer", minimum=1),
+    "condition": params.condition(),
+    "reliability": params.reliability(),
+    "adaptivity": params.adaptivity(),
+}
 
 with DAG(
     dag_id="easeml_commit_gate",
@@ -30,24 +43,8 @@ with DAG(
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),
     },
-    params={
-        "study": Param(None, type=["null", "string"], description="Whose sealed set judges; empty for all that waits."),
-        "model": Param(None, type=["null", "integer"], minimum=1, description="Empty for the study's best."),
-        "condition": Param(
-            None, type=["null", "string"], description="Such as `n - o > 0.02 +/- 0.01`; empty for the sealed one."
-        ),
-        "reliability": Param(
-            None,
-            type=["null", "number"],
-            exclusiveMinimum=0,
-            exclusiveMaximum=1,
-            description="1 - delta; empty for the sealed one.",
-        ),
-        "adaptivity": Param(
-            None, type=["null", "string"], pattern=ADAPTIVITY, description="What is learnt; empty for the sealed one."
-        ),
-    },
-    doc_md=__doc__,
+    params=FORM,
+    doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
 

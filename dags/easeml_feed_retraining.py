@@ -1,18 +1,26 @@
 """Take in what was fed: retrain the studies that new pairs have touched, and release what passes.
 
-Each night the studies are found to which pairs were fed, or in which rows were switched off or on. The referee makes a
-new data version of each. Then every device trains one candidate of these studies after the other until all have run; no
-other study gets a trial. What is better than the model in production is judged by the gate and promoted on a pass.
-Where nothing was fed, nothing is done.
+The studies are found to which pairs were fed, or in which rows were switched off or on. The referee makes a new data
+version of each. Then every device trains one candidate of these studies after the other until all have run; no other
+study gets a trial. What is better than the model in production is judged by the gate and promoted on a pass.
+
+When: each night at half past midnight (UTC), or by hand right after a large feed. Where nothing was fed, nothing is
+done.
+
+Afterwards: the studies stand on their new data version; what passed is in production, what failed is a red task
+`gate`.
 
 Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, the referee's process, and
 studies that somebody has fed (`easeml feed`, `FeedOperator`, or the service of the page).
+
+More: docs/feed-refine-infer.md, docs/operators.md.
 """
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task, task_group
+from airflow.sdk import DAG, CronTriggerTimetable, task, task_group
 
+from easeml_airflow import params
 from easeml_airflow.operators import (
     BestModelsOperator,
     FedStudiesOperator,
@@ -22,6 +30,8 @@ from easeml_airflow.operators import (
     RefineOperator,
     RunDeviceOperator,
 )
+
+FORM = {"devices": params.devices(["cpu"])}
 
 with DAG(
     dag_id="easeml_feed_retraining",
@@ -36,17 +46,8 @@ with DAG(
         "execution_timeout": timedelta(hours=1),
         "trigger_rule": "all_done_min_one_success",  # one study that cannot be refreshed, or trained, stops no other
     },
-    params={
-        "devices": Param(
-            ["cpu"],
-            type="array",
-            items={"type": "string"},
-            minItems=1,
-            maxItems=256,
-            description="Kind of each device.",
-        ),
-    },
-    doc_md=__doc__,
+    params=FORM,
+    doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
     fed = FedStudiesOperator(task_id="fed_studies")

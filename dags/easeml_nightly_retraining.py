@@ -1,19 +1,27 @@
 """Retrain every tenant's study each night, and release what passes.
 
-Three rounds: the scheduler suggests the next trials over all studies, each is trained in its own task in the pool that
-stands for the devices. Then, for every study whose best model is not the one in production, the gate judges it on the
-sealed set; a pass is promoted. The overfitting meter reads beside the gate, so a rejected model is metered too. One
-tenant's failed trial or rejected model stops nobody else. When every candidate has run, a night trains nothing and
-succeeds.
+Three rounds: the scheduler suggests the next trials over all studies, each is trained in its own task in the pool
+that stands for the devices. Then, for every study whose best model is not the one in production, the gate judges it
+on the sealed set; a pass is promoted. The overfitting meter reads beside the gate, so a rejected model is metered
+too. One tenant's failed trial or rejected model stops nobody else.
+
+When: each night at one (UTC); by hand whenever the devices are free. When every candidate has run, a night trains
+nothing and succeeds.
+
+Afterwards: what passed is in production, what failed is a red task `gate`, a failed trial is a red task `train`; the
+next night goes on from what was learnt.
 
 Needs: the connection `easeml_default`, the pool `easeml_devices`, the referee's process, and the studies registered
 once (`easeml_register_study`).
+
+More: docs/operators.md (Rounds or stream), docs/selection.md, docs/gate.md.
 """
 
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task_group
 
+from easeml_airflow import params
 from easeml_airflow.operators import (
     BestModelsOperator,
     GateOperator,
@@ -24,6 +32,17 @@ from easeml_airflow.operators import (
 )
 
 ROUNDS = 3
+FORM = {
+    "trials_per_round": Param(
+        6,
+        title="Trials in one round",
+        type="integer",
+        minimum=1,
+        maximum=256,
+        description="How many trials each of the three rounds suggests: as many as there are devices, or more.",
+    ),
+    "policy": params.policy(),
+}
 
 with DAG(
     dag_id="easeml_nightly_retraining",
@@ -37,13 +56,8 @@ with DAG(
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),
     },
-    params={
-        "trials_per_round": Param(6, type="integer", minimum=1, maximum=256, description="Trials in one round."),
-        "policy": Param(
-            None, type=["null", "string"], description="How to choose; empty for the installation's policy."
-        ),
-    },
-    doc_md=__doc__,
+    params=FORM,
+    doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
     trained = None

@@ -3,7 +3,14 @@
 The task waits until the referee has split the data and sealed the test sets. It fails at once, with the figure that
 would do, when the data has too few rows for the gate and the meter that were asked for.
 
+When: once for each study. Only the first three fields are needed; every other has a default that serves.
+
+Afterwards: `easeml_nightly_retraining` and `easeml_stream` train it, and the forms offer its name. What was
+registered stays; weight, budget, deadline and priority are changed with `easeml study set`.
+
 Needs: the connection `easeml_default` and the referee's process, which must be able to read the data.
+
+More: docs/studies.md, docs/data.md, docs/metrics.md, docs/programs.md, docs/conditions.md.
 """
 
 from datetime import timedelta
@@ -11,10 +18,98 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG, Param
 
-from easeml_airflow.operators import RegisterStudyOperator
+from easeml_airflow import params
+from easeml_airflow.operators import ListStudiesOperator, RegisterStudyOperator
 
-TEXT, NUMBER, SETTINGS = ["null", "string"], ["null", "number"], ["null", "object"]
 METRIC = r"^(accuracy|balanced_accuracy|f1|auc|log_loss|rmse|mae|r2|within:[0-9.e+-]+|[\w.]+:\w+)$"
+METRICS = ["accuracy", "balanced_accuracy", "f1", "auc", "log_loss", "rmse", "mae", "r2", "within:0.5"]
+SOURCES = ["sklearn:digits", "csv:FILE.csv", "images:FOLDER", "series:FILE.csv?id=COLUMN&step=COLUMN", "sql:NAME"]
+SPLITS = ["rows", "group:COLUMN", "time:COLUMN"]
+ROWS = "Values are device seconds, such as 3600 for an hour. Empty: no limit."
+
+text, optional = params.text, params.optional
+FORM = {
+    "tenant": text("Tenant", "Who owns the study; a new name makes a new tenant.", required=True, pattern=params.NAME),
+    "study": text("Study", "Its name, unique in the installation.", required=True, pattern=params.NAME),
+    "source": Param(
+        "sklearn:digits",
+        title="Data",
+        type="string",
+        minLength=3,
+        maxLength=1000,
+        examples=SOURCES,
+        description="Where the data is, as the referee reads it: `csv:NAME`, `images:FOLDER`, ... (docs/data.md).",
+    ),
+    "target": text("Target", "Column to predict. Empty: the source's own, where it has no choice.", maxLength=200),
+    "task": optional(
+        "Task",
+        "What is predicted. Empty: as the metric says.",
+        "string",
+        enum=[None, "classification", "regression"],
+        values_display={"None": "as the metric says"},
+    ),
+    "metric": text("Metric", "What is compared. Empty: accuracy, or r2.", pattern=METRIC, examples=METRICS),
+    "hit": text(
+        "Hit", "Where numbers are predicted: how far off is right, `within:0.5`.", pattern=r"^within:[0-9.e+-]+$"
+    ),
+    "program": text(
+        "Program", "What goes in and comes out (docs/programs.md). Empty: as the data look.", maxLength=10000
+    ),
+    "split": text("Split", "What is kept together. Empty: rows.", pattern="^(rows|(group|time):.+)$", examples=SPLITS),
+    "grid": Param(
+        "one",
+        title="Grid",
+        type="string",
+        enum=["one", "rates", "full"],
+        description="How fine networks are divided into candidates: one each, one a rate, or also one a normalisation.",
+    ),
+    "weight": Param(
+        1.0,
+        title="Weight",
+        type="number",
+        exclusiveMinimum=0,
+        maximum=1e6,
+        description="The study's share of everybody's attention: 2 is twice as much as 1.",
+    ),
+    "budget_seconds": optional("Budget", f"What it may use. {ROWS}", "number", exclusiveMinimum=0, maximum=1e9),
+    "priority": Param(
+        0,
+        title="Priority",
+        type="integer",
+        minimum=-100,
+        maximum=100,
+        description="Studies of a higher one come first.",
+    ),
+    "deadline": params.moment("Deadline", "No trial begins that would end later. Empty: none."),
+    "target_quality": optional(
+        "Target quality",
+        "The search ends once a trial reaches it, such as 0.95. Empty: when every candidate has run.",
+        "number",
+        exclusiveMinimum=0,
+        maximum=1,
+    ),
+    "candidates": optional(
+        "Candidates",
+        'What to try: `[{"name": "small", "kind": "torch_mlp", "parameters": {"epochs": 9}}]`. Empty: the usual ones.',
+        "array",
+        items={"type": "object"},
+        maxItems=1000,
+    ),
+    "gate": optional(
+        "Gate",
+        'What differs from the usual gate: `{"condition": "n - o > 0.02 +/- 0.01", "reliability": 0.99, "steps": 8}`.',
+        "object",
+    ),
+    "meter": optional(
+        "Meter",
+        'What differs from the usual meter: `{"ranges": [0.05, 0.1], "tolerance": 0.02, "steps": 8}`.',
+        "object",
+    ),
+    "joint": optional(
+        "One set for both", 'Gate and meter share a set: `{"reliability": 0.99}`. Empty: a set each.', "object"
+    ),
+    "direct": optional("Second meter", 'Tells tuning from drift: `{"share": 0.1}`. Empty: none.', "object"),
+}
 
 with DAG(
     dag_id="easeml_register_study",
@@ -26,47 +121,9 @@ with DAG(
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),
     },
-    params={
-        "tenant": Param(type="string", minLength=1, description="Who owns the study."),
-        "study": Param(type="string", minLength=1, description="Its name, unique in the installation."),
-        "source": Param(
-            "sklearn:digits",
-            type="string",
-            description="`sklearn:NAME`, `csv:NAME`, `images:FOLDER`, `series:NAME`, ... (docs/data.md).",
-        ),
-        "target": Param(None, type=TEXT, description="Column to predict, where the source has a choice."),
-        "task": Param(
-            None, type=TEXT, enum=[None, "classification", "regression"], description="Empty: as the metric says."
-        ),
-        "metric": Param(None, type=TEXT, pattern=METRIC, description="E.g. auc, rmse or r2; empty: accuracy."),
-        "hit": Param(None, type=TEXT, description="For numbers: how far off is right, as `within:0.5`."),
-        "program": Param(None, type=TEXT, description="What goes in and out; empty: as the data look."),
-        "split": Param("rows", type="string", description="`rows`, `group:COLUMN` or `time:COLUMN`."),
-        "grid": Param(
-            "one", type="string", enum=["one", "rates", "full"], description="How fine networks are divided."
-        ),
-        "weight": Param(
-            1.0, type="number", exclusiveMinimum=0, description="The study's share of everybody's attention."
-        ),
-        "budget_seconds": Param(
-            None, type=NUMBER, exclusiveMinimum=0, description="Device seconds it may use; empty: no limit."
-        ),
-        "priority": Param(
-            0, type="integer", minimum=-100, maximum=100, description="Studies of a higher one come first."
-        ),
-        "deadline": Param(
-            None, type=TEXT, format="date-time", description="No trial begins that would end later; empty for none."
-        ),
-        "target_quality": Param(
-            None, type=NUMBER, exclusiveMinimum=0, maximum=1, description="It ends once a trial reaches it, if given."
-        ),
-        "candidates": Param(None, type=["null", "array"], description="What to try; empty for the usual set."),
-        "gate": Param(None, type=SETTINGS, description="Condition, reliability, mode, adaptivity, steps, if others."),
-        "meter": Param(None, type=SETTINGS, description="Ranges, tolerance, reliability, steps, if others."),
-        "joint": Param(None, type=SETTINGS, description="Of one sealed set for gate and meter; empty for a set each."),
-        "direct": Param(None, type=SETTINGS, description="Share of a second meter that tells drift; empty for none."),
-    },
-    doc_md=__doc__,
+    params=FORM,
+    doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
-    RegisterStudyOperator(task_id="register", **{name: dag.param(name) for name in dag.params})
+    register = RegisterStudyOperator(task_id="register", **{name: dag.param(name) for name in dag.params})
+    register >> ListStudiesOperator(task_id="list_studies")

@@ -1,14 +1,19 @@
 """Keep every device busy: each trains one trial after the other, and none waits for the slowest.
 
 One task is one device. As soon as it is free, it asks the scheduler for the next trial over all studies, with
-everything in mind that all devices have learnt so far; it ends when nothing is left to train, or at a limit that is
-given when the run is triggered. A failed trial is recorded and stops nobody; a task that was killed hands its trial
-back, and its next try takes up where it was. What comes out is gated and promoted by `easeml_nightly_retraining`.
+everything in mind that all devices have learnt so far. A failed trial is recorded and stops nobody; a task that was
+killed hands its trial back, and its next try takes up where it was.
 
-Each task holds its slot of the pool until it ends: with both DAGs at work, a night's trials wait for the devices.
+When: by hand, for a day of training. Each task holds its slot of the pool until it ends: with
+`easeml_nightly_retraining` at work, a night's trials wait for the devices.
+
+Afterwards: it ends when nothing is left to train, or at a limit of the form. What comes out is gated and promoted by
+`easeml_nightly_retraining`, or by hand with `easeml_commit_gate`.
 
 Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, as many workers, and the
 studies registered once (`easeml_register_study`).
+
+More: docs/operators.md (Rounds or stream), docs/selection.md.
 """
 
 from datetime import timedelta
@@ -16,7 +21,24 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG, Param, task
 
+from easeml_airflow import params
 from easeml_airflow.operators import RunDeviceOperator
+
+FORM = {
+    "devices": params.devices(["cpu", "cpu"]),
+    "time_limit_minutes": Param(
+        480,
+        title="Time limit in minutes",
+        type="integer",
+        minimum=1,
+        maximum=1440,
+        description="No trial begins after so many minutes; one that runs then goes on to its end.",
+    ),
+    "max_trials": params.optional(
+        "Most trials", "How many trials one device trains at most. Empty: no limit.", "integer", minimum=1
+    ),
+    "policy": params.policy(),
+}
 
 with DAG(
     dag_id="easeml_stream",
@@ -30,26 +52,8 @@ with DAG(
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=25),  # longer than the longest time limit and one trial
     },
-    params={
-        "devices": Param(
-            ["cpu", "cpu"],
-            type="array",
-            items={"type": "string", "pattern": "^[a-z0-9][a-z0-9_.-]{0,62}$"},
-            minItems=1,
-            maxItems=256,
-            description="The kind of each device, one entry a device; candidates may name kinds that they run on.",
-        ),
-        "time_limit_minutes": Param(
-            480, type="integer", minimum=1, maximum=1440, description="No trial begins after so many minutes."
-        ),
-        "max_trials": Param(
-            None, type=["null", "integer"], minimum=1, description="Trials of one device at most; empty for no limit."
-        ),
-        "policy": Param(
-            None, type=["null", "string"], description="How to choose; empty for the installation's policy."
-        ),
-    },
-    doc_md=__doc__,
+    params=FORM,
+    doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
 

@@ -1,19 +1,32 @@
-"""Watch the test sets of all studies; a gate or meter that needs a new one turns this DAG's run red, and sends a mail.
+"""Watch the test sets of all studies: a gate or meter that needs a new one turns the run red, and sends a mail.
 
 A test set is used up when its steps or passes run out, or when what is left of it can no longer reach the tolerance.
-The alert says how many labels the next one needs. The sensor waits in the triggerer, where it costs no worker, for the
-next alert after the last one that a run of this DAG has reported; none is lost between two runs.
+The alert says how many labels the next one needs. The sensor waits in the triggerer, where it costs no worker, for
+the next alert after the last one that a run of this DAG has reported; none is lost between two runs.
+
+When: leave it switched on. By hand: name a study to watch that one alone, and whom to tell.
+
+Afterwards: the run is red, and its message says which set has served and what to seal next. A day without an alert
+ends the run quietly, and the next one goes on watching. To tell other events, and by chat, see `easeml_notify`.
 
 Needs: the connection `easeml_default`; for the mail, the connection `smtp_default` and an address in `mail`.
+
+More: docs/test-sets.md, docs/operators.md (A new test set), docs/notifications.md.
 """
 
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, task
 
-from easeml_airflow.notifications import AlertNotifier
+from easeml_airflow import params
+from easeml_airflow.notifications import MailNotifier
 from easeml_airflow.sensors import NewTestSetSensor
+
+FORM = {
+    "study": params.study("Whose test sets to watch. Empty: all."),
+    "mail": params.mail("Whom to tell; addresses with commas between. Empty: nobody, the run turns red all the same."),
+}
 
 with DAG(
     dag_id="easeml_test_set_watch",
@@ -22,11 +35,8 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"easeml_conn_id": "easeml_default", "retries": 2, "retry_delay": timedelta(seconds=30)},
-    params={
-        "study": Param(None, type=["null", "string"], description="Whose test set to watch; empty for all."),
-        "mail": Param(None, type=["null", "string"], description="Whom to tell; addresses with commas between."),
-    },
-    doc_md=__doc__,
+    params=FORM,
+    doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
     watch = NewTestSetSensor(
@@ -37,7 +47,7 @@ with DAG(
         "| map(attribute='alert_id') | list) + [0]) | max }}",
         timeout=timedelta(days=1),
         soft_fail=True,
-        on_success_callback=AlertNotifier(to="{{ params.mail or '' }}"),
+        on_success_callback=MailNotifier(to="{{ params.mail or '' }}"),
     )
 
     @task(retries=0, execution_timeout=timedelta(minutes=5))

@@ -28,6 +28,9 @@ PRECISIONS = ("auto", "on", "off")
 # The referee plans for everybody, one study after the other: the largest settings must be planned in a few seconds.
 MOST_STEPS = 1_000_000
 """Answers that one sealed set can be planned for."""
+LEAST_TOLERANCE = 1e-9
+"""As of a condition: below, not even the size of a set can be counted."""
+
 MOST_COUNTED = 100_000
 """Teams, deviations, and steps of an automaton: a plan counts them one by one."""
 MOST_RUNGS = 20
@@ -304,7 +307,7 @@ class MeterConfig(_Stored):
 
     Attributes:
         ranges: Inner boundaries b_1 < ... < b_{m-1} of the overfitting ranges; m = len + 1 signals.
-        tolerance: epsilon, in (0, 1).
+        tolerance: epsilon, from 1e-9 to less than 1.
         reliability: 1 - delta, in (0, 1), for all signals on the set together.
         steps: T >= 1, submissions that the set must serve; at most a million, with ``automaton`` 100,000.
         ambiguous: Planned number of ambiguous answers (each costs ln 2), >= 0.
@@ -347,7 +350,7 @@ class MeterConfig(_Stored):
         rising = all(a < b for a, b in zip(self.ranges, self.ranges[1:], strict=False))
         inside = all(-1 < b < 1 for b in self.ranges)
         require(bool(self.ranges) and rising and inside, "ranges", self.ranges, "rising boundaries between -1 and 1")
-        require(0 < self.tolerance < 1, "tolerance", self.tolerance, "> 0 and < 1")
+        require(LEAST_TOLERANCE <= self.tolerance < 1, "tolerance", self.tolerance, "> 0 and < 1, at least 1e-9")
         require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
         _require_steps(self.steps)
         require(self.ambiguous >= 0, "ambiguous", self.ambiguous, ">= 0")
@@ -367,7 +370,8 @@ class MeterConfig(_Stored):
         require(shared, "teams", self.teams, f"1 with the method {self.method!r}; multitenant and path-adaptive share")
         if self.method == "nonuniform":
             rising = all(a <= b for a, b in zip(self.tolerances, self.tolerances[1:], strict=False))
-            sound = rising and all(0 < e < 1 for e in self.tolerances) and len(self.tolerances) == len(self.ranges) + 1
+            bounded = all(LEAST_TOLERANCE <= e < 1 for e in self.tolerances)
+            sound = rising and bounded and len(self.tolerances) == len(self.ranges) + 1
             text = f"{len(self.ranges) + 1} numbers between 0 and 1 that never fall, one for each signal"
             require(sound, "tolerances", self.tolerances, text)
         else:

@@ -8,12 +8,17 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table
 
 GROUPS = ("promotions", "sets", "limits", "studies", "refused")
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "easeml audit flowers --since 2026-11-01",
+        "easeml audit --only promotions --csv",
+    )
+)
 @click.argument("study", required=False)
 @click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="From then on, UTC.")
 @click.option("--only", type=click.Choice(GROUPS), help="Acts of this kind.")

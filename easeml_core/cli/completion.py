@@ -34,4 +34,4 @@ def completion(context: click.Context, shell: str, as_json: bool) -> None:
     # `source` of click's own class asks the shell for its version first, and complains where there is none.
     made = kind(context.find_root().command, {}, PROGRAM, VARIABLE)
     script = made.source_template % made.source_vars()
-    show_json({"shell": shell, "script": script}) if as_json else click.echo(script)
+    show_json({"shell": shell, "script": script}) if as_json else click.echo(script, nl=False)

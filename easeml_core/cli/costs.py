@@ -24,7 +24,7 @@ _COLUMNS = {
 }
 
 
-@click.command(epilog=example("easeml costs --history"))
+@click.command(epilog=example("easeml costs --json"))
 @click.option(
     "--history",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -112,7 +112,8 @@ def _event(row: dict[str, Any]) -> dict[str, Any]:
 
 COLUMNS = ("at", "act", "who", "door", "role", "tenant", "study", "detail", "reason")
 
-_BEGINS_A_FORMULA = tuple("=+-@\t\r")
+_BEGINS_A_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""Of spreadsheets; the last four are = + - @ in full width, which some take for the same."""
 
 
 def as_csv(events: Iterable[Mapping[str, Any]]) -> str:

@@ -112,7 +112,7 @@ _TITLES = {
     "study sealed": "Study sealed, search may begin",
 }
 
-_DETAILS: dict[str, Callable[[Facts, Facts], str]] = {
+_DETAILS: Mapping[str, Callable[[Facts, Facts], str]] = {
     "study changed": _limits,
     "tenant changed": _limits,
     "policy changed": _policy,

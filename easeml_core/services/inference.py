@@ -13,6 +13,7 @@ from easeml_core.training.atomic import written_whole
 from easeml_core.training.predict import predict_in_child
 from easeml_core.training.row_files import read_rows
 from easeml_core.training.row_form import rows_of_json
+from easeml_core.training.sandbox import Sandbox, probe_isolation
 from easeml_core.training.wanted_answers import probabilities_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def infer(
     probabilities: bool = False,
     warm: WarmModels | None = None,
     most_answers: int | None = None,
+    apart: bool = False,
 ) -> dict[str, Any]:
     """The answers of one model to some inputs.
 
@@ -64,6 +66,7 @@ def infer(
         probabilities: Ask for the probability of each class as well.
         warm: Models that stay loaded; None starts a child for this call alone.
         most_answers: Refuse what the model answers with more numbers than these, for whoever has little memory.
+        apart: Refuse a program that could read this process's environment and memory, for whoever holds secrets.
 
     Returns:
         ``{"study", "model_id", "model", "candidate", "data_version", "labels", "columns", "latency"}``, and with
@@ -74,7 +77,7 @@ def infer(
 
     Raises:
         NotFoundError: There is no such study or model.
-        StateError: No model is in production, or trained, yet.
+        StateError: No model is in production, or trained, yet; or it is a program that cannot be kept apart.
         InvalidInputError: The inputs do not fit the study, or probabilities are wanted of numbers.
         TrainingError: The model cannot be run, or has no probabilities.
     """
@@ -88,6 +91,8 @@ def infer(
         wanted = answers_of_study(tx, found.id)
         chosen = _model(tx, found.id, study, model)
         named = models.origin(tx, chosen.id)
+    if apart:
+        _require_apart(chosen)
     if probabilities and not form.class_names:
         message = f"study {study!r} predicts numbers, which have no probabilities"
         raise InvalidInputError(message)
@@ -144,6 +149,19 @@ def _model(tx: Connection, study_id: int, study: str, model: str | int) -> Model
         message = f"model must be {PRODUCTION!r}, {BEST!r} or the id of a model, got {model!r}"
         raise InvalidInputError(message)
     return models.get_model(tx, study_id, int(model))
+
+
+def _require_apart(model: Model) -> None:
+    """A clean environment is not enough: whoever has our account may open our files below ``/proc``."""
+    if model.format != "command":
+        return
+    found = probe_isolation(Sandbox())
+    if found.account is None and {"processes", "files"} & set(found.reaches()):
+        message = (
+            f"model {model.id} is a program, and this machine cannot keep it from the secrets of the server that would "
+            f"run it ({found}); ask it elsewhere with `easeml infer`, or allow user namespaces here"
+        )
+        raise StateError(message)
 
 
 def _ask(

@@ -67,19 +67,23 @@ FROM work.trials x JOIN work.studies s ON s.id = x.study_id, LATERAL (SELECT {_S
 WHERE x.reevaluates IS NULL AND (x.finished_at IS NULL OR x.finished_at > :since)
 """
 
+# Each trial meets the few parts that it touches; the parts without any come in at the end.
 _BUSY = f"""
-WITH held AS MATERIALIZED (
-  SELECT {_BEGUN} AS begun, {_HELD_UNTIL} AS ended, {_SEEN} AS seen
+WITH step AS (SELECT extract(epoch FROM now() - CAST(:since AS timestamptz))::double precision / :buckets AS width),
+held AS (
+  SELECT greatest(0, extract(epoch FROM {_BEGUN} - CAST(:since AS timestamptz))::double precision) AS begun,
+         extract(epoch FROM {_HELD_UNTIL} - CAST(:since AS timestamptz))::double precision AS ended, {_SEEN} AS seen
   FROM work.trials x JOIN work.studies s ON s.id = x.study_id
   WHERE x.started_at IS NOT NULL AND x.reevaluates IS NULL AND (x.state = 'RUNNING' OR x.finished_at > :since)),
-step AS (SELECT (now() - CAST(:since AS timestamptz)) / :buckets AS width)
-SELECT b AS at, coalesce(sum(share), 0)::double precision AS devices,
-       coalesce(sum(share) FILTER (WHERE seen), 0)::double precision AS own
-FROM step, LATERAL generate_series(0, :buckets - 1) k, LATERAL (SELECT CAST(:since AS timestamptz) + k * width AS b) p
-LEFT JOIN LATERAL (
-  SELECT seen, extract(epoch FROM least(ended, b + width) - greatest(begun, b)) / extract(epoch FROM width) AS share
-  FROM held WHERE begun < b + width AND ended > b) h ON true
-GROUP BY b ORDER BY b
+touched AS (
+  SELECT k, sum((least(ended, (k + 1) * width) - greatest(begun, k * width)) / width) AS devices,
+         sum((least(ended, (k + 1) * width) - greatest(begun, k * width)) / width) FILTER (WHERE seen) AS own
+  FROM step, held,
+    LATERAL generate_series(floor(begun / width)::int, least(:buckets - 1, floor(ended / width)::int)) k
+  WHERE ended > begun GROUP BY k)
+SELECT CAST(:since AS timestamptz) + make_interval(secs => k * width) AS at,
+       coalesce(devices, 0) AS devices, coalesce(own, 0) AS own
+FROM step, generate_series(0, :buckets - 1) k LEFT JOIN touched USING (k) ORDER BY k
 """
 
 _SHARES = f"""

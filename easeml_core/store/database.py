@@ -48,6 +48,9 @@ _AWAY = {"57P01", "57P02", "57P03", "53300"}  # shutdown, crash, starting up, to
 # No payload beyond an id or a name (or * for any name): every role may listen.
 _TOPIC = re.compile(r"(answer|labels|request|trial):[0-9]+|(alert|study|submission):([a-z0-9][a-z0-9_.-]{0,62}|\*)")
 
+_NO_NUL = "cannot contain NUL"
+"""In the driver's words."""
+
 _NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.', '-', and begin with a letter or digit"
 _JSON_RULE = "must be a mapping of less than 4000 bytes as JSON, with all numbers written out"
 _DISJOINT = "gate and meter need disjoint sets; seal other examples"
@@ -248,6 +251,7 @@ class Store:
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
+            InvalidInputError: A text has a character that no database keeps.
             ConcurrentUpdateError: Another transaction was in the way; the same call may be made again.
             SchemaVersionError: The schema is not the one of this code.
             StoreError: Any other refusal of the database; the driver's error is its cause.
@@ -265,6 +269,11 @@ class Store:
         except PoolTimeoutError as error:
             message = "every connection of this process to the database is in use; try again, or run fewer at once"
             raise StoreUnavailableError(message) from error
+        except ValueError as error:  # the driver's own refusal, before anything was sent
+            if not isinstance(error, UnicodeEncodeError) and _NO_NUL not in str(error):
+                raise
+            message = "text may hold neither the character NUL nor half of one (a lone surrogate); leave it out"
+            raise InvalidInputError(message) from error
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Connection]:

@@ -70,8 +70,13 @@ def pack_files(
             packed.writestr(entry, content)
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path, *, most_bytes: int = LARGEST_BYTES) -> None:
     """Unpack an archive into an empty folder.
+
+    Args:
+        archive: The file.
+        folder: The folder.
+        most_bytes: Of all files together.
 
     Raises:
         ArtifactError: If it is no archive, or holds a link, a name that leads elsewhere, a name twice, or too much.
@@ -80,10 +85,10 @@ def unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as packed:
             entries = packed.infolist()
             check_entries(entries)
-            left = LARGEST_BYTES
+            left = most_bytes
             for entry in entries:
                 if not entry.is_dir():
-                    left -= _unpack_one(packed, entry, folder, left)
+                    left -= _unpack_one(packed, entry, folder, left, most_bytes)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         message = f"the archive {archive.name} cannot be unpacked: {error}"
         raise ArtifactError(message) from error
@@ -107,7 +112,7 @@ def check_entries(entries: list[zipfile.ZipInfo]) -> None:
         seen.add(entry.filename)
 
 
-def _unpack_one(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int) -> int:
+def _unpack_one(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int, most: int) -> int:
     target = folder / entry.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -115,7 +120,7 @@ def _unpack_one(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, l
         while chunk := reader.read(_CHUNK):  # what it really holds, whatever it says
             written += len(chunk)
             if written > left:
-                message = f"it holds more than {LARGEST_BYTES:,} bytes"
+                message = f"it holds more than {most:,} bytes"
                 raise ValueError(message)
             writer.write(chunk)
     target.chmod(0o755 if (entry.external_attr >> 16) & 0o100 else 0o644)

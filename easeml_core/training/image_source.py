@@ -160,6 +160,21 @@ def opened_image(folder: Path, path: Path, content: bytes) -> Any:
     return image
 
 
+def require_few_pixels(folder: Path, most: int) -> None:
+    """Refuse a folder of plain files whose images would take long to decode, by what their headers claim.
+
+    Raises:
+        InvalidInputError: They claim more than ``most`` pixels together, or one is no image.
+    """
+    left = most
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()):
+        optional_package("PIL", "PIL", extra="images")
+        image = opened_image(folder, path, path.read_bytes())
+        left -= image.width * image.height
+        if left < 0:
+            raise _refused(folder, f"holds more than {most:,} pixels together; bring fewer images at once")
+
+
 def decoded_image(folder: Path, path: Path, content: bytes, layout: Layout) -> NDArray[np.float32]:
     """Pixels from 0 to 1 of an image made as large as the layout says, shape (features,)."""
     height, width, channels = layout.shape

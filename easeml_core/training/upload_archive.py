@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.training.archive import MOST_FILES, unpack
+from easeml_core.training.archive import LARGEST_BYTES, MOST_FILES, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,17 +21,22 @@ _ADDED = "__MACOSX"
 """A folder that one system adds to every zip file."""
 
 
-def unpack_upload(archive: Path, folder: Path) -> Path:
+def unpack_upload(archive: Path, folder: Path, *, most_bytes: int = LARGEST_BYTES) -> Path:
     """Unpack a zip file into an empty folder; where the data are in it.
 
     Folders that hold nothing but one other folder are stepped over, since many programs pack a folder with its name.
+
+    Args:
+        archive: The file.
+        folder: Where to.
+        most_bytes: That it may hold, whatever it says; few bytes can stand for very many.
 
     Raises:
         InvalidInputError: It is no zip file, or holds links, names that lead elsewhere, too many files or too much.
     """
     _require_short_list(archive)
     try:
-        unpack(archive, folder)
+        unpack(archive, folder, most_bytes=most_bytes)
     except ArtifactError as error:
         raise InvalidInputError(str(error)) from error
     shutil.rmtree(folder / _ADDED, ignore_errors=True)

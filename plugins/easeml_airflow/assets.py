@@ -2,7 +2,7 @@
 
 ``submissions()`` is told of every model that is handed in, by whatever way; ``alerts()`` of every alert;
 ``production_model(study)`` of every change of what is in production. Operators know the study only when they run, so
-they reach the assets through aliases.
+they reach the assets through aliases. Names are what people read in Airflow's graph; the address is what stays.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 from airflow.sdk import Asset, AssetAlias, AssetWatcher
 
 SCHEME = "easeml"
-SUBMITTED = "easeml-submitted"
+SUBMITTED = "Ease.ml: a model is handed in"
 """Alias of the submission assets that ``SubmitModelOperator`` tells."""
-PROMOTED = "easeml-promoted"
+PROMOTED = "Ease.ml: production changes"
 """Alias of the production models that ``PromoteModelOperator`` and ``RollbackModelOperator`` tell."""
 
 
@@ -30,9 +30,10 @@ def submissions(study: str | None = None, *, easeml_conn_id: str | None = None) 
     """
     from easeml_airflow.triggers.submissions import SubmissionsTrigger
 
-    uri = _uri("submissions", study)
+    name = f"Ease.ml: models handed in for {study or 'any study'}"
     trigger = SubmissionsTrigger(study=study, easeml_conn_id=easeml_conn_id)
-    return Asset(name=uri, uri=uri, watchers=[AssetWatcher(name=f"{uri} watcher", trigger=trigger)])
+    watchers = [AssetWatcher(name=f"{name}, watcher", trigger=trigger)]
+    return Asset(name=name, uri=_uri("submissions", study), watchers=watchers)
 
 
 def alerts(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
@@ -47,9 +48,10 @@ def alerts(study: str | None = None, *, easeml_conn_id: str | None = None) -> As
     """
     from easeml_airflow.triggers.alerts import AlertsTrigger
 
-    uri = _uri("alerts", study)
+    name = f"Ease.ml: alerts of {study or 'any study'}"
     trigger = AlertsTrigger(study=study, easeml_conn_id=easeml_conn_id)
-    return Asset(name=uri, uri=uri, watchers=[AssetWatcher(name=f"{uri} watcher", trigger=trigger)])
+    watchers = [AssetWatcher(name=f"{name}, watcher", trigger=trigger)]
+    return Asset(name=name, uri=_uri("alerts", study), watchers=watchers)
 
 
 def production_model(study: str) -> Asset:
@@ -58,8 +60,7 @@ def production_model(study: str) -> Asset:
     Args:
         study: The study.
     """
-    uri = _uri("production", study)
-    return Asset(name=uri, uri=uri)
+    return Asset(name=f"Ease.ml: {study} in production", uri=_uri("production", study))
 
 
 def alias(name: str) -> AssetAlias:
@@ -80,5 +81,5 @@ def tell(context: Any, name: str, asset: Asset, extra: dict[str, Any]) -> None:
 
 
 def _uri(kind: str, study: str | None) -> str:
-    """The address in the form that Airflow makes of it, so that it can be the name as well."""
+    """The address in the form that Airflow makes of it."""
     return f"{SCHEME}://{kind}/{study or ''}"

@@ -27,19 +27,14 @@ class EasemlPlugin(AirflowPlugin):
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow only reads it
         """The page and the service; made only in the API server, which alone reads this."""
         from easeml_airflow.web import source
-        from easeml_airflow.web.api import create_router
         from easeml_airflow.web.app import create_app
         from easeml_airflow.web.frame import Site
         from easeml_airflow.web.needs import count_needs
         from easeml_airflow.web.people import airflow_viewer
         from easeml_airflow.web.rights import airflow_rights
-        from easeml_airflow.web.service import Service
 
-        service = Service(source.open_store, source.open_artifacts)
         site = Site(source.open_store, source.open_artifacts, source.open_sealed, airflow_viewer(), count_needs)
-        app = create_app(
-            site, require_login=login(), service=create_router(service=service, rights=airflow_rights(source.tenant_of))
-        )
+        app = create_app(site, require_login=login(), rights=airflow_rights(source.tenant_of))
         return [{"app": app, "url_prefix": URL_PREFIX, "name": "Ease.ml"}]
 
     @property

@@ -71,8 +71,10 @@ def get_provider_info() -> dict[str, Any]:
             "fed_studies",
             "feed",
             "gate",
+            "list_studies",
             "meter",
             "mlflow_sync",
+            "notify",
             "pause_on_alert",
             "promote_model",
             "refine",
@@ -86,7 +88,12 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": _modules("triggers", "easeml", "submissions", "alerts"),
         "connection-types": [CONNECTION],
         "extra-links": ["easeml_airflow.links.EasemlPageLink"],
-        "notifications": ["easeml_airflow.notifications.alert.AlertNotifier"],
+        "notifications": [
+            "easeml_airflow.notifications.base.EasemlNotifier",
+            "easeml_airflow.notifications.function.FunctionNotifier",
+            "easeml_airflow.notifications.mail.MailNotifier",
+            "easeml_airflow.notifications.webhook.WebhookNotifier",
+        ],
         "asset-uris": [{"schemes": ["easeml"], "handler": None}],
         "task-decorators": [
             {"name": "easeml_trial", "class-name": "easeml_airflow.decorators.training_function.trial"}

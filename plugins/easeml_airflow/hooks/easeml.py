@@ -9,6 +9,7 @@ from urllib.parse import quote
 from airflow.sdk import BaseHook
 
 from easeml_airflow import settings
+from easeml_airflow.hooks.request_key import task_actor
 from easeml_airflow.version_compat import AirflowNotFoundException
 from easeml_core.config import require
 from easeml_core.errors import EasemlError, NotFoundError
@@ -77,7 +78,7 @@ class EasemlHook(BaseHook):
         """The database of Ease.ml."""
         from easeml_core.store.database import Store
 
-        return Store(self.url)
+        return Store(self.url, actor=task_actor())
 
     def get_artifacts(self) -> ArtifactStore:
         """The folder of data parts and models, or the bucket, which is read through a cache on this machine.

@@ -1,11 +1,14 @@
-"""The key that makes every write of a task repeatable."""
+"""The key that makes every write of a task repeatable, and the name that its changes bear in the audit."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from easeml_core.store.actors import Actor
 
 
 def request_key(context: Context) -> str:
@@ -16,3 +19,14 @@ def request_key(context: Context) -> str:
     ti = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
     return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{map_index}"
+
+
+def task_actor() -> Actor | None:
+    """Who acts in this process: the task that it runs, as ``dag id/run id/task id``; None outside of tasks.
+
+    Airflow puts the three into the environment of every task before it executes.
+    """
+    from easeml_core.store.actors import Actor
+
+    found = [os.environ.get(f"AIRFLOW_CTX_{part}", "") for part in ("DAG_ID", "DAG_RUN_ID", "TASK_ID")]
+    return Actor("/".join(found), "task") if all(found) else None

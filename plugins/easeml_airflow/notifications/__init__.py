@@ -6,11 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from easeml_airflow.notifications.alert import AlertNotifier as AlertNotifier
+    from easeml_airflow.notifications.base import EasemlNotifier as EasemlNotifier
+    from easeml_airflow.notifications.function import FunctionNotifier as FunctionNotifier
+    from easeml_airflow.notifications.mail import MailNotifier as MailNotifier
+    from easeml_airflow.notifications.webhook import WebhookNotifier as WebhookNotifier
 
-_MODULES = {"AlertNotifier": "easeml_airflow.notifications.alert"}
+_MODULES = {
+    "EasemlNotifier": "easeml_airflow.notifications.base",
+    "FunctionNotifier": "easeml_airflow.notifications.function",
+    "MailNotifier": "easeml_airflow.notifications.mail",
+    "WebhookNotifier": "easeml_airflow.notifications.webhook",
+}
 
-__all__ = ["AlertNotifier"]
+__all__ = ["EasemlNotifier", "FunctionNotifier", "MailNotifier", "WebhookNotifier"]
 
 
 def __getattr__(name: str) -> Any:

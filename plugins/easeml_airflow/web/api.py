@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from easeml_airflow.web.bodies import allow
 from easeml_core.errors import EasemlError, InvalidInputError, NotFoundError, SchemaVersionError, StoreError
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise _Unread(415, "the body must be JSON, with the header 'Content-Type: application/json'")
+    allow(request, MOST_BYTES + 1_000_000)  # what is too much is told in words of this service
     content = bytearray()
     async for chunk in request.stream():
         content += chunk

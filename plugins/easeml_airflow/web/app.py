@@ -33,6 +33,8 @@ from easeml_airflow.web import (
     use,
 )
 from easeml_airflow.web.acting import in_their_name
+from easeml_airflow.web.api import create_router
+from easeml_airflow.web.bodies import BoundedBodies
 from easeml_airflow.web.frame import HEADERS, HERE, Site, error_page, path_of, status_of
 from easeml_airflow.web.rights import has_token
 from easeml_core.errors import EasemlError
@@ -40,7 +42,6 @@ from easeml_core.errors import EasemlError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastapi import APIRouter
     from fastapi.responses import Response
 
 PAGES: tuple[Any, ...] = (
@@ -63,13 +64,14 @@ PAGES: tuple[Any, ...] = (
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def create_app(site: Site, *, require_login: Callable[..., Any], service: APIRouter | None = None) -> FastAPI:
+def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callable[..., Any] | None = None) -> FastAPI:
     """Make the application.
 
     Args:
         site: Where the pages' facts come from, and who asks.
         require_login: FastAPI dependency that answers 401 or 403 to whoever may see nothing of it.
-        service: The routes of ``web/api.py``, which ask for the same login, and for more.
+        rights: Of programs on a study, as ``rights.airflow_rights`` gives them; None for an application without the
+            service of ``web/api.py``, which asks for the same login, and for more.
     """
     site = replace(
         site,
@@ -83,12 +85,14 @@ def create_app(site: Site, *, require_login: Callable[..., Any], service: APIRou
         openapi_url=None,
         dependencies=[Depends(require_login)],
     )
+    app.add_middleware(BoundedBodies)
     named = Depends(in_their_name(site))
     for page in PAGES:
         app.include_router(page.routes(site), dependencies=[Depends(own_page), named])
     app.include_router(live.routes(site))
     app.add_api_route("/static/{name}", static, methods=["GET"], response_class=FileResponse)
-    if service is not None:
+    if rights is not None:
+        service = create_router(service=site.service, rights=rights)
         app.include_router(service, dependencies=[named])
     _tell_errors(app, site)
     return app

@@ -116,7 +116,10 @@ class Wanted:
         """
         other = replace(self, **{"page": 1} | changes)
         told = {"show": other.show, "q": other.text, "who": other.who, "study": other.study}
-        told |= {"since": "" if other.since == "30d" else other.since, "page": other.page if other.page > 1 else ""}
+        told |= {
+            "since": "" if other.since == "30d" else other.since,
+            "page": str(other.page) if other.page > 1 else "",
+        }
         return "?" + urlencode({name: value for name, value in told.items() if value})
 
     @property

@@ -23,6 +23,16 @@ def _time_axis(window: str, title: str) -> Axis:
     return Axis(-span, 0, ticks, title)
 
 
+def _few(number: float) -> str:
+    """A mean of devices, with two figures where it is below one.
+
+    Example:
+        >>> _few(7.84), _few(0.0), _few(0.0213)
+        ('7.8', '0', '0.021')
+    """
+    return f"{number:.1f}" if number >= 1 else f"{number:.2g}"
+
+
 def busy_plot(
     parts: Sequence[Mapping[str, Any]], window: str, now: datetime, *, is_all: bool
 ) -> tuple[Plot, list[tuple[str, str]]]:
@@ -44,14 +54,14 @@ def busy_plot(
     told = every if is_all else own
     mean = sum(told) / len(told) if told else 0.0
     whose = "" if is_all else " for you"
-    title = f"On average {mean:.1f} devices trained{whose} over the last {window}"
+    title = f"On average {_few(mean)} devices trained{whose} over the last {window}"
     axis = nice_axis([0, 1, *every], title="devices training")
     lines = [Line(list(zip(places, told, strict=True)), "ln k3")]
     if not is_all:
         lines.insert(0, Line(list(zip(places, every, strict=True)), "ln kf thin dash"))
     plot = Plot(
         title=title,
-        sentence=f"{title}; most at once {max(told, default=0):.1f}, least {min(told, default=0):.1f}.",
+        sentence=f"{title}; most at once {_few(max(told, default=0))}, least {_few(min(told, default=0))}.",
         x=x,
         y=axis,
         bands=[Band([(place, 0, value) for place, value in zip(places, told, strict=True)], "a3")],
@@ -59,7 +69,7 @@ def busy_plot(
         height=196,
         key=() if is_all else (("line", "ln k3", "yours"), ("line", "ln kf thin dash", "of all tenants")),
     )
-    pairs = [("Mean", f"{mean:.1f}"), ("Most", f"{max(told, default=0):.1f}"), ("Least", f"{min(told, default=0):.1f}")]
+    pairs = [("Mean", _few(mean)), ("Most", _few(max(told, default=0))), ("Least", _few(min(told, default=0)))]
     return plot, [(f"{word} of devices training", value) for word, value in pairs]
 
 
@@ -73,7 +83,7 @@ def gains_plot(facts: Mapping[str, Any]) -> Plot | None:
     x = _time_axis(window, "")
 
     def place(moment: datetime) -> float:
-        return max(x.low, (moment - now).total_seconds() / unit)
+        return max(x.low, float((moment - now).total_seconds()) / unit)
 
     values = [g["gain_per_hour"] for g in gains]
     top = min(max(values), 1.5 * quantiles(values, n=5)[-1]) if len(values) >= LAST else max(values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.compute_charts import busy_plot, gains_plot
 from easeml_airflow.web.compute_lanes import Board, board_of
-from easeml_airflow.web.formats import age_text, count_text, percent_text
+from easeml_airflow.web.formats import age_text, count_text, percent_text, seconds_text
 from easeml_airflow.web.frame import path_of_study
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     totals = facts["totals"]
     seconds = sum(s["seconds"] for s in facts["shares"] if s["tenant"] is not None)
     return [
-        (f"Device-hours in {WORDS[facts['window']]}", f"{seconds / 3600:,.1f}"),
+        (f"Device time in {WORDS[facts['window']]}", seconds_text(seconds)),
         ("Trials ended", f"{totals['ended']:,}"),
-        ("Lost with devices that fell silent", f"{totals['lost_seconds'] / 3600:,.1f} device-hours"),
+        ("Lost with devices that fell silent", seconds_text(totals["lost_seconds"])),
     ]
 
 
@@ -228,7 +228,7 @@ def _limits(tenant: Mapping[str, Any]) -> dict[str, Any]:
     used, quota = tenant["used_seconds"] + tenant["reserved_seconds"], tenant["quota_seconds"]
     return {
         **tenant,
-        "charged_hours": f"{used / 3600:,.1f}",
+        "charged": seconds_text(used),
         "quota_hours": None if quota is None else quota / 3600,
         "used_bar": None if quota is None else round(min(100.0, 100 * used / quota), 1),
     }

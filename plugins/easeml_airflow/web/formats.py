@@ -94,6 +94,18 @@ def age_text(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def source_text(source: str) -> str:
+    """Where data come from; of what was uploaded the file's own name and the day, not its hash.
+
+    Example:
+        >>> source_text("csv:upload:2026-08-01/0123/flowers.csv"), source_text("sklearn:digits")
+        ('flowers.csv, uploaded 2026-08-01', 'sklearn:digits')
+    """
+    _, is_upload, name = source.partition(":upload:")
+    day, _, file = name.partition("/")
+    return f"{file.rpartition('/')[2]}, uploaded {day}" if is_upload else source
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "seconds": seconds_text,
     "quality": quality_text,
@@ -102,4 +114,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "count_of": count_text,
     "time": time_tag,
     "age": age_text,
+    "source": source_text,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from easeml_airflow import settings
 from easeml_airflow.web import formats
 from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.service import Service
 from easeml_core.errors import EasemlError, NotFoundError
 from easeml_core.store import studies
 
@@ -83,6 +84,11 @@ class Site:
     needs_of: Callable[[Store, Viewer], int] = field(default=lambda _store, _viewer: 0)
     tabs: Sequence[Tab] = ()
     study_tabs: Sequence[Tab] = ()
+
+    @cached_property
+    def service(self) -> Service:
+        """Feed, refine and infer: one for pages and programs, so that they share turns and loaded models."""
+        return Service(self.open_store, self.open_artifacts)
 
     def page(
         self, request: Request, viewer: Viewer, template: str, /, *, status: int = 200, **shown: Any

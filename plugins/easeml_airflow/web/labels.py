@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import Response
 
 from easeml_airflow import settings
 from easeml_airflow.web.frame import HEADERS, Tab, moved
 from easeml_airflow.web.labels_view import KEYS, specimen_of
 from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.uploading import Intake, file_of, on_disk
+from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
 from easeml_core.services import labelling
 from easeml_core.services.labels import give_labels, wanted_labels
@@ -24,6 +26,7 @@ from easeml_core.store.labels import REFEREE
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
+    from starlette.datastructures import FormData
 
     from easeml_airflow.web.frame import Site
 
@@ -43,7 +46,7 @@ Word = Annotated[str, Form(max_length=12)]
 
 def routes(site: Site) -> APIRouter:
     """``/labels`` and below: the list, the desk of one study, and what is said there."""
-    router, who = APIRouter(), Depends(site.viewer)
+    router, who, intake = APIRouter(), Depends(site.viewer), Intake()
 
     @router.get("/labels")
     def show(request: Request, viewer: Viewer = who) -> HTMLResponse:
@@ -108,17 +111,22 @@ def routes(site: Site) -> APIRouter:
         return Response(content, media_type="text/csv; charset=utf-8", headers=HEADERS | named)
 
     @router.post("/labels/{study}/file")
-    def file(request: Request, study: str, labels: UploadFile, viewer: Viewer = who) -> RedirectResponse:
-        name, store = _labeler(viewer), site.open_sealed()
-        test_set = str(labelling.set_to_label(store, study=study))
-        with tempfile.TemporaryDirectory(prefix="easeml-labels-") as folder:
-            path = Path(folder) / "labels.csv"
-            path.write_bytes(_bounded(labels))
-            try:
-                give_labels(store, study=study, test_set=test_set, labeler=name, labels=path)
-            except InvalidInputError as error:
-                raise InvalidInputError(str(error).replace(str(path), "the file")) from error
-        return moved(request, _path(study))
+    async def file(request: Request, study: str, viewer: Viewer = who) -> Response:
+        name = _labeler(viewer)
+
+        def work(form: FormData) -> Response:
+            store, labels = site.open_sealed(), file_of(form, "labels")
+            require(labels is not None, "labels", None, "a file")
+            assert labels is not None
+            test_set = str(labelling.set_to_label(store, study=study))
+            with on_disk(labels) as path:
+                try:
+                    give_labels(store, study=study, test_set=test_set, labeler=name, labels=path)
+                except InvalidInputError as error:
+                    raise InvalidInputError(str(error).replace(str(path), "the file")) from error
+            return moved(request, _path(study))
+
+        return await intake.answer(request, work, who=viewer.name, most_bytes=MOST_BYTES)
 
     return router
 
@@ -149,11 +157,3 @@ def _class(label: str) -> int | None:
         message = f"a label is the number of a class, or {CANNOT_TELL!r}; got {label!r}"
         raise InvalidInputError(message)
     return int(label)
-
-
-def _bounded(labels: UploadFile) -> bytes:
-    content = labels.file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        message = f"a file of labels has at most {MOST_BYTES:,} bytes; give it in parts"
-        raise InvalidInputError(message)
-    return content

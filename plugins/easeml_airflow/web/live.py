@@ -43,14 +43,19 @@ def routes(site: Site) -> APIRouter:
     router, who = APIRouter(), Depends(site.viewer)
     open_streams: Counter[str] = Counter()
 
+    def is_full(name: str) -> bool:
+        return open_streams[name] >= MOST_OF_ONE or open_streams.total() >= MOST
+
     @router.get("/events")
     async def events(request: Request, study: str = "", viewer: Viewer = who) -> StreamingResponse:
-        if open_streams[viewer.name] >= MOST_OF_ONE or open_streams.total() >= MOST:
+        if is_full(viewer.name):
             raise HTTPException(status_code=429, detail="too many pages stand open; this one polls instead")
         topics = await run_in_threadpool(_topics, site, viewer, study)
         dsn = await run_in_threadpool(lambda: site.open_store().dsn)
 
         async def counted() -> AsyncIterator[str]:
+            if is_full(viewer.name):  # of many that came at once, each was told that there is room
+                return
             open_streams[viewer.name] += 1
             try:
                 async for event in _news(request, dsn, topics):

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -52,7 +53,7 @@ TAB = Tab("/new", "New study")
 MOST_UPLOAD_BYTES = 256_000_000
 MOST_FORM_BYTES = 2_000_000
 MOST_UPLOADS = 50
-"""Files of one tenant that a server takes in a day, so that none fills the place where all artifacts lie."""
+"""Files of one tenant, and of one person, that a server takes in a day, so that none fills the place of artifacts."""
 
 MOST_NAMES = 200
 _REMEMBERED = 32
@@ -70,15 +71,15 @@ class Looks:
         self._known: OrderedDict[tuple[Any, ...], dict[str, Any] | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def at(self, artifacts: ArtifactStore, draft: Draft) -> dict[str, Any] | None:
-        """As ``look_at_data``, for a draft."""
+    def at(self, artifacts: ArtifactStore, draft: Draft, *, who: str) -> dict[str, Any] | None:
+        """As ``look_at_data``, for a draft; in a turn of who asks, since whoever may name tenants names many."""
         asked = draft.asked
         key = draft.tenant, draft.source, *asked.values()
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        with self.turns.taken(f"new/{draft.tenant}"):
+        with self.turns.taken(f"new/{who}"):
             found = look_at_data(artifacts, tenant=draft.tenant, source=draft.source, asked=asked)
         with self._lock:
             self._known[key] = found
@@ -101,25 +102,22 @@ def routes(site: Site) -> APIRouter:
 
     @router.post("/data")
     async def bring(request: Request, viewer: Viewer = who) -> Response:
-        form = await intake.form(request, most_bytes=MOST_UPLOAD_BYTES)
-        try:
-            return await run_in_threadpool(pages.brought, request, viewer, form)
-        finally:
-            await form.close()
+        work = partial(pages.brought, request, viewer)
+        return await intake.answer(request, work, who=viewer.name, most_bytes=MOST_UPLOAD_BYTES)
 
     @router.post("/look")
     async def look(request: Request, viewer: Viewer = who) -> Response:
-        draft = _draft(await intake.form(request, most_bytes=MOST_FORM_BYTES))
+        draft = _draft(await intake.form(request, who=viewer.name, most_bytes=MOST_FORM_BYTES))
         return await run_in_threadpool(pages.second, request, viewer, replace(draft, program=""), adopts=True)
 
     @router.post("/check")
     async def check(request: Request, viewer: Viewer = who) -> Response:
-        draft = _draft(await intake.form(request, most_bytes=MOST_FORM_BYTES))
+        draft = _draft(await intake.form(request, who=viewer.name, most_bytes=MOST_FORM_BYTES))
         return await run_in_threadpool(pages.second, request, viewer, draft)
 
     @router.post("/register")
     async def register(request: Request, viewer: Viewer = who) -> Response:
-        draft = _draft(await intake.form(request, most_bytes=MOST_FORM_BYTES))
+        draft = _draft(await intake.form(request, who=viewer.name, most_bytes=MOST_FORM_BYTES))
         return await run_in_threadpool(pages.registered, request, viewer, draft)
 
     for path in ("/data", "/look", "/check", "/register"):  # somebody loads the answer to a form again
@@ -158,7 +156,7 @@ class _Pages:
         file, points = file_of(form, "file"), text_of(form, "points", most=LONGEST["source"])
         try:
             require((file is None) != (points == ""), "data", points or "a file", "a file, or the name of a source")
-            source = points if file is None else self._kept(draft.tenant, file)
+            source = points if file is None else self._kept(viewer.name, draft.tenant, file)
         except InvalidInputError as error:
             return self.first(request, viewer, replace(draft, source=points), problem=str(error))
         named = {"study": draft.study, "tenant": draft.tenant, "source": source}
@@ -168,7 +166,7 @@ class _Pages:
         """What the data look like, and what else is to be said; with ``adopts`` the draft takes over what they say."""
         _require_may(viewer, draft)
         try:
-            found = self._looks.at(self._site.open_artifacts(), draft)
+            found = self._looks.at(self._site.open_artifacts(), draft, who=viewer.name)
         except InvalidInputError as error:
             return self.first(request, viewer, draft, problem=str(error))
         return self._settings(request, viewer, _adopted(draft, found) if adopts else draft, found)
@@ -181,7 +179,7 @@ class _Pages:
             arguments["request_key"] = f"page/{viewer.name}/{draft.request_key}"
             register_study(self._site.open_store(), **arguments)
         except (InvalidInputError, StateError) as error:
-            found = self._looks.at(self._site.open_artifacts(), draft)
+            found = self._looks.at(self._site.open_artifacts(), draft, who=viewer.name)
             return self._settings(request, viewer, draft, found, problem=str(error))
         return moved(request, path_of_study(draft.study))
 
@@ -189,7 +187,7 @@ class _Pages:
         self, request: Request, viewer: Viewer, draft: Draft, found: dict[str, Any] | None, *, problem: str = ""
     ) -> Response:
         rows = None if found is None else found["rows"]
-        with self._looks.turns.taken(f"new/{draft.tenant}"):
+        with self._looks.turns.taken(f"new/{viewer.name}"):
             checks = checks_of(draft, rows=rows, plans=True)
         shown = {
             "draft": draft,
@@ -204,11 +202,11 @@ class _Pages:
         }
         return self._site.page(request, viewer, "new_study_settings.html", status=400 if problem else 200, **shown)
 
-    def _kept(self, tenant: str, file: UploadFile) -> str:
+    def _kept(self, who: str, tenant: str, file: UploadFile) -> str:
         with on_disk(file) as path:
             require(path.stat().st_size > 0, "file", path.name, "not empty")
             today = datetime.now(UTC).date()
-            self._limit.take(tenant, today)
+            self._limit.take(who, tenant, today)
             upload = keep_upload(self._site.open_artifacts(), path, tenant=tenant, file=path.name, today=today)
         return f"{'images' if upload.file.endswith('.zip') else 'csv'}:{upload}"
 

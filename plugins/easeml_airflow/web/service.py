@@ -81,6 +81,7 @@ class Service:
                 probabilities=wanted,
                 warm=self.warm,
                 most_answers=MOST_ANSWERS,
+                apart=True,
             )
         del told["columns"]  # they came from who asks
         return told
@@ -110,6 +111,7 @@ class Service:
                 probabilities=probabilities,
                 warm=self.warm,
                 most_answers=MOST_ANSWERS,
+                apart=True,
             )
 
     def suspicious(self, study: str, *, limit: int) -> dict[str, Any]:

@@ -8,23 +8,23 @@ from __future__ import annotations
 import tempfile
 import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from easeml_airflow.settings import base_path
 from easeml_airflow.web.frame import HEADERS, Tab, moved, path_of_study
 from easeml_airflow.web.people import Viewer
-from easeml_airflow.web.service import Service
 from easeml_airflow.web.uploading import Intake, file_of, on_disk, text_of
 from easeml_airflow.web.use_view import answers_of, inputs_of, row_fields
 from easeml_core.config import require
 from easeml_core.errors import EasemlError, InvalidInputError
+from easeml_core.services.audit import cell as cell_of
 from easeml_core.services.study_use import use_of_study
+from easeml_core.training.image_source import require_few_pixels
 from easeml_core.training.upload_archive import unpack_upload
 
 if TYPE_CHECKING:
@@ -34,12 +34,17 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData, UploadFile
 
     from easeml_airflow.web.frame import Site
+    from easeml_airflow.web.service import Service
     from easeml_core.entities import Study
 
 STUDY_TAB = Tab("/use", "Use")
 
 CLIENT = Path(__file__).parent / "client" / "easeml_client.py"
 MOST_FILE_BYTES = 16_000_000
+MOST_UNPACKED_BYTES = 2 * MOST_FILE_BYTES
+MOST_PIXELS = 500_000_000
+"""Seconds of decoding: files are read in the server's own process, and little of a zip file can stand for very much."""
+
 MOST_ROWS = 200
 ROWS = 20
 _REMEMBERED = 32
@@ -51,7 +56,7 @@ Choice = Annotated[list[str], Form(max_length=MOST_ROWS)]
 def routes(site: Site) -> APIRouter:
     """``/studies/{study}/use`` and what is done there; ``/client/easeml_client.py``."""
     router, who = APIRouter(), Depends(site.viewer)
-    desk = _Desk(site, Service(site.open_store, site.open_artifacts), Intake())
+    desk = _Desk(site, site.service, Intake())
     _asks(router, desk, who)
     _feeds(router, desk, who)
     _refines(router, desk, who)
@@ -64,21 +69,21 @@ class _Desk:
 
     def __init__(self, site: Site, service: Service, intake: Intake) -> None:
         self.site, self.service, self.intake = site, service, intake
-        self._ranked: dict[tuple[int, int, int], dict[str, Any]] = {}
+        self._ranked: dict[tuple[int, int], dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def suspicious(self, study: Study, limit: int) -> dict[str, Any]:
-        """Rows whose labels look wrong; found once for each version of the data, since it takes long."""
+        """Rows whose labels look wrong; found once for each version of the data, however many are shown."""
         data = use_of_study(self.site.open_store(), study.name)["data"]
-        key = study.id, data["version"] if data else 0, limit
+        key = study.id, data["version"] if data else 0
         found = self._ranked.get(key)
         if found is None:
-            found = self.service.suspicious(study.name, limit=limit)
+            found = self.service.suspicious(study.name, limit=MOST_ROWS)
             with self._lock:
                 self._ranked[key] = found
                 for old in list(self._ranked)[:-_REMEMBERED]:
                     del self._ranked[old]
-        return found
+        return found | {"pairs": found["pairs"][:limit]}
 
     def page(self, request: Request, viewer: Viewer, study: Study, **shown: Any) -> Response:
         """The page; ``shown`` may have ``answers``, ``rows`` or ``given`` (what was asked, to stay in the fields)."""
@@ -99,13 +104,9 @@ class _Desk:
             **page,
         )
 
-    async def form(self, request: Request, work: Callable[[FormData], Response]) -> Response:
+    async def form(self, request: Request, viewer: Viewer, work: Callable[[FormData], Response]) -> Response:
         """Read a form that may have a file, and work on it in a thread."""
-        form = await self.intake.form(request, most_bytes=MOST_FILE_BYTES)
-        try:
-            return await run_in_threadpool(work, form)
-        finally:
-            await form.close()
+        return await self.intake.answer(request, work, who=viewer.name, most_bytes=MOST_FILE_BYTES)
 
 
 def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
@@ -144,7 +145,7 @@ def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
                 told = service.infer(found.name, viewer.name, body)
             return desk.page(request, viewer, found, answers=answers_of(told), given=given)
 
-        return await desk.form(request, work)
+        return await desk.form(request, viewer, work)
 
 
 def _feeds(router: APIRouter, desk: _Desk, who: Any) -> None:
@@ -165,7 +166,7 @@ def _feeds(router: APIRouter, desk: _Desk, who: Any) -> None:
                     service.feed_file(found.name, viewer.name, path, label=column, request_key=key)
             return moved(request, f"{path_of_study(found.name)}{STUDY_TAB.path}#fed")
 
-        return await desk.form(request, work)
+        return await desk.form(request, viewer, work)
 
 
 def _refines(router: APIRouter, desk: _Desk, who: Any) -> None:
@@ -198,7 +199,7 @@ def _brought(file: UploadFile) -> Iterator[Path]:
     with on_disk(file) as path, tempfile.TemporaryDirectory(prefix="easeml-unpacked-") as folder:
         require(path.stat().st_size > 0, "file", path.name, "not empty")
         try:
-            yield unpack_upload(path, Path(folder)) if path.suffix == ".zip" else path
+            yield _unpacked(path, Path(folder)) if path.suffix == ".zip" else path
         except EasemlError as error:
             told = str(error)
             for place in (str(path), str(path.parent), folder):
@@ -208,16 +209,33 @@ def _brought(file: UploadFile) -> Iterator[Path]:
             raise InvalidInputError(told) from error
 
 
+def _unpacked(path: Path, folder: Path) -> Path:
+    found = unpack_upload(path, folder, most_bytes=MOST_UNPACKED_BYTES)
+    require_few_pixels(found, MOST_PIXELS)
+    return found
+
+
 def _csv(told: dict[str, Any]) -> Response:
-    """All answers of a file, as ``easeml infer --output`` writes them."""
+    """All answers of a file, as ``easeml infer --output`` writes them, but with no formula of anybody's in them."""
     import io
 
     from easeml_core.services.inference import write_answers_to
 
     text = io.StringIO()
-    write_answers_to(text, told)
+    columns = {_unarmed(name): [_unarmed(cell) for cell in cells] for name, cells in told["columns"].items()}
+    write_answers_to(text, told | {"columns": columns, "labels": [_unarmed(label) for label in told["labels"]]})
     named = {"Content-Disposition": 'attachment; filename="answers.csv"', "X-Model-Id": str(told["model_id"])}
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=HEADERS | named)
+
+
+def _unarmed(value: Any) -> Any:
+    """Names of classes and cells are others' words, and open in a spreadsheet; a number stays one."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            float(value)
+            return value
+        return cell_of(value)
+    return value
 
 
 def _client() -> Response:

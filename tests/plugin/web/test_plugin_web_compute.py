@@ -45,11 +45,10 @@ def test_an_operator_sees_who_runs_where_who_waits_and_who_got_what(two, ask_as,
     read = text_of(page.text)
     assert page.status_code == 200
     assert "2 devices train, 1 trial waits, the longest for" in read
-    assert re.search(r"mine, candidate-1: running, 60\.\d min, 59\.\d min left|60\.0 min left", page.text)
+    assert re.search(r"mine, candidate-1: running, 6\d\.\d min, (59|60)\.\d min left", page.text)
     assert "secret-project" in read
-    assert "lab gets 239 % of its due share" in read or "gets" in read
-    assert "of 75.0" in read  # due by weight
-    assert "rivals no limit" in read or "rivals" in read
+    assert "rivals gets 53 % of its due share, lab 240 %" in read  # 2 of 5 hours for 3 quarters of the weight
+    assert "40.0 % of 75.0" in read
     assert 'data-open="d-rivals"' in page.text
 
 
@@ -101,7 +100,7 @@ def test_a_limit_that_is_none_is_refused_and_changes_nothing(two, ask_as, change
 def test_nobody_but_an_operator_changes_anything(two, ask_as, path, roles):
     answer = ask_as("vic", *roles).post(path, data=LIMITS)
     assert answer.status_code == 403
-    assert "only a operator" in answer.text or "only an operator" in answer.text
+    assert re.search("only an? operator may", answer.text)
     assert limits_of(two, "lab") == (1.0, None, None)
 
 

@@ -148,7 +148,7 @@ def test_wanted_examples_and_labels_travel_as_csv(asked: Asked, ask_as: Any, tex
     assert "the file, line 2 (example 'nope')" in text_of(bad.text)
     assert "/tmp" not in bad.text
     huge = lea.post("/labels/cancer/file", files={"labels": ("x.csv", b"x" * 8_000_001, "text/csv")})
-    assert huge.status_code == 400
+    assert huge.status_code == 413
 
 
 def test_an_image_is_shown_as_a_picture(

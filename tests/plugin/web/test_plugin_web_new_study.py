@@ -267,7 +267,10 @@ def test_a_tenant_does_not_fill_the_place_where_all_artifacts_lie(ask_as, monkey
     monkeypatch.setattr(new_study, "MOST_UPLOADS", 2)
     client = ask_as("ann")
     assert [brought(client, b"a,b\n1,2\n").status_code for _ in range(3)] == [303, 303, 409]
-    assert brought(client, b"a,b\n1,2\n", tenant="other").status_code == 303
+    other = brought(client, b"a,b\n1,2\n", tenant="other")
+    assert other.status_code == 409, "a name of a tenant costs nothing, so a person has a limit, too"
+    assert "2 files of user 'ann' came today" in text_of(other.text)
+    assert brought(ask_as("bob"), b"a,b\n1,2\n").status_code == 303
 
 
 def test_what_is_no_form_is_refused(ask_as):

@@ -1,0 +1,33 @@
+"""Tells a function of one's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.notifications.base import EasemlNotifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from easeml_airflow.notifications.told import Event
+
+
+class FunctionNotifier(EasemlNotifier):
+    """Calls a function with each event: a ticket, a pager, a message bus.
+
+    It runs in the task's process. What it raises fails the telling, so the event is told again; ``event["key"]`` is
+    the same then.
+
+    Args:
+        function: Takes the event, a dictionary of plain JSON with ``kind``, ``study``, ``message``, ``key``, and where
+            known ``model``, ``tenant``, ``at`` and ``page``.
+        kwargs: As of ``EasemlNotifier``.
+    """
+
+    def __init__(self, function: Callable[[dict[str, Any]], object], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.function = function
+
+    def tell(self, event: Event) -> None:
+        """Call it with a copy of the event."""
+        self.function(dict(event))

@@ -1,0 +1,95 @@
+"""An event in words: its subject, and the event that the results of a task tell of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+Event = dict[str, Any]
+"""``kind``, ``study``, ``message`` and ``key``, which is the same whenever the same event is told; maybe more."""
+
+SUBJECTS = {
+    "promotion": "{study}: model {model} is in production",
+    "rollback": "{study}: model {model} is back in production",
+    "rejection": "{study}: model {model} did not pass the gate",
+    "new-test-set": "{study}: {needs} a new test set",
+    "overfitting": "{study}: overfitting above the budget",
+    "drift": "{study}: validation and test data differ",
+    "study-finished": "{study}: its search has ended",
+    "budget-spent": "{study}: its budget is spent",
+}
+"""The subject by the kind of the event: every kind that there is."""
+
+ALARMS = ("new-test-set", "overfitting", "drift", "budget-spent")
+"""Kinds that need somebody."""
+
+NEEDS = {
+    "gate": "the gate needs",
+    "meter": "the meter needs",
+    "joint": "gate and meter need",
+    "direct": "the second meter needs",
+}
+"""Who needs a new set, by the purpose of the one that has served."""
+
+_MOVES = {"promote": "promotion", "force": "promotion", "rollback": "rollback"}
+_FACTS = ("alert_id", "kind", "study", "purpose", "message", "symbol", "planned", "model_id", "request_id", "alert")
+_LONGEST = 200
+
+
+def subject_of(event: Mapping[str, Any]) -> str:
+    """One line of printable text, whatever the event holds: no name can begin a header or a line of its own.
+
+    Example:
+        >>> subject_of({"kind": "new-test-set", "study": "digits", "purpose": "meter"})
+        'digits: the meter needs a new test set'
+        >>> subject_of({"kind": "else", "study": "a" + chr(13) + chr(10) + "Bcc: b@c"})
+        'a Bcc: b@c: news'
+    """
+    words = SUBJECTS.get(str(event.get("kind")), "{study}: news")
+    needs = NEEDS.get(str(event.get("purpose")), NEEDS["gate"])
+    return one_line(words.format(study=event.get("study", ""), model=event.get("model", ""), needs=needs))[:_LONGEST]
+
+
+def one_line(text: Any) -> str:
+    """The text with single spaces for white space, and without what cannot be printed."""
+    return "".join(letter for letter in " ".join(str(text).split()) if letter.isprintable())
+
+
+def event_of_task(ti: RuntimeTaskInstanceProtocol, task_id: str) -> Event | None:
+    """What a task of ours has to tell, by its XCom; None where that is nothing.
+
+    A gate that fails has told its facts one by one and returned nothing, so both are looked at.
+    """
+    returned = ti.xcom_pull(task_ids=task_id)
+    if isinstance(returned, dict):
+        return event_of(returned)
+    if returned is not None:
+        return None
+    pushed = {name: ti.xcom_pull(task_ids=task_id, key=name) for name in _FACTS}
+    return event_of({name: value for name, value in pushed.items() if value is not None})
+
+
+def event_of(facts: Mapping[str, Any]) -> Event | None:
+    """The event that facts tell of: of a sensor of alerts, the gate, the meter, or a change of production.
+
+    Example:
+        >>> event_of({"study": "digits", "kind": "gate", "symbol": "fail", "model_id": 7, "request_id": 3})["key"]
+        'rejection-3'
+        >>> event_of({"study": "digits", "kind": "gate", "symbol": "withheld", "request_id": 3}) is None
+        True
+    """
+    request, study, kind = facts.get("request_id"), facts.get("study"), facts.get("kind")
+    told = {"study": study, "model": facts.get("model_id"), "purpose": facts.get("purpose")}
+    if facts.get("alert_id"):
+        return told | {"kind": str(kind), "key": f"alert-{facts['alert_id']}", "message": facts.get("message")}
+    if facts.get("symbol") == "fail" and facts.get("planned", True):
+        return told | {"kind": "rejection", "key": f"rejection-{request}", "message": facts.get("message")}
+    if facts.get("alert"):
+        return told | {"kind": "overfitting", "key": f"reading-{request}", "message": facts["alert"]}
+    if isinstance(kind, str) and kind in _MOVES and not facts.get("refused"):
+        return told | {"kind": _MOVES[kind], "key": f"request-{request}", "message": facts.get("message")}
+    return None

@@ -1,0 +1,143 @@
+"""Tells a chat by its incoming webhook: Slack, and those that take the same message (Mattermost, Rocket.Chat, ...)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.sdk import BaseHook
+
+from easeml_airflow.hooks.arguments import optional_text
+from easeml_airflow.notifications.base import EasemlNotifier
+from easeml_airflow.notifications.told import one_line, subject_of
+from easeml_airflow.version_compat import AirflowException
+from easeml_core.config import require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Connection
+
+    from easeml_airflow.notifications.told import Event
+
+PAUSE_SECONDS = 1.0
+"""Before the second try; twice as long before each further one."""
+
+_LONGEST = 3000
+_PASSING = (408, 425, 429)
+_MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b", "](": "] ("}
+"""What could mention people, name a link otherwise than it leads, or leave the text; in this order."""
+
+
+class WebhookNotifier(EasemlNotifier):
+    """Posts ``{"text": ...}`` for each event. Without a connection's name the log alone is told.
+
+    Whoever knows such an address may post, so it is a secret: it stands in a connection and in no log. The header
+    ``Idempotency-Key`` is the same whenever the same event is told. No redirection is followed.
+
+    Args:
+        webhook_conn_id: Connection of any type: its host is the address, ``https://hooks.example.org/services``; its
+            password, if there is one, is the secret end of the address. Templated.
+        timeout_seconds: Of one try.
+        attempts: Tries, where the server cannot be reached, is busy, or fails (429, 5xx).
+        kwargs: As of ``EasemlNotifier``.
+    """
+
+    template_fields: Sequence[str] = ("webhook_conn_id", *EasemlNotifier.template_fields)
+
+    def __init__(
+        self,
+        *,
+        webhook_conn_id: str | None = "easeml_webhook",
+        timeout_seconds: float = 10.0,
+        attempts: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.webhook_conn_id = webhook_conn_id
+        self.timeout_seconds = timeout_seconds
+        self.attempts = attempts
+
+    def tell(self, event: Event) -> None:
+        """Post; try again what may pass.
+
+        Raises:
+            ConfigError: The connection holds no address.
+            AirflowException: It could not be posted; says why, and never where to.
+        """
+        name = optional_text(self.webhook_conn_id)
+        if name is None:
+            return
+        address = address_of(BaseHook.get_connection(name))
+        for attempt in range(1, self.attempts + 1):
+            failure, passing = _post(address, event, self.timeout_seconds)
+            if failure is None:
+                return
+            if not passing or attempt == self.attempts:
+                message = f"the webhook of connection {name!r} was not told of {event.get('key')}: {failure}"
+                raise AirflowException(message)
+            self.log.warning("the webhook of connection %r: %s; trying again", name, failure)
+            time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+
+
+def address_of(connection: Connection) -> str:
+    """The address that a connection stands for.
+
+    Raises:
+        ConfigError: It is none of a web server; the message does not hold it.
+    """
+    host, secret = str(connection.host or ""), str(connection.password or "").lstrip("/")
+    if "://" not in host:
+        host = f"{connection.schema or 'https'}://{host}" + (f":{connection.port}" if connection.port else "")
+    address = f"{host.rstrip('/')}/{secret}" if secret else host
+    try:
+        parts = urlsplit(address)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    fine = known and address.isascii() and address.isprintable() and " " not in address
+    require(fine, "webhook_conn_id", connection.conn_id, "a connection whose host is http(s)://HOST[:PORT][/PATH]")
+    return address
+
+
+def text_of(event: Mapping[str, Any]) -> str:
+    r"""The message of a chat: nothing in it mentions anybody, or names a link.
+
+    Example:
+        >>> text_of({"kind": "drift", "study": "digits", "message": "<!channel> [a](http://b)"})
+        '*digits: validation and test data differ*\n&lt;!channel&gt; [a] (http://b)'
+    """
+    subject, message = subject_of(event), one_line(event.get("message") or "")[:_LONGEST]
+    for markup, harmless in _MARKUP.items():
+        subject, message = subject.replace(markup, harmless), message.replace(markup, harmless)
+    return "\n".join(filter(None, [f"*{subject}*", message, event.get("page")]))
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirection would hand the message to another server, or ours to a server inside."""
+
+    def redirect_request(self, *args: Any) -> None:
+        """Follow none."""
+
+
+def _post(address: str, event: Event, timeout_seconds: float) -> tuple[str | None, bool]:
+    """Post once: why it failed, or None, and whether that may pass."""
+    request = urllib.request.Request(
+        address,
+        data=json.dumps({"text": text_of(event)}).encode(),
+        headers={"Content-Type": "application/json", "Idempotency-Key": f"easeml-{one_line(event.get('key'))}"},
+    )
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_seconds):
+            return None, False
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"it answered {error.code}", error.code in _PASSING or error.code >= 500
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        return f"it cannot be reached ({type(reason).__name__})", True

@@ -1,0 +1,34 @@
+"""A task's changes bear its name in the audit: the DAG, the run and the task, as Airflow tells its own process."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.execution_time.context import context_to_airflow_vars
+
+from easeml_airflow.hooks.request_key import task_actor
+from easeml_core.store.actors import Actor
+
+PARTS = ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TASK_ID")
+
+
+def test_a_task_is_named_by_what_airflow_puts_into_its_environment(monkeypatch):
+    told = context_to_airflow_vars(
+        {
+            "task_instance": SimpleNamespace(dag_id="nightly", task_id="pause", try_number=1),
+            "dag_run": SimpleNamespace(run_id="scheduled__1", logical_date=None, team_name=None),
+        },
+        in_env_var_format=True,
+    )
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert task_actor() == Actor("nightly/scheduled__1/pause", "task")
+
+
+@pytest.mark.parametrize("missing", PARTS)
+def test_outside_of_tasks_nobody_is_named(monkeypatch, missing):
+    for name in PARTS:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.delenv(missing)
+    assert task_actor() is None
