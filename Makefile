@@ -12,7 +12,7 @@ DEMO_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-slow coverage check figures gate-figures meter-figures benchmark-figures format lock clean
+.PHONY: help setup demo up down status browser screenshots test test-slow coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -32,6 +32,15 @@ down: ## Stop it
 status: $(STAMP) ## Say whether the stack runs, and where
 	@$(RUN) scripts/launch.py status || [ $$? -eq 3 ]  # 3: nothing runs, which is an answer, too
 
+browser: ## Install Debian's Chromium: tests/browser and the pictures of the pages are made with it
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && \
+	  { apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core || { apt-get update -qq && \
+	    apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }; }; } || { \
+	  echo "There is no chromium here. As root: apt-get install --no-install-recommends chromium"; exit 1; }
+
+screenshots: $(STAMP) browser ## Take the pictures of docs/pictures/pages anew from what runs: make demo up screenshots
+	@$(RUN) scripts/screenshots.py
+
 test: $(STAMP) ## All tests but the slow ones
 	@$(RUN) -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)
@@ -48,9 +57,9 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m mypy
 	@MYPYPATH=plugins:scripts:benchmarks $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/install.py \
 	  scripts/lock.py scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py \
-	  scripts/benchmark_figures.py benchmarks/*.py
+	  scripts/benchmark_figures.py scripts/screenshots.py scripts/reference.py benchmarks/*.py
 	@$(VENV)/bin/lint-imports
-	@$(RUN) -m codespell_lib README.md docs
+	@$(RUN) -m codespell_lib README.md CONTRIBUTING.md SECURITY.md docs
 
 figures: $(STAMP) ## Every table and plot of docs/selection.md anew, an hour or more; FIGURES="--only bench" for one
 	@$(RUN) scripts/selection_figures.py $(FIGURES)
@@ -63,6 +72,13 @@ meter-figures: $(STAMP) ## Every table and plot of docs/meter.md anew, a minute;
 
 benchmark-figures: $(STAMP) ## Every table of docs/benchmarks.md anew from what was measured, some minutes
 	@$(RUN) scripts/benchmark_figures.py $(FIGURES)
+
+docs: $(STAMP) ## The pages of docs/ as a site in build/docs; a broken link or a page without a place ends it
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "open build/docs/index.html"
+
+reference: $(STAMP) ## Every page of docs/reference anew from the code
+	@$(RUN) scripts/reference.py
 
 format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff format .

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, Request
 
+from easeml_airflow.web.frame import path_of
 from easeml_airflow.web.people import Viewer
 from easeml_core.store.actors import acting
 
@@ -26,7 +27,7 @@ def in_their_name(site: Site) -> Callable[..., Any]:
         if request.method in ("GET", "HEAD"):
             yield
             return
-        with acting(viewer.name, door="service" if "/api/" in request.url.path else "page"):
+        with acting(viewer.name, door="service" if path_of(request).startswith("/api/") else "page"):
             yield
 
     return named

@@ -37,6 +37,7 @@ from easeml_airflow.web.api import create_router
 from easeml_airflow.web.bodies import BoundedBodies
 from easeml_airflow.web.frame import HEADERS, HERE, Site, error_page, path_of, status_of
 from easeml_airflow.web.rights import has_token
+from easeml_airflow.web.turns import few_of_each
 from easeml_core.errors import EasemlError
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
         dependencies=[Depends(require_login)],
     )
     app.add_middleware(BoundedBodies)
-    named = Depends(in_their_name(site))
+    few, named = Depends(few_of_each(site.viewer)), Depends(in_their_name(site))
     for page in PAGES:
-        app.include_router(page.routes(site), dependencies=[Depends(own_page), named])
+        app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named])
     app.include_router(live.routes(site))
     app.add_api_route("/static/{name}", static, methods=["GET"], response_class=FileResponse)
     if rights is not None:

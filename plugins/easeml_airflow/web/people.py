@@ -89,8 +89,8 @@ class Viewer:
             HTTPException: 403, saying who may.
         """
         if not self.roles & set(roles):
-            names = " or ".join(roles)
-            raise HTTPException(status_code=403, detail=f"only a {names} may see or do this; {HOW_TO[roles[0]]}")
+            names = " or ".join(f"the {role}" for role in roles)
+            raise HTTPException(status_code=403, detail=f"only {names} may see or do this; {HOW_TO[roles[0]]}")
 
 
 HOW_TO = {

@@ -103,8 +103,10 @@ def airflow_rights(tenant_of: Callable[[str], str]) -> Callable[..., Check]:
             tenant = tenant_of(study)
             if not airflow_study_rights(user)(study, tenant, write=write):
                 right = "trigger" if write else "see the runs of"
-                wanted = dag_of(study, tenant)
+                wanted = dag_of(study, "{tenant}")  # whose study it is, is not for everybody
                 raise HTTPException(status_code=403, detail=f"this needs the right to {right} the DAG {wanted!r}")
+            if not tenant:  # not by the core, whose message names the studies that there are
+                raise HTTPException(status_code=404, detail=f"there is no study {study!r} that you may see")
             return str(user.get_name())
 
         return check

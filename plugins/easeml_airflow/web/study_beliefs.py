@@ -148,7 +148,7 @@ def _price(believed: Beliefs, chosen: Expected) -> str:
 
 
 def _place(believed: Beliefs) -> str:
-    over = f"of {believed.competing:,} candidates of {believed.studies:,} studies that could run now"
+    over = f"of {count_text(believed.competing, 'candidate')} of {count_text(believed.studies, 'study', 'studies')} that could run now"
     if believed.chosen_by:
         return f"It is the first {over}."
     if believed.position is None:

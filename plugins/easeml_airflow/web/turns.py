@@ -9,12 +9,18 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fastapi import Depends, HTTPException
+
+from easeml_airflow.web.people import Viewer
 from easeml_core.errors import ConcurrentUpdateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+MOST_OF_ONE = 10
+"""Pages that one person is answered at the same time: a quarter of the threads, and as many as a browser asks for."""
 
 
 class Turns:
@@ -68,3 +74,24 @@ class Turns:
         finally:
             self._queued[study] -= 1
             self._queued += Counter()
+
+
+def few_of_each(viewer: Callable[..., Viewer]) -> Callable[..., Any]:
+    """A FastAPI dependency that answers 429 to a person of whom ``MOST_OF_ONE`` other requests are worked on.
+
+    Args:
+        viewer: FastAPI dependency that gives who asks.
+    """
+    who, working = Depends(viewer), Counter[str]()
+
+    async def place(viewer: Viewer = who) -> AsyncIterator[None]:
+        if working[viewer.name] >= MOST_OF_ONE:
+            message = f"{MOST_OF_ONE} other requests of yours are worked on; wait for them"
+            raise HTTPException(status_code=429, detail=message)
+        working[viewer.name] += 1
+        try:
+            yield
+        finally:
+            working[viewer.name] -= 1
+
+    return place

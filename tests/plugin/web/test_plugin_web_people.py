@@ -76,7 +76,7 @@ def test_rights_are_asked_once_a_dag(viewer_of, monkeypatch):
 
 
 def test_who_has_no_role_is_told_who_may():
-    with pytest.raises(HTTPException, match="only a referee") as caught:
+    with pytest.raises(HTTPException, match="only the referee") as caught:
         Viewer("olga", frozenset({Role.OPERATOR})).require(Role.REFEREE)
     assert caught.value.status_code == 403
     Viewer("rita", frozenset({Role.REFEREE})).require(Role.REFEREE, Role.LABELER)

@@ -1,0 +1,25 @@
+"""A person has the last word: what has passed the gate is promoted once somebody has approved it."""
+
+from datetime import timedelta
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, CronTriggerTimetable
+
+from easeml_airflow import operators as easeml
+
+MONDAYS = CronTriggerTimetable("0 6 * * 1", timezone="UTC")
+
+with DAG("cookbook_approval", schedule=MONDAYS, catchup=False, max_active_runs=1):
+    gate = easeml.GateOperator(task_id="gate", study="flowers")  # of the best model; a failure asks nobody
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Model {{ ti.xcom_pull(task_ids='gate')['model_id'] }} of flowers has passed. Promote it?",
+        response_timeout=timedelta(days=3),
+    )
+    promote = easeml.PromoteModelOperator(
+        task_id="promote",
+        study="flowers",
+        model_id=gate.output["model_id"],
+        gate_request_id=gate.output["request_id"],
+    )
+    gate >> approve >> promote

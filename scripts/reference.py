@@ -1,0 +1,62 @@
+"""Make docs/reference anew from the code: commands, operators, settings, errors, rights in the database.
+
+The pages are committed, so that they are read where nothing is installed; a test makes them again and compares.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from reference_pages import classes, commands, failures, rights, settings
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+MADE = "<!-- Made by scripts/reference.py (make reference); do not edit. -->\n\n"
+
+
+def pages(opened: connection) -> dict[str, str]:
+    """Every page by its file's name.
+
+    Args:
+        opened: To a database with the present schema.
+    """
+    made = {
+        "commands.md": commands.page(),
+        "operators.md": classes.page(),
+        "settings.md": settings.page(),
+        "errors.md": failures.page(),
+        "database.md": rights.page(opened),
+    }
+    return {name: MADE + text for name, text in made.items()}
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    """Write the pages."""
+    from easeml_core.store import schema
+    from easeml_core.store.database import Store
+    from easeml_core.store.server_throwaway import throwaway_server
+
+    with tempfile.TemporaryDirectory() as home, throwaway_server() as server:
+        os.environ.setdefault("AIRFLOW_HOME", home)  # Airflow makes one where it is imported
+        server.ensure_installation()
+        owner = Store(server.url("easeml_owner", "easeml"))
+        schema.upgrade(owner)
+        owner.close()
+        with closing(server.connect(database="easeml")) as opened:
+            made = pages(opened)
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in made.items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    click.echo(f"{FOLDER.name}: {len(made)} pages")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""docs/operator-how-to.md: a section for everything that a DAG may import, and every snippet runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from pages import Page
+
+PAGE = Page("operator-how-to.md")
+SECTIONS: dict[str, str] = dict(re.findall(r"^### @?(\w+)\n(.*?)(?=^##|\Z)", PAGE.text, re.DOTALL | re.MULTILINE))
+COMMON = re.findall(r"```python\n(.*?)```", PAGE.text.split("\n## ")[0], re.DOTALL)
+
+
+def public() -> list[str]:
+    from easeml_airflow import decorators, notifications, operators, sensors
+
+    return [name for package in (decorators, notifications, operators, sensors) for name in package.__all__]
+
+
+def test_everything_that_may_be_imported_has_a_section_and_nothing_else() -> None:
+    assert set(SECTIONS) == {*public(), "submissions", "alerts", "production_model"}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_snippet_runs_and_uses_what_it_is_about(name: str) -> None:
+    from airflow.sdk import DAG
+
+    (snippet,) = re.findall(r"```python\n(.*?)```", SECTIONS[name], re.DOTALL)
+    assert re.search(rf"\b{name}\b", snippet)
+    names: dict[str, Any] = {}
+    exec("".join(COMMON), names)
+    if "with DAG(" in snippet:
+        exec(snippet, names)
+        return
+    with DAG("page", schedule=None):
+        exec(snippet, names)
