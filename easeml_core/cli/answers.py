@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.cli.reading_progress import reading
 from easeml_core.errors import StateError
 
 if TYPE_CHECKING:
@@ -34,12 +35,18 @@ def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = G
     from easeml_core.services.requests import answer_of
 
     deadline = time.monotonic() + timeout
-    while (answer := answer_of(store, request_id)) is None:
-        if not time.monotonic() < deadline:
-            message = f"no answer to request {request_id} within {timeout:g} s: {hint}"
-            raise StateError(message)
-        time.sleep(0.2)
-    return answer
+    answer = answer_of(store, request_id)
+    if answer is not None:
+        return answer
+    with reading() as told:
+        told(f"waiting for the referee's answer to request {request_id}")
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            answer = answer_of(store, request_id)
+            if answer is not None:
+                return answer
+    message = f"no answer to request {request_id} within {timeout:g} s: {hint}"
+    raise StateError(message)
 
 
 def gate_passes(answer: dict[str, Any]) -> bool:

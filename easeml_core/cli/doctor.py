@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, embedded_server
-from easeml_core.cli.output import example, json_option, plain, show_json
+from easeml_core.cli.output import example, json_option, plain, print_table, show_json
 from easeml_core.cli.reading_progress import reading
 from easeml_core.errors import EasemlError, InvalidInputError, counted, reason_of
 
@@ -116,7 +116,6 @@ def _pool(url: str | None, user: str, password_file: Path | None, name: str) -> 
 
 def _show(found: Sequence[Check]) -> None:
     """One check a row, with what to do below what was found."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -129,6 +128,6 @@ def _show(found: Sequence[Check]) -> None:
         if check.remedy:
             told.append(f"\n-> {plain(check.remedy)}", style="cyan")
         table.add_row(Text(check.name), Text(word, style=look), told)
-    Console(markup=False, emoji=False).print(table)
+    print_table(table)
     failed, warned = (sum(check.state == state for check in found) for state in ("failed", "warning"))
     click.echo(f"{counted(failed, 'check')} failed, {counted(warned, 'warning')}")

@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 1.5
 MOST_NAMES = 1000
 
 
-class StudyName(click.ParamType):
+class StudyName(click.types.StringParamType):
     """Text that names a study; the shell is offered the names there are, or nothing where they are not at hand."""
 
     name = "study"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import json_option, plain, show_json
+from easeml_core.cli.output import json_option, plain, print_table, show_json
 
 _MARKS = {"bad": ("!!", "bold red"), "warn": ("! ", "yellow"), "info": ("  ", "dim")}
 
@@ -37,7 +37,6 @@ def next_(study: str | None, needs: bool, limit: int, database: str | None, as_j
 
 def _show(steps: list[dict[str, Any]]) -> None:
     """Two columns fit into 80 characters: what it is about, then title, reason and remedy below each other."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -51,5 +50,4 @@ def _show(steps: list[dict[str, Any]]) -> None:
         if step["command"] and step["command"] not in step["act"]:
             words.append(f"\n   {plain(step['command'])}", style="cyan")
         table.add_row(Text(plain(step["study"] or "all studies")), words)
-    # Names are other people's: a bracket or a colon in one is no markup.
-    Console(markup=False, emoji=False).print(table)
+    print_table(table)

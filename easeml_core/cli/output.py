@@ -10,6 +10,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from rich.table import Table
+
 
 def example(*lines: str) -> str:
     r"""The end of a command's help: calls that parse, as a test sees.
@@ -33,7 +35,6 @@ def show_json(value: Any) -> None:
 
 def show_table(title: str, columns: Mapping[str, str], entries: Sequence[Mapping[str, Any]]) -> None:
     """A table: column title to the entry's key."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -42,8 +43,19 @@ def show_table(title: str, columns: Mapping[str, str], entries: Sequence[Mapping
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for entry in entries:
         table.add_row(*(cell(entry.get(key)) for key in columns.values()))
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output."""
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich itself would end with status 1, which is an answer
+
     # Names are other people's: a bracket or a colon in one is no markup.
-    Console(markup=False, emoji=False).print(table)
+    Output(markup=False, emoji=False).print(table)
 
 
 def cell(value: Any) -> str:

@@ -42,8 +42,8 @@ FORMATS = ("skops", "lightgbm", "xgboost", "safetensors", "constant", "command")
 @json_option
 @click.pass_context
 def submit(
-    context: click.Context, asks_gate: bool, waits: bool, timeout: float, request_key: str | None, artifacts: Path,
-    database: str | None, as_json: bool, **handed: Any,
+    context: click.Context, /, asks_gate: bool, waits: bool, timeout: float, request_key: str | None,
+    artifacts: Path, database: str | None, as_json: bool, **handed: Any,
 ) -> None:  # fmt: skip
     """Hand MODEL in for a study, and ask the gate whether it may be promoted.
 

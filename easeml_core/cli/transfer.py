@@ -36,8 +36,8 @@ def export(study: str, file: Path, with_data: bool, artifacts: str, database: st
     if as_json:
         show_json(told)
         return
-    rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in told["rows"].items() if count)
-    click.echo(f"{file}: {rows}; {counted(told['files'], 'artifact')}, {told['bytes']:,} bytes")
+    parts = ["the definition", *_rows(told["rows"]), counted(told["files"], "artifact")]
+    click.echo(f"{file}: {', '.join(parts)}; {told['bytes']:,} bytes")
 
 
 @click.command(
@@ -60,8 +60,8 @@ def export(study: str, file: Path, with_data: bool, artifacts: str, database: st
 @json_option
 @click.pass_context
 def import_(
-    context: click.Context, file: Path, check: bool, wait: bool, timeout: float, artifacts: str, database: str | None,
-    as_json: bool, **asked: Any,
+    context: click.Context, /, file: Path, check: bool, wait: bool, timeout: float, artifacts: str,
+    database: str | None, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Register a new study as FILE defines it; its data is read, split and sealed anew by the referee.
 
@@ -101,5 +101,11 @@ def _show_content(file: Path, as_json: bool) -> None:
     for name, value in found["definition"].items():
         if value is not None:
             click.echo(f"{name:>16}  {plain(str(value))}")
-    rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found["rows"].items())
+    rows = ", ".join(_rows(found["rows"])) or "none"
     click.echo(f"{'rows':>16}  {rows}\n{'artifacts':>16}  {len(found['artifacts'])}")
+
+
+def _rows(counts: dict[str, int]) -> list[str]:
+    """How many there are of each kind that there is any of."""
+    singular = {table: table[:-1].replace("_", " ") for table in counts} | {"curves": "curve point"}
+    return [counted(count, singular[table]) for table, count in counts.items() if count]

@@ -41,7 +41,8 @@ def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative
         f"({found.method}); blue: as asked, grey: one thing changed"
     )
     plural = f"{kind.replace('example', 'examples')}"
-    shown = condition.replace(" +/- ", "\u00a0\u00b1\u00a0")  # no line ends there
+    clauses = condition.replace("+/-", "\u00b1").split(" /\\ ")
+    shown = " /\\ ".join(clause.replace(" ", "\u00a0") for clause in clauses)  # no line ends within one
     finding = f"{counted(need, kind, plural)} let the gate judge {shown} for {counted(steps, 'submission')}"
     return draw_bars(bars, unit=f"{plural}, for all submissions together", finding=finding, how=how)
 

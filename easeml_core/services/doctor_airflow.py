@@ -116,8 +116,10 @@ def check_metadata(url: str | None) -> Check:
         return Check(name, "failed", str(error), "start the database, or correct the address")
     if found == wanted:
         return Check(name, "ok", f"revision {found}, as this Airflow wants it")
-    remedy = "run `airflow db migrate` with the Airflow that is installed"
-    return Check(name, "failed", f"revision {found or 'none'}, the installed Airflow wants {wanted}", remedy)
+    remedy = "run `airflow db migrate` with the Airflow that is installed; `make up` does it by itself"
+    if found is None:
+        return Check(name, "warning", "no Airflow has used its metadata database yet", remedy)
+    return Check(name, "failed", f"revision {found}, the installed Airflow wants {wanted}", remedy)
 
 
 def _ask(url: str, question: Any) -> Any:
@@ -135,7 +137,8 @@ def airflow_head() -> str | None:
     folders = (
         [Path(place) / "migrations" / "versions" for place in (spec.submodule_search_locations or [])] if spec else []
     )
-    made, left = set(), set()
+    made: set[str] = set()
+    left: set[str] = set()
     for file in (file for folder in folders for file in folder.glob("*.py")):
         for kind, value in _REVISION.findall(file.read_text(encoding="utf-8")):
             (made if kind == "revision" else left).update(_ID.findall(value))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import EasemlError, counted
-from easeml_core.services.checks import Check
+from easeml_core.services.checks import Check, State
 from easeml_core.store import health, schema
 from easeml_core.store.database import Store
 from easeml_core.store.roles import WORKER
@@ -73,7 +73,7 @@ def check_clock(skew_seconds: float) -> Check:
     found = f"the database's clock is {abs(skew_seconds):,.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
     if abs(skew_seconds) < SKEW_SECONDS:
         return Check("clock", "ok", found)
-    state = "failed" if abs(skew_seconds) >= BAD_SKEW_SECONDS else "warning"
+    state: State = "failed" if abs(skew_seconds) >= BAD_SKEW_SECONDS else "warning"
     return Check("clock", state, found, "let NTP set both clocks (timedatectl set-ntp true)")
 
 

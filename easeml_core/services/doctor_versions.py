@@ -46,7 +46,9 @@ def check_extras() -> Check:
         requirements = _requirements()
     except metadata.PackageNotFoundError:
         return Check("extras", "skipped", f"{DISTRIBUTION} is copied, not installed: its extras are not known")
-    there, missing, wrong = [], [], []
+    there: list[str] = []
+    missing: list[str] = []
+    wrong: list[str] = []
     names = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
     for extra in (name for name in names if name not in _NOT_FOR_USERS):
         faults = {one.name: _fault(one) for one in requirements if one.marker and one.marker.evaluate({"extra": extra})}

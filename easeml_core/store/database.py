@@ -34,7 +34,7 @@ from easeml_core.store import actors, schema
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection
 
 CHANNEL = "easeml"
 """NOTIFY channel of everything that somebody may wait for; the payload is a topic such as ``answer:17``."""
@@ -234,7 +234,7 @@ class Store:
 
     def __repr__(self) -> str:
         """The address without its password."""
-        return f"Store({self._url.render_as_string(hide_password=True)!r})"
+        return f"Store({_shown(self._url)!r})"
 
     @property
     def dsn(self) -> str:
@@ -265,7 +265,7 @@ class Store:
                     actors.tell(tx, self._actor)
                 yield tx
         except DBAPIError as error:
-            raise translate(error, str(self._url.render_as_string(hide_password=True))) from error
+            raise translate(error, _shown(self._url)) from error
         except PoolTimeoutError as error:
             message = "every connection of this process to the database is in use; try again, or run fewer at once"
             raise StoreUnavailableError(message) from error
@@ -300,9 +300,14 @@ def savepoint(tx: Connection) -> Iterator[None]:
         if nested.is_active and not tx.invalidated:
             nested.rollback()
         if isinstance(error, DBAPIError):
-            raise translate(error, tx.engine.url.render_as_string(hide_password=True)) from error
+            raise translate(error, _shown(tx.engine.url)) from error
         raise
     nested.commit()
+
+
+def _shown(url: URL) -> str:
+    """The address for messages: without its password, and without options, since one of them may be the password."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def translate(error: DBAPIError, address: str) -> EasemlError:

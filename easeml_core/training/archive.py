@@ -70,25 +70,26 @@ def pack_files(
             packed.writestr(entry, content)
 
 
-def unpack(archive: Path, folder: Path, *, most_bytes: int = LARGEST_BYTES) -> None:
+def unpack(archive: Path, folder: Path, *, most_bytes: int | None = None) -> None:
     """Unpack an archive into an empty folder.
 
     Args:
         archive: The file.
         folder: The folder.
-        most_bytes: Of all files together.
+        most_bytes: Of all files together; None for ``LARGEST_BYTES``.
 
     Raises:
         ArtifactError: If it is no archive, or holds a link, a name that leads elsewhere, a name twice, or too much.
     """
+    most = most_bytes or LARGEST_BYTES
     try:
         with zipfile.ZipFile(archive) as packed:
             entries = packed.infolist()
             check_entries(entries)
-            left = most_bytes
+            left = most
             for entry in entries:
                 if not entry.is_dir():
-                    left -= _unpack_one(packed, entry, folder, left, most_bytes)
+                    left -= _unpack_one(packed, entry, folder, left, most)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         message = f"the archive {archive.name} cannot be unpacked: {error}"
         raise ArtifactError(message) from error

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.training.archive import LARGEST_BYTES, MOST_FILES, unpack
+from easeml_core.training.archive import MOST_FILES, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ _ADDED = "__MACOSX"
 """A folder that one system adds to every zip file."""
 
 
-def unpack_upload(archive: Path, folder: Path, *, most_bytes: int = LARGEST_BYTES) -> Path:
+def unpack_upload(archive: Path, folder: Path, *, most_bytes: int | None = None) -> Path:
     """Unpack a zip file into an empty folder; where the data are in it.
 
     Folders that hold nothing but one other folder are stepped over, since many programs pack a folder with its name.
@@ -29,7 +29,7 @@ def unpack_upload(archive: Path, folder: Path, *, most_bytes: int = LARGEST_BYTE
     Args:
         archive: The file.
         folder: Where to.
-        most_bytes: That it may hold, whatever it says; few bytes can stand for very many.
+        most_bytes: That it may hold, whatever it says, as of ``unpack``; few bytes can stand for very many.
 
     Raises:
         InvalidInputError: It is no zip file, or holds links, names that lead elsewhere, too many files or too much.

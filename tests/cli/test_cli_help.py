@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from easeml_core.cli.app import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -30,6 +33,7 @@ LEAVES = {path: command for path, command in ALL.items() if not isinstance(comma
 def test_the_commands_are_those_of_the_manual() -> None:
     assert {" ".join(path) for path in LEAVES} == {
         "alerts",
+        "audit",
         "backtest",
         "bench select",
         "cache clear",
@@ -122,6 +126,29 @@ def test_every_command_answers_in_json_if_asked(path: tuple[str, ...]) -> None:
 def test_every_option_is_explained(path: tuple[str, ...]) -> None:
     options = [p for p in LEAVES[path].params if isinstance(p, click.Option)]
     assert [p.name for p in options if not p.help] == []
+
+
+def examples(path: tuple[str, ...]) -> list[str]:
+    """The calls that the help of a command shows, each as one line."""
+    text = (ALL[path].epilog or "").replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("easeml ")]
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_has_an_example_that_parses(path: tuple[str, ...], run: Any, nowhere: Path) -> None:
+    (nowhere / "my_net").mkdir()  # a path that must be there
+    assert examples(path), f"the help of {' '.join(path)} has no example"
+    assert "Example" in run(*path, "--help").out
+    for line in examples(path):
+        words = list(itertools.takewhile(lambda word: word != ">", shlex.split(line)))[1:]
+        command: click.Command = cli
+        context = click.Context(cli, info_name="easeml")
+        while isinstance(command, click.Group):
+            found = command.get_command(context, words[0])
+            assert found is not None, line
+            command, words = found, words[1:]
+        command.make_context(command.name, words, parent=context)  # raises where an option or a value is wrong
+        assert set(path) <= {*shlex.split(line)[1:]} or path[-1] in ("promote", "rollback"), line
 
 
 def test_the_first_page_says_where_the_database_is_and_what_a_status_means(run: Any) -> None:

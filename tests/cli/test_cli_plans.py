@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -192,7 +193,7 @@ def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
         ),
         (("meter", "plan", "--ranges", "low,high"), ("--ranges must be numbers separated by commas", "'low,high'")),
         (("meter", "plan", "--ranges", "0.5,0.1"), ("ranges must be rising boundaries", "(0.5, 0.1)")),
-        (("meter", "plan", "--tolerance", "0"), ("tolerance must be > 0 and < 1, got 0.0",)),
+        (("meter", "plan", "--tolerance", "0"), ("tolerance must be > 0 and < 1", "got 0.0")),
         (("meter", "plan", "--method", "best"), ("method must be one of path-adaptive", "got 'best'")),
         (("meter", "plan", "--ranges", "0.1,0.15", "--method", "pruned"), ("at least 2 tolerances wide",)),
         (("meter", "plan", "--error-rate", "1.5"), ("error_rate must be in [0, 1]", "got 1.5")),
@@ -294,3 +295,23 @@ def test_what_can_never_hold_is_not_planned_for(run: Any) -> None:
         "    n > 1.2 +/- 0.1",
         "    ^^^^^^^^^^^^^^^",
     ]
+
+
+@pytest.mark.parametrize(
+    "words", [("gate", "plan", "--condition", "n > 0.9 +/- 0.05"), ("meter", "plan", "--steps", "4")], ids=" ".join
+)
+def test_a_plan_is_drawn(words: tuple[str, ...], run: Any, nowhere: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = run(*words, "--plot", "plan.png", "--json")
+    assert (answer.status, answer.err) == (0, "plot: plan.png\n")
+    assert answer.json == run(*words, "--json").json
+    assert (nowhere / "plan.png").read_bytes().startswith(b"\x89PNG")
+    wrong = run(*words, "--plot", "plan.txt")
+    assert (wrong.status, "a plot's name must end in one of .png, .svg, .pdf" in wrong.err) == (2, True)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    absent = run(*words, "--plot", "other.png")
+    assert (absent.status, "pip install 'easeml-airflow[plot]'" in absent.err) == (2, True)
+
+
+def test_a_shared_set_has_no_plot(run: Any) -> None:
+    answer = run("gate", "plan", "--condition", "n > 0.9 +/- 0.05", "--joint", "--plot", "plan.png")
+    assert (answer.status, "leave out --joint" in answer.err) == (2, True)

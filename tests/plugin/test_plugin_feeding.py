@@ -230,6 +230,16 @@ def test_what_cannot_be_is_told_in_json(ask, study, path, body, status, words):
     assert answer.headers["cache-control"] == "no-store"
 
 
+def test_programs_learn_no_names_of_other_studies_and_tenants(ask, study, monkeypatch):
+    missing = ask("POST", "fool/feed", {"pairs": [1]})
+    assert missing.status_code == 404
+    assert "cancer" not in missing.text
+    monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "{tenant}_{study}")
+    refused = [ask("POST", f"{name}/feed", {"pairs": [1]}, role="viewer") for name in ("cancer", "fool")]
+    assert [answer.status_code for answer in refused] == [403, 403]
+    assert refused[0].text.replace("cancer", "fool") == refused[1].text
+
+
 def test_bodies_are_bounded_and_json(ask, study, monkeypatch):
     monkeypatch.setattr(api, "MOST_BYTES", 1000)
     large = ask("POST", "cancer/feed", {"pairs": ["x" * 2000]})

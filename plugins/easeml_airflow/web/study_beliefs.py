@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import nice_axis
-from easeml_airflow.web.formats import gain_text, percent_text, quality_text, seconds_text
+from easeml_airflow.web.formats import count_text, gain_text, percent_text, quality_text, seconds_text
 from easeml_airflow.web.view import Mark
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def _price(believed: Beliefs, chosen: Expected) -> str:
 
 
 def _place(believed: Beliefs) -> str:
-    over = f"of {count_text(believed.competing, 'candidate')} of {count_text(believed.studies, 'study', 'studies')} that could run now"
+    rivals, among = count_text(believed.competing, "candidate"), count_text(believed.studies, "study", "studies")
+    over = f"of {rivals} of {among} that could run now"
     if believed.chosen_by:
         return f"It is the first {over}."
     if believed.position is None:

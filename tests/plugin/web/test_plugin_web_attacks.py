@@ -33,6 +33,7 @@ from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services import inference
 from easeml_core.services.audit import audit
 from easeml_core.services.study_uploads import keep_upload
+from easeml_core.store.database import Store
 from easeml_core.training import processes
 from easeml_core.training.sandbox import Isolation
 
@@ -283,6 +284,15 @@ def test_no_child_of_the_server_inherits_the_referees_address(monkeypatch):
         processes.run_child("m", [], cwd=Path(), limits=None, on_output=print, on_poll=print)
     assert "secret" not in str(started[0]["env"])
     assert "PATH" in started[0]["env"]
+
+
+@pytest.mark.parametrize("address", ["ann:{}@127.0.0.1:1/easeml", "ann@127.0.0.1:1/easeml?password={}"])
+def test_no_page_shows_the_password_of_a_database_that_is_away(client_of, text_of, address):
+    store = Store(f"postgresql://{address.format('hush')}")
+    page = client_of(Site(lambda: store, away, away, lambda: Viewer("ada"))).get("/")
+    assert page.status_code == 503
+    assert "cannot be reached" in text_of(page.text)
+    assert "hush" not in f"{page.text}{store!r}"
 
 
 @pytest.mark.parametrize("roles", [(), ("operator",), ("labeler",)])

@@ -84,7 +84,7 @@ def test_the_page_tells_what_the_services_tell(study, run, ask_as, database, tex
         "2 of 4 tried 1 succeeded, 1 failed",
         "nothing has beaten the first result",
         f"{told.next.low:.4f} to {told.next.high:.4f}",
-        f"It is the first of {told.competing} candidates of 1 studies",
+        f"It is the first of {told.competing} candidate",
         f"{told.next.mean:.4f}",
         "3 so far, newest first",
         "0.8100 best",

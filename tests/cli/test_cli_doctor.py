@@ -1,0 +1,63 @@
+"""``easeml doctor``: a table for people, JSON for programs, and a status for both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_sound_database_is_a_zero(ask: Any) -> None:
+    answer = ask("doctor")
+    assert (answer.status, answer.err) == (0, "")
+    for words in ("sealed sets", "closed to easeml_worker", "0 checks failed", "skipped"):
+        assert words in answer.text
+    found = ask("doctor", "--json").json
+    assert {check["state"] for check in found} <= {"ok", "warning", "skipped"}
+    assert all(set(check) == {"name", "state", "found", "remedy"} for check in found)
+
+
+def test_without_a_database_it_is_a_no_and_says_what_to_do(run: Any) -> None:
+    answer = run("doctor")
+    assert answer.status == 1
+    text = " ".join(answer.out.replace("│", " ").split())
+    assert "no --database, no EASEML_DATABASE_URL, no embedded server in .easeml" in text
+    assert "`make up` or `easeml db start` starts an embedded server" in text
+    assert "1 check failed" in answer.out
+    (failed,) = [check for check in run("doctor", "--json").json if check["state"] == "failed"]
+    assert failed["name"] == "database"
+
+
+def test_where_the_address_came_from(run: Any, database: Any) -> None:
+    environment = {"EASEML_DATABASE_URL": database.url("easeml_worker")}
+    (check,) = [c for c in run("doctor", "--json", **environment).json if c["name"] == "database"]
+    assert check["found"].startswith("EASEML_DATABASE_URL: PostgreSQL")
+
+
+def test_airflows_tables_are_looked_at_where_its_environment_says(run: Any, database: Any) -> None:
+    environment = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url("easeml_owner")}
+    (check,) = [c for c in run("doctor", "--json", **environment).json if c["name"] == "Airflow tables"]
+    assert (check["state"], "airflow db migrate" in check["remedy"]) == ("warning", True)
+
+
+def test_a_password_comes_from_a_file(run: Any, nowhere: Path) -> None:
+    answer = run("doctor", "--airflow", "http://127.0.0.1:9")
+    assert (answer.status, "--airflow-password-file" in answer.err) == (2, True)
+    missing = run("doctor", "--airflow", "http://127.0.0.1:9", "--airflow-password-file", "no.txt")
+    assert (missing.status, "no.txt cannot be read" in missing.err) == (2, True)
+    (nowhere / "password.txt").write_text("secret-word\n")
+    answer = run("doctor", "--airflow", "http://127.0.0.1:9", "--airflow-password-file", "password.txt")
+    assert "http://127.0.0.1:9 gives no answer" in " ".join(answer.out.replace("│", " ").split())
+    assert "secret-word" not in answer.out + answer.err
+
+
+def test_torch_is_not_imported() -> None:
+    look = (
+        "import sys; from easeml_core.services.doctor_versions import check_torch; check_torch();"
+        "import easeml_core.services.doctor; print([m for m in ('torch', 'airflow', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

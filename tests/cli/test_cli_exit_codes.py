@@ -1,0 +1,200 @@
+"""0 done, 1 the answer is no, 2 an error: no command mixes these up, and nothing that fails looks like an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from easeml_core.cli.app import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        yield from leaves(command, (*path, name)) if isinstance(command, click.Group) else [((*path, name), command)]
+
+
+LEAVES = dict(leaves(cli))
+NO_DATABASE = [path for path, command in LEAVES.items() if any(p.name == "database" for p in command.params)]
+
+
+def filled(path: tuple[str, ...]) -> list[str]:
+    """The command with something plausible for whatever it must have."""
+    words = [*path]
+    for parameter in LEAVES[path].params:
+        if not parameter.required or parameter.name in ("database", "as_json"):
+            continue
+        word = word_for(parameter)
+        words += [word] if isinstance(parameter, click.Argument) else [parameter.opts[0], word]
+    return words
+
+
+def word_for(parameter: click.Parameter) -> str:
+    if isinstance(parameter.type, click.Choice):
+        return str(parameter.type.choices[0])
+    if isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType):
+        return "1"
+    return "file.txt" if isinstance(parameter.type, click.Path) else "cancer"
+
+
+@pytest.fixture
+def file(nowhere: Path) -> Path:
+    """Something where paths must exist."""
+    path = nowhere / "file.txt"
+    path.write_text("nothing of use\n")
+    return path
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_an_unknown_option_is_an_error(path: tuple[str, ...], run: Any, file: Path) -> None:
+    answer = run(*filled(path), "--no-such-option")
+    assert (answer.status, answer.out) == (2, "")
+    assert "No such option" in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_with_json_an_error_is_json_too(path: tuple[str, ...], run: Any, file: Path) -> None:
+    answer = run(*filled(path), "--json", "--no-such-option")
+    assert (answer.status, answer.out) == (2, "")
+    assert json.loads(answer.err)["kind"] == "NoSuchOption"
+
+
+@pytest.mark.parametrize("path", NO_DATABASE, ids=" ".join)
+def test_without_a_database_it_is_an_error_and_says_what_to_do(path: tuple[str, ...], run: Any, file: Path) -> None:
+    address = "postgresql+psycopg2://easeml_worker:wrong@127.0.0.1:9/easeml"  # a port where nobody listens
+    if path in {
+        ("backtest",),
+        ("import",),
+        ("doctor",),
+        ("bench", "select"),
+        ("mlflow", "sync"),
+        ("referee",),
+        ("device", "run"),
+    }:
+        pytest.skip("reads a file first, or waits for the database to come back")
+    answer = run(*filled(path), *extra(path), "--database", address, "--json")
+    assert (answer.status, answer.out) == (2, ""), answer.err
+    assert "Traceback" not in answer.err
+    told = json.loads(answer.err.strip().splitlines()[-1])
+    assert told["kind"] in ("StoreUnavailableError", "InvalidInputError", "NotFoundError", "ConfigError"), told
+
+
+def extra(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Options without which the command has nothing to do, so that it does not end before the database is asked."""
+    weight = ("--weight", "2")
+    return {("study", "set"): weight, ("tenant", "set"): weight, ("policy", "set"): ("--guard", "0.1")}.get(path, ())
+
+
+ANSWER = {"refused": True, "message": "no", "symbol": None, "study": "cancer", "model_id": 1, "retired": False}
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every question to the referee is filed, and refused."""
+    for name in ("file_gate_request", "file_meter_request", "file_promotion", "file_rollback"):
+        filed = {"request_id": 1, "study": "cancer", "model_id": 1}
+        monkeypatch.setattr(f"easeml_core.services.requests.{name}", lambda *_, _filed=filed, **__: _filed)
+    monkeypatch.setattr("easeml_core.services.requests.answer_of", lambda *_: ANSWER)
+
+
+NO = [
+    ("gate", "ask", "cancer", "1"),
+    ("model", "meter", "cancer", "1"),
+]
+REFUSED_CHANGE = [
+    ("model", "promote", "cancer", "1", "--request", "1"),
+    ("promote", "cancer", "1", "--request", "1"),
+    ("model", "rollback", "cancer", "--why", "x"),
+    ("rollback", "cancer", "--why", "x"),
+]
+
+
+@pytest.mark.parametrize("words", NO, ids=" ".join)
+def test_a_refusal_to_a_question_is_a_no(words: tuple[str, ...], ask: Callable[..., Any], refuse: None) -> None:
+    assert ask(*words).status == 1
+    answer = ask(*words, "--json")
+    assert (answer.status, json.loads(answer.out).get("refused", True)) == (1, True)
+
+
+@pytest.mark.parametrize("words", REFUSED_CHANGE, ids=" ".join)
+def test_a_change_that_is_refused_did_not_happen(words: tuple[str, ...], ask: Callable[..., Any], refuse: None) -> None:
+    """Nobody asked a question: what was ordered was not done, which is an error."""
+    answer = ask(*words)
+    assert (answer.status, answer.out, answer.err) == (2, "", "easeml: no\n")
+    assert json.loads(ask(*words, "--json").err) == {"error": "no", "kind": "StateError"}
+
+
+def test_a_failed_verdict_is_a_no(run: Any, nowhere: Path) -> None:
+    (nowhere / "labels.csv").write_text("example,label\n" + "".join(f"{i},1\n" for i in range(50)))
+    (nowhere / "bad.csv").write_text("example,prediction\n" + "".join(f"{i},{int(i < 10)}\n" for i in range(50)))
+    (nowhere / "good.csv").write_text("example,prediction\n" + "".join(f"{i},1\n" for i in range(50)))
+    words = ("gate", "decide", "--condition", "n > 0.5 +/- 0.2", "--steps", "1", "--reliability", "0.9")
+    files = ("--labels", "labels.csv", "--old", "bad.csv", "--new")
+    assert [run(*words, *files, f"{which}.csv").status for which in ("bad", "good")] == [1, 0]
+    answer = run(*words, *files, "bad.csv", "--json")
+    assert (answer.status, json.loads(answer.out)["verdict"], answer.err) == (1, "FAIL", "")
+
+
+def test_a_fault_of_ours_is_no_answer(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("easeml_core.services.doctor.examine", stumble)
+    answer = run("doctor")
+    assert (answer.status, answer.out) == (2, "")
+    assert "Traceback" in answer.err
+    assert "this is a fault of easeml: ZeroDivisionError(); please report it" in answer.err
+    told = json.loads(run("doctor", "--json").err.splitlines()[-1])
+    assert told["kind"] == "ZeroDivisionError"
+
+
+def test_ctrl_c_is_130_and_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("easeml_core.services.doctor.examine", interrupted)
+    answer = run("doctor")
+    assert (answer.status, answer.out, answer.err.strip()) == (130, "", "easeml: interrupted")
+    assert json.loads(run("doctor", "--json").err) == {"error": "interrupted", "kind": "Interrupted"}
+
+
+PROGRAM = "import signal; signal.signal(2, signal.default_int_handler); from easeml_core.cli import main; main()"
+
+
+def test_ctrl_c_in_a_program_of_its_own(nowhere: Path) -> None:
+    pipe = nowhere / "history.csv"
+    os.mkfifo(pipe)  # whoever opens it waits
+    words = ("meter", "replay", "--history", str(pipe), "--test-size", "10")
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stdout=-1, stderr=-1, text=True)
+    descriptor = os.open(pipe, os.O_WRONLY)
+    for _ in range(60):
+        time.sleep(0.3)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    os.close(descriptor)
+    assert (process.returncode, out, err.strip()) == (130, "", "easeml: interrupted")
+
+
+@pytest.mark.parametrize("words", [("meter", "plan", "--json"), ("gate", "plan", "--condition", "n > 0.5 +/- 0.1")])
+def test_a_reader_that_has_gone_hears_nothing_and_sees_no_answer(words: tuple[str, ...], nowhere: Path) -> None:
+    """Also where a table is what comes first."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "easeml_core.cli", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")
