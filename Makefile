@@ -9,19 +9,23 @@ PYTEST_ARGS ?=
 # Of the tests: one more than two cores have, since many a test waits for a clock.
 PROCESSES ?= 3
 DEMO_ARGS ?=
+LIFECYCLE_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status browser screenshots test test-slow coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-slow coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 26
 
 setup: $(STAMP) ## Make the virtual environment and install everything into it
 
 demo: $(STAMP) ## One night for all tenants on a real Airflow; again for the next night
 	@$(RUN) scripts/demo.py $(DEMO_ARGS)
+
+demo-lifecycle: $(STAMP) browser ## The whole life of a study, played through the pages; LIFECYCLE_ARGS="--show" to watch
+	@$(RUN) scripts/demo_lifecycle.py $(LIFECYCLE_ARGS)
 
 up: $(STAMP) ## Start the same stack in the background and say where it is
 	@$(RUN) scripts/launch.py up

@@ -14,7 +14,7 @@ import click
 import psutil
 from rich.console import Console
 from stack.failures import StackError, tail
-from stack.keys import ADMIN, load_keys
+from stack.keys import USERS, load_keys
 from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
@@ -127,7 +127,11 @@ def _await_end(places: Places) -> None:
 def _show(places: Places) -> None:
     record: Any = read_record(places.record)
     console.print(f"Airflow runs at      {record.url}")
-    console.print(f"user, password       {ADMIN}  {load_keys(places.keys).admin_password}")
+    console.print(f"pages of Ease.ml     {record.url}/plugin/easeml/")
+    passwords = load_keys(places.keys).passwords
+    for number, (name, may) in enumerate(USERS.items()):
+        title = "" if number else "users, passwords"
+        console.print(f"{title:20} {name:8} {passwords[name]}  {may}", markup=False)
     console.print(f"logs                 {places.logs}")
     console.print(
         f"launcher             process {record.launcher}, since {_since(record.launcher)}; stop it with `make down`"

@@ -28,8 +28,8 @@ for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML")
 
 _numbers = itertools.count()
 
-STACKS = "tests/stack/"
-LONG = (STACKS, "tests/plugin/", "tests/services/")
+STACKS = ("tests/stack/", "tests/browser/")
+LONG = (*STACKS, "tests/plugin/", "tests/services/")
 """Folders whose files take longest."""
 
 
@@ -47,7 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class OneStackAtATime(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return STACKS if nodeid.startswith(STACKS) else str(super()._split_scope(nodeid))
+            return STACKS[0] if nodeid.startswith(STACKS) else str(super()._split_scope(nodeid))
 
     return OneStackAtATime(config, log)
 

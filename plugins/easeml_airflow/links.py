@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 PAGE_ROUTE = "easeml"
+URL_PREFIX = "/easeml"
+"""Where the application with the pages is mounted."""
+
 SUBMISSIONS = "submissions"
 """What follows the study's address for tasks about models that were handed in; see ``page_of_study`` of an operator."""
 
@@ -28,14 +31,16 @@ def page_url(study: str | None = None, trial_id: int | None = None, *, below: st
 
     Example:
         >>> page_url("digits", 7), page_url(trial_id=7)
-        ('/plugin/easeml/studies/digits/decisions/7', '/plugin/easeml/trials/7')
+        ('/plugin/easeml/easeml/studies/digits/decisions/7', '/plugin/easeml/easeml/trials/7')
         >>> page_url("digits", below="submissions")
-        '/plugin/easeml/studies/digits/submissions'
+        '/plugin/easeml/easeml/studies/digits/submissions'
     """
-    page = f"{settings.base_path()}/plugin/{PAGE_ROUTE}"
+    base = settings.base_path()
+    frame = f"{base}/plugin/{PAGE_ROUTE}"
+    inside = f"{frame}{base}{URL_PREFIX}"  # what follows the frame's own path is, whole, the path that the frame opens
     if study is None:
-        return page if trial_id is None else f"{page}/trials/{trial_id}"
-    about = f"{page}/studies/{quote(study, safe='')}"
+        return frame if trial_id is None else f"{inside}/trials/{trial_id}"
+    about = f"{inside}/studies/{quote(study, safe='')}"
     if trial_id is not None:
         return f"{about}/decisions/{trial_id}"
     return f"{about}/{below}" if below else about

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.links import PAGE_ROUTE, EasemlPageLink
+from easeml_airflow.links import PAGE_ROUTE, URL_PREFIX, EasemlPageLink
 from easeml_airflow.settings import base_path
 from easeml_airflow.version_compat import AirflowPlugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-URL_PREFIX = "/easeml"
 
 
 class EasemlPlugin(AirflowPlugin):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.selection.simulate.plot import COLOURS
+from easeml_core.canvas import COLOURS
 from figures.pictures import FOLDER, embedded
 
 if TYPE_CHECKING:

@@ -1,7 +1,11 @@
-"""Under which account Airflow runs: root's launcher steps down, so that no task is the account of the referee.
+"""Under which accounts Airflow runs: root's launcher steps down, so that no task is the account of the referee.
 
-None is created: it is a user id that nobody has, one for each state folder. Sandboxed models of the referee have ids of
-another range (``easeml_core.training.confinement``), so that no task may look into them either.
+There are two. One is that of tasks, and of what starts them. The API server has another, since it may read sealed sets
+for the referee's pages: a task must neither look into it nor put something in its way, such as a plugin that it would
+load, or in the place of a log a link to what only the API server may read.
+
+None is created: they are user ids that nobody has, two for each state folder. Sandboxed models of the referee have ids
+of another range (``easeml_core.training.confinement``), so that no task may look into them either.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import subprocess
 import sys
 import time
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +47,11 @@ class Account:
 
     Attributes:
         uid: User id, never root's.
-        gid: Group id, the only group.
+        gid: Group id, the only group; both accounts have the same, in which they share artifacts.
         cwd: Working directory, the account's own.
         doors: Folders that the account may not pass though something it needs lies behind; none within another.
         shown: What it needs, and whether it may write there; parents before what is in them.
+        linkless: Folders in which it follows no link, since another account writes there.
     """
 
     uid: int
@@ -54,49 +59,73 @@ class Account:
     cwd: str
     doors: tuple[str, ...] = ()
     shown: tuple[tuple[str, bool], ...] = ()
+    linkless: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """For the command line of ``tether``."""
         return json.dumps(asdict(self))
 
 
-def prepare_account(places: Places, readable: Iterable[Path] = ()) -> Account | None:
-    """The account of this state folder's Airflow, with its folders; None where the launcher is not root.
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The two of one stack.
+
+    Attributes:
+        tasks: Of scheduler, DAG processor, triggerer, and of what tasks run.
+        api_server: Of the API server that people use.
+    """
+
+    tasks: Account
+    api_server: Account
+
+
+def prepare_accounts(places: Places, readable: Iterable[Path] = ()) -> Accounts | None:
+    """The accounts of this state folder's Airflow, with their folders; None where the launcher is not root.
 
     Args:
         places: Where the files lie.
-        readable: What else it reads; nothing that has the state folder in it, where the secrets lie.
+        readable: What else they read; nothing that has the state folder in it, where the secrets lie.
 
     Raises:
         OSError: If the machine does not let the folders be given away.
     """
     if os.geteuid() != 0:
         return None
-    uid = _uid_of(places)
-    _give_folders(places, uid)
-    needed = [(path, False) for path in _read_only(places, readable)]
-    needed += [(path, True) for path in (places.airflow, places.task_logs, places.artifacts)]
+    tasks = _uid_of(places.airflow, places)
+    server = _uid_of(places.api_server, places, but=tasks)
+    _give_folders(places, tasks, server)
+    needed = [(path, False) for path in _read_only(places, readable)] + [(places.artifacts, True)]
+    of_tasks = [*needed, (places.airflow, True), (places.task_logs, True)]
+    of_server = [*needed, (places.api_server, True), (places.task_logs, False)]
+    return Accounts(
+        _account(tasks, tasks, places.airflow, of_tasks),
+        replace(_account(server, tasks, places.api_server, of_server), linkless=(str(places.task_logs),)),
+    )
+
+
+def _account(uid: int, gid: int, home: Path, needed: Iterable[tuple[Path, bool]]) -> Account:
     shown = {str(p): free for path, free in needed for p in (path, path.resolve())}
-    doors = sorted({door for path in shown if (door := _door(Path(path), uid))})
+    doors = sorted({door for path in shown if (door := _door(Path(path), uid, gid))})
     outermost = tuple(d for d in doors if not any(d.startswith(f"{other}/") for other in doors))
-    return Account(uid, uid, str(places.airflow), outermost, tuple(sorted(shown.items())))
+    return Account(uid, gid, str(home), outermost, tuple(sorted(shown.items())))
 
 
-def _give_folders(places: Places, uid: int) -> None:
-    """Make the account the owner of what Airflow writes, and close what it must not read.
+def _give_folders(places: Places, uid: int, server: int) -> None:
+    """Make the accounts the owners of what Airflow writes, and close what they must not read.
 
-    Only for a launcher that is root, while no process of the account lives: then none can exchange a file for another.
+    Only for a launcher that is root, while no process of theirs lives: then none can exchange a file for another.
     A file with a second name is left as it is, since that may lead to a file of somebody else.
     """
-    end_processes_of(uid)
+    end_processes_of(uid, server)
     places.task_logs.mkdir(exist_ok=True)
-    for folder in (places.airflow, places.task_logs):
+    places.api_server.chmod(0o700)
+    for folder, owner in ((places.airflow, uid), (places.task_logs, uid), (places.api_server, server)):
         for descriptor, files in _walk(folder):
             for name in files:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 if status.st_uid == 0 and status.st_nlink == 1:
-                    os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
-            os.fchown(descriptor, uid, uid)
+                    os.chown(name, owner, owner, dir_fd=descriptor, follow_symlinks=False)
+            os.fchown(descriptor, owner, owner)
     for descriptor, _ in _walk(places.artifacts):
         os.fchown(descriptor, uid, uid)
         os.fchmod(descriptor, SHARED)
@@ -107,40 +136,41 @@ def _give_folders(places: Places, uid: int) -> None:
     places.data.chmod(places.data.stat().st_mode & 0o770)
 
 
-def end_processes_of(uid: int) -> None:
-    """Kill all that the account runs: a task's process that left its parents would outlive the stack.
+def end_processes_of(*uids: int) -> None:
+    """Kill all that the accounts run: a task's process that left its parents would outlive the stack.
 
     The kernel does it at once for all, so that none can start another meanwhile: kill(2), process id -1. A process
     that hangs in the kernel is not waited for longer than a few seconds.
     """
-    deadline = time.monotonic() + END_SECONDS
-    while time.monotonic() < deadline and any(_runs_as(p, uid) for p in psutil.process_iter()):
-        as_account: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []}
-        subprocess.run(("/bin/sh", "-c", "kill -9 -1"), env={}, cwd="/", check=False, **as_account)
-        time.sleep(0.05)
+    for uid in uids:
+        deadline = time.monotonic() + END_SECONDS
+        while time.monotonic() < deadline and any(_runs_as(p, uid) for p in psutil.process_iter()):
+            as_account: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []}
+            subprocess.run(("/bin/sh", "-c", "kill -9 -1"), env={}, cwd="/", check=False, **as_account)
+            time.sleep(0.05)
 
 
-def trial(places: Places) -> tuple[str, ...]:
+def trial(places: Places, account: Account) -> tuple[str, ...]:
     """A command that fails, with the reason as its last line, if the account lacks something that Airflow needs."""
     code = (
         "import importlib.util, os, sys, tempfile\n"
         "import numpy, easeml_core\n"
         "for name in ('airflow', 'easeml_airflow'): assert importlib.util.find_spec(name), name\n"
-        "os.listdir(sys.argv[1])\n"
-        "for folder in sys.argv[2:]: tempfile.TemporaryFile(dir=folder).close()\n"
+        "for folder in sys.argv[1:3]: os.listdir(folder)\n"
+        "for folder in sys.argv[3:]: tempfile.TemporaryFile(dir=folder).close()\n"
     )
-    writable = (places.airflow, places.task_logs, places.artifacts)
-    return (sys.executable, "-c", code, str(places.dags), *map(str, writable))
+    writable = [path for path, is_free in account.shown if is_free]
+    return (sys.executable, "-c", code, str(places.dags), str(places.task_logs), *writable)
 
 
-def _uid_of(places: Places) -> int:
+def _uid_of(folder: Path, places: Places, but: int | None = None) -> int:
     """The id that the folder has already, else one that no account and no process has."""
-    owner = places.airflow.stat().st_uid
-    if owner in range(FIRST_UID, FIRST_UID + UIDS):
+    owner = folder.stat().st_uid
+    if owner in range(FIRST_UID, FIRST_UID + UIDS) and owner != but:
         return owner
     first = zlib.crc32(bytes(places.home))
-    candidates = (FIRST_UID + (first + k) % UIDS for k in range(UIDS))
-    return next((uid for uid in candidates if not _is_taken(uid)), FIRST_UID)
+    candidates = [uid for k in range(UIDS) if (uid := FIRST_UID + (first + k) % UIDS) != but]
+    return next((uid for uid in candidates if not _is_taken(uid)), candidates[0])
 
 
 def _is_taken(uid: int) -> bool:
@@ -180,11 +210,11 @@ def _links(path: Path) -> list[Path]:
     return [Path(os.path.normpath(p)) for p in found]
 
 
-def _door(path: Path, uid: int) -> str | None:
+def _door(path: Path, uid: int, gid: int) -> str | None:
     """The outermost folder on the way to a path that the account may not pass."""
     for folder in reversed(path.parents):
         status = folder.stat()
-        bit = stat.S_IXUSR if status.st_uid == uid else stat.S_IXGRP if status.st_gid == uid else stat.S_IXOTH
+        bit = stat.S_IXUSR if status.st_uid == uid else stat.S_IXGRP if status.st_gid == gid else stat.S_IXOTH
         if not status.st_mode & bit:
             return str(folder)
     return None

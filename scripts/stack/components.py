@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from stack.account import Account
+    from stack.account import Account, Accounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,32 @@ def easeml(*arguments: str) -> tuple[str, ...]:
 
 
 def referee(environment: Mapping[str, str], artifacts: Path, *options: str) -> Component:
-    """The referee's process, the only one that knows the referee's address; with further options of its command."""
+    """The referee's process, with further options of its command."""
     places = ("--artifacts", str(artifacts), "--data", str(artifacts.parent / "data"))
     return Component("referee", easeml("referee", *places, *options), environment)
 
 
-def airflow_components(environment: Mapping[str, str], account: Account | None = None) -> tuple[Component, ...]:
-    """Airflow's four. Their log servers would listen on all interfaces; logs are read from disk instead."""
+def airflow_components(
+    environment: Mapping[str, str],
+    of_api_server: Mapping[str, str],
+    accounts: Accounts | None = None,
+    task_port: int | None = None,
+) -> tuple[Component, ...]:
+    """Airflow's four. Their log servers would listen on all interfaces; logs are read from disk instead.
+
+    Where the API server has an account of its own there is a fifth: the API server that tasks speak to, since the key
+    that signs their tokens must not be the one that signs people's.
+    """
+    account = accounts.tasks if accounts else None
+    apart = ("api-server", "--apps", "execution", "--port", str(task_port))
     return (
-        Component("api-server", airflow("api-server"), environment, account),
+        Component(
+            "api-server",
+            airflow("api-server", *(("--apps", "core") if accounts else ())),
+            of_api_server,
+            accounts.api_server if accounts else None,
+        ),
+        *([Component("task-api-server", airflow(*apart), environment, account)] if accounts else ()),
         Component("scheduler", airflow("scheduler", "--skip-serve-logs"), environment, account),
         Component("dag-processor", airflow("dag-processor"), environment, account),
         Component("triggerer", airflow("triggerer", "--skip-serve-logs"), environment, account),

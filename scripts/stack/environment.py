@@ -1,8 +1,8 @@
 """The environment of each child, built from nothing: what is not named here does not reach it.
 
 A secret in the caller's shell, a proxy, another Airflow's settings or the referee's address would else be inherited by
-every task. Only the referee gets the referee's address; Airflow's components get those of ``airflow`` and
-``easeml_worker``.
+every task. Airflow's components get the addresses of ``airflow`` and ``easeml_worker``; that of the referee gets the
+referee, and for the referee's pages the API server.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from urllib.parse import unquote, urlsplit
 
 from easeml_core.store.server_cluster import LOOPBACK
 from stack.git_bundles import bundle_list
-from stack.keys import ADMIN
+from stack.keys import ADMIN, USERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stack.account import Account
+    from stack.account import Account, Accounts
     from stack.git_bundles import GitBundle
     from stack.keys import Keys
     from stack.places import Places
 
 INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM", "CUDA_VISIBLE_DEVICES")
 CONNECTION = "AIRFLOW_CONN_EASEML_DEFAULT"
+SEALED = "EASEML_REFEREE_DATABASE_URL"
 PARALLELISM = 4
 ACCOUNT_NAME = "easeml-airflow"  # the user id has none, and Airflow asks
 
@@ -66,6 +67,7 @@ def airflow_environment(
     keys: Keys,
     *,
     port: int,
+    task_port: int | None = None,
     metadata: str,
     worker: str,
     account: Account | None = None,
@@ -77,34 +79,64 @@ def airflow_environment(
         places: Where the files lie.
         keys: The kept secrets.
         port: Port of the API server.
+        task_port: Port of the API server of tasks, where they have one of their own.
         metadata: Address of Airflow's metadata database.
         worker: Address of our database for the role ``easeml_worker``.
         account: Under which it runs; None for that of the launcher.
         bundles: Whose DAGs it reads besides the folder's.
     """
     settings = {
-        **_sections(places, port),
+        **_sections(places, port, task_port or port),
         "database.sql_alchemy_conn": metadata,
         "core.fernet_key": keys.fernet,
         "api.secret_key": keys.api,
         "api_auth.jwt_secret": keys.jwt,
         "dag_processor.dag_bundle_config_list": bundle_list(bundles),
     }
-    named = {f"AIRFLOW__{key.replace('.', '__').upper()}": value for key, value in settings.items()}
     home = {"AIRFLOW_HOME": str(places.airflow), CONNECTION: connection_json(worker, places.artifacts)}
-    return _of_account(plain_environment(), places, account) | home | named
+    return _of_account(plain_environment(), places, account) | home | _variables(settings)
+
+
+def api_server_environment(
+    environment: Mapping[str, str], places: Places, keys: Keys, sealed: str, accounts: Accounts | None
+) -> dict[str, str]:
+    """The same for the API server that people use: a home of its own, and the referee's address for their pages.
+
+    Where it has an account of its own it also signs people's tokens with a key of its own. With the key that tasks
+    share, each could sign one of the referee's.
+
+    Args:
+        environment: As ``airflow_environment`` made it.
+        places: Where the files lie.
+        keys: The kept secrets.
+        sealed: Address of our database for the role ``easeml_referee``; empty to keep it back.
+        accounts: Under which Airflow runs; None for that of the launcher.
+    """
+    settings = {
+        "core.plugins_folder": str(places.api_server / "plugins"),
+        "dag_processor.dag_bundle_storage_path": str(places.api_server / "bundles"),
+    }
+    if accounts is not None:
+        settings["api_auth.jwt_secret"] = keys.people_jwt
+    own = _of_account(dict(environment), places, accounts.api_server if accounts else None)
+    given = {SEALED: sealed} if sealed else {}
+    return own | {"AIRFLOW_HOME": str(places.api_server)} | given | _variables(settings)
+
+
+def _variables(settings: Mapping[str, str]) -> dict[str, str]:
+    return {f"AIRFLOW__{key.replace('.', '__').upper()}": value for key, value in settings.items()}
 
 
 def _of_account(environment: dict[str, str], places: Places, account: Account | None) -> dict[str, str]:
     """The same for another account: home and name are its own, and the caller's folder for files in use is not."""
     if account is None:
         return environment
-    own = {"HOME": str(places.airflow), "USER": ACCOUNT_NAME, "LOGNAME": ACCOUNT_NAME}
+    own = {"HOME": account.cwd, "USER": ACCOUNT_NAME, "LOGNAME": ACCOUNT_NAME}
     own |= {"GIT_CONFIG_GLOBAL": str(places.git_trust)}
     return {name: value for name, value in environment.items() if name != "TMPDIR"} | own
 
 
-def _sections(places: Places, port: int) -> dict[str, str]:
+def _sections(places: Places, port: int, task_port: int) -> dict[str, str]:
     url = f"http://{LOOPBACK}:{port}"
     return {
         "core.load_examples": "False",
@@ -112,9 +144,9 @@ def _sections(places: Places, port: int) -> dict[str, str]:
         "core.plugins_folder": str(places.plugins),
         "core.executor": "LocalExecutor",
         "core.parallelism": str(PARALLELISM),
-        "core.simple_auth_manager_users": f"{ADMIN}:admin",
+        "core.simple_auth_manager_users": ",".join(f"{name}:{name}" for name in USERS),
         "core.simple_auth_manager_passwords_file": str(places.passwords),
-        "core.execution_api_server_url": f"{url}/execution/",
+        "core.execution_api_server_url": f"http://{LOOPBACK}:{task_port}/execution/",
         "core.test_connection": "Enabled",
         "database.load_default_connections": "False",
         "api.host": LOOPBACK,
@@ -130,4 +162,6 @@ def _sections(places: Places, port: int) -> dict[str, str]:
         "dag_processor.parsing_processes": "1",
         "dag_processor.refresh_interval": "10",
         "dag_processor.dag_bundle_storage_path": str(places.bundles),
+        "easeml.referees": ADMIN,
+        "easeml.labelers": "op",
     }

@@ -12,34 +12,57 @@ from typing import TYPE_CHECKING
 from easeml_core.store.server_files import SecretFile, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from stack.account import Account
 
 ADMIN = "admin"
+USERS = {
+    ADMIN: "operator and referee",
+    "op": "operator and labeler",
+    "user": "may hand in and change",
+    "viewer": "may only look",
+}
+"""The users of the UI, each named as its role in Airflow is, and what they are on the pages of Ease.ml."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What Airflow's components share, and the password of the one user of the UI."""
+    """What Airflow's components share, what its API server alone knows, and the users' passwords by name.
+
+    Attributes:
+        fernet: Encrypts connections.
+        jwt: Signs the tokens of tasks, and where all is one account those of people, too.
+        api: Signs what the API server hands out and gets back.
+        people_jwt: Signs the tokens of people where tasks must not be able to.
+        passwords: Of the users.
+    """
 
     fernet: str
     jwt: str
     api: str
-    admin_password: str
+    people_jwt: str
+    passwords: Mapping[str, str]
+
+    @property
+    def admin_password(self) -> str:
+        """Of the user who may everything."""
+        return self.passwords[ADMIN]
 
 
 def load_keys(path: Path) -> Keys:
     """The keys kept in the file, which its owner alone can read; the first call makes them.
 
-    32 random bytes for each of the machines' keys, 12 for the password that a person has to type.
+    32 random bytes for each of the machines' keys, 12 for each password that a person has to type.
     """
     kept = SecretFile(path)
     return Keys(
         fernet=kept.get_or_make("fernet_key", lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()),
         jwt=kept.get_or_make("jwt_secret", lambda: secrets.token_hex(32)),
         api=kept.get_or_make("api_secret_key", lambda: secrets.token_hex(32)),
-        admin_password=kept.get_or_make("admin_password", lambda: secrets.token_urlsafe(12)),
+        people_jwt=kept.get_or_make("people_jwt_secret", lambda: secrets.token_hex(32)),
+        passwords={name: kept.get_or_make(f"password_of_{name}", lambda: secrets.token_urlsafe(12)) for name in USERS},
     )
 
 
@@ -49,7 +72,7 @@ def write_passwords(path: Path, keys: Keys, account: Account | None = None) -> N
     Made beside the folder, not in it: what root does in a folder of another account can be turned against root.
     """
     made = path.parent.with_name(path.name)
-    write_atomically(made, json.dumps({ADMIN: keys.admin_password}))
+    write_atomically(made, json.dumps(dict(keys.passwords)))
     if account is not None:
         os.chown(made, account.uid, account.gid)
     made.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -14,9 +14,9 @@ import psutil
 from easeml_core.store.server import Server
 from easeml_core.store.server_cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server_place import DATA, place_of
-from stack.account import end_processes_of, prepare_account, trial
+from stack.account import end_processes_of, prepare_accounts, trial
 from stack.components import airflow, airflow_components, easeml, referee
-from stack.environment import airflow_environment, database_environment
+from stack.environment import airflow_environment, api_server_environment, database_environment
 from stack.failures import CommandFailedError, StackError, UnhealthyError, last_line
 from stack.git_bundles import write_trust
 from stack.keys import ADMIN, Keys, load_keys, write_passwords
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from stack.account import Account
+    from stack.account import Account, Accounts
+    from stack.components import Component
     from stack.git_bundles import GitBundle
     from stack.places import Places
     from stack.progress import Progress
@@ -91,7 +92,7 @@ class Stack:
         self.server = Server(places.database)
         self.processes = Processes(places.logs)
         self.record = Record(launcher=os.getpid())
-        self.account: Account | None = None
+        self.accounts: Accounts | None = None
         self.held = contextlib.ExitStack()
         progress.on_step = lambda title: self._note(step=title)
 
@@ -139,54 +140,80 @@ class Stack:
             self.held.enter_context(self.server.owned())
             self.server.ensure_installation()
         keys = load_keys(self.places.keys)
-        self.account = self._airflow_account()
-        write_passwords(self.places.passwords, keys, self.account)
+        self.accounts = self._airflow_accounts()
+        write_passwords(self.places.passwords, keys, self.accounts.api_server if self.accounts else None)
         port = remembered_port(self.places.port)
+        task_port = remembered_port(self.places.task_port) if self.accounts else None
         environment = airflow_environment(
             self.places,
             keys,
             port=port,
+            task_port=task_port,
             metadata=self.server.url("airflow", "airflow"),
             worker=self.server.url("easeml_worker", "easeml"),
-            account=self.account,
+            account=self.accounts.tasks if self.accounts else None,
             bundles=self.bundles,
         )
+        of_api_server = api_server_environment(environment, self.places, keys, self._sealed_url(), self.accounts)
         with self.progress.step("database schemas: ours and Airflow's"):
             self._migrate(environment)
         self._note(url=f"http://{LOOPBACK}:{port}")
         with self.progress.step("referee, API server, scheduler, DAG processor, triggerer") as tell:
             since = datetime.now(UTC)
-            self._start_components(environment)
+            self._start_components(airflow_components(environment, of_api_server, self.accounts, task_port))
             self._await_health(since, tell)
+            self._await_tasks_server(task_port)
         with self.progress.step("device pool; nothing listens outside loopback"):
             self.access.rest().make_pool(POOL, POOL_SLOTS, "One slot for each training device")
             self.exposed()
         self._note(state=HEALTHY, step="")
 
-    def _airflow_account(self) -> Account | None:
-        """The account that root's Airflow runs under; None, said in one line, where it cannot be made to work here."""
+    def _airflow_accounts(self) -> Accounts | None:
+        """The accounts that root's Airflow runs under; None, said in one line, where they cannot be made to work."""
         try:
             write_trust(self.places.git_trust, self.bundles)
             repositories = [bundle.repository for bundle in self.bundles]
-            account = prepare_account(self.places, [self.places.git_trust, *repositories])
-            if account is None:
+            accounts = prepare_accounts(self.places, [self.places.git_trust, *repositories])
+            if accounts is None:
                 return None
-            run_command("account", trial(self.places), {}, self.places.logs, account)
+            self._try(accounts.tasks)
+            accounts = replace(accounts, api_server=self._confined(accounts.api_server))
         except (OSError, CommandFailedError) as error:
             reason = str(error) if isinstance(error, OSError) else last_line(self.places.logs / "account.log")
             warning = f"Airflow and the referee share root's account: what tasks run can read its secrets ({reason})."
-            self.progress.console.print(warning, style="yellow", markup=False, soft_wrap=True)
+            self._warn(warning)
             return None
-        self.held.callback(end_processes_of, account.uid)
+        self.held.callback(end_processes_of, accounts.tasks.uid, accounts.api_server.uid)
+        return accounts
+
+    def _confined(self, account: Account) -> Account:
+        """The account of an API server that tasks cannot make read its own secrets, where the kernel has the means."""
+        try:
+            self._try(account)
+        except CommandFailedError:
+            reason = last_line(self.places.logs / "account.log")
+            self._warn(f"Pages show nothing of sealed sets, which tasks could see through the API server ({reason}).")
+            account = replace(account, linkless=())
+            self._try(account)
         return account
+
+    def _sealed_url(self) -> str:
+        """The referee's address for the API server; empty where tasks of another account could learn it."""
+        is_safe = self.accounts is None or self.accounts.api_server.linkless
+        return self.server.url("easeml_referee", "easeml") if is_safe else ""
+
+    def _try(self, account: Account) -> None:
+        run_command("account", trial(self.places, account), {}, self.places.logs, account)
+
+    def _warn(self, warning: str) -> None:
+        self.progress.console.print(warning, style="yellow", markup=False, soft_wrap=True)
 
     def _migrate(self, environment: dict[str, str]) -> None:
         owner = database_environment(self.server.url("easeml_owner", "easeml"))
         logs = self.places.logs
+        account = self.accounts.tasks if self.accounts else None
         begun = {
-            "airflow-migrate": begin_command(
-                "airflow-migrate", airflow("db", "migrate"), environment, logs, self.account
-            ),
+            "airflow-migrate": begin_command("airflow-migrate", airflow("db", "migrate"), environment, logs, account),
             "easeml-upgrade": begin_command("easeml-upgrade", easeml("db", "upgrade"), owner, logs),
         }
         try:
@@ -197,10 +224,10 @@ class Stack:
                 process.kill()
                 process.wait()
 
-    def _start_components(self, environment: dict[str, str]) -> None:
+    def _start_components(self, components: Sequence[Component]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
         judge = referee(secret, self.places.artifacts, *self.referee_options)
-        for component in (judge, *airflow_components(environment, self.account)):
+        for component in (judge, *components):
             self.processes.start(component)
         started = tuple((r.process.pid, psutil.Process(r.process.pid).create_time()) for r in self.processes.running)
         self._note(children=started)
@@ -216,6 +243,16 @@ class Stack:
             tell("waiting for " + ", ".join(waiting).replace("_", " "))
             if waiting and time.monotonic() > deadline:
                 raise UnhealthyError(states, HEALTH_SECONDS, self.places.logs)
+            time.sleep(0.25)
+
+    def _await_tasks_server(self, port: int | None) -> None:
+        """Wait for the API server of tasks, where they have one of their own."""
+        rest = Rest(f"http://{LOOPBACK}:{port}", ADMIN, "", timeout_seconds=5)
+        deadline = time.monotonic() + HEALTH_SECONDS
+        while port is not None and not rest.answers("/execution/health"):
+            self.check()
+            if time.monotonic() > deadline:
+                raise UnhealthyError({"task api server": "silent"}, HEALTH_SECONDS, self.places.logs)
             time.sleep(0.25)
 
     def _stop(self, error: BaseException | None) -> None:

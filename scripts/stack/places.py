@@ -43,6 +43,11 @@ class Places:
         return self.home / "airflow"
 
     @property
+    def api_server(self) -> Path:
+        """AIRFLOW_HOME of the API server, which has one of its own: what tasks may write there it would load."""
+        return self.home / "api-server"
+
+    @property
     def bundles(self) -> Path:
         """Where Airflow keeps the versions of its DAG bundles that it has fetched; by default it is a folder of all."""
         return self.airflow / "bundles"
@@ -59,8 +64,8 @@ class Places:
 
     @property
     def passwords(self) -> Path:
-        """The file from which SimpleAuthManager reads the admin's password."""
-        return self.airflow / "passwords.json"
+        """The file from which SimpleAuthManager reads the users' passwords."""
+        return self.api_server / "passwords.json"
 
     @property
     def logs(self) -> Path:
@@ -88,6 +93,11 @@ class Places:
         return self.home / "port"
 
     @property
+    def task_port(self) -> Path:
+        """The port that the API server of tasks had last time, where they have one of their own."""
+        return self.home / "task-port"
+
+    @property
     def lock(self) -> Path:
         """Held by the launcher for its whole life."""
         return self.home / "launcher.lock"
@@ -99,9 +109,9 @@ class Places:
 
     def make(self) -> None:
         """Create the folders. The state folder may be passed through, its secrets are files of mode 0600."""
-        for folder in (self.home, self.artifacts, self.airflow, self.plugins, self.logs):
+        for folder in (self.home, self.artifacts, self.airflow, self.plugins, self.api_server, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o711)  # the database's account passes through; nobody else on this machine may look
         if self.airflow.stat().st_uid == os.geteuid():  # else they are an account's, perhaps of a stack that runs
-            for folder in (self.logs, self.artifacts, self.airflow):
+            for folder in (self.logs, self.artifacts, self.airflow, self.api_server):
                 folder.chmod(0o700)

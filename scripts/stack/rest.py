@@ -64,6 +64,14 @@ class Rest:
             content = response.read()
         return json.loads(content) if content else None
 
+    def answers(self, path: str) -> bool:
+        """Whether an address that needs no login answers."""
+        try:
+            self.call("GET", path, root="")
+        except RestError:
+            return False
+        return True
+
     def health(self, since: datetime) -> dict[str, str]:
         """State of each part that Airflow knows of; empty while nobody answers. No login needed.
 

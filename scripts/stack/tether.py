@@ -5,7 +5,9 @@ program of its own, since running Python code between fork and exec is unsafe in
 
 With ``--as`` it steps down from root first; DESCENT is the JSON form of ``stack.account.Account``. What lies behind a
 folder that the account may not pass (a home of mode 0700) is shown to it in a mount namespace of its own: there the
-folder is an empty one in memory, with nothing in it but what is named. Man pages: mount_namespaces(7), prctl(2).
+folder is an empty one in memory, with nothing in it but what is named. There it also follows no link in folders where
+another account writes, which could else have it read what only it may read: its own /proc/self/environ, say.
+Man pages: mount_namespaces(7), mount(2), prctl(2).
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 CLONE_NEWNS = 0x20000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_NOSYMFOLLOW = 1, 2, 4, 32, 256
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,13 +49,18 @@ def step_down(descent: dict[str, Any]) -> None:
 
     Args:
         descent: uid, gid; cwd, the working directory; doors, folders to be replaced by empty ones; shown, pairs of a
-            path and whether it may be written.
+            path and whether it may be written; linkless, folders in which it follows no link.
 
     Raises:
         OSError: If the kernel refuses.
     """
-    if descent["doors"]:
+    if descent["doors"] or descent["linkless"]:
+        _checked(LIBC.unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)")
+        _mount("none", "/", None, MS_REC | MS_PRIVATE, None)
         open_doors(descent["doors"], descent["shown"])
+        for path in descent["linkless"]:
+            _bind(path, path)
+            _restrict(path, MS_NOSYMFOLLOW)
     os.chdir(descent["cwd"])
     os.setgroups([])
     os.setresgid(descent["gid"], descent["gid"], descent["gid"])
@@ -70,8 +78,6 @@ def open_doors(doors: list[str], shown: list[tuple[str, bool]]) -> None:
     Raises:
         OSError: If the kernel does not allow it (it takes CAP_SYS_ADMIN).
     """
-    _checked(LIBC.unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)")
-    _mount("none", "/", None, MS_REC | MS_PRIVATE, None)
     behind = [(path, free) for path, free in shown if any(path.startswith(f"{door}/") for door in doors)]
     held = [(os.open(path, os.O_PATH), path, free) for path, free in behind]  # once covered, no name leads there
     for door in doors:
@@ -79,8 +85,12 @@ def open_doors(doors: list[str], shown: list[tuple[str, bool]]) -> None:
     for source, path, free in held:
         _bind(f"/proc/self/fd/{source}", path)
         if not free:
-            _mount("none", path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, None)
+            _restrict(path)
         os.close(source)
+
+
+def _restrict(path: str, more: int = 0) -> None:
+    _mount("none", path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | more, None)
 
 
 def _bind(source: str, target: str) -> None:

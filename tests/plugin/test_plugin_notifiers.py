@@ -90,8 +90,8 @@ def test_the_page_of_the_study_is_named_where_airflow_knows_its_own_address(chat
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.test/af")
     chat_notifier().deliver(EVENT | {"study": "x/ray<"})
     MailNotifier(to="ada@test").deliver(EVENT)
-    assert chat.posts[0][2]["text"].endswith("\nhttps://airflow.test/af/plugin/easeml/studies/x%2Fray%3C")
-    assert '<a href="https://airflow.test/af/plugin/easeml/studies/digits">digits</a>' in mails()[0][2]
+    assert chat.posts[0][2]["text"].endswith("\nhttps://airflow.test/af/plugin/easeml/af/easeml/studies/x%2Fray%3C")
+    assert '<a href="https://airflow.test/af/plugin/easeml/af/easeml/studies/digits">digits</a>' in mails()[0][2]
 
 
 def test_without_a_connections_name_the_log_alone_is_told(chat, capsys):

@@ -1,4 +1,4 @@
-"""As root, Airflow runs under an account of its own: its tasks find nothing of the referee, server or owner."""
+"""As root, Airflow runs under accounts of its own: its tasks find nothing of the referee, database or API server."""
 
 import contextlib
 import io
@@ -9,13 +9,14 @@ import secrets
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from night.runs import await_dag
 from rich.console import Console
-from stack.account import FIRST_UID, UIDS, end_processes_of, prepare_account, trial
+from stack.account import FIRST_UID, UIDS, end_processes_of, prepare_accounts, trial
 from stack.components import Component
 from stack.failures import CommandFailedError
 from stack.keys import load_keys, write_passwords
@@ -23,6 +24,7 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.processes import Processes, run_command
 from stack.progress import Progress
+from stack.rest import RestError
 
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.server import Server
@@ -59,10 +61,16 @@ def places(request):
 
 
 @pytest.fixture
-def account(places):
-    account = prepare_account(places)
-    yield account
-    end_processes_of(account.uid)
+def accounts(places):
+    accounts = prepare_accounts(places)
+    yield accounts
+    end_processes_of(accounts.tasks.uid, accounts.api_server.uid)
+
+
+@pytest.fixture
+def account(accounts):
+    """That of tasks."""
+    return accounts.tasks
 
 
 @pytest.fixture
@@ -89,7 +97,7 @@ def _interpreter_is_hidden():
 def run_hostile(places, account, victims, marks):
     """What hostile code of the account finds of the marks and of the victims."""
     code = HOSTILE.read_text()
-    arguments = json.dumps({"victims": victims, "marks": marks, "roots": [str(places.home)]})
+    arguments = json.dumps({"victims": victims, "marks": marks, "roots": [str(places.home), str(places.api_server)]})
     (places.logs / "hostile.log").unlink(missing_ok=True)
     run_command("hostile", (sys.executable, "-c", code, arguments), {}, places.logs, account)
     return json.loads((places.logs / "hostile.log").read_text().splitlines()[-1])
@@ -117,17 +125,76 @@ def groups():
     os.setgroups(before)
 
 
+def api_server_of(places, accounts, processes, mark):
+    """The API server's account with a secret in its environment, and one in its home."""
+    code = f"import os; open('secret.json', 'w').write(os.environ['SEALED']); {SLEEPER}"
+    processes.start(Component("api-server", (sys.executable, "-c", code), {"SEALED": mark}, accounts.api_server))
+    until(lambda: (places.logs / "api-server.log").read_text() == "up\n")
+    return processes.running[-1].process.pid
+
+
 @pytest.mark.usefixtures("groups")
-def test_hostile_code_finds_nothing(places, account, processes):
+def test_hostile_code_finds_nothing(places, accounts, account, processes):
     mark = secrets.token_hex(16)
     pid = referee_of(places, processes, mark)
-    found = run_hostile(places, account, [pid, os.getpid()], [mark])
+    server = api_server_of(places, accounts, processes, mark)
+    assert psutil.Process(server).uids().real == accounts.api_server.uid
+    found = run_hostile(places, account, [pid, server, os.getpid()], [mark])
     assert found["uid"] == [account.uid] * 3
     assert account.uid in RANGE
     assert (found["groups"], found["no_new_privs"], found["capabilities"]) == ([account.gid], "1", 0)
     assert found["seen"] > 1  # it did look at processes of others
     assert (found["environ"], found["files"], found["memory"], found["signalled"], found["traced"]) == ([],) * 5
     assert psutil.pid_exists(pid)
+    assert psutil.pid_exists(server)
+    control = run_hostile(places, accounts.api_server, [server], [mark])
+    assert (control["environ"], control["signalled"]) == ([server], [server])
+    assert {Path(name).name for name in control["files"]} == {"secret.json"}
+
+
+def test_the_two_accounts_differ_and_are_the_same_next_time(places, accounts):
+    assert accounts.tasks.uid != accounts.api_server.uid
+    assert accounts.tasks.gid == accounts.api_server.gid  # so that both keep artifacts
+    assert accounts.api_server.uid in RANGE
+    assert prepare_accounts(places) == accounts
+
+
+def run_code(places, account, code, *arguments, **environment):
+    """What code of the account prints."""
+    run_command("code", (sys.executable, "-c", code, *map(str, arguments)), environment, places.logs, account)
+    return (places.logs / "code.log").read_text().strip()
+
+
+def test_the_api_server_reads_logs_and_follows_no_link_that_a_task_put_in_their_place(places, accounts):
+    """As root does, it would else show its own secrets to whoever may read the log."""
+    write_passwords(places.passwords, load_keys(places.keys), accounts.api_server)
+    plant = (
+        "import os, sys; os.chdir(sys.argv[1]); open('plain', 'w').write('said')\n"
+        "os.mkdir('run'); open('run/plain', 'w').write('said'); os.symlink('run', 'folder')\n"
+        "for n, target in enumerate(sys.argv[2:]): os.symlink(target, f'link{n}')\n"
+    )
+    targets = ("/proc/self/environ", places.passwords)
+    run_code(places, accounts.tasks, plant, places.task_logs, *targets)
+    read = (
+        "import os, sys; os.chdir(sys.argv[1])\n"
+        "print(open('plain').read(), open('run/plain').read(), 'mark' in open('/proc/self/environ').read())\n"
+        "for name in ('link0', 'link1', 'folder/plain', 'new'):\n"
+        "    try: print('read', open(name, 'a' if name == 'new' else 'r').read())\n"
+        "    except OSError as error: print(error.strerror)\n"
+    )
+    found = run_code(places, accounts.api_server, read, places.task_logs, SEALED="mark").splitlines()
+    assert found == ["said said True", *["Too many levels of symbolic links"] * 3, "Read-only file system"]
+
+
+def test_tasks_can_put_nothing_in_the_api_servers_home(places, accounts):
+    code = (
+        "import os, sys\n"
+        "for place in sys.argv[1:]:\n"
+        "    try: os.makedirs(place)\n"
+        "    except OSError as error: print(error.strerror)\n"
+    )
+    wanted = [places.api_server / "plugins", places.api_server / "config", places.home / "more"]
+    assert len(run_code(places, accounts.tasks, code, *wanted).splitlines()) == len(wanted)
 
 
 def test_the_same_code_finds_it_all_under_the_same_account(places, processes):
@@ -141,11 +208,10 @@ def test_the_same_code_finds_it_all_under_the_same_account(places, processes):
 
 
 def test_it_has_what_airflow_needs(places, account):
-    run_command("account", trial(places), {}, places.logs, account)
+    run_command("account", trial(places, account), {}, places.logs, account)
     code = "open('left').read(), open('deep/left', 'a').write('!'), open('deep/new', 'w')"
     run_command("own", (sys.executable, "-c", code), {}, places.logs, account)
     assert (places.airflow / "deep" / "new").stat().st_uid == account.uid
-    assert prepare_account(places) == account  # the next launcher takes the same again
     assert bool(account.doors) == (not (places.home.parent.stat().st_mode & 1) or _interpreter_is_hidden())
 
 
@@ -155,8 +221,10 @@ def test_who_only_looks_for_a_running_stack_takes_nothing_back(places, account):
     assert [folder.stat().st_mode for folder in (places.logs, places.artifacts, places.airflow)] == before
 
 
-def test_both_accounts_keep_artifacts_in_one_folder(places, account):
+@pytest.mark.parametrize("which", ["tasks", "api_server"])
+def test_all_accounts_keep_artifacts_in_one_folder(places, accounts, which):
     """Also in a folder that the other made."""
+    account = getattr(accounts, which)
     store, source = ArtifactStore(places.artifacts), places.airflow / "model"
     source.write_text("of root")
     source.chmod(0o644)
@@ -167,9 +235,10 @@ def test_both_accounts_keep_artifacts_in_one_folder(places, account):
         "open('mine', 'w').write('of the account'); print(store.put('mine'))\n"
         "folder = store.path(sys.argv[2]).parent; open(folder / 'beside', 'w')\n"
     )
-    run_command("put", (sys.executable, "-c", code, str(places.artifacts), reference), {}, places.logs, account)
-    theirs = (places.logs / "put.log").read_text().strip()
+    theirs = run_code(places, account, code, places.artifacts, reference)
     assert store.path(theirs).read_text() == "of the account"
+    other = accounts.tasks if account is accounts.api_server else accounts.api_server
+    run_code(places, other, "import sys; open(sys.argv[1] + 'x', 'w')", store.path(theirs))
 
 
 def test_a_file_with_a_second_name_is_not_given_away(places):
@@ -177,16 +246,16 @@ def test_a_file_with_a_second_name_is_not_given_away(places):
     outside.write_text("secret")
     os.link(outside, places.airflow / "link")
     (places.airflow / "soft").symlink_to(outside)
-    prepare_account(places)
+    prepare_accounts(places)
     assert outside.stat().st_uid == 0
 
 
-def test_it_reads_its_passwords_and_may_replace_them(places, account):
+def test_the_api_server_reads_its_passwords_and_may_replace_them(places, accounts):
     keys = load_keys(places.keys)
     for _ in range(2):
-        write_passwords(places.passwords, keys, account)
+        write_passwords(places.passwords, keys, accounts.api_server)
     status = places.passwords.stat()
-    assert (status.st_uid, status.st_mode & 0o777) == (account.uid, 0o600)
+    assert (status.st_uid, status.st_mode & 0o777) == (accounts.api_server.uid, 0o600)
 
 
 def test_it_dies_with_its_launcher(places, account):
@@ -219,25 +288,43 @@ def test_what_left_its_parents_does_not_outlive_the_stack(places, account):
 
 
 def test_what_is_added_is_shown_unless_the_secrets_lie_in_it(places, tmp_path):
-    shown = dict(prepare_account(places, [tmp_path, places.home.parent, places.home]).shown)
-    assert shown[str(tmp_path)] is False  # it may be read, and not be written
-    assert not {str(places.home.parent), str(places.home)} & set(shown)
+    accounts = prepare_accounts(places, [tmp_path, places.home.parent, places.home])
+    for account in (accounts.tasks, accounts.api_server):
+        shown = dict(account.shown)
+        assert shown[str(tmp_path)] is False  # it may be read, and not be written
+        assert not {str(places.home.parent), str(places.home)} & set(shown)
 
 
 def test_a_trial_says_what_is_out_of_reach(places, account):
     places.dags.chmod(0o700)
     with pytest.raises(CommandFailedError, match="Permission denied"):
-        run_command("account", trial(places), {}, places.logs, account)
+        run_command("account", trial(places, account), {}, places.logs, account)
 
 
 def test_the_launcher_says_why_it_could_not_step_down(places):
     places.dags.chmod(0o700)
     said = io.StringIO()
     stack = Stack(places, Progress(Console(file=said, width=1000)))
-    assert stack._airflow_account() is None
+    assert stack._airflow_accounts() is None
     assert re.fullmatch(
         r"Airflow and the referee share root's account: .*Permission denied.*dags'\)\.\n", said.getvalue()
     )
+
+
+def test_where_links_cannot_be_forbidden_the_api_server_is_not_given_the_address(places, monkeypatch):
+    """An older kernel, or a container that may not mount."""
+
+    def unbindable(*given):
+        made = prepare_accounts(*given)
+        return replace(made, api_server=replace(made.api_server, linkless=("/proc/none",)))
+
+    monkeypatch.setattr("stack.launcher.prepare_accounts", unbindable)
+    said = io.StringIO()
+    stack = Stack(places, Progress(Console(file=said, width=1000)))
+    stack.accounts = stack._airflow_accounts()
+    assert stack.accounts.api_server.linkless == ()
+    assert stack._sealed_url() == ""
+    assert said.getvalue().startswith("Pages show nothing of sealed sets")
 
 
 DAG = """
@@ -252,8 +339,18 @@ with DAG("hostile", schedule=None):
         arguments = context["dag_run"].conf["arguments"]
         done = subprocess.run([sys.executable, "-c", {code!r}, arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        print("I have looked")
         return json.loads(done.stdout.splitlines()[-1])
-    look()
+
+    @task
+    def plant(**context):
+        # Beside its own log, where the API server reads it, too.
+        import os
+        folder = Path({logs!r}) / "dag_id=hostile" / f"run_id={{context['run_id']}}" / "task_id=plant"
+        (folder / "attempt=1.log.1").symlink_to("/proc/self/environ")
+        (folder / "attempt=1.log.2").symlink_to({passwords!r})
+
+    look() >> plant()
 """
 
 
@@ -263,9 +360,11 @@ def test_a_hostile_task_of_the_whole_stack_finds_nothing():
     with throwaway_folder() as folder:
         dags = folder / "dags"
         dags.mkdir()
-        (dags / "hostile.py").write_text(DAG.format(code=HOSTILE.read_text()))
         home = folder / "home"
-        with Stack(Places.of(home, dags), Progress(Console(quiet=True))) as stack:
+        places = Places.of(home, dags)
+        given = {"code": HOSTILE.read_text(), "logs": str(places.task_logs), "passwords": str(places.passwords)}
+        (dags / "hostile.py").write_text(DAG.format(**given))
+        with Stack(places, Progress(Console(quiet=True))) as stack:
             server = Server(stack.places.database)
             urls = {role: server.url(role, "easeml") for role in ("easeml_referee", "easeml_owner", "easeml_worker")}
             marks = [urls[role].split("@")[0].split(":")[-1] for role in ("easeml_referee", "easeml_owner")]
@@ -274,10 +373,12 @@ def test_a_hostile_task_of_the_whole_stack_finds_nothing():
                 v for f in kept for n, v in json.loads(f.read_text()).items() if n not in ("airflow", "easeml_worker")
             ]
             running = {r.component.name: r.process.pid for r in stack.processes.running}
-            account = stack.account
-            assert account is not None
+            keys = load_keys(places.keys)
+            marks += [keys.people_jwt, *keys.passwords.values()]
+            assert stack.accounts is not None
+            account, server_account = stack.accounts.tasks, stack.accounts.api_server
             names = {name: psutil.Process(pid).uids().real for name, pid in running.items()}
-            assert names.pop("referee") == 0
+            assert (names.pop("referee"), names.pop("api-server")) == (0, server_account.uid)
             assert set(names.values()) == {account.uid}
             rest = stack.access.rest()
             await_dag(rest, "hostile", stack.check)
@@ -285,24 +386,32 @@ def test_a_hostile_task_of_the_whole_stack_finds_nothing():
             addresses = [url.replace("+psycopg2", "") for role, url in urls.items() if role != "easeml_worker"]
             bare = ["postgresql://" + role + "@" + a.split("@")[1] for role, a in zip(urls, addresses, strict=False)]
             arguments = {
-                "victims": [running["referee"], os.getpid()],
+                "victims": [running["referee"], running["api-server"], os.getpid()],
                 "marks": sorted(set(marks)),
-                "roots": [str(home), str(server.place)],
+                "roots": [str(home), str(server.place), str(places.api_server)],
                 "addresses": bare,
+                "pages": f"{stack.access.url}/easeml/labels",  # of those who may see sealed examples
             }
             # The marks go in by the run's conf, so the processes of the account have seen them: only others count.
             run = rest.trigger("hostile", {"arguments": json.dumps(arguments)})
             assert list(rest.wait("hostile", run))[-1] == "success"
             found = rest.xcom("hostile", run, "look")
-            arguments["victims"] = [running["referee"]]
+            assert any("I have looked" in line for line in rest.log("hostile", run, "look"))
+            with contextlib.suppress(RestError):
+                shown = "".join(rest.log("hostile", run, "plant"))
+                assert [mark for mark in marks if mark in shown] == []
+            arguments["victims"] = [running["referee"], running["api-server"]]
             command = (sys.executable, "-c", HOSTILE.read_text(), json.dumps(arguments))
-            run_command("control", command, {}, stack.places.logs)  # root's own would have found it
+            signing = {"AIRFLOW__API_AUTH__JWT_SECRET": keys.people_jwt}
+            run_command("control", command, signing, stack.places.logs)  # root's own would have found it
             control = json.loads((stack.places.logs / "control.log").read_text().splitlines()[-1])
         assert running["referee"] in control["environ"]
+        assert set(control["memory"]) == {running["referee"], running["api-server"]}
+        assert (control["signed"], found["signed"]) == (200, 403)
         assert str(home / "postgres" / "secrets.json") in control["files"]
         assert len(set(marks)) >= 2
         assert found["uid"] == [account.uid] * 3
         assert found["seen"] > 5
         for kind in ("environ", "files", "memory", "signalled", "traced", "entered"):
             assert found[kind] == [], kind
-        assert living(account.uid) == []
+        assert living(account.uid) == living(server_account.uid) == []

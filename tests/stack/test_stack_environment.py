@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from stack.account import Account, Accounts
 from stack.components import airflow_components, referee
-from stack.environment import CONNECTION, airflow_environment, connection_json, database_environment, plain_environment
+from stack.environment import (
+    CONNECTION,
+    SEALED,
+    airflow_environment,
+    api_server_environment,
+    connection_json,
+    database_environment,
+    plain_environment,
+)
 from stack.git_bundles import GIT, GitBundle, bundle_list, write_trust
 from stack.keys import load_keys, write_passwords
 from stack.places import Places
@@ -46,8 +55,13 @@ def test_airflow_gets_no_address_but_its_own_and_the_workers(environment, places
     addresses = {name for name, value in environment.items() if "5999" in value}
     assert addresses == {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", CONNECTION}
     assert "EASEML_DATABASE_URL" not in environment
-    for component in airflow_components(environment):
-        assert "referee" not in " ".join([*component.command, *component.environment.values()])
+    of_api_server = api_server_environment(environment, places, load_keys(places.keys), REFEREE, None)
+    assert of_api_server[SEALED] == REFEREE
+    for component in airflow_components(environment, of_api_server):
+        knows = "ref-secret" in " ".join([*component.command, *component.environment.values()])
+        assert knows == (component.name == "api-server")
+        assert "ref-secret" not in " ".join(component.command)
+    assert SEALED not in api_server_environment(environment, places, load_keys(places.keys), "", None)
     judge = referee(database_environment(REFEREE), places.artifacts)
     assert judge.environment["EASEML_DATABASE_URL"] == REFEREE
     assert not any(name.startswith("AIRFLOW") for name in judge.environment)
@@ -69,10 +83,37 @@ def test_airflow_is_set_up_to_be_quiet_and_local(environment, places):
     assert environment["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
     assert list(places.plugins.iterdir()) == []
     assert environment["AIRFLOW__CORE__PLUGINS_FOLDER"] == str(places.plugins)
-    commands = {c.name: c.command for c in airflow_components(environment)}
+    commands = {c.name: c.command for c in airflow_components(environment, environment)}
     assert set(commands) == {"api-server", "scheduler", "dag-processor", "triggerer"}
     assert "--skip-serve-logs" in commands["scheduler"]
     assert "--skip-serve-logs" in commands["triggerer"]
+
+
+def test_an_api_server_with_an_account_of_its_own_shares_no_home_and_no_key_of_people_with_tasks(places):
+    keys = load_keys(places.keys)
+    accounts = Accounts(Account(60001, 60001, str(places.airflow)), Account(60002, 60001, str(places.api_server)))
+    addresses = {"port": 8123, "task_port": 8124, "metadata": METADATA, "worker": WORKER}
+    environment = airflow_environment(places, keys, **addresses, account=accounts.tasks)
+    own = api_server_environment(environment, places, keys, REFEREE, accounts)
+    assert {name for name, value in own.items() if str(places.airflow) in value} == set()
+    assert not any(str(places.api_server) in value for n, value in environment.items() if "PASSWORDS_FILE" not in n)
+    assert own["AIRFLOW__API_AUTH__JWT_SECRET"] == keys.people_jwt
+    assert keys.people_jwt not in environment.values()
+    server, tasks_server, *others = airflow_components(environment, own, accounts, 8124)
+    assert (server.name, server.account, server.environment) == ("api-server", accounts.api_server, own)
+    assert server.command[-2:] == ("--apps", "core")
+    assert tasks_server.command[-4:] == ("--apps", "execution", "--port", "8124")
+    assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8124/execution/"
+    assert {c.account for c in (tasks_server, *others)} == {accounts.tasks}
+
+
+def test_there_is_a_user_of_each_role(environment, places):
+    users = dict(user.split(":") for user in environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"].split(","))
+    assert users == {name: name for name in ("admin", "op", "user", "viewer")}
+    assert set(load_keys(places.keys).passwords) == set(users)
+    assert len(set(load_keys(places.keys).passwords.values())) == 4
+    assert environment["AIRFLOW__EASEML__REFEREES"] == "admin"
+    assert environment["AIRFLOW__EASEML__LABELERS"] == "op"
 
 
 def test_without_bundles_airflow_has_its_own(environment):
@@ -120,11 +161,14 @@ def test_keys_are_kept_and_private(places):
     assert Fernet(keys.fernet).decrypt(Fernet(keys.fernet).encrypt(b"x")) == b"x"
     assert len(keys.jwt) == 64
     write_passwords(places.passwords, keys)
-    assert json.loads(places.passwords.read_text()) == {"admin": keys.admin_password}
+    assert json.loads(places.passwords.read_text()) == dict(keys.passwords)
+    assert keys.passwords["admin"] == keys.admin_password
     for file in (places.keys, places.passwords):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_two_stacks_share_no_key(tmp_path):
     one, two = load_keys(tmp_path / "one"), load_keys(tmp_path / "two")
-    assert not {one.fernet, one.jwt, one.api, one.admin_password} & {two.fernet, two.jwt, two.api, two.admin_password}
+    secrets = [{k.fernet, k.jwt, k.api, k.people_jwt, *k.passwords.values()} for k in (one, two)]
+    assert not secrets[0] & secrets[1]
+    assert len(secrets[0]) == 8

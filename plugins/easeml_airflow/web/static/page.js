@@ -41,6 +41,9 @@
     return Boolean(document.querySelector("dialog[open], [data-dirty]") || at?.matches?.("main input, main select, main textarea"));
   };
 
+  const place = () => location.pathname + location.search;  // without the part after #, which leads within a page
+  let shown = place();
+
   const put = (html, { keepFocus }) => {
     const fresh = new DOMParser().parseFromString(html, "text/html");
     const at = document.activeElement;
@@ -51,6 +54,7 @@
       if (now && next && now.innerHTML !== next.innerHTML) now.replaceWith(document.adoptNode(next));
     }
     document.title = fresh.title;
+    shown = place();
     if (focus) {
       const again = document.getElementById(focus);
       if (again !== at) again?.focus({ preventScroll: true });
@@ -160,7 +164,7 @@
       said.textContent = "Copied";
     }
   });
-  window.addEventListener("popstate", () => location.reload());
+  window.addEventListener("popstate", () => { if (place() !== shown) location.reload(); });
 
   copyTheme();
   localTimes();

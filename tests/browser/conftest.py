@@ -1,0 +1,233 @@
+"""A whole stack with real studies in it, Debian's Chromium, and a person logged in for each role of Airflow.
+
+Where there is no Chromium the tests here are skipped; where ``CI`` is set they fail instead, so that none is forgotten.
+``make browser`` installs it.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+from rich.console import Console
+
+from easeml_core.entities import SealedSetPurpose
+from easeml_core.services.overview import study_state
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.submit import submit_model
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.trials import run_trial
+from easeml_core.store import labels, studies, test_sets
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.database import Store
+from easeml_core.store.server import Server
+from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.training.sources import load_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "browser")]
+
+from patience import SECONDS, until  # noqa: E402 - the launcher's modules are scripts, not a package
+from stack.keys import USERS  # noqa: E402
+from stack.launcher import Stack  # noqa: E402
+from stack.places import Places  # noqa: E402
+from stack.progress import Progress  # noqa: E402
+
+DAGS = ("easeml_register_study", "easeml_feed_retraining")
+KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree")
+CANDIDATES = [{"name": kind, "kind": kind} for kind in KINDS]
+METER = {"ranges": [0.2, 0.6], "tolerance": 0.2, "reliability": 0.9, "steps": 4}
+CANCER = {"condition": "n > 0.7 +/- 0.2", "reliability": 0.9, "steps": 4}
+DIGITS = {"condition": "n > 0.5 +/- 0.2", "reliability": 0.9, "steps": 4}
+UNLABELLED = 300
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the browser is."""
+    found = shutil.which("chromium")
+    if found is None:
+        told = "there is no chromium on this machine; `make browser` installs it"
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    return found
+
+
+@dataclass
+class Installation:
+    """A running stack and what the tests need to know of it.
+
+    Attributes:
+        stack: The running stack.
+        worker: Our database as ``easeml_worker``.
+        referee: Our database as ``easeml_referee``.
+        artifacts: Where models lie.
+        trials: Trials that have ended, by study.
+        models: Their models.
+        numbers: Of request keys.
+    """
+
+    stack: Stack
+    worker: Store
+    referee: Store
+    artifacts: ArtifactStore
+    trials: dict[str, list[int]] = field(default_factory=dict)
+    models: dict[str, list[int]] = field(default_factory=dict)
+    numbers: int = 0
+
+    @property
+    def url(self) -> str:
+        return self.stack.access.url
+
+    def key(self) -> str:
+        self.numbers += 1
+        return f"browser/{self.numbers}"
+
+    def answered(self, filed: dict[str, Any]) -> dict[str, Any]:
+        """The referee's answer; it is a process of its own here, so this waits."""
+        answer = until(lambda: answer_of(self.worker, filed["request_id"]), "the referee's answer")
+        assert not answer["refused"], answer["message"]
+        return dict(answer)
+
+    def hand_in(self, label: int) -> int:
+        """A model of the study ``cancer`` that always answers the same; its id."""
+        path = self.stack.places.home / "constant.json"
+        path.write_text(f'{{"label": {label}}}')
+        asked = {"study": "cancer", "path": path, "format": "constant", "message": f"always class {label}"}
+        return int(submit_model(self.worker, self.artifacts, **asked, request_key=self.key())["model_id"])
+
+
+@pytest.fixture(scope="session")
+def installation(chromium: str) -> Iterator[Installation]:
+    """Two tenants: ``cancer`` with trials, verdicts and signals, and ``digits`` that waits for labels."""
+    with throwaway_folder() as folder:
+        dags = folder / "dags"
+        dags.mkdir()
+        for name in DAGS:
+            shutil.copy(ROOT / "dags" / f"{name}.py", dags)
+        with Stack(Places.of(folder / "home", dags), Progress(Console(quiet=True))) as stack:
+            server = Server(stack.places.database)
+            stores = [Store(server.url(f"easeml_{role}", "easeml")) for role in ("worker", "referee")]
+            made = Installation(stack, *stores, ArtifactStore(stack.places.artifacts))
+            _furnish(made, folder)
+            yield made
+            for store in stores:
+                store.close()
+        server.stop()
+
+
+def _furnish(made: Installation, folder: Path) -> None:
+    wishes = {"cancer": ("lab", "breast_cancer", CANCER), "digits": ("post", "digits", DIGITS)}
+    for study, (tenant, source, gate) in wishes.items():
+        asked = {"tenant": tenant, "study": study, "source": f"sklearn:{source}", "gate": gate, "meter": METER}
+        register_study(made.worker, **asked, candidates=CANDIDATES, request_key=made.key())
+    for study in wishes:
+        until(lambda study=study: study_state(made.worker, study=study) == "ACTIVE", f"the sealing of {study}")
+    for _ in range(4):
+        suggested = suggest_trials(made.worker, count=2, policy=None, request_key=made.key())
+        for trial in suggested["trials"]:
+            ended = run_trial(made.worker, made.artifacts, trial_id=trial["trial_id"], request_key=made.key())
+            made.trials.setdefault(trial["study"], []).append(trial["trial_id"])
+            made.models.setdefault(trial["study"], []).append(ended["model_id"])
+    for model in made.models["cancer"][:2]:
+        for ask in (file_gate_request, file_meter_request):
+            asked = {"study": "cancer", "model_id": model, "request_key": made.key()}
+            made.answered(ask(made.worker, **asked))
+    _ask_for_labels(made, folder / "digits.csv")
+
+
+def _ask_for_labels(made: Installation, path: Path) -> None:
+    """Seal examples without labels for ``digits`` in place of its first set, and let a model ask for a verdict."""
+    table, rng = load_source("sklearn:digits"), np.random.default_rng(1)
+    chosen = rng.choice(len(table.labels), UNLABELLED, replace=False)
+    shifted = table.inputs[chosen] + rng.uniform(0.01, 0.02, (UNLABELLED, table.inputs.shape[1]))  # no row is known
+    with path.open("w", newline="") as file:
+        named = (["example", *table.feature_names], *([f"scan {n}", *row] for n, row in enumerate(shifted)))
+        csv.writer(file).writerows(named)
+    with made.referee.begin() as tx:
+        sets = test_sets.list_sets(tx, studies.get_study(tx, "digits").id)
+    first = next(found for found in sets if found.purpose == SealedSetPurpose.GATE)
+    retire_test_set(made.referee, test_set=str(first.id))
+    seal_test_set(made.referee, made.artifacts, study="digits", inputs=path, name="autumn")
+    asked = {"study": "digits", "model_id": made.models["digits"][0], "request_key": made.key()}
+    file_gate_request(made.worker, **asked)
+    until(lambda: any_wanted(made.referee), "the referee's wish for labels")
+
+
+def any_wanted(store: Store) -> bool:
+    """Whether labels are asked for."""
+    with store.begin() as tx:
+        return bool(labels.open_wanted(tx))
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Root's Chromium cannot use its own sandbox; it sees no page but ours.
+        options = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        started = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def people(browser: Browser, installation: Installation) -> dict[str, BrowserContext]:
+    """A browser's state for each user, who logged in through Airflow's own form."""
+    return {name: _logged_in(browser, installation, name) for name in USERS}
+
+
+def _logged_in(browser: Browser, installation: Installation, name: str) -> BrowserContext:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="Europe/Zurich")
+    context.set_default_timeout(SECONDS * 1000)
+    page = context.new_page()
+    page.goto(installation.url)
+    page.fill("input[name=username]", name)
+    page.fill("input[name=password]", installation.stack.access.keys.passwords[name])
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{installation.url}/")
+    page.close()
+    return context
+
+
+@dataclass
+class Watched:
+    """A page and what its browser complained of."""
+
+    page: Page
+    complaints: list[str]
+
+
+@pytest.fixture
+def open_as(people: dict[str, BrowserContext], installation: Installation) -> Iterator[Callable[..., Watched]]:
+    """``open_as("op", "/labels")``: a page of ours by its own address; ``frame=False`` for one of Airflow's."""
+    opened: list[Page] = []
+
+    def open_page(name: str, path: str, *, frame: bool = True) -> Watched:
+        page = people[name].new_page()
+        opened.append(page)
+        watched = Watched(page, [])
+        page.on("console", lambda said: said.type == "error" and watched.complaints.append(said.text))
+        page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+        page.goto(f"{installation.url}{'/easeml' if frame else ''}{path}", wait_until="load")
+        return watched
+
+    yield open_page
+    for page in opened:
+        page.close()

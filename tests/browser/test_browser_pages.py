@@ -1,0 +1,215 @@
+"""Every page in a real browser, as each person: who gets in, what the browser says, and what axe finds."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from fastapi import FastAPI
+
+from easeml_airflow.web import app as web
+from easeml_airflow.web.frame import Site
+from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.rights import closed
+from easeml_core.store.server_cluster import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastapi.routing import APIRoute
+
+EVERYBODY, DEVELOPERS, OPERATORS, REFEREES = (("admin", "op", "user", "viewer")[:count] for count in (4, 3, 2, 1))
+LABELERS, NOBODY = OPERATORS, ()  # of this installation; nobody: a cookie is not enough, programs send a token
+
+
+def below(place: str, who: tuple[str, ...], *, get: str = "", post: str = "") -> dict[str, tuple[str, ...]]:
+    """Routes below a place and who may use them; a dot stands for the place itself."""
+    named = [(method, part) for method, parts in (("GET", get), ("POST", post)) for part in parts.split()]
+    return {f"{method} {place}{'' if part == '.' else part}": who for method, part in named}
+
+
+STUDY = "/studies/{study}"
+WHO_MAY = {
+    **below("", EVERYBODY, get="/ /new /compute /audit /audit.csv /events /static/{name} /client/easeml_client.py"),
+    **below("/new", EVERYBODY, get="/data /look /check /register"),
+    **below("/new", DEVELOPERS, post="/data /look /check /register"),
+    **below("/trials/{trial_id}", EVERYBODY, get="."),
+    **below(STUDY, EVERYBODY, get=". /lifecycle /submissions /data /use /decisions/{trial_id}", post="/use"),
+    **below(STUDY, DEVELOPERS, post="/pause /resume /candidates /submissions /trials/{trial_id}/cancel"),
+    **below(f"{STUDY}/use", DEVELOPERS, post="/feed /switch /apply"),
+    **below(STUDY, OPERATORS, post="/weight /stops"),
+    **below("/compute", OPERATORS, post="/tenants/{tenant} /release /backtest"),
+    **below("/labels", LABELERS, get=". /{study} /{study}/wanted.csv", post="/{study} /{study}/undo /{study}/file"),
+    **below("/labels/{study}", REFEREES, post="/decide"),
+    **below(STUDY, REFEREES, get="/gate /gate/ledger.csv /meter", post="/meter/accept"),
+    **below(f"{STUDY}/gate", REFEREES, post="/promote /rollback /plan /retire /release"),
+    **below(f"{STUDY}/data", REFEREES, post="/retire /release /validate"),
+    **below(
+        "/api/v1/studies/{study}", NOBODY, get="/refine /feeds /requests/{request_id}", post="/feed /refine /infer"
+    ),
+}
+"""Who may use which route. A route that is not named here fails the test: say who may."""
+
+FIELDS = {"to": "on", "study": "fresh", "tenant": "lab", "label": "0"}
+PAGES = [
+    "/",
+    "/new",
+    "/compute",
+    "/audit",
+    "/labels",
+    "/labels/digits",
+    "/studies/digits",
+    "/studies/cancer/decisions/1",
+]
+PAGES += [f"/studies/cancer{part}" for part in ("", "/lifecycle", "/submissions", "/gate", "/meter", "/data", "/use")]
+GRAVE = ("serious", "critical")
+pytestmark = pytest.mark.timeout(600)  # whoever comes first waits for the stack
+
+
+def routes() -> list[tuple[str, APIRoute]]:
+    """Every method and route of the application that runs inside Airflow's API server."""
+    nothing: Any = None
+    site = Site(nothing, nothing, nothing, lambda: Viewer("nobody"))
+    app = web.create_app(site, require_login=lambda: None, rights=closed)
+    return [(method, route) for route in app.routes for method in sorted(route.methods)]
+
+
+def asked(installation: Any, method: str, route: APIRoute) -> tuple[str, dict[str, Any]]:
+    """An address of the route, and what a browser would send to it from a page of ours."""
+    given = {"study": "cancer", "name": "page.js", "tenant": "lab", "trial_id": installation.trials["cancer"][0]}
+    if "/labels/" in route.path:
+        given["study"] = "digits"
+    path = re.sub(r"{(\w+)}", lambda found: str(given.get(found[1], 1)), route.path)
+    needed = "&".join(f"{field.alias}=1" for field in route.dependant.query_params if field.field_info.is_required())
+    sent: dict[str, Any] = {"method": method, "headers": {"sec-fetch-site": "same-origin"}, "max_redirects": 0}
+    if method == "POST":
+        sent |= _form(route.dependant.body_params)
+    return f"{installation.url}/easeml{path}?{needed}", sent
+
+
+def _form(fields: list[Any]) -> dict[str, Any]:
+    kinds = {field.name: str(field.field_info.annotation) for field in fields}
+    uploads = [name for name, kind in kinds.items() if "UploadFile" in kind]
+    if uploads:
+        return {"multipart": {name: {"name": "x.csv", "mimeType": "text/csv", "buffer": b"a,b"} for name in uploads}}
+    return {"form": {name: "1" for name in kinds} | FIELDS}
+
+
+def test_every_route_is_refused_to_whoever_it_is_not_for(installation: Any, people: Any, browser: Any) -> None:
+    found = {f"{method} {route.path}": asked(installation, method, route) for method, route in routes()}
+    assert set(found) == set(WHO_MAY), "say in WHO_MAY who may use each route"
+    stranger = browser.new_context()
+    let_in = []
+    for name, (address, sent) in found.items():
+        assert stranger.request.fetch(address, **sent).status == 401, name
+        for person in people.keys() - set(WHO_MAY[name]):
+            status = people[person].request.fetch(address, **sent).status
+            if status not in (401, 403):
+                let_in.append((name, person, status))
+    stranger.close()
+    assert let_in == []
+
+
+def test_every_page_opens_for_whoever_it_is_for(installation: Any, people: Any) -> None:
+    for method, route in routes():
+        name = f"{method} {route.path}"
+        if method != "GET" or route.path == "/events":  # that one never ends
+            continue
+        address, sent = asked(installation, method, route)
+        if route.path.endswith("ledger.csv"):
+            address += "&set=1"
+        for person in WHO_MAY[name]:
+            assert people[person].request.fetch(address, **sent).status in (200, 303), (name, person)
+
+
+def test_no_change_is_taken_from_a_page_of_somebody_elses(installation: Any, people: Any) -> None:
+    for method, route in routes():
+        if method == "POST" and not route.path.startswith("/api/"):
+            address, sent = asked(installation, method, route)
+            foreign = sent | {"headers": {"sec-fetch-site": "cross-site"}}
+            assert people["admin"].request.fetch(address, **foreign).status == 403, route.path
+
+
+def findings(page: Any) -> list[tuple[str, str, str]]:
+    """What axe calls serious: rule, how grave, the first place."""
+    found = Axe().run(page).response["violations"]
+    return [(v["id"], v["impact"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in GRAVE]
+
+
+def overflow(page: Any) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def look(open_as: Any, path: str, width: int, mode: str) -> None:
+    watched = open_as("admin", path)
+    watched.page.emulate_media(color_scheme=mode)
+    watched.page.set_viewport_size({"width": width, "height": 900})
+    assert findings(watched.page) == []
+    assert overflow(watched.page) <= 0
+    assert watched.complaints == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(("width", "mode"), [(1280, "light"), (390, "dark")])
+def test_a_page_has_no_serious_finding_and_no_complaint(open_as: Any, path: str, width: int, mode: str) -> None:
+    look(open_as, path, width, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(("width", "mode"), [(1280, "dark"), (390, "light")])
+def test_nor_the_other_way_round(open_as: Any, path: str, width: int, mode: str) -> None:
+    look(open_as, path, width, mode)
+
+
+@pytest.mark.parametrize("person", ["op", "user", "viewer"])
+def test_what_somebody_sees_has_no_complaint_and_nothing_of_the_referees(open_as: Any, person: str) -> None:
+    for path in ("/", "/studies/cancer", "/studies/cancer/submissions"):
+        watched = open_as(person, path)
+        assert watched.complaints == [], path
+        tabs = watched.page.locator("nav.tabs").all_inner_texts()
+        assert not re.search(r"\bGate\b|\bMeter\b", " ".join(tabs)), path
+        assert ("Labels" in " ".join(tabs)) == (person == "op")
+
+
+@pytest.fixture
+def under_a_path(installation: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same pages as an Airflow serves them whose own address has a path; without that Airflow."""
+    port = free_port()
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{port}/af")
+    roles = frozenset(Role)
+    stores = (lambda: installation.worker, lambda: installation.artifacts, lambda: installation.referee)
+    site = Site(*stores, lambda: Viewer("ada", roles, lambda _study, _tenant, *, write: True))
+    outer = FastAPI(root_path="/af")
+    outer.mount("/easeml", web.create_app(site, require_login=lambda: None))
+    server = uvicorn.Server(uvicorn.Config(outer, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    yield f"http://127.0.0.1:{port}/af/easeml"
+    server.should_exit = True
+    thread.join()
+
+
+def test_under_a_path_every_address_begins_with_it(under_a_path: str, browser: Any) -> None:
+    page = browser.new_page()
+    missing: list[str] = []
+    page.on("response", lambda answer: answer.status >= 400 and missing.append(answer.url))
+    for path in PAGES:
+        page.goto(f"{under_a_path}{path}", wait_until="load")
+        addresses = page.evaluate("[...document.querySelectorAll('a, form')].map(a => a.href || a.action)")
+        assert [a for a in addresses if not a.startswith(under_a_path.removesuffix("easeml"))] == [], path
+    page.close()
+    assert missing == []
+
+
+def test_each_page_is_reached_by_keyboard_from_the_first(open_as: Any) -> None:
+    page = open_as("admin", "/").page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**#main")
+    assert page.evaluate("document.activeElement.id") == "main"

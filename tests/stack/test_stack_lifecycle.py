@@ -1,0 +1,72 @@
+"""The story of `make demo-lifecycle`, played to its end on a stack of its own; and how it breaks off."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lifecycle import developer, material
+from lifecycle.failures import LifecycleError
+from lifecycle.stage import ending
+from lifecycle.story import Story
+from rich.console import Console
+
+from easeml_core.store.server import Server
+from easeml_core.store.server_throwaway import throwaway_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = 5
+
+
+def test_a_chapter_that_breaks_off_is_named():
+    story = Story(Console(quiet=True))
+    with story.chapter("The beginning") as chapter:
+        chapter.tell("It began.")
+    reason = "nothing came"
+    with pytest.raises(LifecycleError, match="chapter 2, The end: nothing came"), story.chapter("The end"):
+        raise LifecycleError(reason)
+
+
+def test_each_time_the_digits_are_others_but_as_many_and_with_the_same_labels():
+    played = [material.load(time) for time in range(1, material.WAYS + 1)]
+    rows = np.concatenate([digits.pixels for digits in played])
+    assert len(np.unique(rows, axis=0)) >= 0.999 * len(rows)
+    assert all((digits.digits == played[0].digits).all() for digits in played)
+    assert played[0].held_back == 397
+    with pytest.raises(LifecycleError, match="8 times"):
+        material.load(material.WAYS + 1)
+
+
+def test_models_are_handed_in_from_the_worst_to_the_best():
+    models = [developer.Offered(k, f"model {k}", k / 10) for k in range(7)]
+    assert [m.model_id for m in developer.rising(models, 3)] == [0, 3, 6]
+    with pytest.raises(LifecycleError, match="8 models are to be handed in, but 7"):
+        developer.rising(models, 8)
+
+
+def test_names_tell_how_often_it_was_played():
+    assert [ending(time) for time in (1, 2, 10)] == ["", "-2", "-10"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_story_is_played(tmp_path):
+    if shutil.which("chromium") is None:
+        told = "there is no chromium on this machine; `make browser` installs it"
+        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+    with throwaway_folder() as folder:
+        home = folder / "home-of-lifecycle"
+        words = ("--home", str(home), "--pictures", str(tmp_path))
+        played = subprocess.run(
+            (sys.executable, str(ROOT / "scripts" / "demo_lifecycle.py"), *words), capture_output=True, text=True
+        )
+        Server(home / "postgres").stop()
+    print(played.stdout)
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert [f"{k}. " in played.stdout for k in range(1, CHAPTERS + 1)] == [True] * CHAPTERS
+    assert {path.name[0] for path in tmp_path.glob("*.png")} == set("12345")
+    assert not list(tmp_path.glob("failed*"))
+    assert "signal 2 of 3" in played.stdout.replace("\n", " ")
