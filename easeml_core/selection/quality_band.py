@@ -13,7 +13,7 @@ from easeml_core.selection.logit_normal import moments
 BAND = 1.2815515655446004
 """Standard deviations on either side of the mean that hold 80 % of a normal variable."""
 
-_ROUNDS, _ENOUGH = 200, 1e-9
+_ROUNDS, _ENOUGH, _SMALL = 60, 1e-9, 1e-5
 
 
 def band(mean: float, std: float) -> tuple[float, float]:
@@ -73,18 +73,43 @@ def _log_density(place: float, mean: float, std: float, latent: tuple[float, flo
 def _latent(mean: float, std: float) -> tuple[float, float] | None:
     """Mean and deviation of the logit; None where it cannot be found, or the quality does not vary.
 
-    Each round corrects the mean by its slope there, and the deviation by the root of its ratio, which does not swing.
+    Newton's method on what is nearly linear in them: the logit of the mean, and the logarithm of the deviation. A step
+    that does not come closer is halved. Simpler rounds swing without end where a high quality is very uncertain.
     """
     if not 0 < mean < 1 or not 0 < std < 0.9 * math.sqrt(mean * (1 - mean)):
         return None
-    centre, spread = _logit(mean), std / (mean * (1 - mean))
+    wanted = _logit(mean), math.log(std)
+    at = _logit(mean), min(math.log(std / (mean * (1 - mean))), 1.0)
+    off = _off(at, wanted)
     for _ in range(_ROUNDS):
-        found, deviation = moments(centre, spread)
-        if abs(found - mean) + abs(deviation - std) < _ENOUGH:
-            return centre, spread
-        centre += (mean - found) / (found * (1 - found) - deviation**2)  # the slope is E[q (1 - q)]
-        spread *= math.sqrt(std / deviation)
+        if abs(off[0]) + abs(off[1]) < _ENOUGH:
+            return at[0], math.exp(at[1])
+        step = _step(at, off, wanted)
+        nearer = ((at[0] + step[0] / h, at[1] + step[1] / h) for h in (1, 2, 4, 8, 16, 32, 64))
+        found = ((place, _off(place, wanted)) for place in nearer)
+        best = next((f for f in found if abs(f[1][0]) + abs(f[1][1]) < abs(off[0]) + abs(off[1])), None)
+        if best is None:
+            return None
+        at, off = best
     return None
+
+
+def _off(at: tuple[float, float], wanted: tuple[float, float]) -> tuple[float, float]:
+    """By how much logit of the mean and logarithm of the deviation miss, for a centre and the logarithm of a spread."""
+    mean, deviation = moments(at[0], math.exp(at[1]))
+    if not 0 < mean < 1 or deviation <= 0:
+        return math.inf, math.inf
+    return _logit(mean) - wanted[0], math.log(deviation) - wanted[1]
+
+
+def _step(at: tuple[float, float], off: tuple[float, float], wanted: tuple[float, float]) -> tuple[float, float]:
+    """Newton's step with slopes by differences; never further than 2 in the centre and 1 in the spread."""
+    aside, wider = _off((at[0] + _SMALL, at[1]), wanted), _off((at[0], at[1] + _SMALL), wanted)
+    a, c = (aside[0] - off[0]) / _SMALL, (aside[1] - off[1]) / _SMALL
+    b, d = (wider[0] - off[0]) / _SMALL, (wider[1] - off[1]) / _SMALL
+    centre, spread = (b * off[1] - d * off[0]) / (a * d - b * c), (c * off[0] - a * off[1]) / (a * d - b * c)
+    shorter = max(1.0, abs(centre) / 2, abs(spread))
+    return centre / shorter, spread / shorter
 
 
 def _logit(quality: float) -> float:

@@ -47,6 +47,7 @@ class Beliefs:
         weight: The study's, its tenant's included.
         best: Best quality on the present data, 0 before the first.
         costs_known: Whether predicted costs rest on any measurement.
+        cost_aware: Whether the policy divides by them.
         chosen_by: Why the study's next candidate is the next of all: ``acquisition``, ``guard`` or ``learning``; None
             where another study comes first.
         position: Place of its next candidate among all that could run now, from 1; None where the policy does not
@@ -63,6 +64,7 @@ class Beliefs:
     weight: float
     best: float
     costs_known: bool
+    cost_aware: bool
     chosen_by: str | None
     position: int | None
     competing: int
@@ -188,6 +190,7 @@ def _beliefs(memory: Memory, tenant: int) -> Beliefs:
         weight=memory.arms[tenant].weight,
         best=best,
         costs_known=memory.costs_known,
+        cost_aware=memory.config.cost_aware,
         chosen_by=_chosen_by(first) if first is not None and is_ours else None,
         position=1 if is_ours else _position(memory, tenant, others),
         competing=sum(can_run),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.meter.promises import promised_sides
 from easeml_core.services.joint_sets import gate_settings, meter_settings_of
 from easeml_core.services.promotion import before_standing
 from easeml_core.services.readings import shown_reading
@@ -43,8 +44,8 @@ def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0
 
         ``submissions``: as of ``store.handed_in.list_handed_in``. ``gate``: None before the first gate set, else
         ``{"condition", "adaptivity", "mode", "reliability", "steps", "steps_used", "is_live"}`` of the live set, or of
-        the last one. ``meter``: likewise ``{"edges", "tolerance", "reliability", "steps", "teams", "is_live",
-        "reading", "signals"}``; the reading is as of ``readings.shown_reading``, with its ``model_id`` and ``number``,
+        the last one. ``meter``: likewise ``{"edges", "tolerance", "sides", "reliability", "steps", "teams",
+        "is_live", "reading", "signals"}``, ``sides`` the promised ends of a range; the reading is as of ``readings.shown_reading``, with its ``model_id`` and ``number``,
         None before the first and where several teams share the set. ``production``: ``{"now", "before"}``, each None or
         ``{"model_id", "called", "since"}``. ``models``: what can be handed in, the best first.
 
@@ -107,6 +108,7 @@ def _meter(tx: Connection, study_id: int, found: SealedSet | None) -> dict[str, 
     return {
         "edges": list(plan.ranges),
         "tolerance": plan.tolerance,
+        "sides": sorted(promised_sides(plan)),
         "reliability": plan.reliability,
         "steps": plan.steps,
         "teams": plan.teams,

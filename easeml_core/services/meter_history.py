@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.meter.budget import parse_budget
+from easeml_core.meter.promises import promised_sides
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.readings import shown_reading
 from easeml_core.services.test_sets import shown
@@ -43,9 +44,9 @@ def meter_history(
         size: Entries a page.
 
     Returns:
-        ``{"sets", "set", "settings", "budget", "answers", "second", "reading", "entries", "entry_count",
-        "validation_rows"}``. ``set`` is as of ``test_sets.shown``, None without one; then the others are empty.
-        ``answers`` are the meter's, oldest first, ``{"step", "system", "signal", "is_retired", "gap", "tolerance",
+        ``{"sets", "set", "settings", "sides", "budget", "answers", "second", "reading", "entries", "entry_count",
+        "validation_rows"}``. ``sides`` are the ends of a range that are promised. ``set`` is as of
+        ``test_sets.shown``, None without one; then the others are empty. ``answers`` are the meter's, oldest first, ``{"step", "system", "signal", "is_retired", "gap", "tolerance",
         "reachable", "cost", "level", "team", "edges", "promised", "why", "model_id", "decided_at", "answered_at"}``;
         ``second`` is the last one of the second validation sample with its set, or None; ``reading`` as of
         ``readings.shown_reading``; ``entries`` are those of gate and meter, like ``answers``, newest first.
@@ -68,6 +69,7 @@ def meter_history(
             "sets": [shown(one) for one in sets],
             "set": shown(chosen),
             "settings": settings.to_json(),
+            "sides": sorted(promised_sides(settings)),
             "budget": [rule.text for rule in parse_budget(settings)],
             "answers": _answers(tx, chosen),
             "second": _second(tx, every),

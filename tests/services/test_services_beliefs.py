@@ -115,17 +115,26 @@ def test_everything_is_loaded_once_and_then_caught_up_with(house: Any, loads: li
 
 
 @settings(deadline=None)
-@given(st.floats(-3, 5), st.floats(0.02, 1.0))
+@given(st.floats(-6, 6), st.floats(0.02, 2.5))
 def test_the_band_holds_80_percent_of_a_logit_normal_quality(mu: float, s: float) -> None:
     mean, std = moments(mu, s)
     low, high = band(mean, std)
-    assert 0 <= low < mean < high <= 1
+    assert 0 <= low < high <= 1
     quality = 1 / (1 + np.exp(-(mu + s * np.random.default_rng(5).standard_normal(20_000))))
     assert ((quality > low) & (quality < high)).mean() == pytest.approx(0.8, abs=0.01)
     assert chance_above(float(np.quantile(quality, 0.7)), mean, std) == pytest.approx(0.3, abs=0.01)
     curve = density(mean, std)
     assert max(height for _, height in curve) == 1
     assert all(0 < place < 1 and 0 <= height <= 1 for place, height in curve)
+
+
+def test_a_high_quality_that_is_very_uncertain_has_its_own_band() -> None:
+    mean, std = moments(5.25, 1.5)  # 0.985 with 0.031: a normal variable would reach above 1
+    low, high = band(mean, std)
+    assert (low, high) == pytest.approx(
+        (1 / (1 + np.exp(-5.25 + 1.5 * 1.28155)), 1 / (1 + np.exp(-5.25 - 1.5 * 1.28155)))
+    )
+    assert chance_above(0.99, mean, std) == pytest.approx(0.669, abs=0.001)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.0), (1.2, 0.1), (-0.1, 0.2), (0.5, 0.9)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
-from easeml_airflow.web.formats import percent_text, quality_text
+from easeml_airflow.web.formats import quality_text
+from easeml_airflow.web.study_beliefs import chance_text
 from easeml_core.selection.quality_band import chance_above, density
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def belief_plot(chosen: Mapping[str, Any], study: Study, outcome: Mapping[str, A
     if reached is not None:
         anchor = "end" if x.share(reached) > 80 else "start" if x.share(reached) < 20 else "middle"
         notes.append(Note(reached, 0.0, f"reached {reached:.4f}", "h w", anchor, 0, -10))
-    chance = f", {percent_text(chance_above(best, chosen['mean'], chosen['std']))} chance to beat it" if best else ""
+    chance = f", {chance_text(chance_above(best, chosen['mean'], chosen['std']))} chance to beat it" if best else ""
     sentence = f"Belief before it ran: mean {chosen['mean']:.4f}, best so far {quality_text(best or None)}{chance}."
     bands = [Band(above, "a3")] if len(above) > 1 else []
     title = "What was believed about it before it ran"

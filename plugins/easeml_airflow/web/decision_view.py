@@ -10,7 +10,7 @@ from easeml_airflow.web.airflow_task import run_address
 from easeml_airflow.web.decision_plots import belief_plot, curve_plot
 from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, rival_of, worth_text
 from easeml_airflow.web.formats import count_text, gain_text, percent_text, quality_text, seconds_text
-from easeml_airflow.web.study_beliefs import number_text, unit_of
+from easeml_airflow.web.study_beliefs import chance_text, number_text, unit_of
 from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, log_of, why_of
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.quality_band import band, chance_above
@@ -172,11 +172,11 @@ def _formula(chosen: Mapping[str, Any], study: Study) -> list[tuple[str, str]]:
     weight = chosen["acquisition"] * cost / gain
     price = chosen["settings"]["price_per_second"]
     return [
-        (f"weight of {study.tenant}", f"{weight:.4g}"),
+        (f"effective weight of {study.tenant}", f"{weight:.4g}"),
         (f"expected gain, {study.metric}", number_text(gain)),
         (f"predicted cost, {per}s", f"{cost / size:.3g}"),
         (f"weighted gain per {per}", worth_text(chosen, chosen["acquisition"])),
-        (f"price of compute, per {per}", number_text(size * price) if price else "none set"),
+        (f"price of a {per}, in gain without weight", number_text(size * price) if price else "none set"),
     ]
 
 
@@ -185,7 +185,7 @@ def _believed(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs = [("Mean", quality_text(chosen["mean"])), ("80 % band", f"{low:.4f} to {high:.4f}")]
     if chosen["best"]:
         chance = chance_above(chosen["best"], chosen["mean"], chosen["std"])
-        pairs.append((f"Chance to beat {chosen['best']:.4f}", percent_text(chance)))
+        pairs.append((f"Chance to beat {chosen['best']:.4f}", chance_text(chance)))
     return [*pairs, ("Expected gain", gain_text(chosen["expected_improvement"]))]
 
 

@@ -189,7 +189,8 @@ def _slider(name: str, label: str, stops: Sequence[float], own: float, asked: Ma
 def _title(plan: GatePlan | None) -> str:
     if plan is None:
         return "This cannot be planned"
-    labels = f", at most {plan.labels_per_submission:,} labels a submission" if plan.labels else ", and no label"
+    each = "about " if plan.labels_per_submission < plan.labels else ""  # a bound on the average, not on each
+    labels = f", {each}{plan.labels_per_submission:,} labels a submission" if plan.labels else ", and no label"
     return f"{plan.examples:,} examples{labels}"
 
 

@@ -48,7 +48,7 @@ class PlanRow:
         is_published: Whether the paper has this adaptivity.
         exact: By the exact tests, with the same promise and power.
         power: By the exact tests, when a real gain may be missed one time in ten.
-        labels: Of one submission, at most on average, with the power that was asked for.
+        labels: Of one submission, on average at most, with the power that was asked for.
         bars: Lengths of paper, exact and power in per cent of the longest bar.
         why_not: Why there is no exact size.
         is_counted: False where the time was up before all of it was counted.

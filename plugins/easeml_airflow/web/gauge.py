@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 from easeml_airflow.web.formats import MINUS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 CENTRE = (170.0, 158.0)
 OUTER, INNER = 128.0, 88.0
 BAND_OUTER, BAND_INNER = 139.0, 133.0
 NARROWEST_DEGREES = 11.0
 """Edges that lie closer are not both written: the text beside the gauge has them all."""
+
+BOTH = ("lower", "upper")
+"""Ends of the answered range that most methods promise of a model's own gap (``meter.promises.promised_sides``)."""
 
 COLOURS = 4
 """Sectors above the fourth share its colour; each carries its number."""
@@ -55,7 +58,7 @@ class Gauge:
         signal: What was answered; None where there is no answer yet.
         signals: m.
         says: The range of the answer in numbers, ``0.13 to 0.25``; empty without an answer.
-        promised: The range that holds with the tolerance; empty without an answer.
+        promised: What holds of the gap, with the tolerance; empty without an answer.
         sectors: The ranges, from left to right.
         edges: Labels of the edges: x, y, anchor, text.
         band: Outline of what the answer promises; empty without an answer.
@@ -73,7 +76,14 @@ class Gauge:
     needle: str
 
 
-def gauge_of(signal: int | None, edges: Sequence[float], tolerance: float, *, measured: float | None = None) -> Gauge:
+def gauge_of(
+    signal: int | None,
+    edges: Sequence[float],
+    tolerance: float,
+    *,
+    measured: float | None = None,
+    sides: Collection[str] = BOTH,
+) -> Gauge:
     """The gauge of an answer.
 
     Args:
@@ -81,6 +91,7 @@ def gauge_of(signal: int | None, edges: Sequence[float], tolerance: float, *, me
         edges: Inner boundaries b_1 < ... < b_{m-1} of the ranges, at least one.
         tolerance: How far the true gap may lie outside the answered range.
         measured: The measured gap, for referees only; None draws no needle.
+        sides: Which ends of the range are promised: ``lower``, ``upper`` or both. The band has no other end.
 
     Example:
         >>> told = gauge_of(3, (0.05, 0.13, 0.25), 0.02)
@@ -88,22 +99,25 @@ def gauge_of(signal: int | None, edges: Sequence[float], tolerance: float, *, me
         'Signal 3 of 4: overfitting 0.13 to 0.25, plus or minus 0.02'
         >>> told.promised, told.needle
         ('0.11 to 0.27', '')
+        >>> gauge_of(3, (0.05, 0.13, 0.25), 0.02, sides=("upper",)).sentence
+        'Signal 3 of 4: overfitting 0.13 to 0.25; promised is up to 0.27'
     """
     low, high = _ends(edges)
     bounds = [low, *edges, high]
     angles = [180 * (bound - low) / (high - low) for bound in bounds]
     sectors = [_sector(n, start, end, signal) for n, (start, end) in enumerate(pairwise(angles), start=1)]
     says = range_text(signal, edges) if signal else ""
+    promised = promised_text(signal, edges, tolerance, sides) if signal else ""
     needle = "" if measured is None else _needle(180 * (min(max(measured, low), high) - low) / (high - low))
     return Gauge(
-        sentence=_sentence(signal, edges, tolerance, measured),
+        sentence=_sentence(signal, edges, promised, tolerance if set(sides) >= set(BOTH) else None, measured),
         signal=signal,
         signals=len(sectors),
         says=says,
-        promised=range_text(signal, edges, tolerance) if signal else "",
+        promised=promised,
         sectors=sectors,
         edges=_labels(edges, angles[1:-1]),
-        band="" if signal is None else _band(bounds, signal, tolerance),
+        band="" if signal is None else _band(bounds, signal, tolerance, sides),
         needle=needle,
     )
 
@@ -117,10 +131,20 @@ def range_text(signal: int, edges: Sequence[float], tolerance: float = 0.0) -> s
         >>> range_text(2, (0.1, 0.3), 0.02)
         '0.08 to 0.32'
     """
-    low = None if signal == 1 else edges[signal - 2] - tolerance
-    high = None if signal > len(edges) else edges[signal - 1] + tolerance
+    return promised_text(signal, edges, tolerance, BOTH)
+
+
+def promised_text(signal: int, edges: Sequence[float], tolerance: float, sides: Collection[str]) -> str:
+    """The range of a signal with the tolerance, without an end that is not promised.
+
+    Example:
+        >>> promised_text(2, (0.1, 0.3), 0.02, ("upper",)), promised_text(3, (0.1, 0.3), 0.02, ("upper",))
+        ('up to 0.32', 'any amount')
+    """
+    low = None if signal == 1 or "lower" not in sides else edges[signal - 2] - tolerance
+    high = None if signal > len(edges) or "upper" not in sides else edges[signal - 1] + tolerance
     if low is None:
-        return f"up to {short(high or 0.0)}"
+        return "any amount" if high is None else f"up to {short(high)}"
     return f"above {short(low)}" if high is None else f"{short(low)} to {short(high)}"
 
 
@@ -134,11 +158,15 @@ def short(value: float) -> str:
     return f"{round(value, 4):g}".replace("-", MINUS)
 
 
-def _sentence(signal: int | None, edges: Sequence[float], tolerance: float, measured: float | None) -> str:
+def _sentence(
+    signal: int | None, edges: Sequence[float], promised: str, tolerance: float | None, measured: float | None
+) -> str:
+    """The answer in words; the tolerance is None where not both ends are promised."""
     signals = len(edges) + 1
     if signal is None:
         return f"No signal yet, of {signals}; edges at {', '.join(map(short, edges))}"
-    told = f"Signal {signal} of {signals}: overfitting {range_text(signal, edges)}, plus or minus {short(tolerance)}"
+    told = f"Signal {signal} of {signals}: overfitting {range_text(signal, edges)}"
+    told += f"; promised is {promised}" if tolerance is None else f", plus or minus {short(tolerance)}"
     return told if measured is None else f"{told}; measured {measured:.4f}".replace("-", MINUS)
 
 
@@ -180,10 +208,10 @@ def _anchor(degrees: float) -> str:
     return "end" if degrees < 70 else "start" if degrees > 110 else "middle"
 
 
-def _band(bounds: Sequence[float], signal: int, tolerance: float) -> str:
+def _band(bounds: Sequence[float], signal: int, tolerance: float, sides: Collection[str]) -> str:
     low, high = bounds[0], bounds[-1]
-    first = low if signal == 1 else max(bounds[signal - 1] - tolerance, low)
-    last = high if signal == len(bounds) - 1 else min(bounds[signal] + tolerance, high)
+    first = low if signal == 1 or "lower" not in sides else max(bounds[signal - 1] - tolerance, low)
+    last = high if signal == len(bounds) - 1 or "upper" not in sides else min(bounds[signal] + tolerance, high)
     start, end = (180 * (bound - low) / (high - low) for bound in (first, last))
     return _arc(start, end, BAND_OUTER, BAND_INNER)
 

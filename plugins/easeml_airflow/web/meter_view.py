@@ -46,7 +46,8 @@ def picture_of(history: Mapping[str, Any]) -> MeterPicture:
     last = told[-1] if told else None
     edges = (last["edges"] if last else None) or settings["ranges"]
     tolerance = (last["promised"] if last else None) or settings["tolerance"]
-    gauge = gauge_of(last and last["signal"], edges, tolerance, measured=None if last is None else last["gap"])
+    gap = None if last is None else last["gap"]
+    gauge = gauge_of(last and last["signal"], edges, tolerance, measured=gap, sides=history["sides"])
     used = answers[-1]["step"] if answers else 0
     ends = not settings["open_ended"] and history["set"]["state"] == SealedSetState.LIVE
     left = max(0, settings["steps"] - used) if ends else None

@@ -124,15 +124,16 @@ def _pairs(believed: Beliefs, chosen: Expected, cost: str | None) -> list[tuple[
     size, per = unit_of(chosen.predicted_cost_seconds)
     pairs = [
         ("Expected quality, 80 %", f"{chosen.low:.4f} to {chosen.high:.4f}", False),
-        ("Chance to beat the best", percent_text(chosen.chance) if believed.best > 0 else "no result yet", False),
+        ("Chance to beat the best", chance_text(chosen.chance) if believed.best > 0 else "no result yet", False),
         ("Expected gain", gain_text(chosen.expected_improvement), False),
         ("Predicted cost", cost or "nothing measured yet", False),
     ]
     if cost and believed.policy == "default":
-        worth = number_text(size * (chosen.acquisition or 0.0))
-        pairs.append((f"Gain per {per} {TIMES} weight {believed.weight:g}", worth, True))
+        worth = number_text((size if believed.cost_aware else 1.0) * (chosen.acquisition or 0.0))
+        gain = f"Gain per {per}" if believed.cost_aware else "Gain"
+        pairs.append((f"{gain} {TIMES} weight {believed.weight:g}", worth, True))
         price = number_text(size * believed.price_per_second) if believed.price_per_second else "none set"
-        pairs.append(("Price of compute now", price, False))
+        pairs.append((f"Price of a {per}, in gain without weight", price, False))
     elif believed.policy != "default":
         pairs.append((f"Worth to the policy {believed.policy}", number_text(chosen.acquisition or 0.0), True))
     return pairs
@@ -144,7 +145,9 @@ def _price(believed: Beliefs, chosen: Expected) -> str:
     if not believed.price_per_second:
         return "Compute has no price here, so the search goes on while anything may gain."
     times = chosen.expected_improvement / (believed.price_per_second * chosen.predicted_cost_seconds)
-    return f"{times:.1f} times the price, so the search goes on."
+    if times < 1:
+        return "With what it brings to studies that share it, it is worth the price, so the search goes on."
+    return f"Without weight its gain is {times:.1f} times the price, so the search goes on."
 
 
 def _place(believed: Beliefs) -> str:
@@ -160,6 +163,18 @@ def _place(believed: Beliefs) -> str:
 def unit_of(seconds: float) -> tuple[float, str]:
     """Seconds of the time that gains are told per, and its name."""
     return (3600.0, "device-hour") if seconds >= HOUR_FROM_SECONDS else (60.0, "device-minute")
+
+
+def chance_text(chance: float) -> str:
+    """A probability in per cent; never rounded to certainty.
+
+    Example:
+        >>> chance_text(0.3127), chance_text(0.99999), chance_text(1e-9), chance_text(0.0)
+        ('31.3 %', 'over 99.9 %', 'under 0.1 %', '0.0 %')
+    """
+    if 0.999 < chance < 1:
+        return "over 99.9 %"
+    return "under 0.1 %" if 0 < chance < 0.001 else percent_text(chance)
 
 
 def number_text(number: float) -> str:

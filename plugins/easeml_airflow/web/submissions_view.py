@@ -235,7 +235,7 @@ def _gauge(meter: Mapping[str, Any] | None) -> Gauge | None:
     reading = meter["reading"]
     if reading is None:
         return gauge_of(None, meter["edges"], meter["tolerance"])
-    return gauge_of(reading["signal"], reading["boundaries"], reading["tolerance"])
+    return gauge_of(reading["signal"], reading["boundaries"], reading["tolerance"], sides=meter["sides"])
 
 
 def _promise(meter: Mapping[str, Any] | None) -> str:
@@ -248,7 +248,7 @@ def _promise(meter: Mapping[str, Any] | None) -> str:
         return "The meter has given no signal on this set yet."
     meaning = reading["meaning"]
     return (
-        f"{meaning[0].upper()}{meaning[1:]}, for all submissions at once with reliability {reading['reliability']:g}."
+        f"{meaning[0].upper()}{meaning[1:]}, for all submissions at once with reliability {reading['reliability']:.12g}."
     )
 
 
@@ -267,13 +267,15 @@ def _advice(meter: Mapping[str, Any] | None) -> tuple[str, str, Sequence[str]]:
     title, second = f"What to do at signal {signal}", reading["sentence"]
     if signal == 1:
         return title, second or _AT_ONE, ["Go on: nothing needs to be done."]
-    if signal == signals or signal > 2:
+    if signal == signals:
         return title, second or _AT_LAST, [_ASK, _COMPARE]
+    if signal > 2:
+        return title, second or _BETWEEN, [_ASK, _COMPARE]
     steps = [
         "Prefer simpler candidates, and look at the validation data less often.",
         _COMPARE.replace("Until then c", "C"),
     ]
-    return title, second or _BETWEEN, [*steps, "New validation data bring the signal down; the referee can add some."]
+    return title, second or _BETWEEN, [*steps, "New validation data may bring the signal down; the referee can add some."]
 
 
 def _left(gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -300,7 +302,9 @@ def _rule(gate: Mapping[str, Any] | None) -> str:
     if gate is None:
         return ""
     wrong = "pass" if gate["mode"] == Mode.FP_FREE else "fail"
-    told = f"No {wrong} on this set is wrong, with probability {gate['reliability']:.6g} for all of them together."
+    told = f"No {wrong} on this set is wrong, with probability {gate['reliability']:.12g} for all of them together."
+    if gate["mode"] == Mode.FN_FREE:
+        told += " A model that cannot be run or judged fails as well."
     if gate["adaptivity"] == Adaptivity.NONE:
         told += " Verdicts are withheld: they go to the referee alone."
     return told

@@ -201,6 +201,7 @@ def test_a_rising_history_is_drawn_with_its_edges_and_what_is_left() -> None:
     ]
     settings = {"ranges": [0.05, 0.13, 0.25], "tolerance": 0.02, "steps": 32, "open_ended": False, "ambiguous": 5}
     history = {"settings": settings | {"method": "path-adaptive"}, "answers": answers, "set": {"state": "live"}}
+    history |= {"sides": ["lower", "upper"]}
     picture = picture_of(history)
     assert picture.signals is not None
     assert picture.tolerances is not None
@@ -211,4 +212,7 @@ def test_a_rising_history_is_drawn_with_its_edges_and_what_is_left() -> None:
     for value in (*gaps, 0.05, 0.13, 0.25):
         assert 0 <= picture.signals.top(value) <= 100
     assert [note.text for note in picture.signals.notes] == ["signal 1", "signal 2", "signal 3", "signal 4", "28 left"]
+    rises = picture_of(history | {"sides": ["upper"]}).gauge  # of a ratchet: an earlier model may have been the worse
+    assert (rises.says, rises.promised) == ("0.13 to 0.25", "up to 0.27")
+    assert rises.band != picture.gauge.band
     assert picture_of(history | {"set": {"state": "retired"}}).left is None

@@ -222,6 +222,7 @@ def test_the_plot_says_where_the_signal_changed():
     reading = {"signal": 3, "signals": 3, "boundaries": [0.1, 0.3], "tolerance": 0.05, "submissions_left": 3}
     reading |= {"meaning": "the gap is above 0.3 (+/- 0.05)", "sentence": None, "reliability": 0.9}
     meter = {"edges": [0.1, 0.3], "tolerance": 0.05, "reliability": 0.9, "steps": 8, "teams": 1, "is_live": True}
+    meter |= {"sides": ["lower", "upper"]}
     view = submissions_view(FACTS | {"submissions": [], "meter": meter | {"reading": reading, "signals": given}})
     assert view.signals.title == "Signal of each submission: 1 until submission 2, 2 until submission 5, now 3"
     assert [cell.look for cell in view.signals.cells] == ["e1", "e1", "e2", "e2", "e3"]
