@@ -45,9 +45,10 @@ def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0
         ``submissions``: as of ``store.handed_in.list_handed_in``. ``gate``: None before the first gate set, else
         ``{"condition", "adaptivity", "mode", "reliability", "steps", "steps_used", "is_live"}`` of the live set, or of
         the last one. ``meter``: likewise ``{"edges", "tolerance", "sides", "reliability", "steps", "teams",
-        "is_live", "reading", "signals"}``, ``sides`` the promised ends of a range; the reading is as of ``readings.shown_reading``, with its ``model_id`` and ``number``,
-        None before the first and where several teams share the set. ``production``: ``{"now", "before"}``, each None or
-        ``{"model_id", "called", "since"}``. ``models``: what can be handed in, the best first.
+        "is_live", "reading", "signals"}``, ``sides`` the promised ends of a range; the
+        reading is as of ``readings.shown_reading``, with its ``model_id`` and ``number``, None before the first and
+        where several teams share the set. ``production``: ``{"now", "before"}``, each None or ``{"model_id", "called",
+        "since"}``. ``models``: what can be handed in, the best first.
 
     Raises:
         ConfigError: The limit is out of range.

@@ -46,7 +46,8 @@ def meter_history(
     Returns:
         ``{"sets", "set", "settings", "sides", "budget", "answers", "second", "reading", "entries", "entry_count",
         "validation_rows"}``. ``sides`` are the ends of a range that are promised. ``set`` is as of
-        ``test_sets.shown``, None without one; then the others are empty. ``answers`` are the meter's, oldest first, ``{"step", "system", "signal", "is_retired", "gap", "tolerance",
+        ``test_sets.shown``, None without one; then the others are empty.
+        ``answers`` are the meter's, oldest first, ``{"step", "system", "signal", "is_retired", "gap", "tolerance",
         "reachable", "cost", "level", "team", "edges", "promised", "why", "model_id", "decided_at", "answered_at"}``;
         ``second`` is the last one of the second validation sample with its set, or None; ``reading`` as of
         ``readings.shown_reading``; ``entries`` are those of gate and meter, like ``answers``, newest first.

@@ -35,7 +35,7 @@ WHERE x.started_at IS NOT NULL AND x.reevaluates IS NULL AND {_SEEN} AND (x.stat
 ORDER BY x.state = 'RUNNING' DESC, x.finished_at DESC NULLS FIRST, x.id DESC LIMIT :limit
 """
 
-# The latest reasons of each: an acquisition counts once it was handed out.
+# The latest reasons of each: an acquisition counts once it was handed out. A first result has no gain (``_GAINS``).
 _WAITS = f"""
 SELECT x.id AS trial_id, s.name AS study, n.name AS tenant, c.name AS candidate, x.device, x.suggested_at, x.attempt,
        coalesce(x.lease_until > now(), false) AS is_held, g.gain, g.seconds, coalesce(g.guarded, false) AS guarded
@@ -43,6 +43,7 @@ FROM work.trials x JOIN work.studies s ON s.id = x.study_id JOIN work.tenants n 
 JOIN work.candidates c ON c.id = x.candidate_id
 LEFT JOIN LATERAL (
   SELECT CASE WHEN jsonb_typeof(reasons -> 'expected_improvement') = 'number'
+           AND jsonb_typeof(reasons -> 'best') = 'number' AND reasons -> 'best' > '0'::jsonb
            THEN (reasons ->> 'expected_improvement')::double precision END AS gain,
          CASE WHEN jsonb_typeof(reasons -> 'predicted_cost_seconds') = 'number'
            THEN (reasons ->> 'predicted_cost_seconds')::double precision END AS seconds,

@@ -19,11 +19,14 @@ from easeml_core.services.registration import register_study
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_set_upload import seal_test_set
 from easeml_core.store import examples, sealed
+from easeml_core.store.labels import open_wanted as open_wanted_of
 from easeml_core.store.rows import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from easeml_core.store.labels import Wanted
 
 
 SMALL_GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3}
@@ -57,6 +60,11 @@ def undo(asked: Asked, labeler: str, place: int) -> dict[str, Any]:
 def wanted(asked: Asked, labeler: str) -> list[str]:
     found = wanted_labels(asked.database.referee, study=asked.study, labeler=labeler)
     return [entry["example"] for entry in found["examples"]]
+
+
+def open_wanted(asked: Asked) -> list[Wanted]:
+    with asked.database.referee.begin() as tx:
+        return open_wanted_of(tx)
 
 
 def test_one_example_after_another_until_the_request_has_what_it_waits_for(asked: Asked) -> None:
@@ -105,6 +113,19 @@ def test_what_somebody_cannot_tell_is_asked_of_another(asked: Asked) -> None:
     assert [wanted(asked, who) for who in ("ann", "bob")] == [[], [asked.keys[5], asked.keys[6]]]
     undo(asked, "ann", 5)
     assert shown(asked, "ann") == 5
+
+
+def test_what_nobody_can_tell_is_waited_for_and_never_left_out(asked: Asked) -> None:
+    asked.want([5, 6])
+    for who in ("ann", "bob", "referee"):
+        say(asked, who, 5, None)
+        say(asked, who, 6, 1)
+    (wants,) = open_wanted(asked)
+    assert wants.is_open  # the verdict waits: a set without its hard examples would be another set
+    assert list(wants.positions) == [5, 6]
+    path = asked.write([["example", "label"], [asked.keys[5], "malignant"]])
+    give_labels(asked.database.referee, study=asked.study, labeler="referee", labels=path)
+    assert (open_wanted(asked), asked.known()[5]) == ([], 0)
 
 
 def test_one_example_in_ten_has_a_second_labeler_and_the_referee_settles_a_difference(asked: Asked) -> None:

@@ -47,6 +47,11 @@ def is_priced(chosen: Mapping[str, Any]) -> bool:
     return bool(chosen["policy"] == "default" and chosen["predicted_cost_seconds"] != 1.0)
 
 
+def is_rate(chosen: Mapping[str, Any]) -> bool:
+    """Whether the policy's worth is a gain per second: not where costs are unknown, or told to have no part in it."""
+    return is_priced(chosen) and bool(chosen["settings"]["cost_aware"])
+
+
 def rival_of(chosen: Mapping[str, Any], sees: Callable[[str], bool]) -> Rival | None:
     """The runner-up; None where nothing else was left."""
     found = chosen["runner_up"]
@@ -91,7 +96,7 @@ def bars_of(
 def bars_note(again: Hindsight | None, chosen: Mapping[str, Any] | None) -> str:
     """What the bars are, and of how many."""
     per = ""
-    if chosen is not None and is_priced(chosen):
+    if chosen is not None and is_rate(chosen):
         per = f" per {unit_of(chosen['predicted_cost_seconds'])[1]}"
     what = f"Weighted gain{per}." if chosen is not None and chosen["policy"] == "default" else "Worth to the policy."
     if again is None:
@@ -112,6 +117,6 @@ def hybrid_of(again: Hindsight | None, study: Study, candidate: str, sees: Calla
 
 def worth_text(chosen: Mapping[str, Any], acquisition: float) -> str:
     """In the unit of the formula, where the policy's worth is a rate."""
-    if not is_priced(chosen):
+    if not is_rate(chosen):
         return number_text(acquisition)
     return number_text(unit_of(chosen["predicted_cost_seconds"])[0] * acquisition)

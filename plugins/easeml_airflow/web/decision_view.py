@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.airflow_task import run_address
 from easeml_airflow.web.decision_plots import belief_plot, curve_plot
-from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, rival_of, worth_text
+from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, is_rate, rival_of, worth_text
 from easeml_airflow.web.formats import count_text, gain_text, percent_text, quality_text, seconds_text
 from easeml_airflow.web.study_beliefs import chance_text, number_text, unit_of
 from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, log_of, why_of
@@ -138,8 +138,8 @@ def _now(
         return f"{subject}.", ""
     if chosen["policy"] != "default":
         why = f"because the policy {chosen['policy']} chose it"
-    elif chosen["chosen_by"] == "acquisition" and not is_priced(chosen):
-        why = "because nothing else promises more, while no cost is known"
+    elif chosen["chosen_by"] == "acquisition" and not is_rate(chosen):
+        why = "because nothing else promises more" + ("" if is_priced(chosen) else ", while no cost is known")
     else:
         why = CHOSEN[chosen["chosen_by"]]
     best = chosen["best"]
@@ -166,7 +166,7 @@ def _why_none(trial: Mapping[str, Any]) -> str:
 
 def _formula(chosen: Mapping[str, Any], study: Study) -> list[tuple[str, str]]:
     gain, cost = chosen["expected_improvement"], chosen["predicted_cost_seconds"]
-    if not is_priced(chosen) or gain <= 0 or not chosen["settings"]["cost_aware"]:
+    if not is_rate(chosen) or gain <= 0:
         return []
     size, per = unit_of(cost)
     weight = chosen["acquisition"] * cost / gain
@@ -216,7 +216,7 @@ def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, 
     """One change at a time: where both are rates, gain, cost and weight act in proportion."""
     if rival is None or rival.is_better or chosen["chosen_by"] != "acquisition":
         return []
-    if not is_priced(chosen):
+    if not is_rate(chosen):
         return [
             ("the runner-up were worth more than", worth_text(chosen, chosen["acquisition"])),
             ("Its worth was", rival.worth),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import nice_axis
@@ -112,12 +113,20 @@ def next_trial_of(believed: Beliefs | None, study: Any) -> NextTrial | None:
     return NextTrial(
         candidate=chosen.candidate,
         state=Mark("busy", "queue", "Next of all") if believed.chosen_by else Mark("idle", "wait", "Waits its turn"),
-        why=WHY.get(believed.chosen_by or "", "is what the study would run in its turn."),
+        why=_why(believed),
         pairs=_pairs(believed, chosen, cost),
         cost=cost,
         gain=gain,
         price=f"{_price(believed, chosen)} {_place(believed)}".strip(),
     )
+
+
+def _why(believed: Beliefs) -> str:
+    if believed.chosen_by == "acquisition" and believed.policy != "default":
+        return f"is what the policy {believed.policy} would run first."
+    if believed.chosen_by == "acquisition" and not (believed.cost_aware and believed.costs_known):
+        return "promises most of everything that any study could run."
+    return WHY.get(believed.chosen_by or "", "is what the study would run in its turn.")
 
 
 def _pairs(believed: Beliefs, chosen: Expected, cost: str | None) -> list[tuple[str, str, bool]]:
@@ -184,7 +193,7 @@ def number_text(number: float) -> str:
         >>> number_text(0.00304), number_text(0.000012), number_text(17.8)
         ('0.0030', '0.000012', '17.8000')
     """
-    return f"{number:.4f}" if abs(number) >= 0.00095 or number == 0 else f"{number:.2g}"
+    return f"{number:.4f}" if abs(number) >= 0.00095 or number == 0 else f"{Decimal(f'{number:.2g}'):f}"
 
 
 def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candidates: bool) -> Forest:

@@ -214,8 +214,15 @@ def _lead(rows: Sequence[Row], meter: Mapping[str, Any] | None) -> str:
     reading = meter and meter["reading"]
     if not reading or reading["signal"] is None:
         return told
-    flattering = ": the validation data flatter your models" if reading["signal"] > 1 else ""
+    flattering = ": the validation data flatter your models" if _is_flattering(reading, meter) else ""
     return f"{told} The signal is {reading['signal']} of {reading['signals']}{flattering}."
+
+
+def _is_flattering(reading: Mapping[str, Any], meter: Mapping[str, Any] | None) -> bool:
+    """Whether the signal promises a gap above 0: of low edges, or with a wide tolerance, it need not."""
+    if meter is None or "lower" not in meter["sides"] or reading["signal"] == 1:
+        return False
+    return bool(reading["boundaries"][reading["signal"] - 2] >= reading["tolerance"])
 
 
 def _rest(rows: Sequence[Row], gate: Mapping[str, Any] | None) -> str:
@@ -247,9 +254,8 @@ def _promise(meter: Mapping[str, Any] | None) -> str:
     if reading is None or reading["meaning"] is None:
         return "The meter has given no signal on this set yet."
     meaning = reading["meaning"]
-    return (
-        f"{meaning[0].upper()}{meaning[1:]}, for all submissions at once with reliability {reading['reliability']:.12g}."
-    )
+    together = f"for all submissions at once with reliability {reading['reliability']:.12g}"
+    return f"{meaning[0].upper()}{meaning[1:]}, {together}."
 
 
 _AT_ONE = "Your validation data still stand for the data in use, within what the meter can tell."
@@ -275,7 +281,11 @@ def _advice(meter: Mapping[str, Any] | None) -> tuple[str, str, Sequence[str]]:
         "Prefer simpler candidates, and look at the validation data less often.",
         _COMPARE.replace("Until then c", "C"),
     ]
-    return title, second or _BETWEEN, [*steps, "New validation data may bring the signal down; the referee can add some."]
+    return (
+        title,
+        second or _BETWEEN,
+        [*steps, "New validation data may bring the signal down; the referee can add some."],
+    )
 
 
 def _left(gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import json
 import pytest
 from sqlalchemy import text
 
+from easeml_airflow.web.decision_rivals import bars_note, worth_text
 from easeml_core.entities import TrialState
 from easeml_core.services.explain import explain_trial
 from easeml_core.services.hindsight import hindsight
@@ -162,3 +163,12 @@ def test_a_trial_that_was_handed_out_again_keeps_its_reasons(two, ask_as, databa
     assert "Handed out 2 times" in words
     assert "Mean" in words
     assert "State Suggested" in words
+
+
+def test_without_costs_in_the_policy_no_worth_is_told_as_a_rate():
+    chosen = {"policy": "default", "predicted_cost_seconds": 7200.0, "settings": {"cost_aware": True}}
+    assert worth_text(chosen, 0.001) == "3.6000"
+    assert "per device-hour" in bars_note(None, chosen)
+    unaware = chosen | {"settings": {"cost_aware": False}}
+    assert worth_text(unaware, 0.001) == "0.0010"
+    assert "device-hour" not in bars_note(None, unaware)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from markupsafe import escape
 
+from easeml_airflow.web.study_beliefs import TIMES, next_trial_of
 from easeml_core.entities import TrialState
-from easeml_core.services.beliefs import Watch
+from easeml_core.services.beliefs import Beliefs, Expected, Watch
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.study_facts import facts_of_study
 from easeml_core.services.suggestion import suggest_trials
@@ -263,3 +266,40 @@ def test_trials_come_page_by_page(study, database, ask_as, text_of):
     assert "34 of 34 shown" in text_of(ask_as("ada").get(f"/studies/{study}?all=true").text)
     assert "No trial on this page" in text_of(ask_as("ada").get(f"/studies/{study}?page=9").text)
     assert ask_as("ada").get(f"/studies/{study}?page=0").status_code == 400
+
+
+def test_the_next_trial_is_told_in_the_unit_that_decided_it():
+    """Price is held against the gain without weight; a worth is a rate only where the policy divides by costs."""
+    first = Expected("svm", 1, 0.9, 0.01, 0.89, 0.91, 0.99999, 1800.0, 0.01, 0.03 / 1800)
+    told = Beliefs(
+        policy="default",
+        price_per_second=0.01 / 3600,
+        weight=3.0,
+        best=0.8,
+        costs_known=True,
+        cost_aware=True,
+        chosen_by="acquisition",
+        position=1,
+        competing=2,
+        studies=1,
+        candidates=(first,),
+        as_of=0.0,
+    )
+    study = SimpleNamespace(metric="accuracy")
+
+    def words(believed):
+        found = next_trial_of(believed, study)
+        return {label: value for label, value, _ in found.pairs}, found.price, found.why
+
+    pairs, price, why = words(told)
+    assert pairs[f"Gain per device-hour {TIMES} weight 3"] == "0.0600"
+    assert pairs["Price of a device-hour, in gain without weight"] == "0.0100"
+    assert pairs["Chance to beat the best"] == "over 99.9 %"
+    assert price.startswith("Without weight its gain is 2.0 times the price")
+    assert "per device-second" in why
+    shared = replace(told, candidates=(replace(first, expected_improvement=0.004),))
+    assert words(shared)[1].startswith("With what it brings to studies that share it")
+    pairs, _, why = words(replace(told, cost_aware=False, candidates=(replace(first, acquisition=0.03),)))
+    assert pairs[f"Gain {TIMES} weight 3"] == "0.0300"
+    assert why == "promises most of everything that any study could run."
+    assert words(replace(told, policy="hybrid"))[2] == "is what the policy hybrid would run first."

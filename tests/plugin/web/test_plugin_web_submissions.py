@@ -229,3 +229,53 @@ def test_the_plot_says_where_the_signal_changed():
     assert view.signals.left_over == (62.5, "3 left")
     assert view.advice[2][0].startswith("Ask the referee for new validation data")
     assert view.promise == "The gap is above 0.3 (+/- 0.05), for all submissions at once with reliability 0.9."
+
+
+METER = {"edges": [0.05, 0.13, 0.25, 0.4], "tolerance": 0.02, "reliability": 0.95, "steps": 8, "teams": 1}
+READING = {"signals": 5, "boundaries": METER["edges"], "tolerance": 0.02, "submissions_left": 3, "sentence": None}
+
+
+def submissions_at(signal, **facts):
+    reading = READING | {"signal": signal, "meaning": "the gap is so", "reliability": facts.pop("reliability", 0.95)}
+    meter = METER | {"sides": ["lower", "upper"], "is_live": True, "reading": reading}
+    meter |= {"signals": [{"number": 1, "place": 1, "signal": signal}]} | facts
+    return submissions_view(FACTS | {"submissions": [], "meter": meter})
+
+
+def test_only_the_last_range_says_that_validation_data_are_worth_nothing():
+    told = {signal: submissions_at(signal).advice for signal in (2, 3, 4, 5)}
+    assert [("no longer stand" in told[signal][1]) for signal in told] == [False, False, False, True]
+    assert told[3][2] == told[5][2]  # what to do is the same: new validation data
+    assert "may bring the signal down" in told[2][2][-1]  # drift would stay
+
+
+def test_a_reliability_is_never_rounded_to_certainty():
+    assert submissions_at(1, reliability=0.9999999).promise.endswith("reliability 0.9999999.")
+    gate = {"mode": "fp-free", "reliability": 0.9999999, "adaptivity": "full", "is_live": True}
+    gate |= {"steps": 8, "steps_used": 1, "condition": "n > 0.5 +/- 0.1"}
+    told = submissions_view(FACTS | {"submissions": [], "gate": gate}).rule
+    assert told == "No pass on this set is wrong, with probability 0.9999999 for all of them together."
+    other = submissions_view(FACTS | {"submissions": [], "gate": gate | {"mode": "fn-free"}}).rule
+    assert other.startswith("No fail on this set is wrong")
+    assert other.endswith("A model that cannot be run or judged fails as well.")
+
+
+def test_a_gauge_shows_no_end_that_the_method_does_not_promise():
+    assert submissions_at(3).gauge.promised == "0.11 to 0.27"
+    assert submissions_at(3, sides=["upper"]).gauge.promised == "up to 0.27"
+    assert submissions_at(5, sides=["upper"]).gauge.promised == "any amount"
+
+
+def test_validation_data_are_said_to_flatter_only_where_the_gap_must_be_above_0():
+    assert [("flatter" in submissions_at(signal).now[0]) for signal in (1, 2, 3)] == [False, True, True]
+    wide = submissions_view(
+        FACTS
+        | {
+            "submissions": [],
+            "meter": METER
+            | {"sides": ["lower", "upper"], "is_live": True, "signals": [{"number": 1, "place": 1, "signal": 2}]}
+            | {"reading": READING | {"signal": 2, "tolerance": 0.06, "meaning": "so", "reliability": 0.9}},
+        }
+    )
+    assert "flatter" not in wide.now[0]
+    assert "flatter" not in submissions_at(3, sides=["upper"]).now[0]
