@@ -58,7 +58,9 @@ def test_figures_of_the_script_and_of_the_page_are_the_same_and_all_are_made(fig
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_every_command_of_the_page_parses(command: str) -> None:
+def test_every_command_of_the_page_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()  # where the plots go
     given = parse(command)
     if boundaries := given.get("ranges"):
         ranges = tuple(map(float, boundaries.split(",")))

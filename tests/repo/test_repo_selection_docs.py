@@ -61,6 +61,7 @@ def test_every_command_of_the_page_parses(command: str, tmp_path: Path, monkeypa
     from easeml_core.selection.simulate.contestants import parse_contestants
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()  # where the plots go
     for word in shlex.split(command):
         if word.endswith(".csv"):
             (tmp_path / word).touch()

@@ -321,3 +321,13 @@ def test_a_sound_text_says_what_it_means():
         "labels only where the two differ."
     )
     assert read_condition("d < 1.5 +/- 0.1")[0] is not None
+
+
+def test_labels_of_one_submission_are_told_as_an_average_where_they_are_one() -> None:
+    differences = {"condition": "d < 0.1 +/- 0.05 /\\ n - o > 0.02 +/- 0.05", "adaptivity": "none"}
+    found = planner_of(GateConfig(), differences, study="cancer", has_set=False)
+    assert found.chosen is not None
+    assert found.chosen.labels_per_submission < found.chosen.labels
+    assert found.title.endswith(f", about {found.chosen.labels_per_submission:,} labels a submission")
+    every = planner_of(GateConfig(), {"condition": "n > 0.8 +/- 0.1"}, study="cancer", has_set=False)
+    assert every.title == f"{every.chosen.examples:,} examples, {every.chosen.labels:,} labels a submission"
