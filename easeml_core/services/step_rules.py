@@ -68,18 +68,20 @@ def _referee(facts: Facts) -> Step | None:
     )
 
 
-def _no_set(facts: Facts) -> Step | None:
-    name = facts["study"]
-    if facts["meter_retired"] is True:
-        what, why, act = "meter", "the meter gives no signal", "seal a new meter set: the present one is retired"
-    elif facts["alert_kind"] == AlertKind.NEW_TEST_SET and not facts["gate_set_live"]:
-        what, why, act = (
-            "gate",
-            "nobody's model is judged",
-            "seal a new gate set: none is live, so the gate answers nothing",
-        )
-    else:
+def _no_meter_set(facts: Facts) -> Step | None:
+    if facts["meter_retired"] is not True:
         return None
+    return _no_set(facts, "meter", "the meter gives no signal", "seal a new meter set: the present one is retired")
+
+
+def _no_gate_set(facts: Facts) -> Step | None:
+    if AlertKind.NEW_TEST_SET not in facts["alert_kinds"] or facts["gate_set_live"]:
+        return None
+    act = "seal a new gate set: none is live, so the gate answers nothing"
+    return _no_set(facts, "gate", "nobody's model is judged", act)
+
+
+def _no_set(facts: Facts, what: str, why: str, act: str) -> Step:
     purpose = "" if what == "gate" else " --purpose meter"
     return Step(
         StepKind.NO_SET,
@@ -88,12 +90,12 @@ def _no_set(facts: Facts) -> Step | None:
         f"{why} until a new set is sealed",
         act,
         page_of(facts, f"/{what}"),
-        f"easeml test-set plan --study {name}{purpose}",
+        f"easeml test-set plan --study {facts['study']}{purpose}",
     )
 
 
 def _overfitting(facts: Facts) -> Step | None:
-    if facts["alert_kind"] != AlertKind.OVERFITTING:
+    if AlertKind.OVERFITTING not in facts["alert_kinds"]:
         return None
     told = f"signal {facts['signal']} of {facts['signals']}; " if facts["signal"] else ""
     return Step(
@@ -108,7 +110,7 @@ def _overfitting(facts: Facts) -> Step | None:
 
 
 def _drift(facts: Facts) -> Step | None:
-    if facts["alert_kind"] != AlertKind.DRIFT:
+    if AlertKind.DRIFT not in facts["alert_kinds"]:
         return None
     command = f"easeml alerts {facts['study']}"
     return Step(
@@ -125,7 +127,7 @@ def _drift(facts: Facts) -> Step | None:
 
 
 def _set_served(facts: Facts) -> Step | None:
-    if facts["alert_kind"] != AlertKind.NEW_TEST_SET or not facts["gate_set_live"]:
+    if AlertKind.NEW_TEST_SET not in facts["alert_kinds"] or not facts["gate_set_live"]:
         return None
     command = f"easeml alerts {facts['study']}"
     return Step(
@@ -211,6 +213,7 @@ def _set_nearly_spent(facts: Facts) -> Step | None:
 
 
 RULES: tuple[Callable[[Facts], Step | None], ...] = (
-    *(_refused, _referee, _no_set, _overfitting, _drift, _set_served, _lost, _labels, _promote, _set_nearly_spent),
+    *(_refused, _referee, _no_meter_set, _no_gate_set, _overfitting, _drift, _set_served, _lost, _labels, _promote),
+    _set_nearly_spent,
     *SEARCH_RULES,
 )

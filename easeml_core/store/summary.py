@@ -89,7 +89,8 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created
        m.submissions_left, ts.meter_retired, ts.teams,
        p.model_id AS production_model_id, p.candidate AS production_candidate, p.quality AS production_quality,
        coalesce(bm.artifact = p.artifact AND bm.format = p.format, false) AS best_stands,
-       coalesce(o.n, 0) AS open_alerts, o.kind AS alert_kind, coalesce(ts.gate_live, false) AS gate_set_live,
+       coalesce(o.n, 0) AS open_alerts, o.kind AS alert_kind,
+       coalesce(o.kinds, ARRAY[]::text[]) AS alert_kinds, coalesce(ts.gate_live, false) AS gate_set_live,
        coalesce(ts.gate_waits, false) AS gate_set_waits, coalesce(ts.meter_waits, false) AS meter_set_waits,
        CASE ge.purpose WHEN 'joint' THEN (ge.plan -> 'gate' ->> 'steps')::int ELSE ge.steps END AS gate_steps,
        (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.study_id = s.id AND v.test_set_id = ge.id)
@@ -126,7 +127,7 @@ LEFT JOIN (
   LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id
   LEFT JOIN work.observations b ON b.trial_id = x.id) p ON p.study_id = s.id
 LEFT JOIN (
-  SELECT study_id, count(*) AS n, (array_agg(kind ORDER BY array_position(
+  SELECT study_id, count(*) AS n, array_agg(DISTINCT kind) AS kinds, (array_agg(kind ORDER BY array_position(
     ARRAY['overfitting', 'drift', 'new-test-set'], kind)))[1] AS kind
   FROM work.alerts WHERE cleared_at IS NULL AND team IS NULL GROUP BY study_id) o ON o.study_id = s.id
 LEFT JOIN LATERAL (

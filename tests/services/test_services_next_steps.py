@@ -28,7 +28,7 @@ FACTS: dict[str, Any] = {
     **{"candidates": 5, "trials": 3, "failed": 0, "cancelled": 0, "running": 0, "waiting": 0, "lost": 0},
     **{"lost_at": None, "best_quality": 0.9, "best_candidate": "forest", "best_model_id": 7, "best_verdict": None},
     **{"best_is_judged": False, "best_was_promoted": False, "best_stands": False, "production_quality": None},
-    **{"verdict": None, "signal": None, "signals": None, "direct_signal": None, "drift": None, "alert_kind": None},
+    **{"verdict": None, "signal": None, "signals": None, "direct_signal": None, "drift": None, "alert_kinds": []},
     **{"submissions_left": None, "meter_retired": False, "gate_set_live": True, "gate_set_waits": False},
     **{"meter_set_waits": False, "gate_steps": 20, "gate_steps_used": 2, "labels_on_demand": False},
     **{"asked_at": None, "judging_at": None, "target_quality": None, "seconds_left": None},
@@ -46,10 +46,15 @@ LATE = {"seconds_left": -7200.0}
         ({"state": "REFUSED", "refusal": "too few rows"}, "refused", "bad", "too few rows"),
         ({"asked_at": LONG_AGO}, "referee", "bad", "waited for 3 h"),
         ({"meter_retired": True}, "no-set", "bad", "the meter gives no signal"),
-        ({"alert_kind": "new-test-set", "gate_set_live": False}, "no-set", "bad", "seal a new gate set"),
-        ({"alert_kind": "overfitting", "signal": 3, "signals": 4}, "overfitting", "bad", "signal 3 of 4"),
-        ({"alert_kind": "drift", "signal": 2, "direct_signal": 1, "drift": "likely"}, "drift", "bad", "drift likely"),
-        ({"alert_kind": "new-test-set"}, "set-served", "warn", "then clear the alert"),
+        ({"alert_kinds": ["new-test-set"], "gate_set_live": False}, "no-set", "bad", "seal a new gate set"),
+        ({"alert_kinds": ["overfitting"], "signal": 3, "signals": 4}, "overfitting", "bad", "signal 3 of 4"),
+        (
+            {"alert_kinds": ["drift"], "signal": 2, "direct_signal": 1, "drift": "likely"},
+            "drift",
+            "bad",
+            "drift likely",
+        ),
+        ({"alert_kinds": ["new-test-set"]}, "set-served", "warn", "then clear the alert"),
         ({"lost": 2, "lost_at": LONG_AGO}, "lost", "warn", "2 workers do not answer"),
         ({"labels_on_demand": True, "judging_at": LONG_AGO}, "labels", "warn", "for 3 h"),
         ({"best_verdict": "pass", "production_quality": 0.8}, "promote", "warn", "in production 0.8000"),
@@ -100,11 +105,21 @@ def test_what_needs_nobody(changes: dict[str, Any]) -> None:
     assert not any(step.needs_a_person for step in steps_of(FACTS | changes))
 
 
+def test_one_thing_that_is_wrong_hides_no_other() -> None:
+    wrong = {"alert_kinds": ["new-test-set", "overfitting"], "gate_set_live": False, "meter_retired": True}
+    steps = steps_of(FACTS | wrong | {"signal": 3, "signals": 4})
+    assert [step.title for step in steps if step.needs_a_person][:3] == [
+        "the sealed meter set is used up",
+        "the sealed gate set is used up",
+        "overfitting above its budget",
+    ]
+
+
 @given(
     st.fixed_dictionaries(
         {
             "state": st.sampled_from(["REGISTERED", "ACTIVE", "PAUSED", "REFUSED"]),
-            "alert_kind": st.sampled_from([None, "overfitting", "drift", "new-test-set"]),
+            "alert_kinds": st.lists(st.sampled_from(["overfitting", "drift", "new-test-set"]), unique=True),
             "gate_set_live": st.booleans(),
             "gate_steps": st.sampled_from([None, 1, 8]),
             "best_quality": st.sampled_from([None, 0.2]),
@@ -130,7 +145,8 @@ def test_there_is_always_a_step_and_the_worst_is_first(changes: dict[str, Any]) 
     assert severities == sorted(severities)
     assert all(step.title and step.why and step.act for step in steps)
     assert (standing(steps) is Standing.NEEDS) == (steps[0].severity is not Severity.INFO)
-    assert len(RULES) == len(StepKind) - 1  # wear of the validation set is told where it can be looked at
+    # Both sets that can be used up are one kind; wear of the validation set is told where it can be looked at.
+    assert len(RULES) == len(StepKind) + 1 - 1
 
 
 def kinds(lab: Any, **asked: Any) -> list[tuple[Any, str]]:

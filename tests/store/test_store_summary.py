@@ -74,6 +74,7 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "production_quality": None,
         "open_alerts": 0,
         "alert_kind": None,
+        "alert_kinds": [],
         "gate_set_live": False,
         "gate_set_waits": False,
         "meter_set_waits": False,

@@ -85,11 +85,15 @@ async def _news(request: Request, dsn: str, topics: list[str]) -> AsyncIterator[
         for topic in topics:
             await heard.enter_async_context(listener.subscribed(topic, news))
         yield "retry: 5000\n\n"
+        is_open = False
         while not await request.is_disconnected():
             try:
                 await listener.ensure_open()  # again: a broken connection is closed, and wakes who listens
             except StoreUnavailableError:
                 return
+            if not is_open:  # what happened since the page was made was told to nobody: it looks once more
+                is_open = True
+                yield "event: listening\ndata:\n\n"
             try:
                 await asyncio.wait_for(news.wait(), SILENCE_SECONDS)
             except TimeoutError:

@@ -83,6 +83,7 @@
     const stream = new EventSource(root.dataset.events);
     stream.onopen = () => { isLive = true; tellLive(); };
     stream.onerror = () => { isLive = false; tellLive(); };
+    stream.addEventListener("listening", fetchAnew);
     stream.addEventListener("changed", () => { if (document.hidden || isBusy()) wanted = true; else fetchAnew(); });
     setInterval(() => { if (wanted && !document.hidden && !isBusy()) { wanted = false; fetchAnew(); } }, 2000);
     window.addEventListener("pagehide", () => stream.close());

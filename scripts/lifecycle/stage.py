@@ -1,0 +1,119 @@
+"""Where the story plays: the running stack, the windows, and the names of this time's studies."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stack.components import easeml
+from stack.environment import database_environment
+
+from easeml_core.services.overview import overview
+from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.server import Server
+from lifecycle.failures import LifecycleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from stack.launcher import Access
+    from stack.places import Places
+
+    from easeml_core.store.database import Store
+    from lifecycle.material import Digits
+    from lifecycle.window import Window, Windows
+
+OPERATOR, NEWCOMER, REFEREE = "op", "user", "admin"
+"""Users of Airflow, each in its part."""
+
+TENANT, STUDY = "school", "digits"
+COMMAND_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """All that chapters share.
+
+    Attributes:
+        places: Files of the stack.
+        access: How to talk to it.
+        check: Raises when the stack is not well any more.
+        store: The database as the worker's role.
+        windows: One for each person.
+        folder: For files that the story makes.
+        digits: The real data.
+        ending: What names of studies end with, so that the story can be played again.
+    """
+
+    places: Places
+    access: Access
+    check: Callable[[], None]
+    store: Store
+    windows: Windows
+    folder: Path
+    digits: Digits
+    ending: str
+
+    @property
+    def study(self) -> str:
+        """Name of the newcomer's study."""
+        return f"{STUDY}{self.ending}"
+
+    @property
+    def path(self) -> str:
+        """Of the study's page."""
+        return f"/studies/{self.study}"
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Where models lie."""
+        return ArtifactStore(self.places.artifacts)
+
+    def window(self, who: str) -> Window:
+        """A person's window."""
+        self.check()
+        return self.windows.of(who)
+
+    def easeml(self, *words: str, role: str = "easeml_worker", fails: bool = False) -> str:
+        """Run a command of ``easeml`` as its user would.
+
+        Args:
+            words: The command.
+            role: As which role of the database.
+            fails: Whether it must fail.
+
+        Returns:
+            What it printed; its error where it must fail.
+
+        Raises:
+            LifecycleError: It failed and must not, or the other way round.
+        """
+        environment = database_environment(Server(self.places.database).url(role, "easeml"))
+        command = easeml(*words, "--artifacts", str(self.places.artifacts))
+        done = subprocess.run(
+            command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_SECONDS
+        )
+        said = " ".join((done.stdout if done.returncode == 0 else done.stderr).split())
+        if (done.returncode != 0) != fails:
+            wanted = "fail" if fails else "succeed"
+            message = f"easeml {' '.join(words[:2])} should {wanted}; it ended with status {done.returncode}: {said}"
+            raise LifecycleError(message)
+        return said
+
+
+def times_played(store: Store) -> int:
+    """How often the story was begun in this installation."""
+    names = {entry["study"] for entry in overview(store)["tenants"]}
+    return sum(name == STUDY or name.startswith(f"{STUDY}-") for name in names)
+
+
+def ending(time: int) -> str:
+    """What names of studies end with when the story is played so often, counted from 1.
+
+    Example:
+        >>> ending(1), ending(2)
+        ('', '-2')
+    """
+    return "" if time == 1 else f"-{time}"
