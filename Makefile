@@ -13,7 +13,7 @@ LIFECYCLE_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-slow coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-slow coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -45,9 +45,12 @@ browser: ## Install Debian's Chromium: tests/browser and the pictures of the pag
 screenshots: $(STAMP) browser ## Take the pictures of docs/pictures/pages anew from what runs: make demo up screenshots
 	@$(RUN) scripts/screenshots.py
 
-test: $(STAMP) ## All tests but the slow ones
-	@$(RUN) -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+test: $(STAMP) ## All tests but the journeys and the slow ones
+	@$(RUN) -m pytest -m "not slow and not journey" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)
+
+test-journeys: $(STAMP) ## Whole stories: the pages in Chromium (make browser), five studies, the tutorial, a night of the cookbook
+	@$(RUN) -m pytest -m "journey and not slow" --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## The slow tests
 	@$(RUN) -m pytest -m slow $(PYTEST_ARGS)

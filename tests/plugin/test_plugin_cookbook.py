@@ -65,6 +65,7 @@ def test_a_recipe_is_short_stands_on_the_page_and_imports_what_a_dag_may(path):
     assert modules <= allowed | {"airflow.providers.standard.operators.hitl"}
 
 
+@pytest.mark.journey
 def test_a_team_s_night_asks_the_gate_and_the_next_night_promotes(run_dag, recipe, flowers, store):
     from easeml_core.services.overview import overview
 

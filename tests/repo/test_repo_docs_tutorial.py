@@ -54,6 +54,7 @@ def run(command: str, folder: Path, url: str) -> str:
     return done.stdout
 
 
+@pytest.mark.journey
 def test_from_nothing_to_a_model_in_production(database: Any, clone: Path) -> None:
     promote = next(line for line in SHOWN if line.startswith("promote it with"))
     named = re.search(r"easeml model promote churn \d+", promote)

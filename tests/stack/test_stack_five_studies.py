@@ -114,6 +114,7 @@ def story(store, study):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.journey
 def test_five_studies_go_from_raw_files_to_production(stack):
     rest, store = stack.access.rest(), Store(stack.access.worker_url)
     runs = {}

@@ -181,7 +181,7 @@ def test_the_audit_of_an_earlier_installation_begins_with_what_its_tables_knew(e
     at_revision(owner, "0007")
     earlier, _, _ = EARLIER.partition("INSERT INTO work.candidates")
     with owner.begin(check_schema=False) as tx:
-        change(tx, earlier.replace("'{}'", "'{\"training\": {\"max_attempts\": 3}}'"))
+        change(tx, earlier.replace("'{}'", '\'{"training": {"max_attempts": 3}}\''))
         change(
             tx,
             "INSERT INTO work.test_sets (study_id, data_version_id, purpose, state, rows, steps, plan, retired_at, "
