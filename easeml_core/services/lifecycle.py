@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 MOST_DRAWN = 1000
 """Events on the line of time: the newest."""
+
+_SHOWN = 120
+"""Characters of a program: the study's page has all of it."""
 
 LANES = ("data", "trials", "submissions", "production", "sealed sets", "alerts")
 
@@ -70,7 +74,7 @@ def told(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _registered(facts: dict[str, Any]) -> tuple[str, str]:
-    return "registered", facts["program"] or ""
+    return "registered", shorten(facts["program"] or "", width=_SHOWN, placeholder=" ...")
 
 
 def _data(facts: dict[str, Any]) -> tuple[str, str]:
