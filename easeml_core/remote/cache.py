@@ -184,6 +184,9 @@ class FileCache:
         with self._part(path, size, teller) as part:
             if part is None:
                 return
+            if (self.folder / wanted.key).exists():  # it became whole between our look and this new, empty part
+                path.unlink()
+                return
             resumed = part.seek(0, 2) > 0
             download(remote, about, part, most=wanted.most, teller=teller)
             part.seek(0)

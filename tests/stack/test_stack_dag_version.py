@@ -210,6 +210,7 @@ def lab(folder, commits):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.journey
 def test_a_version_of_a_dag_is_judged_promoted_and_served(lab, developer, commits):
     first, worse = commits
     gate = {"condition": "n > 0.6 +/- 0.1", "reliability": 0.9, "steps": 4}

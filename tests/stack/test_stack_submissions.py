@@ -51,6 +51,7 @@ def until(look, *, or_tell=lambda: ""):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.journey
 def test_a_submission_is_judged_promoted_and_passed_by(stack):
     rest, store = stack.access.rest(), Store(stack.access.worker_url)
     artifacts = ArtifactStore(stack.places.artifacts)

@@ -199,6 +199,26 @@ def test_eight_at_once_download_once(cache: FileCache, web: Any, served: Any) ->
     assert sum(came for _, came in found) == len(content)
 
 
+def test_an_entry_that_became_whole_after_the_look_is_not_downloaded_again(
+    cache: FileCache, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, content = served
+    opened, looks = cache._opened, list[None]()
+
+    def late(asked: Wanted) -> Any:
+        looks.append(None)
+        if len(looks) == 1:  # between this look, which finds nothing, and the download another one brings it
+            monkeypatch.setattr(cache, "_opened", opened)
+            fetch(cache, url, digest(content))
+            monkeypatch.setattr(cache, "_opened", late)
+            return None
+        return opened(asked)
+
+    monkeypatch.setattr(cache, "_opened", late)
+    assert fetch(cache, url, digest(content)) == (content, 0)
+    assert [entry.is_whole for entry in cache.entries()] == [True]
+
+
 def test_who_waits_for_another_download_hears_of_it(cache: FileCache, served: Any) -> None:
     url, content = served
     cache.folder.mkdir(mode=0o700)

@@ -41,6 +41,9 @@ def address(airflow_db):
 @pytest.fixture(scope="module")
 def password(address):
     """Of a user of Airflow's, as its own manager of accounts has made it up."""
+    from airflow.api_fastapi.app import get_auth_manager
+
+    get_auth_manager().init()  # writes them, where no server of this process has started before
     (file,) = Path(os.environ["AIRFLOW_HOME"]).glob("simple_auth_manager_passwords.json*")
     return json.loads(file.read_text()).__getitem__
 
