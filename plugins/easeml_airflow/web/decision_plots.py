@@ -25,11 +25,12 @@ def belief_plot(chosen: Mapping[str, Any], study: Study, outcome: Mapping[str, A
     x = nice_axis(ends, title=f"{study.metric} on validation data", most=5)
     above = [(place, 0.0, height) for place, height in curve if best and place >= best]
     marks = [(chosen["mean"], "ln thin k1"), *([(best, "ln thin dash kf")] if best else [])]
-    right, left = ("start", 8), ("end", -8)
     is_left = best > chosen["mean"] if best else chosen["mean"] > (x.low + x.high) / 2
-    notes = [Note(chosen["mean"], 1.0, f"mean {chosen['mean']:.4f}", "t", *(left if is_left else right), -4)]
+    notes = [
+        Note(chosen["mean"], 1.0, f"mean {chosen['mean']:.4f}", "t", *_beside(x, chosen["mean"], to_left=is_left), -4)
+    ]
     if best:
-        notes.append(Note(best, 1.2, f"best {best:.4f}", "t", *(right if is_left else left), 8))
+        notes.append(Note(best, 1.2, f"best {best:.4f}", "t", *_beside(x, best, to_left=not is_left), 8))
     dots = [] if reached is None else [Dot(reached, 0.0, f"it reached {reached:.4f}", "f1")]
     if reached is not None:
         anchor = "end" if x.share(reached) > 80 else "start" if x.share(reached) < 20 else "middle"
@@ -40,6 +41,13 @@ def belief_plot(chosen: Mapping[str, Any], study: Study, outcome: Mapping[str, A
     title = "What was believed about it before it ran"
     y = Axis(0.0, 1.25)
     return Plot(title, sentence, x, y, bands, [Line(curve)], marks, dots, notes, height=190)
+
+
+def _beside(x: Axis, place: float, *, to_left: bool) -> tuple[str, int]:
+    """Anchor and distance of a word beside an upright line: on the side that was asked for, where it has the room."""
+    share = x.share(place)
+    is_left = share > 80 or (to_left and share >= 20)
+    return ("end", -8) if is_left else ("start", 8)
 
 
 def curve_plot(facts: Mapping[str, Any], chosen: Mapping[str, Any] | None, study: Study) -> Plot | None:

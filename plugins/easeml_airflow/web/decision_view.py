@@ -223,14 +223,14 @@ def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, 
         ]
     ratio = rival.share / 100
     cost, gain = chosen["predicted_cost_seconds"], chosen["expected_improvement"]
-    more = (
-        "any more" if ratio > 0.9995 else f"{100 / ratio - 100:.0f} % more" if ratio > 0.01 else "over 100 times more"
-    )
+    if ratio > 0.9995:
+        return [("anything about it were worse", "the runner-up is worth as much; the first of equals was taken")]
+    more = f"{100 / ratio - 100:.0f} % more" if ratio > 0.01 else "over 100 times more"
     return [
         ("its cost were above", f"{seconds_text(cost / ratio)} (was {seconds_text(cost)})"),
         ("its expected gain were below", f"{number_text(gain * ratio)} (was {number_text(gain)})"),
         ("the runner-up promised", f"{more} for its cost"),
-        ("or cost", "any less" if ratio > 0.9995 else f"{100 - 100 * ratio:.0f} % less for its gain"),
+        ("or cost", f"{100 - 100 * ratio:.0f} % less for its gain"),
     ]
 
 
