@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SHELL := /bin/sh
 PYTEST_ARGS ?=
 # Of the tests: one more than two cores have, since many a test waits for a clock.
-PROCESSES ?= 3
+PROCESSES ?= 2
 DEMO_ARGS ?=
 LIFECYCLE_ARGS ?=
 FIGURES ?=
