@@ -101,7 +101,7 @@ def submit(path, task_id="submit", **more):
 def test_a_model_is_handed_in_once_and_its_asset_is_told(study, trees, model):
     first, ctx = submit(trees[0])
     assert submit(trees[0])[0] == first  # a retry hands in nothing new
-    assert 0.85 < first["validation_quality"] < 1
+    assert 0.85 < first["validation_quality"] <= 1  # all right, by the luck of the split, is possible
     assert ctx["ti"].pushed == first
     told = {name: first[name] for name in ("submission_id", "study", "model_id")}
     assert ctx["outlet_events"].told == [("easeml://submissions/cancer", told)]
