@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,12 +23,43 @@ from easeml_core.store.server_throwaway import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from easeml_core.store.server import Server
 
 for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML"))]:
     del os.environ[name]
+
+# Airflow reads where it lives when it is first imported, and any test module may import it, whatever folder comes first.
+HOME = Path(tempfile.mkdtemp(prefix="easeml-airflow-test-"))
+for folder in ("dags", "plugins"):
+    (HOME / folder).mkdir()
+
+for variable in [name for name in os.environ if name.startswith(("AIRFLOW", "EASEML"))]:
+    if variable != "EASEML_DATABASE_URL":
+        del os.environ[variable]
+
+os.environ.update(
+    {
+        "AIRFLOW_HOME": str(HOME),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(HOME / "dags"),  # empty: dag.test() reads the bundle on every call
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64,
+        "AIRFLOW__API__SECRET_KEY": "y" * 32,
+        "AIRFLOW__CORE__FERNET_KEY": "",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:admin,olga:op,uma:user,vic:viewer",
+    }
+)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
 
 _numbers = itertools.count()
 

@@ -1,12 +1,10 @@
-"""Gives Airflow a home of its own before it is imported, and ways to run a DAG in this process."""
+"""Ways to run a DAG in this process; Airflow's home is made in ``tests/conftest.py``."""
 
 import contextlib
 import email
 import json
 import os
-import shutil
 import socketserver
-import tempfile
 import threading
 import warnings
 from email.policy import default
@@ -14,37 +12,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
-HOME = Path(tempfile.mkdtemp(prefix="easeml-airflow-test-"))
-for folder in ("dags", "plugins"):
-    (HOME / folder).mkdir()
-
-for variable in [name for name in os.environ if name.startswith(("AIRFLOW", "EASEML"))]:
-    if variable != "EASEML_DATABASE_URL":
-        del os.environ[variable]
-
-os.environ.update(
-    {
-        "AIRFLOW_HOME": str(HOME),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(HOME / "dags"),  # empty: dag.test() reads the bundle on every call
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
-        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
-        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-        "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64,
-        "AIRFLOW__API__SECRET_KEY": "y" * 32,
-        "AIRFLOW__CORE__FERNET_KEY": "",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:admin,olga:op,uma:user,vic:viewer",
-    }
-)
-
-
-def pytest_unconfigure():
-    """Leave nothing behind."""
-    shutil.rmtree(HOME, ignore_errors=True)
-
 
 ROOT = Path(__file__).resolve().parents[2]
 
