@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML"))]:
     del os.environ[name]
 
-# Airflow reads where it lives when it is first imported, and any test module may import it, whatever folder comes first.
+# Airflow reads where it lives when it is first imported, and any test module may do that, whatever folder comes first.
 HOME = Path(tempfile.mkdtemp(prefix="easeml-airflow-test-"))
 for folder in ("dags", "plugins"):
     (HOME / folder).mkdir()
