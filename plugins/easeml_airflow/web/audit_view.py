@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from easeml_airflow.web.formats import count_text
 from easeml_airflow.web.frame import path_of_study
 from easeml_airflow.web.view import Mark
+from easeml_core.errors import counted
 from easeml_core.services.audit import ACTS, Group
 
 if TYPE_CHECKING:
@@ -179,10 +179,10 @@ def page_of(found: Mapping[str, Any], figures: Mapping[str, int], wanted: Wanted
 def _now(figures: Mapping[str, int], *, is_all: bool) -> tuple[str, str]:
     waiting, forced = figures["waiting"], figures.get("forced promotion", 0)
     if waiting:
-        head = f"{count_text(waiting, 'forced promotion')} {'waits' if waiting == 1 else 'wait'} for the referee"
+        head = f"{counted(waiting, 'forced promotion')} {'waits' if waiting == 1 else 'wait'} for the referee"
         first = f"{head}, {forced} {'was' if forced == 1 else 'were'} made in the last 30 days."
     elif forced:
-        first = f"{count_text(forced, 'forced promotion')} in the last 30 days."
+        first = f"{counted(forced, 'forced promotion')} in the last 30 days."
     else:
         first = "Nobody forced a promotion in the last 30 days."
     rest = "Every other promotion stands on a recorded verdict." if is_all else "You see what was done to your studies."

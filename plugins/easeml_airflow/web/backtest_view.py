@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.compute_view import Bar
-from easeml_airflow.web.formats import MINUS, count_text
+from easeml_airflow.web.formats import MINUS
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +51,8 @@ def _backtest(answer: Mapping[str, Any], made_at: datetime, policy: Mapping[str,
     ordered = sorted(costs, key=lambda name: (costs[name], name))
     bars = [_policy_bar(name, costs, used) for name in ordered]
     protocol = answer["protocol"]
-    past = count_text(answer["tenants"], "past study", "past studies")
-    repeats = count_text(protocol["repeats"], "repeat")
+    past = counted(answer["tenants"], "past study", "past studies")
+    repeats = counted(protocol["repeats"], "repeat")
     note = f"Device-hours to reach a mean loss of {LOSS}, replayed on {past}, median of {repeats}"
     return BacktestView(_title(costs, used, ordered), note, bars, _believed(answer), answer["message"], made_at)
 
@@ -81,6 +82,6 @@ def _believed(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands beside the bars: the choice, how much was replayed."""
     return [
         ("Chosen", answer["winner"]),
-        ("Results that were replayed", f"{answer['results']:,} of {count_text(answer['candidates'], 'candidate')}"),
+        ("Results that were replayed", f"{answer['results']:,} of {counted(answer['candidates'], 'candidate')}"),
         ("Studies with too few results", f"{answer['left_out']:,}"),
     ]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.compute_charts import busy_plot, gains_plot
 from easeml_airflow.web.compute_lanes import Board, board_of
-from easeml_airflow.web.formats import age_text, count_text, percent_text, seconds_text
+from easeml_airflow.web.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.frame import path_of_study
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,24 +105,24 @@ def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], *, is_all: bool
 
 def _now(totals: Mapping[str, Any], now: datetime, *, is_all: bool) -> tuple[str, str]:
     running = totals["running"] if is_all else totals["own_running"]
-    head = f"{count_text(running, 'device')} {'trains' if running == 1 else 'train'}{'' if is_all else ' for you'}"
+    head = f"{counted(running, 'device')} {'trains' if running == 1 else 'train'}{'' if is_all else ' for you'}"
     if totals["waiting"]:
         age = age_text((now - totals["waiting_since"]).total_seconds())
-        waits = f"{count_text(totals['waiting'], 'trial')} {'waits' if totals['waiting'] == 1 else 'wait'}"
+        waits = f"{counted(totals['waiting'], 'trial')} {'waits' if totals['waiting'] == 1 else 'wait'}"
         first = f"{head}, {waits}, the longest for {age}."
     else:
         first = f"{head}, nothing waits."
     others = totals["running"] - totals["own_running"]
     if not is_all:
-        return first, f"{count_text(others, 'device')} {'trains' if others == 1 else 'train'} for other tenants."
-    return first, f"{count_text(totals['ended'], 'trial')} ended in this time, {totals['failed']} of them failed."
+        return first, f"{counted(others, 'device')} {'trains' if others == 1 else 'train'} for other tenants."
+    return first, f"{counted(totals['ended'], 'trial')} ended in this time, {totals['failed']} of them failed."
 
 
 def _lost(totals: Mapping[str, Any], now: datetime) -> tuple[str, str, str] | None:
     if not totals["lost"]:
         return None
     several = totals["lost"] > 1
-    title = f"{count_text(totals['lost'], 'device')} {'do' if several else 'does'} not answer"
+    title = f"{counted(totals['lost'], 'device')} {'do' if several else 'does'} not answer"
     why = (
         f"{'Their leases are' if several else 'Its lease is'} over and no heartbeat came. "
         f"{'The trials go' if several else 'The trial goes'} back to wait for another device, with the attempt counted."
@@ -167,7 +168,7 @@ def _shares(shares: Sequence[Mapping[str, Any]], words: str) -> tuple[list[Bar],
         )
     shown = [*own[:SHARES_SHOWN], *(s for s in shares if s["tenant"] is None)]
     longest = max((max(s["share"], s["due"]) for s in shown), default=0) * 1.04 or 1.0
-    of_all = f"{min(len(own), SHARES_SHOWN)} of {count_text(len(own), 'tenant')}"
+    of_all = f"{min(len(own), SHARES_SHOWN)} of {counted(len(own), 'tenant')}"
     note = f"Share of the device time of {words}; tick: due by weight. {of_all}."
     return [_share(s, longest) for s in shown], title, note
 

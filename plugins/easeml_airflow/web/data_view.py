@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.formats import count_text
 from easeml_airflow.web.view import Mark
 from easeml_core.entities import SealedSetState
+from easeml_core.errors import counted
 from easeml_core.meter.validation_set import ValidationState
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def now_of(data: Mapping[str, Any]) -> tuple[str, str]:
         return "No data yet.", "The referee splits and seals it, and this page tells of it then."
     live = sum(one["state"] == SealedSetState.LIVE for one in data["sets"])
     waiting = sum(fed["rows"] for fed in data["feeds"] if fed["state"] == "waiting")
-    told = f"{count_text(live, 'sealed set is', 'sealed sets are')} live."
+    told = f"{counted(live, 'sealed set is', 'sealed sets are')} live."
     if waiting:
-        told += f" {count_text(waiting, 'row that was fed waits', 'rows that were fed wait')} for the next refresh."
+        told += f" {counted(waiting, 'row that was fed waits', 'rows that were fed wait')} for the next refresh."
     return f"The validation set is {validation['state']}.", told

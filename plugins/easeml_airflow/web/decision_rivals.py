@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.formats import count_text
 from easeml_airflow.web.study_beliefs import number_text, unit_of
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,8 +101,8 @@ def bars_note(again: Hindsight | None, chosen: Mapping[str, Any] | None) -> str:
     what = f"Weighted gain{per}." if chosen is not None and chosen["policy"] == "default" else "Worth to the policy."
     if again is None:
         return f"{what} Only the runner-up is stored; the others cannot be worked out again exactly."
-    over = count_text(again.studies, "study", "studies")
-    return f"{what} {count_text(again.competing, 'candidate')} of {over} could have run; the best are shown."
+    over = counted(again.studies, "study", "studies")
+    return f"{what} {counted(again.competing, 'candidate')} of {over} could have run; the best are shown."
 
 
 def hybrid_of(again: Hindsight | None, study: Study, candidate: str, sees: Callable[[str], bool]) -> str:

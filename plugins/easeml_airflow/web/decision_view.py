@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.airflow_task import run_address
 from easeml_airflow.web.decision_plots import belief_plot, curve_plot
 from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, is_rate, rival_of, worth_text
-from easeml_airflow.web.formats import count_text, gain_text, percent_text, quality_text, seconds_text
+from easeml_airflow.web.formats import gain_text, percent_text, quality_text, seconds_text
 from easeml_airflow.web.study_beliefs import chance_text, number_text, unit_of
 from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, log_of, why_of
 from easeml_core.config import SelectionConfig
+from easeml_core.errors import counted
 from easeml_core.selection.quality_band import band, chance_above
 from easeml_core.services.rungs import sentence_of
 
@@ -259,7 +260,7 @@ def _change(outcome: Mapping[str, Any]) -> str:
 def _known(told: Mapping[str, Any], batch: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if batch is None:
         return []
-    place = f"{batch['position'] + 1} of {count_text(batch['requested'], 'trial')} asked for"
+    place = f"{batch['position'] + 1} of {counted(batch['requested'], 'trial')} asked for"
     times = len(told["batches"])
     pairs = [("Policy", batch["policy"]), ("Place in its batch", place)]
     pairs.append(

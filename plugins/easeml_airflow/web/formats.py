@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from easeml_core.errors import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -56,16 +58,6 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def count_text(number: int, one: str, many: str | None = None) -> str:
-    """A count with its noun.
-
-    Example:
-        >>> count_text(1, "trial"), count_text(1200, "study", "studies")
-        ('1 trial', '1,200 studies')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def time_tag(moment: datetime | None, style: str = "minute") -> str:
     """A moment as an element that the page's script shows in the viewer's zone; without it, in UTC.
 
@@ -111,7 +103,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "quality": quality_text,
     "gain": gain_text,
     "percent": percent_text,
-    "count_of": count_text,
+    "count_of": counted,
     "time": time_tag,
     "age": age_text,
     "source": source_text,

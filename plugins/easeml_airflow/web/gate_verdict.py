@@ -8,9 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, nice_axis
-from easeml_airflow.web.formats import MINUS, count_text
+from easeml_airflow.web.formats import MINUS
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.entities import Mode, Symbol, Verdict
+from easeml_core.errors import counted
 from easeml_core.gate.claims import claim_of
 from easeml_core.gate.condition import parse_condition
 
@@ -176,7 +177,7 @@ def _sentence(report: Mapping[str, Any], clauses: Sequence[ClauseView], *, passe
         every = {1: "the clause is", 2: "both clauses are"}.get(len(clauses), f"all {len(clauses)} clauses are")
         return f"{word}: {every} true."
     wrong = sum(clause.mark.word == "False" for clause in clauses)
-    return f"{word}: {count_text(wrong, 'clause is', 'clauses are')} false." if wrong else f"{word}: a slice is false."
+    return f"{word}: {counted(wrong, 'clause is', 'clauses are')} false." if wrong else f"{word}: a slice is false."
 
 
 def _slice(name: str, part: Mapping[str, Any]) -> tuple[str, Mark, str]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from easeml_airflow.web.formats import count_text
 from easeml_airflow.web.gate_verdict import TRUTH, VerdictView, power_text, verdict_view
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.config import parse_adaptivity
 from easeml_core.entities import Adaptivity, SealedSetState, Symbol, Verdict
+from easeml_core.errors import counted
 from easeml_core.services.new_set_alarm import WHY
 
 if TYPE_CHECKING:
@@ -195,12 +195,12 @@ def _rest(facts: Mapping[str, Any], live: Mapping[str, Any] | None) -> str:
     words = []
     if live is not None:
         used = live["systems"]["gate"]
-        passes = count_text(live["passes"], "pass", "passes")
+        passes = counted(live["passes"], "pass", "passes")
         words.append(f"The live set has served {used['steps_used']:,} of {used['steps']:,} steps and {passes}.")
     for request in facts["waiting"][:3]:
         why = "waits for the referee"
         if request["labels"]:
-            why = f"waits for {count_text(request['labels'], 'label')}"
+            why = f"waits for {counted(request['labels'], 'label')}"
         elif request["decided"]:
             why = "is decided, its answer leaves later"
         words.append(f"Submission {request['number']} {why}.")
@@ -217,10 +217,10 @@ def _needs(facts: Mapping[str, Any], live: Mapping[str, Any] | None, *, study: s
     if facts["wanted"]["labels"]:
         asking = [r["number"] for r in facts["waiting"] if r["labels"]]
         for_whom = f" for submission {asking[0]}" if asking else ""
-        title = f"{count_text(facts['wanted']['labels'], 'label')} wanted{for_whom}"
+        title = f"{counted(facts['wanted']['labels'], 'label')} wanted{for_whom}"
         found.append(Need(title, "The verdict waits until they are given.", desk, "Open desk", shape="tag"))
     if facts["wanted"]["conflicts"]:
-        title = f"{count_text(facts['wanted']['conflicts'], 'conflict')} between labelers"
+        title = f"{counted(facts['wanted']['conflicts'], 'conflict')} between labelers"
         found.append(Need(title, "The word of the referee settles them.", desk, "Open desk", shape="person"))
     worn = "" if live is None or sealed else _nearly_spent(live)
     if worn:
@@ -236,7 +236,7 @@ def _nearly_spent(live: Mapping[str, Any]) -> str:
     if live["needed"] is not None and live["needed"] > live["rows"]:
         return f"The live set has {live['rows']:,} examples, the next verdict needs {live['needed']:,}"
     if left <= max(1, _FEW_STEPS * used["steps"]):
-        return f"The live set has {count_text(left, 'step')} left of {used['steps']:,}"
+        return f"The live set has {counted(left, 'step')} left of {used['steps']:,}"
     return ""
 
 

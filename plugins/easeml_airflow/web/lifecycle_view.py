@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, Dot
-from easeml_airflow.web.formats import count_text
 from easeml_airflow.web.view import VERDICTS
 from easeml_core.entities import Symbol
+from easeml_core.errors import counted
 from easeml_core.services.lifecycle import LANES
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def title_of(events: Sequence[Event]) -> str:
     kinds = Counter(e["kind"] for e in events)
     symbols = Counter(e["facts"]["symbol"] for e in events if e["kind"] == "verdict" and not e["facts"]["cached"])
     qualities = [e["facts"]["quality"] for e in events if e["kind"] == "trial" and e["facts"]["quality"] is not None]
-    told = [count_text(kinds["data"], "data version"), count_text(kinds["trial"], "trial")]
+    told = [counted(kinds["data"], "data version"), counted(kinds["trial"], "trial")]
     told[1] += f", the best of them {max(qualities):.4f}" if qualities else ""
     told += [f"{symbols[s]} {s}" for s in Symbol if symbols[s]]
-    told += [count_text(kinds["moved"], "promotion")] if kinds["moved"] else []
+    told += [counted(kinds["moved"], "promotion")] if kinds["moved"] else []
     return "; ".join(told)

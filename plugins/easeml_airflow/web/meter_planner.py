@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_airflow.web.formats import count_text
+from easeml_core.errors import counted
 from easeml_core.services.meter_plans import AMBIGUOUS, ERROR_RATE
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def plan_picture(plans: MeterPlans, *, steps: int) -> PlanPicture:
     sizes = sorted([plans.best.labels, *(plan.labels for plan in sound)])
     most, cut = sizes[-1], CUT * sizes[len(sizes) // 2]
     scale = most if most <= cut else max(size for size in sizes if size <= cut) * 1.15
-    detail = f"recommended; error rate {ERROR_RATE:g}, {count_text(AMBIGUOUS, 'ambiguous answer')}"
+    detail = f"recommended; error rate {ERROR_RATE:g}, {counted(AMBIGUOUS, 'ambiguous answer')}"
     first = _bar("path-adaptive, exact tails", detail, plans.best, scale, is_best=True)
     bars = [first, *(_bar(*METHODS[plan.method], plan, scale) for plan in sound)]
     dearest = max(sound, key=lambda plan: plan.labels)
-    title = f"{count_text(plans.best.labels, 'label serves', 'labels serve')} {count_text(steps, 'submission')}"
+    title = f"{counted(plans.best.labels, 'label serves', 'labels serve')} {counted(steps, 'submission')}"
     title += f"; {METHODS[dearest.method][0]} would need {dearest.labels:,}"
     return PlanPicture(title, bars, round(scale) if most > scale else 0)
 

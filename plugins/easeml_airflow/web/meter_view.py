@@ -8,9 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
-from easeml_airflow.web.formats import MINUS, count_text
+from easeml_airflow.web.formats import MINUS
 from easeml_airflow.web.gauge import COLOURS, Gauge, gauge_of, short
 from easeml_core.entities import SealedSetState
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +102,7 @@ def _signals(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], lef
     title = finding_of([answer["signal"] for answer in told])
     return Plot(
         title=title,
-        sentence=f"Measured overfitting of {count_text(len(told), 'submission')} with tolerance, from "
+        sentence=f"Measured overfitting of {counted(len(told), 'submission')} with tolerance, from "
         f"{_number(told[0]['gap'])} to {_number(told[-1]['gap'])}. {title}.",
         x=x,
         y=Axis(low, high, ticks, f"test loss {MINUS} validation loss"),
@@ -144,7 +145,7 @@ def _tolerances(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], 
     x = _steps_axis(max(last, settings["steps"]))
     title = f"The answers hold within {now:.4f}; {limit:g} was promised"
     if settings["method"] == "path-adaptive":
-        title = f"{ambiguous} of {count_text(settings['ambiguous'], 'planned ambiguous answer')} used"
+        title = f"{ambiguous} of {counted(settings['ambiguous'], 'planned ambiguous answer')} used"
     return Plot(
         title=title,
         sentence=f"Tolerance of each answer: {first:.4f} at first, {now:.4f} now, limit {limit:.4f}.",

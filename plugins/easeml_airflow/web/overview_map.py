@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.formats import count_text
+from easeml_core.errors import counted
 from easeml_core.services.overview import Standing
 from easeml_core.services.step import Severity
 
@@ -69,7 +69,7 @@ def map_of(entries: Sequence[Entry]) -> StudyMap:
         names += found
     told = ", ".join(f"{patch.count:,} {patch.word}" for patch in patches)
     columns = -(-len(names) // HIGH)
-    sentence = f"{count_text(len(names), 'study', 'studies')}: {told}"
+    sentence = f"{counted(len(names), 'study', 'studies')}: {told}"
     return StudyMap(max(columns * CELL - 2, CELL), HIGH * CELL - 2, patches, names, sentence)
 
 

@@ -6,11 +6,12 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.formats import count_text, gain_text
+from easeml_airflow.web.formats import gain_text
 from easeml_airflow.web.frame import path_of_study
 from easeml_airflow.web.overview_charts import rise_of, scale_of, spark_of
 from easeml_airflow.web.view import STANDINGS, STEPS, VERDICTS, Mark
 from easeml_core.entities import StudyState, Symbol
+from easeml_core.errors import counted
 from easeml_core.services.overview import MOST_DRAWN, Standing
 from easeml_core.services.step import Severity, StepKind
 
@@ -198,18 +199,16 @@ def _verdict(entry: Entry) -> Mark | None:
 def now_words(entries: Sequence[Entry]) -> tuple[str, str]:
     """What is going on, in one sentence: first the part in bold, then the rest."""
     running = sum(e["running"] for e in entries)
-    tenants = count_text(len({e["tenant"] for e in entries}), "tenant")
-    first = f"{count_text(running, 'device is', 'devices are')} training for {tenants}."
+    tenants = counted(len({e["tenant"] for e in entries}), "tenant")
+    first = f"{counted(running, 'device is', 'devices are')} training for {tenants}."
     if not running:
         first = f"No trial is training now; {tenants} registered."
     risen = sum(1 for e in entries if (rise_of(e) or 0) > 0 or (rise_of(e) is None and e["best_quality"] is not None))
     waiting = sum(e["standing"] is Standing.NEEDS for e in entries)
     wait = (
-        f"{count_text(waiting, 'study waits', 'studies wait')} for a person"
-        if waiting
-        else "nothing waits for a person"
+        f"{counted(waiting, 'study waits', 'studies wait')} for a person" if waiting else "nothing waits for a person"
     )
-    return first, f"Best quality rose in {count_text(risen, 'study', 'studies')} since yesterday; {wait}."
+    return first, f"Best quality rose in {counted(risen, 'study', 'studies')} since yesterday; {wait}."
 
 
 def is_large(entries: Sequence[Entry]) -> bool:

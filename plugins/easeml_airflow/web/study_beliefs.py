@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import nice_axis
-from easeml_airflow.web.formats import count_text, gain_text, percent_text, quality_text, seconds_text
+from easeml_airflow.web.formats import gain_text, percent_text, quality_text, seconds_text
 from easeml_airflow.web.view import Mark
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,7 +161,7 @@ def _price(believed: Beliefs, chosen: Expected) -> str:
 
 
 def _place(believed: Beliefs) -> str:
-    rivals, among = count_text(believed.competing, "candidate"), count_text(believed.studies, "study", "studies")
+    rivals, among = counted(believed.competing, "candidate"), counted(believed.studies, "study", "studies")
     over = f"of {rivals} of {among} that could run now"
     if believed.chosen_by:
         return f"It is the first {over}."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Dot, Interval, Line, Note, Plot, nice_axis
-from easeml_airflow.web.formats import count_text, seconds_text
+from easeml_airflow.web.formats import seconds_text
+from easeml_core.errors import counted
 from easeml_core.selection.quality_band import band
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _title(rises: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any
     at = f"{rises[-1]['spent'] / size:.1f} {unit}"
     if len(rises) == 1:
         return f"Quality over cost: nothing has beaten the first result, at {at}"
-    return f"Quality over cost: {count_text(len(rises), 'trial')} raised the best, the last one at {at}"
+    return f"Quality over cost: {counted(len(rises), 'trial')} raised the best, the last one at {at}"
 
 
 def _sentence(
@@ -125,9 +126,9 @@ def _sentence(
     failed = sum(p["state"] == "FAILED" for p in points)
     first, last = rises[0]["quality"], rises[-1]["quality"]
     parts = [
-        f"Quality of each of {count_text(len(points), 'trial')} over {unit} spent. The best so far rises from "
+        f"Quality of each of {counted(len(points), 'trial')} over {unit} spent. The best so far rises from "
         f"{first:.4f} to {last:.4f} after {rises[-1]['spent'] / size:.1f} {unit}.",
-        f"{count_text(failed, 'trial')} failed." if failed else "",
-        f"{count_text(len(coming), 'trial is', 'trials are')} running." if coming else "",
+        f"{counted(failed, 'trial')} failed." if failed else "",
+        f"{counted(len(coming), 'trial is', 'trials are')} running." if coming else "",
     ]
     return " ".join(part for part in parts if part)

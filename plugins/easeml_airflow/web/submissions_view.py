@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.formats import count_text
 from easeml_airflow.web.gate_check import check_of
 from easeml_airflow.web.gauge import gauge_of, range_text
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.entities import Adaptivity, Mode, Symbol
+from easeml_core.errors import counted
 from easeml_core.gate.condition import parse_condition
 
 if TYPE_CHECKING:
@@ -347,7 +347,7 @@ def _signals(meter: Mapping[str, Any]) -> Signals:
     begin = round(100 * (last - first + 1) / places, 2)
     return Signals(
         title=_finding(given),
-        sentence=_finding(given) + ("" if left is None else f"; {count_text(left, 'submission')} left"),
+        sentence=_finding(given) + ("" if left is None else f"; {counted(left, 'submission')} left"),
         bands=bands,
         cells=cells,
         ticks=_ticks(first, places),
