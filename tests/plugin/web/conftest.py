@@ -30,7 +30,8 @@ class Client:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as asker:
-                return await asker.request(method, path, **asked)
+                asking = asker.request(method, path, **asked)
+                return await asyncio.wait_for(asking, timeout=60)  # a stream that should have been refused never ends
 
         return asyncio.run(ask())
 
