@@ -60,8 +60,8 @@ OPTIONS = (
         "string",
         "easeml_feed_retraining",
         "DAG whose rights decide who may do what with a study: whoever may trigger it may feed, refine, pause and hand "
-        "in, whoever may see its runs may look and infer. {study} stands for the study's name, {tenant} for its "
-        "tenant's.",
+        "in, whoever may see its runs may look and infer. {study} stands for the study's name or "
+        "{tenant} for its tenant's, never both.",
     ),
     Option(
         "referees",
@@ -135,8 +135,20 @@ def label_timeout_seconds() -> float:
 
 
 def api_dag() -> str:
-    """The DAG, with ``{study}`` for the study, whose rights those on the service are."""
-    return _text("api_dag")
+    """The DAG, with ``{study}`` or ``{tenant}`` for a name, whose rights those on the service are.
+
+    Raises:
+        ConfigError: Both names stand in it. Names may hold every letter that an id may, so that study ``c`` of ``a_b``
+            and study ``b_c`` of ``a`` would share a DAG, and one team would have the other's rights.
+    """
+    from easeml_core.errors import ConfigError
+
+    template = _text("api_dag")
+    if "{study}" in template and "{tenant}" in template:
+        field = f"[{SECTION}] api_dag"
+        allowed = "with {study} (unique) or {tenant} in it, not both: two teams' studies could share a DAG"
+        raise ConfigError(field, template, allowed)
+    return template
 
 
 def referees() -> frozenset[str]:

@@ -26,6 +26,11 @@ _CLOSE_POINTS = 10
 """Values of a knob whose points lie nearer on paper share a label."""
 
 
+def _plain(value: float) -> str:
+    """A tick without an exponent: ``0.00001``, not ``1e-05``."""
+    return np.format_float_positional(value, precision=6, fractional=False, trim="-")
+
+
 def draw_losses(report: Report) -> Any:
     """Median loss of each policy over the cost, with a band from the 10th to the 90th percentile of the repeats.
 
@@ -75,7 +80,7 @@ def _scale_losses(axes: Any, percent: Array, floor: float, losses: Sequence[floa
     ticks = sorted({loss for loss in (*losses, 0.01, 0.1, 0.5, 1.0) if floor <= loss <= top})
     axes.set_yticks(ticks, [f"{loss:g}" for loss in ticks])
     axes.set_yticks([], minor=True)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{_plain(value)} %")
     axes.set_xlabel("cost spent, of the cost of training everything")
     axes.set_ylabel("accuracy lost against the best candidate,\naverage over tenants")
 
@@ -145,10 +150,18 @@ def draw_fairness(curve: Mapping[str, Any]) -> Any:
     entitle(figure, _dial_found(curve), how)
     figure.draw_without_rendering()  # places on paper are known only now
     for i, (policy, points) in enumerate(policies.items()):
-        for words, place in _point_names(axes, policy, curve["knob"], points):
-            look = {"fontsize": 9, "color": COLOURS[i % len(COLOURS)], "fontweight": "bold"}
-            axes.annotate(words, place, textcoords="offset points", xytext=(8, -4), **look)
+        _name_points(axes, _point_names(axes, policy, curve["knob"], points), COLOURS[i % len(COLOURS)])
     return figure
+
+
+def _name_points(axes: Any, names: Sequence[tuple[str, tuple[float, float]]], colour: str) -> None:
+    """Words beside points, with a white edge where a line passes under them."""
+    from matplotlib.patheffects import withStroke
+
+    edge = withStroke(linewidth=4, foreground="white")
+    for words, place in names:
+        look = {"fontsize": 9, "color": colour, "fontweight": "bold", "path_effects": [edge]}
+        axes.annotate(words, place, textcoords="offset points", xytext=(8, -4), **look)
 
 
 def _places(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:

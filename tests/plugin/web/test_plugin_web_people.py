@@ -8,6 +8,7 @@ from fastapi import HTTPException
 
 from easeml_airflow.web import people, rights
 from easeml_airflow.web.people import Role, Viewer, airflow_viewer, closed_viewer
+from easeml_core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,17 @@ def test_referees_and_labelers_are_named_and_nobody_is_one_by_role(viewer_of, mo
 
 
 def test_each_study_may_have_a_dag_of_its_own(viewer_of, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "of_{study}")
+    assert rights.dag_of("cancer", "lab") == "of_cancer"
+    monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "of_{tenant}")
+    assert rights.dag_of("cancer", "lab") == "of_lab"
+
+
+def test_no_dag_stands_for_studies_of_two_teams(viewer_of, monkeypatch):
+    """Else ``c`` of ``a_b`` and ``b_c`` of ``a`` would have the same rights."""
     monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "{tenant}_{study}")
-    assert rights.dag_of("cancer", "lab") == "lab_cancer"
+    with pytest.raises(ConfigError, match="not both: two teams' studies could share a DAG"):
+        rights.dag_of("c", "a_b")
 
 
 def test_where_teams_are_apart_a_tenant_is_a_team(viewer_of, monkeypatch):
