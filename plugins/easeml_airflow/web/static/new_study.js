@@ -4,13 +4,19 @@
   let turn = 0;
   let typing;
 
+  // What a check said stands for what was typed before: until the next one it is pale, and a reader hears it is busy.
+  const age = (isOld) => {
+    for (const part of document.querySelectorAll("[data-part]")) part.setAttribute("aria-busy", isOld);
+  };
+
   const check = async (form) => {
     const mine = ++turn;
     const body = new URLSearchParams(new FormData(form));
     const answer = await fetch(form.dataset.check, { method: "POST", credentials: "same-origin", body }).catch(() => null);
-    if (mine !== turn || !answer?.ok) return;  // a later one is on its way, or submitting will say what is wrong
-    const html = await answer.text();
-    if (mine !== turn) return;
+    const html = answer?.ok ? await answer.text().catch(() => null) : null;
+    if (mine !== turn) return;  // a later one is on its way
+    age(false);
+    if (html === null) return;  // submitting will say what is wrong
     const fresh = new DOMParser().parseFromString(html, "text/html");
     for (const now of document.querySelectorAll("[data-part]")) {
       const next = fresh.getElementById(now.id);
@@ -24,6 +30,7 @@
   document.addEventListener("input", (event) => {
     const form = event.target.form;
     if (!form?.dataset.check || event.target.closest("[data-look]")) return;
+    age(true);
     clearTimeout(typing);
     typing = setTimeout(() => check(form), 500);
   });
