@@ -97,7 +97,9 @@
     note.dataset.error = "";
     note.className = "note bad";
     note.setAttribute("role", "alert");
-    note.textContent = message;
+    const words = Object.assign(document.createElement("span"), { textContent: message });
+    const mark = fresh.querySelector("[role=alert] svg") || document.createElement("span");  // the note has two columns
+    note.replaceChildren(document.adoptNode(mark), words);
   };
 
   const send = async (form, button) => {
