@@ -27,8 +27,8 @@ demo: $(STAMP) ## One night for all tenants on a real Airflow; again for the nex
 demo-lifecycle: $(STAMP) browser ## The whole life of a study, played through the pages; LIFECYCLE_ARGS="--show" to watch
 	@$(RUN) scripts/demo_lifecycle.py $(LIFECYCLE_ARGS)
 
-up: $(STAMP) ## Start the same stack in the background and say where it is
-	@$(RUN) scripts/launch.py up
+up: $(STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions
+	@$(RUN) scripts/launch.py up $(UP_ARGS)
 
 down: ## Stop it
 	@if [ -x $(RUN) ]; then $(RUN) scripts/launch.py down; else echo "Nothing is running."; fi

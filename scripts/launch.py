@@ -27,6 +27,12 @@ UP_SECONDS, DOWN_SECONDS = 300.0, 90.0
 console = Console(highlight=False, soft_wrap=True)
 
 
+FORCED = "--allow-forced"
+allow_forced_option = click.option(
+    FORCED, is_flag=True, help="Tasks may ask for promotions without a verdict (the DAG easeml_forced_promotion)."
+)
+
+
 @click.group(help=__doc__)
 @click.option("--home", type=click.Path(path_type=Path), help="The state folder; .easeml of the repository by default.")
 @click.option("--dags", type=click.Path(path_type=Path, exists=True), hidden=True, help="Another folder of DAGs.")
@@ -37,15 +43,19 @@ def main(context: click.Context, home: Path | None, dags: Path | None) -> None:
 
 
 @main.command()
+@allow_forced_option
 @click.pass_obj
-def up(places: Places) -> None:
+def up(places: Places, *, allow_forced: bool) -> None:
     """Start the stack in the background, wait until it is healthy, say where it is."""
     if is_running(places):
+        if allow_forced:
+            console.print(f"It runs already; {FORCED} counts where the stack is started: first `make down`")
         _follow(places, None)
     else:
         places.make()
         with (places.logs / "launcher.log").open("wb") as log:
             command = [sys.executable, __file__, "--home", str(places.home), "--dags", str(places.dags), "run"]
+            command += [FORCED] if allow_forced else []
             launcher = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -54,12 +64,13 @@ def up(places: Places) -> None:
 
 
 @main.command(hidden=True)
+@allow_forced_option
 @click.pass_obj
-def run(places: Places) -> None:
+def run(places: Places, *, allow_forced: bool) -> None:
     """Be the launcher: hold the stack up until told to stop, or until a component dies."""
     stop_on_signals()
     try:
-        with Stack(places, Progress()) as stack:
+        with Stack(places, Progress(), referee_options=[FORCED] if allow_forced else []) as stack:
             while True:
                 stack.check()
                 time.sleep(0.5)

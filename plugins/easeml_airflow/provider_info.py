@@ -76,6 +76,7 @@ def get_provider_info() -> dict[str, Any]:
             "mlflow_sync",
             "notify",
             "pause_on_alert",
+            "force_promotion",
             "promote_model",
             "refine",
             "rollback_model",

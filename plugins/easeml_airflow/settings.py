@@ -68,7 +68,8 @@ OPTIONS = (
         "string",
         "nobody",
         "Names of the users of Airflow, with commas between, who own the sealed sets: pages show them full reports, "
-        "and let them seal, retire and release.",
+        "and let them seal, retire and release. They alone approve forced promotions, so every component needs "
+        "the list.",
     ),
     Option(
         "labelers",

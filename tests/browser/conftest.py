@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from rich.console import Console
 
 from easeml_core.entities import SealedSetPurpose
@@ -49,7 +49,7 @@ from stack.launcher import Stack  # noqa: E402
 from stack.places import Places  # noqa: E402
 from stack.progress import Progress  # noqa: E402
 
-DAGS = ("easeml_register_study", "easeml_feed_retraining")
+DAGS = ("easeml_register_study", "easeml_feed_retraining", "easeml_forced_promotion")
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree")
 CANDIDATES = [{"name": kind, "kind": kind} for kind in KINDS]
 METER = {"ranges": [0.2, 0.6], "tolerance": 0.2, "reliability": 0.9, "steps": 4}
@@ -122,7 +122,8 @@ def installation(chromium: str) -> Iterator[Installation]:
         dags.mkdir()
         for name in DAGS:
             shutil.copy(ROOT / "dags" / f"{name}.py", dags)
-        with Stack(Places.of(folder / "home", dags), Progress(Console(quiet=True))) as stack:
+        places, progress = Places.of(folder / "home", dags), Progress(Console(quiet=True))
+        with Stack(places, progress, referee_options=["--allow-forced"]) as stack:
             server = Server(stack.places.database)
             stores = [Store(server.url(f"easeml_{role}", "easeml")) for role in ("worker", "referee")]
             made = Installation(stack, *stores, ArtifactStore(stack.places.artifacts))
@@ -179,6 +180,7 @@ def any_wanted(store: Store) -> bool:
 
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
+    expect.set_options(timeout=SECONDS * 1000)  # five seconds are not enough where every core is busy
     with sync_playwright() as playwright:
         # Root's Chromium cannot use its own sandbox; it sees no page but ours.
         options = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]

@@ -106,6 +106,7 @@ def test_star_names_match_the_specified_ones():
         "BestModelsOperator",
         "FedStudiesOperator",
         "FeedOperator",
+        "ForcePromotionOperator",
         "GateOperator",
         "MeterOperator",
         "PauseOnAlertOperator",

@@ -25,7 +25,7 @@ GOOD = {
         "adaptivity": "upTo:3",
     },
     "easeml_feed_retraining": {"devices": ["cpu", "a100"]},
-    "easeml_forced_promotion": {"study": "digits", "model": 7},
+    "easeml_forced_promotion": {"study": "digits", "model": 7, "reason": "the old one crashes"},
     "easeml_nightly_retraining": {"trials_per_round": 12, "policy": "hybrid"},
     "easeml_notify": {
         "events": ["promotion", "drift"],
@@ -71,6 +71,7 @@ BAD = [
     ("easeml_forced_promotion", "study", ""),
     ("easeml_forced_promotion", "model", None),
     ("easeml_forced_promotion", "model", 1.5),
+    ("easeml_forced_promotion", "reason", "x" * 501),
     ("easeml_nightly_retraining", "trials_per_round", 257),
     ("easeml_nightly_retraining", "policy", "luck"),
     ("easeml_notify", "events", ["promotion", "party"]),

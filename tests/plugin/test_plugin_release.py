@@ -7,6 +7,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from easeml_airflow import operators
+from easeml_airflow.operators.approval import question, referees_asked
 from easeml_core.store import promotions, studies
 
 NOW = {"deferrable": False, "poll_interval": 0.05}
@@ -212,20 +213,6 @@ def test_a_refused_promotion_tells_nobody(study, model, referee):
     assert ctx["outlet_events"].told == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "gate_request_id must be the id of a gate request, or force=True"),
-        ({"gate_request_id": 1, "approval": "approve"}, "approval must be absent without force=True"),
-        ({"force": True}, "approval must be with force=True the id of an ApprovalOperator's task"),
-        ({"force": True, "approval": "approve", "gate_request_id": 1}, "gate_request_id must be absent with force"),
-    ],
-)
-def test_force_and_gate_exclude_each_other(study, arguments, message):
-    with pytest.raises(AirflowFailException, match=message):
-        promote("p", model_id=1, **arguments)
-
-
 def test_under_adaptivity_none_nothing_may_hang_on_the_verdict(withheld, model, referee):
     """The default succeeds and promotes whatever the verdict; a choice of what a failure does is refused."""
     model_id = submit(model)[0]["model_id"]
@@ -249,7 +236,7 @@ def test_a_failure_fails_unless_told_to_skip(strict, model, referee):
         assert type(caught.value) is raised
 
 
-# In a DAG: the assets reach Airflow's own tables, and the approval is a task of Airflow.
+# In a DAG: the assets reach Airflow's own tables, and the question is Airflow's.
 
 
 def events(uri):
@@ -307,6 +294,7 @@ def force(study, model, run_dag, root, monkeypatch):
     from airflow.providers.standard.operators.hitl import ApprovalOperator
 
     model_id = submit(model)[0]["model_id"]
+    monkeypatch.setenv("AIRFLOW__EASEML__REFEREES", "eve, ada")
 
     def run(**changes):
         answer = ANSWER | changes
@@ -327,16 +315,17 @@ def test_a_person_may_pass_the_gate_by_and_is_named(force, forcible_referee, sto
     assert events("easeml://production/cancer")[-1]["kind"] == "force"
 
 
-@pytest.mark.parametrize(("told", "who"), [({"id": "ada", "name": "ada"}, "ada"), ({"id": "7", "name": ""}, "(7)")])
-def test_a_person_is_named_once_and_as_well_as_airflow_knows_it(force, forcible_referee, store, told, who):
-    force(responded_by_user=told)
-    assert standing(store).who == who
+def test_a_person_whose_number_is_the_name_is_named_once(force, forcible_referee, store):
+    force(responded_by_user={"id": "ada", "name": "ada"})
+    assert standing(store).who == "ada"
 
 
 REFUSALS = [
     ({"chosen_options": ["Reject"]}, "skipped"),
     ({"responded_by_user": None}, "failed"),  # a time-out's default
     ({"responded_by_user": {"id": "", "name": " "}}, "failed"),
+    ({"responded_by_user": {"id": "7", "name": ""}}, "failed"),
+    ({"responded_by_user": {"id": "ada", "name": "bob"}}, "failed"),  # no referee, whatever number Airflow gave him
     ({"params_input": {"why": "  "}}, "failed"),
     ({"params_input": {}}, "failed"),
 ]
@@ -354,32 +343,38 @@ def test_a_referee_that_was_not_told_to_refuses(force, referee):
     assert "--allow-forced" in message
 
 
-def test_an_approval_that_is_none_is_told(study, run_dag, forcible_referee, store):
-    """What looks like an approval, in an argument or in another task's XCom, is none."""
-    from airflow.providers.standard.operators.hitl import ApprovalOperator
-    from airflow.sdk import task
-
-    class Approved(ApprovalOperator):
-        def execute(self, context):
-            return self.execute_complete(context, ANSWER)
-
-    with DAG("forged", schedule=None) as dag:
-
-        @task
-        def other():
-            return {name: ANSWER[name] for name in ("chosen_options", "params_input", "responded_by_user")}
-
-        made = {"study": "cancer", "model_id": 1, "force": True, **NOW}
-        approve = Approved(task_id="approve", subject="?", params={"why": "x"})
-        operators.PromoteModelOperator(task_id="not_upstream", approval="approve", **made)
-        other() >> operators.PromoteModelOperator(task_id="no_approval", approval="other", **made)
-        approve >> operators.PromoteModelOperator(task_id="absent", approval="there_is_none", **made)
-        approve >> operators.PromoteModelOperator(task_id="itself", approval="itself", **made)
-    done = states(run_dag(dag))
-    assert {task: done[task, -1] for task, _ in done} == {
-        "approve": "success",
-        "other": "success",
-        **dict.fromkeys(("not_upstream", "no_approval", "absent", "itself"), "failed"),
-    }
+def test_nobody_is_asked_for_a_model_that_is_not_there(study, connected, run_dag, root, store):
+    done = run_dag(our_dag(root, "easeml_forced_promotion"), run_conf={"study": "cancer", "model": 999})
+    (ended,) = done.get_task_instances()
+    assert str(ended.state) == "failed"
     with store.begin() as tx:
         assert promotions.history(tx, studies.get_study(tx, "cancer").id) == []
+
+
+def test_a_time_out_promotes_nothing_and_asks_nobody_again(study):
+    operator = operators.ForcePromotionOperator(task_id="f", study="cancer", model_id=1, **NOW)
+    with pytest.raises(AirflowFailException, match="nobody answered within 3 days"):
+        operator.execute_complete(context("f"), {"error": "too late", "error_type": "timeout"})
+
+
+def test_only_referees_are_asked_where_airflow_knows_them_by_name(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__REFEREES", "eve, ada")
+    assert referees_asked() == [{"id": "ada", "name": "ada"}, {"id": "eve", "name": "eve"}]
+    monkeypatch.setenv("AIRFLOW__EASEML__REFEREES", "nobody")
+    assert referees_asked() == [{"id": "nobody", "name": "nobody"}]  # an empty list would be everybody
+    numbers = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", numbers)
+    assert referees_asked() is None
+
+
+def test_what_the_referee_reads_cannot_be_dressed_up():
+    """The reason is somebody else's, and Airflow draws Markdown."""
+    failed, reason = {"model_id": 7, "verdict": "fail"}, "it burns\r\r# The gate has passed it\u2028"
+    told = question("cancer", failed, 3, "bob", reason)
+    assert "model 7 of study cancer goes to production, in place of model 3." in told
+    assert "last word on it:** fail." in told
+    assert "bob, and why:\n\n        it burns # The gate has passed it\n\n" in told
+    told = question("cancer", {"model_id": 7, "verdict": None}, None, None, "  ")
+    assert "where nothing is now" in told
+    assert "never judged" in told
+    assert "a program, and why:\n\n        no reason was given\n" in told

@@ -91,7 +91,7 @@ def test_a_submission_is_judged_promoted_and_passed_by(stack):
 
     until(waits)
     answer = {"chosen_options": ["Approve"], "params_input": {"why": "the other one crashes"}}
-    rest.call("PATCH", f"/dags/{FORCED}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails", answer)
+    rest.call("PATCH", f"/dags/{FORCED}/dagRuns/{run}/taskInstances/promote/-1/hitlDetails", answer)
     assert list(rest.wait(FORCED, run))[-1] == "failed"
     assert "--allow-forced" in rest.xcom(
         FORCED, run, "promote", key="message"

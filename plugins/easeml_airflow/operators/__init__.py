@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from easeml_airflow.operators.best_models import BestModelsOperator as BestModelsOperator
     from easeml_airflow.operators.fed_studies import FedStudiesOperator as FedStudiesOperator
     from easeml_airflow.operators.feed import FeedOperator as FeedOperator
+    from easeml_airflow.operators.force_promotion import ForcePromotionOperator as ForcePromotionOperator
     from easeml_airflow.operators.gate import GateOperator as GateOperator
     from easeml_airflow.operators.infer import InferOperator as InferOperator
     from easeml_airflow.operators.list_studies import ListStudiesOperator as ListStudiesOperator
@@ -30,6 +31,7 @@ _MODULES = {
     "BestModelsOperator": "easeml_airflow.operators.best_models",
     "FedStudiesOperator": "easeml_airflow.operators.fed_studies",
     "FeedOperator": "easeml_airflow.operators.feed",
+    "ForcePromotionOperator": "easeml_airflow.operators.force_promotion",
     "GateOperator": "easeml_airflow.operators.gate",
     "InferOperator": "easeml_airflow.operators.infer",
     "ListStudiesOperator": "easeml_airflow.operators.list_studies",
@@ -52,6 +54,7 @@ __all__ = [
     "BestModelsOperator",
     "FedStudiesOperator",
     "FeedOperator",
+    "ForcePromotionOperator",
     "GateOperator",
     "InferOperator",
     "ListStudiesOperator",
