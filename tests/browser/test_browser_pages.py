@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from fastapi import FastAPI
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.rights import closed
-from easeml_core.store.server_cluster import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fastapi.routing import APIRoute
 
 EVERYBODY, DEVELOPERS, OPERATORS, REFEREES = (("admin", "op", "user", "viewer")[:count] for count in (4, 3, 2, 1))
@@ -44,9 +38,9 @@ WHO_MAY = {
     **below(STUDY, OPERATORS, post="/weight /stops"),
     **below("/compute", OPERATORS, post="/tenants/{tenant} /release /backtest"),
     **below("/labels", LABELERS, get=". /{study} /{study}/wanted.csv", post="/{study} /{study}/undo /{study}/file"),
-    **below("/labels/{study}", REFEREES, post="/decide"),
+    **below("/labels/{study}", REFEREES, post="/decide /again"),
     **below(STUDY, REFEREES, get="/gate /gate/ledger.csv /meter", post="/meter/accept"),
-    **below(f"{STUDY}/gate", REFEREES, post="/promote /rollback /plan /retire /release"),
+    **below(f"{STUDY}/gate", REFEREES, post="/promote /rollback /plan /retire /release /attack"),
     **below(f"{STUDY}/data", REFEREES, post="/retire /release /validate"),
     **below(
         "/api/v1/studies/{study}", NOBODY, get="/refine /feeds /requests/{request_id}", post="/feed /refine /infer"
@@ -174,36 +168,6 @@ def test_what_somebody_sees_has_no_complaint_and_nothing_of_the_referees(open_as
         tabs = watched.page.locator("nav.tabs").all_inner_texts()
         assert not re.search(r"\bGate\b|\bMeter\b", " ".join(tabs)), path
         assert ("Labels" in " ".join(tabs)) == (person == "op")
-
-
-@pytest.fixture
-def under_a_path(installation: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The same pages as an Airflow serves them whose own address has a path; without that Airflow."""
-    port = free_port()
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{port}/af")
-    roles = frozenset(Role)
-    stores = (lambda: installation.worker, lambda: installation.artifacts, lambda: installation.referee)
-    site = Site(*stores, lambda: Viewer("ada", roles, lambda _study, _tenant, *, write: True))
-    outer = FastAPI(root_path="/af")
-    outer.mount("/easeml", web.create_app(site, require_login=lambda: None))
-    server = uvicorn.Server(uvicorn.Config(outer, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    yield f"http://127.0.0.1:{port}/af/easeml"
-    server.should_exit = True
-    thread.join()
-
-
-def test_under_a_path_every_address_begins_with_it(under_a_path: str, browser: Any) -> None:
-    page = browser.new_page()
-    missing: list[str] = []
-    page.on("response", lambda answer: answer.status >= 400 and missing.append(answer.url))
-    for path in PAGES:
-        page.goto(f"{under_a_path}{path}", wait_until="load")
-        addresses = page.evaluate("[...document.querySelectorAll('a, form')].map(a => a.href || a.action)")
-        assert [a for a in addresses if not a.startswith(under_a_path.removesuffix("easeml"))] == [], path
-    page.close()
-    assert missing == []
 
 
 def test_each_page_is_reached_by_keyboard_from_the_first(open_as: Any) -> None:

@@ -62,6 +62,13 @@ PAGES: tuple[Any, ...] = (
 )
 """The modules of the pages, in the order of their tabs."""
 
+AIRFLOW_REFUSES = "Forbidden"
+NO_PLUGINS = (
+    "your role in Airflow may not see plugins, and these pages are one; whoever runs Airflow can let it, with the "
+    "right to read Plugins"
+)
+"""What is told for Airflow's one word."""
+
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -140,7 +147,8 @@ def _tell_errors(app: FastAPI, site: Site) -> None:
 
     @app.exception_handler(AnyHTTPException)
     def of_http(request: Request, error: AnyHTTPException) -> Response:
-        return told(request, error.status_code, str(error.detail))
+        message = NO_PLUGINS if error.detail == AIRFLOW_REFUSES else str(error.detail)
+        return told(request, error.status_code, message)
 
     @app.exception_handler(RequestValidationError)
     def of_values(request: Request, error: RequestValidationError) -> Response:

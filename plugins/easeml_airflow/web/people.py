@@ -7,7 +7,7 @@
     tenant     may see the runs of a study's DAG                 see that study; with the right to trigger it, change it
 
 A study's DAG is ``[easeml] api_dag``. Where Airflow keeps teams apart, the study's tenant must be a team of theirs,
-too.
+too, and an operator is of every team: who runs one team's things does not see the others'.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Viewer:
 
 
 HOW_TO = {
-    Role.OPERATOR: "an operator is whoever may change pools of Airflow",
+    Role.OPERATOR: "an operator is whoever may change pools of Airflow, and is of every team where teams are apart",
     Role.REFEREE: "referees are named in [easeml] referees of Airflow's configuration",
     Role.LABELER: "labelers are named in [easeml] labelers of Airflow's configuration",
 }
@@ -108,7 +108,6 @@ def closed_viewer() -> Viewer:
 def airflow_viewer() -> Callable[..., Viewer]:
     """A FastAPI dependency that gives who asks, by Airflow's own login."""
     try:
-        from airflow.api_fastapi.app import get_auth_manager
         from airflow.api_fastapi.core_api.security import get_user
 
         from easeml_airflow.web.rights import airflow_study_rights
@@ -119,9 +118,24 @@ def airflow_viewer() -> Callable[..., Viewer]:
 
     def viewer(user: Any = known) -> Viewer:
         name = str(user.get_name())
-        roles = {Role.OPERATOR} if get_auth_manager().is_authorized_pool(method="PUT", user=user) else set()
+        roles = {Role.OPERATOR} if _runs_the_installation(user) else set()
         roles |= {Role.REFEREE} if name in settings.referees() else set()
         roles |= {Role.LABELER} if name in settings.labelers() else set()
         return Viewer(name, frozenset(roles), airflow_study_rights(user))
 
     return viewer
+
+
+def _runs_the_installation(user: Any) -> bool:
+    from airflow.api_fastapi.app import get_auth_manager
+
+    from easeml_airflow.web.rights import are_teams_apart
+
+    manager = get_auth_manager()
+    if not manager.is_authorized_pool(method="PUT", user=user):
+        return False
+    if not are_teams_apart():
+        return True
+    from airflow.models.team import Team
+
+    return bool(Team.get_all_team_names() <= manager.get_authorized_teams(user=user))

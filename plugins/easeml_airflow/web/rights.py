@@ -45,6 +45,13 @@ def closed(*, write: bool) -> Check:
     return check
 
 
+def are_teams_apart() -> bool:
+    """Whether Airflow keeps teams apart."""
+    from airflow.providers.common.compat.sdk import conf
+
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
+
+
 def airflow_study_rights(user: Any) -> StudyRights:
     """What Airflow lets this user do with studies; asked once a DAG, and where teams are kept apart once a tenant.
 
@@ -53,13 +60,12 @@ def airflow_study_rights(user: Any) -> StudyRights:
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
     from airflow.models.dag import DagModel
-    from airflow.providers.common.compat.sdk import conf
 
-    are_teams_apart = conf.getboolean("core", "multi_team", fallback=False)
+    apart = are_teams_apart()
 
     @cache
     def may_run(dag_id: str, method: Literal["GET", "POST"]) -> bool:
-        team = getattr(DagModel, "get_team_name", lambda _: None)(dag_id) if are_teams_apart else None
+        team = getattr(DagModel, "get_team_name", lambda _: None)(dag_id) if apart else None
         details = DagDetails(id=dag_id) if team is None else DagDetails(id=dag_id, team_name=team)
         return bool(
             get_auth_manager().is_authorized_dag(
@@ -74,7 +80,7 @@ def airflow_study_rights(user: Any) -> StudyRights:
         return bool(get_auth_manager().is_authorized_team(method="GET", user=user, details=TeamDetails(name=tenant)))
 
     def rights(study: str, tenant: str, *, write: bool) -> bool:
-        if are_teams_apart and not is_of_team(tenant):
+        if apart and not is_of_team(tenant):
             return False
         return may_run(dag_of(study, tenant), "POST" if write else "GET")
 

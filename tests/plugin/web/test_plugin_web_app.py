@@ -40,6 +40,19 @@ def test_every_route_is_closed_without_a_login(client_of):
             assert client.request(method, asked(route)).status_code == 401, (method, route.path)
 
 
+def test_whoever_airflow_lets_see_no_plugins_hears_what_to_ask_for(client_of):
+    """So it is for Viewer and User of the FAB login before an administrator gives them the right."""
+
+    def refused():
+        raise HTTPException(status_code=403, detail="Forbidden")
+
+    client = client_of(site(), require_login=refused)
+    for path in ("/", "/studies/cancer"):
+        answer = client.get(path)
+        assert answer.status_code == 403
+        assert "the right to read Plugins" in answer.text
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -72,6 +72,21 @@ def test_where_teams_are_apart_a_tenant_is_a_team(viewer_of, monkeypatch):
     assert viewer_of("olga", "op").sees("cards", "bank")
 
 
+def test_who_runs_the_things_of_one_team_is_no_operator_of_all(viewer_of, monkeypatch):
+    from airflow.models.team import Team
+
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    monkeypatch.setattr(Team, "get_all_team_names", lambda **_: {"lab", "bank"})
+    ann = viewer_of("ann", "op", teams=["lab"])
+    assert ann.changes("cancer", "lab")
+    assert not ann.sees("cards", "bank")
+    assert not ann.is_operator
+    assert not viewer_of("olga", "op").is_operator, "whose team nobody has said"
+    for of_all in (viewer_of("ada", "admin"), viewer_of("bea", "op", teams=["bank", "lab"])):
+        assert of_all.is_operator
+        assert of_all.sees("cards", "bank")
+
+
 def test_rights_are_asked_once_a_dag(viewer_of, monkeypatch):
     """A page of a thousand studies with one DAG asks once."""
     from airflow.api_fastapi.app import get_auth_manager
