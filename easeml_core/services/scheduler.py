@@ -21,7 +21,7 @@ from easeml_core.services.memory import Memory
 from easeml_core.services.reasons import stored_reasons
 from easeml_core.services.reservation import renewal, reservation
 from easeml_core.store import decisions, limits, suggestions, trials
-from easeml_core.store.database import notify, savepoint
+from easeml_core.store.database import notify, savepoint, tell_pages
 from easeml_core.store.decisions import Batch
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ class _Round:
             pass
         self.memory.reopen(self.seen.now)
         self._batch_id()
+        tell_pages(self.tx, *{trial["study"] for trial in self.given})
 
     def kept(self) -> Memory | None:
         """The memory, unless it is behind what this round has written."""
@@ -183,6 +184,7 @@ class _Round:
     def _again(self, trial: Trial) -> None:
         """Hand a left-over trial out, with a reservation for another attempt, or end it."""
         study = self.memory.active[trial.study_id]
+        tell_pages(self.tx, trial.study)
         if study.deadline is not None and study.deadline <= self.seen.now:
             trials.request_cancel(self.tx, trial.id)
             notify(self.tx, f"trial:{trial.id}")

@@ -32,7 +32,7 @@ from easeml_core.services.leases import silent
 from easeml_core.services.scheduler import LiveScheduler
 from easeml_core.services.trials import attempts, train, trial_state
 from easeml_core.store import suggestions, trials
-from easeml_core.store.database import CHANNEL, notify
+from easeml_core.store.database import CHANNEL, notify, tell_pages
 from easeml_core.store.listen import Ear
 from easeml_core.store.outlook import Outlook, outlook
 from easeml_core.training.job import check_slot
@@ -170,6 +170,7 @@ def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
             return False
         trials.release_lease(tx, trial_id)
         notify(tx, f"trial:{trial_id}")
+        tell_pages(tx, trial.study)
     return True
 
 

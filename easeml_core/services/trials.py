@@ -17,7 +17,7 @@ from easeml_core.services.leases import Lease, silent
 from easeml_core.services.rungs import Ladder
 from easeml_core.store import curves, models, rungs, studies, trials
 from easeml_core.store.checkpoint_files import files_of, remove_ended
-from easeml_core.store.database import notify
+from easeml_core.store.database import notify, tell_pages
 from easeml_core.training.hits import wrong
 from easeml_core.training.job import TrainingJob, check_slot
 from easeml_core.training.parts import load_validation_labels
@@ -139,14 +139,15 @@ def claim(
         if trial.cancel_requested or trial.attempt >= config.max_attempts or left < _LEAST_SECONDS:
             why = "lost workers used up what was reserved for it" if trial.attempt < config.max_attempts else ""
             trials.give_up(tx, trial_id, why=why)
-            notify(tx, f"trial:{trial_id}")
+            _tell(tx, trial)
             return None
         if trial.function is not None and trial.function not in functions:
             trials.release_lease(tx, trial_id)
-            notify(tx, f"trial:{trial_id}")
+            _tell(tx, trial)
             log(f"trial {trial_id} ({trial.study}, {trial.candidate}) is given back: {_missing(trial.function)}")
             return None
         attempt = trials.start_trial(tx, trial_id=trial_id, lease_key=request_key, lease_seconds=config.lease_seconds)
+        tell_pages(tx, trial.study)
         artifact = studies.data_artifact(tx, trial.data_version_id)
     return Lease(
         store=store,
@@ -160,6 +161,12 @@ def claim(
         checkpoint=checkpoint,
         reserved_seconds=left,
     )
+
+
+def _tell(tx: Connection, trial: Trial) -> None:
+    """Wake whoever waits for the trial, and let the pages of its study look again."""
+    notify(tx, f"trial:{trial.id}")
+    tell_pages(tx, trial.study)
 
 
 def _missing(function: str) -> str:
@@ -304,7 +311,7 @@ def _finish(tx: Connection, lease: Lease, state: TrialState, seconds: float, *, 
     if not done:
         _end_late(tx, lease, seconds)
     lease.tell(tx)
-    notify(tx, f"trial:{lease.trial.id}")
+    _tell(tx, lease.trial)
     return done
 
 
@@ -375,9 +382,9 @@ def finished_trial(store: Store, *, trial_id: int) -> dict[str, Any] | None:
 def cancel_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
     """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is."""
     with store.begin() as tx:
-        trials.get_trial(tx, trial_id, lock=True)
+        trial = trials.get_trial(tx, trial_id, lock=True)
         trials.request_cancel(tx, trial_id)
-        notify(tx, f"trial:{trial_id}")
+        _tell(tx, trial)
     return trial_state(store, trial_id=trial_id)
 
 

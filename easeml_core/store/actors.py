@@ -3,7 +3,7 @@
     door            says
     a page          who looks at it
     command line    the user of the operating system, or ``--by``
-    a task          its DAG, run and task
+    a task          its DAG, run and task, and which try of it this is
 
 Triggers keep it with each act (``work.audit``). It is what the door says and no proof: whoever holds the database's
 address could say anything, so the row has the database's own role, too.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,11 +33,13 @@ class Actor:
         name: As the door knows them.
         door: Where they came in, such as ``page``.
         reason: Why, in their words; empty where nobody asked.
+        try_number: Of a task, from 1; None of all else.
     """
 
     name: str
     door: str
     reason: str = ""
+    try_number: int | None = None
 
 
 _now: ContextVar[Actor | None] = ContextVar("easeml_actor", default=None)
@@ -46,12 +48,8 @@ _now: ContextVar[Actor | None] = ContextVar("easeml_actor", default=None)
 @contextlib.contextmanager
 def acting(name: str, *, door: str, reason: str = "") -> Iterator[Actor]:
     """Everything in this block is done in their name."""
-    actor = Actor(name, door, reason[:MOST_REASON])
-    token = _now.set(actor)
-    try:
+    with _acting(Actor(name, door, reason[:MOST_REASON])) as actor:
         yield actor
-    finally:
-        _now.reset(token)
 
 
 @contextlib.contextmanager
@@ -61,8 +59,17 @@ def because(reason: str) -> Iterator[None]:
     if actor is None or not reason.strip():
         yield
         return
-    with acting(actor.name, door=actor.door, reason=reason.strip()):
+    with _acting(replace(actor, reason=reason.strip()[:MOST_REASON])):
         yield
+
+
+@contextlib.contextmanager
+def _acting(actor: Actor) -> Iterator[Actor]:
+    token = _now.set(actor)
+    try:
+        yield actor
+    finally:
+        _now.reset(token)
 
 
 def tell(tx: Connection, usual: Actor | None = None) -> None:
@@ -77,10 +84,11 @@ def tell(tx: Connection, usual: Actor | None = None) -> None:
     actor = _now.get() or usual
     if actor is not None:
         told = {"who": clean(actor.name), "door": clean(actor.door), "reason": clean(actor.reason)}
+        told["try"] = "" if actor.try_number is None else str(actor.try_number)
         tx.exec_driver_sql(_TELL, told)
 
 
 _TELL = (
     "SELECT set_config('easeml.actor', %(who)s, true), set_config('easeml.door', %(door)s, true), "
-    "set_config('easeml.reason', %(reason)s, true)"
+    "set_config('easeml.reason', %(reason)s, true), set_config('easeml.try', %(try)s, true)"
 )

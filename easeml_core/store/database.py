@@ -42,6 +42,9 @@ CHANNEL = "easeml"
 REFEREE_CHANNEL = "easeml_referee"
 """NOTIFY channel that wakes the referee's process."""
 
+NEWS_CHANNEL = "easeml_news"
+"""NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
+
 _RETRY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 _AWAY = {"57P01", "57P02", "57P03", "53300"}  # shutdown, crash, starting up, too many connections
 
@@ -361,6 +364,12 @@ def notify(tx: Connection, topic: str, *, channel: str = CHANNEL) -> None:
         )
         raise InvalidInputError(message)
     tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": channel, "topic": topic})
+
+
+def tell_pages(tx: Connection, *studies: str) -> None:
+    """Let the pages of these studies look again once this transaction commits: a trial of theirs has another state."""
+    for study in studies:
+        notify(tx, f"study:{study}", channel=NEWS_CHANNEL)
 
 
 def lock(tx: Connection, name: str) -> None:

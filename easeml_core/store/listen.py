@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg2
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.store.database import CHANNEL
+from easeml_core.store.database import CHANNEL, NEWS_CHANNEL
 
 if TYPE_CHECKING:
     import threading
@@ -62,7 +62,7 @@ class Listener:
         """
         async with self._opening:
             if self._connection is None:
-                connection = await asyncio.to_thread(_opened, self._dsn, CHANNEL)
+                connection = await asyncio.to_thread(_opened, self._dsn, CHANNEL, NEWS_CHANNEL)
                 self._connection = connection
                 self._descriptor = connection.fileno()  # kept: a broken connection has no fileno() any more
                 asyncio.get_running_loop().add_reader(self._descriptor, self._readable)

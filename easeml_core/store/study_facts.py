@@ -52,7 +52,7 @@ SELECT coalesce(sum(seconds), 0) FROM (
 _TRIALS = """
 SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, t.lost_seconds,
        t.device, t.reevaluates, t.cancel_requested, t.suggested_at, t.started_at, t.attempt_started_at, t.finished_at,
-       t.lease_key, o.quality, v.version AS data_version, g.reasons, g.request_key AS batch_key
+       t.last_key, t.last_try, o.quality, v.version AS data_version, g.reasons, g.request_key AS batch_key
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
 JOIN work.data_versions v ON v.id = t.data_version_id LEFT JOIN work.observations o ON o.trial_id = t.id
 LEFT JOIN LATERAL (

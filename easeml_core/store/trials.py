@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.entities import Trial, TrialState
 from easeml_core.errors import NotFoundError
-from easeml_core.store.database import notify
+from easeml_core.store.database import notify, tell_pages
 from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ def expire_leases(tx: Connection) -> list[int]:
     """
     found = rows(
         tx,
-        f"WITH lost AS (SELECT t.id, {_LOST} AS seconds, CASE WHEN t.cancel_requested THEN 'CANCELLED' "
+        f"WITH lost AS (SELECT t.id, s.name AS study, {_LOST} AS seconds, "
+        "CASE WHEN t.cancel_requested THEN 'CANCELLED' "
         "WHEN t.attempt >= (s.config -> 'training' ->> 'max_attempts')::int THEN 'FAILED' ELSE 'SUGGESTED' END AS next "
         "FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
         "WHERE t.state = 'RUNNING' AND t.lease_until < now() FOR UPDATE OF t SKIP LOCKED) "
@@ -186,11 +187,12 @@ def expire_leases(tx: Connection) -> list[int]:
         "failure = CASE WHEN next = 'FAILED' THEN 'its worker was lost ' || attempt || ' times' END, "
         "finished_at = CASE WHEN next <> 'SUGGESTED' THEN clock_timestamp() END, "
         "lost_seconds = lost.seconds, lease_key = NULL, lease_until = NULL FROM lost WHERE t.id = lost.id "
-        "RETURNING t.id, t.state",
+        "RETURNING t.id, t.state, lost.study",
     )
     for lost in found:
         if lost.state != TrialState.SUGGESTED:
             notify(tx, f"trial:{lost.id}")
+    tell_pages(tx, *{lost.study for lost in found})
     return [r.id for r in found]
 
 
@@ -202,6 +204,8 @@ def lease_is_over(tx: Connection, trial_id: int) -> bool:
 def start_trial(tx: Connection, *, trial_id: int, lease_key: str, lease_seconds: float) -> int:
     """RUNNING under this key from now on; the number of this attempt, which fences off every earlier one.
 
+    The key is kept when the lease has ended, with the try of the task that acts (``actors.py``): they name its log.
+
     The earlier attempt of a worker that takes over its own lease is charged as a lost one. What is saved in a
     checkpoint is taken to be resumed, until ``forget_checkpoint`` says that it cannot be.
     """
@@ -209,6 +213,7 @@ def start_trial(tx: Connection, *, trial_id: int, lease_key: str, lease_seconds:
         scalar(
             tx,
             "UPDATE work.trials t SET state = 'RUNNING', attempt = attempt + 1, lease_key = :key, progress = NULL, "
+            "last_key = :key, last_try = nullif(current_setting('easeml.try', true), '')::int, "
             f"lost_seconds = {_LOST}, resumed_seconds = {_SAVED}, attempt_started_at = clock_timestamp(), "
             "lease_until = clock_timestamp() + make_interval(secs => "
             f"least(:seconds, limit_seconds - {_SAVED} - {_LOST})), "

@@ -183,6 +183,10 @@ CASES: dict[str, list[Case]] = {
         ("rungs", {"goes_on": "false", "hoped": hoped, "needed": needed})
         for hoped, needed in (("0.7", "0.7"), ("NULL", "0.7"), ("0.7", "NULL"))
     ],
+    "work.trials_last_check": [
+        *each("trials waiting", "last_try", "1"),
+        *each("trials running", "last_try", "0", "-1", last_key="'k'"),
+    ],
     "work.trials_attempt_start_check": each("trials running", "attempt_started_at", "NULL"),
     "work.trials_attempt_time_check": each("trials running", "attempt_started_at", *BAD_TIMES),
     "work.trials_reevaluates_fkey": each("trials done", "reevaluates", "-1", data_version_id="{second_version}"),

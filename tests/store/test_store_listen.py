@@ -256,9 +256,9 @@ def test_an_address_where_nobody_listens_is_tried_again(board: Board, monkeypatc
     monkeypatch.setattr(listen, "_LONGEST_PAUSE_SECONDS", 0)
     opened, good = [], listen._listening
 
-    def at_the_third(dsn: str, channel: str) -> Any:
+    def at_the_third(dsn: str, *channels: str) -> Any:
         opened.append(dsn)
-        return good(f"postgresql://127.0.0.1:{free_port()}/no" if len(opened) < 3 else dsn, channel)
+        return good(f"postgresql://127.0.0.1:{free_port()}/no" if len(opened) < 3 else dsn, *channels)
 
     monkeypatch.setattr(listen, "_listening", at_the_third)
     board.put("iris")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ALL = "*"
 TRIAL_UPDATES = (
     "attempt attempt_started_at cancel_requested checkpoint checkpoint_progress checkpoint_seconds cost_seconds device "
-    "failure finished_at lease_key lease_until limit_seconds lost_seconds progress resumed_seconds started_at state"
+    "failure finished_at last_key last_try lease_key lease_until limit_seconds lost_seconds progress resumed_seconds "
+    "started_at state"
 )
 # Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
 WORKER = {

@@ -12,8 +12,9 @@ import pytest
 from easeml_core.entities import TrialState
 from easeml_core.errors import StateError
 from easeml_core.store import models, trials
-from easeml_core.store.database import CHANNEL
-from easeml_core.store.rows import change, row, scalar
+from easeml_core.store.actors import Actor
+from easeml_core.store.database import CHANNEL, Store
+from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -348,3 +349,35 @@ def test_an_attempt_of_decades_without_a_bound_is_charged_with_what_a_column_tak
         change(tx, f"UPDATE work.trials SET {past} WHERE id = :id", id=trial_id)
         assert trials.expire_leases(tx) == [trial_id]
         assert scalar(tx, "SELECT lost_seconds FROM work.trials WHERE id = :id", id=trial_id) == 1e9
+
+
+def last(tx: Any, trial_id: int) -> tuple[Any, ...]:
+    (found,) = rows(tx, "SELECT lease_key, last_key, last_try FROM work.trials WHERE id = :id", id=trial_id)
+    return tuple(found)
+
+
+def test_who_was_last_at_work_is_kept_with_the_try_of_its_task(database: Any, trial: Callable[..., int]) -> None:
+    trial_id, key = trial(), "nightly/run-1/train/0"
+    stores = [Store(database.url("easeml_worker"), actor=Actor("n", "task", try_number=n)) for n in (1, 2)]
+    with stores[0].begin() as tx:
+        assert last(tx, trial_id) == (None, None, None)
+        started(tx, trial_id, key=key)
+        assert last(tx, trial_id) == (key, key, 1)
+        lapse(tx, trial_id)
+    with database.worker.begin() as tx:
+        assert trials.expire_leases(tx) == [trial_id]
+        assert last(tx, trial_id) == (None, key, 1)
+    with stores[1].begin() as tx:
+        assert ended(tx, trial_id, started(tx, trial_id, key=key))
+        assert last(tx, trial_id) == (None, key, 2)
+    other = trial()
+    with stores[1].begin() as tx:
+        started(tx, other)
+    with database.worker.begin() as tx:  # nobody says which try it is: that of another worker is not kept
+        lapse(tx, other)
+    with database.worker.begin() as tx:
+        trials.release_lease(tx, other)
+        started(tx, other, key="laptop")
+        assert last(tx, other) == ("laptop", "laptop", None)
+    for store in stores:
+        store.close()

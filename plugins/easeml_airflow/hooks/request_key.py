@@ -24,9 +24,11 @@ def request_key(context: Context) -> str:
 def task_actor() -> Actor | None:
     """Who acts in this process: the task that it runs, as ``dag id/run id/task id``; None outside of tasks.
 
-    Airflow puts the three into the environment of every task before it executes.
+    Airflow puts the three into the environment of every task before it executes, and the number of its try.
     """
     from easeml_core.store.actors import Actor
 
     found = [os.environ.get(f"AIRFLOW_CTX_{part}", "") for part in ("DAG_ID", "DAG_RUN_ID", "TASK_ID")]
-    return Actor("/".join(found), "task") if all(found) else None
+    tried = os.environ.get("AIRFLOW_CTX_TRY_NUMBER", "")
+    number = int(tried) if tried.isdecimal() and 1 <= int(tried) < 2**31 else None
+    return Actor("/".join(found), "task", try_number=number) if all(found) else None

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from easeml_airflow.web.chart_words import placed
 from easeml_airflow.web.formats import MINUS
 
 if TYPE_CHECKING:
@@ -37,6 +38,20 @@ class Axis:
     def share(self, value: float) -> float:
         """Where a value lies, in per cent of the axis, two decimals."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+    def ticks_beside(self, word: float | None, *, room: float) -> list[tuple[float, str]]:
+        """Places of the ticks that are not at an end, in per cent, with their labels.
+
+        Args:
+            word: Middle of a word on the same line, in per cent; None without one.
+            room: How far from its middle a tick's label is clear of it, in per cent.
+
+        Example:
+            >>> Axis(0, 4, [(n, str(n)) for n in range(5)]).ticks_beside(60.0, room=20.0)
+            [(25.0, '1')]
+        """
+        places = [(self.share(value), label) for value, label in self.ticks]
+        return [(at, label) for at, label in places if 0 < at < 100 and (word is None or abs(at - word) >= room)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A word at a place; ``anchor`` is start, middle or end."""
+    """A word at a place; ``anchor`` is start, middle or end. One that is ``free`` moves off what it would cover."""
 
     x: float
     y: float
@@ -89,6 +104,7 @@ class Note:
     anchor: str = "start"
     dx: float = 0
     dy: float = 0
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +120,7 @@ class Plot:
         lines: Drawn over them; places that are no numbers are left out.
         marks: Upright lines: (x, look).
         dots: Drawn last but for the words.
-        notes: Words at their places.
+        notes: Words, and where each is wanted.
         height: In pixels.
         key: What is drawn how: (``line``, ``dot`` or ``cross``, look, word).
         crosses: What failed, each at its place.
@@ -140,6 +156,10 @@ class Plot:
         there = [self._place(x, high) for x, _, high in band.points]
         back = [self._place(x, low) for x, low, _ in reversed(band.points)]
         return "M" + "L".join(f"{x} {y}" for x, y in there + back) + "z" if there else ""
+
+    def words(self) -> Sequence[Note]:
+        """The notes where they cover least of one another, and of what is drawn."""
+        return placed(self) if self.notes else ()
 
     def left(self, x: float) -> float:
         """Per cent from the left."""

@@ -25,29 +25,19 @@ def belief_plot(chosen: Mapping[str, Any], study: Study, outcome: Mapping[str, A
     x = nice_axis(ends, title=f"{study.metric} on validation data", most=5)
     above = [(place, 0.0, height) for place, height in curve if best and place >= best]
     marks = [(chosen["mean"], "ln thin k1"), *([(best, "ln thin dash kf")] if best else [])]
-    is_left = best > chosen["mean"] if best else chosen["mean"] > (x.low + x.high) / 2
-    notes = [
-        Note(chosen["mean"], 1.0, f"mean {chosen['mean']:.4f}", "t", *_beside(x, chosen["mean"], to_left=is_left), -4)
-    ]
+    beside, other = (("end", -8), ("start", 8))[:: 1 if (best or 0.0) > chosen["mean"] else -1]
+    notes = [Note(chosen["mean"], 1.0, f"mean {chosen['mean']:.4f}", "t", *beside, -4, free=True)]
     if best:
-        notes.append(Note(best, 1.2, f"best {best:.4f}", "t", *_beside(x, best, to_left=not is_left), 8))
+        notes.append(Note(best, 1.2, f"best {best:.4f}", "t", *other, 8, free=True))
     dots = [] if reached is None else [Dot(reached, 0.0, f"it reached {reached:.4f}", "f1")]
     if reached is not None:
-        anchor = "end" if x.share(reached) > 80 else "start" if x.share(reached) < 20 else "middle"
-        notes.append(Note(reached, 0.0, f"reached {reached:.4f}", "h w", anchor, 0, -10))
+        notes.append(Note(reached, 0.0, f"reached {reached:.4f}", "h w", "middle", 0, -10, free=True))
     chance = f", {chance_text(chance_above(best, chosen['mean'], chosen['std']))} chance to beat it" if best else ""
     sentence = f"Belief before it ran: mean {chosen['mean']:.4f}, best so far {quality_text(best or None)}{chance}."
     bands = [Band(above, "a3")] if len(above) > 1 else []
     title = "What was believed about it before it ran"
     y = Axis(0.0, 1.25)
     return Plot(title, sentence, x, y, bands, [Line(curve)], marks, dots, notes, height=190)
-
-
-def _beside(x: Axis, place: float, *, to_left: bool) -> tuple[str, int]:
-    """Anchor and distance of a word beside an upright line: on the side that was asked for, where it has the room."""
-    share = x.share(place)
-    is_left = share > 80 or (to_left and share >= 20)
-    return ("end", -8) if is_left else ("start", 8)
 
 
 def curve_plot(facts: Mapping[str, Any], chosen: Mapping[str, Any] | None, study: Study) -> Plot | None:
@@ -61,7 +51,7 @@ def curve_plot(facts: Mapping[str, Any], chosen: Mapping[str, Any] | None, study
     lines = [Line(curve), *([Line([(0.0, best), (100.0, best)], "ln thin dash kf")] if best else [])]
     at, reached = curve[-1]
     title = f"What it told while it trained: {reached:.4f} after {at:.0f} % of its steps"
-    note = Note(at, reached, f"{reached:.4f}", "t", "end", -8, 18)
+    note = Note(at, reached, f"{reached:.4f}", "t", "end", -8, 18, free=True)
     sentence = (
         f"Learning curve of trial {facts['trial']['trial_id']}: {reached:.4f} after {at:.0f} per cent of its steps."
     )

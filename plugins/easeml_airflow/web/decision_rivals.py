@@ -102,7 +102,8 @@ def bars_note(again: Hindsight | None, chosen: Mapping[str, Any] | None) -> str:
     if again is None:
         return f"{what} Only the runner-up is stored; the others cannot be worked out again exactly."
     over = counted(again.studies, "study", "studies")
-    return f"{what} {counted(again.competing, 'candidate')} of {over} could have run; the best are shown."
+    shown = "all" if again.competing <= len(again.ranking) else "the best"
+    return f"{what} {counted(again.competing, 'candidate')} of {over} could have run; {shown} are shown."
 
 
 def hybrid_of(again: Hindsight | None, study: Study, candidate: str, sees: Callable[[str], bool]) -> str:

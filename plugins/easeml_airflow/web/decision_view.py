@@ -10,7 +10,7 @@ from easeml_airflow.web.airflow_task import run_address
 from easeml_airflow.web.decision_plots import belief_plot, curve_plot
 from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, is_rate, rival_of, worth_text
 from easeml_airflow.web.formats import gain_text, percent_text, quality_text, seconds_text
-from easeml_airflow.web.study_beliefs import chance_text, number_text, unit_of
+from easeml_airflow.web.study_beliefs import chance_text, expected_text, number_text, unit_of
 from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, log_of, why_of
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import counted
@@ -32,6 +32,9 @@ CHOSEN = {
     "learning": "because a cheap trial teaches what the others may bring",
 }
 """Why, in the sentence of the default policy."""
+
+TIE = 0.999
+"""A runner-up of more than this share of the worth was worth as much, as far as a page tells numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def _now(
     else:
         why = CHOSEN[chosen["chosen_by"]]
     best = chosen["best"]
-    gain = gain_text(chosen["expected_improvement"]) if best else f"a first {study.metric} of {chosen['mean']:.4f}"
+    gain = expected_text(chosen["expected_improvement"]) if best else f"a first {study.metric} of {chosen['mean']:.4f}"
     cost = f" for {seconds_text(chosen['predicted_cost_seconds'])} of a device" if is_priced(chosen) else ""
     return f"{subject} {why}.", f"Expected {gain}{cost}; {_against(rival)}."
 
@@ -155,8 +158,8 @@ def _against(rival: Rival | None) -> str:
     name = f"{rival.study} {rival.candidate}".strip()
     if rival.is_better:
         return f"by its worth alone, {name} would have come first"
-    less = round(100 - rival.share, 1)
-    return f"the next best, {name}, was worth {'as much' if less < 0.05 else f'{less:g} % less'}"
+    less = "as much" if rival.share > 100 * TIE else f"{round(100 - rival.share, 1):g} % less"
+    return f"the next best, {name}, was worth {less}"
 
 
 def _why_none(trial: Mapping[str, Any]) -> str:
@@ -187,7 +190,7 @@ def _believed(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
     if chosen["best"]:
         chance = chance_above(chosen["best"], chosen["mean"], chosen["std"])
         pairs.append((f"Chance to beat {chosen['best']:.4f}", chance_text(chance)))
-    return [*pairs, ("Expected gain", gain_text(chosen["expected_improvement"]))]
+    return [*pairs, ("Expected gain", expected_text(chosen["expected_improvement"]))]
 
 
 def _guard(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -217,22 +220,39 @@ def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, 
     """One change at a time: where both are rates, gain, cost and weight act in proportion."""
     if rival is None or rival.is_better or chosen["chosen_by"] != "acquisition":
         return []
+    ratio = rival.share / 100
+    if ratio > TIE:
+        return [("anything about it were worse", "the runner-up is worth as much; the first of equals was taken")]
     if not is_rate(chosen):
         return [
             ("the runner-up were worth more than", worth_text(chosen, chosen["acquisition"])),
             ("Its worth was", rival.worth),
         ]
-    ratio = rival.share / 100
     cost, gain = chosen["predicted_cost_seconds"], chosen["expected_improvement"]
-    if ratio > 0.9995:
-        return [("anything about it were worse", "the runner-up is worth as much; the first of equals was taken")]
-    more = f"{100 / ratio - 100:.0f} % more" if ratio > 0.01 else "over 100 times more"
+    more = f"{share_text(100 / ratio - 100)} more" if ratio > 0.01 else "over 100 times more"
     return [
-        ("its cost were above", f"{seconds_text(cost / ratio)} (was {seconds_text(cost)})"),
-        ("its expected gain were below", f"{number_text(gain * ratio)} (was {number_text(gain)})"),
+        ("its cost were above", _beyond(seconds_text(cost / ratio), seconds_text(cost), 100 / ratio - 100)),
+        ("its expected gain were below", _beyond(number_text(gain * ratio), number_text(gain), 100 * ratio - 100)),
         ("the runner-up promised", f"{more} for its cost"),
-        ("or cost", f"{100 - 100 * ratio:.0f} % less for its gain"),
+        ("or cost", f"{share_text(100 - 100 * ratio)} less for its gain"),
     ]
+
+
+def _beyond(limit: str, was: str, change: float) -> str:
+    """A limit beside what it was; where both read alike, by how many per cent it is off."""
+    if limit != was:
+        return f"{limit} (was {was})"
+    return f"{share_text(abs(change))} {'more' if change > 0 else 'less'} than {was}"
+
+
+def share_text(percent: float) -> str:
+    """Per cent as people say them: whole ones, of less than two a digit behind the point.
+
+    Example:
+        >>> share_text(24.9), share_text(0.21)
+        ('25 %', '0.2 %')
+    """
+    return f"{percent:.0f} %" if percent >= 2 else f"{percent:.1f} %"
 
 
 def _outcome(outcome: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[str, str]]:

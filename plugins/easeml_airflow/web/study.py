@@ -17,6 +17,7 @@ from easeml_core.services.controls import set_study
 from easeml_core.services.registration import pause_study
 from easeml_core.services.study_facts import facts_of_study, study_of_trial
 from easeml_core.services.trials import cancel_trial
+from easeml_core.store.actors import MOST_REASON, because
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
@@ -27,6 +28,9 @@ STUDY_TAB = Tab("", "Study")
 
 MOST_PARAMETERS = 4000
 """Characters of one candidate's parameters."""
+
+Reason = Annotated[str, Form(max_length=MOST_REASON)]
+"""Why a change is made, for the audit; empty where nobody says."""
 
 
 def routes(site: Site) -> APIRouter:
@@ -56,15 +60,17 @@ def _looks(router: APIRouter, site: Site, who: Any) -> None:
 
 def _tenants_changes(router: APIRouter, site: Site, who: Any) -> None:
     @router.post("/pause")
-    def pause(request: Request, study: str, viewer: Viewer = who) -> RedirectResponse:
+    def pause(request: Request, study: str, reason: Reason = "", viewer: Viewer = who) -> RedirectResponse:
         found = site.study(viewer, study, change=True)
-        pause_study(site.open_store(), study=found.name, paused=True)
+        with because(reason):
+            pause_study(site.open_store(), study=found.name, paused=True)
         return moved(request, path_of_study(found.name))
 
     @router.post("/resume")
-    def resume(request: Request, study: str, viewer: Viewer = who) -> RedirectResponse:
+    def resume(request: Request, study: str, reason: Reason = "", viewer: Viewer = who) -> RedirectResponse:
         found = site.study(viewer, study, change=True)
-        pause_study(site.open_store(), study=found.name, paused=False)
+        with because(reason):
+            pause_study(site.open_store(), study=found.name, paused=False)
         return moved(request, path_of_study(found.name))
 
     @router.post("/candidates")
@@ -99,11 +105,13 @@ def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
         study: str,
         weight: Annotated[float, Form()],
         priority: Annotated[int, Form()],
+        reason: Reason = "",
         viewer: Viewer = who,
     ) -> RedirectResponse:
         found = site.study(viewer, study)
         viewer.require(Role.OPERATOR)
-        set_study(site.open_store(), study=found.name, weight=weight, priority=priority)
+        with because(reason):
+            set_study(site.open_store(), study=found.name, weight=weight, priority=priority)
         return moved(request, path_of_study(found.name))
 
     @router.post("/stops")
@@ -113,6 +121,7 @@ def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
         budget_hours: Annotated[float | None, Form()] = None,
         deadline: Annotated[str | None, Form()] = None,
         target_quality: Annotated[float | None, Form()] = None,
+        reason: Reason = "",
         viewer: Viewer = who,
     ) -> RedirectResponse:
         """What is left empty is taken away."""
@@ -120,7 +129,8 @@ def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
         viewer.require(Role.OPERATOR)
         budget = None if budget_hours is None else 3600 * budget_hours
         limits = {"budget_seconds": budget, "deadline": deadline, "target_quality": target_quality}
-        set_study(site.open_store(), study=found.name, **limits)
+        with because(reason):
+            set_study(site.open_store(), study=found.name, **limits)
         return moved(request, path_of_study(found.name))
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FEW, MEASURED = 9, 3
 """Of the candidates that may run, and of those that have: so many are shown at first."""
 
+BEST_ROOM = 0.26
+"""Share of the axis that the word of the best so far takes, with a label beside it, where the table is narrow."""
+
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 HOUR_FROM_SECONDS = 600.0
@@ -89,7 +92,9 @@ class Forest:
     Attributes:
         rows: One line each.
         axis: Quality, from left to right.
+        ticks: Places of its labels, in per cent, and the labels: those that are clear of the best so far.
         best: Place of the best so far, in per cent; None before the first.
+        best_word: Place of its word, which stands within the axis.
         best_text: The best so far.
         per: What gains are told per: ``device-hour`` or ``device-minute``.
         total: How many candidates there are.
@@ -97,7 +102,9 @@ class Forest:
 
     rows: Sequence[ForestRow]
     axis: Axis
+    ticks: Sequence[tuple[float, str]]
     best: float | None
+    best_word: float | None
     best_text: str
     per: str
     total: int
@@ -110,7 +117,7 @@ def next_trial_of(believed: Beliefs | None, study: Any) -> NextTrial | None:
         return None
     first = believed.best <= 0
     cost = seconds_text(chosen.predicted_cost_seconds) if believed.costs_known else None
-    gain = f"an expected {study.metric} of {chosen.mean:.4f}" if first else gain_text(chosen.expected_improvement)
+    gain = f"an expected {study.metric} of {chosen.mean:.4f}" if first else expected_text(chosen.expected_improvement)
     return NextTrial(
         candidate=chosen.candidate,
         state=Mark("busy", "queue", "Next of all") if believed.chosen_by else Mark("idle", "wait", "Waits its turn"),
@@ -135,7 +142,7 @@ def _pairs(believed: Beliefs, chosen: Expected, cost: str | None) -> list[tuple[
     pairs = [
         ("Expected quality, 80 %", f"{chosen.low:.4f} to {chosen.high:.4f}", False),
         ("Chance to beat the best", chance_text(chosen.chance) if believed.best > 0 else "no result yet", False),
-        ("Expected gain", gain_text(chosen.expected_improvement), False),
+        ("Expected gain", expected_text(chosen.expected_improvement), False),
         ("Predicted cost", cost or "nothing measured yet", False),
     ]
     if cost and believed.policy == "default":
@@ -187,6 +194,16 @@ def chance_text(chance: float) -> str:
     return "under 0.1 %" if 0 < chance < 0.001 else percent_text(chance)
 
 
+def expected_text(gain: float) -> str:
+    """A gain that is expected, with its sign; never rounded to none.
+
+    Example:
+        >>> expected_text(0.0022), expected_text(1.4e-6), expected_text(0.0)
+        ('+0.0022', 'under +0.0001', '+0.0000')
+    """
+    return "under +0.0001" if 0 < gain < 0.00005 else gain_text(gain)
+
+
 def number_text(number: float) -> str:
     """A number of any size, four digits behind the point or two that count.
 
@@ -213,7 +230,9 @@ def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candida
     made = _Lines(axis, best, size, costs_known)
     rows = [made.row(name, expected.get(name), measured.get(name), under_way.get(name)) for name in names]
     place = axis.share(best) if best > 0 and axis.low <= best <= axis.high else None
-    return Forest(rows, axis, place, quality_text(best), per, total)
+    word = None if place is None else min(max(place, 50 * BEST_ROOM), 100 - 50 * BEST_ROOM)
+    ticks = axis.ticks_beside(word, room=100 * BEST_ROOM)
+    return Forest(rows, axis, ticks, place, word, quality_text(best), per, total)
 
 
 def _measured(points: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -309,7 +328,7 @@ class _Lines:
             quality=f"{known.mean:.4f}",
             spread=f"{known.low:.4f} to {known.high:.4f}",
             cost=seconds_text(known.predicted_cost_seconds) if self.costs_known else "unknown",
-            gain=gain_text(known.expected_improvement),
+            gain=expected_text(known.expected_improvement),
             rate=number_text(self.size * rate) if self.costs_known else "unknown",
             is_next=is_next,
             low=low,

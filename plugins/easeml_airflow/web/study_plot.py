@@ -96,12 +96,12 @@ def _notes(rises: Sequence[Mapping[str, Any]], coming: Sequence[Any], spent: flo
     notes = []
     if rises:
         last = rises[-1]
-        late = last["spent"] > 0.5 * spent
-        anchor, dx = ("end", -6) if late else ("start", 6)
-        notes.append(Note(last["spent"] / size, last["quality"], f"best {last['quality']:.4f}", "t", anchor, dx, -10))
+        beside = ("end", -6) if last["spent"] > 0.5 * spent else ("start", 6)
+        best = f"best {last['quality']:.4f}"
+        notes.append(Note(last["spent"] / size, last["quality"], best, "t", *beside, -10, free=True))
     if coming:
         at, *_, trial = coming[0]
-        notes.append(Note(at / size, trial["reasons"]["mean"], "running", "t", "end", -10, -2))
+        notes.append(Note(at / size, trial["reasons"]["mean"], "running", "t", "end", -10, -2, free=True))
     return notes
 
 

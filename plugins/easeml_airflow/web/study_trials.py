@@ -42,7 +42,7 @@ class TrialRow:
         so_far: Whether the quality is that of a running trial.
         cost: In words.
         curve: Learning curve; None without one.
-        log: Address of its task in Airflow, or of its run; None where that is not known.
+        log: Address of the task that worked on it last, in Airflow, or of its run; None where that is not known.
         log_word: What is there.
         can_cancel: Whether it waits or runs, and nobody has cancelled it yet.
     """
@@ -136,10 +136,11 @@ def spark_of(curve: Sequence[tuple[float, float]], axis: Axis, state: str) -> Pl
 
 
 def log_of(trial: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Where Airflow keeps the log: the task while it holds the trial, or asks and trains itself; else its run.
+    """Where Airflow keeps the log: the try of the task that worked on the trial last; before the first, the run.
 
-    What holds a trial is no longer stored once it has ended; the batch still knows the run that asked.
+    Of trials that ended before their last key was kept (m0010), the batch knows the run that asked, and the task where
+    one task asks and trains.
     """
-    key = trial["lease_key"] or (trial["batch_key"] if is_of_stream(trial["batch_key"]) else None)
-    task = task_address(key)
+    key = trial["last_key"] or (trial["batch_key"] if is_of_stream(trial["batch_key"]) else None)
+    task = task_address(key, trial["last_try"])
     return (task, "Log") if task else (run_address(trial["batch_key"]), "Airflow run")

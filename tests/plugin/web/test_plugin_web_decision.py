@@ -110,6 +110,30 @@ def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database,
     assert "HYBRID" not in words
 
 
+@pytest.mark.parametrize(
+    ("worth", "cost", "facts"),
+    [
+        (0.0002, 15.3, ("was worth as much", "anything about it were worse the runner-up is worth as much; the first")),
+        (0.0001996, 15.3, ("was worth 0.2 % less", "above 0.2 % more than 15.3 s", "promised 0.2 % more for its cost")),
+        (0.000199, 1530.0, ("was worth 0.5 % less", "were above 25.6 min (was 25.5 min)", "0.0199 (was 0.0200)")),
+        (0.0002, 1.0, ("was worth as much", "the first of equals was taken")),
+    ],
+)
+def test_ties_and_near_ties_read_as_such(two, run, ask_as, database, text_of, worth, cost, facts):
+    run(0.7), run(0.6)
+    trial = run(0.7)["trial_id"]
+    rival = {"study": "theirs", "candidate": "knn", "study_id": 2, "arm": 0, "acquisition": worth}
+    reasons = {"acquisition": 0.0002, "expected_improvement": 0.02, "predicted_cost_seconds": cost, "mean": 0.8}
+    reasons |= {"std": 0.05, "best": 0.81, "guarded": False, "learning": False, "runner_up": rival}
+    with database.owner.begin() as tx:
+        change = "UPDATE work.suggestions SET reasons = reasons || CAST(:new AS jsonb) WHERE trial_id = :id"
+        tx.execute(text(change), {"id": trial, "new": json.dumps(reasons)})
+    page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
+    words = text_of(page)
+    for fact in facts:
+        assert fact in words, (fact, words[words.find("It would have lost") :][:300])
+
+
 def study_of(database, trial):
     with database.worker.begin() as tx:
         return trials.get_trial(tx, trial).study

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import psycopg2
 import pytest
 from markupsafe import escape
+from sqlalchemy import text
 
+from easeml_airflow.web import live
 from easeml_airflow.web.study_beliefs import TIMES, next_trial_of
 from easeml_core.entities import TrialState
+from easeml_core.services.audit import audit
 from easeml_core.services.beliefs import Beliefs, Expected, Watch
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.study_facts import facts_of_study
 from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import cancel_trial, claim, expire_leases, record_failure
 from easeml_core.store import curves, models, studies, trials
+from easeml_core.store.actors import Actor
+from easeml_core.store.database import CHANNEL, Store
 
 HOSTILE = '<script>alert("1")</script>'
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
@@ -106,8 +115,7 @@ def test_the_page_tells_what_the_services_tell(study, run, ask_as, database, tex
     assert "80 % expected between" in words
     rank_one = re.search(r'<tr class="sel">\s*<th[^>]*>([^<]*)</th>', answer.text)
     assert rank_one.group(1) == told.next.candidate
-    assert 'href="/dags/nightly/runs/run-1/tasks/train/mapped/0"' in answer.text  # it still holds the trial
-    assert 'href="/dags/nightly/runs/run-1"' in answer.text
+    assert answer.text.count('href="/dags/nightly/runs/run-1/tasks/train/mapped/0"') == 3  # ended ones as well
 
 
 def test_a_study_without_a_result_says_what_comes(study, ask_as, text_of):
@@ -303,3 +311,117 @@ def test_the_next_trial_is_told_in_the_unit_that_decided_it():
     assert pairs[f"Gain {TIMES} weight 3"] == "0.0300"
     assert why == "promises most of everything that any study could run."
     assert words(replace(told, policy="hybrid"))[2] == "is what the policy hybrid would run first."
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "act"),
+    [
+        ("pause", {}, "study paused"),
+        ("resume", {}, "study resumed"),
+        ("weight", {"weight": "3", "priority": "1"}, "study changed"),
+        ("stops", {"budget_hours": "2"}, "study changed"),
+    ],
+)
+def test_why_somebody_changed_it_stands_in_the_audit(study, ask_as, database, text_of, path, form, act):
+    ada, why = ask_as("ada", "operator"), f"the lab moves house {HOSTILE}"
+    if path == "resume":
+        assert ada.post(f"/studies/{study}/pause").status_code == 303
+    assert ada.post(f"/studies/{study}/{path}", data=form | {"reason": f"  {why} "}).status_code == 303
+    newest = audit(database.worker, study=study)["events"][0]
+    assert (newest["act"], newest["who"], newest["door"], newest["reason"]) == (act, "ada", "page", why)
+    page = ada.get("/audit").text
+    assert why in text_of(page)
+    assert HOSTILE not in page
+    too_long = ada.post(f"/studies/{study}/{path}", data=form | {"reason": "x" * 2001})
+    assert too_long.status_code == 400
+
+
+def test_nobody_has_to_say_why(study, ask_as, database):
+    ada = ask_as("ada", "operator")
+    assert ada.post(f"/studies/{study}/weight", data={"weight": "3", "priority": "0", "reason": " "}).status_code == 303
+    assert audit(database.worker, study=study)["events"][0]["reason"] is None
+    page = ada.get(f"/studies/{study}").text
+    for field in ("pause-why", "weight-why", "stops-why"):
+        assert f'<label for="{field}">Why, for the audit</label>' in page, field
+
+
+class _Stays:
+    async def is_disconnected(self):
+        return False
+
+
+def test_an_open_page_hears_of_a_suggestion_a_start_and_every_end_and_no_device_does(study, database, monkeypatch):
+    monkeypatch.setattr(live, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(live, "SILENCE_SECONDS", 5.0)
+    store = database.worker
+
+    def suggest():
+        (told,) = suggest_trials(store, count=1, request_key=next(_keys))["trials"]
+        return told["trial_id"]
+
+    async def changed(news, act, *given, **more):
+        waiting = asyncio.ensure_future(anext(news))
+        result = await asyncio.to_thread(act, *given, **more)
+        assert await waiting == "event: changed\ndata:\n\n", act
+        return result
+
+    async def hear():
+        news = live._news(_Stays(), store.dsn, [f"study:{study}"])
+        assert [await anext(news), await anext(news)][1].startswith("event: listening")
+        trial = await changed(news, suggest)
+        with contextlib.closing(psycopg2.connect(store.dsn)) as device:
+            device.autocommit = True
+            device.cursor().execute(f"LISTEN {CHANNEL}")
+            lease = await changed(news, claim, store, trial_id=trial, request_key="a-device")
+            other = await changed(news, suggest)
+            device.poll()
+            assert device.notifies == []
+        await changed(news, record_failure, store, lease, "no memory")
+        await changed(news, cancel_trial, store, trial_id=other)
+        await news.aclose()
+
+    asyncio.run(hear())
+
+
+def test_the_candidates_can_be_opened_by_hand(study, ask_as):
+    page = ask_as("ada").get(f"/studies/{study}").text
+    summary = re.search(r'<details class="more" id="candidates"><summary[^>]*>(.*?)</summary>', page).group(1)
+    assert '<svg class="turn"' in summary
+    assert "4, with their parameters" in summary
+
+
+def test_the_log_of_a_trial_is_that_of_the_try_that_worked_on_it_last(study, ask_as, database):
+    """A worker is killed, its lease runs out, and the next try of its task ends the trial: there the log is."""
+    ada, key = ask_as("ada"), "nightly/run-1/train/4"
+    task = "/dags/nightly/runs/run-1/tasks/train/mapped/4"
+
+    def linked(trial):
+        pages = (f"/studies/{study}", f"/studies/{study}/decisions/{trial}")
+        found = [re.findall(r'href="(/dags/[^"]*)" data-airflow', ada.get(path).text) for path in pages]
+        return [{link for link in links if "/tasks/" in link} for links in found]
+
+    batch = "nightly/run-1/suggest/-1"
+    (told,) = suggest_trials(database.worker, count=1, request_key=batch)["trials"]
+    trial = told["trial_id"]
+    assert linked(trial) == [set(), set()]  # nobody has worked on it: the run that asked is all there is
+    assert 'href="/dags/nightly/runs/run-1" data-airflow' in ada.get(f"/studies/{study}").text
+    for number in (1, 2):
+        worker = Store(database.url("easeml_worker"), actor=Actor("nightly/run-1/train", "task", try_number=number))
+        lease = claim(worker, trial_id=trial, request_key=key)
+        assert linked(trial) == [{f"{task}?try_number={number}"}] * 2
+        if number == 1:
+            with database.owner.begin() as tx:
+                tx.execute(text("UPDATE work.trials SET lease_until = now() - interval '1 s'"))
+            assert expire_leases(database.worker) == [trial]
+            assert linked(trial) == [{f"{task}?try_number=1"}] * 2  # what the lost try has told
+        else:
+            record_failure(worker, lease, "no memory")
+        worker.close()
+    assert linked(trial) == [{f"{task}?try_number=2"}] * 2
+
+
+def test_who_works_without_airflow_has_no_log_there(study, ask_as, database):
+    (told,) = suggest_trials(database.worker, count=1, request_key="laptop")["trials"]
+    lease = claim(database.worker, trial_id=told["trial_id"], request_key="laptop/1")
+    record_failure(database.worker, lease, "no memory")
+    assert 'href="/dags/' not in ask_as("ada").get(f"/studies/{study}").text

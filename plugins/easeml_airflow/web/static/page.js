@@ -142,6 +142,23 @@
     if (event.target.matches("select[data-submit]")) event.target.form.requestSubmit();
   });
 
+  document.addEventListener("close", (event) => {  // what was typed into a dialog and given up holds no news back
+    for (const form of event.target.querySelectorAll("form")) delete form.dataset.dirty;
+  }, true);
+
+  // ---- what stands open stays open when fresh parts come
+  const open = new Set();
+  document.addEventListener("toggle", (event) => {
+    const panel = event.target;
+    if (!panel.matches?.("details[id]") || !panel.isConnected) return;
+    if (panel.open) open.add(panel.id);
+    else open.delete(panel.id);
+  }, true);
+  document.addEventListener("easeml:put", () => {
+    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  });
+
+  // ---- links, dialogs, copies
   const outwards = (path) => {
     // Airflow's frame forbids a link to leave it; the outer page's own history may be moved.
     window.parent.history.pushState({}, "", path);
