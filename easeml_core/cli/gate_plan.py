@@ -134,6 +134,16 @@ def _read(path: Path) -> Script:
         raise InvalidInputError(message) from error
 
 
+def _labels_of_one(found: GatePlan) -> str:
+    """What the number of labels of one submission is: where only disagreements are labelled, a bound of their mean."""
+    is_mean = found.labels_per_submission < found.labels
+    return (
+        "labels of one submission, on average at most (disagreements)"
+        if is_mean
+        else "labels of one submission, at most"
+    )
+
+
 def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...]) -> None:
     """The plan for people."""
     show_table(
@@ -142,10 +152,7 @@ def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...]) -> N
         [
             {"need": f"labelled examples ({found.estimator}, {found.method})", "count": f"{found.labels:,}"},
             {"need": "examples for d, without labels", "count": f"{found.unlabelled:,}"},
-            {
-                "need": "labels of one submission, if only disagreements are labelled",
-                "count": f"{found.labels_per_submission:,}",
-            },
+            {"need": _labels_of_one(found), "count": f"{found.labels_per_submission:,}"},
         ],
     )
     level = f"{found.level:.4g}" if found.level else f"e^{found.log_level:.1f}"  # below the smallest double

@@ -12,6 +12,7 @@ import click
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.errors import counted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
@@ -111,3 +112,23 @@ def conflicts(study: str, test_set: str | None, database: str | None, as_json: b
         for e in found["conflicts"]
     ]
     show_table("Conflicts", {"Example": "example", "Said": "said"}, entries)
+
+
+@labels.command(epilog=example("easeml labels unsure --study flowers", "easeml labels unsure --study flowers --again"))
+@_study_option
+@_set_option
+@click.option("--again", is_flag=True, help="Ask about all of them once more, those who could not tell included.")
+@database_option
+@json_option
+def unsure(study: str, test_set: str | None, again: bool, database: str | None, as_json: bool) -> None:
+    """List the examples that labelers could not tell and nobody has labelled; the labeler referee settles them."""
+    from easeml_core.services.settling import list_unsure
+
+    found = list_unsure(open_store(database, role=_REFEREE), study=study, test_set=test_set, again=again)
+    if as_json:
+        show_json(found)
+        return
+    entries = [{"example": plain(e["example"]), "passed": str(e["passed"])} for e in found["unsure"]]
+    show_table("Nobody can tell", {"Example": "example", "Labelers who passed": "passed"}, entries)
+    if again:
+        click.echo(f"asked again: {counted(found['asked'], 'word')} taken back")

@@ -126,7 +126,8 @@ def _fresh(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
         text = "with fresh labels for every submission, whatever the developer is told"
         text += f", and power {POWER:g}" if power != asked.get("power") else ""
         each = plan.labels_per_submission
-        text += f": {counted(plan.examples, 'new example')} each time, {each:,} of them labelled"
+        mean = " on average, at most" if each < plan.labels else ""
+        text += f": {counted(plan.examples, 'new example')} each time, {each:,} of them labelled{mean}"
         found.append(Alternative(text, each, plan.unlabelled, plan.examples, each, steps=1))
     return found
 

@@ -55,7 +55,7 @@ def gate_report(
         None. ``symbols``: the newest entries of the gate on it, oldest first. ``verdict``: one entry in full, or None.
         Entries are as of ``ledger.study_ledger`` with ``number`` and ``called`` of the submission, and ``against``.
         ``waiting``: requests without an answer, oldest first. ``wanted``: what the labelers have to do on the set that
-        is live, ``{"labels", "conflicts", "settled"}``. ``production``: as of ``handed_in.handed_in_report``.
+        is live, ``{"labels", "conflicts", "settled", "unsure"}``. ``production``: as of ``handed_in.handed_in_report``.
 
     Raises:
         ConfigError: The limit is out of range.
@@ -191,11 +191,14 @@ def _waiting(tx: Connection, study_id: int) -> list[dict[str, Any]]:
 
 
 def _wanted(tx: Connection, live: SealedSet | None) -> dict[str, int]:
-    """What labelers have to do: examples without a label that somebody waits for, conflicts, and conflicts settled."""
+    """What labelers have to do: examples without a label that somebody waits for, conflicts, and conflicts settled.
+
+    ``unsure`` counts those without a label that somebody has seen and cannot tell.
+    """
     if live is None or not live.labels_on_demand:
-        return {"labels": 0, "conflicts": 0, "settled": 0}
-    given = labels.labels_given(tx, live.id)
-    unsaid = np.ones(live.rows, dtype=bool)
+        return {"labels": 0, "conflicts": 0, "settled": 0, "unsure": 0}
+    words = labels.words_given(tx, live.id)
+    given, unsaid = labels.labels_of(words), np.ones(live.rows, dtype=bool)
     for said in given.values():
         unsaid &= said == labels.UNKNOWN
     asked = np.zeros(live.rows, dtype=bool)
@@ -208,4 +211,5 @@ def _wanted(tx: Connection, live: SealedSet | None) -> dict[str, int]:
         "labels": int((asked & unsaid).sum()),
         "conflicts": int((disputed & ~word).sum()),
         "settled": int((disputed & word).sum()),
+        "unsure": int((asked & (labels.cannot_tell(words, live.rows) > 0)).sum()),
     }

@@ -5,6 +5,7 @@ Every fact here is one that the role ``easeml_worker`` may read, and so nothing 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
@@ -18,6 +19,8 @@ from easeml_core.services.test_sets import steps_by_system
 from easeml_core.store import handed_in, promotions, releases, studies, test_sets
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
@@ -28,6 +31,14 @@ MOST = 200
 
 _MOST_SIGNALS = 64
 _MOST_MODELS = 50
+_LAST_ANSWERS = 8
+
+_SET_HAD_ENDED = (
+    "has no live meter set",
+    "has no answer left on this meter set",
+    "the set that gate and meter share has ended",
+)
+"""Refusals of the meter whose reason is that its set had ended (``set_queue``, ``meter_sets``, ``joint_sets``)."""
 
 
 def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0) -> dict[str, Any]:
@@ -40,9 +51,10 @@ def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0
         skip: How many of the newest to leave out.
 
     Returns:
-        ``{"total", "submissions", "gate", "meter", "production", "models"}``.
+        ``{"total", "submissions", "gate", "meter", "production", "models", "leaves"}``.
 
-        ``submissions``: as of ``store.handed_in.list_handed_in``. ``gate``: None before the first gate set, else
+        ``submissions``: as of ``store.handed_in.list_handed_in``; ``meter_too_late`` also where the meter has refused
+        since its set had ended. ``leaves``: as of ``daily_answers``. ``gate``: None before the first gate set, else
         ``{"condition", "adaptivity", "mode", "reliability", "steps", "steps_used", "is_live"}`` of the live set, or of
         the last one. ``meter``: likewise ``{"edges", "tolerance", "sides", "reliability", "steps", "teams",
         "is_live", "reading", "signals"}``, ``sides`` the promised ends of a range; the
@@ -61,12 +73,48 @@ def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0
         sets = test_sets.list_sets(tx, found.id)
         return {
             "total": listed[0]["total"] if listed else 0,
-            "submissions": listed,
+            "submissions": [entry | {"meter_too_late": _is_too_late(entry)} for entry in listed],
             "gate": _gate(newest_set(sets, SealedSetPurpose.GATE)),
             "meter": _meter(tx, found.id, newest_set(sets, SealedSetPurpose.METER)),
             "production": production_of(tx, found.id),
             "models": handed_in.models_to_hand_in(tx, found.id, limit=_MOST_MODELS),
+            "leaves": daily_answers(*handed_in.answer_times(tx, found.id, limit=_LAST_ANSWERS)),
         }
+
+
+def _is_too_late(entry: Mapping[str, Any]) -> bool:
+    """Whether the set of the meter had ended before this model could be read on it."""
+    if entry["meter_waits"]:
+        return bool(entry["meter_too_late"])
+    return any(reason in (entry["meter_refusal"] or "") for reason in _SET_HAD_ENDED)
+
+
+def daily_answers(left: Sequence[datetime], now: datetime) -> dict[str, Any] | None:
+    """The hour of the day at which answers leave, as the last ones tell, and when the next ones can.
+
+    Whoever starts the referee sets the hour, and nothing but the answers shows it. It follows from times that are
+    public, whatever the sealed sets hold; whether a certain submission is answered then, it does not say.
+
+    Args:
+        left: When the last answers left.
+        now: The present; all of them aware.
+
+    Returns:
+        ``{"hour", "next"}``, both in UTC; None unless the answers left on two days at least, all within a minute or two
+        after the same time.
+
+    Example:
+        >>> days = [datetime(2026, 1, day, 6, 0, 3, tzinfo=UTC) for day in (5, 3, 3)]
+        >>> daily_answers(days, datetime(2026, 1, 5, 12, tzinfo=UTC))["next"].isoformat()
+        '2026-01-06T06:00:00+00:00'
+    """
+    times = [moment.astimezone(UTC) for moment in left]
+    minutes = {60 * moment.hour + moment.minute for moment in times}
+    if len({moment.date() for moment in times}) < 2 or max(minutes) - min(minutes) > 1:
+        return None
+    hour = time(*divmod(min(minutes), 60))
+    today = datetime.combine(now.astimezone(UTC).date(), hour, tzinfo=UTC)
+    return {"hour": hour, "next": today if today > now else today + timedelta(days=1)}
 
 
 def newest_set(sets: list[SealedSet], purpose: SealedSetPurpose) -> SealedSet | None:

@@ -61,7 +61,7 @@ def wanted_labels(
     """
     require(1 <= limit <= MOST_AT_ONCE, "limit", limit, f"from 1 to {MOST_AT_ONCE:,}")
     with store.begin() as tx:
-        found = _set(tx, study, test_set)
+        found = find_labelled_set(tx, study, test_set)
         places = _wanted(tx, found.id, labeler)
         keys, inputs = sealed.sealed_keys(tx, found.id), sealed.sealed_inputs(tx, found.id)
         columns = column_names(studies.feature_names(tx, found.data_version_id), inputs.shape[1])
@@ -113,7 +113,7 @@ def give_labels(store: Store, *, study: str, labeler: str, labels: Path, test_se
         StateError: The study has no such set, or it was sealed with its labels.
     """
     with store.begin() as tx:
-        found = _set(tx, study, test_set)
+        found = find_labelled_set(tx, study, test_set)
         if not found.labels_on_demand:
             message = f"test set {found.called!r} was sealed with its labels; nobody is asked for any"
             raise StateError(message)
@@ -177,7 +177,7 @@ def label_conflicts(store: Store, *, study: str, test_set: str | None = None) ->
         StateError: The study has no such set.
     """
     with store.begin() as tx:
-        found = _set(tx, study, test_set)
+        found = find_labelled_set(tx, study, test_set)
         given = label_rows.labels_given(tx, found.id)
         classes = studies.class_names(tx, found.data_version_id)
         keys = sealed.sealed_keys(tx, found.id)
@@ -194,8 +194,12 @@ def _unsettled(tx: Connection, found: SealedSet) -> NDArray[np.bool_]:
     return np.asarray(label_rows.disputed(given, found.rows) & (word == UNKNOWN))
 
 
-def _set(tx: Connection, study: str, test_set: str | None) -> SealedSet:
-    """The set that is meant; it holds examples."""
+def find_labelled_set(tx: Connection, study: str, test_set: str | None) -> SealedSet:
+    """The set that is meant, by name or number, or the study's live gate set; it holds examples.
+
+    Raises:
+        StateError: The study has no such set.
+    """
     study_id = studies.get_study(tx, study).id
     if test_set is None:
         live = releases.live_test_set(tx, study_id, SealedSetPurpose.GATE)

@@ -119,11 +119,18 @@ def plan_test_set(
 
 
 def as_stored(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan as it comes back from JSON: tuples are lists."""
+    """A plan as it comes back from JSON: tuples are lists, in the parts of a shared set's plan too.
+
+    Example:
+        >>> as_stored({"meter": {"ranges": (0.1, 0.2)}, "reliability": 0.9})
+        {'meter': {'ranges': [0.1, 0.2]}, 'reliability': 0.9}
+    """
     return {name: _listed(value) for name, value in plan.items()}
 
 
 def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return as_stored(value)
     return [_listed(v) for v in value] if isinstance(value, tuple | list) else value
 
 

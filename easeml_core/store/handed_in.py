@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store.rows import row, rows
+from easeml_core.store.rows import row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -40,10 +41,10 @@ SELECT n.number, n.model_id, n.handed_in_at, n.total, {_CALLED} AS called,
        EXISTS (SELECT FROM work.requests r WHERE r.study_id = :study AND r.kind = 'gate' AND r.model_id = n.model_id
                AND NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = r.id)) AS gate_waits,
        v.symbol, v.planned, refusal.message AS refusal,
-       EXISTS (SELECT FROM work.requests r WHERE r.study_id = :study AND r.kind = 'meter' AND r.model_id = n.model_id
-               AND NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = r.id)) AS meter_waits,
-       EXISTS (SELECT FROM work.requests r JOIN work.answers a ON a.request_id = r.id WHERE r.study_id = :study
-               AND r.kind = 'meter' AND r.model_id = n.model_id AND a.refused) AS meter_refused,
+       w.asked_at IS NOT NULL AS meter_waits,
+       w.asked_at > (SELECT max(x.retired_at) FROM work.test_sets x WHERE x.study_id = :study
+                     AND x.purpose IN ('meter', 'joint') HAVING bool_and(x.state <> 'live')) IS TRUE AS meter_too_late,
+       meter_refusal.message AS meter_refusal,
        s.signal, s.signals, s.teams
 FROM shown n JOIN work.models m ON m.id = n.model_id {_ORIGIN}
 LEFT JOIN work.production p ON p.study_id = :study AND p.model_id = n.model_id
@@ -54,6 +55,13 @@ LEFT JOIN LATERAL (
   SELECT a.message FROM work.requests r JOIN work.answers a ON a.request_id = r.id
   WHERE r.study_id = :study AND r.kind = 'gate' AND r.model_id = n.model_id AND a.refused
   ORDER BY r.id DESC LIMIT 1) refusal ON true
+LEFT JOIN LATERAL (
+  SELECT min(r.requested_at) AS asked_at FROM work.requests r WHERE r.study_id = :study AND r.kind = 'meter'
+  AND r.model_id = n.model_id AND NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = r.id)) w ON true
+LEFT JOIN LATERAL (
+  SELECT a.message FROM work.requests r JOIN work.answers a ON a.request_id = r.id
+  WHERE r.study_id = :study AND r.kind = 'meter' AND r.model_id = n.model_id AND a.refused
+  ORDER BY r.id DESC LIMIT 1) meter_refusal ON true
 LEFT JOIN LATERAL (
   SELECT r.signal, r.signals, coalesce((x.plan ->> 'teams')::int, 1) AS teams FROM work.meter_readings r
   JOIN work.test_sets x ON x.id = r.test_set_id WHERE r.study_id = :study AND r.model_id = n.model_id
@@ -73,11 +81,24 @@ def list_handed_in(tx: Connection, study_id: int, *, limit: int, skip: int = 0) 
 
     Returns:
         ``{"number", "model_id", "handed_in_at", "total", "called", "in_production", "gate_waits", "symbol", "planned",
-        "refusal", "meter_waits", "meter_refused", "signal", "signals", "teams"}`` each; ``symbol`` and ``signal`` are
-        None where none was released, ``planned`` says whether the symbol is about the sealed condition, ``refusal`` is
-        the last refusal of the gate.
+        "refusal", "meter_waits", "meter_too_late", "meter_refusal", "signal", "signals", "teams"}`` each; ``symbol``
+        and ``signal`` are None where none was released, ``planned`` says whether the symbol is about the sealed
+        condition, ``refusal`` and ``meter_refusal`` are the last ones of gate and meter. ``meter_too_late``: the meter
+        was asked after its last set had ended, and none is live.
     """
     return [dict(r._mapping) for r in rows(tx, _LIST, study=study_id, most=limit, skip=skip)]
+
+
+def answer_times(tx: Connection, study_id: int, *, limit: int) -> tuple[list[datetime], datetime]:
+    """When the last answers of gate and meter left, the newest first, and now; by the database's clock, in UTC."""
+    found = rows(
+        tx,
+        "SELECT a.answered_at FROM work.requests r JOIN work.answers a ON a.request_id = r.id "
+        "WHERE r.study_id = :study AND r.kind IN ('gate', 'meter') ORDER BY a.answered_at DESC LIMIT :most",
+        study=study_id,
+        most=limit,
+    )
+    return [r.answered_at for r in found], scalar(tx, "SELECT clock_timestamp()")
 
 
 def numbers_of(tx: Connection, study_id: int, model_ids: Sequence[int]) -> dict[int, int]:

@@ -105,10 +105,39 @@ def _others(given: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.int64]]:
 
 def labels_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64]]:
     """Labeler to labels, shape ``(n_examples,)``, -1 where that labeler has said nothing; by name."""
+    return labels_of(words_given(tx, test_set_id))
+
+
+def labels_of(words: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """The labels among what was said: who cannot tell has given none."""
+    return {labeler: np.maximum(said, UNKNOWN) for labeler, said in words.items()}
+
+
+def words_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64]]:
+    """Labeler to all that was said, shape ``(n_examples,)``, also where they cannot tell (``UNSURE``); by name."""
     found = rows(
         tx, "SELECT labeler, labels FROM sealed.labels WHERE test_set_id = :id ORDER BY labeler", id=test_set_id
     )
-    return {r.labeler: np.maximum(unpack(r.labels), UNKNOWN) for r in found}
+    return {r.labeler: unpack(r.labels) for r in found}
+
+
+def cannot_tell(words: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.int64]:
+    """How many labelers cannot tell, shape ``(examples,)``; 0 where somebody has given a label.
+
+    Args:
+        words: As from ``words_given``.
+        examples: Examples of the set.
+
+    Example:
+        >>> words = {"ann": np.array([-2, -2, 1, -1]), "bob": np.array([-2, 0, -2, -1])}
+        >>> cannot_tell(words, 4)
+        array([2, 0, 0, 0])
+    """
+    passed, labelled = np.zeros(examples, dtype=np.int64), np.zeros(examples, dtype=bool)
+    for said in words.values():
+        passed += said == UNSURE
+        labelled |= said > UNKNOWN
+    return np.where(labelled, 0, passed)
 
 
 def words_of(tx: Connection, test_set_id: int, labeler: str, examples: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import pytest
 from easeml_core.services.requests import file_gate_request
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_set_upload import seal_test_set
-from easeml_core.store import labels
+from easeml_core.store import labels, sealed
 from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
@@ -59,6 +59,18 @@ def test_labels_go_out_and_come_in(rule: Any, waiting: None, nowhere: Path) -> N
     assert f"{keys[0]} │ ann: benign, bob: malignant" in rule("conflicts").text
     assert rule("give", "--labeler", "referee", "us.csv").text.endswith("0 still wanted, 0 in conflict")
     assert rule("conflicts", "--json").json["conflicts"] == []
+
+
+def test_what_nobody_can_tell_is_listed_and_asked_again(rule: Any, waiting: None, database: Any) -> None:
+    with database.referee.begin() as tx:
+        said = np.full(300, labels.UNKNOWN)
+        said[5] = labels.UNSURE
+        labels.keep_labels(tx, 3, "ann", said)
+        key = sealed.sealed_keys(tx, 3)[5]
+    assert f"│ {key} " in rule("unsure").text
+    assert rule("unsure", "--json").json["unsure"] == [{"example": key, "passed": 1}]
+    assert rule("unsure", "--again").text.endswith("asked again: 1 word taken back")
+    assert rule("unsure", "--json").json == {"asked": 0, "study": "cancer", "test_set_id": 3, "unsure": []}
 
 
 def test_errors_are_sentences(rule: Any, ask: Any, waiting: None, nowhere: Path) -> None:

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
-from easeml_core.services import labelling
+from easeml_core.services import labelling, settling
 from easeml_core.services.labels import give_labels, wanted_labels
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_set_upload import seal_test_set
 from easeml_core.store import examples, sealed
+from easeml_core.store.labels import cannot_tell
 from easeml_core.store.labels import open_wanted as open_wanted_of
 from easeml_core.store.rows import pack
 
@@ -52,6 +53,16 @@ def say(asked: Asked, labeler: str, place: int, label: int | None, **more: Any) 
     return labelling.say(asked.database.referee, **told | more)
 
 
+def settle(asked: Asked, place: int, label: int, **more: Any) -> dict[str, Any]:
+    told = {"study": asked.study, "test_set_id": asked.set_id, "place": place, "label": label}
+    return settling.settle(asked.database.referee, **told | more)
+
+
+def ask_again(asked: Asked, place: int, **more: Any) -> dict[str, Any]:
+    told = {"study": asked.study, "test_set_id": asked.set_id, "place": place}
+    return settling.ask_again(asked.database.referee, **told | more)
+
+
 def undo(asked: Asked, labeler: str, place: int) -> dict[str, Any]:
     told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place}
     return labelling.take_back(asked.database.referee, **told)
@@ -83,7 +94,7 @@ def test_one_example_after_another_until_the_request_has_what_it_waits_for(asked
         *(asked.study, "autumn", "row"),
         *(3, 3, 0, 3, 0),
     ]
-    assert labelling.labelers(asked.database.referee) == [{"labeler": "ann", "labels": 3}]
+    assert labelling.labelers(asked.database.referee) == [{"labeler": "ann", "labels": 3, "passed": 0}]
 
 
 def test_nothing_tells_which_model_asked_or_what_others_said(asked: Asked) -> None:
@@ -91,9 +102,9 @@ def test_nothing_tells_which_model_asked_or_what_others_said(asked: Asked) -> No
     say(asked, "ann", 1, 0)
     assert set(see(asked, "bob")) == {
         *("study", "test_set_id", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts", "classes"),
-        *("layout", "agreement", "disputes", "example", "last"),
+        *("layout", "agreement", "disputes", "example", "last", "unsure", "passed"),
     }
-    assert set(see(asked, "bob")["example"]) == {"place", "example", "cells", "columns", "inputs", "is_dispute"}
+    assert set(see(asked, "bob")["example"]) == {"place", "example", "cells", "columns", "inputs", "settles"}
 
 
 def test_what_somebody_cannot_tell_is_asked_of_another(asked: Asked) -> None:
@@ -142,15 +153,87 @@ def test_one_example_in_ten_has_a_second_labeler_and_the_referee_settles_a_diffe
     assert see(asked, "ada", decides=True)["disputes"] == [
         {"place": 10, "example": asked.keys[10], "labels": ["malignant", "benign"]}
     ]
-    assert shown(asked, "ada", at=10, decides=True) == 10
-    assert shown(asked, "cy", at=10) == 12
-    assert say(asked, "ada", 10, 1, decides=True)["changed"]
-    assert not say(asked, "ada", 10, 1, decides=True)["changed"]
+    assert shown(asked, "ada", settles=10, decides=True) == 10
+    assert (shown(asked, "cy", at=10), shown(asked, "cy", settles=10)) == (12, 12)
+    assert settle(asked, 10, 1)["changed"]
+    assert not settle(asked, 10, 1)["changed"]
     assert (asked.known()[10], see(asked, "ada", decides=True)["disputes"]) == (1, [])
-    with pytest.raises(ConfigError, match="label must be a whole number"):
-        say(asked, "ada", 10, None, decides=True)
+    assert settle(asked, 10, 0)["changed"]  # a slip of the finger, while no verdict may have used it
+    assert asked.known()[10] == 0
     with pytest.raises(StateError, match="nobody differs on the example at place 11"):
-        say(asked, "ada", 11, 1, decides=True)
+        settle(asked, 11, 1)
+
+
+def test_what_nobody_can_tell_is_listed_for_all_and_settled_by_the_referees_word(asked: Asked) -> None:
+    asked.want([5, 6, 7])
+    for who, place in (("ann", 5), ("bob", 5), ("ann", 6), ("bob", 7)):
+        say(asked, who, place, None)
+    say(asked, "bob", 6, 1)  # somebody can tell
+    five, seven = asked.keys[5], asked.keys[7]
+    assert see(asked, "ann")["passed"] == [
+        {"place": 5, "example": five, "passed": 2, "mine": True},
+        {"place": 7, "example": seven, "passed": 1, "mine": False},
+    ]
+    assert [one["mine"] for one in see(asked, "cy")["passed"]] == [False, False]
+    (batch,) = labelling.batches(asked.database.referee, labeler="ann")
+    assert (batch["unsure"], see(asked, "ann")["unsure"]) == (2, 2)
+    assert shown(asked, "ann") == 7
+    assert shown(asked, "ann", at=5) == 5  # who has passed may look again
+    assert shown(asked, "ann", at=6) == 7  # it has its label
+    example = see(asked, "ada", decides=True, settles=5)["example"]
+    assert (example["place"], example["settles"]) == (5, "unsure")
+    assert see(asked, "ada", settles=7)["example"]["settles"] == ""  # no referee
+    assert asked.is_open()
+    assert [settle(asked, 5, 0)["changed"] for _ in range(2)] == [True, False]
+    assert (asked.known()[5], [one["place"] for one in see(asked, "ann")["passed"]]) == (0, [7])
+    settle(asked, 7, 1)
+    assert (asked.is_open(), see(asked, "ann")["passed"]) == (False, [])
+    with pytest.raises(StateError, match="a verdict may have used"):
+        settle(asked, 5, 1)
+
+
+def test_to_ask_again_brings_an_example_back_to_those_who_passed_and_changes_no_label(asked: Asked) -> None:
+    asked.want([5, 6])
+    for who in ("ann", "bob"):
+        say(asked, who, 5, None)
+        say(asked, who, 6, 1)
+    assert [shown(asked, who) for who in ("ann", "bob", "cy")] == [None, None, 5]
+    assert [ask_again(asked, 5)["asked"] for _ in range(2)] == [2, 0]
+    assert [shown(asked, who) for who in ("ann", "bob")] == [5, 5]
+    assert (list(asked.known()[[5, 6]]), see(asked, "ann")["passed"], asked.is_open()) == ([-1, 1], [], True)
+    say(asked, "ann", 5, None)
+    say(asked, "bob", 5, 0)
+    assert (asked.known()[5], asked.is_open()) == (0, False)
+    assert ask_again(asked, 5)["asked"] == 0  # it has its label: ann need not look
+    assert see(asked, "ann", last=5)["last"]["label"] is None
+
+
+def test_only_what_waits_can_be_settled_or_asked_again(asked: Asked) -> None:
+    asked.want([4, 9])
+    say(asked, "ann", 4, None)
+    for act in (lambda place, **m: settle(asked, place, 0, **m), lambda place, **m: ask_again(asked, place, **m)):
+        for place in (5, -1, 300, 10**30):
+            with pytest.raises(StateError, match="nobody has asked"):
+                act(place)
+        with pytest.raises(StateError, match="has ended"):
+            act(4, test_set_id=asked.set_id + 1)
+    with pytest.raises(StateError, match="nobody has passed on it"):
+        settle(asked, 9, 0)
+    for label in (2, -1, -2, 10**30):
+        with pytest.raises(ConfigError, match="from 0 to 1"):
+            settle(asked, 4, label)
+    for place in (300, -1, 10**30):
+        assert see(asked, "ada", decides=True, settles=place)["example"]["settles"] == ""
+    assert (asked.known() == -1).all()
+
+
+@given(st.lists(st.lists(st.integers(-2, 2), min_size=6, max_size=6), max_size=4))
+def test_nobody_can_tell_where_some_pass_and_none_has_a_label(table: list[list[int]]) -> None:
+    words = {f"l{n}": np.array(said, dtype=np.int64) for n, said in enumerate(table)}
+    expected = [
+        0 if any(said[place] >= 0 for said in table) else sum(said[place] == -2 for said in table) for place in range(6)
+    ]
+    assert cannot_tell(words, 6).tolist() == expected
 
 
 def test_a_label_is_kept_once_replaced_and_taken_back_until_it_may_be_used(asked: Asked) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
 
-from easeml_airflow.web.data_view import VALIDATION, lives, now_of
+from easeml_airflow.web.data_view import VALIDATION, lives, now_of, split_of
 from easeml_airflow.web.frame import Tab, moved, path_of_study
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.errors import StoreUnavailableError
@@ -37,7 +37,7 @@ def routes(site: Site) -> APIRouter:
         found = site.study(viewer, study)
         facts = study_data(site.open_store(), site.open_artifacts(), study=found.name)
         shown: dict[str, Any] = {"study": found, "data": facts, "now": now_of(facts)}
-        shown |= {"problem": facts["problem"], "marks": VALIDATION}
+        shown |= {"problem": facts["problem"], "marks": VALIDATION, "split": split_of(facts)}
         if not viewer.is_referee:
             return site.page(request, viewer, "data.html", sets=lives(facts["sets"]), **shown)
         try:

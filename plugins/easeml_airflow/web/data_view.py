@@ -89,6 +89,17 @@ def _teams(plan: Mapping[str, Any]) -> int:
     return int(plan.get("meter", plan).get("teams", 1))
 
 
+def split_of(data: Mapping[str, Any]) -> str:
+    """How the first version was split: rows of each part, and what was left out; empty while that is not known.
+
+    Example:
+        >>> split_of({"validation": {"split": "study a is active; rows: train 300, gate 100; 2 rows repeat"}})
+        'rows: train 300, gate 100; 2 rows repeat'
+    """
+    said = (data["validation"] or {}).get("split") or ""
+    return said.partition("; ")[2] or said
+
+
 def now_of(data: Mapping[str, Any]) -> tuple[str, str]:
     """What is going on with the data: the part in bold, then the rest."""
     validation = data["validation"]

@@ -16,6 +16,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from easeml_airflow import settings
 from easeml_airflow.web.frame import HEADERS, Tab, moved, path_of_study
+from easeml_airflow.web.gate_attack import Attacks, attack_view, plan_to_attack, query_back
+from easeml_airflow.web.gate_joint import JOINT, joint_settings, joint_view
 from easeml_airflow.web.gate_planner import planner_of
 from easeml_airflow.web.gate_view import gate_plan_of, gate_view
 from easeml_airflow.web.people import Role, Viewer
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse
 
     from easeml_airflow.web.frame import Site
+    from easeml_airflow.web.gate_planner import Planner
     from easeml_core.entities import Study
 
 STUDY_TAB = Tab("/gate", "Gate", frozenset({Role.REFEREE}))
@@ -42,7 +45,7 @@ SHOWN = 10
 
 def routes(site: Site) -> APIRouter:
     """``/studies/{study}/gate`` and what it changes."""
-    router, known = APIRouter(prefix="/studies/{study}/gate"), Depends(site.viewer)
+    router, known, attacks = APIRouter(prefix="/studies/{study}/gate"), Depends(site.viewer), Attacks()
 
     def referee(viewer: Viewer = known) -> Viewer:
         viewer.require(Role.REFEREE)
@@ -61,17 +64,21 @@ def routes(site: Site) -> APIRouter:
     ) -> HTMLResponse:
         found = site.study(viewer, study)
         facts = gate_report(site.open_sealed(), study=study, test_set=test_set, submission=submission, limit=entries)
-        path = f"{path_of_study(study)}/gate"
+        path, asked = f"{path_of_study(study)}/gate", request.query_params
+        plan = planner_of(_in_force(found, facts), asked, study=study, has_set=bool(facts["sets"]))
         return site.page(
             request,
             viewer,
             "gate.html",
             study=found,
             gate=gate_view(facts, study=study, path=path),
-            plan=planner_of(_in_force(found, facts), request.query_params, study=study, has_set=bool(facts["sets"])),
+            plan=plan,
+            joint=joint_view(found, plan.settings) if asked.get("purpose") == JOINT else None,
             act=path,
+            back=query_back(request.url.query),
             request_key=str(uuid.uuid4()),
             forcing=f"{settings.base_path()}/dags/{FORCING_DAG}",
+            **_attacked(attacks, plan),
         )
 
     @router.get("/ledger.csv")
@@ -81,8 +88,31 @@ def routes(site: Site) -> APIRouter:
         headers = HEADERS | {"Content-Disposition": f'attachment; filename="ledger-{test_set}.csv"'}
         return Response(_csv(entries), media_type="text/csv", headers=headers)
 
+    @router.post("/attack")
+    def attack(
+        request: Request,
+        study: str,
+        examples: Annotated[int, Form()],
+        reliability: Annotated[float, Form()],
+        steps: Annotated[int, Form()],
+        adaptivity: Annotated[str, Form()],
+        mode: Annotated[str, Form()],
+        back: Annotated[str, Form()] = "",
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        name = site.study(viewer, study).name
+        attacks.run(name, (examples, reliability, steps, adaptivity, mode))
+        return moved(request, f"{path_of_study(name)}/gate?{query_back(back)}#attack")
+
     _changes(site, router, who)
     return router
+
+
+def _attacked(attacks: Attacks, plan: Planner) -> dict[str, Any]:
+    """What the page says of attacks on the plan: what to attack, and what came of it where somebody has asked."""
+    target = plan_to_attack(plan.settings, plan.chosen.examples if plan.chosen else 0)
+    found = target and attacks.of(target)
+    return {"target": target, "attacked": attack_view(found, target) if found and target else None}
 
 
 def _changes(site: Site, router: APIRouter, who: Any) -> None:
@@ -135,12 +165,14 @@ def _changes(site: Site, router: APIRouter, who: Any) -> None:
         adaptivity: Annotated[str, Form()],
         mode: Annotated[str, Form()],
         power: Annotated[float | None, Form()] = None,
+        purpose: Annotated[str, Form()] = "gate",
         viewer: Viewer = who,
     ) -> RedirectResponse:
         whose = site.study(viewer, study).name
         wanted = {"condition": condition, "reliability": reliability, "steps": steps, "adaptivity": adaptivity}
-        given = wanted | {"mode": mode, "power": power}
-        plan_test_set(site.open_sealed(), study=whose, name=name, settings=given)
+        given: dict[str, Any] = wanted | {"mode": mode, "power": power}
+        told = joint_settings(given) if purpose == JOINT else given
+        plan_test_set(site.open_sealed(), study=whose, name=name, purpose=purpose, settings=told)
         return here(request, study)
 
     @router.post("/retire")

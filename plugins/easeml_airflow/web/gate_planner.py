@@ -207,7 +207,7 @@ def _sentence(plan: GatePlan | None) -> str:
 def _commands(settings: Mapping[str, Any], passes: int, study: str) -> dict[str, str]:
     names = ("condition", "reliability", "steps", "adaptivity", "mode")
     options = " ".join(f"--{name} {shlex.quote(str(settings[name]))}" for name in names)
-    options += "" if settings["power"] is None else f" --power {settings['power']:g}"
+    options += " --power same" if settings["power"] is None else f" --power {settings['power']:g}"
     more = f" --passes {passes}" if changes_of(settings["adaptivity"], passes) else ""
     whose = f"--study {shlex.quote(study)} --name NAME"
     return {

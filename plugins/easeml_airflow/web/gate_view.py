@@ -144,7 +144,7 @@ def gate_view(facts: Mapping[str, Any], *, study: str, path: str) -> GateView:
     settled = facts["wanted"]["settled"] if chosen is not None and chosen is live else 0
     return GateView(
         badge=_badge(live),
-        now=(_lead(facts), _rest(facts, live)),
+        now=(_lead(facts), _rest(facts, live)) if live else (_without(facts["sets"]), _lead(facts)),
         needs=_needs(facts, live, study=study, path=path),
         symbols=_symbols(facts, path),
         verdict=None if entry is None else verdict_view(entry, settled_conflicts=settled),
@@ -177,10 +177,21 @@ def _badge(live: Mapping[str, Any] | None) -> Mark:
     return Mark("busy", "lock", f"{name[0].upper()}{name[1:]} live")
 
 
+def _without(sets: Sequence[Mapping[str, Any]]) -> str:
+    """What to do where no set is live."""
+    lead = "No gate set is live, so no model is judged"
+    by_state = {str(found["state"]): called(found) for found in reversed(sets)}
+    if "sealed" in by_state:
+        return f"{lead}: {by_state['sealed']} waits until the set that the meter draws on is retired."
+    if "planned" in by_state:
+        return f"{lead}: bring the examples of {by_state['planned']}, which is planned, and seal them."
+    return f"{lead}: plan a set below, and seal examples under its name."
+
+
 def _lead(facts: Mapping[str, Any]) -> str:
     newest = facts["symbols"][-1] if facts["symbols"] else None
     if newest is None:
-        return "The gate has judged no submission on this set yet."
+        return f"The gate has judged no submission{' on this set' if facts['set'] else ''} yet."
     who = f"Submission {newest['number']}"
     if newest["released"] == Symbol.WITHHELD:
         return f"{who} was judged {TRUTH[Verdict(newest['verdict'])].word}; developers are told nothing."
@@ -191,12 +202,9 @@ def _lead(facts: Mapping[str, Any]) -> str:
     return f"{who} passed{' and runs in production' if is_there else ''}."
 
 
-def _rest(facts: Mapping[str, Any], live: Mapping[str, Any] | None) -> str:
-    words = []
-    if live is not None:
-        used = live["systems"]["gate"]
-        passes = counted(live["passes"], "pass", "passes")
-        words.append(f"The live set has served {used['steps_used']:,} of {used['steps']:,} steps and {passes}.")
+def _rest(facts: Mapping[str, Any], live: Mapping[str, Any]) -> str:
+    used, passes = live["systems"]["gate"], counted(live["passes"], "pass", "passes")
+    words = [f"The live set has served {used['steps_used']:,} of {used['steps']:,} steps and {passes}."]
     for request in facts["waiting"][:3]:
         why = "waits for the referee"
         if request["labels"]:
@@ -222,6 +230,10 @@ def _needs(facts: Mapping[str, Any], live: Mapping[str, Any] | None, *, study: s
     if facts["wanted"]["conflicts"]:
         title = f"{counted(facts['wanted']['conflicts'], 'conflict')} between labelers"
         found.append(Need(title, "The word of the referee settles them.", desk, "Open desk", shape="person"))
+    if facts["wanted"]["unsure"]:
+        title = f"{counted(facts['wanted']['unsure'], 'example')} that nobody can tell"
+        why = "The referee gives the label, or asks again; the verdict waits, and leaves none of them out."
+        found.append(Need(title, why, desk, "Open desk", shape="unknown"))
     worn = "" if live is None or sealed else _nearly_spent(live)
     if worn:
         why = f"{called(planned[0])} is planned and wants its examples." if planned else "Seal the next one in time."

@@ -20,8 +20,9 @@ from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.uploading import Intake, file_of, on_disk
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
-from easeml_core.services import labelling
+from easeml_core.services import labelling, settling
 from easeml_core.services.labels import give_labels, wanted_labels
+from easeml_core.store.database import Store  # noqa: TC001 - FastAPI reads annotations while the app runs
 from easeml_core.store.labels import REFEREE
 
 if TYPE_CHECKING:
@@ -59,10 +60,17 @@ def routes(site: Site) -> APIRouter:
 
     @router.get("/labels/{study}")
     def desk(
-        request: Request, study: str, at: int | None = None, saved: int | None = None, viewer: Viewer = who
+        request: Request,
+        study: str,
+        at: int | None = None,
+        saved: int | None = None,
+        settle: int | None = None,
+        viewer: Viewer = who,
     ) -> HTMLResponse:
         name, store = _labeler(viewer), site.open_sealed()
-        found = labelling.desk(store, study=study, labeler=name, at=at, last=saved, decides=viewer.is_referee)
+        found = labelling.desk(
+            store, study=study, labeler=name, at=at, last=saved, decides=viewer.is_referee, settles=settle
+        )
         shown = found["example"] and specimen_of(found["example"], found["layout"])
         queue = labelling.batches(store, labeler=name, limit=MOST_BESIDE)
         return site.page(request, viewer, "labels_desk.html", desk=found, specimen=shown, queue=queue, keys=KEYS)
@@ -81,23 +89,6 @@ def routes(site: Site) -> APIRouter:
         name = _labeler(viewer)
         labelling.take_back(site.open_sealed(), study=study, test_set_id=test_set_id, labeler=name, place=place)
         return moved(request, f"{_path(study)}?at={place}")
-
-    @router.post("/labels/{study}/decide")
-    def decide(
-        request: Request, study: str, test_set_id: Place, place: Place, label: Word, viewer: Viewer = who
-    ) -> RedirectResponse:
-        viewer.require(Role.REFEREE)
-        name, said = _labeler(viewer), _class(label)
-        labelling.say(
-            site.open_sealed(),
-            study=study,
-            test_set_id=test_set_id,
-            labeler=name,
-            place=place,
-            label=said,
-            decides=True,
-        )
-        return moved(request, _path(study))
 
     @router.get("/labels/{study}/wanted.csv")
     def wanted(study: str, viewer: Viewer = who) -> Response:
@@ -128,7 +119,33 @@ def routes(site: Site) -> APIRouter:
 
         return await intake.answer(request, work, who=viewer.name, most_bytes=MOST_BYTES)
 
+    _what_the_referee_settles(site, router, who)
     return router
+
+
+def _what_the_referee_settles(site: Site, router: APIRouter, who: Any) -> None:
+    """Where labelers differ, and what nobody can tell: the referee's word, or the question once more."""
+
+    def referees(viewer: Viewer = who) -> Store:
+        viewer.require(Role.REFEREE)
+        return site.open_sealed()
+
+    held = Depends(referees)
+
+    @router.post("/labels/{study}/decide")
+    def decide(
+        request: Request, study: str, test_set_id: Place, place: Place, label: Word, store: Store = held
+    ) -> RedirectResponse:
+        said = _class(label)
+        require(said is not None, "label", label, "the number of a class")
+        assert said is not None
+        settling.settle(store, study=study, test_set_id=test_set_id, place=place, label=said)
+        return moved(request, _path(study))
+
+    @router.post("/labels/{study}/again")
+    def again(request: Request, study: str, test_set_id: Place, place: Place, store: Store = held) -> RedirectResponse:
+        settling.ask_again(store, study=study, test_set_id=test_set_id, place=place)
+        return moved(request, _path(study))
 
 
 def _labeler(viewer: Viewer) -> str:

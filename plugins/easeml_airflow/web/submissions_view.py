@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.gate_check import check_of
-from easeml_airflow.web.gauge import gauge_of, range_text
+from easeml_airflow.web.gauge import gauge_of
+from easeml_airflow.web.submissions_signals import meter_left, signals_of
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.entities import Adaptivity, Mode, Symbol
-from easeml_core.errors import counted
 from easeml_core.gate.condition import parse_condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from easeml_airflow.web.gate_check import Check
     from easeml_airflow.web.gauge import Gauge
+    from easeml_airflow.web.submissions_signals import Signals
 
 HANDED_IN = Mark("idle", "lock", "Handed in")
 WAITS = Mark("idle", "wait", "Waits for the answer")
 REFUSED = Mark("warn", "alert", "Refused")
 NOT_ASKED = Mark("idle", "lock", "No symbol yet")
-
-_WIDEST = 64
-"""Submissions of a meter set that the plot has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,7 @@ class Row:
         signal: 1..m, None where there is none.
         signals: m.
         meter: How far the meter is, where there is no signal.
+        meter_note: Why it was refused; empty where that is said already.
     """
 
     number: int
@@ -53,39 +52,7 @@ class Row:
     signal: int | None
     signals: int
     meter: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The signal of one submission; places in per cent."""
-
-    left: float
-    width: float
-    top: float
-    look: str
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """The signals of the meter set over its submissions.
-
-    Attributes:
-        title: The finding.
-        sentence: For who cannot see it.
-        bands: One a signal: top in per cent, height, label at its left.
-        cells: One a submission.
-        ticks: Labels below: place in per cent, text.
-        left_over: Where the submissions begin that are left, in per cent, and what is said of them; None where the set
-            has more than the plot has room for.
-    """
-
-    title: str
-    sentence: str
-    bands: Sequence[tuple[float, float, str]]
-    cells: Sequence[Cell]
-    ticks: Sequence[tuple[float, str]]
-    left_over: tuple[float, str] | None
+    meter_note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +66,9 @@ class SubmissionsView:
         promise: What the signal promises, in words.
         advice: What to do at this signal: title, reason, steps.
         left: Pairs of words and what is left.
+        leaves: The hour of the day (UTC) at which answers leave, and when the next ones do; None where that is not
+            known from those that have left.
+        waits: Whether a submission waits for an answer.
         signals: The plot; None before the first signal.
         rows: The submissions, newest first.
         total: How many there are.
@@ -114,6 +84,8 @@ class SubmissionsView:
     promise: str
     advice: tuple[str, str, Sequence[str]]
     left: Sequence[tuple[str, str]]
+    leaves: tuple[str, datetime] | None
+    waits: bool
     signals: Signals | None
     rows: Sequence[Row]
     total: int
@@ -125,17 +97,19 @@ class SubmissionsView:
 
 def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
     """The view of ``services.handed_in.handed_in_report``."""
-    gate, meter = facts["gate"], facts["meter"]
+    gate, meter, leaves = facts["gate"], facts["meter"], facts["leaves"]
     rows = [_row(entry) for entry in facts["submissions"]]
     condition = parse_condition(gate["condition"]) if gate else None
     return SubmissionsView(
-        now=(_lead(rows, meter), _rest(rows, gate)),
+        now=(_lead(rows, meter), _rest(rows, gate, meter)),
         newest=_newest(rows),
         gauge=_gauge(meter),
         promise=_promise(meter),
         advice=_advice(meter),
         left=_left(gate, meter),
-        signals=_signals(meter) if meter and meter["signals"] else None,
+        leaves=leaves and (f"{leaves['hour']:%H:%M}", leaves["next"]),
+        waits=any(entry["gate_waits"] or _meter_waits(entry) for entry in facts["submissions"]),
+        signals=signals_of(meter) if meter and meter["signals"] else None,
         rows=rows,
         total=facts["total"],
         condition=check_of(gate["condition"], None, condition) if condition else None,
@@ -158,18 +132,29 @@ def _row(entry: Mapping[str, Any]) -> Row:
         signal=signal,
         signals=entry["signals"] or 0,
         meter="" if signal is not None else _meter_word(entry, shared=shared),
+        meter_note="" if signal is not None or shared else _meter_note(entry),
     )
+
+
+def _meter_waits(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["meter_waits"] and not entry["meter_too_late"])
 
 
 def _meter_word(entry: Mapping[str, Any], *, shared: bool) -> str:
     """Why there is no signal to show."""
     words = (
         (shared, "each team is told its own"),
-        (entry["meter_waits"], "waits"),
-        (entry["signals"], "no signal: the set was retired"),
-        (entry["meter_refused"], "refused"),
+        (_meter_waits(entry), "waits"),
+        (entry["signals"], "no signal: the set ended with this model"),
+        (entry["meter_too_late"], "no signal: the set had ended before this model"),
+        (entry["meter_refusal"], "refused"),
     )
     return next((word for holds, word in words if holds), "not sent to the meter")
+
+
+def _meter_note(entry: Mapping[str, Any]) -> str:
+    said = entry["meter_waits"] or entry["meter_too_late"] or entry["signals"] or not entry["meter_refusal"]
+    return "" if said else str(entry["meter_refusal"])
 
 
 def _mark(entry: Mapping[str, Any]) -> Mark | None:
@@ -225,14 +210,16 @@ def _is_flattering(reading: Mapping[str, Any], meter: Mapping[str, Any] | None) 
     return bool(reading["boundaries"][reading["signal"] - 2] >= reading["tolerance"])
 
 
-def _rest(rows: Sequence[Row], gate: Mapping[str, Any] | None) -> str:
+def _rest(rows: Sequence[Row], gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> str:
     waiting = [str(row.number) for row in rows if row.gate == WAITS]
     words = []
     if waiting:
         many = len(waiting) > 1
         words.append(f"Submission{'s' if many else ''} {', '.join(reversed(waiting))} wait{'' if many else 's'}.")
     if gate and not gate["is_live"]:
-        words.append("No gate set is live: the referee must seal a new one before the next answer.")
+        words.append("No gate set is live: the referee must seal a new one before the next verdict.")
+    if meter and not meter["is_live"]:
+        words.append("No meter set is live: there is no further signal before the referee has sealed a new one.")
     return " ".join(words)
 
 
@@ -294,18 +281,10 @@ def _left(gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> li
         left = gate["steps"] - gate["steps_used"] if gate["is_live"] else 0
         pairs.append(("Gate steps left", f"{left:,} of {gate['steps']:,}"))
     if meter and meter["teams"] == 1:
-        left = _meter_left(meter)
+        left = meter_left(meter)
         told = "no end" if left is None else f"{left:,} of {meter['steps']:,}"
         pairs.append(("Meter submissions left", told))
-    return [*pairs, ("Answers leave", "at once, or at the referee's hour")]
-
-
-def _meter_left(meter: Mapping[str, Any]) -> int | None:
-    """Submissions that the meter still answers; None where there is no last one."""
-    if not meter["is_live"]:
-        return 0
-    left = meter["steps"] if meter["reading"] is None else meter["reading"]["submissions_left"]
-    return None if left is None else int(left)
+    return pairs
 
 
 def _rule(gate: Mapping[str, Any] | None) -> str:
@@ -318,58 +297,3 @@ def _rule(gate: Mapping[str, Any] | None) -> str:
     if gate["adaptivity"] == Adaptivity.NONE:
         told += " Verdicts are withheld: they go to the referee alone."
     return told
-
-
-def _signals(meter: Mapping[str, Any]) -> Signals:
-    given = meter["signals"]
-    count = len(meter["edges"]) + 1
-    is_whole = meter["steps"] <= _WIDEST and given[0]["place"] == 1
-    first = 1 if is_whole else given[0]["place"]
-    places = meter["steps"] if is_whole else max(len(given), 8)
-    height = 100 / count
-    bands = [
-        (round(100 - height * n, 2), round(height - 2, 2), f"{n}: {range_text(n, meter['edges'])}")
-        for n in range(1, count + 1)
-    ]
-    cells = [
-        Cell(
-            left=round(100 * (entry["place"] - first + 0.08) / places, 2),
-            width=round(84 / places, 2),
-            top=bands[entry["signal"] - 1][0],
-            look=f"e{min(entry['signal'], 4)}",
-            title=f"submission {entry['number']}: signal {entry['signal']}",
-        )
-        for entry in given
-        if entry["signal"] is not None
-    ]
-    last = given[-1]["place"]
-    left = _meter_left(meter)
-    begin = round(100 * (last - first + 1) / places, 2)
-    return Signals(
-        title=_finding(given),
-        sentence=_finding(given) + ("" if left is None else f"; {counted(left, 'submission')} left"),
-        bands=bands,
-        cells=cells,
-        ticks=_ticks(first, places),
-        left_over=(begin, f"{left:,} left") if is_whole and left and begin < 85 else None,
-    )
-
-
-def _finding(given: Sequence[Mapping[str, Any]]) -> str:
-    """How the signal went: where it changed, and what it is now."""
-    told = [entry for entry in given if entry["signal"] is not None]
-    if not told:
-        return "The meter was retired before it gave a signal"
-    changes = [(a["signal"], a["number"]) for a, b in pairwise(told) if a["signal"] != b["signal"]]
-    if not changes:
-        return f"Signal of each submission: always {told[-1]['signal']}"
-    if len(changes) > 3:
-        return f"Signal of each submission: changed {len(changes)} times, now {told[-1]['signal']}"
-    until = ", ".join(f"{signal} until submission {number}" for signal, number in changes)
-    return f"Signal of each submission: {until}, now {told[-1]['signal']}"
-
-
-def _ticks(first: int, places: int) -> list[tuple[float, str]]:
-    step = max(1, places // 4)
-    numbers = sorted({0, *range(step - 1, places, step), places - 1})
-    return [(round(100 * (n + 0.5) / places, 2), f"{first + n:,}") for n in numbers]

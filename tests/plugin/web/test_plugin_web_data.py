@@ -35,6 +35,7 @@ def test_a_developer_sees_public_facts_in_a_page_of_their_own(
     )
     shown, sealed_view = text_of(developer), text_of(referee)
     assert "autumn gate" in shown
+    assert "rows; so many looks at once need" in shown or "to keep its own noise in range 1 takes" in shown
     assert "Version 1" in shown
     assert "Nothing was fed yet" in shown
     for word in ("wanted", "label", "nats", "Paid", "d-retire", "d-release", "<form"):
@@ -70,6 +71,10 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
     assert states(database) == ["live", "released"]
     text = text_of(ada.get("/studies/cancer/data").text)
     assert "Validation set, version 2" in text
+    validation, _, versions = text.partition("Versions A new version")
+    assert "rows: train" not in validation  # that is how the first version was split, not this one
+    assert "Version 1 registration table; rows: train" in versions
+    assert versions.count("rows: train") == 1
     assert "another validation set" in text
     assert ada.post("/studies/cancer/data/retire", data={"test_set": "99"}).status_code == 404
     told = {"test_set": "2", "reason": "its examples were <seen>"}

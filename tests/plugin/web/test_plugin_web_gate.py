@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
+import re
+import shlex
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from judged import Judged
 
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.gate_check import check_of, read_condition
+from easeml_airflow.web.gate_joint import joint_view
 from easeml_airflow.web.gate_planner import planner_of
 from easeml_airflow.web.gate_verdict import clause_view, power_text
 from easeml_airflow.web.people import Role, Viewer
-from easeml_core.config import GateConfig
+from easeml_core.cli.app import cli
+from easeml_core.config import GateConfig, JointConfig
 from easeml_core.errors import StoreUnavailableError
+from easeml_core.gate.attack import attack_plan
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.gate_report import gate_report
+from easeml_core.services.registration import register_study
 from easeml_core.services.requests import file_forced_promotion, file_gate_request
-from easeml_core.store import labels
+from easeml_core.services.set_sizes import plan_joint
+from easeml_core.store import labels, studies
 
 PATH = "/studies/cancer/gate"
+ATTACK = {"examples": "89", "reliability": "0.95", "steps": "8", "adaptivity": "full", "mode": "fp-free"}
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "adaptivity": "full"}
 
 
@@ -80,6 +90,7 @@ def test_nobody_but_a_referee_gets_it(judged, ask_as):
                  "mode": "fp-free"},
         "retire": {"test_set": "1"},
         "release": {"test_set": "1"},
+        "attack": ATTACK,
     }  # fmt: skip
     for roles in ((), ("operator",), ("labeler",)):
         client = ask_as("dev", *roles)
@@ -152,10 +163,96 @@ def test_a_set_is_planned_and_retired_from_the_page(judged, referee, text_of):
     assert referee.post(f"{PATH}/retire", data={"test_set": str(live["test_set_id"])}).status_code == 303
     read = text_of(referee.get(PATH).text)
     assert "No gate set is live, so the gate gives no verdict Seal spring, which is planned." in read
+    lead = re.search(r'<p class="now"><strong>([^<]*)</strong>([^<]*)</p>', referee.get(PATH).text)
+    assert lead[1] == (
+        "No gate set is live, so no model is judged: bring the examples of spring, which is planned, and seal them."
+    )
+    assert lead[2] == " Submission 2 passed."
     assert "the referee has retired it" in read
     released = referee.post(f"{PATH}/release", data={"test_set": str(live["test_set_id"])})
     assert released.status_code == 303
     assert gate_report(judged.database.referee, study="cancer")["sets"][1]["state"] == "released"
+
+
+def test_without_any_set_the_page_begins_with_what_to_do(database, referee, text_of):
+    register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
+    read = text_of(referee.get("/studies/new/gate").text)
+    assert "No gate set is live, so no model is judged: plan a set below, and seal examples under its name." in read
+    assert "The gate has judged no submission yet." in read
+
+
+def test_a_set_for_gate_and_meter_is_planned_from_the_page(judged, referee, text_of):
+    asked = {"purpose": "joint", "condition": "n - o > 0.1 +/- 0.1", "adaptivity": "full"}
+    page = referee.get(PATH, params=asked).text
+    with judged.database.worker.begin() as tx:
+        study = studies.get_study(tx, "cancer")
+    view = joint_view(study, planner_of(GateConfig(**GATE), asked, study="cancer", has_set=True).settings)
+    assert (view.title in text_of(page), view.sentence in text_of(page)) == (True, True)
+    assert 'name="purpose" value="joint"' in page
+    plan = {"name": "both", "condition": asked["condition"], "reliability": "0.9", "steps": "3", "adaptivity": "full"}
+    plan |= {"mode": "fp-free", "purpose": "joint"}
+    for _ in range(2):
+        assert referee.post(f"{PATH}/plan", data=plan).status_code == 303
+    planned = gate_report(judged.database.referee, study="cancer")["sets"][0]
+    assert (planned["name"], planned["purpose"], planned["state"]) == ("both", "joint", "planned")
+    assert planned["rows"] == view.examples == plan_joint(JointConfig.from_json(planned["plan"])).labels
+    assert planned["plan"]["meter"]["steps"] == study.config["meter"]["steps"]
+    refused = text_of(referee.get(PATH, params=asked | {"adaptivity": "recycle"}).text)
+    assert "Adaptivity 'recycle' cannot share a sealed set with a meter" in refused
+    assert "Plan this set" not in refused
+    assert referee.post(f"{PATH}/plan", data=plan | {"name": "x", "adaptivity": "recycle"}).status_code == 400
+    assert referee.post(f"{PATH}/plan", data=plan | {"name": "x", "purpose": "all"}).status_code == 400
+
+
+def test_commands_of_a_shared_set_plan_what_the_page_plans(judged, run_command):
+    asked = {"purpose": "joint", "condition": "n - o > 0.1 +/- 0.1", "adaptivity": "full"}
+    with judged.database.worker.begin() as tx:
+        study = studies.get_study(tx, "cancer")
+    view = joint_view(study, planner_of(GateConfig(**GATE), asked, study="cancer", has_set=True).settings)
+    assert run_command(view.commands["size"]).startswith(f"one set: {view.examples:,}; two sets: ")
+
+
+@pytest.fixture
+def run_command():
+    def run(command: str) -> str:
+        done = CliRunner().invoke(cli, shlex.split(command)[1:])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    return run
+
+
+def test_a_plan_is_attacked_in_place_and_comes_out_the_same_each_time(judged, referee, text_of):
+    asked = {"condition": "n - o > 0 +/- 0.2", "adaptivity": "full"}
+    page = referee.get(PATH, params=asked).text
+    form = dict(re.findall(r'<input type="hidden" name="([a-z]+)" value="([^"]*)">', page.partition("/attack")[2]))
+    told = {name: form[name] for name in (*ATTACK, "back")} | {"back": html.unescape(form["back"])}
+    for _ in range(2):
+        answer = referee.post(f"{PATH}/attack", data=told)
+        assert answer.status_code == 303
+        landed = answer.headers["location"]
+        assert landed.startswith(f"{PATH}?condition=n+-+o+%3E+0+%2B%2F-+0.2&")
+    found = attack_plan(examples=int(form["examples"]), reliability=0.9, steps=3, adaptivity="full", mode="fp-free")
+    read = text_of(referee.get(landed).text)
+    assert f"The promise held. Somebody who learns from every answer got a wrong pass out of {found.fooled} of" in read
+    assert f"each answer at delta / 3, it would have been {found.naive}." in read
+    assert "Attack this plan" not in read
+    assert "Attack this plan" in text_of(referee.get(PATH, params=asked | {"adaptivity": "none"}).text)
+    assert gate_report(judged.database.referee, study="cancer")["ledger_total"] == 2, "no sealed set was asked"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": "100000"}, {"reliability": "nan"}, {"adaptivity": "upTo:0"}, {"mode": "x"}, {"examples": "0"}],
+)
+def test_an_attack_that_is_none_is_refused(judged, referee, change):
+    answer = referee.post(f"{PATH}/attack", data=ATTACK | change | {"back": "//evil.example"})
+    assert answer.status_code == 400
+
+
+def test_after_an_attack_one_comes_back_to_the_page_whatever_was_sent(judged, referee):
+    answer = referee.post(f"{PATH}/attack", data=ATTACK | {"back": "a=b\r\nX: y&" + "&".join(["//evil"] * 9)})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{PATH}?a=b%0D%0AX%3A+y#attack")
 
 
 def test_the_ledger_is_paged_and_exported(judged, referee, text_of):
@@ -184,7 +281,7 @@ def test_labels_that_are_wanted_and_conflicts_need_a_person(judged, referee, tex
         given[3] = labels.UNKNOWN
         labels.keep_labels(tx, 1, labels.REFEREE, given)
     facts = gate_report(database.referee, study="cancer")
-    assert facts["wanted"] == {"labels": 2, "conflicts": 1, "settled": 1}
+    assert facts["wanted"] == {"labels": 2, "conflicts": 1, "settled": 1, "unsure": 0}
     read = text_of(referee.get(PATH).text)
     assert "2 labels wanted for submission 3" in read
     assert "1 conflict between labelers" in read

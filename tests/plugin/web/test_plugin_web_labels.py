@@ -61,7 +61,7 @@ def test_a_labeler_labels_one_after_another_and_sees_what_was_kept(asked: Asked,
     assert "put aside: cannot tell" in text_of(lea.get("/labels/cancer?saved=2").text)
     for place in (5, 10):
         lea.post("/labels/cancer", data=word(asked, place, 0))
-    assert "What is missing you could not tell" in text_of(lea.get("/labels/cancer").text)
+    assert "What is missing waits for another labeler, or for the referee" in text_of(lea.get("/labels/cancer").text)
     assert asked.is_open()
     with asked.database.referee.begin() as tx:
         from easeml_core.store import labels
@@ -78,7 +78,7 @@ def test_two_labelers_differ_and_the_referee_decides(asked: Asked, ask_as: Any, 
         assert "1 example needs a third opinion" in text
         assert "malignant against benign" not in text
         assert client.post("/labels/cancer/decide", data=word(asked, 10, 1)).status_code == 403
-    page = ada.get("/labels/cancer?at=10")
+    page = ada.get("/labels/cancer?settle=10")
     assert "malignant against benign" in text_of(page.text)
     assert "Two labelers disagree on this example" in text_of(page.text)
     assert "lea" not in text_of(page.text).split()
@@ -91,13 +91,45 @@ def test_two_labelers_differ_and_the_referee_decides(asked: Asked, ask_as: Any, 
     assert "lea 1 label" not in text_of(lea.get("/labels").text)
 
 
+def test_what_nobody_can_tell_is_seen_by_all_and_settled_by_the_referee_alone(
+    asked: Asked, ask_as: Any, text_of: Any
+) -> None:
+    lea, bob, ada = ask_as("lea", "labeler"), ask_as("bob", "labeler"), ask_as("ada", "referee")
+    for client, place in ((lea, 2), (bob, 2), (bob, 5)):
+        client.post("/labels/cancer", data=word(asked, place, "unsure"))
+    page = lea.get("/labels/cancer")
+    text = text_of(page.text)
+    assert "2 examples nobody can tell so far; the verdict waits for them." in text
+    assert f"Example {asked.keys[2]} 2 labelers passed on it, you too Look again" in text
+    assert f"Example {asked.keys[5]} 1 labeler passed on it" in text
+    assert "/again" not in page.text
+    assert "settle=" not in page.text
+    assert "bob" not in text
+    again = lea.get("/labels/cancer?at=2").text
+    assert f'<h2 id="ex">Example {asked.keys[2].replace("<", "&lt;").replace(">", "&gt;")}</h2>' in again
+    for path in ("decide", "again"):
+        assert lea.post(f"/labels/cancer/{path}", data=word(asked, 2, 1)).status_code == 403
+    settle = text_of(ada.get("/labels/cancer?settle=2").text)
+    assert "Nobody who saw this example can tell. Your word is the referee's and settles it." in settle
+    assert "2 examples nobody can tell so far" in text_of(ada.get("/labels").text)
+    assert "2 examples that nobody can tell" in text_of(ada.get("/studies/cancer/gate").text)
+    for _ in range(2):
+        assert ada.post("/labels/cancer/decide", data=word(asked, 2, 1)).status_code == 303
+        assert ada.post("/labels/cancer/again", data=word(asked, 5, 1)).status_code == 303
+    assert (asked.known()[2], asked.known()[5]) == (1, -1)
+    assert ada.post("/labels/cancer/decide", data=word(asked, 10, 1)).status_code == 409
+    assert ada.post("/labels/cancer/decide", data=word(asked, 2, "unsure")).status_code == 400
+    assert "Nobody can tell" not in text_of(bob.get("/labels/cancer").text)
+    assert f"Example {asked.keys[5]} " in text_of(bob.get("/labels/cancer").text)
+
+
 def test_nobody_else_gets_in_and_nobody_can_be_the_referee_by_name(asked: Asked, ask_as: Any) -> None:
     for client in (ask_as("dev"), ask_as("olga", "operator")):
         assert client.get("/labels").status_code == 403
         assert "/labels" not in client.get("/").text
         for path in ("/labels/cancer", "/labels/cancer/wanted.csv"):
             assert client.get(path).status_code == 403
-        for path in ("", "/undo", "/decide"):
+        for path in ("", "/undo", "/decide", "/again"):
             assert client.post(f"/labels/cancer{path}", data=word(asked, 2, 1)).status_code == 403
         file = {"labels": ("x.csv", b"example,label\n", "text/csv")}
         assert client.post("/labels/cancer/file", files=file).status_code == 403

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from judged import Judged
 
 from easeml_airflow.web.submissions_view import submissions_view
-from easeml_core.services.handed_in import handed_in_report
+from easeml_core.services.handed_in import daily_answers, handed_in_report
+from easeml_core.services.requests import file_gate_request, file_meter_request
+from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.store.database import Store
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
@@ -49,7 +54,7 @@ def without_times(html: str) -> str:
 
 
 def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
-    database, artifacts, make_study, ask_as, tmp_path
+    database, artifacts, make_study, daily, ask_as, tmp_path
 ):
     study = make_study(gate=gate_of("full"))
     name = f"{database.name}_there"
@@ -60,9 +65,16 @@ def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
     there = SimpleNamespace(server=database.server, name=name, **stores)
     worlds = [Judged(database, artifacts, study), Judged(there, artifacts, study)]
     try:
-        counts = {"baseline": 40, "poor": 41, "good": 2}, {"baseline": 36, "poor": 39, "good": 4}
-        for world, wrong in zip(worlds, counts, strict=True):
-            live_through(world, tmp_path, wrong)
+        counts = {"baseline": 25, "poor": 26, "good": 2}, {"baseline": 22, "poor": 24, "good": 4}
+        for world, wrong, seconds in zip(worlds, counts, (2, 50), strict=True):
+            ids = live_through(world, tmp_path, wrong)
+            retire_test_set(world.database.referee, test_set="2")
+            late = world.hand_in("late", tmp_path, loss=0.05)
+            world.meter(late)
+            daily(world, seconds)
+            asked = {"study": study, "model_id": late, "request_key": "late"}
+            file_gate_request(world.database.worker, **asked)
+            assert ids["good"] < late
         pages, reports = [], []
         for world in worlds:
             database.worker = world.database.worker  # what the pages' server reads
@@ -73,6 +85,8 @@ def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
                 entries = tx.exec_driver_sql("SELECT answer, report FROM sealed.ledger ORDER BY id").all()
             reports.append([(answer, report) for answer, report in entries])
         assert pages[0] == pages[1]
+        for told in ("daily at 06:00 UTC", "The next answers leave TIME", "the set had ended before this model"):
+            assert told in pages[0]
         assert [answer for answer, _ in reports[0]] == [answer for answer, _ in reports[1]]
         assert {"pass", "fail"} <= {answer for answer, _ in reports[0]}, "there was something to see"
         for (_, ours), (_, theirs) in zip(*reports, strict=True):
@@ -83,8 +97,85 @@ def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
         database.server.drop_database(name)
 
 
+@pytest.fixture
+def daily():
+    """Let the answers of a world have left on the last days, one a day, at six o'clock and some seconds."""
+
+    def move(world, seconds: int) -> None:
+        with contextlib.closing(world.database.server.connect(database=world.database.name)) as opened:
+            cursor = opened.cursor()
+            cursor.execute("SET session_replication_role = replica")  # past the trigger that keeps answers as they are
+            cursor.execute(
+                "UPDATE work.answers SET answered_at = date_trunc('day', now(), 'UTC') "
+                "+ make_interval(days => -request_id::int, hours => 6, secs => %s)",
+                [seconds],
+            )
+            opened.commit()
+
+    return move
+
+
+def test_when_the_next_answers_leave_follows_from_when_the_last_ones_did(judged, database, daily, ask_as, text_of):
+    made, _ = judged(answers={"baseline": 40, "poor": 41, "good": 2})
+    assert "Answers leave at once, or at the referee's hour" in text_of(ask_as("dev").get(PATH).text)
+    daily(made, 4)
+    read = re.sub(r"<time[^>]*>[^<]*</time>", "TIME", ask_as("dev").get(PATH).text)
+    assert "Answers leave daily at 06:00 UTC, as the last ones did; next TIME" in text_of(read)
+    assert "The next answers leave" not in text_of(read), "nothing waits"
+    third = made.hand_in("third", made.artifacts.root.parent, loss=0.05)
+    form = {"model": str(third), "gate": "true", "request_key": "third"}
+    assert ask_as("dev").post(PATH, data=form).status_code == 303
+    page = ask_as("dev").get(PATH).text
+    waits = re.search(r'Submission 3 waits. The next answers leave <time datetime="([^"]*)"', page)
+    assert waits
+    moment = datetime.fromisoformat(waits[1])
+    assert (moment.hour, moment.minute, moment > datetime.now(UTC)) == (6, 0, True)
+    assert moment - datetime.now(UTC) <= timedelta(days=1)
+
+
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+SIX = FIRST + timedelta(hours=6)
+
+
+@given(
+    st.lists(st.integers(0, 9 * 86_400).map(lambda second: FIRST + timedelta(seconds=second)), max_size=8)
+    | st.lists(
+        st.tuples(st.integers(0, 8), st.integers(0, 150)).map(lambda n: SIX + timedelta(days=n[0], seconds=n[1]))
+    ),
+    st.integers(9 * 86_400, 20 * 86_400).map(lambda second: FIRST + timedelta(seconds=second)),
+)
+def test_an_hour_is_told_only_where_all_answers_left_at_it(left, now):
+    told = daily_answers(left, now)
+    if told is None:
+        return
+    assert now < told["next"] <= now + timedelta(days=1)
+    for moment in left:
+        late = moment - datetime.combine(moment.date(), told["hour"], tzinfo=UTC)
+        assert timedelta(0) <= late < timedelta(minutes=2)
+    assert len({moment.date() for moment in left}) > 1
+
+
+def test_a_model_that_came_after_the_meters_set_had_ended_does_not_wait_for_a_signal(judged, database, ask_as, text_of):
+    made, _ = judged(answers={"baseline": 40, "poor": 41})
+    retire_test_set(database.referee, test_set="2")
+    late = made.hand_in("late", made.artifacts.root.parent, loss=0.05)
+    request = {"study": "cancer", "model_id": late, "request_key": f"meter/{late}"}
+    file_meter_request(database.worker, **request)
+    told = (
+        f"2. late model {late}, handed in TIME not sent to the gate no signal: the set had ended before this model 1."
+    )
+    for _ in range(2):  # before the referee has said so, and after
+        page = text_of(re.sub(r"<time[^>]*>[^<]*</time>", "TIME", ask_as("dev").get(PATH).text))
+        assert told in page
+        assert "No meter set is live: there is no further signal before the referee has sealed a new one." in page
+        assert "waits" not in page
+        assert made.meter(late)["refused"]
+
+
 def test_symbols_signals_and_what_is_left_are_those_that_were_released(judged, database, ask_as, text_of):
-    _, ids = judged(answers={"baseline": 40, "poor": 41, "good": 2})
+    _, ids = judged(
+        answers={"baseline": 25, "poor": 26, "good": 2}
+    )  # far from the edge of range 1, however it is split
     read = text_of(ask_as("dev").get(PATH).text)
     facts = handed_in_report(database.worker, study="cancer")
     assert [(s["number"], s["called"], s["symbol"], s["signal"]) for s in facts["submissions"]] == [
@@ -185,20 +276,24 @@ SUBMISSION = {
     "planned": None,
     "refusal": None,
     "meter_waits": False,
-    "meter_refused": False,
+    "meter_too_late": False,
+    "meter_refusal": None,
     "signal": None,
     "signals": None,
     "teams": None,
 }
 FACTS = {"total": 1, "gate": None, "meter": None, "production": {"now": None, "before": None}, "models": []}
+FACTS |= {"leaves": None}
 
 
 @pytest.mark.parametrize(
     ("facts", "gate", "note", "signal", "meter"),
     [
         ({"signal": 3, "signals": 4, "teams": 2}, None, "", None, "each team is told its own"),
-        ({"signals": 4, "teams": 1}, None, "", None, "no signal: the set was retired"),
-        ({"meter_refused": True}, None, "", None, "refused"),
+        ({"signals": 4, "teams": 1}, None, "", None, "no signal: the set ended with this model"),
+        ({"meter_waits": True}, None, "", None, "waits"),
+        ({"meter_waits": True, "meter_too_late": True}, None, "", None, "no signal: the set had ended before this"),
+        ({"meter_refusal": "given up"}, None, "", None, "refused"),
         (
             {"gate_waits": True, "symbol": "fail", "planned": True},
             "Waits for the answer",

@@ -1,0 +1,61 @@
+"""Attacks on sets of a plan: they keep to what is promised, show what counting is for, and never take long."""
+
+from __future__ import annotations
+
+import pytest
+
+from easeml_core.errors import ConfigError
+from easeml_core.gate.attack import MOST_EXAMPLES, attack_plan
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.planner import plan_gate
+
+PLAN = {"reliability": 0.95, "steps": 32, "mode": "fp-free"}
+
+
+@pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
+@pytest.mark.parametrize("adaptivity", ["full", "upTo:3", "recycle", "firstChange"])
+def test_a_plan_of_any_adaptivity_keeps_its_promise_and_uncounted_answers_would_break_it(
+    adaptivity: str, mode: str
+) -> None:
+    plan = PLAN | {"adaptivity": adaptivity, "mode": mode}
+    sized = plan_gate(parse_condition("n > 0.5 +/- 0.05"), power=0.9, **plan)
+    found = attack_plan(examples=sized.examples, **plan)
+    assert found == attack_plan(examples=sized.examples, **plan)
+    # Of 200 sets with a wrong answer in at most 5 % each, 29 or more have a chance below 1e-6.
+    assert found.fooled <= 28
+    assert found.holds
+    # Seen: 96 to 146 of 200. If it were 5 % it would be at most 28.
+    assert found.naive > 2 * 28
+
+
+def test_who_is_told_nothing_learns_nothing() -> None:
+    found = attack_plan(examples=1000, adaptivity="none", **PLAN)
+    assert found.fooled <= 28
+    assert found.naive > 2 * 28
+
+
+@pytest.mark.parametrize("steps", [1, 3, 32, 1024])
+@pytest.mark.parametrize("examples", [1, 9, 10**9])
+def test_any_plan_is_attacked_at_a_bounded_size(examples: int, steps: int) -> None:
+    found = attack_plan(examples=examples, adaptivity="full", **PLAN | {"steps": steps})
+    assert found.examples <= MOST_EXAMPLES
+    assert 20 <= found.runs <= 200
+    assert found.runs * steps <= 20 * 1024
+    assert found.fooled / found.runs <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"examples": 0}, "examples must be a whole number >= 1"),
+        ({"steps": 1025}, "steps must be a whole number from 1 to 1,024"),
+        ({"reliability": 1.0}, "reliability must be > 0 and < 1"),
+        ({"reliability": float("nan")}, "reliability must be"),
+        ({"adaptivity": "some"}, "adaptivity"),
+        ({"mode": "none"}, "mode"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused(change: dict[str, object], message: str) -> None:
+    asked: dict[str, object] = {"examples": 100, "adaptivity": "full"} | PLAN | change
+    with pytest.raises(ConfigError, match=message):
+        attack_plan(**asked)  # type: ignore[arg-type]
