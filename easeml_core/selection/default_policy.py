@@ -113,6 +113,10 @@ class DefaultScheduler:
         """Weighted improvement per second of each arm of a tenant; -inf where it may not run."""
         return self.prospects.worth(tenant, device=device)
 
+    def stops_above(self, tenant: int, *, device: str | None = None) -> float:
+        """The highest price of a second at which a trial of the tenant would still run."""
+        return self.prospects.stops_above(tenant, device=device)
+
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""
         self._seconds_left[tenant] = seconds

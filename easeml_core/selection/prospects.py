@@ -278,6 +278,15 @@ class Prospects:
         rates = self._board(device).rates[tenant]
         return np.where(rates > 0, rates, -np.inf)
 
+    def stops_above(self, tenant: int, *, device: str | None = None) -> float:
+        """The highest price of a second at which a trial of the tenant would still run; -inf where none may at any."""
+        promise, value = self._promise(tenant)
+        may_run = (value + LEAST) * self._left[tenant] > 0
+        allowed = self._limits.allowed(tenant, device=device)
+        if allowed is not None:
+            may_run &= allowed
+        return float((promise / self._costs.of(tenant, device))[may_run].max(initial=-math.inf))
+
     def _board(self, device: str | None) -> _Board:
         """The board of a kind of device, up to date."""
         board = self._boards.get(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,10 @@ class PublishedScheduler:
         standings = self.standings
         values = ACQUISITIONS[PUBLISHED_POLICIES[self._config.policy].acquisition](standings, tenant)
         return np.where(standings.left(tenant, device=device), values, -np.inf)
+
+    def stops_above(self, tenant: int, *, device: str | None = None) -> float:
+        """Infinite, since these policies ask for no price; -inf where nothing may run."""
+        return math.inf if self.standings.left(tenant, device=device).any() else -math.inf
 
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""

@@ -100,6 +100,12 @@ class Scheduler(Protocol):
     def worth(self, tenant: int, *, device: str | None = None) -> Array:
         """What each arm of a tenant is worth to the policy now, shape ``(n_arms,)``; -inf where it may not run."""
 
+    def stops_above(self, tenant: int, *, device: str | None = None) -> float:
+        """The highest price of a second at which a trial of the tenant would still run, whatever the price is now.
+
+        Infinite where the policy asks for no price, -inf where nothing of the tenant may run at any.
+        """
+
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""
 

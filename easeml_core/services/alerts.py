@@ -1,5 +1,7 @@
 """Alerts of the overfitting budget, of drift, and for new test sets: read them, wait for the next one, clear them.
 
+One whose reason is gone, by a new validation set or a new sealed set, is open no more, without anybody clearing it.
+
 Where several teams share a meter set, an alert about a signal exists only for who asks for the team that it was given
 to: no team may learn another one's signals. Whoever names no team is none.
 """
@@ -33,7 +35,7 @@ def open_alerts(
     up_to_id: int | None = None,
     team: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Alerts of the study, or of all when None, that nobody has cleared; oldest first, as plain JSON.
+    """Alerts of the study, or of all when None, that are open; oldest first, as plain JSON.
 
     Args:
         store: Any role.
@@ -100,17 +102,16 @@ def _study_id(tx: Connection, study: str | None, team: int | None) -> int | None
 
 
 def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> dict[str, Any]:
-    """Mark an alert as dealt with.
+    """Mark an alert as dealt with; one that has been served already may be, too.
 
     Raises:
-        NotFoundError: The study has no open alert with this id, none that the team is shown.
+        NotFoundError: The study has no alert with this id that nobody has cleared, none that the team is shown.
         ConfigError: The team is no whole number >= 1.
     """
     with store.begin() as tx:
-        shown = releases.list_alerts(tx, _study_id(tx, study, team), open_only=True, team=team)
-        open_ids = [a["alert_id"] for a in shown]
-        if alert_id not in open_ids:
-            known = [str(i) for i in open_ids]
+        shown = releases.list_alerts(tx, _study_id(tx, study, team), team=team)
+        if alert_id not in [a["alert_id"] for a in shown if a["cleared_at"] is None]:
+            known = [str(a["alert_id"]) for a in shown if a["is_open"]]
             raise NotFoundError(kind="open alert", name=alert_id, known=known, owner=f"study {study!r}")
         releases.clear_alert(tx, alert_id)
         releases.announce_alert(tx, study)
@@ -120,7 +121,7 @@ def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = N
 def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> dict[str, Any]:
     """Pause the study's search when the alert says that its overfitting budget is broken.
 
-    Nothing happens when somebody has cleared the alert, or the study is not active; so a repetition is harmless. Nor
+    Nothing happens when the alert is open no more, or the study is not active; so a repetition is harmless. Nor
     does the alert of one of several teams pause anything: the others would see the pause, and so the signal.
 
     Returns:
@@ -136,7 +137,7 @@ def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None 
         alert = next((a for a in alerts if a["alert_id"] == alert_id), None)
         if alert is None:
             raise NotFoundError(kind="alert of this study", name=alert_id, known=[str(a["alert_id"]) for a in alerts])
-        told = bool(alert["over_budget"]) and alert["cleared_at"] is None and alert["team"] is None
+        told = bool(alert["over_budget"]) and alert["is_open"] and alert["team"] is None
         pauses = told and found.state == StudyState.ACTIVE
         if pauses:
             studies.set_study_state(tx, found.id, StudyState.PAUSED)

@@ -110,7 +110,8 @@ def _event(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"group": _GROUP.get(row["act"], Group.STUDIES), "title": title, "detail": detail}
 
 
-COLUMNS = ("at", "act", "who", "door", "role", "tenant", "study", "detail", "reason")
+COLUMNS = ("at", "act", "who", "door", "role", "tenant", "study", "detail", "reason", "started_by")
+"""The last one is told where whoever asks can ask Airflow, too: who has started the run in which a task acts."""
 
 _BEGINS_A_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """Of spreadsheets; the last four are = + - @ in full width, which some take for the same."""
@@ -127,7 +128,7 @@ def as_csv(events: Iterable[Mapping[str, Any]]) -> str:
     table = csv.writer(written)
     table.writerow(COLUMNS)
     for event in events:
-        table.writerow([cell(event[column]) for column in COLUMNS])
+        table.writerow([cell(event.get(column)) for column in COLUMNS])
     return written.getvalue()
 
 

@@ -58,7 +58,13 @@ def _plain(value: Any) -> str:
 def _policy(before: Facts, after: Facts) -> str:
     first, then = before.get("policy") or "the program's own", after.get("policy") or "the program's own"
     detail = f"{first} → {then}" if first != then else str(then)
+    was, price = before.get("price_per_second") or 0.0, after.get("price_per_second") or 0.0
+    detail += f"; price of compute {_hourly(was)} → {_hourly(price)}" if was != price else ""
     return f"{detail}, by backtest" if after.get("backtest") else detail
+
+
+def _hourly(price: float) -> str:
+    return f"{3600 * price:.4g} of quality an hour" if price else "none"
 
 
 def _registered(_: Facts, after: Facts) -> str:
@@ -98,6 +104,10 @@ def _rows(_: Facts, after: Facts) -> str:
     return f"{after['rows']:,} pairs switched {'on' if after['is_on'] else 'off'}"
 
 
+def _always(words: str) -> Callable[[Facts, Facts], str]:
+    return lambda _before, _after: words
+
+
 _KINDS = {"force": "promote by force", "rollback": "roll back", "refresh": "take pairs in", "gate": "ask the gate"}
 
 _TITLES = {
@@ -109,7 +119,7 @@ _TITLES = {
     "set live": "Sealed set live",
     "set retired": "Sealed set retired",
     "set released": "Sealed set released",
-    "study sealed": "Study sealed, search may begin",
+    "study sealed": "Study sealed",
 }
 
 _DETAILS: Mapping[str, Callable[[Facts, Facts], str]] = {
@@ -117,6 +127,10 @@ _DETAILS: Mapping[str, Callable[[Facts, Facts], str]] = {
     "tenant changed": _limits,
     "policy changed": _policy,
     "study registered": _registered,
+    "study sealed": _always("its sealed sets exist: trials may begin"),
+    "study refused": _always("the referee did not seal its data"),
+    "study paused": _always("no trial begins any more; those under way go on"),
+    "study resumed": _always("trials may begin again"),
     "candidate added": lambda _, after: f"{after['candidate']}, a {after['kind']}",
     "trial cancelled": lambda _, after: f"trial {after['trial']}, {after['candidate']}",
     "alert cleared": lambda _, after: f"alert {after['alert']}, {after['kind']}",

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.quality_band import band, chance_above
@@ -20,7 +20,7 @@ from easeml_core.services.scheduler import uncollected
 from easeml_core.store import decisions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from sqlalchemy import Connection
 
@@ -35,6 +35,8 @@ AT_ONCE_SECONDS = 1.0
 
 LONGEST_WAIT_SECONDS = 3.0
 """How long somebody waits while everything is loaded for somebody else."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,13 @@ def beliefs(store: Store, *, study: str) -> Beliefs | None:
     Returns:
         None where the study is not active, has no data yet, or somebody else's look takes too long.
     """
+    return watch_of(store).of(study)
+
+
+def watch_of(store: Store) -> Watch:
+    """The one watch of this process over a store."""
     with _mutex:
-        watch = _watches.setdefault(store, Watch(store))
-    return watch.of(study)
+        return _watches.setdefault(store, Watch(store))
 
 
 class Watch:
@@ -131,21 +137,34 @@ class Watch:
         self._store = weakref.ref(store)
         self._mutex = threading.Lock()
         self._memory: Memory | None = None
-        self._told: dict[str, Beliefs] = {}
+        self._told: dict[Hashable, Any] = {}
         self._rests_until = 0.0
 
     def of(self, study: str) -> Beliefs | None:
         """As ``beliefs``; while it rests after a long load, what was told last."""
+        return self.ask(("study", study), lambda memory: _told(memory, study))
+
+    def ask(self, question: Hashable, answer: Callable[[Memory], T]) -> T | None:
+        """What the memory says, up to date.
+
+        Args:
+            question: Under which the answer is kept, for while it rests after a long load.
+            answer: What to ask the memory, which it must not change.
+
+        Returns:
+            The last answer while it rests; None where there is none, and where somebody else's look takes too long.
+        """
         store = self._store()
         if store is None or not self._mutex.acquire(timeout=LONGEST_WAIT_SECONDS):
-            return self._told.get(study)
+            return self._told.get(question)
         try:
-            if self._memory is None and time.monotonic() < self._rests_until and study in self._told:
-                return self._told[study]
+            if self._memory is None and time.monotonic() < self._rests_until and question in self._told:
+                return self._told.get(question)
             memory, self._memory = self._memory, None  # thrown away unless it could catch up
             with one_thread(), store.snapshot() as tx:
                 self._memory = self._up_to_date(tx, memory)
-            return self._tell(self._memory, study)
+                self._told[question] = answer(self._memory)
+            return self._told.get(question)
         finally:
             self._mutex.release()
 
@@ -163,17 +182,14 @@ class Watch:
         self._told.clear()
         return loaded
 
-    def _tell(self, memory: Memory, study: str) -> Beliefs | None:
-        tenant = next((i for i, arms in enumerate(memory.arms) if arms.study == study), None)
-        if tenant is None:
-            self._told.pop(study, None)
-            return None
-        told = self._told[study] = _beliefs(memory, tenant)
-        return told
-
 
 _mutex = threading.Lock()
 _watches: weakref.WeakKeyDictionary[Store, Watch] = weakref.WeakKeyDictionary()
+
+
+def _told(memory: Memory, study: str) -> Beliefs | None:
+    tenant = next((i for i, arms in enumerate(memory.arms) if arms.study == study), None)
+    return None if tenant is None else _beliefs(memory, tenant)
 
 
 def _beliefs(memory: Memory, tenant: int) -> Beliefs:

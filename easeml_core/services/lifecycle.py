@@ -140,7 +140,8 @@ def _retired(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 def _alert(facts: dict[str, Any]) -> tuple[str, str]:
-    return f"alert: {facts['what']}{'' if facts['is_open'] else ', cleared'}", facts["message"]
+    end = ", cleared" if facts["is_cleared"] else "" if facts["is_open"] else ", served"
+    return f"alert: {facts['what']}{end}", facts["message"]
 
 
 _WORDS = {

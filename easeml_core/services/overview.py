@@ -53,8 +53,9 @@ def overview(store: Store, *, limit: int = 1000) -> dict[str, Any]:
         tenant_charged_seconds (used and reserved), tenant_max_parallel, tenant_open_trials, verdict, signal, signals,
         direct_signal, drift (both None without a second validation sample; of a set that several teams share nobody's
         signals and alerts are told), teams (of the meter set, None without one), production_model_id,
-        production_candidate, open_alerts, alert_kind (of the most urgent one), alert_kinds, meter_retired,
-        gate_set_live, refusal, and ``next``: one sentence on what to do.
+        production_candidate, open_alerts, alert_kind (of the most urgent one), alert_kinds, sets_wanted (purposes of
+        the sealed sets in whose place another one is wanted), meter_retired, gate_set_live, refusal, and ``next``: one
+        sentence on what to do.
     """
     with store.begin() as tx:
         entries = summary.study_summaries(tx, limit=limit)

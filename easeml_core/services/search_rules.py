@@ -53,7 +53,7 @@ def _compute(facts: Facts) -> Step | None:
     """Whether more compute is worth it; the last word of the search."""
     if facts["state"] != StudyState.ACTIVE:
         return None
-    left, limit = to_run(facts), _limit(facts)
+    left, limit, command = to_run(facts), _limit(facts), f"easeml study show {facts['study']}"
     if facts["running"] + facts["waiting"] > 0:
         title = f"{facts['running']} running, {facts['waiting']} queued"
         why, act = f"{_candidates(max(left, 0))} not run yet", "wait: trials are under way"
@@ -67,6 +67,7 @@ def _compute(facts: Facts) -> Step | None:
     elif left > 0:
         title, why = "more compute may be worth it", f"{_candidates(left)} not run; {best_words(facts)}"
         act = f"train: {_candidates(left)} not run on the present data{_budget_left(facts)}"
+        command = f"easeml device run --study {facts['study']} --max-trials 1"
     elif facts["best_verdict"] is None and _is_better(facts):
         return None  # the next step is to hand the best model in
     else:
@@ -74,7 +75,7 @@ def _compute(facts: Facts) -> Step | None:
         act = "nothing: every candidate has run on the present data"
         if facts["best_verdict"] == Symbol.FAIL:
             act = "nothing: the best model did not pass the gate"
-    return Step(StepKind.COMPUTE, Severity.INFO, title, why, act, page_of(facts), f"easeml study show {facts['study']}")
+    return Step(StepKind.COMPUTE, Severity.INFO, title, why, act, page_of(facts), command)
 
 
 def _hand_in(facts: Facts) -> Step | None:

@@ -46,7 +46,7 @@ def _refused(facts: Facts) -> Step | None:
         facts["refusal"] or "the referee could not seal its data",
         act,
         page,
-        "easeml study register",
+        f"easeml study register {facts['study']} --tenant {facts['tenant']} --source SOURCE",
         facts["created_at"],
     )
 
@@ -75,14 +75,19 @@ def _no_meter_set(facts: Facts) -> Step | None:
 
 
 def _no_gate_set(facts: Facts) -> Step | None:
-    if AlertKind.NEW_TEST_SET not in facts["alert_kinds"] or facts["gate_set_live"]:
+    if not {"gate", "joint"} & set(facts["sets_wanted"]) or facts["gate_set_live"]:
         return None
     act = "seal a new gate set: none is live, so the gate answers nothing"
     return _no_set(facts, "gate", "nobody's model is judged", act)
 
 
-def _no_set(facts: Facts, what: str, why: str, act: str) -> Step:
+def _plan_set(facts: Facts, what: str) -> str:
+    """The command that plans a set; as it stands it runs once a day, and then says that the name is taken."""
     purpose = "" if what == "gate" else " --purpose meter"
+    return f"easeml test-set plan --study {facts['study']} --name {what}-{facts['read_at']:%Y-%m-%d}{purpose}"
+
+
+def _no_set(facts: Facts, what: str, why: str, act: str) -> Step:
     return Step(
         StepKind.NO_SET,
         Severity.BAD,
@@ -90,7 +95,7 @@ def _no_set(facts: Facts, what: str, why: str, act: str) -> Step:
         f"{why} until a new set is sealed",
         act,
         page_of(facts, f"/{what}"),
-        f"easeml test-set plan --study {facts['study']}{purpose}",
+        _plan_set(facts, what),
     )
 
 
@@ -127,16 +132,21 @@ def _drift(facts: Facts) -> Step | None:
 
 
 def _set_served(facts: Facts) -> Step | None:
-    if AlertKind.NEW_TEST_SET not in facts["alert_kinds"] or not facts["gate_set_live"]:
+    """Of a system that goes on; one that is without any set is told by its own rule."""
+    wanted, gate, meter = set(facts["sets_wanted"]), facts["gate_set_live"], facts["meter_retired"] is False
+    served = ["gate set"] if gate and wanted & {"gate", "joint"} else []
+    served += ["meter set"] if meter and wanted & {"meter", "joint"} else []
+    served += ["second validation sample"] if "direct" in wanted else []
+    if not served:
         return None
     command = f"easeml alerts {facts['study']}"
     return Step(
         StepKind.SET_SERVED,
         Severity.WARN,
         "a new test set is needed",
-        "a sealed set has served, and the next one is in use",
-        f"seal the set after the one that has served, then clear the alert (`{command}`)",
-        page_of(facts, "/gate"),
+        f"a {' and a '.join(served)} has served, and no other one waits",
+        f"seal the set after the one that has served, or clear the alert where none is wanted (`{command}`)",
+        page_of(facts, "/gate" if served[0] == "gate set" else "/meter"),
         command,
     )
 
@@ -208,7 +218,7 @@ def _set_nearly_spent(facts: Facts) -> Step | None:
         f"{how_many}, and no other set waits",
         f"seal the next {what} set in time",
         page_of(facts, f"/{what}"),
-        f"easeml test-set plan --study {facts['study']}",
+        _plan_set(facts, what),
     )
 
 

@@ -49,15 +49,21 @@ AND (:text = '' OR position(lower(:text) IN lower(concat_ws(' ', a.who, s.name, 
 """
 
 
+_REFUSAL = """CASE a.act WHEN 'study refused' THEN (
+SELECT left(w.message, 1000) FROM work.requests q JOIN work.answers w ON w.request_id = q.id
+WHERE q.study_id = a.study_id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) END"""
+
+
 def events(tx: Connection, wanted: Filter, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
     """Rows of the audit, newest first: id, at, who, door, role, act, study, tenant, before, after, reason, is_open.
 
-    ``is_open`` says of what was asked for whether it still waits for its answer.
+    ``is_open`` says of what was asked for whether it still waits for its answer. The reason of a study's refusal is
+    what the referee has answered.
     """
     found = rows(
         tx,
         "SELECT a.id, a.at, a.who, a.door, a.role, a.act, s.name AS study, t.name AS tenant, a.before, a.after, "
-        "a.reason, a.act LIKE '%asked' AND NOT EXISTS (SELECT FROM work.answers w "
+        f"coalesce(a.reason, {_REFUSAL}) AS reason, a.act LIKE '%asked' AND NOT EXISTS (SELECT FROM work.answers w "
         "WHERE w.request_id = (a.after ->> 'request')::bigint) AS is_open "
         f"{_ROWS} ORDER BY a.id DESC LIMIT :limit OFFSET :offset",
         limit=limit,

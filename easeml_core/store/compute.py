@@ -23,6 +23,7 @@ _HELD_UNTIL = "coalesce(x.finished_at, least(now(), x.lease_until))"
 _RUNS = f"""
 SELECT x.id AS trial_id, s.name AS study, n.name AS tenant, c.name AS candidate, x.device, x.state, x.attempt,
        {_BEGUN} AS begun_at, x.started_at, x.finished_at, x.lost_seconds, x.resumed_seconds, x.lease_until,
+       x.lease_key,
        x.state = 'RUNNING' AND x.lease_until < now() AS is_lost,
        CASE WHEN x.state = 'RUNNING' THEN (
          SELECT CASE WHEN jsonb_typeof(g.reasons -> 'predicted_cost_seconds') = 'number'
@@ -102,6 +103,14 @@ WHERE s.state <> 'REFUSED' GROUP BY 1, 2 HAVING coalesce(sum(u.seconds), 0) > 0 
 ORDER BY seconds DESC, tenant
 """
 
+_SECONDS = f"""
+SELECT s.name AS study, sum(CASE WHEN x.state = 'RUNNING'
+  THEN extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
+  ELSE x.lost_seconds + coalesce(x.cost_seconds, 0) END) AS seconds
+FROM work.trials x JOIN work.studies s ON s.id = x.study_id
+WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING') AND {_SEEN} GROUP BY s.name
+"""
+
 # A first result is expected to gain all of its quality, at a cost that nobody knows yet: it has no place among prices.
 _GAINS = f"""
 SELECT b.created_at AS at, s.name AS study, c.name AS candidate, g.reasons -> 'guarded' = 'true'::jsonb AS guarded,
@@ -143,6 +152,11 @@ def busy(tx: Connection, *, since: datetime, buckets: int, names: Collection[str
 def shares(tx: Connection, *, since: datetime, names: Collection[str] | None) -> list[dict[str, Any]]:
     """Device seconds of each tenant since then, beside its weight; ``seen`` where the studies are among these."""
     return _all(tx, _SHARES, since=since, names=names)
+
+
+def seconds_of_studies(tx: Connection, *, since: datetime, names: Collection[str] | None) -> dict[str, float]:
+    """Device seconds of each study since then; those that used none are left out."""
+    return {r["study"]: float(r["seconds"]) for r in _all(tx, _SECONDS, since=since, names=names)}
 
 
 def gains(tx: Connection, *, since: datetime, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.store.alert_state import IS_OPEN
 from easeml_core.store.rows import rows, scalar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # Of a meter set that several teams share nobody's signals are told, nor an alert that is for one of them.
-_EVENTS = """
+_EVENTS = f"""
 SELECT created_at AS at, 'registered' AS kind, id AS ref, jsonb_build_object('program', program) AS facts
 FROM work.studies WHERE id = :id
 UNION ALL
@@ -59,9 +60,9 @@ SELECT retired_at, 'retired', id, jsonb_build_object('set', coalesce(name, id::t
   'why', retired_why, 'released', state = 'released')
 FROM work.test_sets WHERE study_id = :id AND retired_at IS NOT NULL
 UNION ALL
-SELECT created_at, 'alert', id, jsonb_build_object('what', kind, 'message', left(message, 300), 'is_open',
-  cleared_at IS NULL)
-FROM work.alerts WHERE study_id = :id AND team IS NULL
+SELECT created_at, 'alert', id, jsonb_build_object('what', kind, 'message', left(message, 300), 'is_open', {IS_OPEN},
+  'is_cleared', cleared_at IS NOT NULL)
+FROM work.alerts a WHERE study_id = :id AND team IS NULL
 """
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import AlertKind, Model, SealedSetPurpose, Symbol
+from easeml_core.store.alert_state import IS_OPEN
 from easeml_core.store.database import notify
 from easeml_core.store.rows import change, row, rows, scalar
 
@@ -280,16 +281,17 @@ def list_alerts(
 ) -> list[dict[str, Any]]:
     """Alerts of one study, or of all, with an id above ``after_id``; oldest first.
 
-    Those that are for one of several teams are listed for that team alone.
+    Those that are for one of several teams are listed for that team alone. ``is_open`` is as of ``alert_state.py``.
     """
     found = rows(
         tx,
         "SELECT a.id AS alert_id, a.kind, s.name AS study, a.message, a.created_at, a.cleared_at, r.signal, r.signals, "
-        "r.direct_signal, r.drift, r.model_id, a.test_set_id, t.purpose, a.over_budget, a.team FROM work.alerts a "
+        "r.direct_signal, r.drift, r.model_id, a.test_set_id, t.purpose, a.over_budget, a.team, "
+        f"{IS_OPEN} AS is_open FROM work.alerts a "
         "LEFT JOIN work.meter_readings r ON r.request_id = a.reading_id "
         "LEFT JOIN work.test_sets t ON t.id = a.test_set_id "
         "JOIN work.studies s ON s.id = a.study_id WHERE (a.study_id = :id OR CAST(:id AS bigint) IS NULL) "
-        "AND a.id > :after AND (a.cleared_at IS NULL OR NOT :open_only) AND (a.team IS NULL OR a.team = :team) "
+        f"AND a.id > :after AND (NOT :open_only OR {IS_OPEN}) AND (a.team IS NULL OR a.team = :team) "
         "ORDER BY a.id",
         id=study_id,
         team=team,

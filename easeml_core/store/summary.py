@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.store.alert_state import IS_OPEN
 from easeml_core.store.rows import rows
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # Trials are counted on the present data: what ran on earlier ones says nothing of what is left to do, unless only the
 # validation part is another. The best one is the largest of (quality, -cost, -trial): arrays are compared place by
 # place. Behind that stand its candidate and the trial that trained it.
-_SUMMARY = """
+_SUMMARY = f"""
 WITH chosen AS MATERIALIZED (
   SELECT s.* FROM work.studies s WHERE (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))
   AND (s.state <> 'REFUSED' OR NOT EXISTS (SELECT FROM work.studies z WHERE z.name = s.name AND z.id > s.id))),
@@ -90,7 +91,8 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created
        p.model_id AS production_model_id, p.candidate AS production_candidate, p.quality AS production_quality,
        coalesce(bm.artifact = p.artifact AND bm.format = p.format, false) AS best_stands,
        coalesce(o.n, 0) AS open_alerts, o.kind AS alert_kind,
-       coalesce(o.kinds, ARRAY[]::text[]) AS alert_kinds, coalesce(ts.gate_live, false) AS gate_set_live,
+       coalesce(o.kinds, ARRAY[]::text[]) AS alert_kinds, coalesce(o.wanted, ARRAY[]::text[]) AS sets_wanted,
+       coalesce(ts.gate_live, false) AS gate_set_live,
        coalesce(ts.gate_waits, false) AS gate_set_waits, coalesce(ts.meter_waits, false) AS meter_set_waits,
        CASE ge.purpose WHEN 'joint' THEN (ge.plan -> 'gate' ->> 'steps')::int ELSE ge.steps END AS gate_steps,
        (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.study_id = s.id AND v.test_set_id = ge.id)
@@ -127,9 +129,11 @@ LEFT JOIN (
   LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id
   LEFT JOIN work.observations b ON b.trial_id = x.id) p ON p.study_id = s.id
 LEFT JOIN (
-  SELECT study_id, count(*) AS n, array_agg(DISTINCT kind) AS kinds, (array_agg(kind ORDER BY array_position(
-    ARRAY['overfitting', 'drift', 'new-test-set'], kind)))[1] AS kind
-  FROM work.alerts WHERE cleared_at IS NULL AND team IS NULL GROUP BY study_id) o ON o.study_id = s.id
+  SELECT a.study_id, count(*) AS n, array_agg(DISTINCT a.kind) AS kinds, (array_agg(a.kind ORDER BY array_position(
+    ARRAY['overfitting', 'drift', 'new-test-set'], a.kind)))[1] AS kind,
+    array_agg(DISTINCT y.purpose) FILTER (WHERE a.kind = 'new-test-set') AS wanted
+  FROM work.alerts a LEFT JOIN work.test_sets y ON y.id = a.test_set_id
+  WHERE {IS_OPEN} AND a.team IS NULL GROUP BY a.study_id) o ON o.study_id = s.id
 LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id
   WHERE q.study_id = s.id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) refusal ON true

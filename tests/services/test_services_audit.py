@@ -13,6 +13,7 @@ from device_rows import add_study
 
 from easeml_core.errors import ConfigError
 from easeml_core.services.audit import ACTS, Group, as_csv, audit, recent_figures
+from easeml_core.services.audit_words import told
 from easeml_core.services.controls import set_study, set_tenant
 from easeml_core.services.policy import set_policy
 from easeml_core.services.registration import pause_study
@@ -42,7 +43,7 @@ def test_the_newest_comes_first_in_words(database: Any, busy: None) -> None:
     policy, paused, tenant, study = found["events"][:4]
     assert (policy["title"], policy["detail"], policy["study"]) == (
         "Policy chosen",
-        "the program's own → default",
+        "the program's own → default; price of compute none → 0.0036 of quality an hour",
         None,
     )
     assert (paused["title"], paused["study"], paused["tenant"]) == ("Study paused", "theirs", "rivals")
@@ -69,6 +70,19 @@ def test_every_act_that_a_trigger_writes_is_in_a_group(database: Any) -> None:
     written = set(re.findall(rf"'((?:{nouns})[a-z ]*? (?:[a-z]+)|promoted)'", bodies))
     assert len(written) > 15
     assert written <= {act for members in ACTS.values() for act in members}
+
+
+@pytest.mark.parametrize("act", sorted({act for members in ACTS.values() for act in members}))
+def test_every_act_has_a_title_and_a_detail(act: str) -> None:
+    facts = {"set": 3, "name": None, "purpose": "gate", "steps": 4, "why": "by hand", "model": 7, "request": 2}
+    facts |= {"kind": "force", "metric": "accuracy", "budget_seconds": 3600.0, "candidate": "forest", "trial": 5}
+    facts |= {"alert": 1, "rows": 9, "origin": "file", "policy": "default", "verdict": "pass", "gate_request": 6}
+    if act in ("study changed", "tenant changed"):
+        facts = {"weight": 2.0}
+    title, detail = told({"act": act, "before": {}, "after": facts})
+    assert title[0].isupper()
+    assert detail
+    assert "{" not in title + detail
 
 
 def test_filters_of_study_person_text_and_time(database: Any, busy: None) -> None:

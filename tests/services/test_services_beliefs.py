@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from easeml_core.services.beliefs import Watch, beliefs
 from easeml_core.services.controls import set_study
 from easeml_core.services.policy import set_policy
 from easeml_core.services.registration import pause_study
+from easeml_core.services.stopping import stopping_prices
 from easeml_core.services.suggestion import suggest_trials
 
 
@@ -143,3 +145,42 @@ def test_where_there_is_no_such_variable_a_normal_one_stands_in(mean: float, std
     assert low <= high
     assert 0 <= chance_above(0.9, mean, std) <= 1
     assert bool(density(mean, std)) == (std > 0)
+
+
+def go_on(house: Any) -> set[str]:
+    """Studies of which anything may run by what a new watch sees."""
+    return {name for name, told in all_beliefs(house, Watch(house.store)).items() if told.next is not None}
+
+
+def test_a_study_goes_on_up_to_its_price_and_stops_above_it(house: Any) -> None:
+    for _ in range(6):
+        house.end(suggest(house))
+    told = stopping_prices(house.store)
+    assert (told["price_per_hour"], told["is_heeded"], told["costs_known"]) == (0.0, True, True)
+    limits = {entry["study"]: entry["stops_above"] for entry in told["studies"]}
+    assert set(limits) == go_on(house)
+    assert len(limits) > 1
+    assert list(limits.values()) == sorted(limits.values(), reverse=True)
+    assert sum(entry["seconds_day"] for entry in told["studies"]) > 0
+    for limit in sorted(limits.values()):
+        for factor in (1 - 1e-9, 1 + 1e-9):
+            price = factor * limit / 3600
+            set_policy(house.owner, changes={"price_per_second": price}, reason="to see")
+            assert go_on(house) == {name for name, most in limits.items() if most >= factor * limit}
+            seen = stopping_prices(house.store)  # what a study stops at is the same at every price
+            assert {e["study"]: e["stops_above"] for e in seen["studies"]} == limits
+            assert seen["price_per_hour"] == pytest.approx(factor * limit)
+    (some, *_), names = limits, list(limits)
+    only = stopping_prices(house.store, studies=[some])
+    assert [entry["study"] for entry in only["studies"]] == [some]
+    assert stopping_prices(house.store, studies=[])["studies"] == []
+    pause_study(house.store, study=names[0], paused=True)
+    assert names[0] not in [entry["study"] for entry in stopping_prices(house.store)["studies"]]
+
+
+def test_a_policy_that_asks_for_no_price_stops_nobody(house: Any) -> None:
+    set_policy(house.owner, changes={"policy": "roundrobin", "price_per_second": 1e9}, reason="to see")
+    told = stopping_prices(house.store)
+    assert not told["is_heeded"]
+    assert {entry["study"] for entry in told["studies"]} == go_on(house)
+    assert {entry["stops_above"] for entry in told["studies"]} == {math.inf}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easeml_core.cli.app import cli
 from easeml_core.errors import NotFoundError
 from easeml_core.services.feeding import file_refresh
 from easeml_core.services.next_steps import next_steps
@@ -29,6 +32,7 @@ FACTS: dict[str, Any] = {
     **{"lost_at": None, "best_quality": 0.9, "best_candidate": "forest", "best_model_id": 7, "best_verdict": None},
     **{"best_is_judged": False, "best_was_promoted": False, "best_stands": False, "production_quality": None},
     **{"verdict": None, "signal": None, "signals": None, "direct_signal": None, "drift": None, "alert_kinds": []},
+    **{"sets_wanted": []},
     **{"submissions_left": None, "meter_retired": False, "gate_set_live": True, "gate_set_waits": False},
     **{"meter_set_waits": False, "gate_steps": 20, "gate_steps_used": 2, "labels_on_demand": False},
     **{"asked_at": None, "judging_at": None, "target_quality": None, "seconds_left": None},
@@ -46,7 +50,7 @@ LATE = {"seconds_left": -7200.0}
         ({"state": "REFUSED", "refusal": "too few rows"}, "refused", "bad", "too few rows"),
         ({"asked_at": LONG_AGO}, "referee", "bad", "waited for 3 h"),
         ({"meter_retired": True}, "no-set", "bad", "the meter gives no signal"),
-        ({"alert_kinds": ["new-test-set"], "gate_set_live": False}, "no-set", "bad", "seal a new gate set"),
+        ({"sets_wanted": ["gate"], "gate_set_live": False}, "no-set", "bad", "seal a new gate set"),
         ({"alert_kinds": ["overfitting"], "signal": 3, "signals": 4}, "overfitting", "bad", "signal 3 of 4"),
         (
             {"alert_kinds": ["drift"], "signal": 2, "direct_signal": 1, "drift": "likely"},
@@ -54,7 +58,10 @@ LATE = {"seconds_left": -7200.0}
             "bad",
             "drift likely",
         ),
-        ({"alert_kinds": ["new-test-set"]}, "set-served", "warn", "then clear the alert"),
+        ({"sets_wanted": ["gate"]}, "set-served", "warn", "seal the set after the one that has served"),
+        ({"sets_wanted": ["meter"]}, "set-served", "warn", "a meter set has served, and no other one waits"),
+        ({"sets_wanted": ["joint"]}, "set-served", "warn", "a gate set and a meter set has served"),
+        ({"sets_wanted": ["direct"]}, "set-served", "warn", "a second validation sample has served"),
         ({"lost": 2, "lost_at": LONG_AGO}, "lost", "warn", "2 workers do not answer"),
         ({"labels_on_demand": True, "judging_at": LONG_AGO}, "labels", "warn", "for 3 h"),
         ({"best_verdict": "pass", "production_quality": 0.8}, "promote", "warn", "in production 0.8000"),
@@ -83,9 +90,23 @@ LATE = {"seconds_left": -7200.0}
     ],
 )
 def test_the_first_step(changes: dict[str, Any], kind: str, severity: str, said: str) -> None:
-    step = steps_of(FACTS | changes)[0]
+    step, *others = steps_of(FACTS | changes)
     assert (step.kind, step.severity) == (kind, severity)
     assert said in f"{step.title} {step.why} {step.act}"
+    for told in (step, *others):
+        if told.command:
+            parse(told.command)
+
+
+def parse(line: str) -> None:
+    """What a person is told to type is a command that there is, with all that it needs."""
+    program, *words = shlex.split(line)
+    assert program == "easeml"
+    command, context = cli, click.Context(cli, info_name=program)
+    while isinstance(command, click.Group):
+        command, words = command.get_command(context, words[0]), words[1:]
+        assert command is not None, line
+    command.make_context(command.name, words, parent=context)  # raises where an option or a value is wrong
 
 
 @pytest.mark.parametrize(
@@ -106,7 +127,7 @@ def test_what_needs_nobody(changes: dict[str, Any]) -> None:
 
 
 def test_one_thing_that_is_wrong_hides_no_other() -> None:
-    wrong = {"alert_kinds": ["new-test-set", "overfitting"], "gate_set_live": False, "meter_retired": True}
+    wrong = {"alert_kinds": ["overfitting"], "sets_wanted": ["joint"], "gate_set_live": False, "meter_retired": True}
     steps = steps_of(FACTS | wrong | {"signal": 3, "signals": 4})
     assert [step.title for step in steps if step.needs_a_person][:3] == [
         "the sealed meter set is used up",
@@ -120,6 +141,7 @@ def test_one_thing_that_is_wrong_hides_no_other() -> None:
         {
             "state": st.sampled_from(["REGISTERED", "ACTIVE", "PAUSED", "REFUSED"]),
             "alert_kinds": st.lists(st.sampled_from(["overfitting", "drift", "new-test-set"]), unique=True),
+            "sets_wanted": st.lists(st.sampled_from(["gate", "meter", "joint", "direct"]), unique=True),
             "gate_set_live": st.booleans(),
             "gate_steps": st.sampled_from([None, 1, 8]),
             "best_quality": st.sampled_from([None, 0.2]),

@@ -75,6 +75,7 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "open_alerts": 0,
         "alert_kind": None,
         "alert_kinds": [],
+        "sets_wanted": [],
         "gate_set_live": False,
         "gate_set_waits": False,
         "meter_set_waits": False,

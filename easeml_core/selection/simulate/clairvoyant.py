@@ -6,6 +6,7 @@ beginning of that for the next. On published tables it spends up to twice what t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +74,10 @@ class ClairvoyantScheduler:
         """What each arm of a tenant will gain per second; -inf where it gains nothing."""
         gains = self._quality[tenant] - self._best[tenant]
         return np.where(gains > 0, gains / self._cost[tenant], -np.inf)
+
+    def stops_above(self, tenant: int, *, device: str | None = None) -> float:
+        """Infinite, since it asks for no price; -inf where nothing gains."""
+        return math.inf if (self.worth(tenant) > -math.inf).any() else -math.inf
 
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Nothing: the simulator knows no deadline."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from easeml_airflow.web import audit_view as view
+from easeml_airflow.web.airflow_runs import starters
 from easeml_airflow.web.frame import HEADERS, Tab
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Viewer
 from easeml_core.services.audit import MOST_ROWS, as_csv, audit, recent_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from fastapi.responses import HTMLResponse
 
     from easeml_airflow.web.frame import Site
@@ -34,6 +37,7 @@ def routes(site: Site) -> APIRouter:
         names = visible(store, viewer)
         found = audit(store, studies=names, limit=view.PAGE_SIZE, offset=view_.offset, **view_.filters())
         figures = recent_figures(store, studies=names)
+        found |= {"events": with_starters(found["events"])}
         shown = view.page_of(found, figures, view_, is_all=names is None)
         return site.page(request, viewer, "audit.html", wanted=view_, shown=shown)
 
@@ -42,9 +46,19 @@ def routes(site: Site) -> APIRouter:
         store = site.open_store()
         found = audit(store, studies=visible(store, viewer), limit=MOST_ROWS, **view_.filters())
         told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-audit.csv"'}
-        return Response(as_csv(found["events"]), media_type="text/csv; charset=utf-8", headers=told)
+        return Response(as_csv(with_starters(found["events"])), media_type="text/csv; charset=utf-8", headers=told)
 
     return router
+
+
+def with_starters(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The events with ``started_by``: who has started the run in which a task acts; None where nobody is known."""
+    tasks = [view.acting_task(event) for event in events]
+    known = starters(task[:2] for task in tasks if task is not None)
+    return [
+        {**event, "started_by": None if task is None else known.get(task[:2])}
+        for event, task in zip(events, tasks, strict=True)
+    ]
 
 
 def _asked(

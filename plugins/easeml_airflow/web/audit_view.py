@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from easeml_airflow.web.airflow_task import page_of_run, task_of
 from easeml_airflow.web.frame import path_of_study
 from easeml_airflow.web.view import Mark
 from easeml_core.errors import counted
@@ -139,6 +140,9 @@ class Row:
     study: str
     path: str
     who: str
+    name: str
+    run: str
+    started: str
     role: str
     door: str
     detail: str
@@ -223,12 +227,35 @@ def _facts(figures: Mapping[str, int]) -> list[tuple[str, str, str, str]]:
 
 _HOT = ("forced promotion", "forced promotion asked")
 
-_ROLES = {"easeml_worker": "", "easeml_owner": "as owner", "easeml_referee": "by the referee", "not recorded": ""}
+_REFEREE = "easeml_referee"
+_ROLES = {"easeml_worker": "", "easeml_owner": "as owner", _REFEREE: "by the referee", "not recorded": ""}
+
+
+_STARTED = {
+    "scheduled__": "by its schedule",
+    "asset_triggered__": "by an asset",
+    "backfill__": "by a backfill",
+    "manual__": "by hand",
+}
+"""How a run began, by what Airflow calls it."""
+
+
+def acting_task(event: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """DAG, run and task where one acts, or has asked the referee for what it did; None for people."""
+    task = task_of(event["who"])
+    if task is None or event["door"] == "task":
+        return task
+    is_asker = event["role"] == _REFEREE and event["door"] == "database" and "__" in task[1]
+    return task if is_asker else None
+
+
+def _started(run: str, by: str | None) -> str:
+    return f"by {by}" if by else next((word for start, word in _STARTED.items() if run.startswith(start)), "")
 
 
 def _row(event: Mapping[str, Any]) -> Row:
     colour, shape = _MARKS.get(event["act"]) or _OF_GROUP[event["group"]]
-    tenant, study = event["tenant"], event["study"]
+    tenant, study, task = event["tenant"], event["study"], acting_task(event)
     return Row(
         at=event["at"],
         mark=Mark(colour, shape, event["title"]),
@@ -237,8 +264,11 @@ def _row(event: Mapping[str, Any]) -> Row:
         study=study or "",
         path=path_of_study(study) if study else "",
         who=event["who"],
+        name=event["who"] if task is None else f"{task[0]}, task {task[2]}",
+        run="" if task is None else page_of_run(*task[:2]),
+        started="" if task is None else _started(task[1], event["started_by"]),
         role=_ROLES.get(event["role"], event["role"]),
-        door=event["door"],
+        door="referee" if event["role"] == _REFEREE and event["door"] == "database" else event["door"],
         detail=event["detail"],
         reason=event["reason"] or "",
         is_hot=event["act"] in _HOT,

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 
 from easeml_airflow.web import compute_view as view
+from easeml_airflow.web.airflow_runs import places
 from easeml_airflow.web.backtest_view import backtest_of
 from easeml_airflow.web.backtesting import COMMAND, Backtests
+from easeml_airflow.web.compute_price import pricing_of
 from easeml_airflow.web.frame import Tab, moved
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.services.compute import WINDOWS, compute
 from easeml_core.services.controls import list_tenants, set_tenant
 from easeml_core.services.policy import show_policy
+from easeml_core.services.stopping import stopping_prices
 from easeml_core.services.trials import expire_leases
 from easeml_core.store.actors import because
 
@@ -41,6 +44,7 @@ def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> Non
         window: str = "6h",
         q: Annotated[str, Query(max_length=200)] = "",
         page: Annotated[int, Query(ge=1, le=10_000)] = 1,
+        price: Annotated[float | None, Query(ge=0, le=1e9, allow_inf_nan=False)] = None,
         viewer: Viewer = who,
     ) -> HTMLResponse:
         store = site.open_store()
@@ -52,7 +56,8 @@ def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> Non
             request,
             viewer,
             "compute.html",
-            shown=view.page_of(facts, policy, is_all=names is None),
+            shown=view.page_of(facts, policy, places(view.keys_of(facts)), is_all=names is None),
+            pricing=pricing_of(stopping_prices(store, studies=names), price),
             backtest=backtest_of(backtests.last(), policy) if names is None else None,
             tenants=view.tenants_of(tenants, text=q, page=page),
             command=COMMAND,

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow.web.airflow_task import task_address
 from easeml_airflow.web.formats import age_text, seconds_text
 from easeml_airflow.web.view import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_airflow.web.airflow_runs import Place
+
 LANES_SHOWN = 40
-LABEL_UNTIL = 84.0
+LABEL_UNTIL = 88.0
 """Per cent of the line; what ends later has its name inside, since there is no room behind it."""
 
 ROWS_SHOWN = 25
@@ -61,6 +64,8 @@ class Line:
     begun_at: datetime
     took: str
     left: str
+    place: str = ""
+    log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +92,13 @@ class _Scale:
         return round(100 * min(1.0, max(0.0, share)), 2)
 
 
-def board_of(facts: Mapping[str, Any]) -> Board:
-    """Lanes of ``services.compute.compute``."""
+def board_of(facts: Mapping[str, Any], places: Mapping[str, Place]) -> Board:
+    """Lanes of ``services.compute.compute``; ``places`` are where tasks run, by request key."""
     now, window = facts["now"], facts["window"]
     span = now - facts["since"]
     ends = [job["expected"] for lane in facts["lanes"] for job in lane["jobs"] if job["expected"]]
     until = min(max([*ends, now + span / 20]), now + span / 2)
-    scale = _Scale(facts["since"], until + (until - now) / 4)  # room for the names of what runs
+    scale = _Scale(facts["since"], until + (until - facts["since"]) / 6)  # room for the names of what runs
     jobs = [job for lane in facts["lanes"] for job in lane["jobs"]]
     return Board(
         lanes=[_lane(lane, scale, now) for lane in facts["lanes"][:LANES_SHOWN]],
@@ -102,7 +107,7 @@ def board_of(facts: Mapping[str, Any]) -> Board:
         now_at=now,
         total=len(facts["lanes"]),
         drawn=facts["drawn"],
-        lines=[_line(job, now) for job in sorted(jobs, key=_order)[:ROWS_SHOWN]],
+        lines=[_line(job, now, places) for job in sorted(jobs, key=_order)[:ROWS_SHOWN]],
         is_by_day=window == "7d",
     )
 
@@ -154,8 +159,17 @@ def _left(job: Mapping[str, Any], now: datetime) -> str:
     return f"{seconds_text((job['expected'] - now).total_seconds())} left"
 
 
-def _line(job: Mapping[str, Any], now: datetime) -> Line:
+def place_text(key: str | None, places: Mapping[str, Place]) -> str:
+    """The machine and the pool of who holds a trial, as far as Airflow says."""
+    place = places.get(key or "")
+    if place is None:
+        return ""
+    return f"{place.host}, pool {place.pool}" if place.host else f"pool {place.pool}"
+
+
+def _line(job: Mapping[str, Any], now: datetime, places: Mapping[str, Place]) -> Line:
     run = job["run"]
+    key = run["lease_key"] if job["state"] in ("running", "lost") else None
     return Line(
         device=run["device"] or "not told",
         study=run["study"],
@@ -164,6 +178,8 @@ def _line(job: Mapping[str, Any], now: datetime) -> Line:
         begun_at=job["from"],
         took=seconds_text(max(0.0, (job["to"] - job["from"]).total_seconds())),
         left=_left(job, now) if job["state"] == "running" else "",
+        place=place_text(key, places),
+        log=task_address(key),
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow.web.airflow_task import task_address
 from easeml_airflow.web.compute_charts import busy_plot, gains_plot
-from easeml_airflow.web.compute_lanes import Board, board_of
+from easeml_airflow.web.compute_lanes import Board, board_of, place_text
 from easeml_airflow.web.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.frame import path_of_study
 from easeml_core.errors import counted
@@ -15,11 +16,13 @@ from easeml_core.errors import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_airflow.web.airflow_runs import Place
     from easeml_airflow.web.charts import Plot
 
 WORDS = {"6h": "6 hours", "24h": "24 hours", "7d": "7 days"}
 SHARES_SHOWN = 8
 TENANTS_SHOWN = 10
+SILENT_SHOWN = 5
 OTHERS = "other tenants"
 
 
@@ -46,6 +49,19 @@ class Wait:
     is_guarded: bool
     is_held: bool
     age: str
+    start: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A trial whose device fell silent."""
+
+    study: str
+    path: str
+    candidate: str
+    since: datetime
+    place: str
+    log: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,7 @@ class Page:
     now: tuple[str, str]
     badge: str
     lost: tuple[str, str, str] | None
+    silent: Sequence[Silent]
     board: Board
     waits: Sequence[Wait]
     waiting: int
@@ -71,12 +88,19 @@ class Page:
     policy_since: datetime | None
 
 
-def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], *, is_all: bool) -> Page:
+def keys_of(facts: Mapping[str, Any]) -> list[str]:
+    """Request keys of who holds a trial now, or did when it fell silent."""
+    runs = [lane["jobs"][-1]["run"] for lane in facts["lanes"]]
+    return [run["lease_key"] for run in runs if run["lease_key"]]
+
+
+def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], places: Mapping[str, Place], *, is_all: bool) -> Page:
     """The page.
 
     Args:
         facts: As of ``services.compute.compute``.
         policy: As of ``services.policy.show_policy``.
+        places: Where tasks run, by request key, as far as Airflow says.
         is_all: Whether the viewer sees all tenants.
     """
     totals, now = facts["totals"], facts["now"]
@@ -88,8 +112,9 @@ def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], *, is_all: bool
         now=_now(totals, now, is_all=is_all),
         badge=f"{totals['running'] if is_all else totals['own_running']} training",
         lost=_lost(totals, now),
-        board=board_of(facts),
-        waits=[_wait(w, now) for w in facts["waits"]],
+        silent=_silent(facts, places),
+        board=board_of(facts, places),
+        waits=_waits(facts, is_all=is_all),
         waiting=totals["waiting"],
         pairs=_pairs(facts),
         busy=busy,
@@ -130,7 +155,35 @@ def _lost(totals: Mapping[str, Any], now: datetime) -> tuple[str, str, str] | No
     return title, why, age_text((now - totals["lost_since"]).total_seconds())
 
 
-def _wait(row: Mapping[str, Any], now: datetime) -> Wait:
+def _silent(facts: Mapping[str, Any], places: Mapping[str, Place]) -> list[Silent]:
+    """Those that have been silent longest, first."""
+    jobs = [lane["jobs"][-1] for lane in facts["lanes"]]
+    runs = sorted((job["run"] for job in jobs if job["run"]["is_lost"]), key=lambda run: run["lease_until"])
+    return [
+        Silent(
+            run["study"],
+            path_of_study(run["study"]),
+            run["candidate"],
+            run["lease_until"],
+            place_text(run["lease_key"], places),
+            task_address(run["lease_key"]),
+        )
+        for run in runs[:SILENT_SHOWN]
+    ]
+
+
+def _waits(facts: Mapping[str, Any], *, is_all: bool) -> list[Wait]:
+    """Who waits, with the time until the device before its turn should be free; that takes a look at all devices."""
+    now = facts["now"]
+    ends = (
+        sorted(job["expected"] for lane in facts["lanes"] for job in lane["jobs"] if job["expected"]) if is_all else []
+    )
+    free = [seconds_text((end - now).total_seconds()) for end in ends]
+    free += [""] * (len(facts["waits"]) - len(free))
+    return [_wait(row, now, start) for row, start in zip(facts["waits"], free, strict=False)]
+
+
+def _wait(row: Mapping[str, Any], now: datetime, start: str) -> Wait:
     known = row["gain"] is not None and row["seconds"]
     return Wait(
         study=row["study"],
@@ -140,17 +193,22 @@ def _wait(row: Mapping[str, Any], now: datetime) -> Wait:
         is_guarded=row["guarded"],
         is_held=row["is_held"],
         age=age_text((now - row["suggested_at"]).total_seconds()),
+        start=start,
     )
 
 
 def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     totals = facts["totals"]
     seconds = sum(s["seconds"] for s in facts["shares"] if s["tenant"] is not None)
-    return [
+    gap, speed_up = facts["pace"]["gap_seconds"], facts["pace"]["speed_up"]
+    told = [
         (f"Device time in {WORDS[facts['window']]}", seconds_text(seconds)),
         ("Trials ended", f"{totals['ended']:,}"),
+        ("Gap between two trials, median", None if gap is None else seconds_text(gap)),
+        ("Speed-up over one device", None if speed_up is None else f"{speed_up:.1f} \u00d7"),
         ("Lost with devices that fell silent", seconds_text(totals["lost_seconds"])),
     ]
+    return [(term, value) for term, value in told if value is not None]
 
 
 def _shares(shares: Sequence[Mapping[str, Any]], words: str) -> tuple[list[Bar], str, str]:

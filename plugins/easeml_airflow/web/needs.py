@@ -52,7 +52,8 @@ def need_of(step: Mapping[str, Any], viewer: Viewer, *, named: bool = True) -> N
     """
     since, kind = step["since"], StepKind(step["kind"])
     moment = datetime.fromisoformat(since) if isinstance(since, str) else since
-    name = f"{step['tenant']}, {step['study']}: " if named and step["study"] else ""
+    names = dict.fromkeys((step["tenant"], step["study"]))  # once, where a tenant calls its only study by its own name
+    name = f"{', '.join(names)}: " if named and step["study"] else ""
     title = f"{name}{step['title']}"
     return Need(
         title=title if name else title[:1].upper() + title[1:],

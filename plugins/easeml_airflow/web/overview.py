@@ -10,11 +10,14 @@ from fastapi import APIRouter, Depends, Request
 from easeml_airflow.web import overview_charts as charts
 from easeml_airflow.web import overview_view as view
 from easeml_airflow.web.frame import Tab
-from easeml_airflow.web.needs import need_of, remember, visible
+from easeml_airflow.web.needs import remember, visible
 from easeml_airflow.web.overview_map import map_of
+from easeml_airflow.web.overview_needs import kinds_of, lines_of
 from easeml_airflow.web.overview_query import Query
 from easeml_airflow.web.people import Viewer
+from easeml_airflow.web.view import STEPS
 from easeml_core.services.overview import Standing, board
+from easeml_core.services.step import StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
     from easeml_airflow.web.frame import Site
 
 TAB = Tab("/", "Overview")
-
-MOST_NEEDS = 6
-"""Lines of what needs a person; a link shows all of them."""
 
 SHOWS = {
     "all": "All",
@@ -50,22 +50,24 @@ def routes(site: Site) -> APIRouter:
         page: str = "1",
         needs: str = "",
         study: str = "",
+        kind: str = "",
         viewer: Viewer = who,
     ) -> HTMLResponse:
         store = site.open_store()
         facts = board(store, names=visible(store, viewer))
         remember(store, viewer, len(facts["steps"]))
         usual = Standing.NEEDS if view.is_large(facts["tenants"]) and not study else "all"
-        asked = {"show": show, "q": q, "sort": sort, "page": page}
+        asked = {"show": show, "q": q, "sort": sort, "page": page, "kind": kind}
         query = Query.of(asked, shows=SHOWS, sorts=view.SORTS, usual=str(usual))
         shown = _shown(facts, query, marked=study)
-        steps = facts["steps"] if needs == "all" else facts["steps"][:MOST_NEEDS]
+        lines = lines_of(facts["steps"], viewer, is_whole=needs == "all")
         return site.page(
             request,
             viewer,
             "overview.html",
-            needs=[need_of(step, viewer) for step in steps],
+            needs=lines,
             needs_total=len(facts["steps"]),
+            needs_left=len(facts["steps"]) > len(lines),
             marked=study,
             links=[tab.path for tab in site.tabs],
             **shown,
@@ -97,6 +99,8 @@ def _shown(facts: Mapping[str, Any], query: Query, *, marked: str) -> dict[str, 
         "elsewhere": len(view.chosen(entries, replace(query, show="all"), shares)) if query.text and not found else 0,
         "near": "" if found or not query.text else view.nearest(entries, query.text),
         "map": map_of(entries) if is_large else None,
+        "kinds": kinds_of(facts["steps"]) if is_large else [],
+        "held_to": STEPS[StepKind(query.kind)][1] if query.kind else "",
     }
 
 

@@ -118,7 +118,7 @@ def figures_of(facts: Mapping[str, Any]) -> Figures:
         mean=f"{sum(best) / len(best):.4f}" if best else "none yet",
         mean_rise=f"{gain_text(sum(rises) / len(rises))} in 24 h" if rises else "",
         mean_spark=area_spark(mean_quality(entries, facts["improvements"]), "1"),
-        training=sum(e["running"] for e in entries),
+        training=sum(e["running"] - e["lost"] for e in entries),
         training_mean=f"mean of 24 h {sum(busy) / len(busy):.2f}" if busy else "",
         training_spark=area_spark(busy, "3"),
         queued=sum(e["waiting"] for e in entries),

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from easeml_core.services.step import StepKind
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -21,12 +23,14 @@ class Query:
         text: What a tenant or a study must hold.
         sort: A key of ``SORTS``.
         page: From 1.
+        kind: Only studies that need a person for this, a ``StepKind``; empty for all.
     """
 
     show: str
     text: str = ""
     sort: str = "needs"
     page: int = 1
+    kind: str = ""
 
     @classmethod
     def of(cls, asked: dict[str, str], *, shows: Collection[str], sorts: Collection[str], usual: str) -> Query:
@@ -37,6 +41,7 @@ class Query:
             asked["q"].strip()[:LONGEST_TEXT],
             sort if sort in sorts else "needs",
             max(1, int(page[:9])) if page.isascii() and page.isdigit() else 1,
+            asked["kind"] if asked["kind"] in list(StepKind) else "",
         )
 
     def link(self, **changes: Any) -> str:
@@ -47,5 +52,6 @@ class Query:
             ('?show=all&q=x-ray&sort=needs&page=2', '?show=needs&sort=needs')
         """
         other = replace(self, **{"page": 1} | changes)
-        told = {"show": other.show, "q": other.text, "sort": other.sort, "page": other.page if other.page > 1 else ""}
+        told = {"show": other.show, "kind": other.kind, "q": other.text, "sort": other.sort}
+        told["page"] = str(other.page) if other.page > 1 else ""
         return "?" + urlencode({name: value for name, value in told.items() if value})

@@ -93,6 +93,7 @@ def chosen(entries: Sequence[Entry], query: Query, shares: Shares) -> list[Entry
         e
         for e in entries
         if (query.show == "all" or e["standing"] == query.show)
+        and (not query.kind or any(s.kind == query.kind and s.needs_a_person for s in e["steps"]))
         and (wanted in str(e["tenant"]).casefold() or wanted in str(e["study"]).casefold())
     ]
     orders: dict[str, Callable[[Entry], Any]] = {
@@ -198,7 +199,7 @@ def _verdict(entry: Entry) -> Mark | None:
 
 def now_words(entries: Sequence[Entry]) -> tuple[str, str]:
     """What is going on, in one sentence: first the part in bold, then the rest."""
-    running = sum(e["running"] for e in entries)
+    running = sum(e["running"] - e["lost"] for e in entries)  # a device that fell silent trains nothing
     tenants = counted(len({e["tenant"] for e in entries}), "tenant")
     first = f"{counted(running, 'device is', 'devices are')} training for {tenants}."
     if not running:

@@ -147,6 +147,30 @@ def test_a_price_stops_what_is_not_worth_it():
     assert all(choice.chosen.acquisition >= 0.01 * (1 - 1e-9) for choice in paid)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("limits", [{}, {"budget_seconds": 3.0}, {"devices": (("gpu",),) * 2 + (None,) * 3}])
+def test_a_tenant_stops_above_the_price_that_its_best_trial_pays(seed, limits):
+    """So much is what the rule says at any price, from a scheduler that was made with another one, or with none."""
+    problem, qualities, costs = world(seed, **limits)
+    trials = pairs(schedule(scheduler_of(problem, costs), qualities, costs, most=6))
+
+    def at(price):
+        scheduler = scheduler_of(problem, costs, dataclasses.replace(PLAIN, price_per_second=price))
+        for i, k in trials:
+            scheduler.record(i, k, float(qualities[i, k]), float(costs[i, k]))
+        return scheduler
+
+    free = at(0.0)
+    for tenant, device in itertools.product(range(3), (None, "gpu", "cpu")):
+        most = free.stops_above(tenant, device=device)
+        assert (most > -np.inf) == bool((free.worth(tenant, device=device) > -np.inf).any())
+        if most > 0:
+            for price, goes_on in ((most * (1 - 1e-9), True), (most * (1 + 1e-9), False)):
+                scheduler = at(price)
+                assert bool((scheduler.worth(tenant, device=device) > -np.inf).any()) == goes_on
+                assert scheduler.stops_above(tenant, device=device) == most
+
+
 def test_a_failed_trial_costs_and_teaches_nothing():
     problem, _, costs = world(6)
     scheduler, untouched = (scheduler_of(problem, costs) for _ in range(2))

@@ -12,6 +12,7 @@ from easeml_core.services.audit import audit
 from easeml_core.services.controls import set_study, set_tenant
 from easeml_core.services.policy import set_policy
 from easeml_core.store.actors import acting
+from easeml_core.store.rows import change
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -123,3 +124,50 @@ def test_a_change_on_any_page_bears_the_name_of_who_made_it(done, ask_as):
     assert answer.status_code == 303
     event = audit(done.worker, study="mine")["events"][0]
     assert (event["act"], event["who"], event["door"]) == ("study paused", "ann", "page")
+
+
+def test_who_started_the_run_in_which_a_task_acts(done, ask_as, text_of, monkeypatch):
+    runs = {"manual__1": "admin", "scheduled__2": None, "mine": "=ada"}
+    for run in runs:
+        with acting(f"nightly/{run}/train.promote", door="task"):
+            set_study(done.worker, study="mine", priority=len(run))
+    with acting("a/b/c", door="page"):
+        set_study(done.worker, study="mine", priority=99)
+    known = {("nightly", run): user for run, user in runs.items() if user}
+    asked = []
+
+    def say(wanted):
+        asked.extend(wanted)
+        return known
+
+    monkeypatch.setattr("easeml_airflow.web.audit.starters", say)
+    operator = ask_as("ada", "operator")
+    page = operator.get("/audit").text
+    read = text_of(page)
+    assert "nightly, task train.promote the run , started by admin" in read
+    assert "nightly, task train.promote the run , started by its schedule" in read
+    assert 'href="/dags/nightly/runs/manual__1"' in page
+    assert sorted(asked) == sorted(("nightly", run) for run in runs)  # a person with slashes in the name is no task
+    rows = {row["who"]: row["started_by"] for row in table_of(operator.get("/audit.csv"))}
+    assert rows["nightly/manual__1/train.promote"] == "admin"
+    assert rows["nightly/mine/train.promote"] == "'=ada"
+    assert rows["a/b/c"] == rows["nightly/scheduled__2/train.promote"] == ""
+
+
+def test_a_refused_study_is_told_with_its_reason(database, ask_as, text_of):
+    add_study(database, "mine")
+    with database.owner.begin() as tx:
+        columns = "tenant_id, data_set_id, metric, config"
+        more = f"SELECT 'other', 'REGISTERED', 'other', {columns} FROM work.studies"
+        change(tx, f"INSERT INTO work.studies (name, state, request_key, {columns}) {more}")
+        asked = "INSERT INTO work.requests (request_key, kind, study_id) SELECT 'k', 'seal', max(id) FROM work.studies"
+        change(tx, asked)
+    with database.referee.begin() as tx:
+        change(tx, "INSERT INTO work.answers (request_id, refused, message) VALUES (1, true, '@too few rows')")
+        change(tx, "UPDATE work.studies SET state = 'REFUSED' WHERE name = 'other'")
+    operator = ask_as("ada", "operator")
+    said = "Study refused lab / other"
+    read = text_of(operator.get("/audit?show=refused").text)
+    assert said in read
+    assert "the referee did not seal its data. “@too few rows”" in read
+    assert [row["reason"] for row in table_of(operator.get("/audit.csv?show=refused"))] == ["'@too few rows"]

@@ -6,14 +6,22 @@ import re
 
 import pytest
 from device_rows import add_reasons, add_study, add_trial
+from hypothesis import given
+from hypothesis import strategies as st
 
+from easeml_airflow.web.airflow_runs import Place
 from easeml_airflow.web.backtest_view import backtest_of
 from easeml_airflow.web.backtesting import Backtests, Kept
+from easeml_airflow.web.compute_price import price_text, pricing_of
 from easeml_core.errors import ConcurrentUpdateError, StateError
 from easeml_core.services.audit import audit
+from easeml_core.services.beliefs import beliefs
 from easeml_core.services.controls import list_tenants
 from easeml_core.services.policy import set_policy, show_policy
+from easeml_core.services.registration import pause_study
+from easeml_core.services.stopping import stopping_prices
 from easeml_core.store.compute import history_stamp
+from easeml_core.store.rows import change
 
 LIMITS = {"weight": "2", "max_parallel": "4", "quota_hours": "10", "reason": "quarter end"}
 
@@ -116,6 +124,7 @@ def test_a_device_that_fell_silent_is_told_and_its_trial_taken_back(two, ask_as,
     operator = ask_as("ada", "operator")
     read = text_of(operator.get("/compute").text)
     assert "1 device does not answer" in read
+    assert re.search(r"mine , candidate-\d+: no heartbeat since", read)
     assert "Take back" in read
     assert "Take back" not in text_of(ask_as("vic", rights=of_mine).get("/compute").text)
     for _ in range(2):
@@ -123,6 +132,31 @@ def test_a_device_that_fell_silent_is_told_and_its_trial_taken_back(two, ask_as,
     read = text_of(operator.get("/compute").text)
     assert "does not answer" not in read
     assert "2 trials wait" in read
+
+
+def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, text_of, monkeypatch):
+    key = "nightly/manual__1/train/3"
+    with two.owner.begin() as tx:
+        change(
+            tx,
+            "UPDATE work.trials SET lease_key = :key, lease_until = now() - interval '1 h' WHERE state = 'RUNNING' "
+            "AND study_id = (SELECT id FROM work.studies WHERE name = 'mine')",
+            key=key,
+        )
+    monkeypatch.setattr("easeml_airflow.web.compute.places", lambda keys: {key: Place("gpu-box-3", "easeml_devices")})
+    page = ask_as("ada", "operator").get("/compute").text
+    assert "on gpu-box-3, pool easeml_devices" in text_of(page)
+    assert 'href="/dags/nightly/runs/manual__1/tasks/train/mapped/3"' in page
+    others = ask_as("vic", rights=lambda study, tenant, *, write: tenant == "rivals").get("/compute").text
+    assert "gpu-box-3" not in others
+    assert "manual__1" not in others
+
+
+def test_who_waits_starts_when_a_device_should_be_free(two, ask_as, text_of):
+    read = text_of(ask_as("ada", "operator").get("/compute").text)
+    assert re.search(r"secret-project candidate-\d+ \u2013 (59|60)\.\d min", read)
+    add_trial(two, "mine", waits=True)
+    assert "\u2013" in text_of(ask_as("vic", rights=of_mine).get("/compute").text)  # others' devices are none of theirs
 
 
 def test_the_window_and_the_page_of_an_address_may_be_anything(two, ask_as):
@@ -138,6 +172,72 @@ def test_an_empty_installation_says_what_comes_first(database, ask_as, text_of):
     assert "0 devices train, nothing waits." in read
     assert "No device has trained in this time" in read
     assert "A tenant is made when its first study is registered." in read
+
+
+# ---- the price of compute
+
+
+def test_the_price_says_how_many_studies_go_on_as_the_scheduler_has_it(past, ask_as, text_of):
+    told = stopping_prices(past.worker)["studies"]
+    limits = [entry["stops_above"] for entry in told]
+    operator = ask_as("ada", "operator")
+    read = text_of(operator.get("/compute").text)
+    assert "No price of compute is set: all 9 studies go on" in read
+    assert f"now no price: {len(limits)} go on" in read
+    between = (limits[5] + limits[6]) / 2
+    page = operator.get(f"/compute?price={between}").text
+    read = text_of(page)
+    assert f"{price_text(between)}: 6 go on" in read
+    assert "3 more studies would stop" in read
+    assert f"--price-per-second {between / 3600:.6g}" in read
+    assert page.count("</svg>goes on</span>") == 6
+    set_policy(past.owner, changes={"price_per_second": between / 3600}, reason="devices are dear")
+    read = text_of(operator.get("/compute").text)
+    assert "At today\u2019s price of compute 6 of 9 studies go on" in read
+    read = text_of(operator.get("/compute?price=0").text)
+    assert "At 0, 3 more studies would go on" in read
+    for study in (entry["study"] for entry in told[6:]):
+        assert beliefs(past.worker, study=study).next is None
+
+
+def test_others_try_a_price_out_on_their_own_studies(past, ask_as, text_of):
+    vic = ask_as("vic", rights=lambda study, tenant, *, write: tenant == "tenant-3")
+    page = vic.get("/compute?price=0.5").text
+    assert "No price of compute is set: the one study goes on" in text_of(page)
+    assert "study-3" in page
+    assert "study-4" not in page
+    assert "easeml policy set" not in page
+
+
+@pytest.mark.parametrize("price", ["-1", "nan", "inf", "1e10", "much"])
+def test_a_price_that_is_none_is_refused(two, ask_as, price):
+    assert ask_as("ada", "operator").get(f"/compute?price={price}").status_code == 400
+
+
+def test_where_no_price_can_be_told_the_panel_says_why(two, ask_as, text_of):
+    operator = ask_as("ada", "operator")
+    assert pricing_of(None, None).plot is None
+    pause_study(two.worker, study="mine", paused=True)
+    pause_study(two.worker, study="secret-project", paused=True)
+    assert "No study has anything left to run" in text_of(operator.get("/compute").text)
+    set_policy(two.owner, changes={"policy": "roundrobin"}, reason="to see")
+    assert "The policy in force, roundrobin, asks for no price" in text_of(operator.get("/compute").text)
+
+
+@given(
+    st.lists(st.floats(0, 1e6) | st.just(0.0), min_size=1, max_size=30),
+    st.floats(0, 1e6) | st.just(0.0),
+    st.none() | st.floats(0, 1e9),
+)
+def test_any_prices_can_be_drawn(limits, price, asked):
+    studies = [{"study": f"s{n}", "stops_above": v, "seconds_day": 1.0} for n, v in enumerate(sorted(limits)[::-1])]
+    told = {"price_per_hour": price, "policy": "default", "is_heeded": True, "costs_known": True, "without": 0}
+    shown = pricing_of(told | {"studies": studies}, asked)
+    assert 0 <= shown.slider.percent <= 100
+    assert all(0 <= shown.plot.left(dot.x) <= 100 and 0 <= shown.plot.top(dot.y) <= 100 for dot in shown.plot.dots)
+    assert shown.plot.dots[0].y == sum(limit >= price for limit in limits)
+    heights = [y for _, y in shown.plot.lines[0].points]
+    assert heights == sorted(heights, reverse=True)
 
 
 # ---- backtest

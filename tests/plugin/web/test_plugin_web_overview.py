@@ -36,7 +36,7 @@ def entry(study="x-ray", tenant="radiology", **changes):
         **{"tenant": tenant, "study": study, "state": "ACTIVE", "metric": "accuracy", "weight": 1.0, "read_at": NOW},
         **{"tenant_weight": 1.0, "best_quality": 0.93928, "best_quality_day_ago": 0.93448, "running": 1, "waiting": 2},
         **{"failed": 0, "device_seconds_day": 75.0, "verdict": "pass", "judging_at": None, "gate_set_live": True},
-        **{"signal": 2, "signals": 3, "direct_signal": None, "drift": None, "teams": 1, "ended_day": 4},
+        **{"signal": 2, "signals": 3, "direct_signal": None, "drift": None, "teams": 1, "ended_day": 4, "lost": 0},
         **{"queued_at": NOW - timedelta(minutes=6), "steps": [step()], "standing": Standing.SEARCHING},
     }
     return facts | changes
@@ -104,6 +104,7 @@ def test_the_page_tells_every_fact_of_a_study(client, text_of):
         ({"best_quality_day_ago": 0.93928}, "accuracy unchanged 24 h"),
         ({"metric": "balanced_accuracy"}, "0.9393 balanced accuracy"),
         ({"running": 0}, "No trial is training now; 1 tenant registered."),
+        ({"running": 3, "lost": 1}, "2 devices are training for 1 tenant."),
         ({"state": "PAUSED"}, "of 0.0 % due"),
         ({"verdict": "withheld"}, "Withheld"),
     ],
@@ -124,10 +125,44 @@ def test_what_needs_a_person_leads_where_they_may_go(client, text_of):
         assert "The referee is away" in text_of(page)
         assert f'<a class="btn primary" href="{path}">Seal a new set</a>' in page
         assert page.count('<tr class="hot">') == 1
-    many = client(entry(**NEEDY), steps=[told] * 9)
-    assert many.get("/").text.count("Seal a new set") == page_module.MOST_NEEDS
-    assert "Show all 9 things" in text_of(many.get("/").text)
-    assert many.get("/?needs=all").text.count("Seal a new set") == 9
+
+
+def test_many_needs_of_a_kind_are_one_line_that_leads_to_them(client, text_of):
+    def told(kind, study, severity="warn", age=1):
+        facts = {"study": study, "tenant": study, "kind": kind, "severity": severity, "title": f"{kind} of it"}
+        facts |= {"why": "so it is", "act": "do", "command": "", "page": "/compute"}
+        return facts | {"since": datetime.now(UTC) - timedelta(hours=age)}
+
+    steps = [told("overfitting", "x-ray", "bad"), *(told("budget", f"s-{n}", age=n) for n in range(1, 10))]
+    needy = [entry(f"s-{n}", f"s-{n}", **NEEDY) for n in range(1, 10)]
+    other = {"steps": [step(StepKind.OVERFITTING, Severity.BAD)], "standing": Standing.NEEDS}
+    many = client(entry(**other), *needy, steps=steps)
+    page = many.get("/").text
+    read = text_of(page)
+    assert "10 things need a person x-ray: overfitting of it so it is" in read
+    assert "9 studies: budget of it s-1, s-2, s-3, s-4, s-5 and 4 more 9 h Show them" in read
+    assert 'href="/?show=needs&amp;kind=budget">Show them' in page
+    assert "Show all 10 things" in read
+    assert many.get("/?needs=all").text.count("budget of it") == 9
+    only = many.get("/?show=needs&kind=budget")
+    assert "1 to 9 of 9" in text_of(only.text)
+    assert "Budget spent \u00d7 show all that need a person" in text_of(only.text)
+    assert 'name="kind" value="budget"' in only.text  # a search stays among them
+    assert "1 to 10 of 10" in text_of(many.get("/?show=needs&kind=%3Cb%3E").text)
+    few = client(entry(**NEEDY), steps=steps[:6])
+    assert few.get("/").text.count("budget of it") == 5
+
+
+def test_the_map_says_how_many_need_what(client, text_of):
+    rows = [entry(f"s-{n}") for n in range(300)]
+    found = [
+        {"study": f"s-{n}", "tenant": "t", "kind": kind, "severity": severity}
+        for n, kind, severity in ((1, "overfitting", "bad"), (2, "budget", "warn"), (3, "budget", "warn"))
+    ]
+    more = {"title": "it", "why": "so", "act": "do", "command": "", "page": "/", "since": None}
+    page = client(*rows, steps=[f | more for f in found]).get("/?show=all").text
+    assert "What they need Overfitting 1 Budget spent 2" in text_of(page)
+    assert 'href="?show=needs&amp;kind=budget&amp;sort=needs"' in page
 
 
 def test_the_study_that_a_tasks_link_names_is_marked_and_on_the_page(client):
@@ -224,9 +259,9 @@ def test_pages_hold_fifty_and_keep_what_was_asked(client, text_of):
 
 
 def test_a_query_is_bounded():
-    asked = {"show": "all", "q": "x" * 10_000, "sort": "name", "page": "0"}
+    asked = {"show": "all", "q": "x" * 10_000, "sort": "name", "page": "0", "kind": "none"}
     query = Query.of(asked, shows=["all"], sorts=["name"], usual="all")
-    assert (len(query.text), query.page) == (200, 1)
+    assert (len(query.text), query.page, query.kind) == (200, 1, "")
 
 
 # -- small charts -----------------------------------------------------------------------------------------------------

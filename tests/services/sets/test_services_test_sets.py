@@ -244,7 +244,7 @@ def test_the_next_step_of_a_study_knows_whether_another_set_is_live(lab: Any, br
 
     seal(lab, bring(), name="spring")
     retire_test_set(lab.referee, test_set="1")
-    assert next_step() == ("seal the set after the one that has served, then clear the alert (`easeml alerts full`)")
+    assert next_step().startswith("seal the set after the one that has served, or clear the alert")
     retire_test_set(lab.referee, test_set="spring")
     assert next_step() == "seal a new gate set: none is live, so the gate answers nothing"
 
