@@ -57,6 +57,10 @@ TABLE_CLASSIFIERS = (
     "nearest_neighbors",
     "gaussian_naive_bayes",
     "decision_tree",
+    "linear_discriminant",
+    "nearest_centroid",
+    "lightgbm",
+    "xgboost",
 )
 TABLE_REGRESSORS = (
     "hist_gradient_boosting",
@@ -68,6 +72,8 @@ TABLE_REGRESSORS = (
     "multilayer_perceptron",
     "nearest_neighbors",
     "decision_tree",
+    "lightgbm",
+    "xgboost",
 )
 IMAGE_NETWORKS = (
     "alexnet",
