@@ -58,6 +58,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "infer",
         "labels conflicts",
         "labels give",
+        "labels unsure",
         "labels wanted",
         "ledger",
         "meter plan",

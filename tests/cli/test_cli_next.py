@@ -16,7 +16,12 @@ def test_what_is_next_is_told_with_reason_and_remedy(ask: Any, make_study: Any, 
     answer = ask("next", "cancer")
     assert answer.status == 0
     assert max(len(line) for line in answer.out.splitlines()) <= 80
-    for words in ("cancer", "more compute may be worth it", "1 candidate has not run", "easeml study show cancer"):
+    for words in (
+        "cancer",
+        "more compute may be worth it",
+        "1 candidate has not run",
+        "easeml device run --study cancer",
+    ):
         assert words in answer.out
     (step,) = ask("next", "--json").json
     assert (step["study"], step["tenant"], step["kind"], step["severity"]) == ("cancer", "lab", "compute", "info")
