@@ -10,12 +10,15 @@ METRIC = r"^(accuracy|balanced_accuracy|f1|auc|log_loss|rmse|mae|r2|within:[0-9.
 METRICS = ["accuracy", "balanced_accuracy", "f1", "auc", "log_loss", "rmse", "mae", "r2", "within:0.5"]
 SOURCES = ["sklearn:digits", "csv:FILE.csv", "images:FOLDER", "series:FILE.csv?id=COLUMN&step=COLUMN", "sql:NAME"]
 SPLITS = ["rows", "group:COLUMN", "time:COLUMN"]
+NAMED = "1 to 63 small letters, digits and _ . -, beginning with a letter or digit"
 ROWS = "Values are device seconds, such as 3600 for an hour. Empty: no limit."
 
 text, optional = params.text, params.optional
 FORM = {
-    "tenant": text("Tenant", "Who owns the study; a new name makes a new tenant.", required=True, pattern=params.NAME),
-    "study": text("Study", "Its name, unique in the installation.", required=True, pattern=params.NAME),
+    "tenant": text(
+        "Tenant", f"Who owns the study: {NAMED}. A new name makes a new tenant.", required=True, pattern=params.NAME
+    ),
+    "study": text("Study", f"Its name: {NAMED}; unique.", required=True, pattern=params.NAME),
     "source": Param(
         "sklearn:digits",
         title="Data",
@@ -33,14 +36,24 @@ FORM = {
         enum=[None, "classification", "regression"],
         values_display={"None": "as the metric says"},
     ),
-    "metric": text("Metric", "What is compared. Empty: accuracy, or r2.", pattern=METRIC, examples=METRICS),
+    "metric": text(
+        "Metric",
+        "What is compared: one of the list, `within:T`, or `module:function`. Empty: accuracy, or r2.",
+        pattern=METRIC,
+        examples=METRICS,
+    ),
     "hit": text(
         "Hit", "Where numbers are predicted: how far off is right, `within:0.5`.", pattern=r"^within:[0-9.e+-]+$"
     ),
     "program": text(
         "Program", "What goes in and comes out (docs/programs.md). Empty: as the data look.", maxLength=10000
     ),
-    "split": text("Split", "What is kept together. Empty: rows.", pattern="^(rows|(group|time):.+)$", examples=SPLITS),
+    "split": text(
+        "Split",
+        "What is kept together: `rows`, `group:COLUMN` or `time:COLUMN`. Empty: rows.",
+        pattern="^(rows|(group|time):.+)$",
+        examples=SPLITS,
+    ),
     "grid": Param(
         "one",
         title="Grid",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+HUNDRED = 100
 LAST = 20
 """Choices whose worth the title tells."""
 
@@ -31,6 +32,16 @@ def _few(number: float) -> str:
         ('7.8', '0', '0.021')
     """
     return f"{number:.1f}" if number >= 1 else f"{number:.2g}"
+
+
+def _figures(number: float) -> str:
+    """A worth of compute with three figures: it may be a thousand an hour, or a thousandth.
+
+    Example:
+        >>> _figures(13.9642), _figures(0.0021377), _figures(1834.2), _figures(0.0)
+        ('14', '0.00214', '1,834', '0')
+    """
+    return f"{number:,.0f}" if abs(number) >= HUNDRED else f"{number:.3g}"
 
 
 def busy_plot(
@@ -94,11 +105,11 @@ def gains_plot(facts: Mapping[str, Any]) -> Plot | None:
     steps = [(place(p["at"]), min(p["per_hour"], y.high)) for p in prices if p["at"] > since]
     before = [p["per_hour"] for p in prices if p["at"] <= since]
     line = [(x.low, before[-1] if before else 0.0), *steps]
-    worth = f"The last {min(LAST, len(values))} choices promised {usual:.4f} of quality per device-hour"
-    title = f"{worth}; the price is {price:.4f}" if price else worth
+    worth = f"The last {min(LAST, len(values))} choices promised {_figures(usual)} of quality per device-hour"
+    title = f"{worth}; the price is {_figures(price)}" if price else worth
     return Plot(
         title=title,
-        sentence=f"{title}. {len(values)} choices, from {min(values):.4f} to {max(values):.4f}; "
+        sentence=f"{title}. {len(values)} choices, from {_figures(min(values))} to {_figures(max(values))}; "
         f"{sum(v > y.high for v in values)} stand at the upper edge and are worth more.",
         x=x,
         y=y,
@@ -107,14 +118,14 @@ def gains_plot(facts: Mapping[str, Any]) -> Plot | None:
             Dot(
                 place(g["at"]),
                 min(g["gain_per_hour"], y.high),
-                f"{g['study']}, {g['candidate']}: {g['gain_per_hour']:.4f} per device-hour"
+                f"{g['study']}, {g['candidate']}: {_figures(g['gain_per_hour'])} per device-hour"
                 + (", by the guard" if g["guarded"] else ""),
                 "f3" if g["guarded"] else "f1",
                 3,
             )
             for g in gains
         ],
-        notes=[Note(0, price, f"price {price:.4f}", "t", "end", -4, -6)] if price else (),
+        notes=[Note(0, price, f"price {_figures(price)}", "t", "end", -4, -6)] if price else (),
         height=196,
         key=(("dot", "f1", "a choice by worth"), ("dot", "f3", "by the guard")),
     )

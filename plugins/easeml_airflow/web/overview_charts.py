@@ -68,7 +68,10 @@ def area_spark(values: Sequence[float], look: str) -> Plot | None:
 
 
 def mean_quality(entries: Sequence[Entry], improvements: Mapping[str, Sequence[tuple[datetime, float]]]) -> list[float]:
-    """The mean best quality of those that had a result, at 29 moments of the last two weeks or since the first one."""
+    """The mean best quality of those that have a result, at 29 moments of the last two weeks or since the first one.
+
+    Before its first result a study counts as 0: else the mean would fall when a study that is harder has its first one.
+    """
     scale = scale_of(entries, improvements)
     if scale is None:
         return []
@@ -76,12 +79,11 @@ def mean_quality(entries: Sequence[Entry], improvements: Mapping[str, Sequence[t
     moments = [x.low * (1 - k / 28) for k in range(29)]
     means = []
     for moment in moments:
-        had = [
-            max(quality for when, quality in found if (when - now).total_seconds() <= moment)
+        best = [
+            max((quality for when, quality in found if (when - now).total_seconds() <= moment), default=0.0)
             for found in improvements.values()
-            if (found[0][0] - now).total_seconds() <= moment
         ]
-        means += [sum(had) / len(had)] if had else []
+        means.append(sum(best) / len(best))
     return means
 
 

@@ -285,11 +285,12 @@ def test_small_charts_share_their_scales(client):
     assert page.count('class="spark"') == 2 + 2  # two rows; mean quality and devices
 
 
-def test_the_mean_is_over_those_that_had_a_result():
+def test_the_mean_never_falls_where_a_study_has_its_first_result():
     found = {"a": [(NOW - timedelta(days=14), 0.4)], "b": [(NOW, 0.8)]}
     means = charts.mean_quality(ROWS, found)
-    assert means[0] == pytest.approx(0.4)
+    assert means[0] == pytest.approx(0.2)
     assert means[-1] == pytest.approx(0.6)
+    assert means == sorted(means)
 
 
 def test_shares_of_nothing_are_no_division_by_zero():
