@@ -78,7 +78,9 @@ def get_model(tx: Connection, study_id: int, model_id: int) -> Model:
     found = row(tx, _MODEL + "WHERE m.id = :id AND m.study_id = :study_id", id=model_id, study_id=study_id)
     if found is None:
         known = rows(tx, "SELECT id FROM work.models WHERE study_id = :id ORDER BY id DESC LIMIT 8", id=study_id)
-        raise NotFoundError(kind="model of this study with id", name=model_id, known=[str(r.id) for r in known])
+        names = [str(r.id) for r in known]
+        remedy = "`easeml model list STUDY` has all" if names else ""
+        raise NotFoundError(kind="model of this study with id", name=model_id, known=names, remedy=remedy)
     return Model(**found._mapping)
 
 

@@ -89,7 +89,7 @@ def rows_of_cells(file: ExampleFile, form: RowForm, *, label: str | None) -> Row
     """
     columns = dict(file.columns)
     if label is not None and label not in columns:
-        raise refused(file, f"there is no column {shown(label)} with the label of every row")
+        raise _without_labels(file, form, label)
     if form.feature_names is not None:
         used = input_columns(file, form.feature_names)
         extra = [name for name in columns if name not in used and name != label]
@@ -101,6 +101,15 @@ def rows_of_cells(file: ExampleFile, form: RowForm, *, label: str | None) -> Row
     inputs = encode(narrow, feature_names=form.feature_names, features=form.features, beside=label)
     labels = None if label is None else labels_of_words(narrow, form, label)
     return Rows(str(file.path), inputs, labels, file.columns)
+
+
+def _without_labels(file: ExampleFile, form: RowForm, label: str) -> InvalidInputError:
+    """Often the labels stand under the name of the target in the study's own file, which nobody here knows."""
+    inputs = set(file.columns) if form.feature_names is None else input_columns(file, form.feature_names)
+    spare = [name for name in file.columns if name not in inputs]
+    perhaps = f", here perhaps {shown(spare[0])}" if len(spare) == 1 else ""
+    told = f"there is no column {shown(label)} with the label of every row"
+    return refused(file, f"{told}; `--label NAME` (`label_column`) names another{perhaps}")
 
 
 def labels_of_words(file: ExampleFile, form: RowForm, column: str = LABEL) -> Labels:

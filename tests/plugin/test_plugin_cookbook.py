@@ -3,6 +3,7 @@
 import ast
 import csv
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "examples" / "cookbook"
 FILES = sorted(FOLDER.glob("*.py"))
+PAGE = ROOT / "docs" / "cookbook.md"
 DAGS = [
     "cookbook_approval",
     "cookbook_backfill",
@@ -25,6 +27,12 @@ DAGS = [
 ]
 CANDIDATES = [{"name": "bayes", "kind": "gaussian_naive_bayes"}]
 EASY = {"condition": "n > 0.5 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3}
+REJECTED = {
+    "chosen_options": ["Reject"],
+    "params_input": {},
+    "responded_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "responded_by_user": {"id": "7", "name": "ada"},
+}
 
 
 @pytest.fixture
@@ -57,7 +65,7 @@ def test_all_load_without_error():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_recipe_is_short_stands_on_the_page_and_imports_what_a_dag_may(path):
     source = path.read_text(encoding="utf-8")
-    page = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     assert source in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(source.splitlines()) <= 40
     modules = {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
@@ -66,18 +74,26 @@ def test_a_recipe_is_short_stands_on_the_page_and_imports_what_a_dag_may(path):
 
 
 @pytest.mark.journey
-def test_a_team_s_night_asks_the_gate_and_the_next_night_promotes(run_dag, recipe, flowers, store):
+def test_a_team_s_night_asks_the_gate_a_person_says_no_and_the_next_night_promotes(
+    run_dag, recipe, flowers, store, monkeypatch
+):
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
     from easeml_core.services.overview import overview
 
     ended = states(run_dag(recipe("cookbook_botany")))
     assert ended == {"train": "success", "best": "success", "gate": "success"}
     (study,) = overview(store)["tenants"]
     assert (study["trials"], study["production_model_id"]) == (1, None)  # that DAG promotes nothing
+    monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: self.execute_complete(context, REJECTED))
+    asked = states(run_dag(recipe("cookbook_approval")))
+    assert (asked["gate"], asked["approve"], asked["promote"]) == ("success", "success", "skipped")
     night = states(run_dag(recipe("cookbook_nightly")))
     assert night["train"] == "skipped"  # every candidate has run
     assert night["release.promote"] == night["release.meter"] == "success"
     (study,) = overview(store)["tenants"]
     assert study["production_model_id"] is not None
+    assert states(run_dag(recipe("cookbook_approval")))["gate"] == "skipped"  # the best model is in production
 
 
 def rows_of(path):
@@ -120,9 +136,38 @@ def test_a_day_that_is_run_again_feeds_nothing_twice(run_dag, recipe, flowers, t
 def test_what_passed_waits_for_a_person(recipe):
     dag = recipe("cookbook_approval")
     edges = {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
-    assert edges == {("gate", "approve"), ("gate", "promote"), ("approve", "promote")}
+    chain = {("best", "news"), ("news", "gate"), ("gate", "approve"), ("approve", "promote")}
+    assert edges == chain | {("gate", "promote")}
     assert dag.task_dict["promote"].trigger_rule == "all_success"
     assert dag.task_dict["approve"].defaults is None  # a time-out approves nothing
+
+
+def test_a_monday_without_a_better_model_asks_nobody_and_ends_green(run_dag, recipe, flowers):
+    run = run_dag(recipe("cookbook_approval"))
+    skipped = dict.fromkeys(("gate", "approve", "promote"), "skipped")
+    assert states(run) == {"best": "success", "news": "success", **skipped}
+    assert run.state == "success"
+
+
+def test_airflow_takes_the_command_that_backfills(run_dag, recipe, flowers, tmp_path):
+    """Its own reader and its own checks; without ``--reprocess-behavior`` it refuses this DAG."""
+    from airflow.cli.cli_parser import get_parser
+    from airflow.models.backfill import InvalidReprocessBehavior, ReprocessBehavior, _do_dry_run
+    from airflow.utils.session import create_session
+
+    (line,) = re.findall(r"^airflow (backfill create .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    read = get_parser().parse_args(line.split())
+    rows_of(tmp_path / "2026-03-01.csv")
+    dag = recipe(read.dag_id)
+    dag.task_dict["feed"].path = str(tmp_path / "{{ ds }}.csv")
+    run_dag(dag, logical_date=pendulum.datetime(2026, 3, 1, tz="UTC"))  # so Airflow knows it
+    asked = {"dag_id": read.dag_id, "from_date": read.from_date, "to_date": read.to_date, "reverse": False}
+    with create_session() as session:
+        chosen = ReprocessBehavior(read.reprocess_behavior)
+        days = list(_do_dry_run(**asked, reprocess_behavior=chosen, dag_run_conf=None, session=session))
+        assert len(days) == 31
+        with pytest.raises(InvalidReprocessBehavior):
+            list(_do_dry_run(**asked, reprocess_behavior=ReprocessBehavior.NONE, dag_run_conf=None, session=session))
 
 
 def test_each_device_of_the_pools_is_a_task(recipe):

@@ -122,6 +122,15 @@ def test_every_field_says_what_it_is_and_what_may_be_in_it(dag_bag):
         assert optional is not (key in NEEDED.get(name, ()) or field.value is not None), (name, key)
 
 
+def test_a_new_study_s_form_says_in_words_what_its_patterns_want(dag_bag):
+    """Airflow's form does not check a pattern, and tells a service's refusal as ``Bad Request``."""
+    fields = form_of(dag_bag, "easeml_register_study")
+    patterns = {k: f for k in fields if "pattern" in (f := fields.get_param(k)).schema and "format" not in f.schema}
+    assert set(patterns) >= {"tenant", "study", "metric", "hit", "split"}
+    for key, field in patterns.items():
+        assert re.search(r"`[^`]+`|small letters, digits", field.description), key
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_form_passes_and_so_do_its_defaults(dag_bag, name):
     form = form_of(dag_bag, name)

@@ -77,6 +77,19 @@ def test_every_public_name_of_the_plugin_is_documented(name: str) -> None:
     assert re.search(rf"`@?{name}\b", read("operators.md"))
 
 
+def test_the_quickstart_knows_how_small_a_table_may_be() -> None:
+    from easeml_core.errors import SealedSetTooSmallError
+    from easeml_core.services import sealing
+
+    plans = sealing.planned_sets({"gate": config.GateConfig().to_json(), "meter": config.MeterConfig().to_json()})
+    told = re.search(r"of ([\d,]+) different rows or more", read("quickstart.md"))
+    assert told is not None
+    least = int(told[1].replace(",", ""))
+    assert sum(sealing.part_sizes(least, plans).values()) < least
+    with pytest.raises(SealedSetTooSmallError):
+        sealing.part_sizes(least - 1, plans)
+
+
 def test_grammar_of_the_docs_is_that_of_the_parser() -> None:
     from easeml_core.gate import condition
 

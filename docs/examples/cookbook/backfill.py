@@ -11,7 +11,7 @@ with DAG(
     "cookbook_backfill",
     schedule=DAILY,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    catchup=False,  # past days: airflow backfill create --dag-id cookbook_backfill --from-date ... --to-date ...
+    catchup=False,  # past days: airflow backfill create ... --reprocess-behavior failed, because of depends_on_past
     max_active_runs=1,
 ):
     feed = easeml.FeedOperator(

@@ -72,6 +72,18 @@ def test_numbers_to_predict_are_read_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "perhaps"),
+    [("a,b,species", ", here perhaps 'species'"), ("a,b,species,note", ""), ("a,b", "")],
+)
+def test_a_missing_column_of_labels_is_looked_for_under_another_name(header: str, perhaps: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{header}\n{','.join('1' * len(header.split(',')))}\n")
+    with pytest.raises(InvalidInputError) as caught:
+        read_rows(path, NUMBERS, label="label")
+    assert str(caught.value).endswith(f"`--label NAME` (`label_column`) names another{perhaps}")
+
+
+@pytest.mark.parametrize(
     ("targets", "expected"),
     [
         (np.array(["yes", "no"]), [1, 0]),
