@@ -111,10 +111,11 @@ def _shared(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _newest_alerts(tx: Connection, entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Of each study with open alerts the newest one by kind."""
-    if not any(e["open_alerts"] for e in entries):
+    alarmed = [e["study"] for e in entries if e["open_alerts"]]
+    if not alarmed:
         return {}
     found: dict[str, dict[str, Any]] = {}
-    for alert in releases.list_alerts(tx, None, open_only=True):
+    for alert in releases.list_alerts(tx, None, open_only=True, studies=alarmed):
         found.setdefault(alert["study"], {})[alert["kind"]] = alert
     return found
 

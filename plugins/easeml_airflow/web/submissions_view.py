@@ -98,7 +98,7 @@ class SubmissionsView:
 def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
     """The view of ``services.handed_in.handed_in_report``."""
     gate, meter, leaves = facts["gate"], facts["meter"], facts["leaves"]
-    rows = [_row(entry) for entry in facts["submissions"]]
+    rows = [_row(entry, meter["teams"] if meter else 1) for entry in facts["submissions"]]
     condition = parse_condition(gate["condition"]) if gate else None
     return SubmissionsView(
         now=(_lead(rows, meter), _rest(rows, gate, meter)),
@@ -119,8 +119,8 @@ def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
     )
 
 
-def _row(entry: Mapping[str, Any]) -> Row:
-    shared = (entry["teams"] or 1) > 1
+def _row(entry: Mapping[str, Any], teams: int) -> Row:
+    shared = max(entry["teams"] or 1, teams) > 1  # a refused request has no reading that tells how many share its set
     signal = None if shared else entry["signal"]
     return Row(
         number=entry["number"],

@@ -311,6 +311,14 @@ def test_every_state_of_a_submission_has_words(facts, gate, note, signal, meter)
     assert row.meter.startswith(meter)
 
 
+def test_teams_that_share_a_meter_hear_nothing_of_each_others_end():
+    """A refused request has no reading, so that only the set itself says how many share it."""
+    meter = METER | {"teams": 2, "is_live": True, "sides": ["lower", "upper"], "reading": None, "signals": []}
+    for changes in ({"meter_refusal": "the set has ended"}, {"meter_waits": True, "meter_too_late": True}):
+        (row,) = submissions_view(FACTS | {"meter": meter, "submissions": [SUBMISSION | changes]}).rows
+        assert (row.meter, row.meter_note) == ("each team is told its own", "")
+
+
 def test_the_plot_says_where_the_signal_changed():
     signals = [(1, 1), (2, 1), (4, 2), (5, 2), (6, 3)]
     given = [{"number": n, "place": p, "signal": s} for p, (n, s) in enumerate(signals, 1)]
