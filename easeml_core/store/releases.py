@@ -287,7 +287,7 @@ def list_alerts(
 ) -> list[dict[str, Any]]:
     """Alerts of one study, or of all, or of those that are named, with an id above ``after_id``; oldest first.
 
-    Those that are for one of several teams are listed for that team alone. ``is_open`` is as of ``alert_state.py``; it is
+    Those that are for one of several teams are listed for that team alone. ``is_open`` is as of ``alert_state.py``, and
     looked up once for each alert that nobody has cleared.
     """
     found = rows(

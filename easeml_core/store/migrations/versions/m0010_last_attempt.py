@@ -3,8 +3,8 @@
 A lease ends with its attempt, and ``trials_lease_check`` takes its key away; where the log of a trial lies is then
 known nowhere. A task that is tried again works under the same key, so the number of the try stands beside it.
 
-When a set was sealed is looked up in the audit for every open alert (``store.alert_state``): an index finds it among all
-else that has happened to the study.
+When a set was sealed is looked up in the audit for every open alert (``store.alert_state``): an index finds it among
+all else that has happened to the study.
 """
 
 from alembic import op
