@@ -13,17 +13,22 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSkipException,
+    TaskDeferred,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
-    from airflow.sdk.exceptions import TaskDeferralTimeout
+    from airflow.sdk.exceptions import TaskAwaitingInput, TaskDeferralTimeout
 else:
     try:
         from airflow.sdk.exceptions import TaskDeferralTimeout
     except ImportError:  # Airflow 3.1 still keeps it among the server's exceptions
         from airflow.exceptions import TaskDeferralTimeout
+    try:
+        from airflow.sdk.exceptions import TaskAwaitingInput
+    except ImportError:  # before 3.3 a question to a person is a deferral like any other
+        TaskAwaitingInput = TaskDeferred
 
 __all__ = [
     "AirflowException",
@@ -34,8 +39,10 @@ __all__ = [
     "BaseEventTrigger",
     "BaseTrigger",
     "DecoratedOperator",
+    "TaskAwaitingInput",
     "TaskDecorator",
     "TaskDeferralTimeout",
+    "TaskDeferred",
     "TriggerEvent",
     "task_decorator_factory",
 ]

@@ -1,5 +1,6 @@
 """From a developer's model to production and back: handed in, judged by itself, promoted, forced, rolled back."""
 
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -8,7 +9,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from easeml_airflow import operators
 from easeml_airflow.operators.approval import question, referees_asked
+from easeml_airflow.version_compat import TaskAwaitingInput, TaskDeferred
 from easeml_core.store import promotions, studies
+from easeml_core.store.rows import scalar
 
 NOW = {"deferrable": False, "poll_interval": 0.05}
 EASY = {"condition": "n > 0.2 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 6}
@@ -280,6 +283,7 @@ def test_what_is_handed_in_is_judged_and_promoted_by_the_commit_gate(study, tree
     assert {state for task, state in again.items() if task[0].startswith("judge.")} == {"skipped"}
 
 
+WAITS = (TaskAwaitingInput, TaskDeferred)
 ANSWER = {
     "chosen_options": ["Approve"],
     "params_input": {"why": " the old one crashes "},
@@ -291,14 +295,24 @@ ANSWER = {
 @pytest.fixture
 def force(study, model, run_dag, root, monkeypatch):
     """Run the DAG of forced promotions with this answer of a person; states, and the promotion's message."""
-    from airflow.providers.standard.operators.hitl import ApprovalOperator
-
     model_id = submit(model)[0]["model_id"]
     monkeypatch.setenv("AIRFLOW__EASEML__REFEREES", "eve, ada")
+    ask = operators.ForcePromotionOperator.execute
 
-    def run(**changes):
-        answer = ANSWER | changes
-        monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: self.execute_complete(context, answer))
+    def run(_read_anew=None, **changes):
+        def answered(self, context):
+            """What Airflow does: keep the wait's arguments, read the templates anew, go on with the answer."""
+            with pytest.raises(WAITS) as wait:
+                ask(self, context)
+            vars(self).update(_read_anew or {})
+            event = {"event": ANSWER | changes}
+            try:
+                return self.resume_execution(wait.value.method_name, (wait.value.kwargs or {}) | event, context)
+            except AirflowFailException as error:
+                run.refusal = str(error)
+                raise
+
+        monkeypatch.setattr(operators.ForcePromotionOperator, "execute", answered)
         done = run_dag(our_dag(root, "easeml_forced_promotion"), run_conf={"study": "cancer", "model": model_id})
         (promote,) = [ti for ti in done.get_task_instances() if ti.task_id == "promote"]
         return states(done)["promote", -1], promote.xcom_pull(task_ids="promote", key="message"), model_id
@@ -313,6 +327,39 @@ def test_a_person_may_pass_the_gate_by_and_is_named(force, forcible_referee, sto
     found = standing(store)
     assert (found.kind, found.model_id, found.who, found.why) == ("force", model_id, "ada (7)", "the old one crashes")
     assert events("easeml://production/cancer")[-1]["kind"] == "force"
+
+
+@pytest.mark.parametrize("template", ["study", "model_id", "easeml_conn_id"])
+def test_an_answer_is_to_the_question_that_was_asked(
+    force, trees, make_study, forcible_referee, store, monkeypatch, template
+):
+    """Airflow reads the templates anew when the task goes on, by then of an XCom that somebody else has written."""
+    make_study("cards", gate=EASY)
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", os.environ["AIRFLOW_CONN_EASEML_DEFAULT"])
+    another = submit(trees[0], task_id="another")[0]["model_id"]
+    read = {"study": "cards", "model_id": str(another), "easeml_conn_id": "elsewhere"}[template]
+    state, message, model_id = force({template: read})
+    assert (state, message) == ("failed", None)
+    told = {"study": "cancer", "model_id": model_id, "easeml_conn_id": "easeml_default"}
+    now = another if template == "model_id" else read
+    assert f"{template} was {told[template]!r} then and is {now!r} now" in force.refusal
+    with store.begin() as tx:
+        assert promotions.history(tx, studies.get_study(tx, "cancer").id) == []
+        assert scalar(tx, "SELECT count(*) FROM work.requests WHERE kind = 'force'") == 0
+
+
+def test_a_question_that_is_read_anew_as_text_is_the_same(force, model, forcible_referee, store):
+    state, _, model_id = force({"model_id": str(submit(model)[0]["model_id"])})
+    assert (state, standing(store).model_id) == ("success", model_id)
+
+
+@pytest.mark.parametrize("kept", [{}, {"asked": None}, {"asked": {"study": "cancer"}}])
+def test_an_answer_without_its_question_promotes_nothing(study, store, monkeypatch, kept):
+    """As of a task that has asked before questions were kept."""
+    monkeypatch.setenv("AIRFLOW__EASEML__REFEREES", "ada")
+    operator = operators.ForcePromotionOperator(task_id="f", study="cancer", model_id=1)
+    with pytest.raises(AirflowFailException, match="nothing was promoted; trigger it again"):
+        operator.execute_complete(context("f"), ANSWER, **kept)
 
 
 def test_a_person_whose_number_is_the_name_is_named_once(force, forcible_referee, store):

@@ -42,6 +42,27 @@ def approval_of(answer: Mapping[str, Any]) -> Approval:
     return Approval(who=_who(answer.get("responded_by_user") or {}), why=_why(answer.get("params_input") or {}))
 
 
+def require_same_question(asked: Any, now: Mapping[str, Any]) -> None:
+    """Refuse an answer to another question.
+
+    Args:
+        asked: What the person was asked about, as Airflow kept it; None where nothing was kept.
+        now: What the task would do with the answer.
+
+    Raises:
+        StateError: They differ.
+    """
+    then = asked if isinstance(asked, dict) else {}
+    changed = [name for name in now if name not in then or then[name] != now[name]]
+    if changed:
+        told = "; ".join(f"{name} was {then.get(name)!r} then and is {now[name]!r} now" for name in changed)
+        message = (
+            f"the answer is to another question: {told}; nothing was promoted; trigger it again, with values or "
+            "templates that stay the same while a referee thinks"
+        )
+        raise StateError(message)
+
+
 def referees_asked() -> list[HITLUser] | None:
     """Who alone may answer, as ``assigned_users`` of Airflow's questions: the referees.
 

@@ -15,10 +15,15 @@ from airflow.sdk import Param
 
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_text, whole
-from easeml_airflow.operators.approval import Approval, approval_of, question, referees_asked
+from easeml_airflow.operators.approval import Approval, approval_of, question, referees_asked, require_same_question
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_airflow.operators.production import ProductionOperator
-from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
+from easeml_airflow.version_compat import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskAwaitingInput,
+    TaskDeferred,
+)
 from easeml_core.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -34,8 +39,9 @@ class ForcePromotionOperator(ProductionOperator, ApprovalOperator):
 
     Airflow asks under "Required Actions" and tells what the gate last said of the model. Who approved and why are
     recorded with the promotion for ever. A rejection skips the task. An answer of anybody who is not named in
-    ``[easeml] referees``, an approval without a reason, and a time-out fail it; then nothing is promoted. A further try
-    asks anew. The referee's process refuses unless it was started with ``--allow-forced``.
+    ``[easeml] referees``, an approval without a reason, one of another model than the task names by then, and a
+    time-out fail it; then nothing is promoted. A further try asks anew. The referee's process refuses unless it was
+    started with ``--allow-forced``.
 
     Args:
         study: Whose production pointer moves.
@@ -68,11 +74,19 @@ class ForcePromotionOperator(ProductionOperator, ApprovalOperator):
         """Look the model up, so that nobody is asked for one that is not there; then ask."""
         with airflow_outcome():
             self.subject, self.body = self._question(context)
+            asked = self._asked()
         self.assigned_users = referees_asked()
-        return ApprovalOperator.execute(self, context)
+        try:
+            return ApprovalOperator.execute(self, context)
+        except (TaskAwaitingInput, TaskDeferred) as wait:
+            wait.kwargs = {**(wait.kwargs or {}), "asked": asked}  # Airflow keeps them, and gives them back
+            raise
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on with a person's answer, and later with that of the referee's process, whose events have a status."""
+    def execute_complete(self, context: Context, event: Any = None, asked: Any = None) -> Any:
+        """Go on with a person's answer, and later with that of the referee's process, whose events have a status.
+
+        Airflow reads the templates anew before, by then perhaps of an XCom that somebody has changed since.
+        """
         if isinstance(event, dict) and "status" in event:
             return ProductionOperator.execute_complete(self, context, event)
         try:
@@ -84,6 +98,7 @@ class ForcePromotionOperator(ProductionOperator, ApprovalOperator):
             message = "the promotion was rejected"
             raise AirflowSkipException(message)
         with airflow_outcome():
+            require_same_question(asked, self._asked())
             self._approved = approval_of(answer)
         return ProductionOperator.execute(self, context)
 
@@ -96,6 +111,11 @@ class ForcePromotionOperator(ProductionOperator, ApprovalOperator):
         self.log.warning("%s promotes model %d past the gate: %s", who, model, why)
         filed = file_forced_promotion(store, study=self.study, model_id=model, who=who, why=why, request_key=key)
         return int(filed["request_id"])
+
+    def _asked(self) -> dict[str, Any]:
+        """What an answer is to: only this may be promoted."""
+        named = {"study": str(self.study), "model_id": whole(self.model_id, "model_id")}
+        return named | {"easeml_conn_id": self.easeml_conn_id}
 
     def _question(self, context: Context) -> tuple[str, str]:
         from easeml_core.services.promotion import model_list

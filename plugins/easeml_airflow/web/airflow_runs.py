@@ -1,6 +1,9 @@
 """What Airflow itself says of the runs and tasks that act here: who started a run, and where a task runs.
 
 A page is shown without it where Airflow's database does not answer: what Ease.ml knows is the main thing.
+
+Which run and task is asked about is what workers wrote, who may write any name. So whoever reads the answer must be
+allowed to see every run, and single columns are read, never whole rows: a task's row has a pickle that tasks may plant.
 """
 
 from __future__ import annotations
@@ -44,10 +47,14 @@ def starters(runs: Iterable[Run]) -> dict[Run, str]:
 
     def look() -> None:
         from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
 
-        for some in _batches(sorted(wanted)):
-            told = DagRun.find(dag_id=sorted({dag for dag, _ in some}), run_id=sorted({run for _, run in some}))
-            found.update({(r.dag_id, r.run_id): r.triggering_user_name for r in told if r.triggering_user_name})
+        with create_session() as session:
+            told = session.query(DagRun.dag_id, DagRun.run_id, DagRun.triggering_user_name)
+            for some in _batches(sorted(wanted)):
+                dags, names = ({run[part] for run in some} for part in (0, 1))
+                here = told.filter(DagRun.dag_id.in_(dags), DagRun.run_id.in_(names))
+                found.update({(dag, run): user for dag, run, user in here if user})
 
     if wanted:
         _try(look)
@@ -60,12 +67,16 @@ def places(keys: Iterable[str]) -> dict[str, Place]:
     found: dict[tuple[str, str, str, int], Place] = {}
 
     def look() -> None:
-        from airflow.models.dagrun import DagRun
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
 
-        for dag, run in sorted({task[:2] for task in tasks.values()})[:MOST_PLACES]:
-            names = sorted({name for d, r, name, _ in tasks.values() if (d, r) == (dag, run)})
-            for ti in DagRun.fetch_task_instances(dag_id=dag, run_id=run, task_ids=names):
-                found[dag, run, ti.task_id, ti.map_index] = Place(ti.hostname or "", ti.pool)
+        with create_session() as session:
+            told = session.query(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.hostname, TaskInstance.pool)
+            for dag, run in sorted({task[:2] for task in tasks.values()})[:MOST_PLACES]:
+                names, indexes = ({t[part] for t in tasks.values() if t[:2] == (dag, run)} for part in (2, 3))
+                here = told.filter(TaskInstance.dag_id == dag, TaskInstance.run_id == run)
+                here = here.filter(TaskInstance.task_id.in_(names), TaskInstance.map_index.in_(indexes))
+                found.update({(dag, run, task, index): Place(host or "", pool) for task, index, host, pool in here})
 
     if tasks:
         _try(look)

@@ -6,6 +6,9 @@ from urllib.parse import quote
 
 from easeml_airflow import settings
 
+DOTS = {".", ".."}
+"""Names that a browser takes for a folder and the one above: such an address would lead elsewhere."""
+
 
 def run_address(key: str | None) -> str | None:
     """The run of the DAG that used this request key, in Airflow's own pages; None for keys of the command line.
@@ -47,7 +50,8 @@ def parts_of(key: str | None) -> list[str] | None:
     """DAG, run, task and map index of a request key, None of any other; what a stream puts after them is left out."""
     parts = (key or "").split("/")[:4]
     index = parts[3].removeprefix("-") if len(parts) == 4 else ""
-    return parts if all(parts) and index.isascii() and index.isdecimal() and len(index) < 10 else None
+    named = all(parts) and DOTS.isdisjoint(parts)
+    return parts if named and index.isascii() and index.isdecimal() and len(index) < 10 else None
 
 
 def task_of(actor: str) -> tuple[str, str, str] | None:
@@ -59,7 +63,7 @@ def task_of(actor: str) -> tuple[str, str, str] | None:
     """
     dag, _, rest = actor.partition("/")
     run, _, task = rest.partition("/")
-    return (dag, run, task) if dag and run and task else None
+    return (dag, run, task) if dag and run and task and DOTS.isdisjoint((dag, run, task)) else None
 
 
 def page_of_run(dag: str, run: str) -> str:

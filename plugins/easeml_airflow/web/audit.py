@@ -37,7 +37,7 @@ def routes(site: Site) -> APIRouter:
         names = visible(store, viewer)
         found = audit(store, studies=names, limit=view.PAGE_SIZE, offset=view_.offset, **view_.filters())
         figures = recent_figures(store, studies=names)
-        found |= {"events": with_starters(found["events"])}
+        found |= {"events": with_starters(found["events"], viewer)}
         shown = view.page_of(found, figures, view_, is_all=names is None)
         return site.page(request, viewer, "audit.html", wanted=view_, shown=shown)
 
@@ -46,15 +46,20 @@ def routes(site: Site) -> APIRouter:
         store = site.open_store()
         found = audit(store, studies=visible(store, viewer), limit=MOST_ROWS, **view_.filters())
         told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-audit.csv"'}
-        return Response(as_csv(with_starters(found["events"])), media_type="text/csv; charset=utf-8", headers=told)
+        return Response(
+            as_csv(with_starters(found["events"], viewer)), media_type="text/csv; charset=utf-8", headers=told
+        )
 
     return router
 
 
-def with_starters(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The events with ``started_by``: who has started the run in which a task acts; None where nobody is known."""
+def with_starters(events: Sequence[Mapping[str, Any]], viewer: Viewer) -> list[dict[str, Any]]:
+    """The events with ``started_by``: who has started the run that an act names; None where nobody is known.
+
+    Told to operators alone: whoever has a worker's address can name any run, of a DAG that the viewer may not see too.
+    """
     tasks = [view.acting_task(event) for event in events]
-    known = starters(task[:2] for task in tasks if task is not None)
+    known = starters(task[:2] for task in tasks if task is not None) if viewer.is_operator else {}
     return [
         {**event, "started_by": None if task is None else known.get(task[:2])}
         for event, task in zip(events, tasks, strict=True)

@@ -241,7 +241,10 @@ _STARTED = {
 
 
 def acting_task(event: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """DAG, run and task where one acts, or has asked the referee for what it did; None for people."""
+    """The DAG, run and task that an act names, by itself or through the referee; None for people.
+
+    A worker may name another's run, so this is no proof of where it was done.
+    """
     task = task_of(event["who"])
     if task is None or event["door"] == "task":
         return task

@@ -50,13 +50,14 @@ def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> Non
         store = site.open_store()
         names = visible(store, viewer)
         facts = compute(store, window=window if window in WINDOWS else "6h", studies=names)
+        where = places(view.keys_of(facts)) if viewer.is_operator else {}  # a worker may name anybody's task
         policy = show_policy(store)
         tenants = list_tenants(store) if viewer.is_operator else []
         return site.page(
             request,
             viewer,
             "compute.html",
-            shown=view.page_of(facts, policy, places(view.keys_of(facts)), is_all=names is None),
+            shown=view.page_of(facts, policy, where, is_all=names is None),
             pricing=pricing_of(stopping_prices(store, studies=names), price),
             backtest=backtest_of(backtests.last(), policy) if names is None else None,
             tenants=view.tenants_of(tenants, text=q, page=page),

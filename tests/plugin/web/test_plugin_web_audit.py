@@ -144,14 +144,33 @@ def test_who_started_the_run_in_which_a_task_acts(done, ask_as, text_of, monkeyp
     operator = ask_as("ada", "operator")
     page = operator.get("/audit").text
     read = text_of(page)
-    assert "nightly, task train.promote the run , started by admin" in read
-    assert "nightly, task train.promote the run , started by its schedule" in read
+    assert "nightly, task train.promote the run it names , started by admin" in read
+    assert "nightly, task train.promote the run it names , started by its schedule" in read
     assert 'href="/dags/nightly/runs/manual__1"' in page
     assert sorted(asked) == sorted(("nightly", run) for run in runs)  # a person with slashes in the name is no task
     rows = {row["who"]: row["started_by"] for row in table_of(operator.get("/audit.csv"))}
     assert rows["nightly/manual__1/train.promote"] == "admin"
     assert rows["nightly/mine/train.promote"] == "'=ada"
     assert rows["a/b/c"] == rows["nightly/scheduled__2/train.promote"] == ""
+
+
+def test_who_started_a_run_is_told_to_operators_alone(done, ask_as, text_of, monkeypatch):
+    """A worker may name any run in an act, so what Airflow says of it is for who may see all runs."""
+    with acting("rival-dag/manual__1/act", door="task"):
+        set_study(done.worker, study="mine", priority=7)
+    asked = []
+
+    def say(wanted):
+        asked.extend(wanted)
+        return {("rival-dag", "manual__1"): "carol"}
+
+    monkeypatch.setattr("easeml_airflow.web.audit.starters", say)
+    for viewer in (ask_as("vic", rights=of_mine), ask_as("rita", "referee")):
+        page, table = viewer.get("/audit").text, viewer.get("/audit.csv").text
+        assert "rival-dag, task act the run it names , started by hand" in text_of(page)
+        assert "carol" not in page + table
+    assert asked == []
+    assert "the run it names , started by carol" in text_of(ask_as("ada", "operator").get("/audit").text)
 
 
 def test_a_refused_study_is_told_with_its_reason(database, ask_as, text_of):
