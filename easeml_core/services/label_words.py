@@ -41,6 +41,7 @@ class Words:
         said: What each labeler has said, by name; ``UNSURE`` too.
         mine: What this labeler said, ``UNSURE`` too.
         known: What is known of every label.
+        used: Whose labels a verdict may have used.
     """
 
     batch: NDArray[np.bool_]
@@ -49,6 +50,7 @@ class Words:
     said: Mapping[str, NDArray[np.int64]]
     mine: NDArray[np.int64]
     known: NDArray[np.int64]
+    used: NDArray[np.bool_]
 
     @cached_property
     def given(self) -> Mapping[str, NDArray[np.int64]]:
@@ -71,12 +73,12 @@ class Words:
         return np.zeros(len(self.known), dtype=bool) if word is None else word != UNKNOWN
 
     def queue(self) -> NDArray[np.intp]:
-        """The places to show this labeler, in the set's order."""
+        """The places to show this labeler, in the set's order; no second opinion where it could not differ any more."""
         if not self.is_open:
             return np.array([], dtype=np.intp)
         others = sum((labels != UNKNOWN for labels in self.given.values()), np.zeros(len(self.known), dtype=np.int64))
         place = np.arange(len(self.known))
-        second = (others == 1) & (place % SECOND_EVERY == 0) & ~self._settled
+        second = (others == 1) & (place % SECOND_EVERY == 0) & ~self._settled & ~self.used
         return np.flatnonzero(self.batch & (self.mine == UNKNOWN) & ((others == 0) | second))
 
     def agreement(self, labeler: str) -> tuple[int, int]:
@@ -117,6 +119,7 @@ def read_words(tx: Connection, found: SealedSet, labeler: str) -> Words:
         said=said,
         mine=said.get(labeler, np.full(found.rows, UNKNOWN, dtype=np.int64)),
         known=label_rows.known_labels(tx, found.id),
+        used=label_rows.used_examples(tx, found.id),
     )
 
 
@@ -158,15 +161,18 @@ def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, plac
     """Put a labeler's word in the place of what they said before: ``{"place", "changed"}``.
 
     Raises:
-        StateError: A verdict may have used the label that they gave before.
+        StateError: It comes too late: a verdict may have used the label that they gave before, or that others gave.
     """
     before = int(words.mine[place])
     if before == word:
         return {"place": place, "changed": False}
-    if before > UNKNOWN and label_rows.used_examples(tx, found.id)[place]:
-        message = "a verdict may have used the first label of this example already, so it stays; tell the referee"
-        raise StateError(message)
     after = words.mine.copy()
     after[place] = word
+    if label_rows.too_late(words.used, words.known, words.mine, after)[place]:
+        message = (
+            f"a verdict may have used the label of the example at place {place} already, so it stays, whoever says "
+            "otherwise; where it is wrong, tell the referee, who can retire this set and seal a new one"
+        )
+        raise StateError(message)
     label_rows.keep_labels(tx, found.id, labeler, after)
     return {"place": place, "changed": True}

@@ -152,7 +152,7 @@ def desk(
             "layout": layout,
             "agreement": {"both": both, "same": same},
             "disputes": where_labelers_differ(tx, found, words, classes) if decides else [],
-            "passed": what_nobody_can_tell(tx, found, words),
+            "passed": what_nobody_can_tell(tx, found, words, decides=decides),
             "example": _example(tx, found, words, at, settles if decides else None),
             "last": None if last is None else _last(tx, found, words, last, classes),
         }
@@ -214,7 +214,7 @@ def _last(tx: Connection, found: SealedSet, words: Words, place: int, classes: S
         "place": place,
         "example": examples.example_key(tx, found.id, place),
         "label": None if said == UNSURE else classes[said],
-        "may_undo": said == UNSURE or not bool(label_rows.used_examples(tx, found.id)[place]),
+        "may_undo": said == UNSURE or not bool(words.used[place]),
     }
 
 
@@ -234,7 +234,8 @@ def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int,
 
     Raises:
         NotFoundError: Nobody has asked for labels of this study.
-        StateError: The set has ended, nobody asked for this example, or a verdict may have used their first word.
+        StateError: The set has ended, nobody asked for this example, or a verdict may have used their first word, or a
+            label that this one would dispute.
         ConfigError: There is no such class.
     """
     with store.begin() as tx:

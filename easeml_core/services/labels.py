@@ -78,8 +78,8 @@ def wanted_labels(
 
 
 def _wanted(tx: Connection, test_set_id: int, labeler: str | None) -> NDArray[np.intp]:
-    given = label_rows.labels_given(tx, test_set_id)
-    open_ = np.zeros(len(label_rows.known_labels(tx, test_set_id)), dtype=bool)
+    given, known = label_rows.labels_given(tx, test_set_id), label_rows.known_labels(tx, test_set_id)
+    open_ = np.zeros(len(known), dtype=bool)
     for wanted in label_rows.wanted_of(tx, test_set_id):
         if wanted.is_open:
             open_[wanted.positions] = True
@@ -88,13 +88,15 @@ def _wanted(tx: Connection, test_set_id: int, labeler: str | None) -> NDArray[np
             open_ &= labels == UNKNOWN
     if labeler is not None:  # nor what they cannot tell
         open_ &= label_rows.words_of(tx, test_set_id, labeler, len(open_)) == UNKNOWN
+        open_ &= (known == UNKNOWN) | ~label_rows.used_examples(tx, test_set_id)  # nor where they could not differ
     return np.flatnonzero(open_)
 
 
 def give_labels(store: Store, *, study: str, labeler: str, labels: Path, test_set: str | None = None) -> dict[str, Any]:
     """Take what a labeler says of examples that were asked for; all of the file or nothing. May be repeated.
 
-    A second answer of the same labeler replaces the first, until a verdict may have used it.
+    A second answer of the same labeler replaces the first, until a verdict may have used it. From then on the label
+    stays, and no other labeler may differ from it, nor the referee.
 
     Args:
         store: Role ``easeml_referee``.
@@ -109,7 +111,7 @@ def give_labels(store: Store, *, study: str, labeler: str, labels: Path, test_se
 
     Raises:
         InvalidInputError: The file is not as it must be, an example is unknown or was never asked for, a label is no
-            class, or a label in use would change; names the line.
+            class, or a label in use would change or be disputed; names the line.
         StateError: The study has no such set, or it was sealed with its labels.
     """
     with store.begin() as tx:
@@ -124,9 +126,9 @@ def give_labels(store: Store, *, study: str, labeler: str, labels: Path, test_se
         places = _places(tx, found, file)
         mine = label_rows.words_of(tx, found.id, labeler, found.rows)
         before = np.maximum(mine[places], UNKNOWN)
-        _require_unused(tx, found, file, places, (before != UNKNOWN) & (before != given))
         after = mine.copy()
         after[places] = given
+        _require_in_time(tx, found, file, places, said=(mine, after))
         if labeler not in label_rows.labels_given(tx, found.id) or not np.array_equal(after, mine):
             label_rows.keep_labels(tx, found.id, labeler, after)
         counts = {"new": before == UNKNOWN, "unchanged": before == given}
@@ -152,14 +154,26 @@ def _places(tx: Connection, found: SealedSet, file: ExampleFile) -> NDArray[np.i
     return np.array([position[key] for key in file.keys], dtype=np.int64)
 
 
-def _require_unused(
-    tx: Connection, found: SealedSet, file: ExampleFile, places: NDArray[np.int64], changed: NDArray[np.bool_]
+def _require_in_time(
+    tx: Connection,
+    found: SealedSet,
+    file: ExampleFile,
+    places: NDArray[np.int64],
+    *,
+    said: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> None:
-    late = changed & label_rows.used_examples(tx, found.id)[places]
+    """Raise InvalidInputError where what the labeler says now, the second of ``said``, comes too late."""
+    (before, after), known = said, label_rows.known_labels(tx, found.id)
+    late = label_rows.too_late(label_rows.used_examples(tx, found.id), known, before, after)[places]
     if late.any():
         row = int(np.argmax(late))
-        what = f"a verdict may have used this labeler's first label already ({int(late.sum())} such rows); "
-        raise refused(file, what + "leave the row out, or let another labeler differ", row)
+        used = next(int(word[places[row]]) for word in (known, before) if word[places[row]] != UNKNOWN)
+        message = (
+            f"a verdict may have used label {studies.class_names(tx, found.data_version_id)[used]!r} of this example "
+            f"already ({int(late.sum())} such rows), so it stays, whoever says otherwise; leave the row out; where the "
+            "label is wrong, retire this set and seal a new one"
+        )
+        raise refused(file, message, row)
 
 
 def label_conflicts(store: Store, *, study: str, test_set: str | None = None) -> dict[str, Any]:

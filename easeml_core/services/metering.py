@@ -59,11 +59,11 @@ def meter(tx: Connection, ready: Preparation, request: Request) -> Answer:
     require_runs(tx, ready, submission, [test_set, second] if comparable else [test_set])
     total = read_on(tx, ready, meter_set(tx, test_set, submission))
     if second is None or total.entry.signal is None:
-        return _answer(study, total, None)
+        return _answer(tx, study, total, None)
     if not comparable:
         _warn(study, test_set, second)
-        return _answer(study, total, None)
-    return _answer(study, total, _direct(tx, ready, meter_set(tx, second, submission)))
+        return _answer(tx, study, total, None)
+    return _answer(tx, study, total, _direct(tx, ready, meter_set(tx, second, submission)))
 
 
 def _submission(tx: Connection, study: Study, request: Request, config: MeterConfig) -> Submission:
@@ -96,10 +96,10 @@ def _warn(study: Study, test_set: Any, second: Any) -> None:
     )
 
 
-def _answer(study: Study, total: SetReading, direct: SetReading | None) -> Answer:
+def _answer(tx: Connection, study: Study, total: SetReading, direct: SetReading | None) -> Answer:
     """What is published: the signals, what they promise, and what they mean for the sets and the budget."""
     both = _both(total, direct)
-    breach = None if total.cached else _breach(total, both)
+    breach = None if total.cached else _breach(tx, study.id, total, both)
     news = direct is not None and not (total.cached and direct.cached)
     facts = {
         "study_id": study.id,
@@ -157,15 +157,20 @@ def _message(total: SetReading, direct: SetReading | None, both: TwoSignals | No
     return f"{shown}, {both.direct} on the second validation sample; drift: {both.drift}"
 
 
-def _breach(total: SetReading, both: TwoSignals | None) -> str | None:
-    """The alert's sentence when the team's last answer breaks the overfitting budget."""
+def _breach(tx: Connection, study_id: int, total: SetReading, both: TwoSignals | None) -> str | None:
+    """The alert's sentence when the team's last answer breaks the overfitting budget.
+
+    Answers in a row are those about one validation set, whose rows most versions of the data may share.
+    """
     own, entry = total.on.own(), total.entry
+    versions = [data_version_of(earlier) for earlier in own]
+    first = studies.validation_sets(tx, study_id) if len(set(versions)) > 1 else {}
     return budget_breach(
         [earlier.signal for earlier in own],
         total.on.config,
         edges=entry.edges,
         tolerance=entry.tolerance,
-        versions=[data_version_of(earlier) for earlier in own],
+        versions=[first.get(version, version) for version in versions],
         both=both,
     )
 

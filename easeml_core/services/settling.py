@@ -44,19 +44,21 @@ def where_labelers_differ(
     return told
 
 
-def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words) -> list[dict[str, Any]]:
+def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words, *, decides: bool) -> list[dict[str, Any]]:
     """Examples without a label that somebody has passed on: ``{"place", "example", "passed", "mine"}`` each.
 
-    ``passed`` is how many labelers cannot tell, ``mine`` whether this one is among them.
+    ``passed`` is how many labelers cannot tell, ``mine`` whether this one is among them. Who does not decide is told of
+    their own alone, and not that others passed: what others said must not move a label that is not given yet.
     """
+    theirs = True if decides else words.mine == UNSURE
     return [
         {
             "place": int(place),
             "example": examples.example_key(tx, found.id, int(place)),
-            "passed": int(words.passed[place]),
+            "passed": int(words.passed[place]) if decides else 1,
             "mine": bool(words.mine[place] == UNSURE),
         }
-        for place in np.flatnonzero(words.batch & (words.passed > 0))[:MOST_TO_SETTLE]
+        for place in np.flatnonzero(words.batch & (words.passed > 0) & theirs)[:MOST_TO_SETTLE]
     ]
 
 
@@ -78,7 +80,7 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
     Raises:
         NotFoundError: Nobody has asked for labels of this study.
         StateError: The set has ended, nobody asked for this example, there is nothing to settle about it, or a verdict
-            may have used the referee's first word.
+            may have used the referee's first word, or the label that this one would change.
         ConfigError: There is no such class.
     """
     with store.begin() as tx:

@@ -229,14 +229,17 @@ def replace_validation(
         digest = _digest(tx, found, version, following, parts)
         is_there = digest == version.content_hash or (add and following.added == 0)
         if not is_there:
-            earlier = part_hashes(tx, artifacts, validation.validation_parts(tx, found.id))
+            before = validation.validation_parts(tx, found.id)
+            earlier = part_hashes(tx, artifacts, before)
             _require_new(earlier, found, brought)
-            _write(tx, artifacts, found, version, parts, following, digest)
+            rows = set(example_hashes(following.inputs, brought.columns))
+            inherits = [before[place].id for place in heritage([*earlier, rows])]
+            _write(tx, artifacts, found, version, parts, following, digest, inherits=inherits)
         answer = _answer(tx, found, brought, following, is_there=is_there)
         warnings = second_sample(tx, found)
         if not is_there:
             warnings += too_few(answer["rows"], answer["minimum"])
-            warnings += goes_on(earlier, following.inputs, brought.columns, add=add)
+            warnings += goes_on(earlier, rows, add=add)
             warnings += unlike(brought.inputs, parts, brought.columns)
         return answer | {"warnings": warnings}
 
@@ -288,6 +291,8 @@ def _write(
     parts: OpenParts,
     following: _Next,
     digest: str,
+    *,
+    inherits: Sequence[int],
 ) -> None:
     opened = OpenParts(
         parts.train_inputs,
@@ -310,6 +315,7 @@ def _write(
         parts={"train": len(parts.train_labels), "validation": len(following.labels)},
         feature_names=studies.feature_names(tx, version.id),
         same_training_as=training_id,
+        goes_on_with=inherits[-1] if inherits else None,
         layout=stored_layout(parts.layout, parts.target_layout),
     )
     keep_baseline(

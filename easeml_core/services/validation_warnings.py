@@ -8,13 +8,10 @@ from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import counted
 from easeml_core.meter.validation_set import heritage
 from easeml_core.store import releases, studies, test_sets
-from easeml_core.store.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
     from easeml_core.entities import Study
@@ -28,18 +25,14 @@ def too_few(rows: int, minimum: int | None) -> list[str]:
     return [f"{told} too few to keep their own noise in range 1 of the meter; it takes {minimum:,}"]
 
 
-def goes_on(
-    earlier: Sequence[set[bytes]], inputs: NDArray[np.float32], columns: Sequence[str] | None, *, add: bool
-) -> list[str]:
+def goes_on(earlier: Sequence[set[bytes]], rows: set[bytes], *, add: bool) -> list[str]:
     """Whether models were chosen by its rows already, and whether it is a new set by name only.
 
     Args:
         earlier: Hashes of the rows of each earlier validation set, oldest first.
-        inputs: Its own rows, shape (rows, features).
-        columns: Names of the inputs, as they are kept with the study's data.
+        rows: Hashes of its own rows.
         add: Whether old rows were kept on purpose.
     """
-    rows = set(example_hashes(inputs, columns))
     kept = len(rows & set[bytes]().union(*earlier))
     new = len(rows) - kept
     if heritage([*earlier, rows]):

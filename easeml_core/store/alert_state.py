@@ -4,8 +4,9 @@ An alert is open until somebody clears it, or until what it asks for was done; t
 study's history tells of it.
 
     kind           is served once
-    overfitting    the validation set that it is about was replaced; where a set ended too soon, once another is sealed
-    drift          the validation set that it is about was replaced
+    overfitting    the validation set that it is about was replaced, and the one in use does not go on with it; where a
+                   set ended too soon, once another is sealed
+    drift          the validation set that it is about was replaced likewise
     new-test-set   for each system that the set served, one was sealed since, or one waits behind a live one, or a later
                    set has ended: its own alert takes the place of this one
 
@@ -14,10 +15,22 @@ A better reading serves none: else a harmless model could hide how far the valid
 
 from __future__ import annotations
 
-# A version with a validation part of its own beside an earlier training part. Versions are compared, not times: an
-# answer may leave long after it was decided. Readings of a time with one version only do not name it.
-_REPLACED = """EXISTS (SELECT FROM work.data_versions v WHERE v.study_id = a.study_id AND v.same_training_as IS NOT NULL
-AND v.id > coalesce((SELECT data_version_id FROM work.meter_readings n WHERE n.request_id = a.reading_id), 0))"""
+# Versions are compared, not times: an answer may leave long after it was decided. Readings of a time with one version
+# only do not name it.
+_READ_ON = """SELECT v.version FROM work.meter_readings n JOIN work.data_versions v ON v.id = n.data_version_id
+WHERE n.request_id = a.reading_id"""
+
+# The newest version, and back from each to that whose validation part it goes on with (``meter.heritage``): a few new
+# rows serve nothing. With another training part it has the very same one as the version before.
+_REPLACED = f"""NOT EXISTS (
+WITH RECURSIVE asked AS (SELECT coalesce(({_READ_ON}), 1) AS version), in_use AS (
+  (SELECT version, same_training_as, goes_on_with FROM work.data_versions
+   WHERE study_id = a.study_id ORDER BY version DESC LIMIT 1)
+  UNION ALL
+  SELECT b.version, b.same_training_as, b.goes_on_with FROM in_use u JOIN asked ON u.version > asked.version
+  JOIN work.data_versions b ON b.study_id = a.study_id AND b.version = CASE WHEN u.same_training_as IS NULL
+    THEN u.version - 1 ELSE (SELECT version FROM work.data_versions WHERE id = u.goes_on_with) END)
+SELECT FROM in_use JOIN asked USING (version))"""
 
 # When a set was sealed stands in the audit alone: it may have been planned long before, or be live at once.
 _SEALED_SINCE = """(SELECT min(w.at) FROM work.audit w WHERE w.study_id = a.study_id

@@ -286,6 +286,32 @@ def used_examples(tx: Connection, test_set_id: int) -> NDArray[np.bool_]:
     return used
 
 
+def too_late(
+    used: NDArray[np.bool_], known: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which words of a labeler come too late: a label that is used stays, and nobody else may differ from it.
+
+    Else whoever has read a verdict could turn the labels under it, and with them the next verdict. A word that says the
+    same changes nothing, nor does one that somebody cannot tell.
+
+    Args:
+        used: As of ``used_examples``.
+        known: As of ``known_labels``.
+        before: All that the labeler has said so far, as of ``words_of``.
+        after: All that they say now.
+
+    Returns:
+        bool, of the same shape.
+
+    Example:
+        >>> used, known = np.array([True] * 4), np.array([0, 0, 0, -1])
+        >>> too_late(used, known, before=np.array([-1, -1, 0, -1]), after=np.array([1, 0, -1, 1]))
+        array([ True, False,  True, False])
+    """
+    differs = (after > UNKNOWN) & (known > UNKNOWN) & (after != known)
+    return np.asarray(used & (before != after) & ((before > UNKNOWN) | differs))
+
+
 def _wanted(found: Row[Any]) -> Wanted:
     mask, asked = (
         np.unpackbits(np.frombuffer(bytes(bits), dtype=np.uint8), count=found.rows).astype(bool)

@@ -225,21 +225,24 @@ def add_data_version(
     parts: Mapping[str, int],
     feature_names: Sequence[str] | None = None,
     same_training_as: int | None = None,
+    goes_on_with: int | None = None,
     layout: Mapping[str, Any] | None = None,
 ) -> int:
     """The next version of the study's data, with the rows of each part; its id.
 
-    ``same_training_as`` is the first version with the very same training part; None where that part is new. ``layout``
+    ``same_training_as`` is the first version with the very same training part; None where that part is new.
+    ``goes_on_with`` is the earlier version whose validation rows most of these are; None where most are new. ``layout``
     is ``{"kind", "shape"}`` of a row.
     """
     version_id = int(
         scalar(
             tx,
             "INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, "
-            "class_names, feature_names, same_training_as, layout) "
+            "class_names, feature_names, same_training_as, goes_on_with, layout) "
             "SELECT :study_id, (SELECT data_set_id FROM work.studies WHERE id = :study_id), "
             "coalesce(max(version), 0) + 1, :content_hash, :artifact, :features, CAST(:class_names AS jsonb), "
-            "CAST(:feature_names AS jsonb), CAST(:same_training_as AS bigint), CAST(:layout AS jsonb) "
+            "CAST(:feature_names AS jsonb), CAST(:same_training_as AS bigint), CAST(:goes_on_with AS bigint), "
+            "CAST(:layout AS jsonb) "
             "FROM work.data_versions WHERE study_id = :study_id RETURNING id",
             study_id=study_id,
             content_hash=content_hash,
@@ -248,6 +251,7 @@ def add_data_version(
             class_names=as_json(list(class_names)),
             feature_names=None if feature_names is None else as_json(list(feature_names)),
             same_training_as=same_training_as,
+            goes_on_with=goes_on_with,
             layout=None if layout is None else as_json(layout),
         )
     )
@@ -260,6 +264,25 @@ def add_data_version(
             rows=count,
         )
     return version_id
+
+
+def validation_sets(tx: Connection, study_id: int) -> dict[int, int]:
+    """Of each version of the study's data, by number, the first one with its validation set.
+
+    A few new rows make no other set, and a new training part leaves the set as it is.
+    """
+    found = rows(
+        tx,
+        "SELECT v.version, v.same_training_as IS NULL AS is_refresh, w.version AS goes_on_with "
+        "FROM work.data_versions v LEFT JOIN work.data_versions w ON w.id = v.goes_on_with "
+        "WHERE v.study_id = :id ORDER BY v.version",
+        id=study_id,
+    )
+    first: dict[int, int] = {}
+    for version, is_refresh, goes_on_with in found:
+        before = version - 1 if is_refresh else goes_on_with
+        first[version] = first.get(before, version)
+    return first
 
 
 def latest_data_version(tx: Connection, study_id: int) -> DataVersion:

@@ -16,9 +16,10 @@ from easeml_core.services import labelling, settling
 from easeml_core.services.labels import give_labels, wanted_labels
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
+from easeml_core.services.requests import file_gate_request
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_set_upload import seal_test_set
-from easeml_core.store import examples, sealed
+from easeml_core.store import examples, labels, models, sealed
 from easeml_core.store.labels import cannot_tell
 from easeml_core.store.labels import open_wanted as open_wanted_of
 from easeml_core.store.rows import pack
@@ -164,17 +165,18 @@ def test_one_example_in_ten_has_a_second_labeler_and_the_referee_settles_a_diffe
         settle(asked, 11, 1)
 
 
-def test_what_nobody_can_tell_is_listed_for_all_and_settled_by_the_referees_word(asked: Asked) -> None:
+def test_what_nobody_can_tell_is_listed_and_settled_by_the_referees_word(asked: Asked) -> None:
     asked.want([5, 6, 7])
     for who, place in (("ann", 5), ("bob", 5), ("ann", 6), ("bob", 7)):
         say(asked, who, place, None)
     say(asked, "bob", 6, 1)  # somebody can tell
     five, seven = asked.keys[5], asked.keys[7]
-    assert see(asked, "ann")["passed"] == [
-        {"place": 5, "example": five, "passed": 2, "mine": True},
+    assert see(asked, "ada", decides=True)["passed"] == [
+        {"place": 5, "example": five, "passed": 2, "mine": False},
         {"place": 7, "example": seven, "passed": 1, "mine": False},
     ]
-    assert [one["mine"] for one in see(asked, "cy")["passed"]] == [False, False]
+    own = [{"place": 5, "example": five, "passed": 1, "mine": True}]
+    assert (see(asked, "ann")["passed"], see(asked, "cy")["passed"]) == (own, [])  # nothing of what others said
     (batch,) = labelling.batches(asked.database.referee, labeler="ann")
     assert (batch["unsure"], see(asked, "ann")["unsure"]) == (2, 2)
     assert shown(asked, "ann") == 7
@@ -185,7 +187,8 @@ def test_what_nobody_can_tell_is_listed_for_all_and_settled_by_the_referees_word
     assert see(asked, "ada", settles=7)["example"]["settles"] == ""  # no referee
     assert asked.is_open()
     assert [settle(asked, 5, 0)["changed"] for _ in range(2)] == [True, False]
-    assert (asked.known()[5], [one["place"] for one in see(asked, "ann")["passed"]]) == (0, [7])
+    left = [one["place"] for one in see(asked, "ada", decides=True)["passed"]]
+    assert (asked.known()[5], left, see(asked, "ann")["passed"]) == (0, [7], [])
     settle(asked, 7, 1)
     assert (asked.is_open(), see(asked, "ann")["passed"]) == (False, [])
     with pytest.raises(StateError, match="a verdict may have used"):
@@ -250,6 +253,39 @@ def test_a_label_is_kept_once_replaced_and_taken_back_until_it_may_be_used(asked
         with pytest.raises(StateError, match="a verdict may have used"):
             change()
     assert asked.known()[1] == 1
+
+
+def test_one_person_with_two_names_turns_no_label_that_a_verdict_may_have_used(asked: Asked) -> None:
+    asked.want([1, 2, 3])
+    say(asked, "ann", 3, 0)
+    say(asked, "bob", 3, 1)
+    settle(asked, 3, 0)
+    for place in (1, 2):
+        say(asked, "ann", place, 0)
+    assert not asked.is_open()
+    for place in (1, 2, 3):
+        with pytest.raises(StateError, match=rf"place {place} already, so it stays, .* seal a new one"):
+            say(asked, "boss", place, 1)
+        for act in (lambda at: settle(asked, at, 1), lambda at: say(asked, "referee", at, 1)):
+            with pytest.raises(StateError, match=r"nothing to settle|a verdict may have used"):
+                act(place)
+    assert say(asked, "boss", 1, 0)["changed"]  # the same word, and none, change nothing
+    assert say(asked, "cy", 1, None)["changed"]
+    assert [asked.known()[p] for p in (1, 2, 3)] == [0, 0, 0]
+    assert see(asked, "ada", decides=True)["disputes"] == []
+
+
+def test_no_second_labeler_is_shown_what_they_could_not_answer_freely(asked: Asked) -> None:
+    asked.want([10])
+    say(asked, "ann", 10, 0)
+    with asked.database.worker.begin() as tx:
+        model_id = models.baseline_model(tx, asked.study_id).id
+    told = {"study": asked.study, "model_id": model_id, "request_key": "another"}
+    later = file_gate_request(asked.database.worker, **told)["request_id"]
+    with asked.database.referee.begin() as tx:
+        labels.want(tx, request_id=later, test_set_id=asked.set_id, positions=np.array([10, 20, 21]))
+    say(asked, "ann", 20, 0)
+    assert (shown(asked, "bob"), shown(asked, "bob", at=10)) == (20, 20)
 
 
 def test_what_was_not_asked_or_is_no_class_is_refused(asked: Asked) -> None:

@@ -203,6 +203,28 @@ def test_a_label_that_another_requests_verdict_used_stays(desk: Desk) -> None:
         desk.give("ann", desk.other(1))
 
 
+def test_no_other_labeler_turns_a_label_that_a_verdict_may_have_used(desk: Desk) -> None:
+    """Else one person with two names, or the referee, could turn a verdict's labels after reading it."""
+    desk.ask([1, 2])
+    desk.give("ann", desk.at(1, 2))
+    word = desk.at(1)[desk.keys[1]]
+    refused = rf"line 2 .* a verdict may have used label '{word}' .* \(2 such rows\).* seal a new one"
+    for labeler in ("bob", "referee"):
+        with pytest.raises(InvalidInputError, match=refused):
+            desk.give(labeler, desk.other(1, 2))
+        assert desk.give(labeler, desk.at(1))["new"] == 1  # who says the same changes nothing
+    assert [desk.known()[p] for p in (1, 2)] == [desk.truth[desk.keys[p]] for p in (1, 2)]
+    assert (desk.conflicts(), desk.lab.one("SELECT count(*) FROM sealed.labels")) == ([], 3)
+
+
+def test_a_second_opinion_is_wanted_only_where_it_may_differ(desk: Desk) -> None:
+    desk.ask([1])
+    desk.give("ann", desk.at(1))
+    desk.ask([1, 2, 3], model="worse")
+    desk.give("ann", desk.at(2))
+    assert desk.wanted(labeler="bob") == [desk.keys[p] for p in (2, 3)]
+
+
 def test_a_set_with_sealed_labels_asks_nobody(desk: Desk) -> None:
     with pytest.raises(StateError, match="test set '2' was sealed with its labels"):
         give_labels(desk.lab.referee, study="full", labeler="ann", labels=desk.path, test_set="2")

@@ -28,11 +28,12 @@ class Study(Metered):
         settings = {"gate": GATE, "meter": METER | meter, "direct": {"share": 0.5} if direct else None}
         super().__init__(lab, folder, "study", **settings)
 
-    def replace_validation(self) -> None:
-        """Another data version with the same rows."""
+    def add_version(self, *, is_refresh: bool = False, goes_on: bool = False) -> None:
+        """Another data version: of a refresh, or with another validation part, perhaps of old rows."""
         with self.lab.referee.begin() as tx:
             old = studies.latest_data_version(tx, studies.get_study(tx, "study").id)
             same = {"study_id": old.study_id, "artifact": old.artifact, "features": old.features}
+            same |= {"same_training_as": None if is_refresh else old.id, "goes_on_with": old.id if goes_on else None}
             rows = {"train": old.train_rows, "validation": old.validation_rows}
             studies.add_data_version(tx, content_hash="another", class_names=["a", "b"], parts=rows, **same)
 
@@ -151,14 +152,23 @@ def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> No
     assert answer["sentence"] in drift
 
 
-def test_signals_on_a_validation_set_that_is_replaced_count_no_more(make: Any) -> None:
-    """Two in a row, three times: before, across, and after the replacement."""
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ({}, [False, False, True]),
+        ({"goes_on": True}, [False, True, True]),
+        ({"is_refresh": True}, [False, True, True]),
+    ],
+    ids=["replaced", "a few new rows", "another training part"],
+)
+def test_signals_count_on_until_the_validation_set_is_replaced(make: Any, version: Any, told: list[bool]) -> None:
+    """Two in a row, three times: before, across, and after the new version of the data."""
     study = make(budget=["two red in a row"])
     study.gap("meter", 0.5)
-    told = [study.submit(1)["alert"]]
-    study.replace_validation()
-    told += [study.submit(number)["alert"] for number in (1, 2)]
-    assert [alert is not None for alert in told] == [False, False, True]
+    alerts = [study.submit(1)["alert"]]
+    study.add_version(**version)
+    alerts += [study.submit(number)["alert"] for number in (1, 2)]
+    assert [alert is not None for alert in alerts] == told
 
 
 def test_different_shifts_of_an_old_and_a_new_answer_are_no_drift(make: Any) -> None:

@@ -108,6 +108,12 @@ CASES: dict[str, list[Case]] = {
     "work.data_versions_training_check": each(
         "data_versions", "same_training_as", "1000000", version="9", content_hash="'new'"
     ),
+    "work.data_versions_goes_on_fkey": each(
+        "data_versions", "goes_on_with", "{other_version}", "-1", version="9", content_hash="'new'"
+    ),
+    "work.data_versions_goes_on_check": each(
+        "data_versions", "goes_on_with", "1000000", version="9", content_hash="'new'"
+    ),
     "work.data_versions_artifact_check": each("data_versions", "artifact", *BAD_ARTIFACTS),
     "work.data_versions_features_check": each("data_versions", "features", "0"),
     "work.data_parts_version_fkey": each("data_parts", "data_version_id", "-1"),

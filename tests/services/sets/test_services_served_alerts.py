@@ -16,6 +16,8 @@ from easeml_core.services.lifecycle import lifecycle
 from easeml_core.services.next_steps import next_steps
 from easeml_core.services.overview import overview
 from easeml_core.services.test_sets import plan_test_set
+from easeml_core.services.validation import validation_report
+from easeml_core.store import studies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +84,58 @@ def test_an_answer_that_leaves_late_is_about_the_validation_set_it_was_measured_
     lab.as_superuser("UPDATE work.alerts SET created_at = now() + interval '1 h'")
     replace(lab, bring(), study="study")
     assert open_kinds(lab, "study") == []
+
+
+def test_a_few_new_rows_serve_no_alert(lab: Any, bring: Any, overfitted: Metered) -> None:
+    """The set goes on with what was seen on the earlier one, until as many rows are new."""
+    (alert,) = open_alerts(lab.worker, study="study")
+    kept = len(lab.open_parts("study").validation_labels)
+    replace(lab, bring(order=[0]), study="study", add=True)
+    replace(lab, bring(seed=2, order=[0, 1]), study="study", add=True)  # on with the first by way of the second
+    assert open_kinds(lab, "study") == needs(lab, "study") == ["overfitting"]
+    assert told(lab, "study") == ["alert: overfitting"]
+    assert pause_on_alert(lab.worker, study="study", alert_id=alert["alert_id"])["paused"]
+    replace(lab, bring(seed=3, order=range(kept + 3)), study="study", add=True)
+    assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == []
+    assert open_kinds(lab, "study") == []
+
+
+def test_another_training_part_serves_no_alert(lab: Any, bring: Any, overfitted: Metered) -> None:
+    """A refresh leaves the validation part as it was."""
+    with lab.referee.begin() as tx:
+        study = studies.get_study(tx, "study")
+        version = studies.latest_data_version(tx, study.id)
+        studies.add_data_version(
+            tx,
+            study_id=study.id,
+            content_hash="refreshed",
+            artifact=version.artifact,
+            features=version.features,
+            class_names=studies.class_names(tx, version.id),
+            feature_names=studies.feature_names(tx, version.id),
+            parts={"train": version.train_rows, "validation": version.validation_rows},
+        )
+    assert open_kinds(lab, "study") == ["overfitting"]
+    replace(lab, bring(order=[0]), study="study", add=True)
+    assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == [1, 2]
+    assert open_kinds(lab, "study") == ["overfitting"]
+    replace(lab, bring(), study="study")
+    assert open_kinds(lab, "study") == []
+
+
+def test_the_old_rows_brought_again_make_the_alert_open_again(lab: Any, bring: Any, overfitted: Metered) -> None:
+    first = bring()
+    replace(lab, first, study="study")
+    overfitted.gap("meter", 0.6)
+    assert overfitted.submit(2)["signal"] == 3
+    replace(lab, bring(seed=2), study="study")
+    assert open_kinds(lab, "study") == []
+    again = bring(301, seed=3)
+    again.values[1:], again.truth[1:] = first.values, first.truth
+    again.write()
+    replace(lab, again, study="study")
+    assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == [2]
+    assert open_kinds(lab, "study") == ["overfitting"]
 
 
 def test_a_set_that_ended_too_soon_is_served_by_another_one(lab: Any, bring: Any, tmp_path: Path) -> None:
