@@ -109,7 +109,7 @@ class Limits:
         """Take in a quality that cost this study nothing: another one paid for the trial."""
         self._best[study] = max(self._best[study], quality or 0.0)
 
-    def allowed(self, study: int, *, device: str | None = None) -> Mask | None:
+    def allowed(self, study: int, *, device: str | None = None, once_free: bool = False) -> Mask | None:
         """Which arms the limits allow now, shape ``(n_arms,)``; None when they allow all.
 
         Whether an arm has run already is not asked here. A trial may start if its predicted cost, on top of what is
@@ -119,6 +119,7 @@ class Limits:
         Args:
             study: Index of the study.
             device: Kind of the free device; None when every arm runs on it.
+            once_free: Asks which they allow as soon as fewer trials are under way, where as many are as may be.
         """
         arms = self._studies[study]
         restricted = device is not None and bool(arms.devices)
@@ -126,7 +127,8 @@ class Limits:
             return None
         charges = self.charges[study]
         seconds = self._seconds(study)
-        if self._is_full(study) or self._has_reached_target(study) or seconds <= 0:
+        is_full = self._is_full(study) and not once_free
+        if is_full or self._has_reached_target(study) or seconds <= 0:
             return np.zeros(len(charges), dtype=bool)
         fits = np.asarray(charges <= seconds)
         if not restricted:

@@ -279,13 +279,17 @@ class Prospects:
         return np.where(rates > 0, rates, -np.inf)
 
     def stops_above(self, tenant: int, *, device: str | None = None) -> float:
-        """The highest price of a second at which a trial of the tenant would still run; -inf where none may at any."""
+        """The highest price of a second at which a trial of the tenant would still run; -inf where none may at any.
+
+        A tenant that has as many trials under way as it may has not stopped: its next one only waits.
+        """
         promise, value = self._promise(tenant)
         may_run = (value + LEAST) * self._left[tenant] > 0
-        allowed = self._limits.allowed(tenant, device=device)
+        allowed = self._limits.allowed(tenant, device=device, once_free=True)
         if allowed is not None:
             may_run &= allowed
-        return float((promise / self._costs.of(tenant, device))[may_run].max(initial=-math.inf))
+        with np.errstate(over="ignore"):  # a cost next to nothing: worth it at any price
+            return float((promise / self._costs.of(tenant, device))[may_run].max(initial=-math.inf))
 
     def _board(self, device: str | None) -> _Board:
         """The board of a kind of device, up to date."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import UTC, datetime, timedelta
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
@@ -41,10 +39,11 @@ def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None
         studies: Names of the studies that whoever asks may see; None for all. Of others only sums are told.
 
     Returns:
-        ``{"since", "now", "window", "totals", "lanes", "drawn", "pace", "waits", "busy", "shares", "gains",
-        "prices"}``. ``lanes`` as of ``lanes_of``; ``drawn`` of how many trials; ``pace`` as of ``pace_of``; ``shares``
-        are ``{"tenant", "seconds", "share", "due"}``, with a tenant of None for all others together; ``prices`` are
-        ``{"at", "per_hour"}``, oldest first: least gain of quality that an hour of a device must promise.
+        ``{"since", "now", "window", "totals", "lanes", "drawn", "at_once", "waits", "busy", "shares", "gains",
+        "prices"}``. ``lanes`` as of ``lanes_of``; ``drawn`` of how many trials; ``at_once`` as of the
+        function; ``shares`` are ``{"tenant", "seconds", "share", "due"}``, with a tenant of None for all others
+        together; ``prices`` are ``{"at", "per_hour"}``, oldest first: least gain of quality that an hour of a device
+        must promise.
 
     Raises:
         ConfigError: There is no such window.
@@ -64,7 +63,7 @@ def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None
             "totals": totals,
             "lanes": lanes,
             "drawn": len(runs),
-            "pace": pace_of(lanes, since=since),
+            "at_once": at_once(lanes, since=since),
             "waits": store_compute.waits(tx, limit=MOST_WAITS, **seen),
             "busy": store_compute.busy(tx, since=since, buckets=buckets, **seen),
             "shares": _shares(store_compute.shares(tx, since=since, **seen)),
@@ -107,23 +106,23 @@ def lanes_of(runs: Sequence[Mapping[str, Any]], *, now: datetime) -> list[dict[s
     return [lane for _, of_kind in sorted(lanes.items()) for lane in of_kind]
 
 
-def pace_of(lanes: Sequence[Mapping[str, Any]], *, since: datetime) -> dict[str, float | None]:
-    """How well devices were used, from what is drawn.
+def at_once(lanes: Sequence[Mapping[str, Any]], *, since: datetime) -> float | None:
+    """How many devices trained at once, on average over the time in which any did; of what is drawn.
+
+    Time that was lost with a device that fell silent is not training. Two slots of one machine are two devices here,
+    however slow they make each other.
 
     Returns:
-        ``{"gap_seconds", "speed_up"}``: from the end of one trial of a lane to the begin of its next, median, None
-        without any; and the device time over the time in which anything trained, >= 1, None where nothing did.
+        At least 1; None where nothing trained.
     """
-    jobs = [job for lane in lanes for job in lane["jobs"] if job["to"] > since]
+    jobs = [job for lane in lanes for job in lane["jobs"] if job["to"] > since and job["state"] != "lost"]
     spans = sorted((max(job["from"], since), job["to"]) for job in jobs)
-    pairs = [pair for lane in lanes for pair in itertools.pairwise(lane["jobs"])]
-    gaps = [(after["from"] - before["to"]).total_seconds() for before, after in pairs if before["to"] > since]
     held = sum((end - begin).total_seconds() for begin, end in spans)
     covered, until = 0.0, since
     for begin, end in spans:
         covered += max(0.0, (end - max(begin, until)).total_seconds())
         until = max(until, end)
-    return {"gap_seconds": median(gaps) if gaps else None, "speed_up": held / covered if covered > 0 else None}
+    return held / covered if covered > 0 else None
 
 
 def _jobs(run: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ class Memory:
         last_trial: Largest id of a trial that was seen.
         last_end: End of the trial that was taken in last; None before the first.
         open: Trials that have not ended, by id.
+        kinds: Kinds of device that trials were seen on; None among them for one that nobody named.
         is_used_up: A limit has changed in a way that only loading can tell.
     """
 
@@ -85,6 +86,7 @@ class Memory:
     last_trial: int = 0
     last_end: End | None = None
     open: dict[int, OpenTrial] = field(default_factory=dict)
+    kinds: set[str | None] = field(default_factory=set)
     is_used_up: bool = False
     _index: dict[int, int] = field(default_factory=dict)
     _deadlines: list[tuple[int, datetime]] = field(default_factory=list)
@@ -146,6 +148,7 @@ class Memory:
         self._index = {arms.study_id: i for i, arms in enumerate(self.problem.studies)}
         limits = ((self._index.get(s.id), s.deadline) for s in self.active.values())
         self._deadlines = [(tenant, end) for tenant, end in limits if tenant is not None and end is not None]
+        self.kinds = {t.device for t in told}
         self.last_trial = max((t.id for t in told), default=0)
         self.last_end = max(_ends(told), default=None)
         for t in told:
@@ -205,6 +208,7 @@ class Memory:
 
     def _opened(self, told: Told) -> OpenTrial:
         place = self._place(told)
+        self.kinds.add(told.device)
         return OpenTrial(told.study_id, place, told.device, told.lost_seconds, told.limit_seconds)
 
     def _place(self, told: Told) -> Place | None:
@@ -249,6 +253,7 @@ class Memory:
         place = self._index[suggestion.study_id], suggestion.arm
         self.scheduler.start(*place, device=device)
         self.open[trial_id] = OpenTrial(suggestion.study_id, place, device, 0.0, limit)
+        self.kinds.add(device)
         self.last_trial = max(self.last_trial, trial_id)
         self.is_used_up |= self._has_quota(suggestion.study_id)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 DAY = timedelta(days=1)
+MOST_AN_HOUR = 1e9
+"""A price of an hour, of quality, that says as much as any higher one; a cost next to nothing would ask for more."""
 
 
 def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> dict[str, Any] | None:
@@ -44,14 +46,21 @@ def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> 
     left = {study: limit for study, limit in limits.items() if limit > -math.inf}
     with store.begin() as tx:
         used = store_compute.seconds_of_studies(tx, since=datetime.now(UTC) - DAY, names=list(left))
-    entries = [{"study": s, "stops_above": 3600 * p, "seconds_day": used.get(s, 0.0)} for s, p in left.items()]
+    most = MOST_AN_HOUR if told["settings"]["is_heeded"] else math.inf
+    entries = [
+        {"study": s, "stops_above": min(3600 * p, most), "seconds_day": used.get(s, 0.0)} for s, p in left.items()
+    ]
     entries.sort(key=lambda e: (-e["stops_above"], e["study"]))
     return {**told["settings"], "studies": entries, "without": len(limits) - len(left)}
 
 
 def _told(memory: Memory) -> dict[str, Any]:
     config = memory.config
-    limits = {arms.study: memory.scheduler.stops_above(tenant) for tenant, arms in enumerate(memory.arms)}
+    kinds = _kinds(memory)
+    limits = {
+        arms.study: max(memory.scheduler.stops_above(tenant, device=kind) for kind in kinds)
+        for tenant, arms in enumerate(memory.arms)
+    }
     return {
         "limits": limits,
         "settings": {
@@ -61,3 +70,9 @@ def _told(memory: Memory) -> dict[str, Any]:
             "costs_known": memory.costs_known,
         },
     }
+
+
+def _kinds(memory: Memory) -> set[str | None]:
+    """Kinds of device that trials were seen on or must run on: a study goes on where it pays on one of them."""
+    named = {kind for arms in memory.problem.studies for kinds in arms.devices for kind in kinds or ()}
+    return memory.kinds | named or {None}

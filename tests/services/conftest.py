@@ -327,14 +327,16 @@ class House:
         with self.store.begin() as tx:
             return trials.start_trial(tx, trial_id=trial["trial_id"], lease_key="w", lease_seconds=60.0)
 
-    def end(self, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED) -> None:
+    def end(self, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0) -> None:
         with self.store.begin() as tx:
-            self.end_in(tx, trial, state)
+            self.end_in(tx, trial, state, pace=pace)
 
-    def end_in(self, tx: Any, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED) -> None:
+    def end_in(
+        self, tx: Any, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0
+    ) -> None:
         study, candidate, number = trial["study"], trial["candidate"], trial["trial_id"]
         attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60.0)
-        cost, failure = cost_of(study, candidate), "it crashed" if state == TrialState.FAILED else None
+        cost, failure = pace * cost_of(study, candidate), "it crashed" if state == TrialState.FAILED else None
         ended = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
         assert trials.finish_trial(tx, trial_id=number, **ended)
         if state == TrialState.SUCCEEDED:

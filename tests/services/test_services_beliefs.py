@@ -15,7 +15,7 @@ from easeml_core.entities import TrialState
 from easeml_core.selection.logit_normal import moments
 from easeml_core.selection.quality_band import band, chance_above, density
 from easeml_core.services.beliefs import Watch, beliefs
-from easeml_core.services.controls import set_study
+from easeml_core.services.controls import set_study, set_tenant
 from easeml_core.services.policy import set_policy
 from easeml_core.services.registration import pause_study
 from easeml_core.services.stopping import stopping_prices
@@ -184,3 +184,25 @@ def test_a_policy_that_asks_for_no_price_stops_nobody(house: Any) -> None:
     assert not told["is_heeded"]
     assert {entry["study"] for entry in told["studies"]} == go_on(house)
     assert {entry["stops_above"] for entry in told["studies"]} == {math.inf}
+
+
+def test_a_study_goes_on_where_it_pays_on_one_kind_of_device(house: Any) -> None:
+    """Costs differ by the kind of the free device, and a decision asks with it."""
+    for number in range(9):
+        kind = "gpu" if number % 3 else "cpu"
+        house.end(suggest(house, device=kind), pace=1.0 if kind == "cpu" else 0.05)
+    told = stopping_prices(house.store)["studies"]
+    price = sorted(entry["stops_above"] for entry in told)[len(told) // 2]
+    set_policy(house.owner, changes={"price_per_second": price / 3600}, reason="to see")
+    served = {trial["study"] for trial in iter(lambda: suggest(house, device="gpu"), None)}
+    assert served
+    assert served <= {entry["study"] for entry in told if entry["stops_above"] >= price}
+
+
+def test_a_study_that_only_waits_for_its_own_trial_has_not_stopped(house: Any) -> None:
+    for _ in range(6):
+        house.end(suggest(house))
+    for (tenant,) in house.sql("SELECT name FROM work.tenants"):
+        set_tenant(house.store, tenant=tenant, max_parallel=1)
+    running = suggest(house)["study"]
+    assert running in {entry["study"] for entry in stopping_prices(house.store)["studies"]}

@@ -49,7 +49,6 @@ class Wait:
     is_guarded: bool
     is_held: bool
     age: str
-    start: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], places: Mapping
         lost=_lost(totals, now),
         silent=_silent(facts, places),
         board=board_of(facts, places),
-        waits=_waits(facts, is_all=is_all),
+        waits=[_wait(row, facts["now"]) for row in facts["waits"]],
         waiting=totals["waiting"],
         pairs=_pairs(facts),
         busy=busy,
@@ -172,18 +171,7 @@ def _silent(facts: Mapping[str, Any], places: Mapping[str, Place]) -> list[Silen
     ]
 
 
-def _waits(facts: Mapping[str, Any], *, is_all: bool) -> list[Wait]:
-    """Who waits, with the time until the device before its turn should be free; that takes a look at all devices."""
-    now = facts["now"]
-    ends = (
-        sorted(job["expected"] for lane in facts["lanes"] for job in lane["jobs"] if job["expected"]) if is_all else []
-    )
-    free = [seconds_text((end - now).total_seconds()) for end in ends]
-    free += [""] * (len(facts["waits"]) - len(free))
-    return [_wait(row, now, start) for row, start in zip(facts["waits"], free, strict=False)]
-
-
-def _wait(row: Mapping[str, Any], now: datetime, start: str) -> Wait:
+def _wait(row: Mapping[str, Any], now: datetime) -> Wait:
     known = row["gain"] is not None and row["seconds"]
     return Wait(
         study=row["study"],
@@ -193,19 +181,17 @@ def _wait(row: Mapping[str, Any], now: datetime, start: str) -> Wait:
         is_guarded=row["guarded"],
         is_held=row["is_held"],
         age=age_text((now - row["suggested_at"]).total_seconds()),
-        start=start,
     )
 
 
 def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     totals = facts["totals"]
     seconds = sum(s["seconds"] for s in facts["shares"] if s["tenant"] is not None)
-    gap, speed_up = facts["pace"]["gap_seconds"], facts["pace"]["speed_up"]
+    at_once = facts["at_once"]
     told = [
         (f"Device time in {WORDS[facts['window']]}", seconds_text(seconds)),
         ("Trials ended", f"{totals['ended']:,}"),
-        ("Gap between two trials, median", None if gap is None else seconds_text(gap)),
-        ("Speed-up over one device", None if speed_up is None else f"{speed_up:.1f} \u00d7"),
+        ("Devices at once, while any trains", None if at_once is None else f"{at_once:.1f}"),
         ("Lost with devices that fell silent", seconds_text(totals["lost_seconds"])),
     ]
     return [(term, value) for term, value in told if value is not None]

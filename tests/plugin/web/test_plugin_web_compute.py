@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from device_rows import add_reasons, add_study, add_trial
@@ -16,6 +17,7 @@ from easeml_airflow.web.compute_price import price_text, pricing_of
 from easeml_core.errors import ConcurrentUpdateError, StateError
 from easeml_core.services.audit import audit
 from easeml_core.services.beliefs import beliefs
+from easeml_core.services.compute import at_once
 from easeml_core.services.controls import list_tenants
 from easeml_core.services.policy import set_policy, show_policy
 from easeml_core.services.registration import pause_study
@@ -24,6 +26,8 @@ from easeml_core.store.compute import history_stamp
 from easeml_core.store.rows import change
 
 LIMITS = {"weight": "2", "max_parallel": "4", "quota_hours": "10", "reason": "quarter end"}
+
+HOUR = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def of_mine(study, tenant, *, write):
@@ -152,11 +156,14 @@ def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, text_of, monkeypat
     assert "manual__1" not in others
 
 
-def test_who_waits_starts_when_a_device_should_be_free(two, ask_as, text_of):
-    read = text_of(ask_as("ada", "operator").get("/compute").text)
-    assert re.search(r"secret-project candidate-\d+ \u2013 (59|60)\.\d min", read)
-    add_trial(two, "mine", waits=True)
-    assert "\u2013" in text_of(ask_as("vic", rights=of_mine).get("/compute").text)  # others' devices are none of theirs
+def test_devices_at_once_are_counted_while_any_trains_and_without_lost_time():
+    def job(begin, end, state="ended"):
+        return {"from": HOUR.replace(minute=begin), "to": HOUR.replace(minute=end), "state": state}
+
+    lanes = [{"jobs": [job(0, 20), job(40, 50)]}, {"jobs": [job(10, 20), job(20, 40, "lost")]}]
+    assert at_once(lanes, since=HOUR) == pytest.approx(40 / 30)
+    assert at_once([{"jobs": [job(0, 9, "lost")]}], since=HOUR) is None
+    assert at_once(lanes, since=HOUR.replace(minute=55)) is None
 
 
 def test_the_window_and_the_page_of_an_address_may_be_anything(two, ask_as):
