@@ -77,7 +77,7 @@ def plan(
     """How many examples a sealed set needs for a condition, and what else there is to choose."""
     from easeml_core.gate.alternatives import alternatives_to
     from easeml_core.gate.condition import parse_condition
-    from easeml_core.gate.planner import plan_gate
+    from easeml_core.gate.planner import on_average, plan_gate
 
     asked = _asked(script, options) | {"changes": passes}
     if joint:
@@ -98,7 +98,8 @@ def plan(
         listed = [other.to_json() for other in others]
         show_json({"condition": str(condition)} | found.to_json() | {"alternatives": listed})
     else:
-        _show(str(condition), found, others)
+        assumed = asked.get("assume_disagreement")
+        _show(str(condition), found, others, on_average(condition, mode=asked["mode"], assume_disagreement=assumed))
 
 
 def _asked(script: Path | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -134,25 +135,16 @@ def _read(path: Path) -> Script:
         raise InvalidInputError(message) from error
 
 
-def _labels_of_one(found: GatePlan) -> str:
-    """What the number of labels of one submission is: where only disagreements are labelled, a bound of their mean."""
-    is_mean = found.labels_per_submission < found.labels
-    return (
-        "labels of one submission, on average at most (disagreements)"
-        if is_mean
-        else "labels of one submission, at most"
-    )
-
-
-def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...]) -> None:
-    """The plan for people."""
+def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...], mean: str) -> None:
+    """The plan for people; ``mean`` says of what the labels of one submission are an average, where they are one."""
+    whose = f"{mean} (disagreements)" if found.labels_per_submission < found.labels else "at most"
     show_table(
         condition,
         {"Need": "need", "Examples": "count"},
         [
             {"need": f"labelled examples ({found.estimator}, {found.method})", "count": f"{found.labels:,}"},
             {"need": "examples for d, without labels", "count": f"{found.unlabelled:,}"},
-            {"need": _labels_of_one(found), "count": f"{found.labels_per_submission:,}"},
+            {"need": f"labels of one submission, {whose}", "count": f"{found.labels_per_submission:,}"},
         ],
     )
     level = f"{found.level:.4g}" if found.level else f"e^{found.log_level:.1f}"  # below the smallest double

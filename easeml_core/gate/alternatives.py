@@ -14,7 +14,7 @@ from easeml_core.config import parse_adaptivity
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import ConfigError, counted
 from easeml_core.gate.clauses import number
-from easeml_core.gate.planner import plan_gate
+from easeml_core.gate.planner import on_average, plan_gate
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Condition
@@ -34,7 +34,7 @@ class Alternative:
         labels: Labelled examples of its plan; with fresh labels for every submission, the labels of one submission.
         unlabelled: Examples for the clauses about d, whose labels are not needed; may be the same examples.
         examples: Rows of the set.
-        labels_per_submission: Labels of one submission, on average at most, as of ``GatePlan``.
+        labels_per_submission: Labels of one submission, as of ``GatePlan``.
         steps: Submissions that one set serves: 1 where every submission has fresh examples.
     """
 
@@ -126,7 +126,9 @@ def _fresh(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
         text = "with fresh labels for every submission, whatever the developer is told"
         text += f", and power {POWER:g}" if power != asked.get("power") else ""
         each = plan.labels_per_submission
-        mean = " on average, at most" if each < plan.labels else ""
+        assumed = asked.get("assume_disagreement")
+        words = on_average(condition, mode=asked["mode"], assume_disagreement=assumed)
+        mean = f" {words}" if each < plan.labels else ""
         text += f": {counted(plan.examples, 'new example')} each time, {each:,} of them labelled{mean}"
         found.append(Alternative(text, each, plan.unlabelled, plan.examples, each, steps=1))
     return found

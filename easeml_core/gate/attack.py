@@ -4,8 +4,9 @@ Labels are fair coins wherever the input does not tell them. The developer knows
 in models which truly pass: it tunes each question to the answer that tells most, follows what the set's allocation does
 after a pass, and then hands in the vote of all that it was told, as a model that is exactly on the threshold.
 
-What can be learnt does not depend on the condition, so the attack is on the one that is counted fastest: that the new
-model is right on more than half of the examples.
+The bound on what can be learnt does not depend on the condition; how much an attack learns does. This one is on the
+condition that is counted fastest: that the new model is right on more than half of the examples. It shows that answers
+teach, not how much the best attack on another condition would get.
 """
 
 from __future__ import annotations

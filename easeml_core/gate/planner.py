@@ -30,8 +30,9 @@ class GatePlan:
     Attributes:
         labels: Labelled examples; 0 when every clause is about d alone.
         unlabelled: Examples for the clauses about d, whose labels are not needed; may be the same examples.
-        labels_per_submission: Labels that one submission needs on average, at most, when only the examples are
-            labelled on which the models differ; equals ``labels`` where every example needs its label.
+        labels_per_submission: Labels that one submission needs on average, when only the examples are labelled on which
+            the models differ; whose average that is, ``on_average`` tells. Equals ``labels`` where every example needs
+            its label.
         log_level: ln alpha of one answer, ln(delta) - ln M.
         log_multiplicity: ln M.
         estimator: ``exact`` or ``paper``.
@@ -149,6 +150,27 @@ def plan_gate(
         method=sizes.method,
         reasons=(level, *sizes.reasons),
     )
+
+
+def on_average(condition: Condition, *, mode: str, assume_disagreement: float | None = None) -> str:
+    r"""What ``labels_per_submission`` is an average of, where it is less than ``labels``.
+
+    Under fp-free models that differ on more than the clause on d allows are told a FAIL before any label is asked for:
+    no models need more. Under fn-free they may need more, and so they may where the bound on d is only assumed.
+
+    Example:
+        >>> from easeml_core.gate.condition import parse_condition
+        >>> condition = parse_condition("n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01")
+        >>> on_average(condition, mode="fp-free")
+        'on average at most'
+        >>> on_average(condition, mode="fn-free")
+        'on average where the models differ on at most 10 %'
+    """
+    tested = disagreement_bound(condition)
+    if tested is not None and mode == Mode.FP_FREE:
+        return "on average at most"
+    bound = tested or assume_disagreement or 1.0
+    return f"on average where the models differ on at most {100 * min(bound, 1.0):.6g} %"
 
 
 def _check_estimator(estimator: str, target: str, power: float | None, difference: str) -> None:

@@ -279,9 +279,9 @@ def validation_sets(tx: Connection, study_id: int) -> dict[int, int]:
         id=study_id,
     )
     first: dict[int, int] = {}
-    for version, is_refresh, goes_on_with in found:
-        before = version - 1 if is_refresh else goes_on_with
-        first[version] = first.get(before, version)
+    for r in found:
+        before = r.version - 1 if r.is_refresh else r.goes_on_with
+        first[r.version] = first.get(before, r.version)
     return first
 
 

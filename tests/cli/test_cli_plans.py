@@ -140,6 +140,18 @@ def test_a_plan_explains_itself(run: Any) -> None:
     assert "validation set: at least 1,060, so that its own noise stays in range 1" in text
 
 
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("fp-free", "labels of one submission, on average at most (disagreements)"),
+        ("fn-free", "labels of one submission, on average where the models differ on at most 10 % (disagreements)"),
+    ],
+)
+def test_a_plan_says_of_what_the_labels_are_an_average(mode: str, words: str, run: Any) -> None:
+    said = run("gate", "plan", "--condition", PATTERN, "--adaptivity", "none", "--mode", mode).text
+    assert words in said
+
+
 def test_a_doubtful_meter_is_warned_about(run: Any) -> None:
     answer = run("meter", "plan", "--ranges", "0.05,0.1", "--tolerance", "0.05")
     assert answer.status == 0

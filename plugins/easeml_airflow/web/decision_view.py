@@ -34,7 +34,7 @@ CHOSEN = {
 """Why, in the sentence of the default policy."""
 
 TIE = 0.999
-"""A runner-up of more than this share of the worth was worth as much, as far as a page tells numbers."""
+"""A runner-up of more than this share of the worth was worth about as much: pages tell no finer numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +149,23 @@ def _now(
     best = chosen["best"]
     gain = expected_text(chosen["expected_improvement"]) if best else f"a first {study.metric} of {chosen['mean']:.4f}"
     cost = f" for {seconds_text(chosen['predicted_cost_seconds'])} of a device" if is_priced(chosen) else ""
-    return f"{subject} {why}.", f"Expected {gain}{cost}; {_against(rival)}."
+    return f"{subject} {why}.", f"Expected {gain}{cost}; {_against(chosen, rival)}."
 
 
-def _against(rival: Rival | None) -> str:
+def _against(chosen: Mapping[str, Any], rival: Rival | None) -> str:
     if rival is None:
         return "nothing else was left to run"
     name = f"{rival.study} {rival.candidate}".strip()
     if rival.is_better:
         return f"by its worth alone, {name} would have come first"
-    less = "as much" if rival.share > 100 * TIE else f"{round(100 - rival.share, 1):g} % less"
+    about = "as much" if _are_equal(chosen) else "about as much"
+    less = about if rival.share > 100 * TIE else f"{round(100 - rival.share, 1):g} % less"
     return f"the next best, {name}, was worth {less}"
+
+
+def _are_equal(chosen: Mapping[str, Any]) -> bool:
+    """Whether choice and runner-up have the very same worth, so that their order alone decided."""
+    return float(chosen["runner_up"]["acquisition"]) == float(chosen["acquisition"])
 
 
 def _why_none(trial: Mapping[str, Any]) -> str:
@@ -221,8 +227,10 @@ def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, 
     if rival is None or rival.is_better or chosen["chosen_by"] != "acquisition":
         return []
     ratio = rival.share / 100
-    if ratio > TIE:
+    if _are_equal(chosen):
         return [("anything about it were worse", "the runner-up is worth as much; the first of equals was taken")]
+    if ratio > TIE:
+        return [("anything about it were a little worse", "the runner-up is worth about as much")]
     if not is_rate(chosen):
         return [
             ("the runner-up were worth more than", worth_text(chosen, chosen["acquisition"])),

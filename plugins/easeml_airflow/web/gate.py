@@ -21,9 +21,10 @@ from easeml_airflow.web.gate_joint import JOINT, joint_settings, joint_view
 from easeml_airflow.web.gate_planner import planner_of
 from easeml_airflow.web.gate_view import gate_plan_of, gate_view
 from easeml_airflow.web.people import Role, Viewer
-from easeml_core.config import GateConfig
+from easeml_core.config import GateConfig, JointConfig
 from easeml_core.services.gate_report import MOST, gate_ledger, gate_report
 from easeml_core.services.requests import file_promotion, file_rollback
+from easeml_core.services.set_plans import set_purposes, study_plan
 from easeml_core.services.test_set_release import release_test_set
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets import plan_test_set
@@ -65,7 +66,8 @@ def routes(site: Site) -> APIRouter:
         found = site.study(viewer, study)
         facts = gate_report(site.open_sealed(), study=study, test_set=test_set, submission=submission, limit=entries)
         path, asked = f"{path_of_study(study)}/gate", request.query_params
-        plan = planner_of(_in_force(found, facts), asked, study=study, has_set=bool(facts["sets"]))
+        begun, shared = _in_force(found, facts)
+        plan = planner_of(begun, asked, study=found, has_set=bool(facts["sets"]), shared=shared)
         return site.page(
             request,
             viewer,
@@ -73,7 +75,7 @@ def routes(site: Site) -> APIRouter:
             study=found,
             gate=gate_view(facts, study=study, path=path),
             plan=plan,
-            joint=joint_view(found, plan.settings) if asked.get("purpose") == JOINT else None,
+            joint=joint_view(found, plan.settings) if plan.purpose == JOINT else None,
             act=path,
             back=query_back(request.url.query),
             request_key=str(uuid.uuid4()),
@@ -193,12 +195,20 @@ def _key(viewer: Viewer, key: str) -> str:
     return f"page/{viewer.name}/{key[:100]}"
 
 
-def _in_force(study: Study, facts: Mapping[str, Any]) -> GateConfig:
-    """What the planner begins with: the plan of the set that is looked at, else the study's settings."""
+def _in_force(study: Study, facts: Mapping[str, Any]) -> tuple[GateConfig, float | None]:
+    """What the planner begins with: the plan of the set that is looked at, else the study's settings.
+
+    Returns:
+        The gate's, whose reliability is its part on a shared set; and the reliability of such a set, else None.
+    """
     for found in facts["sets"]:
         if found["test_set_id"] == facts["set"]:
-            return GateConfig.from_json(gate_plan_of(found))
-    return GateConfig.from_json(study.config["gate"])
+            shared = found["plan"]["reliability"] if found["purpose"] == JOINT else None
+            return GateConfig.from_json(gate_plan_of(found)), shared
+    plan = study_plan(study.config, set_purposes(study.config)[0])
+    if isinstance(plan, JointConfig):
+        return plan.gate, plan.reliability
+    return GateConfig.from_json(study.config["gate"]), None
 
 
 _COLUMNS = ("step", "system", "number", "model_id", "incumbent_id", "condition", "verdict", "released", "is_change")

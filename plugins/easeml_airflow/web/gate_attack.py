@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KEPT = 256
 LONGEST_QUERY = 2000
+MOST_FIELDS = 20
 
 Plan = tuple[int, float, int, str, str]
 """Examples, reliability, steps, adaptivity and mode: all that an attack depends on."""
@@ -30,9 +31,10 @@ class AttackView:
     """What is said of the attacks on a plan.
 
     Attributes:
-        title: Whether the promise held.
+        title: What was seen: so few sets can show that a promise is broken, and that a small one is kept they cannot.
         sentence: How often the developer got through, against what is promised.
-        contrast: How often without counting what answers teach.
+        contrast: How often without counting what answers teach, and whether that shows what counting is for.
+        setting: On what the attack was, and by which model.
         size: What was attacked in its stead, where the set is large; else empty.
         holds: Whether what was seen fits the promise.
     """
@@ -40,6 +42,7 @@ class AttackView:
     title: str
     sentence: str
     contrast: str
+    setting: str
     size: str
     holds: bool
 
@@ -90,27 +93,55 @@ def attack_view(found: AttackedPlan, plan: Plan) -> AttackView:
     Example:
         >>> seen = AttackedPlan(200, 303, 0, 24, (0.0, 0.037), 0.05, holds=True)
         >>> view = attack_view(seen, (303, 0.95, 8, "full", "fp-free"))
-        >>> view.sentence[:75]
-        'Somebody who learns from every answer got a wrong pass out of 0 of 200 sets'
+        >>> view.title, view.sentence[:74]
+        ('No set of 200 was fooled', 'Somebody who learns from every answer got a wrong pass on 0 of 200 sets li')
         >>> view.contrast
         'Without counting that, each answer at delta / 8, it would have been 24.'
     """
     examples, _, steps, adaptivity, mode = plan
-    wrong = "pass" if mode == "fp-free" else "fail"
-    who = "Somebody who is told nothing" if adaptivity == "none" else "Somebody who learns from every answer"
+    wrong, model = ("pass", "no better than") if mode == "fp-free" else ("fail", "at least as good as")
     low, high = found.interval
     told = (
-        f"{who} got a wrong {wrong} out of {found.fooled} of {found.runs} sets like this one; the chance is between "
-        f"{low:.2g} and {high:.2g} (99.9 %), and {found.promised:.3g} at most is promised."
+        f"{_who(steps, adaptivity)} got a wrong {wrong} on {found.fooled} of {found.runs} sets like this one; the "
+        f"chance is between {low:.2g} and {high:.2g} (99.9 %), and {found.promised:.3g} at most is promised"
     )
-    instead = "If every answer were told all the same" if adaptivity == "none" else "Without counting that"
     return AttackView(
-        title="The promise held" if found.holds else "The promise did not hold",
-        sentence=told,
-        contrast=f"{instead}, each answer at delta / {steps:,}, it would have been {found.naive}.",
+        title=_title(found),
+        sentence=f"{told}{'; so few sets can show no more' if found.holds and high > found.promised else ''}.",
+        contrast=_contrast(found, steps, adaptivity),
+        setting=f"Made-up sets with coins for labels, and a model that is {model} a coin handed in against n > 0.5",
         size=f"Sets of {found.examples:,} examples stand for {examples:,}." if examples > MOST_EXAMPLES else "",
         holds=found.holds,
     )
+
+
+def _title(found: AttackedPlan) -> str:
+    if not found.holds:
+        return "The promise did not hold"
+    if not found.fooled:
+        return f"No set of {found.runs} was fooled"
+    is_within = found.fooled / found.runs <= found.promised
+    return "The attack stayed within the promise" if is_within else "What was seen does not refute the promise"
+
+
+def _who(steps: int, adaptivity: str) -> str:
+    if steps == 1:
+        return "Somebody who has one try"
+    return "Somebody who is told nothing" if adaptivity == "none" else "Somebody who learns from every answer"
+
+
+def _contrast(found: AttackedPlan, steps: int, adaptivity: str) -> str:
+    """What the mistake would have led to; under ``none`` and ``firstChange`` it is not the level that differs."""
+    if steps == 1:
+        return "With one step nobody learns anything, counted or not."
+    if adaptivity == "firstChange":
+        lead = f"The level is delta / {steps:,} here too, but had the set lived on after its first pass"
+    else:
+        mistake = "If every answer were told all the same" if adaptivity == "none" else "Without counting that"
+        lead = f"{mistake}, each answer at delta / {steps:,}"
+    weak = found.naive / found.runs <= found.promised
+    why = ": this attack is too weak to show what counting is for in this plan" if weak else ""
+    return f"{lead}, it would have been {found.naive}{why}."
 
 
 def query_back(query: str) -> str:
@@ -119,5 +150,8 @@ def query_back(query: str) -> str:
     Example:
         >>> query_back("steps=3&condition=n+%3E+0.5&x")
         'steps=3&condition=n+%3E+0.5'
+        >>> query_back("a=1&" * 30).count("a=1")
+        20
     """
-    return urlencode(parse_qsl(query[:LONGEST_QUERY], max_num_fields=20))
+    fields = query[:LONGEST_QUERY].split("&")[:MOST_FIELDS]  # a foreign link may have as many as it likes
+    return urlencode(parse_qsl("&".join(fields)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import JointConfig, MeterConfig
+from easeml_airflow.web.gate_commands import joint_commands
+from easeml_core.config import JointConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import EasemlError
 from easeml_core.services.set_plans import set_settings
@@ -80,20 +79,5 @@ def joint_view(study: Study, wanted: Mapping[str, Any]) -> JointView:
             ("Meter, submissions", f"{meter.steps:,}"),
             ("The gate's part of what may fail", f"{100 * config.gate_share:.3g} %"),
         ),
-        commands=_commands(study.name, wanted, config),
+        commands=joint_commands(study.name, wanted, config),
     )
-
-
-def _commands(study: str, wanted: Mapping[str, Any], config: JointConfig) -> dict[str, str]:
-    names = ("condition", "reliability", "steps", "adaptivity", "mode")
-    options = " ".join(f"--{name} {shlex.quote(str(wanted[name]))}" for name in names)
-    options += " --power same" if wanted["power"] is None else f" --power {wanted['power']:g}"
-    whose = f"--study {shlex.quote(study)} --name NAME"
-    usual = MeterConfig().to_json() | {"reliability": config.meter.reliability}
-    own = {name: value for name, value in config.meter.to_json().items() if value != usual[name]}
-    meter = f" --meter {shlex.quote(json.dumps(own))}" if own else ""
-    return {
-        "size": f"easeml gate plan --joint --gate-share {config.gate_share:.6g} {options}{meter}",
-        "plan": f"easeml test-set plan {whose} --purpose joint {options} --sampling fixed",
-        "seal": f"easeml test-set seal {whose} --inputs new.csv --labels truth.csv",
-    }

@@ -6,25 +6,27 @@ that could.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.gate_check import check_of, read_condition
-from easeml_airflow.web.gate_sizes import POWER, baseline_of, changes_of, plan_rows, size_of
+from easeml_airflow.web.gate_commands import gate_commands
+from easeml_airflow.web.gate_sizes import NOT_COUNTED, POWER, baseline_of, changes_of, plan_rows, plan_set
 from easeml_core.config import GateConfig, parse_adaptivity
-from easeml_core.entities import Mode
-from easeml_core.errors import ConfigError
+from easeml_core.entities import Mode, SealedSetPurpose
+from easeml_core.errors import ConfigError, counted
+from easeml_core.gate.claims import disagreement_bound
 from easeml_core.gate.clauses import Condition
 from easeml_core.gate.condition import MAX_LENGTH, parse_condition
+from easeml_core.gate.planner import on_average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.gate_check import Check
-    from easeml_airflow.web.gate_sizes import PlanRow
+    from easeml_airflow.web.gate_sizes import PlanRow, SetPlan
+    from easeml_core.entities import Study
     from easeml_core.errors import ConditionSyntaxError
-    from easeml_core.gate.planner import GatePlan
 
 RELIABILITIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99995, 0.99999, 0.999999)
 TOLERANCES = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
@@ -65,10 +67,15 @@ class Planner:
         sliders: Reliability, tolerance, steps and passes.
         power: ``same`` or ``0.9``.
         mode: ``fp-free`` or ``fn-free``.
-        rows: One an adaptivity.
+        purpose: ``gate``, or ``joint`` for a set that the meter draws on too.
+        rows: One an adaptivity, of the condition by itself.
         top: Labels at the right end of the bars.
-        chosen: The plan that was asked for; None where it is not possible.
+        of_labels: Whether the labels of a submission are a bound, or of what they are an average.
+        has_slices: Whether the study has conditions on slices, which the command that sizes does not know.
+        own: What of the study's settings its sets have and the rows have not; empty where there is nothing.
+        chosen: The set that was asked for, as the study plans it; None where it is not possible.
         least: Examples that a planned set asks for at least: those for a verdict before the first pass.
+        is_counted: False where the time was up before all of it was counted.
         title: Its finding.
         sentence: What labelling takes.
         baseline: What the plain Hoeffding bound asks: ``(none, full)``; None where it is in the table.
@@ -83,10 +90,15 @@ class Planner:
     sliders: Sequence[Slider]
     power: str
     mode: str
+    purpose: str
     rows: Sequence[PlanRow]
     top: int
-    chosen: GatePlan | None
+    of_labels: str
+    has_slices: bool
+    own: str
+    chosen: SetPlan | None
     least: int
+    is_counted: bool
     title: str
     sentence: str
     baseline: tuple[int, int] | None
@@ -94,21 +106,27 @@ class Planner:
     commands: Mapping[str, str]
 
 
-def planner_of(plan: GateConfig, asked: Mapping[str, str], *, study: str, has_set: bool) -> Planner:
+def planner_of(
+    plan: GateConfig, asked: Mapping[str, str], *, study: Study, has_set: bool, shared: float | None = None
+) -> Planner:
     """The planner for what somebody has typed and moved.
 
     Args:
         plan: The settings that it begins with: those of the set in force, else of the study.
         asked: Fields of the form: ``condition``, ``last``, ``reliability``, ``tolerance``, ``steps``, ``passes``
-            (places of sliders), ``adaptivity``, ``power``, ``mode``; each may be absent, and hold anything.
-        study: For the commands.
+            (places of sliders), ``adaptivity``, ``power``, ``mode``, ``purpose``, ``drawn`` (the purpose that the
+            reliability's place was for); each may be absent, and hold anything.
+        study: Whose set it will be: its estimator and slices are the set's.
         has_set: Whether the plan is that of a set.
+        shared: The reliability of gate and meter together, where the plan is the gate's on a shared set; that of the
+            plan is then the gate's part.
     """
     typed, condition, error = _condition(plan, asked)
+    purpose = _purpose(shared, asked.get("purpose"))
     mode = asked.get("mode") if asked.get("mode") in list(Mode) else plan.mode
     power = asked.get("power") if asked.get("power") in ("same", f"{POWER:g}") else _power_of(plan)
     sliders = [
-        _slider("reliability", "Reliability", RELIABILITIES, plan.reliability, asked),
+        _reliability(plan.reliability, shared, purpose, asked),
         _slider("tolerance", "Tolerance", TOLERANCES, _tolerance(condition), {}),
         _slider("steps", "Steps", STEPS, plan.steps, asked),
         _slider("passes", "Passes before it is used", PASSES, 0, asked),
@@ -123,8 +141,9 @@ def planner_of(plan: GateConfig, asked: Mapping[str, str], *, study: str, has_se
     passes = int(sliders[3].value)
     rows, top = plan_rows(condition, wanted, passes)
     settings = {"condition": str(condition)} | wanted
-    chosen = size_of(str(condition), **wanted, changes=changes_of(wanted["adaptivity"], passes))[0]
-    before = size_of(str(condition), **wanted)[0]
+    chosen, why = plan_set(study, settings, changes_of(wanted["adaptivity"], passes))
+    before, why_not = plan_set(study, settings)
+    own, of_labels = GateConfig.from_json(study.config["gate"]), _of_labels(condition, str(mode))
     return Planner(
         text=typed,
         last=str(condition),
@@ -133,15 +152,20 @@ def planner_of(plan: GateConfig, asked: Mapping[str, str], *, study: str, has_se
         sliders=sliders,
         power=str(power),
         mode=str(mode),
+        purpose=purpose,
         rows=rows,
         top=top,
+        of_labels=of_labels,
+        has_slices=bool(own.slices),
+        own=_own(own),
         chosen=chosen,
         least=before.examples if before else 0,
-        title=_title(chosen),
-        sentence=_sentence(chosen),
+        is_counted=NOT_COUNTED not in (why, why_not) and all(row.is_counted for row in rows),
+        title=_title(chosen, why),
+        sentence=_sentence(chosen, why, of_labels),
         baseline=baseline_of(condition, wanted),
         settings=settings,
-        commands=_commands(settings, passes, study),
+        commands=gate_commands(study.name, settings, passes, own.estimator),
     )
 
 
@@ -178,6 +202,23 @@ def _adaptivity(plan: GateConfig, asked: Mapping[str, str]) -> str:
     return asked["adaptivity"]
 
 
+def _purpose(shared: float | None, asked: str | None) -> str:
+    if asked in (SealedSetPurpose.GATE, SealedSetPurpose.JOINT):
+        return str(asked)
+    return str(SealedSetPurpose.GATE if shared is None else SealedSetPurpose.JOINT)
+
+
+def _reliability(own: float, shared: float | None, purpose: str, asked: Mapping[str, str]) -> Slider:
+    """The gate's, or that of both together on a shared set: one that was not moved follows the purpose."""
+    begins = {str(SealedSetPurpose.GATE): own, str(SealedSetPurpose.JOINT): own if shared is None else shared}
+    stops = (*RELIABILITIES, *begins.values())
+    was = begins.get(asked.get("drawn", ""))
+    place = asked.get("reliability", "")
+    if was is not None and place == str(sorted(set(stops)).index(was)):
+        asked = {}
+    return _slider("reliability", "Reliability", stops, begins[purpose], asked)
+
+
 def _slider(name: str, label: str, stops: Sequence[float], own: float, asked: Mapping[str, str]) -> Slider:
     """The slider where it was moved to, else at the value in force, which always is one of its stops."""
     placed = tuple(sorted({*stops, own}))
@@ -186,32 +227,40 @@ def _slider(name: str, label: str, stops: Sequence[float], own: float, asked: Ma
     return Slider(name, label, placed, min(moved, len(placed) - 1))
 
 
-def _title(plan: GatePlan | None) -> str:
+def _title(plan: SetPlan | None, why: str) -> str:
     if plan is None:
-        return "This cannot be planned"
-    each = "about " if plan.labels_per_submission < plan.labels else ""  # a bound on the average, not on each
-    labels = f", {each}{plan.labels_per_submission:,} labels a submission" if plan.labels else ", and no label"
+        return "Not counted yet" if why == NOT_COUNTED else "This cannot be planned"
+    each = "at most " if plan.config.slices else "about " if plan.is_mean else ""
+    labels = f", {each}{plan.labels:,} labels a submission" if plan.labels else ", and no label"
     return f"{plan.examples:,} examples{labels}"
 
 
-def _sentence(plan: GatePlan | None) -> str:
+def _sentence(plan: SetPlan | None, why: str, of_labels: str) -> str:
     if plan is None:
-        return "Choose another adaptivity, or more steps."
-    hours = plan.labels_per_submission * SECONDS_A_LABEL / 3600
+        return f"{why[0].upper()}{why[1:]}."
+    hours = plan.labels * SECONDS_A_LABEL / 3600
     if not plan.labels:
         return "The models' predictions on them suffice."
     told = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
-    return f"About {told} of labelling for one submission, at {SECONDS_A_LABEL} s a label."
+    words = of_labels if plan.is_mean else "at most"
+    return f"Labelling for one submission takes {told} {words}, at {SECONDS_A_LABEL} s a label."
 
 
-def _commands(settings: Mapping[str, Any], passes: int, study: str) -> dict[str, str]:
-    names = ("condition", "reliability", "steps", "adaptivity", "mode")
-    options = " ".join(f"--{name} {shlex.quote(str(settings[name]))}" for name in names)
-    options += " --power same" if settings["power"] is None else f" --power {settings['power']:g}"
-    more = f" --passes {passes}" if changes_of(settings["adaptivity"], passes) else ""
-    whose = f"--study {shlex.quote(study)} --name NAME"
-    return {
-        "size": f"easeml gate plan {options}{more}",
-        "plan": f"easeml test-set plan {whose} {options}",
-        "seal": f"easeml test-set seal {whose} --inputs new.csv",
-    }
+def _of_labels(condition: Condition, mode: str) -> str:
+    bound = disagreement_bound(condition)
+    if condition.needs_agreements or bound is None or bound >= 1:
+        return "at most"
+    return on_average(condition, mode=mode)
+
+
+def _own(gate: GateConfig) -> str:
+    """What the study's sets have and the table has not."""
+    said = []
+    if gate.estimator == "paper":
+        said.append("The study plans its sets by the paper's sizes (estimator paper), in which power has no part.")
+    if gate.slices:
+        said.append(
+            f"The study's conditions on {counted(len(gate.slices), 'slice')} share the level and need examples of "
+            "their own: a set has room for them, the table and the command that sizes are without them."
+        )
+    return " ".join(said)

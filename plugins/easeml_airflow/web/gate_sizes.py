@@ -1,4 +1,4 @@
-"""Labels that a condition needs under each adaptivity, by the paper and by the exact tests.
+"""Labels that a condition needs under each adaptivity, by the paper and by the exact tests; and those of a set.
 
 Sizes are pure functions of what is asked, so each is counted once a process.
 """
@@ -6,20 +6,24 @@ Sizes are pure functions of what is asked, so each is counted once a process.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import parse_adaptivity
-from easeml_core.entities import Adaptivity
-from easeml_core.errors import ConfigError
+from easeml_core.config import GateConfig, parse_adaptivity
+from easeml_core.entities import Adaptivity, SealedSetPurpose
+from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.gate.claims import DIFFERENCE, claim_of
 from easeml_core.gate.clauses import Condition
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import GatePlan, plan_gate
+from easeml_core.services.set_plans import set_settings
+from easeml_core.services.set_sizes import plan_for_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from easeml_core.entities import Study
 
 POWER = 0.9
 CAP = 3
@@ -48,7 +52,7 @@ class PlanRow:
         is_published: Whether the paper has this adaptivity.
         exact: By the exact tests, with the same promise and power.
         power: By the exact tests, when a real gain may be missed one time in ten.
-        labels: Of one submission, on average at most, with the power that was asked for.
+        labels: Of one submission, with the power that was asked for; the planner says whether that is an average.
         bars: Lengths of paper, exact and power in per cent of the longest bar.
         why_not: Why there is no exact size.
         is_counted: False where the time was up before all of it was counted.
@@ -102,6 +106,66 @@ def changes_of(adaptivity: str, passes: int) -> int:
     return passes if parse_adaptivity(adaptivity)[0] is Adaptivity.RECYCLE else 0
 
 
+@dataclass(frozen=True, slots=True)
+class SetPlan:
+    """What the study's next gate set needs, by the study's own estimator and with its slices.
+
+    Attributes:
+        config: The settings that it is planned with.
+        gate: The plan of the condition.
+        examples: Of the set, as the planned one asks for: so that each slice can have what it needs, too.
+        labels: Of one submission; with slices any example may need its own.
+    """
+
+    config: GateConfig
+    gate: GatePlan
+    examples: int
+    labels: int
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the labels of one submission are an average; else it needs so many at most."""
+        return not self.config.slices and self.labels < self.examples
+
+
+_planned = lru_cache(maxsize=4096)(plan_for_gate)
+
+
+def plan_set(study: Study, settings: Mapping[str, Any], changes: int = 0) -> tuple[SetPlan | None, str]:
+    """Plan the gate set that these settings ask of the study, as ``test_sets.plan_test_set`` does.
+
+    Args:
+        study: Whose set it is; its estimator and slices are taken.
+        settings: What differs from the study's settings.
+        changes: How many passes the level of the next answer pays for.
+
+    Returns:
+        The plan, or why there is none: the settings allow none, or there are so many slices that the time was up.
+    """
+    started = time.monotonic()
+    try:
+        config = set_settings(study, SealedSetPurpose.GATE, settings)[1]
+        assert isinstance(config, GateConfig)  # that is what such a set has
+        gate, parts = _planned(config, changes), []
+        for _, condition in config.slices:
+            if time.monotonic() - started > BUDGET_SECONDS:
+                return None, NOT_COUNTED
+            parts.append(_planned(replace(config, condition=condition), changes))
+    except InvalidInputError as error:
+        return None, str(error)
+    examples = max(gate.examples, sum(part.examples for part in parts))
+    of_all = examples if any(part.labels for part in (gate, *parts)) else 0
+    return SetPlan(config, gate, examples, of_all if parts else _labels_of_one(gate)), ""
+
+
+def _labels_of_one(plan: GatePlan) -> int:
+    """Labels of one submission on a set of the plan's size, in which d may need more examples than labels are planned.
+
+    A verdict looks at all examples of its set, so that the share that needs labels is one of all of them.
+    """
+    return -(-plan.examples * plan.labels_per_submission // plan.labels) if plan.labels else 0
+
+
 def plan_rows(condition: Condition, wanted: Mapping[str, Any], passes: int) -> tuple[list[PlanRow], int]:
     """One row an adaptivity; sizes are counted until the time is up, those of the chosen one first."""
     kind, cap = parse_adaptivity(wanted["adaptivity"])
@@ -146,7 +210,7 @@ def _sizes(size: Callable[..., tuple[GatePlan | None, str]], asked: dict[str, An
     asked_for = exact[0] if power is None else powered[0]
     return _Sizes(
         found=(found[0], found[1], found[2]),
-        labels=None if asked_for is None else asked_for.labels_per_submission,
+        labels=None if asked_for is None else _labels_of_one(asked_for),
         why_not=exact[1],
         is_counted=NOT_COUNTED not in (paper[1], exact[1], powered[1]),
     )

@@ -90,3 +90,17 @@ def test_every_row_has_the_sizes_of_its_own_plan_and_says_how_many_submissions_t
 def test_a_wrong_request_has_no_alternatives():
     with pytest.raises(ConfigError, match="reliability"):
         others(reliability=2.0)
+
+
+@pytest.mark.parametrize(
+    ("condition", "change", "words"),
+    [
+        (PATTERN, {}, "on average at most"),
+        (PATTERN, {"mode": "fn-free"}, "on average where the models differ on at most 10 %"),
+        ("n - o > 0.02 +/- 0.01", {"assume_disagreement": 0.25}, "on average where the models differ on at most 25 %"),
+    ],
+)
+def test_of_what_labels_are_an_average_is_said(condition, change, words):
+    """Under fn-free a model may differ on more than the clause on d allows, and be asked about."""
+    found = alternatives_to(parse_condition(condition), **(DEFAULTS | change))
+    assert any(each.change.endswith(f" of them labelled {words}") for each in found)

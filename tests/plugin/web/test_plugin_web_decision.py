@@ -114,6 +114,7 @@ def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database,
     ("worth", "cost", "facts"),
     [
         (0.0002, 15.3, ("was worth as much", "anything about it were worse the runner-up is worth as much; the first")),
+        (0.0001999, 15.3, ("was worth about as much", "a little worse the runner-up is worth about as much")),
         (0.0001996, 15.3, ("was worth 0.2 % less", "above 0.2 % more than 15.3 s", "promised 0.2 % more for its cost")),
         (0.000199, 1530.0, ("was worth 0.5 % less", "were above 25.6 min (was 25.5 min)", "0.0199 (was 0.0200)")),
         (0.0002, 1.0, ("was worth as much", "the first of equals was taken")),
