@@ -91,9 +91,7 @@ def test_two_labelers_differ_and_the_referee_decides(asked: Asked, ask_as: Any, 
     assert "lea 1 label" not in text_of(lea.get("/labels").text)
 
 
-def test_what_nobody_can_tell_is_settled_by_the_referee_alone(
-    asked: Asked, ask_as: Any, text_of: Any
-) -> None:
+def test_what_nobody_can_tell_is_settled_by_the_referee_alone(asked: Asked, ask_as: Any, text_of: Any) -> None:
     lea, bob, ada = ask_as("lea", "labeler"), ask_as("bob", "labeler"), ask_as("ada", "referee")
     for client, place in ((lea, 2), (bob, 2), (bob, 5)):
         client.post("/labels/cancer", data=word(asked, place, "unsure"))
