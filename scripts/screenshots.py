@@ -59,7 +59,7 @@ class Picture:
 
 
 def pictures(study: str, trial_id: int | None) -> Iterator[Picture]:
-    """Every page once in light and wide, some of them dark or narrow, too.
+    """Every page once in light and wide; one of them narrow, one of them dark, too.
 
     Args:
         study: Which study the pages about one study show.
@@ -73,12 +73,10 @@ def pictures(study: str, trial_id: int | None) -> Iterator[Picture]:
     yield Picture("submissions", f"{here}/submissions", DEVELOPER)
     if trial_id is not None:
         yield Picture("decision", f"{here}/decisions/{trial_id}")
-    for name, path in (("overview", "/"), ("study", here)):
-        yield Picture(name, path)
-        yield Picture(f"{name}-dark", path, dark=True)
-        yield Picture(f"{name}-narrow", path, width=NARROW)
-    yield Picture("gate-dark", f"{here}/gate", dark=True)
-    yield Picture("submissions-narrow", f"{here}/submissions", DEVELOPER, width=NARROW)
+    yield Picture("overview", "/")
+    yield Picture("overview-narrow", "/", width=NARROW)
+    yield Picture("study", here)
+    yield Picture("study-dark", here, dark=True)
 
 
 def chosen(store: Store) -> tuple[str, int | None]:
