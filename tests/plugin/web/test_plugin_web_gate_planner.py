@@ -1,0 +1,295 @@
+"""The planner of the gate page: it sizes what the study's sets ask for, and says no more than is known."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shlex
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from easeml_airflow.web.gate_attack import attack_view
+from easeml_airflow.web.gate_joint import joint_view
+from easeml_airflow.web.gate_planner import planner_of
+from easeml_core.cli.app import cli
+from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.entities import Study, StudyState
+from easeml_core.gate.attack import AttackedPlan
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.judgement import judge_predictions
+from easeml_core.services.registration import register_study
+from easeml_core.services.set_plans import needed_examples, set_settings
+from easeml_core.services.set_sizes import plan_for_gate
+from easeml_core.store import labels, studies
+
+
+def study_of(gate=None, *, name="s", joint=None):
+    """A study with these settings of its gate, for what needs no database."""
+    settings = {"gate": (gate or GateConfig()).to_json(), "meter": MeterConfig().to_json(), "joint": joint}
+    plain = {"source": "sklearn:wine", "target": "", "metric": "accuracy", "weight": 1.0, "budget_seconds": None}
+    return Study(id=1, name=name, tenant="lab", state=StudyState.ACTIVE, config=settings, **plain)
+
+
+STUDY = study_of()
+
+
+@pytest.fixture
+def referee(ask_as):
+    return ask_as("ada", "referee")
+
+
+@pytest.fixture
+def run_command():
+    def run(command: str) -> str:
+        done = CliRunner().invoke(cli, shlex.split(command)[1:])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    return run
+
+
+PLAN = GateConfig(
+    condition="n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01",
+    reliability=0.9999,
+    adaptivity="recycle",
+    steps=32,
+    power=0.9,
+)
+
+
+PARTS = (("day", "n > 0.6 +/- 0.1"), ("night", "n > 0.6 +/- 0.1"))
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        GateConfig(),
+        GateConfig(estimator="paper", power=0.9),
+        GateConfig(estimator="paper", adaptivity="upTo:3"),
+        GateConfig(slices=PARTS),
+        GateConfig(slices=PARTS, estimator="paper", mode="fn-free"),
+        GateConfig(power=0.8),
+    ],
+)
+def test_the_page_says_what_a_planned_set_of_the_study_asks_for(gate):
+    """Verdicts demand the study's estimator and slices."""
+    study = study_of(gate)
+    found = planner_of(gate, {}, study=study, has_set=False)
+    planned = needed_examples(set_settings(study, "gate", found.settings)[1])
+    assert (found.least, found.chosen.examples) == (planned, planned)
+    assert found.title.startswith(f"{planned:,} examples, ")
+    assert ("estimator paper" in found.own, "2 slices" in found.own) == (gate.estimator == "paper", bool(gate.slices))
+
+
+def test_labels_of_a_submission_are_those_of_all_examples_of_the_set():
+    """The paper plans 29,048 labels here and 66,847 examples for d; a verdict asks for disagreements among all."""
+    gate = GateConfig(condition=PLAN.condition, reliability=0.9999, steps=32, adaptivity="none", estimator="paper")
+    found = planner_of(gate, {}, study=study_of(gate), has_set=False).chosen
+    new = np.zeros(found.examples, dtype=np.int64)
+    new[: int(0.09 * found.examples)] = 1
+    asked = {"log_level": found.gate.log_level, "mode": "fp-free"}
+    condition, unknown = parse_condition(gate.condition), np.full_like(new, labels.UNKNOWN)
+    wanted = judge_predictions(condition, unknown, np.zeros_like(new), new, **asked)
+    assert found.gate.labels_per_submission < len(wanted.positions) <= found.labels
+    assert math.isclose(found.labels, found.examples / 10, rel_tol=1e-3)
+
+
+def test_slices_that_take_long_are_counted_bit_by_bit(monkeypatch):
+    gate = GateConfig(slices=tuple((f"s{n}", f"n > 0.6 +/- 0.0{n}") for n in range(1, 10)))
+    started = itertools.count()
+    with monkeypatch.context() as slow:
+        slow.setattr("easeml_airflow.web.gate_sizes.time.monotonic", lambda: float(next(started)))
+        first = planner_of(gate, {}, study=study_of(gate), has_set=False)
+    assert (first.chosen, first.least, first.is_counted) == (None, 0, False)
+    assert (first.title, first.sentence) == ("Not counted yet", "Not counted yet: ask again.")
+    assert planner_of(gate, {}, study=study_of(gate), has_set=False).chosen is not None
+
+
+def test_a_set_for_after_some_passes_has_room_for_the_slices_then():
+    gate = GateConfig(slices=PARTS, adaptivity="recycle")
+    found = planner_of(gate, {"passes": "2"}, study=study_of(gate), has_set=False)
+    part = GateConfig(condition=PARTS[0][1], slices=PARTS, adaptivity="recycle")
+    assert found.least < found.chosen.examples == 2 * plan_for_gate(part, 2).examples
+    assert (found.chosen.is_mean, found.chosen.labels) == (False, found.chosen.examples)
+
+
+@pytest.mark.parametrize("power", ["same", "0.9"])
+@pytest.mark.parametrize("purpose", ["gate", "joint"])
+def test_commands_of_a_study_with_the_papers_sizes_plan_what_the_page_plans(purpose, power, run_command):
+    gate = GateConfig(estimator="paper")
+    study = study_of(gate)
+    found = planner_of(gate, {"power": power}, study=study, has_set=False)
+    if purpose == "gate":
+        assert json.loads(run_command(f"{found.commands['size']} --json"))["examples"] == found.least
+    else:
+        view = joint_view(study, found.settings)
+        assert json.loads(run_command(f"{view.commands['size']} --json"))["labels"] == view.examples
+
+
+@pytest.fixture
+def registered(database):
+    """Register a study with these settings; gives what a set of it needs at least."""
+
+    def make(name, purpose, **settings):
+        register_study(database.worker, study=name, tenant="lab", source="sklearn:wine", request_key=name, **settings)
+        with database.worker.begin() as tx:
+            return needed_examples(set_settings(studies.get_study(tx, name), purpose, {})[1])
+
+    return make
+
+
+def test_a_page_of_a_study_with_slices_says_so_and_plans_for_them(registered, referee, text_of):
+    planned = registered("parts", "gate", gate={"slices": PARTS, "adaptivity": "none"})
+    page = referee.get("/studies/parts/gate").text
+    assert f"Plan a set of at least {planned:,} examples" in text_of(page)
+    assert f'name="examples" value="{planned}"' in page, "what is attacked"
+    assert "conditions on 2 slices share the level" in text_of(page)
+    assert "the size is that without the study's slices" in text_of(page)
+
+
+def test_the_planner_begins_with_the_reliability_of_a_shared_set():
+    study = study_of(GateConfig(steps=8, adaptivity="none"), joint={"reliability": 0.9, "gate_share": 0.3})
+    own = needed_examples(set_settings(study, "joint", {})[1])
+    begun = {"plan": GateConfig(reliability=0.97, steps=8, adaptivity="none"), "study": study, "has_set": True}
+    found = planner_of(asked={}, shared=0.9, **begun)
+    assert (found.purpose, found.settings["reliability"]) == ("joint", 0.9)
+    assert joint_view(study, found.settings).examples == own
+    place = str(found.sliders[0].place)
+    turned = planner_of(asked={"purpose": "gate", "drawn": "joint", "reliability": place}, shared=0.9, **begun)
+    assert turned.settings["reliability"] == 0.97, "it was not moved"
+    back = {"purpose": "joint", "drawn": "gate", "reliability": str(turned.sliders[0].place)}
+    assert planner_of(asked=back, shared=0.9, **begun).settings["reliability"] == 0.9
+    moved = str(found.sliders[0].stops.index(0.99))
+    turned = planner_of(asked={"purpose": "gate", "drawn": "joint", "reliability": moved}, shared=0.9, **begun)
+    assert turned.settings["reliability"] == 0.99, "it was moved"
+
+
+def test_a_page_of_a_study_with_a_shared_set_begins_with_it(registered, referee, text_of):
+    joint = {"reliability": 0.9, "gate_share": 0.3}
+    planned = registered("both", "joint", gate={"adaptivity": "none"}, joint=joint)
+    for path in ("/studies/both/gate", "/studies/both/gate?purpose=joint"):
+        read = text_of(referee.get(path).text)
+        assert f"{planned:,} examples, all with labels, for gate and meter" in read, path
+
+
+def test_under_fn_free_the_labels_of_a_submission_are_no_bound(registered, referee, text_of):
+    registered("cancer", "gate")
+    asked = {"condition": PLAN.condition, "adaptivity": "none", "mode": "fn-free"}
+    read = text_of(referee.get("/studies/cancer/gate", params=asked).text)
+    assert "Labels a submission: on average where the models differ on at most 10 %. Models that differ on more" in read
+    assert "≤" not in read
+    read = text_of(referee.get("/studies/cancer/gate", params=asked | {"mode": "fp-free"}).text)
+    assert "Labels a submission: on average at most." in read
+    assert "≤" in read
+
+
+def _attacked(plan, **seen):
+    found = {"runs": 200, "examples": plan[0], "fooled": 0, "naive": 0, "interval": (0.0, 0.037), "promised": 0.05}
+    return attack_view(AttackedPlan(**found | {"holds": True} | seen), plan)
+
+
+@pytest.mark.parametrize(
+    ("seen", "title"),
+    [
+        ({}, "No set of 200 was fooled"),
+        ({"fooled": 6, "interval": (0.005, 0.092)}, "The attack stayed within the promise"),
+        ({"fooled": 1, "interval": (1e-6, 0.05), "promised": 0.0001}, "What was seen does not refute the promise"),
+        ({"fooled": 60, "interval": (0.2, 0.41), "holds": False}, "The promise did not hold"),
+    ],
+)
+def test_an_attack_is_told_for_no_more_than_so_many_sets_can_show(seen, title):
+    assert _attacked((300, 0.95, 8, "full", "fp-free"), **seen).title == title
+
+
+def test_an_attack_says_what_it_could_not_show():
+    small = _attacked((500, 0.9999, 8, "full", "fp-free"), promised=0.0001)
+    assert small.sentence.endswith("0.0001 at most is promised; so few sets can show no more.")
+    assert small.contrast.endswith("it would have been 0: this attack is too weak to show what counting is for in this "
+                                   "plan.")  # fmt: skip
+    strong = _attacked((500, 0.95, 8, "full", "fn-free"), naive=60)
+    assert strong.contrast == "Without counting that, each answer at delta / 8, it would have been 60."
+    assert "got a wrong fail on 0 of 200 sets" in strong.sentence
+    assert "a model that is at least as good as a coin handed in" in strong.setting
+    assert strong.sentence.endswith("0.05 at most is promised.")
+    first = _attacked((500, 0.95, 8, "firstChange", "fp-free"), naive=60)
+    assert first.contrast == (
+        "The level is delta / 8 here too, but had the set lived on after its first pass, it would have been 60."
+    )
+    one = _attacked((500, 0.95, 1, "full", "fp-free"), naive=9)
+    assert one.contrast == "With one step nobody learns anything, counted or not."
+    assert one.sentence.startswith("Somebody who has one try got")
+
+
+def test_the_planners_figures_are_those_of_the_papers_table_and_of_the_exact_tests():
+    """The intervals are those of the specification of the gate, 9.5; the paper's figures are published."""
+    rows = {row.adaptivity: row for row in planner_of(PLAN, {"passes": "1"}, study=STUDY, has_set=True).rows}
+    assert [rows[name].paper for name in ("none", "firstChange", "full")] == [29_048, 29_048, 67_706]
+    assert 20_173 <= rows["none"].exact <= 20_258
+    assert 56_222 <= rows["full"].exact <= 56_279
+    assert 8_409 <= rows["none"].power <= 8_488
+    assert 26_759 <= rows["recycle"].exact <= 26_844
+    assert 29_983 <= rows["upTo:3"].exact <= 30_069
+    assert not rows["recycle"].is_published
+    found = planner_of(PLAN, {"passes": "1"}, study=STUDY, has_set=True)
+    assert (found.chosen.examples, found.least) == (rows["recycle"].power, rows["none"].power)
+
+
+def test_while_the_text_cannot_be_read_the_plan_is_that_of_the_last_one():
+    asked = {"condition": "n - o > 0.02 +- 0.01", "last": "n > 0.9 +/- 0.01"}
+    found = planner_of(PLAN, asked, study=STUDY, has_set=True)
+    assert (found.text, found.last) == ("n - o > 0.02 +- 0.01", "n > 0.9 +/- 0.01")
+    assert not found.check.is_sound
+    assert found.check.message.startswith("Column 13: expected a tolerance '+/- number'")
+    assert found.check.caret == " " * 12 + "^"
+    assert found.settings["condition"] == "n > 0.9 +/- 0.01"
+    assert planner_of(PLAN, {"condition": "n > 1.2 +/- 0.1"}, study=STUDY, has_set=True).last == PLAN.condition
+
+
+def test_moving_the_tolerance_rewrites_the_text():
+    begun = planner_of(PLAN, {}, study=STUDY, has_set=True)
+    slider = begun.sliders[1]
+    moved = {"condition": begun.text, "last": begun.last, "tolerance": str(slider.stops.index(0.03))}
+    found = planner_of(PLAN, moved, study=STUDY, has_set=True)
+    assert found.text == found.last == "n - o > 0.02 +/- 0.03 /\\ d < 0.1 +/- 0.03"
+    assert found.sliders[1].value == 0.03
+    assert planner_of(PLAN, moved | {"tolerance": str(slider.place)}, study=STUDY, has_set=True).text == begun.text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"reliability": "x", "steps": "-1", "tolerance": "1e9", "passes": "9" * 40, "adaptivity": "upTo:0"},
+        {"condition": "<script>" * 500, "last": "\x00", "power": "2", "mode": "drop", "adaptivity": "upTo:99999"},
+        {"condition": "\N{SNOWMAN} ½ ²", "steps": "²", "last": "n > n"},
+    ],
+)
+def test_whatever_is_sent_there_is_a_plan_or_a_reason(asked):
+    found = planner_of(PLAN, asked, study=STUDY, has_set=True)
+    assert found.last == PLAN.condition
+    assert found.chosen is not None or found.title == "This cannot be planned"
+
+
+def test_commands_hold_hostile_names_quoted():
+    found = planner_of(PLAN, {}, study=study_of(name="x; rm -rf ~"), has_set=True)
+    assert "--study 'x; rm -rf ~'" in found.commands["plan"]
+
+
+def test_commands_of_a_shared_set_plan_what_the_page_plans(run_command):
+    asked = {"purpose": "joint", "condition": "n - o > 0.1 +/- 0.1", "adaptivity": "full"}
+    gate = GateConfig(reliability=0.9, steps=3)
+    study = study_of(gate)
+    view = joint_view(study, planner_of(gate, asked, study=study, has_set=True).settings)
+    assert run_command(view.commands["size"]).startswith(f"one set: {view.examples:,}; two sets: ")
+
+
+def test_labels_of_one_submission_are_told_as_an_average_where_they_are_one() -> None:
+    differences = {"condition": "d < 0.1 +/- 0.05 /\\ n - o > 0.02 +/- 0.05", "adaptivity": "none"}
+    found = planner_of(GateConfig(), differences, study=STUDY, has_set=False)
+    assert found.chosen is not None
+    assert found.chosen.labels < found.chosen.gate.labels
+    assert found.title.endswith(f", about {found.chosen.labels:,} labels a submission")
+    every = planner_of(GateConfig(), {"condition": "n > 0.8 +/- 0.1"}, study=STUDY, has_set=False)
+    assert every.title == f"{every.chosen.examples:,} examples, {every.chosen.labels:,} labels a submission"
