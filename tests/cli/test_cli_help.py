@@ -143,7 +143,7 @@ def test_every_command_has_an_example_that_parses(path: tuple[str, ...], run: An
     for line in examples(path):
         words = list(itertools.takewhile(lambda word: word != ">", shlex.split(line)))[1:]
         command: click.Command = cli
-        context = click.Context(cli, info_name="easeml")
+        context = click.Context(cli, info_name="easeml", **cli.context_settings)  # a command keeps its help's options
         while isinstance(command, click.Group):
             found = command.get_command(context, words[0])
             assert found is not None, line

@@ -234,7 +234,7 @@ def test_programs_learn_no_names_of_other_studies_and_tenants(ask, study, monkey
     missing = ask("POST", "fool/feed", {"pairs": [1]})
     assert missing.status_code == 404
     assert "cancer" not in missing.text
-    monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "{tenant}_{study}")
+    monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "of_{tenant}")
     refused = [ask("POST", f"{name}/feed", {"pairs": [1]}, role="viewer") for name in ("cancer", "fool")]
     assert [answer.status_code for answer in refused] == [403, 403]
     assert refused[0].text.replace("cancer", "fool") == refused[1].text

@@ -102,7 +102,7 @@ def parse(line: str) -> None:
     """What a person is told to type is a command that there is, with all that it needs."""
     program, *words = shlex.split(line)
     assert program == "easeml"
-    command, context = cli, click.Context(cli, info_name=program)
+    command, context = cli, click.Context(cli, info_name=program, **cli.context_settings)
     while isinstance(command, click.Group):
         command, words = command.get_command(context, words[0]), words[1:]
         assert command is not None, line
