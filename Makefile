@@ -50,7 +50,7 @@ test: $(STAMP) ## All tests but the journeys and the slow ones
 	  $(PYTEST_ARGS)
 
 test-journeys: $(STAMP) ## Whole stories: the pages in Chromium (make browser), five studies, the tutorial, a night of the cookbook
-	@$(RUN) -m pytest -m "journey and not slow" --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "journey and not slow" --numprocesses 0 $(PYTEST_ARGS)  # a stack keeps two cores busy by itself
 
 test-slow: $(STAMP) ## The slow tests
 	@$(RUN) -m pytest -m slow $(PYTEST_ARGS)

@@ -25,7 +25,7 @@ from easeml_core.store.server_throwaway import throwaway_folder
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 GATE, FORCED = "easeml_commit_gate", "easeml_forced_promotion"
-SECONDS = 180
+SECONDS = 240
 """Longer than any step here takes on a slow machine."""
 
 
