@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.meter.promises import promised_sides
-from easeml_core.services.joint_sets import gate_settings, meter_settings_of
+from easeml_core.services.joint_sets import SHARED_SET_HAS_ENDED, gate_settings, meter_settings_of
+from easeml_core.services.meter_sets import HAS_NO_ANSWER_LEFT
 from easeml_core.services.promotion import before_standing
 from easeml_core.services.readings import shown_reading
 from easeml_core.services.requests import file_gate_request, file_meter_request
+from easeml_core.services.set_queue import HAS_NO_LIVE_SET
 from easeml_core.services.test_sets import steps_by_system
 from easeml_core.store import handed_in, promotions, releases, studies, test_sets
 
@@ -33,12 +35,8 @@ _MOST_SIGNALS = 64
 _MOST_MODELS = 50
 _LAST_ANSWERS = 8
 
-_SET_HAD_ENDED = (
-    "has no live meter set",
-    "has no answer left on this meter set",
-    "the set that gate and meter share has ended",
-)
-"""Refusals of the meter whose reason is that its set had ended (``set_queue``, ``meter_sets``, ``joint_sets``)."""
+_SET_HAD_ENDED = (HAS_NO_LIVE_SET.format(SealedSetPurpose.METER), HAS_NO_ANSWER_LEFT, SHARED_SET_HAS_ENDED)
+"""What refusals of the meter say whose reason is that its set had ended; of a refusal the text is all that is kept."""
 
 
 def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0) -> dict[str, Any]:

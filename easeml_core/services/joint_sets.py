@@ -19,6 +19,8 @@ from easeml_core.store import ledger, sealed
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+SHARED_SET_HAS_ENDED = "the set that gate and meter share has ended"
+
 
 def is_joint(row: Any) -> bool:
     """Whether gate and meter share the set; ``row`` is one of ``work.test_sets``."""
@@ -50,7 +52,7 @@ def require_joint_goes_on(tx: Connection, row: Any) -> None:
     """
     why = joint_end(tx, row)
     if why is not None:
-        message = "the set that gate and meter share has ended, for both; the referee must seal a new one"
+        message = f"{SHARED_SET_HAS_ENDED}, for both; the referee must seal a new one"
         raise StateError(message)
 
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HAS_NO_ANSWER_LEFT = "has no answer left on this meter set"
+"""What a refusal says of a team."""
+
 FAILURE = "failure"
 """Why a set ends on which a model could not be run."""
 
@@ -183,7 +186,7 @@ def read_on(tx: Connection, ready: Preparation, on: MeterSet) -> SetReading:
     if known is not None:
         return SetReading(on, known, cached=True, retired_why=None)
     if on.has_ended():
-        message = f"team {on.submission.team} has no answer left on this meter set; wait for the next one"
+        message = f"team {on.submission.team} {HAS_NO_ANSWER_LEFT}; wait for the next one"
         raise StateError(message)
     require_joint_goes_on(tx, on.row)
     entry, why = _read(tx, ready, on)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study
     from easeml_core.store.test_sets import SealedSet
 
+HAS_NO_LIVE_SET = "has no live {} set"
+"""What a refusal says of a study; the purpose of the set that is asked for stands in it."""
+
 _CALLED = {SealedSetPurpose.JOINT: "gate and meter set", SealedSetPurpose.DIRECT: "second validation sample"}
 
 
@@ -53,7 +56,7 @@ def no_live_set(tx: Connection, study: Study, purpose: SealedSetPurpose) -> Stat
         study: The study.
         purpose: ``gate`` or ``meter``.
     """
-    message = f"study {study.name!r} has no live {purpose} set"
+    message = f"study {study.name!r} {HAS_NO_LIVE_SET.format(purpose)}"
     for found in reversed(test_sets.list_sets(tx, study.id)):
         waits = found.state == SealedSetState.SEALED and purpose in test_sets.serves(found.purpose)
         live = _in_its_way(tx, found) if waits else []

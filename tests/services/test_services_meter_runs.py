@@ -10,6 +10,7 @@ import pytest
 from easeml_core.errors import ArtifactError
 from easeml_core.services import referee
 from easeml_core.services.evaluation import NotRunError, Preparation
+from easeml_core.services.handed_in import handed_in_report
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_meter_request
 
@@ -187,11 +188,19 @@ def test_a_referee_killed_in_the_middle_has_spent_nothing(
 # Nothing for whoever is not read.
 
 
+def came_too_late(study: Any, model_id: int) -> bool:
+    """What a developer is told of why there is no signal."""
+    told = handed_in_report(study.lab.worker, study="study")["submissions"]
+    return bool(next(entry["meter_too_late"] for entry in told if entry["model_id"] == model_id))
+
+
 def test_a_team_without_an_answer_left_lets_nothing_run(make: Any) -> None:
     study = make(meter=METER | {"steps": 2, "teams": 2}, direct=None)
     assert study.submit(study.model(1), team=1)["submissions_left"] == 0
-    answer = study.submit(study.model(2), team=1)
+    late = study.model(2)
+    answer = study.submit(late, team=1)
     assert (answer["refused"], "team 1 has no answer left" in answer["message"]) == (True, True)
+    assert came_too_late(study, late)
     assert (study.ran, study.looks) == ([], 1)
     assert study.submit(study.model(3), team=2)["signal"] is not None
     assert study.ran == [OPEN, "meter"]
@@ -205,8 +214,10 @@ def test_a_shared_set_that_has_ended_lets_nothing_run(make: Any) -> None:
     sql = "UPDATE work.test_sets SET plan = jsonb_set(plan, '{gate,steps}', '1') WHERE id = %s"
     study.lab.gate(study.model(2), "study")
     study.lab.as_superuser(sql, study.sets["joint"])  # the verdict was the last one, and the set is live still
-    answer = study.submit(study.model(3))
+    late = study.model(3)
+    answer = study.submit(late)
     assert "the set that gate and meter share has ended" in answer["message"]
+    assert came_too_late(study, late)
     assert (study.ran, study.looks) == ([], 1)
 
 
