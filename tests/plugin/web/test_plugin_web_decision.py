@@ -83,15 +83,20 @@ def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, as
     assert "It would have lost if" in words or "This pick came from the" in words
 
 
+def reason(database, trial, *, rival, cost):
+    """Let the trial have been chosen for its worth of 0.0002 a second, before a rival of another worth."""
+    told = {"study": "theirs", "candidate": "knn", "study_id": 2, "arm": 0, "acquisition": rival}
+    new = {"acquisition": 0.0002, "expected_improvement": 0.02, "predicted_cost_seconds": cost, "mean": 0.8}
+    new |= {"std": 0.05, "best": 0.81, "guarded": False, "learning": False, "runner_up": told}
+    with database.owner.begin() as tx:
+        change = "UPDATE work.suggestions SET reasons = reasons || CAST(:new AS jsonb) WHERE trial_id = :id"
+        tx.execute(text(change), {"id": trial, "new": json.dumps(new)})
+
+
 def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database, text_of):
     run(0.7), run(0.6)
     trial = run(0.7)["trial_id"]
-    rival = {"study": "theirs", "candidate": "knn", "study_id": 2, "arm": 0, "acquisition": 0.00016}
-    reasons = {"acquisition": 0.0002, "expected_improvement": 0.02, "predicted_cost_seconds": 200.0, "mean": 0.8}
-    reasons |= {"std": 0.05, "best": 0.81, "guarded": False, "learning": False, "runner_up": rival}
-    with database.owner.begin() as tx:
-        change = "UPDATE work.suggestions SET reasons = reasons || CAST(:new AS jsonb) WHERE trial_id = :id"
-        tx.execute(text(change), {"id": trial, "new": json.dumps(reasons)})
+    reason(database, trial, rival=0.00016, cost=200.0)
     page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
     words = text_of(page)
     for fact in (
@@ -123,12 +128,7 @@ def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database,
 def test_ties_and_near_ties_read_as_such(two, run, ask_as, database, text_of, worth, cost, facts):
     run(0.7), run(0.6)
     trial = run(0.7)["trial_id"]
-    rival = {"study": "theirs", "candidate": "knn", "study_id": 2, "arm": 0, "acquisition": worth}
-    reasons = {"acquisition": 0.0002, "expected_improvement": 0.02, "predicted_cost_seconds": cost, "mean": 0.8}
-    reasons |= {"std": 0.05, "best": 0.81, "guarded": False, "learning": False, "runner_up": rival}
-    with database.owner.begin() as tx:
-        change = "UPDATE work.suggestions SET reasons = reasons || CAST(:new AS jsonb) WHERE trial_id = :id"
-        tx.execute(text(change), {"id": trial, "new": json.dumps(reasons)})
+    reason(database, trial, rival=worth, cost=cost)
     page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
     words = text_of(page)
     for fact in facts:
