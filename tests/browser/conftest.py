@@ -178,8 +178,9 @@ def any_wanted(store: Store) -> bool:
         return bool(labels.open_wanted(tx))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium, closed with its file: an event loop runs in this thread until then, and Airflow starts its own."""
     expect.set_options(timeout=SECONDS * 1000)  # five seconds are not enough where every core is busy
     with sync_playwright() as playwright:
         # Root's Chromium cannot use its own sandbox; it sees no page but ours.
@@ -189,7 +190,7 @@ def browser(chromium: str) -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def people(browser: Browser, installation: Installation) -> dict[str, BrowserContext]:
     """A browser's state for each user, who logged in through Airflow's own form."""
     return {name: _logged_in(browser, installation, name) for name in USERS}
