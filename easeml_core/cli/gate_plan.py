@@ -138,15 +138,15 @@ def _read(path: Path) -> Script:
 def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...], mean: str) -> None:
     """The plan for people; ``mean`` says of what the labels of one submission are an average, where they are one."""
     whose = f"{mean} (disagreements)" if found.labels_per_submission < found.labels else "at most"
-    show_table(
-        condition,
-        {"Need": "need", "Examples": "count"},
-        [
-            {"need": f"labelled examples ({found.estimator}, {found.method})", "count": f"{found.labels:,}"},
-            {"need": "examples for d, without labels", "count": f"{found.unlabelled:,}"},
-            {"need": f"labels of one submission, {whose}", "count": f"{found.labels_per_submission:,}"},
-        ],
-    )
+    needs = {
+        f"labelled examples ({found.estimator}, {found.method})": found.labels,
+        "examples for d, without labels": found.unlabelled,
+        f"labels of one submission, {whose}": found.labels_per_submission,
+    }
+    if found.labels_per_verdict != found.labels_per_submission:  # d needs more examples than are labelled
+        needs[f"  on a sealed set of {found.examples:,}, all its disagreements"] = found.labels_per_verdict
+    rows = [{"need": need, "count": f"{count:,}"} for need, count in needs.items()]
+    show_table(condition, {"Need": "need", "Examples": "count"}, rows)
     level = f"{found.level:.4g}" if found.level else f"e^{found.log_level:.1f}"  # below the smallest double
     click.echo(f"\nlevel of one answer: {level}")
     for reason in found.reasons:

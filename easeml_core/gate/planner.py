@@ -55,13 +55,23 @@ class GatePlan:
         return max(self.labels, self.unlabelled)
 
     @property
+    def labels_per_verdict(self) -> int:
+        """Labels that a verdict on a set of ``examples`` rows asks for, averaged as ``labels_per_submission`` is.
+
+        A verdict compares the models on every example of its set. So where d needs more examples than are labelled, the
+        share on which they differ is one of all of them: the answer is no less sharp, and it costs more labels.
+        """
+        return -(-self.examples * self.labels_per_submission // self.labels) if self.labels else 0
+
+    @property
     def level(self) -> float:
         """Alpha of one answer; 0 where it is below the smallest double, ``log_level`` then tells."""
         return math.exp(self.log_level)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON."""
-        return asdict(self) | {"examples": self.examples, "level": self.level, "reasons": list(self.reasons)}
+        sizes = {"examples": self.examples, "labels_per_verdict": self.labels_per_verdict}
+        return asdict(self) | sizes | {"level": self.level, "reasons": list(self.reasons)}
 
 
 def plan_gate(

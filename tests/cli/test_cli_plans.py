@@ -81,6 +81,18 @@ def test_what_a_plan_says_as_json(run: Any) -> None:
     assert all(set(each) == {"change"} | sizes for each in plan["alternatives"])
 
 
+def test_a_set_that_d_makes_larger_costs_more_labels_than_the_papers_share(run: Any) -> None:
+    """A verdict looks at every example of its set: the paper's tenth of 29,048 is one of 66,847 there."""
+    asked = ("--condition", PATTERN, "--adaptivity", "none", "--estimator", "paper", "--difference", "paired")
+    plan = run("gate", "plan", *asked, "--json").json
+    assert (plan["labels"], plan["examples"]) == (29_048, 66_847)
+    assert (plan["labels_per_submission"], plan["labels_per_verdict"]) == (2_905, 6_686)
+    assert "on a sealed set of 66,847, all its disagreements" in run("gate", "plan", *asked).text
+    exact = run("gate", "plan", "--condition", PATTERN, "--json").json  # here more are labelled than d needs
+    assert exact["labels_per_verdict"] == exact["labels_per_submission"]
+    assert "all its disagreements" not in run("gate", "plan", "--condition", PATTERN).text
+
+
 @pytest.mark.parametrize(
     ("more", "least", "most"),
     [

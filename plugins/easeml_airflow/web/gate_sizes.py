@@ -155,15 +155,7 @@ def plan_set(study: Study, settings: Mapping[str, Any], changes: int = 0) -> tup
         return None, str(error)
     examples = max(gate.examples, sum(part.examples for part in parts))
     of_all = examples if any(part.labels for part in (gate, *parts)) else 0
-    return SetPlan(config, gate, examples, of_all if parts else _labels_of_one(gate)), ""
-
-
-def _labels_of_one(plan: GatePlan) -> int:
-    """Labels of one submission on a set of the plan's size, in which d may need more examples than labels are planned.
-
-    A verdict looks at all examples of its set, so that the share that needs labels is one of all of them.
-    """
-    return -(-plan.examples * plan.labels_per_submission // plan.labels) if plan.labels else 0
+    return SetPlan(config, gate, examples, of_all if parts else gate.labels_per_verdict), ""
 
 
 def plan_rows(condition: Condition, wanted: Mapping[str, Any], passes: int) -> tuple[list[PlanRow], int]:
@@ -210,7 +202,7 @@ def _sizes(size: Callable[..., tuple[GatePlan | None, str]], asked: dict[str, An
     asked_for = exact[0] if power is None else powered[0]
     return _Sizes(
         found=(found[0], found[1], found[2]),
-        labels=None if asked_for is None else _labels_of_one(asked_for),
+        labels=None if asked_for is None else asked_for.labels_per_verdict,
         why_not=exact[1],
         is_counted=NOT_COUNTED not in (paper[1], exact[1], powered[1]),
     )
