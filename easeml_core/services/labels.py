@@ -36,7 +36,7 @@ def wanted_labels(
     store: Store,
     *,
     study: str,
-    test_set: str | None = None,
+    test_set: str | int | None = None,
     labeler: str | None = None,
     limit: int = 200,
     to: Path | None = None,
@@ -92,7 +92,9 @@ def _wanted(tx: Connection, test_set_id: int, labeler: str | None) -> NDArray[np
     return np.flatnonzero(open_)
 
 
-def give_labels(store: Store, *, study: str, labeler: str, labels: Path, test_set: str | None = None) -> dict[str, Any]:
+def give_labels(
+    store: Store, *, study: str, labeler: str, labels: Path, test_set: str | int | None = None
+) -> dict[str, Any]:
     """Take what a labeler says of examples that were asked for; all of the file or nothing. May be repeated.
 
     A second answer of the same labeler replaces the first, until a verdict may have used it. From then on the label
@@ -176,7 +178,7 @@ def _require_in_time(
         raise refused(file, message, row)
 
 
-def label_conflicts(store: Store, *, study: str, test_set: str | None = None) -> dict[str, Any]:
+def label_conflicts(store: Store, *, study: str, test_set: str | int | None = None) -> dict[str, Any]:
     """Where two labelers differ and the referee has not settled it, in the set's order.
 
     Args:
@@ -208,7 +210,7 @@ def _unsettled(tx: Connection, found: SealedSet) -> NDArray[np.bool_]:
     return np.asarray(label_rows.disputed(given, found.rows) & (word == UNKNOWN))
 
 
-def find_labelled_set(tx: Connection, study: str, test_set: str | None) -> SealedSet:
+def find_labelled_set(tx: Connection, study: str, test_set: str | int | None) -> SealedSet:
     """The set that is meant, by name or number, or the study's live gate set; it holds examples.
 
     Raises:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def release_test_set(
-    store: Store, artifacts: ArtifactStore, *, test_set: str, study: str | None = None
+    store: Store, artifacts: ArtifactStore, *, test_set: str | int, study: str | None = None
 ) -> dict[str, Any]:
     """Hand the examples of a retired set to everybody, as data to validate on. May be repeated.
 
@@ -104,7 +104,7 @@ def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:
 
 
 def fetch_test_set(
-    store: Store, artifacts: ArtifactStore, *, test_set: str, to: Path, study: str | None = None
+    store: Store, artifacts: ArtifactStore, *, test_set: str | int, to: Path, study: str | None = None
 ) -> dict[str, Any]:
     """Write a released set into a file: ``.npz`` with arrays, or ``.csv`` with keys, inputs and class names.
 

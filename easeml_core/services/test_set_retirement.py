@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 BY_HAND = "by hand"
 
 
-def retire_test_set(store: Store, *, test_set: str, study: str | None = None, why: str = BY_HAND) -> dict[str, Any]:
+def retire_test_set(
+    store: Store, *, test_set: str | int, study: str | None = None, why: str = BY_HAND
+) -> dict[str, Any]:
     """End the life of a set by hand; the oldest one that waits becomes live. May be repeated.
 
     Args:

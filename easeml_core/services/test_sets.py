@@ -200,7 +200,7 @@ def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int
     return None
 
 
-def find_set(tx: Connection, test_set: str, study: str | None) -> SealedSet:
+def find_set(tx: Connection, test_set: str | int, study: str | None) -> SealedSet:
     """The set of this name or number, in this study or in any.
 
     Raises:

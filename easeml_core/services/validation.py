@@ -177,7 +177,7 @@ def replace_validation(
     study: str,
     inputs: Path | None = None,
     labels: Path | None = None,
-    from_set: str | None = None,
+    from_set: str | int | None = None,
     add: bool = False,
 ) -> dict[str, Any]:
     """Give a study another validation set: one transaction, and the same call twice makes one.

@@ -69,7 +69,9 @@ def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersi
     return Brought(str(inputs), values, given, example_hashes(values, columns), columns, names)
 
 
-def rows_of_set(tx: Connection, artifacts: ArtifactStore, test_set: str, study: str, version: DataVersion) -> Brought:
+def rows_of_set(
+    tx: Connection, artifacts: ArtifactStore, test_set: str | int, study: str, version: DataVersion
+) -> Brought:
     """The labelled rows of a released test set of the study.
 
     Raises:

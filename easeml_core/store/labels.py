@@ -247,12 +247,17 @@ _WANTED = (
 
 
 def sets_that_asked(tx: Connection, study: str | None = None, *, limit: int = MOST_BATCHES) -> list[int]:
-    """The live sets that labels were ever asked of, by name of their study; of one study the newest first."""
+    """The live sets that labels were ever asked of, by name of their study; of one study the newest first.
+
+    Over all studies those come first that wait for labels now: of more than ``limit``, none of them is left out.
+    """
     found = rows(
         tx,
-        "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE t.state = 'live' "
-        "AND t.labels_on_demand AND (CAST(:study AS text) IS NULL OR s.name = :study) "
-        "AND EXISTS (SELECT FROM sealed.wanted w WHERE w.test_set_id = t.id) ORDER BY s.name, t.id DESC LIMIT :limit",
+        "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id, LATERAL ("
+        "SELECT bool_or(w.is_open) AS waits FROM sealed.wanted w WHERE w.test_set_id = t.id) a "
+        "WHERE t.state = 'live' AND t.labels_on_demand AND (CAST(:study AS text) IS NULL OR s.name = :study) "
+        "AND a.waits IS NOT NULL ORDER BY (a.waits AND CAST(:study AS text) IS NULL) DESC, s.name, t.id DESC "
+        "LIMIT :limit",
         study=study,
         limit=limit,
     )

@@ -132,7 +132,7 @@ LEFT JOIN (
   SELECT a.study_id, count(*) AS n, array_agg(DISTINCT a.kind) AS kinds, (array_agg(a.kind ORDER BY array_position(
     ARRAY['overfitting', 'drift', 'new-test-set'], a.kind)))[1] AS kind,
     array_agg(DISTINCT y.purpose) FILTER (WHERE a.kind = 'new-test-set') AS wanted
-  FROM work.alerts a LEFT JOIN work.test_sets y ON y.id = a.test_set_id
+  FROM work.alerts a JOIN chosen w ON w.id = a.study_id LEFT JOIN work.test_sets y ON y.id = a.test_set_id
   WHERE {IS_OPEN} AND a.team IS NULL GROUP BY a.study_id) o ON o.study_id = s.id
 LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id

@@ -89,12 +89,13 @@ def get_set(tx: Connection, test_set_id: int) -> SealedSet:
     return _set(found)
 
 
-def find_set(tx: Connection, handle: str, study_id: int | None = None) -> SealedSet:
+def find_set(tx: Connection, handle: str | int, study_id: int | None = None) -> SealedSet:
     """The set of this name or number.
 
     Args:
         tx: A transaction of any role.
-        handle: Its name, where it is the only one of this name, or its number; names come first.
+        handle: As a text, its name where it is the only one of this name, or its number, and names come first: one may
+            be all digits. As an int, its number and nothing else; a page that shows a set means that one.
         study_id: The study to look in, or None for all.
 
     Raises:
@@ -102,9 +103,10 @@ def find_set(tx: Connection, handle: str, study_id: int | None = None) -> Sealed
     """
     found = rows(
         tx,
-        _SET + "WHERE (t.name = :handle OR t.id::text = :handle) AND (:id IS NULL OR t.study_id = CAST(:id AS bigint)) "
-        "ORDER BY (t.name = :handle) DESC NULLS LAST, t.id",
-        handle=handle,
+        _SET + "WHERE (t.id::text = :handle OR (t.name = :handle AND :may_be_name)) "
+        "AND (:id IS NULL OR t.study_id = CAST(:id AS bigint)) ORDER BY (t.name = :handle) DESC NULLS LAST, t.id",
+        handle=str(handle),
+        may_be_name=isinstance(handle, str),
         id=study_id,
     )
     named = [r for r in found if r.name == handle]

@@ -8,7 +8,7 @@ Airflow's configuration reads the provider's metadata while it starts, so this m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 SECTION = "easeml"
 
@@ -185,6 +185,16 @@ def cache_limit_mb() -> int:
 
 def base_path() -> str:
     """The path under which Airflow is served, without a slash at its end: ``""`` or, say, ``/airflow``."""
+    return _base_url().path.rstrip("/")
+
+
+def own_address() -> str | None:
+    """Where people reach Airflow, such as ``https://example.org``; None where it was not told (``[api] base_url``)."""
+    told = _base_url()
+    return f"{told.scheme}://{told.netloc}" if told.scheme in ("http", "https") and told.netloc else None
+
+
+def _base_url() -> SplitResult:
     from airflow.providers.common.compat.sdk import conf
 
-    return urlsplit(str(conf.get("api", "base_url", fallback="") or "")).path.rstrip("/")
+    return urlsplit(str(conf.get("api", "base_url", fallback="") or ""))

@@ -71,11 +71,18 @@ def test_an_option_is_read_when_it_is_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("base_url", "expected"),
-    [("http://h:8080", ""), ("http://h:8080/", ""), ("https://h/team/airflow/", "/team/airflow"), ("", "")],
+    ("base_url", "own", "expected"),
+    [
+        ("http://h:8080", "http://h:8080", ""),
+        ("http://h:8080/", "http://h:8080", ""),
+        ("https://h/team/airflow/", "https://h", "/team/airflow"),
+        ("", None, ""),
+        ("/airflow", None, "/airflow"),
+    ],
 )
-def test_the_link_honours_the_base_path(monkeypatch, base_url, expected):
+def test_the_link_honours_the_base_path(monkeypatch, base_url, own, expected):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    assert settings.own_address() == own
     assert page_url() == f"{expected}/plugin/easeml"
     assert EasemlPageLink().get_link(None, ti_key=None) == page_url()
     assert page_url("digits") == f"{expected}/plugin/easeml{expected}/easeml/studies/digits"

@@ -369,3 +369,20 @@ def test_one_example_is_read_without_the_others(asked: Asked, dtype: str, order:
     shape, in_columns, kind, begin = examples._header(parts[:1024])
     assert (shape, in_columns, kind) == ((300, 30), order == "F", np.dtype(dtype))
     assert parts[begin:] == inputs.tobytes(order)
+
+
+def test_where_not_all_batches_are_listed_none_that_waits_is_left_out(
+    asked: Asked, database: Any, artifacts: Any, make_study: Callable[..., str], tmp_path: Path
+) -> None:
+    """By name alone, batches that are done would take the places of those that somebody waits for."""
+    later = make_study("ulcer", source="sklearn:digits", tenant="elsewhere")
+    other = Asked(database, artifacts, tmp_path, later, "sklearn:digits")
+    asked.want([3])
+    other.want([5])
+    say(asked, "ann", 3, 1)
+
+    def listed(limit: int) -> list[str]:
+        return [batch["study"] for batch in labelling.batches(database.referee, labeler="ann", limit=limit)]
+
+    assert listed(1) == ["ulcer"]
+    assert listed(2) == ["ulcer", "cancer"]

@@ -132,12 +132,15 @@ def test_a_name_is_taken_once_in_a_study(database: Any, make_rows: Any, add: Any
             test_sets.find_set(tx, "1e1")
 
 
-def test_a_name_goes_before_a_number(database: Any, make_rows: Any, add: Any) -> None:
+def test_a_name_goes_before_a_number_unless_it_is_given_as_one(database: Any, make_rows: Any, add: Any) -> None:
     study = make_rows()
     first = add(study)
     second = add(study, name=str(first))
     with database.worker.begin() as tx:
         assert test_sets.find_set(tx, str(first)).id == second
+        assert test_sets.find_set(tx, first).id == first
+        with pytest.raises(NotFoundError):
+            test_sets.find_set(tx, 99)
 
 
 def test_steps_used_are_those_of_released_answers(world: Any, database: Any) -> None:

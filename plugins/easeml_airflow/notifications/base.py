@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow.sdk import BaseNotifier
 
+from easeml_airflow import settings
 from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.links import page_url
 from easeml_airflow.notifications.told import ALARMS, SUBJECTS, event_of_task, one_line, subject_of
@@ -93,12 +93,8 @@ class EasemlNotifier(BaseNotifier):
 
 def page_of(study: Any) -> str | None:
     """Address of the study's page; None where Airflow has not been told its own (``[api] base_url``)."""
-    from airflow.providers.common.compat.sdk import conf
-
-    own = urlsplit(str(conf.get("api", "base_url", fallback="") or ""))
-    if not isinstance(study, str) or own.scheme not in ("http", "https"):
-        return None
-    return f"{own.scheme}://{own.netloc}{page_url(study)}"
+    own = settings.own_address()
+    return f"{own}{page_url(study)}" if own is not None and isinstance(study, str) else None
 
 
 def parts(value: Any) -> list[str]:

@@ -93,7 +93,7 @@ def routes(site: Site) -> APIRouter:
     @router.get("/labels/{study}/wanted.csv")
     def wanted(study: str, viewer: Viewer = who) -> Response:
         name, store = _labeler(viewer), site.open_sealed()
-        test_set = str(labelling.set_to_label(store, study=study))
+        test_set = labelling.set_to_label(store, study=study)
         with tempfile.TemporaryDirectory(prefix="easeml-wanted-") as folder:
             path = Path(folder) / "wanted.csv"
             wanted_labels(store, study=study, test_set=test_set, labeler=name, limit=MOST_ROWS, to=path)
@@ -109,7 +109,7 @@ def routes(site: Site) -> APIRouter:
             store, labels = site.open_sealed(), file_of(form, "labels")
             require(labels is not None, "labels", None, "a file")
             assert labels is not None
-            test_set = str(labelling.set_to_label(store, study=study))
+            test_set = labelling.set_to_label(store, study=study)
             with on_disk(labels) as path:
                 try:
                     give_labels(store, study=study, test_set=test_set, labeler=name, labels=path)

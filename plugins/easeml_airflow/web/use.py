@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 
-from easeml_airflow.settings import base_path
+from easeml_airflow.settings import base_path, own_address
 from easeml_airflow.web.frame import HEADERS, Tab, moved, path_of_study
 from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.uploading import Intake, file_of, on_disk, text_of
@@ -100,7 +100,7 @@ class _Desk:
             may_change=viewer.changes(study.name, study.tenant),
             key=str(uuid.uuid4()),
             most_mb=MOST_FILE_BYTES // 1_000_000,
-            server=f"{request.url.scheme}://{request.url.netloc}{base_path()}",
+            server=f"{own_address() or _as_asked(request)}{base_path()}",
             **page,
         )
 
@@ -213,6 +213,11 @@ def _unpacked(path: Path, folder: Path) -> Path:
     found = unpack_upload(path, folder, most_bytes=MOST_UNPACKED_BYTES)
     require_few_pixels(found, MOST_PIXELS)
     return found
+
+
+def _as_asked(request: Request) -> str:
+    """How this server was reached; behind a proxy that ends TLS that is another scheme than a person's."""
+    return f"{request.url.scheme}://{request.url.netloc}"
 
 
 def _csv(told: dict[str, Any]) -> Response:

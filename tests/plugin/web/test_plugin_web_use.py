@@ -200,3 +200,11 @@ def test_words_are_chosen_and_encoded_as_the_studys_own(ask_as, make_study, arti
 def test_an_empty_row_is_told():
     with pytest.raises(ConfigError, match="fill in its fields, or paste its numbers"):
         inputs_of({"numbers": " ", "model": "best"})
+
+
+def test_examples_for_programs_name_the_address_that_people_use(study, ask_as, monkeypatch):
+    """They hold a password: behind a proxy that ends TLS, the address that this server sees is not encrypted."""
+    monkeypatch.delenv("AIRFLOW__API__BASE_URL", raising=False)
+    assert "curl -X POST http://test/auth/token" in ask_as("ann").get(USE).text
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow")
+    assert "curl -X POST https://example.org/airflow/auth/token" in ask_as("ann").get(USE).text
