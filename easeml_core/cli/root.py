@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -52,6 +53,7 @@ class RootGroup(click.Group):
         except click.ClickException as error:
             _fail_usage(context, error)
         except (KeyboardInterrupt, click.Abort):
+            _hear_no_more()
             click.echo(err=True)  # the terminal has just printed ^C
             _fail(context, "interrupted", "Interrupted", status=INTERRUPTED)
         except BrokenPipeError:
@@ -76,6 +78,12 @@ def _fail_usage(context: click.Context, error: click.ClickException) -> NoReturn
         _fail(context, error.format_message(), type(error).__name__)
     error.show()
     context.exit(ERROR)
+
+
+def _hear_no_more() -> None:
+    """It ends now, and whoever presses Ctrl-C once more meanwhile gets no traceback for it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave_quietly() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,14 @@ class Answer:
         """What a person reads, without line breaks of tables."""
         assert self.status == 0, self.err
         return " ".join(self.out.split())
+
+
+@pytest.fixture(autouse=True)
+def hearing() -> Iterator[None]:
+    """A command that was interrupted hears no second Ctrl-C, but the tests' own process goes on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+from easeml_core.cli import root
 from easeml_core.cli.app import cli
 
 if TYPE_CHECKING:
@@ -171,6 +172,23 @@ def test_ctrl_c_is_130_and_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 PROGRAM = "import signal; signal.signal(2, signal.default_int_handler); from easeml_core.cli import main; main()"
+
+
+def test_a_second_ctrl_c_while_it_ends_changes_nothing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("easeml_core.services.doctor.examine", interrupted)
+    says = root._fail
+
+    def impatient(*given: Any, **more: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        says(*given, **more)
+
+    monkeypatch.setattr("easeml_core.cli.root._fail", impatient)
+    answer = run("doctor")
+    assert (answer.status, answer.out, answer.err.strip()) == (130, "", "easeml: interrupted")
 
 
 def test_ctrl_c_in_a_program_of_its_own(nowhere: Path) -> None:
