@@ -144,4 +144,5 @@ _DETAILS: Mapping[str, Callable[[Facts, Facts], str]] = {
     "model handed in": lambda _, after: f"model {after['model']}, as {after['kind']}",
     "pairs fed": _rows,
     "pairs switched": _rows,
+    "validation set replaced": lambda before, after: f"version {before['version']} → version {after['version']}",
 } | dict.fromkeys(("set planned", "set sealed", "set live", "set retired", "set released"), _set)

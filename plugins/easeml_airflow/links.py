@@ -17,8 +17,25 @@ PAGE_ROUTE = "easeml"
 URL_PREFIX = "/easeml"
 """Where the application with the pages is mounted."""
 
+RUN_ROUTE = "easeml-run"
+TASK_ROUTE = "easeml-task"
+"""Airflow shows its tabs of a run and of a task at ``plugin/ROUTE`` below the page of each."""
+
 SUBMISSIONS = "submissions"
 """What follows the study's address for tasks about models that were handed in; see ``page_of_study`` of an operator."""
+
+
+def tab_urls() -> tuple[str, str]:
+    """What the frames open in Airflow's tabs of a run and of a task; Airflow's page puts the names in, each quoted.
+
+    Names stand in the query: a quoted slash in a path would not survive every proxy.
+
+    Example:
+        >>> tab_urls()[0]
+        '/easeml/of-run?dag={DAG_ID}&run={RUN_ID}'
+    """
+    here, run = f"{settings.base_path()}{URL_PREFIX}", "dag={DAG_ID}&run={RUN_ID}"
+    return f"{here}/of-run?{run}", f"{here}/of-task?{run}&task={{TASK_ID}}&index={{MAP_INDEX}}"
 
 
 def page_url(study: str | None = None, trial_id: int | None = None, *, below: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The plugin class: one closed page in Airflow's server, its place in the navigation, and the link from our tasks.
+"""The plugin class: closed pages in Airflow's server, their place in its navigation, and the link from our tasks.
 
 Loaded in every component of Airflow, so the class only promises: the page is made when the server asks for it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.links import PAGE_ROUTE, URL_PREFIX, EasemlPageLink
+from easeml_airflow.links import PAGE_ROUTE, RUN_ROUTE, TASK_ROUTE, URL_PREFIX, EasemlPageLink, tab_urls
 from easeml_airflow.settings import base_path
 from easeml_airflow.version_compat import AirflowPlugin
 
@@ -37,17 +37,18 @@ class EasemlPlugin(AirflowPlugin):
 
     @property
     def external_views(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow only reads it
-        """The entry in the navigation; it shows the page in a frame."""
+        """The entry in the navigation, and a tab on every run and every task; each shows a page of ours in a frame."""
+        of_run, of_task = tab_urls()
         return [
-            {
-                "name": "Ease.ml",
-                "href": f"{base_path()}{URL_PREFIX}/",
-                "icon": f"{base_path()}{URL_PREFIX}/static/mark.svg",
-                "destination": "nav",
-                "category": "browse",
-                "url_route": PAGE_ROUTE,
-            }
+            _view("nav", PAGE_ROUTE, f"{base_path()}{URL_PREFIX}/") | {"category": "browse"},
+            _view("dag_run", RUN_ROUTE, of_run),
+            _view("task_instance", TASK_ROUTE, of_task),
         ]
+
+
+def _view(destination: str, route: str, href: str) -> dict[str, Any]:
+    icon = f"{base_path()}{URL_PREFIX}/static/mark.svg"
+    return {"name": "Ease.ml", "href": href, "icon": icon, "destination": destination, "url_route": route}
 
 
 def login() -> Callable[..., Any]:

@@ -31,10 +31,26 @@ def test_without_airflows_check_the_door_is_closed(monkeypatch):
 
 def test_the_entry_in_the_navigation_honours_the_base_path(monkeypatch):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://h/af")
-    (view,) = EasemlPlugin().external_views
-    assert view["href"] == "/af/easeml/"
-    assert view["icon"] == "/af/easeml/static/mark.svg"
-    assert view["destination"] == "nav"
+    views = {view["destination"]: view for view in EasemlPlugin().external_views}
+    assert views["nav"]["href"] == "/af/easeml/"
+    assert {view["icon"] for view in views.values()} == {"/af/easeml/static/mark.svg"}
+
+
+def test_a_run_and_a_task_have_a_tab_that_airflow_fills_in(ask, monkeypatch):
+    """As Airflow's own server tells its pages, with the names that they replace."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://h/af")
+    told = {view["destination"]: view for view in EasemlPlugin().external_views}
+    assert {name: (view["name"], view["url_route"]) for name, view in told.items()} == {
+        "nav": ("Ease.ml", "easeml"),
+        "dag_run": ("Ease.ml", "easeml-run"),
+        "task_instance": ("Ease.ml", "easeml-task"),
+    }
+    assert told["dag_run"]["href"] == "/af/easeml/of-run?dag={DAG_ID}&run={RUN_ID}"
+    task = "/af/easeml/of-task?dag={DAG_ID}&run={RUN_ID}&task={TASK_ID}&index={MAP_INDEX}"
+    assert told["task_instance"]["href"] == task
+    plugins = ask("/api/v2/plugins", role="admin").json()["plugins"]
+    (ours,) = (plugin["external_views"] for plugin in plugins if plugin["name"] == "easeml")
+    assert [view["destination"] for view in ours] == ["nav", "dag_run", "task_instance"]
 
 
 @pytest.fixture(scope="module")

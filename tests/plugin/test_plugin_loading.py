@@ -118,7 +118,7 @@ def check(found, *, source):
     assert found["same_class"] == [True]
     assert BARE.isdisjoint(found["modules"])
     assert found["apps"] == ["/easeml"]
-    assert found["views"] == ["easeml"]
+    assert found["views"] == ["easeml", "easeml-run", "easeml-task"]
     assert found["types"].endswith("types.py")
     assert "easeml" not in found["types"]
 

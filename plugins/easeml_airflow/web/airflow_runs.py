@@ -1,4 +1,4 @@
-"""What Airflow itself says of the runs and tasks that act here: who started a run, and where a task runs.
+"""What Airflow itself says of the runs and tasks that act here: who started a run, where a task runs, what it asks.
 
 A page is shown without it where Airflow's database does not answer: what Ease.ml knows is the main thing.
 
@@ -9,12 +9,14 @@ allowed to see every run, and single columns are read, never whole rows: a task'
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_airflow.web.airflow_task import parts_of
+from easeml_airflow.web.airflow_task import page_of_question, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,18 @@ MOST_PLACES = 50
 """Runs whose tasks are looked up: each is a question of its own."""
 
 
+MOST_QUESTIONS = 50
+"""Forced promotions that one look gives, the oldest first."""
+
+FORCES = "ForcePromotionOperator"
+"""The operator that asks a referee in Airflow."""
+
+WAITING = ("awaiting_input", "deferred")
+"""States of a task that waits for a person, the second in versions of Airflow without the first."""
+
+_ABOUT = re.compile(r"Promote model (\d+) of study (.+) without the gate\?")
+
+
 class Place(NamedTuple):
     """Where a task runs.
 
@@ -38,6 +52,24 @@ class Place(NamedTuple):
 
     host: str
     pool: str
+
+
+class Question(NamedTuple):
+    """A forced promotion that waits for a referee's answer in Airflow.
+
+    Attributes:
+        study: As the task names it; empty where it says something else.
+        model: The number of the model, likewise.
+        asked_by: Who started the run by hand; empty where nobody did.
+        since: When the task began to wait.
+        page: Airflow's page with the question.
+    """
+
+    study: str
+    model: str
+    asked_by: str
+    since: datetime
+    page: str
 
 
 def starters(runs: Iterable[Run]) -> dict[Run, str]:
@@ -83,6 +115,35 @@ def places(keys: Iterable[str]) -> dict[str, Place]:
     return {key: found[task] for key, task in tasks.items() if task in found}
 
 
+def questions() -> list[Question]:
+    """Forced promotions that wait for a referee, the oldest first; for referees alone, who see every study."""
+    found: list[Question] = []
+
+    def look() -> None:
+        from airflow.models.dagrun import DagRun
+        from airflow.models.hitl import HITLDetail
+        from airflow.models.taskinstance import TaskInstance as Task
+        from airflow.utils.session import create_session
+
+        task = (Task.dag_id, Task.run_id, Task.task_id, Task.map_index)
+        with create_session() as session:
+            told = session.query(HITLDetail.subject, HITLDetail.created_at, DagRun.triggering_user_name, *task)
+            told = told.join(Task, Task.id == HITLDetail.ti_id)
+            told = told.join(DagRun, (DagRun.dag_id == Task.dag_id) & (DagRun.run_id == Task.run_id))
+            told = told.filter(Task.operator == FORCES, Task.state.in_(WAITING), HITLDetail.responded_at.is_(None))
+            told = told.order_by(HITLDetail.created_at, HITLDetail.ti_id).limit(MOST_QUESTIONS)
+            found.extend(_question(*row) for row in told)
+
+    _try(look)
+    return found
+
+
+def _question(subject: str, since: datetime, asked_by: str | None, *task: str | int) -> Question:
+    about = _ABOUT.fullmatch(subject)
+    model, study = (about[1], about[2]) if about else ("", "")
+    return Question(study, model, asked_by or "", since, page_of_question(*map(str, task)))
+
+
 def _batches(runs: list[Run]) -> list[list[Run]]:
     return [runs[first : first + AT_ONCE] for first in range(0, len(runs), AT_ONCE)]
 
@@ -97,4 +158,4 @@ def _try(look: Callable[[], None]) -> None:
     try:
         look()
     except Exception:  # any error of Airflow's: the page is worth showing without
-        logger.warning("Airflow does not say who started a run, or where a task runs", exc_info=True)
+        logger.warning("Airflow does not say what its runs and tasks do", exc_info=True)

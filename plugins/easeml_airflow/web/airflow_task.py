@@ -35,10 +35,8 @@ def task_address(key: str | None, try_number: int | None = None) -> str | None:
     parts = parts_of(key)
     if parts is None:
         return None
-    dag, run, task, index = parts
-    mapped = () if index == "-1" else ("mapped", index)
     tried = "" if try_number is None else f"?try_number={try_number}"
-    return _address("dags", dag, "runs", run, "tasks", task, *mapped) + tried
+    return _page_of_task(*parts) + tried
 
 
 def is_of_stream(key: str | None) -> bool:
@@ -69,6 +67,21 @@ def task_of(actor: str) -> tuple[str, str, str] | None:
 def page_of_run(dag: str, run: str) -> str:
     """A run of a DAG, in Airflow's own pages."""
     return _address("dags", dag, "runs", run)
+
+
+def page_of_question(dag: str, run: str, task: str, index: str) -> str:
+    """What a task asks a person, in Airflow's own pages.
+
+    Example:
+        >>> page_of_question("easeml_forced_promotion", "manual__2026-01-02", "promote", "-1")
+        '/dags/easeml_forced_promotion/runs/manual__2026-01-02/tasks/promote/required_actions'
+    """
+    return _page_of_task(dag, run, task, index) + "/required_actions"
+
+
+def _page_of_task(dag: str, run: str, task: str, index: str) -> str:
+    mapped = () if index == "-1" else ("mapped", index)
+    return _address("dags", dag, "runs", run, "tasks", task, *mapped)
 
 
 def _address(*parts: str) -> str:

@@ -27,6 +27,7 @@ from easeml_airflow.web import (
     live,
     meter,
     new_study,
+    of_run,
     overview,
     study,
     submissions,
@@ -59,6 +60,7 @@ PAGES: tuple[Any, ...] = (
     data,
     use,
     decision,
+    of_run,
 )
 """The modules of the pages, in the order of their tabs."""
 

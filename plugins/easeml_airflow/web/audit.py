@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from itertools import chain, count
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from easeml_airflow.web import audit_view as view
-from easeml_airflow.web.airflow_runs import starters
+from easeml_airflow.web.airflow_runs import questions, starters
 from easeml_airflow.web.frame import HEADERS, Tab
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Viewer
 from easeml_core.services.audit import MOST_ROWS, as_csv, audit, recent_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fastapi.responses import HTMLResponse
 
     from easeml_airflow.web.frame import Site
+    from easeml_core.store.database import Store
 
 TAB = Tab("/audit", "Audit")
 
@@ -29,28 +32,43 @@ Word = Annotated[str, Query(max_length=view.LONGEST_TEXT)]
 def routes(site: Site) -> APIRouter:
     """``/audit`` and ``/audit.csv``."""
     router, who = APIRouter(), Depends(site.viewer)
-    asked = Depends(_asked)
+    wanted = Depends(_asked)
 
     @router.get("/audit")
-    def show(request: Request, view_: view.Wanted = asked, viewer: Viewer = who) -> HTMLResponse:
+    def show(request: Request, view_: view.Wanted = wanted, viewer: Viewer = who) -> HTMLResponse:
         store = site.open_store()
         names = visible(store, viewer)
         found = audit(store, studies=names, limit=view.PAGE_SIZE, offset=view_.offset, **view_.filters())
         figures = recent_figures(store, studies=names)
         found |= {"events": with_starters(found["events"], viewer)}
-        shown = view.page_of(found, figures, view_, is_all=names is None)
+        asked = questions() if viewer.is_referee else []
+        shown = view.page_of(found, figures, view_, is_all=names is None, asked=asked)
         return site.page(request, viewer, "audit.html", wanted=view_, shown=shown)
 
     @router.get("/audit.csv")
-    def table(view_: view.Wanted = asked, viewer: Viewer = who) -> Response:
-        store = site.open_store()
-        found = audit(store, studies=visible(store, viewer), limit=MOST_ROWS, **view_.filters())
+    def table(view_: view.Wanted = wanted, viewer: Viewer = who) -> Response:
+        parts = _parts(site.open_store(), viewer, view_)
+        first = next(parts)  # what can be refused is refused before the answer begins
         told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-audit.csv"'}
-        return Response(
-            as_csv(with_starters(found["events"], viewer)), media_type="text/csv; charset=utf-8", headers=told
-        )
+        return StreamingResponse(chain((first,), parts), media_type="text/csv; charset=utf-8", headers=told)
 
     return router
+
+
+def _parts(store: Store, viewer: Viewer, wanted: view.Wanted) -> Iterator[str]:
+    """The whole table, newest first, so many rows at a time.
+
+    What is done meanwhile comes first and moves the rows on: those that were there already are left out.
+    """
+    names, heading, oldest = visible(store, viewer), as_csv(()), math.inf
+    for offset in count(0, MOST_ROWS):
+        found = audit(store, studies=names, limit=MOST_ROWS, offset=offset, **wanted.filters())["events"]
+        new = [event for event in found if event["id"] < oldest]
+        oldest = new[-1]["id"] if new else oldest
+        table = as_csv(with_starters(new, viewer))
+        yield table.removeprefix(heading) if offset else table
+        if len(found) < MOST_ROWS:
+            return
 
 
 def with_starters(events: Sequence[Mapping[str, Any]], viewer: Viewer) -> list[dict[str, Any]]:

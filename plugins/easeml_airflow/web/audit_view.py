@@ -14,7 +14,9 @@ from easeml_core.errors import counted
 from easeml_core.services.audit import ACTS, Group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.web.airflow_runs import Question
 
 PAGE_SIZE = 50
 LONGEST_TEXT = 200
@@ -49,6 +51,7 @@ _MARKS = {
     "trial cancelled": ("idle", "off"),
     "pairs fed": ("busy", "tag"),
     "pairs switched": ("busy", "tag"),
+    "validation set replaced": ("busy", "swap"),
 }
 _OF_GROUP = {
     Group.PROMOTIONS: ("busy", "swap"),
@@ -159,9 +162,17 @@ class Page:
     chips: list[tuple[str, str, int]]
     rows: list[Row]
     total: int
+    asked: Sequence[Question]
 
 
-def page_of(found: Mapping[str, Any], figures: Mapping[str, int], wanted: Wanted, *, is_all: bool) -> Page:
+def page_of(
+    found: Mapping[str, Any],
+    figures: Mapping[str, int],
+    wanted: Wanted,
+    *,
+    is_all: bool,
+    asked: Sequence[Question] = (),
+) -> Page:
     """The page.
 
     Args:
@@ -169,28 +180,36 @@ def page_of(found: Mapping[str, Any], figures: Mapping[str, int], wanted: Wanted
         figures: As of ``services.audit.recent_figures``.
         wanted: What was asked for.
         is_all: Whether the viewer sees the whole installation.
+        asked: Forced promotions that wait for an answer in Airflow; for a referee.
     """
     groups = found["groups"]
     return Page(
-        now=_now(figures, is_all=is_all),
+        now=_now(figures, is_all=is_all, asked=len(asked)),
         facts=_facts(figures),
         chips=[(key, word, groups[key] if key else sum(groups.values())) for key, word in GROUPS.items()],
         rows=[_row(event) for event in found["events"]],
         total=found["total"],
+        asked=asked,
     )
 
 
-def _now(figures: Mapping[str, int], *, is_all: bool) -> tuple[str, str]:
+def _now(figures: Mapping[str, int], *, is_all: bool, asked: int) -> tuple[str, str]:
     waiting, forced = figures["waiting"], figures.get("forced promotion", 0)
     if waiting:
-        head = f"{counted(waiting, 'forced promotion')} {'waits' if waiting == 1 else 'wait'} for the referee"
-        first = f"{head}, {forced} {'was' if forced == 1 else 'were'} made in the last 30 days."
+        made = f"{forced} {'was' if forced == 1 else 'were'} made in the last 30 days"
+        first = f"{_waits(waiting)} for the referee, {made}."
     elif forced:
         first = f"{counted(forced, 'forced promotion')} in the last 30 days."
     else:
         first = "Nobody forced a promotion in the last 30 days."
     rest = "Every other promotion stands on a recorded verdict." if is_all else "You see what was done to your studies."
+    if asked:
+        return f"{_waits(asked)} for an answer of a referee in Airflow.", f"{first} {rest}"
     return first, rest
+
+
+def _waits(count: int) -> str:
+    return f"{counted(count, 'forced promotion')} {'waits' if count == 1 else 'wait'}"
 
 
 def _facts(figures: Mapping[str, int]) -> list[tuple[str, str, str, str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request
 
 from easeml_airflow.web.data_view import VALIDATION, lives, now_of, split_of
-from easeml_airflow.web.frame import Tab, moved, path_of_study
+from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.study_data import sealed_sets, study_data
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 STUDY_TAB = Tab("/data", "Data")
 
-Handle = Annotated[str, Form(max_length=80)]
-Reason = Annotated[str, Form(max_length=2000)]
+Number = Annotated[int, Form()]
 
 
 def routes(site: Site) -> APIRouter:
@@ -53,7 +52,7 @@ def routes(site: Site) -> APIRouter:
 
     @router.post("/studies/{study}/data/retire")
     def retire(
-        request: Request, study: str, test_set: Handle, reason: Reason = "", viewer: Viewer = who
+        request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
     ) -> RedirectResponse:
         found = referees(viewer, study)
         with because(reason):
@@ -62,7 +61,7 @@ def routes(site: Site) -> APIRouter:
 
     @router.post("/studies/{study}/data/release")
     def release(
-        request: Request, study: str, test_set: Handle, reason: Reason = "", viewer: Viewer = who
+        request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
     ) -> RedirectResponse:
         found = referees(viewer, study)
         with because(reason):
@@ -71,10 +70,16 @@ def routes(site: Site) -> APIRouter:
 
     @router.post("/studies/{study}/data/validate")
     def validate(
-        request: Request, study: str, test_set: Handle, add: Annotated[bool, Form()] = False, viewer: Viewer = who
+        request: Request,
+        study: str,
+        test_set: Number,
+        add: Annotated[bool, Form()] = False,
+        reason: Reason = "",
+        viewer: Viewer = who,
     ) -> RedirectResponse:
         found = referees(viewer, study)
-        replace_validation(site.open_sealed(), site.open_artifacts(), study=found.name, from_set=test_set, add=add)
+        with because(reason):
+            replace_validation(site.open_sealed(), site.open_artifacts(), study=found.name, from_set=test_set, add=add)
         return moved(request, f"{path_of_study(found.name)}/data")
 
     return router

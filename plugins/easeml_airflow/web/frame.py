@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from fastapi import HTTPException, Request
+from fastapi import Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -24,6 +24,7 @@ from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.service import Service
 from easeml_core.errors import EasemlError, NotFoundError
 from easeml_core.store import studies
+from easeml_core.store.actors import MOST_REASON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 """Style attributes are lengths of charts, computed here; a text of somebody's never stands in one."""
+
+Reason = Annotated[str, Form(max_length=MOST_REASON)]
+"""Of a form: why a change is made, for the audit; empty where nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,9 @@ def path_of_study(study: str) -> str:
 
 def error_page(site: Site, request: Request, status: int, message: str) -> HTMLResponse:
     """What went wrong, what holds nevertheless, and what to do; in the frame of somebody without rights."""
-    return site.page(request, Viewer(""), "error.html", status=status, message=message, asked=status)
+    may_again = request.method == "GET" and status in (401, 409, 429, 503)
+    told = {"message": message, "asked": status, "may_again": may_again}
+    return site.page(request, Viewer(""), "error.html", status=status, **told)
 
 
 def status_of(error: EasemlError) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from easeml_airflow.web.airflow_runs import questions
 from easeml_airflow.web.formats import age_text
 from easeml_airflow.web.view import ACTS, STEPS
 from easeml_core.services.next_steps import next_steps
@@ -18,6 +19,7 @@ from easeml_core.store import studies
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from easeml_airflow.web.airflow_runs import Question
     from easeml_airflow.web.people import Viewer
     from easeml_core.store.database import Store
 
@@ -61,19 +63,44 @@ def need_of(step: Mapping[str, Any], viewer: Viewer, *, named: bool = True) -> N
         colour="busy" if step["severity"] == Severity.INFO else str(step["severity"]),
         shape=STEPS[kind][0],
         age="" if moment is None else age_text((datetime.now(UTC) - moment).total_seconds()),
-        href=_allowed(step["page"], viewer),
+        href=allowed(step["page"], viewer),
         act=ACTS.get(kind, "Open"),
         command=step["command"],
     )
 
 
-def _allowed(page: str, viewer: Viewer) -> str:
+def allowed(page: str, viewer: Viewer) -> str:
     """The page, or the one in its place that is for everybody who sees the study."""
-    if page.endswith(("/gate", "/meter")) and not viewer.is_referee:
-        return page.rpartition("/")[0] + "/submissions"
+    path = page.partition("?")[0]
+    if path.endswith(("/gate", "/meter")) and not viewer.is_referee:
+        return path.rpartition("/")[0] + "/submissions"
     if page == "/labels" and not viewer.is_labeler:
         return ""
     return page
+
+
+def forced_steps(viewer: Viewer) -> list[dict[str, Any]]:
+    """A step as of ``next_steps`` for each forced promotion that waits for a referee in Airflow; of others none.
+
+    Airflow's database knows of them, and only referees are told: which task asks is what a worker wrote.
+    """
+    return [_forced(asked) for asked in questions()] if viewer.is_referee else []
+
+
+def _forced(asked: Question) -> dict[str, Any]:
+    whose = asked.study or "a study that the task does not name"
+    model = f"model {asked.model} of {whose}" if asked.model else f"a model of {whose}"
+    return {
+        "study": asked.study or None,
+        "tenant": asked.study or None,
+        "kind": StepKind.PROMOTE,
+        "severity": Severity.WARN,
+        "title": "a promotion without the gate waits for a referee",
+        "why": f"{asked.asked_by or 'A program'} asks for {model}; the question is in Airflow",
+        "page": "/audit#forced",
+        "command": "",
+        "since": asked.since,
+    }
 
 
 def visible(store: Store, viewer: Viewer) -> list[str] | None:
@@ -101,6 +128,7 @@ def count_needs(store: Store, viewer: Viewer) -> int:
         return count
     names = visible(store, viewer)
     count = len(next_steps(store, studies_only=names, needs_only=True)) if names is None or names else 0
+    count += len(forced_steps(viewer))
     remember(store, viewer, count)
     return count
 

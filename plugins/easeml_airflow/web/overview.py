@@ -12,7 +12,7 @@ from easeml_airflow.web import overview_view as view
 from easeml_airflow.web.frame import Tab
 from easeml_airflow.web.needs import remember, visible
 from easeml_airflow.web.overview_map import map_of
-from easeml_airflow.web.overview_needs import kinds_of, lines_of
+from easeml_airflow.web.overview_needs import kinds_of, lines_of, with_forced
 from easeml_airflow.web.overview_query import Query
 from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.view import STEPS
@@ -55,6 +55,7 @@ def routes(site: Site) -> APIRouter:
     ) -> HTMLResponse:
         store = site.open_store()
         facts = board(store, names=visible(store, viewer))
+        facts |= {"steps": with_forced(facts["steps"], viewer)}
         remember(store, viewer, len(facts["steps"]))
         usual = Standing.NEEDS if view.is_large(facts["tenants"]) and not study else "all"
         asked = {"show": show, "q": q, "sort": sort, "page": page, "kind": kind}

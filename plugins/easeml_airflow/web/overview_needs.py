@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from easeml_airflow.web.needs import Need, need_of
+from easeml_airflow.web.needs import Need, forced_steps, need_of
 from easeml_airflow.web.view import STEPS
 from easeml_core.errors import counted
 from easeml_core.services.step import Severity, StepKind
@@ -24,6 +24,11 @@ FEW = 2
 """So many of a kind have a line each among very many others."""
 
 NAMED = 5
+
+
+def with_forced(steps: Steps, viewer: Viewer) -> list[Mapping[str, Any]]:
+    """The steps, and for a referee the forced promotions that wait in Airflow: after the worst, before all else."""
+    return sorted((*forced_steps(viewer), *steps), key=lambda step: step["severity"] != Severity.BAD)
 
 
 def lines_of(steps: Steps, viewer: Viewer, *, is_whole: bool = False) -> list[Need]:
@@ -62,7 +67,8 @@ def _together(steps: Steps, viewer: Viewer) -> Need:
     kind = StepKind(steps[0]["kind"])
     times = [step["since"] for step in steps if step["since"] is not None]
     first = need_of({**steps[0], "since": min(times, default=None)}, viewer)
-    titles, names = {step["title"] for step in steps}, list(dict.fromkeys(step["study"] for step in steps))
+    titles = {step["title"] for step in steps}
+    names = list(dict.fromkeys(step["study"] for step in steps if step["study"]))
     title = titles.pop() if len(titles) == 1 else STEPS[kind][1].lower()
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return Need(

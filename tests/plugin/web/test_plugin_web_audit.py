@@ -83,6 +83,30 @@ def test_names_and_reasons_are_escaped_and_no_cell_is_a_formula(done, ask_as):
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
 
 
+@pytest.mark.parametrize("most", [3, 5])
+def test_the_table_has_no_end_but_the_last_act(done, ask_as, monkeypatch, most):
+    """It is read in parts; what is done between two of them moves the rows on, and none comes twice."""
+    for number in range(10):
+        with acting("ada", door="page"):
+            set_study(done.worker, study="mine", priority=number + 1)
+    total = audit(done.worker)["total"]
+    operator, asked = ask_as("ada", "operator"), []
+
+    def look(store, **wanted):
+        if asked:  # a part is out already
+            set_study(done.worker, study="mine", priority=-len(asked))
+        asked.append(wanted["offset"])
+        return audit(store, **wanted)
+
+    monkeypatch.setattr("easeml_airflow.web.audit.audit", look)
+    monkeypatch.setattr("easeml_airflow.web.audit.MOST_ROWS", most)
+    answer = operator.get("/audit.csv?since=all")
+    rows = table_of(answer)
+    assert len(rows) == total
+    assert answer.text.count("started_by") == 1
+    assert [row["at"] for row in rows] == sorted((row["at"] for row in rows), reverse=True)
+
+
 def test_filters_hold_on_the_page_and_in_the_table(done, ask_as, text_of):
     operator = ask_as("ada", "operator")
     for query, acts in (

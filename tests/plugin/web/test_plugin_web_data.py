@@ -11,8 +11,9 @@ from easeml_airflow.web.data_view import lives
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.errors import StoreUnavailableError
+from easeml_core.services.audit import audit
 from easeml_core.services.labelling import say
-from easeml_core.services.test_sets import list_test_sets
+from easeml_core.services.test_sets import list_test_sets, plan_test_set
 from easeml_core.store import sealed
 from easeml_core.store.rows import rows
 
@@ -54,7 +55,7 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
     acts = [
         ("retire", {"test_set": "1"}),
         ("release", {"test_set": "1"}),
-        ("validate", {"test_set": "1", "add": "true"}),
+        ("validate", {"test_set": "1", "add": "true", "reason": "the old one is <worn>"}),
     ]
     for client in (ask_as("dev"), ask_as("olga", "operator"), ask_as("lea", "labeler")):
         for act, said in acts:
@@ -69,6 +70,9 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
             done = ada.post(f"/studies/cancer/data/{act}", data=said)
             assert (done.status_code, done.headers["location"]) == (303, "/studies/cancer/data")
     assert states(database) == ["live", "released"]
+    (replaced,) = [e for e in audit(database.worker)["events"] if e["act"] == "validation set replaced"]
+    assert (replaced["who"], replaced["door"], replaced["reason"]) == ("ada", "page", "the old one is <worn>")
+    assert replaced["detail"] == "version 1 → version 2"
     text = text_of(ada.get("/studies/cancer/data").text)
     assert "Validation set, version 2" in text
     validation, _, versions = text.partition("Versions A new version")
@@ -83,6 +87,17 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
         newest = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
     assert tuple(newest[0]) == ("ada", "page", "its examples were <seen>")
     assert ada.post("/studies/nope/data/retire", data={"test_set": "1"}).status_code == 404
+
+
+def test_a_set_whose_name_is_anothers_number_is_left_alone(database: Any, make_study: Any, ask_as: Any) -> None:
+    make_study()
+    ada = ask_as("ada", "referee")
+    plan_test_set(database.referee, study="cancer", name="1", settings={})
+    assert 'name="test_set" value="1"' in ada.get("/studies/cancer/data").text
+    assert ada.post("/studies/cancer/data/retire", data={"test_set": "1"}).status_code == 303
+    ended = {one["test_set_id"]: (one["name"], one["state"]) for one in list_test_sets(database.worker, study="cancer")}
+    assert ended[1] == (None, "retired")
+    assert ("1", "planned") in ended.values()
 
 
 def test_a_set_of_another_study_is_not_reached(database: Any, make_study: Any, ask_as: Any) -> None:

@@ -1,0 +1,152 @@
+"""Forced promotions that wait for a referee in Airflow are told to referees, and to nobody else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from device_rows import add_study
+
+from easeml_airflow.web import airflow_runs, needs
+from easeml_airflow.web.airflow_runs import Question, questions
+from easeml_airflow.web.overview_needs import lines_of, with_forced
+from easeml_airflow.web.people import Role, Viewer
+from easeml_core.services.step import Severity, StepKind
+
+SUBJECT = "Promote model 7 of study can<cer without the gate?"
+SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RITA = Viewer("rita", frozenset({Role.REFEREE}))
+ASKED = Question("can<cer", "7", "una", SINCE, "/dags/forced/runs/r%201/tasks/promote/required_actions")
+
+
+@pytest.fixture
+def asks(run_dag):
+    """Let a task of a finished run ask a question, as ``ForcePromotionOperator`` does; gives the run."""
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.sdk import DAG, task
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete, select, update
+
+    with DAG("forced", schedule=None) as dag:
+
+        @task
+        def promote(number):
+            return number
+
+        promote.expand(number=[1, 2])
+    run = run_dag(dag)
+
+    def ask(index=0, *, state="awaiting_input", operator="ForcePromotionOperator", subject=SUBJECT, **more):
+        mine = (TaskInstance.run_id == run.run_id) & (TaskInstance.map_index == index)
+        with create_session() as session:
+            told = update(TaskInstance).where(mine).values(state=state, operator=operator)
+            session.execute(told.execution_options(synchronize_session=False))
+            number = session.scalar(select(TaskInstance.id).where(mine))
+            asked = {"options": ["Approve", "Reject"], "subject": subject, "params": {}, "created_at": SINCE}
+            session.execute(delete(HITLDetail).where(HITLDetail.ti_id == number))
+            session.add(HITLDetail(ti_id=number, **asked | more))
+        return run
+
+    yield ask
+    with create_session() as session:
+        session.execute(delete(HITLDetail))
+
+
+def test_a_question_without_an_answer_is_found_with_who_asked(asks):
+    run = asks(0)
+    page = f"/dags/forced/runs/{run.run_id.replace(':', '%3A').replace('+', '%2B')}/tasks/promote/mapped/0"
+    assert questions() == [Question("can<cer", "7", run.triggering_user_name or "", SINCE, f"{page}/required_actions")]
+    asks(0, state="deferred")  # so it waits in earlier versions of Airflow
+    asks(1, subject="Anything?", created_at=SINCE - timedelta(hours=1))
+    assert [(asked.study, asked.model) for asked in questions()] == [("", ""), ("can<cer", "7")]
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        {"responded_at": SINCE},
+        *({"state": state} for state in ("failed", "success", "skipped", None)),
+        {"operator": "ApprovalOperator"},
+    ],
+)
+def test_what_is_answered_over_or_no_forced_promotion_is_none(asks, ended):
+    asks(0, **ended)
+    assert questions() == []
+
+
+def test_no_more_are_read_than_fit(asks, monkeypatch):
+    asks(0), asks(1, created_at=SINCE + timedelta(hours=1))
+    monkeypatch.setattr(airflow_runs, "MOST_QUESTIONS", 1)
+    assert [asked.since for asked in questions()] == [SINCE]
+
+
+def test_pages_are_shown_where_airflow_does_not_answer(monkeypatch, caplog):
+    def away(**_):
+        raise OSError("no route")
+
+    monkeypatch.setattr("airflow.utils.session.create_session", away)
+    assert questions() == []
+    assert "no route" in caplog.text
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How often Airflow was asked; it has one question, or as many as ``found`` then has."""
+    asked, found = [], [ASKED]
+
+    def say():
+        asked.append(1)
+        return list(found)
+
+    for place in ("needs", "audit"):
+        monkeypatch.setattr(f"easeml_airflow.web.{place}.questions", say)
+    asked.append(found)
+    return asked
+
+
+def test_a_referee_reads_who_asks_for_what_and_goes_to_the_answer(looks, database, ask_as, text_of):
+    add_study(database, "mine")
+    rita = ask_as("rita", "referee")
+    words = text_of(rita.get("/").text)
+    assert "can<cer: a promotion without the gate waits for a referee" in words
+    assert "una asks for model 7 of can<cer; the question is in Airflow" in words
+    assert 'href="/audit#forced"' in rita.get("/").text
+    page = rita.get("/audit").text
+    assert "1 forced promotion waits for an answer of a referee in Airflow. Nobody forced a promotion" in text_of(page)
+    assert "Model 7 of study can<cer asked for by una since 2026-03-01 12:00 UTC Answer in Airflow" in text_of(page)
+    assert f'data-airflow href="{ASKED.page}"' in page
+    assert 'id="forced"' in page
+
+
+@pytest.mark.parametrize("roles", [(), ("operator",), ("labeler",), ("operator", "labeler")])
+def test_nobody_else_is_told_and_airflow_is_not_even_asked(looks, database, ask_as, roles):
+    add_study(database, "mine")
+    other = ask_as("una", *roles)
+    for path in ("/", "/audit", "/compute", "/studies/mine", "/of-run?dag=forced&run=r"):
+        page = other.get(path)
+        assert page.status_code == 200
+        assert "without the gate waits" not in page.text
+        assert ASKED.page not in page.text
+    assert needs.count_needs(database.worker, Viewer("una", frozenset(map(Role, roles)))) >= 0
+    assert len(looks) == 1  # what the fixture has put there
+
+
+def test_the_bar_counts_them(looks, database):
+    add_study(database, "mine")
+    others = needs.count_needs(database.worker, Viewer("ada", frozenset({Role.OPERATOR})))
+    assert needs.count_needs(database.worker, RITA) == others + 1
+
+
+def step(severity, study):
+    told = {"kind": StepKind.BUDGET, "title": "t", "why": "w", "page": "/", "command": "", "since": None}
+    return told | {"severity": severity, "study": study, "tenant": study}
+
+
+def test_they_come_after_the_worst_and_many_are_one_line(looks):
+    looks[0][:] = [ASKED._replace(study=name) for name in ("", "a", "b", "c")]
+    steps = with_forced([step(Severity.BAD, "x"), step(Severity.WARN, "y"), step(Severity.WARN, "z")], RITA)
+    assert [found["study"] for found in steps] == ["x", None, "a", "b", "c", "y", "z"]
+    lines = lines_of(steps, RITA)
+    assert lines[1].title == "3 studies: a promotion without the gate waits for a referee"
+    assert lines_of(steps, RITA, is_whole=True)[1].title == "A promotion without the gate waits for a referee"
