@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.entities import StudyState
+from easeml_core.services.device_time import device_time
 from easeml_core.services.overview import Standing, standing
 from easeml_core.services.step import best_words
 from easeml_core.services.step_rules import steps_of
@@ -164,7 +165,8 @@ def _held(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = [_news(entry, EventKind.BUDGET_SPENT, spent) for spent in _spent(entry)]
     steps = [step for step in steps_of(entry) if not step.needs_a_person]
     if entry["state"] == StudyState.ACTIVE and standing(steps) is Standing.FINISHED:
-        found.append(_news(entry, EventKind.STUDY_FINISHED, f"{best_words(entry)}, after {_used(entry)}"))
+        told = f"{best_words(entry)}, after {device_time(entry['device_seconds'])}"
+        found.append(_news(entry, EventKind.STUDY_FINISHED, told))
     return found
 
 
@@ -172,15 +174,12 @@ def _spent(entry: Mapping[str, Any]) -> list[str]:
     """The budget or quota that is used up, if one is."""
     budget, quota = entry["budget_seconds"], entry["tenant_quota_seconds"]
     if budget is not None and entry["device_seconds"] >= budget:
-        return [f"{_used(entry)} of {budget:,.1f} s are used: no trial begins any more; {best_words(entry)}"]
+        used = device_time(entry["device_seconds"], of=budget)
+        return [f"{used} are used: no trial begins any more; {best_words(entry)}"]
     if quota is not None and entry["tenant_charged_seconds"] >= quota:
-        used = f"{entry['tenant_charged_seconds']:,.1f} of {quota:,.1f} s"
+        used = device_time(entry["tenant_charged_seconds"], of=quota)
         return [f"{used} of the quota of tenant {entry['tenant']} are used: no trial begins any more"]
     return []
-
-
-def _used(entry: Mapping[str, Any]) -> str:
-    return f"{entry['device_seconds']:,.1f} s of device time"
 
 
 def _news(entry: Mapping[str, Any], kind: EventKind, message: str) -> dict[str, Any]:

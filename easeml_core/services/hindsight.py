@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError
+from easeml_core.selection.costs import learn_costs
 from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.scheduler import scheduler_for
 from easeml_core.services.memory import active_studies
@@ -57,12 +58,17 @@ class Hindsight:
         competing: How many could have run, over all studies.
         studies: How many studies they are of.
         hybrid: What HYBRID would have run with the same settings; its worth is HYBRID's own, an upper bound.
+        past: Past searches, of earlier data or of studies that are not active, whose results the prior knew.
+        cost_factor: The trial was expected to take between its predicted cost divided by this and multiplied by it,
+            with a probability of 80 %; None where no cost was known.
     """
 
     ranking: tuple[Competitor, ...]
     competing: int
     studies: int
     hybrid: Competitor | None
+    past: int = 0
+    cost_factor: float | None = None
 
 
 def hindsight(store: Store, *, trial_id: int) -> Hindsight | None:
@@ -107,7 +113,9 @@ def _worked_out(tx: Connection, trial_id: int) -> Hindsight | None:
     if choice is None or not _agrees(choice, problem, reasons, (trial.study, trial.candidate)):
         return None
     published = scheduler_for(problem, config=replace(config, policy="hybrid"))
-    return _told(problem, scheduler, published.choose(device=trial.device), trial.device)
+    told = _told(problem, scheduler, published.choose(device=trial.device), trial.device)
+    past = sum(any(quality is not None for quality in past.qualities) for past in problem.history)
+    return replace(told, past=past, cost_factor=_cost_factor(problem, choice.chosen, trial.device))
 
 
 def _config(batch: Mapping[str, Any]) -> SelectionConfig | None:
@@ -156,6 +164,15 @@ def _agrees(choice: Choice, problem: Problem, reasons: Mapping[str, Any], chosen
     stored += [] if rival is None else [(rival.get("study"), rival.get("candidate"), rival["acquisition"])]
     pairs = [choice.chosen] + ([] if choice.runner_up is None else [choice.runner_up])
     return [_named(pair, problem) for pair in pairs] == stored
+
+
+def _cost_factor(problem: Problem, chosen: Pair, device: str | None) -> float | None:
+    """How far the cost may be off, by the cost model of the same observations."""
+    model, arms = learn_costs(problem), problem.studies[chosen.tenant]
+    if not model.known:
+        return None
+    forecast = model.forecast(arms.study_id, [arms.names[chosen.arm]], device)
+    return float(forecast.interval(0.8)[1][0] / forecast.median[0])
 
 
 def _named(pair: Pair, problem: Problem) -> tuple[str, str, float]:

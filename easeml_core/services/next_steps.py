@@ -13,6 +13,7 @@ from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.meter.validation_set import ValidationState, ValidationUse
 from easeml_core.meter.validation_set import validation_report as report_on
+from easeml_core.services.device_time import device_time
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.policy import current_config
 from easeml_core.services.step import Severity, Step, StepKind, page_of
@@ -135,7 +136,7 @@ def _with_promise(step: Step, promise: Mapping[str, Any] | None, price: float) -
     if promise is None or step.kind is not StepKind.COMPUTE or not step.act.startswith(("train", "wait: trials")):
         return step
     gain, seconds = promise["gain"], promise["seconds"]
-    told = f"the last choice, {promise['candidate']}, promised {gain:+.4f} for {seconds:,.1f} s"
+    told = f"the last choice, {promise['candidate']}, promised {gain:+.4f} for {device_time(seconds)}"
     if price > 0:
         least = price * seconds
         worth = "worth it" if gain >= least else "not worth it"

@@ -111,6 +111,22 @@ def standing(steps: Sequence[Step]) -> Standing:
     return Standing.SEARCHING if goes_on else Standing.FINISHED
 
 
+def standing_of(store: Store, *, study: str) -> dict[str, Any]:
+    """Where one study stands, by the same rules as on the board of all.
+
+    Returns:
+        ``{"steps", "standing"}``, as an entry of ``board`` has them.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        studies.get_study(tx, study)
+        (entry,) = summary.study_summaries(tx, names=[study])
+    steps = steps_of(entry)
+    return {"steps": steps, "standing": standing(steps)}
+
+
 def study_details(store: Store, *, study: str, team: int | None = None) -> dict[str, Any]:
     """One study with its candidates, trials, sealed sets (public side), last meter reading and open alerts.
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import StudyState, Symbol
+from easeml_core.services.device_time import device_time
 from easeml_core.services.step import Severity, Step, StepKind, against_words, best_words, page_of, span
 
 if TYPE_CHECKING:
@@ -119,10 +120,10 @@ def _limit(facts: Facts) -> tuple[str, str, str] | None:
         sentence = "nothing: its deadline has passed; set a later one to go on"
         return "its deadline has passed", f"its deadline was {late} ago", sentence
     if budget is not None and facts["device_seconds"] >= budget:
-        used = f"{facts['device_seconds']:,.1f} of {budget:,.1f} s of device time are used"
+        used = f"{device_time(facts['device_seconds'], of=budget)} are used"
         return "budget spent", used, "nothing: its compute budget is used up before its candidates"
     if quota is not None and facts["tenant_charged_seconds"] >= quota:
-        used = f"{facts['tenant_charged_seconds']:,.1f} of {quota:,.1f} s of its tenant's device time are used"
+        used = f"{device_time(facts['tenant_charged_seconds'], of=quota)} of its tenant's quota are used"
         return "quota spent", used, "nothing: its tenant's quota is used up"
     return None
 
@@ -137,7 +138,7 @@ def _budget_left(facts: Facts) -> str:
     if facts["budget_seconds"] is None:
         return ""
     left = facts["budget_seconds"] - facts["device_seconds"] - facts["reserved_seconds"]
-    return f"; {left:,.1f} s of its compute budget are left"
+    return f"; {device_time(max(left, 0.0))} of its compute budget are left"
 
 
 def _target_sentence(facts: Facts) -> str:

@@ -6,14 +6,18 @@ where one team alone uses the meter.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError
+from easeml_core.services.policy import current_config
 from easeml_core.store import board, releases, studies, study_facts, suggestions, trials
+from easeml_core.store import compute as store_compute
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy import Connection
 
     from easeml_core.entities import Study
@@ -33,11 +37,12 @@ def facts_of_study(store: Store, *, study: str, page: int = 1) -> dict[str, Any]
 
     Returns:
         ``{"study", "own_weight", "counts", "best", "best_before", "shares", "points", "trials", "open", "curves",
-        "data", "candidates", "verdict", "signal", "signals", "alerts", "refusal"}``. ``study`` is the entity;
+        "data", "candidates", "verdict", "signal", "signals", "alerts", "settings"}``. ``study`` is the entity;
         ``counts`` as of ``store.study_facts.counts`` with the number of ``candidates``; ``best`` and ``best_before``
         (before the last day) as of ``store.study_facts.best``; ``shares`` has ``used`` and ``due``, shares in [0, 1] of
         the last day, None where nothing ran or the study is not active; ``points`` are ended trials in their order;
-        ``trials`` those of the page and ``open`` all that wait or run; ``curves`` of both, by trial.
+        ``trials`` those of the page and ``open`` all that wait or run; ``curves`` of both, by trial; ``data`` of the
+        newest version, with what was fed and switched off; ``settings`` are those that the scheduler follows now.
 
     Raises:
         NotFoundError: There is no such study.
@@ -61,6 +66,7 @@ def facts_of_study(store: Store, *, study: str, page: int = 1) -> dict[str, Any]
             "curves": study_facts.sparks(tx, [t["trial_id"] for t in (*shown, *under_way)]),
             "data": _data(tx, found),
             "candidates": candidates,
+            "settings": current_config(tx),
             "alerts": releases.list_alerts(tx, found.id, open_only=True),
         } | _released(tx, found)
 
@@ -86,7 +92,7 @@ def _data(tx: Connection, study: Study) -> dict[str, Any] | None:
         version = studies.latest_data_version(tx, study.id)
     except NotFoundError:
         return None
-    return study_facts.versions(tx, study.id) | {"version": version}
+    return study_facts.versions(tx, study.id) | study_facts.changes(tx, study.id) | {"version": version}
 
 
 def _released(tx: Connection, study: Study) -> dict[str, Any]:
@@ -102,19 +108,48 @@ def facts_of_decision(store: Store, *, trial_id: int) -> dict[str, Any]:
     """What the page of a decision shows beside ``explain``: the trial, its curve, and what its study had when it ended.
 
     Returns:
-        ``{"trial", "curve", "best_before"}``: as of ``store.study_facts.one_trial``; (share of the steps, quality)
-        pairs; the best quality on the same data when it ended, None before.
+        ``{"trial", "curve", "best_before", "known"}``: as of ``store.study_facts.one_trial``; (share of the steps,
+        quality) pairs; the best quality on the same data when it ended, None before; as of
+        ``store.study_facts.known_at``, None where no decision is stored.
 
     Raises:
         NotFoundError: There is no such trial.
     """
     with store.begin() as tx:
         trials.get_trial(tx, trial_id)
+        decided = [b for b in suggestions.suggestions_of_trial(tx, trial_id) if "mean" in b["reasons"]]
+        moment = decided[0]["created_at"] if decided else None
         return {
+            "known": None if moment is None else study_facts.known_at(tx, trial_id, moment=moment),
             "trial": study_facts.one_trial(tx, trial_id),
             "curve": study_facts.sparks(tx, [trial_id], most=200).get(trial_id, []),
             "best_before": suggestions.outcome_of_trial(tx, trial_id)["best_before"],
         }
+
+
+def guard_of_day(store: Store, *, studies_seen: Collection[str] | None = None) -> dict[str, Any]:
+    """What the guard for the least served did in the last day, and who was served least.
+
+    Args:
+        store: Role ``easeml_worker``.
+        studies_seen: Names of the studies that whoever asks may see; None for all. Of others only sums are told.
+
+    Returns:
+        ``{"used", "least", "of_due", "is_all"}``: the share of all compute that trials of the guard took, in [0, 1],
+        None where nothing ran; of the tenants that may be seen and have an active study the one that had least of what
+        is due to it by its weight, and which part of that, None where nothing ran; whether those were all tenants.
+    """
+    with store.begin() as tx:
+        day = study_facts.guard_of_day(tx)
+        since: datetime = study_facts.moment(tx) - timedelta(days=1)
+        shares = store_compute.shares(tx, since=since, names=studies_seen)
+    if day["seconds"] <= 0:
+        return {"used": None, "least": None, "of_due": None, "is_all": studies_seen is None}
+    due = day["seconds"] / (sum(s["weight"] or 0.0 for s in shares) or 1.0)
+    parts = [(s["seconds"] / (due * s["weight"]), s["tenant"]) for s in shares if s["seen"] and s["weight"]]
+    of_due, least = min(parts, default=(None, None))
+    used = day["guarded"] / day["seconds"]
+    return {"used": used, "least": least, "of_due": of_due, "is_all": studies_seen is None}
 
 
 def study_of_trial(store: Store, *, trial_id: int) -> str | None:

@@ -71,6 +71,38 @@ SELECT * FROM (
   WHERE t.study_id = :id AND t.finished_at IS NOT NULL AND t.reevaluates IS NULL
   ORDER BY t.finished_at DESC, t.id DESC LIMIT :most) p ORDER BY finished_at, trial_id
 """
+# What the scheduler had taken in by then: a trial joins when it is chosen, and its candidate is not chosen again.
+_KNOWN = """
+WITH chosen AS (
+  SELECT t.id, t.study_id, coalesce(d.same_training_as, d.id) AS training
+  FROM work.trials t JOIN work.data_versions d ON d.id = t.data_version_id WHERE t.id = :id),
+before AS (
+  SELECT x.study_id = c.study_id AND coalesce(d.same_training_as, d.id) = c.training AS is_own, x.candidate_id,
+         CASE WHEN x.finished_at <= :moment THEN x.state ELSE 'OPEN' END AS state
+  FROM chosen c JOIN work.trials x ON x.id < c.id JOIN work.data_versions d ON d.id = x.data_version_id
+  WHERE x.reevaluates IS NULL AND (x.study_id = c.study_id OR x.finished_at IS NULL OR x.finished_at > :moment))
+SELECT count(*) FILTER (WHERE is_own AND state = 'SUCCEEDED') AS succeeded,
+       count(*) FILTER (WHERE is_own AND state = 'FAILED') AS failed,
+       count(*) FILTER (WHERE is_own AND state = 'OPEN') AS own_open, count(*) FILTER (WHERE state = 'OPEN') AS open,
+       count(DISTINCT candidate_id) FILTER (WHERE is_own) AS taken
+FROM before
+"""
+_GUARD = """
+SELECT coalesce(sum(seconds), 0) AS seconds, coalesce(sum(seconds) FILTER (WHERE is_guarded), 0) AS guarded FROM (
+  SELECT CASE WHEN x.state = 'RUNNING' THEN extract(epoch FROM least(now(), x.lease_until) - greatest(
+           coalesce(x.attempt_started_at, x.started_at), now() - interval '1 day'))::double precision
+         ELSE x.lost_seconds + coalesce(x.cost_seconds, 0) END AS seconds,
+         EXISTS (SELECT FROM work.suggestions g WHERE g.trial_id = x.id AND g.reasons -> 'guarded' = 'true'::jsonb)
+           AS is_guarded
+  FROM work.trials x
+  WHERE x.reevaluates IS NULL AND (x.finished_at > now() - interval '1 day' OR x.state = 'RUNNING')) w
+"""
+_CHANGES = """
+SELECT (SELECT count(*) FROM (SELECT DISTINCT ON (hash) is_on FROM work.switches WHERE study_id = :id
+          ORDER BY hash, id DESC) last WHERE NOT is_on) AS switched_off, f.fed_at, f.rows AS fed_rows
+FROM (SELECT) one LEFT JOIN (
+  SELECT fed_at, rows FROM work.feeds WHERE study_id = :id ORDER BY id DESC LIMIT 1) f ON true
+"""
 
 
 def moment(tx: Connection) -> datetime:
@@ -156,6 +188,24 @@ def sparks(tx: Connection, trial_ids: Sequence[int], *, most: int = 60) -> dict[
     return told
 
 
+def known_at(tx: Connection, trial_id: int, *, moment: datetime) -> dict[str, int]:
+    """What there was when the trial was chosen.
+
+    Returns:
+        ``{"succeeded", "failed", "own_open", "open", "taken"}``: trials of its study on the same training data that had
+        ended, and that waited or ran; those of all studies that waited or ran; and how many candidates of its study any
+        trial had taken.
+    """
+    (found,) = rows(tx, _KNOWN, id=trial_id, moment=moment)
+    return dict(found._mapping)
+
+
+def guard_of_day(tx: Connection) -> dict[str, float]:
+    """Device seconds of the last day, and those of trials that the guard has chosen."""
+    (found,) = rows(tx, _GUARD)
+    return {name: float(value) for name, value in found._mapping.items()}
+
+
 def last_verdict(tx: Connection, study_id: int) -> str | None:
     """The one symbol of the newest verdict; None before the first."""
     found = row(
@@ -171,4 +221,10 @@ def versions(tx: Connection, study_id: int) -> dict[str, Any]:
         "SELECT count(*) AS versions, max(created_at) AS newest FROM work.data_versions WHERE study_id = :id",
         id=study_id,
     )
+    return dict(found._mapping)
+
+
+def changes(tx: Connection, study_id: int) -> dict[str, Any]:
+    """How many rows are ``switched_off``, and when the last pairs were fed and how many, both None before the first."""
+    (found,) = rows(tx, _CHANGES, id=study_id)
     return dict(found._mapping)

@@ -276,7 +276,7 @@ def test_a_real_trial_within_its_reservation_gives_back_what_it_did_not_take(lab
     assert seen["device_seconds"] == pytest.approx(3.0 + report["cost_seconds"])
     assert seen["reserved_seconds"] == 0.0
     assert next_step(lab).startswith("train: 2 candidates have not run on the present data; ")
-    assert next_step(lab).endswith(" s of its compute budget are left")
+    assert next_step(lab).endswith(" device-minutes of its compute budget are left")
 
 
 @pytest.mark.parametrize("ends", ["succeeds", "fails"])

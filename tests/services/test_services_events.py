@@ -119,6 +119,7 @@ def test_a_spent_budget_and_an_ended_search_are_told_each_time_they_come(lab: An
     set_study(lab.worker, study="full", budget_seconds=spent)
     told = {event["kind"]: event for event in watcher.news()}
     assert set(told) == {"budget-spent", "study-finished"}
+    assert "device-second" in told["budget-spent"]["message"]
     assert "no trial begins any more" in told["budget-spent"]["message"]
     assert told["study-finished"]["message"].startswith("best 0.98")
     assert watcher.news() == []

@@ -62,6 +62,17 @@ def test_where_it_does_not_agree_there_is_none(house: Any) -> None:
     assert hindsight(house.store, trial_id=weighed["trial_id"]) is None
 
 
+def test_it_knows_the_past_and_how_far_the_cost_may_be_off(house: Any) -> None:
+    first = suggest(house)[0]
+    house.end(first)
+    second = suggest(house)[0]
+    found = hindsight(house.store, trial_id=second["trial_id"])
+    assert found.past == 0
+    assert 1 < found.cost_factor < 1000
+    house.sql("UPDATE work.studies SET state = 'PAUSED' WHERE name = :name", name=first["study"])
+    assert hindsight(house.store, trial_id=suggest(house)[0]["trial_id"]).past == 1
+
+
 def test_other_policies_are_not_worked_out_again(house: Any) -> None:
     set_policy(house.owner, changes={"policy": "roundrobin"}, reason="to see")
     chosen = suggest(house)[0]

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 
 from easeml_airflow.web.decision_view import page_of
 from easeml_airflow.web.frame import moved, path_of_study
+from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Viewer
 from easeml_core.services.explain import explain_trial
 from easeml_core.services.hindsight import hindsight
-from easeml_core.services.study_facts import facts_of_decision, study_of_trial
+from easeml_core.services.study_facts import facts_of_decision, guard_of_day, study_of_trial
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
@@ -35,7 +36,8 @@ def routes(site: Site) -> APIRouter:
         told = explain_trial(site.open_store(), trial_id=trial_id)
         facts = facts_of_decision(site.open_store(), trial_id=trial_id)
         again = hindsight(site.open_store(), trial_id=trial_id)
-        shown = page_of(told, facts, again, study=found, sees=cache(lambda name: _sees(site, viewer, name)))
+        guard = guard_of_day(site.open_store(), studies_seen=visible(site.open_store(), viewer))
+        shown = page_of(told, facts, again, guard, study=found, sees=cache(lambda name: _sees(site, viewer, name)))
         return site.page(request, viewer, "decision.html", study=found, shown=shown)
 
     @router.get("/trials/{trial_id}")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.airflow_task import run_address
+from easeml_airflow.web.decision_known import cost_pairs, guard_bar, guard_of, observed, settings_of
 from easeml_airflow.web.decision_plots import belief_plot, curve_plot
 from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, is_rate, rival_of, worth_text
-from easeml_airflow.web.formats import gain_text, percent_text, quality_text, seconds_text
+from easeml_airflow.web.formats import gain_text, quality_text, seconds_text
 from easeml_airflow.web.study_beliefs import chance_text, expected_text, number_text, unit_of
-from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, log_of, why_of
-from easeml_core.config import SelectionConfig
-from easeml_core.errors import counted
+from easeml_airflow.web.study_trials import TRIAL_STATES, log_of, why_of
 from easeml_core.selection.quality_band import band, chance_above
 from easeml_core.services.rungs import sentence_of
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from easeml_airflow.web.charts import Plot
     from easeml_airflow.web.decision_rivals import Competitor, Rival
+    from easeml_airflow.web.study_view import Bar
     from easeml_airflow.web.view import Mark
     from easeml_core.entities import Study
     from easeml_core.services.hindsight import Hindsight
@@ -53,13 +53,14 @@ class DecisionPage:
         hybrid: What the published policy would have run; empty where that cannot be told.
         belief: What was believed of its quality; None without numbers.
         believed: The same in words.
-        guard: The guard and this pick.
+        guard: The guard and this pick, and the guard in the last day.
+        guard_bar: What it used of all compute in that day, against what is promised; None where nothing ran.
         cost: Predicted and measured cost.
         changed: What would have changed the choice.
         outcome: How it turned out.
         curve: Its learning curve; None without one.
         rungs: What was decided at its rungs.
-        known: Policy, settings, time and batch.
+        known: What had been observed, policy, settings and batch.
         log: Address and word of its log; None where it is not known.
         run: Address of the run that asked for it.
     """
@@ -76,6 +77,7 @@ class DecisionPage:
     belief: Plot | None
     believed: Sequence[tuple[str, str]]
     guard: Sequence[tuple[str, str]]
+    guard_bar: Bar | None
     cost: Sequence[tuple[str, str]]
     changed: Sequence[tuple[str, str]]
     outcome: Sequence[tuple[str, str]]
@@ -91,6 +93,7 @@ def page_of(
     told: Mapping[str, Any],
     facts: Mapping[str, Any],
     again: Hindsight | None,
+    guard: Mapping[str, Any],
     *,
     study: Study,
     sees: Callable[[str], bool],
@@ -101,6 +104,7 @@ def page_of(
         told: As of ``services.explain``.
         facts: As of ``services.study_facts.facts_of_decision``.
         again: As of ``services.hindsight``; None where only the runner-up is known.
+        guard: As of ``services.study_facts.guard_of_day``.
         study: Whose trial it is.
         sees: Whether a study of this name may be named.
     """
@@ -121,13 +125,14 @@ def page_of(
         hybrid=hybrid_of(again, study, told["candidate"], sees),
         belief=belief_plot(chosen, study, outcome) if chosen else None,
         believed=_believed(chosen) if chosen else (),
-        guard=_guard(chosen) if chosen else (),
-        cost=_cost(chosen, trial, outcome),
+        guard=guard_of(chosen, guard) if chosen else (),
+        guard_bar=guard_bar(chosen, guard) if chosen else None,
+        cost=cost_pairs(chosen, trial, outcome, again),
         changed=_changed(chosen, rival) if chosen else (),
         outcome=_outcome(outcome, trial),
         curve=curve_plot(facts, chosen, study),
         rungs=[f"It {sentence_of(decided)}." for decided in told["rungs"]],
-        known=_known(told, chosen or last),
+        known=[*observed(facts["known"], chosen, again), *settings_of(told, chosen or last)],
         asked_at=None if last is None else datetime.fromisoformat((chosen or last)["suggested_at"]),
         log=None if log[0] is None or log[1] != "Log" else (log[0], log[1]),
         run=run_address(trial["batch_key"]),
@@ -199,29 +204,6 @@ def _believed(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*pairs, ("Expected gain", expected_text(chosen["expected_improvement"]))]
 
 
-def _guard(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if chosen["policy"] != "default":
-        return []
-    came = {"guard": "from the guard", "learning": "from the share for cheap lessons"}
-    return [
-        ("This pick came", came.get(chosen["chosen_by"], "from the rule above")),
-        ("Promised to the least served", percent_text(chosen["guard"] or 0.0)),
-    ]
-
-
-def _cost(
-    chosen: Mapping[str, Any] | None, trial: Mapping[str, Any], outcome: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    known = chosen is not None and chosen["predicted_cost_seconds"] != 1.0
-    pairs = [
-        ("Predicted", seconds_text(chosen["predicted_cost_seconds"]) if chosen and known else "nothing measured yet")
-    ]
-    pairs.append(("Measured" if trial["finished_at"] else "So far", cost_of(trial)))
-    if known and outcome["cost_ratio"] is not None:
-        pairs.append(("Measured over predicted", f"{outcome['cost_ratio']:.2f}"))
-    return pairs
-
-
 def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, str]]:
     """One change at a time: where both are rates, gain, cost and weight act in proportion."""
     if rival is None or rival.is_better or chosen["chosen_by"] != "acquisition":
@@ -283,23 +265,3 @@ def _change(outcome: Mapping[str, Any]) -> str:
     if outcome["best_before"] is None:
         return "the first result"
     return gain_text(outcome["improvement"]) if outcome["improved"] else "none"
-
-
-def _known(told: Mapping[str, Any], batch: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    if batch is None:
-        return []
-    place = f"{batch['position'] + 1} of {counted(batch['requested'], 'trial')} asked for"
-    times = len(told["batches"])
-    pairs = [("Policy", batch["policy"]), ("Place in its batch", place)]
-    pairs.append(
-        ("Settings", "the program's own" if batch["settings_id"] is None else f"number {batch['settings_id']}")
-    )
-    pairs += [(name, value) for name, value in _other_settings(batch["settings"])]
-    return pairs + ([("Handed out", f"{times} times")] if times > 1 else [])
-
-
-def _other_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What differs from the program's own settings, the policy apart."""
-    own = SelectionConfig().to_json()
-    names = [f.name for f in fields(SelectionConfig) if f.name not in ("policy", "order")]
-    return [(name, str(settings[name])) for name in names if name in settings and settings[name] != own[name]]

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 
-from easeml_airflow.web.frame import Tab, moved, path_of_study
+from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
 from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.study_view import page_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.beliefs import beliefs
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.controls import set_study
+from easeml_core.services.overview import standing_of
 from easeml_core.services.registration import pause_study
 from easeml_core.services.study_facts import facts_of_study, study_of_trial
 from easeml_core.services.trials import cancel_trial
-from easeml_core.store.actors import MOST_REASON, because
+from easeml_core.store.actors import because
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
@@ -28,9 +29,6 @@ STUDY_TAB = Tab("", "Study")
 
 MOST_PARAMETERS = 4000
 """Characters of one candidate's parameters."""
-
-Reason = Annotated[str, Form(max_length=MOST_REASON)]
-"""Why a change is made, for the audit; empty where nobody says."""
 
 
 def routes(site: Site) -> APIRouter:
@@ -49,11 +47,14 @@ def _looks(router: APIRouter, site: Site, who: Any) -> None:
         study: str,
         page: Annotated[int, Query(ge=1, le=100_000)] = 1,
         all: bool = False,
+        sort: Annotated[str, Query(max_length=20)] = "",
         viewer: Viewer = who,
     ) -> HTMLResponse:
         found = site.study(viewer, study)
         facts = facts_of_study(site.open_store(), study=found.name, page=page)
-        shown = page_of(facts, beliefs(site.open_store(), study=found.name), page=page, all_candidates=all)
+        believed = beliefs(site.open_store(), study=found.name)
+        stands = standing_of(site.open_store(), study=found.name)
+        shown = page_of(facts, believed, stands, page=page, all_candidates=all, sort=sort)
         may = viewer.changes(found.name, found.tenant)
         return site.page(request, viewer, "study.html", study=found, shown=shown, may_change=may, kinds=_kinds(found))
 
@@ -81,20 +82,26 @@ def _tenants_changes(router: APIRouter, site: Site, who: Any) -> None:
         kind: Annotated[str, Form()],
         parameters: Annotated[str, Form()] = "",
         devices: Annotated[str, Form()] = "",
+        reason: Reason = "",
         viewer: Viewer = who,
     ) -> RedirectResponse:
         found = site.study(viewer, study, change=True)
         wanted = {"name": name, "kind": kind, "parameters": parameters_of(parameters)}
         named = [device.strip() for device in devices.split(",") if device.strip()]
-        add_candidates(site.open_store(), study=found.name, candidates=[wanted | ({"devices": named} if named else {})])
+        wanted |= {"devices": named} if named else {}
+        with because(reason):
+            add_candidates(site.open_store(), study=found.name, candidates=[wanted])
         return moved(request, path_of_study(found.name))
 
     @router.post("/trials/{trial_id}/cancel")
-    def cancel(request: Request, study: str, trial_id: int, viewer: Viewer = who) -> RedirectResponse:
+    def cancel(
+        request: Request, study: str, trial_id: int, reason: Reason = "", viewer: Viewer = who
+    ) -> RedirectResponse:
         found = site.study(viewer, study, change=True)
         if study_of_trial(site.open_store(), trial_id=trial_id) != found.name:
             raise HTTPException(status_code=404, detail=f"study {found.name!r} has no trial {trial_id}")
-        cancel_trial(site.open_store(), trial_id=trial_id)
+        with because(reason):
+            cancel_trial(site.open_store(), trial_id=trial_id)
         return moved(request, path_of_study(found.name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 FEW, MEASURED = 9, 3
 """Of the candidates that may run, and of those that have: so many are shown at first."""
+
+SORTS = ("quality", "cost", "gain", "rate")
+"""Columns that candidates may be sorted by: the cheapest first, of all else the most; what has no number comes last."""
 
 BEST_ROOM = 0.26
 """Share of the axis that the word of the best so far takes, with a label beside it, where the table is narrow."""
@@ -98,6 +102,8 @@ class Forest:
         best_text: The best so far.
         per: What gains are told per: ``device-hour`` or ``device-minute``.
         total: How many candidates there are.
+        sort: By which of ``SORTS`` they are sorted; empty for their turn.
+        is_all: Whether all were asked for.
     """
 
     rows: Sequence[ForestRow]
@@ -108,6 +114,8 @@ class Forest:
     best_text: str
     per: str
     total: int
+    sort: str = ""
+    is_all: bool = False
 
 
 def next_trial_of(believed: Beliefs | None, study: Any) -> NextTrial | None:
@@ -214,15 +222,19 @@ def number_text(number: float) -> str:
     return f"{number:.4f}" if abs(number) >= 0.00095 or number == 0 else f"{Decimal(f'{number:.2g}'):f}"
 
 
-def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candidates: bool) -> Forest:
-    """The lines: what runs, what may run by its rank, what has run by its quality, then the rest."""
+def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candidates: bool, sort: str = "") -> Forest:
+    """The lines: what runs, what may run by its rank, what has run by its quality, then the rest; or by a column."""
     expected = {e.candidate: e for e in believed.candidates} if believed else {}
     measured = _measured(facts["points"])
     under_way = {trial["candidate"]: trial["state"] for trial in facts["open"]}
     names = _ordered([c.name for c in facts["candidates"]], expected, measured, under_way)
     total = len(names)
+    sort = sort if sort in SORTS else ""
+    if sort:
+        costs_known = believed is not None and believed.costs_known
+        names = _sorted(names, sort, expected, {n: m for n, m in measured.items() if n not in under_way}, costs_known)
     if not all_candidates:
-        names = _few(names, expected, measured, under_way)
+        names = names[: FEW + MEASURED] if sort else _few(names, expected, measured, under_way)
     size, per = unit_of(_typical_cost(expected, measured))
     axis, best = _axis(names, expected, measured), believed.best if believed else 0.0
     best = best or max((m["quality"] or 0.0 for m in measured.values()), default=0.0)
@@ -232,7 +244,7 @@ def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candida
     place = axis.share(best) if best > 0 and axis.low <= best <= axis.high else None
     word = None if place is None else min(max(place, 50 * BEST_ROOM), 100 - 50 * BEST_ROOM)
     ticks = axis.ticks_beside(word, room=100 * BEST_ROOM)
-    return Forest(rows, axis, ticks, place, word, quality_text(best), per, total)
+    return Forest(rows, axis, ticks, place, word, quality_text(best), per, total, sort, all_candidates)
 
 
 def _measured(points: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -255,6 +267,31 @@ def _ordered(
         if ended is not None and ended["quality"] is not None:
             return 2, -ended["quality"]
         return (3, 0) if ended is not None else (4, 0)
+
+    return sorted(names, key=place)
+
+
+def _sorted(
+    names: Sequence[str],
+    sort: str,
+    expected: Mapping[str, Expected],
+    measured: Mapping[str, Mapping[str, Any]],
+    costs_known: bool,
+) -> list[str]:
+    """By the number that the column shows; where two are equal, by their turn."""
+
+    def number(name: str) -> float | None:
+        ended, known = measured.get(name), expected.get(name)
+        if ended is not None:
+            return {"quality": ended["quality"], "cost": -ended["cost"]}.get(sort)
+        if known is None or (sort in ("cost", "rate") and not costs_known):
+            return None
+        gain, cost = known.expected_improvement, known.predicted_cost_seconds
+        return {"quality": known.mean, "cost": -cost, "gain": gain, "rate": gain / cost}[sort]
+
+    def place(name: str) -> float:
+        found = number(name)
+        return math.inf if found is None else -found
 
     return sorted(names, key=place)
 

@@ -66,11 +66,22 @@ class TrialRow:
 
 def rows_of(facts: Mapping[str, Any]) -> list[TrialRow]:
     """The lines for the facts of ``services.study_facts``, all curves on one axis."""
-    curves = facts["curves"]
-    shown = [curves[t["trial_id"]] for t in facts["trials"] if t["trial_id"] in curves]
-    axis = nice_axis([quality for curve in shown for _, quality in curve])
+    curves, axis = facts["curves"], _axis(facts)
     best = facts["best"]["trial_id"] if facts["best"] else None
     return [_row(trial, curves.get(trial["trial_id"]), axis, best) for trial in facts["trials"]]
+
+
+def curves_text(facts: Mapping[str, Any]) -> str:
+    """The ends of the axis that all curves of the page share; empty where there are none."""
+    if not any(t["trial_id"] in facts["curves"] for t in facts["trials"]):
+        return ""
+    axis = _axis(facts)
+    return f"{axis.low:.4g} to {axis.high:.4g}"
+
+
+def _axis(facts: Mapping[str, Any]) -> Axis:
+    shown = [facts["curves"].get(t["trial_id"], ()) for t in facts["trials"]]
+    return nice_axis([quality for curve in shown for _, quality in curve])
 
 
 def _row(

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.formats import percent_text, quality_text, seconds_text
-from easeml_airflow.web.study_beliefs import Forest, NextTrial, forest_of, next_trial_of
+from easeml_airflow.web.overview_view import mark_of
+from easeml_airflow.web.study_beliefs import Forest, NextTrial, forest_of, next_trial_of, number_text
 from easeml_airflow.web.study_plot import plot_of
-from easeml_airflow.web.study_trials import TrialRow, rows_of
-from easeml_airflow.web.view import STANDINGS, STEPS, VERDICTS, Mark
+from easeml_airflow.web.study_trials import TrialRow, curves_text, rows_of
+from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.entities import AlertKind, StudyState, Symbol
-from easeml_core.services.overview import Standing
+from easeml_core.errors import EasemlError
+from easeml_core.services.overview import standing
 from easeml_core.services.step import StepKind
 from easeml_core.services.study_facts import PAGE
+from easeml_core.services.study_preview import match_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.charts import Plot
+    from easeml_core.config import SelectionConfig
     from easeml_core.services.beliefs import Beliefs
 
-UNSEALED = {StudyState.REGISTERED: ("busy", StepKind.SEALING), StudyState.REFUSED: ("bad", StepKind.REFUSED)}
+ENDS_THE_SEARCH = (StepKind.REFUSED, StepKind.BUDGET)
+"""Needs that say where the search stands; every other need stands beside that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,8 @@ class StudyPage:
     """All that the page says.
 
     Attributes:
-        state: Of the study.
-        alarm: An open alert of overfitting or drift; None without one.
+        state: Of the study, as the overview tells it.
+        alarms: What needs a person beside it, worst first.
         alerts: What open alerts say.
         now: What is going on: the part in bold, then the rest.
         metric: By which candidates are compared.
@@ -57,15 +63,19 @@ class StudyPage:
         next: What would run next; None where nothing would.
         why_nothing: Why nothing would.
         forest: What is believed of every candidate.
+        under_way: The trial of the study that was chosen last and has not ended; None without one.
         trials: One page of them.
+        curves: Ends of the scale of their learning curves; empty without any.
         pages: This page, the last one, and how many trials there are.
         candidates: All of them.
         data: The newest data; None before they are sealed.
+        template: Which row of the table of templates the program matches, in words; empty where none is known.
+        price: Whether a gain below the price of compute ends the search.
         limits: Weight, priority, budget, deadline, target: as they are set now.
     """
 
     state: Mark
-    alarm: Mark | None
+    alarms: Sequence[Mark]
     alerts: Sequence[str]
     now: tuple[str, str]
     metric: str
@@ -81,28 +91,43 @@ class StudyPage:
     next: NextTrial | None
     why_nothing: str
     forest: Forest
+    under_way: Mapping[str, Any] | None
     trials: Sequence[TrialRow]
+    curves: str
     pages: tuple[int, int, int]
     candidates: Sequence[Any]
     data: Mapping[str, Any] | None
+    template: str
+    price: str
     limits: Mapping[str, Any]
 
 
-def page_of(facts: Mapping[str, Any], believed: Beliefs | None, *, page: int, all_candidates: bool) -> StudyPage:
+def page_of(
+    facts: Mapping[str, Any],
+    believed: Beliefs | None,
+    stands: Mapping[str, Any],
+    *,
+    page: int,
+    all_candidates: bool,
+    sort: str = "",
+) -> StudyPage:
     """The page for the facts of ``services.study_facts`` and ``services.beliefs``.
 
     Args:
         facts: As of ``facts_of_study``.
         believed: As of ``beliefs``; None where nothing is predicted now.
+        stands: As of ``services.overview.standing_of``.
         page: Which page of the trials.
         all_candidates: Whether all candidates are shown, or the dozen that matters.
+        sort: One of ``study_beliefs.SORTS``, by which candidates are sorted; anything else for their turn.
     """
     study, counts, best = facts["study"], facts["counts"], facts["best"]
     ended = sum(counts[kind] for kind in ("succeeded", "failed", "cancelled"))
     chosen = next_trial_of(believed, study)
+    state, need = _marks(stands)
     return StudyPage(
-        state=_state(study, ended, counts["candidates"]),
-        alarm=_alarm(facts["alerts"]),
+        state=state,
+        alarms=_alarms(facts, stands, need),
         alerts=[alert["message"] for alert in facts["alerts"]],
         now=(_best_sentence(facts), _doing_sentence(facts, chosen)),
         metric=study.metric,
@@ -117,22 +142,34 @@ def page_of(facts: Mapping[str, Any], believed: Beliefs | None, *, page: int, al
         plot=plot_of(facts),
         next=chosen,
         why_nothing="" if chosen else _why_nothing(facts, believed, ended),
-        forest=forest_of(facts, believed, all_candidates=all_candidates),
+        forest=forest_of(facts, believed, all_candidates=all_candidates, sort=sort),
+        under_way=max(facts["open"], key=lambda trial: trial["trial_id"], default=None),
         trials=rows_of(facts),
+        curves=curves_text(facts),
         pages=(page, max(1, -(-counts["trials"] // PAGE)), counts["trials"]),
         candidates=facts["candidates"],
         data=facts["data"],
+        template=template_of(study.program, str(study.task)) if study.program else "",
+        price=_price(facts["settings"]),
         limits=_limits(facts),
     )
 
 
-def _state(study: Any, ended: int, candidates: int) -> Mark:
-    if study.state in UNSEALED:
-        colour, step = UNSEALED[study.state]
-        return Mark(colour, *STEPS[step])
-    if study.state == StudyState.PAUSED:
-        return Mark(*STANDINGS[Standing.PAUSED])
-    return Mark(*STANDINGS[Standing.FINISHED if ended >= candidates > 0 else Standing.SEARCHING])
+def _marks(stands: Mapping[str, Any]) -> tuple[Mark, Mark | None]:
+    """The state, and beside it what needs a person: the overview has room for one of both, by the same function."""
+    steps = stands["steps"]
+    needs = [step for step in steps if step.needs_a_person]
+    ends = [step for step in needs if step.kind in ENDS_THE_SEARCH]
+    rest = ends or [step for step in steps if not step.needs_a_person]
+    state = mark_of({"steps": rest or steps, "standing": standing(rest or steps)})
+    return state, None if not needs or needs[0] in (rest or steps) else mark_of(stands)
+
+
+def _alarms(facts: Mapping[str, Any], stands: Mapping[str, Any], need: Mark | None) -> list[Mark]:
+    """What needs a person, worst first; an alert tells it with its number."""
+    found = _alarm(facts["alerts"])
+    is_told = found is not None and stands["steps"][0].kind in (StepKind.OVERFITTING, StepKind.DRIFT)
+    return [mark for mark in (None if is_told else need, found) if mark is not None]
 
 
 def _alarm(alerts: Sequence[Mapping[str, Any]]) -> Mark | None:
@@ -222,6 +259,24 @@ def _why_nothing(facts: Mapping[str, Any], believed: Beliefs | None, ended: int)
     )
     limit = "A limit holds what is left: the budget, its tenant's quota, or the price of compute."
     return next((text for holds, text in reasons if holds), limit)
+
+
+@lru_cache(maxsize=256)
+def template_of(program: str, task: str) -> str:
+    """Which template a program matches today, and what that is for; empty where none does, or that cannot be told."""
+    try:
+        found = match_of(program, task=task)
+    except EasemlError:
+        return ""
+    work = " or ".join(found["work"])
+    return "" if found["template"] is None else f"The program matches template {found['template']}, {work}."
+
+
+def _price(settings: SelectionConfig) -> str:
+    if settings.policy != "default":
+        return f"no, the policy is {settings.policy}"
+    price = settings.price_per_second
+    return f"yes, {number_text(3600 * price)} a device-hour" if price else "no price is set"
 
 
 def _limits(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from easeml_airflow.web.decision_rivals import bars_note, worth_text
+from easeml_airflow.web.formats import seconds_text
 from easeml_core.entities import TrialState
 from easeml_core.services.explain import explain_trial
 from easeml_core.services.hindsight import hindsight
@@ -138,6 +139,88 @@ def test_ties_and_near_ties_read_as_such(two, run, ask_as, database, text_of, wo
 def study_of(database, trial):
     with database.worker.begin() as tx:
         return trials.get_trial(tx, trial).study
+
+
+def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database, text_of):
+    """What has ended, or begun, since then counts as it was then."""
+    first, second = run(0.7), run(0.6)
+    waits = suggest_trials(database.worker, count=2, request_key=next(_keys))["trials"]
+    third = run(0.75)
+    for trial in waits:
+        with database.worker.begin() as tx:
+            attempt = trials.start_trial(tx, trial_id=trial["trial_id"], lease_key="w", lease_seconds=60)
+            ended = {"attempt": attempt, "state": TrialState.FAILED, "cost_seconds": 9.0, "failure": "no memory"}
+            assert trials.finish_trial(tx, trial_id=trial["trial_id"], **ended)
+    last = run(0.77)
+    ada = ask_as("ada", "operator")
+
+    def words(trial):
+        page = ada.get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text
+        return text_of(page[page.index("What was known") :])
+
+    def mine(trial, *others):
+        return sum(other["study"] == trial["study"] for other in others)
+
+    assert "Observations of this study 0 succeeded Under way in this study, counted at their mean 0 trials" in words(
+        first
+    )
+    told, own = words(third), mine(third, *waits)
+    assert f"Observations of this study {mine(third, first, second)} succeeded Under way in this study" in told
+    assert f"counted at their mean {own} trial" in told
+    assert "Under way in all studies 2 trials" in told
+    taken = mine(third, first, second, *waits)
+    assert f"Not eligible in this study {taken} candidate{'' if taken == 1 else 's'} run or under way" in told
+    told, failed = words(last), mine(last, *waits)
+    ended = f"{mine(last, first, second, third)} succeeded" + (f", {failed} failed" if failed else "")
+    assert f"Observations of this study {ended} Under way" in told
+    assert "Under way in all studies 0 trials" in told
+    assert "Prior learnt from 0 past searches" in told
+
+
+def test_the_cost_has_the_band_of_the_model_or_the_one_that_was_stored(two, run, ask_as, database, text_of):
+    first, *_, last = [run(0.6 + n / 50, cost=30.0 * (n + 1)) for n in range(4)]
+    ada = ask_as("ada", "operator")
+
+    def words(trial):
+        return text_of(ada.get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text)
+
+    assert "80 % expected between" not in words(first)  # nothing was ever measured
+    again = hindsight(database.worker, trial_id=last["trial_id"])
+    (batch,) = explain_trial(database.worker, trial_id=last["trial_id"])["batches"]
+    predicted = batch["predicted_cost_seconds"]
+    assert again.cost_factor > 1
+    low, high = (seconds_text(predicted * f) for f in (1 / again.cost_factor, again.cost_factor))
+    assert f"Predicted {seconds_text(predicted)} 80 % expected between {low} and {high} Measured 2.0 min" in words(last)
+    with database.owner.begin() as tx:
+        stored = """UPDATE work.suggestions SET
+          reasons = reasons || '{"predicted_cost_interval_seconds": [7, 8]}' WHERE trial_id = :id"""
+        tx.execute(text(stored), {"id": last["trial_id"]})
+    assert "80 % expected between 7.0 s and 8.0 s" in words(last)
+
+
+def test_the_guard_is_told_with_what_it_did_in_the_last_day(two, run, ask_as, database, text_of):
+    told = [run(0.7, cost=90.0), run(0.6, cost=30.0), run(0.65, cost=60.0)]
+    with database.owner.begin() as tx:
+        tx.execute(text("UPDATE work.suggestions SET reasons = reasons || '{\"guarded\": false}'"))
+        guarded = "UPDATE work.suggestions SET reasons = reasons || '{\"guarded\": true}' WHERE trial_id = :id"
+        tx.execute(text(guarded), {"id": told[1]["trial_id"]})
+    seconds = {name: sum(c for t, c in zip(told, (90, 30, 60), strict=True) if t["study"] == name) for name in two}
+    mine, theirs = two
+    least, tenant = min((seconds[mine], "lab"), (seconds[theirs], "rivals"))
+    trial = next(t for t in told if t["study"] == mine)
+    path = f"/studies/{mine}/decisions/{trial['trial_id']}"
+    page = ask_as("ada", "operator").get(path).text
+    words = text_of(page)
+    assert "Used in the last 24 h 16.7 % of compute" in words
+    assert f"Least served in the last 24 h {tenant}, {100 * least / 90:.0f} % of its due share" in words
+    assert 'aria-label="The guard used 16.7 % of compute in the last 24 h, 10.0 % promised"' in page
+    seen = text_of(ask_as("ada", rights=tenant_of_lab).get(path).text)
+    assert f"in the last 24 h, of those you see lab, {100 * seconds[mine] / 90:.0f} % of its due share" in seen
+    with database.owner.begin() as tx:
+        tx.execute(text("ALTER TABLE work.trials DISABLE TRIGGER USER"))
+        tx.execute(text("UPDATE work.trials SET finished_at = finished_at - interval '25 h'"))
+        tx.execute(text("ALTER TABLE work.trials ENABLE TRIGGER USER"))
+    assert "Used in the last 24 h nothing ran" in text_of(ask_as("ada", "operator").get(path).text)
 
 
 def test_names_of_others_are_not_told(two, run, ask_as, database, text_of):

@@ -336,12 +336,29 @@ def test_why_somebody_changed_it_stands_in_the_audit(study, ask_as, database, te
     assert too_long.status_code == 400
 
 
+def test_why_a_candidate_joins_and_why_a_trial_is_cancelled_stand_in_the_audit(study, run, ask_as, database):
+    ada, trial = ask_as("ada", rights=tenant), run(state=TrialState.RUNNING)
+    form = {"name": "deep", "kind": "decision_tree"}
+    for path, more in (("candidates", form), (f"trials/{trial}/cancel", {})):
+        too_long = ada.post(f"/studies/{study}/{path}", data=more | {"reason": "x" * 2001})
+        assert too_long.status_code == 400, path
+        for _ in range(2):
+            told = ada.post(f"/studies/{study}/{path}", data=more | {"reason": f" {path} {HOSTILE} "})
+            assert told.status_code == 303, path
+    acts = [e for e in audit(database.worker, study=study)["events"] if e["who"] == "ada"]
+    assert [(e["act"], e["door"], e["reason"]) for e in acts] == [
+        ("trial cancelled", "page", f"trials/{trial}/cancel {HOSTILE}"),
+        ("candidate added", "page", f"candidates {HOSTILE}"),
+    ]
+
+
 def test_nobody_has_to_say_why(study, ask_as, database):
     ada = ask_as("ada", "operator")
     assert ada.post(f"/studies/{study}/weight", data={"weight": "3", "priority": "0", "reason": " "}).status_code == 303
     assert audit(database.worker, study=study)["events"][0]["reason"] is None
+    waits = suggest_trials(database.worker, count=1, request_key="waits")["trials"][0]["trial_id"]
     page = ada.get(f"/studies/{study}").text
-    for field in ("pause-why", "weight-why", "stops-why"):
+    for field in ("pause-why", "weight-why", "stops-why", "candidate-why", f"cancel-why-{waits}"):
         assert f'<label for="{field}">Why, for the audit</label>' in page, field
 
 

@@ -1,0 +1,192 @@
+"""What the page of a study shows at a glance: its state as the overview has it, its candidates in order, its panels."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from sqlalchemy import text
+
+from easeml_airflow.web.overview_view import mark_of
+from easeml_airflow.web.study_view import _marks
+from easeml_core.entities import TrialState
+from easeml_core.services.candidates import add_candidates
+from easeml_core.services.overview import standing
+from easeml_core.services.policy import set_policy
+from easeml_core.services.step import Severity, Step, StepKind
+from easeml_core.services.suggestion import suggest_trials
+from easeml_core.store import curves, feeds, models, studies, trials
+
+KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
+_keys = (f"key/{n}" for n in itertools.count())
+
+
+@pytest.fixture
+def study(make_study):
+    """A sealed study with four candidates, none of which has run."""
+    return make_study(candidates=[{"name": kind, "kind": kind} for kind in KINDS])
+
+
+@pytest.fixture
+def run(database):
+    """Suggest the next trial and let it run with two points of its curve, or end, with a quality or without; its id."""
+
+    def one(quality=None, *, cost=90.0, is_running=False):
+        (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys))["trials"]
+        number, state = told["trial_id"], TrialState.FAILED if quality is None else TrialState.SUCCEEDED
+        with database.worker.begin() as tx:
+            attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60)
+            if is_running:
+                points = [
+                    {"step": i, "of": 8, "quality": 0.5 + i / 20, "loss": None, "seconds": 1.0 * i} for i in (1, 2)
+                ]
+                curves.add_points(tx, number, points)
+                return number
+            ended = {"attempt": attempt, "state": state, "cost_seconds": cost}
+            failure = "no memory" if quality is None else None
+            assert trials.finish_trial(tx, trial_id=number, failure=failure, **ended)
+            if quality is not None:
+                models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
+        return number
+
+    return one
+
+
+SEARCHING, FINISHED = ["Searching"], ["Finished"]
+
+
+@pytest.mark.parametrize(
+    ("then", "state"),
+    [
+        ("nothing", SEARCHING),
+        ("a trial waits", SEARCHING),
+        ("state = 'REGISTERED'", ["Being sealed"]),
+        ("state = 'REFUSED'", ["Refused"]),
+        ("state = 'PAUSED'", ["Paused"]),
+        ("all have run", FINISHED),
+        ("target_quality = 0.5", FINISHED),
+        ("deadline = now() - interval '1 h'", FINISHED),
+        ("budget_seconds = 90", FINISHED),
+        ("budget_seconds = 90, target_quality = 0.9", ["Budget spent"]),
+        ("deadline = now() - interval '1 h', target_quality = 0.9", ["Budget spent"]),
+    ],
+)
+def test_the_overview_and_the_page_of_a_study_tell_the_same_state(study, run, ask_as, database, then, state):
+    run(0.81)
+    if then == "a trial waits":
+        suggest_trials(database.worker, count=1, request_key="waits")
+    elif then == "all have run":
+        for _ in KINDS[1:]:
+            run(0.7)
+    elif then != "nothing":
+        with database.owner.begin() as tx:
+            tx.execute(text("ALTER TABLE work.studies DISABLE TRIGGER USER"))
+            tx.execute(text(f"UPDATE work.studies SET {then}"))
+            tx.execute(text("ALTER TABLE work.studies ENABLE TRIGGER USER"))
+    ada = ask_as("ada", "operator")
+    row = re.search(r'<td class="s">(.*?)</td>', ada.get("/").text, re.DOTALL).group(1)
+    head = re.search(r"<h1>.*?</h1>(.*?)<div class", ada.get(f"/studies/{study}").text, re.DOTALL).group(1)
+    assert [re.findall(r"</svg>([^<]+)</span>", part) for part in (row, head)] == [state, state]
+
+
+def test_what_needs_a_person_stands_beside_the_state_with_the_words_of_the_overview():
+    def step(kind, severity=Severity.INFO, act="train"):
+        return Step(kind, severity, "a title", "a reason", act)
+
+    def marks(*steps):
+        stands = {"steps": steps, "standing": standing(steps)}
+        state, need = _marks(stands)
+        assert mark_of(stands) in (state, need)
+        return state.word, need and need.word
+
+    labels, search = step(StepKind.LABELS, Severity.WARN), step(StepKind.COMPUTE)
+    assert marks(search) == ("Searching", None)
+    assert marks(labels, search) == ("Searching", "Labels wanted")
+    assert marks(labels, step(StepKind.SEALING)) == ("Being sealed", "Labels wanted")
+    assert marks(labels, step(StepKind.COMPUTE, act="nothing: it is done")) == ("Finished", "Labels wanted")
+    assert marks(labels, step(StepKind.BUDGET, Severity.WARN), search) == ("Budget spent", "Labels wanted")
+    assert marks(step(StepKind.BUDGET, Severity.WARN), search) == ("Budget spent", None)
+    assert marks(labels) == ("Labels wanted", None)
+
+
+def test_the_panels_tell_the_template_what_was_fed_and_the_price(study, ask_as, database, text_of):
+    ada = ask_as("ada", "operator")
+    words = text_of(ada.get(f"/studies/{study}").text)
+    for fact in (
+        "4 candidates. The program matches template 5a, table classification.",
+        "Switched off by refine 0 examples Last feed none",
+        "Gain below price no price is set",
+    ):
+        assert fact in words, fact
+    with database.worker.begin() as tx:
+        mine = {"study_id": studies.get_study(tx, study).id, "origin": "a.csv"}
+        for number in (3, 12):
+            told = {"artifact": f"sha256:{number:064}", "rows": number, "request_key": f"feed/{number}"}
+            feeds.add_feed(tx, fed_by="ada", **mine, **told)
+        for key, on in (("first", False), ("second", True)):
+            named = [b"a" * 32, b"b" * 32] if key == "first" else [b"a" * 32]
+            asked = {"study_id": mine["study_id"], "hashes": named, "is_on": on, "reason": "odd", "switched_by": "ada"}
+            feeds.add_switches(tx, **asked, request_key=key)
+    set_policy(database.owner, changes={"price_per_second": 0.36 / 3600}, reason="devices are dear")
+    page = ada.get(f"/studies/{study}").text
+    words = text_of(page)
+    assert "Switched off by refine 1 example Last feed" in words
+    assert re.search(r"Last feed</dt><dd><time [^>]*>[^<]*</time>, 12 examples", page)
+    assert "Gain below price yes, 0.3600 a device-hour" in words
+    set_policy(database.owner, changes={"policy": "roundrobin"}, reason="to see")
+    assert "Gain below price no, the policy is roundrobin" in text_of(ada.get(f"/studies/{study}").text)
+
+
+def test_why_a_trial_was_chosen_is_one_press_away_and_curves_have_their_scale(study, run, ask_as, text_of):
+    ended, ada = run(0.7), ask_as("ada")
+    page = ada.get(f"/studies/{study}").text
+    assert f'href="/studies/{study}/decisions/{ended}" class="btn quiet"' in page
+    assert "Learning curve</th>" in page
+    assert 'class="btn" href="/studies/' not in page
+    running = run(is_running=True)
+    page = ada.get(f"/studies/{study}").text
+    assert f'<a class="btn" href="/studies/{study}/decisions/{running}">Why trial #{running}, ' in page
+    assert re.search(r'class="lc">Learning curve, 0\.5\d* to 0\.6\d*</th>', page)
+    for trial in (ended, running):
+        assert ada.get(f"/studies/{study}/decisions/{trial}").status_code == 200
+
+
+def test_candidates_are_sorted_by_a_column_and_what_has_no_number_comes_last(study, run, ask_as, database):
+    run(0.81, cost=200.0)
+    run(cost=30.0)
+    many = [{"name": f"tree-{n}", "kind": "decision_tree", "parameters": {"max_depth": n + 1}} for n in range(15)]
+    add_candidates(database.worker, study=study, candidates=many)
+    ada = ask_as("ada")
+
+    def asked(sort, *, all_of_them="true"):
+        page = ada.get(f"/studies/{study}?sort={sort}&all={all_of_them}").text
+        table = page[page.index('table class="cards posterior') :]
+        table = table[: table.index("</table>")]
+        cells = [
+            re.findall(r'<th scope="row" class="n">([^<]*)<|<td class="num [^"]*">(.*?)</td>', row)
+            for row in table.split("<tr")[2:]
+        ]
+        lines = [[name or " ".join(re.sub("<[^>]*>", " ", cell).split()) for name, cell in row] for row in cells]
+        return page, lines
+
+    def number(cell):
+        found = re.match(r"(?:under )?[+]?([0-9.]+)(?: (s|min|h))?", cell)
+        return None if found is None else float(found[1]) * {"s": 1, "min": 60, "h": 3600, None: 1}[found[2]]
+
+    usual = [line[0] for line in asked("")[1]]
+    for column, sort in enumerate(("quality", "cost", "gain", "rate"), start=1):
+        page, lines = asked(sort)
+        assert sorted(line[0] for line in lines) == sorted(usual)
+        told = [number(line[column]) for line in lines]
+        known = [n for n in told if n is not None]
+        assert known == sorted(known, reverse=sort != "cost"), sort
+        assert told[len(known) :] == [None] * (len(told) - len(known)), sort
+        way = "ascending" if sort == "cost" else "descending"
+        assert page.count("aria-sort=") == 1
+        assert re.search(rf'aria-sort="{way}"><a class="sort" id="by-{sort}" href="/studies/{study}\?sort=&amp;', page)
+        assert len(asked(sort, all_of_them="false")[1]) == 12
+    page, lines = asked("nonsense")
+    assert [line[0] for line in lines] == usual
+    assert "aria-sort" not in page
+    assert ada.get(f"/studies/{study}?sort={'x' * 30}").status_code == 400
