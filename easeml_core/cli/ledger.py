@@ -34,7 +34,7 @@ def ledger(study: str, database: str | None, as_json: bool) -> None:
         "Model": "compared",
         "Verdict": "verdict",
         "Released": "released",
-        "Nats": "nats",
+        "Nats": "cost",
         "Ran": "ran",
     }
     show_table(f"Ledger of {study}", columns, [entry | _in_words(entry) for entry in found])
@@ -46,6 +46,7 @@ def _in_words(entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "of": f"{entry['system']} {entry['step']}",
         "compared": f"{entry['model_id']}{against}",
+        "cost": f"{entry['log_cost']:.2f}",
         "ran": _ran(entry["isolation"]),
     }
 

@@ -36,7 +36,13 @@ _MOST_SYMBOLS = 40
 
 
 def gate_report(
-    store: Store, *, study: str, test_set: int | None = None, submission: int | None = None, limit: int = 10
+    store: Store,
+    *,
+    study: str,
+    test_set: int | None = None,
+    submission: int | None = None,
+    model_id: int | None = None,
+    limit: int = 10,
 ) -> dict[str, Any]:
     """All that the referee needs to see of a study's gate at once.
 
@@ -45,6 +51,7 @@ def gate_report(
         study: The study.
         test_set: Number of the set that is looked at; None for that of the submission, else the live or the last one.
         submission: Number of the submission whose verdict is looked at; None for the newest that has one.
+        model_id: The model in its place, where no submission is named.
         limit: Entries of the ledger, 1 to 500.
 
     Returns:
@@ -67,9 +74,9 @@ def gate_report(
         all_sets = test_sets.list_sets(tx, found.id)
         sets = [s for s in all_sets if SealedSetPurpose.GATE in test_sets.serves(s.purpose)]
         chosen, verdict = _chosen(sets, test_set, study), None
-        if submission is not None:
-            looked_at = sets if test_set is None else [chosen]
-            chosen, verdict = _verdict(tx, found.id, [s for s in looked_at if s is not None], submission)
+        if submission is not None or model_id is not None:
+            looked_at = [s for s in (sets if test_set is None else [chosen]) if s is not None]
+            chosen, verdict = _verdict(tx, found.id, looked_at, submission, model_id)
         entries = ledger.set_ledger(tx, chosen.id, limit=limit) if chosen else []
         symbols = ledger.set_ledger(tx, chosen.id, limit=_MOST_SYMBOLS, system=ledger.GATE) if chosen else []
         verdict = verdict or (symbols[0] if symbols else None)
@@ -116,15 +123,17 @@ def _chosen(sets: list[SealedSet], test_set: int | None, study: str) -> SealedSe
 
 
 def _verdict(
-    tx: Connection, study_id: int, sets: Sequence[SealedSet], submission: int
+    tx: Connection, study_id: int, sets: Sequence[SealedSet], submission: int | None, model_id: int | None
 ) -> tuple[SealedSet, dict[str, Any]]:
-    """The set that judged a submission last, and its entry."""
-    model_id = handed_in.model_of_number(tx, study_id, submission)
+    """The set that judged a submission last, else a model, and its entry."""
+    if submission is not None:
+        model_id = handed_in.model_of_number(tx, study_id, submission)
     for found in sets:
         entry = None if model_id is None else ledger.newest_of_model(tx, found.id, model_id)
         if entry is not None:
             return found, entry
-    raise NotFoundError(kind="verdict on submission", name=submission, remedy="it was not judged on such a set")
+    asked = ("model", model_id) if submission is None else ("submission", submission)
+    raise NotFoundError(kind=f"verdict on {asked[0]}", name=asked[1], remedy="it was not judged on such a set")
 
 
 class _Named:

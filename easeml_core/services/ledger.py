@@ -21,11 +21,11 @@ def study_ledger(store: Store, *, study: str) -> list[dict[str, Any]]:
     Returns:
         ``{"test_set_id", "test_set", "purpose", "set_state", "system", "step", "steps", "system_step", "system_steps",
         "request_id", "model_id", "incumbent_id", "condition", "verdict", "released", "is_change", "level", "log_level",
-        "log_cost", "nats", "decided_at", "answered_at", "isolation", "report"}`` each. ``step`` counts the answers of
+        "log_cost", "decided_at", "answered_at", "isolation", "report"}`` each. ``step`` counts the answers of
         gate and meter on the set together, ``system_step`` those of ``system`` alone. ``level`` is the chance of error
-        that the test was allowed, ``nats`` its price ln(delta / level) with the delta of the whole set; ``log_cost`` is
-        what the answer takes from all later levels; ``answered_at`` is None while the answer waits for its time;
-        ``isolation`` says what the model was kept from when it ran.
+        that the test was allowed; ``log_cost`` is the answer's price in nats, by which it lowers the logarithm of all
+        later levels; ``answered_at`` is None while the answer waits for its time; ``isolation`` says what the model was
+        kept from when it ran.
 
     Raises:
         NotFoundError: There is no such study.
@@ -59,7 +59,6 @@ def shown_entry(entry: dict[str, Any]) -> dict[str, Any]:
         "level": math.exp(log_level),
         "log_level": log_level,
         "log_cost": entry["log_cost"],
-        "nats": math.log1p(-entry["plan"]["reliability"]) - log_level,
         "decided_at": entry["decided_at"].isoformat(),
         "answered_at": None if entry["answered_at"] is None else entry["answered_at"].isoformat(),
         "isolation": entry["isolation"],

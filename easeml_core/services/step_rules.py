@@ -198,8 +198,8 @@ def _promote(facts: Facts) -> Step | None:
         "a better model waits for promotion",
         f"{best_words(facts)} passed the gate{against_words(facts)}",
         f"promote model {facts['best_model_id']}, which passed the gate",
-        page_of(facts, "/submissions"),
-        f"easeml model list {facts['study']}",
+        page_of(facts, f"/gate?model={facts['best_model_id']}"),
+        f"easeml model promote {facts['study']} {facts['best_model_id']}",
     )
 
 

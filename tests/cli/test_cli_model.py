@@ -149,14 +149,15 @@ def test_the_ledger_shows_step_level_price_and_verdict(
     }
     assert entry["verdict"] in ("FAIL", "UNKNOWN")  # every installation splits its data otherwise
     assert entry["level"] == pytest.approx(0.1 / 2**3)  # delta / 2^H
-    assert entry["nats"] == pytest.approx(2.0794415416798357)  # 3 ln 2
+    assert entry["log_cost"] == pytest.approx(0.6931471805599453)  # ln 2: under full both answers were possible
+    assert "nats" not in entry
     assert entry["isolation"] is None  # a constant runs nothing
     assert entry["answered_at"] is not None
     lines = as_referee("ledger", "cancer", COLUMNS="80").out.splitlines()
     assert max(map(len, lines)) <= 80
     row = [cell.strip() for cell in lines[-2].split("\u2502")[1:-1]]  # one line, nothing is folded
     models_ = f"{handed_in} vs {handed_in - 1}"
-    assert row == [str(entry["test_set_id"]), "gate 1", models_, entry["verdict"], "fail", "2.1", "-"]
+    assert row == [str(entry["test_set_id"]), "gate 1", models_, entry["verdict"], "fail", "0.69", "-"]
     refused = ask("ledger", "cancer")
     assert refused.status == 2
     assert "this role may not do that" in refused.err

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from told_commands import parse
 
-from easeml_core.cli.app import cli
 from easeml_core.errors import NotFoundError
 from easeml_core.services.feeding import file_refresh
 from easeml_core.services.next_steps import next_steps
@@ -67,13 +65,20 @@ LATE = {"seconds_left": -7200.0}
         ({"best_verdict": "pass", "production_quality": 0.8}, "promote", "warn", "in production 0.8000"),
         ({"gate_steps_used": 16}, "set-nearly-spent", "warn", "4 of 20 steps are left"),
         ({"submissions_left": 1}, "set-nearly-spent", "warn", "1 more submission"),
-        ({"target_quality": 0.95, "budget_seconds": 30.0}, "budget", "warn", "30.0 of 30.0 s"),
+        ({"target_quality": 0.95, "budget_seconds": 30.0}, "budget", "warn", "30 of 30 device-seconds are used"),
+        (
+            {"target_quality": 0.95, "budget_seconds": 86_400.0, "device_seconds": 86_400.0},
+            "budget",
+            "warn",
+            "24 of 24 device-hours are used",
+        ),
+        ({"budget_seconds": 86_400.0}, "compute", "info", "; 24 device-hours of its compute budget are left"),
         ({"target_quality": 0.95} | LATE, "budget", "warn", "its deadline was 2 h ago"),
         (
             {"target_quality": 0.95, "tenant_quota_seconds": 5.0, "tenant_charged_seconds": 5.0},
             "budget",
             "warn",
-            "5.0 of",
+            "5 of 5 device-seconds of its tenant's quota are used",
         ),
         ({"state": "REGISTERED"}, "sealing", "info", "wait: the referee"),
         ({"state": "PAUSED"}, "paused", "info", "2 candidates have not run"),
@@ -98,15 +103,9 @@ def test_the_first_step(changes: dict[str, Any], kind: str, severity: str, said:
             parse(told.command)
 
 
-def parse(line: str) -> None:
-    """What a person is told to type is a command that there is, with all that it needs."""
-    program, *words = shlex.split(line)
-    assert program == "easeml"
-    command, context = cli, click.Context(cli, info_name=program, **cli.context_settings)
-    while isinstance(command, click.Group):
-        command, words = command.get_command(context, words[0]), words[1:]
-        assert command is not None, line
-    command.make_context(command.name, words, parent=context)  # raises where an option or a value is wrong
+def test_what_waits_for_promotion_leads_to_where_it_is_promoted() -> None:
+    step = steps_of(FACTS | {"best_verdict": "pass", "study": "x-ray"})[0]
+    assert (step.page, step.command) == ("/studies/x-ray/gate?model=7", "easeml model promote x-ray 7")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +207,7 @@ def test_compute_is_told_with_its_promise_and_its_price(lab: Any) -> None:
         return next(s["why"] for s in next_steps(lab.worker, studies_only=["full"]) if s["kind"] == "compute")
 
     assert f"the last choice, {given_out['candidate']}, promised +" in why()
+    assert " device-second" in why()
     assert "worth it" not in why()
     with_price(lab, 1000.0)
     assert "not worth it at 1000 a second" in why()

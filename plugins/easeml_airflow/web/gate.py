@@ -6,20 +6,20 @@ decide: a promotion needs a recorded pass, and one without goes through the DAG 
 
 from __future__ import annotations
 
-import csv
-import io
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.responses import RedirectResponse, Response
 
 from easeml_airflow import settings
-from easeml_airflow.web.frame import HEADERS, Tab, moved, path_of_study
+from easeml_airflow.web.alert_list import accept_alert, gate_alerts
+from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
 from easeml_airflow.web.gate_attack import Attacks, attack_view, plan_to_attack, query_back
 from easeml_airflow.web.gate_joint import JOINT, joint_settings, joint_view
 from easeml_airflow.web.gate_planner import planner_of
 from easeml_airflow.web.gate_view import gate_plan_of, gate_view
+from easeml_airflow.web.ledger_csv import ledger_file, whole_ledger
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.services.gate_report import MOST, gate_ledger, gate_report
@@ -28,11 +28,12 @@ from easeml_core.services.set_plans import set_purposes, study_plan
 from easeml_core.services.test_set_release import release_test_set
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets import plan_test_set
+from easeml_core.store.actors import because
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fastapi.responses import HTMLResponse
+    from fastapi.responses import RedirectResponse, Response
 
     from easeml_airflow.web.frame import Site
     from easeml_airflow.web.gate_planner import Planner
@@ -42,6 +43,8 @@ STUDY_TAB = Tab("/gate", "Gate", frozenset({Role.REFEREE}))
 FORCING_DAG = "easeml_forced_promotion"
 SHOWN = 10
 """Entries of the ledger on the page."""
+
+Number = Annotated[int, Form()]
 
 
 def routes(site: Site) -> APIRouter:
@@ -59,12 +62,17 @@ def routes(site: Site) -> APIRouter:
         request: Request,
         study: str,
         submission: int | None = None,
+        model: int | None = None,
         test_set: Annotated[int | None, Query(alias="set")] = None,
         entries: Annotated[int, Query(ge=1, le=MOST)] = SHOWN,
-        viewer: Viewer = who,
-    ) -> HTMLResponse:
+        viewer: Viewer = known,
+    ) -> Response:
+        if model is not None and not viewer.is_referee:  # a step of `easeml next` that everybody is told of
+            return moved(request, f"{path_of_study(site.study(viewer, study).name)}/submissions")
+        viewer.require(Role.REFEREE)
         found = site.study(viewer, study)
-        facts = gate_report(site.open_sealed(), study=study, test_set=test_set, submission=submission, limit=entries)
+        looked_at = {"test_set": test_set, "submission": submission, "model_id": model}
+        facts = gate_report(site.open_sealed(), study=study, limit=entries, **looked_at)
         path, asked = f"{path_of_study(study)}/gate", request.query_params
         begun, shared = _in_force(found, facts)
         plan = planner_of(begun, asked, study=found, has_set=bool(facts["sets"]), shared=shared)
@@ -74,6 +82,7 @@ def routes(site: Site) -> APIRouter:
             "gate.html",
             study=found,
             gate=gate_view(facts, study=study, path=path),
+            alerts=gate_alerts(site.open_store(), study=found.name),
             plan=plan,
             joint=joint_view(found, plan.settings) if plan.purpose == JOINT else None,
             act=path,
@@ -86,9 +95,9 @@ def routes(site: Site) -> APIRouter:
     @router.get("/ledger.csv")
     def ledger(study: str, test_set: Annotated[int, Query(alias="set")], viewer: Viewer = who) -> Response:
         name = site.study(viewer, study).name
-        entries = gate_ledger(site.open_sealed(), study=name, test_set=test_set)
-        headers = HEADERS | {"Content-Disposition": f'attachment; filename="ledger-{test_set}.csv"'}
-        return Response(_csv(entries), media_type="text/csv", headers=headers)
+        read = partial(gate_ledger, site.open_sealed(), study=name, test_set=test_set)
+        entries = whole_ledger(lambda page: read(skip=page * MOST), size=MOST)
+        return ledger_file(entries, {column: column for column in _COLUMNS}, test_set=test_set)
 
     @router.post("/attack")
     def attack(
@@ -178,15 +187,29 @@ def _changes(site: Site, router: APIRouter, who: Any) -> None:
         return here(request, study)
 
     @router.post("/retire")
-    def retire(request: Request, study: str, test_set: Annotated[int, Form()], viewer: Viewer = who) -> Response:
+    def retire(
+        request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
+    ) -> RedirectResponse:
         whose = site.study(viewer, study).name
-        retire_test_set(site.open_sealed(), test_set=str(test_set), study=whose)
+        with because(reason):
+            retire_test_set(site.open_sealed(), test_set=test_set, study=whose)
         return here(request, study)
 
     @router.post("/release")
-    def release(request: Request, study: str, test_set: Annotated[int, Form()], viewer: Viewer = who) -> Response:
+    def release(
+        request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
+    ) -> RedirectResponse:
         whose = site.study(viewer, study).name
-        release_test_set(site.open_sealed(), site.open_artifacts(), test_set=str(test_set), study=whose)
+        with because(reason):
+            release_test_set(site.open_sealed(), site.open_artifacts(), test_set=test_set, study=whose)
+        return here(request, study)
+
+    @router.post("/accept")
+    def accept(
+        request: Request, study: str, alert_id: Number, reason: Reason = "", viewer: Viewer = who
+    ) -> RedirectResponse:
+        whose = site.study(viewer, study).name
+        accept_alert(site.open_store(), study=whose, alert_id=alert_id, reason=reason)
         return here(request, study)
 
 
@@ -211,14 +234,8 @@ def _in_force(study: Study, facts: Mapping[str, Any]) -> tuple[GateConfig, float
     return GateConfig.from_json(study.config["gate"]), None
 
 
-_COLUMNS = ("step", "system", "number", "model_id", "incumbent_id", "condition", "verdict", "released", "is_change")
-_MORE = ("level", "log_level", "log_cost", "nats", "request_id", "decided_at", "answered_at")
-
-
-def _csv(entries: list[dict[str, Any]]) -> str:
-    """The ledger as a file, newest first: numbers and words of ours alone, no text of anybody's."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *_MORE])
-    writer.writerows([entry[name] for name in (*_COLUMNS, *_MORE)] for entry in entries)
-    return file.getvalue()
+_COLUMNS = (
+    *("step", "system", "number", "model_id", "incumbent_id", "condition", "verdict", "released", "is_change"),
+    *("level", "log_level", "log_cost", "request_id", "decided_at", "answered_at"),
+)
+"""Of the ledger as a file; headings and keys of the entries are the same."""

@@ -29,8 +29,8 @@ def gate_commands(study: str, settings: Mapping[str, Any], passes: int, estimato
     more = f" --passes {passes}" if changes_of(settings["adaptivity"], passes) else ""
     return {
         "size": f"easeml gate plan {_sized(settings, estimator)}{more}",
-        "plan": f"easeml test-set plan {_whose(study)} {_options(settings)}{_power(settings)}",
-        "seal": f"easeml test-set seal {_whose(study)} --inputs new.csv",
+        "plan": f"easeml test-set plan {whose(study)} {_options(settings)}{_power(settings)}",
+        "seal": f"easeml test-set seal {whose(study)} --inputs new.csv",
     }
 
 
@@ -42,13 +42,24 @@ def joint_commands(study: str, settings: Mapping[str, Any], config: JointConfig)
     sized = _sized(settings, config.gate.estimator)
     return {
         "size": f"easeml gate plan --joint --gate-share {config.gate_share:.6g} {sized}{meter}",
-        "plan": f"easeml test-set plan {_whose(study)} --purpose joint {_options(settings)}{_power(settings)}"
+        "plan": f"easeml test-set plan {whose(study)} --purpose joint {_options(settings)}{_power(settings)}"
         " --sampling fixed",
-        "seal": f"easeml test-set seal {_whose(study)} --inputs new.csv --labels truth.csv",
+        "seal": f"easeml test-set seal {whose(study)} --inputs new.csv --labels truth.csv",
     }
 
 
-def _whose(study: str) -> str:
+def selftest_command(plan: Mapping[str, Any], examples: int) -> str:
+    """The A/A test of a set's plan, on sets as large as it that are made up.
+
+    Args:
+        plan: The gate's part of the set's plan.
+        examples: Of the set.
+    """
+    return f"easeml gate selftest {_options(plan)} --examples {examples}"
+
+
+def whose(study: str) -> str:
+    """Options that say whose set it is and what it is called; the name is whoever types them to give."""
     return f"--study {shlex.quote(study)} --name NAME"
 
 

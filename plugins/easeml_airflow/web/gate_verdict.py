@@ -200,7 +200,7 @@ def _labels(report: Mapping[str, Any], settled: int) -> list[tuple[str, str]]:
 
 def _evidence(entry: Mapping[str, Any], clauses: Sequence[ClauseView]) -> list[tuple[str, str]]:
     report = entry["report"]
-    level = f"{power_text(entry['log_level'])} ({entry['nats']:.2f} nats)"
+    level = f"{power_text(entry['log_level'])} ({-entry['log_level']:.1f} nats)"
     methods = "; ".join(dict.fromkeys(clause.method for clause in clauses)) or "none"
     pairs = [("Level of this test", level), ("Method", methods)]
     if report.get("clauses"):

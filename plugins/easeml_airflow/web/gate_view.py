@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from easeml_airflow.web.gate_commands import selftest_command
 from easeml_airflow.web.gate_verdict import TRUTH, VerdictView, power_text, verdict_view
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.config import parse_adaptivity
@@ -82,12 +83,12 @@ class SetRow:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One entry of the ledger."""
+    """One entry of the ledger; ``cost`` is by how many nats it lowers the level of all later answers."""
 
     asked_by: str
     decided_at: datetime
     possible: str
-    nats: str
+    cost: str
     level: str
     mark: Mark
     released: str
@@ -112,6 +113,7 @@ class GateView:
         set_id: Its number.
         ledger: Entries, newest first.
         ledger_total: How many there are.
+        selftest: Command that tries the plan of the set out, where it is live; else empty.
     """
 
     badge: Mark
@@ -127,6 +129,7 @@ class GateView:
     set_id: int | None
     ledger: Sequence[LedgerRow]
     ledger_total: int
+    selftest: str
 
 
 def gate_view(facts: Mapping[str, Any], *, study: str, path: str) -> GateView:
@@ -156,7 +159,14 @@ def gate_view(facts: Mapping[str, Any], *, study: str, path: str) -> GateView:
         set_id=facts["set"],
         ledger=[ledger_row(e) for e in facts["ledger"]],
         ledger_total=facts["ledger_total"],
+        selftest=_selftest(chosen),
     )
+
+
+def _selftest(chosen: Mapping[str, Any] | None) -> str:
+    if chosen is None or chosen["state"] != SealedSetState.LIVE:
+        return ""
+    return selftest_command(gate_plan_of(chosen), chosen["rows"])
 
 
 def called(found: Mapping[str, Any]) -> str:
@@ -331,7 +341,7 @@ def ledger_row(entry: Mapping[str, Any]) -> LedgerRow:
         asked_by=f"{'Submission' if is_gate else 'Meter, submission'} {entry['number'] or ''}",
         decided_at=entry["decided_at"],
         possible=("none, withheld" if withheld else "pass or fail") if is_gate else "a signal",
-        nats=f"{entry['nats']:.2f}",
+        cost=f"{entry['log_cost']:.2f}",
         level=power_text(entry["log_level"]),
         mark=TRUTH[Verdict(entry["verdict"])] if is_gate else Mark("idle", "done", f"signal {entry['released']}"),
         released=released,

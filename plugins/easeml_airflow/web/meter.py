@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 
-from easeml_airflow.web.frame import Tab, moved, path_of_study
+from easeml_airflow.web.alert_list import accept_alert, meter_alerts
+from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
+from easeml_airflow.web.ledger_csv import ledger_file, whole_ledger
+from easeml_airflow.web.meter_commands import MeterCommands, meter_commands
 from easeml_airflow.web.meter_planner import PlanPicture, plan_picture
 from easeml_airflow.web.meter_view import picture_of, power_text
 from easeml_airflow.web.people import Role, Viewer
-from easeml_core.entities import AlertKind, SealedSetPurpose
-from easeml_core.errors import EasemlError
-from easeml_core.services.alerts import clear_alert, open_alerts
-from easeml_core.services.meter_history import meter_history
-from easeml_core.services.meter_plans import MOST_STEPS, MOST_TEAMS, MeterPlans, meter_plans
+from easeml_core.errors import EasemlError, NotFoundError
+from easeml_core.services.meter_history import MOST_ANSWERS, meter_history
+from easeml_core.services.meter_plans import ERROR_RATE, MOST_STEPS, MOST_TEAMS, MeterPlans, meter_plans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from fastapi.responses import HTMLResponse, RedirectResponse
+    from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
     from easeml_airflow.web.frame import Site
+    from easeml_core.entities import Study
 
 STUDY_TAB = Tab("/meter", "Meter", frozenset({Role.REFEREE}))
 
@@ -47,6 +49,7 @@ class Wanted:
     edges: str
     plans: MeterPlans | None = None
     picture: PlanPicture | None = None
+    commands: MeterCommands | None = None
     problem: str = ""
 
 
@@ -70,39 +73,52 @@ def routes(site: Site) -> APIRouter:
         viewer.require(Role.REFEREE)
         found = site.study(viewer, study)
         history = meter_history(site.open_sealed(), study=found.name, test_set_id=set_id, page=page, size=PAGE_SIZE)
-        alerts = [alert for alert in open_alerts(site.open_store(), study=found.name) if _is_ours(alert)]
         asked = {"tolerance": tolerance, "reliability": reliability, "steps": steps, "teams": teams, "edges": edges}
         shown = {
             "study": found,
             "history": history,
             "picture": picture_of(history) if history["set"] else None,
-            "alerts": alerts,
-            "planned": _planned(_defaults(history) | {k: v for k, v in asked.items() if v not in (None, "")}),
+            "alerts": meter_alerts(site.open_store(), study=found.name),
+            "planned": _planned(_defaults(history) | {k: v for k, v in asked.items() if v not in (None, "")}, found),
             "page": page,
             "pages": max(1, -(-history["entry_count"] // PAGE_SIZE)),
             "reliabilities": RELIABILITIES,
             "most": {"steps": MOST_STEPS, "teams": MOST_TEAMS},
             "power": power_text,
+            "error_rate": ERROR_RATE,
         }
         return site.page(request, viewer, "meter.html", **shown)
 
+    @router.get("/studies/{study}/meter/ledger.csv")
+    def ledger(study: str, set_id: Annotated[int, Query(alias="set")], viewer: Viewer = who) -> Response:
+        viewer.require(Role.REFEREE)
+        name = site.study(viewer, study).name
+
+        def read(page: int) -> list[dict[str, Any]]:
+            sealed = site.open_sealed()
+            history = meter_history(sealed, study=name, test_set_id=set_id, page=page + 1, size=MOST_ANSWERS)
+            if history["set"] is None or history["set"]["test_set_id"] != set_id:
+                raise NotFoundError(kind="meter set", name=set_id, owner=f"study {name!r}")
+            return list(history["entries"])
+
+        return ledger_file(whole_ledger(read, size=MOST_ANSWERS), _COLUMNS, test_set=set_id)
+
     @router.post("/studies/{study}/meter/accept")
     def accept(
-        request: Request, study: str, alert_id: Annotated[int, Form()], viewer: Viewer = who
+        request: Request, study: str, alert_id: Annotated[int, Form()], reason: Reason = "", viewer: Viewer = who
     ) -> RedirectResponse:
         viewer.require(Role.REFEREE)
         found = site.study(viewer, study)
-        store = site.open_store()
-        if any(alert["alert_id"] == alert_id for alert in open_alerts(store, study=found.name)):  # else: done before
-            clear_alert(store, study=found.name, alert_id=alert_id)
+        accept_alert(site.open_store(), study=found.name, alert_id=alert_id, reason=reason)
         return moved(request, f"{path_of_study(found.name)}/meter")
 
     return router
 
 
-def _is_ours(alert: Mapping[str, Any]) -> bool:
-    """Whether it is about the meter; one for a new gate set is the gate's."""
-    return bool(alert["kind"] != AlertKind.NEW_TEST_SET or alert["purpose"] != SealedSetPurpose.GATE)
+_SAME = ("system", "team", "model_id", "signal", "is_retired", "why", "gap", "tolerance", "reachable", "level")
+_COLUMNS = {"step": "step"} | {name: name for name in _SAME}
+_COLUMNS |= {"log_cost": "cost", "decided_at": "decided_at", "answered_at": "answered_at"}
+"""Of the ledger as a file: headings, and the keys of the entries; what the gate's file has too is called alike."""
 
 
 def _defaults(history: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +135,7 @@ def _defaults(history: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _planned(asked: Mapping[str, Any]) -> Wanted:
+def _planned(asked: Mapping[str, Any], study: Study) -> Wanted:
     """The plan, or what is wrong with what was asked."""
     wanted = Wanted(**asked)
     try:
@@ -127,13 +143,9 @@ def _planned(asked: Mapping[str, Any]) -> Wanted:
     except ValueError:
         return Wanted(**asked, problem="edges are numbers from -1 to 1 that rise, such as 0.05, 0.13, 0.25")
     try:
-        plans = meter_plans(
-            ranges=ranges,
-            tolerance=wanted.tolerance,
-            reliability=wanted.reliability,
-            steps=wanted.steps,
-            teams=wanted.teams,
-        )
+        told: dict[str, Any] = {name: getattr(wanted, name) for name in ("tolerance", "reliability", "steps", "teams")}
+        plans = meter_plans(ranges=ranges, **told)
+        commands = meter_commands(study, ranges=ranges, **told)
     except EasemlError as error:
         return Wanted(**asked, problem=str(error))
-    return Wanted(**asked, plans=plans, picture=plan_picture(plans, steps=wanted.steps))
+    return Wanted(**asked, plans=plans, picture=plan_picture(plans, steps=wanted.steps), commands=commands)

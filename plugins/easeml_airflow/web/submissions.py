@@ -50,6 +50,7 @@ def routes(site: Site) -> APIRouter:
             entries=entries,
             skip=skip,
             most=MOST,
+            referee=viewer.is_referee,
             may_change=viewer.changes(found.name, found.tenant),
             request_key=str(uuid.uuid4()),
             quoted=shlex.quote(found.name),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HANDED_IN = Mark("idle", "lock", "Handed in")
 WAITS = Mark("idle", "wait", "Waits for the answer")
 REFUSED = Mark("warn", "alert", "Refused")
+PASSED = Mark(*VERDICTS[Symbol.PASS])
 NOT_ASKED = Mark("idle", "lock", "No symbol yet")
 
 
@@ -66,8 +67,8 @@ class SubmissionsView:
         promise: What the signal promises, in words.
         advice: What to do at this signal: title, reason, steps.
         left: Pairs of words and what is left.
-        leaves: The hour of the day (UTC) at which answers leave, and when the next ones do; None where that is not
-            known from those that have left.
+        leaves: When the next answers leave, as others did at this hour of earlier days; None where that is not known
+            from those that have left.
         waits: Whether a submission waits for an answer.
         signals: The plot; None before the first signal.
         rows: The submissions, newest first.
@@ -75,6 +76,7 @@ class SubmissionsView:
         condition: What a model must satisfy; None before the first gate set.
         rule: The condition's promise in words.
         production: What stands, and what stood before.
+        passed: The newest model shown that passed and does not stand; None where there is none.
         models: What can be handed in.
     """
 
@@ -84,7 +86,7 @@ class SubmissionsView:
     promise: str
     advice: tuple[str, str, Sequence[str]]
     left: Sequence[tuple[str, str]]
-    leaves: tuple[str, datetime] | None
+    leaves: datetime | None
     waits: bool
     signals: Signals | None
     rows: Sequence[Row]
@@ -92,6 +94,7 @@ class SubmissionsView:
     condition: Check | None
     rule: str
     production: Mapping[str, Any]
+    passed: int | None
     models: Sequence[Mapping[str, Any]]
 
 
@@ -107,7 +110,7 @@ def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
         promise=_promise(meter),
         advice=_advice(meter),
         left=_left(gate, meter),
-        leaves=leaves and (f"{leaves['hour']:%H:%M}", leaves["next"]),
+        leaves=leaves and leaves["next"],
         waits=any(entry["gate_waits"] or _meter_waits(entry) for entry in facts["submissions"]),
         signals=signals_of(meter) if meter and meter["signals"] else None,
         rows=rows,
@@ -115,6 +118,7 @@ def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
         condition=check_of(gate["condition"], None, condition) if condition else None,
         rule=_rule(gate),
         production=facts["production"],
+        passed=next((row.model_id for row in rows if row.gate == PASSED and not row.note), None),
         models=facts["models"],
     )
 

@@ -7,10 +7,13 @@ import html
 import io
 import math
 import re
+import shlex
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from judged import Judged
+from told_commands import parse
 
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.gate_check import check_of, read_condition
@@ -18,15 +21,20 @@ from easeml_airflow.web.gate_joint import joint_view
 from easeml_airflow.web.gate_planner import planner_of
 from easeml_airflow.web.gate_verdict import clause_view, power_text
 from easeml_airflow.web.people import Role, Viewer
+from easeml_core.cli.app import cli
 from easeml_core.config import GateConfig, JointConfig
+from easeml_core.entities import AlertKind
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.gate.attack import attack_plan
 from easeml_core.gate.condition import parse_condition
+from easeml_core.services.alerts import open_alerts
 from easeml_core.services.gate_report import gate_report
+from easeml_core.services.ledger import study_ledger
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import file_forced_promotion, file_gate_request
 from easeml_core.services.set_sizes import plan_joint
-from easeml_core.store import labels, studies
+from easeml_core.store import labels, releases, studies
+from easeml_core.store.rows import rows
 
 PATH = "/studies/cancer/gate"
 ATTACK = {"examples": "89", "reliability": "0.95", "steps": "8", "adaptivity": "full", "mode": "fp-free"}
@@ -61,7 +69,8 @@ def test_the_verdict_in_full_is_what_the_ledger_says(judged, referee, text_of):
     assert f"New right, old wrong {report['wins']}" in read
     assert f"Labels used {report['labels']}" in read
     assert f"estimate {clause['estimate']:.4f}, interval {clause['interval'][0]:.4f}" in page.text
-    assert f"Level of this test {power_text(report['log_level'])}" in read
+    level = report["log_level"]
+    assert f"Level of this test {power_text(level)} ({-level:.1f} nats)" in read
     assert "sign test" in read
     assert "fp-free: Unknown fails" in read
     assert "The live set has served 2 of 3 steps and 1 pass." in read
@@ -79,6 +88,23 @@ def test_another_submission_can_be_chosen(judged, referee, text_of):
     assert referee.get(f"{PATH}?set=99").status_code == 404
 
 
+def test_the_verdict_on_a_model_can_be_chosen_and_others_are_led_to_their_page(judged, referee, ask_as, text_of):
+    """That is where a step of ``easeml next`` leads, which everybody who sees the study is told."""
+    poor, good = judged.ids
+    for model, number in ((poor, 1), (good, 2)):
+        read = text_of(referee.get(f"{PATH}?model={model}").text)
+        assert f"Verdict on submission {number}, as the referee sees it" in read
+    facts = gate_report(judged.database.referee, study="cancer", submission=1, model_id=good)
+    assert facts["verdict"]["number"] == 1, "the submission is the narrower question"
+    assert referee.get(f"{PATH}?model=999").status_code == 404
+    page = f"{PATH}?model={good}"
+    assert f"Promote model {good}" in text_of(referee.get(page).text)
+    led = ask_as("dev").get(page)
+    assert (led.status_code, led.headers["location"]) == (303, "/studies/cancer/submissions")
+    stranger = ask_as("eve", rights=lambda _study, _tenant, *, write: False)
+    assert stranger.get(page).status_code == stranger.get("/studies/cancer/submissions").status_code == 404
+
+
 def test_nobody_but_a_referee_gets_it(judged, ask_as):
     posts = {
         "promote": {"model": "1", "gate_request": "1", "request_key": "k"},
@@ -87,6 +113,7 @@ def test_nobody_but_a_referee_gets_it(judged, ask_as):
                  "mode": "fp-free"},
         "retire": {"test_set": "1"},
         "release": {"test_set": "1"},
+        "accept": {"alert_id": "1"},
         "attack": ATTACK,
     }  # fmt: skip
     for roles in ((), ("operator",), ("labeler",)):
@@ -171,6 +198,44 @@ def test_a_set_is_planned_and_retired_from_the_page(judged, referee, text_of):
     assert gate_report(judged.database.referee, study="cancer")["sets"][1]["state"] == "released"
 
 
+def test_what_is_retired_released_and_accepted_keeps_the_reason(judged, referee, text_of):
+    database = judged.database
+    for act in ("retire", "release"):
+        form = {"test_set": "1", "reason": f"{act}: <seen>"}
+        assert f'action="{PATH}/{act}"' in referee.get(PATH).text
+        assert referee.post(f"{PATH}/{act}", data=form).status_code == 303
+        assert _newest_act(database) == ("ada", "page", f"{act}: <seen>")
+    (alert,) = open_alerts(database.worker, study="cancer")
+    read, page = text_of(referee.get(PATH).text), referee.get(PATH).text
+    assert f"2 things here need a person Seal a new gate set for cancer {alert['message']}" in read
+    assert f'name="alert_id" value="{alert["alert_id"]}"' in page
+    assert page.count('name="reason"') == 1, "what is released has nothing more to be done to it"
+    form = {"alert_id": str(alert["alert_id"]), "reason": "none is wanted"}
+    for _ in range(2):
+        answer = referee.post(f"{PATH}/accept", data=form)
+        assert (answer.status_code, answer.headers["location"]) == (303, PATH)
+    assert open_alerts(database.worker, study="cancer") == []
+    assert _newest_act(database) == ("ada", "page", "none is wanted")
+    assert "Seal a new gate set" not in text_of(referee.get(PATH).text)
+
+
+def _newest_act(database):
+    with database.worker.begin() as tx:
+        return tuple(rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")[0])
+
+
+def test_only_alerts_about_sets_of_the_gate_are_on_its_page(judged, referee, text_of):
+    with judged.database.referee.begin() as tx:
+        asked = {"study_id": _study(judged).id, "study": "cancer", "kind": AlertKind.NEW_TEST_SET}
+        for test_set, message in ((1, "of the gate <now>"), (2, "of the meter")):
+            releases.add_alert(tx, test_set_id=test_set, message=message, **asked)
+    page = referee.get(PATH).text
+    assert "of the gate <now>" in text_of(page)
+    assert "<now>" not in page
+    assert "of the meter" not in page
+    assert 'href="/studies/cancer/gate#plan"' in page
+
+
 def _study(judged):
     with judged.database.worker.begin() as tx:
         return studies.get_study(tx, "cancer")
@@ -248,10 +313,38 @@ def test_the_ledger_is_paged_and_exported(judged, referee, text_of):
     read = text_of(referee.get(f"{PATH}?entries=1").text)
     assert "1 of 2 entries Show all" in read
     exported = referee.get(f"{PATH}/ledger.csv?set=1")
-    rows = list(csv.DictReader(io.StringIO(exported.text)))
+    table = list(csv.DictReader(io.StringIO(exported.text)))
     assert exported.headers["content-disposition"] == 'attachment; filename="ledger-1.csv"'
-    assert [(row["step"], row["number"], row["released"]) for row in rows] == [("2", "2", "pass"), ("1", "1", "fail")]
-    assert math.isclose(float(rows[0]["log_level"]), math.log(0.1) - 3 * math.log(2))
+    assert [(row["step"], row["number"], row["released"]) for row in table] == [("2", "2", "pass"), ("1", "1", "fail")]
+    assert math.isclose(float(table[0]["log_level"]), math.log(0.1) - 3 * math.log(2))
+    assert [float(row["log_cost"]) for row in table] == [math.log(2)] * 2
+    day = table[0]["answered_at"][:10]
+    assert f"pass, {day} " in text_of(referee.get(PATH).text), "an answer may leave on another day"
+    assert 'data-l="Cost, nats">0.69<' in referee.get(PATH).text
+
+
+def test_the_live_set_can_be_tried_out_on_the_command_line(judged, referee):
+    page = referee.get(PATH).text
+    found = re.search(r'id="selftest">([^<]*)</div>', page)
+    assert found is not None
+    command = html.unescape(found[1])
+    told = parse(command).params
+    (live,) = gate_report(judged.database.referee, study="cancer")["sets"]
+    assert {name: told[name] for name in GATE} == GATE
+    assert (told["mode"], told["examples"]) == ("fp-free", live["rows"])
+    done = CliRunner().invoke(cli, [*shlex.split(command)[1:], "--runs", "50"])
+    assert "fits the promised 0.0125" in done.output, "0.1 / 2^3"
+    referee.post(f"{PATH}/retire", data={"test_set": str(live["test_set_id"])})
+    assert 'id="selftest"' not in referee.get(PATH).text, "it is live no more"
+
+
+def test_what_one_answer_costs_is_the_same_on_every_page(judged, referee, text_of):
+    """On the gate's ledger, the data page and in the command line; the meter's has its own test for its set."""
+    gate = re.findall(r'data-l="Cost, nats">([0-9.]+)<', referee.get(PATH).text)
+    data = re.findall(r'data-l="Paid, nats">([0-9.]+)<', referee.get("/studies/cancer/data").text)
+    told = study_ledger(judged.database.referee, study="cancer")
+    assert gate == [f"{entry['log_cost']:.2f}" for entry in told] == ["0.69", "0.69"]
+    assert data == ["0.00", "1.39"], "the meter's set, and the sum of the gate's"
 
 
 def test_labels_that_are_wanted_and_conflicts_need_a_person(judged, referee, text_of):

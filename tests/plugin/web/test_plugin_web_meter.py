@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import io
 import itertools
+import json
 import re
+import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from told_commands import parse
 
 from easeml_airflow.web.formats import gain_text
 from easeml_airflow.web.gauge import gauge_of
+from easeml_airflow.web.ledger_csv import ledger_file
 from easeml_airflow.web.meter_planner import plan_picture
 from easeml_airflow.web.meter_view import finding_of, picture_of
+from easeml_core.cli.app import cli
 from easeml_core.entities import AlertKind
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
@@ -23,7 +33,9 @@ from easeml_core.services.meter_plans import meter_plans
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import file_meter_request
+from easeml_core.services.test_sets import plan_test_set
 from easeml_core.store import models, releases, studies, trials
+from easeml_core.store.rows import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +103,7 @@ def test_only_a_referee_sees_it_and_nothing_of_it_is_on_other_pages(make_study: 
     for client in (ask_as("dev"), ask_as("olga", "operator"), ask_as("lea", "labeler")):
         assert client.get("/studies/cancer/meter").status_code == 403
         assert client.post("/studies/cancer/meter/accept", data={"alert_id": 1}).status_code == 403
+        assert client.get("/studies/cancer/meter/ledger.csv?set=2").status_code == 403
         data = client.get("/studies/cancer/data").text
         assert "/studies/cancer/meter" not in data
         assert f"{abs(entry['gap']):.4f}" not in data
@@ -118,9 +131,78 @@ def test_an_alert_is_told_and_accepted_once(make_study: Any, ask_as: Any, text_o
     assert "seal a new meter set <now>" in text_of(page.text)
     assert "<now>" not in page.text
     assert "gate set" not in text_of(page.text)  # that is the gate's
+    assert "Seal a new meter set for cancer" in text_of(page.text)
     for _ in range(2):
-        assert ada.post("/studies/cancer/meter/accept", data={"alert_id": 1}).status_code == 303
+        told = {"alert_id": 1, "reason": "no more <models> come"}
+        assert ada.post("/studies/cancer/meter/accept", data=told).status_code == 303
     assert [alert["alert_id"] for alert in open_alerts(database.worker, study="cancer")] == [2]
+    with database.worker.begin() as tx:
+        (newest,) = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
+    assert tuple(newest) == ("ada", "page", "no more <models> come")
+
+
+def test_the_ledger_is_exported_for_referees(make_study: Any, submit: Any, ask_as: Any) -> None:
+    make_study()
+    entries = [submit(), submit()]
+    ada = ask_as("ada", "referee")
+    assert 'href="/studies/cancer/meter/ledger.csv?set=2" download' in ada.get("/studies/cancer/meter").text
+    exported = ada.get("/studies/cancer/meter/ledger.csv?set=2")
+    assert exported.headers["content-type"] == "text/csv; charset=utf-8"
+    assert exported.headers["content-disposition"] == 'attachment; filename="ledger-2.csv"'
+    table = list(csv.DictReader(io.StringIO(exported.text)))
+    assert [int(row["step"]) for row in table] == [2, 1]
+    for row, entry in zip(table, reversed(entries), strict=True):
+        assert (float(row["gap"]), float(row["log_cost"])) == (entry["gap"], entry["cost"])
+        assert (int(row["signal"]), int(row["model_id"])) == (entry["signal"], entry["model_id"])
+    for unknown in (1, 99):  # the gate's, and none
+        assert ada.get(f"/studies/cancer/meter/ledger.csv?set={unknown}").status_code == 404
+    assert ada.get("/studies/nope/meter/ledger.csv?set=2").status_code == 404
+
+
+def test_a_ledger_as_a_file_runs_nothing_in_a_spreadsheet() -> None:
+    told = {
+        "why": '=HYPERLINK("x")',
+        "gap": -0.5,
+        "signal": None,
+        "is_retired": True,
+        "when": datetime(2026, 3, 1, tzinfo=UTC),
+    }
+    file = ledger_file([told], {"why": "why", "log_cost": "gap"} | {n: n for n in list(told)[2:]}, test_set=3)
+    (row,) = csv.DictReader(io.StringIO(bytes(file.body).decode()))
+    assert row == {
+        "why": '\'=HYPERLINK("x")',
+        "log_cost": "-0.5",
+        "signal": "",
+        "is_retired": "True",
+        "when": "2026-03-01T00:00:00+00:00",
+    }
+
+
+@pytest.mark.parametrize("other", [{}, {"tail": "hoeffding", "one_sided": True, "method": "full", "ambiguous": 0}])
+def test_the_plan_on_the_command_line_is_the_plan_of_the_page(
+    other: dict[str, Any], make_study: Any, ask_as: Any, text_of: Any, database: Any
+) -> None:
+    """Whatever the study's own settings are: the command says all in which the page's plan differs from them."""
+    make_study(**({"meter": {"ranges": [0.2, 0.6], "tolerance": 0.3, "steps": 4} | other} if other else {}))
+    asked = {"tolerance": 0.05, "reliability": 0.98, "steps": 16, "teams": 2, "edges": "-0.1, 0.2, 0.6"}
+    page = ask_as("ada", "referee").get("/studies/cancer/meter", params=asked).text
+    block = re.search(r'id="m-commands">([^<]*)</div>', page)
+    assert block is not None
+    size, plan, seal = html.unescape(block[1]).split("\n")
+    for command in (size, plan, seal):
+        parse(command)
+    done = CliRunner().invoke(cli, [*shlex.split(size)[1:], "--json"])
+    assert f"{json.loads(done.output)['labels']:,} labels serve 16 submissions" in text_of(page)
+    told = parse(plan).params
+    assert (told["study"], told["purpose"], parse(seal).params["purpose"]) == ("cancer", "meter", "meter")
+    planned = plan_test_set(
+        database.referee, study="cancer", name="next", purpose="meter", settings=json.loads(told["meter"])
+    )
+    assert planned["plan"]["ranges"] == [-0.1, 0.2, 0.6]
+    expected = asked | {"tail": "clopper-pearson", "method": "path-adaptive", "ambiguous": 5, "one_sided": False}
+    assert {name: planned["plan"][name] for name in expected if name != "edges"}.items() <= expected.items()
+    assert f"A planned set asks for {planned['rows']:,} examples" in text_of(page)
+    assert 'data-copy="m-commands"' in page
 
 
 def test_the_planner_answers_what_the_command_line_answers(make_study: Any, ask_as: Any, text_of: Any) -> None:

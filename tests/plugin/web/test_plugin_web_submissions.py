@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judged import Judged
+from told_commands import parse
 
 from easeml_airflow.web.submissions_view import submissions_view
 from easeml_core.services.handed_in import daily_answers, handed_in_report
-from easeml_core.services.requests import file_gate_request, file_meter_request
+from easeml_core.services.requests import file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.store.database import Store
 
@@ -85,7 +86,7 @@ def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
                 entries = tx.exec_driver_sql("SELECT answer, report FROM sealed.ledger ORDER BY id").all()
             reports.append([(answer, report) for answer, report in entries])
         assert pages[0] == pages[1]
-        for told in ("daily at 06:00 UTC", "The next answers leave TIME", "the set had ended before this model"):
+        for told in ("daily at TIME", "The next answers leave TIME", "the set had ended before this model"):
             assert told in pages[0]
         assert [answer for answer, _ in reports[0]] == [answer for answer, _ in reports[1]]
         assert {"pass", "fail"} <= {answer for answer, _ in reports[0]}, "there was something to see"
@@ -95,6 +96,22 @@ def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
         for store in stores.values():
             store.close()
         database.server.drop_database(name)
+
+
+def test_a_model_that_passed_is_promoted_by_whom_and_how(judged, ask_as, text_of):
+    made, ids = judged(answers={"baseline": 40, "poor": 41, "good": 2})
+    command = f"easeml model promote cancer {ids['good']}"
+    parse(command)
+    told = text_of(ask_as("dev").get(PATH).text)
+    words = "What passed is put into production by a referee, on a page of theirs; on the command line by"
+    assert f"{words} {command} ." in told
+    assert "/gate" not in ask_as("dev").get(PATH).text
+    ada = ask_as("ada", "referee")
+    assert f'href="/studies/cancer/gate?model={ids["good"]}"' in ada.get(PATH).text
+    verdict = made.gate(ids["good"])["request_id"]
+    promotion = {"study": "cancer", "model_id": ids["good"], "gate_request_id": verdict, "request_key": "up"}
+    file_promotion(made.database.referee, **promotion, directly=True)
+    assert f"{words} easeml model promote cancer MODEL ." in text_of(ask_as("dev").get(PATH).text)
 
 
 @pytest.fixture
@@ -119,8 +136,10 @@ def test_when_the_next_answers_leave_follows_from_when_the_last_ones_did(judged,
     made, _ = judged(answers={"baseline": 40, "poor": 41, "good": 2})
     assert "Answers leave at once, or at the referee's hour" in text_of(ask_as("dev").get(PATH).text)
     daily(made, 4)
-    read = re.sub(r"<time[^>]*>[^<]*</time>", "TIME", ask_as("dev").get(PATH).text)
-    assert "Answers leave daily at 06:00 UTC, as the last ones did; next TIME" in text_of(read)
+    page = ask_as("dev").get(PATH).text
+    assert re.search(r'daily at <time datetime="[^"]*T06:00:00\+00:00" data-style="clock">06:00:00 UTC</time>,', page)
+    read = re.sub(r"<time[^>]*>[^<]*</time>", "TIME", page)
+    assert "Answers leave daily at TIME, as the last ones did; next TIME" in text_of(read)
     assert "The next answers leave" not in text_of(read), "nothing waits"
     third = made.hand_in("third", made.artifacts.root.parent, loss=0.05)
     form = {"model": str(third), "gate": "true", "request_key": "third"}

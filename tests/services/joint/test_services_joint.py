@@ -105,7 +105,7 @@ def test_the_ledger_tells_the_referee_who_has_answered(shared: Shared) -> None:
         ("gate", "joint", 2, 1, 3),
     ]
     assert (told[0]["verdict"], told[1]["verdict"]) == ("1", "PASS")
-    assert told[1]["nats"] == pytest.approx(math.log(0.1 / (DELTA_GATE / 3)) + told[0]["log_cost"], abs=1e-9)
+    assert told[1]["log_level"] == pytest.approx(math.log(DELTA_GATE / 3) - told[0]["log_cost"], abs=1e-9)
 
 
 def test_a_hidden_verdict_costs_nothing_and_pays_for_every_signal(hidden: Shared) -> None:

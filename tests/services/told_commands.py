@@ -1,0 +1,20 @@
+"""Commands that people are told to type: that there is such a command, with all that it needs."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from easeml_core.cli.app import cli
+
+
+def parse(line: str) -> click.Context:
+    """The command as click understands it; raises where an option or a value is wrong."""
+    program, *words = shlex.split(line)
+    assert program == "easeml"
+    command, context = cli, click.Context(cli, info_name=program, **cli.context_settings)
+    while isinstance(command, click.Group):
+        command, words = command.get_command(context, words[0]), words[1:]
+        assert command is not None, line
+    return command.make_context(command.name, words, parent=context)
