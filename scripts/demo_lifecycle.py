@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from lifecycle import attack, competition, developer, material, newcomer, renewal
+from lifecycle import attack, competition, developer, material, newcomer, published, renewal
 from lifecycle.failures import LifecycleError
 from lifecycle.stage import Stage, ending, times_played
 from lifecycle.story import Story
@@ -51,7 +51,7 @@ def play(places: Places, access: Access, check: Callable[[], None], windows: Win
     ):
         number = times_played(store) + 1
         digits, names = material.load(number), ending(number)
-        stage = Stage(places, access, check, store, windows, Path(folder), digits, names)
+        stage = Stage(places, access, check, store, windows, Path(folder), digits, names, published.load(number))
         competition.register_others(stage)
         for part in CHAPTERS:
             with story.chapter(part.TITLE) as chapter:

@@ -58,9 +58,10 @@ def plan(window: Window, condition: str, *, steps: int, reliability: float) -> N
 
 
 def _slide(window: Window, field: str, value: float) -> None:
-    """Move a slider to a value, as a hand would."""
+    """Move a slider to a value, as a hand would: held, it keeps the page from being put anew with the old values."""
     window.page.locator(f"#{field}").evaluate(
         """(slider, value) => {
+            slider.focus();
             slider.value = slider.dataset.stops.split(" ").findIndex((stop) => Number(stop) === value);
             for (const kind of ["input", "change"]) slider.dispatchEvent(new Event(kind, { bubbles: true }));
         }""",

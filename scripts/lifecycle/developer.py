@@ -6,17 +6,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lifecycle import published
 from lifecycle.failures import LifecycleError
 from lifecycle.newcomer import ANSWERS
 from lifecycle.overfitted import hand_in_overfitted
 from lifecycle.stage import NEWCOMER
 
 if TYPE_CHECKING:
+    from lifecycle.published import Published
     from lifecycle.stage import Stage
     from lifecycle.story import Chapter
     from lifecycle.window import Window
 
 TITLE = "A developer hands in models, one by one"
+GAUGE = "p.now"
 _OPTION = re.compile(r"(?P<called>.*), model (?P<id>\d+): (?P<quality>[\d.]+)")
 
 
@@ -30,8 +33,10 @@ class Offered:
 
 
 def play(stage: Stage, chapter: Chapter) -> None:
-    """From the worst of what was trained to the best, and then one that was tuned on the validation data."""
+    """Published models where they are at hand; what was trained; and then one that was tuned on the validation data."""
     window = stage.window(NEWCOMER)
+    if stage.published is not None:
+        _hand_in_published(stage, chapter, window, stage.published)
     window.go(f"{stage.path}/submissions")
     for model in rising(offered(window), ANSWERS - 1):
         window.mark()
@@ -43,7 +48,27 @@ def play(stage: Stage, chapter: Chapter) -> None:
     overfitted = Offered(model_id, "a tree that was fitted to the validation data", quality)
     chapter.tell(f"Then {overfitted.called}, with {quality:.4f} there: {hand_in(window, overfitted)}.")
     chapter.keep(window.picture("3b-overfitted-model"))
-    chapter.tell(f"The gauge says: “{window.text('p.now')}”")
+    chapter.tell(f"The gauge says: “{window.text(GAUGE)}”")
+
+
+def _hand_in_published(stage: Stage, chapter: Chapter, window: Window, found: Published) -> None:
+    """Models of CIFAR-10, the oldest first: the badge turns when one is good enough, the gauge with how it holds up."""
+    brought = published.bring(stage, found)
+    window.go(f"/studies/{published.STUDY}{stage.ending}/submissions")
+    old, new = found.sizes
+    chapter.tell(
+        f"{NEWCOMER} hands in what published models said of CIFAR-10, one by one; validation and gate have its "
+        f"{old:,} test images, the meter the {new:,} of CIFAR-10.1. Shall pass: {published.GATE['condition']}."
+    )
+    window.mark()
+    for handed in brought:
+        model = Offered(handed["model_id"], handed["called"], handed["validation_quality"])
+        told = hand_in(window, model)
+        gauge = window.text(GAUGE)
+        chapter.tell(f"{model.called} with {model.quality:.4f} on the validation data: {told}; “{gauge}”")
+    window.require_mark()
+    chapter.keep(window.picture("3-published-models"))
+    published.rest(stage)
 
 
 def offered(window: Window) -> list[Offered]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
     from lifecycle.material import Digits
+    from lifecycle.published import Published
     from lifecycle.window import Window, Windows
 
 OPERATOR, NEWCOMER, REFEREE = "op", "user", "admin"
@@ -45,6 +46,7 @@ class Stage:
         folder: For files that the story makes.
         digits: The real data.
         ending: What names of studies end with, so that the story can be played again.
+        published: What published models said, where that is at hand.
     """
 
     places: Places
@@ -55,6 +57,7 @@ class Stage:
     folder: Path
     digits: Digits
     ending: str
+    published: Published | None = None
 
     @property
     def study(self) -> str:
@@ -76,13 +79,16 @@ class Stage:
         self.check()
         return self.windows.of(who)
 
-    def easeml(self, *words: str, role: str = "easeml_worker", fails: bool = False) -> str:
+    def easeml(
+        self, *words: str, role: str = "easeml_worker", fails: bool = False, needs_artifacts: bool = True
+    ) -> str:
         """Run a command of ``easeml`` as its user would.
 
         Args:
             words: The command.
             role: As which role of the database.
             fails: Whether it must fail.
+            needs_artifacts: Whether it is told where models lie; not every command takes that.
 
         Returns:
             What it printed; its error where it must fail.
@@ -91,7 +97,7 @@ class Stage:
             LifecycleError: It failed and must not, or the other way round.
         """
         environment = database_environment(Server(self.places.database).url(role, "easeml"))
-        command = easeml(*words, "--artifacts", str(self.places.artifacts))
+        command = easeml(*words, *(("--artifacts", str(self.places.artifacts)) if needs_artifacts else ()))
         done = subprocess.run(
             command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_SECONDS
         )

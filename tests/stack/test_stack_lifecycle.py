@@ -1,6 +1,7 @@
 """The story of `make demo-lifecycle`, played to its end on a stack of its own; and how it breaks off."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lifecycle import developer, material
+from lifecycle import developer, material, published
 from lifecycle.failures import LifecycleError
 from lifecycle.stage import ending
 from lifecycle.story import Story
@@ -51,6 +52,33 @@ def test_names_tell_how_often_it_was_played():
     assert [ending(time) for time in (1, 2, 10)] == ["", "-2", "-10"]
 
 
+def write_published(folder, rng):
+    """A file of recorded answers of the form of the real one: 90 pictures of one set, 30 of the other."""
+    rows = ["model,split,n,labels_or_predictions"]
+    for model in ("TRUE_LABELS", "another", *published.HANDED_IN):
+        for split, n in (("original", 90), ("v4", 30), ("v6", 20)):
+            rows.append(f"{model},{split},{n},{''.join(map(str, rng.integers(0, 10, n)))}")
+    (folder / published.PREDICTIONS).parent.mkdir(parents=True)
+    (folder / published.PREDICTIONS).write_text("\n".join(rows) + "\n")
+
+
+def test_what_is_handed_in_for_a_published_model_answers_as_it_did(tmp_path):
+    assert published.load(1, tmp_path) is None  # where the file is not at hand, the story goes on without it
+    write_published(tmp_path, np.random.default_rng(5))
+    model = published.HANDED_IN[1]
+    first, second = (published.load(time, tmp_path) for time in (1, 2))
+    assert (first.sizes, len(first.labels), first.said) == ((90, 30), 120, second.said)
+    table = second.write_table(tmp_path / "photos.csv").read_text().splitlines()
+    assert table[:2] == ["picture,object", f"{published.APART},{second.labels[0]}"]
+    inputs, labels = second.write_examples(tmp_path)
+    assert len(inputs.read_text().splitlines()) == len(labels.read_text().splitlines()) == 31
+    folder = second.write_program(tmp_path / model, model)
+    asked = [3, 118, 90]
+    np.save(folder / "inputs.npy", np.array([[published.APART + k] for k in asked], dtype=np.float32))
+    said = subprocess.run((sys.executable, "predict.py"), cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert [int(line) for line in said.split()] == [first.said[model][k] for k in asked]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_whole_story_is_played(tmp_path):
@@ -69,4 +97,9 @@ def test_the_whole_story_is_played(tmp_path):
     assert [f"{k}. " in played.stdout for k in range(1, CHAPTERS + 1)] == [True] * CHAPTERS
     assert {path.name[0] for path in tmp_path.glob("*.png")} == set("12345")
     assert not list(tmp_path.glob("failed*"))
-    assert "signal 2 of 3" in played.stdout.replace("\n", " ")
+    told = " ".join(played.stdout.split())
+    assert "signal 2 of 3" in told
+    if published.load() is not None:
+        worst, best = published.HANDED_IN[0], published.HANDED_IN[-1]
+        assert re.search(rf"{worst} with 0\.8\d+ on the validation data: fail, signal [23] of 3", told)
+        assert re.search(rf"{best} with 0\.9\d+ on the validation data: pass, signal [12] of 3", told)

@@ -27,6 +27,7 @@ class BacktestView:
     message: str
     made_at: datetime | None
     is_too_long: bool = False
+    has_report: bool = False
 
 
 LOSS = "0.02"
@@ -43,10 +44,16 @@ def backtest_of(kept: Kept | None, policy: Mapping[str, Any]) -> BacktestView:
     return BacktestView("What would other policies have needed?", "", (), (), "", None)
 
 
+def report_of(kept: Kept | None, policy: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Everything that the backtest which is shown has found, as of ``easeml backtest --json``; None without one."""
+    report = policy["report"] if kept is None else kept.answer
+    return None if report is None else dict(report)
+
+
 def _backtest(answer: Mapping[str, Any], made_at: datetime, policy: Mapping[str, Any]) -> BacktestView:
     costs = {name: figures["to_loss"][LOSS]["cost"] for name, figures in answer["policies"].items()}
     if not costs:
-        return BacktestView("Too little history to tell", "", (), (), answer["message"], made_at)
+        return BacktestView("Too little history to tell", "", (), (), answer["message"], made_at, has_report=True)
     used = policy["policy"] if policy["policy"] in costs else "default"
     ordered = sorted(costs, key=lambda name: (costs[name], name))
     bars = [_policy_bar(name, costs, used) for name in ordered]
@@ -54,7 +61,8 @@ def _backtest(answer: Mapping[str, Any], made_at: datetime, policy: Mapping[str,
     past = counted(answer["tenants"], "past study", "past studies")
     repeats = counted(protocol["repeats"], "repeat")
     note = f"Device-hours to reach a mean loss of {LOSS}, replayed on {past}, median of {repeats}"
-    return BacktestView(_title(costs, used, ordered), note, bars, _believed(answer), answer["message"], made_at)
+    title, pairs = _title(costs, used, ordered), _believed(answer)
+    return BacktestView(title, note, bars, pairs, answer["message"], made_at, has_report=True)
 
 
 def _title(costs: Mapping[str, float], used: str, ordered: Sequence[str]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
+from fastapi.responses import JSONResponse, Response
 
 from easeml_airflow.web import compute_view as view
 from easeml_airflow.web.airflow_runs import places
-from easeml_airflow.web.backtest_view import backtest_of
+from easeml_airflow.web.backtest_view import backtest_of, report_of
 from easeml_airflow.web.backtesting import COMMAND, Backtests
 from easeml_airflow.web.compute_price import pricing_of
-from easeml_airflow.web.frame import Tab, moved
+from easeml_airflow.web.frame import HEADERS, Tab, moved
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.services.compute import WINDOWS, compute
@@ -63,6 +64,18 @@ def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> Non
             tenants=view.tenants_of(tenants, text=q, page=page),
             command=COMMAND,
         )
+
+    @router.get("/backtest.json")
+    def report(viewer: Viewer = who) -> Response:
+        """The backtest that the page shows, whole, for whoever sees all studies."""
+        store = site.open_store()
+        if visible(store, viewer) is not None:
+            viewer.require(Role.OPERATOR)
+        found = report_of(backtests.last(), show_policy(store))
+        if found is None:
+            raise HTTPException(status_code=404, detail="there is no backtest yet")
+        told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-backtest.json"'}
+        return JSONResponse(found, headers=told)
 
 
 def _changes(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.airflow_task import task_address
 from easeml_airflow.web.compute_charts import busy_plot, gains_plot
 from easeml_airflow.web.compute_lanes import Board, board_of, place_text
+from easeml_airflow.web.compute_starts import expected_starts
 from easeml_airflow.web.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.frame import path_of_study
 from easeml_core.errors import counted
@@ -49,6 +50,8 @@ class Wait:
     is_guarded: bool
     is_held: bool
     age: str
+    start: datetime | None
+    is_far: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], places: Mapping
         lost=_lost(totals, now),
         silent=_silent(facts, places),
         board=board_of(facts, places),
-        waits=[_wait(row, facts["now"]) for row in facts["waits"]],
+        waits=_waits(facts, is_all=is_all),
         waiting=totals["waiting"],
         pairs=_pairs(facts),
         busy=busy,
@@ -171,7 +174,14 @@ def _silent(facts: Mapping[str, Any], places: Mapping[str, Place]) -> list[Silen
     ]
 
 
-def _wait(row: Mapping[str, Any], now: datetime) -> Wait:
+def _waits(facts: Mapping[str, Any], *, is_all: bool) -> list[Wait]:
+    """When one begins is told to whoever sees all devices: the others would count on too few of them."""
+    rows = facts["waits"]
+    starts = expected_starts(facts["lanes"], rows) if is_all else [None] * len(rows)
+    return [_wait(row, start, facts["now"]) for row, start in zip(rows, starts, strict=True)]
+
+
+def _wait(row: Mapping[str, Any], start: datetime | None, now: datetime) -> Wait:
     known = row["gain"] is not None and row["seconds"]
     return Wait(
         study=row["study"],
@@ -181,6 +191,8 @@ def _wait(row: Mapping[str, Any], now: datetime) -> Wait:
         is_guarded=row["guarded"],
         is_held=row["is_held"],
         age=age_text((now - row["suggested_at"]).total_seconds()),
+        start=start,
+        is_far=start is not None and start - now > timedelta(hours=20),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from device_rows import add_reasons, add_study, add_trial
@@ -14,6 +14,7 @@ from easeml_airflow.web.airflow_runs import Place
 from easeml_airflow.web.backtest_view import backtest_of
 from easeml_airflow.web.backtesting import Backtests, Kept
 from easeml_airflow.web.compute_price import price_text, pricing_of
+from easeml_airflow.web.compute_starts import expected_starts
 from easeml_core.errors import ConcurrentUpdateError, StateError
 from easeml_core.services.audit import audit
 from easeml_core.services.beliefs import beliefs
@@ -166,6 +167,33 @@ def test_devices_at_once_are_counted_while_any_trains_and_without_lost_time():
     assert at_once(lanes, since=HOUR.replace(minute=55)) is None
 
 
+def test_trials_that_wait_begin_as_devices_of_their_kind_become_free():
+    def lane(kind, minutes):
+        expected = None if minutes is None else HOUR + timedelta(minutes=minutes)
+        return {"device": kind, "jobs": [{"expected": None}, {"expected": expected}]}
+
+    def starts(*waits):
+        lanes = [lane("cpu", 10), lane("cpu", None), lane("cuda", 30), lane("cuda", 5)]
+        found = expected_starts(lanes, [{"device": kind, "seconds": seconds} for kind, seconds in waits])
+        return [None if start is None else (start - HOUR).total_seconds() / 60 for start in found]
+
+    assert starts((None, 60), (None, 60), ("cuda", 60), (None, 60)) == [5, 6, 7, 8]
+    assert starts(("cpu", None), ("cpu", 60), (None, 60)) == [10, None, 5]  # what takes who knows how long ends it
+    assert starts(("cpu", 600), ("cpu", 600), ("tpu", 60)) == [10, 20, None]
+    assert starts(("cpu", 1e300), ("cpu", 60)) == [10, None]
+    assert expected_starts([], [{"device": None, "seconds": 1.0}]) == [None]
+
+
+def test_who_sees_all_devices_is_told_when_a_trial_should_begin(two, ask_as, text_of):
+    page = ask_as("ada", "operator").get("/compute").text
+    (told,) = re.findall(r'data-l="Start, about"><time datetime="([^"]+)" data-axis="hour">', page)
+    assert abs(datetime.fromisoformat(told) - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=2)
+    assert "Start, about" in text_of(page)
+    others = ask_as("vic", rights=lambda study, tenant, *, write: tenant == "rivals").get("/compute").text
+    assert "secret-project" in others  # it waits, but of its device they know nothing
+    assert "Start, about" not in others
+
+
 def test_the_window_and_the_page_of_an_address_may_be_anything(two, ask_as):
     operator = ask_as("ada", "operator")
     for query in ("window=7d", "window=1y", "window=<b>", "q=%00", "q=RIV", "page=10000"):
@@ -197,6 +225,7 @@ def test_the_price_says_how_many_studies_go_on_as_the_scheduler_has_it(past, ask
     assert f"{price_text(between)}: 6 go on" in read
     assert "3 more studies would stop" in read
     assert f"--price-per-second {between / 3600:.6g}" in read
+    assert 'data-copy="price-command"' in page
     assert page.count("</svg>goes on</span>") == 6
     set_policy(past.owner, changes={"price_per_second": between / 3600}, reason="devices are dear")
     read = text_of(operator.get("/compute").text)
@@ -264,12 +293,19 @@ def past(database):
 def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(past, ask_as, text_of, monkeypatch):
     operator = ask_as("ada", "operator")
     assert "No backtest yet" in text_of(operator.get("/compute").text)
+    assert operator.get("/compute/backtest.json").status_code == 404
     assert operator.post("/compute/backtest").headers["location"] == "/compute#backtest"
     page = operator.get("/compute")
     read = text_of(page.text)
     assert "Device-hours to reach a mean loss of 0.02, replayed on 9 past studies, median of 10 repeats" in read
     assert "in use" in read
     assert "roundrobin" in read
+    assert 'href="/compute/backtest.json" download' in page.text
+    report = operator.get("/compute/backtest.json")
+    assert report.headers["content-disposition"] == 'attachment; filename="easeml-backtest.json"'
+    assert report.json()["policies"]["default"]["to_loss"]["0.02"]["cost"] > 0
+    assert ask_as("vic").get("/compute/backtest.json").status_code == 403
+    assert ask_as("rita", "referee").get("/compute/backtest.json").status_code == 404  # of a server that has made none
     monkeypatch.setattr("easeml_airflow.web.backtesting.backtest_installation", None)
     assert operator.post("/compute/backtest").status_code == 303  # the same history: nothing is replayed
 
