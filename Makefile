@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SHELL := /bin/sh
 PYTEST_ARGS ?=
-# Of the tests: one more than two cores have, since many a test waits for a clock.
+# Of the tests, for a machine of two cores.
 PROCESSES ?= 2
 DEMO_ARGS ?=
 LIFECYCLE_ARGS ?=
@@ -49,7 +49,7 @@ test: $(STAMP) ## All tests but the journeys and the slow ones
 	@$(RUN) -m pytest -m "not slow and not journey" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)
 
-test-journeys: $(STAMP) ## Whole stories: the pages in Chromium (make browser), five studies, the tutorial, a night of the cookbook
+test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, the pages in Chromium (make browser), the tutorial, five studies
 	@$(RUN) -m pytest -m "journey and not slow" --numprocesses 0 $(PYTEST_ARGS)  # a stack keeps two cores busy by itself
 
 test-slow: $(STAMP) ## The slow tests

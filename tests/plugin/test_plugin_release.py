@@ -183,6 +183,7 @@ def standing(store):
         return promotions.history(tx, studies.get_study(tx, "cancer").id)[-1]
 
 
+@pytest.mark.journey
 def test_promotion_and_rollback_tell_the_asset_of_production(study, trees, store, referee):
     handed_in = [submit(path, task_id=f"s{n}")[0]["model_id"] for n, path in enumerate(trees)]
     for number, model_id in enumerate(handed_in):
@@ -263,6 +264,7 @@ def states(run):
     return {(ti.task_id, ti.map_index): str(ti.state) for ti in run.get_task_instances()}
 
 
+@pytest.mark.journey
 def test_what_is_handed_in_is_judged_and_promoted_by_the_commit_gate(study, trees, run_dag, root, referee, store):
     with DAG("hand_in", schedule=None) as dag:
         operators.SubmitModelOperator(task_id="submit", study="cancer", path=trees[0], message="run {{ run_id }}")

@@ -69,6 +69,7 @@ def test_a_study_is_registered_by_its_form(run, store):
     assert study_state(store, study="greedy") == "REFUSED"
 
 
+@pytest.mark.journey
 def test_two_nights(run, store, artifacts):
     """A failed trial, a rejected model and an empty round stop nobody else; the second night trains nothing."""
     run("easeml_register_study", **FORM | {"candidates": [DIVERGING, TREE, BAYES]})
@@ -106,6 +107,7 @@ def test_two_nights(run, store, artifacts):
     assert xcom(second, "release.gate", "cached", 0) is True  # the same question costs nothing
 
 
+@pytest.mark.journey
 def test_by_hand_after_the_night(run, store):
     """A night that promotes, an idle night, commits judged by hand, and the watch over the meter."""
     from easeml_core.services.overview import study_state
@@ -163,6 +165,7 @@ def test_by_hand_after_the_night(run, store):
     assert xcom(good, "judge.promote", "model_id", 0) == other
 
 
+@pytest.mark.journey
 def test_under_adaptivity_none_the_gate_tells_nothing(run):
     """Both a model that holds the condition and one that does not: the same state, the same XCom."""
     told = []

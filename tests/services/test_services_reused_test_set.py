@@ -246,6 +246,7 @@ def require_told(product: Product, honest: Round, rounds: list[Round], tolerance
     assert alerts == told
 
 
+@pytest.mark.journey
 def test_a_reused_validation_set_is_fooled_and_the_meter_says_so(bare: Any, tmp_path: Path) -> None:
     """2,300 rows, 1,999 attributes, models as programs.
 

@@ -113,6 +113,7 @@ STUDIES: dict[str, tuple[Any, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("what", STUDIES)
 def test_such_answers_are_trained_gated_metered_and_promoted(what: str, desk: Desk) -> None:
     write, given, program = STUDIES[what]
@@ -218,6 +219,7 @@ def test_what_brings_one_class_or_number_a_row_says_that_it_cannot(desk: Desk, t
         seal_test_set(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
 
 
+@pytest.mark.journey
 def test_a_tree_is_trained_gated_and_promoted(desk: Desk) -> None:
     trees(desk.data / "lab")
     answer = desk.register(
