@@ -34,6 +34,10 @@ MOST = 400
 SILENCE_SECONDS = 15.0
 """After so long without news a comment keeps what lies between from closing the connection."""
 
+LIFE_SECONDS = 120.0
+"""Then it ends, the browser opens another, and the page looks anew: at a study that came since, with the rights that
+somebody has now, and at what time alone has changed, such as a deadline or a worker that fell silent."""
+
 PAUSE_SECONDS = 1.0
 """News within this time are one event."""
 
@@ -85,8 +89,11 @@ async def _news(request: Request, dsn: str, topics: list[str]) -> AsyncIterator[
         for topic in topics:
             await heard.enter_async_context(listener.subscribed(topic, news))
         yield "retry: 5000\n\n"
-        is_open = False
+        is_open, until = False, asyncio.get_running_loop().time() + LIFE_SECONDS
         while not await request.is_disconnected():
+            if asyncio.get_running_loop().time() > until:
+                yield "retry: 100\n\n"  # this end is no failure
+                return
             try:
                 await listener.ensure_open()  # again: a broken connection is closed, and wakes who listens
             except StoreUnavailableError:

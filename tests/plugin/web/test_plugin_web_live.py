@@ -7,6 +7,7 @@ import pytest
 from easeml_airflow.web import live
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Role, Viewer
+from easeml_core.errors import StoreUnavailableError
 from easeml_core.store.database import notify
 
 
@@ -78,3 +79,40 @@ def test_a_stream_ends_when_the_database_is_away():
         return [event async for event in news]
 
     assert asyncio.run(ask()) == ["retry: 5000\n\n"]
+
+
+def test_a_stream_ends_after_a_while_so_that_rights_and_studies_are_looked_at_anew(store, monkeypatch):
+    monkeypatch.setattr(live, "LIFE_SECONDS", 0.2)
+
+    async def ask():
+        return [event async for event in live._news(Request(), store.dsn, ["study:mine"])]
+
+    heard = asyncio.run(asyncio.wait_for(ask(), timeout=20))
+    assert (heard[0], heard[-1]) == ("retry: 5000\n\n", "retry: 100\n\n")
+    assert "event: listening\ndata:\n\n" in heard
+
+
+def test_a_page_brings_along_what_it_says_when_it_cannot_look_again(ask_as, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__PAGE_REFRESH_SECONDS", "7")
+    page = ask_as("ada", "operator").get("/").text
+    assert '<div class="notes" id="notes" role="status"></div>\n<main' in page, "it is heard only where it was empty"
+    failed, polls = (
+        page.split(f'<template id="note-{name}">')[1].split("</template>")[0] for name in ("failed", "polls")
+    )
+    assert failed.count("data-again") == failed.count("data-why") == failed.count("data-read-at") == 1
+    assert "<b>No live updates.</b> This page asks every 7 s instead." in polls
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "again"), [("GET", "/", True), ("POST", "/compute/release", False), ("GET", "/nothing", False)]
+)
+def test_an_error_page_offers_what_helps(client_of, method, path, again):
+    def away():
+        raise StoreUnavailableError("the database at h cannot be reached")
+
+    operator = Viewer("ada", frozenset({Role.OPERATOR}))
+    client = client_of(Site(away, away, away, lambda: operator))
+    page = client.request(method, path, headers={"sec-fetch-site": "same-origin"}).text
+    assert 'role="alert" id="wrong"' in page, "by this the page's script knows that it holds nothing worth keeping"
+    assert ('<a class="btn primary" href="">Try again</a>' in page) is again
+    assert ("This page looks again by itself." in page) is again

@@ -27,106 +27,229 @@
     }
   };
 
-  // ---- a page put in the place of this one, part by part
+  // ---- what the page cannot do now is told on top of it; what was read last stays below
+  const notes = document.getElementById("notes");
+  const words = { failure: "", since: null, isSilent: false };  // why and since when no look succeeds; no news for long
   let isLive = false;
   const tellLive = () => {
     const mark = document.querySelector("[data-live]");
-    mark?.classList.toggle("poll", !isLive);
+    const isFresh = isLive && !words.failure;
+    mark?.classList.toggle("poll", !isFresh);
     const word = mark?.querySelector("[data-live-word]");
-    if (word) word.textContent = isLive ? "Live," : "Read at";
+    if (word) word.textContent = isFresh ? "Live," : "Read at";
   };
+
+  const noteOf = (name) => {
+    const note = document.getElementById(name).content.cloneNode(true);
+    if (name === "note-failed") {
+      note.querySelector("[data-why]").textContent = words.failure;
+      note.querySelector("[data-since]").dateTime = words.since.toISOString();
+      note.querySelector("[data-read-at]").replaceChildren(document.querySelector("[data-live] time").cloneNode(true));
+    }
+    return note;
+  };
+
+  const tellNotes = () => {
+    tellLive();
+    const name = words.failure ? "note-failed" : words.isSilent ? "note-polls" : "";
+    if (notes.dataset.told === name + words.failure) return;  // said once, not at each look
+    notes.dataset.told = name + words.failure;
+    const hadFocus = notes.contains(document.activeElement);
+    notes.replaceChildren(...(name ? [noteOf(name)] : []));
+    if (hadFocus) (notes.querySelector("button") || document.getElementById("main")).focus({ preventScroll: true });
+    localTimes();
+  };
+
+  const failed = (why) => {
+    words.failure = why;
+    words.since ??= new Date();
+    tellNotes();
+  };
+  const succeeded = () => {
+    [words.failure, words.since] = ["", null];
+    tellNotes();
+  };
+
+  // ---- what takes longer than a moment says so; nothing goes away meanwhile
+  let acts = 0;
+  const working = async (pressed, act) => {
+    acts += 1;
+    const slow = setTimeout(() => {
+      document.getElementById("main").setAttribute("aria-busy", "true");
+      pressed?.setAttribute("aria-disabled", "true");
+      said.textContent = "Working";
+    }, 300);
+    const done = await act();
+    clearTimeout(slow);
+    pressed?.removeAttribute("aria-disabled");
+    acts -= 1;
+    if (!acts) document.getElementById("main").removeAttribute("aria-busy");
+    if (!acts && said.textContent === "Working") said.textContent = "";
+    return done;
+  };
+
+  // Never throws: html is null where no page came.
+  const ask = async (address, how = {}) => {
+    const answer = await fetch(address, { credentials: "same-origin", ...how }).catch(() => null);
+    const isPage = (answer?.headers.get("content-type") || "").startsWith("text/html");
+    const html = isPage ? await answer.text().catch(() => null) : null;
+    return { html, isGood: html !== null && answer.ok, status: answer?.status, url: answer?.url, isMoved: answer?.redirected };
+  };
+
+  const messageOf = ({ html, status }) => {
+    const message = html && new DOMParser().parseFromString(html, "text/html").querySelector("[role=alert] b")?.textContent;
+    return message || (status ? `The server answered ${status}.` : "The server does not answer.");
+  };
+
+  // ---- a page put in the place of this one, part by part
+  let isPressed = false;  // a press that ends on another element than it began on is none
+  for (const [name, is] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]])
+    document.addEventListener(name, () => { isPressed = is; }, true);
 
   const isBusy = () => {
     const at = document.activeElement;
-    return Boolean(document.querySelector("dialog[open], [data-dirty]") || at?.matches?.("main input, main select, main textarea"));
+    return Boolean(isPressed || acts || document.querySelector("dialog[open], [data-dirty]") || at?.matches?.("main input, main select, main textarea"));
   };
 
   const place = () => location.pathname + location.search;  // without the part after #, which leads within a page
   let shown = place();
 
-  const put = (html, { keepFocus }) => {
+  // What a fresh page has in the place of an element: by its id, else by what it does, and says if several do that.
+  const deedOf = (at) => [at.getAttribute("href"), at.dataset.open, at.name, at.value, at.form?.getAttribute("action")].join(" ").trim();
+  const likeOf = (at, deed) => {
+    if (at.id) return document.getElementById(at.id);
+    const found = [...document.querySelectorAll(at.tagName)].filter((one) => deedOf(one) === deed);
+    return found.find((one) => one.textContent === at.textContent) || (deed && found[0]);
+  };
+
+  const assetsOf = (page) => [...page.querySelectorAll("link[rel=stylesheet], script[src]")].map((e) => e.outerHTML).join();
+
+  const put = (html) => {
     const fresh = new DOMParser().parseFromString(html, "text/html");
-    const at = document.activeElement;
-    const focus = keepFocus && at?.id;
-    const caret = at?.matches?.("input[type=text], input[type=search], textarea") ? [at.selectionStart, at.selectionEnd] : null;
+    if (assetsOf(fresh) !== assetsOf(document)) return location.reload();  // it was an error page, which has fewer
+    const at = document.activeElement || document.body;
+    const [main, deed] = [document.getElementById("main"), deedOf(at)];
+    const caret = at.matches("input[type=text], input[type=search], textarea") ? [at.selectionStart, at.selectionEnd] : null;
     for (const id of parts) {
       const [now, next] = [document.getElementById(id), fresh.getElementById(id)];
       if (now && next && now.innerHTML !== next.innerHTML) now.replaceWith(document.adoptNode(next));
     }
     document.title = fresh.title;
     shown = place();
-    if (focus) {
-      const again = document.getElementById(focus);
-      if (again !== at) again?.focus({ preventScroll: true });
-      if (caret && again?.setSelectionRange && again !== at) again.setSelectionRange(...caret);
+    if (!at.isConnected) {
+      const again = likeOf(at, deed) || null;
+      again?.focus({ preventScroll: true });
+      if (caret) again?.setSelectionRange?.(...caret);
     }
     localTimes();
-    tellLive();
-    document.dispatchEvent(new CustomEvent("easeml:put"));
+    succeeded();
+    if (!main.isConnected) document.dispatchEvent(new CustomEvent("easeml:put"));  // else what scripts know still holds
   };
 
-  const isPage = (answer) => (answer?.headers.get("content-type") || "").startsWith("text/html");
-
-  const fetchAnew = async () => {
-    if (document.hidden || isBusy()) return;
+  // A look at this address. What somebody types or waits for meanwhile goes first; the look is then made up for.
+  let [wanted, swaps, looks, newest] = [false, 0, 0, 0];
+  const fetchAnew = async (pressed) => {
+    wanted = !pressed && (document.hidden || isBusy());
+    if (wanted) return;
     copyTheme();
-    const answer = await fetch(location.href, { credentials: "same-origin" }).catch(() => null);
-    if (isPage(answer) && !answer.redirected && !isBusy()) put(await answer.text(), { keepFocus: true });
+    const [turn, at, look] = [swaps, location.href, ++looks];
+    const found = await (pressed ? working(pressed, () => ask(at)) : ask(at));
+    if (turn !== swaps || at !== location.href || look < newest) return;  // something newer is shown, or on its way
+    newest = look;
+    const isError = document.getElementById("wrong") !== null;  // an error page holds nothing that is worth keeping
+    if (found.isMoved && new URL(found.url).pathname.startsWith(`${root.dataset.base}/`)) return;  // this page answered a form
+    if (found.isMoved) return failed("The server leads away from here; log in again if it asks for that.");
+    if (found.html === null || !(found.isGood || isError)) return failed(messageOf(found));
+    if (!isBusy()) return put(found.html);
+    wanted = true;
+    succeeded();
   };
 
   // ---- news: a stream of events, else a look every few seconds
+  const SILENCE_MS = 30_000;
   const seconds = Number(root.dataset.refresh);
-  const poll = () => { if (seconds > 0 && !isLive) fetchAnew(); };
-  if (seconds > 0) setInterval(poll, seconds * 1000);
-  let wanted = false;
-  if (window.EventSource && seconds > 0) {
-    const stream = new EventSource(root.dataset.events);
-    stream.onopen = () => { isLive = true; tellLive(); };
-    stream.onerror = () => { isLive = false; tellLive(); };
-    stream.addEventListener("listening", fetchAnew);
-    stream.addEventListener("changed", () => { if (document.hidden || isBusy()) wanted = true; else fetchAnew(); });
-    setInterval(() => { if (wanted && !document.hidden && !isBusy()) { wanted = false; fetchAnew(); } }, 2000);
-    window.addEventListener("pagehide", () => stream.close());
+  let [stream, silence] = [null, null];
+  const hear = (isHeard) => {
+    isLive = isHeard;
+    if (isHeard) {
+      clearTimeout(silence);
+      [silence, words.isSilent] = [null, false];
+    } else silence ??= setTimeout(() => { words.isSilent = true; tellNotes(); }, SILENCE_MS);
+    tellNotes();
+  };
+  const listen = () => {
+    if (document.hidden || (stream && stream.readyState !== EventSource.CLOSED)) return;
+    stream = new EventSource(root.dataset.events);
+    stream.addEventListener("listening", () => { hear(true); fetchAnew(); });
+    stream.addEventListener("changed", () => fetchAnew());
+    stream.onerror = () => {
+      hear(false);
+      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, SILENCE_MS);  // refused: the browser gives up
+    };
+  };
+  if (seconds > 0) {
+    setInterval(() => { if (!isLive || words.failure) fetchAnew(); }, seconds * 1000);
+    setInterval(() => { if (wanted) fetchAnew(); }, 2000);
+    hear(false);
+    listen();
+    // A browser opens six connections to a server: pages that nobody looks at leave them to those that are looked at.
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) { hear(false); return listen(); }
+      stream?.close();
+      clearTimeout(silence);
+      [isLive, silence] = [false, null];
+    });
+    window.addEventListener("pagehide", () => stream?.close());
+    window.addEventListener("pageshow", listen);
   }
 
   // ---- changes and filters without a reload: forms and links with data-swap
-  const complain = (form, html, status) => {
-    const fresh = new DOMParser().parseFromString(html, "text/html");
-    const message = fresh.querySelector("[role=alert] b")?.textContent || `The server answered ${status}.`;
+  const complain = (form, found) => {
+    const fresh = new DOMParser().parseFromString(found.html || "", "text/html");
     const note = form.querySelector("[data-error]") || form.appendChild(document.createElement("p"));
     note.dataset.error = "";
     note.className = "note bad";
     note.setAttribute("role", "alert");
-    const words = Object.assign(document.createElement("span"), { textContent: message });
+    const message = Object.assign(document.createElement("span"), { textContent: messageOf(found) });
     const mark = fresh.querySelector("[role=alert] svg") || document.createElement("span");  // the note has two columns
-    note.replaceChildren(document.adoptNode(mark), words);
+    note.replaceChildren(document.adoptNode(mark), message);
   };
 
   const send = async (form, button) => {
     const data = new FormData(form, button);
     const isGet = form.method === "get";
     const address = new URL(form.action, location.href);
-    const asked = { credentials: "same-origin", method: form.method.toUpperCase() };
+    const how = { method: form.method.toUpperCase() };
     if (isGet) address.search = new URLSearchParams([...data].filter(([, value]) => value !== "")).toString();
-    else asked.body = form.enctype === "multipart/form-data" ? data : new URLSearchParams(data);
+    else how.body = form.enctype === "multipart/form-data" ? data : new URLSearchParams(data);
+    const turn = ++swaps;
     form.setAttribute("aria-busy", "true");
-    const answer = await fetch(address, asked).catch(() => null);
+    const found = await working(button, () => ask(address, how));
     form.removeAttribute("aria-busy");
-    if (!isPage(answer)) return complain(form, "", answer ? answer.status : "nothing");
-    const html = await answer.text();
-    if (!answer.ok) return complain(form, html, answer.status);
+    if (isGet && turn !== swaps) return;  // a later question is on its way
+    if (!found.isGood) return complain(form, found);
     delete form.dataset.dirty;
     form.closest("dialog")?.close();
-    const landed = isGet ? address.href : answer.url;
+    const landed = isGet ? address.href : found.url;
     if (landed !== location.href) history.pushState({}, "", landed);
-    put(html, { keepFocus: true });
+    put(found.html);
     if (form.dataset.said) said.textContent = form.dataset.said;
+  };
+
+  const follow = async (link) => {
+    const turn = ++swaps;
+    const found = await working(link, () => ask(link.href));
+    if (turn !== swaps) return;
+    if (!found.isGood) { location.href = link.href; return; }
+    history.pushState({}, "", link.href);
+    put(found.html);
   };
 
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.method === "dialog" || !form.matches("[data-swap]")) return;
     event.preventDefault();
+    if (form.method === "post" && form.getAttribute("aria-busy") === "true") return;  // pressed twice
     send(form, event.submitter);
   });
 
@@ -165,24 +288,29 @@
     window.parent.dispatchEvent(new PopStateEvent("popstate"));
   };
 
-  document.addEventListener("click", async (event) => {
-    const link = event.target.closest("a[data-airflow], a[data-swap], [data-open], [data-close], [data-copy]");
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      said.textContent = "Copied";
+    } catch {  // browsers keep the clipboard from pages without encryption
+      getSelection().selectAllChildren(text);
+      said.textContent = "Selected: now copy it by key";
+    }
+  };
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-airflow], a[data-swap], [data-again], [data-open], [data-close], [data-copy]");
     if (!link) return;
     if (link.matches("a[data-airflow]") && window.parent !== window) {
       event.preventDefault();
       outwards(link.getAttribute("href"));
-    } else if (link.matches("a[data-swap]") && !event.metaKey && !event.ctrlKey) {
+    } else if (link.matches("a[data-swap]") && !event.metaKey && !event.ctrlKey && !event.shiftKey) {
       event.preventDefault();
-      const answer = await fetch(link.href, { credentials: "same-origin" }).catch(() => null);
-      if (!isPage(answer) || !answer.ok) { location.href = link.href; return; }
-      history.pushState({}, "", link.href);
-      put(await answer.text(), { keepFocus: true });
-    } else if (link.dataset.open) document.getElementById(link.dataset.open)?.showModal();
+      follow(link);
+    } else if (link.dataset.again !== undefined) fetchAnew(link);
+    else if (link.dataset.open) document.getElementById(link.dataset.open)?.showModal();
     else if (link.dataset.close !== undefined) link.closest("dialog")?.close();
-    else if (link.dataset.copy) {
-      await navigator.clipboard?.writeText(document.getElementById(link.dataset.copy).textContent);
-      said.textContent = "Copied";
-    }
+    else if (link.dataset.copy) copy(document.getElementById(link.dataset.copy));
   });
   window.addEventListener("popstate", () => { if (place() !== shown) location.reload(); });
 
