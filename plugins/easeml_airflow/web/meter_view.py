@@ -27,7 +27,6 @@ class MeterPicture:
         gauge: With a needle.
         signals: Measured gaps over submissions; None before the first.
         tolerances: What each answer was worth; None before the first.
-        ambiguous: Answers so far that could have been another one.
         left: Submissions left; None where there is no last one, or the set has ended.
         last: The last answer with a signal; None before the first.
     """
@@ -35,7 +34,6 @@ class MeterPicture:
     gauge: Gauge
     signals: Plot | None
     tolerances: Plot | None
-    ambiguous: int
     left: int | None
     last: Mapping[str, Any] | None
 
@@ -57,7 +55,6 @@ def picture_of(history: Mapping[str, Any]) -> MeterPicture:
         gauge=gauge,
         signals=_signals(told, settings, left) if told else None,
         tolerances=_tolerances(told, settings, ambiguous) if told else None,
-        ambiguous=ambiguous,
         left=left,
         last=last,
     )

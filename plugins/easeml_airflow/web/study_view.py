@@ -223,7 +223,7 @@ def _share(facts: Mapping[str, Any]) -> Bar:
     """The bar ends a quarter beyond the larger of both."""
     used, due = facts["shares"]["used"], facts["shares"]["due"]
     number = "none" if used is None else percent_text(used)
-    unit = f"weight {facts['study'].weight:g}" if due is None else f"of {percent_text(due)} due"
+    unit = "used, nothing is due" if due is None else f"of {percent_text(due)} due"
     end = 1.25 * max(used or 0.0, due or 0.0) or 1.0
     tick = None if due is None else round(100 * due / end, 2)
     label = f"{number} used" + ("" if due is None else f", {percent_text(due)} due")

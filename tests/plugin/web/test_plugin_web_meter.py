@@ -290,7 +290,7 @@ def test_a_rising_history_is_drawn_with_its_edges_and_what_is_left() -> None:
     assert picture.signals.title == "Overfitting left range 1 after submission 2 and range 2 after 3"
     assert picture.tolerances.title == "2 of 5 planned ambiguous answers used"
     assert picture.gauge.sentence == "Signal 3 of 4: overfitting 0.13 to 0.25, plus or minus 0.02; measured 0.1640"
-    assert (picture.gauge.promised, picture.left, picture.ambiguous) == ("0.11 to 0.27", 28, 2)
+    assert (picture.gauge.promised, picture.left) == ("0.11 to 0.27", 28)
     for value in (*gaps, 0.05, 0.13, 0.25):
         assert 0 <= picture.signals.top(value) <= 100
     assert [note.text for note in picture.signals.notes] == ["signal 1", "signal 2", "signal 3", "signal 4", "28 left"]
