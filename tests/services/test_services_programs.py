@@ -35,8 +35,15 @@ def judged(database: Any, artifacts: Any, model_id: int) -> dict[str, Any]:
     return answer
 
 
+def divide_alike(database: Any) -> None:
+    """Let the rows be divided by the same secret each time: they are few, and so each run judges the same."""
+    with database.owner.begin() as tx:
+        tx.execute(text("UPDATE sealed.installation SET secret = '5eed5eed-5eed-4eed-8eed-5eed5eed5e05'"))
+
+
 def test_a_shell_program_is_trained_and_passes_the_gate(make_study: Any, database: Any, artifacts: Any) -> None:
     program = bring_program(artifacts, AWK)
+    divide_alike(database)
     make_study(candidates=[{"name": "middles", "kind": "command", "parameters": {"program": program, "power": 1}}])
     report = trained(database, artifacts, "middles")
     assert report["quality"] > 0.8
@@ -70,8 +77,7 @@ def test_a_program_that_predicts_numbers_is_judged_by_its_hits(
     for name, content in MEAN.items():
         (tmp_path / "line" / name).write_text(content)
     program = bring_program(artifacts, tmp_path / "line")
-    with database.owner.begin() as tx:  # by which rows are divided: 442 are few, and so each run judges the same
-        tx.execute(text("UPDATE sealed.installation SET secret = '5eed5eed-5eed-4eed-8eed-5eed5eed5e05'"))
+    divide_alike(database)
     make_study(
         source="sklearn:diabetes", task="regression", metric="r2", hit="within:60",
         candidates=[{"name": "line", "kind": "command", "parameters": {"program": program}}],
