@@ -102,6 +102,18 @@ class Database:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the browser is; without one a person's tests are skipped, and those of CI fail."""
+    found = shutil.which("chromium")
+    if found is None:
+        told = "there is no chromium on this machine; `make browser` installs it"
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    return found
+
+
+@pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A running server with roles and a migrated ``easeml`` database to copy from."""
     with throwaway_server() as running:

@@ -58,18 +58,6 @@ DIGITS = {"condition": "n > 0.5 +/- 0.2", "reliability": 0.9, "steps": 4}
 UNLABELLED = 300
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Where the browser is."""
-    found = shutil.which("chromium")
-    if found is None:
-        told = "there is no chromium on this machine; `make browser` installs it"
-        if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
-    return found
-
-
 @dataclass
 class Installation:
     """A running stack and what the tests need to know of it.

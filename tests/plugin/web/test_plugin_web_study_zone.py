@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
@@ -15,18 +13,6 @@ from easeml_core.services.controls import set_study
 pytestmark = pytest.mark.journey
 FILES = ("page.js", "study.js", "page.css", "tokens.css", "study.css")
 SITE, WINTER, SUMMER = "http://test", "2031-01-15T23:30", "2031-07-15T10:00"
-
-
-@pytest.fixture
-def chromium():
-    """Where the browser is."""
-    found = shutil.which("chromium")
-    if found is None:
-        told = "there is no chromium on this machine; `make browser` installs it"
-        if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
-    return found
 
 
 @pytest.fixture
