@@ -278,6 +278,34 @@ def test_the_map_of_very_many_is_walked_by_keys(crowded: str, opened: Any, insta
     page.wait_for_url(f"{installation.url}/easeml/studies/{names[0]}")
 
 
+def test_the_mark_on_the_map_stays_at_its_study_when_news_comes(crowded: str, opened: Any) -> None:
+    pages = [crowded]
+
+    def prepare(page: Page) -> None:
+        without_news(page)
+        page.route(OVERVIEW, lambda route: route.fulfill(content_type="text/html", body=pages[-1]))
+
+    page = opened("op", "/", before=prepare)
+    at, mark = page.locator("#map-at"), page.locator("#map .at")
+    names = page.locator("#map").get_attribute("data-names").split("\n")
+    page.locator("#map").focus()
+    for key in ("Home", "ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
+    expect(mark).to_have_attribute("y", "19")
+    pages.append(crowded.replace(f'data-names="{names[0]}\n', 'data-names="'))  # the first of all is gone
+    page.clock.fast_forward(10_500)
+    expect(mark).to_have_attribute("y", "9")
+    expect(at).to_have_text(names[2])
+    expect(page.locator("#map")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(at).to_have_text(names[3])
+    pages.append(pages[-1].replace(f"\n{names[3]}\n", "\n"))  # the marked one is gone
+    page.clock.fast_forward(10_500)
+    expect(mark).to_be_hidden()
+    page.keyboard.press("ArrowDown")
+    expect(at).to_have_text(names[1])
+
+
 def test_a_dialog_is_opened_used_and_left_by_keys(open_as: Any) -> None:
     watched = open_as("op", "/studies/digits")
     page = watched.page

@@ -1,7 +1,8 @@
 // The map of very many studies: arrow keys move from cell to cell, Enter or a click opens the study.
 (() => {
   const base = document.documentElement.dataset.base;
-  let at = -1;
+  const said = document.getElementById("said");
+  let [at, name] = [-1, null];
 
   const parts = () => {
     const map = document.getElementById("map");
@@ -13,7 +14,8 @@
     mark.setAttribute("x", Math.floor(at / high) * 10 - 1);
     mark.setAttribute("y", (at % high) * 10 - 1);
     mark.removeAttribute("hidden");
-    map.querySelector("#map-at").textContent = names[at];
+    name = names[at];
+    map.querySelector("#map-at").textContent = name;
   };
 
   const open = ({ names }) => { if (at >= 0) location.href = `${base}/studies/${encodeURIComponent(names[at])}`; };
@@ -22,7 +24,7 @@
     if (event.target.id !== "map") return;
     const found = parts();
     const step = { ArrowDown: 1, ArrowUp: -1, ArrowRight: found.high, ArrowLeft: -found.high, Home: -1e9, End: 1e9 }[event.key];
-    if (step !== undefined) { event.preventDefault(); point(found, at < 0 ? 0 : at + step); }
+    if (step !== undefined) { event.preventDefault(); point(found, at < 0 ? 0 : at + step); said.textContent = name; }
     else if (event.key === "Enter") open(found);
   });
 
@@ -43,5 +45,12 @@
     const found = event.target.closest?.("svg.tmap") && parts();
     if (found && cellOf(found, event) >= 0) { point(found, cellOf(found, event)); open(found); }
   });
-  document.addEventListener("easeml:put", () => { at = -1; });
+
+  // News brings a fresh map: the mark stays at its study, wherever that stands now, and nothing is said of it again.
+  document.addEventListener("easeml:put", () => {
+    const found = parts();
+    at = found ? found.names.indexOf(name) : -1;
+    if (at >= 0) point(found, at);
+    else name = null;
+  });
 })();
