@@ -49,7 +49,7 @@ test: $(STAMP) ## All tests but the journeys and the slow ones
 	@$(RUN) -m pytest -m "not slow and not journey" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)
 
-test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, the pages in Chromium (make browser), the tutorial, five studies
+test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chromium (make browser), killed processes, the tutorial
 	@$(RUN) -m pytest -m "journey and not slow" --numprocesses 0 $(PYTEST_ARGS)  # a stack keeps two cores busy by itself
 
 test-slow: $(STAMP) ## The slow tests

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.journey
+
 OURS = ("easeml_airflow", "_editable_impl_easeml_airflow", "__editable__")
 BARE = {"plugin", "errors", "links", "settings", "gate", "meter", "trial", "view", "app", "source", "base", "config"}
 BARE |= {"entities", "version_compat", "provider_info", "__init__", "listen", "database", "referee", "infer"}

@@ -7,6 +7,8 @@ from mlflow_lab import free_address, mlflow_server, standing
 from easeml_airflow import operators
 from easeml_core.errors import StoreUnavailableError
 
+pytestmark = pytest.mark.journey
+
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
 
 

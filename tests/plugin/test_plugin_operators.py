@@ -124,6 +124,7 @@ def test_a_slot_is_checked_when_it_is_named_and_again_once_it_is_rendered(study,
     assert trial_state(store, trial_id=trial["trial_id"])["state"] == "SUGGESTED"
 
 
+@pytest.mark.journey
 def test_a_trial_is_trained_on_the_slot_that_its_task_names(study, store, monkeypatch):
     """The machine of the tests has no 200th GPU: the trial says so, and the other one is trained on the CPU."""
     trials, _ = suggest()
@@ -185,6 +186,7 @@ def deferral(operator, ctx):
     return caught.value
 
 
+@pytest.mark.journey
 def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, artifacts):
     """The trigger is woken by the notification, long before its own poll."""
     from easeml_core.services.referee import Referee
@@ -216,6 +218,7 @@ def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, 
     assert facts["step"] == 1
 
 
+@pytest.mark.journey
 def test_a_failed_gate_tells_its_symbol_before_it_fails(trained, referee):
     for on_fail, expected in (("fail", AirflowFailException), ("skip", AirflowSkipException)):
         ctx = context("gate")
@@ -247,6 +250,7 @@ def test_a_referee_that_never_answers_is_named(trained):
         operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context("gate"))
 
 
+@pytest.mark.journey
 def test_promotion_needs_a_recorded_pass(trained, referee):
     more = {"study": "cancer", "model_id": 2, "deferrable": False, "poll_interval": 0.05}
     with pytest.raises(AirflowFailException, match="gate request 12345 has no verdict on model 2"):
@@ -335,6 +339,7 @@ def test_the_test_set_sensor(connected, artifacts, store):
         sensors.TestSetReadySensor(task_id="s", study="cancer", purpose="fun").execute(context())
 
 
+@pytest.mark.journey
 def test_the_meter_sensor_sees_each_alert_and_its_end(connected, make_study, artifacts, store):
     """An alert raised while nobody looks, even one that was cleared at once, is found by its number."""
     from easeml_core.services.alerts import clear_alert

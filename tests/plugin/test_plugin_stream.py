@@ -9,6 +9,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from easeml_airflow.errors import STREAM_OUTCOMES, settle_stream
 from easeml_airflow.operators import RunDeviceOperator
 
+pytestmark = pytest.mark.journey
+
 TREES = [{"name": f"tree-{d}", "kind": "decision_tree", "parameters": {"max_depth": d}} for d in (1, 2, 3)]
 DIVERGING = {"name": "diverging", "kind": "torch_mlp", "parameters": {"learning_rate": 1e30, "epochs": 1}}
 

@@ -81,6 +81,7 @@ def train_and_ask(worker: Store, artifacts: ArtifactStore) -> int:
     return int(file_gate_request(worker, study="cancer", request_key="gate")["request_id"])
 
 
+@pytest.mark.journey
 def test_a_restored_installation_goes_on(
     database: Any, server: Any, artifacts: ArtifactStore, make_study: Any, tmp_path: Path
 ) -> None:

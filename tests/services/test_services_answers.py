@@ -92,6 +92,7 @@ def released(lab: Any) -> list[int]:
     return [lab.one(f"SELECT count(*) FROM {table}") for table in (*RELEASED, "work.answers")]
 
 
+@pytest.mark.journey
 def test_until_its_time_nothing_of_a_verdict_can_be_seen(lab: Any) -> None:
     before = released(lab)
     asked = [file_gate(lab, m) for m in ("rare", "worse", "good")]

@@ -145,6 +145,7 @@ def test_studies_with_too_few_results_are_left_out(database: Any) -> None:
     assert (told["enough"], told["tenants"], told["left_out"], told["results"]) == (True, 8, 1, 32)
 
 
+@pytest.mark.journey
 def test_the_winner_is_applied_once_with_its_report(past: Any) -> None:
     set_policy(past.owner, changes={"guard": 0.25, "policy": "random"}, reason="before")
     told = run(past, "owner", apply=True)
@@ -172,6 +173,7 @@ backtest.backtest_installation(Store(sys.argv[1]), backtest.Replay(repeats=3, pr
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.journey
 def test_killed_around_the_storing_and_repeated_it_is_applied_once(past: Any, moment: str) -> None:
     url = past.url("easeml_owner")
     killed = subprocess.run([sys.executable, "-c", KILLED, url, moment], env=os.environ, check=False)

@@ -28,6 +28,8 @@ from easeml_core.store.trials import checkpoint_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.journey
+
 EPOCHS = 300
 TASK = """
 import sys

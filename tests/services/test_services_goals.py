@@ -44,6 +44,7 @@ def desk(bare: Any, tmp_path: Any) -> Desk:
     return Desk(bare, tmp_path / "data", "line")
 
 
+@pytest.mark.journey
 def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) -> None:
     lab = desk.lab
     ridge = {"name": "ridge", "kind": "ridge_regression"}
@@ -265,6 +266,7 @@ def test_candidates_are_compared_by_the_metric_and_gated_by_hits(desk: Desk) -> 
     assert quality != pytest.approx(1 - loss)
 
 
+@pytest.mark.journey
 def test_models_are_measured_anew_by_the_studys_metric(desk: Desk, tmp_path: Any) -> None:
     tree = {"name": "tree", "kind": "decision_tree"}
     desk.register(source="csv:sign.csv", target="sign", metric="log_loss", candidates=[tree])
@@ -280,6 +282,7 @@ def test_models_are_measured_anew_by_the_studys_metric(desk: Desk, tmp_path: Any
     assert (candidate, quality) == ("tree", pytest.approx(expected))
 
 
+@pytest.mark.journey
 def test_numbers_are_brought_as_validation_data(desk: Desk, tmp_path: Any) -> None:
     desk.register(**LINE, candidates=[{"name": "ridge", "kind": "ridge_regression"}])
     desk.train("ridge")

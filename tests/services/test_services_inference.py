@@ -62,6 +62,7 @@ def test_the_best_and_a_named_model_answer_too(lab: Any) -> None:
             infer(lab.worker, lab.artifacts, model=wrong, **asked)
 
 
+@pytest.mark.journey
 def test_probabilities_are_those_of_the_model(lab: Any) -> None:
     rows = lab.open_parts().validation_inputs[:3]
     told = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist(), model="best", probabilities=True)

@@ -95,6 +95,7 @@ def test_without_feedback_of_passes_the_level_is_divided_by_the_steps(study: str
     assert lab.one("SELECT log_cost FROM sealed.ledger") == 0
 
 
+@pytest.mark.journey
 def test_a_model_that_nobody_ran_yet_is_run_by_the_referee(lab: Any, tmp_path: Any) -> None:
     new = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.0)
     assert lab.gate(new)["symbol"] == "pass"

@@ -21,6 +21,8 @@ from easeml_core.services.trials import expire_leases, run_trial, trial_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.journey
+
 WORKER = """
 import sys
 from easeml_core.services.trials import run_trial

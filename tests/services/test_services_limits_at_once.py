@@ -7,6 +7,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from easeml_core.errors import BudgetExhaustedError
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.controls import list_tenants, set_study, set_tenant
@@ -79,6 +81,7 @@ def watch(lab: Any, over: threading.Event) -> tuple[int, list[str]]:
     return looks, told
 
 
+@pytest.mark.journey
 def test_eight_workers_under_changing_limits(lab: Any) -> None:
     tree = {"kind": "decision_tree"}
     trees = [tree | {"name": f"tree {k}", "parameters": {"max_depth": k + 1}} for k in range(CANDIDATES)]

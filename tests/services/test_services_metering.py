@@ -135,6 +135,7 @@ def test_a_loss_that_a_worker_made_up_is_not_believed(lab: Any, tmp_path: Any) -
     assert report(lab)["validation_loss"] == pytest.approx(float(np.mean(parts.validation_labels != rare)), abs=1e-12)
 
 
+@pytest.mark.journey
 def test_a_model_that_memorised_the_validation_set_raises_the_alert(lab: Any, memoriser: int) -> None:
     answer = lab.meter(memoriser)
     read = report(lab)

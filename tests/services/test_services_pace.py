@@ -261,6 +261,7 @@ def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
         wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
 
 
+@pytest.mark.journey
 def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -> None:
     """The decision is about what stands when it is made; a model that is needed now is run now."""
     forget(lab, "good", "worse")
@@ -299,6 +300,7 @@ def test_a_model_that_kills_the_referee_is_given_up(lab: Any, monkeypatch: Any) 
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
 
 
+@pytest.mark.journey
 def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, monkeypatch: Any) -> None:
     forget(lab, "good")
     asked, work = file_gate(lab), Referee(lab.referee, lab.artifacts)

@@ -96,6 +96,7 @@ def at_rung(ladder: Ladder, quality: float, *, step: int = 10, of: int = EPOCHS)
     return not ladder.is_over()
 
 
+@pytest.mark.journey
 def test_a_hopeless_network_ends_at_a_rung_with_a_model_like_any_other(taught: Any) -> None:
     trial_id, lines = trial_of(taught, "net", "hopeless"), list[str]()
     report = run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
@@ -152,6 +153,7 @@ def test_the_attempt_after_a_crash_is_bound_by_what_was_decided(taught: Any, lea
     assert len(rungs_of(taught, "net", "hopeless")) == 1
 
 
+@pytest.mark.journey
 def test_a_worker_that_is_killed_between_decision_and_end(taught: Any) -> None:
     trial_id = trial_of(taught, "net", "hopeless")
     where = (taught.url("easeml_worker"), str(taught.artifacts.root), str(trial_id))

@@ -231,6 +231,7 @@ for number in range(30):
 """
 
 
+@pytest.mark.journey
 def test_kill_9_between_decisions_changes_none_of_them(house: Any, tmp_path: Any) -> None:
     """However often the process is killed, the decisions are those of one that was left alone."""
     with copied(house) as other:

@@ -104,6 +104,7 @@ def shared_keys(seed):
         ({}, {"guard": 0.4}, {"objective": 0.7}, {"price_per_second": 1e-3}, {"believe": False}, {"cost_aware": False})
     ),
 )
+@pytest.mark.journey
 def test_the_next_decisions_are_the_same(seed, past, learnt, kinds, devices, steps, limited, shares, switches):
     """Learnt costs and known ones, a cold start and a long past, several devices, failures, limits, shared trials."""
     arms = {"budget_seconds": 8.0, "max_parallel": 2} if limited else {}

@@ -190,6 +190,7 @@ def test_checkpoints_are_handed_over_with_their_seconds(make_job: Any) -> None:
     assert all(0.1 < p < 0.8 for p in progress)
 
 
+@pytest.mark.journey
 def test_a_killed_job_can_be_gone_on_with(make_job: Any, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
 

@@ -403,6 +403,7 @@ for name in os.listdir(f"/proc/{parent}/fd"):
 """
 
 
+@pytest.mark.journey
 def test_a_program_that_writes_in_its_parents_name_takes_no_longer_than_it_may(job: Any) -> None:
     """Whoever hands on news slower than they come must look at the limits nevertheless. (Only root can write there.)"""
     heard: list[Any] = []

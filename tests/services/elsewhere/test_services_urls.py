@@ -161,6 +161,7 @@ def test_a_kill_after_the_download_fetches_nothing_again(
     assert len(web.ranges_asked()) == 1
 
 
+@pytest.mark.journey
 def test_a_referee_that_is_killed_while_it_fetches_goes_on_where_it_stopped(
     bare: Any, web: Web, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from click.testing import CliRunner
 from mlflow_lab import end_trial, force, free_address, run_of, seen, sync_of
 
@@ -20,9 +21,9 @@ from easeml_core.training.formats import load_predictor
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from easeml_core.services.mlflow_sync import Mirror
+
+pytestmark = pytest.mark.journey
 
 
 # Runs.

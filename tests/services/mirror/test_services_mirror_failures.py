@@ -16,6 +16,8 @@ from easeml_core.store import curves
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.journey
+
 
 class Killed(BaseException):
     """No code of anybody's catches it."""

@@ -122,6 +122,7 @@ def keeper_of(lab: Any) -> Housekeeper:
     return keeper
 
 
+@pytest.mark.journey
 def test_models_that_hang_are_tried_twice_and_keep_no_other_study_waiting(
     hanging: Any, bring: Any, turns: list[Any], runs: list[str], monkeypatch: Any
 ) -> None:
@@ -188,6 +189,7 @@ def test_one_piece_of_work_runs_one_model(lab: Any, bring: Any, turns: list[Any]
     assert (keeper.work(), turns) == (ends == "well", [])
 
 
+@pytest.mark.journey
 def test_a_failure_outlives_the_referee_and_rests_from_its_end_on(
     hanging: Any, bring: Any, turns: list[Any], monkeypatch: Any
 ) -> None:

@@ -72,6 +72,7 @@ def measured(lab: Any) -> list[tuple[str, int, int]]:
     )
 
 
+@pytest.mark.journey
 def test_models_are_measured_on_the_new_set_the_best_first(replaced: Any) -> None:
     lab, lines = replaced, []
     done = remeasure(lab.referee, lab.artifacts, "full", log=lines.append)
@@ -381,6 +382,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.mark.parametrize("where", ["running", "writing"])
+@pytest.mark.journey
 def test_whoever_is_killed_loses_nothing(replaced: Any, start: Any, where: str) -> None:
     lab = replaced
     measure_next(lab.referee, lab.artifacts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from easeml_core.services.remeasurement import remeasure
 from easeml_core.services.validation import replace_validation
 
@@ -22,6 +24,7 @@ def test_a_pass_against_the_baseline_holds_after_the_validation_set_was_replaced
     assert lab.promote(passed["request_id"], "good", "first")["promoted"]
 
 
+@pytest.mark.journey
 def test_another_model_that_stands_makes_it_stale_still(lab: Any, bring: Any) -> None:
     first, second = lab.gate("worse")["request_id"], lab.gate("good")["request_id"]
     replaced(lab, bring, "full")

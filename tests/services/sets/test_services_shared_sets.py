@@ -21,6 +21,7 @@ def live(lab: Any) -> dict[str, int]:
     return dict(lab.rows("SELECT purpose, id FROM work.test_sets WHERE study_id = 1 AND state = 'live'"))
 
 
+@pytest.mark.journey
 def test_a_shared_set_waits_until_both_have_ended(lab: Any, bring: Any) -> None:
     waiting = seal(lab, bring(), name="both", **JOINT)
     assert (waiting["state"], waiting["purpose"], waiting["steps"]) == ("sealed", "joint", 3 + 5)
@@ -116,6 +117,7 @@ def test_a_shared_set_is_planned_and_fulfilled(lab: Any, bring: Any) -> None:
     assert (sealed["plan"], sealed["needed"]) == (planned["plan"], sizes.labels)
 
 
+@pytest.mark.journey
 def test_slices_of_a_shared_set(lab: Any, bring: Any) -> None:
     for set_id in (1, 2):
         retire(lab, set_id)

@@ -30,6 +30,7 @@ from brought import CLASSES, NAMES, content, gate_sets, retire, seal, states, wr
 # What a new set knows of the past.
 
 
+@pytest.mark.journey
 def test_the_past_is_run_on_the_new_set_production_first(lab: Any, bring: Any) -> None:
     lab.promote(lab.gate("good")["request_id"])
     lab.gate("worse")
@@ -185,6 +186,7 @@ def test_the_alarm_for_a_new_set_tells_of_an_end_by_hand_too(lab: Any, bring: An
     assert "the gate gives no verdict until a new set is sealed" in told[1]
 
 
+@pytest.mark.journey
 def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_differ(lab: Any, bring: Any) -> None:
     """From upload to symbol: the referee asks, a labeler answers from the truth, the referee decides."""
     retire(lab, 1)

@@ -263,6 +263,7 @@ def test_open_parts_are_what_was_written(lab: Any, bring: Any) -> None:
     assert load_open_parts(lab.artifacts.path(artifact)).classes == 2
 
 
+@pytest.mark.journey
 def test_the_meter_measures_the_gap_to_the_new_set(lab: Any, bring: Any) -> None:
     lab.relabel(2, lambda labels: 1 - labels)  # sealed loss near 1, open loss near 0
     assert lab.meter("good")["signal"] == 3

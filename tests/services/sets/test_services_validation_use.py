@@ -62,6 +62,7 @@ def test_every_kind_of_look_is_counted_on_its_own_version(lab: Any) -> None:
     assert validation_report(lab.worker, lab.artifacts, "first")["looks"]["submissions"] == 0
 
 
+@pytest.mark.journey
 def test_the_last_signal_of_the_meter_wears_it(lab: Any, bring: Any) -> None:
     answer = lab.meter("good")
     assert state(lab) == ("used", [answer["signal"]], 0)
@@ -157,6 +158,7 @@ def test_a_worn_set_stays_worn_until_as_many_rows_are_new_as_are_kept(
         assert sum(report["inherited_looks"].values()) == 0
 
 
+@pytest.mark.journey
 def test_what_was_seen_is_carried_over_more_than_one_version(lab: Any, bring: Any) -> None:
     lab.relabel(2, lambda labels: 1 - labels)
     lab.meter("good")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from soak_book import Fairness
 
+pytestmark = pytest.mark.journey
+
 HAPPENED = ("fail", "cancel", "lose", "given again", "changes", "arrivals", "compared, from memory")
 
 

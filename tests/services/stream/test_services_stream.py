@@ -159,6 +159,7 @@ def test_an_idle_device_is_stopped_or_sent_home_while_it_waits(
 DIVERGING = {"name": "net", "kind": "torch_mlp", "parameters": {"learning_rate": 1e30, "epochs": 2}}
 
 
+@pytest.mark.journey
 def test_a_device_trains_for_real_and_a_failed_trial_stops_nobody(lab: Any) -> None:
     lab.register("busy", candidates=[DIVERGING, *trees(3)])
     lines: list[str] = []

@@ -15,6 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.journey
+
 TRAINER = "easeml_core.training.child"
 BUSY = (
     "SELECT c.name, t.state, t.attempt, (SELECT count(*) FROM work.observations o WHERE o.trial_id = t.id), "
