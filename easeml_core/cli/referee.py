@@ -1,4 +1,4 @@
-"""``easeml referee``: the process that alone may read sealed sets."""
+"""``easeml referee``: the process that keeps the sealed sets and answers what is asked of them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ if TYPE_CHECKING:
 def referee(once: bool, artifacts: str, database: str | None, as_json: bool, **options: Any) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
 
-    The address is that of the role easeml_referee; give it to no component of Airflow.
+    The address is that of the role easeml_referee; give it to no component of Airflow but the API server, in its own
+    environment.
     """
     from easeml_core.services.referee import Referee
     from easeml_core.training.sandbox import Sandbox, probe_isolation

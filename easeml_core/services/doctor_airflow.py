@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+from easeml_core.entities import ConnectionExtra
 from easeml_core.errors import EasemlError, counted
 from easeml_core.services.checks import Check
 from easeml_core.store import health
@@ -66,28 +67,34 @@ def check_connection(environment: Mapping[str, str]) -> Check:
     where = f"{told['login']} at {told['host']}:{told.get('port') or 5432}/{told['schema']}"
     if told["login"] != WORKER:
         return Check(name, "failed", f"{where}: tasks must connect as {WORKER}", remedy)
-    if not told["artifacts"]:
+    unknown = sorted(set(told["extra"]) - set(ConnectionExtra))
+    if unknown:
+        allowed = ", ".join(ConnectionExtra)
+        return Check(name, "failed", f"{where}: extra may hold {allowed}, not {', '.join(unknown)}", remedy)
+    if not told["extra"].get("artifacts"):
         return Check(name, "failed", f"{where}: extra.artifacts is missing", remedy)
-    return _reached(name, told, f"{where}, artifacts at {told['artifacts']}")
+    return _reached(name, told, f"{where}, artifacts at {told['extra']['artifacts']}")
 
 
 def _connection(text: str) -> dict[str, Any]:
-    """Host, login and so on of a connection as Airflow writes them: JSON, or an address."""
+    """Host, login and so on of a connection as Airflow writes them, JSON or an address; ``extra`` without gaps."""
     if text.lstrip().startswith("{"):
         told = dict(json.loads(text))
         extra = told.get("extra") or {}
         extra = json.loads(extra) if isinstance(extra, str) else extra
-        return told | {"artifacts": dict(extra).get("artifacts")}
+        return told | {"extra": {key: value for key, value in dict(extra).items() if value not in (None, "")}}
     parts = urlsplit(text)
     names = {"host": parts.hostname, "login": parts.username, "password": parts.password}
     told = {name: None if value is None else unquote(value) for name, value in names.items()}
-    artifacts = parse_qs(parts.query).get("artifacts", [None])[0]
-    return told | {"port": parts.port, "schema": unquote(parts.path.lstrip("/")), "artifacts": artifacts}
+    extra = {key: values[0] for key, values in parse_qs(parts.query).items()}
+    return told | {"port": parts.port, "schema": unquote(parts.path.lstrip("/")), "extra": extra}
 
 
 def _reached(name: str, told: dict[str, Any], found: str) -> Check:
     login, password, database = (quote(str(told.get(key) or ""), safe="") for key in ("login", "password", "schema"))
     url = f"postgresql+psycopg2://{login}:{password}@{told['host']}:{told.get('port') or 5432}/{database}"
+    tls = urlencode({key: value for key, value in told["extra"].items() if key != "artifacts"}, quote_via=quote)
+    url = f"{url}?{tls}" if tls else url
     try:
         _ask(url, health.who_and_when)
     except EasemlError as error:

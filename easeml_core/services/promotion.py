@@ -201,6 +201,8 @@ def require_words(name: str, value: object) -> str:
 
 def _moved(tx: Connection, study: Study, model_id: int, how: str = "") -> str:
     notify(tx, f"study:{study.name}")
+    notify(tx, f"production:{study.name}")
+    notify(tx, "production:*")
     return f"model {model_id} is in production for study {study.name}" + (f" {how}" if how else "")
 
 
@@ -228,6 +230,23 @@ def model_list(store: Store, *, study: str) -> list[dict[str, Any]]:
     with store.begin() as tx:
         found = promotions.list_models(tx, studies.get_study(tx, study).id)
     return [m | {"promoted_at": None if m["promoted_at"] is None else m["promoted_at"].isoformat()} for m in found]
+
+
+def in_production(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
+    """What is in production now, each with the move that put it there; the oldest move first.
+
+    Args:
+        store: Any role.
+        study: The study, or None for all.
+
+    Returns:
+        ``{"promotion_id", "study", "model_id", "request_id", "kind"}`` each; none of a study that has none.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        return promotions.standing(tx, None if study is None else studies.get_study(tx, study).id)
 
 
 MOVES: dict[RequestKind, Callable[[Connection, Request], str]] = {

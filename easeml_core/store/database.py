@@ -49,7 +49,9 @@ _RETRY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock no
 _AWAY = {"57P01", "57P02", "57P03", "53300"}  # shutdown, crash, starting up, too many connections
 
 # No payload beyond an id or a name (or * for any name): every role may listen.
-_TOPIC = re.compile(r"(answer|labels|request|trial):[0-9]+|(alert|study|submission):([a-z0-9][a-z0-9_.-]{0,62}|\*)")
+_TOPIC = re.compile(
+    r"(answer|labels|request|trial):[0-9]+|(alert|production|study|submission):([a-z0-9][a-z0-9_.-]{0,62}|\*)"
+)
 
 _NO_NUL = "cannot contain NUL"
 """In the driver's words."""
@@ -359,8 +361,8 @@ def notify(tx: Connection, topic: str, *, channel: str = CHANNEL) -> None:
     """
     if _TOPIC.fullmatch(topic) is None:
         message = (
-            "a topic must be answer, request or trial with an id (or labels with a set's), or alert, study or "
-            f"submission with a name, got {topic!r}"
+            "a topic must be answer, request or trial with an id (or labels with a set's), or alert, production, study "
+            f"or submission with a name, got {topic!r}"
         )
         raise InvalidInputError(message)
     tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": channel, "topic": topic})

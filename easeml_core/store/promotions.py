@@ -111,6 +111,26 @@ def history(tx: Connection, study_id: int) -> list[Promotion]:
     return [Promotion(**dict(r._mapping) | {"kind": RequestKind(r.kind)}) for r in found]
 
 
+def standing(tx: Connection, study_id: int | None = None) -> list[dict[str, Any]]:
+    """What is in production, each with the move that put it there; the oldest move first.
+
+    Args:
+        tx: A transaction of any role that may read ``work``.
+        study_id: The study, or None for all.
+
+    Returns:
+        ``{"promotion_id", "study", "model_id", "request_id", "kind"}`` each; a study without one is not among them.
+    """
+    found = rows(
+        tx,
+        "SELECT p.id AS promotion_id, s.name AS study, p.model_id, p.request_id, p.kind FROM work.production w "
+        "JOIN work.promotions p ON p.id = w.promotion_id JOIN work.studies s ON s.id = w.study_id "
+        "WHERE CAST(:study_id AS bigint) IS NULL OR w.study_id = :study_id ORDER BY p.id",
+        study_id=study_id,
+    )
+    return [dict(r._mapping) for r in found]
+
+
 def last_id(tx: Connection) -> int:
     """The newest move of any study's production pointer; 0 before the first."""
     return int(scalar(tx, "SELECT coalesce(max(id), 0) FROM work.promotions"))

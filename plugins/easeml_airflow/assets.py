@@ -1,8 +1,12 @@
 """The assets of Ease.ml: what DAGs can be scheduled on.
 
 ``submissions()`` is told of every model that is handed in, by whatever way; ``alerts()`` of every alert;
-``production_model(study)`` of every change of what is in production. Operators know the study only when they run, so
-they reach the assets through aliases. Names are what people read in Airflow's graph; the address is what stays.
+``production_model()`` of every change of what is in production. Watchers in the triggerer look at the database, so that
+nothing depends on a task. Names are what people read in Airflow's graph; the address is what stays.
+
+``SubmitModelOperator`` tells of a submission too, since whoever hears of one twice judges nothing twice. It knows the
+study only when it runs, so it reaches the asset through an alias. No operator tells of production: a deployment shall
+run once a move, and a task's event beside the watcher's would be a second one.
 """
 
 from __future__ import annotations
@@ -14,8 +18,6 @@ from airflow.sdk import Asset, AssetAlias, AssetWatcher
 SCHEME = "easeml"
 SUBMITTED = "Ease.ml: a model is handed in"
 """Alias of the submission assets that ``SubmitModelOperator`` tells."""
-PROMOTED = "Ease.ml: production changes"
-"""Alias of the production models that ``PromoteModelOperator`` and ``RollbackModelOperator`` tell."""
 
 
 def submissions(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
@@ -54,13 +56,24 @@ def alerts(study: str | None = None, *, easeml_conn_id: str | None = None) -> As
     return Asset(name=name, uri=_uri("alerts", study), watchers=watchers)
 
 
-def production_model(study: str) -> Asset:
-    """The model of a study that is in production; told of each promotion and each rollback.
+def production_model(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
+    """The model in production; told of each promotion, forced promotion and rollback, by whatever way it was made.
+
+    A DAG with ``schedule=[production_model("digits")]`` runs once a move: the watcher alone tells, and no task does. Of
+    several moves between two looks the last alone is told. What stands is told when the DAG is switched on, and again
+    when the triggerer starts anew; the move's ``promotion_id`` is the same then, so that the run can tell that it has
+    nothing to do.
 
     Args:
-        study: The study.
+        study: The model of this study alone; None means of all.
+        easeml_conn_id: Connection that the watcher uses; None means the installation's ``[easeml] conn_id``.
     """
-    return Asset(name=f"Ease.ml: {study} in production", uri=_uri("production", study))
+    from easeml_airflow.triggers.production import ProductionTrigger
+
+    name = f"Ease.ml: {study or 'any study'} in production"
+    trigger = ProductionTrigger(study=study, easeml_conn_id=easeml_conn_id)
+    watchers = [AssetWatcher(name=f"{name}, watcher", trigger=trigger)]
+    return Asset(name=name, uri=_uri("production", study), watchers=watchers)
 
 
 def alias(name: str) -> AssetAlias:

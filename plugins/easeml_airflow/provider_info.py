@@ -21,6 +21,19 @@ CONNECTION = {
             "description": "Folder or address (s3://BUCKET/PATH) of data parts and models, the same for every worker.",
             "schema": {"type": ["string", "null"]},
         },
+        "sslmode": {
+            "label": "TLS",
+            "description": "How the connection to PostgreSQL is secured; empty means TLS where the server offers it.",
+            "schema": {
+                "type": ["string", "null"],
+                "enum": ["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full", None],
+            },
+        },
+        "sslrootcert": {
+            "label": "Root certificate",
+            "description": "File on every machine, without blanks in its path, for verify-ca and verify-full.",
+            "schema": {"type": ["string", "null"]},
+        },
     },
     "ui-field-behaviour": {
         "hidden-fields": [],
@@ -86,7 +99,7 @@ def get_provider_info() -> dict[str, Any]:
         ),
         "sensors": _modules("sensors", "new_test_set", "overfitting_meter", "trial_finished", "test_set_ready"),
         "hooks": _modules("hooks", "easeml"),
-        "triggers": _modules("triggers", "easeml", "submissions", "alerts"),
+        "triggers": _modules("triggers", "easeml", "submissions", "alerts", "production"),
         "connection-types": [CONNECTION],
         "extra-links": ["easeml_airflow.links.EasemlPageLink"],
         "notifications": [

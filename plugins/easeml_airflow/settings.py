@@ -28,7 +28,7 @@ OPTIONS = (
         "conn_id",
         "string",
         "easeml_default",
-        "Connection that the page, and every task that names no other, uses to reach the database of Ease.ml.",
+        "Connection that the pages, and every task that names no other, use to reach the database of Ease.ml.",
     ),
     Option(
         "policy",
@@ -68,7 +68,7 @@ OPTIONS = (
         "string",
         "nobody",
         "Names of the users of Airflow, with commas between, who own the sealed sets: pages show them full reports, "
-        "and let them seal, retire and release. They alone approve forced promotions, so every component needs "
+        "and let them plan, retire and release. They alone approve forced promotions, so every component needs "
         "the list.",
     ),
     Option(

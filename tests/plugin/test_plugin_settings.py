@@ -1,6 +1,7 @@
 """Installation settings, provider metadata and the hook's connection."""
 
 import json
+import os
 from urllib.parse import unquote
 
 import jsonschema
@@ -186,23 +187,67 @@ def test_the_address_is_made_of_the_connection(connect):
     assert "@[::1]:5433/" in connect(host="::1").url
 
 
-HOSTILE = {
-    "artifacts": "/somewhere/artifacts",
-    "host": "evil.example",
-    "sslmode": "disable",
-    "options": "-c role=postgres",
-    "password": "stolen",
-    "connect_args": {"host": "evil.example"},
-    "__extra__": '{"host": "evil.example"}',
-    "url": "postgresql://evil.example",
-}
+TLS = {"sslmode": "verify-full", "sslrootcert": "/etc/ssl/db+1.pem", "sslcert": "/etc/ssl/w.pem", "sslkey": "/k"}
 
 
-def test_a_hostile_extra_changes_nothing(connect):
-    hook = connect(extra=HOSTILE)
-    assert hook.url == URL
-    assert "evil" not in hook.get_store().dsn
+def test_what_the_extra_says_of_tls_reaches_every_connection(connect):
+    from psycopg2.extensions import parse_dsn
+    from sqlalchemy.engine import make_url
+
+    hook = connect(extra=GOOD["extra"] | TLS)
+    assert hook.url.startswith(f"{URL}?")
+    assert dict(make_url(hook.url).query) == TLS  # of the store
+    listened = parse_dsn(hook.get_store().dsn)  # of its listener
+    assert {key: listened[key] for key in TLS} == TLS
+    assert listened["password"] == GOOD["password"]
     assert str(hook.get_artifacts().root) == "/somewhere/artifacts"
+
+
+def test_what_a_form_left_empty_says_nothing_of_tls(connect):
+    assert connect(extra=GOOD["extra"] | {"sslmode": "", "sslkey": None}).url == URL
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("sslmode", "on", "must be one of disable, allow, prefer, require, verify-ca, verify-full"),
+        ("sslmode", True, "must be one of disable, allow"),
+        ("sslrootcert", "/etc/two words.pem", "must be the path of a file, without blanks"),
+        ("sslkey", ["/k"], "must be the path of a file"),
+    ],
+)
+def test_a_word_on_tls_that_libpq_does_not_know_is_refused(connect, key, value, words):
+    with pytest.raises(ConfigError, match=rf"connection 'easeml_default': extra\.{key}.*{words}"):
+        _ = connect(extra=GOOD["extra"] | {key: value}).url
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"host": "evil.example"},
+        {"options": "-c role=postgres"},
+        {"password": "stolen"},
+        {"connect_args": {"host": "evil.example"}},
+        {"__extra__": '{"host": "evil.example"}'},
+        {"sslMode": "verify-full"},
+        {"sslpassword": "stolen"},
+        {"folder": "/x"},
+    ],
+)
+def test_an_extra_that_we_do_not_know_is_refused_by_name(connect, extra):
+    hook = connect(extra=GOOD["extra"] | extra)
+    (name,) = extra
+    allowed = "artifacts, sslmode, sslrootcert, sslcert, sslkey"
+    for use in (lambda: hook.url, hook.get_store, hook.get_artifacts):
+        with pytest.raises(ConfigError, match=rf"extra must be a mapping of no more than {allowed}.*{name}") as refused:
+            use()
+        assert "evil" not in str(refused.value)
+        assert "stolen" not in str(refused.value)
+
+
+def test_an_extra_that_is_no_mapping_is_refused(connect):
+    with pytest.raises(ConfigError, match=r"extra must be a mapping of no more than artifacts.*list"):
+        _ = connect(extra='["/somewhere"]').url
 
 
 @pytest.mark.parametrize("field", ["host", "login", "schema"])
@@ -211,7 +256,7 @@ def test_a_missing_field_is_named(connect, field):
         _ = connect(**{field: ""}).url
 
 
-@pytest.mark.parametrize("extra", [{}, {"artifacts": ""}, {"artifacts": ["a"]}, {"folder": "/x"}])
+@pytest.mark.parametrize("extra", [{}, {"artifacts": ""}, {"artifacts": ["a"]}])
 def test_a_missing_folder_is_named(connect, extra):
     with pytest.raises(ConfigError, match=r"extra\.artifacts must be the path of a folder"):
         connect(extra=extra).get_artifacts()
@@ -242,6 +287,16 @@ def test_the_button_in_the_form_tells_what_is_wrong(connect):
     ok, message = connect(extra={}).test_connection()
     assert not ok
     assert "extra.artifacts" in message
+
+
+def test_tls_that_the_server_does_not_have_is_not_done_without(connected, monkeypatch):
+    told = json.loads(os.environ["AIRFLOW_CONN_EASEML_DEFAULT"])
+    for mode, is_well in (("disable", True), ("prefer", True), ("require", False)):
+        extra = told["extra"] | {"sslmode": mode}
+        monkeypatch.setenv("AIRFLOW_CONN_EASEML_DEFAULT", json.dumps(told | {"extra": extra}))
+        ok, message = EasemlHook().test_connection()
+        assert ok is is_well
+        assert ("SSL" in message) is not is_well
 
 
 def test_the_button_is_content_with_a_good_database(connected):

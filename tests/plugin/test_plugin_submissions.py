@@ -220,7 +220,6 @@ def test_assets_have_the_address_that_airflow_makes_of_it():
         assert Asset(uri).uri == uri
     (watcher,) = assets.submissions("digits", easeml_conn_id="other").watchers
     assert watcher.trigger.serialize()[1] == {"study": "digits", "easeml_conn_id": "other", "poll_interval": None}
-    assert assets.production_model("digits").watchers == []
 
 
 def test_a_dag_may_be_scheduled_on_the_assets():

@@ -208,6 +208,8 @@ def test_the_connection_of_the_environment(database: Any) -> None:
     assert check_connection({VARIABLE: address}) == good
     text = connection(database, extra=json.dumps({"artifacts": "/srv/a"}))
     assert check_connection({VARIABLE: text}) == good
+    plain = {"artifacts": "/srv/a", "sslmode": "disable", "sslrootcert": ""}
+    assert check_connection({VARIABLE: connection(database, extra=plain)}) == good
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,8 @@ def test_the_connection_of_the_environment(database: Any) -> None:
         ({"login": "easeml_referee"}, "tasks must connect as easeml_worker"),
         ({"host": ""}, "lacks host"),
         ({"extra": {}}, "extra.artifacts is missing"),
+        ({"extra": {"artifacts": "/srv/a", "sslmod": "require"}}, "may hold artifacts, sslmode"),
+        ({"extra": {"artifacts": "/srv/a", "sslmode": "require"}}, "does not support SSL"),
         ({"port": 9}, "cannot be reached"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from airflow.sdk import BaseHook
 
@@ -12,6 +12,7 @@ from easeml_airflow import settings
 from easeml_airflow.hooks.request_key import task_actor
 from easeml_airflow.version_compat import AirflowNotFoundException
 from easeml_core.config import require
+from easeml_core.entities import ConnectionExtra
 from easeml_core.errors import EasemlError, NotFoundError
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ REMEDY = (
     "(host, port, schema, login, password, extra.artifacts)"
 )
 
+TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
 
 class EasemlHook(BaseHook):
     """Opens the store as the role that the connection names (``easeml_worker``; never the referee's).
 
-    Of the connection's extra only ``artifacts`` is read: who edits connections is not who writes DAGs, so nothing else
-    in there may change how we connect.
+    The connection's extra may hold what ``ConnectionExtra`` lists and nothing else. A word that was silently left out,
+    such as a misspelt ``sslmode``, would leave a connection open that its owner believes to be closed.
 
     Args:
         easeml_conn_id: Connection of type ``easeml``; None means the installation's ``[easeml] conn_id``.
@@ -58,12 +61,27 @@ class EasemlHook(BaseHook):
             kind, remedy = "connection", REMEDY.format(name=self.easeml_conn_id.upper())
             raise NotFoundError(kind, self.easeml_conn_id, remedy=remedy) from None
 
-    @property
-    def url(self) -> str:
-        """Address of the database, with role and password; never log it.
+    @cached_property
+    def extra(self) -> dict[str, Any]:
+        """What the connection's extra holds; what a form left empty is not in it.
 
         Raises:
-            ConfigError: If host, login or database is missing in the connection.
+            ConfigError: If it holds anything that is not in ``ConnectionExtra``; its names are told, its values never.
+        """
+        given: Any = self.connection.extra_dejson
+        name = f"connection {self.easeml_conn_id!r}: extra"
+        wanted = f"a mapping of no more than {', '.join(ConnectionExtra)}"
+        require(isinstance(given, dict), name, type(given).__name__, wanted)
+        unknown = sorted(str(key) for key in given if key not in tuple(ConnectionExtra))
+        require(not unknown, name, unknown, wanted)
+        return {key: value for key, value in given.items() if value not in (None, "")}
+
+    @property
+    def url(self) -> str:
+        """Address of the database, with role, password and what the extra says of TLS; never log it.
+
+        Raises:
+            ConfigError: If host, login or database is missing in the connection, or the extra is not as it must be.
         """
         connection = self.connection
         given = {"host": connection.host, "login": connection.login, "schema (the database)": connection.schema}
@@ -72,7 +90,20 @@ class EasemlHook(BaseHook):
         login, password = quote(connection.login or "", safe=""), quote(connection.password or "", safe="")
         host = f"[{connection.host}]" if ":" in (connection.host or "") else connection.host
         database = quote(connection.schema or "", safe="")
-        return f"postgresql+psycopg2://{login}:{password}@{host}:{connection.port or 5432}/{database}"
+        address = f"postgresql+psycopg2://{login}:{password}@{host}:{connection.port or 5432}/{database}"
+        tls = urlencode(self._tls(), quote_via=quote, safe="")
+        return f"{address}?{tls}" if tls else address
+
+    def _tls(self) -> dict[str, str]:
+        """What libpq is told about TLS; libpq itself looks at the files."""
+        told = {key: value for key, value in self.extra.items() if key != "artifacts"}
+        name, mode = f"connection {self.easeml_conn_id!r}: extra", told.get("sslmode", "prefer")
+        require(mode in TLS_MODES, f"{name}.sslmode", mode, f"one of {', '.join(TLS_MODES)}")
+        for key, path in told.items():
+            # The listener's address would hold a blank as "+", which libpq does not turn back.
+            is_path = isinstance(path, str) and not any(letter.isspace() for letter in path)
+            require(is_path, f"{name}.{key}", path, "the path of a file, without blanks")
+        return told
 
     def get_store(self) -> Store:
         """The database of Ease.ml."""
@@ -84,13 +115,13 @@ class EasemlHook(BaseHook):
         """The folder of data parts and models, or the bucket, which is read through a cache on this machine.
 
         Raises:
-            ConfigError: If the connection's extra names no place.
+            ConfigError: If the connection's extra names no place, or is not as it must be.
             InvalidInputError: If it names an address that cannot be one of artifacts.
         """
         from easeml_core.remote.cache import FileCache
         from easeml_core.store.remote_artifacts import artifact_store
 
-        given = self.connection.extra_dejson.get("artifacts")
+        given = self.extra.get("artifacts")
         place = given if isinstance(given, str) else ""
         wanted = "the path of a folder, or an address such as s3://BUCKET/PATH"
         require(place != "", f"connection {self.easeml_conn_id!r}: extra.artifacts", given, wanted)

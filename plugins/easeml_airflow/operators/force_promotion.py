@@ -16,8 +16,7 @@ from airflow.sdk import Param
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_text, whole
 from easeml_airflow.operators.approval import Approval, approval_of, question, referees_asked, require_same_question
-from easeml_airflow.operators.base import EasemlOperator
-from easeml_airflow.operators.production import ProductionOperator
+from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_airflow.version_compat import (
     AirflowFailException,
     AirflowSkipException,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-class ForcePromotionOperator(ProductionOperator, ApprovalOperator):
+class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
     """Brings a model to production without the gate, once a referee has approved it in Airflow.
 
     Airflow asks under "Required Actions" and tells what the gate last said of the model. Who approved and why are
@@ -88,7 +87,7 @@ class ForcePromotionOperator(ProductionOperator, ApprovalOperator):
         Airflow reads the templates anew before, by then perhaps of an XCom that somebody has changed since.
         """
         if isinstance(event, dict) and "status" in event:
-            return ProductionOperator.execute_complete(self, context, event)
+            return RefereeOperator.execute_complete(self, context, event)
         try:
             answer = HITLOperator.execute_complete(self, context, event)
         except HITLTimeoutError as error:
@@ -100,7 +99,7 @@ class ForcePromotionOperator(ProductionOperator, ApprovalOperator):
         with airflow_outcome():
             require_same_question(asked, self._asked())
             self._approved = approval_of(answer)
-        return ProductionOperator.execute(self, context)
+        return RefereeOperator.execute(self, context)
 
     def file_request(self, store: Store, key: str) -> int:
         """File the request for the promotion, in the name of who approved it."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import whole
-from easeml_airflow.operators.base import EasemlOperator
-from easeml_airflow.operators.production import ProductionOperator
+from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-class PromoteModelOperator(ProductionOperator):
+class PromoteModelOperator(RefereeOperator):
     """Brings a model to production, on a recorded pass of the gate; under adaptivity ``none`` on a recorded verdict.
 
     The state of a task proves nothing, so the referee's process alone moves the pointer, after looking up its own

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.hooks.arguments import optional_whole
-from easeml_airflow.operators.base import EasemlOperator
-from easeml_airflow.operators.production import ProductionOperator
+from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-class RollbackModelOperator(ProductionOperator):
+class RollbackModelOperator(RefereeOperator):
     """Brings back a model that was in production before; the reason is recorded.
 
     Args:

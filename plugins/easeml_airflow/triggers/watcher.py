@@ -71,8 +71,8 @@ class WatcherTrigger(BaseEventTrigger):
             try:
                 found = await self._next(told)
             except Exception as error:  # whatever it is, the next one must not be lost for it
-                what, of = f"{self.topic}s", self.study or "all studies"
-                log.warning("%s of %s cannot be watched, trying again: %s", what, of, error)
+                of = self.study or "all studies"
+                log.warning("the %s events of %s cannot be watched, trying again: %s", self.topic, of, error)
                 await asyncio.sleep(self._seconds() * random.uniform(0.8, 1.2))
                 continue
             for thing in found:

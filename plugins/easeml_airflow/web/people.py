@@ -2,7 +2,7 @@
 
     role       is who                                            may
     operator   may change pools of Airflow                       see all studies; set weights, budgets, quotas, devices
-    referee    is named in ``[easeml] referees``                 read full reports; seal, retire and release sets
+    referee    is named in ``[easeml] referees``                 read full reports; plan, retire and release sets
     labeler    is named in ``[easeml] labelers``, or a referee   see the examples that are asked for, and label them
     tenant     may see the runs of a study's DAG                 see that study; with the right to trigger it, change it
 

@@ -1,0 +1,103 @@
+"""docs/production.md: its unit, its manifests and its line for cron are read, and its numbers are those of the code."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from typing import Any
+
+import pytest
+import yaml
+from pages import Page, parse
+
+from easeml_core.store.database import Store
+
+PAGE = Page("production.md")
+BLOCKS = [
+    re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
+    for block in re.findall(r"(?:^\n)((?:^ {4}.*\n|^\n(?= {4}))+)", PAGE.text, re.MULTILINE)
+]
+
+
+def block(start: str) -> str:
+    (found,) = [b for b in BLOCKS if b.startswith(start)]
+    return found
+
+
+def test_every_block_of_the_page_is_looked_at() -> None:
+    assert [b.split(maxsplit=1)[0] for b in BLOCKS] == ["env:", "#", "apiVersion:", "MAILTO=operations@example.org"]
+
+
+def test_the_unit_starts_the_referee_and_tells_it_alone_to_stop() -> None:
+    unit = configparser.ConfigParser(delimiters="=", strict=True)
+    unit.read_string(block("# /etc/systemd"))
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    service = unit["Service"]
+    program, _, rest = service["ExecStart"].partition(" ")
+    assert (program.rpartition("/")[2], parse(f"easeml {rest}")["artifacts"]) == ("easeml", "/var/lib/easeml/artifacts")
+    assert (service["KillMode"], service["TimeoutStopSec"]) == ("mixed", "900")
+
+
+def test_the_deployment_starts_the_referee() -> None:
+    deployment = yaml.safe_load(block("apiVersion"))
+    template = deployment["spec"]["template"]
+    assert deployment["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    (container,) = template["spec"]["containers"]
+    assert parse(" ".join(container["command"]))["artifacts"] == "s3://bucket/easeml"
+    assert [one["name"] for one in container["env"]] == ["EASEML_DATABASE_URL"]
+
+
+def test_the_environment_of_tasks_is_what_ours_read() -> None:
+    from easeml_core.services.doctor_airflow import VARIABLE
+
+    assert [one["name"] for one in yaml.safe_load(block("env:"))["env"]] == [VARIABLE, "EASEML_CACHE"]
+
+
+def test_the_line_for_cron_parses() -> None:
+    *_, line = block("MAILTO").strip().splitlines()
+    call = line.partition("easeml/bin/")[2].partition(" >")[0]
+    assert parse(call)["as_json"] is True
+
+
+def test_the_extra_of_the_connection_is_that_of_the_hook() -> None:
+    from easeml_core.entities import ConnectionExtra
+
+    for page in (PAGE, Page("install.md")):
+        told = {key for key in ConnectionExtra if f"`{key}`" in page.text or f'"{key}"' in page.text}
+        assert told == set(ConnectionExtra)
+
+
+def test_connections_are_counted_as_the_store_opens_them() -> None:
+    pool: Any = Store("postgresql+psycopg2://nobody:x@127.0.0.1:1/none")._engine.pool
+    kept, most = pool.size(), pool.size() + pool._max_overflow
+    assert (kept, most, pool.timeout()) == (2, 10, 30)
+    told = dict(re.findall(r"^\| (each [a-z]+)[^|]*\|[^|]*\| (\d+)", PAGE.text, re.MULTILINE))
+    assert told == {"each running": "10", "each triggerer": "11", "each process": "11", "each referee": "12",
+                    "each command": "10"}  # fmt: skip
+    usual, worst = 20 * 2 + 2 * 2 + 4 * 5 + 4, 20 * most + 2 * 11 + 4 * 21 + 12
+    assert (round(usual, -1), round(worst, -1)) == (70, 320)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value", "words"),
+    [
+        ("easeml_airflow.web.live", "SILENCE_SECONDS", 15, "read timeout is above 15 s"),
+        ("easeml_airflow.web.live", "LIFE_SECONDS", 120, "ends by itself after 120 s"),
+        ("easeml_airflow.web.live", "MOST_OF_ONE", 12, "12 of one person"),
+        ("easeml_airflow.web.live", "MOST", 400, "400 of all"),
+        ("easeml_airflow.web.new_study", "MOST_UPLOAD_BYTES", 256_000_000, "bodies up to 256 MB"),
+        ("easeml_airflow.web.labels", "MOST_BYTES", 8_000_000, "labels 8 MB"),
+        ("easeml_airflow.web.use", "MOST_FILE_BYTES", 16_000_000, "rows to answer 16 MB"),
+        ("easeml_airflow.web.api", "MOST_BYTES", 4 << 20, "the service 4 MB"),
+        ("easeml_airflow.web.uploading", "LEAST_BYTES_A_SECOND", 300_000, "300 kB/s"),
+        ("easeml_core.services.referee", "MAX_ATTEMPTS", 5, "died five times"),
+        ("easeml_core.services.fetching", "MOST_FETCHES", 4, "up to four fetches"),
+        ("easeml_core.store.server_cluster", "DEFAULT_SETTINGS", {"max_connections": "200", "io_method": "sync"},
+         "the embedded server's 200"),
+    ],
+)  # fmt: skip
+def test_a_number_of_the_page_is_that_of_the_code(module: str, name: str, value: Any, words: str) -> None:
+    from importlib import import_module
+
+    assert getattr(import_module(module), name) == value
+    assert words in PAGE.text
