@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from easeml_core.entities import Symbol, TrialState
 from easeml_core.store import releases, requests, studies, suggestions, trials
+from easeml_core.store.rows import change, scalar
 from easeml_core.store.summary import policies_used, study_summaries
 
 if TYPE_CHECKING:
@@ -97,6 +100,8 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
     succeed(study, 3, quality=0.9, cost=4.5)
     succeed(study, 4, quality=0.9, cost=2.5)  # as good and cheaper: the best
     ids = {"study_id": study.study_id, "data_version_id": study.version_id}
+    with database.owner.begin() as tx:
+        change(tx, "UPDATE work.trials SET limit_seconds = 700 WHERE finished_at IS NULL")
     with store.begin() as tx:
         failed = trials.add_trial(tx, candidate_id=study.candidates[5], **ids)
         attempt = trials.start_trial(tx, trial_id=failed, lease_key="k", lease_seconds=60)
@@ -105,6 +110,8 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
         cancelled = trials.add_trial(tx, candidate_id=study.candidates[6], **ids)
         trials.request_cancel(tx, cancelled)
         (row,) = study_summaries(tx)
+        charged = scalar(tx, "SELECT sum(work.charge(t)) FROM work.trials t")
+    assert row["tenant_charged_seconds"] == pytest.approx(charged), "the rule that triggers keep limits by"
     counts = {k: row[k] for k in ("candidates", "trials", "running", "waiting", "failed", "cancelled")}
     assert counts == {"candidates": 7, "trials": 3, "running": 1, "waiting": 1, "failed": 1, "cancelled": 1}
     assert (row["best_quality"], row["best_candidate"]) == (0.9, "more-1")
