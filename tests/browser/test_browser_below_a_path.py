@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from patience import until
+from patience import SECONDS, until
 from playwright.sync_api import expect
 from stack.rest import Rest
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 PATH = "/af/low"
-PLACES = ("/", "/new", "/compute", "/audit", "/labels/digits", "/studies/cancer/decisions/1")
+PLACES = ("/", "/new", "/compute", "/audit", "/labels/digits", "/studies/cancer/decisions/{trial}")
 PLACES += tuple(f"/studies/cancer{part}" for part in ("", "/lifecycle", "/submissions", "/gate", "/meter", "/use"))
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]  # whoever comes first waits for the stack
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]  # whoever comes first waits for the stack
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def below(installation: Any) -> Iterator[str]:
     processes.start(replace(api_server, name="api-server-below", environment=environment))
     started = processes.running[-1]
     rest = Rest(url, "", "", timeout_seconds=5)
-    until(lambda: rest.answers("/api/v2/version"), "the second API server")
+    until(lambda: rest.answers("/api/v2/version"), "the second API server", seconds=2.5 * SECONDS)
     yield url
     started.process.terminate()
     started.process.wait()
@@ -48,6 +48,7 @@ def below(installation: Any) -> Iterator[str]:
 def page(below: str, installation: Any, browser: Any) -> Iterator[Page]:
     """A page of the administrator, who has logged in there; every answer must come from below the path."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(SECONDS * 1000)
     opened, strays = context.new_page(), []
 
     def look(answer: Any) -> None:
@@ -86,9 +87,9 @@ def test_the_frame_the_news_a_form_and_the_way_back_to_airflow(page: Page, below
     expect(page.get_by_role("button", name="Trigger")).to_be_visible()
 
 
-def test_every_address_on_a_page_begins_with_the_path(page: Page, below: str) -> None:
+def test_every_address_on_a_page_begins_with_the_path(page: Page, below: str, installation: Any) -> None:
     for place in PLACES:
-        page.goto(f"{below}/easeml{place}", wait_until="load")
+        page.goto(f"{below}/easeml{installation.path(place)}", wait_until="load")
         addresses = page.evaluate("[...document.querySelectorAll('a, form')].map(a => a.href || a.action)")
         assert addresses
         assert [address for address in addresses if not address.startswith(f"{below}/")] == [], place

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from forms import trigger
 from patience import until
 from playwright.sync_api import expect
 
+from easeml_airflow.web.airflow_runs import WAITING
 from easeml_core.services.promotion import model_list
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 FORCED = "easeml_forced_promotion"
 ASKED, ANSWERED = "the old one [crashes](http://127.0.0.1/) **today**", "seen on the line"
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]  # whoever comes first waits for the stack
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]  # whoever comes first waits for the stack
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +35,11 @@ def path_of(run: str) -> str:
     return f"/dags/{FORCED}/dagRuns/{quote(run, safe='')}/taskInstances/promote"
 
 
-def trigger(page: Page, rest: Any, model: int) -> str:
+def ask(page: Page, rest: Any, model: int) -> str:
     """Ask for it in the form of the DAG; the run, once its task waits for a person."""
-    earlier = rest.count_runs(FORCED)
-    page.get_by_role("button", name="Trigger").click()
-    for name, value in {"study": "cancer", "model": str(model), "reason": ASKED}.items():
-        page.locator(f"[name='element_{name}']").fill(value)
-    page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    until(lambda: rest.count_runs(FORCED) > earlier, "the run")
-    newest = f"/dags/{FORCED}/dagRuns?order_by=-run_after&limit=1"
-    run = str(rest.call("GET", newest)["dag_runs"][0]["dag_run_id"])
-    until(lambda: rest.call("GET", path_of(run))["state"] in ("awaiting_input", "deferred"), "the question")
+    given = {"study": "cancer", "model": str(model), "reason": ASKED}
+    run = str(trigger(page, rest, FORCED, given)["dag_run_id"])
+    until(lambda: rest.call("GET", path_of(run))["state"] in WAITING, "the question")
     return run
 
 
@@ -70,7 +65,7 @@ def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
     open_as: Any, installation: Any, rest: Any, people: Any
 ) -> None:
     model = installation.hand_in(1)
-    run = trigger(open_as("user", f"/dags/{FORCED}", frame=False).page, rest, model)
+    run = ask(open_as("user", f"/dags/{FORCED}", frame=False).page, rest, model)
     for person, refused in (("viewer", 403), ("user", 403), ("op", 403)):
         answer = {"chosen_options": ["Approve"], "params_input": {"why": "because"}}
         address = f"{installation.url}/api/v2{path_of(run)}/-1/hitlDetails"
@@ -80,7 +75,7 @@ def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
     page.locator("[name='element_why']").fill("because")
     page.get_by_role("button", name="Approve").click()
     expect(page.get_by_text("You do not have permission")).to_be_visible()
-    assert rest.call("GET", path_of(run))["state"] == "awaiting_input"
+    assert rest.call("GET", path_of(run))["state"] in WAITING
 
     before = standing(installation)
     page = open_as("admin", "/required_actions", frame=False).page
@@ -103,7 +98,7 @@ def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
 def test_a_rejection_and_a_forged_approval_promote_nothing(open_as: Any, installation: Any, rest: Any) -> None:
     model, before = installation.models["cancer"][0], standing(installation)
     (judged,) = (found for found in model_list(installation.worker, study="cancer") if found["model_id"] == model)
-    run = trigger(open_as("user", f"/dags/{FORCED}", frame=False).page, rest, model)
+    run = ask(open_as("user", f"/dags/{FORCED}", frame=False).page, rest, model)
     page = open_as("admin", "/required_actions", frame=False).page
     question(page, model)
     expect(told(page, "The gate's last word on it:")).to_contain_text(judged["verdict"])
@@ -112,7 +107,7 @@ def test_a_rejection_and_a_forged_approval_promote_nothing(open_as: Any, install
     until(lambda: rest.call("GET", path_of(run))["state"] == "skipped", "the rejection")
 
     # Whoever may change a run may write its XComs and its states: neither is a referee's word.
-    run = trigger(open_as("user", f"/dags/{FORCED}", frame=False).page, rest, model)
+    run = ask(open_as("user", f"/dags/{FORCED}", frame=False).page, rest, model)
     api = open_as("user", "/", frame=False).page.request
     forged = {"chosen_options": ["Approve"], "params_input": {"why": "x"}, "responded_by_user": {"name": "admin"}}
     address = f"{installation.url}/api/v2{path_of(run)}"

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from patience import SECONDS
 from playwright.sync_api import expect
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.rights import closed
+from easeml_core.entities import SealedSetPurpose
+from easeml_core.store import studies, test_sets
 
 if TYPE_CHECKING:
     from fastapi.routing import APIRoute
@@ -60,11 +63,11 @@ PAGES = [
     "/labels",
     "/labels/digits",
     "/studies/digits",
-    "/studies/cancer/decisions/1",
+    "/studies/cancer/decisions/{trial}",
 ]
 PAGES += [f"/studies/cancer{part}" for part in ("", "/lifecycle", "/submissions", "/gate", "/meter", "/data", "/use")]
 GRAVE = ("serious", "critical")
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]  # whoever comes first waits for the stack
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]  # whoever comes first waits for the stack
 
 
 def routes() -> list[tuple[str, APIRoute]]:
@@ -100,6 +103,7 @@ def test_every_route_is_refused_to_whoever_it_is_not_for(installation: Any, peop
     found = {f"{method} {route.path}": asked(installation, method, route) for method, route in routes()}
     assert set(found) == set(WHO_MAY), "say in WHO_MAY who may use each route"
     stranger = browser.new_context()
+    stranger.set_default_timeout(SECONDS * 1000)
     let_in = []
     for name, (address, sent) in found.items():
         assert stranger.request.fetch(address, **sent).status == 401, name
@@ -112,13 +116,17 @@ def test_every_route_is_refused_to_whoever_it_is_not_for(installation: Any, peop
 
 
 def test_every_page_opens_for_whoever_it_is_for(installation: Any, people: Any) -> None:
+    with installation.referee.begin() as tx:
+        of_cancer = test_sets.list_sets(tx, studies.get_study(tx, "cancer").id)
+    sets = {found.purpose: found.id for found in of_cancer}
     for method, route in routes():
         name = f"{method} {route.path}"
         if method != "GET" or route.path == "/events":  # that one never ends
             continue
         address, sent = asked(installation, method, route)
         if route.path.endswith("ledger.csv"):
-            address += "&set=2" if "/meter/" in route.path else "&set=1"
+            draws = SealedSetPurpose.METER if "/meter/" in route.path else SealedSetPurpose.GATE
+            address += f"&set={sets[draws]}"
         for person in WHO_MAY[name]:
             status = people[person].request.fetch(address, **sent).status
             if route.path == "/compute/backtest.json":
@@ -169,7 +177,7 @@ def test_nor_the_other_way_round(open_as: Any, path: str, width: int, mode: str)
 
 def who_may(path: str) -> tuple[str, ...]:
     """Of a page by its address, from the table of routes."""
-    route = re.sub("/[0-9]+$", "/{trial_id}", re.sub("/(cancer|digits)", "/{study}", path.partition("?")[0]))
+    route = re.sub("/(cancer|digits)", "/{study}", path.partition("?")[0]).replace("{trial}", "{trial_id}")
     return WHO_MAY[f"GET {route}"]
 
 

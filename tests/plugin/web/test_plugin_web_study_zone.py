@@ -11,7 +11,7 @@ from playwright.sync_api import expect, sync_playwright
 from easeml_core.services.controls import set_study
 
 pytestmark = pytest.mark.journey
-FILES = ("page.js", "study.js", "page.css", "tokens.css", "study.css")
+FILES = ("page.js", "live.js", "forms.js", "study.js", "page.css", "tokens.css", "study.css")
 SITE, WINTER, SUMMER = "http://test", "2031-01-15T23:30", "2031-07-15T10:00"
 
 

@@ -4,16 +4,19 @@
   const said = document.getElementById("said");
   const find = (key) => document.querySelector(`main [data-key="${CSS.escape(key)}"]`);
 
-  const zoom = () => {
-    for (const part of document.querySelectorAll("[data-zoom]")) part.classList.toggle("large");
+  let isLarge = false;  // the next example is as large as the last
+  const zoom = (is) => {
+    isLarge = is;
+    for (const part of document.querySelectorAll("[data-zoom]")) part.classList.toggle("large", is);
   };
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (event.target.closest("input, select, textarea, dialog[open]")) return;
-    if (event.key === "+") return zoom();
+    if (event.key === "+") return zoom(!isLarge);
     const button = find(event.key.toLowerCase());
-    if (!button || button.form?.getAttribute("aria-busy") === "true") return;
+    // While a label is on its way, what can be undone is still the one before it.
+    if (!button || (button.form && document.querySelector("main form[aria-busy=true]"))) return;
     event.preventDefault();
     button.click();
   });
@@ -38,9 +41,17 @@
     if (minutes >= 1) forecast.textContent = `About ${Math.round(minutes)} minutes at your pace of ${seconds.toFixed(1)} s a label.`;
   };
 
-  document.addEventListener("easeml:put", () => {
+  // ---- what was saved is said once, not again with news
+  const savedNow = () => {
     const note = document.querySelector("[data-saved] > div");
-    if (note && said) said.textContent = note.childNodes[0].textContent.trim() + " " + (note.querySelector("b")?.textContent || "");
+    return note ? `${note.childNodes[0].textContent.trim()} ${note.querySelector("b")?.textContent || ""}` : "";
+  };
+  let saved = savedNow();
+  document.addEventListener("easeml:put", () => {
+    const now = savedNow();
+    if (now && now !== saved && said) said.textContent = now;
+    saved = now;
+    zoom(isLarge);
     pace();
   });
   pace();

@@ -1,8 +1,8 @@
 // The planner: what is typed or moved is sent, and the parts that do not hold the cursor are replaced.
 // Without a script the form has a button, and the page comes back as a whole.
 (() => {
-  let wanted = 0;
-  let typing;
+  const { working, ask, stand, begin, isLast } = window.easeml;
+  let [typing, counting, isLate] = [null, null, false];
 
   const replaceParts = (html) => {
     const fresh = new DOMParser().parseFromString(html, "text/html");
@@ -18,43 +18,62 @@
     if (focus && document.activeElement?.id !== focus) document.getElementById(focus)?.focus({ preventScroll: true });
   };
 
-  const send = async (form) => {
-    const turn = ++wanted;
+  // A dialog stands in a part: while one is open nothing is replaced, and it is asked anew once it is closed.
+  const mustWait = () => {
+    isLate = document.querySelector("dialog[open]") !== null;
+    return isLate;
+  };
+  document.addEventListener("close", () => { if (isLate && !mustWait()) send(); }, true);
+
+  const send = async () => {
+    const form = document.querySelector("form[data-plan]");  // the one that was typed into may be gone by now
+    if (!form) return;
+    clearTimeout(counting);
+    const turn = begin();
     const address = new URL(form.action, location.href);
     address.hash = "";
     address.search = new URLSearchParams(new FormData(form)).toString();
-    const answer = await fetch(address, { credentials: "same-origin" }).catch(() => null);
-    if (turn !== wanted || !answer?.ok) return;  // a later one is on its way, or the page will say what is wrong
-    const html = await answer.text();
-    if (turn !== wanted) return;
-    replaceParts(html);
-    history.replaceState({}, "", address);
-    if (document.querySelector("[data-part][data-again]")) setTimeout(() => { if (turn === wanted && !document.querySelector("dialog[open]")) send(form); }, 300);
+    const found = await working(null, () => ask(address));
+    if (!isLast(turn) || !found.isGood || mustWait()) return;  // a later one is on its way, or the page will say what is wrong
+    replaceParts(found.html);
+    stand(address, false);
+    askAgain();
   };
 
-  const planOf = (field) => (field.form?.matches("[data-plan]") ? field.form : null);
+  // A plan that takes long to count comes without its numbers, and says so.
+  const askAgain = () => {
+    clearTimeout(counting);
+    if (document.querySelector("[data-part][data-again]")) counting = setTimeout(() => { if (!mustWait()) send(); }, 300);
+  };
+
+  const isOfPlan = (field) => field.form?.matches("[data-plan]");
 
   document.addEventListener("input", (event) => {
     const field = event.target;
-    const form = planOf(field);
-    if (!form) return;
+    if (!isOfPlan(field)) return;
     if (field.type === "range") {
       const value = Number(field.dataset.stops.split(" ")[field.value]);
       field.previousElementSibling.textContent = value.toLocaleString("en", { maximumFractionDigits: 8 });
       field.setAttribute("aria-valuetext", field.previousElementSibling.textContent);
       field.style.setProperty("--v", `${(100 * field.value) / field.max}%`);
     } else if (field.type === "text") {
+      begin();  // what is on its way was asked of an older text
       clearTimeout(typing);
-      typing = setTimeout(() => send(form), 200);
+      typing = setTimeout(send, 200);
     }
   });
   document.addEventListener("change", (event) => {
-    const form = planOf(event.target);
-    if (form && event.target.type !== "text") send(form);
+    if (isOfPlan(event.target) && event.target.type !== "text") send();
   });
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("[data-plan]")) return;
     event.preventDefault();
-    send(event.target);
+    clearTimeout(typing);
+    send();
   });
+  document.addEventListener("easeml:put", () => {
+    isLate = false;
+    askAgain();
+  });
+  askAgain();
 })();

@@ -30,6 +30,7 @@
   document.addEventListener("input", (event) => {
     const form = event.target.form;
     if (!form?.dataset.check || event.target.closest("[data-look]")) return;
+    turn += 1;  // what is on its way was asked about an older text
     age(true);
     clearTimeout(typing);
     typing = setTimeout(() => check(form), 500);
