@@ -24,6 +24,7 @@ TAILS = ("hoeffding", "clopper-pearson")
 ESTIMATORS = ("exact", "paper")
 SAMPLINGS = ("fixed", "early")
 PRECISIONS = ("auto", "on", "off")
+COST_MODES = ("known", "predicted", "unit")
 
 # The referee plans for everybody, one study after the other: the largest settings must be planned in a few seconds.
 MOST_STEPS = 1_000_000

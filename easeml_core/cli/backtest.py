@@ -11,6 +11,7 @@ from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.cli.plots import plot_option, write_plot
 from easeml_core.cli.simulate_output import progress
+from easeml_core.config import COST_MODES
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--cost", type=FILE, metavar="FILE", help="CSV of the same shape: costs > 0. Without it all are 1.")
 @click.option(
     "--cost-mode",
-    type=click.Choice(("known", "predicted", "unit")),
+    type=click.Choice(COST_MODES),
     help="What policies know of the costs of a file; the installation's are predicted, as they are live.",
 )
 @plot_option

@@ -9,7 +9,9 @@ import click
 
 from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.cli.plots import plot_option, write_plot
+from easeml_core.cli.policy import OBJECTIVES
 from easeml_core.cli.simulate_output import progress, show_report
+from easeml_core.config import COST_MODES
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from easeml_core.selection.simulate.tables import Table
 
 FILE = click.Path(path_type=Path)
-OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
 
 
 @click.command(
@@ -56,7 +57,7 @@ OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
 )
 @click.option(
     "--cost-mode",
-    type=click.Choice(("known", "predicted", "unit")),
+    type=click.Choice(COST_MODES),
     help="What policies know of costs; unit: all are 1. Default: known where there are costs, else unit.",
 )
 @click.option(

@@ -40,14 +40,17 @@ def list_(study: str | None, database: str | None, as_json: bool) -> None:
         return
     columns = {"Set": "test_set_id"} | ({} if study else {"Study": "study"}) | {"Name": "name", "For": "purpose"}
     columns |= {"State": "state", "Examples": "rows", "Steps used": "used"}
-    why = [f" ({entry['retired_why']})" if entry["retired_why"] else "" for entry in found]
-    rows = [
-        entry | {"state": entry["state"] + reason, "used": _used(entry)}
-        for entry, reason in zip(found, why, strict=True)
-    ]
-    show_table("Test sets", columns, rows)
+    show_table("Test sets", columns, [entry | {"used": _used(entry)} for entry in found])
     for entry in found:
-        click.echo(plain(f"{entry['name'] or entry['test_set_id']}: {_plan_line(entry)}"))
+        click.echo(plain(f"{entry['name'] or entry['test_set_id']}: {_plan_line(entry)}{_end(entry)}"))
+
+
+def _end(entry: dict[str, Any]) -> str:
+    """Why the set gives no further answer; empty while it may."""
+    from easeml_core.services.set_words import WHY
+
+    why = entry["retired_why"]
+    return f"; ended: {WHY.get(why, why)}" if why else ""
 
 
 def _used(entry: dict[str, Any]) -> str:

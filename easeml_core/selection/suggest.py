@@ -171,7 +171,7 @@ def _sentence(
     else:
         promise = f"no result yet, expected quality {forecast.mean:.4f}"
     known = forecast.cost_known
-    price = f"for about {_seconds(forecast.predicted_cost_seconds)}" if known else "at an unknown cost"
+    price = f"for about {seconds_text(forecast.predicted_cost_seconds)}" if known else "at an unknown cost"
     why = ""
     if choice.guarded:
         why = "; it was served least and is owed a trial"
@@ -185,10 +185,10 @@ def _sentence(
 def _rival(pair: Pair, scheduler: Scheduler, studies: Sequence[Arms], device: str | None) -> str:
     arms = studies[pair.tenant]
     forecast = scheduler.forecast(pair.tenant, pair.arm, device=device)
-    price = f" for {_seconds(forecast.predicted_cost_seconds)}" if forecast.cost_known else ""
+    price = f" for {seconds_text(forecast.predicted_cost_seconds)}" if forecast.cost_known else ""
     return f"{arms.label}/{arms.names[pair.arm]} (+{forecast.expected_improvement:.4f}{price})"
 
 
-def _seconds(cost: float) -> str:
+def seconds_text(cost: float) -> str:
     """Seconds for people: one decimal, or two figures below 1."""
     return f"{cost:.1f} s" if cost >= 1 else f"{cost:.2g} s"

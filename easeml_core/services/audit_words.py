@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.services.new_set_alarm import WHY
+from easeml_core.services.set_words import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,11 +59,12 @@ def _policy(before: Facts, after: Facts) -> str:
     first, then = before.get("policy") or "the program's own", after.get("policy") or "the program's own"
     detail = f"{first} → {then}" if first != then else str(then)
     was, price = before.get("price_per_second") or 0.0, after.get("price_per_second") or 0.0
-    detail += f"; price of compute {_hourly(was)} → {_hourly(price)}" if was != price else ""
+    detail += f"; price of compute {hourly_text(was)} → {hourly_text(price)}" if was != price else ""
     return f"{detail}, by backtest" if after.get("backtest") else detail
 
 
-def _hourly(price: float) -> str:
+def hourly_text(price: float) -> str:
+    """The price of compute, given for a second of a device."""
     return f"{3600 * price:.4g} of quality an hour" if price else "none"
 
 

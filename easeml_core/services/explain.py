@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
+from easeml_core.selection.suggest import seconds_text
 from easeml_core.services.rungs import sentence_of
 from easeml_core.store import rungs, suggestions, trials
 
@@ -146,7 +147,7 @@ def _ending(trial: Trial, outcome: Mapping[str, Any]) -> str:
             TrialState.SUCCEEDED: "it succeeded, and its quality was not recorded",
         }
         return words[trial.state]
-    reached = f"it reached {outcome['quality']:.4f} in {_seconds(outcome['cost_seconds'])}"
+    reached = f"it reached {outcome['quality']:.4f} in {seconds_text(outcome['cost_seconds'])}"
     return f"{reached}{_surprise(outcome)}, {_gain(outcome)}"
 
 
@@ -164,7 +165,3 @@ def _gain(outcome: Mapping[str, Any]) -> str:
     if gain > 0:
         return f"{gain:.4f} better than the best before"
     return f"{-gain:.4f} short of the best before" if gain < 0 else "as good as the best before"
-
-
-def _seconds(cost: float) -> str:
-    return f"{cost:.1f} s" if cost >= 1 else f"{cost:.2g} s"

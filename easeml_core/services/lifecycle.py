@@ -6,7 +6,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
-from easeml_core.services.new_set_alarm import WHY
+from easeml_core.services.set_words import WHY
 from easeml_core.store import lifecycle as rows
 from easeml_core.store import studies
 

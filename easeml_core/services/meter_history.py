@@ -48,9 +48,9 @@ def meter_history(
         "validation_rows"}``. ``sides`` are the ends of a range that are promised. ``set`` is as of
         ``test_sets.shown``, None without one; then the others are empty.
         ``answers`` are the meter's, oldest first, ``{"step", "system", "signal", "is_retired", "gap", "tolerance",
-        "reachable", "cost", "level", "team", "edges", "promised", "why", "model_id", "decided_at", "answered_at"}``;
-        ``second`` is the last one of the second validation sample with its set, or None; ``reading`` as of
-        ``readings.shown_reading``; ``entries`` are those of gate and meter, like ``answers``, newest first.
+        "reachable", "cost", "level", "log_level", "team", "edges", "promised", "why", "model_id", "decided_at",
+        "answered_at"}``; ``second`` is the last one of the second validation sample with its set, or None; ``reading``
+        as of ``readings.shown_reading``; ``entries`` are those of gate and meter, like ``answers``, newest first.
 
     Raises:
         NotFoundError: There is no such study.
@@ -115,6 +115,7 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
         "reachable": report.get("reachable") if is_meter else None,
         "cost": entry["log_cost"],
         "level": math.exp(entry["log_level"]),
+        "log_level": entry["log_level"],
         "team": report.get("team", 1),
         "edges": report.get("edges", []),
         "promised": report.get("promised_tolerance"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.joint_sets import gate_settings
+from easeml_core.services.set_words import CALLED, WHY, WITHOUT
 from easeml_core.services.test_sets import go_live, steps_by_system
 from easeml_core.store import mails, releases, test_sets
 
@@ -22,40 +23,17 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study
     from easeml_core.store.test_sets import SealedSet
 
-WHY = {
-    "steps": "all its steps are used",
-    "changes": "as many answers as its adaptivity allows were of the kind that ends it",
-    "tolerance": "it has too few examples for another test at the level that is left",
-    "by hand": "the referee has retired it",
-    "signals": "its promise would not hold for another answer",
-    "regulation": "its rule allows no further answer",
-    "failure": "a model could not be run on it, which the meter's promise does not cover",
-}
-"""What ``retired_why`` means, as part of a sentence."""
-
 _GATE, _METER, _JOINT, _DIRECT = (
     SealedSetPurpose.GATE,
     SealedSetPurpose.METER,
     SealedSetPurpose.JOINT,
     SealedSetPurpose.DIRECT,
 )
-_CALLED = {
-    _GATE: "gate set",
-    _METER: "meter set",
-    _JOINT: "gate and meter set",
-    _DIRECT: "second validation sample",
-}
 _SERVED = {_GATE: (_GATE,), _METER: (_METER,), _JOINT: (_GATE, _METER), _DIRECT: (_DIRECT,)}
 """Whose answers come from a set of this purpose."""
 
 _FOLLOWING = {_GATE: (_GATE, _JOINT), _METER: (_METER, _JOINT), _JOINT: (_JOINT, _GATE, _METER), _DIRECT: (_DIRECT,)}
 """Sets of which purpose may take its place, in this order; one that serves a system with a live set stays sealed."""
-
-_WITHOUT = {
-    _GATE: "the gate gives no verdict",
-    _METER: "the meter gives no signal",
-    _DIRECT: "readings go on without it and cannot tell tuning from drift",
-}
 
 
 def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
@@ -65,7 +43,7 @@ def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
         tx: Transaction of the referee's role, which holds the study's sets.
         study: Whose set it is.
         test_set_id: The set; nothing happens if it is not live.
-        why: A key of ``WHY``.
+        why: A key of ``set_words.WHY``.
     """
     if not releases.retire_test_set(tx, test_set_id, why):
         return
@@ -92,10 +70,10 @@ def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:
     for system in _SERVED[purpose]:
         live = releases.live_test_set(tx, study.id, system)
         if live is None:
-            without.append(_WITHOUT[system])
+            without.append(WITHOUT[system])
         elif live.id not in following:
             following.append(live.id)
-    words = [f"{study.name}: {_CALLED[purpose]} {ended.id} is retired, {_why(ended, why)}"]
+    words = [f"{study.name}: {CALLED[purpose]} {ended.id} is retired, {_why(ended, why)}"]
     if without:
         words.append(f"{' and '.join(without)} until a new set is sealed {_how(purpose)}")
     words += [f"set {set_id} is live now" for set_id in following]
@@ -105,7 +83,7 @@ def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:
 
 
 def _why(ended: SealedSet, why: str) -> str:
-    """As of ``WHY``; of a set that two systems share, whose steps are used."""
+    """As of ``set_words.WHY``; of a set that two systems share, whose steps are used."""
     if why == "steps" and ended.purpose == _JOINT:
         for system, count in steps_by_system(ended).items():
             if count["steps_used"] >= count["steps"]:

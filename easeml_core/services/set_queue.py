@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.entities import SealedSetState
 from easeml_core.errors import StateError
+from easeml_core.services.set_words import CALLED
 from easeml_core.store import test_sets
 
 if TYPE_CHECKING:
@@ -13,13 +14,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.entities import Study
+    from easeml_core.entities import SealedSetPurpose, Study
     from easeml_core.store.test_sets import SealedSet
 
 HAS_NO_LIVE_SET = "has no live {} set"
 """What a refusal says of a study; the purpose of the set that is asked for stands in it."""
-
-_CALLED = {SealedSetPurpose.JOINT: "gate and meter set", SealedSetPurpose.DIRECT: "second validation sample"}
 
 
 def when_live(tx: Connection, found: SealedSet) -> str | None:
@@ -42,7 +41,7 @@ def _after(sets: Sequence[SealedSet]) -> str:
 
 
 def _names(sets: Sequence[SealedSet]) -> str:
-    return " and ".join(f"{_CALLED.get(found.purpose, f'{found.purpose} set')} {found.called}" for found in sets)
+    return " and ".join(f"{CALLED[found.purpose]} {found.called}" for found in sets)
 
 
 def no_live_set(tx: Connection, study: Study, purpose: SealedSetPurpose) -> StateError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import Tenant
 from easeml_core.errors import NotFoundError
-from easeml_core.store.rows import change, rows, scalar
+from easeml_core.store.rows import change, rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,11 +55,3 @@ def change_tenant(tx: Connection, tenant_id: int, changes: Mapping[str, Any]) ->
     if allowed:
         assignments = ", ".join(f"{name} = :{name}" for name in allowed)
         change(tx, f"UPDATE work.tenants SET {assignments} WHERE id = :id", id=tenant_id, **allowed)
-
-
-def catalogue_version(tx: Connection) -> int:
-    """Grows with every committed change of tenants, studies, candidates and data versions.
-
-    A scheduler that lives long builds its problem anew when this has changed since it last looked.
-    """
-    return int(scalar(tx, "SELECT version FROM work.catalogue"))

@@ -33,7 +33,8 @@ class SealedSet:
         gate_steps_used: Those of the gate among them; the others are the meter's.
         plan: What was fixed before its first answer.
         labels_on_demand: Whether people are asked for labels when a verdict needs them.
-        retired_why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``by hand``, or None.
+        retired_why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``regulation``, ``failure``, ``by hand``; or
+            None.
         artifact: The released examples, or None.
     """
 

@@ -103,7 +103,7 @@ def enter(confinement: Confinement, model: Path | None = None) -> Path | None:
     if "processes" in parts:
         with _part("processes"):
             _unshare(libc, _NEWPID | _NEWIPC)
-            _go_on_in_a_child(libc)
+            _go_on_in_a_child()
     uid = confinement.uid if confinement.uid is not None else _FIRST_UID + number % _UIDS
     owner = (uid, confinement.gid if confinement.gid is not None else uid) if "account" in parts else None
     with _part("files"):
@@ -151,7 +151,7 @@ def _own_user_namespace(libc: ctypes.CDLL) -> None:
         Path(f"/proc/self/{name}").write_text(content)
 
 
-def _go_on_in_a_child(libc: ctypes.CDLL) -> None:
+def _go_on_in_a_child() -> None:
     """Return in the first process of the new process namespace; the old one ends as that one ends."""
     alive, parent = os.pipe()
     child = os.fork()

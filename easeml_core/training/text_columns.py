@@ -7,6 +7,7 @@ that a part of the data could tell another. The hash is scikit-learn's (MurmurHa
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ WORD_WIDTH = 2**6
 TEXT_WIDTH = 2**8
 """Columns of a column of free text: its words are counted, and a row is scaled to length 1."""
 
+_HASHED = re.compile(r"text_(.+)_[0-9]+")
 _TOKEN = r"(?u)\b\w+\b"
 
 
@@ -57,6 +59,17 @@ def hashed_text(column: NDArray[Any], width: int) -> NDArray[np.float32]:
 def hashed_names(name: str, width: int) -> list[str]:
     """``text_NAME_0`` and so on."""
     return [f"text_{name}_{i}" for i in range(width)]
+
+
+def text_column_of(name: str) -> str | None:
+    """The column of text that ``hashed_names`` gave this name for; None where it has another form.
+
+    Example:
+        >>> text_column_of("text_note_17"), text_column_of("note")
+        ('note', None)
+    """
+    found = _HASHED.fullmatch(name)
+    return None if found is None else found[1]
 
 
 def _whole_cell(cell: str) -> list[str]:

@@ -6,7 +6,6 @@ may say which line and which cell is wrong. A cell is only ever text: one that b
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.training.columns import column_of_texts
 from easeml_core.training.csv_text import MAX_CELL, read_table
 from easeml_core.training.raw_table import MAX_CELLS
-from easeml_core.training.text_columns import hashed_names, hashed_text
+from easeml_core.training.text_columns import hashed_names, hashed_text, text_column_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +27,6 @@ KEY = "example"
 """Name of the column that names the rows."""
 
 LONGEST_KEY = 200
-_HASHED = re.compile(r"text_(.+)_[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,8 +191,8 @@ def _source_of(name: str, columns: Mapping[str, tuple[str, ...]]) -> str | None:
         return name
     ends = [i for i, character in enumerate(name) if character == "="]
     found = next((name[:end] for end in reversed(ends) if name[:end] in columns), None)
-    of_text = _HASHED.fullmatch(name)
-    return of_text[1] if found is None and of_text is not None and of_text[1] in columns else found
+    text = text_column_of(name)
+    return text if found is None and text in columns else found
 
 
 def _hashed_columns(
@@ -204,7 +202,7 @@ def _hashed_columns(
     found: dict[str, NDArray[np.float32]] = {}
     for source in dict.fromkeys(sources):
         width = sum(
-            name != source and _HASHED.fullmatch(name) is not None and of == source
+            name != source and text_column_of(name) is not None and of == source
             for name, of in zip(names, sources, strict=True)
         )
         if source is not None and width:

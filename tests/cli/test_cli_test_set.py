@@ -67,6 +67,8 @@ def test_a_set_from_plan_to_release(
     assert "n - o > 0 +/- 0.3" in ask("test-set", "list", "--study", "cancer").text
     assert rule("test-set", "retire", "1").text == f"set 1 is retired; set {sealed['test_set_id']} is live now"
     assert rule("test-set", "retire", "spring", "--json").json["live"] is None
+    told = ask("test-set", "list", "--study", "cancer").text
+    assert told.count("; ended: the referee has retired it") == 2
     assert "set spring is released" in rule("test-set", "release", "spring").text
     fetched = ask("test-set", "fetch", "spring", "--to", "spring.npz", "--artifacts", str(artifacts.root))
     assert fetched.text == "spring.npz: 200 examples, 200 with a label"

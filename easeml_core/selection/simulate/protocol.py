@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.config import COST_MODES
 from easeml_core.errors import ConfigError
 from easeml_core.selection.problem import Arms, Past, Problem
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.tables import Table
 
-COST_MODES = ("known", "predicted", "unit")
 DRIVES = ("stream", "rounds")
 MOST_REPEATS = 10_000
 MOST_DEVICES = 10_000

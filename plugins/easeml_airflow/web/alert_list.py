@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.frame import path_of_study
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.alerts import clear_alert, open_alerts
+from easeml_core.services.set_words import CALLED
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
 
-_SETS = {
-    SealedSetPurpose.GATE: "gate set",
-    SealedSetPurpose.METER: "meter set",
-    SealedSetPurpose.JOINT: "set for gate and meter",
-    SealedSetPurpose.DIRECT: "second validation sample",
-}
 _OF_THE_GATE = (SealedSetPurpose.GATE, SealedSetPurpose.JOINT)
 
 
@@ -87,4 +82,4 @@ def _what_to_do(alert: Mapping[str, Any], study: str) -> tuple[str, str, str]:
         return f"Validation and test data of {study} differ", "/data#validation", "See data"
     purpose = SealedSetPurpose(alert["purpose"])
     planner = "/gate#plan" if purpose in _OF_THE_GATE else "/meter#pl"
-    return f"Seal a new {_SETS[purpose]} for {study}", planner, "Plan it"
+    return f"Seal a new {CALLED[purpose]} for {study}", planner, "Plan it"

@@ -11,6 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from easeml_airflow.web import audit_view as view
 from easeml_airflow.web.airflow_runs import questions, starters
+from easeml_airflow.web.audit_query import LONGEST_TEXT, PAGE_SIZE, SPANS, Wanted
 from easeml_airflow.web.frame import HEADERS, Tab
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Viewer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 TAB = Tab("/audit", "Audit")
 
-Word = Annotated[str, Query(max_length=view.LONGEST_TEXT)]
+Word = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
 
 def routes(site: Site) -> APIRouter:
@@ -35,18 +36,18 @@ def routes(site: Site) -> APIRouter:
     wanted = Depends(_asked)
 
     @router.get("/audit")
-    def show(request: Request, view_: view.Wanted = wanted, viewer: Viewer = who) -> HTMLResponse:
+    def show(request: Request, view_: Wanted = wanted, viewer: Viewer = who) -> HTMLResponse:
         store = site.open_store()
         names = visible(store, viewer)
-        found = audit(store, studies=names, limit=view.PAGE_SIZE, offset=view_.offset, **view_.filters())
+        found = audit(store, studies=names, limit=PAGE_SIZE, offset=view_.offset, **view_.filters())
         figures = recent_figures(store, studies=names)
         found |= {"events": with_starters(found["events"], viewer)}
         asked = questions() if viewer.is_referee else []
-        shown = view.page_of(found, figures, view_, is_all=names is None, asked=asked)
-        return site.page(request, viewer, "audit.html", wanted=view_, shown=shown)
+        shown = view.page_of(found, figures, is_all=names is None, asked=asked)
+        return site.page(request, viewer, "audit.html", wanted=view_, spans=SPANS, shown=shown)
 
     @router.get("/audit.csv")
-    def table(view_: view.Wanted = wanted, viewer: Viewer = who) -> Response:
+    def table(view_: Wanted = wanted, viewer: Viewer = who) -> Response:
         parts = _parts(site.open_store(), viewer, view_)
         first = next(parts)  # what can be refused is refused before the answer begins
         told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-audit.csv"'}
@@ -55,7 +56,7 @@ def routes(site: Site) -> APIRouter:
     return router
 
 
-def _parts(store: Store, viewer: Viewer, wanted: view.Wanted) -> Iterator[str]:
+def _parts(store: Store, viewer: Viewer, wanted: Wanted) -> Iterator[str]:
     """The whole table, newest first, so many rows at a time.
 
     What is done meanwhile comes first and moves the rows on: those that were there already are left out.
@@ -84,7 +85,5 @@ def with_starters(events: Sequence[Mapping[str, Any]], viewer: Viewer) -> list[d
     ]
 
 
-def _asked(
-    show: str = "", q: Word = "", who: Word = "", study: Word = "", since: str = "", page: str = "1"
-) -> view.Wanted:
-    return view.Wanted.of({"show": show, "q": q, "who": who, "study": study, "since": since, "page": page})
+def _asked(show: str = "", q: Word = "", who: Word = "", study: Word = "", since: str = "", page: str = "1") -> Wanted:
+    return Wanted.of({"show": show, "q": q, "who": who, "study": study, "since": since, "page": page})

@@ -1,11 +1,9 @@
-"""The audit as its page shows it: what was asked for, rows with their symbol, figures of the last 30 days."""
+"""The audit as its page shows it: rows with their symbol, figures of the last 30 days."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from easeml_airflow.web.airflow_task import page_of_run, task_of
 from easeml_airflow.web.frame import path_of_study
@@ -15,14 +13,9 @@ from easeml_core.services.audit import ACTS, Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from easeml_airflow.web.airflow_runs import Question
-
-PAGE_SIZE = 50
-LONGEST_TEXT = 200
-
-SPANS = {"1d": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days", "all": "All time"}
-_DAYS = {"1d": 1, "7d": 7, "30d": 30}
 
 GROUPS = {
     "": "All",
@@ -63,76 +56,6 @@ _OF_GROUP = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """One view of the audit; it is in the address, so that it can be kept, passed on and taken away as a table.
-
-    Attributes:
-        show: A group, or empty for all.
-        text: What a row must hold.
-        who: Of this person only.
-        study: Of this study only.
-        since: A key of ``SPANS``.
-        page: From 1.
-    """
-
-    show: str = ""
-    text: str = ""
-    who: str = ""
-    study: str = ""
-    since: str = "30d"
-    page: int = 1
-
-    @classmethod
-    def of(cls, asked: Mapping[str, str]) -> Wanted:
-        """From an address; what is none of the allowed values is taken for the usual one."""
-        page, since = asked["page"], asked["since"]
-        return cls(
-            asked["show"] if asked["show"] in ACTS else "",
-            _plain(asked["q"]),
-            _plain(asked["who"]),
-            _plain(asked["study"]),
-            since if since in SPANS else "30d",
-            max(1, int(page[:7])) if page.isascii() and page.isdigit() else 1,
-        )
-
-    @property
-    def offset(self) -> int:
-        """Newer rows that are left out."""
-        return (self.page - 1) * PAGE_SIZE
-
-    def filters(self) -> dict[str, Any]:
-        """Arguments of ``services.audit.audit``."""
-        days = _DAYS.get(self.since)
-        return {
-            "group": self.show or None,
-            "text": self.text,
-            "who": self.who or None,
-            "study": self.study or None,
-            "since": None if days is None else datetime.now(UTC) - timedelta(days=days),
-        }
-
-    def link(self, **changes: Any) -> str:
-        """The query of another view; another choice begins at its first page.
-
-        Example:
-            >>> Wanted(text="a b").link(page=2), Wanted(page=3).link(show="sets"), Wanted().link()
-            ('?q=a+b&page=2', '?show=sets', '?')
-        """
-        other = replace(self, **{"page": 1} | changes)
-        told = {"show": other.show, "q": other.text, "who": other.who, "study": other.study}
-        told |= {
-            "since": "" if other.since == "30d" else other.since,
-            "page": str(other.page) if other.page > 1 else "",
-        }
-        return "?" + urlencode({name: value for name, value in told.items() if value})
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether anything is filtered but the time."""
-        return bool(self.show or self.text or self.who or self.study)
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """One act."""
 
@@ -166,19 +89,13 @@ class Page:
 
 
 def page_of(
-    found: Mapping[str, Any],
-    figures: Mapping[str, int],
-    wanted: Wanted,
-    *,
-    is_all: bool,
-    asked: Sequence[Question] = (),
+    found: Mapping[str, Any], figures: Mapping[str, int], *, is_all: bool, asked: Sequence[Question] = ()
 ) -> Page:
     """The page.
 
     Args:
         found: As of ``services.audit.audit``.
         figures: As of ``services.audit.recent_figures``.
-        wanted: What was asked for.
         is_all: Whether the viewer sees the whole installation.
         asked: Forced promotions that wait for an answer in Airflow; for a referee.
     """
@@ -295,8 +212,3 @@ def _row(event: Mapping[str, Any]) -> Row:
         reason=event["reason"] or "",
         is_hot=event["act"] in _HOT,
     )
-
-
-def _plain(text: str) -> str:
-    """Text for a query: the database has no NUL, and no half a character."""
-    return text.replace("\0", "").encode("utf-8", "ignore").decode().strip()[:LONGEST_TEXT]

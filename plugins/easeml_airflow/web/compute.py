@@ -12,7 +12,7 @@ from easeml_airflow.web.airflow_runs import places
 from easeml_airflow.web.backtest_view import backtest_of, report_of
 from easeml_airflow.web.backtesting import COMMAND, Backtests
 from easeml_airflow.web.compute_price import pricing_of
-from easeml_airflow.web.frame import HEADERS, Tab, moved
+from easeml_airflow.web.frame import HEADERS, Reason, Tab, moved
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.services.compute import WINDOWS, compute
@@ -86,7 +86,7 @@ def _changes(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> N
         weight: Annotated[float, Form()],
         max_parallel: Annotated[int | None, Form()] = None,
         quota_hours: Annotated[float | None, Form()] = None,
-        reason: Annotated[str, Form(max_length=500)] = "",
+        reason: Reason = "",
         viewer: Viewer = who,
     ) -> RedirectResponse:
         """What is left empty is no limit."""

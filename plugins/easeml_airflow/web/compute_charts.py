@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
 from easeml_airflow.web.formats import MINUS
+from easeml_airflow.web.windows import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    from easeml_airflow.web.windows import Window
 
 HUNDRED = 100
 LAST = 20
 """Choices whose worth the title tells."""
 
 
-def _time_axis(window: str, title: str) -> Axis:
+def _time_axis(window: Window) -> Axis:
     """Hours, or days, before now: the same in every zone."""
-    span, unit, marks = {"6 hours": (6, "h", 6), "24 hours": (24, "h", 6), "7 days": (7, "d", 7)}[window]
+    span, marks, unit = window.length, window.marks, "d" if window.is_by_day else "h"
     ticks = [(-k * span / marks, f"{MINUS}{k * span // marks} {unit}" if k else "now") for k in range(marks, -1, -1)]
-    return Axis(-span, 0, ticks, title)
+    return Axis(-span, 0, ticks, "")
 
 
 def _few(number: float) -> str:
@@ -45,27 +48,26 @@ def _figures(number: float) -> str:
 
 
 def busy_plot(
-    parts: Sequence[Mapping[str, Any]], window: str, now: datetime, *, is_all: bool
+    parts: Sequence[Mapping[str, Any]], window: Window, *, is_all: bool
 ) -> tuple[Plot, list[tuple[str, str]]]:
     """Devices that trained over time: of everybody, and the viewer's own where that is less.
 
     Args:
         parts: As of ``store.compute.busy``.
-        window: Of ``compute_view.WORDS``.
-        now: When they were read.
+        window: Over which they were read.
         is_all: Whether the viewer sees all tenants.
 
     Returns:
         The plot, and the same in figures.
     """
-    x = _time_axis(window, "")
+    x = _time_axis(window)
     width = -x.low / max(1, len(parts))
     places = [x.low + (k + 0.5) * width for k in range(len(parts))]
     every, own = [p["devices"] for p in parts], [p["own"] for p in parts]
     told = every if is_all else own
     mean = sum(told) / len(told) if told else 0.0
     whose = "" if is_all else " for you"
-    title = f"On average {_few(mean)} devices trained{whose} over the last {window}"
+    title = f"On average {_few(mean)} devices trained{whose} over the last {window.word}"
     axis = nice_axis([0, 1, *every], title="devices training")
     lines = [Line(list(zip(places, told, strict=True)), "ln k3")]
     if not is_all:
@@ -89,12 +91,11 @@ def gains_plot(facts: Mapping[str, Any]) -> Plot | None:
     gains, now, since = facts["gains"], facts["now"], facts["since"]
     if not gains:
         return None
-    window = {"6h": "6 hours", "24h": "24 hours", "7d": "7 days"}[facts["window"]]
-    unit = 3600 if window != "7 days" else 86_400
-    x = _time_axis(window, "")
+    window = SHOWN[facts["window"]]
+    x = _time_axis(window)
 
     def place(moment: datetime) -> float:
-        return max(x.low, float((moment - now).total_seconds()) / unit)
+        return max(x.low, float((moment - now) / window.unit))
 
     values = [g["gain_per_hour"] for g in gains]
     top = min(max(values), 1.5 * quantiles(values, n=5)[-1]) if len(values) >= LAST else max(values)

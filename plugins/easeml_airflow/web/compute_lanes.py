@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.airflow_task import task_address
 from easeml_airflow.web.formats import age_text, seconds_text
 from easeml_airflow.web.view import Mark
+from easeml_airflow.web.windows import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +23,6 @@ LABEL_UNTIL = 88.0
 ROWS_SHOWN = 25
 """Trials of the table beside the lanes."""
 
-_STEP = {"6h": timedelta(hours=1), "24h": timedelta(hours=4), "7d": timedelta(days=1)}
 _STATES = {
     "running": Mark("busy", "run", "running"),
     "ended": Mark("ok", "done", "ended"),
@@ -94,7 +94,7 @@ class _Scale:
 
 def board_of(facts: Mapping[str, Any], places: Mapping[str, Place]) -> Board:
     """Lanes of ``services.compute.compute``; ``places`` are where tasks run, by request key."""
-    now, window = facts["now"], facts["window"]
+    now, window = facts["now"], SHOWN[facts["window"]]
     span = now - facts["since"]
     ends = [job["expected"] for lane in facts["lanes"] for job in lane["jobs"] if job["expected"]]
     until = min(max([*ends, now + span / 20]), now + span / 2)
@@ -102,13 +102,13 @@ def board_of(facts: Mapping[str, Any], places: Mapping[str, Place]) -> Board:
     jobs = [job for lane in facts["lanes"] for job in lane["jobs"]]
     return Board(
         lanes=[_lane(lane, scale, now) for lane in facts["lanes"][:LANES_SHOWN]],
-        ticks=_ticks(scale, _STEP[window], now),
+        ticks=_ticks(scale, window.step, now),
         now=scale.at(now),
         now_at=now,
         total=len(facts["lanes"]),
         drawn=facts["drawn"],
         lines=[_line(job, now, places) for job in sorted(jobs, key=_order)[:ROWS_SHOWN]],
-        is_by_day=window == "7d",
+        is_by_day=window.is_by_day,
     )
 
 

@@ -12,7 +12,9 @@ from easeml_airflow.web.compute_lanes import Board, board_of, place_text
 from easeml_airflow.web.compute_starts import expected_starts
 from easeml_airflow.web.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.frame import path_of_study
+from easeml_airflow.web.windows import SHOWN
 from easeml_core.errors import counted
+from easeml_core.services.audit_words import hourly_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from easeml_airflow.web.airflow_runs import Place
     from easeml_airflow.web.charts import Plot
 
-WORDS = {"6h": "6 hours", "24h": "24 hours", "7d": "7 days"}
 SHARES_SHOWN = 8
 TENANTS_SHOWN = 10
 SILENT_SHOWN = 5
@@ -106,11 +107,12 @@ def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], places: Mapping
         is_all: Whether the viewer sees all tenants.
     """
     totals, now = facts["totals"], facts["now"]
-    bars, title, note = _shares(facts["shares"], WORDS[facts["window"]])
-    busy, busy_pairs = busy_plot(facts["busy"], WORDS[facts["window"]], now, is_all=is_all)
+    window = SHOWN[facts["window"]]
+    bars, title, note = _shares(facts["shares"], window.word)
+    busy, busy_pairs = busy_plot(facts["busy"], window, is_all=is_all)
     return Page(
         window=facts["window"],
-        windows=WORDS,
+        windows={key: one.word for key, one in SHOWN.items()},
         now=_now(totals, now, is_all=is_all),
         badge=f"{totals['running'] if is_all else totals['own_running']} training",
         lost=_lost(totals, now),
@@ -132,16 +134,16 @@ def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], places: Mapping
 
 def _now(totals: Mapping[str, Any], now: datetime, *, is_all: bool) -> tuple[str, str]:
     running = totals["running"] if is_all else totals["own_running"]
-    head = f"{counted(running, 'device')} {'trains' if running == 1 else 'train'}{'' if is_all else ' for you'}"
+    head = f"{counted(running, 'device trains', 'devices train')}{'' if is_all else ' for you'}"
     if totals["waiting"]:
         age = age_text((now - totals["waiting_since"]).total_seconds())
-        waits = f"{counted(totals['waiting'], 'trial')} {'waits' if totals['waiting'] == 1 else 'wait'}"
+        waits = f"{counted(totals['waiting'], 'trial waits', 'trials wait')}"
         first = f"{head}, {waits}, the longest for {age}."
     else:
         first = f"{head}, nothing waits."
     others = totals["running"] - totals["own_running"]
     if not is_all:
-        return first, f"{counted(others, 'device')} {'trains' if others == 1 else 'train'} for other tenants."
+        return first, f"{counted(others, 'device trains', 'devices train')} for other tenants."
     return first, f"{counted(totals['ended'], 'trial')} ended in this time, {totals['failed']} of them failed."
 
 
@@ -149,7 +151,7 @@ def _lost(totals: Mapping[str, Any], now: datetime) -> tuple[str, str, str] | No
     if not totals["lost"]:
         return None
     several = totals["lost"] > 1
-    title = f"{counted(totals['lost'], 'device')} {'do' if several else 'does'} not answer"
+    title = f"{counted(totals['lost'], 'device does', 'devices do')} not answer"
     why = (
         f"{'Their leases are' if several else 'Its lease is'} over and no heartbeat came. "
         f"{'The trials go' if several else 'The trial goes'} back to wait for another device, with the attempt counted."
@@ -201,7 +203,7 @@ def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     seconds = sum(s["seconds"] for s in facts["shares"] if s["tenant"] is not None)
     at_once = facts["at_once"]
     told = [
-        (f"Device time in {WORDS[facts['window']]}", seconds_text(seconds)),
+        (f"Device time in {SHOWN[facts['window']].word}", seconds_text(seconds)),
         ("Trials ended", f"{totals['ended']:,}"),
         ("Devices at once, while any trains", None if at_once is None else f"{at_once:.1f}"),
         ("Lost with devices that fell silent", seconds_text(totals["lost_seconds"])),
@@ -242,10 +244,10 @@ def _share(entry: Mapping[str, Any], longest: float) -> Bar:
 
 def _policy(policy: Mapping[str, Any]) -> list[tuple[str, str]]:
     config = policy["config"]
-    hourly = 3600 * config["price_per_second"]
+    price = config["price_per_second"]
     return [
         ("Policy", policy["policy"]),
-        ("Price of compute", f"{hourly:.4g} of quality an hour" if hourly else "none: a study goes on while it gains"),
+        ("Price of compute", hourly_text(price) if price else "none: a study goes on while it gains"),
         ("Guard for whoever was served least", percent_text(config["guard"]) + " of the compute"),
         ("Chosen by", policy["created_by"] or "nobody: the program's own settings"),
         ("Because", policy["reason"] or "nobody has set any here"),

@@ -9,10 +9,9 @@ from fastapi import APIRouter, Depends, Form, Request
 from easeml_airflow.web.data_view import VALIDATION, lives, now_of, split_of
 from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
 from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.set_life import release_set, retire_set
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.study_data import sealed_sets, study_data
-from easeml_core.services.test_set_release import release_test_set
-from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.validation import replace_validation
 from easeml_core.store.actors import because
 
@@ -55,8 +54,7 @@ def routes(site: Site) -> APIRouter:
         request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
     ) -> RedirectResponse:
         found = referees(viewer, study)
-        with because(reason):
-            retire_test_set(site.open_sealed(), test_set=test_set, study=found.name)
+        retire_set(site, study=found.name, test_set=test_set, reason=reason)
         return moved(request, f"{path_of_study(found.name)}/data")
 
     @router.post("/studies/{study}/data/release")
@@ -64,8 +62,7 @@ def routes(site: Site) -> APIRouter:
         request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
     ) -> RedirectResponse:
         found = referees(viewer, study)
-        with because(reason):
-            release_test_set(site.open_sealed(), site.open_artifacts(), test_set=test_set, study=found.name)
+        release_set(site, study=found.name, test_set=test_set, reason=reason)
         return moved(request, f"{path_of_study(found.name)}/data")
 
     @router.post("/studies/{study}/data/validate")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow.web.set_life import acts_of, called, track_of
 from easeml_airflow.web.view import Mark
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
 from easeml_core.meter.validation_set import ValidationState
+from easeml_core.services.set_words import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-STATES = [str(state) for state in SealedSetState]
 
 VALIDATION = {
     ValidationState.FRESH: Mark("ok", "pass", "fresh"),
@@ -23,23 +23,14 @@ VALIDATION = {
 }
 """How far a validation set is used up, as a shape, a colour and a word."""
 
-ENDED = {
-    "steps": "all its answers are used",
-    "changes": "it has given its one change",
-    "tolerance": "it is too small for another answer",
-    "signals": "the promise would not hold for another signal",
-    "regulation": "its rule allows no further answer",
-    "failure": "a model could not be run on it",
-    "by hand": "ended by hand",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Life:
     """One sealed set.
 
     Attributes:
-        called: Its name, else its number.
+        id: Its number.
+        name: What people call it.
         purpose: Who draws on it.
         state: Where in its life it is.
         track: All states with whether each was, is, or comes later.
@@ -47,16 +38,19 @@ class Life:
         answers: Answers it can give, by system: name, used, all; ``used`` is None where teams share it, since none may
             learn of another.
         why: Why it has ended; empty while it has not.
+        acts: What a referee can do with it, as of ``acts_of``.
         facts: Of the services; the referee's have more.
     """
 
-    called: str
+    id: int
+    name: str
     purpose: str
     state: str
     track: Sequence[tuple[str, str]]
     rows: int
     answers: Sequence[tuple[str, int | None, int]]
     why: str
+    acts: Sequence[tuple[str, str]]
     facts: Mapping[str, Any]
 
 
@@ -66,20 +60,21 @@ def lives(sets: Iterable[Mapping[str, Any]]) -> list[Life]:
 
 
 def _life(one: Mapping[str, Any]) -> Life:
-    at = STATES.index(one["state"])
     teams = _teams(one["plan"])
     answers = [
         (name, None if teams > 1 and name != "gate" else system["steps_used"], system["steps"])
         for name, system in one["systems"].items()
     ]
     return Life(
-        called=one["name"] or str(one["test_set_id"]),
+        id=one["test_set_id"],
+        name=called(one),
         purpose="gate and meter" if one["purpose"] == "joint" else str(one["purpose"]),
         state=one["state"],
-        track=[(word, "was" if n < at else "is" if n == at else "later") for n, word in enumerate(STATES)],
+        track=track_of(one["state"]),
         rows=one["rows"],
         answers=answers,
-        why=ENDED.get(one["retired_why"] or "", ""),
+        why=WHY.get(one["retired_why"] or "", ""),
+        acts=acts_of(one),
         facts=one,
     )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
-from easeml_airflow.web.formats import quality_text
-from easeml_airflow.web.study_beliefs import chance_text
+from easeml_airflow.web.formats import chance_text, quality_text
 from easeml_core.selection.quality_band import chance_above, density
 
 if TYPE_CHECKING:

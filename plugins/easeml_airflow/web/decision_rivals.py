@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.study_beliefs import number_text, unit_of
+from easeml_airflow.web.formats import number_text, unit_of
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:

@@ -10,8 +10,15 @@ from easeml_airflow.web.airflow_task import run_address
 from easeml_airflow.web.decision_known import cost_pairs, guard_bar, guard_of, observed, settings_of
 from easeml_airflow.web.decision_plots import belief_plot, curve_plot
 from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, is_rate, rival_of, worth_text
-from easeml_airflow.web.formats import gain_text, quality_text, seconds_text
-from easeml_airflow.web.study_beliefs import chance_text, expected_text, number_text, unit_of
+from easeml_airflow.web.formats import (
+    chance_text,
+    expected_text,
+    gain_text,
+    number_text,
+    quality_text,
+    seconds_text,
+    unit_of,
+)
 from easeml_airflow.web.study_trials import TRIAL_STATES, log_of, why_of
 from easeml_core.selection.quality_band import band, chance_above
 from easeml_core.services.rungs import sentence_of

@@ -168,6 +168,11 @@ def path_of_study(study: str) -> str:
     return f"/studies/{quote(study, safe='')}"
 
 
+def desk_path(study: str) -> str:
+    """The study's labelling desk, below ``base_of``."""
+    return f"/labels/{quote(study, safe='')}"
+
+
 def error_page(site: Site, request: Request, status: int, message: str) -> HTMLResponse:
     """What went wrong, what holds nevertheless, and what to do; in the frame of somebody without rights."""
     may_again = request.method == "GET" and status in (401, 409, 429, 503)
@@ -193,4 +198,5 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= formats.FILTERS
+    made.globals["most_reason"] = MOST_REASON
     return made

@@ -21,14 +21,12 @@ from easeml_airflow.web.gate_planner import planner_of
 from easeml_airflow.web.gate_view import gate_plan_of, gate_view
 from easeml_airflow.web.ledger_csv import ledger_file, whole_ledger
 from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.set_life import release_set, retire_set
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.services.gate_report import MOST, gate_ledger, gate_report
 from easeml_core.services.requests import file_promotion, file_rollback
 from easeml_core.services.set_plans import set_purposes, study_plan
-from easeml_core.services.test_set_release import release_test_set
-from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets import plan_test_set
-from easeml_core.store.actors import because
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,8 +189,7 @@ def _changes(site: Site, router: APIRouter, who: Any) -> None:
         request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
     ) -> RedirectResponse:
         whose = site.study(viewer, study).name
-        with because(reason):
-            retire_test_set(site.open_sealed(), test_set=test_set, study=whose)
+        retire_set(site, study=whose, test_set=test_set, reason=reason)
         return here(request, study)
 
     @router.post("/release")
@@ -200,8 +197,7 @@ def _changes(site: Site, router: APIRouter, who: Any) -> None:
         request: Request, study: str, test_set: Number, reason: Reason = "", viewer: Viewer = who
     ) -> RedirectResponse:
         whose = site.study(viewer, study).name
-        with because(reason):
-            release_test_set(site.open_sealed(), site.open_artifacts(), test_set=test_set, study=whose)
+        release_set(site, study=whose, test_set=test_set, reason=reason)
         return here(request, study)
 
     @router.post("/accept")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.errors import ConditionSyntaxError
+from easeml_airflow.web.formats import sentence_case
+from easeml_core.errors import ConditionSyntaxError, counted
 from easeml_core.gate.claims import DIFFERENCE, claim_of
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
@@ -61,7 +62,7 @@ def check_of(text: str, error: ConditionSyntaxError | None, condition: Condition
         return Check(coloured(error.source, error.start, error.end), caret, message, is_sound=False)
     variables = [v for v in "nod" if any(clause.weight(v) for clause in condition.clauses)]
     count = len(condition.clauses)
-    message = f"Parsed: {count} clause{'s' if count > 1 else ''} about {', '.join(variables)}"
+    message = f"Parsed: {counted(count, 'clause')} about {', '.join(variables)}"
     return Check(coloured(text), "", message, is_sound=True, hint=_meaning(condition))
 
 
@@ -111,4 +112,4 @@ def _meaning(condition: Condition) -> str:
     told, labels = "; ".join(words), "no label is needed"
     if condition.needs_labels:
         labels = "every example needs its label" if condition.needs_agreements else "labels only where the two differ"
-    return f"{told[0].upper()}{told[1:]}; {labels}."
+    return f"{sentence_case(told)}; {labels}."

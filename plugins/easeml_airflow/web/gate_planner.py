@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow.web.formats import sentence_text
 from easeml_airflow.web.gate_check import check_of, read_condition
 from easeml_airflow.web.gate_commands import gate_commands
 from easeml_airflow.web.gate_sizes import NOT_COUNTED, POWER, baseline_of, changes_of, plan_rows, plan_set
@@ -237,7 +238,7 @@ def _title(plan: SetPlan | None, why: str) -> str:
 
 def _sentence(plan: SetPlan | None, why: str, of_labels: str) -> str:
     if plan is None:
-        return f"{why[0].upper()}{why[1:]}."
+        return sentence_text(why)
     hours = plan.labels * SECONDS_A_LABEL / 3600
     if not plan.labels:
         return "The models' predictions on them suffice."

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, nice_axis
-from easeml_airflow.web.formats import MINUS
+from easeml_airflow.web.formats import MINUS, power_text, signed
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.entities import Mode, Symbol, Verdict
 from easeml_core.errors import counted
@@ -41,8 +41,6 @@ _REACH = {"n": (0.0, 1.0), "o": (0.0, 1.0), "d": (0.0, 1.0), "n - o": (-1.0, 1.0
 
 _NARROWEST = 14.0
 """Per cent of the width below which a zone's word has no room."""
-
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +146,6 @@ def clause_view(clause: Mapping[str, Any], mode: str) -> ClauseView:
     return ClauseView(clause["clause"], TRUTH[Verdict(clause["verdict"])], clause["method"], plot)
 
 
-def power_text(log_value: float) -> str:
-    """A positive number given by its natural logarithm, however small or large.
-
-    Example:
-        >>> power_text(math.log(3.1e-6)), power_text(-1000.0), power_text(math.log(12.5))
-        ('3.1·10⁻⁶', '5.1·10⁻⁴³⁵', '12.5')
-    """
-    if abs(log_value) < math.log(1000):
-        return f"{math.exp(log_value):.3g}"
-    exponent = math.floor(log_value / math.log(10))
-    mantissa = f"{math.exp(log_value - exponent * math.log(10)):.1f}"
-    if mantissa == "10.0":
-        mantissa, exponent = "1.0", exponent + 1
-    return f"{mantissa}·10{str(exponent).translate(_SUPERSCRIPTS)}"
-
-
 def _sentence(report: Mapping[str, Any], clauses: Sequence[ClauseView], *, passed: bool) -> str:
     word = "Pass" if passed else "Fail"
     if report.get("failure"):
@@ -265,13 +247,3 @@ def _zones(axis: Axis, edges: Sequence[float], claim: Claim, mode: Mode) -> list
         width = round(right - left, 2)
         zones.append(Zone(left, width, look, word if width >= _NARROWEST else ""))
     return [zone for zone in zones if zone.width]
-
-
-def signed(value: float) -> str:
-    """Four decimals with a real minus sign.
-
-    Example:
-        >>> signed(-0.01)
-        '−0.0100'
-    """
-    return f"{value:.4f}".replace("-", MINUS)

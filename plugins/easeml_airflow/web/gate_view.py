@@ -4,38 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
+from easeml_airflow.web.formats import power_text, sentence_case
+from easeml_airflow.web.frame import desk_path
 from easeml_airflow.web.gate_commands import selftest_command
-from easeml_airflow.web.gate_verdict import TRUTH, VerdictView, power_text, verdict_view
+from easeml_airflow.web.gate_verdict import TRUTH, VerdictView, verdict_view
+from easeml_airflow.web.needs import Need
+from easeml_airflow.web.set_life import acts_of, called, track_of
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.config import parse_adaptivity
 from easeml_core.entities import Adaptivity, SealedSetState, Symbol, Verdict
 from easeml_core.errors import counted
-from easeml_core.services.new_set_alarm import WHY
+from easeml_core.services.set_words import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-LIFE = tuple(SealedSetState)
 WAITS = Mark("idle", "wait", "waits")
 _MOST_SETS = 20
 _FEW_STEPS = 0.1
 """Share of the steps that is left when the next set should be on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What waits for a person."""
-
-    title: str
-    why: str
-    href: str
-    act: str
-    colour: str = "warn"
-    shape: str = "alert"
-    age: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +45,7 @@ class SetRow:
         id: Its number.
         name: What people call it.
         is_shown: Whether the page is about it.
+        state: Where in its life it is.
         track: Its life: word, and ``was``, ``is`` or ``later``.
         steps: Used and all.
         used_percent: Of the steps, 0 to 100.
@@ -64,12 +54,13 @@ class SetRow:
         is_short: Whether the set has fewer examples than that.
         examples: In the set; of a planned one, how many are needed.
         ended: By what.
-        acts: ``retire`` and ``release``, those that are possible.
+        acts: What a referee can do with it, as of ``acts_of``.
     """
 
     id: int
     name: str
     is_shown: bool
+    state: str
     track: Sequence[tuple[str, str]]
     steps: str
     used_percent: int
@@ -78,7 +69,7 @@ class SetRow:
     is_short: bool
     examples: str
     ended: str
-    acts: Sequence[str]
+    acts: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +160,6 @@ def _selftest(chosen: Mapping[str, Any] | None) -> str:
     return selftest_command(gate_plan_of(chosen), chosen["rows"])
 
 
-def called(found: Mapping[str, Any]) -> str:
-    """What people call a set."""
-    return found["name"] or f"set {found['test_set_id']}"
-
-
 def gate_plan_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
     """The gate's part of a set's plan."""
     plan: Mapping[str, Any] = found["plan"]["gate"] if found["purpose"] == "joint" else found["plan"]
@@ -184,7 +170,7 @@ def _badge(live: Mapping[str, Any] | None) -> Mark:
     if live is None:
         return Mark("warn", "alert", "No set live")
     name = called(live)
-    return Mark("busy", "lock", f"{name[0].upper()}{name[1:]} live")
+    return Mark("busy", "lock", f"{sentence_case(name)} live")
 
 
 def _without(sets: Sequence[Mapping[str, Any]]) -> str:
@@ -226,29 +212,33 @@ def _rest(facts: Mapping[str, Any], live: Mapping[str, Any]) -> str:
 
 
 def _needs(facts: Mapping[str, Any], live: Mapping[str, Any] | None, *, study: str, path: str) -> list[Need]:
-    desk, plan, found = f"/labels/{quote(study, safe='')}", f"{path}#plan", list[Need]()
+    desk, plan, found = desk_path(study), f"{path}#plan", list[Need]()
     planned = [s for s in facts["sets"] if s["state"] == SealedSetState.PLANNED]
     sealed = any(s["state"] == SealedSetState.SEALED for s in facts["sets"])
     if live is None:
         why = f"Seal {called(planned[0])}, which is planned." if planned else "Plan the next one and seal it."
-        found.append(Need("No gate set is live, so the gate gives no verdict", why, plan, "Plan a set", "bad"))
+        found.append(_need("No gate set is live, so the gate gives no verdict", why, plan, "Plan a set", "bad"))
     if facts["wanted"]["labels"]:
         asking = [r["number"] for r in facts["waiting"] if r["labels"]]
         for_whom = f" for submission {asking[0]}" if asking else ""
         title = f"{counted(facts['wanted']['labels'], 'label')} wanted{for_whom}"
-        found.append(Need(title, "The verdict waits until they are given.", desk, "Open desk", shape="tag"))
+        found.append(_need(title, "The verdict waits until they are given.", desk, "Open desk", shape="tag"))
     if facts["wanted"]["conflicts"]:
         title = f"{counted(facts['wanted']['conflicts'], 'conflict')} between labelers"
-        found.append(Need(title, "The word of the referee settles them.", desk, "Open desk", shape="person"))
+        found.append(_need(title, "The word of the referee settles them.", desk, "Open desk", shape="person"))
     if facts["wanted"]["unsure"]:
         title = f"{counted(facts['wanted']['unsure'], 'example')} that nobody can tell"
         why = "The referee gives the label, or asks again; the verdict waits, and leaves none of them out."
-        found.append(Need(title, why, desk, "Open desk", shape="unknown"))
+        found.append(_need(title, why, desk, "Open desk", shape="unknown"))
     worn = "" if live is None or sealed else _nearly_spent(live)
     if worn:
         why = f"{called(planned[0])} is planned and wants its examples." if planned else "Seal the next one in time."
-        found.append(Need(worn, why, plan, "Plan a set"))
+        found.append(_need(worn, why, plan, "Plan a set"))
     return found
+
+
+def _need(title: str, why: str, href: str, act: str, colour: str = "warn", *, shape: str = "alert") -> Need:
+    return Need(title=title, why=why, colour=colour, shape=shape, age="", href=href, act=act)
 
 
 def _nearly_spent(live: Mapping[str, Any]) -> str:
@@ -307,14 +297,13 @@ def _promotable(
 
 def _set_row(found: Mapping[str, Any], shown: int | None) -> SetRow:
     used, is_planned = found["systems"]["gate"], found["state"] == SealedSetState.PLANNED
-    at, needed = LIFE.index(SealedSetState(found["state"])), found["needed"]
-    track = [(str(state), "was" if n < at else "is" if n == at else "later") for n, state in enumerate(LIFE)]
-    acts = ["retire"] * (at <= LIFE.index(SealedSetState.LIVE)) + ["release"] * (found["state"] == "retired")
+    needed = found["needed"]
     return SetRow(
         id=found["test_set_id"],
         name=called(found),
         is_shown=found["test_set_id"] == shown,
-        track=track,
+        state=found["state"],
+        track=track_of(found["state"]),
         steps=f"{used['steps']:,} planned" if is_planned else f"{used['steps_used']:,} of {used['steps']:,}",
         used_percent=round(100 * used["steps_used"] / used["steps"]),
         passes=_passes(found),
@@ -322,7 +311,7 @@ def _set_row(found: Mapping[str, Any], shown: int | None) -> SetRow:
         is_short=needed is not None and needed > found["rows"],
         examples=f"{found['rows']:,}{' needed' if is_planned else ''}",
         ended=WHY.get(found["retired_why"] or "", ""),
-        acts=acts,
+        acts=acts_of(found),
     )
 
 

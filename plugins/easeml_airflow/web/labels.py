@@ -8,13 +8,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import Response
 
 from easeml_airflow import settings
-from easeml_airflow.web.frame import HEADERS, Tab, moved
+from easeml_airflow.web.frame import HEADERS, Tab, desk_path, moved
 from easeml_airflow.web.labels_view import KEYS, specimen_of
 from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.uploading import Intake, file_of, on_disk
@@ -82,13 +81,13 @@ def routes(site: Site) -> APIRouter:
         name = _labeler(viewer)
         said = _class(label)
         labelling.say(site.open_sealed(), study=study, test_set_id=test_set_id, labeler=name, place=place, label=said)
-        return moved(request, f"{_path(study)}?saved={place}")
+        return moved(request, f"{desk_path(study)}?saved={place}")
 
     @router.post("/labels/{study}/undo")
     def undo(request: Request, study: str, test_set_id: Place, place: Place, viewer: Viewer = who) -> RedirectResponse:
         name = _labeler(viewer)
         labelling.take_back(site.open_sealed(), study=study, test_set_id=test_set_id, labeler=name, place=place)
-        return moved(request, f"{_path(study)}?at={place}")
+        return moved(request, f"{desk_path(study)}?at={place}")
 
     @router.get("/labels/{study}/wanted.csv")
     def wanted(study: str, viewer: Viewer = who) -> Response:
@@ -115,7 +114,7 @@ def routes(site: Site) -> APIRouter:
                     give_labels(store, study=study, test_set=test_set, labeler=name, labels=path)
                 except InvalidInputError as error:
                     raise InvalidInputError(str(error).replace(str(path), "the file")) from error
-            return moved(request, _path(study))
+            return moved(request, desk_path(study))
 
         return await intake.answer(request, work, who=viewer.name, most_bytes=MOST_BYTES)
 
@@ -140,12 +139,12 @@ def _what_the_referee_settles(site: Site, router: APIRouter, who: Any) -> None:
         require(said is not None, "label", label, "the number of a class")
         assert said is not None
         settling.settle(store, study=study, test_set_id=test_set_id, place=place, label=said)
-        return moved(request, _path(study))
+        return moved(request, desk_path(study))
 
     @router.post("/labels/{study}/again")
     def again(request: Request, study: str, test_set_id: Place, place: Place, store: Store = held) -> RedirectResponse:
         settling.ask_again(store, study=study, test_set_id=test_set_id, place=place)
-        return moved(request, _path(study))
+        return moved(request, desk_path(study))
 
 
 def _labeler(viewer: Viewer) -> str:
@@ -160,10 +159,6 @@ def _labeler(viewer: Viewer) -> str:
         message = "the labeler 'referee' settles conflicts, and you are no referee; use an account of another name"
         raise HTTPException(status_code=403, detail=message)
     return name
-
-
-def _path(study: str) -> str:
-    return f"/labels/{quote(study, safe='')}"
 
 
 def _class(label: str) -> int | None:

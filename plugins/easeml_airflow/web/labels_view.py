@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from easeml_airflow.web.charts import Axis, Line, Plot
 from easeml_airflow.web.png import data_uri
+from easeml_core.training.text_columns import text_column_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,6 @@ LONG_TEXT = 80
 
 KEYS = 10
 """Classes that have a key of their own: 1 to 9, and 0 for the tenth."""
-
-_HASHED = re.compile(r"text_(?P<name>.+)_[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def _decoded(columns: Sequence[str] | None, values: NDArray[np.float32]) -> list
         cells = list(group)
         if "=" in cells[0][0]:
             told.append((name, _word(cells)))
-        elif _HASHED.fullmatch(cells[0][0]) and len(cells) > 1:
+        elif text_column_of(cells[0][0]) and len(cells) > 1:
             told.append((name, "text that was not kept, only numbers made of it"))
         else:
             told += [(column, "" if np.isnan(value) else f"{value:.6g}") for column, value in cells]
@@ -108,8 +106,7 @@ def _decoded(columns: Sequence[str] | None, values: NDArray[np.float32]) -> list
 
 def _origin(column: str) -> str:
     """The column of the file that an encoded column was made of."""
-    hashed = _HASHED.fullmatch(column)
-    return hashed["name"] if hashed else column.partition("=")[0]
+    return text_column_of(column) or column.partition("=")[0]
 
 
 def _word(cells: Sequence[tuple[str, Any]]) -> str:

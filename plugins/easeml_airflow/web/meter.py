@@ -12,11 +12,13 @@ from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
 from easeml_airflow.web.ledger_csv import ledger_file, whole_ledger
 from easeml_airflow.web.meter_commands import MeterCommands, meter_commands
 from easeml_airflow.web.meter_planner import PlanPicture, plan_picture
-from easeml_airflow.web.meter_view import picture_of, power_text
+from easeml_airflow.web.meter_view import picture_of
 from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.set_life import called
 from easeml_core.errors import EasemlError, NotFoundError
 from easeml_core.services.meter_history import MOST_ANSWERS, meter_history
 from easeml_core.services.meter_plans import ERROR_RATE, MOST_STEPS, MOST_TEAMS, MeterPlans, meter_plans
+from easeml_core.services.set_words import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,8 +86,9 @@ def routes(site: Site) -> APIRouter:
             "pages": max(1, -(-history["entry_count"] // PAGE_SIZE)),
             "reliabilities": RELIABILITIES,
             "most": {"steps": MOST_STEPS, "teams": MOST_TEAMS},
-            "power": power_text,
             "error_rate": ERROR_RATE,
+            "ended": WHY,
+            "called": called,
         }
         return site.page(request, viewer, "meter.html", **shown)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
-from easeml_airflow.web.formats import MINUS
+from easeml_airflow.web.formats import MINUS, signed
 from easeml_airflow.web.gauge import COLOURS, Gauge, gauge_of, short
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
@@ -100,7 +100,7 @@ def _signals(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], lef
     return Plot(
         title=title,
         sentence=f"Measured overfitting of {counted(len(told), 'submission')} with tolerance, from "
-        f"{_number(told[0]['gap'])} to {_number(told[-1]['gap'])}. {title}.",
+        f"{signed(told[0]['gap'])} to {signed(told[-1]['gap'])}. {title}.",
         x=x,
         y=Axis(low, high, ticks, f"test loss {MINUS} validation loss"),
         bands=[_across(x, begin, end, f"z{min(n, COLOURS)}") for n, (begin, end) in ranges]
@@ -124,7 +124,7 @@ def _dot_title(answer: Mapping[str, Any]) -> str:
     possible = answer["reachable"]
     more = "" if possible == 1 else f", {possible} answers possible"
     reach = f" ± {answer['tolerance']:.4f}" if answer["tolerance"] else ""
-    return f"submission {answer['step']}: {_number(answer['gap'])}{reach}, signal {answer['signal']}{more}"
+    return f"submission {answer['step']}: {signed(answer['gap'])}{reach}, signal {answer['signal']}{more}"
 
 
 def _steps_axis(steps: int) -> Axis:
@@ -161,23 +161,3 @@ def _tolerances(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], 
         ],
         height=150,
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}".replace("-", MINUS)
-
-
-def power_text(level: float) -> str:
-    """A chance of error as a power of ten.
-
-    Example:
-        >>> power_text(2.04e-5), power_text(0.05)
-        ('2.0·10⁻⁵', '0.0500')
-    """
-    if level >= 0.001:
-        return f"{level:.4f}"
-    if level == 0:
-        return "below 10⁻³⁰⁰"
-    power = math.floor(math.log10(level))
-    raised = "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(-power))
-    return f"{level / 10.0**power:.1f}·10⁻{raised}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from easeml_airflow.web.airflow_runs import questions
-from easeml_airflow.web.formats import age_text
+from easeml_airflow.web.formats import age_text, sentence_case
 from easeml_airflow.web.view import ACTS, STEPS
 from easeml_core.services.next_steps import next_steps
 from easeml_core.services.step import Severity, StepKind
@@ -58,7 +58,7 @@ def need_of(step: Mapping[str, Any], viewer: Viewer, *, named: bool = True) -> N
     name = f"{', '.join(names)}: " if named and step["study"] else ""
     title = f"{name}{step['title']}"
     return Need(
-        title=title if name else title[:1].upper() + title[1:],
+        title=title if name else sentence_case(title),
         why=step["why"],
         colour="busy" if step["severity"] == Severity.INFO else str(step["severity"]),
         shape=STEPS[kind][0],

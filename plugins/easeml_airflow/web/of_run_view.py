@@ -10,7 +10,7 @@ from easeml_airflow.web.formats import quality_text
 from easeml_airflow.web.frame import path_of_study
 from easeml_airflow.web.needs import allowed
 from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, why_of
-from easeml_airflow.web.view import VERDICTS, Mark
+from easeml_airflow.web.view import REFUSED, VERDICTS, WAITS, Mark
 from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import counted
 from easeml_core.store.of_run import MOST
@@ -209,11 +209,11 @@ def _asked(entry: Mapping[str, Any], names: Mapping[int, str], viewer: Viewer) -
 def _result(entry: Mapping[str, Any]) -> Mark:
     """How it ended, as far as everybody who sees the study may know."""
     if entry["is_refused"]:
-        return Mark("warn", "alert", "Refused")
+        return REFUSED
     if entry["symbol"]:
         return Mark(*VERDICTS[Symbol(entry["symbol"])])
     if entry["signal"]:
         return Mark("busy", "info", f"Signal {entry['signal']} of {entry['signals']}")
     if entry["is_answered"] or entry["kind"] in _AT_ONCE:
         return Mark("ok", "done", _KINDS[entry["kind"]][2])
-    return Mark("idle", "wait", "Waits for the answer")
+    return WAITS

@@ -47,6 +47,7 @@ class StudyMap:
         patches: In the order of their cells; none is empty.
         names: Of the studies, in the order of the cells.
         sentence: What it shows, in words.
+        high: Cells in a column.
     """
 
     width: int
@@ -54,6 +55,7 @@ class StudyMap:
     patches: Sequence[Patch]
     names: Sequence[str]
     sentence: str
+    high: int = HIGH
 
 
 def map_of(entries: Sequence[Entry]) -> StudyMap:

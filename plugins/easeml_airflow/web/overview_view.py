@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.formats import gain_text
+from easeml_airflow.web.formats import gain_text, percent_text
 from easeml_airflow.web.frame import path_of_study
 from easeml_airflow.web.overview_charts import rise_of, scale_of, spark_of
 from easeml_airflow.web.view import STANDINGS, STEPS, VERDICTS, Mark
@@ -151,8 +151,8 @@ def _row(entry: Entry, shares: Shares, most: float, spark: Plot | None) -> Row:
         running=entry["running"],
         waiting=entry["waiting"],
         failed=entry["failed"],
-        share=f"{100 * used:.1f} %",
-        due=f"{100 * due:.1f} %",
+        share=percent_text(used),
+        due=percent_text(due),
         share_bar=round(100 * used / most, 2),
         due_bar=round(100 * due / most, 2),
         verdict=_verdict(entry),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.formats import percent_text, quality_text, seconds_text
+from easeml_airflow.web.formats import number_text, percent_text, quality_text, seconds_text
 from easeml_airflow.web.overview_view import mark_of
-from easeml_airflow.web.study_beliefs import Forest, NextTrial, forest_of, next_trial_of, number_text
+from easeml_airflow.web.study_beliefs import NextTrial, next_trial_of
+from easeml_airflow.web.study_forest import Forest, forest_of
 from easeml_airflow.web.study_plot import plot_of
-from easeml_airflow.web.study_trials import TrialRow, curves_text, rows_of
+from easeml_airflow.web.study_trials import TrialRow, cost_of, curves_text, rows_of
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.entities import AlertKind, StudyState, Symbol
 from easeml_core.errors import EasemlError
@@ -119,7 +120,7 @@ def page_of(
         stands: As of ``services.overview.standing_of``.
         page: Which page of the trials.
         all_candidates: Whether all candidates are shown, or the dozen that matters.
-        sort: One of ``study_beliefs.SORTS``, by which candidates are sorted; anything else for their turn.
+        sort: One of ``study_forest.SORTS``, by which candidates are sorted; anything else for their turn.
     """
     study, counts, best = facts["study"], facts["counts"], facts["best"]
     ended = sum(counts[kind] for kind in ("succeeded", "failed", "cancelled"))
@@ -195,18 +196,11 @@ def _doing_sentence(facts: Mapping[str, Any], chosen: NextTrial | None) -> str:
     parts = []
     if running:
         more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-        parts.append(f"Running: {running[0]['candidate']}{more}, {_elapsed(running[0])}.")
+        parts.append(f"Running: {running[0]['candidate']}{more}, {cost_of(running[0])}.")
     if chosen:
         cost = "an unknown cost" if chosen.cost is None else f"{chosen.cost} of a device"
         parts.append(f"Next: {chosen.candidate}, worth {chosen.gain} for {cost}.")
     return " ".join(parts)
-
-
-def _elapsed(trial: Mapping[str, Any]) -> str:
-    began = trial["attempt_started_at"] or trial["suggested_at"]
-    told = seconds_text((datetime.now(UTC) - began).total_seconds())
-    about = (trial["reasons"] or {}).get("predicted_cost_seconds")
-    return f"{told} of about {seconds_text(about)}" if about and about != 1 else told
 
 
 def _budget(study: Any, counts: Mapping[str, Any]) -> Bar:

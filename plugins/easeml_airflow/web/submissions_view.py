@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow.web.formats import sentence_case
 from easeml_airflow.web.gate_check import check_of
 from easeml_airflow.web.gauge import gauge_of
 from easeml_airflow.web.submissions_signals import meter_left, signals_of
-from easeml_airflow.web.view import VERDICTS, Mark
+from easeml_airflow.web.view import REFUSED, VERDICTS, WAITS, Mark
 from easeml_core.entities import Adaptivity, Mode, Symbol
 from easeml_core.gate.condition import parse_condition
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from easeml_airflow.web.submissions_signals import Signals
 
 HANDED_IN = Mark("idle", "lock", "Handed in")
-WAITS = Mark("idle", "wait", "Waits for the answer")
-REFUSED = Mark("warn", "alert", "Refused")
 PASSED = Mark(*VERDICTS[Symbol.PASS])
 NOT_ASKED = Mark("idle", "lock", "No symbol yet")
 
@@ -246,7 +245,7 @@ def _promise(meter: Mapping[str, Any] | None) -> str:
         return "The meter has given no signal on this set yet."
     meaning = reading["meaning"]
     together = f"for all submissions at once with reliability {reading['reliability']:.12g}"
-    return f"{meaning[0].upper()}{meaning[1:]}, {together}."
+    return f"{sentence_case(meaning)}, {together}."
 
 
 _AT_ONE = "Your validation data still stand for the data in use, within what the meter can tell."

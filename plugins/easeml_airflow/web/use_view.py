@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
+from easeml_core.training.text_columns import text_column_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +20,6 @@ CELL = "cell:"
 
 MOST_SHOWN = 50
 """Answers that the page shows; a file has all of them."""
-
-_HASHED = re.compile(r"text_(.+)_[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +71,11 @@ def row_fields(columns: Sequence[str] | None) -> list[RowField]:
     found: dict[str, list[str]] = {}
     for column in columns or ():
         name, _, word = column.partition("=")
-        hashed = _HASHED.fullmatch(column)
-        found.setdefault(hashed[1] if hashed else name if word else column, []).append(column)
+        found.setdefault(text_column_of(column) or (name if word else column), []).append(column)
     fields = []
     for name, made_of in found.items():
         is_words = len(made_of) > 1 and all(column.startswith(f"{name}=") for column in made_of)
-        is_text = not is_words and all(_HASHED.fullmatch(column) for column in made_of)
+        is_text = not is_words and all(text_column_of(column) for column in made_of)
         if is_words:
             fields.append(RowField(name, tuple(column[len(name) + 1 :] for column in made_of)))
         elif is_text:

@@ -29,6 +29,10 @@ VERDICTS = {
     Symbol.WITHHELD: ("idle", "lock", "Withheld"),
 }
 
+WAITS = Mark("idle", "wait", "Waits for the answer")
+REFUSED = Mark("warn", "alert", "Refused")
+"""How far a request is that has no answer to tell of."""
+
 STANDINGS = {
     Standing.SEARCHING: ("busy", "run", "Searching"),
     Standing.FINISHED: ("ok", "done", "Finished"),

@@ -23,6 +23,7 @@ from easeml_core.services.controls import list_tenants
 from easeml_core.services.policy import set_policy, show_policy
 from easeml_core.services.registration import pause_study
 from easeml_core.services.stopping import stopping_prices
+from easeml_core.store.actors import MOST_REASON
 from easeml_core.store.compute import history_stamp
 from easeml_core.store.rows import change
 
@@ -98,7 +99,7 @@ def test_an_operator_sets_limits_once_and_the_audit_knows_who_and_why(two, ask_a
         ({"weight": "much"}, "weight"),
         ({"max_parallel": "1"}, "open trials of tenant &#39;rivals&#39;"),
         ({"quota_hours": "-1"}, "quota_seconds must be a number"),
-        ({"reason": "x" * 501}, "reason"),
+        ({"reason": "x" * (MOST_REASON + 1)}, "reason"),
     ],
 )
 def test_a_limit_that_is_none_is_refused_and_changes_nothing(two, ask_as, changes, said):
@@ -186,7 +187,7 @@ def test_trials_that_wait_begin_as_devices_of_their_kind_become_free():
 
 def test_who_sees_all_devices_is_told_when_a_trial_should_begin(two, ask_as, text_of):
     page = ask_as("ada", "operator").get("/compute").text
-    (told,) = re.findall(r'data-l="Start, about"><time datetime="([^"]+)" data-axis="hour">', page)
+    (told,) = re.findall(r'data-l="Start, about"><time datetime="([^"]+)" data-style="hour">', page)
     assert abs(datetime.fromisoformat(told) - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=2)
     assert "Start, about" in text_of(page)
     others = ask_as("vic", rights=lambda study, tenant, *, write: tenant == "rivals").get("/compute").text

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asked import Asked
 
+from easeml_airflow.web import data
 from easeml_airflow.web.data_view import lives
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.audit import audit
 from easeml_core.services.labelling import say
+from easeml_core.services.study_data import study_data
 from easeml_core.services.test_sets import list_test_sets, plan_test_set
 from easeml_core.store import sealed
 from easeml_core.store.rows import rows
@@ -87,6 +90,40 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
         newest = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
     assert tuple(newest[0]) == ("ada", "page", "its examples were <seen>")
     assert ada.post("/studies/nope/data/retire", data={"test_set": "1"}).status_code == 404
+
+
+def test_a_worn_validation_set_needs_a_referee(
+    database: Any, make_study: Any, ask_as: Any, text_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_study()
+
+    def worn(*given: Any, **asked: Any) -> dict[str, Any]:
+        found = study_data(*given, **asked)
+        return found | {"validation": found["validation"] | {"state": "worn", "advice": "replace <it>"}}
+
+    monkeypatch.setattr(data, "study_data", worn)
+    page = ask_as("ada", "referee").get("/studies/cancer/data").text
+    assert "1 thing here needs a person Replace the validation set of cancer Replace <it>. The sealed" in text_of(page)
+    assert 'href="/studies/cancer/data#replace">How</a>' in page
+    assert "<it>" not in page
+    assert "needs a person" not in ask_as("dev").get("/studies/cancer/data").text
+
+
+def test_gate_and_data_page_ask_alike_before_a_set_is_retired_or_released(
+    database: Any, make_study: Any, ask_as: Any, text_of: Any
+) -> None:
+    make_study()
+    ada, pages = ask_as("ada", "referee"), ("/studies/cancer/gate", "/studies/cancer/data")
+    for act, means in (
+        ("retire", "The set that was sealed next becomes live; where there is none, the gate gives no verdict."),
+        ("release", "with the labels they have, are handed to everybody as data to validate on"),
+    ):
+        asked = [re.findall(rf'<dialog id="d-{act}-1".*?</dialog>', ada.get(page).text, re.DOTALL) for page in pages]
+        first, second = (one[0].replace(page, "PAGE") for one, page in zip(asked, pages, strict=True))
+        assert first == second
+        assert f"{act.capitalize()} set 1?" in text_of(first)
+        assert means in text_of(first)
+        assert ada.post(f"{pages[1]}/{act}", data={"test_set": "1"}).status_code == 303
 
 
 def test_a_set_whose_name_is_anothers_number_is_left_alone(database: Any, make_study: Any, ask_as: Any) -> None:

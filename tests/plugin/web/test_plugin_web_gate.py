@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from judged import Judged
 from told_commands import parse
 
+from easeml_airflow.web.formats import power_text
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.gate_check import check_of, read_condition
 from easeml_airflow.web.gate_joint import joint_view
 from easeml_airflow.web.gate_planner import planner_of
-from easeml_airflow.web.gate_verdict import clause_view, power_text
+from easeml_airflow.web.gate_verdict import clause_view
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.cli.app import cli
 from easeml_core.config import GateConfig, JointConfig

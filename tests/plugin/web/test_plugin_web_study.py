@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import psycopg2
 import pytest
 from markupsafe import escape
-from sqlalchemy import text
 
 from easeml_airflow.web import live
 from easeml_airflow.web.study_beliefs import TIMES, next_trial_of
@@ -23,10 +22,9 @@ from easeml_core.services.beliefs import Beliefs, Expected, Watch
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.study_facts import facts_of_study
 from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, expire_leases, record_failure
+from easeml_core.services.trials import cancel_trial, claim, record_failure
 from easeml_core.store import curves, models, studies, trials
-from easeml_core.store.actors import Actor
-from easeml_core.store.database import CHANNEL, Store
+from easeml_core.store.database import CHANNEL
 
 HOSTILE = '<script>alert("1")</script>'
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
@@ -405,40 +403,3 @@ def test_the_candidates_can_be_opened_by_hand(study, ask_as):
     summary = re.search(r'<details class="more" id="candidates"><summary[^>]*>(.*?)</summary>', page).group(1)
     assert '<svg class="turn"' in summary
     assert "4, with their parameters" in summary
-
-
-def test_the_log_of_a_trial_is_that_of_the_try_that_worked_on_it_last(study, ask_as, database):
-    """A worker is killed, its lease runs out, and the next try of its task ends the trial: there the log is."""
-    ada, key = ask_as("ada"), "nightly/run-1/train/4"
-    task = "/dags/nightly/runs/run-1/tasks/train/mapped/4"
-
-    def linked(trial):
-        pages = (f"/studies/{study}", f"/studies/{study}/decisions/{trial}")
-        found = [re.findall(r'href="(/dags/[^"]*)" data-airflow', ada.get(path).text) for path in pages]
-        return [{link for link in links if "/tasks/" in link} for links in found]
-
-    batch = "nightly/run-1/suggest/-1"
-    (told,) = suggest_trials(database.worker, count=1, request_key=batch)["trials"]
-    trial = told["trial_id"]
-    assert linked(trial) == [set(), set()]  # nobody has worked on it: the run that asked is all there is
-    assert 'href="/dags/nightly/runs/run-1" data-airflow' in ada.get(f"/studies/{study}").text
-    for number in (1, 2):
-        worker = Store(database.url("easeml_worker"), actor=Actor("nightly/run-1/train", "task", try_number=number))
-        lease = claim(worker, trial_id=trial, request_key=key)
-        assert linked(trial) == [{f"{task}?try_number={number}"}] * 2
-        if number == 1:
-            with database.owner.begin() as tx:
-                tx.execute(text("UPDATE work.trials SET lease_until = now() - interval '1 s'"))
-            assert expire_leases(database.worker) == [trial]
-            assert linked(trial) == [{f"{task}?try_number=1"}] * 2  # what the lost try has told
-        else:
-            record_failure(worker, lease, "no memory")
-        worker.close()
-    assert linked(trial) == [{f"{task}?try_number=2"}] * 2
-
-
-def test_who_works_without_airflow_has_no_log_there(study, ask_as, database):
-    (told,) = suggest_trials(database.worker, count=1, request_key="laptop")["trials"]
-    lease = claim(database.worker, trial_id=told["trial_id"], request_key="laptop/1")
-    record_failure(database.worker, lease, "no memory")
-    assert 'href="/dags/' not in ask_as("ada").get(f"/studies/{study}").text

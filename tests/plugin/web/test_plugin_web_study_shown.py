@@ -16,7 +16,10 @@ from easeml_core.services.overview import standing
 from easeml_core.services.policy import set_policy
 from easeml_core.services.step import Severity, Step, StepKind
 from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import claim, expire_leases, record_failure
 from easeml_core.store import curves, feeds, models, studies, trials
+from easeml_core.store.actors import Actor
+from easeml_core.store.database import Store
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
 _keys = (f"key/{n}" for n in itertools.count())
@@ -190,3 +193,59 @@ def test_candidates_are_sorted_by_a_column_and_what_has_no_number_comes_last(stu
     assert [line[0] for line in lines] == usual
     assert "aria-sort" not in page
     assert ada.get(f"/studies/{study}?sort={'x' * 30}").status_code == 400
+
+
+# ---- attempts: what a lost one took, and where the log is
+
+
+def test_the_log_of_a_trial_is_that_of_the_try_that_worked_on_it_last(study, ask_as, database):
+    """A worker is killed, its lease runs out, and the next try of its task ends the trial: there the log is."""
+    ada, key = ask_as("ada"), "nightly/run-1/train/4"
+    task = "/dags/nightly/runs/run-1/tasks/train/mapped/4"
+
+    def linked(trial):
+        pages = (f"/studies/{study}", f"/studies/{study}/decisions/{trial}")
+        found = [re.findall(r'href="(/dags/[^"]*)" data-airflow', ada.get(path).text) for path in pages]
+        return [{link for link in links if "/tasks/" in link} for links in found]
+
+    batch = "nightly/run-1/suggest/-1"
+    (told,) = suggest_trials(database.worker, count=1, request_key=batch)["trials"]
+    trial = told["trial_id"]
+    assert linked(trial) == [set(), set()]  # nobody has worked on it: the run that asked is all there is
+    assert 'href="/dags/nightly/runs/run-1" data-airflow' in ada.get(f"/studies/{study}").text
+    for number in (1, 2):
+        worker = Store(database.url("easeml_worker"), actor=Actor("nightly/run-1/train", "task", try_number=number))
+        lease = claim(worker, trial_id=trial, request_key=key)
+        assert linked(trial) == [{f"{task}?try_number={number}"}] * 2
+        if number == 1:
+            with database.owner.begin() as tx:
+                tx.execute(text("UPDATE work.trials SET lease_until = now() - interval '1 s'"))
+            assert expire_leases(database.worker) == [trial]
+            assert linked(trial) == [{f"{task}?try_number=1"}] * 2  # what the lost try has told
+        else:
+            record_failure(worker, lease, "no memory")
+        worker.close()
+    assert linked(trial) == [{f"{task}?try_number=2"}] * 2
+
+
+def test_the_time_of_a_lost_attempt_counts_in_the_first_sentence_as_in_the_table(study, ask_as, database, text_of):
+    (told,) = suggest_trials(database.worker, count=1, request_key="nightly/run-1/suggest/-1")["trials"]
+    trial = told["trial_id"]
+    claim(database.worker, trial_id=trial, request_key="nightly/run-1/train/0")
+    with database.owner.begin() as tx:
+        lost = (
+            "UPDATE work.trials SET attempt_started_at = now() - interval '20 min', lease_until = now() WHERE id = :id"
+        )
+        tx.execute(text(lost), {"id": trial})
+    assert expire_leases(database.worker) == [trial]
+    claim(database.worker, trial_id=trial, request_key="nightly/run-1/train/0")
+    page = ask_as("ada").get(f"/studies/{study}").text
+    assert "20.0 min" in re.search(r'<td class="num c">([^<]*)</td>', page).group(1)
+    assert f"Running: {told['candidate']}, 20.0 min" in text_of(page)
+
+
+def test_who_works_without_airflow_has_no_log_there(study, ask_as, database):
+    (told,) = suggest_trials(database.worker, count=1, request_key="laptop")["trials"]
+    lease = claim(database.worker, trial_id=told["trial_id"], request_key="laptop/1")
+    record_failure(database.worker, lease, "no memory")
+    assert 'href="/dags/' not in ask_as("ada").get(f"/studies/{study}").text

@@ -1,0 +1,31 @@
+"""What sealed sets and their ends are called, wherever people read of them: alerts, mails, pages, command line."""
+
+from __future__ import annotations
+
+from easeml_core.entities import SealedSetPurpose
+
+CALLED = {
+    SealedSetPurpose.GATE: "gate set",
+    SealedSetPurpose.METER: "meter set",
+    SealedSetPurpose.JOINT: "gate and meter set",
+    SealedSetPurpose.DIRECT: "second validation sample",
+}
+"""A set by who draws on it."""
+
+WHY = {
+    "steps": "all its steps are used",
+    "changes": "as many answers as its adaptivity allows were of the kind that ends it",
+    "tolerance": "it has too few examples for another test at the level that is left",
+    "by hand": "the referee has retired it",
+    "signals": "its promise would not hold for another answer",
+    "regulation": "its rule allows no further answer",
+    "failure": "a model could not be run on it, which the meter's promise does not cover",
+}
+"""What ``retired_why`` means, as part of a sentence."""
+
+WITHOUT = {
+    SealedSetPurpose.GATE: "the gate gives no verdict",
+    SealedSetPurpose.METER: "the meter gives no signal",
+    SealedSetPurpose.DIRECT: "readings go on without it and cannot tell tuning from drift",
+}
+"""What a system does that has no live set."""
