@@ -136,7 +136,8 @@ def _with_promise(step: Step, promise: Mapping[str, Any] | None, price: float) -
     if promise is None or step.kind is not StepKind.COMPUTE or not step.act.startswith(("train", "wait: trials")):
         return step
     gain, seconds = promise["gain"], promise["seconds"]
-    told = f"the last choice, {promise['candidate']}, promised {gain:+.4f} for {device_time(seconds)}"
+    raised = "under +0.0001" if 0 < gain < 0.00005 else f"{gain:+.4f}"  # some is never told as none
+    told = f"the last choice, {promise['candidate']}, promised {raised} for {device_time(seconds)}"
     if price > 0:
         least = price * seconds
         worth = "worth it" if gain >= least else "not worth it"

@@ -84,8 +84,14 @@ def number_text(number: float) -> str:
     Example:
         >>> number_text(0.00304), number_text(0.000012), number_text(17.8)
         ('0.0030', '0.000012', '17.8000')
+        >>> number_text(2.5e-9), number_text(-2.6e-29)
+        ('2.5·10⁻⁹', '−2.6·10⁻²⁹')
     """
-    return f"{number:.4f}" if abs(number) >= 0.00095 or number == 0 else f"{Decimal(f'{number:.2g}'):f}"
+    if abs(number) >= 0.00095 or number == 0:
+        return f"{number:.4f}"
+    if abs(number) >= 1e-6:
+        return f"{Decimal(f'{number:.2g}'):f}"
+    return ("\N{MINUS SIGN}" if number < 0 else "") + power_text(math.log(abs(number)))
 
 
 def power_text(log_value: float) -> str:
