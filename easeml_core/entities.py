@@ -119,16 +119,6 @@ class AlertKind(StrEnum):
     DRIFT = "drift"
 
 
-class ConnectionExtra(StrEnum):
-    """All that the extra of Airflow's connection may hold: where artifacts lie, and libpq's own words for TLS."""
-
-    ARTIFACTS = "artifacts"
-    MODE = "sslmode"
-    ROOT_CERTIFICATE = "sslrootcert"
-    CERTIFICATE = "sslcert"
-    KEY = "sslkey"
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One thing that could be trained: a trainer ``kind`` and its parameters.

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from easeml_core.entities import ConnectionExtra
-from easeml_core.errors import EasemlError, counted
+from easeml_core.config import require
+from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
+from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, counted
+from easeml_core.remote.urls import WEB, parse_url
 from easeml_core.services.checks import Check
 from easeml_core.store import health
 from easeml_core.store.database import Store
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VARIABLE = "AIRFLOW_CONN_EASEML_DEFAULT"
+WHOLE_EXTRA = "__extra__"
+"""What Airflow calls an extra in an address that its parameters cannot say."""
+
 ANSWER_SECONDS = 10.0
 MOST_BYTES = 1_000_000
 _REVISION = re.compile(r"^(down_revision|revision)(?:: [^=]+)? = (.+)$", re.MULTILINE)
@@ -67,34 +72,44 @@ def check_connection(environment: Mapping[str, str]) -> Check:
     where = f"{told['login']} at {told['host']}:{told.get('port') or 5432}/{told['schema']}"
     if told["login"] != WORKER:
         return Check(name, "failed", f"{where}: tasks must connect as {WORKER}", remedy)
-    unknown = sorted(set(told["extra"]) - set(ConnectionExtra))
-    if unknown:
-        allowed = ", ".join(ConnectionExtra)
-        return Check(name, "failed", f"{where}: extra may hold {allowed}, not {', '.join(unknown)}", remedy)
-    if not told["extra"].get("artifacts"):
-        return Check(name, "failed", f"{where}: extra.artifacts is missing", remedy)
-    return _reached(name, told, f"{where}, artifacts at {told['extra']['artifacts']}")
+    try:
+        extra = extra_of(told["extra"])
+        place, tls = _kept_at(artifacts_of(extra)), tls_of(extra)
+    except ConfigError as error:
+        return Check(name, "failed", f"{where}: {error}", remedy)
+    return _reached(name, told, tls, f"{where}, artifacts at {place}")
 
 
 def _connection(text: str) -> dict[str, Any]:
-    """Host, login and so on of a connection as Airflow writes them, JSON or an address; ``extra`` without gaps."""
+    """Host, login and so on of a connection as Airflow reads them, JSON or an address; its ``extra`` as it is."""
     if text.lstrip().startswith("{"):
         told = dict(json.loads(text))
         extra = told.get("extra") or {}
-        extra = json.loads(extra) if isinstance(extra, str) else extra
-        return told | {"extra": {key: value for key, value in dict(extra).items() if value not in (None, "")}}
+        return told | {"extra": json.loads(extra) if isinstance(extra, str) else extra}
     parts = urlsplit(text)
     names = {"host": parts.hostname, "login": parts.username, "password": parts.password}
     told = {name: None if value is None else unquote(value) for name, value in names.items()}
-    extra = {key: values[0] for key, values in parse_qs(parts.query).items()}
-    return told | {"port": parts.port, "schema": unquote(parts.path.lstrip("/")), "extra": extra}
+    extra = dict(parse_qsl(parts.query, keep_blank_values=True))
+    whole = extra.get(WHOLE_EXTRA)  # Airflow takes it, and nothing beside it
+    held = extra if whole is None else json.loads(whole or "{}")
+    return told | {"port": parts.port, "schema": unquote(parts.path[1:]), "extra": held}
 
 
-def _reached(name: str, told: dict[str, Any], found: str) -> Check:
-    login, password, database = (quote(str(told.get(key) or ""), safe="") for key in ("login", "password", "schema"))
-    url = f"postgresql+psycopg2://{login}:{password}@{told['host']}:{told.get('port') or 5432}/{database}"
-    tls = urlencode({key: value for key, value in told["extra"].items() if key != "artifacts"}, quote_via=quote)
-    url = f"{url}?{tls}" if tls else url
+def _kept_at(place: str) -> str:
+    """The place of the artifacts, unless it is an address that every task refuses; what that holds is not told."""
+    if "://" in place:
+        try:
+            is_good = parse_url(place).protocol not in WEB
+        except InvalidInputError:
+            is_good = False
+        wanted = "the path of a folder, or an address such as s3://BUCKET/PATH, without user and password"
+        require(is_good, "extra.artifacts", "another address", wanted)
+    return place
+
+
+def _reached(name: str, told: dict[str, Any], tls: dict[str, str], found: str) -> Check:
+    host, login, password, database = (str(told.get(key) or "") for key in ("host", "login", "password", "schema"))
+    url = database_url(host=host, port=told.get("port"), database=database, login=login, password=password, tls=tls)
     try:
         _ask(url, health.who_and_when)
     except EasemlError as error:

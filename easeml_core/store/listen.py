@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LONGEST_PAUSE_SECONDS = 5.0
+_QUIET_SECONDS = 0.2
+"""Rest of a waiter that was woken for nothing: any role may notify, and all waiters of a loop look one at a time."""
+
 _STOP_SECONDS = 0.5
 """How long an ``Ear`` may take to see that it shall stop."""
 
@@ -172,7 +175,8 @@ def _listening(dsn: str, *channels: str) -> psycopg2.extensions.connection:
 async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seconds: float = 60.0) -> T:
     """Wait until ``look`` finds something.
 
-    The subscription stands before the first look, so nothing that happens between two looks is lost.
+    The subscription stands before the first look, so nothing that happens between two looks is lost. Who was woken for
+    nothing looks again after 0.2 s at the earliest; whatever is notified meanwhile is found then.
 
     Args:
         dsn: Address of the database (``Store.dsn``).
@@ -183,7 +187,7 @@ async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seco
     Returns:
         The first value of ``look`` that is not None. Errors of ``look`` other than StoreUnavailableError pass through.
     """
-    listener, failures = Listener.of(dsn), 0
+    listener, failures, rest = Listener.of(dsn), 0, 0.0
     async with listener.subscribed(topic) as woken:
         while True:
             woken.clear()
@@ -201,4 +205,6 @@ async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seco
             failures = 0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):
+                    await asyncio.sleep(rest)
                     await woken.wait()
+            rest = _QUIET_SECONDS if woken.is_set() else 0.0

@@ -4,16 +4,28 @@
 ``production_model()`` of every change of what is in production. Watchers in the triggerer look at the database, so that
 nothing depends on a task. Names are what people read in Airflow's graph; the address is what stays.
 
+An event is only a wake-up call: whoever may make events in Airflow, every author of a DAG among them, can forge one.
+What is acted on is asked of the database.
+
 ``SubmitModelOperator`` tells of a submission too, since whoever hears of one twice judges nothing twice. It knows the
 study only when it runs, so it reaches the asset through an alias. No operator tells of production: a deployment shall
 run once a move, and a task's event beside the watcher's would be a second one.
+
+Airflow keeps the watchers of the file that was read last. So assets with different watchers must not share a name or an
+address: a connection other than the installation's stands in both, and the installation's own, if named, in neither.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from airflow.sdk import Asset, AssetAlias, AssetWatcher
+
+from easeml_airflow import settings
+
+if TYPE_CHECKING:
+    from easeml_airflow.triggers.watcher import WatcherTrigger
 
 SCHEME = "easeml"
 SUBMITTED = "Ease.ml: a model is handed in"
@@ -33,16 +45,15 @@ def submissions(study: str | None = None, *, easeml_conn_id: str | None = None) 
     from easeml_airflow.triggers.submissions import SubmissionsTrigger
 
     name = f"Ease.ml: models handed in for {study or 'any study'}"
-    trigger = SubmissionsTrigger(study=study, easeml_conn_id=easeml_conn_id)
-    watchers = [AssetWatcher(name=f"{name}, watcher", trigger=trigger)]
-    return Asset(name=name, uri=_uri("submissions", study), watchers=watchers)
+    return _watched("submissions", name, SubmissionsTrigger, study, easeml_conn_id)
 
 
 def alerts(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
     """Alerts: the overfitting budget is broken, drift is certain, a new test set is needed.
 
-    A DAG with ``schedule=[alerts("digits")]`` runs for each, without a task that waits. After a restart of the
-    triggerer the events of open alerts come again, so the run looks at what is open (``easeml alerts``) and clears it.
+    A DAG with ``schedule=[alerts("digits")]`` runs on each, without a task that waits; Airflow may make one run of
+    several. After a restart of the triggerer the events of open alerts come again, so the run looks at what is open
+    (``easeml alerts``) and clears it.
 
     Args:
         study: Alerts of this study alone; None means of all.
@@ -50,19 +61,19 @@ def alerts(study: str | None = None, *, easeml_conn_id: str | None = None) -> As
     """
     from easeml_airflow.triggers.alerts import AlertsTrigger
 
-    name = f"Ease.ml: alerts of {study or 'any study'}"
-    trigger = AlertsTrigger(study=study, easeml_conn_id=easeml_conn_id)
-    watchers = [AssetWatcher(name=f"{name}, watcher", trigger=trigger)]
-    return Asset(name=name, uri=_uri("alerts", study), watchers=watchers)
+    return _watched("alerts", f"Ease.ml: alerts of {study or 'any study'}", AlertsTrigger, study, easeml_conn_id)
 
 
 def production_model(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
     """The model in production; told of each promotion, forced promotion and rollback, by whatever way it was made.
 
-    A DAG with ``schedule=[production_model("digits")]`` runs once a move: the watcher alone tells, and no task does. Of
-    several moves between two looks the last alone is told. What stands is told when the DAG is switched on, and again
-    when the triggerer starts anew; the move's ``promotion_id`` is the same then, so that the run can tell that it has
-    nothing to do.
+    A DAG with ``schedule=[production_model("digits")]`` runs on each: the watcher alone tells, and no task does. Of
+    several moves between two looks the last alone is told, and Airflow may make one run of several events that wait.
+    What stands is told when the DAG is switched on, and again when the triggerer starts anew.
+
+    An event is only a wake-up call: the run asks the database what is in production (``in_production``), deploys that,
+    and remembers its ``promotion_id``. A deployment that took the model from the event would put out whatever a forged
+    one names, without a gate; and without that memory it would put out again what stands.
 
     Args:
         study: The model of this study alone; None means of all.
@@ -71,9 +82,7 @@ def production_model(study: str | None = None, *, easeml_conn_id: str | None = N
     from easeml_airflow.triggers.production import ProductionTrigger
 
     name = f"Ease.ml: {study or 'any study'} in production"
-    trigger = ProductionTrigger(study=study, easeml_conn_id=easeml_conn_id)
-    watchers = [AssetWatcher(name=f"{name}, watcher", trigger=trigger)]
-    return Asset(name=name, uri=_uri("production", study), watchers=watchers)
+    return _watched("production", name, ProductionTrigger, study, easeml_conn_id)
 
 
 def alias(name: str) -> AssetAlias:
@@ -93,6 +102,19 @@ def tell(context: Any, name: str, asset: Asset, extra: dict[str, Any]) -> None:
     context["outlet_events"][alias(name)].add(Asset(name=asset.name, uri=asset.uri), extra=extra)
 
 
-def _uri(kind: str, study: str | None) -> str:
+def _watched(
+    kind: str, name: str, trigger_class: type[WatcherTrigger], study: str | None, conn_id: str | None
+) -> Asset:
+    """The asset with its watcher; both say the connection only where it is not the installation's."""
+    other = None if conn_id in (None, "", settings.conn_id()) else conn_id
+    if other is not None:
+        name = f"{name} ({other})"
+    trigger = trigger_class(study=study or None, easeml_conn_id=other)
+    watchers = [AssetWatcher(name=f"{name}, watcher", trigger=trigger)]
+    return Asset(name=name, uri=_uri(kind, study, other), watchers=watchers)
+
+
+def _uri(kind: str, study: str | None, conn_id: str | None) -> str:
     """The address in the form that Airflow makes of it."""
-    return f"{SCHEME}://{kind}/{study or ''}"
+    address = f"{SCHEME}://{kind}/{study or ''}"
+    return address if conn_id is None else f"{address}?{urlencode({'conn': conn_id})}"

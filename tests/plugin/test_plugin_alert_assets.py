@@ -96,8 +96,8 @@ def test_a_dag_may_be_scheduled_on_alerts():
     from airflow.serialization.serialized_objects import DagSerialization
 
     asset = assets.alerts("digits", easeml_conn_id="other")
-    assert asset.uri == Asset(asset.uri).uri == "easeml://alerts/digits"
-    assert asset.name == "Ease.ml: alerts of digits"
+    assert asset.uri == Asset(asset.uri).uri == "easeml://alerts/digits?conn=other"
+    assert asset.name == "Ease.ml: alerts of digits (other)"
     (watcher,) = asset.watchers
     arguments = {"study": "digits", "easeml_conn_id": "other", "poll_interval": None}
     assert watcher.trigger.serialize() == ("easeml_airflow.triggers.alerts.AlertsTrigger", arguments)

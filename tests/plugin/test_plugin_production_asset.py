@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from airflow.sdk import DAG, Asset, task
@@ -216,7 +218,8 @@ def test_a_name_that_is_none_is_said_and_never_ends_the_trigger(connected, monke
 
 def test_the_asset_has_the_watcher_and_equal_ones_are_one():
     asset = assets.production_model("digits", easeml_conn_id="other")
-    assert (asset.name, asset.uri) == ("Ease.ml: digits in production", "easeml://production/digits")
+    named = ("Ease.ml: digits in production (other)", "easeml://production/digits?conn=other")
+    assert (asset.name, asset.uri) == named
     (watcher,) = asset.watchers
     path, arguments = watcher.trigger.serialize()
     assert path == "easeml_airflow.triggers.production.ProductionTrigger"
@@ -226,6 +229,40 @@ def test_the_asset_has_the_watcher_and_equal_ones_are_one():
     hashes = [BaseEventTrigger.hash(*made.trigger.serialize()) for made in (watcher, same, more)]
     assert hashes[0] == hashes[1] != hashes[2]
     assert assets.production_model().name == "Ease.ml: any study in production"
+
+
+KINDS = [assets.submissions, assets.alerts, assets.production_model]
+
+
+def facets(asset):
+    """What Airflow tells assets and watchers apart by."""
+    (watcher,) = asset.watchers
+    return asset.name, asset.uri, watcher.name, BaseEventTrigger.hash(*watcher.trigger.serialize())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_two_connections_are_two_assets_and_the_installation_s_own_is_one_however_it_is_written(kind, monkeypatch):
+    """Airflow keeps the watchers of the file that it read last: assets that share an address share them."""
+    usual = [facets(kind("digits", easeml_conn_id=given)) for given in (None, "", "easeml_default")]
+    assert usual[0] == usual[1] == usual[2]
+    all_of_it = [usual[0], *(facets(kind("digits", easeml_conn_id=given)) for given in ("other", "third"))]
+    for facet in zip(*all_of_it, strict=True):
+        assert len(set(facet)) == 3
+    monkeypatch.setenv("AIRFLOW__EASEML__CONN_ID", "other")
+    assert facets(kind("digits", easeml_conn_id="other")) == facets(kind("digits")) == usual[0]
+    assert facets(kind("digits", easeml_conn_id="easeml_default")) not in all_of_it
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_name_of_a_study_is_any_study(kind):
+    assert facets(kind("")) == facets(kind(None)) == facets(kind())
+
+
+@pytest.mark.parametrize("conn_id", ["a/b", "a#b", r"a\b", "(x):1!", "x" * 250, "ü", "a b&conn=c"])
+def test_every_name_of_a_connection_is_kept_apart_in_the_address(conn_id):
+    asset = assets.production_model("digits", easeml_conn_id=conn_id)
+    assert Asset(asset.uri).uri == asset.uri
+    assert parse_qs(urlsplit(asset.uri).query) == {"conn": [conn_id]}
 
 
 @pytest.mark.parametrize("study", [None, "digits", LONGEST, ODD])
@@ -258,37 +295,68 @@ def test_no_operator_tells_of_production_beside_the_watcher():
 # The recipe of docs/cookbook.md that deploys.
 
 
-def test_the_recipe_deploys_each_move_once_and_the_newest_alone(run_dag, root):
+@pytest.fixture
+def deployed(run_dag, root, monkeypatch, connected, make_study):
+    """Run the recipe's task in a DAG that was woken by events with this in them; the model that it deploys."""
     from airflow.dag_processing.dagbag import DagBag
+    from airflow.models import Variable  # that of the SDK needs a task around it
     from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
 
+    make_study("flowers", gate=EASY)
     folder = root / "docs" / "examples" / "cookbook"
     recipe = DagBag(dag_folder=str(folder / "on_promotion.py")).dags["cookbook_on_promotion"]
     deploy = recipe.task_dict["deploy"].python_callable
     asset = assets.production_model("flowers")
 
-    def deployed(*numbers):
-        """What the recipe deploys when it hears of these moves; model 10 n stands after move n."""
-        told = [
-            {"promotion_id": n, "study": "flowers", "model_id": 10 * n, "request_id": n, "kind": "promote"}
-            for n in numbers
-        ]
-        heard = [
-            SimpleNamespace(asset=asset, source_aliases=[], extra={"from_trigger": True, "payload": move})
-            for move in told
-        ]
+    def run(*extras):
+        heard = [SimpleNamespace(asset=asset, source_aliases=[], extra=extra) for extra in extras]
         with DAG("deployment", schedule=None) as dag:
 
             @task(task_id="deploy")
             def again():
-                return deploy(TriggeringAssetEventsAccessor.build(heard))
+                """It hears of the events where it asks for them; what it asks for is its own affair."""
+                wanted = inspect.signature(deploy).parameters
+                given = {"triggering_asset_events": TriggeringAssetEventsAccessor.build(heard)}
+                return deploy(**{name: given[name] for name in wanted})
 
             again()
         (instance,) = run_dag(dag).get_task_instances()
         assert str(instance.state) == "success"
         return instance.xcom_pull(task_ids="deploy")
 
-    assert deployed(1) == 10
-    assert deployed(1) is None  # told again
-    assert deployed(3, 2) == 30
-    assert deployed(2) is None  # late
+    yield run
+    Variable.delete("flowers_deployed")  # noqa: AIR311
+
+
+def event_of(store):
+    """What the watcher tells now."""
+    (move,) = in_production(store, study="flowers")
+    return {"from_trigger": True, "payload": move}
+
+
+def test_the_recipe_deploys_each_move_once_and_what_stands_alone(deployed, production, store):
+    one, two = (production.model(label, "flowers") for label in (0, 1))
+    production.promote(one, "flowers")
+    first = event_of(store)
+    assert deployed(first) == one
+    assert deployed(first) is None  # told again
+    production.force(two, "flowers")
+    second = event_of(store)
+    production.roll_back("flowers")
+    assert deployed(second) == one  # late: the rollback has been made meanwhile
+    assert deployed(second, event_of(store)) is None
+    production.force(two, "flowers")
+    assert deployed(first, event_of(store)) == two  # two events in one run
+
+
+@pytest.mark.parametrize("extra", [{}, {"payload": {}}, {"payload": {"promotion_id": 10**9}}], ids=str)
+def test_a_forged_event_deploys_nothing_of_its_own_and_silences_no_later_move(deployed, production, store, extra):
+    one, bad = (production.model(label, "flowers") for label in (0, 1))
+    if "payload" in extra:
+        extra["payload"] |= {"study": "flowers", "model_id": bad, "request_id": 1, "kind": "promote"}
+    assert deployed(extra) is None  # nothing is in production
+    production.promote(one, "flowers")
+    assert deployed(extra) == one  # the gate's model, though the event names another
+    assert deployed(extra) is None
+    production.force(bad, "flowers")
+    assert deployed(event_of(store)) == bad

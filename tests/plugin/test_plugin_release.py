@@ -8,6 +8,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from easeml_airflow import operators
+from easeml_airflow.assets import submissions
 from easeml_airflow.operators.approval import question, referees_asked
 from easeml_airflow.version_compat import TaskAwaitingInput, TaskDeferred
 from easeml_core.store import promotions, studies
@@ -110,6 +111,13 @@ def test_a_model_is_handed_in_once_and_its_asset_is_told(study, trees, model):
     told = {name: first[name] for name in ("submission_id", "study", "model_id")}
     assert ctx["outlet_events"].told == [("easeml://submissions/cancer", told)]
     assert submit(model, task_id="again")[0]["submission_id"] > first["submission_id"]
+
+
+def test_the_asset_that_is_told_is_the_one_of_the_connection(study, model, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", os.environ["AIRFLOW_CONN_EASEML_DEFAULT"])
+    _, ctx = submit(model, easeml_conn_id="elsewhere")
+    ((address, _),) = ctx["outlet_events"].told
+    assert address == submissions("cancer", easeml_conn_id="elsewhere").uri != submissions("cancer").uri
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 import os
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import jsonschema
 import pytest
@@ -214,11 +214,27 @@ def test_what_a_form_left_empty_says_nothing_of_tls(connect):
         ("sslmode", True, "must be one of disable, allow"),
         ("sslrootcert", "/etc/two words.pem", "must be the path of a file, without blanks"),
         ("sslkey", ["/k"], "must be the path of a file"),
+        (
+            "sslkey",
+            "-----BEGIN PRIVATE KEY-----\nMIIE",
+            "must be the path of a file, without blanks, got 'text with blanks'",
+        ),
+        ("sslcert", 3, "must be the path of a file, without blanks, got 'int'"),
     ],
 )
 def test_a_word_on_tls_that_libpq_does_not_know_is_refused(connect, key, value, words):
-    with pytest.raises(ConfigError, match=rf"connection 'easeml_default': extra\.{key}.*{words}"):
+    with pytest.raises(ConfigError, match=rf"connection 'easeml_default': extra\.{key}.*{words}") as refused:
         _ = connect(extra=GOOD["extra"] | {key: value}).url
+    assert repr(value) not in str(refused.value)
+    assert "MIIE" not in str(refused.value)
+
+
+def test_what_is_told_of_tls_is_read_the_same_in_an_address(monkeypatch):
+    """Airflow writes an extra that has no plain parameters as ``__extra__``; ``easeml doctor`` reads both alike."""
+    for query in (TLS | GOOD["extra"], {"__extra__": json.dumps(TLS | GOOD["extra"])}):
+        address = f"easeml://easeml_worker:p@127.0.0.1:5433/easeml?{urlencode(query)}"
+        monkeypatch.setenv("AIRFLOW_CONN_EASEML_DEFAULT", address)
+        assert EasemlHook().extra == TLS | GOOD["extra"]
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,11 @@ def test_assets_have_the_address_that_airflow_makes_of_it():
         (assets.submissions(), "Ease.ml: models handed in for any study", "easeml://submissions/"),
         (assets.submissions("digits"), "Ease.ml: models handed in for digits", "easeml://submissions/digits"),
         (assets.production_model("digits"), "Ease.ml: digits in production", "easeml://production/digits"),
+        (
+            assets.submissions(easeml_conn_id="other"),
+            "Ease.ml: models handed in for any study (other)",
+            "easeml://submissions/?conn=other",
+        ),
     ):
         assert (asset.name, asset.uri) == (name, uri)
         assert Asset(uri).uri == uri

@@ -11,6 +11,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -217,8 +218,16 @@ def test_the_connection_of_the_environment(database: Any) -> None:
     [
         ({"login": "easeml_referee"}, "tasks must connect as easeml_worker"),
         ({"host": ""}, "lacks host"),
-        ({"extra": {}}, "extra.artifacts is missing"),
-        ({"extra": {"artifacts": "/srv/a", "sslmod": "require"}}, "may hold artifacts, sslmode"),
+        ({"extra": {}}, "extra.artifacts must be the path of a folder"),
+        ({"extra": {"artifacts": ["/srv/a"]}}, "extra.artifacts must be the path of a folder"),
+        ({"extra": {"artifacts": "https://data.example/a"}}, "extra.artifacts must be the path of a folder"),
+        ({"extra": {"artifacts": "s3://me:secret@bucket/a"}}, "without user and password, got 'another address'"),
+        ({"extra": {"artifacts": "/srv/a", "sslmod": "require"}}, "no more than artifacts, sslmode"),
+        ({"extra": {"artifacts": "/srv/a", "__extra__": "{}"}}, "got ['__extra__']"),
+        ({"extra": {"artifacts": "/srv/a", "sslmode": "on"}}, "extra.sslmode must be one of disable"),
+        ({"extra": {"artifacts": "/srv/a", "sslkey": "/two words.key"}}, "extra.sslkey must be the path of a file"),
+        ({"extra": {"artifacts": "/srv/a", "sslcert": 3}}, "extra.sslcert must be the path of a file"),
+        ({"extra": [["artifacts", "/srv/a"]]}, "extra must be a mapping"),
         ({"extra": {"artifacts": "/srv/a", "sslmode": "require"}}, "does not support SSL"),
         ({"port": 9}, "cannot be reached"),
     ],
@@ -226,6 +235,20 @@ def test_the_connection_of_the_environment(database: Any) -> None:
 def test_a_connection_that_cannot_work(database: Any, changes: dict[str, Any], words: str) -> None:
     check = check_connection({VARIABLE: connection(database, **changes)})
     assert (check.state, words in check.found) == ("failed", True), check
+    assert "secret" not in check.found
+
+
+def test_the_connection_is_read_as_airflow_reads_it(database: Any) -> None:
+    """As an address: the last of two words counts, gaps do not, and ``__extra__`` is the whole extra."""
+    sound = check_connection({VARIABLE: connection(database)})
+    address = database.url("easeml_worker").replace("postgresql+psycopg2", "easeml")
+    inner = {"artifacts": "/srv/a", "sslmode": "disable"}
+    for query in ({"__extra__": json.dumps(inner), "host": "x"}, [("artifacts", "/b"), *inner.items(), ("sslkey", "")]):
+        assert check_connection({VARIABLE: f"{address}?{urlencode(query)}"}) == sound
+    for extra, words in (({"sslmod": "x"}, "got ['sslmod']"), ([], "got 'list'")):
+        refused = check_connection({VARIABLE: f"{address}?{urlencode({'__extra__': json.dumps(extra)})}"})
+        assert (refused.state, words in refused.found) == ("failed", True)
+    assert check_connection({VARIABLE: f"{address}?__extra__=artifacts"}).found.endswith("JSONDecodeError")
 
 
 @pytest.mark.parametrize("text", ["{", '{"extra": 3, "host": "h"}', "[]", "easeml://a:b@h:port/x", ""])

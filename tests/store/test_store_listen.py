@@ -111,6 +111,41 @@ def test_a_wake_for_nothing_is_one_look(board: Board) -> None:
     asyncio.run(scene())
 
 
+def test_a_flood_of_wakes_for_nothing_is_a_few_looks_and_the_real_one_is_found(board: Board) -> None:
+    async def scene() -> None:
+        waiter = asyncio.ensure_future(board.wait("iris"))
+        await board.reach(1, looks=1)
+        begun = time.monotonic()
+        while time.monotonic() < begun + SOON:
+            await asyncio.to_thread(nudge, board)
+        assert 3 <= board.looks <= 3 + (time.monotonic() - begun) / 0.2  # 1 at first, then 1 at once and 5 a second
+        nudge(board)
+        await asyncio.to_thread(board.put, "iris")
+        assert await asyncio.wait_for(waiter, SOON) == 1
+
+    asyncio.run(scene())
+
+
+def test_the_first_look_after_the_quiet_is_at_once(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "_QUIET_SECONDS", SOON)
+
+    async def scene() -> None:
+        waiter = asyncio.ensure_future(board.wait("iris"))
+        await board.reach(1, looks=1)
+        await asyncio.to_thread(nudge, board)  # for nothing, and soon after the first look
+        await board.reach(1, looks=2)
+        await asyncio.sleep(1.1 * SOON)
+        await asyncio.to_thread(board.put, "iris")
+        assert await asyncio.wait_for(waiter, 0.8 * SOON) == 1
+
+    asyncio.run(scene())
+
+
+def nudge(board: Board) -> None:
+    with board.database.worker.begin() as tx:
+        notify(tx, "study:iris")
+
+
 def test_200_waiters_share_two_connections(board: Board) -> None:
     async def scene() -> None:
         names = [f"study-{n}" for n in range(200)]

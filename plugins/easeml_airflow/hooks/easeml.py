@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
 
 from airflow.sdk import BaseHook
 
@@ -12,7 +11,7 @@ from easeml_airflow import settings
 from easeml_airflow.hooks.request_key import task_actor
 from easeml_airflow.version_compat import AirflowNotFoundException
 from easeml_core.config import require
-from easeml_core.entities import ConnectionExtra
+from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.errors import EasemlError, NotFoundError
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ REMEDY = (
     "start the stack with `make up`, or set AIRFLOW_CONN_{name} to a JSON connection of type easeml "
     "(host, port, schema, login, password, extra.artifacts)"
 )
-
-TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 class EasemlHook(BaseHook):
@@ -68,13 +65,7 @@ class EasemlHook(BaseHook):
         Raises:
             ConfigError: If it holds anything that is not in ``ConnectionExtra``; its names are told, its values never.
         """
-        given: Any = self.connection.extra_dejson
-        name = f"connection {self.easeml_conn_id!r}: extra"
-        wanted = f"a mapping of no more than {', '.join(ConnectionExtra)}"
-        require(isinstance(given, dict), name, type(given).__name__, wanted)
-        unknown = sorted(str(key) for key in given if key not in tuple(ConnectionExtra))
-        require(not unknown, name, unknown, wanted)
-        return {key: value for key, value in given.items() if value not in (None, "")}
+        return extra_of(self.connection.extra_dejson, self._name_of_extra)
 
     @property
     def url(self) -> str:
@@ -87,23 +78,19 @@ class EasemlHook(BaseHook):
         given = {"host": connection.host, "login": connection.login, "schema (the database)": connection.schema}
         for field, value in given.items():
             require(bool(value), f"connection {self.easeml_conn_id!r}: {field}", value, "given")
-        login, password = quote(connection.login or "", safe=""), quote(connection.password or "", safe="")
-        host = f"[{connection.host}]" if ":" in (connection.host or "") else connection.host
-        database = quote(connection.schema or "", safe="")
-        address = f"postgresql+psycopg2://{login}:{password}@{host}:{connection.port or 5432}/{database}"
-        tls = urlencode(self._tls(), quote_via=quote, safe="")
-        return f"{address}?{tls}" if tls else address
+        return database_url(
+            host=connection.host or "",
+            port=connection.port,
+            database=connection.schema or "",
+            login=connection.login or "",
+            password=connection.password,
+            tls=tls_of(self.extra, self._name_of_extra),
+        )
 
-    def _tls(self) -> dict[str, str]:
-        """What libpq is told about TLS; libpq itself looks at the files."""
-        told = {key: value for key, value in self.extra.items() if key != "artifacts"}
-        name, mode = f"connection {self.easeml_conn_id!r}: extra", told.get("sslmode", "prefer")
-        require(mode in TLS_MODES, f"{name}.sslmode", mode, f"one of {', '.join(TLS_MODES)}")
-        for key, path in told.items():
-            # The listener's address would hold a blank as "+", which libpq does not turn back.
-            is_path = isinstance(path, str) and not any(letter.isspace() for letter in path)
-            require(is_path, f"{name}.{key}", path, "the path of a file, without blanks")
-        return told
+    @property
+    def _name_of_extra(self) -> str:
+        """What errors call the extra."""
+        return f"connection {self.easeml_conn_id!r}: extra"
 
     def get_store(self) -> Store:
         """The database of Ease.ml."""
@@ -121,10 +108,7 @@ class EasemlHook(BaseHook):
         from easeml_core.remote.cache import FileCache
         from easeml_core.store.remote_artifacts import artifact_store
 
-        given = self.extra.get("artifacts")
-        place = given if isinstance(given, str) else ""
-        wanted = "the path of a folder, or an address such as s3://BUCKET/PATH"
-        require(place != "", f"connection {self.easeml_conn_id!r}: extra.artifacts", given, wanted)
+        place = artifacts_of(self.extra, self._name_of_extra)
         is_elsewhere = "://" in place
         return artifact_store(
             place, FileCache(settings.cache_folder(), settings.cache_limit_mb()) if is_elsewhere else None

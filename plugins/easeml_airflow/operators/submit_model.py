@@ -94,7 +94,7 @@ class SubmitModelOperator(EasemlOperator):
         for name, value in submitted.items():
             context["ti"].xcom_push(key=name, value=value)
         extra = {name: submitted[name] for name in ("submission_id", "study", "model_id")}
-        tell(context, SUBMITTED, submissions(self.study), extra)
+        tell(context, SUBMITTED, submissions(self.study, easeml_conn_id=self.easeml_conn_id), extra)
         self.log.info("submission %(submission_id)s: model %(model_id)s of study %(study)s", submitted)
         return dict(submitted)
 

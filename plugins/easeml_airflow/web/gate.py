@@ -154,13 +154,14 @@ def _changes(site: Site, router: APIRouter, who: Any) -> None:
     def roll_back(
         request: Request,
         study: str,
+        model: Number,
         why: Annotated[str, Form()],
         request_key: Annotated[str, Form()],
         viewer: Viewer = who,
     ) -> RedirectResponse:
         name = site.study(viewer, study).name
         key = _key(viewer, request_key)
-        file_rollback(site.open_sealed(), study=name, why=why, request_key=key, directly=True)
+        file_rollback(site.open_sealed(), study=name, model_id=model, why=why, request_key=key, directly=True)
         return here(request, study)
 
     @router.post("/plan")

@@ -109,7 +109,7 @@ def test_the_verdict_on_a_model_can_be_chosen_and_others_are_led_to_their_page(j
 def test_nobody_but_a_referee_gets_it(judged, ask_as):
     posts = {
         "promote": {"model": "1", "gate_request": "1", "request_key": "k"},
-        "rollback": {"why": "x", "request_key": "k"},
+        "rollback": {"model": "1", "why": "x", "request_key": "k"},
         "plan": {"name": "x", "condition": "n > 0.5 +/- 0.1", "reliability": "0.9", "steps": "2", "adaptivity": "none",
                  "mode": "fp-free"},
         "retire": {"test_set": "1"},
@@ -140,8 +140,9 @@ def test_a_pass_is_promoted_once_and_rolled_back_with_a_reason(judged, referee, 
     read = text_of(referee.get(PATH).text)
     assert "Submission 2 passed and runs in production." in read
     assert "Promote model" not in read
-    nothing = referee.post(f"{PATH}/rollback", data={"why": "slow", "request_key": "r"})
-    assert nothing.status_code == 409, "nothing stood before"
+    for model, why in ((poor, "never in production"), (good, "stands now")):
+        nothing = referee.post(f"{PATH}/rollback", data={"model": str(model), "why": why, "request_key": why})
+        assert nothing.status_code == 409, why
 
 
 def _promotion(model, request):
@@ -161,12 +162,16 @@ def test_what_stood_before_is_put_back(judged, referee, text_of, tmp_path):
     # By a person's word, as the DAG does after its approval.
     said = {"study": "cancer", "model_id": best, "who": "bob", "why": "outage", "request_key": "forced"}
     file_forced_promotion(judged.database.referee, **said, directly=True)
-    assert f"Roll back to good (model {good})?" in text_of(referee.get(PATH).text)
+    page = referee.get(PATH).text
+    assert f"Roll back to good (model {good})?" in text_of(page)
+    asked = re.findall(r'name="(model)" value="(\d+)"', page.partition("/rollback")[2])
+    assert asked == [("model", str(good))], "the model that the question names, and no other"
+    form = dict(asked) | {"why": "it is slow", "request_key": "back"}
     for _ in range(2):
-        answer = referee.post(f"{PATH}/rollback", data={"why": "it is slow", "request_key": "back"})
-        assert answer.status_code == 303
+        assert referee.post(f"{PATH}/rollback", data=form).status_code == 303
     assert _moves(judged)[-1] == ("rollback", good, "it is slow")
-    assert len(_moves(judged)) == 3
+    late = referee.post(f"{PATH}/rollback", data=form | {"request_key": "another dialog, open at that time"})
+    assert (late.status_code, len(_moves(judged))) == (409, 3)
 
 
 def test_a_set_is_planned_and_retired_from_the_page(judged, referee, text_of):
