@@ -350,20 +350,21 @@ def test_numbers_to_predict_are_fed_refined_and_asked_for(bare: Any) -> None:
     )
     assert not answer["refused"], answer["message"]
     before = bare.open_parts("sugar")
-    moved = before.train_inputs[:3] + np.float32(0.001)
-    pairs = [{"inputs": row.tolist(), "label": 100.5 + n} for n, row in enumerate(moved)]
+    moved = before.train_inputs[:25] + np.float32(0.001)  # so many that the median moves, however the rows are divided
+    labels = [20.5 + n for n in range(25)]
+    pairs = [{"inputs": row.tolist(), "label": label} for row, label in zip(moved, labels, strict=True)]
     bring(bare, pairs, study="sugar")
     with pytest.raises(InvalidInputError, match="must be a number"):
         bring(bare, [pairs[0] | {"label": "much"}], study="sugar")
     told = renew(bare, "sugar")
-    assert told["train_rows"] == len(before.train_labels) + 3
+    assert told["train_rows"] == len(before.train_labels) + 25
     after = bare.open_parts("sugar")
-    assert after.train_labels[-3:].tolist() == [100.5, 101.5, 102.5]
+    assert after.train_labels[-25:].tolist() == labels
     listed = list_pairs(bare.worker, bare.artifacts, study="sugar", limit=1)["pairs"][0]
-    assert (listed["label"], listed["origin"]) == (102.5, "feed 1")
+    assert (listed["label"], listed["origin"]) == (labels[-1], "feed 1")
     (baseline,) = bare.rows("SELECT max(id) FROM work.models")[0]
     asked = infer(bare.worker, bare.artifacts, study="sugar", inputs=moved.tolist(), model=baseline)
     assert np.median(after.train_labels) != np.median(before.train_labels)
-    assert asked["labels"] == [float(np.median(before.train_labels))] * 3
+    assert asked["labels"] == [float(np.median(before.train_labels))] * 25
     with pytest.raises(InvalidInputError, match="predicts numbers, which have no probabilities"):
         infer(bare.worker, bare.artifacts, study="sugar", inputs=moved.tolist(), model=baseline, probabilities=True)
