@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]  # whoever comes first waits for the stack
 COMPUTE, BACKTEST = re.compile(r"/easeml/compute(\?.*)?$"), "**/compute/backtest"
 DESK = re.compile("/labels/digits")
+REFUSAL = '<p role="alert"><b>{}</b></p>'
+ANSWER = re.compile(r'id="answer"[^>]*>\s*(<input.*)[\s\S]*?</form>')
 LOOK_MS = 10_500
 PUT_MS = 500
 """In which a page that has come is put, if it ever is."""
@@ -180,6 +182,82 @@ def test_what_other_forms_hold_outlives_a_list_that_is_chosen(opened: Any) -> No
     expect(page.locator("#of-newest")).to_have_attribute("aria-pressed", "true")
     expect(column).to_have_value("diagnosis")
     assert file.evaluate("file => file.files[0].name") == "rows.csv"
+
+
+# ---- dialogs that are shut while what was sent is on its way, and other questions
+
+
+def test_a_refusal_of_what_a_shut_dialog_sent_is_told_and_holds_no_news(opened: Any) -> None:
+    page = opened("admin", "/studies/cancer/data", before=without_news)
+    question, notes = held(page, "**/data/retire"), page.locator("#notes")
+    page.locator("[data-open^=d-retire-]").first.click()
+    page.locator("dialog[open] [id^=retire-why-]").press_sequentially("too old")
+    page.get_by_role("dialog").get_by_role("button", name="Retire").click()
+    question(1)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    question(1).fulfill(status=409, content_type="text/html", body=REFUSAL.format("it is needed still"))
+    expect(notes).to_contain_text("it is needed still")
+    page.route("**/cancer/data", of_looks(changed))
+    page.clock.fast_forward(LOOK_MS)
+    expect(page.locator("h1")).to_have_text("Fresh Data")
+    expect(notes).to_be_empty()
+
+
+def test_what_is_typed_after_pressing_in_a_dialog_goes_with_it_and_holds_no_news(opened: Any) -> None:
+    page = opened("op", "/studies/cancer", before=without_news)
+    question, reason = held(page, "**/cancer/weight"), page.locator("#weight-why")
+    page.locator("[data-open=d-weight]").click()
+    reason.press_sequentially("it is")
+    page.get_by_role("dialog").get_by_role("button", name="Set").click()
+    question(1)
+    reason.press_sequentially(" urgent")
+    question(1).fulfill(status=303, headers={"location": page.url})
+    expect(page.locator("#said")).to_have_text("Weight is set")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(reason).to_have_value("")
+    page.route("**/studies/cancer", of_looks(changed))
+    page.clock.fast_forward(LOOK_MS)
+    expect(page.locator("h1")).to_have_text("Fresh cancer")
+
+
+def test_what_may_have_been_taken_is_sent_again_under_its_own_key(opened: Any) -> None:
+    page = opened("user", "/studies/cancer/use", before=lambda page: page.route(EVENTS, refuse))
+    question, form = held(page, "**/use/feed"), page.locator("#feed form").first
+    key, told, button = form.locator("[name=request_key]"), form.locator("[data-error]"), form.locator("button")
+    form.locator("#fed-file").set_input_files({"name": "rows.csv", "mimeType": "text/csv", "buffer": b"a,label\n"})
+    first = key.input_value()
+    button.click()
+    question(1).abort()
+    expect(told).to_have_text("The server does not answer.")
+    page.locator("#of-newest").click()
+    expect(page.locator("#of-newest")).to_have_attribute("aria-pressed", "true")
+    expect(told).to_have_text("The server does not answer.")
+    expect(key).to_have_value(first)
+    button.click()
+    question(2).fulfill(status=400, content_type="text/html", body=REFUSAL.format("it has fed others; use a new key"))
+    expect(told).to_contain_text("press again")
+    expect(key).not_to_have_value(first)
+
+
+def test_a_class_that_was_chosen_stays_with_its_example(opened: Any) -> None:
+    more = r'\g<0><form method="post" data-swap>\1<select id="more"><option>ten<option>eleven</select></form>'
+
+    def with_more(route: Route) -> None:
+        answer = route.fetch(headers=route.request.headers | {"sec-fetch-site": "same-origin"})  # else it is not ours
+        route.fulfill(response=answer, body=ANSWER.sub(more, answer.text()))
+
+    def prepare(page: Page) -> None:
+        page.route(EVENTS, refuse)
+        page.route(DESK, with_more)  # of more classes than there are keys
+
+    page = opened("op", "/labels/digits", before=prepare)
+    example, chosen = page.locator("#ex"), page.locator("#more")
+    first = example.inner_text()
+    chosen.select_option("eleven")
+    page.locator("#a1").click()
+    expect(example).not_to_have_text(first)
+    expect(chosen).to_have_value("ten")
 
 
 # ---- the labelling desk and the planner

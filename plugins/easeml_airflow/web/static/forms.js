@@ -1,10 +1,10 @@
 // Changes and filters without a reload: forms and links with data-swap; and dialogs, details, copies.
 (() => {
-  const { tell, released, working, ask, messageOf, stand, formLike, put, begin, isLast, look, catchUp } = window.easeml;
+  const { tell, released, working, ask, messageOf, stand, formLike, takeKey, put, begin, isLast, look, catchUp } = window.easeml;
   const said = document.getElementById("said");
 
   const complain = (form, found) => {
-    if (!form) return tell({ failure: messageOf(found) });  // the page that asked is gone
+    if (!form || form.matches("dialog:not([open]) *")) return tell({ failure: messageOf(found) });  // what asked is gone or shut
     const fresh = new DOMParser().parseFromString(found.html || "", "text/html");
     const note = form.querySelector("[data-error]") || form.appendChild(document.createElement("p"));
     note.dataset.error = "";
@@ -24,6 +24,15 @@
     return [address.href, { method: "POST", body: form.enctype === "multipart/form-data" ? data : new URLSearchParams(data) }];
   };
 
+  // Pressed again it is the same question, but a key that has asked for something else is refused at each press.
+  const keepOrRenew = (sent, form, message) => {
+    takeKey(sent, form);
+    const key = form?.elements.request_key;
+    if (!key || !message.endsWith("use a new key")) return;
+    key.value = `${key.value.split("+")[0]}+${Date.now()}`;
+    form.querySelector("[data-error] > :last-child")?.append(". It has one now: press again if this is meant as well.");
+  };
+
   const send = async (sent, button) => {
     const isGet = sent.method === "get";
     const [address, how] = questionOf(sent, button);
@@ -36,7 +45,8 @@
     const form = sent.isConnected ? sent : formLike(sent);
     if (!found.isGood) {
       if (form && wasDirty && !isGet) form.dataset.dirty = "";
-      return complain(form, found);
+      complain(form, found);
+      return keepOrRenew(sent, form, messageOf(found));
     }
     form?.querySelector("[data-error]")?.remove();
     form?.closest("dialog")?.close();

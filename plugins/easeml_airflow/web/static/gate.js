@@ -1,7 +1,7 @@
 // The planner: what is typed or moved is sent, and the parts that do not hold the cursor are replaced.
 // Without a script the form has a button, and the page comes back as a whole.
 (() => {
-  const { working, ask, stand, begin, isLast } = window.easeml;
+  const { isActing, working, ask, stand, begin, isLast } = window.easeml;
   let [typing, counting, isLate] = [null, null, false];
 
   const replaceParts = (html) => {
@@ -19,11 +19,12 @@
   };
 
   // A dialog stands in a part: while one is open nothing is replaced, and it is asked anew once it is closed.
-  const mustWait = () => {
-    isLate = document.querySelector("dialog[open]") !== null;
-    return isLate;
+  const hasDialog = () => document.querySelector("dialog[open]") !== null;
+  const sendOrWait = () => {
+    isLate = hasDialog();
+    if (!isLate) send();
   };
-  document.addEventListener("close", () => { if (isLate && !mustWait()) send(); }, true);
+  document.addEventListener("close", () => { if (isLate) sendOrWait(); }, true);
 
   const send = async () => {
     const form = document.querySelector("form[data-plan]");  // the one that was typed into may be gone by now
@@ -34,16 +35,19 @@
     address.hash = "";
     address.search = new URLSearchParams(new FormData(form)).toString();
     const found = await working(null, () => ask(address));
-    if (!isLast(turn) || !found.isGood || mustWait()) return;  // a later one is on its way, or the page will say what is wrong
+    if (!isLast(turn)) return askAgain();  // a later one is on its way
+    if (!found.isGood) return;  // the page will say what is wrong
+    isLate = hasDialog();
+    if (isLate) return;
     replaceParts(found.html);
     stand(address, false);
     askAgain();
   };
 
-  // A plan that takes long to count comes without its numbers, and says so.
+  // A plan that takes long to count comes without its numbers, and says so. What is on its way is answered first.
   const askAgain = () => {
     clearTimeout(counting);
-    if (document.querySelector("[data-part][data-again]")) counting = setTimeout(() => { if (!mustWait()) send(); }, 300);
+    if (document.querySelector("[data-part][data-again]")) counting = setTimeout(() => (isActing() ? askAgain() : sendOrWait()), 300);
   };
 
   const isOfPlan = (field) => field.form?.matches("[data-plan]");

@@ -12,8 +12,9 @@
     const chosen = getSelection();
     return Boolean(chosen && !chosen.isCollapsed && chosen.containsNode(document.getElementById("main"), true));
   };
+  const seen = ":not(dialog:not([open]) *)";  // words in a dialog that is shut are given up, or sent and done with
   const isBusy = () =>
-    isActing() || isSelecting() || document.querySelector("dialog[open], [data-dirty]") !== null ||
+    isActing() || isSelecting() || document.querySelector(`dialog[open], [data-dirty]${seen}`) !== null ||
     Boolean(document.activeElement?.matches("main input, main select, main textarea"));
 
   // ---- the address of what is shown: a step back to it, or one to a # within it, loads nothing anew
@@ -33,25 +34,42 @@
     const found = [...document.querySelectorAll(at.tagName)].filter((one) => deedOf(one) === deed);
     return found.find((one) => one.textContent === at.textContent) || (deed && found[0]) || null;
   };
-  const fieldOf = (field) => field.name + (field.type === "hidden" && field.name !== "request_key" ? field.value : "");
+  const isHidden = (field) => field.type === "hidden" && field.name !== "request_key";
+  const fieldOf = (field) => field.name + (isHidden(field) ? field.value : "");
   const signOf = (form) => [form.action, ...[...form.elements].map(fieldOf)].join(" ");
   const formLike = (form) => {
     const sign = signOf(form);
     return [...document.forms].find((one) => signOf(one) === sign);
+  };
+  // What a form that changes something is about: which example is labelled, which set is retired.
+  const subjectOf = (form) => {
+    if (form.method === "post") return [form.action, ...[...form.elements].filter(isHidden).map(fieldOf)].join(" ");
+    return "";  // what is typed to search or filter is meant for every view
   };
 
   // ---- what somebody did while an answer was on its way outlives the page that it brings
   // Each of these notes how something is, and returns what makes it so again.
   const retype = (old, now) => {
     const kind = old.type === "file" ? "files" : old.matches("[type=checkbox], [type=radio]") ? "checked" : "value";
-    const isOffered = !now?.options || [...now.options].some((one) => one.value === old.value);
-    if (!now || !isOffered || now[kind] === old[kind]) return;
+    if (!now?.form || subjectOf(now.form) !== subjectOf(old.form)) return;
+    const isOffered = !now.options || [...now.options].some((one) => one.value === old.value);
+    if (!isOffered || now[kind] === old[kind]) return;
     now[kind] = old[kind];
     now.dispatchEvent(new Event("input", { bubbles: true }));  // what follows typing follows again
   };
   const keepWords = () => {
-    const fields = document.querySelectorAll("main form[data-dirty] :is(input:not([type=hidden]), select, textarea)");
+    const fields = document.querySelectorAll(`main form[data-dirty]${seen} :is(input:not([type=hidden]), select, textarea)`);
     return () => { for (const old of fields) if (!old.isConnected) retype(old, likeOf(old)); };
+  };
+
+  // What was sent and perhaps taken has its own key where it is sent again: else it would be done twice.
+  const takeKey = (form, again) => {
+    const [old, now] = [form, again].map((one) => one?.elements.request_key);
+    if (old && now) now.value = old.value;
+  };
+  const keepKeys = () => {
+    const sent = document.querySelectorAll("main form:is([aria-busy=true], :has([data-error]))");
+    return () => { for (const form of sent) if (!form.isConnected) takeKey(form, formLike(form)); };
   };
 
   const keepComplaints = () => {
@@ -114,7 +132,7 @@
     const fresh = new DOMParser().parseFromString(html, "text/html");
     if (assetsOf(fresh) !== assetsOf(document)) return location.reload();  // it was an error page, which has fewer
     const main = document.getElementById("main");
-    const kept = [keepWords, keepComplaints, keepDialog, keepPlaces, keepFocus].map((keep) => keep());
+    const kept = [keepWords, keepKeys, keepComplaints, keepDialog, keepPlaces, keepFocus].map((keep) => keep());
     putParts(fresh, isLook);
     document.title = fresh.title;
     shown = place();
@@ -196,7 +214,7 @@
     window.addEventListener("pageshow", listen);
   }
 
-  Object.assign(window.easeml, { stand, formLike, put, begin, isLast, look, catchUp });
+  Object.assign(window.easeml, { stand, formLike, takeKey, put, begin, isLast, look, catchUp });
   copyTheme();
   localTimes();
   document.querySelector("tr[aria-current]")?.scrollIntoView({ block: "center" });  // what a task's link named
