@@ -1,4 +1,4 @@
-"""Make docs/reference anew from the code: commands, operators, settings, errors, rights in the database.
+"""Make docs/reference anew from the code: commands, operators, settings, errors, rights, observables.
 
 The pages are committed, so that they are read where nothing is installed; a test makes them again and compares.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from reference_pages import classes, commands, failures, rights, settings
+from reference_pages import alphabet, classes, commands, failures, rights, settings
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -33,6 +33,7 @@ def pages(opened: connection) -> dict[str, str]:
         "settings.md": settings.page(),
         "errors.md": failures.page(),
         "database.md": rights.page(opened),
+        "observable.md": alphabet.page(),
     }
     return {name: MADE + text for name, text in made.items()}
 

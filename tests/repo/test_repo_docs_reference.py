@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("commands.md", "database.md", "errors.md", "operators.md", "settings.md")
+NAMES = ("commands.md", "database.md", "errors.md", "observable.md", "operators.md", "settings.md")
 
 
 @pytest.fixture
@@ -32,6 +32,11 @@ def test_the_committed_pages_are_those_of_the_code(maker: Any, server: Any) -> N
     assert sorted(made) == sorted(path.name for path in maker.FOLDER.glob("*.md")) == list(NAMES)
     stale = [n for n, text in made.items() if (maker.FOLDER / n).read_text(encoding="utf-8") != text]
     assert stale == [], "run `make reference`"
+
+
+def test_the_letters_of_the_alphabet_are_in_the_page_on_security(maker: Any) -> None:
+    letters = importlib.import_module("reference_pages.alphabet").letters()
+    assert letters in (ROOT / "docs" / "security.md").read_text(encoding="utf-8"), letters
 
 
 def test_docstrings_come_apart(maker: Any) -> None:

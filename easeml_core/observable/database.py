@@ -1,0 +1,384 @@
+"""The database as the role ``easeml_worker`` sees it: tables, columns, allowed values, functions, notifications.
+
+A table's own letter says on what the *existence* of its rows depends. Where rows exist because of a symbol, all their
+columns have a letter with the basis ``released symbols`` or ``times``. What ``pg_catalog`` shows is compared as it is,
+so only the parts that differ between any two installations stand here.
+"""
+
+from __future__ import annotations
+
+from easeml_core.observable.letters import Kind, Letter, Observable, items
+
+
+def _table(name: str, rows: Letter, why: str, **columns: str) -> tuple[Observable, ...]:
+    """Give a table and all its columns their letters.
+
+    Args:
+        name: Table of schema ``work``.
+        rows: Letter of the existence of rows.
+        why: Reason for the table's letter, and for those of its columns.
+        columns: Names of columns by their letter in lower case.
+    """
+    table = f"work.{name}"
+    found = items(Kind.TABLE, rows, why, table)
+    for letter, names in columns.items():
+        found += items(Kind.COLUMN, Letter[letter.upper()], why, ",".join(names.split()), prefix=f"{table}.")
+    return found
+
+
+_TABLES = (
+    *_table(
+        "alembic_version", Letter.INPUT, "The schema's version is the same in all installations.", input="version_num"
+    ),
+    *_table(
+        "alerts",
+        Letter.ALERT,
+        "An alert follows from a released signal or from the end of a set; developers clear it.",
+        alert="id study_id request_id message kind test_set_id over_budget reading_id team",
+        time="created_at cleared_at",
+    ),
+    *_table(
+        "answers",
+        Letter.STATE,
+        "There is an answer once the referee released it, and its message holds a symbol or a refusal.",
+        state="request_id",
+        refusal="refused",
+        symbol="message",
+        time="answered_at",
+    ),
+    *_table(
+        "audit",
+        Letter.STATE,
+        "The audit holds acts of people and tasks, and answers, alerts and moves that follow from released symbols.",
+        state="id who door role act study_id tenant_id before after reason",
+        time="at",
+    ),
+    *_table(
+        "candidates",
+        Letter.INPUT,
+        "Developers and the study's open data determine its candidates.",
+        input="id study_id name kind parameters devices",
+    ),
+    *_table(
+        "catalogue",
+        Letter.INPUT,
+        "The version counts changes of studies and candidates, for caches of the scheduler.",
+        input="singleton version",
+        time="changed_by",
+    ),
+    *_table(
+        "curves",
+        Letter.OPEN,
+        "A learning curve is measured on open rows while a trial runs.",
+        open="trial_id step of quality loss",
+        time="seconds",
+    ),
+    *_table(
+        "data_parts",
+        Letter.INPUT,
+        "Sizes of parts follow from the number of distinct inputs and from the plans.",
+        input="data_version_id part",
+        size="rows",
+    ),
+    *_table(
+        "data_sets",
+        Letter.INPUT,
+        "The tenant names the source.",
+        input="id tenant_id source target",
+        time="created_at",
+    ),
+    *_table(
+        "data_versions",
+        Letter.INPUT,
+        "A version is made when data are sealed or refreshed; its content hash is keyed by the installation's secret, "
+        "and the names of all classes of the table are public, also of a class that occurs in sealed rows only.",
+        input="id study_id data_set_id version content_hash artifact features class_names feature_names "
+        "same_training_as layout goes_on_with",
+        time="created_at",
+    ),
+    *_table(
+        "fed_examples",
+        Letter.INPUT,
+        "A row is fed by a developer; whether it lies in a sealed set depends on its inputs, never on its label.",
+        input="study_id hash feed_id",
+    ),
+    *_table(
+        "feeds",
+        Letter.INPUT,
+        "A feed is a developer's; its state follows from its inputs and the referee's rules on them.",
+        input="id study_id request_key artifact rows origin fed_by state reason",
+        time="fed_at",
+    ),
+    *_table(
+        "gate_verdicts",
+        Letter.SYMBOL,
+        "There is one row for each released symbol, with the step that it used.",
+        symbol="symbol",
+        state="request_id kind study_id model_id incumbent_id test_set_id purpose step planned",
+        cached="cached",
+        time="decided_at",
+    ),
+    *_table(
+        "meter_readings",
+        Letter.SYMBOL,
+        "There is one row for each released signal, with the step that it used and what the plan leaves.",
+        symbol="signal direct_signal drift",
+        state="request_id kind study_id model_id test_set_id purpose step signals team edges tolerance "
+        "submissions_left data_version_id direct_test_set_id direct_purpose",
+        cached="cached",
+        time="read_at",
+    ),
+    *_table(
+        "models",
+        Letter.INPUT,
+        "Tasks and developers store models; the loss is that of the open validation part.",
+        input="id study_id data_version_id trial_id format artifact submitted",
+        open="validation_loss",
+        time="created_at",
+    ),
+    *_table(
+        "observations",
+        Letter.OPEN,
+        "Quality is measured on the open validation part, and the cost by the worker.",
+        open="trial_id state quality cost_seconds score",
+        time="observed_at",
+    ),
+    *_table(
+        "predictions",
+        Letter.OPEN,
+        "The predictions are those on the open validation part.",
+        open="model_id part labels",
+    ),
+    *_table(
+        "production",
+        Letter.STATE,
+        "Production moves after a released pass, by a rollback or by force.",
+        state="study_id model_id promotion_id",
+    ),
+    *_table(
+        "promotions",
+        Letter.STATE,
+        "A promotion needs a released symbol, or is forced with a name and a reason.",
+        state="id request_id kind study_id model_id gate_request_id planned restores who why",
+        symbol="symbol",
+        time="promoted_at",
+    ),
+    *_table(
+        "refreshes",
+        Letter.INPUT,
+        "A refresh is asked for by developers and made of open rows.",
+        input="request_id study_id data_version_id off",
+    ),
+    *_table(
+        "remeasure_failures",
+        Letter.RETRY,
+        "A model is measured again on the open validation part.",
+        retry="model_id data_version_id study_id tries reason",
+        time="tried_at",
+    ),
+    *_table(
+        "requests",
+        Letter.INPUT,
+        "Requests are filed by developers and tasks.",
+        input="id request_key kind study_id model_id arguments requested_by",
+        time="requested_at",
+    ),
+    *_table(
+        "rungs",
+        Letter.OPEN,
+        "Whether a training goes on follows from learning curves on open rows.",
+        open="trial_id rung step of quality hoped needed known rule goes_on",
+        time="decided_at",
+    ),
+    *_table(
+        "selection_settings",
+        Letter.INPUT,
+        "The owner sets the policy; a backtest reads open results alone.",
+        input="id config reason report created_by",
+        time="created_at",
+    ),
+    *_table(
+        "studies",
+        Letter.INPUT,
+        "A tenant registers a study; sealing makes it active before any label is used.",
+        input="id name tenant_id data_set_id state metric weight budget_seconds config request_key priority deadline "
+        "target_quality task hit program",
+        time="created_at active_since",
+    ),
+    *_table(
+        "submissions",
+        Letter.INPUT,
+        "Developers hand models in.",
+        input="id study_id model_id kind message bundle bundle_version request_key submitted_by submitted",
+        time="submitted_at",
+    ),
+    *_table(
+        "suggestion_batches",
+        Letter.OPEN,
+        "The scheduler reads open results alone.",
+        open="id request_key policy requested settings_id",
+        time="created_at",
+    ),
+    *_table(
+        "suggestions",
+        Letter.OPEN,
+        "The scheduler reads open results alone.",
+        open="batch_id position trial_id reasons",
+    ),
+    *_table(
+        "switches",
+        Letter.INPUT,
+        "Developers switch rows of the open training part off and on.",
+        input="id study_id hash is_on reason switched_by request_key refreshed_by",
+        time="switched_at",
+    ),
+    *_table(
+        "tenants",
+        Letter.INPUT,
+        "Operators name tenants and set their limits.",
+        input="id name weight max_parallel quota_seconds",
+        time="created_at",
+    ),
+    *_table(
+        "test_sets",
+        Letter.INPUT,
+        "The referee plans and seals sets; which of them is live, and why one ended, follows from the symbols.",
+        input="id study_id data_version_id purpose plan name labels_on_demand artifact",
+        size="rows steps",
+        state="state retired_why",
+        time="created_at retired_at",
+    ),
+    *_table(
+        "trials",
+        Letter.INPUT,
+        "Trials are suggested, trained and ended by tasks on open data.",
+        input="id study_id candidate_id data_version_id state lease_key progress failure cancel_requested device "
+        "limit_seconds reevaluates checkpoint checkpoint_progress last_key",
+        retry="attempt last_try",
+        time="lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
+        "checkpoint_seconds resumed_seconds",
+    ),
+)
+
+_VALUES = (
+    *items(
+        Kind.VALUE,
+        Letter.SYMBOL,
+        "The symbols of the gate.",
+        "pass, fail, withheld",
+        prefix="work.gate_verdicts.symbol=",
+    ),
+    *items(
+        Kind.VALUE,
+        Letter.SYMBOL,
+        "A comparison of two released signals.",
+        "none seen, likely, certain",
+        prefix="work.meter_readings.drift=",
+    ),
+    *items(
+        Kind.VALUE,
+        Letter.STATE,
+        "A promotion takes over the symbol of its verdict, unless that was a fail.",
+        "pass, withheld",
+        prefix="work.promotions.symbol=",
+    ),
+    *items(
+        Kind.VALUE, Letter.INPUT, "Purpose of the judging set.", "gate, joint", prefix="work.gate_verdicts.purpose="
+    ),
+    *items(
+        Kind.VALUE, Letter.INPUT, "Purpose of the reading set.", "meter, joint", prefix="work.meter_readings.purpose="
+    ),
+    *items(
+        Kind.VALUE,
+        Letter.STATE,
+        "The referee plans, seals and releases a set; which set is live follows from the symbols.",
+        "planned, sealed, live, retired, released",
+        prefix="work.test_sets.state=",
+    ),
+    *items(
+        Kind.VALUE,
+        Letter.STATE,
+        "The end of a set follows from the steps used, the released symbols, the plan, or an act of the referee.",
+        "steps, changes, tolerance, by hand, signals, regulation, failure",
+        prefix="work.test_sets.retired_why=",
+    ),
+    *items(
+        Kind.VALUE,
+        Letter.ALERT,
+        "Each alert follows from a released signal or the end of a set.",
+        "overfitting, new-test-set, drift",
+        prefix="work.alerts.kind=",
+    ),
+)
+
+_FUNCTIONS = (
+    *items(
+        Kind.FUNCTION,
+        Letter.INPUT,
+        "A trigger's function runs on rows of schema work and cannot be called by itself.",
+        """
+        audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits, audit_policy,
+        audit_promotion, audit_request, audit_study, audit_submission, audit_switches, audit_test_set, audit_trial,
+        audit_validation, catalogue_changed, settings_are_kept, studies_active_since, studies_forward,
+        studies_within_limits, tenants_within_limits, test_sets_forward, trials_checkpoint_spent, trials_ended_now,
+        trials_forward, trials_within_limits
+        """,
+        prefix="work.",
+    ),
+    *items(
+        Kind.FUNCTION,
+        Letter.INPUT,
+        "The function computes from its arguments and from tables of schema work, as the role that calls it.",
+        "audit_asker, audit_word, charge, check_budget, check_parallel, check_quota, refuse",
+        prefix="work.",
+    ),
+)
+
+_TOPICS = (
+    *items(
+        Kind.TOPIC,
+        Letter.NOTIFICATION,
+        "The topic is notified where an answer, an alert, a move of production or a change of state is committed.",
+        "CHANNEL answer, CHANNEL alert, CHANNEL production, CHANNEL study",
+    ),
+    *items(
+        Kind.TOPIC,
+        Letter.INPUT,
+        "The topic is notified by tasks, developers, or a referee that measured a model on open rows.",
+        "CHANNEL trial, CHANNEL submission, NEWS_CHANNEL study, REFEREE_CHANNEL request, REFEREE_CHANNEL study",
+    ),
+    *items(
+        Kind.TOPIC,
+        Letter.SEALED,
+        "The channel's name is derived from the installation's secret, so no other role can listen to it.",
+        "private_channel request, private_channel labels",
+    ),
+)
+
+_CATALOGUE = (
+    *items(
+        Kind.CATALOGUE,
+        Letter.INPUT,
+        "The relation describes the server and its databases, the reader's own session, or the version of PostgreSQL.",
+        """
+        pg_database, pg_db_role_setting, pg_cursors, pg_prepared_statements, pg_settings, pg_stat_ssl,
+        pg_stat_gssapi, pg_shdepend, pg_timezone_names, pg_timezone_abbrevs, pg_prepared_xacts, pg_roles, pg_group,
+        pg_user, pg_available_extensions, pg_available_extension_versions
+        """,
+    ),
+    *items(
+        Kind.CATALOGUE,
+        Letter.TIME,
+        "The column holds transaction numbers of the server's maintenance.",
+        "pg_class.relfrozenxid, pg_class.relminmxid",
+    ),
+    *items(
+        Kind.CATALOGUE,
+        Letter.SIZE,
+        "Maintenance counts rows and pages of a table; what it counts of sealed tables has a test of its own.",
+        "pg_class.reltuples, pg_class.relpages, pg_class.relallvisible, pg_class.relallfrozen",
+    ),
+)
+
+DATABASE: tuple[Observable, ...] = (*_TABLES, *_VALUES, *_FUNCTIONS, *_TOPICS, *_CATALOGUE)
+"""Every observable item of the database."""

@@ -1,0 +1,379 @@
+"""Everything a developer reads that is no table: pages, commands, results of tasks, events, mails, errors, logs."""
+
+from __future__ import annotations
+
+from easeml_core.observable.letters import Kind, Letter, Observable, items
+
+_ROUTES = (
+    *items(
+        Kind.ROUTE,
+        Letter.STATE,
+        "The page shows studies, sets, submissions and acts as schema work holds them, and what follows from them.",
+        """
+        GET /
+        GET /audit
+        GET /audit.csv
+        GET /studies/{study}
+        GET /studies/{study}/lifecycle
+        GET /studies/{study}/submissions
+        GET /studies/{study}/gate
+        GET /studies/{study}/meter
+        GET /studies/{study}/data
+        GET /studies/{study}/use
+        GET /of-run
+        GET /of-task
+        """,
+    ),
+    *items(
+        Kind.ROUTE,
+        Letter.OPEN,
+        "The page shows trials, devices and beliefs of the scheduler, which reads open results alone.",
+        """
+        GET /compute
+        GET /compute/backtest.json
+        GET /studies/{study}/decisions/{trial_id}
+        GET /trials/{trial_id}
+        """,
+    ),
+    *items(
+        Kind.ROUTE,
+        Letter.INPUT,
+        "The route takes or shows what its caller enters, a file of the package, or rows of the open parts.",
+        """
+        GET /new
+        GET /new/data
+        GET /new/look
+        GET /new/check
+        GET /new/register
+        POST /new/data
+        POST /new/look
+        POST /new/check
+        POST /new/register
+        GET /client/easeml_client.py
+        GET /static/{name}
+        POST /studies/{study}/pause
+        POST /studies/{study}/resume
+        POST /studies/{study}/candidates
+        POST /studies/{study}/trials/{trial_id}/cancel
+        POST /studies/{study}/weight
+        POST /studies/{study}/stops
+        POST /studies/{study}/submissions
+        POST /studies/{study}/use
+        POST /studies/{study}/use/feed
+        POST /studies/{study}/use/switch
+        POST /studies/{study}/use/apply
+        POST /compute/tenants/{tenant}
+        POST /compute/release
+        POST /compute/backtest
+        POST /api/v1/studies/{study}/feed
+        POST /api/v1/studies/{study}/refine
+        GET /api/v1/studies/{study}/refine
+        GET /api/v1/studies/{study}/feeds
+        GET /api/v1/studies/{study}/requests/{request_id}
+        """,
+    ),
+    *items(
+        Kind.ROUTE,
+        Letter.STATE,
+        "The model in production, or the one that is named, answers on inputs of the caller.",
+        "POST /api/v1/studies/{study}/infer",
+    ),
+    *items(
+        Kind.ROUTE,
+        Letter.NOTIFICATION,
+        "The stream repeats notifications of studies that the reader may see.",
+        "GET /events",
+    ),
+    *items(
+        Kind.ROUTE,
+        Letter.SEALED,
+        "The route reads or changes schema sealed, and answers 403 without the role of a referee or labeler.",
+        """
+        GET /labels
+        GET /labels/{study}
+        GET /labels/{study}/wanted.csv
+        POST /labels/{study}
+        POST /labels/{study}/undo
+        POST /labels/{study}/file
+        POST /labels/{study}/decide
+        POST /labels/{study}/again
+        GET /studies/{study}/gate/ledger.csv
+        GET /studies/{study}/meter/ledger.csv
+        POST /studies/{study}/gate/attack
+        POST /studies/{study}/gate/promote
+        POST /studies/{study}/gate/rollback
+        POST /studies/{study}/gate/plan
+        POST /studies/{study}/gate/retire
+        POST /studies/{study}/gate/release
+        POST /studies/{study}/gate/accept
+        POST /studies/{study}/meter/accept
+        POST /studies/{study}/data/retire
+        POST /studies/{study}/data/release
+        POST /studies/{study}/data/validate
+        """,
+    ),
+)
+
+_COMMANDS = (
+    *items(
+        Kind.COMMAND,
+        Letter.STATE,
+        "The command prints what schema work holds of sets, answers, alerts and acts, and what follows from it.",
+        """
+        alerts
+        audit
+        doctor
+        export
+        infer
+        mlflow sync
+        model list
+        next
+        status
+        study list
+        study show
+        submissions
+        test-set list
+        validation show
+        """,
+    ),
+    *items(
+        Kind.COMMAND,
+        Letter.SYMBOL,
+        "The command asks the referee, and prints the answer or that there is none yet.",
+        """
+        gate ask
+        model meter
+        model promote
+        model rollback
+        promote
+        rollback
+        submit
+        """,
+    ),
+    *items(
+        Kind.COMMAND,
+        Letter.OPEN,
+        "The command reads open rows, trials and results on the open validation part.",
+        """
+        backtest
+        bench select
+        costs
+        device run
+        explain
+        feed
+        refine apply
+        refine feeds
+        refine list
+        refine off
+        refine on
+        refine rank
+        trial show
+        """,
+    ),
+    *items(
+        Kind.COMMAND,
+        Letter.INPUT,
+        "The command reads settings and what its caller enters, or files of the caller.",
+        """
+        cache clear
+        cache show
+        candidate add
+        candidate pack
+        completion
+        db start
+        db upgrade
+        db url
+        gate decide
+        gate plan
+        gate selftest
+        import
+        meter plan
+        meter replay
+        policy history
+        policy set
+        policy show
+        program check
+        program infer
+        program match
+        simulate
+        study pause
+        study register
+        study resume
+        study set
+        tenant list
+        tenant set
+        test-set fetch
+        trial cancel
+        """,
+    ),
+    *items(
+        Kind.COMMAND,
+        Letter.SEALED,
+        "The command needs the address of the role easeml_referee.",
+        """
+        labels conflicts
+        labels give
+        labels unsure
+        labels wanted
+        ledger
+        referee
+        test-set plan
+        test-set release
+        test-set retire
+        test-set seal
+        validation remeasure
+        validation replace
+        """,
+    ),
+)
+
+_CLASSES = (
+    *items(
+        Kind.CLASS,
+        Letter.SYMBOL,
+        "The task returns the referee's answer.",
+        "GateOperator, MeterOperator, PromoteModelOperator, RollbackModelOperator, "
+        "ForcePromotionOperator, SubmitModelOperator",
+    ),
+    *items(
+        Kind.CLASS,
+        Letter.STATE,
+        "The task returns what schema work holds, and what follows from it.",
+        "BestModelsOperator, FedStudiesOperator, InferOperator, ListStudiesOperator, MlflowSyncOperator, "
+        "WaitingSubmissionsOperator, TestSetReadySensor",
+    ),
+    *items(
+        Kind.CLASS,
+        Letter.ALERT,
+        "The task ends with an alert, or acts on one.",
+        "NewTestSetSensor, OverfittingMeterSensor, PauseOnAlertOperator",
+    ),
+    *items(
+        Kind.CLASS,
+        Letter.OPEN,
+        "The task returns trials, results on open rows, or what became of fed rows.",
+        "FeedOperator, RefineOperator, RegisterStudyOperator, RunDeviceOperator, SuggestTrialsOperator, "
+        "TrainTrialOperator, TrialFinishedSensor, trial",
+    ),
+    *items(
+        Kind.CLASS,
+        Letter.NOTIFICATION,
+        "The notification repeats an event, which follows from released symbols or open results.",
+        "EasemlNotifier, FunctionNotifier, MailNotifier, WebhookNotifier, NotifyOperator",
+    ),
+)
+
+_EVENTS = (
+    *items(
+        Kind.EVENT,
+        Letter.SYMBOL,
+        "The event holds the referee's answer.",
+        "question answer",
+    ),
+    *items(
+        Kind.EVENT,
+        Letter.ALERT,
+        "The event holds an alert, or that none is open.",
+        """
+        question alert
+        question alert-since
+        question any
+        question clear
+        question new-test-set
+        question new-test-set-since
+        trigger AlertsTrigger
+        news new-test-set
+        news overfitting
+        news drift
+        """,
+    ),
+    *items(
+        Kind.EVENT,
+        Letter.STATE,
+        "The event follows from a released symbol, an act of a person, or the state of a set.",
+        """
+        question test-set
+        trigger ProductionTrigger
+        news promotion
+        news rollback
+        news rejection
+        """,
+    ),
+    *items(
+        Kind.EVENT,
+        Letter.OPEN,
+        "The event follows from trials, open results and what developers hand in.",
+        """
+        question trial
+        trigger SubmissionsTrigger
+        news study-finished
+        news budget-spent
+        """,
+    ),
+)
+
+_MAILS = (
+    *items(
+        Kind.MAIL,
+        Letter.SEALED,
+        "The mail goes to the address of the set's plan, which no developer reads.",
+        "verdict_mail, end_set",
+    ),
+)
+
+_ERRORS = (
+    *items(
+        Kind.ERROR,
+        Letter.REFUSAL,
+        "The message names what the caller gave and what schema work holds.",
+        "InvalidInputError, ShapeError, ConfigError, ConditionSyntaxError, ProgramError, StateError, NotFoundError, "
+        "AlreadyExistsError, TrialStateError, BudgetExhaustedError",
+    ),
+    *items(
+        Kind.ERROR,
+        Letter.REFUSAL,
+        "The message holds the planner's size and the number of distinct inputs, both of which are public.",
+        "SealedSetTooSmallError",
+    ),
+)
+
+_LOGS = (
+    *items(
+        Kind.LOG,
+        Letter.SEALED,
+        "Only the referee's process runs this code with the role easeml_referee, and its log is the referee's.",
+        """
+        easeml_core.cli.referee
+        easeml_core.services.evaluation
+        easeml_core.services.fetching
+        easeml_core.services.housekeeping
+        easeml_core.services.judging
+        easeml_core.services.mail
+        easeml_core.services.meter_sets
+        easeml_core.services.metering
+        easeml_core.services.reading
+        easeml_core.services.referee
+        easeml_core.services.refresh
+        easeml_core.services.remeasurement
+        easeml_core.services.sealing
+        easeml_core.services.test_sets
+        """,
+    ),
+    *items(
+        Kind.LOG,
+        Letter.NOTIFICATION,
+        "The process holds no address of the referee, so its log lines hold what schema work holds.",
+        """
+        easeml_airflow.params
+        easeml_airflow.triggers.watcher
+        easeml_airflow.web.airflow_runs
+        easeml_core.services.bundles
+        easeml_core.services.mlflow_client
+        easeml_core.services.mlflow_sync
+        easeml_core.training.predict
+        """,
+    ),
+)
+
+INTERFACES: tuple[Observable, ...] = (*_ROUTES, *_COMMANDS, *_CLASSES, *_EVENTS, *_MAILS, *_ERRORS, *_LOGS)
+"""Every observable item outside the database."""

@@ -1,0 +1,195 @@
+"""Lists everything that exists for a developer to observe: from the catalogue, the routes, the commands, the code.
+
+No list is kept by hand here; what the product gains appears by itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from fastapi.routing import APIRoute
+from sqlalchemy import text
+
+from easeml_core import errors
+from easeml_core.observable import Kind, Letter, letter_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from easeml_core.store.database import Store
+
+ROOT = Path(__file__).resolve().parents[3]
+REFUSALS = (errors.InvalidInputError, errors.StateError)
+"""Errors whose message the referee puts into an answer (``services/referee.py``)."""
+
+RELATIONS = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') AND n.nspname NOT LIKE 'pg\\_t%'
+AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT') ORDER BY 1, 2
+"""
+_COLUMNS = """
+SELECT n.nspname || '.' || c.relname || '.' || a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT') ORDER BY 1
+"""
+_FUNCTIONS = """
+SELECT DISTINCT n.nspname || '.' || p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND has_schema_privilege(n.oid, 'USAGE')
+AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1
+"""
+_CHECKS = """
+SELECT n.nspname || '.' || c.relname, pg_get_constraintdef(k.oid) FROM pg_constraint k
+JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'c' AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
+"""
+
+
+def found(store: Store, app: Any) -> dict[Kind, set[str]]:
+    """Every item that exists, by its kind, except ``Kind.CATALOGUE``, which lists exceptions.
+
+    Args:
+        store: As the role ``easeml_worker``.
+        app: The web application with its service.
+    """
+    with store.begin() as tx:
+        relations = {(schema, name) for schema, name in tx.execute(text(RELATIONS))}
+        columns = set(tx.execute(text(_COLUMNS)).scalars())
+        functions = set(tx.execute(text(_FUNCTIONS)).scalars())
+        checks = [(table, rule) for table, rule in tx.execute(text(_CHECKS))]
+    ours = {f"{schema}.{name}" for schema, name in relations if schema not in ("pg_catalog", "information_schema")}
+    return {
+        Kind.TABLE: ours,
+        Kind.COLUMN: columns,
+        Kind.VALUE: set(_values(checks)),
+        Kind.FUNCTION: functions,
+        Kind.TOPIC: set(_topics()),
+        Kind.ROUTE: {f"{method} {route.path}" for route in routes_of(app) for method in route.methods},
+        Kind.COMMAND: {" ".join(words) for words, _ in commands()},
+        Kind.CLASS: set(_classes()),
+        Kind.EVENT: set(_events()),
+        Kind.MAIL: {name for _, name in _functions_with("recipient")},
+        Kind.ERROR: {kind.__name__ for kind in vars(errors).values() if _is_refusal(kind)},
+        Kind.LOG: set(_logs()),
+    }
+
+
+def routes_of(app: Any) -> list[APIRoute]:
+    """All routes of an application, also those of included routers."""
+
+    def walk(routes: Any) -> Iterator[Any]:
+        for route in routes:
+            yield from walk(route.routes) if hasattr(route, "routes") else [route]
+
+    every = list(walk(app.routes))
+    assert all(isinstance(route, APIRoute) for route in every), "a mount or a websocket needs a kind of its own"
+    return every
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that is no group, with its words."""
+    from easeml_core.cli.app import cli
+
+    def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+        if not isinstance(command, click.Group):
+            yield words, command
+            return
+        for name, inner in command.commands.items():
+            yield from walk(inner, (*words, name))
+
+    return walk(cli, ())
+
+
+def _values(checks: list[tuple[str, str]]) -> Iterator[str]:
+    """Values that a CHECK constraint allows in a column whose letter depends on symbols."""
+    for table, rule in checks:
+        for column, listed in re.findall(r"\((\w+) = ANY \(ARRAY\[([^]]*)\]\)", rule):
+            letter = letter_of(Kind.COLUMN, f"{table}.{column}")
+            if letter is not None and letter.basis is Letter.SYMBOL.basis:
+                yield from (f"{table}.{column}={value}" for value in re.findall(r"'([^']*)'::text", listed))
+
+
+def _modules() -> Iterator[tuple[str, ast.Module]]:
+    """Every module of both packages, parsed."""
+    for folder in (ROOT / "easeml_core", ROOT / "plugins" / "easeml_airflow"):
+        for path in sorted(folder.rglob("*.py")):
+            name = ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _called(node: ast.AST) -> str:
+    """Name of the function that a call calls, without what stands before the dot; empty for other nodes."""
+    if not isinstance(node, ast.Call):
+        return ""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _topics() -> Iterator[str]:
+    """Channel and topic of every call of ``notify`` in the code, and of every ``pg_notify`` with a literal in SQL."""
+    for _, tree in _modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and _called(node) == "notify" and len(node.args) == 2:
+                channel = next((k.value for k in node.keywords if k.arg == "channel"), ast.Name("CHANNEL"))
+                topic = ast.unparse(node.args[1]).lstrip("f").strip("'\"").partition(":")[0]
+                yield f"{_called(channel) or ast.unparse(channel)} {topic}"
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield from (f"SQL {call}" for call in re.findall(r"pg_notify\(\s*'[^)]*", node.value))
+
+
+def _classes() -> Iterator[str]:
+    """What DAG authors import: operators, sensors, notifiers, decorators."""
+    for package in ("operators", "sensors", "notifications", "decorators"):
+        yield from importlib.import_module(f"easeml_airflow.{package}").__all__
+
+
+def _events() -> Iterator[str]:
+    """Questions of our trigger, triggers of asset watchers, and kinds of news."""
+    from easeml_airflow import triggers
+    from easeml_airflow.triggers.easeml import EasemlTrigger
+    from easeml_airflow.triggers.questions import QUESTIONS
+    from easeml_airflow.version_compat import BaseTrigger
+    from easeml_core.services.events import EventKind
+
+    yield from (f"question {name}" for name in QUESTIONS)
+    yield from (f"news {kind}" for kind in EventKind)
+    for module in pkgutil.iter_modules(triggers.__path__, "easeml_airflow.triggers."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            is_ours = inspect.isclass(kind) and issubclass(kind, BaseTrigger) and kind.__module__ == module.name
+            if is_ours and kind is not EasemlTrigger and not inspect.isabstract(kind):
+                yield f"trigger {name}"
+
+
+def _functions_with(key: str) -> Iterator[tuple[str, str]]:
+    """Module and name of functions of the services that pass this keyword or build a dict with this key."""
+    for name, tree in _modules():
+        if not name.startswith("easeml_core.services"):
+            continue
+        for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
+            keys = {
+                k.value
+                for n in ast.walk(function)
+                if isinstance(n, ast.Dict)
+                for k in n.keys
+                if isinstance(k, ast.Constant)
+            }
+            words = {k.arg for n in ast.walk(function) if isinstance(n, ast.Call) for k in n.keywords}
+            if key in keys | words:
+                yield name, function.name
+
+
+def _is_refusal(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, REFUSALS)
+
+
+def _logs() -> Iterator[str]:
+    """Modules with a logger of their own. Operators log through their class, which has a letter of its own."""
+    for name, tree in _modules():
+        if any(_called(node) == "getLogger" for node in ast.walk(tree)):
+            yield name

@@ -1,0 +1,67 @@
+"""Every column, route, command, event, mail, error and log that exists has a letter of the observable alphabet."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import pytest
+from surfaces import found
+
+from easeml_airflow.web import app as web
+from easeml_airflow.web.frame import Site
+from easeml_airflow.web.people import Viewer
+from easeml_core.observable import ALPHABET, Basis, Kind, Letter, letter_of
+
+WHERE = {kind: "interfaces.py" for kind in Kind} | {
+    kind: "database.py" for kind in (Kind.TABLE, Kind.COLUMN, Kind.VALUE, Kind.FUNCTION, Kind.CATALOGUE, Kind.TOPIC)
+}
+HOW = """
+{kind} {name!r} has no letter, so nothing states whether it may depend on sealed labels.
+Add it to easeml_core/observable/{file} with the letter that says what it depends on (letters.py defines them) and the
+reason; then run `make reference`. A letter with the basis "public facts" is compared by value between two worlds with
+different sealed labels, one with the basis "released symbols" where the symbols are equal."""
+
+
+@pytest.fixture(scope="module")
+def existing(server: Any) -> dict[Kind, set[str]]:
+    from easeml_core.store.database import Store
+
+    app = web.create_app(
+        Site(lambda: None, lambda: None, lambda: None, lambda: Viewer("ann")),
+        require_login=lambda: None,
+        rights=lambda *, write: lambda: "ann",
+    )
+    store = Store(server.url("easeml_worker", "easeml"))
+    yield found(store, app)
+    store.close()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.CATALOGUE])
+def test_everything_that_exists_has_a_letter_and_the_reverse(existing: dict[Kind, set[str]], kind: Kind) -> None:
+    known = {item.name for item in ALPHABET if item.kind is kind}
+    missing = sorted(existing[kind] - known)
+    assert not missing, "".join(HOW.format(kind=kind, name=name, file=WHERE[kind]) for name in missing)
+    gone = sorted(known - existing[kind])
+    assert not gone, f"{kind} {gone} no longer exists: remove it from easeml_core/observable/{WHERE[kind]}"
+
+
+def test_an_item_has_one_letter_and_a_reason() -> None:
+    counts = collections.Counter((item.kind, item.name) for item in ALPHABET)
+    assert [name for name, count in counts.items() if count > 1] == []
+    assert all(item.why.endswith(".") for item in ALPHABET)
+    assert {item.letter for item in ALPHABET} | {Letter.WANTED, Letter.LABEL_COUNT} == set(Letter)
+
+
+def test_no_column_that_a_worker_reads_holds_sealed_data() -> None:
+    assert [
+        i.name for i in ALPHABET if i.kind is Kind.COLUMN and i.letter.basis in (Basis.SEALED, Basis.STOPPING)
+    ] == []
+
+
+def test_a_column_depends_on_at_least_what_its_rows_depend_on() -> None:
+    for item in (i for i in ALPHABET if i.kind is Kind.COLUMN):
+        rows = letter_of(Kind.TABLE, item.name.rpartition(".")[0])
+        assert rows is not None
+        if rows.basis is Basis.SYMBOLS:
+            assert item.letter.basis in (Basis.SYMBOLS, Basis.TIMES), item.name
