@@ -11,14 +11,17 @@
     |   |-- AlreadyExistsError
     |   |-- TrialStateError                 from-state, to-state
     |   |-- SealedSetTooSmallError            the planner's figure
-    |   `-- BudgetExhaustedError            how many uses, of how many
+    |   |-- BudgetExhaustedError            how many uses, of how many
+    |   `-- MachineError                    this machine cannot do it now: try again
     |-- NumericalError(ArithmeticError)     e.g. not positive definite after the largest jitter tried
     |-- TrainingError(RuntimeError)         a training job ended without a model
     |   |-- TrainingCancelled               because somebody asked for it
-    |   `-- TrainingKilled                  because its process was killed, from outside or by the kernel
+    |   |-- TrainingKilled                  because its process was killed, from outside or by the kernel
+    |   `-- TrainingStarved                 because it ran out of time, or out of the machine's memory
     |-- ArtifactError                       a stored file is missing, was changed, or is not of a trusted kind
     `-- StoreError                          the database; the driver's error is the cause
         |-- StoreUnavailableError           try again
+        |   `-- StoreExhaustedError         it answers, and lacks disk, memory or the right to write
         |-- ConcurrentUpdateError           try again
         `-- SchemaVersionError              found, expected, the command that fixes it
 
@@ -196,6 +199,10 @@ class BudgetExhaustedError(StateError):
         super().__init__(f"{what}: {used:g} of {allowed:g} used; {remedy}")
 
 
+class MachineError(StateError):
+    """Raised when this machine cannot do the work now, whatever the work is: try again."""
+
+
 class NumericalError(EasemlError, ArithmeticError):
     """Raised when a computation cannot be trusted, after every safe repair was tried."""
 
@@ -209,7 +216,11 @@ class TrainingCancelled(TrainingError):
 
 
 class TrainingKilled(TrainingError):
-    """Raised when the process of a training job was killed with SIGKILL; another attempt may go on."""
+    """Raised when the process of a training job was killed from outside; another attempt may go on."""
+
+
+class TrainingStarved(TrainingError):
+    """Raised when the process of a model ran out of time or found no memory: its fault, or a loaded machine's."""
 
 
 class ArtifactError(EasemlError):
@@ -222,6 +233,10 @@ class StoreError(EasemlError):
 
 class StoreUnavailableError(StoreError):
     """Raised when the database, or an MLflow server that is mirrored to, cannot be reached: try again."""
+
+
+class StoreExhaustedError(StoreUnavailableError):
+    """Raised when the database answers and lacks disk, memory or the right to write: try again once it has them."""
 
 
 class ConcurrentUpdateError(StoreError):

@@ -225,7 +225,8 @@ class FileCache:
         if used + size > self.limit:
             what = f"{size / 1e6:,.1f} MB do not fit into the cache {self.folder}"
             told = f"of {self.limit / 1e6:,.0f} MB, of which {used / 1e6:,.1f} are in use"
-            raise OSError(errno.ENOSPC, f"{what} {told}; raise its limit (EASEML_CACHE_LIMIT_MB)")
+            number = errno.EFBIG if size > self.limit else errno.ENOSPC  # the latter passes: others are in use
+            raise OSError(number, f"{what} {told}; raise its limit (EASEML_CACHE_LIMIT_MB)")
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[None]:

@@ -27,8 +27,10 @@ from easeml_core.errors import (
     InvalidInputError,
     StateError,
     StoreError,
+    StoreExhaustedError,
     StoreUnavailableError,
 )
+from easeml_core.faults import DatabaseFault, database_fault
 from easeml_core.store import actors, schema
 
 if TYPE_CHECKING:
@@ -44,9 +46,6 @@ REFEREE_CHANNEL = "easeml_referee"
 
 NEWS_CHANNEL = "easeml_news"
 """NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
-
-_RETRY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
-_AWAY = {"57P01", "57P02", "57P03", "53300"}  # shutdown, crash, starting up, too many connections
 
 # No payload beyond an id or a name (or * for any name): every role may listen.
 _TOPIC = re.compile(
@@ -320,9 +319,15 @@ def translate(error: DBAPIError, address: str) -> EasemlError:
     code = getattr(error.orig, "pgcode", None)
     if isinstance(error, IntegrityError):
         return _refusal(error)
-    if code in _RETRY:
+    fault = database_fault(code)
+    if fault is DatabaseFault.CONCURRENT:
         return ConcurrentUpdateError("another transaction was in the way; try again")
-    if code in _AWAY or (code is None and isinstance(error, OperationalError | InterfaceError)):
+    if fault is DatabaseFault.EXHAUSTED:
+        return StoreExhaustedError(
+            f"the database at {address} cannot do this now ({_first_line(error)}); "
+            "give it what it lacks (disk, memory, time, the right to write), and try again"
+        )
+    if fault is DatabaseFault.AWAY or (code is None and isinstance(error, OperationalError | InterfaceError)):
         return StoreUnavailableError(
             f"the database at {address} cannot be reached ({_first_line(error)}); "
             "start it with `make up` or `easeml db start`, or correct the address"

@@ -17,6 +17,7 @@ from easeml_airflow.version_compat import AirflowException, AirflowFailException
 from easeml_core import errors as core
 from easeml_core.config import require
 from easeml_core.entities import TrialState
+from easeml_core.faults import Blame, blame_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,20 +44,25 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.TrialStateError: Outcome.FAIL,
     core.SealedSetTooSmallError: Outcome.FAIL,
     core.BudgetExhaustedError: Outcome.EXHAUSTED,
+    core.MachineError: Outcome.RETRY,
     core.NumericalError: Outcome.FAIL,
     core.TrainingError: Outcome.FAIL,
     core.TrainingCancelled: Outcome.FAIL,
-    core.TrainingKilled: Outcome.FAIL,
+    core.TrainingKilled: Outcome.RETRY,
+    core.TrainingStarved: Outcome.FAIL,
     core.ArtifactError: Outcome.FAIL,
     core.StoreError: Outcome.RETRY,
     core.StoreUnavailableError: Outcome.RETRY,
+    core.StoreExhaustedError: Outcome.RETRY,
     core.ConcurrentUpdateError: Outcome.RETRY,
     core.SchemaVersionError: Outcome.FAIL,
 }
 
 
 def outcome_of(error: core.EasemlError) -> Outcome:
-    """The row of the nearest class in the table."""
+    """The row of the nearest class in the table; an error that the disk or the system has caused is tried again."""
+    if blame_of(error) is Blame.PASSING and not isinstance(error, core.SchemaVersionError):
+        return Outcome.RETRY
     return next(OUTCOMES[kind] for kind in type(error).__mro__ if kind in OUTCOMES)
 
 

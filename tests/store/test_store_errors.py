@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState, StudyState, Symbol, TrialState
@@ -23,6 +24,7 @@ from easeml_core.errors import (
     NotFoundError,
     StateError,
     StoreError,
+    StoreExhaustedError,
     StoreUnavailableError,
 )
 from easeml_core.store import models, promotions, sealed, studies, trials
@@ -296,7 +298,9 @@ def test_waiting_for_a_lock_ends_at_the_stores_limit(database: Any, world: Any) 
 
 def test_a_slow_statement_ends_at_the_stores_limit(database: Any) -> None:
     store = Store(database.url("easeml_worker"), statement_timeout_seconds=0.05)
-    slow = pytest.raises(StoreError, match="the database failed: canceling statement due to statement timeout")
+    slow = pytest.raises(
+        StoreExhaustedError, match=r"cannot do this now \(canceling statement due to statement timeout\)"
+    )
     with slow, store.begin() as tx:
         scalar(tx, "SELECT pg_sleep(5)")
     store.close()
@@ -356,3 +360,29 @@ def test_the_names_that_the_schema_knows_are_those_of_the_entities(ask: Any) -> 
     assert words("test_sets_state_check") == set(SealedSetState)
     assert words("requests_kind_check") == set(RequestKind)
     assert words("gate_verdicts_symbol_check") == set(Symbol)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind"),
+    [
+        ("53100", StoreExhaustedError),
+        ("53200", StoreExhaustedError),
+        ("57014", StoreExhaustedError),
+        ("58030", StoreExhaustedError),
+        ("25006", StoreExhaustedError),
+        ("57P03", StoreUnavailableError),
+        ("53300", StoreUnavailableError),
+        ("08006", StoreUnavailableError),
+        ("40001", ConcurrentUpdateError),
+        ("55P03", ConcurrentUpdateError),
+        ("XX000", StoreError),
+    ],
+)
+def test_what_the_server_lacks_is_told_from_what_it_refuses(store: Any, sqlstate: str, kind: type[Exception]) -> None:
+    said = f"DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '{sqlstate}'; END $$"
+    with pytest.raises(StoreError) as caught, store.begin() as tx:
+        tx.execute(text(said))
+    assert type(caught.value) is kind
+    if kind is StoreExhaustedError:
+        assert "cannot do this now (no room)" in str(caught.value)
+        assert "easeml_worker:***@" in str(caught.value)
