@@ -155,8 +155,8 @@ def name_of(error: BaseException) -> str:
         ('ENOSPC', 'MemoryError')
     """
     for cause in _chain(error):
-        if isinstance(cause, OSError) and cause.errno in errno.errorcode:
-            return errno.errorcode[cause.errno]
+        if isinstance(cause, OSError) and (cause.errno or 0) in errno.errorcode:
+            return errno.errorcode[cause.errno or 0]
     return type(error).__name__
 
 
