@@ -1,9 +1,12 @@
 """One submission judged from predictions and the labels that are known so far: a decision, or what is missing for one.
 
 Labels are dear, so only those are asked for that can change the released symbol: none for a condition about d, those
-of disagreements for one about d and n - o, and none beyond a clause on d that has settled the symbol by itself. Which
-labels are asked for under ``fixed`` depends on predictions alone; under ``early`` also on the labels before, so the
-number of labels asked for must stay with the referee, as the decision must.
+of disagreements for one about d and n - o, and none where predictions alone refuse, as a clause on d can.
+
+Under ``fixed`` no label is looked at before the labels of all clauses and slices are there. So what is asked for, and
+whether a request waits, depends on predictions and on which labels are known, never on what they are (docs/gate.md,
+"Labels"). Under ``early`` it also depends on the labels before, at the boundaries of the plan, so the number of labels
+asked for must stay with the referee, as the decision must.
 """
 
 from __future__ import annotations
@@ -131,7 +134,7 @@ def _judge_part(
         )
     else:
         found = _decide_fixed(condition, truth, before, after, rules)
-    return Judged(found.decision, used=members[found.used], wanted=members[found.wanted])
+    return replace(found, used=members[found.used], wanted=members[found.wanted])
 
 
 def _decide_fixed(
@@ -139,18 +142,17 @@ def _decide_fixed(
 ) -> Judged:
     """Judge on all examples that matter; without their labels, only where predictions settle the symbol."""
     matters = wanted_of(condition, old, new)
-    missing = matters & (labels < 0)
-    none = np.empty(0, dtype=np.int64)
+    missing = np.flatnonzero(matters & (labels < 0))
     used = np.flatnonzero(matters)
-    if not missing.any():
-        outcomes = count_outcomes(labels, old, new)
-        decision = decide(condition, outcomes, log_level=rules.log_level, mode=rules.mode, labels=used.size)
-        return Judged(decision, used=used, wanted=none)
     unlabelled = count_outcomes(np.full_like(labels, -1), old, new)
     decision = decide(condition, unlabelled, log_level=rules.log_level, mode=rules.mode)
-    if is_settled(decision):
-        return Judged(decision, used=none, wanted=none)
-    return Judged(decision, used=used, wanted=np.flatnonzero(missing))
+    settled = is_settled(decision)
+    if not missing.size:
+        outcomes = count_outcomes(labels, old, new)
+        decision = decide(condition, outcomes, log_level=rules.log_level, mode=rules.mode, labels=used.size)
+    elif settled:
+        used, missing = used[:0], missing[:0]
+    return Judged(decision, used=used, wanted=missing, refuses=settled)
 
 
 def is_settled(decision: Decision) -> bool:
@@ -164,8 +166,7 @@ def is_settled(decision: Decision) -> bool:
 
 def _together(parts: list[Judged], names: list[str], mode: Mode) -> Decision | Wanted:
     """Put the conditions of the set and of its slices together: all must hold."""
-    refused = any(not part.wanted.size and not part.decision.passed for part in parts)
-    if not refused and any(part.wanted.size for part in parts):
+    if not any(part.refuses for part in parts) and any(part.wanted.size for part in parts):
         return Wanted(_union([part.wanted for part in parts]))
     verdict = conjunction([part.decision.verdict for part in parts])
     used = _union([part.used for part in parts if not part.wanted.size])

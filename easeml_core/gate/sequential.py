@@ -102,7 +102,7 @@ def decide_early(
     if stop is None:
         return Judged(at_once, used=missing[:0], wanted=missing[missing < moments[known]])
     if stop == _BEFORE_ALL:
-        return Judged(at_once, used=missing[:0], wanted=missing[:0])
+        return Judged(at_once, used=missing[:0], wanted=missing[:0], refuses=not at_once.passed)
     seen = int(moments[stop])
     used = np.flatnonzero(matters[:seen])
     clauses = tuple(
@@ -119,7 +119,7 @@ def decide_early(
         labels=used.size,
         clauses=clauses,
     )
-    return Judged(decision, used=used, wanted=missing[:0])
+    return Judged(decision, used=used, wanted=missing[:0], refuses=not decision.passed)
 
 
 def _moments(matters: NDArray[np.bool_], batch: int) -> NDArray[np.int64]:

@@ -33,11 +33,14 @@ class Judged:
         decision: What can be said now; final if nothing is wanted.
         used: Positions of the labels that it rests on.
         wanted: Positions of the labels that it waits for, rising.
+        refuses: Whether it ends the judgement although others still want labels. Under ``fixed``: predictions alone
+            refuse, whatever the labels are. Under ``early``: it was closed at a boundary, and does not pass.
     """
 
     decision: Decision
     used: NDArray[np.int64]
     wanted: NDArray[np.int64]
+    refuses: bool = False
 
 
 def wanted_of(condition: Condition, old: NDArray[np.int64], new: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -202,6 +202,43 @@ def test_labels_of_slices_are_positions_of_the_whole_set():
     assert judge("d < 0.9 +/- 0.1", hidden, old, new, slices=[part]).labels == wanted.size
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(["n - o > 0.3 +/- 0.1", "n - o > 0 +/- 0.02 /\\ d < 0.3 +/- 0.1", "n > 0.5 +/- 0.1"]),
+    st.lists(st.sampled_from(["n > 0.5 +/- 0.1", "n - o > 0 +/- 0.1", "d < 0.4 +/- 0.1"]), min_size=1, max_size=2),
+    st.lists(st.tuples(*[st.integers(0, 1)] * 5), min_size=4, max_size=60),
+    st.sets(st.integers(0, 1), max_size=1),
+    st.sampled_from(["fp-free", "fn-free"]),
+)
+def test_what_fixed_asks_for_is_the_same_whatever_the_known_labels_are(source, of_slices, rows, labelled, mode):
+    """Two worlds with the same predictions, and labels known of the same examples: both wait for the same ones."""
+    old, new, here, there, codes = np.array(rows).T
+    known = np.isin(codes, list(labelled))
+    parts = [
+        Slice(str(place), parse_condition(condition), np.flatnonzero(codes == place))
+        for place, condition in enumerate(of_slices)
+        if (codes == place).any()
+    ]
+    found = [
+        judge(source, np.where(known, truth, -1), old, new, mode=mode, slices=parts, log_level=-1.2)
+        for truth in (here, there)
+    ]
+    asked = [one.positions.tolist() if isinstance(one, Wanted) else None for one in found]
+    assert asked[0] == asked[1]
+
+
+def test_a_slice_whose_known_labels_refuse_waits_for_the_labels_of_the_others():
+    """Else each question would tell, beside its symbol, whether that slice holds."""
+    labels, old, new = models(400, gain=0.2, apart=0.4)
+    members = np.arange(200)
+    known = np.where(np.arange(400) < 200, labels, -1)
+    for source in ("n > 0.99 +/- 0.1", "n > 0.01 +/- 0.1"):
+        found = judge("n - o > 0 +/- 0.1", known, old, new, slices=[Slice("s", parse_condition(source), members)])
+        assert found.positions.tolist() == np.flatnonzero((old != new) & (np.arange(400) >= 200)).tolist()
+    refused = Slice("s", parse_condition("d < 0.05 +/- 0.01"), members)  # by predictions alone: no label is asked for
+    assert not judge("n - o > 0 +/- 0.1", np.full(400, -1), old, new, slices=[refused]).passed
+
+
 def test_slices_are_found_by_name():
     found = slices_of([("b", parse_condition("n > 0 +/- 1"))], ["a", "b", "", "b"])
     assert (found[0].name, found[0].members.tolist()) == ("b", [1, 3])
