@@ -23,6 +23,7 @@
         |-- StoreUnavailableError           try again
         |   `-- StoreExhaustedError         it answers, and lacks disk, memory or the right to write
         |-- ConcurrentUpdateError           try again
+        |-- WrongRoleError                  the role, where it was named, and the role that is needed
         `-- SchemaVersionError              found, expected, the command that fixes it
 
 A message says what was wrong with which value, what is allowed, and what to do, in the names the user typed.
@@ -31,6 +32,7 @@ The facts stay on the error as attributes; the sentence is built here, not at ea
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -241,6 +243,45 @@ class StoreExhaustedError(StoreUnavailableError):
 
 class ConcurrentUpdateError(StoreError):
     """Raised when two transactions met and one had to give way: try again."""
+
+
+class WrongRoleError(StoreError):
+    """Raised when the database refuses its role what a call needs (SQLSTATE 42501); trying again cannot help.
+
+    Args:
+        said: The database's own sentence.
+        role: Role that the address names.
+        address: The address, without its password.
+        source: Who gave the address, such as ``Airflow's connection 'easeml_default'``; empty where it is not known.
+        needed: Role that the call needs; None where it is not known.
+    """
+
+    def __init__(self, said: str, *, role: str, address: str, source: str = "", needed: str | None = None) -> None:
+        self.said, self.role, self.address, self.source, self.needed = said, role, address, source, needed
+        rights = "docs/security.md lists the rights of each role"
+        where = f"{source} ({address})" if source else address
+        if needed is None:
+            remedy = rights
+        elif needed == role:
+            remedy = (
+                f"{needed} is the role that is needed, but it lacks a right that this version expects: run `easeml db "
+                "upgrade` as easeml_owner, and see docs/operations.md if the database was restored"
+            )
+        else:
+            remedy = f"the role {needed} is needed: give its address there ({rights})"
+        super().__init__(f"this role may not do that: {said}; {where} logs in as {role!r}; {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling between processes: the constructor takes more than the message."""
+        made = functools.partial(
+            type(self),
+            self.said,
+            role=self.role,
+            address=self.address,
+            source=self.source,
+            needed=self.needed,
+        )
+        return made, ()
 
 
 class SchemaVersionError(StoreError):

@@ -21,6 +21,7 @@ from easeml_core.errors import (
     TrainingError,
     TrainingKilled,
     TrainingStarved,
+    WrongRoleError,
 )
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def name_of(error: BaseException) -> str:
 
 
 def _blame_by_class(error: BaseException) -> Blame:
-    if isinstance(error, MachineError | StoreUnavailableError | ConcurrentUpdateError | SchemaVersionError):
+    if isinstance(error, MachineError | StoreUnavailableError | ConcurrentUpdateError | SchemaVersionError | WrongRoleError):
         return Blame.PASSING
     if isinstance(error, TrainingKilled | TrainingStarved):
         return Blame.BOUNDED

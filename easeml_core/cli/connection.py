@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.errors import StoreUnavailableError
+from easeml_core.errors import StoreUnavailableError, WrongRoleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,30 +16,18 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
     from easeml_core.store.server import Server
 
-INSUFFICIENT_PRIVILEGE = "42501"
-"""PostgreSQL's code for what a role may not do."""
-
 HOME = Path(".easeml")
 """State of the embedded installation, relative to where the command is run."""
 
 
-ROLE = "easeml.role"
-"""Where the click context keeps the role that the command needs."""
-
-
-def role_remedy(error: BaseException, role: str | None) -> str:
-    """What to do about a database that refuses its role what a command needs; empty for other errors.
-
-    Args:
-        error: An error of ours; the driver's is its cause.
-        role: The role that the command needs, or None where it has opened no store.
-    """
-    code = getattr(getattr(error.__cause__, "orig", None), "pgcode", None)
-    if code != INSUFFICIENT_PRIVILEGE or role is None:
+def role_remedy(error: BaseException) -> str:
+    """What to do about a database that refuses its role what a command needs; empty for other errors."""
+    needed = error.needed if isinstance(error, WrongRoleError) else None
+    if needed is None:
         return ""
     return (
-        f"\nthis command needs the address of the role {role}; that of the embedded server is given with "
-        f'--database "$(easeml db url --role {role})"'
+        f"\nthis command needs the address of the role {needed}; that of the embedded server is given with "
+        f'--database "$(easeml db url --role {needed})"'
     )
 
 
@@ -81,9 +69,7 @@ def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_sec
     from easeml_core.store.database import Store
     from easeml_core.store.server import default_home
 
-    context = click.get_current_context(silent=True)
-    if context is not None:
-        context.meta[ROLE] = role  # for the error where the address is another role's
+    source = f"the embedded server of {HOME}" if url is None else _source_of_address()
     if url is None:
         if not default_home().exists():
             message = (
@@ -92,7 +78,14 @@ def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_sec
             )
             raise StoreUnavailableError(message)
         url = embedded_server().url(role, "easeml")
-    return Store(url, lock_timeout_seconds=lock_timeout_seconds)
+    return Store(url, lock_timeout_seconds=lock_timeout_seconds, needs=role, source=source)
+
+
+def _source_of_address() -> str:
+    """Which option or variable gave the present command its database."""
+    context = click.get_current_context(silent=True)
+    found = None if context is None else context.get_parameter_source("database")
+    return "EASEML_DATABASE_URL" if found is click.core.ParameterSource.ENVIRONMENT else "--database"
 
 
 def open_artifacts(place: str | Path) -> ArtifactStore:

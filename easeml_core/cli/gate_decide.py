@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.config import SAMPLINGS, parse_adaptivity
 from easeml_core.entities import Adaptivity, Mode
 from easeml_core.errors import ConfigError, InvalidInputError, reason_of
@@ -182,6 +182,10 @@ def decide(context: click.Context, /, as_json: bool, **options: Any) -> None:
     models must not read it. Nothing is remembered: that no more than --steps verdicts are taken from one set is up
     to you. Under adaptivity none whoever hands in models must see neither the word nor the exit status.
 
+    Standard error names why the verdict behind the word may be UNKNOWN, which is released as fail (--mode fp-free) or
+    as pass (fn-free): fewer examples than the plan needs, labels that no model predicts. It does not tell FAIL from
+    UNKNOWN; --json does, with the same warnings.
+
     Exit status: 0 pass, 1 fail, 2 any error.
     """
     context.exit(_decide(as_json, **options))
@@ -202,7 +206,14 @@ def _decide(
 ) -> int:
     from easeml_core.gate.condition import parse_condition
     from easeml_core.gate.judgement import judge_predictions
-    from easeml_core.gate.offline import decided, log_level_of, read_predictions, read_slice_names, report
+    from easeml_core.gate.offline import (
+        decided,
+        log_level_of,
+        read_predictions,
+        read_slice_names,
+        report,
+        too_few_examples,
+    )
     from easeml_core.gate.slices import slices_of
 
     plan = plan_of(script, given, _PLAN)
@@ -228,8 +239,12 @@ def _decide(
         slices=parts,
     )
     decision = decided(found, data.examples, str(labels or "--labels"))
+    sized = {"passes": passes, "power": plan["power"]}
+    small = too_few_examples(decision, condition, len(data.examples), parts, **asked, **sized)
+    warnings = [*data.mismatches, *map(str, small)]
+    show_warnings(warnings)
     if as_json:
-        show_json(report(decision) | {"condition": str(condition)})
+        show_json(report(decision) | {"condition": str(condition), "warnings": warnings})
     else:
         click.echo("pass" if decision.passed else "fail")
     return 0 if decision.passed else 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.gate_decide import SAME, plan_of, plan_options
-from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.cli.simulate_output import progress
 from easeml_core.errors import InvalidInputError
 
@@ -112,6 +112,7 @@ def _real_law(labels: Path, old: Path, new: Path) -> NDArray[Any]:
     from easeml_core.gate.self_test import identical_to
 
     data = read_predictions(labels, old, new)
+    show_warnings(data.mismatches)
     outcomes = count_outcomes(data.labels, data.old, data.new)
     if outcomes.new_correct is None:
         message = f"{labels} lacks labels; two real models are made identical only with all of them"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.meter_options import meter_options, meter_settings
-from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.cli.plots import plot_option, write_plot
 from easeml_core.errors import counted
 
@@ -52,6 +52,7 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
         from easeml_core.meter.plot import draw_meter_plan
 
         write_plot(draw_meter_plan(found, others, settings), plot)
+    show_warnings(found.warnings)
     if as_json:
         alternatives = [{"method": other.method, "labels": other.labels} for other in others]
         show_json(found.to_json() | {"promise": promise(config), "alternatives": alternatives})
@@ -61,8 +62,6 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
         click.echo(f"  validation set: at least {found.validation_minimum:,}, so that its own noise stays in range 1")
     if method in METER_METHODS:
         click.echo(f"  promise: with probability {config.reliability:g}, for all submissions, {promise(config)}")
-    for warning in found.warnings:
-        click.echo(f"  warning: {warning}", err=True)
     _show_bars(found, others)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.meter_options import meter_options, meter_settings
-from easeml_core.cli.output import example, json_option, show_json, show_table
+from easeml_core.cli.output import example, json_option, show_json, show_table, show_warnings
 from easeml_core.cli.plots import plot_option, write_plot
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def replay(
     What is printed depends on the sealed set: it is the referee's, whoever hands in models must not read it.
     """
     from easeml_core.config import MeterConfig, require
+    from easeml_core.meter.planner import plan_config
     from easeml_core.meter.plot import draw_replay
     from easeml_core.meter.replay import read_history
     from easeml_core.meter.replay import replay as replay_history
@@ -45,17 +46,20 @@ def replay(
     config = MeterConfig(**meter_settings(given), budget=budget)
     rows = read_history(history, examples=test_size, teams=config.teams)
     found = replay_history(rows, examples=test_size, config=config, seed=seed)
+    planned = plan_config(config).labels
+    warnings = []
+    if test_size < planned:
+        warnings.append(f"the plan asks for {planned:,} examples, the set has {test_size:,}")
     if plot is not None:
         write_plot(draw_replay(found, config), plot)
     if as_json:
-        show_json(found.to_json())
+        show_json(found.to_json() | {"planned": planned, "warnings": warnings})
     else:
-        _show(found, config, test_size)
+        _show(found, config)
+    show_warnings(warnings)
 
 
-def _show(found: Replay, config: MeterConfig, test_size: int) -> None:
-    from easeml_core.meter.planner import plan_config
-
+def _show(found: Replay, config: MeterConfig) -> None:
     entries = [
         {"submission": str(row.submission), "signal": r.signal, "tolerance": r.tolerance_now, "reachable": r.reachable}
         for row, r in found.readings
@@ -71,6 +75,3 @@ def _show(found: Replay, config: MeterConfig, test_size: int) -> None:
         click.echo(f"retired at submission {found.retired_at}: {reasons[found.why]}")
     for position, message in found.alerts:
         click.echo(f"alert at submission {position}: {message}")
-    planned = plan_config(config).labels
-    if test_size < planned:
-        click.echo(f"  warning: the plan asks for {planned:,} examples, the set has {test_size:,}", err=True)

@@ -33,6 +33,12 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=False, default=str))
 
 
+def show_warnings(warnings: Sequence[str]) -> None:
+    """One line on standard error for each, so that what is piped on stays the answer alone."""
+    for warning in warnings:
+        click.echo(f"easeml: warning: {plain(warning)}", err=True)
+
+
 def show_table(title: str, columns: Mapping[str, str], entries: Sequence[Mapping[str, Any]]) -> None:
     """A table: column title to the entry's key."""
     from rich.table import Table

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import click
 
-from easeml_core.cli.connection import ROLE, role_remedy
+from easeml_core.cli.connection import role_remedy
 from easeml_core.errors import EasemlError
 
 ERROR, INTERRUPTED = 2, 130
@@ -49,7 +49,7 @@ class RootGroup(click.Group):
         except (click.exceptions.Exit, SystemExit):
             raise
         except EasemlError as error:
-            _fail(context, f"{error}{role_remedy(error, context.meta.get(ROLE))}", type(error).__name__)
+            _fail(context, f"{error}{role_remedy(error)}", type(error).__name__)
         except click.ClickException as error:
             _fail_usage(context, error)
         except (KeyboardInterrupt, click.Abort):

@@ -6,7 +6,10 @@ The order of the old model's file is the set's order: it must be random, and fix
 
 from __future__ import annotations
 
+import difflib
 import math
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -14,17 +17,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
-from easeml_core.errors import InvalidInputError, counted
+from easeml_core.entities import Mode, Verdict
+from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
 from easeml_core.gate.csv_columns import Column, read_column, some
+from easeml_core.gate.decision import is_released
+from easeml_core.gate.planner import plan_gate
 from easeml_core.gate.wanted import Wanted
 from easeml_core.stats.adaptivity import allocate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from easeml_core.gate.clauses import Condition
     from easeml_core.gate.decision import Decision
+    from easeml_core.gate.slices import Slice
+
+MOST = 1000
+"""Predicted classes that one label is compared with."""
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +50,14 @@ class Predictions:
         labels: Shape ``(n_examples,)``; -1 where the labels' file has no row.
         old: Same shape.
         new: Same shape.
+        mismatches: A sentence for each class that only the labels, or only the predictions, spell in this way.
     """
 
     examples: list[str]
     labels: NDArray[np.int64]
     old: NDArray[np.int64]
     new: NDArray[np.int64]
+    mismatches: tuple[str, ...] = ()
 
 
 def read_predictions(labels: Path | None, old: Path, new: Path) -> Predictions:
@@ -65,6 +81,7 @@ def read_predictions(labels: Path | None, old: Path, new: Path) -> Predictions:
     old_codes, new_codes = _codes(before.values, classes), _codes(after.values, classes)
     new_codes = _in_order(after, new_codes, before)
     truth = np.full(len(before.examples), -1, dtype=np.int64)
+    mismatches: tuple[str, ...] = ()
     if labels is not None:
         given = read_column(labels, "label", like=before)
         predicted = len(classes)
@@ -74,7 +91,52 @@ def read_predictions(labels: Path | None, old: Path, new: Path) -> Predictions:
             message = f"no label is ever predicted: {seen}; classes are compared as texts"
             raise InvalidInputError(message)
         truth[_known_positions(given, before)] = codes
-    return Predictions(before.examples, truth, old_codes, new_codes)
+        mismatches = class_mismatches(given.values, list(classes)[:predicted])
+    return Predictions(before.examples, truth, old_codes, new_codes, mismatches)
+
+
+def class_mismatches(labels: Sequence[str], predicted: Sequence[str]) -> tuple[str, ...]:
+    """Name the classes that occur among the labels only, and predictions that differ from a label in spelling alone.
+
+    Args:
+        labels: The label of every labelled example.
+        predicted: Every class that either model predicts, each once.
+
+    Returns:
+        A sentence for each class, with the nearest class of the other side where one is near; at most 5.
+
+    Example:
+        >>> class_mismatches(["Repaid", "default"], ["repaid", "default"])[0]
+        "the label 'Repaid' (1 example) is never predicted; the nearest prediction is 'repaid'"
+        >>> class_mismatches(["1", "0"], ["1", "0", "1.0"])
+        ("the prediction '1.0' is no label; the label '1' has another spelling",)
+    """
+    counts = Counter(labels)
+    known, found = set(predicted), []
+    for label in (label for label in counts if label not in known):
+        near = _same_class(label, predicted) or next(
+            iter(difflib.get_close_matches(label, predicted[:MOST], n=1)), None
+        )
+        hint = f"; the nearest prediction is {some([near])}" if near is not None else ""
+        found.append(f"the label {some([label])} ({counted(counts[label], 'example')}) is never predicted{hint}")
+    for name in (name for name in predicted if name not in counts):
+        same = _same_class(name, counts)
+        if same is not None:
+            found.append(f"the prediction {some([name])} is no label; the label {some([same])} has another spelling")
+    return (*found[:_SHOWN], *([f"{len(found) - _SHOWN:,} more classes like these"] if len(found) > _SHOWN else []))
+
+
+def _same_class(name: str, others: Iterable[str]) -> str | None:
+    """The class that differs from a name by case, spaces, or the form of a number alone."""
+    return next((other for other in others if other != name and _spelling(other) == _spelling(name)), None)
+
+
+def _spelling(name: str) -> str | float:
+    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def read_slice_names(path: Path, examples: list[str]) -> list[str]:
@@ -111,6 +173,74 @@ def log_level_of(*, reliability: float, adaptivity: str, steps: int, step: int |
     before = steps - 1 if step is None else step - 1
     require(0 <= passes <= before, "passes", passes, f"0 to {before}, the number of earlier steps")
     return math.log1p(-reliability) - allocation.log_multiplicity(passes)
+
+
+@dataclass(frozen=True, slots=True)
+class TooFew:
+    """A part of the set with fewer examples than its condition was planned for.
+
+    Attributes:
+        part: The slice's name; empty for the whole set.
+        available: Examples that the part has.
+        needed: Examples that the plan of its condition asks for.
+        mode: How UNKNOWN is settled.
+    """
+
+    part: str
+    available: int
+    needed: int
+    mode: Mode
+
+    def __str__(self) -> str:
+        """One sentence, which depends on no label."""
+        settled = "pass" if self.mode == Mode.FN_FREE else "fail"
+        whose = f"slice {self.part!r}" if self.part else "the set"
+        return (
+            f"too few examples: {whose} has {self.available:,}, the plan of its condition needs {self.needed:,}. With "
+            f"fewer the verdict is UNKNOWN for most models, and mode {self.mode.value} releases UNKNOWN as {settled}; "
+            "add examples or widen the tolerance (`easeml gate plan`)"
+        )
+
+
+def too_few_examples(
+    decision: Decision,
+    condition: Condition,
+    examples: int,
+    slices: Sequence[Slice] = (),
+    *,
+    passes: int,
+    **plan: Any,
+) -> tuple[TooFew, ...]:
+    """Compare the sizes of a set and of its slices with the planner's, where UNKNOWN may be behind what was released.
+
+    The answer is a function of the released symbol and of what no label decides. So standard error tells its readers,
+    who may be the developers, nothing that the symbol does not: not whether a released fail was FAIL or UNKNOWN.
+
+    Args:
+        decision: What was decided.
+        condition: Of the whole set.
+        examples: Size of the whole set.
+        slices: Its slices with their conditions.
+        passes: Changes so far, as of ``log_level_of``.
+        plan: ``reliability``, ``steps``, ``adaptivity`` and ``power`` as of ``plan_gate``.
+
+    Returns:
+        One entry for each part that is too small; none where the symbol is not the one of UNKNOWN. A condition that no
+        model can meet has no plan, hence no entry.
+    """
+    mode = decision.mode
+    if decision.passed != is_released(Verdict.UNKNOWN, mode):
+        return ()
+    parts = [("", condition, examples), *((part.name, part.condition, part.members.size) for part in slices)]
+    found = []
+    for name, wanted, available in parts:
+        try:
+            needed = plan_gate(wanted, mode=mode.value, changes=passes, slices=len(parts), **plan).examples
+        except ConditionSyntaxError:  # out of reach: FAIL needs no examples
+            continue
+        if available < needed:
+            found.append(TooFew(name, int(available), needed, mode))
+    return tuple(found)
 
 
 def report(decision: Decision) -> dict[str, Any]:

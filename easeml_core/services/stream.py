@@ -26,6 +26,7 @@ from easeml_core.errors import (
     StoreError,
     StoreUnavailableError,
     TrialStateError,
+    WrongRoleError,
     counted,
 )
 from easeml_core.services.leases import silent
@@ -263,7 +264,7 @@ class _Stream:
                     train(self.store, self.artifacts, lease, slot=self.slot)
         except TrialStateError as error:
             return self._lost(trial_id, key, error)
-        except (StoreUnavailableError, ConcurrentUpdateError):
+        except (StoreUnavailableError, ConcurrentUpdateError, WrongRoleError):
             raise  # nothing that this trial has done
         except (ArtifactError, ConfigError, StoreError) as error:
             self._unreadable += 1

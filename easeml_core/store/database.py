@@ -15,7 +15,6 @@ from sqlalchemy.exc import (
     IntegrityError,
     InterfaceError,
     OperationalError,
-    ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -29,6 +28,7 @@ from easeml_core.errors import (
     StoreError,
     StoreExhaustedError,
     StoreUnavailableError,
+    WrongRoleError,
 )
 from easeml_core.faults import DatabaseFault, database_fault
 from easeml_core.store import actors, schema
@@ -36,7 +36,8 @@ from easeml_core.store import actors, schema
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy import URL, Connection
+    from psycopg2 import OperationalError as OperationalDriverError
+    from sqlalchemy import URL, Connection, Engine
 
 CHANNEL = "easeml"
 """NOTIFY channel of everything that somebody may wait for; the payload is a topic such as ``answer:17``."""
@@ -46,6 +47,15 @@ REFEREE_CHANNEL = "easeml_referee"
 
 NEWS_CHANNEL = "easeml_news"
 """NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
+
+INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE of what a role may not do."""
+
+_NO_ENTRY = "permission denied for database"
+"""What PostgreSQL says to a role that may not connect; the driver gives no SQLSTATE of a refused connection."""
+
+_NEEDS, _SOURCE = "easeml_needs", "easeml_source"
+"""Execution options of an engine: what the error of a refused role names."""
 
 # No payload beyond an id or a name (or * for any name): every role may listen.
 _TOPIC = re.compile(
@@ -196,6 +206,8 @@ class Store:
         statement_timeout_seconds: Upper bound of one statement; 0 means none.
         lock_timeout_seconds: Upper bound of waiting for somebody else's lock; 0 means none.
         actor: Whose name its changes bear in the audit where ``actors.acting`` says nothing else.
+        needs: Role that this store's work needs, for the error where the address names another one.
+        source: Who gave the address, for the same error.
     """
 
     def __init__(
@@ -205,6 +217,8 @@ class Store:
         statement_timeout_seconds: float = 0,
         lock_timeout_seconds: float = 0,
         actor: actors.Actor | None = None,
+        needs: str | None = None,
+        source: str = "",
     ) -> None:
         try:
             self._url = make_url(url).set(drivername="postgresql+psycopg2")
@@ -222,6 +236,7 @@ class Store:
             pool_use_lifo=True,
             max_overflow=8,
             pool_pre_ping=True,
+            execution_options={_NEEDS: needs, _SOURCE: source},
             hide_parameters=True,  # an error's text ends up in a task's log, where values have no place
             connect_args={
                 "connect_timeout": 5,
@@ -258,6 +273,7 @@ class Store:
             InvalidInputError: A text has a character that no database keeps.
             ConcurrentUpdateError: Another transaction was in the way; the same call may be made again.
             SchemaVersionError: The schema is not the one of this code.
+            WrongRoleError: The role lacks a right that the call needs.
             StoreError: Any other refusal of the database; the driver's error is its cause.
         """
         try:
@@ -269,7 +285,7 @@ class Store:
                     actors.tell(tx, self._actor)
                 yield tx
         except DBAPIError as error:
-            raise translate(error, _shown(self._url)) from error
+            raise translate(error, self._engine) from error
         except PoolTimeoutError as error:
             message = "every connection of this process to the database is in use; try again, or run fewer at once"
             raise StoreUnavailableError(message) from error
@@ -304,7 +320,7 @@ def savepoint(tx: Connection) -> Iterator[None]:
         if nested.is_active and not tx.invalidated:
             nested.rollback()
         if isinstance(error, DBAPIError):
-            raise translate(error, _shown(tx.engine.url)) from error
+            raise translate(error, tx.engine) from error
         raise
     nested.commit()
 
@@ -314,9 +330,12 @@ def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def translate(error: DBAPIError, address: str) -> EasemlError:
+def translate(error: DBAPIError, engine: Engine) -> EasemlError:
     """Our error for a driver's error; the meaning of a violated constraint lies in its name."""
-    code = getattr(error.orig, "pgcode", None)
+    code, address = getattr(error.orig, "pgcode", None), _shown(engine.url)
+    if code == INSUFFICIENT_PRIVILEGE or (code is None and _NO_ENTRY in str(error.orig)):
+        given = engine.get_execution_options()
+        return _wrong_role(_first_line(error), engine.url, given.get(_NEEDS), given.get(_SOURCE, ""))
     if isinstance(error, IntegrityError):
         return _refusal(error)
     fault = database_fault(code)
@@ -332,9 +351,23 @@ def translate(error: DBAPIError, address: str) -> EasemlError:
             f"the database at {address} cannot be reached ({_first_line(error)}); "
             "start it with `make up` or `easeml db start`, or correct the address"
         )
-    if isinstance(error, ProgrammingError) and code == "42501":
-        return StoreError(f"this role may not do that: {_first_line(error)}; see docs/security.md for who may what")
     return StoreError(f"the database failed: {_first_line(error)}")
+
+
+def refused_connection(error: OperationalDriverError, dsn: str) -> StoreError:
+    """Our error for a connection of the listener that the server did not open.
+
+    Args:
+        error: The driver's.
+        dsn: As of ``Store.dsn``.
+    """
+    if _NO_ENTRY in str(error):
+        return _wrong_role(str(error).strip(), make_url(dsn), None, "")
+    return StoreUnavailableError(str(error).strip())
+
+
+def _wrong_role(said: str, url: URL, needed: str | None, source: str) -> WrongRoleError:
+    return WrongRoleError(said, role=url.username or "", address=_shown(url), source=source, needed=needed)
 
 
 def _refusal(error: IntegrityError) -> EasemlError:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg2
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.store.database import CHANNEL, NEWS_CHANNEL
+from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, refused_connection
 
 if TYPE_CHECKING:
     import threading
@@ -158,7 +158,7 @@ def _opened(dsn: str, *channels: str) -> psycopg2.extensions.connection:
     try:
         return _listening(dsn, *channels)
     except psycopg2.OperationalError as error:
-        raise StoreUnavailableError(str(error).strip()) from error
+        raise refused_connection(error, dsn) from error
 
 
 def _listening(dsn: str, *channels: str) -> psycopg2.extensions.connection:

@@ -55,6 +55,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.StoreUnavailableError: Outcome.RETRY,
     core.StoreExhaustedError: Outcome.RETRY,
     core.ConcurrentUpdateError: Outcome.RETRY,
+    core.WrongRoleError: Outcome.FAIL,
     core.SchemaVersionError: Outcome.FAIL,
 }
 

@@ -65,7 +65,8 @@ def test_one_word_and_the_status(run: Callable[..., Any], data: dict[str, Any]) 
     answer = run("gate", "decide", *BETTER, *data["files"])
     assert (answer.status, answer.out, answer.err) == (0, "pass\n", "")
     answer = run("gate", "decide", *BETTER, *data["turned"])
-    assert (answer.status, answer.out, answer.err) == (1, "fail\n", "")
+    assert (answer.status, answer.out) == (1, "fail\n")
+    assert "needs 26,273" in answer.err  # the plan's figure: the condition bounds no disagreement
 
 
 def test_the_referees_report(run: Callable[..., Any], data: dict[str, Any]) -> None:
@@ -198,7 +199,7 @@ def test_as_a_program_of_its_own_without_a_database(data: dict[str, Any], tmp_pa
         done = subprocess.run(
             [*command, *files], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
         )
-        assert (done.returncode, done.stdout, done.stderr) == (status, word, "")
+        assert (done.returncode, done.stdout, "warning: too few" in done.stderr) == (status, word, status == 1)
     assert not (tmp_path / ".easeml").exists()
     done = subprocess.run(
         [*command, *data["files"][2:]], capture_output=True, cwd=tmp_path, env=environment, check=False
@@ -282,3 +283,90 @@ def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
         answer = run("gate", "selftest", *small, *arguments)
         assert (answer.status, answer.out) == (2, "")
         assert message in answer.err
+
+
+@pytest.fixture
+def loans(tmp_path: Path) -> Callable[..., tuple[str, ...]]:
+    """Predictions about loans, of a new model that is better; spellings of the label ``repaid`` are the caller's."""
+    rng = np.random.default_rng(7)
+
+    def make(n: int, *, label: str = "repaid", old: str = "repaid", new: str = "repaid") -> tuple[str, ...]:
+        truth, wrong = rng.random(n) < 0.5, rng.random(n)
+        columns = {
+            "labels": ("label", label, truth),
+            "old": ("prediction", old, truth ^ (wrong < 0.2)),
+            "new": ("prediction", new, truth ^ (wrong < 0.1)),
+        }
+        for name, (column, word, values) in columns.items():
+            rows = "".join(f"{i},{word if value else 'default'}\n" for i, value in enumerate(values))
+            (tmp_path / f"{name}.csv").write_text(f"example,{column}\n{rows}", encoding="utf-8")
+        return tuple(x for name in columns for x in (f"--{name}", str(tmp_path / f"{name}.csv")))
+
+    return make
+
+
+CLOSE = ("--condition", "n > 0.9 +/- 0.02", "--steps", "4", "--reliability", "0.99")
+
+
+@pytest.mark.parametrize(
+    ("examples", "words", "options", "expected"),
+    [
+        (200, {}, (), "too few examples: the set has 200, the plan of its condition needs 1,905"),
+        (200, {}, ("--mode", "fn-free"), "mode fn-free releases UNKNOWN as pass"),
+        (3100, {"label": "Repaid"}, (), "examples) is never predicted; the nearest prediction is 'repaid'"),
+        (3100, {"label": "repayed"}, (), "the label 'repayed' ("),
+        (3100, {"label": "1.0", "old": "1", "new": "1"}, (), "the nearest prediction is '1'"),
+        (3100, {"new": " repaid"}, (), "the prediction ' repaid' is no label; the label 'repaid' has another spelling"),
+    ],
+)
+def test_what_makes_an_answer_unknown_is_said(
+    run: Callable[..., Any],
+    loans: Any,
+    examples: int,
+    words: dict[str, str],
+    options: tuple[str, ...],
+    expected: str,
+) -> None:
+    asked = ("gate", "decide", *CLOSE, *options, *loans(examples, **words))
+    answer = run(*asked)
+    assert answer.out in ("pass\n", "fail\n")
+    assert expected in answer.err
+    assert answer.err.startswith("easeml: warning: ")
+    report = run(*asked, "--json").json
+    assert any(expected in warning for warning in report["warnings"])
+
+
+def test_nothing_is_said_where_there_is_nothing_to_say(run: Callable[..., Any], loans: Any) -> None:
+    answer = run("gate", "decide", *CLOSE, *loans(3100))
+    assert answer.err == ""
+    assert run("gate", "decide", *CLOSE, *loans(3100), "--json").json["warnings"] == []
+
+
+def test_what_is_said_of_the_size_tells_no_fail_from_unknown(
+    run: Callable[..., Any], loans: Any, tmp_path: Path
+) -> None:
+    """Standard error of a CI job is read by developers, who may have one symbol and no more."""
+    files = loans(200)
+    asked = ("gate", "decide", "--condition", "n - o > 0.1 +/- 0.05 /\\ d < 0.4 +/- 0.1", *files)
+    examples = [line.split(",")[0] for line in (tmp_path / "labels.csv").read_text().splitlines()[1:]]
+    old = (tmp_path / "old.csv").read_text().splitlines()[1:]
+    seen = {}
+    for right in ("labels", "old"):  # the labels as they are, and labels with which the old model is always right
+        if right == "old":
+            text = "".join(f"{name},{line.split(',')[1]}\n" for name, line in zip(examples, old, strict=True))
+            (tmp_path / "labels.csv").write_text(f"example,label\n{text}")
+        answer = run(*asked, "--reliability", "0.9", "--steps", "1")
+        seen[run(*asked, "--reliability", "0.9", "--steps", "1", "--json").json["verdict"]] = answer
+    assert set(seen) == {"UNKNOWN", "FAIL"}
+    assert seen["UNKNOWN"] == seen["FAIL"]
+    assert "too few examples" in seen["FAIL"].err
+
+
+def test_a_slice_that_is_too_small_is_named(run: Callable[..., Any], loans: Any, tmp_path: Path) -> None:
+    files = loans(6000)
+    (tmp_path / "slices.csv").write_text("example,slice\n" + "".join(f"{i},young\n" for i in range(30)))
+    answer = run(
+        "gate", "decide", *CLOSE, *files, "--slices", str(tmp_path / "slices.csv"), "--slice", "young: n > 0.5 +/- 0.1"
+    )
+    assert "slice 'young' has 30, the plan of its condition needs " in answer.err
+    assert "the set has" not in answer.err

@@ -1,7 +1,9 @@
 """Operators and sensors one by one, against the real database: repeatable, deferred, polled, skipped, cancelled."""
 
 import asyncio
+import json
 import logging
+import os
 import threading
 import time
 from unittest.mock import MagicMock
@@ -76,6 +78,18 @@ def test_a_retried_suggestion_is_the_same_one(study, caplog):
     assert none == []
     assert told["message"].startswith("nothing to train")
     assert pushed["policy"] == "default"
+
+
+@pytest.mark.parametrize("role", ["easeml_referee", "airflow"])
+def test_the_wrong_role_fails_at_once_and_is_named(study, connected, monkeypatch, role):
+    """A further try would meet the same rights."""
+    connection = json.loads(os.environ["AIRFLOW_CONN_EASEML_DEFAULT"])
+    connection |= {"login": role, "password": connected.server.secrets[role]}
+    monkeypatch.setenv("AIRFLOW_CONN_EASEML_DEFAULT", json.dumps(connection))
+    named = rf"Airflow's connection 'easeml_default' .*logs in as '{role}'; the role easeml_worker is needed"
+    for operator in (operators.SuggestTrialsOperator, operators.RunDeviceOperator):
+        with pytest.raises(AirflowFailException, match=f"this role may not do that: .*permission denied.*{named}"):
+            operator(task_id="task").execute(context())
 
 
 def test_a_device_gets_what_may_run_on_it(connected, make_study):

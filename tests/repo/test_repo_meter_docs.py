@@ -134,7 +134,7 @@ def test_the_replay_of_the_page_is_what_the_command_prints(tmp_path: Path, monke
     assert done.exit_code == 0, done.output
     expected = printed.splitlines()
     assert [line.rstrip() for line in done.output.splitlines()[: len(expected) - 1]] == expected[:-1]
-    assert "  warning: the plan asks for 7,063 examples, the set has 5,000" in done.output
+    assert "easeml: warning: the plan asks for 7,063 examples, the set has 5,000" in done.output
     assert (tmp_path / "pictures" / "meter-replay.png").stat().st_size > 1_000
 
 

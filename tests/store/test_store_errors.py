@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import pickle
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +28,11 @@ from easeml_core.errors import (
     StoreError,
     StoreExhaustedError,
     StoreUnavailableError,
+    WrongRoleError,
 )
 from easeml_core.store import models, promotions, sealed, studies, trials
 from easeml_core.store.database import Store, lock, savepoint
+from easeml_core.store.listen import Ear
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server_cluster import free_port
 
@@ -51,6 +55,52 @@ def test_a_wrong_password_is_told_from_a_wrong_database(server: Any) -> None:
     for url, reason in ((right.set(password=SECRET), "authentication failed"), (right.set(database="nowhere"), "")):
         with pytest.raises(StoreUnavailableError, match=rf"cannot be reached .*{reason}.*correct the address"):
             Store(url.render_as_string(hide_password=False)).begin().__enter__()
+
+
+@pytest.mark.parametrize(
+    ("role", "needs", "words"),
+    [
+        (
+            "easeml_referee",
+            "easeml_worker",
+            "selection_settings; Airflow's connection 'x' .*the role easeml_worker is",
+        ),
+        ("easeml_referee", None, "for table selection_settings; .*docs/security.md lists the rights"),
+        ("airflow", "easeml_worker", "for database \"test_.* logs in as 'airflow'; the role easeml_worker is needed"),
+    ],
+)
+def test_a_wrong_role_is_named_with_its_source_and_the_role_that_is_needed(
+    database: Any, role: str, needs: str | None, words: str
+) -> None:
+    store = Store(database.url(role), needs=needs, source="Airflow's connection 'x'")
+    for place in (contextlib.nullcontext, savepoint):
+        with (
+            pytest.raises(WrongRoleError, match=words) as caught,
+            store.begin(check_schema=False) as tx,
+            place(tx) if place is savepoint else contextlib.nullcontext(),
+        ):
+            scalar(tx, "SELECT count(*) FROM work.selection_settings")
+        error = caught.value
+        assert (error.role, error.needed, error.source) == (role, needs, "Airflow's connection 'x'")
+        assert database.server.secrets[role] not in str(error)
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    store.close()
+
+
+def test_a_role_that_may_not_connect_does_not_wait_for_news(database: Any) -> None:
+    dsn = Store(database.url("airflow")).dsn
+    with pytest.raises(WrongRoleError, match="permission denied for database"):
+        Ear(dsn, "easeml").__enter__()
+
+
+def test_the_right_role_without_its_rights_is_sent_to_the_upgrade(database: Any, ask: Any) -> None:
+    with database.owner.begin() as tx:
+        change(tx, "REVOKE SELECT ON work.selection_settings FROM easeml_worker")
+    store = Store(database.url("easeml_worker"), needs="easeml_worker")
+    lacking = pytest.raises(WrongRoleError, match="lacks a right that this version expects: run `easeml db upgrade`")
+    with lacking, store.begin() as tx:
+        scalar(tx, "SELECT count(*) FROM work.selection_settings")
+    store.close()
 
 
 @pytest.mark.parametrize("address", ["", "easeml", "postgresql//x", "http:/"])

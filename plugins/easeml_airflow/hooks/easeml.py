@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
+WORKER = "easeml_worker"
+"""The role that everything in Airflow needs, but for the pages of the referee."""
+
 REMEDY = (
     "start the stack with `make up`, or set AIRFLOW_CONN_{name} to a JSON connection of type easeml "
     "(host, port, schema, login, password, extra.artifacts)"
@@ -88,6 +91,11 @@ class EasemlHook(BaseHook):
         )
 
     @property
+    def source(self) -> str:
+        """What an error calls the place that the address comes from."""
+        return f"Airflow's connection {self.easeml_conn_id!r}"
+
+    @property
     def _name_of_extra(self) -> str:
         """What errors call the extra."""
         return f"connection {self.easeml_conn_id!r}: extra"
@@ -96,7 +104,7 @@ class EasemlHook(BaseHook):
         """The database of Ease.ml."""
         from easeml_core.store.database import Store
 
-        return Store(self.url, actor=task_actor())
+        return Store(self.url, actor=task_actor(), needs=WORKER, source=self.source)
 
     def get_artifacts(self) -> ArtifactStore:
         """The folder of data parts and models, or the bucket, which is read through a cache on this machine.

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.errors import Outcome, outcome_of
-from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_airflow.hooks.easeml import WORKER, EasemlHook
 from easeml_airflow.triggers.questions import QUESTIONS, Facts, look
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, BaseTrigger, TriggerEvent
 from easeml_core.errors import EasemlError
@@ -111,12 +111,13 @@ def open_waiting(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[An
     """
     from easeml_core.store.listen import until
 
-    return _shared_store(EasemlHook(conn_id).url), until
+    hook = EasemlHook(conn_id)
+    return _shared_store(hook.url, hook.source), until
 
 
 @lru_cache(maxsize=8)
-def _shared_store(url: str) -> Store:
+def _shared_store(url: str, source: str) -> Store:
     """One store, thus one small pool of connections, for all triggers of a process that ask the same database."""
     from easeml_core.store.database import Store
 
-    return Store(url, statement_timeout_seconds=30)
+    return Store(url, statement_timeout_seconds=30, needs=WORKER, source=source)

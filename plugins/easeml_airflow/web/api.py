@@ -15,7 +15,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from easeml_airflow.web.bodies import allow
-from easeml_core.errors import EasemlError, InvalidInputError, NotFoundError, SchemaVersionError, StoreError
+from easeml_core.errors import (
+    EasemlError,
+    InvalidInputError,
+    NotFoundError,
+    SchemaVersionError,
+    StoreError,
+    WrongRoleError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +37,7 @@ STATUS: tuple[tuple[type[EasemlError], int], ...] = (
     (NotFoundError, 404),
     (InvalidInputError, 400),
     (SchemaVersionError, 500),
+    (WrongRoleError, 500),
     (StoreError, 503),
 )
 

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_airflow.hooks.easeml import WORKER, EasemlHook
 from easeml_core.errors import NotFoundError, StoreUnavailableError
 from easeml_core.store import studies
 from easeml_core.store.database import Store
@@ -33,10 +33,11 @@ def open_store() -> Store:
         EasemlError: If it is none of ours.
     """
     try:
-        url = EasemlHook().url
+        hook = EasemlHook()
+        url = hook.url
     except NotFoundError as error:  # to who looks at a page the database is away, not the page
         raise StoreUnavailableError(str(error)) from error
-    return _store("worker", url)
+    return _store(WORKER, url, hook.source)
 
 
 def open_sealed() -> Store:
@@ -52,7 +53,7 @@ def open_sealed() -> Store:
             "sets; set it for the API server alone, or use `easeml ledger`, `easeml labels` and `easeml test-set` there"
         )
         raise StoreUnavailableError(message)
-    return _store("referee", url)
+    return _store("easeml_referee", url, REFEREE_VARIABLE)
 
 
 def open_artifacts() -> ArtifactStore:
@@ -73,13 +74,13 @@ def tenant_of(study: str) -> str:
             return ""
 
 
-def _store(role: str, url: str) -> Store:
+def _store(role: str, url: str, source: str) -> Store:
     """One store a role while its address stays the same; an edited connection takes effect at once."""
     with _lock:
         known, store = _open.get(role, ("", None))
         if store is None or known != url:
             if store is not None:
                 store.close()
-            store = Store(url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+            store = Store(url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS, needs=role, source=source)
             _open[role] = (url, store)
         return store
