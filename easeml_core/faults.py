@@ -162,7 +162,9 @@ def name_of(error: BaseException) -> str:
 
 
 def _blame_by_class(error: BaseException) -> Blame:
-    if isinstance(error, MachineError | StoreUnavailableError | ConcurrentUpdateError | SchemaVersionError | WrongRoleError):
+    if isinstance(
+        error, MachineError | StoreUnavailableError | ConcurrentUpdateError | SchemaVersionError | WrongRoleError
+    ):
         return Blame.PASSING
     if isinstance(error, TrainingKilled | TrainingStarved):
         return Blame.BOUNDED

@@ -62,7 +62,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
 
 def outcome_of(error: core.EasemlError) -> Outcome:
     """The row of the nearest class in the table; an error that the disk or the system has caused is tried again."""
-    if blame_of(error) is Blame.PASSING and not isinstance(error, core.SchemaVersionError):
+    if blame_of(error) is Blame.PASSING and not isinstance(error, core.SchemaVersionError | core.WrongRoleError):
         return Outcome.RETRY
     return next(OUTCOMES[kind] for kind in type(error).__mro__ if kind in OUTCOMES)
 

@@ -79,6 +79,7 @@ def disk_full(number: int = errno.ENOSPC) -> OSError:
         (errors.TrainingError("x"), Blame.ASKER),
         (errors.MachineError("x"), Blame.PASSING),
         (errors.SchemaVersionError("0001", "0002"), Blame.PASSING),
+        (errors.WrongRoleError("permission denied", role="a", address="b"), Blame.PASSING),
         (errors.StoreError("x"), Blame.OURS),
         (errors.NumericalError("x"), Blame.OURS),
         (ZeroDivisionError("x"), Blame.OURS),
