@@ -56,7 +56,8 @@ def run(
 ) -> None:
     """Train one trial after the other until nothing is left; the news goes to standard error.
 
-    SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often.
+    SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often, or
+    candidates are left and it could run none of them; they are named with what each needs.
     """
     from easeml_core.services.stream import Reason, run_device
 
@@ -86,7 +87,7 @@ def run(
         columns |= {"Quality": "quality", "Cost s": "cost_seconds", "Failure": "failure"}
         show_table("Trials", columns, [t | {"failure": short(t["failure"])} for t in summary["trials"]])
         click.echo(summary["message"])
-    if summary["reason"] == Reason.DEVICE_FAILS:
+    if summary["reason"] in (Reason.DEVICE_FAILS, Reason.NOTHING_RUNNABLE):
         raise SystemExit(1)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,8 @@ from easeml_core.services.trials import attempts, train, trial_state
 from easeml_core.store import suggestions, trials
 from easeml_core.store.database import CHANNEL, notify, tell_pages
 from easeml_core.store.listen import Ear
-from easeml_core.store.outlook import Outlook, outlook
-from easeml_core.training.job import check_slot
+from easeml_core.store.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
+from easeml_core.training.job import require_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 60.0
 """How long a device without a trial waits at most before it asks again; notifications wake it at once."""
+
+_MOST_NAMED = 10
+"""So many candidates that cannot run here are named in a message; the answer has all of them."""
 
 FAILED_IN_A_ROW = 5
 """So many failed trials one after the other, of more than one study, mean that the device itself is at fault."""
@@ -65,6 +69,7 @@ class Reason(StrEnum):
     """Why a device ended its stream."""
 
     NOTHING_LEFT = "nothing left"
+    NOTHING_RUNNABLE = "nothing runnable"
     TIME_IS_UP = "time is up"
     ENOUGH_TRIALS = "enough trials"
     STOPPED = "stopped"
@@ -74,12 +79,32 @@ class Reason(StrEnum):
 
 _SENTENCE = {
     Reason.NOTHING_LEFT: "nothing is left to train, and no trial under way can change that",
+    Reason.NOTHING_RUNNABLE: "candidates are left, and this device can run none of them",
     Reason.TIME_IS_UP: "the time is up",
     Reason.ENOUGH_TRIALS: "the limit of trials is reached",
     Reason.STOPPED: "stopped from outside",
     Reason.TAKEN_OVER: "another process works under the same request key and goes on in place of this one",
     Reason.DEVICE_FAILS: f"{FAILED_IN_A_ROW} trials of several studies failed one after the other; look at the device",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A candidate without a result on the present data that this device cannot run.
+
+    Attributes:
+        study: The study's name.
+        candidate: The candidate's name.
+        needs: What it needs, for a sentence.
+    """
+
+    study: str
+    candidate: str
+    needs: str
+
+    def __str__(self) -> str:
+        """Name the candidate and what it needs."""
+        return f"{self.candidate} of {self.study} needs {self.needs}"
 
 
 def never() -> bool:
@@ -123,11 +148,14 @@ def run_device(
         slot: What this device is on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``.
 
     Returns:
-        ``{"device", "reason", "message", "handed_back", "trials": [...]}``: why it ended, the trial that was handed
-        back or None, and what ``run_trial`` says of each trial under this key.
+        ``{"device", "reason", "message", "handed_back", "trials": [...], "blocked": [...], "is_useless"}``: why it
+        ended, the trial that was handed back or None, what ``run_trial`` says of each trial under this key; where
+        nothing is left, the candidates that it cannot run, as ``{"study", "candidate", "needs"}``, and whether it can
+        run no candidate of these studies at all.
 
     Raises:
         ConfigError: An argument is outside its range.
+        StateError: The slot is a GPU, and there is none on this machine.
         NotFoundError: One of the studies does not exist.
         ArtifactError, ConfigError, StoreError: Several trials in a row cannot be run here: their data cannot be read,
             or their study's settings make no sense.
@@ -140,7 +168,7 @@ def run_device(
     )
     require(0 < poll_seconds < math.inf, "poll_seconds", poll_seconds, "seconds, > 0")
     if slot is not None:
-        check_slot(slot)
+        require_slot(slot)
     stream = _Stream(
         store=store,
         artifacts=artifacts,
@@ -198,6 +226,8 @@ class _Stream:
     _asked: str | None = None
     _failed: list[str] = field(default_factory=list)  # studies of the trials that failed here since the last success
     _unreadable: int = 0
+    blocked: tuple[Blocked, ...] = ()
+    is_useless: bool = False
 
     def run(self) -> Reason:
         """Step after step; a step that the database interrupts is repeated under the same number."""
@@ -341,7 +371,7 @@ class _Stream:
     def _wait(self, before: Outlook) -> Reason | None:
         """Until something has changed since ``before``, which was seen ahead of the last ask, or it is time to look."""
         if not before.may_improve:
-            return Reason.NOTHING_LEFT
+            return self._nothing_left()
         self.log(
             f"nothing to train now: waiting for {counted(before.under_way, 'trial')} under way, "
             f"whose end may free one of {counted(before.untried, 'untried candidate')}"
@@ -354,6 +384,18 @@ class _Stream:
                         break
                 ear.wait(left, stop)
         return None
+
+    def _nothing_left(self) -> Reason:
+        """Tell a device that has done its part from one that has found nothing it can run."""
+        with self.store.begin() as tx:
+            left = left_candidates(tx, self.studies_only, device=self.device)
+            self.is_useless = bool(left) and not has_candidates_for(tx, self.studies_only, device=self.device)
+        found = [Blocked(c.study, c.candidate, needs) for c in left if (needs := _needs(c, self.device))]
+        self.blocked = tuple(found)
+        for blocked in found[:_MOST_NAMED]:
+            self.log(f"cannot run here: {blocked}")
+        has_succeeded = any(report["state"] == TrialState.SUCCEEDED for report in self.reports)
+        return Reason.NOTHING_RUNNABLE if found and not has_succeeded else Reason.NOTHING_LEFT
 
     def _pause(self, seconds: float) -> None:
         wake = time.monotonic() + seconds
@@ -372,18 +414,41 @@ class _Stop(threading.Event):
         return self._end() is not None
 
 
+def _needs(left: LeftCandidate, device: str | None) -> str | None:
+    """What a candidate needs that this device has not; None where it could run here."""
+    if left.kind == "function":
+        function = left.candidate.partition("-")[0]
+        return f"its training function {function!r}, which an Airflow task with `@trial` has"
+    if not left.is_offered:
+        return f"a device of the kind {' or '.join(map(repr, left.devices or ()))}, this one is {device!r}"
+    if left.kind == "container" and shutil.which(left.runtime or "docker") is None:
+        return f"{left.runtime or 'docker'}, which is not installed on this machine"
+    return None
+
+
+def _named(blocked: Sequence[Blocked]) -> str:
+    more = len(blocked) - _MOST_NAMED
+    return "; ".join(map(str, blocked[:_MOST_NAMED])) + (f"; and {more:,} more" if more > 0 else "")
+
+
 def _summary(device: str | None, reason: Reason, stream: _Stream) -> dict[str, Any]:
     """Plain JSON; of a failure only its first line, since a crash tells much and a stream is long."""
     reports = [r | {"failure": (r["failure"] or "").partition("\n")[0] or None} for r in stream.reports]
     states = [str(r["state"]).lower() for r in reports]
     counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
     back = f"; trial {stream.handed_back} was handed back" if stream.handed_back is not None else ""
+    sentence = _SENTENCE[reason]
+    if stream.blocked:
+        beside = "" if reason is Reason.NOTHING_RUNNABLE else ", but for what this device cannot run"
+        sentence += f"{beside}: {_named(stream.blocked)}"
     return {
         "device": device,
         "reason": str(reason),
-        "message": f"{counted(len(reports), 'trial')}{f' ({counts})' if counts else ''}: {_SENTENCE[reason]}{back}",
+        "message": f"{counted(len(reports), 'trial')}{f' ({counts})' if counts else ''}: {sentence}{back}",
         "handed_back": stream.handed_back,
         "trials": reports,
+        "blocked": [asdict(blocked) for blocked in stream.blocked],
+        "is_useless": stream.is_useless,
     }
 
 

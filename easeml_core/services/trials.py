@@ -19,7 +19,7 @@ from easeml_core.store import curves, models, rungs, studies, trials
 from easeml_core.store.checkpoint_files import files_of, remove_ended
 from easeml_core.store.database import notify, tell_pages
 from easeml_core.training.hits import wrong
-from easeml_core.training.job import TrainingJob, check_slot
+from easeml_core.training.job import TrainingJob, require_slot
 from easeml_core.training.parts import load_validation_labels
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
@@ -85,11 +85,12 @@ def run_trial(
 
     Raises:
         ConfigError: The slot is none of these.
+        StateError: The slot is a GPU, and there is none on this machine.
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     if slot is not None:
-        check_slot(slot)  # before the claim: the trial is still there for a worker that is called rightly
+        require_slot(slot)  # before the claim: the trial is still there for a worker that is called rightly
     for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log):
         train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)

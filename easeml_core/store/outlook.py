@@ -1,11 +1,11 @@
-"""What a device that got no trial may hope for: whether the end of somebody's trial could free another one."""
+"""What a device that got no trial may hope for: whether the end of a trial could free one, and what it cannot run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import rows
+from easeml_core.store.rows import rows, scalar
 from easeml_core.store.trials import RUNS_HERE
 
 if TYPE_CHECKING:
@@ -13,14 +13,24 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-# A quota is the tenant's: a trial of any study of that tenant can free something in the studies chosen from.
-_OUTLOOK = f"""
-WITH chosen AS (
-  SELECT id, tenant_id FROM work.studies
+_UNTRIED = """NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
+          t.data_version_id = newest.id OR t.data_version_id IN (
+            SELECT id FROM work.data_versions e WHERE e.study_id = newest.study_id
+            AND coalesce(e.same_training_as, e.id) = newest.same_training_as)))"""
+
+_CHOSEN = """
+chosen AS (
+  SELECT id, name, tenant_id FROM work.studies
   WHERE state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[])))),
 newest AS (
   SELECT DISTINCT ON (study_id) id, study_id, same_training_as FROM work.data_versions
-  ORDER BY study_id, version DESC),
+  ORDER BY study_id, version DESC)"""
+
+_OFFERED = "(c.devices IS NULL OR CAST(:device AS text) IS NULL OR jsonb_exists(c.devices, :device))"
+
+# A quota is the tenant's: a trial of any study of that tenant can free something in the studies chosen from.
+_OUTLOOK = f"""
+WITH {_CHOSEN},
 known AS (
   SELECT t.state, t.lease_until FROM work.trials t JOIN work.studies s ON s.id = t.study_id
   WHERE s.tenant_id IN (SELECT tenant_id FROM chosen))
@@ -29,14 +39,51 @@ SELECT count(*) FILTER (WHERE state IN ('SUGGESTED', 'RUNNING')) AS under_way,
        count(*) FILTER (WHERE state NOT IN ('SUGGESTED', 'RUNNING')) AS ended,
        (SELECT count(*) FROM chosen JOIN newest ON newest.study_id = chosen.id
         JOIN work.candidates c ON c.study_id = chosen.id
-        WHERE (c.devices IS NULL OR CAST(:device AS text) IS NULL OR jsonb_exists(c.devices, :device)) AND {RUNS_HERE}
-        AND NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
-          t.data_version_id = newest.id OR t.data_version_id IN (
-            SELECT id FROM work.data_versions e WHERE e.study_id = newest.study_id
-            AND coalesce(e.same_training_as, e.id) = newest.same_training_as)))
-       ) AS untried
+        WHERE {_OFFERED} AND {RUNS_HERE} AND {_UNTRIED}) AS untried
 FROM known
 """
+
+
+# A trial that was given back waits for a worker as an untried candidate does. A container that failed may have failed
+# for want of its runtime.
+_LEFT = f"""
+WITH {_CHOSEN}
+SELECT chosen.name AS study, c.name AS candidate, c.kind, c.devices, c.parameters ->> 'runtime' AS runtime,
+       {_OFFERED} AS is_offered
+FROM chosen JOIN newest ON newest.study_id = chosen.id JOIN work.candidates c ON c.study_id = chosen.id
+WHERE {_UNTRIED} OR EXISTS (
+  SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = newest.id
+  AND ((t.state = 'SUGGESTED' AND coalesce(t.lease_until < now(), true))
+       OR (c.kind = 'container' AND t.state = 'FAILED')))
+ORDER BY chosen.name, c.id
+"""
+
+_EVER = f"""
+WITH {_CHOSEN}
+SELECT count(*) FROM chosen JOIN work.candidates c ON c.study_id = chosen.id
+WHERE c.kind <> 'function' AND {_OFFERED}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftCandidate:
+    """A candidate of an active study without a result on the present data.
+
+    Attributes:
+        study: The study's name.
+        candidate: The candidate's name.
+        kind: Kind of its trainer.
+        devices: Kinds of device that may run it; None for all.
+        runtime: Program that runs its container; None for other kinds.
+        is_offered: Whether the kind of device that asked may run it.
+    """
+
+    study: str
+    candidate: str
+    kind: str
+    devices: Sequence[str] | None
+    runtime: str | None
+    is_offered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +119,14 @@ def outlook(tx: Connection, studies: Sequence[str] | None, *, device: str | None
     """
     (found,) = rows(tx, _OUTLOOK, names=None if studies is None else list(studies), device=device, functions=[])
     return Outlook(**found._mapping)
+
+
+def left_candidates(tx: Connection, studies: Sequence[str] | None, *, device: str | None) -> list[LeftCandidate]:
+    """Return the candidates without a result on the present data, whatever they need; arguments as of ``outlook``."""
+    found = rows(tx, _LEFT, names=None if studies is None else list(studies), device=device)
+    return [LeftCandidate(**r._mapping) for r in found]
+
+
+def has_candidates_for(tx: Connection, studies: Sequence[str] | None, *, device: str | None) -> bool:
+    """Whether a device of this kind may run any candidate of these studies, tried or not; as of ``outlook``."""
+    return int(scalar(tx, _EVER, names=None if studies is None else list(studies), device=device)) > 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
+from easeml_core.errors import StateError
 from easeml_core.training.metrics import check_metric_name
 
 if TYPE_CHECKING:
@@ -31,6 +33,25 @@ def check_slot(name: str) -> str:
         'cuda:1'
     """
     require(_SLOT.fullmatch(name) is not None, "slot", name, "cpu, cuda or cuda:N")
+    return name
+
+
+_GPU_DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Device files of the drivers that torch knows: NVIDIA on Linux and on WSL, AMD."""
+
+
+def require_slot(name: str) -> str:
+    """The name itself, if it is that of a slot and this machine can have one of that kind.
+
+    Raises:
+        ConfigError: If it is no slot's name.
+        StateError: If it is a GPU's, and there is no GPU: every trial would fail.
+    """
+    check_slot(name)
+    is_gpu = name.startswith("cuda")
+    if is_gpu and shutil.which("nvidia-smi") is None and not any(Path(device).exists() for device in _GPU_DEVICES):
+        message = f"slot {name}: there is no GPU on this machine; name the slot cpu, or run this where there is one"
+        raise StateError(message)
     return name
 
 

@@ -127,6 +127,10 @@ STREAM_OUTCOMES: Mapping[str, type[Exception]] = {
 """Reasons for which a device's stream did not end by itself; at every other one its task succeeds."""
 
 
+NOTHING_RUNNABLE = "nothing runnable"
+"""A device found candidates, and could run none of them."""
+
+
 def settle_stream(summary: Mapping[str, Any]) -> None:
     """Turn the end of a device's stream into what Airflow does about it.
 
@@ -136,8 +140,12 @@ def settle_stream(summary: Mapping[str, Any]) -> None:
     Raises:
         AirflowException: If it was stopped from outside, or another process goes on in its place: a further try takes
             up where this one was.
-        AirflowFailException: If the device itself seems to be at fault: a further try would only fail more trials.
+        AirflowFailException: If the device itself seems to be at fault: a further try would only fail more trials. Also
+            if it can run no candidate of its studies at all; where it could run some, which have run, others are for
+            other tasks, and it has done its part.
     """
     raised = STREAM_OUTCOMES.get(summary["reason"])
+    if raised is None and summary["reason"] == NOTHING_RUNNABLE and summary["is_useless"]:
+        raised = AirflowFailException
     if raised is not None:
         raise raised(summary["message"])

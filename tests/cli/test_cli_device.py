@@ -57,6 +57,42 @@ def test_a_device_that_fails_is_an_exit_status(device: Any, monkeypatch: Any) ->
     assert json.loads(answer.out)["message"].endswith("look at the device")
 
 
+def test_a_device_that_can_run_nothing_says_what_each_candidate_needs(
+    ask: Any, artifacts: Any, make_study: Any, monkeypatch: Any
+) -> None:
+    image = {"image": f"registry.example/net@sha256:{'0' * 64}", "runtime": "podman"}
+    left = [
+        {"name": "fit-1", "kind": "function"},
+        {"name": "big", "kind": "decision_tree", "devices": ["gpu", "tpu"]},
+        {"name": "boxed", "kind": "container", "parameters": image},
+    ]
+    make_study("cancer", candidates=[*left[:2], {"name": "tree", "kind": "decision_tree"}])
+    run = ("device", "run", "--artifacts", str(artifacts.root), "--device", "cpu")
+    first = ask(*run)
+    named = (
+        "fit-1 of cancer needs its training function 'fit', which an Airflow task with `@trial` has",
+        "big of cancer needs a device of the kind 'gpu' or 'tpu', this one is 'cpu'",
+    )
+    assert first.status == 0  # it has trained the tree
+    assert all(f"cannot run here: {words}" in first.err and words in first.out for words in named)
+    again = ask(*run, "--json")
+    assert (again.status, again.json["reason"], again.json["is_useless"]) == (1, "nothing runnable", False)
+    assert [b["candidate"] for b in again.json["blocked"]] == ["fit-1", "big"]
+    assert again.json["message"].startswith(
+        "0 trials: candidates are left, and this device can run none of them: fit-1"
+    )
+
+    monkeypatch.setenv("PATH", "/nonexistent")
+    make_study("boxes", candidates=left[2:])
+    boxed = ask(*run, "--study", "boxes")
+    assert boxed.status == 1
+    assert "boxed of boxes needs podman, which is not installed on this machine" in boxed.err
+    monkeypatch.setattr("easeml_core.training.job._GPU_DEVICES", ())
+    none = ask(*run, "--slot", "cuda")
+    assert (none.status, none.out) == (2, "")
+    assert "slot cuda: there is no GPU on this machine" in none.err
+
+
 def test_what_cannot_be_is_an_error(device: Any) -> None:
     for arguments, words in (
         (("--until", "-1"), "until must be seconds, >= 0"),

@@ -16,6 +16,7 @@ from airflow.sdk.module_loading import import_string
 from easeml_airflow import operators, sensors
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_core.errors import ConfigError
+from easeml_core.store.trials import get_trial
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
 BAYES = {"name": "bayes", "kind": "gaussian_naive_bayes", "parameters": {}}
@@ -140,13 +141,17 @@ def test_a_slot_is_checked_when_it_is_named_and_again_once_it_is_rendered(study,
 
 @pytest.mark.journey
 def test_a_trial_is_trained_on_the_slot_that_its_task_names(study, store, monkeypatch):
-    """The machine of the tests has no 200th GPU: the trial says so, and the other one is trained on the CPU."""
+    """A slot that the machine cannot have is refused before the trial is claimed, which a failure would use up."""
     trials, _ = suggest()
     assert train(of(trials, "tree"), slot="cpu")[0]["state"] == "SUCCEEDED"
     assert train(of(trials, "bayes"), slot="None")[0]["state"] == "SUCCEEDED"
-    told = train(of(trials, "diverging"), slot="cuda:200", on_failed="ignore")[0]
-    assert told["state"] == "FAILED"
-    assert "torch sees no such GPU here" in told["failure"]
+    monkeypatch.setattr("easeml_core.training.job._GPU_DEVICES", ())
+    monkeypatch.setenv("PATH", "/nonexistent")
+    diverging = of(trials, "diverging")
+    with pytest.raises(AirflowFailException, match="slot cuda:200: there is no GPU on this machine"):
+        train(diverging, slot="cuda:200", on_failed="ignore")
+    with store.begin() as tx:  # said before the claim: the trial waits for a worker that has one
+        assert get_trial(tx, diverging["trial_id"]).state == "SUGGESTED"
 
 
 def test_a_failed_trial_fails_its_task_with_the_reason_and_tells_it_first(study):

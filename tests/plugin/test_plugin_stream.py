@@ -115,6 +115,18 @@ def test_a_killed_task_hands_its_trial_back_and_its_next_try_trains_it(connected
     assert states() == ["SUCCEEDED"] * 3
 
 
+def test_a_device_that_can_run_no_candidate_of_its_studies_fails_its_task(connected, make_study):
+    functions = [{"name": f"fit-{n}", "kind": "function"} for n in (1, 2)]
+    make_study("mine", candidates=functions)
+    words = "can run none of them: fit-1 of mine needs its training function 'fit', which an Airflow task with `@trial`"
+    with pytest.raises(AirflowFailException, match=words):
+        run_device()
+    make_study("trees", candidates=TREES[:1])
+    assert run_device()["reason"] == "nothing left"
+    told = run_device(context(task_id="other"))  # it could run one, which has run: the others are for other tasks
+    assert (told["reason"], len(told["blocked"])) == ("nothing runnable", 2)
+
+
 def test_the_ends_of_a_stream_and_their_outcomes():
     from easeml_core.services.stream import Reason
 
@@ -122,10 +134,12 @@ def test_the_ends_of_a_stream_and_their_outcomes():
     for reason in Reason:
         raised = STREAM_OUTCOMES.get(reason)
         if raised is None:
-            settle_stream({"reason": str(reason), "message": "done"})
+            settle_stream({"reason": str(reason), "message": "done", "is_useless": False})
         else:
             with pytest.raises(AirflowException, match="why") as caught:
                 settle_stream({"reason": str(reason), "message": "why"})
             assert type(caught.value) is raised
-    by_itself = {Reason.NOTHING_LEFT, Reason.TIME_IS_UP, Reason.ENOUGH_TRIALS}
+    with pytest.raises(AirflowFailException, match="why"):
+        settle_stream({"reason": str(Reason.NOTHING_RUNNABLE), "message": "why", "is_useless": True})
+    by_itself = {Reason.NOTHING_LEFT, Reason.NOTHING_RUNNABLE, Reason.TIME_IS_UP, Reason.ENOUGH_TRIALS}
     assert set(Reason) - set(STREAM_OUTCOMES) == by_itself

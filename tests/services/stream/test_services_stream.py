@@ -164,7 +164,7 @@ def test_a_device_trains_for_real_and_a_failed_trial_stops_nobody(lab: Any) -> N
     lab.register("busy", candidates=[DIVERGING, *trees(3)])
     lines: list[str] = []
     summary = work(lab, log=lines.append)
-    assert set(summary) == {"device", "reason", "message", "handed_back", "trials"}
+    assert set(summary) == {"device", "reason", "message", "handed_back", "trials", "blocked", "is_useless"}
     assert (summary["device"], summary["reason"], summary["handed_back"]) == ("cpu", "nothing left", None)
     by_name = {t["candidate"]: t for t in summary["trials"]}
     assert {k: t["state"] for k, t in by_name.items()} == {"net": "FAILED", "tree-3": "SUCCEEDED"}
@@ -183,6 +183,8 @@ def test_the_limits(lab: Any, trainers: Any) -> None:
         "message": "0 trials: the time is up",
         "handed_back": None,
         "trials": 0,
+        "blocked": [],
+        "is_useless": False,
     }
     assert work(lab, request_key="early", should_stop=lambda: True)["reason"] == "stopped"
     two = work(lab, max_trials=2)
