@@ -97,6 +97,14 @@ _TABLES = (
         time="created_at",
     ),
     *_table(
+        "evidence",
+        Letter.STATE,
+        "There is one row for each released symbol or signal, written when it leaves; its hashes cover secret nonces.",
+        state="request_id study_id test_set_id",
+        evidence="head audit_head envelope",
+        time="left_at",
+    ),
+    *_table(
         "fed_examples",
         Letter.INPUT,
         "A row is fed by a developer; whether it lies in a sealed set depends on its inputs, never on its label.",

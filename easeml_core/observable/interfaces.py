@@ -345,6 +345,7 @@ _LOGS = (
         """
         easeml_core.cli.referee
         easeml_core.services.evaluation
+        easeml_core.services.evidence.notary
         easeml_core.services.fetching
         easeml_core.services.housekeeping
         easeml_core.services.judging

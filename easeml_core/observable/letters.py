@@ -28,6 +28,9 @@ class Basis(StrEnum):
     STOPPING = "stopping boundary"
     """The boundary of the plan at which ``sampling: early`` stopped (ADR 0013); it depends on labels."""
 
+    RANDOM = "secret randomness"
+    """A hash over a secret random nonce, or a signature on one: nothing follows from it, and no two are alike."""
+
     SEALED = "sealed data"
     """Any sealed fact: no developer can read an item of this basis."""
 
@@ -65,6 +68,7 @@ class Letter(Enum):
     NOTIFICATION = Basis.SYMBOLS, "that something happened and to what: channels, events, mails, webhooks, log lines"
     TIME = Basis.TIMES, "when something happened; answers leave on the timetable of the referee"
     LABEL_COUNT = Basis.STOPPING, "how many labels `sampling: early` asked for before it stopped"
+    EVIDENCE = Basis.RANDOM, "heads of hash chains and signatures on them, as they leave with an answer (ADR 0024)"
     SEALED = (
         Basis.SEALED,
         "labels, predictions on sealed inputs, counts, levels, intervals, the ledger, withheld verdicts",

@@ -15,7 +15,7 @@ from easeml_core.config import require
 from easeml_core.entities import AlertKind, Symbol
 from easeml_core.services.new_set_alarm import end_set
 from easeml_core.services.readings import whose_alert
-from easeml_core.store import mails, outbox, releases, requests, studies
+from easeml_core.store import chain, mails, outbox, releases, requests, studies
 from easeml_core.store.database import notify
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def release(tx: Connection, held: Held) -> None:
             over = facts.get("over_budget")
             _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=over, team=team)
             _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"), team=team)
+        of_answer = {"request_id": held.request_id, "study_id": study.id, "test_set_id": facts["test_set_id"]}
+        chain.publish(tx, **of_answer, envelope=None)
         for mail in facts.get("mails", ()):
             mails.add_mail(tx, **mail)
         if facts["retired_why"] is not None:

@@ -29,6 +29,7 @@ from easeml_core.errors import (
 )
 from easeml_core.services.answers import Answer, Timetable, Waiting, release
 from easeml_core.services.evaluation import NotRunError, Preparation
+from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.fetching import Fetches, NotFetchedError
 from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.judging import judge
@@ -39,7 +40,7 @@ from easeml_core.services.promotion import MOVES
 from easeml_core.services.reading import Reach
 from easeml_core.services.refresh import refresh
 from easeml_core.services.sealing import seal_study
-from easeml_core.store import labels, outbox, requests, sealed
+from easeml_core.store import labels, outbox, releases, requests, sealed
 from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
 
@@ -101,6 +102,7 @@ class Duties:
         allow_forced: Whether a forced promotion may be asked for by a task.
         mail: Where mail goes; None keeps it until a referee knows.
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
+        keys: This host's key folder (``services/evidence``); None signs and checks nothing.
         poll_seconds: How long at most between two looks when no notification comes.
         grid_seconds: Where answers have fixed times: to which times runs of models are padded (``services/pace.py``).
         decision_grid_seconds: Likewise decisions of gate and meter; empty for no padding.
@@ -114,6 +116,7 @@ class Duties:
     allow_forced: bool = False
     mail: MailServer | None = None
     repositories: Mapping[str, Path] = field(default_factory=dict)
+    keys: Path | None = None
     poll_seconds: float = 10.0
     grid_seconds: tuple[float, ...] = GRID_SECONDS
     decision_grid_seconds: tuple[float, ...] = DECISION_GRID_SECONDS
@@ -137,6 +140,7 @@ class Referee:
     def __init__(self, store: Store, artifacts: ArtifactStore, duties: Duties | None = None, **options: Any) -> None:
         self._store, self._artifacts = store, artifacts
         self._duties = Duties(**options) if duties is None else duties
+        self._notary = Notary(store, self._duties.keys)
         self._aside: dict[int, float] = {}
         self._fetches = Fetches(replace(self._duties.reach, artifacts=artifacts))
         self._schema_told = -math.inf
@@ -167,7 +171,10 @@ class Referee:
 
     def _say_or_move(self) -> bool:
         """One piece of what must not wait for a model: answers whose time has come, and moves of production."""
-        return self.release_one() is not None or self._answer_ready(tuple(MOVES)) is not None
+        if self.release_one() is not None or self._answer_ready(tuple(MOVES)) is not None:
+            return True
+        self._notary.look_over()
+        return self._notary.append_committed()
 
     def _keep_at(self, work: Callable[[], bool], stop: threading.Event) -> None:
         """Do this work until ``stop`` is set, whatever comes."""
@@ -206,6 +213,8 @@ class Referee:
             if found is None:
                 break
             handled.add(found)
+        while self._notary.append_committed():
+            pass
         if self._duties.mail is not None:
             Postman(self._store, self._duties.mail).send_waiting()
         return len(handled)
@@ -229,7 +238,7 @@ class Referee:
         """Say the decided answer whose time has come first; its request's id, or None when there is none."""
         request_id: int | None = None
         try:
-            with self._store.begin() as tx:
+            with self._notary.begin() as tx:
                 held = outbox.claim_due(tx, skip=self._set_aside())
                 if held is None:
                     return None
@@ -269,7 +278,7 @@ class Referee:
             attempt = 0
             request_id: int | None = None
             try:
-                with self._store.begin() as tx:
+                with self._notary.begin() as tx:
                     request_id = self._claim(tx, kinds)
                     if request_id is None:
                         return None
@@ -402,6 +411,7 @@ class Referee:
     def _work(self, tx: Connection, ready: Preparation, request: Request) -> Answer | Waiting:
         if request.kind is RequestKind.FORCE and not self._duties.allow_forced:
             raise StateError(_FORCED_REFUSED)
+        self._notary.require_sound(_rests_on(tx, request))
         if request.kind in MOVES:
             return Answer(MOVES[request.kind](tx, request))
         work: dict[RequestKind, Callable[[], Answer | Waiting]] = {
@@ -411,6 +421,16 @@ class Referee:
             RequestKind.METER: lambda: meter(tx, ready, request),
         }
         return work[request.kind]()
+
+
+def _rests_on(tx: Connection, request: Request) -> list[int]:
+    """The sealed sets whose evidence must verify before the request is answered."""
+    if request.kind in _TIMED:
+        return [found["id"] for found in releases.public_test_sets(tx, request.study_id) if found["state"] == "live"]
+    if request.kind is RequestKind.PROMOTE:
+        verdict = releases.get_verdict(tx, int(request.arguments["gate_request_id"]))
+        return [] if verdict is None else [verdict["test_set_id"]]
+    return []
 
 
 @contextlib.contextmanager

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import AlertKind, Model, SealedSetPurpose, Symbol
+from easeml_core.store import chain
 from easeml_core.store.alert_state import IS_OPEN
+from easeml_core.store.chained_rows import READING, VERDICT, of_set
 from easeml_core.store.database import notify
 from easeml_core.store.rows import change, row, rows, scalar
 
@@ -112,6 +114,7 @@ def add_verdict(
         planned=planned,
         cached=cached,
     )
+    chain.append(tx, of_set(test_set_id), VERDICT, subject=request_id)
 
 
 def get_verdict(tx: Connection, request_id: int) -> dict[str, Any] | None:
@@ -197,6 +200,7 @@ def add_reading(
         direct_signal=direct_signal,
         drift=drift,
     )
+    chain.append(tx, of_set(test_set_id), READING, subject=request_id)
 
 
 def get_reading(tx: Connection, request_id: int) -> Row[Any] | None:

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
-from easeml_core.store import studies
+from easeml_core.store import chain, studies
+from easeml_core.store.chained_rows import LEDGER, of_set
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.store.rows import as_json, change, clean, pack, row, rows, scalar, unpack
 
@@ -140,6 +141,7 @@ def seal(
         id=set_id,
         hashes=hashes,
     )
+    chain.open_chain(tx, of_set(set_id))
     return set_id
 
 
@@ -301,7 +303,7 @@ def add_entry(
     system_step: int | None = None,
     system_steps: int | None = None,
 ) -> None:
-    """Write one answer into the append-only ledger, with the full report for the referee.
+    """Write one answer into the append-only ledger and its hash chain, with the full report for the referee.
 
     ``is_change`` marks an answer of the kind that costs (``stats/adaptivity.py``), ``open_ended`` one of a set that has
     no last step.
@@ -312,13 +314,13 @@ def add_entry(
     Raises:
         BudgetExhaustedError: The set has no such step (when the transaction ends).
     """
-    change(
+    entry_id = scalar(
         tx,
         "INSERT INTO sealed.ledger (test_set_id, step, steps, request_id, cache_key, answer, log_level, log_cost, "
         "tolerance, report, is_change, open_ended, system, system_step, system_steps, filler) VALUES (:test_set_id, "
         ":step, :steps, :request_id, :cache_key, :answer, :log_level, :log_cost, :tolerance, CAST(:report AS jsonb), "
         ":is_change, :open_ended, :system, :system_step, :system_steps, "
-        "decode(repeat('00', greatest(0, 1400 - pg_column_size(CAST(:report AS jsonb)))), 'hex'))",
+        "decode(repeat('00', greatest(0, 1400 - pg_column_size(CAST(:report AS jsonb)))), 'hex')) RETURNING id",
         test_set_id=test_set_id,
         step=step,
         steps=steps,
@@ -335,6 +337,7 @@ def add_entry(
         system_step=step if system_step is None else system_step,
         system_steps=steps if system_steps is None else system_steps,
     )
+    chain.append(tx, of_set(test_set_id), LEDGER, subject=int(entry_id))
 
 
 def ledger(tx: Connection, test_set_id: int) -> list[dict[str, Any]]:

@@ -40,7 +40,9 @@ ORDER BY 1, 2
 """
 COLUMNS = """
 SELECT column_name FROM information_schema.columns WHERE table_schema = :schema AND table_name = :name
-AND data_type <> 'timestamp with time zone' ORDER BY ordinal_position
+AND data_type <> 'timestamp with time zone' AND (table_name, column_name) NOT IN (
+  ('evidence', 'head'), ('evidence', 'audit_head'), ('evidence', 'envelope'))  -- hashes over secret random nonces
+ORDER BY ordinal_position
 """
 SIZES = """
 SELECT c.relname, pg_relation_size(c.oid), pg_total_relation_size(c.oid) FROM pg_class c

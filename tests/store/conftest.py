@@ -13,6 +13,7 @@ import pytest
 
 from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.store import (
+    chain,
     curves,
     examples,
     feeds,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection
 
-collect_ignore = ["constraint_cases.py"]
+collect_ignore = ["constraint_cases.py", "constraint_cases_sealed.py"]
 
 ARTIFACT = "sha256:" + "0" * 64
 
@@ -343,6 +344,8 @@ def world(
             planned=True,
             **told,
         )
+        of_verdict = {"request_id": gate, "study_id": study.study_id, "test_set_id": gate_set}
+        chain.publish(tx, **of_verdict, envelope={"payload": "signed"})
         releases.add_reading(tx, request_id=meter, test_set_id=meter_set, signal=2, signals=2, **told)
         releases.add_alert(tx, study_id=study.study_id, study=study.name, request_id=meter, message="overfitted")
         promotion_id = promotions.add_promotion(

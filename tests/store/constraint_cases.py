@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-Case = tuple[str, dict[str, str]]
-
-
-def each(table: str, column: str, *values: str, **also: str) -> list[Case]:
-    """One case a value of the column."""
-    return [(table, {column: value, **also}) for value in values]
-
+from constraint_cases_sealed import SEALED_CASES, Case, each
 
 verdict, reading = partial(each, "gate_verdicts"), partial(each, "meter_readings")
 BAD_NAMES = ("''", "'Lab'", "'-a'", "'a b'", "'a/b'", "'ä'", "E'a\\n'", "repeat('a', 64)")
@@ -407,43 +401,5 @@ CASES: dict[str, list[Case]] = {
         *each("alerts", "team", "1", test_set_id="{gate_set}", **NEW_SET),
     ],
     "work.alerts_budget_check": each("alerts", "over_budget", "true", test_set_id="{gate_set}", **NEW_SET),
-    "sealed.installation_singleton_check": each("sealed.installation", "singleton", "false"),
-    "sealed.test_sets_public_fkey": [
-        *each("sealed.test_sets", "id", "-1", fingerprint="'new'"),
-        *each("sealed.test_sets", "id", "{planned}", fingerprint="'new'", steps="99"),
-    ],
-    "sealed.test_sets_fingerprint_key": each("sealed.test_sets", "id", "{planned}"),
-    "sealed.examples_test_set_fkey": each("sealed.examples", "test_set_id", "-1", hash="'new'"),
-    "sealed.predictions_test_set_fkey": each("sealed.predictions", "test_set_id", "-1"),
-    "sealed.predictions_outcome_check": [
-        *each("sealed.predictions", "failure", "'crashed'"),
-        *each("sealed.predictions", "labels", "NULL"),
-    ],
-    "sealed.attempts_request_fkey": each("sealed.attempts", "request_id", "-1"),
-    "sealed.ledger_test_set_fkey": [
-        *each("sealed.ledger", "test_set_id", "-1", request_id="{gate2}"),
-        *each("sealed.ledger", "steps", "99", request_id="{gate2}", step="99", system_step="2", **NEW),
-    ],
-    "sealed.ledger_request_key": each("sealed.ledger", "step", "2", system_step="2", **NEW),
-    "sealed.ledger_request_fkey": each("sealed.ledger", "request_id", "-1", step="2", system_step="2", **NEW),
-    "sealed.ledger_step_key": each("sealed.ledger", "request_id", "{gate2}", system="'meter'", **NEW),
-    "sealed.ledger_cache_key": each("sealed.ledger", "request_id", "{gate2}", step="2", system_step="2"),
-    "sealed.ledger_system_check": each("sealed.ledger", "system", "'both'", "'joint'"),
-    "sealed.ledger_system_step_key": each("sealed.ledger", "request_id", "{gate2}", step="2", **NEW),
-    "sealed.ledger_system_step_check": [
-        *each("sealed.ledger", "system_step", "0", "step + 1"),
-        *each("sealed.ledger", "system_steps", "1", step="2", system_step="2"),
-    ],
-    "sealed.ledger_step_check": each("sealed.ledger", "step", "0", "steps + 1"),
-    "sealed.ledger_log_level_check": each("sealed.ledger", "log_level", "0.1", "'NaN'", "'-Infinity'"),
-    "sealed.ledger_log_cost_check": each("sealed.ledger", "log_cost", "-0.1", "'NaN'", "'Infinity'"),
-    "sealed.outbox_request_fkey": each("sealed.outbox", "request_id", "-1"),
-    "sealed.labels_test_set_fkey": each("sealed.labels", "test_set_id", "-1"),
-    "sealed.labels_labeler_check": each("sealed.labels", "labeler", "''", "'Ann'", "'a b'", "repeat('a', 64)"),
-    "sealed.cells_test_set_fkey": each("sealed.cells", "test_set_id", "-1"),
-    "sealed.cells_place_check": each("sealed.cells", "place", "-1"),
-    "sealed.cells_cells_check": each("sealed.cells", "cells", "'{{}}'", "'7'", "'null'", "'\"word\"'"),
-    "sealed.wanted_request_fkey": each("sealed.wanted", "request_id", "-1"),
-    "sealed.wanted_test_set_fkey": each("sealed.wanted", "test_set_id", "-1", request_id="{gate2}"),
-    "sealed.ledger_tolerance_check": each("sealed.ledger", "tolerance", "-0.1", "'NaN'", "'Infinity'"),
+    **SEALED_CASES,
 }

@@ -62,6 +62,7 @@ WORKER = {
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
     "work.audit": ("", ""),  # likewise
     "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
+    "work.evidence": ("", ""),
     "work.alembic_version": ("", ""),
 }
 REFEREE = {
@@ -115,6 +116,9 @@ REFEREE = {
     "sealed.wanted": (ALL, "asked examples is_open"),
     "sealed.outbox": (ALL, "left_at"),
     "sealed.mails": (ALL, "sent_at"),
+    "work.evidence": (ALL, ""),
+    "sealed.chains": (ALL, "opened_at"),  # what nothing changes, so that one referee after the other appends
+    "sealed.chain": (ALL, ""),
 }
 _COLUMNS = """
 SELECT format('%%s.%%s', n.nspname, c.relname), a.attname,

@@ -220,7 +220,9 @@ def test_every_installation_has_its_own_secret(empty: Callable[[str], Store], da
 
 
 def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callable[[str], Store]) -> None:
-    with pytest.raises(SchemaVersionError, match=r"has schema none, .* needs 0012; run `easeml db upgrade`") as caught:
+    with pytest.raises(
+        SchemaVersionError, match=rf"has schema none, .* needs {schema.REVISION}; run `easeml db upgrade`"
+    ) as caught:
         empty("worker").begin().__enter__()
     assert (caught.value.found, caught.value.expected) == (None, schema.REVISION)
 
@@ -228,7 +230,9 @@ def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callabl
 @pytest.mark.parametrize(("revision", "remedy"), [("0000", "run `easeml db upgrade`"), ("9999", "install the version")])
 def test_another_revision_is_refused_with_what_helps(database: Any, revision: str, remedy: str) -> None:
     set_revision(database, revision)
-    with pytest.raises(SchemaVersionError, match=rf"has schema {revision}, this version needs 0012; {remedy}"):
+    with pytest.raises(
+        SchemaVersionError, match=rf"has schema {revision}, this version needs {schema.REVISION}; {remedy}"
+    ):
         Store(database.url("easeml_worker")).begin().__enter__()
 
 

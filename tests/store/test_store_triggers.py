@@ -58,6 +58,7 @@ TRIGGERS = {
     *("candidates_audit", "trials_audit", "selection_settings_audit", "test_sets_audit", "alerts_audit"),
     *("requests_audit", "answers_audit", "promotions_audit", "submissions_audit", "feeds_audit", "switches_audit"),
     "data_versions_audit",
+    *("chain_append_only", "chain_keep_all"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
 }
 # Names that triggers give as that of a violated constraint.

@@ -1,0 +1,252 @@
+"""The key folder of a referee's host: its signing key, the public keys that it trusts, its high-water marks.
+
+    key.pem       private key, mode 0600
+    ID.pub        public keys that are trusted: this host's own, earlier ones, those of other referees' hosts
+    marks.json    how long each chain was when this host last saw it, and its last hash; signed with the key
+
+The folder lies outside the database, so that neither the database's owner nor a restored backup can change it. It
+belongs to the referee's account and to one installation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import stat
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.attestation import PublicKey, SigningKey, canonical
+from easeml_core.errors import InvalidInputError, StateError, reason_of
+from easeml_core.store.chain import Head, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+KEY, MARKS, LOCK, PUBLIC = "key.pem", "marks.json", "lock", ".pub"
+_MARKS = b"easeml marks v1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """Heads that a transaction was about to commit.
+
+    Attributes:
+        transaction: Its number.
+        heads: The ends of the chains that it extends.
+    """
+
+    transaction: Transaction
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What this host remembers of the chains.
+
+    Attributes:
+        heads: By chain: its end when it was last seen committed.
+        intended: Transactions whose end this host has not noted yet.
+        fault: Why the file cannot be believed; empty where it can. Then the others are empty.
+    """
+
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    intended: tuple[Intended, ...] = ()
+    fault: str = ""
+
+    def raised(self, head: Head) -> Marks:
+        """With this head, unless a longer one is remembered."""
+        known = self.heads.get(head.chain)
+        if known is not None and known.length >= head.length:
+            return self
+        return replace(self, heads={**self.heads, head.chain: head})
+
+
+class KeyFolder:
+    """The key, the trusted keys and the marks of one referee's host.
+
+    Args:
+        folder: Made with a new key where it is not there.
+
+    Raises:
+        StateError: Others may read the key, or the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._loaded: tuple[tuple[int, int, int], SigningKey] | None = None
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked():
+                if not (folder / KEY).exists():
+                    self._begin()
+        except OSError as error:
+            message = f"the referee's key folder {folder} cannot be used: {reason_of(error)}; give its account access"
+            raise StateError(message) from error
+
+    def _begin(self) -> None:
+        """Make the first key; the marks come before it, so that a key without marks means that they were deleted."""
+        key = SigningKey.new()
+        self._write(f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
+        if not (self.folder / MARKS).exists():
+            self._write_marks(Marks(), key)
+        self._write(KEY, key.pem(), mode=0o600)
+
+    def key(self) -> SigningKey:
+        """The signing key, read anew where its file has changed.
+
+        Raises:
+            StateError: Another account could read or replace it, or it cannot be read.
+        """
+        path = self.folder / KEY
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+                found = os.fstat(file.fileno())
+                version = (found.st_ino, found.st_mtime_ns, found.st_size)
+                if self._loaded is not None and self._loaded[0] == version:
+                    return self._loaded[1]
+                if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
+                    message = (
+                        f"{path} must belong to the referee's account alone (mode 0600), it has mode "
+                        f"{stat.S_IMODE(found.st_mode):04o}; run `chmod 600 {path}` and rotate the key: others may "
+                        "have read it"
+                    )
+                    raise StateError(message)
+                key = SigningKey.parse(file.read(), str(path))
+        except OSError as error:
+            message = f"the referee's key {path} cannot be read: {reason_of(error)}; restore it, or make a new folder"
+            raise StateError(message) from error
+        self._loaded = (version, key)
+        return key
+
+    def trusted(self) -> dict[str, PublicKey]:
+        """The public keys that lie in the folder, by id."""
+        found = [PublicKey.parse(path.read_bytes(), str(path)) for path in sorted(self.folder.glob(f"*{PUBLIC}"))]
+        return {key.id: key for key in found}
+
+    def is_own_trusted(self) -> bool:
+        """Whether the signing key is one that this folder knows: another file in its place is not."""
+        return self.key().public.id in self.trusted()
+
+    def trust(self, key: PublicKey) -> None:
+        """Believe entries that this key has signed: that of another host's referee."""
+        with self._locked():
+            self._write(f"{key.id}{PUBLIC}", key.pem(), mode=0o644)
+
+    def replace_key(self, key: SigningKey) -> None:
+        """Sign with another key from now on; the old public key stays trusted."""
+        with self._locked():
+            marks = self._read_marks()
+            self._write(f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
+            if not marks.fault:
+                self._write_marks(marks, key)
+            self._write(KEY, key.pem(), mode=0o600)
+            self._loaded = None
+
+    def marks(self) -> Marks:
+        """What is remembered now."""
+        with self._locked():
+            return self._read_marks()
+
+    def change_marks(self, change: Callable[[Marks], Marks]) -> None:
+        """Change what is remembered; on the disk before this returns.
+
+        Marks that cannot be believed are left as they are: a referee has to acknowledge that (``renew_marks``).
+        """
+        with self._locked():
+            marks = self._read_marks()
+            new = marks if marks.fault else change(marks)
+            if new != marks:
+                self._write_marks(new, self.key())
+
+    def renew_marks(self, heads: Mapping[str, Head]) -> None:
+        """Remember these ends, whatever was remembered of their chains; of the others what can be believed stays."""
+        with self._locked():
+            marks = self._read_marks()
+            kept = {} if marks.fault else dict(marks.heads)
+            self._write_marks(Marks({**kept, **heads}), self.key())
+
+    def _read_marks(self) -> Marks:
+        path = self.folder / MARKS
+        try:
+            found = json.loads(path.read_bytes())
+            body, key_id, signature = found["body"], found["key_id"], bytes.fromhex(found["signature"])
+            key = self.trusted().get(key_id)
+            if key is None or not key.verifies(signature, _MARKS + canonical(body)):
+                return Marks(fault=f"the high-water marks {path} are not signed by a key of this folder")
+            heads = {chain: Head(chain, place, bytes.fromhex(end)) for chain, (place, end) in body["heads"].items()}
+            return Marks(heads, tuple(_intended(one) for one in body["intended"]))
+        except FileNotFoundError:
+            return Marks(fault=f"the high-water marks {path} are gone")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return Marks(fault=f"the high-water marks {path} cannot be read ({type(error).__name__})")
+
+    def _write_marks(self, marks: Marks, key: SigningKey) -> None:
+        body: dict[str, Any] = {
+            "heads": _plain(marks.heads.values()),
+            "intended": [
+                {
+                    "transaction": one.transaction.number,
+                    "server_since": one.transaction.server_since,
+                    "heads": _plain(one.heads),
+                }
+                for one in marks.intended
+            ],
+        }
+        signed = {"body": body, "key_id": key.public.id, "signature": key.sign(_MARKS + canonical(body)).hex()}
+        self._write(MARKS, canonical(signed), mode=0o600)
+
+    def _write(self, name: str, content: bytes, *, mode: int) -> None:
+        """Replace a file at once: after a crash the old one is there, or the new one."""
+        number, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{name}-")
+        try:
+            with open(number, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.folder / name)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads and processes of this host out."""
+        number = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(number)
+
+
+def _plain(heads: Any) -> dict[str, Any]:
+    return {head.chain: [head.length, head.hash.hex()] for head in heads}
+
+
+def _intended(found: Mapping[str, Any]) -> Intended:
+    heads = [Head(chain, place, bytes.fromhex(end)) for chain, (place, end) in found["heads"].items()]
+    return Intended(Transaction(int(found["transaction"]), str(found["server_since"])), tuple(heads))
+
+
+def read_public(path: Path) -> PublicKey:
+    """A public key from a file.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or holds no Ed25519 public key.
+    """
+    try:
+        return PublicKey.parse(path.read_bytes(), str(path))
+    except OSError as error:
+        message = f"{path} cannot be read: {reason_of(error)}"
+        raise InvalidInputError(message) from error

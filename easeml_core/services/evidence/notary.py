@@ -1,0 +1,288 @@
+"""What the referee's process does for its evidence: sign, remember, check before it judges, append the audit.
+
+Each transaction that extends a chain is remembered in three steps, so that a process that is killed anywhere loses
+nothing and raises no false alarm:
+
+    1. the transaction's number and the heads that it is about to commit are written beside the key (``intended``);
+    2. the transaction commits, and with it the answer may leave;
+    3. the heads become high-water marks.
+
+A process that is killed between 1 and 3 leaves an intention. The next one asks the server what became of that
+transaction: committed, so its heads must be there; aborted, so it is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from easeml_core.attestation import SigningKey
+from easeml_core.errors import StateError
+from easeml_core.services.evidence.keys import Intended, KeyFolder, Marks
+from easeml_core.services.evidence.verification import Memory, examine
+from easeml_core.store import chain as chains
+from easeml_core.store import chained_rows
+from easeml_core.store.chained_rows import ACKNOWLEDGED, AUDIT, AUDITED, KEY, PROMOTION, Horizon, of_set
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from easeml_core.services.evidence.verification import Examined, Finding
+    from easeml_core.store.chain import Head
+    from easeml_core.store.database import Store
+
+logger = logging.getLogger(__name__)
+
+APPEND_AT_ONCE = 200
+"""Rows of the audit that one transaction appends."""
+
+LOOK_SECONDS = 300.0
+"""How often all chains are looked over while the referee has nothing to do."""
+
+LOCKED = (
+    "test set {set_id} is locked: its evidence does not verify, so it judges nothing; a referee finds the reason with "
+    "`easeml audit verify` and unlocks the set with `easeml referee acknowledge`"
+)
+
+
+@dataclass(slots=True)
+class _Reach:
+    """Up to which number every row of a kind is in the chain, and where the numbers stood at an earlier look."""
+
+    low: int = 0
+    then: Horizon | None = None
+
+
+class Notary:
+    """Keeps the evidence of one referee's process.
+
+    Args:
+        store: Role ``easeml_referee``.
+        folder: The host's key folder; None signs nothing and checks nothing, for tests and for use as a library.
+    """
+
+    def __init__(self, store: Store, folder: Path | None) -> None:
+        self._store = store
+        self._keys = None if folder is None else KeyFolder(folder)
+        self._examined: dict[str, Examined] = {}
+        self._reach = {kind: _Reach() for kind in (PROMOTION, AUDITED)}
+        self._look_due = 0.0
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction whose entries are signed and remembered, as of ``Store.begin``."""
+        if self._keys is None:
+            with self._store.begin() as tx:
+                yield tx
+            return
+        intended: Intended | None = None
+        with chains.recording(self._keys.key()) as recorded, self._store.begin() as tx:
+            yield tx
+            if recorded is not None and recorded.heads:
+                intended = self._intend(tx, recorded.heads)
+        if intended is not None:
+            self._keys.change_marks(lambda marks: _done(marks, intended))
+
+    def _intend(self, tx: Connection, names: Iterable[str]) -> Intended | None:
+        """Remember the heads that this transaction is about to commit; last in it, since savepoints may be undone.
+
+        A chain that does not contain what was seen of it keeps its mark: nothing that is appended to it later must
+        hide that.
+        """
+        assert self._keys is not None
+        known = self._keys.marks().heads
+        heads = tuple(
+            chains.head(tx, name)
+            for name in names
+            if name not in known or chains.hash_at(tx, name, known[name].length) == known[name].hash
+        )
+        intended = Intended(chains.transaction(tx), heads)
+        self._keys.change_marks(lambda marks: replace(marks, intended=(*marks.intended, intended)))
+        return intended
+
+    def require_sound(self, test_set_ids: Collection[int]) -> None:
+        """Refuse to judge on a set whose chain does not verify, or on the audit's where that does not.
+
+        What stands in production is what a model is compared with, so that the chain of the promotions counts, too.
+
+        Args:
+            test_set_ids: The sets; nothing is checked without any.
+
+        Raises:
+            StateError: One of them is locked; what is said depends on no label.
+        """
+        if self._keys is None or not test_set_ids:
+            return
+        with self.look() as look:
+            for set_id in test_set_ids:
+                for name in (of_set(set_id), AUDIT):
+                    broken = look.examine(name).first_broken
+                    if broken is not None:
+                        logger.error("test set %d judges nothing: %s", set_id, broken)
+                        raise StateError(LOCKED.format(set_id=set_id))
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[Look]:
+        """See all chains at one moment. Marks are read before, so that none can be newer than what is seen."""
+        marks = Marks() if self._keys is None else self._keys.marks()
+        with self._store.snapshot() as tx:
+            yield Look(tx, self._keys, marks, self._examined)
+
+    def acknowledge(self, names: Sequence[str] | None, *, who: str, reason: str) -> list[Finding]:
+        """Let sets judge again although something is wrong with their evidence; what it was stays in the chain.
+
+        Args:
+            names: The chains; None for all.
+            who: Who takes the responsibility.
+            reason: Why; kept for good.
+
+        Returns:
+            What was acknowledged.
+
+        Raises:
+            StateError: The host has no usable marks, and only some chains are named: of the others it would forget
+                what it has to remember.
+        """
+        assert self._keys is not None
+        if names is not None and self._keys.marks().fault:
+            message = f"{self._keys.marks().fault}: that concerns every chain; check all of them and give --all"
+            raise StateError(message)
+        if names is None:
+            with self._store.begin() as tx:
+                names = chains.names(tx)
+        told: list[Finding] = []
+        heads: dict[str, Head] = {}
+        with self.begin() as tx:
+            for name in names:
+                chains.hold(tx, name)
+                look = Look(tx, self._keys, self._keys.marks(), {})
+                found = [one for one in look.examine(name).findings if not one.is_acknowledged]
+                if found:
+                    content = {
+                        "version": 1,
+                        "who": who,
+                        "reason": reason,
+                        "findings": [[f.place, f.what] for f in found],
+                    }
+                    chains.append(tx, name, ACKNOWLEDGED, content=content)
+                told += found
+                heads[name] = chains.head(tx, name)
+        self._keys.renew_marks(heads)
+        return told
+
+    def rotate(self) -> tuple[str, str]:
+        """Sign with a new key from now on; an entry of the audit's chain, signed by the old one, names the new one.
+
+        Returns:
+            Ids of the old and the new key.
+        """
+        assert self._keys is not None
+        old, new = self._keys.key(), SigningKey.new()
+        with self.begin() as tx:
+            chains.append(
+                tx, AUDIT, KEY, content={"version": 1, "key": new.public.id, "pem": new.public.pem().decode()}
+            )
+        self._keys.replace_key(new)
+        return old.public.id, new.public.id
+
+    def append_committed(self) -> bool:
+        """Append rows of the audit and promotions that were committed and are in no entry yet; False without any.
+
+        Triggers write them in other people's transactions, so they become visible in another order than that of their
+        numbers: what is not in the chain is looked for. Below ``low`` nothing can come any more, since every
+        transaction that had begun when the numbers stood there has ended.
+        """
+        if self._keys is None:
+            return False
+        with self.begin() as tx:
+            chains.hold(tx, AUDIT)
+            new = [self._append(tx, kind, reach) for kind, reach in self._reach.items()]
+        self._reach = {kind: reach for kind, (reach, _) in zip(self._reach, new, strict=True)}
+        return any(appended for _, appended in new)
+
+    def _append(self, tx: Connection, kind: str, reach: _Reach) -> tuple[_Reach, int]:
+        now = chained_rows.horizon(tx, kind)
+        missing = chained_rows.unchained(tx, kind, above=reach.low, limit=APPEND_AT_ONCE)
+        for subject in missing:
+            chains.append(tx, AUDIT, kind, subject=subject)
+        if len(missing) == APPEND_AT_ONCE:
+            return reach, len(missing)
+        if reach.then is not None and now.running_since < reach.then.begun:
+            return reach, len(missing)
+        return _Reach(reach.low if reach.then is None else reach.then.newest, now), len(missing)
+
+    def look_over(self) -> None:
+        """Now and then check every chain, so that what was changed is found before the next question."""
+        if self._keys is None or time.monotonic() < self._look_due:
+            return
+        self._look_due = time.monotonic() + LOOK_SECONDS
+        with self.look() as look:
+            for name in chains.names(look.tx):
+                broken = look.examine(name).first_broken
+                if broken is not None:
+                    logger.error("evidence is broken: %s", broken)
+
+
+class Look:
+    """All chains at one moment.
+
+    Args:
+        tx: Transaction of the referee's role that sees one state: a snapshot, or one that holds the chains.
+        keys: The host's key folder; None checks neither signatures nor marks.
+        marks: What the host remembered before ``tx`` saw anything.
+        known: What this process has found of chains before; changed in place.
+    """
+
+    def __init__(self, tx: Connection, keys: KeyFolder | None, marks: Marks, known: dict[str, Examined]) -> None:
+        self.tx, self._keys, self._known = tx, keys, known
+        self._marks = marks if keys is None else self._settle(keys, marks)
+
+    def _settle(self, keys: KeyFolder, marks: Marks) -> Marks:
+        """Note what became of the transactions that this host has not seen the end of."""
+        states = {one: chains.transaction_state(self.tx, one.transaction) for one in marks.intended}
+        ended = [one for one, state in states.items() if state != "in progress"]
+        if not ended:
+            return marks
+        kept = [one for one in ended if states[one] == "committed" or _is_there(self.tx, one)]
+        keys.change_marks(lambda now: _settled(now, ended, kept))
+        return _settled(marks, ended, kept)
+
+    def examine(self, name: str, on_progress: Callable[[int, int], None] = lambda _done, _of: None) -> Examined:
+        """Check one chain and remember its end where all is well."""
+        found = examine(self.tx, name, self._memory(name), known=self._known.get(name), on_progress=on_progress)
+        self._known[name] = found
+        if found.first_broken is None and self._keys is not None:
+            self._keys.change_marks(lambda marks: marks.raised(found.head))
+        return found
+
+    def _memory(self, name: str) -> Memory:
+        if self._keys is None:
+            return Memory()
+        fault = self._marks.fault
+        if not fault and not self._keys.is_own_trusted():
+            fault = "the signing key of this host is not one that its key folder trusts: it was replaced"
+        head = self._marks.heads.get(name)
+        return Memory(self._keys.trusted(), () if head is None else (head,), head is not None, fault)
+
+
+def _done(marks: Marks, intended: Intended) -> Marks:
+    return _settled(marks, [intended], {intended})
+
+
+def _settled(marks: Marks, ended: Iterable[Intended], kept: Iterable[Intended]) -> Marks:
+    """Without these intentions; the heads of those that were committed become marks."""
+    gone = set(ended)
+    for one in kept:
+        for head in one.heads:
+            marks = marks.raised(head)
+    return replace(marks, intended=tuple(one for one in marks.intended if one not in gone))
+
+
+def _is_there(tx: Connection, intended: Intended) -> bool:
+    return all(chains.hash_at(tx, head.chain, head.length) == head.hash for head in intended.heads)

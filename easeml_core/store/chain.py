@@ -1,0 +1,273 @@
+"""Hash chains as rows: one for each sealed set, one for the audit and the promotions.
+
+An entry commits to a row that is there already (a ledger entry, a verdict, a reading, a row of the audit, a promotion)
+or to a content of its own (``genesis``, ``acknowledged``, ``key``). Entries are signed where a key is in use
+(``recording``). What is known of a row is in ``chained_rows.py``; ``services/evidence`` checks chains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.attestation import FIRST, NONCE_BYTES, Link, commit
+from easeml_core.store.chained_rows import AUDIT, GENESIS, baseline, of_set, row_facts
+from easeml_core.store.rows import as_json, change, row, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy import Connection
+
+    from easeml_core.attestation import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain.
+
+    Attributes:
+        chain: Its name.
+        length: Entries, >= 0.
+        hash: Of the last entry; ``FIRST`` of an empty chain.
+    """
+
+    chain: str
+    length: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a chain as it is stored; nothing of it is believed before it is checked.
+
+    Attributes:
+        place: From 1.
+        link: What the hash covers.
+        nonce: Secret random bytes.
+        hash: As stored.
+        content: Of ``genesis``, ``acknowledged`` and ``key``; None where the content is that of a row.
+        key_id: Of the key that has signed it; None where it is not signed.
+        signature: On the hash.
+    """
+
+    place: int
+    link: Link
+    nonce: bytes
+    hash: bytes
+    content: Mapping[str, Any] | None
+    key_id: str | None
+    signature: bytes | None
+
+
+@dataclass(slots=True)
+class Recording:
+    """The key that signs entries, and the heads of the chains that were extended with it."""
+
+    key: SigningKey
+    heads: dict[str, Head] = field(default_factory=dict)
+
+
+_recording: ContextVar[Recording | None] = ContextVar("easeml_chain", default=None)
+
+
+@contextlib.contextmanager
+def recording(key: SigningKey | None) -> Iterator[Recording | None]:
+    """Sign every entry that this block appends; without a key entries are not signed."""
+    token = _recording.set(None if key is None else Recording(key))
+    try:
+        yield _recording.get()
+    finally:
+        _recording.reset(token)
+
+
+_HEAD = "SELECT place, hash FROM sealed.chain WHERE chain = :chain ORDER BY place DESC LIMIT 1"
+
+
+def head(tx: Connection, chain: str) -> Head:
+    """The end of the chain as this transaction sees it."""
+    found = row(tx, _HEAD, chain=chain)
+    return Head(chain, 0, FIRST) if found is None else Head(chain, int(found.place), bytes(found.hash))
+
+
+def hash_at(tx: Connection, chain: str, place: int) -> bytes | None:
+    """Hash of the entry at a place, as stored; None where there is none, ``FIRST`` for place 0."""
+    if place == 0:
+        return FIRST
+    query = "SELECT hash FROM sealed.chain WHERE chain = :chain AND place = :place"
+    found = scalar(tx, query, chain=chain, place=place)
+    return None if found is None else bytes(found)
+
+
+def append(
+    tx: Connection, chain: str, kind: str, *, subject: int | None = None, content: Mapping[str, Any] | None = None
+) -> Head:
+    """Append one entry, under the chain's lock, which is held until the transaction ends.
+
+    The lock is a row that only the referee's side may lock, so that no worker can make a referee wait.
+
+    Args:
+        tx: Transaction of the referee's role (or of the owner, in a migration).
+        chain: ``of_set`` or ``AUDIT``; opened where it is new.
+        kind: One of the kinds of ``chained_rows``.
+        subject: Id of the row that the entry is about; its facts are read in this transaction.
+        content: Of entries without such a row.
+
+    Returns:
+        The head after it.
+    """
+    if not _hold(tx, chain):
+        _open(tx, chain)
+    # What is stored as JSON is committed to as it will be read back.
+    own = None if content is None else json.loads(as_json(content))
+    facts = row_facts(tx, chain, kind, [subject or 0])[subject or 0] if own is None else own
+    return _write(tx, head(tx, chain), kind, subject=subject, facts=facts, keep=content is not None)
+
+
+def _hold(tx: Connection, chain: str) -> bool:
+    return bool(rows(tx, "SELECT name FROM sealed.chains WHERE name = :name FOR UPDATE", name=chain))
+
+
+def _open(tx: Connection, chain: str) -> None:
+    change(tx, "INSERT INTO sealed.chains (name) VALUES (:name)", name=chain)
+    _write(tx, head(tx, chain), GENESIS, subject=None, facts=baseline(tx, chain), keep=True)
+
+
+def _write(tx: Connection, last: Head, kind: str, *, subject: int | None, facts: dict[str, Any], keep: bool) -> Head:
+    nonce, signer = secrets.token_bytes(NONCE_BYTES), _recording.get()
+    link = Link(last.chain, kind, subject, datetime.now(UTC), last.hash, commit(nonce, facts))
+    new = Head(last.chain, last.length + 1, link.hash())
+    change(
+        tx,
+        "INSERT INTO sealed.chain (chain, place, kind, subject, at, content, nonce, previous, commitment, hash, "
+        "key_id, signature) VALUES (:chain, :place, :kind, :subject, :at, CAST(:content AS jsonb), :nonce, :previous, "
+        ":commitment, :hash, :key_id, :signature)",
+        chain=new.chain,
+        place=new.length,
+        kind=kind,
+        subject=subject,
+        at=link.at,
+        content=as_json(facts) if keep else None,
+        nonce=nonce,
+        previous=link.previous,
+        commitment=link.commitment,
+        hash=new.hash,
+        key_id=None if signer is None else signer.key.public.id,
+        signature=None if signer is None else signer.key.sign_head(new.hash),
+    )
+    if signer is not None:
+        signer.heads[new.chain] = new
+    return new
+
+
+def open_chain(tx: Connection, chain: str) -> None:
+    """Begin a chain with an honest statement of what is there already; nothing where it has begun."""
+    if not _hold(tx, chain):
+        _open(tx, chain)
+
+
+def open_missing(tx: Connection) -> None:
+    """Begin the chain of every sealed set that has none, and that of the audit."""
+    for found in rows(tx, "SELECT id FROM sealed.test_sets ORDER BY id"):
+        open_chain(tx, of_set(int(found.id)))
+    open_chain(tx, AUDIT)
+
+
+def entries(tx: Connection, chain: str, *, after: int = 0, limit: int | None = None) -> list[Entry]:
+    """Entries of a chain in their order, from a place on."""
+    found = rows(
+        tx,
+        "SELECT place, kind, subject, at, content, nonce, previous, commitment, hash, key_id, signature "
+        "FROM sealed.chain WHERE chain = :chain AND place > :after ORDER BY place LIMIT :most",
+        chain=chain,
+        after=after,
+        most=limit,
+    )
+    return [
+        Entry(
+            r.place,
+            Link(chain, r.kind, r.subject, r.at.astimezone(UTC), bytes(r.previous), bytes(r.commitment)),
+            bytes(r.nonce),
+            bytes(r.hash),
+            r.content,
+            r.key_id,
+            None if r.signature is None else bytes(r.signature),
+        )
+        for r in found
+    ]
+
+
+def names(tx: Connection) -> list[str]:
+    """Every chain that has an entry or a sealed set, the audit's last."""
+    found = rows(
+        tx,
+        "SELECT id FROM sealed.test_sets UNION SELECT substr(chain, 5)::bigint FROM sealed.chain "
+        "WHERE chain ~ '^set/[0-9]{1,18}$' ORDER BY 1",
+    )
+    return [*(of_set(int(r.id)) for r in found), AUDIT]
+
+
+def publish(
+    tx: Connection, *, request_id: int, study_id: int, test_set_id: int, envelope: Mapping[str, Any] | None
+) -> None:
+    """Let the ends of the set's chain and of the audit's leave with an answer; every role may read them.
+
+    A head is a hash over a secret nonce and says nothing; how many entries there are is not published.
+    """
+    change(
+        tx,
+        "INSERT INTO work.evidence (request_id, study_id, test_set_id, head, audit_head, envelope) VALUES "
+        "(:request_id, :study_id, :test_set_id, :head, :audit_head, CAST(:envelope AS jsonb))",
+        request_id=request_id,
+        study_id=study_id,
+        test_set_id=test_set_id,
+        head=head(tx, of_set(test_set_id)).hash.hex(),
+        audit_head=head(tx, AUDIT).hash.hex(),
+        envelope=None if envelope is None else as_json(envelope),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A transaction of a server.
+
+    Attributes:
+        number: In 64 bits.
+        server_since: When that server was started: after a crash it may give numbers once more that it forgot.
+    """
+
+    number: int
+    server_since: str
+
+
+def transaction(tx: Connection) -> Transaction:
+    """This transaction."""
+    found = row(tx, "SELECT pg_current_xact_id()::text AS number, pg_postmaster_start_time()::text AS since")
+    assert found is not None  # a query without a table has a row
+    return Transaction(int(found.number), found.since)
+
+
+def transaction_state(tx: Connection, asked: Transaction) -> str | None:
+    """``in progress``, ``committed`` or ``aborted``, as the snapshot of this query has it.
+
+    None where the server does not know: it has been started anew since, or has forgotten.
+    """
+    found = scalar(
+        tx,
+        "SELECT CASE WHEN pg_postmaster_start_time()::text <> :since OR CAST(:id AS xid8) >= pg_snapshot_xmax(s) "
+        "THEN NULL WHEN NOT pg_visible_in_snapshot(CAST(:id AS xid8), s) THEN 'in progress' "
+        "ELSE pg_xact_status(CAST(:id AS xid8)) END FROM pg_current_snapshot() AS s",
+        id=str(asked.number),
+        since=asked.server_since,
+    )
+    return None if found is None else str(found)
+
+
+def hold(tx: Connection, chain: str) -> None:
+    """Keep others from appending to the chain until this transaction ends."""
+    _hold(tx, chain)

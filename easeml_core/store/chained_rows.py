@@ -1,0 +1,261 @@
+"""What hash chains commit to: the facts of a sealed set, of its ledger and verdicts, of the audit and promotions.
+
+The entries themselves are in ``chain.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.attestation import digest
+from easeml_core.store.rows import row, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+AUDIT = "audit"
+"""The chain of the audit and the promotions."""
+
+GENESIS, LEDGER, VERDICT, READING = "genesis", "ledger", "verdict", "reading"
+AUDITED, PROMOTION, KEY, ACKNOWLEDGED = "audit", "promotion", "key", "acknowledged"
+
+_SET = "set/"
+
+
+def of_set(test_set_id: int) -> str:
+    """Name of a sealed set's chain."""
+    return f"{_SET}{test_set_id}"
+
+
+def set_of(chain: str) -> int | None:
+    """The sealed set whose chain this is; None for the chain of the audit."""
+    return int(chain.removeprefix(_SET)) if chain.startswith(_SET) else None
+
+
+# What is known of a row. An earlier entry must always find the same facts again: a column that is added to a table
+# later is not added to a query here, but to one of a new kind.
+
+_IDENTITY = "(SELECT m.format || ' ' || m.artifact FROM work.models m WHERE m.id = {0})"
+
+_SET_FACTS = """
+SELECT s.id AS subject, s.id, s.steps, s.fingerprint, encode(sha256(s.inputs), 'hex') AS inputs,
+       encode(sha256(s.labels), 'hex') AS labels, encode(sha256(s.slices), 'hex') AS slices, s.keys, s.sealed_at,
+       t.study_id, t.data_version_id, t.purpose, t.rows, t.plan, t.labels_on_demand, t.created_at
+FROM sealed.test_sets s JOIN work.test_sets t ON t.id = s.id WHERE s.id = :set
+"""
+
+_ROW_FACTS = {
+    LEDGER: """
+SELECT l.id AS subject, l.test_set_id, l.step, l.steps, l.system, l.system_step, l.system_steps, l.request_id,
+       l.cache_key, l.answer, l.is_change, l.open_ended, l.log_level, l.log_cost, l.tolerance, l.report, l.decided_at,
+       (SELECT jsonb_object_agg(p.model, coalesce(encode(sha256(p.labels), 'hex'), 'no answer: '
+          || encode(sha256(convert_to(p.failure, 'UTF8')), 'hex')))
+        FROM sealed.predictions p WHERE p.test_set_id = l.test_set_id
+        AND p.model IN (l.report ->> 'model', l.report ->> 'incumbent')) AS predictions
+FROM sealed.ledger l WHERE l.test_set_id = :set AND (:all OR l.id = ANY (CAST(:ids AS bigint[])))
+""",
+    VERDICT: f"""
+SELECT v.request_id AS subject, v.request_id, v.study_id, v.model_id, v.incumbent_id, v.test_set_id, v.step, v.symbol,
+       v.planned, v.cached, {_IDENTITY.format("v.model_id")} AS model, {_IDENTITY.format("v.incumbent_id")} AS incumbent
+FROM work.gate_verdicts v WHERE v.test_set_id = :set AND (:all OR v.request_id = ANY (CAST(:ids AS bigint[])))
+""",
+    READING: f"""
+SELECT r.request_id AS subject, r.request_id, r.study_id, r.model_id, r.test_set_id, r.step, r.signal, r.signals,
+       r.cached, r.team, r.edges, r.tolerance, r.submissions_left, r.data_version_id, r.direct_test_set_id,
+       r.direct_signal, r.drift, {_IDENTITY.format("r.model_id")} AS model
+FROM work.meter_readings r WHERE r.test_set_id = :set AND (:all OR r.request_id = ANY (CAST(:ids AS bigint[])))
+""",
+    AUDITED: """
+SELECT a.id AS subject, a.id, a.at, a.who, a.door, a.role, a.act, a.study_id, a.tenant_id, a.before, a.after, a.reason
+FROM work.audit a WHERE CAST(:set AS bigint) IS NULL AND (:all OR a.id = ANY (CAST(:ids AS bigint[])))
+""",
+    PROMOTION: f"""
+SELECT p.id AS subject, p.id, p.request_id, p.kind, p.study_id, p.model_id, p.gate_request_id, p.symbol, p.planned,
+       p.restores, p.who, p.why, p.promoted_at, {_IDENTITY.format("p.model_id")} AS model
+FROM work.promotions p WHERE CAST(:set AS bigint) IS NULL AND (:all OR p.id = ANY (CAST(:ids AS bigint[])))
+""",
+}
+
+ROWS_OF_SET = (LEDGER, VERDICT, READING)
+ROWS_OF_AUDIT = (AUDITED, PROMOTION)
+
+
+def kinds_of(chain: str) -> tuple[str, ...]:
+    """Kinds of rows that the chain covers."""
+    return ROWS_OF_AUDIT if chain == AUDIT else ROWS_OF_SET
+
+
+def row_facts(
+    tx: Connection, chain: str, kind: str, subjects: Sequence[int] | None = None
+) -> dict[int, dict[str, Any]]:
+    """Facts of the rows of a kind, as plain JSON, by id.
+
+    Args:
+        tx: Transaction of the referee's role.
+        chain: Whose rows.
+        kind: One of ``kinds_of(chain)``.
+        subjects: Ids; None for all.
+    """
+    found = rows(
+        tx,
+        _ROW_FACTS[kind],
+        set=set_of(chain),
+        all=subjects is None,
+        ids=[] if subjects is None else list(subjects),
+    )
+    return {int(r.subject): _plain(r._asdict()) for r in found}
+
+
+def set_facts(tx: Connection, test_set_id: int) -> dict[str, Any] | None:
+    """Facts of a sealed set that never change: its content as hashes, its plan and sizes; None where it is gone."""
+    found = row(tx, _SET_FACTS, set=test_set_id)
+    return None if found is None else _plain(found._asdict())
+
+
+def baseline(tx: Connection, chain: str) -> dict[str, Any]:
+    """What is there now: the set, and a digest of the facts of every row that the chain covers.
+
+    Rows of the audit and promotions are left out of a chain that begins: they are appended as they are found.
+    """
+    set_id = set_of(chain)
+    if set_id is None:
+        return {"version": 1}
+    counted = {kind: _digests(row_facts(tx, chain, kind)) for kind in kinds_of(chain)}
+    return {"version": 1, "set": set_facts(tx, set_id), "rows": counted}
+
+
+def _digests(facts: Mapping[int, Any]) -> dict[str, str]:
+    return {str(subject): digest(found) for subject, found in facts.items()}
+
+
+def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as plain JSON: moments in UTC, long lists of keys as their digest."""
+    plain = {name: _moment(value) for name, value in found.items() if name != "subject"}
+    if plain.get("keys") is not None:
+        plain["keys"] = digest(plain["keys"])
+    return plain
+
+
+def _moment(value: Any) -> Any:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+
+
+_VERSIONS_OF_SET = """
+SELECT 'chain' AS kind, place AS id, xmin::text || ctid::text AS version FROM sealed.chain WHERE chain = :chain
+UNION ALL SELECT 'ledger', id, xmin::text || ctid::text FROM sealed.ledger WHERE test_set_id = :set
+UNION ALL SELECT 'verdict', request_id, xmin::text || ctid::text FROM work.gate_verdicts WHERE test_set_id = :set
+UNION ALL SELECT 'reading', request_id, xmin::text || ctid::text FROM work.meter_readings WHERE test_set_id = :set
+UNION ALL SELECT 'sealed', id, xmin::text || ctid::text FROM sealed.test_sets WHERE id = :set
+UNION ALL SELECT 'set', id, xmin::text || ctid::text FROM work.test_sets WHERE id = :set
+UNION ALL SELECT 'prediction ' || model, 0, xmin::text || ctid::text FROM sealed.predictions WHERE test_set_id = :set
+UNION ALL SELECT 'model', m.id, m.xmin::text || m.ctid::text FROM work.models m
+  WHERE m.study_id = (SELECT study_id FROM work.test_sets WHERE id = :set)
+"""
+
+_VERSIONS_OF_AUDIT = """
+SELECT 'chain' AS kind, place AS id, xmin::text || ctid::text AS version FROM sealed.chain WHERE chain = :chain
+UNION ALL SELECT 'audit', id, xmin::text || ctid::text FROM work.audit
+UNION ALL SELECT 'promotion', id, xmin::text || ctid::text FROM work.promotions
+UNION ALL SELECT 'production', study_id, xmin::text || ctid::text FROM work.production
+UNION ALL SELECT 'model', m.id, m.xmin::text || m.ctid::text FROM work.models m
+  WHERE m.id IN (SELECT model_id FROM work.promotions)
+"""
+
+
+def versions(tx: Connection, chain: str) -> dict[tuple[str, int], str]:
+    """Which version of each row there is that the chain depends on: what has the same one was not changed since.
+
+    PostgreSQL gives every new version of a row the transaction that wrote it (``xmin``) and a place (``ctid``), also
+    where triggers are off. It saves reading and hashing everything anew before each answer.
+    """
+    query = _VERSIONS_OF_AUDIT if chain == AUDIT else _VERSIONS_OF_SET
+    values = {"chain": chain} if chain == AUDIT else {"chain": chain, "set": set_of(chain)}
+    return {(r.kind, int(r.id)): r.version for r in rows(tx, query, **values)}
+
+
+def unchained(tx: Connection, kind: str, *, above: int, limit: int) -> list[int]:
+    """Ids of committed rows of the audit or of promotions that no entry is about, rising.
+
+    Numbers are given before their transactions end, so a lower one may come later: what is not in the chain is looked
+    for, whatever its number, above a number below which nothing can come any more (``settled_below``).
+    """
+    table = {AUDITED: "work.audit", PROMOTION: "work.promotions"}[kind]
+    found = rows(
+        tx,
+        f"SELECT a.id FROM {table} a WHERE a.id > :above AND NOT EXISTS (SELECT FROM sealed.chain c "
+        "WHERE c.chain = :chain AND c.kind = :kind AND c.subject = a.id) ORDER BY a.id LIMIT :most",
+        above=above,
+        chain=AUDIT,
+        kind=kind,
+        most=limit,
+    )
+    return [int(r.id) for r in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """How far the numbers of rows reach, and which transactions may still bring lower ones.
+
+    Attributes:
+        newest: Highest number of a row that can be seen; 0 without any.
+        running_since: The oldest transaction that was not over (``pg_snapshot_xmin``).
+        begun: The first number that no transaction had (``pg_snapshot_xmax``).
+    """
+
+    newest: int
+    running_since: int
+    begun: int
+
+
+def horizon(tx: Connection, kind: str) -> Horizon:
+    """Where the numbers of a kind of rows stand now."""
+    table = {AUDITED: "work.audit", PROMOTION: "work.promotions"}[kind]
+    found = row(
+        tx,
+        "SELECT pg_snapshot_xmin(s)::text::bigint AS running, pg_snapshot_xmax(s)::text::bigint AS begun, "
+        f"(SELECT coalesce(max(id), 0) FROM {table}) AS newest FROM pg_current_snapshot() AS s",
+    )
+    assert found is not None  # a query without a table has a row
+    return Horizon(int(found.newest), int(found.running), int(found.begun))
+
+
+def contradictions(tx: Connection, chain: str) -> list[str]:
+    """Where the ledger, the verdicts, the promotions and the production pointer disagree, in words for the referee."""
+    query = _OF_AUDIT if chain == AUDIT else _OF_SET
+    values = {} if chain == AUDIT else {"set": set_of(chain)}
+    return [str(r.what) for r in rows(tx, query, **values)]
+
+
+_OF_SET = """
+SELECT format('step %s of the ledger follows step %s', step, before) AS what FROM (
+  SELECT step, lag(step, 1, 0) OVER (ORDER BY step) AS before FROM sealed.ledger WHERE test_set_id = :set) l
+WHERE step <> before + 1
+UNION ALL
+SELECT format('the verdict of request %s is %s, the ledger says %s at step %s', v.request_id, v.symbol,
+  coalesce(l.answer, 'nothing'), v.step)
+FROM work.gate_verdicts v LEFT JOIN sealed.ledger l
+  ON l.test_set_id = v.test_set_id AND l.system = 'gate' AND l.system_step = v.step
+WHERE v.test_set_id = :set AND v.symbol IS DISTINCT FROM l.answer
+UNION ALL
+SELECT format('the answer of request %s has left, and the ledger has no entry of it', o.request_id)
+FROM sealed.outbox o LEFT JOIN work.gate_verdicts v ON v.request_id = o.request_id
+WHERE (o.facts -> 'verdict' ->> 'test_set_id')::bigint = :set AND o.left_at IS NOT NULL AND v.request_id IS NULL
+"""
+
+_OF_AUDIT = """
+SELECT format('study %s: model %s is in production by promotion %s; the last promotion is %s, of model %s', s.name,
+  coalesce(p.model_id::text, 'none'), coalesce(p.promotion_id::text, 'none'), coalesce(l.id::text, 'none'),
+  coalesce(l.model_id::text, 'none')) AS what
+FROM work.studies s LEFT JOIN work.production p ON p.study_id = s.id
+LEFT JOIN LATERAL (SELECT id, model_id FROM work.promotions WHERE study_id = s.id ORDER BY id DESC LIMIT 1) l ON true
+WHERE (p.promotion_id, p.model_id) IS DISTINCT FROM (l.id, l.model_id)
+UNION ALL
+SELECT format('promotion %s rests on gate request %s, whose verdict on model %s is %s', p.id, p.gate_request_id,
+  p.model_id, coalesce(v.symbol, 'not there'))
+FROM work.promotions p LEFT JOIN work.gate_verdicts v ON v.request_id = p.gate_request_id AND v.model_id = p.model_id
+WHERE p.kind = 'promote' AND (v.symbol IS NULL OR v.symbol NOT IN ('pass', 'withheld'))
+"""

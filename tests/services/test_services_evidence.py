@@ -1,0 +1,259 @@
+"""Evidence: chains that are extended with every answer, and what a change behind the referee's back does to them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
+from easeml_core.services.evidence.keys import KEY, MARKS
+from easeml_core.services.evidence.notary import Notary
+from easeml_core.services.referee import Referee
+from easeml_core.services.requests import answer_of, file_gate_request, file_promotion
+from easeml_core.store import chain
+from easeml_core.store.chained_rows import ROWS_OF_SET, row_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass
+class Office:
+    """A laboratory whose referee signs; ``full``'s gate set has the number 1."""
+
+    lab: Any
+    keys: Path
+
+    def referee(self) -> Referee:
+        return Referee(self.lab.referee, self.lab.artifacts, keys=self.keys)
+
+    def answer(self, request_id: int) -> dict[str, Any]:
+        self.referee().run_once()
+        found = answer_of(self.lab.worker, request_id)
+        assert found is not None
+        return found
+
+    def gate(self, model: str, study: str = "full") -> dict[str, Any]:
+        asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
+        return self.answer(file_gate_request(self.lab.worker, **asked)["request_id"])
+
+    def promote(self, model: str, gate: dict[str, Any], study: str = "full") -> dict[str, Any]:
+        asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
+        return self.answer(file_promotion(self.lab.worker, gate_request_id=gate["request_id"], **asked)["request_id"])
+
+    def notary(self) -> Notary:
+        return Notary(self.lab.referee, self.keys)
+
+    def broken(self) -> list[str]:
+        """What a new process of this host finds wrong, first finding of each chain."""
+        with self.notary().look() as look:
+            found = [look.examine(name).first_broken for name in chain.names(look.tx)]
+        return [str(one) for one in found if one is not None]
+
+
+@pytest.fixture
+def office(lab: Any, tmp_path: Path) -> Office:
+    """One pass, promoted, and one fail, both signed; nothing is wrong."""
+    made = Office(lab, tmp_path / "keys")
+    gate = made.gate("good")
+    assert gate["symbol"] == "pass"
+    assert not made.promote("good", gate)["refused"]
+    assert made.gate("rare")["symbol"] == "fail"
+    assert made.broken() == []
+    return made
+
+
+def owner(*statements: str) -> Callable[[Office], None]:
+    """What the database's owner does with the triggers switched off."""
+
+    def tamper(office: Office) -> None:
+        office.lab.as_superuser(f"SET session_replication_role = replica; {'; '.join(statements)}")
+
+    return tamper
+
+
+def _replay(office: Office) -> None:
+    """Restore the chain and its rows as they were before the last answer, all of them consistent."""
+    owner(
+        "DELETE FROM sealed.chain WHERE chain = 'set/1' AND place > 3",
+        "DELETE FROM work.gate_verdicts WHERE request_id = (SELECT max(request_id) FROM work.gate_verdicts)",
+        "DELETE FROM sealed.outbox WHERE request_id = (SELECT max(request_id) FROM sealed.ledger)",
+        "DELETE FROM sealed.ledger WHERE step = 2 AND test_set_id = 1",
+    )(office)
+
+
+def _forge(office: Office, key: SigningKey | None) -> None:
+    """Rewrite the last ledger entry with its chain from there on, hashes and all, signed by a key of one's own."""
+    lab = office.lab
+    owner("UPDATE sealed.ledger SET answer = 'pass' WHERE test_set_id = 1 AND step = 2")(office)
+    owner("UPDATE work.gate_verdicts SET symbol = 'pass' WHERE test_set_id = 1 AND step = 2")(office)
+    with lab.referee.begin() as tx:
+        known = chain.entries(tx, "set/1")
+        facts = {kind: row_facts(tx, "set/1", kind) for kind in ROWS_OF_SET}
+    previous = known[2].hash
+    for entry in known[3:]:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        committed = commit(nonce, facts[entry.link.kind][entry.link.subject])
+        link = replace(entry.link, previous=previous, commitment=committed)
+        previous = link.hash()
+        signed = "NULL, NULL" if key is None else f"'{key.public.id}', '\\x{key.sign_head(previous).hex()}'"
+        owner(
+            f"UPDATE sealed.chain SET nonce = '\\x{nonce.hex()}', previous = '\\x{link.previous.hex()}', "
+            f"commitment = '\\x{committed.hex()}', hash = '\\x{previous.hex()}', (key_id, signature) = "
+            f"(SELECT {signed.replace(', ', '::text, ', 1)}::bytea) WHERE chain = 'set/1' AND place = {entry.place}"
+        )(office)
+
+
+def _write_file(name: str, content: Callable[[Office], bytes | None]) -> Callable[[Office], None]:
+    """What happens to a file of the key folder."""
+
+    def tamper(office: Office) -> None:
+        found = content(office)
+        (office.keys / name).unlink() if found is None else (office.keys / name).write_bytes(found)
+
+    return tamper
+
+
+def _raised(office: Office) -> bytes:
+    """Marks that name fewer entries, with the old signature."""
+    return (office.keys / MARKS).read_bytes().replace(b'"set/1":[5,', b'"set/1":[3,')
+
+
+ISSUE = owner(
+    "DELETE FROM sealed.ledger WHERE test_set_id = 1",
+    "DELETE FROM sealed.outbox",
+    "DELETE FROM work.gate_verdicts",
+    "UPDATE work.audit SET who = 'ann' WHERE act = 'promoted'",
+)
+ENTRY = "chain = 'set/1' AND place = 4"
+COPIED = "kind, subject, at, content, nonce, previous, commitment, hash, key_id, signature"
+TAMPERING = {
+    "the issue's": (ISSUE, "chain set/1, entry 2: ledger 1 is gone"),
+    "a ledger entry deleted": (owner("DELETE FROM sealed.ledger WHERE step = 1"), "ledger 1 is gone"),
+    "a ledger entry edited": (
+        owner("UPDATE sealed.ledger SET report = report || '{\"wins\": 99}' WHERE step = 2"),
+        "entry 4: ledger 2 is not what",
+    ),
+    "a level edited": (owner("UPDATE sealed.ledger SET log_level = -1 WHERE step = 1"), "entry 2: ledger 1 is not"),
+    "entries reordered": (
+        owner(
+            "UPDATE sealed.chain SET place = 99 WHERE chain = 'set/1' AND place = 2",
+            "UPDATE sealed.chain SET place = 2 WHERE chain = 'set/1' AND place = 4",
+            "UPDATE sealed.chain SET place = 4 WHERE chain = 'set/1' AND place = 99",
+        ),
+        "entry 2: it does not name the hash",
+    ),
+    "ledger steps swapped": (
+        owner(
+            "UPDATE sealed.ledger SET step = 3, system_step = 3 WHERE step = 1",
+            "UPDATE sealed.ledger SET step = 1, system_step = 1 WHERE step = 2",
+            "UPDATE sealed.ledger SET step = 2, system_step = 2 WHERE step = 3",
+        ),
+        "entry 2: ledger 1 is not what",
+    ),
+    "an old backup replayed": (_replay, "this host has seen 5 entries, and there are 3"),
+    "the chain deleted with its rows": (
+        owner(
+            "DELETE FROM sealed.chain WHERE chain = 'set/1' AND place > 1",
+            "DELETE FROM sealed.ledger",
+            "DELETE FROM sealed.outbox",
+            "DELETE FROM work.gate_verdicts",
+        ),
+        "this host has seen 5 entries, and there are 1",
+    ),
+    "an artifact swapped": (
+        owner("UPDATE work.models SET artifact = 'sha256:' || repeat('a', 64) WHERE id = 2"),
+        "entry 3: verdict",
+    ),
+    "a verdict edited": (
+        owner("UPDATE work.gate_verdicts SET symbol = 'pass' WHERE step = 2"),
+        "entry 5: verdict",
+    ),
+    "a verdict added": (
+        owner(
+            "INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments) SELECT 'forged', kind, "
+            "study_id, model_id, arguments FROM work.requests WHERE kind = 'gate' LIMIT 1",
+            "INSERT INTO work.gate_verdicts (request_id, study_id, model_id, incumbent_id, test_set_id, purpose, step, "
+            "symbol, planned, cached) SELECT (SELECT max(id) FROM work.requests), study_id, model_id, incumbent_id, "
+            "test_set_id, purpose, 1, 'pass', true, true FROM work.gate_verdicts WHERE step = 2",
+        ),
+        "is in no entry",
+    ),
+    "the pointer moved": (
+        owner("UPDATE work.production SET model_id = (SELECT max(id) FROM work.models WHERE study_id = 1)"),
+        "is in production by promotion 1; the last promotion is 1",
+    ),
+    "a promotion's ground edited": (
+        owner(
+            "UPDATE work.promotions SET kind = 'force', who = 'ann', why = 'it is good', gate_request_id = NULL, "
+            "symbol = NULL, planned = NULL"
+        ),
+        "promotion 1 is not what",
+    ),
+    "the last promotion deleted": (
+        owner("DELETE FROM work.production", "DELETE FROM work.promotions"),
+        "promotion 1 is gone",
+    ),
+    "an audit row edited": (owner("UPDATE work.audit SET reason = 'none' WHERE id = 2"), "entry 3: audit 2 is not"),
+    "the audit truncated": (owner("TRUNCATE work.audit"), "chain audit, entry 2: audit 1 is gone"),
+    "the end of a chain truncated": (owner(f"DELETE FROM sealed.chain WHERE {ENTRY}"), "entry 5: it follows entry 3"),
+    "an entry duplicated": (
+        owner(
+            "ALTER TABLE sealed.chain DROP CONSTRAINT chain_subject_key",
+            f"INSERT INTO sealed.chain (chain, place, {COPIED}) SELECT chain, 6, {COPIED} FROM sealed.chain "
+            f"WHERE {ENTRY}",
+        ),
+        "entry 6: it does not name the hash",
+    ),
+    "an entry of another chain spliced in": (
+        owner(
+            f"DELETE FROM sealed.chain WHERE {ENTRY}",
+            f"INSERT INTO sealed.chain (chain, place, {COPIED}) SELECT 'set/1', 4, {COPIED} FROM sealed.chain "
+            "WHERE chain = 'audit' AND place = 4",
+        ),
+        "entry 4: it does not name the hash",
+    ),
+    "rewritten with a key of one's own": (lambda o: _forge(o, SigningKey.new()), "entry 4: key"),
+    "rewritten without a key": (lambda o: _forge(o, None), "entry 4: it is not signed"),
+    "the host's key replaced": (_write_file(KEY, lambda _: SigningKey.new().pem()), "it was replaced"),
+    "the marks deleted": (_write_file(MARKS, lambda _: None), "are gone"),
+    "the marks lowered": (_write_file(MARKS, _raised), "are not signed by a key of this folder"),
+    "a nonce edited": (owner(f"UPDATE sealed.chain SET nonce = sha256('n') WHERE {ENTRY}"), "or the nonce"),
+    "a signature edited": (
+        owner(f"UPDATE sealed.chain SET signature = decode(repeat('00', 64), 'hex') WHERE {ENTRY}"),
+        "entry 4: the signature",
+    ),
+    "a plan edited": (
+        owner("UPDATE work.test_sets SET plan = plan || '{\"reliability\": 0.5}' WHERE id = 1"),
+        "the sealed set is not what it was: plan",
+    ),
+    "labels edited": (
+        owner("UPDATE sealed.test_sets SET labels = set_byte(labels, length(labels) - 1, 7) WHERE id = 1"),
+        "the sealed set is not what it was: labels",
+    ),
+    "a fingerprint edited": (
+        owner("UPDATE sealed.test_sets SET fingerprint = repeat('a', 64) WHERE id = 1"),
+        "the sealed set is not what it was: fingerprint",
+    ),
+    "predictions edited": (
+        owner("UPDATE sealed.predictions SET labels = set_byte(labels, length(labels) - 1, 7) WHERE test_set_id = 1"),
+        "entry 2: ledger 1 is not what",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tamper", "found"), TAMPERING.values(), ids=list(TAMPERING))
+def test_what_is_changed_behind_the_referee_is_found_and_the_set_judges_nothing(
+    office: Office, tamper: Callable[[Office], None], found: str
+) -> None:
+    tamper(office)
+    broken = office.broken()
+    assert any(found in one for one in broken), broken
+    refused = office.gate("worse")
+    assert refused["refused"]
+    assert "judges nothing" in refused["message"]
+    assert office.lab.rows("SELECT 1 FROM sealed.ledger WHERE step = 3") == []

@@ -1,0 +1,81 @@
+"""Rows that the named constraints of the schema ``sealed``, and of what leaves it, must refuse."""
+
+from __future__ import annotations
+
+Case = tuple[str, dict[str, str]]
+
+
+def each(table: str, column: str, *values: str, **also: str) -> list[Case]:
+    """One case a value of the column."""
+    return [(table, {column: value, **also}) for value in values]
+
+
+NEW = {"cache_key": "'new'"}
+
+SEALED_CASES: dict[str, list[Case]] = {
+    "sealed.installation_singleton_check": each("sealed.installation", "singleton", "false"),
+    "sealed.test_sets_public_fkey": [
+        *each("sealed.test_sets", "id", "-1", fingerprint="'new'"),
+        *each("sealed.test_sets", "id", "{planned}", fingerprint="'new'", steps="99"),
+    ],
+    "sealed.test_sets_fingerprint_key": each("sealed.test_sets", "id", "{planned}"),
+    "sealed.examples_test_set_fkey": each("sealed.examples", "test_set_id", "-1", hash="'new'"),
+    "sealed.predictions_test_set_fkey": each("sealed.predictions", "test_set_id", "-1"),
+    "sealed.predictions_outcome_check": [
+        *each("sealed.predictions", "failure", "'crashed'"),
+        *each("sealed.predictions", "labels", "NULL"),
+    ],
+    "sealed.attempts_request_fkey": each("sealed.attempts", "request_id", "-1"),
+    "sealed.ledger_test_set_fkey": [
+        *each("sealed.ledger", "test_set_id", "-1", request_id="{gate2}"),
+        *each("sealed.ledger", "steps", "99", request_id="{gate2}", step="99", system_step="2", **NEW),
+    ],
+    "sealed.ledger_request_key": each("sealed.ledger", "step", "2", system_step="2", **NEW),
+    "sealed.ledger_request_fkey": each("sealed.ledger", "request_id", "-1", step="2", system_step="2", **NEW),
+    "sealed.ledger_step_key": each("sealed.ledger", "request_id", "{gate2}", system="'meter'", **NEW),
+    "sealed.ledger_cache_key": each("sealed.ledger", "request_id", "{gate2}", step="2", system_step="2"),
+    "sealed.ledger_system_check": each("sealed.ledger", "system", "'both'", "'joint'"),
+    "sealed.ledger_system_step_key": each("sealed.ledger", "request_id", "{gate2}", step="2", **NEW),
+    "sealed.ledger_system_step_check": [
+        *each("sealed.ledger", "system_step", "0", "step + 1"),
+        *each("sealed.ledger", "system_steps", "1", step="2", system_step="2"),
+    ],
+    "sealed.ledger_step_check": each("sealed.ledger", "step", "0", "steps + 1"),
+    "sealed.ledger_log_level_check": each("sealed.ledger", "log_level", "0.1", "'NaN'", "'-Infinity'"),
+    "sealed.ledger_log_cost_check": each("sealed.ledger", "log_cost", "-0.1", "'NaN'", "'Infinity'"),
+    "sealed.outbox_request_fkey": each("sealed.outbox", "request_id", "-1"),
+    "sealed.labels_test_set_fkey": each("sealed.labels", "test_set_id", "-1"),
+    "sealed.labels_labeler_check": each("sealed.labels", "labeler", "''", "'Ann'", "'a b'", "repeat('a', 64)"),
+    "sealed.cells_test_set_fkey": each("sealed.cells", "test_set_id", "-1"),
+    "sealed.cells_place_check": each("sealed.cells", "place", "-1"),
+    "sealed.cells_cells_check": each("sealed.cells", "cells", "'{{}}'", "'7'", "'null'", "'\"word\"'"),
+    "sealed.wanted_request_fkey": each("sealed.wanted", "request_id", "-1"),
+    "sealed.wanted_test_set_fkey": each("sealed.wanted", "test_set_id", "-1", request_id="{gate2}"),
+    "sealed.ledger_tolerance_check": each("sealed.ledger", "tolerance", "-0.1", "'NaN'", "'Infinity'"),
+    "sealed.chains_name_check": each("sealed.chains", "name", "'set/0'", "'set/x'", "'other'", "'set/1 '"),
+    "sealed.chain_chain_fkey": each("sealed.chain", "chain", "'set/99'"),
+    "sealed.chain_subject_key": [("sealed.chain ledger", {"place": "place + 100"})],
+    "sealed.chain_place_check": each("sealed.chain", "place", "0", "-1"),
+    "sealed.chain_kind_check": [
+        *each("sealed.chain", "kind", "'other'", "'ledger'", place="99"),
+        *each("sealed.chain", "content", "NULL", place="99"),
+    ],
+    "sealed.chain_length_check": [
+        *each("sealed.chain", "nonce", "'n'::bytea", place="99"),
+        *each("sealed.chain", "hash", "'h'::bytea", place="99"),
+        *each("sealed.chain", "previous", "'h'::bytea", place="99"),
+        *each("sealed.chain", "commitment", "'h'::bytea", place="99"),
+    ],
+    "sealed.chain_signature_check": [
+        *each("sealed.chain", "key_id", "repeat('a', 64)", place="99"),
+        *each("sealed.chain", "key_id", "repeat('A', 64)", place="99", signature="decode(repeat('00', 64), 'hex')"),
+        *each("sealed.chain", "signature", "'s'::bytea", place="99", key_id="repeat('a', 64)"),
+    ],
+    "work.evidence_request_fkey": each("evidence", "request_id", "-1"),
+    "work.evidence_study_fkey": each("evidence", "study_id", "-1", request_id="{gate2}"),
+    "work.evidence_test_set_fkey": each("evidence", "test_set_id", "-1", request_id="{gate2}"),
+    "work.evidence_head_check": [
+        *each("evidence", "head", "'h'", "repeat('A', 64)", request_id="{gate2}"),
+        *each("evidence", "audit_head", "'h'", "repeat('A', 64)", request_id="{gate2}"),
+    ],
+}
