@@ -1,11 +1,57 @@
-"""The few names of Airflow that have moved between 3.1 and 3.3, gathered in one place.
+"""The Airflow that this package needs, and the few names of Airflow that do not come from ``airflow.sdk``.
 
-Everything else comes from ``airflow.sdk``.
+Operators, sensors, decorators, hooks, triggers and the plugin import it, so that an Airflow which is too old is named
+in one sentence rather than by the first of its names that is missing.
 """
+
+# ruff: noqa: E402 - the version is looked at before anything of Airflow is imported
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from importlib import metadata
+
+NEEDED = (3, 3)
+"""Oldest Airflow that works, as in pyproject.toml; it is also the one that the tests run."""
+
+
+def require_airflow(found: str | None) -> None:
+    """Refuse an Airflow that is too old.
+
+    Args:
+        found: Its version; None where it is not known, which is left to the imports below.
+
+    Raises:
+        ImportError: It is older than ``NEEDED``.
+
+    Example:
+        >>> require_airflow("3.3.0rc1")
+        >>> require_airflow("3.1.8")
+        Traceback (most recent call last):
+            ...
+        ImportError: easeml-airflow needs Apache Airflow 3.3 or newer, and this is 3.1.8: install another Airflow \
+(pip install 'apache-airflow>=3.3,<4'), or remove easeml-airflow from this one
+    """
+    parts = re.match(r"(\d+)\.(\d+)", found or "")
+    if parts is not None and (int(parts[1]), int(parts[2])) < NEEDED:
+        needed = ".".join(map(str, NEEDED))
+        message = (
+            f"easeml-airflow needs Apache Airflow {needed} or newer, and this is {found}: install another Airflow "
+            f"(pip install 'apache-airflow>={needed},<4'), or remove easeml-airflow from this one"
+        )
+        raise ImportError(message)
+
+
+def _installed() -> str | None:
+    for name in ("apache-airflow-core", "apache-airflow"):  # Airflow 2 has no core
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+require_airflow(_installed())
 
 from airflow.plugins_manager import AirflowPlugin
 from airflow.providers.common.compat.sdk import (
@@ -16,19 +62,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk.exceptions import TaskAwaitingInput, TaskDeferralTimeout
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
-
-if TYPE_CHECKING:
-    from airflow.sdk.exceptions import TaskAwaitingInput, TaskDeferralTimeout
-else:
-    try:
-        from airflow.sdk.exceptions import TaskDeferralTimeout
-    except ImportError:  # Airflow 3.1 still keeps it among the server's exceptions
-        from airflow.exceptions import TaskDeferralTimeout
-    try:
-        from airflow.sdk.exceptions import TaskAwaitingInput
-    except ImportError:  # before 3.3 a question to a person is a deferral like any other
-        TaskAwaitingInput = TaskDeferred
 
 __all__ = [
     "AirflowException",

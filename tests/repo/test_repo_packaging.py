@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,3 +46,51 @@ def test_version_is_one() -> None:
     from easeml_core import __version__
 
     assert PROJECT["version"] == __version__
+
+
+def test_the_airflow_that_was_run_is_the_one_that_is_promised() -> None:
+    from easeml_airflow.version_compat import NEEDED
+
+    (wanted,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "apache-airflow")
+    (pinned,) = (line.split("==")[1] for line in lines("constraints.txt") if line.startswith("apache-airflow=="))
+    needed = ".".join(map(str, NEEDED))
+    assert str(wanted.specifier) == f"<4,>={needed}"
+    assert pinned.startswith(f"{needed}.")  # the oldest that is promised is what the tests run
+    for page in ("docs/install.md", "SECURITY.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert f"Airflow {pinned}" in text or f"Airflow {needed}" in text, page
+        assert "Airflow 3.1 or newer" not in text, page
+
+
+@pytest.mark.parametrize(("found", "is_refused"), [
+    ("2.11.0", True), ("3.1.8", True), ("3.2.9", True), ("3.3.0rc1", False), ("3.3.2", False), ("3.10.0", False),
+    ("4.0.0", False), ("", False), (None, False),
+])  # fmt: skip
+def test_an_older_airflow_is_refused_in_one_sentence(found: str | None, is_refused: bool) -> None:
+    from easeml_airflow.version_compat import require_airflow
+
+    if not is_refused:
+        require_airflow(found)
+        return
+    with pytest.raises(ImportError, match=f"needs Apache Airflow 3.3 or newer, and this is {found}: install") as caught:
+        require_airflow(found)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_older_airflow_is_named_before_anything_of_it_is_imported() -> None:
+    """In a process of its own: operators, the plugin and the triggers all end with the sentence."""
+    program = """
+import importlib, sys
+from importlib import metadata
+true = metadata.version
+metadata.version = lambda name: "3.1.8" if name.startswith("apache-airflow") else true(name)
+for module in ("operators.run_device", "plugin", "triggers.easeml", "hooks.easeml", "decorators.training_function"):
+    try:
+        importlib.import_module(f"easeml_airflow.{module}")
+    except ImportError as error:
+        assert "needs Apache Airflow 3.3 or newer, and this is 3.1.8" in str(error), (module, error)
+    else:
+        raise AssertionError(module)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
