@@ -55,6 +55,13 @@ if TYPE_CHECKING:
     help="Answers of gate and meter leave so long after the question, or at the next multiple.",
 )
 @click.option("--answer-hour", metavar="HH:MM", help="They leave daily at this time (UTC) instead.")
+@click.option(
+    "--put-offs",
+    type=click.IntRange(0, 20),
+    default=8,
+    show_default=True,
+    help="How often a request is put off at most whose model is killed, or runs out of time or memory.",
+)
 @click.option("--smtp", metavar="HOST:PORT", help="Mail server for withheld verdicts and alarms; default: no mail.")
 @click.option("--mail-from", default="easeml@localhost", show_default=True, help="Address that mail comes from.")
 @click.option("--allow-forced", is_flag=True, help="Tasks may ask for promotions without a verdict.")
@@ -109,6 +116,7 @@ def _duties(
     queries: Path | None,
     answer_delay: float,
     answer_hour: str | None,
+    put_offs: int,
     smtp: str | None,
     mail_from: str,
     allow_forced: bool,
@@ -128,6 +136,7 @@ def _duties(
         allow_forced=allow_forced,
         mail=None if smtp is None else MailServer.parse(smtp, mail_from),
         repositories=_repositories(bundles),
+        put_offs=put_offs,
         poll_seconds=poll,
     )
 

@@ -4,6 +4,12 @@ A model may run for minutes, as long as it likes. It runs while no transaction i
 that needs runs stops (``NotRunError``), the model is run and what it said is kept (``Preparation.run``), and the
 decision begins anew.
 
+A process that is killed, or runs out of time or memory, is no failure of the model while the model may prove able to
+run: the run's error is kept, and the decision puts the request off (``services/put_offs.py``). It is told apart from a
+model that cannot run by the open validation rows, where the model is run alone and with the same limits: one that fails
+there too has failed. Where the open rows end by such a fault as well, the same must have happened once before, a pause
+ago. None of this looks at a label.
+
 On sealed inputs a part of the rows is asked a second time (``training/repetition.py``): a model whose answers are not
 those of the single rows counts as one that could not be run.
 """
@@ -24,8 +30,12 @@ from easeml_core.errors import (
     StateError,
     StoreUnavailableError,
     TrainingError,
+    TrainingKilled,
+    TrainingStarved,
 )
+from easeml_core.faults import is_put_off
 from easeml_core.services.pace import Pace
+from easeml_core.services.put_offs import Patience
 from easeml_core.services.study_columns import answers_of_study
 from easeml_core.store import sealed, studies
 from easeml_core.training.formats import load_constant
@@ -69,10 +79,14 @@ class Preparation:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
         pace: When runs end.
+
+    Attributes:
+        patience: How often the request was put off for which runs are made now.
     """
 
     def __init__(self, store: Store, artifacts: ArtifactStore, pace: Pace = NO_PACE) -> None:
         self._store, self._artifacts, self._pace = store, artifacts, pace
+        self.patience = Patience()
         self._losses: dict[tuple[str, str], float] = {}
         self._answers: dict[tuple[str, str], NDArray[Any]] = {}
         self._errors: dict[tuple[str, int | None], Exception] = {}
@@ -97,9 +111,19 @@ class Preparation:
                 return
 
     def missing(self, model: Model, *test_set_ids: int | None) -> Exception:
-        """What a decision raises that finds no such runs: the first error of one, or that they were not made."""
-        errors = (self._errors.get((model.identity, test_set_id)) for test_set_id in test_set_ids)
-        return next(filter(None, errors), None) or NotRunError(model, *test_set_ids)
+        """What a decision raises that finds no such runs: the first error of one, or that they were not made.
+
+        A kill on the validation part, of a request that is put off no more, is a model that cannot be run there.
+        """
+        errors = ((test_set_id, self._errors.get((model.identity, test_set_id))) for test_set_id in test_set_ids)
+        found, error = next(((place, error) for place, error in errors if error is not None), (None, None))
+        if error is None:
+            return NotRunError(model, *test_set_ids)
+        return _no_loss(model) if found is None and self.is_last(error) else error
+
+    def is_last(self, error: Exception) -> bool:
+        """Whether a process was ended, and the request is put off no more for that."""
+        return isinstance(error, TrainingKilled | TrainingStarved) and not self.patience.allows(error)
 
     def loss(self, model: Model, data: str) -> float | None:
         """The model's loss on the validation part of this data (an artifact), or None when it was not measured."""
@@ -112,13 +136,39 @@ class Preparation:
     def _run_on(self, model: Model, test_set_id: int | None) -> None:
         if test_set_id is None:
             self._measure(model)
-        else:
-            keep_sealed_run(self._store, self._artifacts, model, test_set_id, self._pace)
+            return
+        with _pace_of(model, self._pace):
+            try:
+                keep_sealed_run(self._store, self._artifacts, model, test_set_id)
+            except (TrainingKilled, TrainingStarved) as error:
+                failure = self._open_failure(model)
+                if failure is None:
+                    raise
+                said = f"{error}\non the open validation rows too: {failure}"
+                _keep(self._store, model, test_set_id, labels=None, failure=said)
 
-    def _measure(self, model: Model) -> None:
+    def _open_failure(self, model: Model) -> str | None:
+        """Why the model fails on the open validation rows, alone and with the same limits; None if it may yet run."""
+        data, wanted, _ = self._validation(model)
+        with self._artifacts.copy(data) as path:
+            inputs = load_open_parts(path).validation_inputs
+        try:
+            with self._artifacts.copy(model.artifact) as path:
+                predict_in_child(path, model.format, inputs, wanted=wanted)
+        except (TrainingKilled, TrainingStarved) as error:
+            return str(error) if self.patience.put_offs else None
+        except TrainingError as error:
+            return str(error)
+        return None
+
+    def _validation(self, model: Model) -> tuple[str, WantedAnswers, str]:
+        """The data whose validation part the model is run on, what is asked of it, and what counts as right."""
         with self._store.begin() as tx:
             data = studies.latest_data_version(tx, model.study_id).artifact
-            study, wanted = studies.study_by_id(tx, model.study_id), answers_of_study(tx, model.study_id)
+            return data, answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
+
+    def _measure(self, model: Model) -> None:
+        data, wanted, hit = self._validation(model)
         with self._artifacts.copy(data) as path:
             parts = load_open_parts(path)
         with _pace_of(model, self._pace):
@@ -126,12 +176,9 @@ class Preparation:
         if answers is None:
             # What a model writes may come from what another run of it has left behind: it is told to nobody.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
-            message = (
-                f"model {model.id} cannot be run on the validation part; run it there to see why, and train it again"
-            )
-            raise StateError(message)
+            raise _no_loss(model)
         self._answers[model.identity, data] = answers
-        self._losses[model.identity, data] = float(np.mean(wrong(study.hit, parts.validation_labels, answers)))
+        self._losses[model.identity, data] = float(np.mean(wrong(hit, parts.validation_labels, answers)))
 
 
 def sealed_predictions(
@@ -140,15 +187,21 @@ def sealed_predictions(
     """What the model predicts on a sealed set, shape ``(n_examples,)``, or None and why it could not.
 
     A model that cannot be run on the inputs has failed on them: that is a property of the submission, not of the
-    referee, so it is kept and counted like any other outcome.
+    referee, so it is kept and counted like any other outcome. One whose process was ended once more after the request
+    was put off as often as it may be has failed for this request: that is not kept for others.
 
     Raises:
         NotRunError: It was not run on the set yet.
+        TrainingKilled: Its process was killed, and the request is to be put off.
+        TrainingStarved: Likewise where it ran out of time or memory.
         ArtifactError: The model's file is missing or was changed: nothing was learnt, nothing is spent.
     """
     known = sealed.known_predictions(tx, test_set_id, model.identity)
     if known is None:
-        raise ready.missing(model, test_set_id)
+        error = ready.missing(model, test_set_id)
+        if ready.is_last(error):
+            return None, f"put off {ready.patience.put_offs} times; {error}"
+        raise error
     return known
 
 
@@ -167,6 +220,12 @@ def validation_loss(ready: Preparation, model: Model, version: DataVersion) -> f
     return loss
 
 
+def _no_loss(model: Model) -> StateError:
+    return StateError(
+        f"model {model.id} cannot be run on the validation part; run it there to see why, and train it again"
+    )
+
+
 def keep_sealed_run(
     store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int, pace: Pace = NO_PACE
 ) -> None:
@@ -176,6 +235,8 @@ def keep_sealed_run(
     takes is within the pace, too.
 
     Raises:
+        TrainingKilled: The model's process was killed; nothing is kept.
+        TrainingStarved: It ran out of time, or found no memory; nothing is kept.
         ArtifactError: The model's file is missing or was changed: nothing was learnt.
     """
     with store.begin() as tx:
@@ -189,7 +250,11 @@ def keep_sealed_run(
             again, failure = _run(artifacts, model, inputs[repeated], wanted)
             failure = failure if again is None else _difference(labels[repeated], again, hit)
             labels = labels if failure is None else None
-        isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
+    _keep(store, model, test_set_id, labels=labels, failure=failure)
+
+
+def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] | None, failure: str | None) -> None:
+    isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
     with store.begin() as tx:
         sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure, isolation=isolation)
 
@@ -219,8 +284,9 @@ def _run(
 ) -> tuple[NDArray[Any] | None, str | None]:
     """Predictions of a model on a private copy of its file, or None and why it could not be run.
 
-    A failure is tried once more, so that a busy machine is not taken for a broken model. A constant needs no child:
-    its file is a line of JSON, and reading it runs nothing.
+    A failure is tried once more, so that a busy machine is not taken for a broken model; a kill, a time-out or a fault
+    of the disk is not, since it is raised. A constant needs no child: its file is a line of JSON, and reading it runs
+    nothing.
     """
     failure: str | None = None
     with artifacts.copy(model.artifact) as path:
@@ -230,5 +296,7 @@ def _run(
                     return wanted.checked(load_constant(path).predict(inputs), len(inputs)), None
                 return predict_in_child(path, model.format, inputs, wanted=wanted), None
             except (TrainingError, ArtifactError) as error:
+                if is_put_off(error):
+                    raise
                 failure = str(error)
     return None, failure

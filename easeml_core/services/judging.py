@@ -15,14 +15,7 @@ import numpy as np
 
 from easeml_core.config import GateConfig, require
 from easeml_core.entities import Adaptivity, SealedSetPurpose, Symbol, Verdict
-from easeml_core.errors import (
-    ConcurrentUpdateError,
-    InvalidInputError,
-    SchemaVersionError,
-    SealedSetTooSmallError,
-    StateError,
-    StoreUnavailableError,
-)
+from easeml_core.errors import InvalidInputError, SealedSetTooSmallError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judgement import judge_predictions
 from easeml_core.gate.slices import Slice
@@ -213,7 +206,7 @@ def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting
     new, failure = sealed_predictions(tx, ready, case.model, case.test_set.id)
     if new is None:
         return _record(tx, case, False, {"verdict": Verdict.FAIL.value, "failure": failure})
-    found = _judged(case, labels.known_labels(tx, case.test_set.id), old, new, slices)
+    found = _judged(ready, case, labels.known_labels(tx, case.test_set.id), old, new, slices)
     if isinstance(found, Wanted):
         labels.want(tx, request_id=case.request.id, test_set_id=case.test_set.id, positions=found.positions)
         return Waiting("labels")
@@ -221,12 +214,18 @@ def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting
 
 
 def _judged(
-    case: _Case, known: NDArray[Any], old: NDArray[Any], new: NDArray[Any], slices: tuple[Slice, ...]
+    ready: Preparation,
+    case: _Case,
+    known: NDArray[Any],
+    old: NDArray[Any],
+    new: NDArray[Any],
+    slices: tuple[Slice, ...],
 ) -> tuple[bool, dict[str, Any]] | Wanted:
     """Whether the model passes, and the report.
 
     What is computed here depends on sealed labels, so that an error may, too: answered as refused and free, it would be
-    a way of asking. It spends the step like any verdict and looks like a FAIL; its reason is for the referee.
+    a way of asking. It spends the step like any verdict and looks like a FAIL; its reason is for the referee. A lack of
+    memory puts the request off as a model's would.
     """
     try:
         found = judge_predictions(
@@ -242,9 +241,9 @@ def _judged(
             return found
         report = found.to_json()
         as_json(report)  # what cannot be stored is an error of this judgement
-    except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
-        raise  # of the database, whatever the labels are: the request is looked at again
     except Exception as error:
+        if ready.patience.allows(error):
+            raise  # of the database or of the machine, whatever the labels are: the request is looked at again
         logger.exception("request %d: judging has failed, the verdict is FAIL", case.request.id)
         return False, {"verdict": Verdict.FAIL.value, "error": f"{type(error).__name__}: {error}"}
     return found.passed, report

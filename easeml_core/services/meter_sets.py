@@ -219,7 +219,9 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry,
     if failure is not None and on.config.method in COUNTS_REACHABLE:
         reading = _no_answer(on, FAILURE)
     else:
-        reading = _reading(on, errors=errors, examples=len(labels), loss=loss, shift=shift, log_weight=log_weight)
+        reading = _reading(
+            ready, on, errors=errors, examples=len(labels), loss=loss, shift=shift, log_weight=log_weight
+        )
     entry = MeterEntry(
         step=len(on.earlier) + 1,
         cache_key=on.cache_key(),
@@ -241,12 +243,20 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry,
 
 
 def _reading(
-    on: MeterSet, *, errors: int, examples: int, loss: float, shift: float | None, log_weight: float | None
+    ready: Preparation,
+    on: MeterSet,
+    *,
+    errors: int,
+    examples: int,
+    loss: float,
+    shift: float | None,
+    log_weight: float | None,
 ) -> Reading:
     """What the meter says; nothing more on this set where it fails.
 
     What is computed here depends on sealed labels, so that an error may, too: answered as refused and free, it would be
-    a way of asking. A set that is retired instead of answering costs the promise nothing.
+    a way of asking. A set that is retired instead of answering costs the promise nothing. A lack of memory puts the
+    request off as a model's would.
     """
     try:
         return read_submission(
@@ -260,6 +270,8 @@ def _reading(
             log_weight=log_weight,
         )
     except Exception as error:
+        if ready.patience.allows(error):
+            raise
         logger.exception("request %d: reading has failed, the set is retired", on.submission.request.id)
         return _no_answer(on, f"{type(error).__name__}: {error}")
 

@@ -5,7 +5,7 @@ transaction: a referee that is killed in the middle gives the request back undec
 the same transaction, or in a later one where answers have fixed times (``services/answers.py``). Models that the
 decision needs run before it, in no transaction (``services/evaluation.py``), and so do fetches of data that lie
 elsewhere, beside other requests (``services/fetching.py``). Answers that are due and moves of production have a thread
-of their own, so that neither waits for a model.
+of their own, so that neither waits for a model. A fault of the machine decides nothing (``services/put_offs.py``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from easeml_core.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from easeml_core.faults import is_put_off
 from easeml_core.services.answers import Answer, Timetable, Waiting, release
 from easeml_core.services.evaluation import NotRunError, Preparation
 from easeml_core.services.evidence.notary import Notary
@@ -37,6 +38,7 @@ from easeml_core.services.mail import MailServer, Postman
 from easeml_core.services.metering import meter
 from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace
 from easeml_core.services.promotion import MOVES
+from easeml_core.services.put_offs import MOST_PUT_OFFS, Patience, PutOffs, Turn
 from easeml_core.services.reading import Reach
 from easeml_core.services.refresh import refresh
 from easeml_core.services.sealing import seal_study
@@ -103,6 +105,7 @@ class Duties:
         mail: Where mail goes; None keeps it until a referee knows.
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
         keys: This host's key folder (``services/evidence``); None signs and checks nothing.
+        put_offs: How often a request is put off at most for a kill, a time-out or a lack of memory, >= 0.
         poll_seconds: How long at most between two looks when no notification comes.
         grid_seconds: Where answers have fixed times: to which times runs of models are padded (``services/pace.py``).
         decision_grid_seconds: Likewise decisions of gate and meter; empty for no padding.
@@ -117,6 +120,7 @@ class Duties:
     mail: MailServer | None = None
     repositories: Mapping[str, Path] = field(default_factory=dict)
     keys: Path | None = None
+    put_offs: int = MOST_PUT_OFFS
     poll_seconds: float = 10.0
     grid_seconds: tuple[float, ...] = GRID_SECONDS
     decision_grid_seconds: tuple[float, ...] = DECISION_GRID_SECONDS
@@ -142,6 +146,7 @@ class Referee:
         self._duties = Duties(**options) if duties is None else duties
         self._notary = Notary(store, self._duties.keys)
         self._aside: dict[int, float] = {}
+        self._put_offs = PutOffs(store)
         self._fetches = Fetches(replace(self._duties.reach, artifacts=artifacts))
         self._schema_told = -math.inf
         is_fixed = self._duties.timetable.is_fixed
@@ -228,11 +233,10 @@ class Referee:
         return thread
 
     def _pause_seconds(self) -> float:
-        """How long to wait for a notification: until the next answer leaves, or the usual time."""
+        """How long to wait for a notification: until the next answer leaves or request is tried, or the usual time."""
         with self._store.begin() as tx:
-            left = outbox.seconds_to_next(tx)
-        usual = self._duties.poll_seconds
-        return usual if left is None or left <= 0 else min(usual, left)
+            left = (outbox.seconds_to_next(tx), requests.seconds_to_next_try(tx))
+        return min([self._duties.poll_seconds, *(seconds for seconds in left if seconds is not None and seconds > 0)])
 
     def release_one(self) -> int | None:
         """Say the decided answer whose time has come first; its request's id, or None when there is none."""
@@ -275,36 +279,60 @@ class Referee:
         """
         ready = Preparation(self._store, self._artifacts, self._pace)
         while True:
-            attempt = 0
-            request_id: int | None = None
+            turn = Turn()
             try:
-                with self._notary.begin() as tx:
-                    request_id = self._claim(tx, kinds)
-                    if request_id is None:
-                        return None
-                    with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
-                        attempt, lost = requests.note_attempt(aside, request_id)
-                    began = self._decisions.clock()
-                    kind, said = self._answer(tx, ready, request_id, lost)
-                    if said == _WAITS:
-                        requests.note_survival(tx, request_id, attempt)
-                    if kind in _TIMED:
-                        self._decisions.fill(began)  # everybody sees when this transaction ends
-                self._fetches.decided(request_id)
-            except NotFetchedError as missing:
-                self._fetch(missing, request_id or 0, attempt)
-                continue
-            except NotRunError as missing:
-                if self._prepare(ready, missing, request_id or 0, attempt):
-                    continue
-                said = "put off"
-            except ConcurrentUpdateError as error:
-                if request_id is None:
+                said = self._decide_next(ready, turn, kinds)
+            except Exception as error:
+                if turn.request_id is None or not ready.patience.allows(error):
                     raise
-                self._postpone(request_id, attempt)
-                said = f"put off, {error}"
-            logger.info("request %d %s", request_id, said)
-            return request_id
+                self._put_offs.survived(turn)
+                said = self._put_off(turn, error)
+            if turn.request_id is None:
+                return None
+            if said is not None:
+                logger.info("request %d %s", turn.request_id, said)
+                return turn.request_id
+
+    def _decide_next(self, ready: Preparation, turn: Turn, kinds: Sequence[RequestKind] | None) -> str | None:
+        """Decide one request; what the log says of it. None where it has to be looked at again, or there is none."""
+        self._put_offs.settle()
+        try:
+            with self._notary.begin() as tx:
+                turn.request_id = self._claim(tx, kinds)
+                if turn.request_id is None:
+                    return None
+                with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
+                    turn.attempt, lost = requests.note_attempt(aside, turn.request_id)
+                    times = requests.times_put_off(aside, turn.request_id, bounded=True)
+                ready.patience = Patience(times, self._duties.put_offs)
+                began = self._decisions.clock()
+                kind, said = self._answer(tx, ready, turn.request_id, lost)
+                if said == _WAITS:
+                    requests.note_survival(tx, turn.request_id, turn.attempt)
+                if kind in _TIMED:
+                    self._decisions.fill(began)  # everybody sees when this transaction ends
+        except NotFetchedError as missing:
+            self._fetch(missing, turn)
+            return None
+        except NotRunError as missing:
+            ready.run(missing)  # a model that kills this process leaves the attempt as one that did not survive
+            self._put_offs.survived(turn)
+            self._put_offs.settle()
+            return None
+        self._fetches.decided(turn.request_id)
+        return said
+
+    def _put_off(self, turn: Turn, error: Exception) -> str:
+        """Let the request give way to others for a while: briefly for a lock in its way, else as ``PutOffs`` says."""
+        assert turn.request_id is not None
+        if isinstance(error, ConcurrentUpdateError):
+            self._aside[turn.request_id] = time.monotonic() + POSTPONE_SECONDS
+            self._put_offs.settle()
+            return f"put off, {error}"
+        if not turn.attempt:  # not even that it begins could be noted
+            raise error
+        self._fetches.decided(turn.request_id)  # what could not be fetched is fetched anew
+        return self._put_offs.put_off(turn, error)
 
     def _claim(self, tx: Connection, kinds: Sequence[RequestKind] | None) -> int | None:
         """The next request, once what was fetched for others is let go that are decided, be it by another referee."""
@@ -314,10 +342,11 @@ class Referee:
         skip = [*self._set_aside(), *self._fetches.under_way()]
         return requests.claim_request(tx, skip=skip, kinds=kinds)
 
-    def _fetch(self, missing: NotFetchedError, request_id: int, attempt: int) -> None:
+    def _fetch(self, missing: NotFetchedError, turn: Turn) -> None:
         """Let the data be fetched that a decision has missed; until then it has cost nothing."""
-        with self._store.begin() as tx:
-            requests.note_survival(tx, request_id, attempt)
+        request_id = turn.request_id or 0
+        self._put_offs.survived(turn)
+        self._put_offs.settle()
         self._fetches.ask(request_id, missing.study, self._around_fetch(request_id, may_kill=missing.may_kill))
 
     @contextlib.contextmanager
@@ -331,31 +360,12 @@ class Referee:
             requests.note_survival(tx, request_id, attempt)
             _wake(tx, request_id)
 
-    def _prepare(self, ready: Preparation, missing: NotRunError, request_id: int, attempt: int) -> bool:
-        """Run the model that a decision has missed; False when the request is put off for a lock in the way.
-
-        A model that kills this process leaves the attempt as one that did not survive.
-        """
-        try:
-            ready.run(missing)
-        except ConcurrentUpdateError:
-            self._postpone(request_id, attempt)
-            return False
-        with self._store.begin() as tx:
-            requests.note_survival(tx, request_id, attempt)
-        return True
-
     def _set_aside(self) -> list[int]:
         """Requests that somebody else's lock was in the way of, for a while."""
         for request_id, until in list(self._aside.items()):  # changed in place: two threads put requests aside
             if until <= time.monotonic():
                 self._aside.pop(request_id, None)
         return list(self._aside)
-
-    def _postpone(self, request_id: int, attempt: int) -> None:
-        self._aside[request_id] = time.monotonic() + POSTPONE_SECONDS
-        with self._store.begin() as tx:
-            requests.note_survival(tx, request_id, attempt)
 
     def _answer(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> tuple[RequestKind | None, str]:
         """Decide a claimed request; its kind, where it could be read, and what the log says of it.
@@ -372,13 +382,15 @@ class Referee:
                     if isinstance(done, Waiting):
                         return request.kind, _WAITS
                     return request.kind, self._decided(tx, request_id, request.kind, done, refused=False)
-            except (StoreUnavailableError, ConcurrentUpdateError, NotRunError, NotFetchedError):
+            except (NotRunError, NotFetchedError):
                 raise
-            except (InvalidInputError, StateError) as error:
+            except Exception as error:  # the process must survive every request; the log keeps the whole story
+                if ready.patience.allows(error):
+                    raise
                 message = str(error)
-            except Exception:  # the process must survive every request; the log keeps the whole story
-                logger.exception("request %d failed", request_id)
-                message = _PRIVATE
+                if not isinstance(error, InvalidInputError | StateError) or is_put_off(error):
+                    logger.exception("request %d failed", request_id)
+                    message = _PRIVATE
         if requests.refuse_sealing(tx, request_id):
             message += _REGISTER_AGAIN
         kind = None if request is None else request.kind

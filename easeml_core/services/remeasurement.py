@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, StateError
+from easeml_core.faults import Blame, blame_of
 from easeml_core.services.evaluation import NotRunError, Preparation
 from easeml_core.services.remeasured_quality import quality_on
 from easeml_core.store import models, studies, validation
@@ -152,7 +153,8 @@ def measure_next(
 
     Raises:
         StoreError: The database cannot be reached, or somebody was in the way; nothing was written.
-        StateError: The sandbox cannot be made: that is this machine's failure and no model's; nothing was written.
+        MachineError: The sandbox cannot be made: that is this machine's failure and no model's; nothing was written.
+        OSError: Nor were the disk or the system able to; likewise.
     """
     with store.begin() as tx:
         found = validation.waiting_models(tx, study_id, skip=list(skip), rest_seconds=rest_seconds)
@@ -168,7 +170,7 @@ def measure_next(
         error = ready.missing(waiting.model, None)
         if isinstance(error, NotRunError):  # the run was on newer data: what it said is not about these
             return Measurement(waiting)
-        if isinstance(error, StateError) and error.__cause__ is not None:
+        if blame_of(error) is Blame.PASSING:
             raise error
         return _keep_failure(store, waiting, error)
     try:

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import SealedSetPurpose, SealedSetState
-from easeml_core.errors import ArtifactError
+from easeml_core.errors import ArtifactError, TrainingKilled, TrainingStarved
 from easeml_core.services.evaluation import NO_PACE, keep_sealed_run
 from easeml_core.services.set_plans import needed_examples, set_settings
 from easeml_core.store import labels, releases, studies, test_sets
@@ -183,7 +183,8 @@ def reevaluate(
         set_id, model = found
         try:
             keep_sealed_run(store, artifacts, model, set_id, pace)
-        except ArtifactError as error:  # its file is gone or was changed: the judge will say so if it matters
+        except (ArtifactError, TrainingKilled, TrainingStarved) as error:
+            # Its file is gone, or its process was ended: the judge will say so, or try again, if it matters.
             logger.warning("model %d was not run on test set %d: %s", model.id, set_id, error)
             skipped.add((set_id, model.id))
             continue

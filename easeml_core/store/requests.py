@@ -124,6 +124,7 @@ ending AS MATERIALIZED (
 SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id
 WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
 AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
+AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp())
 AND (u.kind NOT IN ('gate', 'meter') OR (
   NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.kind = u.kind AND e.id < u.id)
   AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both))))
@@ -136,7 +137,8 @@ def claim_request(
 ) -> int | None:
     """Id of the oldest request to decide, held until the transaction ends; None when there is none.
 
-    Passed over: what is decided, what somebody else holds, and what has to wait (for labels, or for an earlier one).
+    Passed over: what is decided, what somebody else holds, and what has to wait (for labels, for an earlier one, or
+    until the machine is tried again).
 
     A referee that dies gives the request back with its lock; nothing of its work was written. What the request says
     is read later (``get_request``), where a hostile content can be refused.
@@ -211,6 +213,52 @@ def note_survival(tx: Connection, request_id: int, attempt: int) -> None:
         id=request_id,
         attempt=attempt,
     )
+
+
+def put_off(tx: Connection, request_id: int, attempt: int, *, bounded: bool, reason: str, seconds: float) -> bool:
+    """Let an undecided request wait so long for its next try; the attempt counts as one that survived.
+
+    Args:
+        tx: Transaction of the referee's role.
+        request_id: The request.
+        attempt: The attempt that met the fault.
+        bounded: Whether the request may have brought the fault about itself.
+        reason: A word for the fault, never a model's.
+        seconds: How long, > 0.
+
+    Returns:
+        False where it waits already, or is decided: another referee worked on it at the same time.
+    """
+    note_survival(tx, request_id, attempt)
+    return hold_request(tx, request_id) and bool(
+        change(
+            tx,
+            "INSERT INTO sealed.put_offs (request_id, attempt, bounded, reason, until) "
+            "SELECT :id, :attempt, :bounded, :reason, clock_timestamp() + make_interval(secs => :seconds) "
+            "WHERE NOT EXISTS (SELECT 1 FROM sealed.put_offs WHERE request_id = :id AND until > clock_timestamp())",
+            id=request_id,
+            attempt=attempt,
+            bounded=bounded,
+            reason=clean(reason)[:100],
+            seconds=seconds,
+        )
+    )
+
+
+def times_put_off(tx: Connection, request_id: int, *, bounded: bool) -> int:
+    """How often the request was put off for faults of this kind."""
+    query = "SELECT count(*) FROM sealed.put_offs WHERE request_id = :id AND bounded = :bounded"
+    return int(scalar(tx, query, id=request_id, bounded=bounded))
+
+
+def seconds_to_next_try(tx: Connection) -> float | None:
+    """Seconds until the next request that was put off is tried again; None when none waits for that."""
+    found = scalar(
+        tx,
+        "SELECT extract(epoch FROM min(p.until) - clock_timestamp())::double precision FROM sealed.put_offs p "
+        f"JOIN work.requests r ON r.id = p.request_id WHERE p.until > clock_timestamp() AND {_UNDECIDED}",
+    )
+    return None if found is None else float(found)
 
 
 def refuse_sealing(tx: Connection, request_id: int) -> bool:

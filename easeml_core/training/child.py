@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import EasemlError, InvalidInputError, TrainingError
+from easeml_core.errors import EasemlError, InvalidInputError, TrainingError, TrainingKilled
 from easeml_core.training import guard
 from easeml_core.training.atomic import written_whole
 from easeml_core.training.job import TrainingJob
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from easeml_core.training.progress import Report
 
 MODEL, PREDICTIONS, RESULT = "model", "predictions.npy", "result.json"
-OUT_OF_MEMORY = "out of memory"
+OUT_OF_MEMORY = guard.OUT_OF_MEMORY
 """How the reason of a job begins whose memory did not suffice."""
 
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|failed to allocate", re.IGNORECASE)
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     try:
         run(TrainingJob.from_json(json.loads(Path(arguments[1]).read_text())), report)
     except EasemlError as error:
-        guard.fail(str(error))
+        guard.fail(str(error), killed=isinstance(error, TrainingKilled))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -15,7 +15,8 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from easeml_core.errors import TrainingError
+from easeml_core.errors import TrainingError, TrainingKilled
+from easeml_core.training.guard import FROM_OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     Taken = TypeVar("Taken")
 
 _PYTHON = ("python", "python3")
+_KILLED = {-number for number in FROM_OUTSIDE} | {128 + signal.SIGKILL, 128 + signal.SIGTERM}
+"""Exit statuses of a program that was killed: by Python's count, and by that of shells and container runtimes."""
+
 _TAIL_BYTES = 1500
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # here, so that a child that was only just forked has nothing left to load
@@ -43,6 +47,7 @@ def run_command(command: Sequence[str], *, cwd: Path, take: Callable[[IO[bytes]]
 
     Raises:
         TrainingError: If it cannot be started, or ends with any status but 0; with its last words.
+        TrainingKilled: If a signal from outside ended it, or what it has started in a shell or a container.
     """
     program = [sys.executable, *command[1:]] if command[0] in _PYTHON else list(command)
     name = shown or shlex.join(command)
@@ -66,7 +71,7 @@ def run_command(command: Sequence[str], *, cwd: Path, take: Callable[[IO[bytes]]
             said.join()
     if process.returncode:
         message = f"the command {name!r} ended with exit status {process.returncode}{said.words()}"
-        raise TrainingError(message)
+        raise TrainingKilled(message) if process.returncode in _KILLED else TrainingError(message)
     return taken
 
 

@@ -18,6 +18,12 @@ from typing import NoReturn
 REASON_STATUS = 3
 """Exit status of a child that says on its last line of standard error why there is no result."""
 
+OUT_OF_MEMORY = "out of memory"
+"""How the reason of a child begins that found no memory, and of one that took more than it was allowed."""
+
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS)
+"""Signals by which a machine, or its administrator, ends a process; SIGBUS where a mapped file has no room."""
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 
 
@@ -56,10 +62,15 @@ def prepare(parent: int) -> None:
         file.write("1000")
 
 
-def fail(reason: str) -> NoReturn:
-    """End this child with a reason that its parent can read."""
+def fail(reason: str, *, killed: bool = False) -> NoReturn:
+    """End this child with a reason that its parent can read.
+
+    Args:
+        reason: One sentence, perhaps with more below it.
+        killed: Whether a program that this child has started was killed.
+    """
     sys.stdout.flush()
-    sys.stderr.write("\n" + json.dumps({"reason": reason}) + "\n")
+    sys.stderr.write("\n" + json.dumps({"reason": reason} | ({"killed": True} if killed else {})) + "\n")
     sys.exit(REASON_STATUS)
 
 
@@ -70,9 +81,24 @@ def reason_in(text: str) -> str | None:
         >>> reason_in('a warning\n{"reason": "no memory"}\n')
         'no memory'
     """
+    fields = _last_fields(text)
+    return str(fields["reason"]) if "reason" in fields else None
+
+
+def was_killed(text: str) -> bool:
+    r"""Whether the child said with its reason that a program which it has started was killed.
+
+    Example:
+        >>> was_killed('{"reason": "ended", "killed": true}\n'), was_killed('{"reason": "ended"}\n')
+        (True, False)
+    """
+    return _last_fields(text).get("killed") is True
+
+
+def _last_fields(text: str) -> dict[str, object]:
     lines = text.rstrip().splitlines()
     try:
         fields = json.loads(lines[-1]) if lines else None
     except (ValueError, RecursionError):
-        return None
-    return str(fields["reason"]) if isinstance(fields, dict) and "reason" in fields else None
+        return {}
+    return fields if isinstance(fields, dict) else {}

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.errors import ShapeError, StateError, TrainingError
+from easeml_core.errors import MachineError, ShapeError, TrainingError, TrainingKilled, TrainingStarved
 from easeml_core.training.confinement import FAILED, MADE
 from easeml_core.training.npy import array_from_bytes, array_to_bytes
 from easeml_core.training.processes import Limits, run_child
@@ -62,7 +62,10 @@ def predict_in_child(
         TrainingError: If the model is not loaded (with the reason), fails, exceeds a limit, or does not give exactly
             one whole number per row, or what else is wanted. Its text may hold what the model has written: tell it to
             nobody who must not know the inputs.
-        StateError: If the sandbox cannot be made any more; the model was not run.
+        TrainingKilled: If its process was killed, from outside or by the model itself.
+        TrainingStarved: If it ran out of time, or found no memory.
+        MachineError: If the sandbox cannot be made any more, or the process did not live until it was; the model was
+            not run.
         ConfigError: If the sandbox's account does not exist.
     """
     rows = np.ascontiguousarray(inputs, dtype=np.float32)
@@ -113,15 +116,19 @@ class _Bounded:
 
 
 def _not_the_models_fault(error: TrainingError) -> None:
-    """A sandbox that cannot be made is no verdict on the model.
+    """A sandbox that cannot be made, or a kill before the model is loaded, is no verdict on the model.
 
     Only for a child that had not said MADE yet. A model that forges these words later must not be spared its failure:
     to be refused without a step spent, where its inputs say so, would be an answer of its own.
     """
+    if isinstance(error, TrainingKilled | TrainingStarved):
+        ended = str(error).splitlines()[0]
+        message = f"the process that was to load the model ended before it did ({ended}); the model was not judged"
+        raise MachineError(message) from error
     if str(error).startswith(FAILED):
         logger.error("%s", error)
         message = "the sandbox in which models are run could not be made as before; the model was not judged, try again"
-        raise StateError(message) from error
+        raise MachineError(message) from error
 
 
 def _nothing() -> None:

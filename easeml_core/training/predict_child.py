@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from easeml_core.errors import EasemlError
+from easeml_core.errors import EasemlError, TrainingKilled
 from easeml_core.training import confinement, forbidden_calls, guard
 from easeml_core.training.progress import take_stdout
 
@@ -34,9 +34,9 @@ def main(arguments: list[str]) -> None:
         inputs = array_from_bytes(sys.stdin.buffer.read())
         answers = WantedAnswers.from_json(json.loads(arguments[3])).asked(predictor, inputs)
     except EasemlError as error:
-        guard.fail(str(error))
+        guard.fail(str(error), killed=isinstance(error, TrainingKilled))
     except MemoryError as error:
-        guard.fail(f"out of memory: {error or 'an array did not fit'}")
+        guard.fail(f"{guard.OUT_OF_MEMORY}: {error or 'an array did not fit'}")
     with os.fdopen(channel, "wb") as answer:
         answer.write(array_to_bytes(answers))
 

@@ -22,8 +22,8 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 import easeml_core
-from easeml_core.errors import TrainingError, TrainingKilled
-from easeml_core.training.guard import REASON_STATUS, reason_in
+from easeml_core.errors import TrainingError, TrainingKilled, TrainingStarved
+from easeml_core.training.guard import FROM_OUTSIDE, OUT_OF_MEMORY, REASON_STATUS, reason_in, was_killed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -118,6 +118,7 @@ def run_child(
     Raises:
         TrainingError: If the child exceeded a limit, crashed, or ended with a reason. Nothing of it is left running.
         TrainingKilled: If it was killed, and not by us.
+        TrainingStarved: If it exceeded its time, or found no memory: the code that it runs, or the machine, may be why.
     """
     started = time.monotonic()
     process = subprocess.Popen(
@@ -146,10 +147,17 @@ def run_child(
         process.wait()
         pipes.join()
     if process.returncode:
-        is_killed = process.returncode == -signal.SIGKILL
-        reason = failure_reason(process.returncode, pipes.stderr_tail.decode(errors="replace"))
-        raise TrainingKilled(reason) if is_killed else TrainingError(reason)
+        raise _failure(process.returncode, pipes.stderr_tail.decode(errors="replace"))
     return seconds
+
+
+def _failure(status: int, stderr: str) -> TrainingError:
+    """The error for a child that ended badly; a limit on memory that we keep is no lack of memory."""
+    reason = failure_reason(status, stderr)
+    if -status in FROM_OUTSIDE or (status == REASON_STATUS and was_killed(stderr)):
+        return TrainingKilled(reason)
+    found_none = status == REASON_STATUS and reason.startswith(OUT_OF_MEMORY)
+    return TrainingStarved(reason) if found_none else TrainingError(reason)
 
 
 def failure_reason(status: int, stderr: str) -> str:
@@ -269,7 +277,7 @@ def _watch(
             message = (
                 f"out of time: not finished after {limits.time_seconds:g} s; raise time_limit_seconds or train less"
             )
-            raise TrainingError(message)
+            raise TrainingStarved(message)
         if used > limits.memory_mb:
             message = f"out of memory: {used:,.0f} MB in use, {limits.memory_mb:,} MB allowed; raise memory_limit_mb"
             raise TrainingError(message)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
-from easeml_core.errors import StateError, TrainingError
+from easeml_core.errors import MachineError, TrainingError, TrainingKilled, TrainingStarved
 from easeml_core.training.confinement import FAILED, NAMESPACES, OWN_ACCOUNT, PARTS, Confinement
 from easeml_core.training.processes import Limits, run_child
 
@@ -99,7 +99,8 @@ def probe_isolation(sandbox: Sandbox) -> Isolation:
 
     Raises:
         ConfigError: The account does not exist, or is root.
-        StateError: Not even a child without any part can be started.
+        MachineError: Not even a child without any part can be started, or a trial child was killed: nothing is known of
+            this machine then, and nothing is remembered.
     """
     return _probed(sandbox, os.geteuid())[1]
 
@@ -144,7 +145,7 @@ def _lost(sandbox: Sandbox, parts: tuple[str, ...], failure: _Failure) -> tuple[
         if set(lost) <= set(parts) and lost and _try(sandbox, tuple(p for p in parts if p not in lost)) is None:
             return lost
     message = f"no child can be started to run models: {failure.reason}"
-    raise StateError(message)
+    raise MachineError(message)
 
 
 def _try(sandbox: Sandbox, parts: tuple[str, ...]) -> _Failure | None:
@@ -160,6 +161,9 @@ def _try(sandbox: Sandbox, parts: tuple[str, ...]) -> _Failure | None:
                 on_output=lambda _: None,
                 on_poll=lambda: None,
             )
+        except (TrainingKilled, TrainingStarved) as error:  # of a busy machine: it may be able to make every part
+            message = f"no child can be started to run models: {str(error).splitlines()[0]}"
+            raise MachineError(message) from error
         except TrainingError as error:
             found = _FAILED.match(str(error))
             return _Failure(found[1], found[2]) if found else _Failure(None, str(error).splitlines()[0])

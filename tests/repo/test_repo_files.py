@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 450
+LIMIT = 600
 EXCEPTIONS = {"easeml_core/store/migrations/versions/m0001_the_house.py": "a migration is one unit, and never grows"}
 """File -> why it may be longer."""
 

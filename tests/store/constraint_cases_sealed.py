@@ -26,6 +26,14 @@ SEALED_CASES: dict[str, list[Case]] = {
         *each("sealed.predictions", "labels", "NULL"),
     ],
     "sealed.attempts_request_fkey": each("sealed.attempts", "request_id", "-1"),
+    "sealed.put_offs_attempt_fkey": [
+        *each("sealed.put_offs", "request_id", "-1"),
+        *each("sealed.put_offs", "attempt", "99"),
+    ],
+    "sealed.put_offs_reason_check": each("sealed.put_offs", "reason", "''", "'a model says 7'", "repeat('a', 101)"),
+    "sealed.put_offs_until_check": each(
+        "sealed.put_offs", "until", "put_off_at", "put_off_at + interval '2 days'", "'infinity'", "'-infinity'"
+    ),
     "sealed.ledger_test_set_fkey": [
         *each("sealed.ledger", "test_set_id", "-1", request_id="{gate2}"),
         *each("sealed.ledger", "steps", "99", request_id="{gate2}", step="99", system_step="2", **NEW),

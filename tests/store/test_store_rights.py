@@ -110,6 +110,7 @@ REFEREE = {
     "sealed.examples": (ALL, ""),
     "sealed.predictions": (ALL, ""),
     "sealed.attempts": (ALL, "survived"),
+    "sealed.put_offs": (ALL, ""),
     "sealed.ledger": (ALL, ""),
     "sealed.labels": (ALL, "labels"),
     "sealed.cells": (ALL, ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ import skops.io
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
 
-from easeml_core.errors import ShapeError, TrainingError
-from easeml_core.training import predict
+from easeml_core.errors import MachineError, ShapeError, TrainingError, TrainingKilled, TrainingStarved
+from easeml_core.training import predict, sandbox
 from easeml_core.training.formats import save_constant, save_model
 from easeml_core.training.npy import array_from_bytes, array_to_bytes
 from easeml_core.training.predict import predict_in_child
@@ -67,7 +67,7 @@ def test_wrong_width_is_the_models_failure(digits: OpenParts, tmp_path: Path) ->
 
 
 def test_limits(constant: Path) -> None:
-    with pytest.raises(TrainingError, match=r"out of time: not finished after 0\.01 s"):
+    with pytest.raises(MachineError, match=r"out of time: not finished after 0\.01 s"):
         predict_in_child(constant, "constant", np.zeros((2, 3)), time_limit_seconds=0.01)
     with pytest.raises(TrainingError, match="out of memory"):
         predict_in_child(constant, "constant", np.zeros((1_000_000, 30), np.float32), memory_limit_mb=64)
@@ -129,3 +129,33 @@ def test_a_header_made_to_hurt_is_a_failure_of_the_model(header: str) -> None:
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode("latin1") + bytes(16)
     with pytest.raises(ValueError, match="the bytes are no array"):
         array_from_bytes(content)
+
+
+@pytest.mark.parametrize("error", [TrainingKilled("by SIGKILL"), TrainingStarved("out of time")])
+def test_a_kill_before_the_model_is_loaded_is_the_machines(error: Exception, monkeypatch: Any, tmp_path: Path) -> None:
+    """Nothing of the model has run: whether the child says that it is confined decides whose fault an end may be."""
+
+    def run(*_: Any, on_output: Any, **__: Any) -> float:
+        on_output(said)
+        raise error
+
+    monkeypatch.setattr("easeml_core.training.predict.run_child", run)
+    for said, kind in ((b"", MachineError), (b"confined\n", type(error))):
+        with pytest.raises(type(error) if said else MachineError) as caught:
+            predict_in_child(tmp_path / "model", "skops", np.zeros((2, 2)), sandbox=None)
+        assert type(caught.value) is kind
+
+
+def test_a_probe_that_is_killed_says_nothing_of_the_machine(monkeypatch: Any) -> None:
+    """Else a loaded machine would go on with weaker sandboxes for as long as the process lives."""
+
+    def run(*_: Any, **__: Any) -> float:
+        said = "by SIGKILL"
+        raise TrainingKilled(said)
+
+    sandbox._probed.cache_clear()
+    monkeypatch.setattr(sandbox, "run_child", run)
+    with pytest.raises(MachineError, match="no child can be started to run models: by SIGKILL"):
+        sandbox.probe_isolation(sandbox.Sandbox())
+    monkeypatch.undo()
+    assert isinstance(sandbox.probe_isolation(sandbox.Sandbox()), sandbox.Isolation)

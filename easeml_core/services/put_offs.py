@@ -1,0 +1,137 @@
+"""Requests that met a fault of the machine are put off: with growing pauses, kept in the database, in their order.
+
+A request that is put off keeps its place: later ones of its kind and study wait for it, those of other studies go on.
+What a request can bring about itself (a kill, a time-out, no memory) puts it off a limited number of times; what the
+database, the disk or the system cannot do now puts it off as often as it takes (``faults.Blame``). See ADR 0025.
+
+That an attempt has stopped for such a fault must be written down, or it counts as one that has killed the referee.
+Where the database itself is at fault this process remembers it until the database is back.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from easeml_core.errors import SchemaVersionError, StoreExhaustedError, StoreUnavailableError
+from easeml_core.faults import Blame, blame_of, name_of
+from easeml_core.store import requests
+
+if TYPE_CHECKING:
+    from easeml_core.store.database import Store
+
+logger = logging.getLogger(__name__)
+
+MOST_PUT_OFFS = 8
+"""How often a request is put off for what it may have brought about itself: 4 hours 15 minutes in all."""
+
+FIRST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 4 * 3600.0
+"""Of pauses after a kill, a time-out or a lack of memory."""
+
+FIRST_WAIT_SECONDS = 15.0
+LONGEST_WAIT_SECONDS = 600.0
+"""Of pauses after a fault that no request has brought about."""
+
+
+def pause_seconds(times: int, blame: Blame) -> float:
+    """How long a request waits that was put off ``times`` times before for faults of this blame.
+
+        pause = min(first * 2^times, longest)
+
+    Example:
+        >>> [pause_seconds(n, Blame.BOUNDED) for n in (0, 1, 7, 9)]
+        [60.0, 120.0, 7680.0, 14400.0]
+        >>> [pause_seconds(n, Blame.PASSING) for n in (0, 1, 9)]
+        [15.0, 30.0, 600.0]
+    """
+    bounded = blame is Blame.BOUNDED
+    first = FIRST_PAUSE_SECONDS if bounded else FIRST_WAIT_SECONDS
+    return float(min(first * 2.0 ** min(times, 20), LONGEST_PAUSE_SECONDS if bounded else LONGEST_WAIT_SECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often one request was put off for what it may have brought about itself, and how often it may be.
+
+    Attributes:
+        put_offs: Of this request so far, >= 0.
+        most: Of any request, >= 0.
+    """
+
+    put_offs: int = 0
+    most: int = MOST_PUT_OFFS
+
+    def allows(self, error: BaseException) -> bool:
+        """Whether a request that met this error is tried again later."""
+        blame = blame_of(error)
+        return blame is Blame.PASSING or (blame is Blame.BOUNDED and self.put_offs < self.most)
+
+
+@dataclass(slots=True)
+class Turn:
+    """One attempt at a request.
+
+    Attributes:
+        request_id: None before one is claimed.
+        attempt: Its number; 0 before it is noted.
+    """
+
+    request_id: int | None = None
+    attempt: int = 0
+
+
+class PutOffs:
+    """Puts requests off for one referee. Safe to share between its threads.
+
+    Args:
+        store: Role ``easeml_referee``.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unsettled: dict[tuple[int, int], None] = {}
+
+    def survived(self, turn: Turn) -> None:
+        """Remember that the attempt has not killed this process, until that is written (``settle``)."""
+        if turn.request_id is not None and turn.attempt:
+            self._unsettled[turn.request_id, turn.attempt] = None
+
+    def settle(self) -> None:
+        """Write down which attempts have stopped for something that passes; before the next one begins.
+
+        Raises:
+            StoreError: That cannot be written; it is remembered.
+        """
+        for request_id, attempt in list(self._unsettled):
+            with self._store.begin() as tx:
+                requests.note_survival(tx, request_id, attempt)
+            self._unsettled.pop((request_id, attempt), None)
+
+    def put_off(self, turn: Turn, error: Exception) -> str:
+        """Let the request wait for its next try; what the log says of it.
+
+        Raises:
+            StoreUnavailableError: The database is away, or cannot write even that: no request can be decided.
+            SchemaVersionError: The schema is not the one of this code; likewise.
+        """
+        assert turn.request_id is not None
+        if _stops_everything(error):
+            raise error
+        blame, why = blame_of(error), name_of(error)
+        with self._store.begin() as tx:
+            times = requests.times_put_off(tx, turn.request_id, bounded=blame is Blame.BOUNDED)
+            pause = pause_seconds(times, blame)
+            requests.put_off(
+                tx, turn.request_id, turn.attempt, bounded=blame is Blame.BOUNDED, reason=why, seconds=pause
+            )
+        self.settle()
+        logger.warning("request %d: %s; put off for %g s, time %d", turn.request_id, why, pause, times + 1)
+        return f"put off, {why}"
+
+
+def _stops_everything(error: Exception) -> bool:
+    """Whether no other request could be decided either."""
+    is_away = isinstance(error, StoreUnavailableError) and not isinstance(error, StoreExhaustedError)
+    return is_away or isinstance(error, SchemaVersionError)
