@@ -216,9 +216,9 @@ def _decide(
     )
     from easeml_core.gate.slices import slices_of
 
-    plan = plan_of(script, given, _PLAN)
+    plan = plan_of(script, given, _PLAN | {"estimator": "exact"})
     condition = parse_condition(str(plan["condition"]))
-    asked = {name: plan[name] for name in ("reliability", "adaptivity", "steps")}
+    asked = {name: plan[name] for name in ("reliability", "adaptivity", "steps", "mode", "estimator")}
     with passes_named(plan["adaptivity"], passes):
         log_level = log_level_of(**asked, step=step, passes=passes)
     wanted = slice_conditions(slice_texts)
@@ -239,8 +239,9 @@ def _decide(
         slices=parts,
     )
     decision = decided(found, data.examples, str(labels or "--labels"))
-    sized = {"passes": passes, "power": plan["power"]}
-    small = too_few_examples(decision, condition, len(data.examples), parts, **asked, **sized)
+    sized = {name: asked[name] for name in ("reliability", "adaptivity", "steps", "estimator")}
+    sized["power"] = plan["power"] if plan["estimator"] == "exact" else None
+    small = too_few_examples(decision, condition, len(data.examples), parts, passes=passes, **sized)
     warnings = [*data.mismatches, *map(str, small)]
     show_warnings(warnings)
     if as_json:

@@ -68,11 +68,10 @@ def _selftest(
     from easeml_core.gate.offline import log_level_of
     from easeml_core.gate.self_test import identical_models, run_self_test
 
-    plan = plan_of(script, given, _PLAN)
+    plan = plan_of(script, given, _PLAN | {"estimator": "exact"})
     condition, mode = parse_condition(str(plan["condition"])), str(plan["mode"])
-    log_level = log_level_of(
-        reliability=plan["reliability"], adaptivity=plan["adaptivity"], steps=plan["steps"], step=None, passes=0
-    )
+    asked = {name: plan[name] for name in ("reliability", "adaptivity", "steps", "mode", "estimator")}
+    log_level = log_level_of(**asked, step=None, passes=0)
     if labels is not None and old is not None and new is not None:
         law = _real_law(labels, old, new)
     elif (labels, old, new) == (None, None, None):

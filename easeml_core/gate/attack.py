@@ -25,7 +25,7 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.self_test import LOG_MISS
-from easeml_core.stats.adaptivity import Allocation, allocate
+from easeml_core.stats.adaptivity import Allocation, allocate, pays_first_errors
 from easeml_core.stats.clopper_pearson import clopper_pearson
 
 if TYPE_CHECKING:
@@ -97,8 +97,13 @@ def false_answers(
         steps: H.
         delta: What may fail of all answers together, in (0, 1).
     """
-    allocation = allocate(adaptivity, steps)
+    allocation = _allocation(adaptivity, steps, attack.mode)
     return np.array([_attacked(rng, attack, allocation, examples, delta, counted=counted) for _ in range(runs)])
+
+
+def _allocation(adaptivity: str, steps: int, mode: str) -> Allocation:
+    """The levels of the exact gate, which are the largest that it gives."""
+    return allocate(adaptivity, steps, first_error=pays_first_errors(mode=mode, estimator="exact"))
 
 
 def _attacked(
@@ -197,7 +202,8 @@ def attack_plan(*, examples: int, reliability: float, steps: int, adaptivity: st
     attempts = min(6, max(1, steps // 4))
 
     def fooled(*, counted: bool) -> int:
-        level = math.log(delta) - (allocate(adaptivity, steps).log_multiplicity() if counted else math.log(steps))
+        log_tests = _allocation(adaptivity, steps, kind).log_multiplicity() if counted else math.log(steps)
+        level = math.log(delta) - log_tests
         # So much is known that a question can be made easy enough to pass half of the time.
         known = min(max(2.5 * abs(critical_count(level, size, kind) / size - 0.5), 0.15), 0.9)
         attack, rng = Attack(known=known, attempts=attempts, mode=kind), np.random.default_rng([size, steps])

@@ -2,7 +2,9 @@
 
 Each clause is tested for and against. For a PASS every clause must be shown to hold, so a false PASS needs one fixed
 false clause to pass its own test: each clause may use the whole level on the same examples (intersection-union). A
-false FAIL needs any one of k true clauses to be shown not to hold, so each gets the level divided by k.
+false FAIL needs any one of k true clauses to be shown not to hold, so each gets the level divided by k. Conditions on
+slices are members of the same conjunction: each has the whole level for its PASS, and for its FAIL the level divided by
+the number of conditions.
 
 A clause ``d < A`` lends its A to the tests of n - o on both sides. A PASS: if d >= A, the clause on d has to err; if
 d < A, the test with p = A has its level. A FAIL: it is wrong only if the whole condition is true, hence d < A, and then
@@ -127,7 +129,9 @@ class Decision:
         }
 
 
-def decide(condition: Condition, outcomes: Outcomes, *, log_level: float, mode: str, labels: int = 0) -> Decision:
+def decide(
+    condition: Condition, outcomes: Outcomes, *, log_level: float, mode: str, labels: int = 0, conditions: int = 1
+) -> Decision:
     """Judge a condition on counts.
 
     Args:
@@ -137,9 +141,11 @@ def decide(condition: Condition, outcomes: Outcomes, *, log_level: float, mode: 
         log_level: ln alpha, finite and < 0, as the plan allots it; -700 and far below work.
         mode: ``fp-free`` (UNKNOWN does not pass) or ``fn-free`` (UNKNOWN passes).
         labels: How many labels the counts rest on, for the report.
+        conditions: How many conditions the verdict that this one belongs to is put together of, >= 1.
 
     Returns:
-        The decision. Whatever the truth is, PASS is wrong with probability at most alpha, and so is FAIL.
+        The decision. Whatever the truth is, PASS is wrong with probability at most alpha, and so is FAIL; with further
+        conditions FAIL with probability at most alpha divided by their number.
 
     Raises:
         InvalidInputError: If there are no examples.
@@ -157,7 +163,8 @@ def decide(condition: Condition, outcomes: Outcomes, *, log_level: float, mode: 
     if outcomes.examples < 1:
         message = "a condition cannot be judged on no examples; the sealed set must have at least one"
         raise InvalidInputError(message)
-    levels = Levels(log_level, log_level - math.log(len(condition.clauses)))
+    require(type(conditions) is int and conditions >= 1, "conditions", conditions, "a whole number >= 1")
+    levels = Levels(log_level, log_level - math.log(conditions * len(condition.clauses)))
     bound = disagreement_bound(condition)
     # Outside (0, 1] the clause on d bounds nothing, or can never hold; the test of n - o then finds its own bound.
     bound = min(bound, 1.0) if bound is not None and bound > 0 else None

@@ -7,8 +7,9 @@ fp-free the promised answer is PASS, for a value above c that is c + 2 eps; unde
 ``target="estimate"``: whatever the truth is, the value seen is off by the tolerance, to the side that would break the
 promise, with probability at most alpha.
 
-Several clauses: for a PASS all must be shown, and a wrong one needs one fixed false clause to err, so each has the
-whole level (intersection-union). For a FAIL any one suffices, so each has the k-th part.
+Several clauses, of one condition or of the set's and its slices': for a PASS all must be shown, and a wrong one needs
+one fixed false clause to err, so each has the whole level (intersection-union). For a FAIL any one suffices, so the
+level is divided by the number of conditions and of clauses.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def exact_sizes(
     target: str = "test",
     power: float | None = None,
     assume_disagreement: float | None = None,
+    conditions: int = 1,
 ) -> Sizes:
     """Size a condition for the exact tests.
 
@@ -82,13 +84,15 @@ def exact_sizes(
         target: ``test`` or ``estimate``.
         power: 1 - beta in (0, 1); None for beta = alpha. Only with ``test``.
         assume_disagreement: A bound on d in (0, 1] that nothing tests, for a condition without a clause ``d < A``.
+        conditions: How many conditions the answer rests on, those of slices included, >= 1.
 
     Returns:
         The sizes.
     """
     clauses = condition.clauses
-    clause_level = log_level - (math.log(len(clauses)) if mode == Mode.FN_FREE else 0.0)
-    log_miss = log_level if power is None else math.log1p(-power)
+    promised = log_level - (math.log(conditions) if mode == Mode.FN_FREE else 0.0)
+    clause_level = promised - (math.log(len(clauses)) if mode == Mode.FN_FREE else 0.0)
+    log_miss = promised if power is None else math.log1p(-power)
     tested = disagreement_bound(condition)
     tested = min(tested, 1.0) if tested is not None and tested > 0 else None
     sizes, reasons = [], []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class _Rules:
     sampling: str
     log_beta: float
     batch: int
+    conditions: int
 
 
 def judge_predictions(
@@ -72,7 +73,8 @@ def judge_predictions(
             or out of reach.
         power: Under ``early``: the chance with which a model beyond the threshold by twice the tolerance may not be
             given up, in (0, 1); None for 1 - alpha. Has no part in what is promised.
-        slices: Conditions that must hold too, each on a part of the set; the level is divided over all conditions.
+        slices: Conditions that must hold too, each on a part of the set. Each condition has the whole level for its
+            PASS; for a FAIL the level is divided over all of them (``decision``).
         batch: Labels asked for at a time under ``early``, >= 1.
 
     Returns:
@@ -107,8 +109,9 @@ def _rules(log_level: float, mode: str, sampling: str, power: float | None, batc
     require(sampling in SAMPLINGS, "sampling", sampling, "one of " + ", ".join(SAMPLINGS))
     require(power is None or 0 < power < 1, "power", power, "> 0 and < 1, or nothing")
     require(type(batch) is int and batch >= 1, "batch", batch, "a whole number >= 1")
-    share = log_level - math.log(conditions)
-    return _Rules(share, kind, sampling, share if power is None else math.log1p(-power), batch)
+    promised = log_level - (math.log(conditions) if kind is Mode.FN_FREE else 0.0)
+    log_beta = promised if power is None else math.log1p(-power)
+    return _Rules(log_level, kind, sampling, log_beta, batch, conditions)
 
 
 def _judge_part(
@@ -131,6 +134,7 @@ def _judge_part(
             log_beta=rules.log_beta,
             mode=rules.mode,
             batch=rules.batch,
+            conditions=rules.conditions,
         )
     else:
         found = _decide_fixed(condition, truth, before, after, rules)
@@ -144,12 +148,11 @@ def _decide_fixed(
     matters = wanted_of(condition, old, new)
     missing = np.flatnonzero(matters & (labels < 0))
     used = np.flatnonzero(matters)
-    unlabelled = count_outcomes(np.full_like(labels, -1), old, new)
-    decision = decide(condition, unlabelled, log_level=rules.log_level, mode=rules.mode)
+    asked: dict[str, Any] = {"log_level": rules.log_level, "mode": rules.mode, "conditions": rules.conditions}
+    decision = decide(condition, count_outcomes(np.full_like(labels, -1), old, new), **asked)
     settled = is_settled(decision)
     if not missing.size:
-        outcomes = count_outcomes(labels, old, new)
-        decision = decide(condition, outcomes, log_level=rules.log_level, mode=rules.mode, labels=used.size)
+        decision = decide(condition, count_outcomes(labels, old, new), labels=used.size, **asked)
     elif settled:
         used, missing = used[:0], missing[:0]
     return Judged(decision, used=used, wanted=missing, refuses=settled)

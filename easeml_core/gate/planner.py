@@ -17,7 +17,7 @@ from easeml_core.errors import ConditionSyntaxError
 from easeml_core.gate.claims import DIFFERENCE, claim_of, disagreement_bound, out_of_reach
 from easeml_core.gate.exact_sizes import TARGETS, exact_sizes
 from easeml_core.gate.paper_sizes import DIFFERENCES, paper_sizes
-from easeml_core.stats.adaptivity import allocate
+from easeml_core.stats.adaptivity import allocate, pays_first_errors
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Condition
@@ -106,7 +106,8 @@ def plan_gate(
         assume_disagreement: A bound on d in (0, 1] for a condition about n - o that has no clause ``d < A``. Nothing
             tests it. Without any bound ``exact`` sizes for d = 1.
         changes: Changes so far (passes; fails under fn-free), for the next set of ``recycle`` or ``upTo:K``.
-        slices: How many conditions share the level of one answer: 1, and 1 more for each slice.
+        slices: How many conditions one answer rests on: 1, and 1 more for each slice. With ``exact`` under fp-free each
+            has the whole level, else they share it.
         log_weight: Nats >= 0 by which other answers have lowered the level: those of a meter on the same set.
 
     Returns:
@@ -130,16 +131,18 @@ def plan_gate(
     _check_reach(condition)
     require(type(slices) is int and slices >= 1, "slices", slices, "a whole number >= 1")
     require(0 <= log_weight < math.inf, "log_weight", log_weight, ">= 0 and finite")
-    log_tests = allocate(adaptivity, steps).log_multiplicity(changes) + log_weight
+    first_error = pays_first_errors(mode=mode, estimator=estimator)
+    log_tests = allocate(adaptivity, steps, first_error=first_error).log_multiplicity(changes) + log_weight
     log_level = math.log1p(-reliability) - log_tests
-    shared = log_level - math.log(slices)
     if estimator == "paper":
+        shared = log_level - math.log(slices)
         sizes = paper_sizes(condition, log_level=shared, difference=difference, assume_disagreement=assume_disagreement)
     else:
         sizes = exact_sizes(
             condition,
-            log_level=shared,
+            log_level=log_level,
             mode=mode,
+            conditions=slices,
             target=target,
             power=power,
             assume_disagreement=assume_disagreement,
@@ -148,7 +151,7 @@ def plan_gate(
         f"{steps} step(s) under adaptivity {adaptivity}{f', {changes} so far were changes' if changes else ''}"
         f"{f', {log_weight:.4g} for other answers' if log_weight else ''}: "
         f"ln M = {log_tests:.4g}, delta = {1 - reliability:.6g}, so ln(delta / M) = {log_level:.4g}"
-        f"{f', shared by {slices} conditions' if slices > 1 else ''}"
+        f"{_shared(slices, mode, estimator)}"
     )
     return GatePlan(
         labels=sizes.labels,
@@ -160,6 +163,14 @@ def plan_gate(
         method=sizes.method,
         reasons=(level, *sizes.reasons),
     )
+
+
+def _shared(conditions: int, mode: str, estimator: str) -> str:
+    if conditions == 1:
+        return ""
+    if estimator == "exact" and mode == Mode.FP_FREE:
+        return f", all of it for each of {conditions} conditions: a wrong pass needs one false one to pass by itself"
+    return f", shared by {conditions} conditions"
 
 
 def on_average(condition: Condition, *, mode: str, assume_disagreement: float | None = None) -> str:

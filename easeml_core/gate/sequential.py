@@ -67,6 +67,7 @@ def decide_early(
     log_beta: float,
     mode: Mode,
     batch: int,
+    conditions: int = 1,
 ) -> Judged:
     """Judge with as few labels as possible; the same labels give the same verdict, however they came.
 
@@ -79,6 +80,7 @@ def decide_early(
         log_beta: ln of the chance with which a clause that is true by twice the tolerance may be given up.
         mode: Which bit UNKNOWN becomes, and so which error the giving up must not add to.
         batch: Labels between two looks, >= 1.
+        conditions: As for ``decision.decide``.
 
     Returns:
         The decision, or the positions of the labels up to the next look.
@@ -87,7 +89,8 @@ def decide_early(
         InvalidInputError: If there are no examples.
     """
     matters = wanted_of(condition, old, new)
-    at_once = decide(condition, count_outcomes(np.full_like(labels, -1), old, new), log_level=log_level, mode=mode)
+    unlabelled = count_outcomes(np.full_like(labels, -1), old, new)
+    at_once = decide(condition, unlabelled, log_level=log_level, mode=mode, conditions=conditions)
     levels = Levels(at_once.clauses[0].log_level_pass, at_once.clauses[0].log_level_fail)
     moments = _moments(matters, batch)
     missing = np.flatnonzero(matters & (labels < 0))

@@ -27,7 +27,7 @@ from easeml_core.services.joint_sets import gate_settings, joint_config, joint_e
 from easeml_core.services.mail import verdict_mail
 from easeml_core.services.set_queue import no_live_set
 from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint_gate
-from easeml_core.stats.adaptivity import Allocation, allocate
+from easeml_core.stats.adaptivity import Allocation, allocate, pays_first_errors
 from easeml_core.store import labels, ledger, models, releases, sealed, studies
 from easeml_core.store.rows import as_json
 from easeml_core.training.hits import as_classes
@@ -125,7 +125,8 @@ def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Wait
 def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
     """Gather the question; refuses what the set was not planned for."""
     plan = gate_settings(test_set)
-    allocation = allocate(plan.adaptivity, plan.steps)
+    first_error = pays_first_errors(mode=plan.mode, estimator=plan.estimator)
+    allocation = allocate(plan.adaptivity, plan.steps, first_error=first_error)
     used, changes = ledger.used(tx, test_set.id)
     joint = joint_config(test_set)
     config = _planned(plan, study.name, request.arguments, joint)

@@ -4,8 +4,10 @@ The union bound runs over everything that a developer could have handed in: what
 decides how much. Everything is in logarithms: 2^5000 has no double.
 
 Sources: Renggli et al., "Continuous Integration of Machine Learning Models with ease.ml/ci", MLSys 2019, section 3, for
-none, full and firstChange. A cap on the number of passes (``upTo:K``) counts the nodes of the same tree that have
-fewer than K passes before them. ``recycle`` uses that a one-sided promise is already broken by the first false pass.
+none, full and firstChange. ``full`` counts 2^(H - 1) instead of 2^H where only the first wrong pass has to be paid for
+(ADR 0023; the proof is in docs/gate.md). A cap on the number of passes (``upTo:K``) counts the nodes of the same tree
+that have fewer than K passes before them. ``recycle`` uses that a one-sided promise is already broken by the first
+false pass.
 """
 
 from __future__ import annotations
@@ -32,16 +34,18 @@ class Allocation:
         kind: What the developer learns.
         steps: H >= 1, answers that the set must serve.
         cap: K, the number of changes at which the set is retired; None for no cap.
+        first_error: Whether ``full`` pays for first errors only (``pays_first_errors``); no other kind depends on it.
     """
 
     kind: Adaptivity
     steps: int
     cap: int | None = None
+    first_error: bool = False
 
     def log_multiplicity(self, changes: int = 0) -> float:
         """Give ln M, by which ln(delta) is lowered for the next single test.
 
-            none, firstChange:  M = H                          full:     M = 2^H
+            none, firstChange:  M = H                          full:     M = 2^H, for first errors 2^(H - 1)
             upTo:K:             M = sum over j <= K of C(H, j)  recycle:  M = H^(changes + 1)
 
         Args:
@@ -60,7 +64,7 @@ class Allocation:
         require(type(changes) is int and changes >= 0, "changes", changes, "a whole number >= 0")
         require(not self.is_over(changes), "changes", changes, f"< {self.cap}: the set is retired then")
         if self.kind is Adaptivity.FULL:
-            return self.steps * math.log(2)
+            return (self.steps - self.first_error) * math.log(2)
         if self.kind is Adaptivity.UP_TO:
             return _log_nodes(self.steps, self.cap or 0)
         return (changes + 1) * math.log(self.steps) if self.kind is Adaptivity.RECYCLE else math.log(self.steps)
@@ -83,12 +87,25 @@ def _log_nodes(steps: int, cap: int) -> float:
     return float(logsumexp(gammaln(steps + 1) - gammaln(j + 1) - gammaln(steps - j + 1))) + 1e-6
 
 
-def allocate(adaptivity: str, steps: int) -> Allocation:
+def pays_first_errors(*, mode: str, estimator: str) -> bool:
+    """Return whether ``full`` has to pay for the first wrong answer of each course only: exact sizes under fp-free.
+
+    A claim that is true cannot be passed wrongly, so its node spends nothing and both answers go on; a claim that is
+    false has either been passed, and the promise is broken, or goes on along FAIL. So f(H) = max(a + f(H - 1),
+    2 f(H - 1)) = 2^(H - 1) a. Under fn-free a model that cannot be run on the sealed inputs fails without breaking the
+    promise: a true claim can then err and still go on along both answers, which needs all 2^H - 1 nodes. ``paper``
+    keeps the published 2^H.
+    """
+    return mode == Mode.FP_FREE and estimator == "exact"
+
+
+def allocate(adaptivity: str, steps: int, *, first_error: bool = False) -> Allocation:
     """Read an adaptivity.
 
     Args:
         adaptivity: ``none``, ``full``, ``firstChange`` (also ``hybrid``), ``recycle``, or ``upTo:K`` with 1 <= K <= H.
         steps: H, from 1 to 1e6.
+        first_error: As ``pays_first_errors`` says; False is never wrong, and under ``full`` costs ln 2 more.
 
     Returns:
         The allocation.
@@ -103,4 +120,4 @@ def allocate(adaptivity: str, steps: int) -> Allocation:
     kind, cap = parse_adaptivity(adaptivity)
     require(type(steps) is int and 1 <= steps <= 10**6, "steps", steps, "a whole number, 1 to 1000000")
     require(cap is None or cap <= steps, "adaptivity", adaptivity, f"upTo:K with K at most the {steps} steps")
-    return Allocation(kind, steps, 1 if kind is Adaptivity.FIRST_CHANGE else cap)
+    return Allocation(kind, steps, 1 if kind is Adaptivity.FIRST_CHANGE else cap, first_error)

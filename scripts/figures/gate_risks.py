@@ -34,7 +34,7 @@ LOG_MISS = math.log(0.001)
 ANSWERS = (1, 3, 7, 15, 31, 47, 63)
 ATTACKS = (
     ("delta / H, the set lives on", "none", "fp-free", 0.15, False),
-    ("`full`: delta / 2^H", "full", "fp-free", 0.3, True),
+    ("`full`: delta / 2^(H - 1)", "full", "fp-free", 0.3, True),
     ("`upTo:3`", "upTo:3", "fp-free", 0.15, True),
     ("`recycle`", "recycle", "fp-free", 0.15, True),
     ("`firstChange`", "firstChange", "fp-free", 0.15, True),
@@ -67,10 +67,10 @@ def votes(runner: GateRunner) -> str:
         left.plot(ANSWERS, seen, "o", color=colour, label=f"N = {examples:,}")
         if examples != EXAMPLES:
             continue
-        for style, (name, kind) in enumerate((("delta / H", "none"), ("delta / 2^H", "full"))):
+        for style, (name, kind) in enumerate((("delta / H", "none"), ("delta / 2^(H - 1)", "full"))):
             shares = []
             for t, counts in zip(ANSWERS, drawn, strict=True):
-                log_level = math.log(DELTA) - allocate(kind, t + 1).log_multiplicity()
+                log_level = math.log(DELTA) - allocate(kind, t + 1, first_error=True).log_multiplicity()
                 shares.append(float((counts >= critical_count(log_level, examples)).mean()))
             right.plot(ANSWERS, shares, "o-", color=COLOURS[3 + style], label=f"level {name}")
     left.set(xlabel="answers that were asked for", ylabel="mean of what the vote seems better", ylim=(0, None))

@@ -69,10 +69,10 @@ def run(database: Any, folder: Path, artifacts: ArtifactStore) -> Iterator[Calla
 
 
 def write_flowers(folder: Path) -> None:
-    """A table of 612 flowers, as many as the page asks for, near to those of the iris data; and rows to ask about."""
+    """A table of 572 flowers, as many as the page asks for, near to those of the iris data; and rows to ask about."""
     table, rng = load_source("sklearn:iris"), np.random.default_rng(0)
-    chosen = rng.permutation(np.resize(np.arange(len(table.labels)), 612))
-    values = table.inputs[chosen] + rng.normal(0, 0.02, (612, 4))
+    chosen = rng.permutation(np.resize(np.arange(len(table.labels)), 572))
+    values = table.inputs[chosen] + rng.normal(0, 0.02, (572, 4))
     names = [name.replace(" ", "_") for name in table.feature_names]
     rows = [[*map(str, v), KINDS[k]] for v, k in zip(values.round(6), table.labels[chosen], strict=True)]
     (folder / "flowers.csv").write_text("\n".join(map(",".join, [[*names, "species"], *rows])) + "\n")

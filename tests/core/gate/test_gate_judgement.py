@@ -158,7 +158,7 @@ def test_exchanging_the_models_mirrors_the_verdict(sampling):
 
 @pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
 @pytest.mark.parametrize("sampling", ["fixed", "early"])
-def test_slices_share_the_level_and_must_all_hold(sampling, mode):
+def test_slices_have_the_whole_level_for_a_pass_share_it_for_a_fail_and_must_all_hold(sampling, mode):
     labels, old, new = models(3000, gain=0.15)
     members = np.arange(0, 3000, 3)
     condition = parse_condition("n > 0.6 +/- 0.05")
@@ -172,12 +172,12 @@ def test_slices_share_the_level_and_must_all_hold(sampling, mode):
     assert found.passed
     assert [name for name, _ in found.slices] == ["third", "rest"]
     for decision in (found, *(d for _, d in found.slices)):
-        assert decision.log_level == pytest.approx(LEVEL - math.log(3))
-    alone = judge(
-        "n > 0.6 +/- 0.05", *(x[members] for x in (labels, old, new)), log_level=LEVEL - math.log(3), mode=mode
-    )
+        assert [clause.log_level_pass for clause in decision.clauses] == [LEVEL]
+        assert [clause.log_level_fail for clause in decision.clauses] == [pytest.approx(LEVEL - math.log(3))]
+    alone = judge("n > 0.6 +/- 0.05", *(x[members] for x in (labels, old, new)), mode=mode)
     if sampling == "fixed":
-        assert found.slices[0][1].clauses == alone.clauses
+        third = found.slices[0][1].clauses[0]
+        assert (third.log_p_pass, third.interval[0]) == (alone.clauses[0].log_p_pass, alone.clauses[0].interval[0])
         assert found.labels == 3000
     spoilt = np.where(np.isin(np.arange(3000), members[:400]), (labels + 1) % 3, new)
     bad = judge(

@@ -175,7 +175,7 @@ def test_many_rows_in_another_order(tmp_path):
     assert found.old.max() == 6
 
 
-PLAN = {"reliability": 0.9999, "adaptivity": "none", "steps": 32, "step": None, "passes": 0}
+PLAN = {"reliability": 0.9999, "adaptivity": "none", "steps": 32, "step": None, "passes": 0, "mode": "fp-free"}
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ PLAN = {"reliability": 0.9999, "adaptivity": "none", "steps": 32, "step": None, 
     [
         ({}, math.log(32)),
         ({"step": 32}, math.log(32)),
-        ({"adaptivity": "full", "step": 1}, 32 * math.log(2)),
-        ({"adaptivity": "full", "step": 32}, 32 * math.log(2)),
-        ({"adaptivity": "full", "passes": 5}, 32 * math.log(2)),
+        ({"adaptivity": "full", "step": 1}, 31 * math.log(2)),
+        ({"adaptivity": "full", "step": 32, "estimator": "paper"}, 32 * math.log(2)),
+        ({"adaptivity": "full", "passes": 5, "mode": "fn-free"}, 32 * math.log(2)),
         ({"adaptivity": "upTo:3", "passes": 2}, math.log(32 + 496 + 4960)),
         ({"adaptivity": "recycle", "passes": 2}, 3 * math.log(32)),
     ],

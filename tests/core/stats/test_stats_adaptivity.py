@@ -8,7 +8,7 @@ import math
 import pytest
 
 from easeml_core.errors import ConfigError
-from easeml_core.stats.adaptivity import allocate
+from easeml_core.stats.adaptivity import allocate, pays_first_errors
 
 
 @pytest.mark.parametrize("steps", [1, 2, 32, 5000])
@@ -62,6 +62,46 @@ def test_recycling_on_every_truth_assignment(steps: int) -> None:
 
     assert worst(0, 0) <= 1 + 1e-12
     assert worst(0, 0) == pytest.approx(1, rel=1e-12)
+
+
+def promise_broken(first_error: bool, truths: dict[tuple[int, ...], bool], past: tuple[int, ...], steps: int) -> float:
+    """The largest chance of a false pass in the subtree of a node, for given truths of all claims.
+
+    A false claim passes with its level, and then the promise is broken; a true one may get either answer with any
+    dependence on the data, so that the chances of both subtrees may add up.
+    """
+    if len(past) == steps:
+        return 0.0
+    after_fail = promise_broken(first_error, truths, (*past, 0), steps)
+    if truths[past]:
+        return after_fail + promise_broken(first_error, truths, (*past, 1), steps)
+    return math.exp(-allocate("full", steps, first_error=first_error).log_multiplicity()) + after_fail
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_full_pays_for_first_errors_only_on_every_truth_assignment(steps: int) -> None:
+    """All 2^(2^H - 1) assignments of true and false to the claims of the tree; at 2^(H - 2) one of them breaks it."""
+    nodes = [past for length in range(steps) for past in itertools.product((0, 1), repeat=length)]
+    worst = max(
+        promise_broken(True, dict(zip(nodes, truths, strict=True)), (), steps)
+        for truths in itertools.product((False, True), repeat=len(nodes))
+    )
+    assert worst == pytest.approx(1, rel=1e-12)
+    assert allocate("full", steps, first_error=True).log_multiplicity() == (steps - 1) * math.log(2)
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_a_model_that_cannot_be_run_needs_all_nodes_under_fn_free(steps: int) -> None:
+    """There a FAIL without an error leads on from a true claim too: a(2^H - 1), which 2^(H - 1) does not pay for."""
+
+    def worst(left: int, level: float) -> float:
+        return level + 2 * worst(left - 1, level) if left else 0.0
+
+    assert not pays_first_errors(mode="fn-free", estimator="exact")
+    assert not pays_first_errors(mode="fp-free", estimator="paper")
+    assert worst(steps, math.exp(-allocate("full", steps).log_multiplicity())) <= 1
+    if steps > 1:
+        assert worst(steps, math.exp(-allocate("full", steps, first_error=True).log_multiplicity())) > 1
 
 
 def test_recycling_costs_what_the_specification_says() -> None:

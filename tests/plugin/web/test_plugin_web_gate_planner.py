@@ -224,11 +224,11 @@ def test_an_attack_says_what_it_could_not_show():
 
 
 def test_the_planners_figures_are_those_of_the_papers_table_and_of_the_exact_tests():
-    """The intervals are those of the specification of the gate, 9.5; the paper's figures are published."""
+    """The intervals are those of the specification of the gate, 9.5 (of full, ADR 0023); the paper's are published."""
     rows = {row.adaptivity: row for row in planner_of(PLAN, {"passes": "1"}, study=STUDY, has_set=True).rows}
     assert [rows[name].paper for name in ("none", "firstChange", "full")] == [29_048, 29_048, 67_706]
     assert 20_173 <= rows["none"].exact <= 20_258
-    assert 56_222 <= rows["full"].exact <= 56_279
+    assert 54_861 <= rows["full"].exact <= 54_918
     assert 8_409 <= rows["none"].power <= 8_488
     assert 26_759 <= rows["recycle"].exact <= 26_844
     assert 29_983 <= rows["upTo:3"].exact <= 30_069
