@@ -234,4 +234,4 @@ def test_a_condition_on_a_slice_must_hold_too_and_shares_the_level(claim: str, s
     report = lab.one("SELECT report FROM sealed.ledger")
     (clause,) = report["slices"]["odd"]["clauses"]
     assert clause["examples"] == 127
-    assert clause["log_level_pass"] == pytest.approx(math.log(0.1 / 2**3 / 2), rel=1e-12)  # two conditions
+    assert clause["log_level_pass"] == pytest.approx(math.log(0.1 / 2**2), rel=1e-12)  # not shared

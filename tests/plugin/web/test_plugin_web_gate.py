@@ -322,7 +322,7 @@ def test_the_ledger_is_paged_and_exported(judged, referee, text_of):
     table = list(csv.DictReader(io.StringIO(exported.text)))
     assert exported.headers["content-disposition"] == 'attachment; filename="ledger-1.csv"'
     assert [(row["step"], row["number"], row["released"]) for row in table] == [("2", "2", "pass"), ("1", "1", "fail")]
-    assert math.isclose(float(table[0]["log_level"]), math.log(0.1) - 3 * math.log(2))
+    assert math.isclose(float(table[0]["log_level"]), math.log(0.1) - 2 * math.log(2))
     assert [float(row["log_cost"]) for row in table] == [math.log(2)] * 2
     day = table[0]["answered_at"][:10]
     assert f"pass, {day} " in text_of(referee.get(PATH).text), "an answer may leave on another day"
@@ -339,7 +339,7 @@ def test_the_live_set_can_be_tried_out_on_the_command_line(judged, referee):
     assert {name: told[name] for name in GATE} == GATE
     assert (told["mode"], told["examples"]) == ("fp-free", live["rows"])
     done = CliRunner().invoke(cli, [*shlex.split(command)[1:], "--runs", "50"])
-    assert "fits the promised 0.0125" in done.output, "0.1 / 2^3"
+    assert "fits the promised 0.025" in done.output, "0.1 / 2^2"
     referee.post(f"{PATH}/retire", data={"test_set": str(live["test_set_id"])})
     assert 'id="selftest"' not in referee.get(PATH).text, "it is live no more"
 
