@@ -203,12 +203,80 @@ class Study:
     program: str | None = None
 
 
+def implementation_of(kind: str, name: str, parameters: Mapping[str, Any]) -> str:
+    """Return what trains a candidate, and the only thing that may: ``work.candidates.implementation`` says the same.
+
+    Args:
+        kind: The trainer's kind.
+        name: The candidate's name; that of a training function is what it begins with, up to a hyphen.
+        parameters: The candidate's; they name the program of a command and the image of a container.
+
+    Example:
+        >>> implementation_of("function", "tree-depth3", {}), implementation_of("linear_svm", "svm", {"C": 1})
+        ('function:tree', 'trainer:linear_svm')
+    """
+    brought = {"function": name.partition("-")[0]}
+    brought |= {"command": parameters.get("program", ""), "container": parameters.get("image", "")}
+    return f"{kind}:{brought[kind]}" if kind in brought else f"trainer:{kind}"
+
+
+def implementation_text(implementation: str) -> str:
+    """Name an implementation in a sentence.
+
+    Example:
+        >>> implementation_text("function:tree"), implementation_text("trainer:linear_svm")
+        ("the training function 'tree' (@trial)", 'the trainer linear_svm')
+    """
+    kind, _, name = implementation.partition(":")
+    if kind == "function":
+        return f"the training function {name!r} (@trial)"
+    return f"the {'program' if kind == 'command' else 'image' if kind == 'container' else 'trainer'} {name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """What a worker executes when it claims a trial: stated with the claim, kept with the attempt.
+
+    Attributes:
+        implementation: As of ``implementation_of``; a claim is refused where the candidate names another one.
+        code_version: Version of this package that trains.
+        function: Module and qualified name of a training function; None for everything else.
+        source_hash: ``sha256:<hex>`` of its source text; None for everything else.
+        source: What was hashed: ``text``, or ``bytecode`` where the text cannot be read.
+        dag_version: Version of the DAG bundle that holds the function; None where bundles have none.
+        resumed_from: Version of this package that wrote the checkpoint which this attempt was given; None for the same
+            one, and for none.
+    """
+
+    implementation: str
+    code_version: str
+    function: str | None = None
+    source_hash: str | None = None
+    source: str | None = None
+    dag_version: str | None = None
+    resumed_from: str | None = None
+
+    @property
+    def details(self) -> dict[str, str]:
+        """All but the implementation, as JSON."""
+        names = ("code_version", "function", "source_hash", "source", "dag_version", "resumed_from")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class FailureKind(StrEnum):
+    """What a failed trial speaks of: the candidate that was tried, or the task that executed it."""
+
+    CANDIDATE = "candidate"
+    TASK = "task"
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One run of one candidate on one data version, with the lease of whoever runs it.
 
     ``limit_seconds`` is reserved for all its attempts together, None where nothing limits it; ``lost_seconds`` is what
-    lost attempts have taken of it.
+    lost attempts have taken of it. ``retries`` is the trial that failed because of its task and whose place this one
+    takes. ``executor`` is what executes the newest attempt, with the ``details`` of ``Executor``.
     """
 
     id: int
@@ -228,11 +296,21 @@ class Trial:
     device: str | None = None
     limit_seconds: float | None = None
     lost_seconds: float = 0.0
+    failure_kind: str | None = None
+    retries: int | None = None
+    executor: str | None = None
+    executor_details: Mapping[str, Any] | None = None
+    last_key: str | None = None
+
+    @property
+    def implementation(self) -> str:
+        """What trains its candidate, and the only thing that may."""
+        return implementation_of(self.kind, self.candidate, self.parameters)
 
     @property
     def function(self) -> str | None:
-        """The training function that it needs: what its candidate's name begins with, up to a hyphen; None for none."""
-        return self.candidate.partition("-")[0] if self.kind == "function" else None
+        """The training function that it needs; None for none."""
+        return self.implementation.partition(":")[2] if self.kind == "function" else None
 
 
 @dataclass(frozen=True, slots=True)

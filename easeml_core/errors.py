@@ -17,7 +17,8 @@
     |-- TrainingError(RuntimeError)         a training job ended without a model
     |   |-- TrainingCancelled               because somebody asked for it
     |   |-- TrainingKilled                  because its process was killed, from outside or by the kernel
-    |   `-- TrainingStarved                 because it ran out of time, or out of the machine's memory
+    |   |-- TrainingStarved                 because it ran out of time, or out of the machine's memory
+    |   `-- TrainingTaskError               because of what executes it: a package or a program is missing
     |-- ArtifactError                       a stored file is missing, was changed, or is not of a trusted kind
     `-- StoreError                          the database; the driver's error is the cause
         |-- StoreUnavailableError           try again
@@ -223,6 +224,10 @@ class TrainingKilled(TrainingError):
 
 class TrainingStarved(TrainingError):
     """Raised when the process of a model ran out of time or found no memory: its fault, or a loaded machine's."""
+
+
+class TrainingTaskError(TrainingError):
+    """Raised when a training job failed because of what executes it, not of the candidate: a package is missing."""
 
 
 class ArtifactError(EasemlError):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StateError
 from easeml_core.selection.bench import make_world
 from easeml_core.selection.scheduler import scheduler_for
@@ -218,7 +218,9 @@ def _end(store: Store, world: World, trial: dict[str, Any]) -> None:
     quality, cost = float(world.qualities[place]), float(world.costs[place])
     number = trial["trial_id"]
     with store.begin() as tx:
-        attempt = trials.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0)
+        executor = Executor("trainer:decision_tree", "bench")
+        attempt = trials.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0, executor=executor)
+        assert attempt is not None  # of the kind that ``benchmark.fill`` has given every candidate
         trials.finish_trial(tx, trial_id=number, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=cost)
         models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
 

@@ -11,22 +11,68 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.entities import FailureKind
+from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError
+from easeml_core.services.executors import executors_of
 from easeml_core.services.leases import LOOK_SECONDS, silent
-from easeml_core.services.trials import claim, explained, record_failure, record_success, trial_state
+from easeml_core.services.trials import attempts, explained, kind_of, record_failure, record_success, train, trial_state
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.formats import load_predictor, save_model
 from easeml_core.training.function_models import predictor_of
-from easeml_core.training.job import TrainingResult
+from easeml_core.training.job import TrainingResult, check_slot
 from easeml_core.training.parts import load_open_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from easeml_core.services.executors import Executors
     from easeml_core.services.leases import Lease, Log
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.training.parts import OpenParts
+
+OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)
+"""Errors of a function that speak of its code or its worker, whatever is tried: a package, a name, a column or a file
+is missing. All others may come of the candidate's parameters."""
+
+
+def run_routed_trial(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    trial_id: int,
+    request_key: str,
+    executors: Executors,
+    log: Log = silent,
+    slot: str | None = None,
+) -> dict[str, Any]:
+    """Run a trial with what its candidate names: one of some training functions, or a trainer of this package.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models and data lie.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease.
+        executors: The functions, and whether the trainers run here too.
+        log: Receives one line per piece of news.
+        slot: What the trainers train on, as in ``run_trial``; functions choose for themselves.
+
+    Returns:
+        As ``run_trial``. A trial that nothing here executes is given back: SUGGESTED.
+
+    Raises:
+        ConfigError: The slot is none.
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
+    """
+    if slot is not None:
+        check_slot(slot)
+    for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log, executors=executors):
+        if lease.trial.function is None:
+            train(store, artifacts, lease, slot=slot)
+        else:
+            _run_function(store, artifacts, lease, executors.functions[lease.trial.function])
+    return trial_state(store, trial_id=trial_id)
 
 
 def run_function_trial(
@@ -37,8 +83,9 @@ def run_function_trial(
     request_key: str,
     function: Callable[..., Any],
     log: Log = silent,
+    dag_version: str | None = None,
 ) -> dict[str, Any]:
-    """Run a trial with ``function(data, parameters, report)`` in place of the candidate's own trainer.
+    """Run a trial with ``function(data, parameters, report)``, if its candidate names that function.
 
     Runs in this process, so its limits are the task's (``execution_timeout``), not the study's. Where a compute budget
     holds, ``report`` ends the function once its reservation is over, and no result counts that comes later.
@@ -52,27 +99,41 @@ def run_function_trial(
             ``function_models.predictor_of`` takes, such as a fitted scikit-learn classifier whose classes are the
             labels.
         log: Receives one line per piece of news.
+        dag_version: Version of the DAG bundle that holds the function; None where it has none.
 
     Returns:
-        As ``run_trial``. An error of the function is a FAILED trial with its reason; a trial of another function is
+        As ``run_trial``. An error of the function is a FAILED trial with its reason; a trial of any other candidate is
         given back.
 
     Raises:
+        InvalidInputError: The function has no name.
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
-    named = getattr(function, "__name__", "")
-    lease = claim(store, trial_id=trial_id, request_key=request_key, log=log, functions=(named,))
-    if lease is not None:
-        lease.begin_anew("a training function has no checkpoints")
-        with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder, _heartbeat(lease):
-            try:
-                result = _fit(lease, load_open_parts(artifacts.path(lease.artifact)), function, Path(folder))
-            except (TrainingError, ArtifactError) as error:
-                record_failure(store, lease, explained(str(error), lease))
-            else:
-                record_success(store, artifacts, lease, result)
-    return trial_state(store, trial_id=trial_id)
+    executors = executors_of([function], trainers=False, dag_version=dag_version)
+    return run_routed_trial(store, artifacts, trial_id=trial_id, request_key=request_key, executors=executors, log=log)
+
+
+def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function: Callable[..., Any]) -> None:
+    """Run the function under the lease, and record the end of its trial."""
+    lease.begin_anew("a training function has no checkpoints")
+    with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder, _heartbeat(lease):
+        try:
+            result = _fit(lease, _data(artifacts, lease), function, Path(folder))
+        except (TrainingError, ArtifactError) as error:
+            # A model that no file of ours can hold is the candidate's failure, not that of a missing file.
+            kind = kind_of(error) if isinstance(error, TrainingError) else FailureKind.CANDIDATE
+            record_failure(store, lease, explained(str(error), lease), kind=kind)
+        else:
+            record_success(store, artifacts, lease, result)
+
+
+def _data(artifacts: ArtifactStore, lease: Lease) -> OpenParts:
+    """The open parts; that they cannot be read here is no matter of the candidate."""
+    try:
+        return load_open_parts(artifacts.path(lease.artifact))
+    except ArtifactError as error:
+        raise TrainingTaskError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -122,4 +183,4 @@ def _tenants_code(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         message = f"{what} {type(error).__name__}: {error}"
-        raise TrainingError(message) from error
+        raise (TrainingTaskError if isinstance(error, OF_TASK) else TrainingError)(message) from error

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.config import TrainingConfig
-    from easeml_core.entities import Trial
+    from easeml_core.entities import Executor, Trial
     from easeml_core.remote.files import Progress
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
@@ -63,6 +63,7 @@ class Lease:
         config: The study's settings of training.
         artifact: The open parts of the data.
         log: Receives one line per piece of news.
+        executor: What executes it, as stated with the claim.
         metric: What the study compares its candidates by.
         hit: What counts as right for gate and meter.
         checkpoint: Where the attempt goes on from; None for the beginning.
@@ -79,6 +80,7 @@ class Lease:
     config: TrainingConfig
     artifact: str
     log: Log
+    executor: Executor
     metric: str | None = None
     hit: str = "accuracy"
     checkpoint: Checkpoint | None = None

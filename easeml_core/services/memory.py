@@ -101,6 +101,7 @@ class Memory:
         policy: str | None,
         studies_only: Sequence[str] | None,
         functions: Sequence[str] = (),
+        trainers: bool = True,
     ) -> Memory:
         """Everything anew; the caller holds the lock ``suggest``.
 
@@ -110,6 +111,7 @@ class Memory:
             policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
             studies_only: Names of the studies to choose from; None for all active ones.
             functions: Names of the training functions that whoever asks has.
+            trainers: Whether it has the trainers of this package.
 
         Raises:
             NotFoundError: One of the studies does not exist.
@@ -117,7 +119,7 @@ class Memory:
         config, active = current_config(tx, policy), active_studies(tx, studies_only)
         told, versions = decisions.all_trials(tx), studies.latest_data_versions(tx)
         results = results_by_version(told)
-        menus = decisions.menus(tx, [s.id for s in active], functions=functions)
+        menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers)
         menus = runnable_candidates(active, menus, versions, results, training_parts=studies.training_parts(tx))
         owners = {t.name: t for t in tenants.list_tenants(tx)}
         problem = build_problem(

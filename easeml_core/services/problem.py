@@ -6,7 +6,7 @@ from bisect import bisect_left
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import FailureKind, TrialState
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull, Quota
 from easeml_core.store.decisions import Menu
 
@@ -27,7 +27,8 @@ class Result(NamedTuple):
     """What is known of one trial.
 
     ``order`` is its place in the order of completion, ``limit_seconds`` what is reserved for it, ``lost_seconds`` what
-    lost attempts took, and measuring its model anew.
+    lost attempts took, and measuring its model anew. ``of_task``: it failed because of its task, which says nothing of
+    the candidate; ``is_replaced``: another trial has taken its place since.
     """
 
     candidate_id: int
@@ -39,6 +40,8 @@ class Result(NamedTuple):
     limit_seconds: float | None = None
     device: str | None = None
     finished_at: datetime | None = None
+    of_task: bool = False
+    is_replaced: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -47,7 +50,7 @@ class Result(NamedTuple):
 
     @property
     def is_withdrawn(self) -> bool:
-        """Ended without anything to learn from: cancelled, or lost with its workers."""
+        """Ended without anything to learn from: cancelled, lost with its workers, or failed because of its task."""
         return not self.is_open and self.cost_seconds is None
 
     @property
@@ -73,6 +76,7 @@ def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
     for t in told:
         if t.reevaluates is not None:
             anew.setdefault(t.reevaluates, []).append(t)
+    replaced = {t.retries for t in told}
     found: dict[Version, list[Result]] = {}
     for order, t in enumerate(told):
         if t.reevaluates is not None:
@@ -89,6 +93,8 @@ def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
             t.limit_seconds,
             t.device,
             t.finished_at,
+            of_task=t.failure_kind == FailureKind.TASK,
+            is_replaced=t.id in replaced,
         )
         found.setdefault((t.study_id, last.data_version_id), []).append(result)
     return found
@@ -110,7 +116,8 @@ def runnable_candidates(
 ) -> dict[int, Menu]:
     """Per active study the candidates that the scheduler may know of, in their order: arm k is the k-th of them.
 
-    A withdrawn candidate is left out on the present data: nothing was learnt, and nobody wants it repeated blindly. So
+    A withdrawn candidate is left out on the present data: nothing was learnt, and nobody wants it repeated blindly. A
+    trial that takes the place of one that failed because of its task brings it back (``retrying.py``). Left out as well
     is one that ran, or runs, on an earlier version with the very same training part, until its model is measured anew:
     it would be trained a second time.
 
@@ -126,7 +133,9 @@ def runnable_candidates(
         menu = menus.get(study.id)
         if menu is not None and study.id in versions:
             version = versions[study.id]
-            gone = {r.candidate_id for r in results.get((study.id, version), ()) if r.is_withdrawn}
+            gone = {
+                r.candidate_id for r in results.get((study.id, version), ()) if r.is_withdrawn and not r.is_replaced
+            }
             if version in training_parts:
                 gone |= _trained_before(study.id, version, results, training_parts)
             left = _without(menu, gone)
@@ -143,7 +152,7 @@ def _trained_before(
 ) -> set[int]:
     """Candidates that ran on the training part of this version, and of which this version knows nothing."""
     alike = (other for other, part in training_parts.items() if part == training_parts[version] and other != version)
-    before = {r.candidate_id for other in alike for r in results.get((study_id, other), ())}
+    before = {r.candidate_id for other in alike for r in results.get((study_id, other), ()) if not r.of_task}
     return before - {r.candidate_id for r in results.get((study_id, version), ())}
 
 

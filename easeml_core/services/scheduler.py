@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
@@ -20,12 +21,13 @@ from easeml_core.services.limits import check_device
 from easeml_core.services.memory import Memory
 from easeml_core.services.reasons import stored_reasons
 from easeml_core.services.reservation import renewal, reservation
-from easeml_core.store import decisions, limits, suggestions, trials
+from easeml_core.services.retrying import retry_changed
+from easeml_core.store import decisions, limits, retries, suggestions, trials
 from easeml_core.store.database import notify, savepoint, tell_pages
 from easeml_core.store.decisions import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -39,8 +41,8 @@ RESERVE_SECONDS = 3600.0
 
 _NOTHING = (
     "nothing to train: every candidate of the active studies has run on the present data, is under way, needs another "
-    "kind of device or another DAG's training function, or is beyond a limit (budget, deadline, target, quota); "
-    "`easeml status` says what holds each study"
+    "kind of device, or a training function or a trainer that whoever asks has not, or is beyond a limit (budget, "
+    "deadline, target, quota); `easeml status` says what holds each study"
 )
 
 
@@ -51,8 +53,9 @@ class LiveScheduler:
         store: Role ``easeml_worker``.
         policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
         studies_only: Names of the studies to choose from; None for all active ones.
-        functions: Names of the training functions (``@trial``) that whoever asks has: candidates of others are not
-            handed out, and the choice is made among the rest.
+        functions: Names of the training functions (``@trial``) that whoever asks has, or these with the hashes of
+            their sources: candidates of others are not handed out, and the choice is made among the rest.
+        trainers: Whether it has the trainers of this package too, which every other candidate needs.
 
     Raises:
         ConfigError: There is no such policy.
@@ -64,13 +67,15 @@ class LiveScheduler:
         *,
         policy: str | None = None,
         studies_only: Sequence[str] | None = None,
-        functions: Sequence[str] = (),
+        functions: Collection[str] | Mapping[str, str] = (),
+        trainers: bool = True,
     ) -> None:
         if policy is not None:
             SelectionConfig(policy=policy)
         self._store, self._policy = store, policy
         self._only = None if studies_only is None else tuple(studies_only)
-        self.functions = tuple(functions)
+        self.functions, self.trainers = tuple(functions), trainers
+        self._sources = dict(functions) if isinstance(functions, Mapping) else {}
         self._memory: Memory | None = None
         self._mutex = threading.Lock()
 
@@ -103,7 +108,10 @@ class LiveScheduler:
                 for f in found
             ]
             return _told(policy, told), memory
+        retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
         if memory is not None and not memory.catch_up(seen):
+            memory = None
+        if retry_changed(tx, sources=self._sources, trainers=self.trainers):
             memory = None
         left_behind = memory is None or any(t.is_over for t in seen.trials)
         if left_behind and trials.expire_leases(tx):
@@ -114,7 +122,8 @@ class LiveScheduler:
 
     def load(self, tx: Connection, seen: Look) -> Memory:
         """Everything anew."""
-        return Memory.load(tx, seen, policy=self._policy, studies_only=self._only, functions=self.functions)
+        asked: dict[str, Any] = {"studies_only": self._only, "functions": self.functions, "trainers": self.trainers}
+        return Memory.load(tx, seen, policy=self._policy, **asked)
 
 
 @contextlib.contextmanager
@@ -155,7 +164,11 @@ class _Round:
         """Hand out as many trials as were asked for, or as there are; a batch without any is kept too."""
         if left_behind:
             left = trials.left_over_trials(
-                self.tx, list(self.memory.active), device=self.device, functions=self.live.functions
+                self.tx,
+                list(self.memory.active),
+                device=self.device,
+                functions=self.live.functions,
+                trainers=self.live.trainers,
             )
             for trial in left:
                 if len(self.given) < self.batch.requested:

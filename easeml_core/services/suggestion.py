@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.services.scheduler import LiveScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from easeml_core.store.database import Store
 
@@ -23,14 +23,15 @@ def suggest_trials(
     policy: str | None = None,
     studies_only: Sequence[str] | None = None,
     device: str | None = None,
-    functions: Sequence[str] = (),
+    functions: Collection[str] | Mapping[str, str] = (),
+    trainers: bool = True,
     request_key: str,
 ) -> dict[str, Any]:
     """Suggest up to ``count`` trials over all active studies, and store them with their reasons.
 
     Trials that an earlier run left behind come first; no candidate is ever suggested twice for the same data, also none
-    that failed or was cancelled on it. Where a budget or a quota holds, a trial reserves device seconds: see
-    ``reservation.py``.
+    that failed or was cancelled on it, but where its task had failed and was mended (``retrying.py``). Where a budget
+    or a quota holds, a trial reserves device seconds: see ``reservation.py``.
 
     Args:
         store: Role ``easeml_worker``.
@@ -40,7 +41,9 @@ def suggest_trials(
         device: Kind of the free device, such as ``gpu``; candidates that need another one are left out. None means
             that every candidate can run.
         functions: Names of the training functions (``@trial``) that whoever asks has; candidates of others are left
-            out.
+            out. With the hashes of their sources (``executors.source_hash``), a trial that failed because of an earlier
+            source is retried.
+        trainers: Whether it has the trainers of this package; every candidate that needs one is left out otherwise.
         request_key: Makes the call repeatable: the same key gives the same trials.
 
     Returns:
@@ -50,5 +53,5 @@ def suggest_trials(
         ConfigError: Count, policy or device is not allowed.
         NotFoundError: One of the studies does not exist.
     """
-    scheduler = LiveScheduler(store, policy=policy, studies_only=studies_only, functions=functions)
+    scheduler = LiveScheduler(store, policy=policy, studies_only=studies_only, functions=functions, trainers=trainers)
     return scheduler.ask(count=count, device=device, request_key=request_key)

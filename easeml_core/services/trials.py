@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig
-from easeml_core.entities import Trial, TrialState
-from easeml_core.errors import ArtifactError, TrainingCancelled, TrainingError, TrainingKilled, TrialStateError
+from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
+from easeml_core.errors import (
+    ArtifactError,
+    TrainingCancelled,
+    TrainingError,
+    TrainingKilled,
+    TrainingTaskError,
+    TrialStateError,
+)
+from easeml_core.services.executors import TRAINERS_ONLY
 from easeml_core.services.leases import Lease, silent
 from easeml_core.services.rungs import Ladder
 from easeml_core.store import curves, models, rungs, studies, trials
@@ -25,10 +33,12 @@ from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Executor
+    from easeml_core.services.executors import Executors
     from easeml_core.services.leases import Log
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
@@ -81,7 +91,7 @@ def run_trial(
 
     Returns:
         ``{"trial_id", "study", "candidate", "state", "quality", "cost_seconds", "failure", "model_id"}``. The state is
-        SUGGESTED where the trial needs a training function: it is given back (``claim``).
+        SUGGESTED where nothing here executes the trial: it is given back (``claim``).
 
     Raises:
         ConfigError: The slot is none of these.
@@ -96,29 +106,32 @@ def run_trial(
     return trial_state(store, trial_id=trial_id)
 
 
-def attempts(store: Store, *, trial_id: int, request_key: str, log: Log = silent) -> Iterator[Lease]:
+def attempts(
+    store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
+) -> Iterator[Lease]:
     """One attempt after the other, until one has ended the trial: a killed training process ends only its attempt."""
-    while (lease := claim(store, trial_id=trial_id, request_key=request_key, log=log)) is not None:
+    asked: dict[str, Any] = {"trial_id": trial_id, "request_key": request_key, "log": log, "executors": executors}
+    while (lease := claim(store, **asked)) is not None:
         yield lease
         if lease.ended:
             return
 
 
 def claim(
-    store: Store, *, trial_id: int, request_key: str, log: Log = silent, functions: Collection[str] = ()
+    store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
 ) -> Lease | None:
-    """Take the trial's lease.
+    """Take the trial's lease, stating what executes it.
 
     Args:
         store: Role ``easeml_worker``.
         trial_id: The trial.
         request_key: A retry with the same key takes over its own lease.
         log: Receives a line where the trial is given back.
-        functions: Names of the training functions that whoever claims has.
+        executors: What this worker can execute.
 
     Returns:
-        None when the trial has ended (also when this claim was one attempt too many), and where it needs a training
-        function that is not here: then it is SUGGESTED as before, and the next ask that has the function gets it.
+        None when the trial has ended (also when this claim was one attempt too many), and where this worker cannot
+        execute it: then it is SUGGESTED as before, and the next ask that has its implementation gets it.
 
     Raises:
         NotFoundError: There is no such trial.
@@ -142,12 +155,13 @@ def claim(
             trials.give_up(tx, trial_id, why=why)
             _tell(tx, trial)
             return None
-        if trial.function is not None and trial.function not in functions:
+        executor = executors.executor_of(trial)
+        attempt = None if executor is None else _start(tx, trial, executor, request_key, config, checkpoint)
+        if executor is None or attempt is None:
             trials.release_lease(tx, trial_id)
             _tell(tx, trial)
-            log(f"trial {trial_id} ({trial.study}, {trial.candidate}) is given back: {_missing(trial.function)}")
+            log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
             return None
-        attempt = trials.start_trial(tx, trial_id=trial_id, lease_key=request_key, lease_seconds=config.lease_seconds)
         tell_pages(tx, trial.study)
         artifact = studies.data_artifact(tx, trial.data_version_id)
     return Lease(
@@ -157,6 +171,7 @@ def claim(
         config=config,
         artifact=artifact,
         log=log,
+        executor=executor,
         metric=study.metric,
         hit=study.hit,
         checkpoint=checkpoint,
@@ -170,8 +185,29 @@ def _tell(tx: Connection, trial: Trial) -> None:
     tell_pages(tx, trial.study)
 
 
-def _missing(function: str) -> str:
-    return f"its training function {function!r} (@trial) is not here; whoever has it is handed the trial"
+def _start(
+    tx: Connection,
+    trial: Trial,
+    executor: Executor,
+    key: str,
+    config: TrainingConfig,
+    checkpoint: trials.Checkpoint | None,
+) -> int | None:
+    """Begin the next attempt; None where the store finds that the candidate names another implementation."""
+    before = (trial.executor_details or {}).get("code_version")
+    if checkpoint is not None and before not in (None, executor.code_version):
+        executor = replace(executor, resumed_from=before)
+    return trials.start_trial(
+        tx, trial_id=trial.id, lease_key=key, lease_seconds=config.lease_seconds, executor=executor
+    )
+
+
+def given_back(trial_id: int, study: str, candidate: str, implementation: str, executors: object) -> str:
+    """Say in one sentence why a trial was given back."""
+    return (
+        f"trial {trial_id} ({study}, {candidate}) is given back: only {implementation_text(implementation)} may train "
+        f"it, and this task executes {executors}; the next task that asks and has it is handed the trial"
+    )
 
 
 def _left(trial: Trial, checkpoint: trials.Checkpoint | None) -> float:
@@ -211,7 +247,7 @@ def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | N
                 return
             record_failure(store, lease, explained(str(error), lease))
         except (TrainingError, ArtifactError) as error:
-            record_failure(store, lease, explained(str(error), lease))
+            record_failure(store, lease, explained(str(error), lease), kind=kind_of(error))
         else:
             counted = replace(result, cost_seconds=result.cost_seconds + data.seconds)
             record_success(store, artifacts, lease, counted)
@@ -271,11 +307,22 @@ def explained(reason: str, lease: Lease) -> str:
     return reason
 
 
-def record_failure(store: Store, lease: Lease, reason: str) -> None:
-    """End the trial as FAILED with its reason, or as CANCELLED when that was asked for; its cost is kept."""
-    state = TrialState.CANCELLED if lease.cancelled else TrialState.FAILED
+def kind_of(error: Exception) -> FailureKind:
+    """Return what a failure speaks of: a file of the candidate that is missing here is the worker's matter."""
+    return FailureKind.TASK if isinstance(error, TrainingTaskError | ArtifactError) else FailureKind.CANDIDATE
+
+
+def record_failure(store: Store, lease: Lease, reason: str, *, kind: FailureKind = FailureKind.CANDIDATE) -> None:
+    """End the trial as FAILED with its reason, or as CANCELLED when that was asked for.
+
+    The cost of a failed candidate is kept. A failure of the task has none: its seconds are charged as lost, and the
+    candidate may be tried again (``retrying.py``).
+    """
     with store.begin() as tx:
-        _finish(tx, lease, state, lease.age_seconds, failure=reason if state == TrialState.FAILED else None)
+        if lease.cancelled:
+            _finish(tx, lease, TrialState.CANCELLED, lease.age_seconds)
+        else:
+            _finish(tx, lease, TrialState.FAILED, lease.age_seconds, failure=reason, failure_kind=kind)
     lease.ended = True
 
 
@@ -297,7 +344,15 @@ def _loss(artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> flo
     return float(wrong(lease.hit, labels, result.validation_predictions).mean())
 
 
-def _finish(tx: Connection, lease: Lease, state: TrialState, seconds: float, *, failure: str | None = None) -> bool:
+def _finish(
+    tx: Connection,
+    lease: Lease,
+    state: TrialState,
+    seconds: float,
+    *,
+    failure: str | None = None,
+    failure_kind: FailureKind | None = None,
+) -> bool:
     """End the trial with what this attempt took and what it resumed; False when that was more than was reserved."""
     lease.forget(tx)
     done = trials.finish_trial(
@@ -307,6 +362,7 @@ def _finish(tx: Connection, lease: Lease, state: TrialState, seconds: float, *, 
         state=state,
         cost_seconds=lease.cost_seconds(seconds),
         failure=failure,
+        failure_kind=failure_kind,
         progress=lease.last_news,
     )
     if not done:

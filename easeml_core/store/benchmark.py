@@ -117,8 +117,9 @@ JOIN work.candidates c ON c.study_id = s.id AND c.name = (CAST(:names AS text[])
 JOIN work.data_versions v ON v.study_id = s.id
 """
 _TRIALS = f"""
-INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, attempt, cost_seconds, started_at, finished_at)
-SELECT s.id, c.id, v.id, 'SUCCEEDED', 1, r.seconds, now(), now() + r.number * interval '1 microsecond'
+INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, attempt, cost_seconds, started_at, finished_at,
+  executor)
+SELECT s.id, c.id, v.id, 'SUCCEEDED', 1, r.seconds, now(), now() + r.number * interval '1 microsecond', c.implementation
 FROM {_RESULTS} ORDER BY r.number
 """
 _OBSERVATIONS = f"""

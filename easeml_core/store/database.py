@@ -155,7 +155,9 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
         f"cost_seconds must be > 0 and finite{_value(v, 'cost')}; the most is 1e9"
     ),
     "trials_once_per_data_key": lambda v: AlreadyExistsError(
-        "trial of this candidate on this data version", v.get("candidate_id"), remedy="no candidate runs twice on it"
+        "trial of this candidate on this data version",
+        v.get("candidate_id"),
+        remedy="no candidate runs twice on it, and one trial at most takes the same place",
     ),
     "candidates_parameters_check": lambda v: InvalidInputError(
         f"the parameters of candidate {v.get('name')!r} {_JSON_RULE}"

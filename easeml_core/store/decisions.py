@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.store.rows import as_json, row, rows
-from easeml_core.store.trials import RUNS_HERE
+from easeml_core.store.trials import RUNS_HERE, offered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
@@ -26,7 +26,8 @@ class Told(NamedTuple):
     """What is known of one trial.
 
     ``is_over``: it is open, and its lease or its hand-out has run out. ``reevaluates``: it only measured the model of
-    that trial anew, and its cost is that of measuring.
+    that trial anew, and its cost is that of measuring. ``retries``: it takes the place of that trial, which failed
+    because of its task.
     """
 
     id: int
@@ -42,6 +43,8 @@ class Told(NamedTuple):
     finished_at: datetime | None
     is_over: bool
     reevaluates: int | None = None
+    retries: int | None = None
+    failure_kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Menu(NamedTuple):
 _COLUMNS = """t.id, t.study_id, t.candidate_id, t.data_version_id, t.state, o.quality, t.cost_seconds, t.lost_seconds,
   t.limit_seconds, t.device, t.finished_at"""
 _TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_until < now(), true) AS is_over,
-  t.reevaluates FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
+  t.reevaluates, t.retries, t.failure_kind FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
 # One trip to the server for both: the second statement sees what was committed before the lock was granted.
 _SEEN = f"""
 SELECT now() AS now, k.version, (SELECT max(id) FROM work.selection_settings) AS settings_id,
@@ -120,15 +123,18 @@ def all_trials(tx: Connection) -> list[Told]:
     return [] if found is None or found[0] is None else list(map(Told._make, zip(*found, strict=True)))
 
 
-def menus(tx: Connection, study_ids: Sequence[int], *, functions: Sequence[str] = ()) -> dict[int, Menu]:
+def menus(
+    tx: Connection, study_ids: Sequence[int], *, functions: Iterable[str] = (), trainers: bool = True
+) -> dict[int, Menu]:
     """The candidates of these studies; studies without any are left out.
 
-    A candidate of a training function that whoever asks has not is left out until it has a trial on the newest data.
+    A candidate that whoever asks cannot execute is left out until it has a trial on the newest data.
 
     Args:
         tx: Role ``easeml_worker``.
         study_ids: The studies.
         functions: Names of the training functions that whoever asks has.
+        trainers: Whether it has the trainers of this package.
     """
     found = rows(
         tx,
@@ -139,7 +145,7 @@ def menus(tx: Connection, study_ids: Sequence[int], *, functions: Sequence[str] 
         "(SELECT max(id) FROM work.data_versions v WHERE v.study_id = c.study_id))) ORDER BY study_id, id) c "
         "GROUP BY study_id",
         ids=list(study_ids),
-        functions=list(functions),
+        **offered(functions, trainers=trainers),
     )
     same: dict[tuple[str, ...], tuple[str, ...]] = {}
     made = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.store.rows import rows, scalar
-from easeml_core.store.trials import RUNS_HERE
+from easeml_core.store.trials import RUNS_HERE, offered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,8 @@ def outlook(tx: Connection, studies: Sequence[str] | None, *, device: str | None
         studies: Their names; None for all that are active.
         device: Kind of the device that asks; None means that every candidate can run on it.
     """
-    (found,) = rows(tx, _OUTLOOK, names=None if studies is None else list(studies), device=device, functions=[])
+    given = None if studies is None else list(studies)
+    (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered(()))
     return Outlook(**found._mapping)
 
 

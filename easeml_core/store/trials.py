@@ -15,25 +15,27 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.entities import Trial, TrialState
+from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import notify, tell_pages
 from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection, Row
+
+    from easeml_core.entities import Executor
 
 _TRIAL = """
 SELECT t.id, t.study_id, s.name AS study, t.candidate_id, c.name AS candidate, c.kind, c.parameters,
        t.data_version_id, t.state, t.attempt, t.failure, t.cancel_requested, t.lease_key, t.lease_until, t.device,
-       t.limit_seconds, t.lost_seconds
+       t.limit_seconds, t.lost_seconds, t.failure_kind, t.retries, t.executor, t.executor_details, t.last_key
 FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
 """
 
-RUNS_HERE = "(c.kind <> 'function' OR split_part(c.name, '-', 1) = ANY(CAST(:functions AS text[])))"
-"""Of a candidate c: it needs no training function, or one that whoever asks has; see ``Trial.function``."""
+RUNS_HERE = "(CASE WHEN c.kind = 'function' THEN c.implementation = ANY(CAST(:functions AS text[])) ELSE :trainers END)"
+"""Of a candidate c: the tasks of whoever asks can execute it; ``offered`` gives the two parameters."""
 
 # A lost attempt is charged with the time that its lease held the device, which its reservation bounds, less what it
 # saved; ``least`` takes no notice of NULL, and is needed beyond that only because an interval is rounded to
@@ -60,6 +62,16 @@ class Checkpoint(NamedTuple):
     progress: float
 
 
+def offered(functions: Iterable[str], *, trainers: bool = True) -> dict[str, Any]:
+    """Return the parameters of ``RUNS_HERE``.
+
+    Args:
+        functions: Names of the training functions that whoever asks has.
+        trainers: Whether it also has the trainers of this package, which run commands and containers too.
+    """
+    return {"functions": [f"function:{name}" for name in functions], "trainers": trainers}
+
+
 def _trial(found: Row[Any]) -> Trial:
     values = dict(found._mapping)
     return Trial(**values | {"state": TrialState(values["state"])})
@@ -83,7 +95,7 @@ def list_trials(tx: Connection, study_id: int) -> list[dict[str, Any]]:
         tx,
         "SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, "
         "t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, t.reevaluates, o.quality, m.id AS model_id, "
-        "t.finished_at "
+        "t.finished_at, t.failure_kind, t.retries, t.executor, t.executor_details "
         "FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
         "LEFT JOIN work.observations o ON o.trial_id = t.id "
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.study_id = :id ORDER BY t.id",
@@ -100,22 +112,34 @@ def add_trial(
     data_version_id: int,
     device: str | None = None,
     limit_seconds: float | None = None,
+    retries: int | None = None,
 ) -> int:
     """A new SUGGESTED trial; ``trials_once_per_data_key`` refuses a second one for the same data.
 
+    Args:
+        tx: Role ``easeml_worker``.
+        study_id: Its study.
+        candidate_id: What it trains.
+        data_version_id: On which data.
+        device: Kind of device that it is handed out for.
+        limit_seconds: What is reserved for it.
+        retries: The trial that failed because of its task, whose place it takes; None for the first one.
+
     Raises:
+        AlreadyExistsError: There is one on these data, or one that takes the same place.
         BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
     """
     return int(
         scalar(
             tx,
-            "INSERT INTO work.trials (study_id, candidate_id, data_version_id, device, limit_seconds) "
-            "VALUES (:study_id, :candidate_id, :data_version_id, :device, :limit_seconds) RETURNING id",
+            "INSERT INTO work.trials (study_id, candidate_id, data_version_id, device, limit_seconds, retries) "
+            "VALUES (:study_id, :candidate_id, :data_version_id, :device, :limit_seconds, :retries) RETURNING id",
             study_id=study_id,
             candidate_id=candidate_id,
             data_version_id=data_version_id,
             device=device,
             limit_seconds=limit_seconds,
+            retries=retries,
         )
     )
 
@@ -131,7 +155,12 @@ def set_device(tx: Connection, trial_id: int, device: str | None) -> None:
 
 
 def left_over_trials(
-    tx: Connection, study_ids: Sequence[int], *, device: str | None = None, functions: Sequence[str] = ()
+    tx: Connection,
+    study_ids: Sequence[int],
+    *,
+    device: str | None = None,
+    functions: Iterable[str] = (),
+    trainers: bool = True,
 ) -> list[Trial]:
     """SUGGESTED trials that nobody holds: lease or hand-out has run out.
 
@@ -140,6 +169,7 @@ def left_over_trials(
         study_ids: Of these studies.
         device: Those that may run on this kind; None for all.
         functions: Names of the training functions that whoever asks has; trials of others are left out.
+        trainers: Whether it has the trainers of this package.
     """
     found = rows(
         tx,
@@ -148,7 +178,7 @@ def left_over_trials(
         f"AND {RUNS_HERE} AND t.study_id = ANY(:ids) ORDER BY s.priority DESC, t.id FOR UPDATE OF t SKIP LOCKED",
         ids=list(study_ids),
         device=device,
-        functions=list(functions),
+        **offered(functions, trainers=trainers),
     )
     return [_trial(r) for r in found]
 
@@ -201,29 +231,36 @@ def lease_is_over(tx: Connection, trial_id: int) -> bool:
     return bool(scalar(tx, "SELECT lease_until < now() FROM work.trials WHERE id = :id", id=trial_id))
 
 
-def start_trial(tx: Connection, *, trial_id: int, lease_key: str, lease_seconds: float) -> int:
+def start_trial(
+    tx: Connection, *, trial_id: int, lease_key: str, lease_seconds: float, executor: Executor
+) -> int | None:
     """RUNNING under this key from now on; the number of this attempt, which fences off every earlier one.
+
+    None, and nothing is written, where the candidate names another implementation than the executor's.
 
     The key is kept when the lease has ended, with the try of the task that acts (``actors.py``): they name its log.
 
     The earlier attempt of a worker that takes over its own lease is charged as a lost one. What is saved in a
     checkpoint is taken to be resumed, until ``forget_checkpoint`` says that it cannot be.
     """
-    return int(
-        scalar(
-            tx,
-            "UPDATE work.trials t SET state = 'RUNNING', attempt = attempt + 1, lease_key = :key, progress = NULL, "
-            "last_key = :key, last_try = nullif(current_setting('easeml.try', true), '')::int, "
-            f"lost_seconds = {_LOST}, resumed_seconds = {_SAVED}, attempt_started_at = clock_timestamp(), "
-            "lease_until = clock_timestamp() + make_interval(secs => "
-            f"least(:seconds, limit_seconds - {_SAVED} - {_LOST})), "
-            "started_at = coalesce(started_at, clock_timestamp()) "
-            "WHERE id = :id RETURNING attempt",
-            id=trial_id,
-            key=lease_key,
-            seconds=lease_seconds,
-        )
+    found = scalar(
+        tx,
+        "UPDATE work.trials t SET state = 'RUNNING', attempt = attempt + 1, lease_key = :key, progress = NULL, "
+        "last_key = :key, last_try = nullif(current_setting('easeml.try', true), '')::int, "
+        "executor = :executor, executor_details = CAST(:details AS jsonb), "
+        f"lost_seconds = {_LOST}, resumed_seconds = {_SAVED}, attempt_started_at = clock_timestamp(), "
+        "lease_until = clock_timestamp() + make_interval(secs => "
+        f"least(:seconds, limit_seconds - {_SAVED} - {_LOST})), "
+        "started_at = coalesce(started_at, clock_timestamp()) "
+        "WHERE id = :id AND EXISTS (SELECT FROM work.candidates c WHERE c.id = t.candidate_id "
+        "AND c.implementation = :executor) RETURNING attempt",
+        id=trial_id,
+        key=lease_key,
+        seconds=lease_seconds,
+        executor=clean(executor.implementation),
+        details=as_json(executor.details),
     )
+    return None if found is None else int(found)
 
 
 def extend_lease(
@@ -345,18 +382,21 @@ def finish_trial(
     state: TrialState,
     cost_seconds: float | None,
     failure: str | None = None,
+    failure_kind: FailureKind | None = None,
     progress: Mapping[str, Any] | None = None,
 ) -> bool:
     """End one attempt; False when the lease was lost meanwhile, and then nothing is written.
 
     It was also lost when the attempt took more than was reserved for it: the device was not its own any more. The cost
-    is that of the whole work, with what was resumed.
+    is that of the whole work, with what was resumed. A failure of the task has none: what the attempt took is lost, and
+    the trial tells the scheduler nothing.
     """
     return bool(
         change(
             tx,
-            "UPDATE work.trials SET state = :state, failure = :failure, cost_seconds = :cost, lease_key = NULL, "
-            "lease_until = NULL, finished_at = clock_timestamp(), "
+            "UPDATE work.trials t SET state = :state, failure = :failure, failure_kind = :kind, "
+            f"cost_seconds = :cost, lost_seconds = CASE WHEN :kind = 'task' THEN {_LOST} ELSE lost_seconds END, "
+            "lease_key = NULL, lease_until = NULL, finished_at = clock_timestamp(), "
             "progress = coalesce(CAST(:progress AS jsonb), progress) "
             "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt "
             # NaN is left to its check, which says what is wrong.
@@ -366,7 +406,8 @@ def finish_trial(
             attempt=attempt,
             state=state,
             failure=None if failure is None else clean(failure),
-            cost=cost_seconds,
+            kind=failure_kind,
+            cost=None if failure_kind == FailureKind.TASK else cost_seconds,
             progress=_progress(progress),
         )
     )

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import EasemlError, InvalidInputError, TrainingError, TrainingKilled
+from easeml_core.errors import EasemlError, InvalidInputError, TrainingError, TrainingKilled, TrainingTaskError
 from easeml_core.training import guard
 from easeml_core.training.atomic import written_whole
 from easeml_core.training.job import TrainingJob
@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> None:
     try:
         run(TrainingJob.from_json(json.loads(Path(arguments[1]).read_text())), report)
     except EasemlError as error:
-        guard.fail(str(error), killed=isinstance(error, TrainingKilled))
+        of_task, killed = isinstance(error, TrainingTaskError), isinstance(error, TrainingKilled)
+        guard.fail(str(error), killed=killed, of_task=of_task)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -15,8 +15,8 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from easeml_core.errors import TrainingError, TrainingKilled
-from easeml_core.training.guard import FROM_OUTSIDE
+from easeml_core.errors import TrainingError, TrainingKilled, TrainingTaskError
+from easeml_core.training.guard import FROM_OUTSIDE, names_missing_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ _KILLED = {-number for number in FROM_OUTSIDE} | {128 + signal.SIGKILL, 128 + si
 """Exit statuses of a program that was killed: by Python's count, and by that of shells and container runtimes."""
 
 _TAIL_BYTES = 1500
+_NOT_STARTED = (126, 127)  # of shells, env and container runtimes: a program is not executable, or not there
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # here, so that a child that was only just forked has nothing left to load
 
@@ -46,7 +47,8 @@ def run_command(command: Sequence[str], *, cwd: Path, take: Callable[[IO[bytes]]
         What ``take`` gave.
 
     Raises:
-        TrainingError: If it cannot be started, or ends with any status but 0; with its last words.
+        TrainingTaskError: If it cannot be started, or says that a program or a package is missing here.
+        TrainingError: If it ends with any other status but 0; with its last words.
         TrainingKilled: If a signal from outside ended it, or what it has started in a shell or a container.
     """
     program = [sys.executable, *command[1:]] if command[0] in _PYTHON else list(command)
@@ -58,7 +60,7 @@ def run_command(command: Sequence[str], *, cwd: Path, take: Callable[[IO[bytes]]
         )  # fmt: skip
     except OSError as error:
         message = f"the command {name!r} cannot be started: {error.strerror}"
-        raise TrainingError(message) from error
+        raise TrainingTaskError(message) from error
     assert process.stdout is not None  # PIPE was asked for
     with process:
         said = _Tail(process.stderr)
@@ -71,7 +73,10 @@ def run_command(command: Sequence[str], *, cwd: Path, take: Callable[[IO[bytes]]
             said.join()
     if process.returncode:
         message = f"the command {name!r} ended with exit status {process.returncode}{said.words()}"
-        raise TrainingKilled(message) if process.returncode in _KILLED else TrainingError(message)
+        if process.returncode in _KILLED:
+            raise TrainingKilled(message)
+        of_task = process.returncode in _NOT_STARTED or names_missing_package(said.text())
+        raise (TrainingTaskError if of_task else TrainingError)(message)
     return taken
 
 
@@ -92,9 +97,13 @@ class _Tail(threading.Thread):
         while self._pipe is not None and (chunk := os.read(self._pipe.fileno(), 65536)):
             self._kept = (self._kept + chunk)[-_TAIL_BYTES:]
 
+    def text(self) -> str:
+        """All that was kept."""
+        return self._kept.decode(errors="replace").strip()
+
     def words(self) -> str:
         """The last line, which most often tells what went wrong; then all that was kept, if that is more."""
-        words = self._kept.decode(errors="replace").strip()
+        words = self.text()
         lines = words.splitlines()
         more = f"\n{words}" if len(lines) > 1 else ""
         return f": {lines[-1].strip()}{more}" if words else " and said nothing on standard error"

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import TrainingError
+from easeml_core.errors import TrainingError, TrainingTaskError
 from easeml_core.training.command_manifest import MANIFEST
 from easeml_core.training.command_run import run_command
 from easeml_core.training.command_training import packed_model, working_folder, write_contract
@@ -51,14 +51,14 @@ def fit_container(
         run: Knows the limits.
 
     Raises:
-        TrainingError: If there is no such runtime here, the image fails, or what it leaves is no model that runs
-            without it.
+        TrainingTaskError: If there is no such runtime here.
+        TrainingError: If the image fails, or what it leaves is no model that runs without it.
     """
     runtime, image = parameters["runtime"], parameters["image"]
     found = shutil.which(runtime)
     if found is None:
         message = f"{runtime} is not installed on this worker; give the candidate a device that only such workers offer"
-        raise TrainingError(message)
+        raise TrainingTaskError(message)
     work, name = working_folder(), f"easeml-{secrets.token_hex(8)}"
     output = work / "output"
     output.mkdir()

@@ -62,15 +62,17 @@ def prepare(parent: int) -> None:
         file.write("1000")
 
 
-def fail(reason: str, *, killed: bool = False) -> NoReturn:
+def fail(reason: str, *, killed: bool = False, of_task: bool = False) -> NoReturn:
     """End this child with a reason that its parent can read.
 
     Args:
         reason: One sentence, perhaps with more below it.
         killed: Whether a program that this child has started was killed.
+        of_task: Whether what executes is at fault: a package or a program is missing.
     """
     sys.stdout.flush()
-    sys.stderr.write("\n" + json.dumps({"reason": reason} | ({"killed": True} if killed else {})) + "\n")
+    said = {"reason": reason} | ({"killed": True} if killed else {}) | ({"of_task": True} if of_task else {})
+    sys.stderr.write("\n" + json.dumps(said) + "\n")
     sys.exit(REASON_STATUS)
 
 
@@ -95,7 +97,31 @@ def was_killed(text: str) -> bool:
     return _last_fields(text).get("killed") is True
 
 
+def is_of_task(text: str) -> bool:
+    r"""Whether what executed the child is at fault: its reason says so, or it crashed for want of a package.
+
+    Args:
+        text: The end of its standard error.
+
+    Example:
+        >>> is_of_task('{"reason": "no docker", "of_task": true}'), is_of_task("ImportError: no module a")
+        (True, True)
+        >>> is_of_task('{"reason": "it diverged", "of_task": false}'), is_of_task("ValueError: nan")
+        (False, False)
+    """
+    if fields := _last_fields(text):
+        return fields.get("of_task") is True
+    return names_missing_package(text)
+
+
+def names_missing_package(text: str) -> bool:
+    """Whether the last line of a traceback says that a package cannot be imported."""
+    lines = text.rstrip().splitlines()
+    return bool(lines) and lines[-1].strip().startswith(("ModuleNotFoundError:", "ImportError:"))
+
+
 def _last_fields(text: str) -> dict[str, object]:
+    """What ``fail`` wrote as the last line; empty where it is something else."""
     lines = text.rstrip().splitlines()
     try:
         fields = json.loads(lines[-1]) if lines else None

@@ -22,8 +22,15 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 import easeml_core
-from easeml_core.errors import TrainingError, TrainingKilled, TrainingStarved
-from easeml_core.training.guard import FROM_OUTSIDE, OUT_OF_MEMORY, REASON_STATUS, reason_in, was_killed
+from easeml_core.errors import TrainingError, TrainingKilled, TrainingStarved, TrainingTaskError
+from easeml_core.training.guard import (
+    FROM_OUTSIDE,
+    OUT_OF_MEMORY,
+    REASON_STATUS,
+    is_of_task,
+    reason_in,
+    was_killed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -117,6 +124,7 @@ def run_child(
 
     Raises:
         TrainingError: If the child exceeded a limit, crashed, or ended with a reason. Nothing of it is left running.
+        TrainingTaskError: If it ended because of what executes it, such as a package that is missing.
         TrainingKilled: If it was killed, and not by us.
         TrainingStarved: If it exceeded its time, or found no memory: the code that it runs, or the machine, may be why.
     """
@@ -156,6 +164,8 @@ def _failure(status: int, stderr: str) -> TrainingError:
     reason = failure_reason(status, stderr)
     if -status in FROM_OUTSIDE or (status == REASON_STATUS and was_killed(stderr)):
         return TrainingKilled(reason)
+    if status > 0 and is_of_task(stderr):
+        return TrainingTaskError(reason)
     found_none = status == REASON_STATUS and reason.startswith(OUT_OF_MEMORY)
     return TrainingStarved(reason) if found_none else TrainingError(reason)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import Task
-from easeml_core.errors import TrainingError
+from easeml_core.errors import TrainingError, TrainingTaskError
 from easeml_core.training.layout import KINDS
 from easeml_core.training.own_parameters import checked_own
 from easeml_core.training.parameters import complete
@@ -141,12 +141,13 @@ class Trainer:
 
         Raises:
             InvalidInputError: If a parameter is not allowed.
-            TrainingError: If the library is absent, the data do not suit, or training diverged.
+            TrainingTaskError: If the library is absent.
+            TrainingError: If the data do not suit, or training diverged.
         """
         complete_parameters = self.parameters(parameters)
         if not self.is_available():
             message = f"{self.kind} needs {self.library}: pip install 'easeml-airflow[{self.requires}]'"
-            raise TrainingError(message)
+            raise TrainingTaskError(message)
         misfit = self.misfit(parts.layout, parts.task, parts.target_layout)
         if misfit:
             instead = "bit_auto_encoder" if parts.target_layout else _INSTEAD[parts.task]

@@ -50,6 +50,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.TrainingCancelled: Outcome.FAIL,
     core.TrainingKilled: Outcome.RETRY,
     core.TrainingStarved: Outcome.FAIL,
+    core.TrainingTaskError: Outcome.FAIL,
     core.ArtifactError: Outcome.FAIL,
     core.StoreError: Outcome.RETRY,
     core.StoreUnavailableError: Outcome.RETRY,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.entities import SealedSetPurpose, TrialState
+from easeml_core.entities import Executor, SealedSetPurpose, TrialState
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import file_gate_request
 from easeml_core.store import models, releases, sealed, studies, trials
@@ -35,7 +35,13 @@ def handed_in(database: Any, artifacts: Any, make_study: Any, tmp_path: Path) ->
         ids = {"study_id": study.id, "data_version_id": studies.latest_data_version(tx, study.id).id}
         (candidate,) = studies.list_candidates(tx, study.id)
         trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
-        attempt = trials.start_trial(tx, trial_id=trial, lease_key="k", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=trial,
+            lease_key="k",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
+        )
         trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=1.0)
         return models.add_model(tx, trial_id=trial, format="constant", artifact=artifact, validation_loss=0.6, **ids)
 

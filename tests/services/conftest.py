@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.services.memory import Memory
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
@@ -118,7 +118,13 @@ class Lab:
             ids = {"study_id": found.id, "data_version_id": version.id}
             candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == name)
             trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
-            attempt = trials.start_trial(tx, trial_id=trial, lease_key="hand-in", lease_seconds=60)
+            attempt = trials.start_trial(
+                tx,
+                trial_id=trial,
+                lease_key="hand-in",
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
+            )
             ended = {"trial_id": trial, "attempt": attempt, "state": TrialState.SUCCEEDED}
             assert trials.finish_trial(tx, cost_seconds=1.0, **ended)
             models.add_observation(tx, trial_id=trial, quality=1 - loss, cost_seconds=1.0)
@@ -325,7 +331,13 @@ class House:
 
     def begin(self, trial: dict[str, Any]) -> int:
         with self.store.begin() as tx:
-            return trials.start_trial(tx, trial_id=trial["trial_id"], lease_key="w", lease_seconds=60.0)
+            return trials.start_trial(
+                tx,
+                trial_id=trial["trial_id"],
+                lease_key="w",
+                lease_seconds=60.0,
+                executor=Executor(trials.get_trial(tx, trial["trial_id"]).implementation, "test"),
+            )
 
     def end(self, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0) -> None:
         with self.store.begin() as tx:
@@ -335,7 +347,13 @@ class House:
         self, tx: Any, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0
     ) -> None:
         study, candidate, number = trial["study"], trial["candidate"], trial["trial_id"]
-        attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60.0)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=number,
+            lease_key="w",
+            lease_seconds=60.0,
+            executor=Executor(trials.get_trial(tx, number).implementation, "test"),
+        )
         cost, failure = pace * cost_of(study, candidate), "it crashed" if state == TrialState.FAILED else None
         ended = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
         assert trials.finish_trial(tx, trial_id=number, **ended)

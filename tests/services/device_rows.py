@@ -44,11 +44,12 @@ def add_study(database: Any, name: str, *, tenant: str = "lab", weight: float = 
 
 _TRIAL = """
 INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, started_at, attempt_started_at, finished_at,
-  cost_seconds, lease_key, lease_until, device, attempt)
+  cost_seconds, lease_key, lease_until, device, attempt, executor)
 SELECT s.id, (SELECT min(c.id) FROM work.candidates c WHERE c.study_id = s.id
   AND NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id)), v.id, k.state,
   now() - k.began * interval '1 h', now() - k.began * interval '1 h', now() - k.ended * interval '1 h', k.cost,
-  CASE WHEN k.state = 'RUNNING' THEN 'k' END, now() + k.lease * interval '1 h', 'gpu', 1
+  CASE WHEN k.state = 'RUNNING' THEN 'k' END, now() + k.lease * interval '1 h', 'gpu', 1,
+  'trainer:tree'
 FROM work.studies s JOIN work.data_versions v ON v.study_id = s.id,
   (SELECT CAST(:state AS text) AS state, CAST(:began AS float8) AS began, CAST(:ended AS float8) AS ended,
           CAST(:cost AS float8) AS cost, CAST(:lease AS float8) AS lease) k

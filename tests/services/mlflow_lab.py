@@ -12,7 +12,7 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.services.mlflow_sync import Mirror, sync
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_forced_promotion
@@ -142,7 +142,13 @@ def end_trial(
         candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == name)
         version = studies.latest_data_version(tx, found.id)
         trial = trials.add_trial(tx, study_id=found.id, candidate_id=candidate.id, data_version_id=version.id)
-        attempt = trials.start_trial(tx, trial_id=trial, lease_key="x", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=trial,
+            lease_key="x",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
+        )
         assert trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=state, cost_seconds=2.5, failure=failure)
     return trial
 

@@ -94,7 +94,8 @@ def retrain(database: Any, study: str, candidate: str, *, quality: float) -> Non
     with database.owner.begin() as tx:
         tx.exec_driver_sql(
             "INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, attempt, cost_seconds, "
-            "started_at, finished_at) SELECT s.id, c.id, max(v.id), 'SUCCEEDED', 1, 5, now(), now() "
+            "started_at, finished_at, executor) "
+            "SELECT s.id, c.id, max(v.id), 'SUCCEEDED', 1, 5, now(), now(), c.implementation "
             "FROM work.studies s "
             "JOIN work.candidates c ON c.study_id = s.id JOIN work.data_versions v ON v.study_id = s.id "
             f"WHERE s.name = '{study}' AND c.name = '{candidate}' GROUP BY s.id, c.id"

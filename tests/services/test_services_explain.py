@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from easeml_core.config import SelectionConfig
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import NotFoundError
 from easeml_core.services.explain import explain_trial
 from easeml_core.services.policy import set_policy
@@ -28,7 +28,13 @@ def explain(lab: Any, trial: dict[str, Any]) -> dict[str, Any]:
 def succeed(lab: Any, trial: dict[str, Any], *, quality: float, cost: float = 2.5) -> None:
     number = trial["trial_id"]
     with lab.worker.begin() as tx:
-        attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=number,
+            lease_key="w",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, number).implementation, "test"),
+        )
         ended = {"trial_id": number, "attempt": attempt, "state": TrialState.SUCCEEDED}
         assert trials.finish_trial(tx, cost_seconds=cost, **ended)
         models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)

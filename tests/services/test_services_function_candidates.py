@@ -70,8 +70,9 @@ def test_a_trial_without_its_function_is_given_back_unharmed(own: Any) -> None:
     trial_id, lines = trial["trial_id"], []
     report = run_trial(own.worker, own.artifacts, trial_id=trial_id, request_key="a", log=lines.append)
     assert (report["state"], report["failure"]) == ("SUGGESTED", None)
-    told = f"trial {trial_id} (own, fit) is given back: its training function 'fit' (@trial) is not here"
-    assert lines == [told + "; whoever has it is handed the trial"]
+    told = f"trial {trial_id} (own, fit) is given back: only the training function 'fit' (@trial) may train it"
+    told += ", and this task executes the trainers of this package; the next task that asks and has it is handed "
+    assert lines == [told + "the trial"]
     assert row(own, trial_id) == ("SUGGESTED", 0, 0.0, None, None)
 
     assert names(ask(own, "other")) == ["other"]

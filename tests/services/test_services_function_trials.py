@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from easeml_core.errors import ShapeError, TrialStateError
+from easeml_core.services.executors import executors_of
 from easeml_core.services.function_trials import run_function_trial
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import cancel_trial, claim, trial_state
@@ -23,19 +24,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def own(data: Any, parameters: Any, report: Any) -> Any:
+    """Stand for the function that the candidate names, where only its name counts."""
+
+
+OWN = executors_of([own], trainers=False)
+
+
 @pytest.fixture
 def trial_id(lab: Any) -> int:
     """A trial whose candidate has a parameter for the function to read."""
-    candidates = [{"name": "own", "kind": "decision_tree", "parameters": {"max_depth": 3}}]
+    candidates = [{"name": "own", "kind": "function", "parameters": {"max_depth": 3}}]
     lab.register("own", candidates=candidates, training={"lease_seconds": 1.0})
-    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["own"], request_key="k")["trials"]
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["own"], functions=["own"], request_key="k")["trials"]
     return int(trial["trial_id"])
 
 
 @pytest.fixture
 def run(lab: Any, trial_id: int) -> Callable[..., dict[str, Any]]:
     def train(function: Callable[..., Any], **changes: Any) -> dict[str, Any]:
-        asked = {"trial_id": trial_id, "request_key": "w", "function": function} | changes
+        def own(data: Any, parameters: Any, report: Any) -> Any:
+            return function(data, parameters, report)
+
+        asked = {"trial_id": trial_id, "request_key": "w", "function": own} | changes
         return run_function_trial(lab.worker, lab.artifacts, **asked)
 
     return train
@@ -124,7 +135,11 @@ def test_whatever_goes_wrong_is_a_failed_trial_with_its_reason(what: str, run: A
     report = run(function)
     assert report["state"] == "FAILED"
     assert reason in report["failure"]
-    assert report["cost_seconds"] > 0
+    if what == "raises":  # a key is missing, whatever is tried: the seconds are charged, and speak of no candidate
+        charged = lab.one("SELECT lost_seconds FROM work.trials WHERE id = :id AND failure_kind = 'task'", id=trial_id)
+        assert (report["cost_seconds"], charged > 0) == (None, True)
+    else:
+        assert report["cost_seconds"] > 0
     assert lab.one("SELECT count(*) FROM work.observations WHERE trial_id = :id", id=trial_id) == 0
 
 
@@ -145,7 +160,7 @@ def test_the_lease_is_kept_alive_while_the_function_works(run: Any, lab: Any, tr
     def slow(data: Any, parameters: Any, report: Any) -> Any:
         time.sleep(1.5)  # longer than the lease
         with pytest.raises(TrialStateError, match="RUNNING on another worker"):
-            claim(lab.worker, trial_id=trial_id, request_key="somebody else")
+            claim(lab.worker, trial_id=trial_id, request_key="somebody else", executors=OWN)
         return good(data, parameters, report)
 
     assert run(slow)["state"] == "SUCCEEDED"
@@ -170,7 +185,9 @@ def test_a_cancel_reaches_the_function_at_its_next_report(run: Any, lab: Any, tr
 
 def test_a_function_that_lost_its_lease_records_nothing(run: Any, lab: Any, trial_id: int) -> None:
     def slow(data: Any, parameters: Any, report: Any) -> Any:
-        taken = claim(lab.worker, trial_id=trial_id, request_key="w")  # a retry of the same task, elsewhere
+        taken = claim(
+            lab.worker, trial_id=trial_id, request_key="w", executors=OWN
+        )  # a retry of the same task, elsewhere
         assert taken.attempt == 2
         return good(data, parameters, report)
 

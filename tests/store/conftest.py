@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
+from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.store import (
     chain,
     curves,
@@ -24,6 +24,7 @@ from easeml_core.store import (
     promotions,
     releases,
     requests,
+    retries,
     rungs,
     sealed,
     selection_settings,
@@ -188,7 +189,13 @@ def succeed(database: Any) -> Callable[..., tuple[int, int]]:
                 candidate_id=study.candidates[candidate],
                 data_version_id=study.version_id,
             )
-            attempt = trials.start_trial(tx, trial_id=trial_id, lease_key="key", lease_seconds=60)
+            attempt = trials.start_trial(
+                tx,
+                trial_id=trial_id,
+                lease_key="key",
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+            )
             ended = {"trial_id": trial_id, "attempt": attempt, "cost_seconds": cost}
             assert trials.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
             models.add_observation(tx, trial_id=trial_id, quality=quality, cost_seconds=cost)
@@ -310,11 +317,18 @@ def world(
             tx, batch_id=batch_id, position=0, trial_id=waiting, reasons={"sentence": "new"}, reserve_seconds=60
         )
         running = trials.add_trial(tx, candidate_id=study.candidates[2], **ids)
-        trials.start_trial(tx, trial_id=running, lease_key="worker-1", lease_seconds=60)
+        trials.start_trial(
+            tx,
+            trial_id=running,
+            lease_key="worker-1",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, running).implementation, "test"),
+        )
         curves.add_points(tx, running, [{"step": 1, "of": 8, "quality": 0.5, "loss": 1.5, "seconds": 2.0}])
         told = {"step": 1, "of": 8, "quality": 0.5, "hoped": 0.8, "needed": 0.7, "known": 9}
         rungs.add_decision(tx, trial_id=running, attempt=1, rung=1, rule="gains", goes_on=True, **told)
         feed_id = _feed(tx, study)
+        retries.note_offer(tx, functions=["tree"], trainers=True, studies=None)
     gate_set, meter_set = seal(study, "gate"), seal(study, "meter", start=100)
     filed = {RequestKind(k): file(study, k, None if k in ("seal", "refresh") else model_id) for k in RequestKind}
     gate, meter = filed[RequestKind.GATE], filed[RequestKind.METER]

@@ -124,9 +124,32 @@ CASES: dict[str, list[Case]] = {
     "work.trials_candidate_fkey": each("trials waiting", "candidate_id", "{other_candidate}"),
     "work.trials_data_version_fkey": each("trials waiting", "data_version_id", "{other_version}"),
     "work.trials_once_per_data_key": [("trials waiting", {}), ("trials done", {})],
+    "work.trials_executor_fkey": each(
+        "trials running", "executor", "'trainer:forest'", "'function:tree'", "''", data_version_id="{second_version}"
+    ),
+    "work.trials_executor_check": [
+        *each("trials running", "executor", "NULL", executor_details="NULL"),
+        *each("trials done", "executor", "NULL", executor_details="NULL"),
+    ],
+    "work.trials_executor_details_check": [
+        *each("trials running", "executor_details", "'[]'", """jsonb_build_object('a', repeat('x', 4000))"""),
+        *each("trials waiting", "executor_details", "'{{}}'"),
+    ],
+    "work.trials_failure_kind_check": [
+        *each("trials waiting", "failure_kind", "'task'"),
+        *each("trials done", "failure_kind", "'candidate'"),
+        *each("trials done", "failure_kind", "'worker'", state="'FAILED'", failure="'lost'"),
+    ],
+    "work.trials_task_cost_check": each("trials done", "failure_kind", "'task'", state="'FAILED'", failure="'no x'"),
+    "work.trials_retries_check": each("trials waiting", "retries", "1000000"),
+    "work.trials_retries_fkey": each("trials waiting", "retries", "{running}", "{waiting}", "-1"),
+    "work.offers_length_check": [
+        *each("offers", "implementation", "repeat('x', 1001)"),
+        *each("offers", "study", "repeat('x', 501)"),
+    ],
     "work.trials_state_check": each("trials waiting", "state", "'LOST'", "'suggested'"),
     "work.trials_lease_check": [
-        *each("trials waiting", "state", "'RUNNING'", attempt_started_at="now()"),
+        *each("trials waiting", "state", "'RUNNING'", attempt_started_at="now()", executor="'trainer:tree'"),
         *each("trials waiting", "lease_key", "'mine'"),
         *each("trials running", "lease_until", "NULL"),
     ],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pytest
 
-from easeml_core.entities import RequestKind, SealedSetPurpose, TrialState
+from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, TrialState
 from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.store import models, releases, requests, sealed, studies, suggestions, trials
@@ -57,7 +57,13 @@ def run_trial(store: Store, trial_id: int, key: str) -> None:
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)
         assert trial.state == TrialState.SUGGESTED
-        attempt = trials.start_trial(tx, trial_id=trial_id, lease_key=key, lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=trial_id,
+            lease_key=key,
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+        )
     with store.begin() as tx:
         assert trials.extend_lease(tx, trial_id=trial_id, attempt=attempt, lease_seconds=60, progress=None) is False
     with store.begin() as tx:
@@ -171,7 +177,16 @@ def test_one_of_eight_claims_a_trial(stores: list[Store], waiting: int) -> None:
         with stores[number].begin() as tx:
             if trials.get_trial(tx, waiting, lock=True).state != TrialState.SUGGESTED:
                 return False
-            assert trials.start_trial(tx, trial_id=waiting, lease_key=f"{number}", lease_seconds=60) == 1
+            assert (
+                trials.start_trial(
+                    tx,
+                    trial_id=waiting,
+                    lease_key=f"{number}",
+                    lease_seconds=60,
+                    executor=Executor(trials.get_trial(tx, waiting).implementation, "test"),
+                )
+                == 1
+            )
         return True
 
     claimed = together(work)
@@ -182,7 +197,13 @@ def test_one_of_eight_claims_a_trial(stores: list[Store], waiting: int) -> None:
 
 def test_one_of_eight_ends_an_attempt_and_one_observation_is_made(stores: list[Store], waiting: int) -> None:
     with stores[0].begin() as tx:
-        attempt = trials.start_trial(tx, trial_id=waiting, lease_key="key", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=waiting,
+            lease_key="key",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, waiting).implementation, "test"),
+        )
 
     def work(number: int) -> bool:
         with stores[number].begin() as tx:
@@ -207,7 +228,13 @@ def test_a_beat_and_a_take_back_do_not_both_win(stores: list[Store], make_rows: 
         with stores[0].begin() as tx:
             ids = {"study_id": study.study_id, "data_version_id": study.version_id}
             trial_id = trials.add_trial(tx, candidate_id=candidate, **ids)
-            trials.start_trial(tx, trial_id=trial_id, lease_key="key", lease_seconds=-1)
+            trials.start_trial(
+                tx,
+                trial_id=trial_id,
+                lease_key="key",
+                lease_seconds=-1,
+                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+            )
 
         def work(number: int, trial_id: int = trial_id) -> Any:
             with stores[number].begin() as tx:
@@ -316,12 +343,14 @@ def test_without_the_lock_the_ledger_itself_refuses_a_step_twice(
 
 WORKER = """
 import sys, time
+from easeml_core.entities import Executor
 from easeml_core.store import trials
 from easeml_core.store.database import Store
 store = Store(sys.argv[1])
 with store.begin() as tx:
     trials.get_trial(tx, int(sys.argv[2]), lock=True)
-    print(trials.start_trial(tx, trial_id=int(sys.argv[2]), lease_key="doomed", lease_seconds=0.3), flush=True)
+    claim = {"lease_key": "doomed", "lease_seconds": 0.3, "executor": Executor("trainer:tree", "test")}
+    print(trials.start_trial(tx, trial_id=int(sys.argv[2]), **claim), flush=True)
 with store.begin() as tx:
     trials.extend_lease(tx, trial_id=int(sys.argv[2]), attempt=1, lease_seconds=0.3, progress={"progress": 0.5})
     print("beaten", flush=True)

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState, StudyState, Symbol, TrialState
+from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, SealedSetState, StudyState, Symbol, TrialState
 from easeml_core.errors import (
     AlreadyExistsError,
     BudgetExhaustedError,
@@ -133,7 +133,9 @@ def finish_and_observe(tx: Any, world: Any, quality: float, cost: float = 1.0) -
 
 
 def start_again(tx: Any, world: Any) -> None:
-    trials.start_trial(tx, trial_id=world.done, lease_key="again", lease_seconds=60)
+    trials.start_trial(
+        tx, trial_id=world.done, lease_key="again", lease_seconds=60, executor=Executor("trainer:tree", "test")
+    )
 
 
 def add_candidate(tx: Any, world: Any, value: object) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, EasemlError
 from easeml_core.store import limits, studies, tenants, trials
 from easeml_core.store.database import Store
@@ -46,7 +46,13 @@ def add(tx: Connection, study: Any, candidate: int, limit: float | None = None) 
 
 
 def start(tx: Connection, trial_id: int, *, seconds: float = 60) -> int:
-    return trials.start_trial(tx, trial_id=trial_id, lease_key="k", lease_seconds=seconds)
+    return trials.start_trial(
+        tx,
+        trial_id=trial_id,
+        lease_key="k",
+        lease_seconds=seconds,
+        executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+    )
 
 
 def finish(tx: Connection, trial_id: int, attempt: int, cost: float) -> bool:
@@ -364,7 +370,7 @@ def test_whatever_eight_writers_do_no_limit_is_ever_exceeded(database: Any, make
 
 KILLED = """
 import random, sys
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import EasemlError
 from easeml_core.store import limits, trials
 from easeml_core.store.database import Store
@@ -377,7 +383,8 @@ while True:
             ids = {"study_id": study_id, "data_version_id": version_id}
             trial = trials.add_trial(tx, candidate_id=rng.choice(candidates), limit_seconds=rng.uniform(1, 9), **ids)
         with store.begin() as tx:
-            attempt = trials.start_trial(tx, trial_id=trial, lease_key="k", lease_seconds=0.05)
+            claim = {"lease_key": "k", "lease_seconds": 0.05, "executor": Executor("trainer:tree", "test")}
+            attempt = trials.start_trial(tx, trial_id=trial, **claim)
         with store.begin() as tx:
             ended = {"state": TrialState.SUCCEEDED, "cost_seconds": rng.uniform(0.1, 1)}
             trials.finish_trial(tx, trial_id=trial, attempt=attempt, **ended)

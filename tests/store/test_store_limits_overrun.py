@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError
 from easeml_core.store import limits, studies, tenants, trials
 from easeml_core.store.rows import scalar
@@ -27,7 +27,13 @@ def overrun(store: Any, make_rows: Any, ask: Any) -> tuple[Any, int]:
         studies.change_study(tx, study.study_id, {"budget_seconds": 20.0})
         tenants.change_tenant(tx, tenants.get_tenant(tx, "lab").id, {"quota_seconds": 30.0, "max_parallel": 3})
         done = trials.add_trial(tx, candidate_id=study.candidates[0], limit_seconds=10.0, **ids)
-        attempt = trials.start_trial(tx, trial_id=done, lease_key="k", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=done,
+            lease_key="k",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, done).implementation, "test"),
+        )
         ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": 10.0}
         assert trials.finish_trial(tx, trial_id=done, **ended)
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], limit_seconds=5.0, **ids)

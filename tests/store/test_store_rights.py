@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ALL = "*"
 TRIAL_UPDATES = (
     "attempt attempt_started_at cancel_requested checkpoint checkpoint_progress checkpoint_seconds cost_seconds device "
-    "failure finished_at last_key last_try lease_key lease_until limit_seconds lost_seconds progress resumed_seconds "
-    "started_at state"
+    "executor executor_details failure failure_kind finished_at last_key last_try lease_key lease_until limit_seconds "
+    "lost_seconds progress resumed_seconds started_at state"
 )
 # Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
 WORKER = {
@@ -37,11 +37,12 @@ WORKER = {
     "work.data_versions": ("", ""),
     "work.data_parts": ("", ""),
     "work.candidates": ("devices kind name parameters study_id", ""),
-    "work.trials": ("candidate_id data_version_id device lease_until limit_seconds study_id", TRIAL_UPDATES),
+    "work.trials": ("candidate_id data_version_id device lease_until limit_seconds retries study_id", TRIAL_UPDATES),
     "work.curves": (ALL, ""),
     "work.rungs": ("goes_on hoped known needed of quality rule rung step trial_id", ""),
     "work.suggestion_batches": ("policy request_key requested settings_id", ""),
     "work.suggestions": (ALL, ""),
+    "work.offers": ("implementation study", "asked_at"),
     "work.observations": ("cost_seconds quality score trial_id", ""),
     "work.models": ("artifact data_version_id format study_id submitted trial_id validation_loss", ""),
     "work.submissions": ("bundle bundle_version kind message model_id request_key study_id", ""),
@@ -82,6 +83,7 @@ REFEREE = {
     "work.rungs": ("", ""),
     "work.suggestion_batches": ("", ""),
     "work.suggestions": ("", ""),
+    "work.offers": ("", ""),
     "work.observations": (ALL, ""),
     "work.models": (ALL, ""),
     "work.submissions": ("", ""),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.store import curves, models, rungs, trials
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ def begin(database: Any, study: Any) -> Callable[..., int]:
         ids = {"study_id": study.study_id, "data_version_id": study.version_id}
         with database.worker.begin() as tx:
             trial_id = trials.add_trial(tx, candidate_id=study.candidates[candidate], **ids)
-            trials.start_trial(tx, trial_id=trial_id, lease_key="w", lease_seconds=60)
+            trials.start_trial(
+                tx,
+                trial_id=trial_id,
+                lease_key="w",
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+            )
             points = [
                 {"step": step, "of": of, "quality": quality, "loss": 1.0, "seconds": float(step)}
                 for step, quality in enumerate(qualities, start=1)

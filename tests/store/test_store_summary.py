@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.entities import Symbol, TrialState
+from easeml_core.entities import Executor, Symbol, TrialState
 from easeml_core.store import releases, requests, studies, suggestions, trials
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.summary import policies_used, study_summaries
@@ -104,7 +104,13 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
         change(tx, "UPDATE work.trials SET limit_seconds = 700 WHERE finished_at IS NULL")
     with store.begin() as tx:
         failed = trials.add_trial(tx, candidate_id=study.candidates[5], **ids)
-        attempt = trials.start_trial(tx, trial_id=failed, lease_key="k", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=failed,
+            lease_key="k",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, failed).implementation, "test"),
+        )
         ended = {"state": TrialState.FAILED, "failure": "out of memory", "cost_seconds": 10.0}
         trials.finish_trial(tx, trial_id=failed, attempt=attempt, **ended)
         cancelled = trials.add_trial(tx, candidate_id=study.candidates[6], **ids)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.entities import TrialState
-from easeml_core.errors import StateError
+from easeml_core.entities import Executor, FailureKind, TrialState
+from easeml_core.errors import AlreadyExistsError, StateError, StoreError
 from easeml_core.store import models, trials
 from easeml_core.store.actors import Actor
 from easeml_core.store.database import CHANNEL, Store
@@ -28,7 +28,7 @@ STAYING = {(S, S), (R, R)}  # a reservation, a heartbeat; what has ended stays a
 COLUMNS = {
     S: "lease_key = NULL, failure = NULL, finished_at = NULL",
     R: "lease_key = 'k', lease_until = now() + interval '1 min', attempt_started_at = now(), failure = NULL, "
-    "finished_at = NULL",
+    "finished_at = NULL, executor = 'trainer:tree'",
     OK: "lease_key = NULL, failure = NULL, finished_at = now(), cost_seconds = 1",
     F: "lease_key = NULL, failure = 'crashed', finished_at = now()",
     C: "lease_key = NULL, failure = NULL, finished_at = now()",
@@ -87,14 +87,29 @@ def test_what_has_ended_stays_as_it_is(store: Any, trial: Callable[..., int]) ->
 def test_attempts_never_go_back(store: Any, trial: Callable[..., int]) -> None:
     trial_id = trial()
     with store.begin() as tx:
-        assert trials.start_trial(tx, trial_id=trial_id, lease_key="k", lease_seconds=60) == 1
+        assert (
+            trials.start_trial(
+                tx,
+                trial_id=trial_id,
+                lease_key="k",
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+            )
+            == 1
+        )
     back = pytest.raises(StateError, match=r"from RUNNING \(attempt 1\) to RUNNING \(attempt 0\)")
     with back, store.begin() as tx:
         change(tx, "UPDATE work.trials SET attempt = 0")
 
 
 def started(tx: Any, trial_id: int, *, key: str = "key", seconds: float = 60) -> int:
-    return trials.start_trial(tx, trial_id=trial_id, lease_key=key, lease_seconds=seconds)
+    return trials.start_trial(
+        tx,
+        trial_id=trial_id,
+        lease_key=key,
+        lease_seconds=seconds,
+        executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+    )
 
 
 def ended(tx: Any, trial_id: int, attempt: int, **changes: Any) -> bool:
@@ -344,7 +359,13 @@ def test_an_attempt_of_decades_without_a_bound_is_charged_with_what_a_column_tak
     with store.begin() as tx:
         added = {"study_id": study.study_id, "candidate_id": study.candidates[0], "data_version_id": study.version_id}
         trial_id = trials.add_trial(tx, **added)
-        trials.start_trial(tx, trial_id=trial_id, lease_key="k", lease_seconds=60)
+        trials.start_trial(
+            tx,
+            trial_id=trial_id,
+            lease_key="k",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
+        )
         past = "attempt_started_at = '2000-01-02', lost_seconds = 9e8, lease_until = now() - interval '1 s'"
         change(tx, f"UPDATE work.trials SET {past} WHERE id = :id", id=trial_id)
         assert trials.expire_leases(tx) == [trial_id]
@@ -381,3 +402,54 @@ def test_who_was_last_at_work_is_kept_with_the_try_of_its_task(database: Any, tr
         assert last(tx, other) == ("laptop", "laptop", None)
     for store in stores:
         store.close()
+
+
+@pytest.mark.parametrize("stated", ["trainer:forest", "function:tree", "tree", ""])
+def test_a_claim_that_states_another_implementation_is_none(store: Any, trial: Callable[..., int], stated: str) -> None:
+    """The statement says no; and a worker that writes SQL of its own is refused by the schema."""
+    trial_id, claim = trial(), {"lease_key": "k", "lease_seconds": 60}
+    with store.begin() as tx:
+        assert trials.start_trial(tx, trial_id=trial_id, executor=Executor(stated, "1"), **claim) is None
+        assert trials.get_trial(tx, trial_id).attempt == 0
+    forced = (
+        "UPDATE work.trials SET state = 'RUNNING', attempt = attempt + 1, lease_key = 'k', lease_until = now(), "
+        "attempt_started_at = now(), executor = :stated WHERE id = :id"
+    )
+    for value, constraint in ((stated, "trials_executor_fkey"), (None, "trials_executor_check")):
+        with pytest.raises(StoreError, match=constraint), store.begin() as tx:
+            change(tx, forced, id=trial_id, stated=value)
+
+
+def test_an_attempt_keeps_its_executor(store: Any, trial: Callable[..., int]) -> None:
+    trial_id, claim = trial(), {"lease_key": "k", "lease_seconds": 60}
+    with store.begin() as tx:
+        assert trials.start_trial(tx, trial_id=trial_id, executor=Executor("trainer:tree", "1"), **claim) == 1
+        assert trials.start_trial(tx, trial_id=trial_id, executor=Executor("trainer:tree", "2"), **claim) == 2
+    other = 'UPDATE work.trials SET executor_details = \'{"code_version": "3"}\' WHERE id = :id'
+    with pytest.raises(StoreError, match="another executor claims another attempt"), store.begin() as tx:
+        change(tx, other, id=trial_id)
+
+
+def test_only_a_failure_of_the_task_is_retried_and_once(store: Any, make_rows: Any) -> None:
+    study = make_rows(candidates=2)
+    ids = {"study_id": study.study_id, "data_version_id": study.version_id}
+    failed = {}
+    for kind, candidate in zip(FailureKind, study.candidates, strict=False):
+        with store.begin() as tx:
+            failed[kind] = trials.add_trial(tx, candidate_id=candidate, **ids)
+            claim = {"lease_key": "k", "lease_seconds": 60, "executor": Executor("trainer:tree", "1")}
+            attempt = trials.start_trial(tx, trial_id=failed[kind], **claim)
+            ended = {"state": TrialState.FAILED, "failure": "no", "failure_kind": kind, "cost_seconds": 2.0}
+            assert trials.finish_trial(tx, trial_id=failed[kind], attempt=attempt, **ended)
+    for kind, costs in ((FailureKind.TASK, None), (FailureKind.CANDIDATE, 2.0)):
+        found = "SELECT cost_seconds FROM work.trials WHERE id = :id"
+        with store.begin() as tx:
+            assert scalar(tx, found, id=failed[kind]) == costs
+    retry = {"candidate_id": study.candidates[1], "retries": failed[FailureKind.TASK]}
+    with store.begin() as tx:
+        assert trials.add_trial(tx, **retry, **ids) > failed[FailureKind.TASK]
+    with pytest.raises(AlreadyExistsError, match="takes the same place"), store.begin() as tx:
+        trials.add_trial(tx, **retry, **ids)
+    refused = {"candidate_id": study.candidates[0], "retries": failed[FailureKind.CANDIDATE]}
+    with pytest.raises(StoreError, match="trials_retries_fkey"), store.begin() as tx:
+        trials.add_trial(tx, **refused, **ids)

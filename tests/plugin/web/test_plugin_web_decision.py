@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from easeml_airflow.web.decision_rivals import bars_note, worth_text
 from easeml_airflow.web.formats import seconds_text
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.services.explain import explain_trial
 from easeml_core.services.hindsight import hindsight
 from easeml_core.services.overview import study_state
@@ -40,7 +40,13 @@ def run(database):
         (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys), **asked)["trials"]
         with database.worker.begin() as tx:
             number = told["trial_id"]
-            attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60)
+            attempt = trials.start_trial(
+                tx,
+                trial_id=number,
+                lease_key="w",
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, number).implementation, "test"),
+            )
             points = [{"step": i + 1, "of": 4, "quality": q, "loss": None, "seconds": 1.0} for i, q in enumerate(curve)]
             curves.add_points(tx, number, points)
             ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": cost}
@@ -148,7 +154,13 @@ def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database
     third = run(0.75)
     for trial in waits:
         with database.worker.begin() as tx:
-            attempt = trials.start_trial(tx, trial_id=trial["trial_id"], lease_key="w", lease_seconds=60)
+            attempt = trials.start_trial(
+                tx,
+                trial_id=trial["trial_id"],
+                lease_key="w",
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, trial["trial_id"]).implementation, "test"),
+            )
             ended = {"attempt": attempt, "state": TrialState.FAILED, "cost_seconds": 9.0, "failure": "no memory"}
             assert trials.finish_trial(tx, trial_id=trial["trial_id"], **ended)
     last = run(0.77)

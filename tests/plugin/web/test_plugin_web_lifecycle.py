@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from easeml_airflow.web.lifecycle_view import time_line
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.services.lifecycle import lifecycle
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import pause_study
@@ -31,7 +31,13 @@ def lively(database, artifacts, make_study, tmp_path):
         save_constant(tmp_path / "model", int(np.bincount(labels).argmin()))
         ids = {"study_id": study.id, "data_version_id": version.id}
         trial = trials.add_trial(tx, candidate_id=studies.list_candidates(tx, study.id)[0].id, **ids)
-        attempt = trials.start_trial(tx, trial_id=trial, lease_key="w", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=trial,
+            lease_key="w",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
+        )
         trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
         models.add_observation(tx, trial_id=trial, quality=0.625, cost_seconds=2.5)
         made = {"format": "constant", "artifact": artifacts.put(tmp_path / "model"), "validation_loss": 0.375}

@@ -10,7 +10,7 @@ import pytest
 from device_rows import add_study, add_trial
 
 from easeml_airflow.web.of_run_view import Place
-from easeml_core.entities import RequestKind, TrialState
+from easeml_core.entities import Executor, RequestKind, TrialState
 from easeml_core.store import models, of_run, requests, studies, submissions, trials
 from easeml_core.store.rows import change, rows, scalar
 
@@ -51,7 +51,13 @@ def suggest(database, key, *trials):
 def train(database, key, trial):
     """Let a task with this key train the trial."""
     with database.worker.begin() as tx:
-        attempt = trials.start_trial(tx, trial_id=trial, lease_key=key, lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=trial,
+            lease_key=key,
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
+        )
         ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": 3600.0}
         assert trials.finish_trial(tx, trial_id=trial, **ended)
         models.add_observation(tx, trial_id=trial, quality=0.9, cost_seconds=3600.0)

@@ -13,7 +13,7 @@ from easeml_airflow.web.frame import Site
 from easeml_airflow.web.overview_map import map_of
 from easeml_airflow.web.overview_query import Query
 from easeml_airflow.web.people import Role, Viewer
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.overview import Standing, board
@@ -325,7 +325,13 @@ def test_a_real_study_on_the_page(ask_as, make_study, database, text_of):
         study = studies.get_study(tx, "cancer")
         ids = {"study_id": study.id, "data_version_id": studies.latest_data_version(tx, study.id).id}
         trial = trials.add_trial(tx, candidate_id=studies.list_candidates(tx, study.id)[0].id, **ids)
-        attempt = trials.start_trial(tx, trial_id=trial, lease_key="w", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=trial,
+            lease_key="w",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
+        )
         trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
         models.add_observation(tx, trial_id=trial, quality=0.625, cost_seconds=2.5)
     page = ask_as("dev").get("/").text

@@ -16,7 +16,7 @@ from markupsafe import escape
 
 from easeml_airflow.web import live
 from easeml_airflow.web.study_beliefs import TIMES, next_trial_of
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.services.audit import audit
 from easeml_core.services.beliefs import Beliefs, Expected, Watch
 from easeml_core.services.candidates import add_candidates
@@ -46,7 +46,13 @@ def run(database):
         (told,) = suggest_trials(database.worker, count=1, request_key=batch)["trials"]
         number = told["trial_id"]
         with database.worker.begin() as tx:
-            attempt = trials.start_trial(tx, trial_id=number, lease_key=key, lease_seconds=60)
+            attempt = trials.start_trial(
+                tx,
+                trial_id=number,
+                lease_key=key,
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, number).implementation, "test"),
+            )
             if state == TrialState.RUNNING:
                 points = [
                     {"step": i, "of": 8, "quality": 0.5 + i / 20, "loss": None, "seconds": 1.0 * i} for i in (1, 2)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from easeml_airflow.web.overview_view import mark_of
 from easeml_airflow.web.study_view import _marks
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.overview import standing
 from easeml_core.services.policy import set_policy
@@ -39,7 +39,13 @@ def run(database):
         (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys))["trials"]
         number, state = told["trial_id"], TrialState.FAILED if quality is None else TrialState.SUCCEEDED
         with database.worker.begin() as tx:
-            attempt = trials.start_trial(tx, trial_id=number, lease_key="w", lease_seconds=60)
+            attempt = trials.start_trial(
+                tx,
+                trial_id=number,
+                lease_key="w",
+                lease_seconds=60,
+                executor=Executor(trials.get_trial(tx, number).implementation, "test"),
+            )
             if is_running:
                 points = [
                     {"step": i, "of": 8, "quality": 0.5 + i / 20, "loss": None, "seconds": 1.0 * i} for i in (1, 2)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from easeml_core.entities import Executor
 from easeml_core.services import evaluation
 from easeml_core.services.controls import list_tenants, set_study, set_tenant
 from easeml_core.services.remeasurement import remeasure
@@ -36,7 +37,13 @@ def lost(lab: Any, seconds: float) -> int:
     set_study(lab.worker, study="full", budget_seconds=300.0)
     (given,) = suggest_trials(lab.worker, count=1, request_key=lab.key(), studies_only=["full"])["trials"]
     with lab.worker.begin() as tx:
-        trials.start_trial(tx, trial_id=given["trial_id"], lease_key="w", lease_seconds=60)
+        trials.start_trial(
+            tx,
+            trial_id=given["trial_id"],
+            lease_key="w",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, given["trial_id"]).implementation, "test"),
+        )
     lab.as_superuser(
         "UPDATE work.trials SET attempt_started_at = now() - make_interval(secs => %s), "
         "lease_until = now() - interval '1 s' WHERE id = %s",

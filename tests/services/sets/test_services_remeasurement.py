@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.services import evaluation, housekeeping
 from easeml_core.services.backtest import history_table
@@ -141,7 +141,13 @@ def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: An
     asked = {"count": 1, "studies_only": ["full"], "request_key": lab.key()}
     (given,) = suggest_trials(lab.worker, **asked)["trials"]
     with lab.worker.begin() as tx:
-        attempt = trials.start_trial(tx, trial_id=given["trial_id"], lease_key="w", lease_seconds=60)
+        attempt = trials.start_trial(
+            tx,
+            trial_id=given["trial_id"],
+            lease_key="w",
+            lease_seconds=60,
+            executor=Executor(trials.get_trial(tx, given["trial_id"]).implementation, "test"),
+        )
         ended = {"attempt": attempt, "state": TrialState.FAILED, "cost_seconds": 1.0, "failure": "it diverged"}
         trials.finish_trial(tx, trial_id=given["trial_id"], **ended)
     replace(lab, bring())

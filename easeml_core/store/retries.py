@@ -1,0 +1,125 @@
+"""Trials that take the place of those that failed because of their task, and what could execute trials lately: rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.store.rows import change, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+ASKED_WITHIN = "interval '7 days'"
+"""What has asked for trials within this time counts as asking: a weekly DAG does."""
+
+_LAST = """
+WITH RECURSIVE place AS (
+  SELECT CAST(:id AS bigint) AS id
+  UNION ALL SELECT t.id FROM place JOIN work.trials t ON t.retries = place.id)
+SELECT max(id) FROM place
+"""
+
+# Of each candidate the failure that stands last in its place; ``tries`` counts the whole chain, which goes over one
+# candidate and one version of the data.
+_CHANGED = """
+SELECT t.id FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
+JOIN work.studies s ON s.id = t.study_id AND s.state = 'ACTIVE'
+LEFT JOIN unnest(CAST(:names AS text[]), CAST(:hashes AS text[])) AS f (name, hash) ON c.implementation = f.name
+WHERE t.failure_kind = 'task' AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id)
+AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = t.study_id)
+AND (SELECT count(*) FROM work.trials k WHERE k.candidate_id = t.candidate_id
+     AND k.data_version_id = t.data_version_id AND k.retries IS NOT NULL) < :most
+AND CASE WHEN c.kind = 'function'
+    THEN f.hash IS NOT NULL AND f.hash IS DISTINCT FROM t.executor_details ->> 'source_hash'
+    ELSE CAST(:version AS text) IS NOT NULL
+         AND CAST(:version AS text) IS DISTINCT FROM t.executor_details ->> 'code_version' END
+ORDER BY t.id
+"""
+
+
+def last_in_place(tx: Connection, trial_id: int) -> int:
+    """The trial that stands last in the place of this one: itself where it was not retried."""
+    return int(scalar(tx, _LAST, id=trial_id))
+
+
+def changed_since(tx: Connection, *, sources: Mapping[str, str], code_version: str | None, most: int) -> list[int]:
+    """Trials of active studies that failed because of a task that is another one by now, oldest first.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        sources: Names of training functions with the hashes of their sources.
+        code_version: Of the trainers that are there; None where none are.
+        most: Leave out candidates that were tried again so often on their data.
+    """
+    names = [f"function:{name}" for name in sources]
+    found = rows(tx, _CHANGED, names=names, hashes=list(sources.values()), version=code_version, most=most)
+    return [r.id for r in found]
+
+
+def note_offer(tx: Connection, *, functions: Iterable[str], trainers: bool, studies: Sequence[str] | None) -> None:
+    """Note that somebody asks for trials of these studies (None: all) that can execute this; at most once a minute."""
+    named = [*(f"function:{name}" for name in functions), *(["trainer"] if trainers else [])]
+    change(
+        tx,
+        "INSERT INTO work.offers (implementation, study) "
+        "SELECT i, s FROM unnest(CAST(:named AS text[])) AS i, unnest(CAST(:studies AS text[])) AS s "
+        "ON CONFLICT ON CONSTRAINT offers_pkey DO UPDATE SET asked_at = now() "
+        "WHERE offers.asked_at < now() - interval '1 minute'",
+        named=named,
+        studies=[""] if studies is None else list(studies),
+    )
+
+
+# A candidate waits that has no trial on the present data, or one that nobody holds. Where nobody has asked for trials
+# of the study within the time, it waits for a DAG and not for an implementation.
+_WAITING = f"""
+WITH chosen AS (
+  SELECT s.id, s.name FROM work.studies s
+  WHERE s.state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))),
+asking AS (
+  SELECT o.study, CASE WHEN o.implementation = 'trainer' THEN NULL ELSE o.implementation END AS implementation
+  FROM work.offers o WHERE o.asked_at > now() - {ASKED_WITHIN})
+SELECT s.name AS study, need.implementation, count(*) AS candidates
+FROM chosen s JOIN work.candidates c ON c.study_id = s.id
+CROSS JOIN LATERAL (
+  SELECT CASE WHEN c.kind = 'function' THEN c.implementation END AS offered,
+         CASE WHEN c.kind IN ('function', 'command', 'container') THEN c.implementation
+         ELSE 'trainer:' || c.kind END AS implementation) need
+WHERE EXISTS (SELECT FROM asking a WHERE a.study IN ('', s.name))
+AND NOT EXISTS (
+  SELECT FROM asking a WHERE a.study IN ('', s.name) AND a.implementation IS NOT DISTINCT FROM need.offered)
+AND NOT EXISTS (
+  SELECT FROM work.trials t WHERE t.candidate_id = c.id
+  AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = s.id)
+  AND (t.state <> 'SUGGESTED' OR t.lease_until >= now()))
+GROUP BY s.name, need.implementation ORDER BY s.name, need.implementation
+"""
+
+
+def waiting_for_implementation(tx: Connection, *, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Count the candidates of active studies that nothing that asks for trials can execute.
+
+    Args:
+        tx: Any role.
+        names: Of these studies only; None for all.
+
+    Returns:
+        ``{"study", "implementation", "candidates"}`` each, by study.
+    """
+    given = None if names is None else list(names)
+    return [dict(r._mapping) for r in rows(tx, _WAITING, names=given)]
+
+
+def task_failures(tx: Connection, study_id: int) -> int:
+    """How many candidates wait on the present data since their task failed, and nobody has retried them."""
+    return int(
+        scalar(
+            tx,
+            "SELECT count(*) FROM work.trials t WHERE t.study_id = :id AND t.failure_kind = 'task' "
+            "AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = :id) "
+            "AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id)",
+            id=study_id,
+        )
+    )
