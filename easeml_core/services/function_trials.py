@@ -163,7 +163,7 @@ def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Pa
             message = "cancelled"
             raise TrainingError(message)
 
-    with _tenants_code("the training function raised"):
+    with _tenants_code("the training function raised", of_task=OF_TASK):
         returned = function(data, dict(lease.trial.parameters), report)
     path = folder / "model"
     with _tenants_code("what the training function returned cannot be used:"):
@@ -175,12 +175,17 @@ def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Pa
 
 
 @contextlib.contextmanager
-def _tenants_code(what: str) -> Iterator[None]:
-    """Within this block anything may be raised, and all of it is a failed trial with a reason."""
+def _tenants_code(what: str, *, of_task: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Within this block anything may be raised, and all of it is a failed trial with a reason.
+
+    Errors of the kinds ``of_task`` are the task's, unless they speak of a value as well: scikit-learn's NotFittedError
+    is an AttributeError.
+    """
     try:
         yield
     except (TrainingError, ArtifactError):
         raise
     except Exception as error:
         message = f"{what} {type(error).__name__}: {error}"
-        raise (TrainingTaskError if isinstance(error, OF_TASK) else TrainingError)(message) from error
+        is_of_task = isinstance(error, of_task) and not isinstance(error, ValueError)
+        raise (TrainingTaskError if is_of_task else TrainingError)(message) from error

@@ -51,4 +51,5 @@ def test_a_function_that_is_mapped_over_every_trial_trains_its_own_candidate_alo
         )
     states = {name: trial_state(mixed.worker, trial_id=trial_id)["state"] for name, trial_id in trials.items()}
     assert states == {"const": "SUCCEEDED", "tree": "SUGGESTED", "nb": "SUGGESTED"}
-    assert mixed.one("SELECT count(*) FROM work.models m WHERE m.trial_id IS NOT NULL") == 1
+    models = "SELECT count(*) FROM work.models WHERE trial_id = ANY(:ids)"
+    assert mixed.one(models, ids=list(trials.values())) == 1
