@@ -57,7 +57,7 @@ _TABLES = (
         "candidates",
         Letter.INPUT,
         "Developers and the study's open data determine its candidates.",
-        input="id study_id name kind parameters devices",
+        input="id study_id name kind parameters devices implementation",
     ),
     *_table(
         "catalogue",
@@ -150,6 +150,13 @@ _TABLES = (
         "Quality is measured on the open validation part, and the cost by the worker.",
         open="trial_id state quality cost_seconds score",
         time="observed_at",
+    ),
+    *_table(
+        "offers",
+        Letter.INPUT,
+        "A task that asks for trials states what it can execute.",
+        input="implementation study",
+        time="asked_at",
     ),
     *_table(
         "predictions",
@@ -261,7 +268,8 @@ _TABLES = (
         Letter.INPUT,
         "Trials are suggested, trained and ended by tasks on open data.",
         input="id study_id candidate_id data_version_id state lease_key progress failure cancel_requested device "
-        "limit_seconds reevaluates checkpoint checkpoint_progress last_key",
+        "limit_seconds reevaluates checkpoint checkpoint_progress last_key executor executor_details failure_kind "
+        "retries retries_kind",
         retry="attempt last_try",
         time="lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
         "checkpoint_seconds resumed_seconds",
@@ -329,7 +337,7 @@ _FUNCTIONS = (
         audit_promotion, audit_request, audit_study, audit_submission, audit_switches, audit_test_set, audit_trial,
         audit_validation, catalogue_changed, settings_are_kept, studies_active_since, studies_forward,
         studies_within_limits, tenants_within_limits, test_sets_forward, trials_checkpoint_spent, trials_ended_now,
-        trials_forward, trials_within_limits
+        trials_executor_kept, trials_forward, trials_within_limits
         """,
         prefix="work.",
     ),
