@@ -271,7 +271,7 @@ def open_envelope(envelope: Any, keys: Mapping[str, PublicKey]) -> dict[str, Any
     if not any(key.verifies(signature, signed) for signature in signatures for key in keys.values()):
         message = (
             "no trusted key has signed this envelope: it was changed, or another installation signed it; get the "
-            "referee's public key by a way of your own (`easeml referee key list` prints it)"
+            "referee's public key by a way of your own (`easeml evidence keys` prints it)"
         )
         raise InvalidInputError(message)
     try:

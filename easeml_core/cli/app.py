@@ -19,6 +19,7 @@ from easeml_core.cli.costs import costs
 from easeml_core.cli.db import db
 from easeml_core.cli.device import device
 from easeml_core.cli.doctor import doctor
+from easeml_core.cli.evidence import evidence
 from easeml_core.cli.explain import explain
 from easeml_core.cli.feed import feed
 from easeml_core.cli.gate import gate
@@ -90,7 +91,7 @@ for command in (
         status,
         study,
     ),
-    *(candidate, completion, doctor, export, feed, import_, infer, promote, refine, rollback),
+    *(candidate, completion, doctor, evidence, export, feed, import_, infer, promote, refine, rollback),
     *(labels, ledger, mlflow, model, next_, program, submissions, submit, tenant, test_set, trial, validation),
 ):
     cli.add_command(command)

@@ -8,16 +8,32 @@ from typing import Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
+from easeml_core.cli.evidence import verify
 from easeml_core.cli.output import example, json_option, show_json, show_table
+
+
+class _Audit(click.Command):
+    """Shows the audit; with the word ``verify`` in the study's place it checks it: ``easeml evidence verify``."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click does."""
+        if args[:1] == ["verify"]:
+            return verify.make_context(f"{info_name} verify", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
 
 GROUPS = ("promotions", "sets", "limits", "studies", "refused")
 
 
 @click.command(
+    cls=_Audit,
     epilog=example(
         "easeml audit flowers --since 2026-11-01",
         "easeml audit --only promotions --csv",
-    )
+        "easeml audit verify",
+    ),
 )
 @click.argument("study", required=False)
 @click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="From then on, UTC.")
@@ -34,6 +50,8 @@ def audit(
 
     Promotions and forced ones, rollbacks, sealed sets, limits, the policy, studies, candidates, alerts, pairs that were
     fed and switched. Say your own reason with `easeml --reason TEXT COMMAND`.
+
+    `easeml audit verify` checks that nothing was changed: `easeml evidence verify --help`.
     """
     from easeml_core.services import audit as service
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, embedded_server
+from easeml_core.cli.evidence import keys_option
 from easeml_core.cli.output import example, json_option, plain, print_table, show_json
 from easeml_core.cli.reading_progress import reading
 from easeml_core.errors import EasemlError, InvalidInputError, counted, reason_of
@@ -39,17 +40,19 @@ _SKIPPED = ("skipped", "dim")
     help="File with this user's password.",
 )
 @click.option("--pool", default="easeml_devices", show_default=True, help="Name of the device pool.")
+@keys_option
 @artifacts_option
 @database_option
 @json_option
 @click.pass_context
 def doctor(
     context: click.Context, airflow: str | None, airflow_user: str, password_file: Path | None, pool: str,
-    artifacts: str, database: str | None, as_json: bool,
+    keys: Path, artifacts: str, database: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Check versions, database, roles, schema, referee, Airflow, disk, clock and devices; say what to do.
+    """Check versions, database, roles, schema, referee, evidence, Airflow, disk, clock and devices; say what to do.
 
-    Nothing is changed. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
+    Nothing is changed. The evidence is checked with the referee's address only: that of the embedded server, or
+    --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
     """
     from easeml_core.services.doctor import Installation, examine
 
@@ -62,6 +65,8 @@ def doctor(
         metadata_url=_metadata_address(),
         environment=os.environ,
         pool=_pool(airflow, airflow_user, password_file, pool),
+        referee_url=_referee_address(database),
+        keys=keys,
     )
     with reading() as on_check:
         found = examine(place, on_check)
@@ -83,6 +88,19 @@ def _address(given: str | None) -> tuple[str | None, str]:
         return server.url("easeml_worker", "easeml"), f"embedded server of {HOME}"
     except EasemlError as error:
         return None, str(error)
+
+
+def _referee_address(given: str | None) -> str | None:
+    """Where the evidence is looked at: the address that was given, or the embedded server's for the referee."""
+    if given is not None:
+        return given
+    server = embedded_server()
+    if not server.home.exists():
+        return None
+    try:
+        return server.url("easeml_referee", "easeml")
+    except EasemlError:  # never started, or another account's
+        return None
 
 
 def _metadata_address() -> str | None:

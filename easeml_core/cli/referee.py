@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.evidence import keys_option
 from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.errors import ConfigError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=example(
         "easeml referee", "easeml referee --once", "easeml referee --data /srv/easeml/data --answer-hour 06:00"
-    )
+    ),
 )
 @click.option("--once", is_flag=True, help="Answer the requests there are, then stop.")
 @click.option("--poll", default=10.0, show_default=True, help="Seconds between two looks when nothing is notified.")
@@ -72,11 +73,14 @@ if TYPE_CHECKING:
     multiple=True,
     help="Git repository of an Airflow bundle: its tag easeml/production/STUDY follows production. Repeatable.",
 )
+@keys_option
 @artifacts_option
 @database_option
 @json_option
 def referee(once: bool, artifacts: str, database: str | None, as_json: bool, **options: Any) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
+
+    What it decides goes into hash chains that it signs with this host's key (--keys), which its first start makes.
 
     The address is that of the role easeml_referee; give it to no component of Airflow but the API server, in its own
     environment.
@@ -121,6 +125,7 @@ def _duties(
     mail_from: str,
     allow_forced: bool,
     bundles: tuple[str, ...],
+    keys: Path,
 ) -> Duties:
     from easeml_core.remote.urls import parse_prefix
     from easeml_core.services.answers import Timetable
@@ -137,6 +142,7 @@ def _duties(
         mail=None if smtp is None else MailServer.parse(smtp, mail_from),
         repositories=_repositories(bundles),
         put_offs=put_offs,
+        keys=keys,
         poll_seconds=poll,
     )
 

@@ -211,6 +211,11 @@ _COMMANDS = (
         Letter.SEALED,
         "The command needs the address of the role easeml_referee.",
         """
+        evidence acknowledge
+        evidence keys
+        evidence rotate
+        evidence trust
+        evidence verify
         labels conflicts
         labels give
         labels unsure

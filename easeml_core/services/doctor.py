@@ -13,6 +13,7 @@ from easeml_core.services.doctor_airflow import check_connection, check_metadata
 from easeml_core.services.doctor_database import check_database
 from easeml_core.services.doctor_machine import check_cuda, check_disk, check_secrets, check_temporary_folder
 from easeml_core.services.doctor_versions import check_extras, check_packages, check_python, check_torch
+from easeml_core.services.evidence.report import check_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -34,6 +35,8 @@ class Installation:
         metadata_url: Address of Airflow's metadata database; None where it is not known.
         environment: Of this process; Airflow's connections and settings may stand in it.
         pool: How to ask Airflow about its device pool; None where nobody has said.
+        referee_url: Address of our database for the role ``easeml_referee``; None where it is not known.
+        keys: Key folder of the referee's host; it need not be there.
     """
 
     url: str | None
@@ -43,6 +46,8 @@ class Installation:
     metadata_url: str | None
     environment: Mapping[str, str]
     pool: Pool | None = None
+    referee_url: str | None = None
+    keys: Path | None = None
 
 
 def examine(place: Installation, on_check: Callable[[str], None] = lambda _: None) -> list[Check]:
@@ -55,6 +60,7 @@ def examine(place: Installation, on_check: Callable[[str], None] = lambda _: Non
     looks: dict[str, Callable[[], Iterable[Check]]] = {
         "versions": lambda: (check_python(), check_packages(), check_extras(), check_torch()),
         "database": lambda: check_database(place.url, place.url_from),
+        "evidence": lambda: (check_evidence(place.referee_url, place.keys or place.home / "referee"),),
         "Airflow's connection": lambda: (check_connection(place.environment),),
         "Airflow's metadata": lambda: (check_metadata(place.metadata_url),),
         "device pool": lambda: (check_pool(place.pool),),

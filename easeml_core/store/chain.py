@@ -104,6 +104,12 @@ def hash_at(tx: Connection, chain: str, place: int) -> bytes | None:
     return None if found is None else bytes(found)
 
 
+def has_hash(tx: Connection, hash_hex: str) -> bool:
+    """Whether an entry of any chain has this hash."""
+    query = "SELECT EXISTS (SELECT FROM sealed.chain WHERE hash = decode(:hash, 'hex'))"
+    return bool(scalar(tx, query, hash=hash_hex))
+
+
 def append(
     tx: Connection, chain: str, kind: str, *, subject: int | None = None, content: Mapping[str, Any] | None = None
 ) -> Head:

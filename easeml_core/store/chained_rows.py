@@ -259,3 +259,9 @@ SELECT format('promotion %s rests on gate request %s, whose verdict on model %s 
 FROM work.promotions p LEFT JOIN work.gate_verdicts v ON v.request_id = p.gate_request_id AND v.model_id = p.model_id
 WHERE p.kind = 'promote' AND (v.symbol IS NULL OR v.symbol NOT IN ('pass', 'withheld'))
 """
+
+
+def promoted_artifacts(tx: Connection) -> list[str]:
+    """References of the files of all models that are or were in production."""
+    query = "SELECT DISTINCT m.artifact FROM work.promotions p JOIN work.models m ON m.id = p.model_id ORDER BY 1"
+    return [str(r.artifact) for r in rows(tx, query)]

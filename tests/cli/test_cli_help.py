@@ -47,6 +47,11 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "db url",
         "device run",
         "doctor",
+        "evidence acknowledge",
+        "evidence keys",
+        "evidence rotate",
+        "evidence trust",
+        "evidence verify",
         "explain",
         "export",
         "feed",
@@ -138,6 +143,7 @@ def examples(path: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_every_command_has_an_example_that_parses(path: tuple[str, ...], run: Any, nowhere: Path) -> None:
     (nowhere / "my_net").mkdir()  # a path that must be there
+    (nowhere / "other-host.pub").touch()
     assert examples(path), f"the help of {' '.join(path)} has no example"
     assert "Example" in run(*path, "--help").out
     for line in examples(path):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
-from easeml_core.services.evidence.keys import KEY, MARKS
+from easeml_core.errors import StateError
+from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_gate_request, file_promotion
@@ -257,3 +258,119 @@ def test_what_is_changed_behind_the_referee_is_found_and_the_set_judges_nothing(
     assert refused["refused"]
     assert "judges nothing" in refused["message"]
     assert office.lab.rows("SELECT 1 FROM sealed.ledger WHERE step = 3") == []
+
+
+EDITED = "UPDATE sealed.ledger SET report = report || '{\"wins\": %d}' WHERE step = %d AND test_set_id = 1"
+
+
+def test_a_set_judges_again_once_it_is_acknowledged_and_a_later_change_is_found_again(office: Office) -> None:
+    owner(EDITED % (1, 1))(office)
+    _write_file(MARKS, lambda _: b"")(office)
+    with pytest.raises(StateError, match="that concerns every chain"):
+        office.notary().acknowledge(["set/1"], who="ada", reason="ticket 4711")
+    told = office.notary().acknowledge(None, who="ada", reason="ticket 4711")
+    assert any("ledger 1 is not what" in str(one) for one in told)
+    assert office.broken() == []
+    assert office.gate("worse")["symbol"] in ("pass", "fail")
+    (content,) = office.lab.rows("SELECT content FROM sealed.chain WHERE chain = 'set/1' AND kind = 'acknowledged'")
+    assert (content[0]["who"], content[0]["reason"]) == ("ada", "ticket 4711")
+    for edited in (EDITED % (2, 1), EDITED % (2, 2)):
+        owner(edited)(office)
+        assert "is not what" in office.broken()[0]
+        office.notary().acknowledge(["set/1"], who="ada", reason="again")
+        assert office.broken() == []
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_process_that_is_killed_between_the_steps_loses_nothing_and_raises_no_alarm(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any) -> Any:
+        raise Killed
+
+    intend = Notary._intend
+
+    def intend_and_die(notary: Notary, *given: Any) -> Any:
+        intend(notary, *given)
+        raise Killed
+
+    asked = {"study": "full", "model_id": office.lab.models["full"]["worse"], "request_key": "killed"}
+    request = file_gate_request(office.lab.worker, **asked)["request_id"]
+    for name, dies in (("Notary._intend", intend_and_die), ("_done", kill)):  # before the commit, and after it
+        with monkeypatch.context() as patched:
+            patched.setattr(f"easeml_core.services.evidence.notary.{name}", dies)
+            with pytest.raises(Killed):
+                office.referee().answer_one()
+        assert b'"transaction"' in (office.keys / MARKS).read_bytes()
+        is_answered = answer_of(office.lab.worker, request) is not None
+        assert is_answered == (name == "_done")
+        if not is_answered:
+            assert office.broken() == []
+    # What was committed counts, though the mark was not written: to delete it is found.
+    owner(
+        "DELETE FROM sealed.chain WHERE chain = 'set/1' AND place > 5",
+        "DELETE FROM work.gate_verdicts WHERE step = 3",
+        "DELETE FROM sealed.outbox WHERE request_id = (SELECT max(request_id) FROM sealed.ledger)",
+        "DELETE FROM sealed.ledger WHERE step = 3",
+    )(office)
+    assert "this host has seen 7 entries, and there are 5" in office.broken()[0]
+
+
+def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_other(
+    office: Office, tmp_path: Path
+) -> None:
+    second = Office(office.lab, tmp_path / "second")
+    assert second.gate("worse")["refused"]  # it trusts nobody yet, and signs nothing in this set's chain
+    for here, there in ((office, second), (second, office)):
+        KeyFolder(here.keys).trust(KeyFolder(there.keys).key().public)
+    assert second.gate("worse")["symbol"] == "fail"
+    assert office.broken() == second.broken() == []  # the first host's mark is shorter: what extends it is well
+    owner("DELETE FROM work.gate_verdicts WHERE step = 3")(office)
+    assert office.broken()
+    assert second.broken()
+
+
+def test_a_key_is_rotated_and_what_the_old_one_has_signed_stays_valid(office: Office) -> None:
+    old, new = office.notary().rotate()
+    assert office.gate("worse")["symbol"] == "fail"
+    assert office.broken() == []
+    signers = office.lab.rows("SELECT kind, key_id FROM sealed.chain WHERE kind IN ('key', 'ledger') ORDER BY at")
+    assert signers == [("ledger", old), ("ledger", old), ("key", old), ("ledger", new)]
+    assert (office.keys / KEY).stat().st_mode & 0o777 == 0o600
+    (office.keys / KEY).chmod(0o640)
+    with pytest.raises(StateError, match="mode 0600"):
+        office.referee().run_once()
+
+
+def test_audit_rows_that_commit_late_or_never_leave_no_gap(office: Office) -> None:
+    notary, worker = office.notary(), office.lab.worker
+
+    def chained() -> set[int]:
+        while notary.append_committed():
+            pass
+        return {n for (n,) in office.lab.rows("SELECT subject FROM sealed.chain WHERE kind = 'audit'")}
+
+    def there() -> set[int]:
+        return {n for (n,) in office.lab.rows("SELECT id FROM work.audit")}
+
+    def touch(tx: Any, weight: float) -> None:
+        tx.exec_driver_sql(f"UPDATE work.studies SET weight = {weight} WHERE name = 'first'")
+
+    with worker.begin() as never:
+        touch(never, 2)
+        never.rollback()
+    with worker.begin() as late:
+        touch(late, 3)
+        with worker.begin() as early:
+            early.exec_driver_sql("UPDATE work.studies SET weight = 4 WHERE name = 'full'")
+        for _ in range(3):
+            assert chained() == there()  # and nobody waits for the one that is open
+    for _ in range(3):
+        assert chained() == there()
+    assert max(there()) - len(there()) == 1  # the number that was never committed
+    order = [n for (n,) in office.lab.rows("SELECT subject FROM sealed.chain WHERE kind = 'audit' ORDER BY place")]
+    assert order != sorted(order)
+    assert office.broken() == []

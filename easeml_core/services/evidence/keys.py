@@ -128,6 +128,10 @@ class KeyFolder:
         found = [PublicKey.parse(path.read_bytes(), str(path)) for path in sorted(self.folder.glob(f"*{PUBLIC}"))]
         return {key.id: key for key in found}
 
+    def path_of(self, key: PublicKey) -> Path:
+        """Where a trusted key lies."""
+        return self.folder / f"{key.id}{PUBLIC}"
+
     def is_own_trusted(self) -> bool:
         """Whether the signing key is one that this folder knows: another file in its place is not."""
         return self.key().public.id in self.trusted()

@@ -47,7 +47,7 @@ LOOK_SECONDS = 300.0
 
 LOCKED = (
     "test set {set_id} is locked: its evidence does not verify, so it judges nothing; a referee finds the reason with "
-    "`easeml audit verify` and unlocks the set with `easeml referee acknowledge`"
+    "`easeml audit verify` and unlocks the set with `easeml evidence acknowledge`"
 )
 
 

@@ -51,6 +51,10 @@ class Finding:
         where = f"chain {self.chain}" + ("" if self.place is None else f", entry {self.place}")
         return f"{where}: {self.what}" + (" (acknowledged)" if self.is_acknowledged else "")
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {"chain": self.chain, "place": self.place, "what": self.what, "acknowledged": self.is_acknowledged}
+
 
 @dataclass(frozen=True, slots=True)
 class Examined:
@@ -209,7 +213,7 @@ class _Walk:
             self._note(
                 entry.place,
                 f"key {entry.key_id[:16]} has signed it, which this host does not trust; of another referee's host "
-                "trust it with `easeml referee key trust FILE`",
+                "trust it with `easeml evidence trust FILE`",
             )
         elif not key.verifies_head(entry.signature, entry.hash):
             self._note(

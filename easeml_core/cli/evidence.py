@@ -1,0 +1,187 @@
+"""``easeml evidence``: check the hash chains, acknowledge what is broken, and keep the keys of the referee's host."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.output import example, json_option, show_json, show_table, show_warnings
+from easeml_core.cli.reading_progress import reading
+from easeml_core.errors import InvalidInputError, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REFEREE = "easeml_referee"
+MOST_SHOWN = 20
+"""Findings that a person is shown of all; ``--json`` has every one."""
+
+
+def keys_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--keys``: this host's key folder."""
+    return click.option(
+        "--keys",
+        metavar="FOLDER",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="EASEML_REFEREE_KEYS",
+        show_envvar=True,
+        default=HOME / "referee",
+        show_default=True,
+        help="This host's signing key, trusted keys and high-water marks; of the referee's account alone.",
+    )(command)
+
+
+@click.group(epilog=example("easeml evidence verify", "easeml evidence keys"))
+def evidence() -> None:
+    """Check the hash chains over answers and acts, and keep the keys that sign them: for the referee.
+
+    The commands run as the referee's account, on its host.
+    """
+
+
+@evidence.command(
+    epilog=example(
+        'easeml evidence verify --database "$(easeml db url --role easeml_referee)"',
+        "easeml evidence verify --head 3f0c5e9b0b4c9c3f5d7a1e2b4c6d8f0a1b2c3d4e5f60718293a4b5c6d7e8f901 --json",
+    )
+)
+@click.option(
+    "--head",
+    "heads",
+    metavar="HEX",
+    multiple=True,
+    help="A head that left with an answer (a notification, a git tag): it must be in a chain. Repeatable.",
+)
+@keys_option
+@artifacts_option
+@database_option
+@json_option
+@click.pass_context
+def verify(
+    context: click.Context, heads: tuple[str, ...], keys: Path, artifacts: str, database: str | None, as_json: bool
+) -> None:
+    """Recompute every hash chain, and compare it with ledger, verdicts, promotions and models; name what is broken.
+
+    Without this host's key folder signatures and high-water marks are not checked, and a chain that was rewritten as a
+    whole, or an old backup, is not found. The address is that of the role easeml_referee.
+
+    Exit status: 0 all is well or was acknowledged, 1 something is broken, 2 an error.
+    """
+    from easeml_core.services.evidence.report import verify_all
+
+    store = open_store(database, role=REFEREE)
+    with reading() as on_check:
+        found = verify_all(
+            store,
+            keys if keys.exists() else None,
+            open_artifacts(artifacts),
+            heads=heads,
+            on_progress=lambda chain, done, of: on_check(f"{chain}: {done:,} of {of:,} entries"),
+        )
+    if as_json:
+        show_json(found.to_json())
+    else:
+        columns = {"Chain": "chain", "Entries": "length", "Unsigned": "unsigned", "State": "state"}
+        show_table("Evidence", columns, [one.to_json() for one in found.chains])
+        for line in found.findings[:MOST_SHOWN]:
+            click.echo(line)
+        if len(found.findings) > MOST_SHOWN:
+            click.echo(f"and {len(found.findings) - MOST_SHOWN:,} more; --json has all")
+        click.echo(found.sentence)
+    if not keys.exists():
+        show_warnings([f"there is no key folder {keys}: signatures and high-water marks were not checked"])
+    context.exit(0 if found.is_sound else 1)
+
+
+@evidence.command(
+    epilog=example(
+        "easeml evidence acknowledge 12 --why 'restored the backup of 1 November, see ticket 4711'",
+        "easeml evidence acknowledge --all --why 'the key folder was lost with its disk'",
+    )
+)
+@click.argument("test_sets", metavar="[SET]...", type=click.IntRange(min=1), nargs=-1)
+@click.option("--audit", "with_audit", is_flag=True, help="The chain of the audit and the promotions, too.")
+@click.option("--all", "everything", is_flag=True, help="Every chain.")
+@click.option("--why", required=True, help="The reason, kept for good.")
+@keys_option
+@database_option
+@json_option
+def acknowledge(
+    test_sets: tuple[int, ...],
+    with_audit: bool,
+    everything: bool,
+    why: str,
+    keys: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Let sets judge again although their evidence is broken: what is broken now, and why, goes into their chains.
+
+    SET is the number of a test set. Whatever changes later is found again. Look at `easeml evidence verify` first: what
+    an unknown change has made of a ledger, no later level corrects; a new set is the safe way.
+    """
+    from easeml_core.services.evidence.notary import Notary
+    from easeml_core.services.promotion import require_words
+    from easeml_core.store.chained_rows import AUDIT, of_set
+
+    names = [*(of_set(number) for number in test_sets), *([AUDIT] if with_audit else [])]
+    if everything == bool(names):
+        message = "name the sets whose evidence you have looked at (and --audit), or give --all"
+        raise InvalidInputError(message)
+    notary = Notary(open_store(database, role=REFEREE), keys)
+    told = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
+    if as_json:
+        show_json([one.to_json() for one in told])
+        return
+    for one in told[:MOST_SHOWN]:
+        click.echo(str(one))
+    click.echo(f"{counted(len(told), 'finding')} acknowledged" if told else "nothing is broken")
+
+
+@evidence.command("keys", epilog=example("easeml evidence keys", "easeml evidence keys --json"))
+@keys_option
+@json_option
+def list_keys(keys: Path, as_json: bool) -> None:
+    """List the keys that this host trusts; --json has them in PEM."""
+    from easeml_core.services.evidence.keys import KeyFolder
+
+    folder = KeyFolder(keys)
+    own = folder.key().public.id
+    found = [
+        {"key_id": one.id, "signs": one.id == own, "file": str(folder.path_of(one)), "pem": one.pem().decode()}
+        for one in folder.trusted().values()
+    ]
+    if as_json:
+        show_json(found)
+        return
+    shown = [entry | {"use": "signs" if entry["signs"] else "trusted"} for entry in found]
+    show_table(f"Keys of {keys}", {"Key": "key_id", "Use": "use", "File": "file"}, shown)
+
+
+@evidence.command(epilog=example("easeml evidence rotate"))
+@keys_option
+@database_option
+@json_option
+def rotate(keys: Path, database: str | None, as_json: bool) -> None:
+    """Sign with a new key from now on; the old one signs that it is the next, and its signatures stay valid."""
+    from easeml_core.services.evidence.notary import Notary
+
+    old, new = Notary(open_store(database, role=REFEREE), keys).rotate()
+    show_json({"old": old, "new": new}) if as_json else click.echo(f"key {new} signs now, after {old}")
+
+
+@evidence.command(epilog=example("easeml evidence trust other-host.pub"))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@keys_option
+@json_option
+def trust(file: Path, keys: Path, as_json: bool) -> None:
+    """Trust the public key in FILE: that of the referee on another host, which reached you by a way of its own."""
+    from easeml_core.services.evidence.keys import KeyFolder, read_public
+
+    found = read_public(file)
+    KeyFolder(keys).trust(found)
+    show_json({"key_id": found.id}) if as_json else click.echo(f"key {found.id} is trusted")

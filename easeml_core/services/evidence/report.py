@@ -1,0 +1,167 @@
+"""All evidence of an installation, checked at once: for ``easeml audit verify`` and ``easeml doctor``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import ArtifactError, InvalidInputError, StoreError, counted
+from easeml_core.services.checks import Check
+from easeml_core.services.evidence.notary import Notary
+from easeml_core.store import chain as chains
+from easeml_core.store import chained_rows, requests
+from easeml_core.store.database import Store
+from easeml_core.store.roles import REFEREE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from easeml_core.services.evidence.verification import Examined
+    from easeml_core.store.artifacts import ArtifactStore
+
+_HEAD = re.compile(r"[0-9a-f]{64}")
+_REMEDY = (
+    "run `easeml audit verify` with the referee's address and key folder, find out who changed what, and let a referee "
+    "acknowledge it (docs/security.md)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """One chain.
+
+    Attributes:
+        chain: Its name.
+        length: Entries.
+        unsigned: Entries before the first signed one.
+        state: ``ok``, ``acknowledged`` or ``broken``.
+    """
+
+    chain: str
+    length: int
+    unsigned: int
+    state: str
+
+    @classmethod
+    def of(cls, found: Examined) -> ChainReport:
+        """Sum up what was found."""
+        state = "broken" if found.first_broken else "acknowledged" if found.findings else "ok"
+        return cls(found.head.chain, found.head.length, found.unsigned, state)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {"chain": self.chain, "length": self.length, "unsigned": self.unsigned, "state": self.state}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All chains.
+
+    Attributes:
+        chains: One each.
+        findings: What is wrong, one line each, of every chain the first broken entry first; acknowledged ones too.
+        broken: Those among them that nobody has acknowledged.
+    """
+
+    chains: tuple[ChainReport, ...]
+    findings: tuple[str, ...]
+    broken: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is broken but what was acknowledged."""
+        return not self.broken
+
+    @property
+    def sentence(self) -> str:
+        """What a person reads last."""
+        entries = sum(one.length for one in self.chains)
+        if self.broken:
+            return f"BROKEN, first: {self.broken[0]}"
+        known = len(self.findings)
+        more = f", {counted(known, 'finding')} acknowledged" if known else ""
+        return f"{counted(len(self.chains), 'chain')} of {entries:,} entries verify{more}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "sound": self.is_sound,
+            "chains": [one.to_json() for one in self.chains],
+            "findings": list(self.findings),
+            "broken": list(self.broken),
+        }
+
+
+def verify_all(
+    store: Store,
+    keys: Path | None,
+    artifacts: ArtifactStore | None = None,
+    *,
+    heads: Sequence[str] = (),
+    on_progress: Callable[[str, int, int], None] = lambda _chain, _done, _of: None,
+) -> Report:
+    """Check every chain, the files of all models that were in production, and heads that left the installation.
+
+    Args:
+        store: Role ``easeml_referee``.
+        keys: The host's key folder; None checks neither signatures nor high-water marks.
+        artifacts: Where models lie; None reads no file.
+        heads: Hashes (hex) that must be in a chain.
+        on_progress: Called with the chain, entries done and entries there are.
+
+    Raises:
+        InvalidInputError: A head is no hash.
+    """
+    for head in heads:
+        if not _HEAD.fullmatch(head):
+            message = f"a head is 64 digits of 0-9 and a-f, got {head!r}"
+            raise InvalidInputError(message)
+    found: list[Examined] = []
+    lines: list[str] = []
+    with Notary(store, keys).look() as look:
+        for name in chains.names(look.tx):
+            found.append(look.examine(name, lambda done, of, name=name: on_progress(name, done, of)))  # type: ignore[misc]
+        lines += [f"head {head}: no chain has it" for head in heads if not chains.has_hash(look.tx, head)]
+        promoted = chained_rows.promoted_artifacts(look.tx)
+    for reference in promoted if artifacts is not None else ():
+        assert artifacts is not None
+        on_progress(reference, 0, 1)
+        try:
+            with artifacts.staged(reference):
+                pass  # its content was checked
+        except ArtifactError as error:
+            lines.append(f"model file {reference}: {error}")
+    findings = [one for each in found for one in each.findings]
+    broken = [str(one) for one in findings if not one.is_acknowledged] + lines
+    every = [str(one) for one in findings] + lines
+    return Report(tuple(ChainReport.of(one) for one in found), tuple(every), tuple(broken))
+
+
+def check_evidence(url: str | None, keys: Path) -> Check:
+    """The evidence, for ``easeml doctor``.
+
+    Args:
+        url: Address of the role ``easeml_referee``; None where it is not known.
+        keys: The host's key folder; it need not be there.
+    """
+    needed = "the address of easeml_referee is needed to check it"
+    if url is None:
+        return Check("evidence", "skipped", needed)
+    store = Store(url)
+    try:
+        with store.begin() as tx:
+            if requests.role(tx) != REFEREE:
+                return Check("evidence", "skipped", needed)
+        found = verify_all(store, keys if keys.exists() else None)
+    except StoreError as error:
+        return Check("evidence", "skipped", str(error))
+    finally:
+        store.close()
+    if not found.is_sound:
+        return Check("evidence", "failed", found.broken[0], _REMEDY)
+    if not keys.exists():
+        remedy = f"run it as the referee's account, or name its folder with --keys; {keys} is not there"
+        return Check("evidence", "warning", f"{found.sentence}; signatures and marks were not checked", remedy)
+    return Check("evidence", "ok", found.sentence)

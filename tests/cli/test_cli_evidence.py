@@ -1,0 +1,54 @@
+"""``easeml evidence``: what is broken is named with status 1, and acknowledged with a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def ask(database: Any, artifacts: Any, make_study: Any, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs a command of the referee on a database with one study, whose chains a referee has signed."""
+    make_study()
+    url = database.url("easeml_referee")
+    assert run("referee", "--once", "--artifacts", str(artifacts.root), "--database", url).status == 0
+    return lambda *words: run(*words, "--database", url)
+
+
+def test_what_is_changed_is_named_and_can_be_acknowledged(ask: Any, run: Any, database: Any, nowhere: Any) -> None:
+    assert "verify" in ask("audit", "verify").text
+    (own,) = run("evidence", "keys", "--json").json
+    assert own["signs"]
+    assert own["pem"].startswith("-----BEGIN PUBLIC KEY-----")
+    checks = {check["name"]: check for check in ask("doctor", "--json").json}
+    assert checks["evidence"]["state"] == "ok"
+    with database.server.connect(database=database.name) as opened, opened.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica; UPDATE work.audit SET who = 'ann' WHERE id = 1")
+    broken = ask("audit", "verify")
+    assert broken.status == 1
+    assert "BROKEN, first: chain audit, entry 2: audit 1 is not what the entry commits to" in " ".join(
+        broken.out.split()
+    )
+    assert ask("evidence", "verify", "--json").json["sound"] is False
+    checks = {check["name"]: check for check in ask("doctor", "--json").json}
+    assert checks["evidence"]["state"] == "failed"
+    assert ask("evidence", "acknowledge", "--why", "x").status == 2
+    assert ask("evidence", "acknowledge", "--audit", "--why", "ticket 4711").text.endswith("1 finding acknowledged")
+    assert "1 finding acknowledged" in ask("audit", "verify").text
+    assert ask("evidence", "verify", "--head", "0" * 64).status == 1
+    assert ask("evidence", "verify", "--head", "zero").status == 2
+    assert "signs now, after" in ask("evidence", "rotate").text
+    assert [key["signs"] for key in run("evidence", "keys", "--json").json].count(True) == 1
+    away = ask("evidence", "verify", "--keys", str(nowhere / "away"))
+    assert away.status == 0
+    assert "high-water marks were not checked" in away.err
+
+
+def test_the_worker_cannot_look(run: Any, database: Any, ask: Any) -> None:
+    refused = run("audit", "verify", "--database", database.url("easeml_worker"))
+    assert refused.status == 2
+    assert "easeml_referee" in refused.err
