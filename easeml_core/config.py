@@ -38,6 +38,8 @@ MOST_RUNGS = 20
 """Shares of a network's epochs after which it may be ended; the schema's bound."""
 MOST_SLICES = 50
 """Slices of one sealed set. All conditions share the level, so that every slice makes each of them dearer."""
+MOST_OTHER_CONDITIONS = 64
+"""Answers about other conditions that one sealed set may give: each halves the level of all its tests."""
 
 
 def require(condition: bool, field_name: str, value: object, allowed: str) -> None:
@@ -255,6 +257,8 @@ class GateConfig(_Stored):
             verdict is certain, which saves labels.
         slices: At most 50 pairs (slice, condition) that must hold too, each on its slice of the set.
         mail: Where verdicts go under ``none``, and the alarm for a new set; empty for nowhere.
+        other_conditions: F, answers about conditions other than this one that the set may give beside its steps, 0 to
+            64. Each halves the level of every test of the set. The referee plans them; a study's settings have 0.
     """
 
     condition: str = "n - o > 0 +/- 0.2"
@@ -267,8 +271,12 @@ class GateConfig(_Stored):
     sampling: str = "fixed"
     slices: tuple[tuple[str, str], ...] = ()
     mail: str = ""
+    other_conditions: int = 0
 
     def __post_init__(self) -> None:
+        others = self.other_conditions
+        allowed = f"a whole number from 0 to {MOST_OTHER_CONDITIONS}"
+        require(type(others) is int and 0 <= others <= MOST_OTHER_CONDITIONS, "other_conditions", others, allowed)
         require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
         choice(Mode, "mode", self.mode)
         _, cap = parse_adaptivity(self.adaptivity)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.command(epilog=example("easeml gate ask flowers 7 --wait 60 --request-key nightly-7"))
 @click.argument("study", type=STUDY)
 @click.argument("model_id", metavar="[MODEL]", type=int, required=False)
-@click.option("--condition", help="Another condition than the sealed set's: its pass is advice. Default: the set's.")
+@click.option(
+    "--condition",
+    help="Another condition than the set's, where its plan has answers for such; a pass is advice. Default: the set's.",
+)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),

@@ -41,6 +41,11 @@ _OPTIONS = (
     click.option("--sampling", help=" or ".join(SAMPLINGS) + ": whether labelling stops as soon as it is certain."),
     click.option("--mail", help="Where verdicts go under none, and the alarm for a new set."),
     click.option(
+        "--other-conditions",
+        type=int,
+        help="Answers about other conditions, beside its steps; each halves the level of every test. [default: 0]",
+    ),
+    click.option(
         "--slice",
         "slices",
         multiple=True,
@@ -49,7 +54,7 @@ _OPTIONS = (
     click.option(
         "--script",
         type=click.Path(dir_okay=False, exists=True),
-        help="YAML script (ml.yml) that says all of this instead, but for slices.",
+        help="YAML script (ml.yml) that says all of this instead, but for slices and other conditions.",
     ),
     click.option("--meter", metavar="JSON", help='Settings of the meter, e.g. {"tolerance": 0.05, "steps": 16}.'),
     click.option("--gate-share", type=float, help="With joint: the gate's part of what may fail, > 0 and < 1."),
@@ -65,6 +70,8 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
     gate = {name: given[name] for name in GATE_SETTINGS if given[name] is not None}
     if gate.get("power") == SAME:
         gate["power"] = None
+    if given["other_conditions"] is not None:
+        gate["other_conditions"] = given["other_conditions"]
     if given["slices"]:
         gate["slices"] = tuple(slice_pairs(given["slices"]))
     if given["script"]:
@@ -94,8 +101,8 @@ def _of_both(gate: dict[str, Any], meter: str | None, share: float | None) -> di
 
 
 def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a script, and the conditions on slices, which no script has."""
-    both = [name for name in gate if name != "slices"]
+    """The settings of a script, and what no script has."""
+    both = [name for name in gate if name not in ("slices", "other_conditions")]
     if both:
         message = f"--script holds the whole plan; leave out --{', --'.join(both)}"
         raise InvalidInputError(message)

@@ -112,6 +112,12 @@ def joint_plan(config: JointConfig) -> JointPlan:
             "has all its labels, there are none to save)"
         )
         raise InvalidInputError(message)
+    if config.gate.other_conditions:
+        message = (
+            "a sealed set that gate and meter share gives no answers about other conditions, got other_conditions "
+            f"{config.gate.other_conditions}; leave it out, or plan two sets"
+        )
+        raise InvalidInputError(message)
     check_joint_meter(config.meter)
     return JointPlan(
         reliability=config.reliability,

@@ -27,7 +27,7 @@ from easeml_core.services.joint_sets import gate_settings, joint_config, joint_e
 from easeml_core.services.mail import verdict_mail
 from easeml_core.services.set_queue import no_live_set
 from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint_gate
-from easeml_core.stats.adaptivity import Allocation, allocate, pays_first_errors
+from easeml_core.stats.adaptivity import Allocation, allocate, other_conditions_log_cost, pays_first_errors
 from easeml_core.store import labels, ledger, models, releases, sealed, studies
 from easeml_core.store.rows import as_json
 from easeml_core.training.hits import as_classes
@@ -51,8 +51,9 @@ class _Case:
 
     The verdict names ``incumbent`` as the old model; the new one is compared with ``compared``, which is another one
     under ``none`` alone, after models that could not be run. ``used`` and ``changes`` count the gate's own answers, as
-    does the step that developers see. Where the meter draws on the set too, ``joint`` is its plan, ``log_weight`` is
-    what the answers of both have cost, and ``place`` counts them all.
+    does the step that developers see; ``others`` counts those about other conditions than the set's. Where the meter
+    draws on the set too, ``joint`` is its plan, ``log_weight`` is what the answers of both have cost, and ``place``
+    counts them all.
     """
 
     study: Study
@@ -67,6 +68,7 @@ class _Case:
     cache_key: str
     used: int
     changes: int
+    others: int
     place: int
     joint: JointConfig | None
     log_weight: float
@@ -76,7 +78,21 @@ class _Case:
         """Ln of the level of this verdict."""
         if self.joint is not None:
             return gate_log_level(joint_plan(self.joint), self.log_weight)
-        return math.log1p(-self.config.reliability) - self.allocation.log_multiplicity(self.changes)
+        log_tests = self.allocation.log_multiplicity(self.changes)
+        log_tests += other_conditions_log_cost(self.config.other_conditions, mode=self.config.mode)
+        return math.log1p(-self.config.reliability) - log_tests
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is asked about the condition that was sealed with the set."""
+        return str(self.condition) == gate_settings(self.test_set).condition
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Which answer of how many it would be, among those about the set's condition, or about others."""
+        if self.is_planned:
+            return self.used + 1, self.config.steps
+        return self.others + 1, self.config.other_conditions
 
     @property
     def needed(self) -> int:
@@ -102,6 +118,7 @@ def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Wait
     Raises:
         StateError: No live set, or one that has ended for gate and meter, or the model is the one that stands now;
             nothing is spent.
+        StateError: It is asked about another condition, and the set has no answer for that; nothing is spent.
         InvalidInputError: Reliability or adaptivity is not what the set was planned for, or the verdict would have to
             show although the set withholds it; nothing is spent.
         SealedSetTooSmallError: The condition needs more examples than the set has; nothing is spent.
@@ -118,8 +135,29 @@ def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Wait
         raise StateError(message)
     if entry is not None:
         return _answer(case, step=entry.step, symbol=Symbol(entry.answer), cached=True, retired_why=None, mails=[])
+    _require_other_condition(case)
     require_joint_goes_on(tx, test_set)
     return _decide(tx, ready, case)
+
+
+def _require_other_condition(case: _Case) -> None:
+    """Refuse a question about another condition where the set's plan has no answer, or no further one, for it.
+
+    How many there were follows from what was asked, whatever was answered.
+    """
+    if case.is_planned or case.others < case.config.other_conditions:
+        return
+    planned = gate_settings(case.test_set).condition
+    if case.config.other_conditions:
+        answered = f"its {case.config.other_conditions} answers about other conditions are used"
+    else:
+        answered = "it answers about no other condition"
+    message = (
+        f"the live set of study {case.study.name!r} was sealed for the condition {planned}, and {answered}, got "
+        f"{case.condition}; leave the condition out, or let the referee seal a set that is planned with "
+        "--other-conditions"
+    )
+    raise StateError(message)
 
 
 def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
@@ -147,6 +185,7 @@ def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Cas
         cache_key=key,
         used=used,
         changes=changes,
+        others=ledger.used(tx, test_set.id, ledger.OTHER)[0],
         place=ledger.next_step(tx, test_set.id),
         joint=joint,
         log_weight=ledger.joint_log_weight(tx, test_set.id),
@@ -270,7 +309,8 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
     """Write the ledger; what to say of it."""
     kind, symbol = case.allocation.kind, Symbol.PASS if passed else Symbol.FAIL
     released = Symbol.WITHHELD if kind is Adaptivity.NONE else symbol
-    is_change = case.allocation.is_change(passed=passed, mode=case.config.mode)
+    is_change = case.is_planned and case.allocation.is_change(passed=passed, mode=case.config.mode)
+    step, steps = case.step
     report |= {
         "condition": str(case.condition),
         "symbol": symbol.value,
@@ -284,7 +324,7 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
     sealed.add_entry(
         tx,
         test_set_id=case.test_set.id,
-        step=case.place,
+        step=case.place if case.is_planned else case.test_set.steps + step,  # the set's own steps stay its own
         steps=case.test_set.steps,
         request_id=case.request.id,
         cache_key=case.cache_key,
@@ -294,27 +334,27 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
         tolerance=None,
         report=report,
         is_change=is_change,
-        system=ledger.GATE,
-        system_step=case.used + 1,
-        system_steps=case.config.steps,
+        system=ledger.GATE if case.is_planned else ledger.OTHER,
+        system_step=step,
+        system_steps=steps,
     )
     mails = []
     if kind is Adaptivity.NONE and case.config.mail:
-        told = (case.config.mail, case.study.name, case.used + 1, case.config.steps)
+        told = (case.config.mail, case.study.name, step, steps)
         mails.append(verdict_mail(*told, report | {"log_level": case.log_level}))
     return _answer(
         case,
-        step=case.used + 1,
+        step=step,
         symbol=released,
         cached=False,
-        retired_why=_retires(tx, case, case.used + 1, case.changes + is_change),
+        retired_why=_retires(tx, case, step, case.changes + is_change) if case.is_planned else None,
         mails=mails,
     )
 
 
 def _log_cost(case: _Case, is_change: bool) -> float:
     """By how many nats the answer narrows what later tests get: the branches that it adds to the developer's tree."""
-    if case.allocation.kind is Adaptivity.FULL:
+    if not case.is_planned or case.allocation.kind is Adaptivity.FULL:
         return math.log(2)
     return math.log(case.test_set.steps) if case.allocation.kind is Adaptivity.RECYCLE and is_change else 0.0
 
@@ -353,8 +393,9 @@ def _answer(
         "test_set_id": case.test_set.id,
         "step": step,
         "symbol": symbol.value,
-        "planned": str(case.condition) == gate_settings(case.test_set).condition,
+        "planned": case.is_planned,
         "cached": cached,
     }
     facts = {"study_id": case.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
-    return Answer(f"step {step} of {case.config.steps}: {symbol}", facts | {"verdict": verdict, "mails": mails})
+    answered = f"step {step} of {case.config.steps}" if case.is_planned else f"answer {step} about other conditions"
+    return Answer(f"{answered}: {symbol}", facts | {"verdict": verdict, "mails": mails})

@@ -67,8 +67,17 @@ def study_plan(settings: Mapping[str, Any], purpose: SealedSetPurpose) -> SetCon
 
     The delta of a study's meter is split where the study has two (``direct``), and what gate and meter have together
     is that of their shared set. Without a second meter in the settings, a ``direct`` set is planned like the meter's.
+
+    Raises:
+        InvalidInputError: The settings plan answers about other conditions, which only the referee may do.
     """
     gate, meter = GateConfig.from_json(settings["gate"]), MeterConfig.from_json(settings["meter"])
+    if gate.other_conditions:
+        message = (
+            "a study's gate plans no answers about other conditions, got other_conditions "
+            f"{gate.other_conditions}; leave it out, and let the referee plan a set with --other-conditions"
+        )
+        raise InvalidInputError(message)
     direct = settings.get("direct")
     if direct is not None:
         total, second = split_meters(meter, direct_share=DirectConfig.from_json(direct).share)

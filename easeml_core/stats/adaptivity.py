@@ -121,3 +121,26 @@ def allocate(adaptivity: str, steps: int, *, first_error: bool = False) -> Alloc
     require(type(steps) is int and 1 <= steps <= 10**6, "steps", steps, "a whole number, 1 to 1000000")
     require(cap is None or cap <= steps, "adaptivity", adaptivity, f"upTo:K with K at most the {steps} steps")
     return Allocation(kind, steps, 1 if kind is Adaptivity.FIRST_CHANGE else cap, first_error)
+
+
+def other_conditions_log_cost(count: int, *, mode: str) -> float:
+    """Give by how many nats every level of a set is lowered that may also answer about F other conditions.
+
+        fp-free: F ln 2        fn-free: (F + 1) ln 2, none for F = 0
+
+    The proof is in docs/gate.md, "Other conditions": such a question is tested at the level of the set's next test,
+    its pass is no change, and neither answer ends the set.
+
+    Args:
+        count: F >= 0.
+        mode: ``fp-free`` or ``fn-free``.
+
+    Raises:
+        ConfigError: If ``count`` is negative.
+
+    Example:
+        >>> round(other_conditions_log_cost(4, mode="fp-free"), 2)
+        2.77
+    """
+    require(type(count) is int and count >= 0, "other_conditions", count, "a whole number >= 0")
+    return (count + (count > 0 and mode != Mode.FP_FREE)) * math.log(2)

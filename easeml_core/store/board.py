@@ -39,7 +39,7 @@ LEFT JOIN day ON started_at < h + interval '1 h' AND ended > h GROUP BY h ORDER 
 _WEEK = """
 WITH chosen AS (SELECT id FROM work.studies WHERE CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[]))),
 verdicts AS (SELECT symbol FROM work.gate_verdicts
-  WHERE decided_at > now() - interval '7 days' AND study_id IN (SELECT id FROM chosen)),
+  WHERE planned AND decided_at > now() - interval '7 days' AND study_id IN (SELECT id FROM chosen)),
 moves AS (SELECT kind FROM work.promotions
   WHERE promoted_at > now() - interval '7 days' AND study_id IN (SELECT id FROM chosen))
 SELECT (SELECT count(*) FROM verdicts WHERE symbol = 'pass') AS passed,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import digest
 from easeml_core.store.rows import row, rows
+from easeml_core.store.test_sets import ON_THE_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -230,15 +231,20 @@ def contradictions(tx: Connection, chain: str) -> list[str]:
     return [str(r.what) for r in rows(tx, query, **values)]
 
 
-_OF_SET = """
-SELECT format('step %s of the ledger follows step %s', step, before) AS what FROM (
-  SELECT step, lag(step, 1, 0) OVER (ORDER BY step) AS before FROM sealed.ledger WHERE test_set_id = :set) l
+# Answers about other conditions have places of their own, beyond the set's steps.
+_OF_SET = f"""
+SELECT format('%s %s of the ledger follows %s', CASE WHEN other THEN 'answer about another condition' ELSE 'step' END,
+  step, before) AS what FROM (
+  SELECT system = 'other' AS other, step, lag(step, 1, CASE WHEN system = 'other' THEN steps ELSE 0 END)
+    OVER (PARTITION BY system = 'other' ORDER BY step) AS before
+  FROM sealed.ledger WHERE test_set_id = :set) l
 WHERE step <> before + 1
 UNION ALL
 SELECT format('the verdict of request %s is %s, the ledger says %s at step %s', v.request_id, v.symbol,
   coalesce(l.answer, 'nothing'), v.step)
-FROM work.gate_verdicts v LEFT JOIN sealed.ledger l
-  ON l.test_set_id = v.test_set_id AND l.system = 'gate' AND l.system_step = v.step
+FROM work.gate_verdicts v JOIN work.test_sets t ON t.id = v.test_set_id LEFT JOIN sealed.ledger l
+  ON l.test_set_id = v.test_set_id AND l.system = CASE WHEN {ON_THE_PLAN} THEN 'gate' ELSE 'other' END
+  AND l.system_step = v.step
 WHERE v.test_set_id = :set AND v.symbol IS DISTINCT FROM l.answer
 UNION ALL
 SELECT format('the answer of request %s has left, and the ledger has no entry of it', o.request_id)

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-GATE, METER = "gate", "meter"
-"""Whose answer an entry is: several systems share a ``joint`` set."""
+GATE, METER, OTHER = "gate", "meter", "other"
+"""Whose answer an entry is: several systems share a ``joint`` set. ``other``: the gate's, about another condition than
+the one sealed with the set; its ``step`` is beyond the set's own, of which it uses none."""
 
 RETIRED = "retired"
 """The answer of a meter set that gave none."""
@@ -47,8 +48,9 @@ def used(tx: Connection, test_set_id: int, system: str = GATE) -> tuple[int, int
 
 
 def next_step(tx: Connection, test_set_id: int) -> int:
-    """The place that the next answer of either system has in the set's ledger, from 1."""
-    return 1 + int(scalar(tx, "SELECT count(*) FROM sealed.ledger WHERE test_set_id = :id", id=test_set_id))
+    """The place that the next answer of gate or meter has in the set's ledger, from 1."""
+    query = "SELECT count(*) FROM sealed.ledger WHERE test_set_id = :id AND system <> :other"
+    return 1 + int(scalar(tx, query, id=test_set_id, other=OTHER))
 
 
 def joint_log_weight(tx: Connection, test_set_id: int) -> float:
@@ -162,7 +164,7 @@ def set_ledger(
     """
     query = _ENTRIES + (
         "WHERE l.test_set_id = :id AND (l.system = :system OR CAST(:system AS text) IS NULL) "
-        "ORDER BY l.step DESC LIMIT :most OFFSET :skip"
+        "ORDER BY l.id DESC LIMIT :most OFFSET :skip"
     )
     found = rows(tx, query, id=test_set_id, system=system, most=limit, skip=skip)
     return [dict(r._mapping) for r in found]

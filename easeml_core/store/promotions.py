@@ -146,7 +146,7 @@ FROM work.models m JOIN work.data_versions d ON d.id = m.data_version_id
 LEFT JOIN work.trials t ON t.id = m.trial_id LEFT JOIN work.candidates k ON k.id = t.candidate_id
 LEFT JOIN work.production p ON p.study_id = m.study_id AND p.model_id = m.id
 LEFT JOIN LATERAL (
-  SELECT symbol, request_id FROM work.gate_verdicts WHERE study_id = :id AND model_id = m.id
+  SELECT symbol, request_id FROM work.gate_verdicts WHERE study_id = :id AND model_id = m.id AND planned
   ORDER BY request_id DESC LIMIT 1) v ON true
 LEFT JOIN LATERAL (
   SELECT kind, promoted_at, who, why FROM work.promotions WHERE study_id = :id AND model_id = m.id

@@ -120,13 +120,15 @@ def add_verdict(
 def get_verdict(tx: Connection, request_id: int) -> dict[str, Any] | None:
     """The released verdict of a request with the state of its set, or None.
 
-    ``steps`` are the gate's, also where a meter draws on the set too, as ``step`` counts the gate's answers alone.
+    ``steps`` are the gate's, also where a meter draws on the set too, as ``step`` counts the gate's answers alone; of a
+    verdict about another condition than the set's, both count answers of that kind.
     ``was_last`` says that no ground for a promotion came after it: no other verdict on the sealed condition but a fail.
     """
     found = row(
         tx,
-        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, CASE t.purpose WHEN 'joint' "
-        "THEN (t.plan -> 'gate' ->> 'steps')::int ELSE t.steps END AS steps, v.symbol, v.planned, v.cached, "
+        "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, CASE WHEN t.purpose = 'joint' "
+        "THEN (t.plan -> 'gate' ->> 'steps')::int WHEN v.planned THEN t.steps "
+        "ELSE coalesce((t.plan ->> 'other_conditions')::int, t.steps) END AS steps, v.symbol, v.planned, v.cached, "
         "v.test_set_id, t.state AS set_state, t.retired_why, NOT EXISTS (SELECT 1 FROM work.gate_verdicts w "
         "WHERE w.test_set_id = v.test_set_id AND w.step > v.step AND w.planned AND w.symbol <> 'fail') AS was_last "
         "FROM work.gate_verdicts v JOIN work.test_sets t ON t.id = v.test_set_id WHERE v.request_id = :id",

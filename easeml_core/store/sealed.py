@@ -308,8 +308,8 @@ def add_entry(
     ``is_change`` marks an answer of the kind that costs (``stats/adaptivity.py``), ``open_ended`` one of a set that has
     no last step.
 
-    ``system`` is ``gate`` or ``meter``; ``system_step`` and ``system_steps`` count its answers alone, where both share
-    the set (None: they are ``step`` and ``steps``).
+    ``system`` is ``gate``, ``meter`` or ``other`` (``store/ledger.py``); ``system_step`` and ``system_steps`` count its
+    answers alone, where several share the set (None: they are ``step`` and ``steps``).
 
     Raises:
         BudgetExhaustedError: The set has no such step (when the transaction ends).

@@ -207,10 +207,9 @@ def guard_of_day(tx: Connection) -> dict[str, float]:
 
 
 def last_verdict(tx: Connection, study_id: int) -> str | None:
-    """The one symbol of the newest verdict; None before the first."""
-    found = row(
-        tx, "SELECT symbol FROM work.gate_verdicts WHERE study_id = :id ORDER BY request_id DESC LIMIT 1", id=study_id
-    )
+    """The one symbol of the newest verdict on a set's own condition; None before the first."""
+    query = "SELECT symbol FROM work.gate_verdicts WHERE study_id = :id AND planned ORDER BY request_id DESC LIMIT 1"
+    found = row(tx, query, id=study_id)
     return None if found is None else str(found.symbol)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.store.alert_state import IS_OPEN
 from easeml_core.store.rows import rows
+from easeml_core.store.test_sets import ON_THE_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -99,7 +100,8 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created
        coalesce(ts.gate_live, false) AS gate_set_live,
        coalesce(ts.gate_waits, false) AS gate_set_waits, coalesce(ts.meter_waits, false) AS meter_set_waits,
        CASE ge.purpose WHEN 'joint' THEN (ge.plan -> 'gate' ->> 'steps')::int ELSE ge.steps END AS gate_steps,
-       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.study_id = s.id AND v.test_set_id = ge.id)
+       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v JOIN work.test_sets t ON t.id = v.test_set_id
+        WHERE v.study_id = s.id AND v.test_set_id = ge.id AND {ON_THE_PLAN})
          AS gate_steps_used,
        coalesce(ge.labels_on_demand, false) AS labels_on_demand, a.asked_at, a.judging_at,
        now() AS read_at, refusal.message AS refusal
@@ -113,10 +115,11 @@ LEFT JOIN sets ts ON ts.study_id = s.id
 LEFT JOIN work.test_sets ge ON ge.id = ts.gate_set
 LEFT JOIN work.models bm ON bm.trial_id = r.best[5]::bigint
 LEFT JOIN LATERAL (
-  SELECT symbol FROM work.gate_verdicts v WHERE v.study_id = s.id AND v.model_id = bm.id
+  SELECT symbol FROM work.gate_verdicts v WHERE v.study_id = s.id AND v.model_id = bm.id AND v.planned
   ORDER BY request_id DESC LIMIT 1) bg ON true
 LEFT JOIN LATERAL (
-  SELECT symbol, model_id FROM work.gate_verdicts WHERE study_id = s.id ORDER BY request_id DESC LIMIT 1) g ON true
+  SELECT symbol, model_id FROM work.gate_verdicts WHERE study_id = s.id AND planned
+  ORDER BY request_id DESC LIMIT 1) g ON true
 LEFT JOIN LATERAL (
   SELECT y.signal, y.signals, y.direct_signal, y.drift, y.submissions_left FROM work.meter_readings y
   JOIN work.test_sets e ON e.id = y.test_set_id

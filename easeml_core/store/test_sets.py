@@ -60,13 +60,17 @@ class SealedSet:
         return self.name or str(self.id)
 
 
-_SET = """
+ON_THE_PLAN = "(v.planned OR t.purpose = 'joint' OR NOT jsonb_exists(t.plan, 'other_conditions'))"
+"""Of a verdict ``v`` on the set ``t``: it has used a step. Sets without the setting let every answer use one."""
+
+_SET = f"""
 SELECT t.id, t.study_id, s.name AS study, t.data_version_id, t.name, t.purpose, t.state, t.rows, t.steps,
-       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id)
+       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id AND {ON_THE_PLAN})
          + (SELECT coalesce(max(step), 0) FROM work.meter_readings r WHERE r.test_set_id = t.id)
          + (SELECT count(DISTINCT (m.format, m.artifact, r.team, r.data_version_id)) FROM work.meter_readings r
             JOIN work.models m ON m.id = r.model_id WHERE r.direct_test_set_id = t.id) AS steps_used,
-       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id) AS gate_steps_used,
+       (SELECT coalesce(max(step), 0) FROM work.gate_verdicts v WHERE v.test_set_id = t.id AND {ON_THE_PLAN})
+         AS gate_steps_used,
        t.plan, t.labels_on_demand, t.retired_why, t.artifact
 FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id
 """

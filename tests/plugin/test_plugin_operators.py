@@ -1,6 +1,7 @@
 """Operators and sensors one by one, against the real database: repeatable, deferred, polled, skipped, cancelled."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -205,13 +206,20 @@ def deferral(operator, ctx):
     return caught.value
 
 
+def plan_gate(connected, **changes):
+    """Let the live gate set have been planned with other settings."""
+    with contextlib.closing(connected.server.connect(database=connected.name)) as opened, opened.cursor() as cursor:
+        plan = "UPDATE work.test_sets SET plan = plan || %s WHERE purpose = 'gate'"
+        cursor.execute(plan, [json.dumps(changes)])
+
+
 @pytest.mark.journey
 def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, artifacts):
     """The trigger is woken by the notification, long before its own poll."""
     from easeml_core.services.referee import Referee
 
     ctx = context("gate")
-    operator = gate(condition="n > 0.5 +/- 0.2")
+    operator = gate()
     first, second = deferral(operator, ctx), deferral(operator, ctx)
     assert first.trigger.subject == second.trigger.subject == str(ctx["ti"].pushed["request_id"])
     assert first.method_name == "execute_complete"
@@ -238,10 +246,11 @@ def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, 
 
 
 @pytest.mark.journey
-def test_a_failed_gate_tells_its_symbol_before_it_fails(trained, referee):
+def test_a_failed_gate_tells_its_symbol_before_it_fails(trained, connected, referee):
+    plan_gate(connected, condition="n > 0.95 +/- 0.3")
     for on_fail, expected in (("fail", AirflowFailException), ("skip", AirflowSkipException)):
         ctx = context("gate")
-        operator = gate(condition="n > 0.95 +/- 0.3", on_fail=on_fail, deferrable=False, poll_interval=0.05)
+        operator = gate(on_fail=on_fail, deferrable=False, poll_interval=0.05)
         with pytest.raises(expected, match="study 'cancer': model 2 did not pass the gate"):
             operator.execute(ctx)
         assert ctx["ti"].pushed["symbol"] == "fail"
@@ -270,7 +279,8 @@ def test_a_referee_that_never_answers_is_named(trained):
 
 
 @pytest.mark.journey
-def test_promotion_needs_a_recorded_pass(trained, referee):
+def test_promotion_needs_a_recorded_pass(trained, connected, referee):
+    plan_gate(connected, other_conditions=1, condition="n - o > 0 +/- 0.4")
     more = {"study": "cancer", "model_id": 2, "deferrable": False, "poll_interval": 0.05}
     with pytest.raises(AirflowFailException, match="gate request 12345 has no verdict on model 2"):
         operators.PromoteModelOperator(task_id="p", gate_request_id=12345, **more).execute(context("p1"))

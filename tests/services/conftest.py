@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import json
 import os
 import random
 import time
@@ -152,6 +153,11 @@ class Lab:
         with contextlib.closing(self.server.connect(database=self.name)) as opened, opened.cursor() as cursor:
             cursor.execute(sql)
             return [tuple(r) for r in cursor]
+
+    def allow_other_conditions(self, count: int = 1, *, estimator: str = "exact") -> None:
+        """Let every gate set have been planned with so many answers about other conditions than its own."""
+        plan = json.dumps({"other_conditions": count, "estimator": estimator})
+        self.as_superuser("UPDATE work.test_sets SET plan = plan || %s WHERE purpose = 'gate'", plan)
 
     def relabel(self, set_id: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
         """Let a sealed set have other labels than it has."""

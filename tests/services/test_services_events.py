@@ -81,8 +81,9 @@ def test_each_thing_is_told_once_and_in_words(lab: Any, watcher: Watcher) -> Non
 
 
 def test_a_withheld_verdict_and_advice_are_no_news(lab: Any, watcher: Watcher) -> None:
+    lab.allow_other_conditions()
     assert lab.gate("rare", study="hidden")["symbol"] == "withheld"
-    assert lab.gate("rare", condition="n > 0.99 +/- 0.2")["planned"] is False
+    assert lab.gate("rare", condition="n - o > 0.9 +/- 0.2")["planned"] is False
     assert watcher.kinds() == []
 
 

@@ -14,6 +14,7 @@ from easeml_core.services import judging
 from easeml_core.services.alerts import open_alerts
 from easeml_core.services.overview import live_sets
 from easeml_core.services.requests import file_gate_request
+from easeml_core.services.test_sets import list_test_sets
 from easeml_core.store.rows import pack
 
 STATE = "SELECT state, retired_why FROM work.test_sets WHERE id = :id"
@@ -161,12 +162,13 @@ def test_under_none_the_old_model_is_the_last_one_that_was_judged(lab: Any) -> N
 
 
 def test_under_none_the_last_one_handed_in_again_gets_its_answer_back(lab: Any) -> None:
+    lab.allow_other_conditions()
     lab.gate("good", "hidden")
     again = lab.gate("good", "hidden")
     assert (again["refused"], again["symbol"], again["step"], again["cached"]) == (False, "withheld", 1, True)
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
     other = lab.gate("good", "hidden", condition="n - o > 0.1 +/- 0.2")  # another question about the same two models
-    assert (other["step"], other["planned"]) == (2, False)
+    assert (other["step"], other["planned"]) == (1, False)
     assert len(set(incumbents(lab))) == 1
 
 
@@ -235,3 +237,49 @@ def test_a_condition_on_a_slice_must_hold_too_and_shares_the_level(claim: str, s
     (clause,) = report["slices"]["odd"]["clauses"]
     assert clause["examples"] == 127
     assert clause["log_level_pass"] == pytest.approx(math.log(0.1 / 2**2), rel=1e-12)  # not shared
+
+
+# Other conditions than the one sealed with the set.
+
+OTHER = "n - o > 0.1 +/- 0.2"
+
+
+def test_a_set_answers_about_no_other_condition_unless_that_was_planned(lab: Any) -> None:
+    """One question with a condition of one's own used to end a set of firstChange."""
+    answer = lab.gate("good", "first", condition="n > 0.01 +/- 0.4")
+    assert answer["refused"]
+    assert "the live set of study 'first' was sealed for the condition n - o > 0 +/- 0.2" in answer["message"]
+    assert "it answers about no other condition, got n > 0.01 +/- 0.4" in answer["message"]
+    assert lab.rows("SELECT 1 FROM sealed.ledger") == lab.rows("SELECT 1 FROM work.gate_verdicts") == []
+    assert lab.gate("good", "first", condition="n - o > 0.0 +/- 0.20")["symbol"] == "pass"  # the set's own
+
+
+@pytest.mark.parametrize(("study", "released"), [("first", "pass"), ("full", "pass"), ("hidden", "withheld")])
+def test_a_planned_answer_about_another_condition_costs_no_step_and_ends_nothing(
+    study: str, released: str, lab: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 1)
+    set_id = lab.one("SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id "
+                     "WHERE s.name = :name AND purpose = 'gate'", name=study)  # fmt: skip
+    plan_otherwise(lab, set_id, other_conditions=2)
+    first, again = (lab.gate("good", study, condition=OTHER) for _ in range(2))
+    assert (first["symbol"], first["planned"], first["step"], first["steps"]) == (released, False, 1, 2)
+    assert again["cached"]
+    assert lab.rows(STATE, id=set_id) == [("live", None)]
+    assert [s["steps_used"] for s in list_test_sets(lab.worker) if s["test_set_id"] == set_id] == [0]
+    assert lab.gate("worse", study, condition=OTHER)["step"] == 2
+    assert "its 2 answers about other conditions are used" in lab.gate("rare", study, condition=OTHER)["message"]
+    own = lab.gate("good", study)
+    assert (own["symbol"], own["planned"], own["step"], own["steps"]) == (released, True, 1, 3)
+    tests = {"first": 3, "full": 2**2, "hidden": 3}[study]
+    assert levels(lab) == pytest.approx([0.1 / tests / 4] * 3, rel=1e-12)  # two answers beside: each halves the level
+    assert changes(lab) == [False, False, True]
+    found = lab.rows("SELECT system, step, system_step, system_steps FROM sealed.ledger ORDER BY id")
+    assert found == [("other", 4, 1, 2), ("other", 5, 2, 2), ("gate", 1, 1, 3)]
+    assert lab.promote(first["request_id"], study=study)["refused"]
+
+
+def test_a_tenant_cannot_plan_them_with_a_study(bare: Any) -> None:
+    gate = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "other_conditions": 3}
+    with pytest.raises(InvalidInputError, match="a study's gate plans no answers about other conditions, got other_co"):
+        bare.register("mine", gate=gate)

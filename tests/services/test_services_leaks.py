@@ -113,9 +113,10 @@ def live_through(lab: Any, caplog: Any, ask: Callable[[Any], list[Any]]) -> dict
 
 def everything(lab: Any) -> list[Any]:
     """Gates of all three kinds, cached and refused ones, a promotion, readings."""
+    lab.allow_other_conditions()  # one that is refused costs none
     asked = [lab.gate(model, study) for study in lab.models for model in ("rare", "good", "rare")]
     asked.append(lab.promote(next(a["request_id"] for a in asked if a.get("symbol") == "pass")))
-    asked.append(lab.gate("good", condition="n - o > 0 +/- 0.01"))
+    asked += [lab.gate("good", condition=condition) for condition in ("n - o > 0 +/- 0.01", "n - o > 0.1 +/- 0.2")]
     return [*asked, lab.meter("rare"), lab.meter("rare"), lab.meter("rare", "first")]
 
 

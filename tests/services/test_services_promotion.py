@@ -38,6 +38,7 @@ def test_a_fail_is_refused(lab: Any) -> None:
 
 
 def test_a_pass_of_another_condition_is_advice_and_promotes_nothing(lab: Any) -> None:
+    lab.allow_other_conditions()
     easier = lab.gate("good", condition="n - o > -0.5 +/- 0.2")
     assert (easier["symbol"], easier["planned"]) == ("pass", False)
     answer = lab.promote(easier["request_id"])

@@ -48,6 +48,10 @@ SEALED_CASES: dict[str, list[Case]] = {
         *each("sealed.ledger", "system_step", "0", "step + 1"),
         *each("sealed.ledger", "system_steps", "1", step="2", system_step="2"),
     ],
+    "sealed.ledger_other_check": [
+        *each("sealed.ledger", "step", "steps", "steps + 2", system="'other'", **NEW),
+        *each("sealed.ledger", "is_change", "true", step="steps + 1", system="'other'", **NEW),
+    ],
     "sealed.ledger_step_check": each("sealed.ledger", "step", "0", "steps + 1"),
     "sealed.ledger_log_level_check": each("sealed.ledger", "log_level", "0.1", "'NaN'", "'-Infinity'"),
     "sealed.ledger_log_cost_check": each("sealed.ledger", "log_cost", "-0.1", "'NaN'", "'Infinity'"),

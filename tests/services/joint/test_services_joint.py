@@ -14,7 +14,8 @@ from joint_lab import LN2, Shared, costs, parked, register
 
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.entities import SealedSetPurpose
-from easeml_core.errors import StateError
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.meter.joint import joint_plan
 from easeml_core.services import joint_sets
 from easeml_core.services.answers import Timetable
 from easeml_core.services.ledger import study_ledger
@@ -235,7 +236,7 @@ def test_a_meter_that_could_not_answer_has_ended_the_set_before_it_is_said(share
 
 
 def test_a_refusal_for_too_few_examples_tells_nothing_of_the_signals(bare: Any, tmp_path: Any) -> None:
-    """What a condition needs is figured at the planned weight: ambiguous signals do not change the answer."""
+    """What the condition needs is figured at the planned weight: ambiguous signals do not change the answer."""
     shared = register(bare, tmp_path)
     config = JointConfig.from_json(bare.one("SELECT plan FROM work.test_sets"))
     rows = bare.one("SELECT rows FROM work.test_sets")
@@ -246,16 +247,32 @@ def test_a_refusal_for_too_few_examples_tells_nothing_of_the_signals(bare: Any, 
     )
     parked(shared)
     refused = {}
+    plan_condition(shared, f"n > 0.5 +/- {fits - 0.001:g}")
     for signals in range(3):
-        refused[signals] = shared.gate(shared.model(0.0), condition=f"n > 0.5 +/- {fits - 0.001:g}")["message"]
+        refused[signals] = shared.gate(shared.model(0.0))["message"]
         shared.meter(shared.model(0.5))
     assert len(set(refused.values())) == 1
     assert "needs at least" in refused[0]
-    assert not shared.gate(shared.model(0.0), condition=f"n > 0.5 +/- {fits:g}")["refused"]
+    plan_condition(shared, f"n > 0.5 +/- {fits:g}")
+    assert "needs at least" not in shared.gate(shared.model(0.0))["message"]
+
+
+def plan_condition(shared: Shared, condition: str) -> None:
+    """Let the set have been planned for this condition."""
+    plan = "UPDATE work.test_sets SET plan = jsonb_set(plan, '{gate,condition}', to_jsonb(%s::text))"
+    shared.lab.as_superuser(plan, condition)
 
 
 def of(config: JointConfig) -> dict[str, Any]:
     return {"reliability": config.gate.reliability, "steps": config.gate.steps}
+
+
+def test_a_shared_set_answers_about_no_other_condition(shared: Shared) -> None:
+    with pytest.raises(
+        InvalidInputError, match="share gives no answers about other conditions, got other_conditions 2"
+    ):
+        joint_plan(JointConfig(gate=GateConfig(other_conditions=2)))
+    assert "answers about no other condition" in shared.gate(shared.model(0.0), condition="n > 0.5 +/- 0.4")["message"]
 
 
 def test_the_reliability_that_can_be_asked_for_is_that_of_both(shared: Shared) -> None:

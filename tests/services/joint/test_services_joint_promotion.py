@@ -53,16 +53,6 @@ def test_a_fail_after_it_takes_nothing_back(shared: Any) -> None:
     assert promoted(shared, *ground)["promoted"]
 
 
-def test_advice_after_it_takes_nothing_back_and_is_no_ground(shared: Any) -> None:
-    ground = passed(shared)
-    other = shared.model(0.02)
-    advice = shared.gate(other, condition="n - o > -0.5 +/- 0.3")
-    assert (advice["symbol"], advice["planned"]) == ("pass", False)
-    end_by_steps_of_the_meter(shared)
-    assert promoted(shared, advice["request_id"], other)["refused"]
-    assert promoted(shared, *ground)["promoted"]
-
-
 def test_an_earlier_pass_of_a_set_that_has_ended_is_none(shared: Any) -> None:
     first, last = passed(shared), passed(shared)
     end_by_steps_of_the_meter(shared)
