@@ -19,7 +19,7 @@ from easeml_core.services.joint_sets import gate_settings, joint_config
 from easeml_core.services.ledger import shown_entry
 from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint_gate
 from easeml_core.services.test_sets import shown
-from easeml_core.store import handed_in, labels, ledger, requests, studies, test_sets
+from easeml_core.store import handed_in, labels, ledger, requests, sealed, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def gate_report(
             "symbols": [named.entry(e) for e in reversed(symbols)],
             "verdict": None if verdict is None else named.entry(verdict),
             "ledger": [named.entry(e) for e in entries],
-            "ledger_total": 0 if chosen is None else ledger.next_step(tx, chosen.id) - 1,
+            "ledger_total": 0 if chosen is None else sealed.spent(tx, chosen.id)[0],
             "waiting": _waiting(tx, found.id),
             "wanted": _wanted(tx, live),
             "production": production_of(tx, found.id),

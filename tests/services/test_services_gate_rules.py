@@ -15,6 +15,7 @@ from easeml_core.services.alerts import open_alerts
 from easeml_core.services.overview import live_sets
 from easeml_core.services.requests import file_gate_request
 from easeml_core.services.test_sets import list_test_sets
+from easeml_core.store import chained_rows
 from easeml_core.store.rows import pack
 
 STATE = "SELECT state, retired_why FROM work.test_sets WHERE id = :id"
@@ -277,6 +278,8 @@ def test_a_planned_answer_about_another_condition_costs_no_step_and_ends_nothing
     found = lab.rows("SELECT system, step, system_step, system_steps FROM sealed.ledger ORDER BY id")
     assert found == [("other", 4, 1, 2), ("other", 5, 2, 2), ("gate", 1, 1, 3)]
     assert lab.promote(first["request_id"], study=study)["refused"]
+    with lab.referee.begin() as tx:
+        assert chained_rows.contradictions(tx, chained_rows.of_set(set_id)) == []
 
 
 def test_a_tenant_cannot_plan_them_with_a_study(bare: Any) -> None:
