@@ -272,7 +272,7 @@ def test_a_planned_answer_about_another_condition_costs_no_step_and_ends_nothing
     assert "its 2 answers about other conditions are used" in lab.gate("rare", study, condition=OTHER)["message"]
     own = lab.gate("good", study)
     assert (own["symbol"], own["planned"], own["step"], own["steps"]) == (released, True, 1, 3)
-    tests = {"first": 3, "full": 2**2, "hidden": 3}[study]
+    tests = {"first": 3, "full": 2**3, "hidden": 3}[study]
     assert levels(lab) == pytest.approx([0.1 / tests / 4] * 3, rel=1e-12)  # two answers beside: each halves the level
     assert changes(lab) == [False, False, True]
     found = lab.rows("SELECT system, step, system_step, system_steps FROM sealed.ledger ORDER BY id")
