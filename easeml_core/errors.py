@@ -20,6 +20,7 @@
     |   |-- TrainingStarved                 because it ran out of time, or out of the machine's memory
     |   `-- TrainingTaskError               because of what executes it: a package or a program is missing
     |-- ArtifactError                       a stored file is missing, was changed, or is not of a trusted kind
+    |   `-- ArtifactPlaceError              another artifact store than the installation's; both places
     `-- StoreError                          the database; the driver's error is the cause
         |-- StoreUnavailableError           try again
         |   `-- StoreExhaustedError         it answers, and lacks disk, memory or the right to write
@@ -232,6 +233,40 @@ class TrainingTaskError(TrainingError):
 
 class ArtifactError(EasemlError):
     """Raised when a stored file is missing, has another content hash, or holds types we do not load."""
+
+
+class ArtifactPlaceError(ArtifactError):
+    """Raised when a command would use another artifact store than the installation's.
+
+    Args:
+        asked: Place that was asked for; None where it was the database's own.
+        installed: Place that the database names; None where it names none, and the one asked for lacks its data.
+    """
+
+    def __init__(self, *, asked: str | None, installed: str | None) -> None:
+        self.asked, self.installed = asked, installed
+        change = "`easeml db artifacts PLACE`, as easeml_owner, moves the installation to another place"
+        if installed is None:
+            message = (
+                f"{asked} does not hold the artifacts of this installation: the newest data that the database names is "
+                "not there; give the place that the workers and the referee use with --artifacts"
+            )
+        elif asked is None:
+            message = (
+                f"the artifacts of this installation are at {installed}, and this machine does not have them there; "
+                f"give the path under which it reaches that storage with --artifacts; {change}"
+            )
+        else:
+            message = (
+                f"{asked} is not the artifact store of this installation, which is at {installed}: workers and referee "
+                "would not find what is stored there; leave --artifacts out, or give a path to that storage; "
+                f"{change}"
+            )
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling between processes: the constructor takes more than the message."""
+        return functools.partial(type(self), asked=self.asked, installed=self.installed), ()
 
 
 class StoreError(EasemlError):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import artifacts_option, database_option, open_installation, open_store
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
 
 _EXAMPLE = """\b
 Examples:
@@ -42,15 +46,19 @@ def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("program", type=click.Path(exists=True, path_type=Path))
 @_program_options
 @artifacts_option
+@database_option
 @json_option
-def pack(program: Path, train: str | None, command: str | None, artifacts: str, as_json: bool) -> None:
+def pack(
+    program: Path, train: str | None, command: str | None, artifacts: str | None, database: str | None, as_json: bool
+) -> None:
     """Keep PROGRAM (a folder or a file) for the workers, and print its reference.
 
     The reference is the parameter `program` of candidates of kind `command`, e.g. for `easeml study register`.
     """
     from easeml_core.services.candidates import bring_program
 
-    reference = bring_program(open_artifacts(artifacts), program, train=train, command=command)
+    _, kept_at = open_installation(database, artifacts)
+    reference = bring_program(kept_at, program, train=train, command=command)
     show_json({"program": reference}) if as_json else click.echo(reference)
 
 
@@ -70,13 +78,14 @@ def pack(program: Path, train: str | None, command: str | None, artifacts: str, 
 @database_option
 @json_option
 def add(
-    study: str, program: Path | None, dry_run: bool, artifacts: str, database: str | None, as_json: bool, **given: Any
-) -> None:
+    study: str, program: Path | None, dry_run: bool, artifacts: str | None, database: str | None, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
     """Let candidates join STUDY, also while it runs: all or none of them; repeating the command changes nothing."""
     from easeml_core.services.candidates import add_candidates
     from easeml_core.services.study_candidates import named_candidates
 
-    entry = _entry(program, artifacts, given)
+    entry = _entry(program, partial(open_installation, database, artifacts), given)
     if dry_run:
         told = named_candidates([entry])
         columns = {"Candidate": "name", "Kind": "kind", "Parameters": "parameters"}
@@ -86,7 +95,9 @@ def add(
     show_json(told) if as_json else show_table("Candidates", columns, told)
 
 
-def _entry(program: Path | None, artifacts: str, given: dict[str, Any]) -> dict[str, Any]:
+def _entry(
+    program: Path | None, opened: Callable[[], tuple[Store, ArtifactStore]], given: dict[str, Any]
+) -> dict[str, Any]:
     """The entry of a study that the options describe; a program is packed and kept first."""
     from easeml_core.cli.studies import mapping_of
 
@@ -100,7 +111,7 @@ def _entry(program: Path | None, artifacts: str, given: dict[str, Any]) -> dict[
         if given["kind"] not in (None, "command"):
             message = f"a --program is of kind command, not {given['kind']!r}; leave --kind out"
             raise InvalidInputError(message)
-        kept = bring_program(open_artifacts(artifacts), program, train=given["train"], command=given["command"])
+        kept = bring_program(opened()[1], program, train=given["train"], command=given["command"])
         parameters |= {"program": kept}
         given = given | {"kind": "command", "name": given["name"] or program.resolve().stem}
     entry = {name: given[name] for name in ("name", "kind", "count", "seed") if given[name] is not None}

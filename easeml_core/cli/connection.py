@@ -47,9 +47,8 @@ def artifacts_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--artifacts",
         metavar="PLACE",
-        default=str(HOME / "artifacts"),
-        show_default=True,
-        help="Folder or address (s3://BUCKET/PATH) of models and data; the same for workers and referee.",
+        help="Folder or address (s3://BUCKET/PATH) of models and data, where this machine reaches it; default: the "
+        "installation's, see `easeml db artifacts`.",
     )(command)
 
 
@@ -88,8 +87,28 @@ def _source_of_address() -> str:
     return "EASEML_DATABASE_URL" if found is click.core.ParameterSource.ENVIRONMENT else "--database"
 
 
-def open_artifacts(place: str | Path) -> ArtifactStore:
-    """The artifact store in the folder or at the address."""
+def open_installation(
+    url: str | None, place: str | None, *, role: str = "easeml_worker"
+) -> tuple[Store, ArtifactStore]:
+    """The store and the artifacts of one installation; as of ``open_store`` and ``open_artifacts``."""
+    store = open_store(url, role=role)
+    return store, open_artifacts(place, store)
+
+
+def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
+    """The artifacts of the installation.
+
+    Args:
+        place: The folder or address that was asked for; None for the one that the database names. Where it names none
+            yet, that is ``.easeml/artifacts``, and becomes the installation's.
+        store: The installation's database.
+
+    Raises:
+        ArtifactPlaceError: The place is not the installation's artifact store.
+    """
+    from easeml_core.services.artifact_places import artifacts_of_installation, checked_artifacts
     from easeml_core.store.remote_artifacts import artifact_store
 
-    return artifact_store(place)
+    if place is None and (found := artifacts_of_installation(store)) is not None:
+        return found
+    return checked_artifacts(store, artifact_store(HOME / "artifacts" if place is None else place))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import uuid
-from typing import TYPE_CHECKING
 
 import click
 
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import artifacts_option, database_option, open_installation
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, short, show_json, show_table
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.group(epilog=example("easeml device run --study flowers"))
@@ -50,7 +46,7 @@ def run(
     max_trials: int | None,
     poll: float,
     request_key: str | None,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -67,8 +63,7 @@ def run(
     key = request_key or f"cli/{uuid.uuid4()}"
     _tell(f"request key {key}")
     summary = run_device(
-        open_store(database),
-        open_artifacts(artifacts),
+        *open_installation(database, artifacts),
         device=kind,
         request_key=key,
         policy=policy,

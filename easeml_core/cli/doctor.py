@@ -47,7 +47,7 @@ _SKIPPED = ("skipped", "dim")
 @click.pass_context
 def doctor(
     context: click.Context, airflow: str | None, airflow_user: str, password_file: Path | None, pool: str,
-    keys: Path, artifacts: str, database: str | None, as_json: bool,
+    keys: Path, artifacts: str | None, database: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check versions, database, roles, schema, referee, evidence, Airflow, disk, clock and devices; say what to do.
 
@@ -61,7 +61,7 @@ def doctor(
         url=url,
         url_from=url_from,
         home=HOME,
-        artifacts=artifacts,
+        artifacts=artifacts or _installed_at(url) or str(HOME / "artifacts"),
         metadata_url=_metadata_address(),
         environment=os.environ,
         pool=_pool(airflow, airflow_user, password_file, pool),
@@ -75,6 +75,18 @@ def doctor(
     else:
         _show(found)
     context.exit(1 if any(check.state == "failed" for check in found) else 0)
+
+
+def _installed_at(url: str | None) -> str | None:
+    """The place of artifacts that the database names; None where it cannot be asked."""
+    from easeml_core.services.artifact_places import installed_place
+    from easeml_core.store.database import Store
+
+    try:
+        found = installed_place(Store(url, statement_timeout_seconds=10)) if url else None
+    except EasemlError:  # the check of the database says what is wrong
+        return None
+    return None if found is None else found.place
 
 
 def _address(given: str | None) -> tuple[str | None, str]:

@@ -82,7 +82,7 @@ def feed(
     refresh: bool,
     timeout: float,
     request_key: str | None,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -96,7 +96,7 @@ def feed(
     store, key = open_store(database), new_key(request_key)
     fed = bring(
         store,
-        open_artifacts(artifacts),
+        open_artifacts(artifacts, store),
         study=study,
         path=path,
         labels=labels,

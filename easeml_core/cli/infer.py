@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import artifacts_option, database_option, open_installation
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import json_option, plain, show_json
 from easeml_core.errors import InvalidInputError, counted
@@ -44,7 +44,7 @@ def infer(
     model: str,
     probabilities: bool,
     output: Path | None,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -61,8 +61,7 @@ def infer(
         raise InvalidInputError(message)
     given = None if path is not None else [_numbers(row) for row in (rows or _lines(sys.stdin))]
     told = ask(
-        open_store(database),
-        open_artifacts(artifacts),
+        *open_installation(database, artifacts),
         study=study,
         inputs=given,
         path=path,

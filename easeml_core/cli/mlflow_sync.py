@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import artifacts_option, database_option, open_installation
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, show_json, show_table
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _COLUMNS = {
     "Experiment": "experiment",
@@ -47,7 +44,7 @@ def sync(
     alias: str,
     watch: bool,
     poll: float,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -58,7 +55,8 @@ def sync(
     from easeml_core.services.mlflow_sync import Mirror, keep_in_sync
     from easeml_core.services.mlflow_sync import sync as sync_once
 
-    store, folder, mirrored = open_store(database), open_artifacts(artifacts), Mirror(tracking_uri, prefix, alias)
+    mirrored = Mirror(tracking_uri, prefix, alias)
+    store, folder = open_installation(database, artifacts)
 
     def once() -> None:
         _show(sync_once(store, folder, mirrored, studies_only=studies or None), as_json)

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 @artifacts_option
 @database_option
 @json_option
-def referee(once: bool, artifacts: str, database: str | None, as_json: bool, **options: Any) -> None:
+def referee(once: bool, artifacts: str | None, database: str | None, as_json: bool, **options: Any) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
 
     What it decides goes into hash chains that it signs with this host's key (--keys), which its first start makes.
@@ -90,7 +90,7 @@ def referee(once: bool, artifacts: str, database: str | None, as_json: bool, **o
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     store = open_store(database, role="easeml_referee", lock_timeout_seconds=5)
-    worker = Referee(store, open_artifacts(artifacts), _duties(**options))
+    worker = Referee(store, open_artifacts(artifacts, store), _duties(**options))
     if once:
         answered = worker.run_once()
         show_json({"answered": answered}) if as_json else click.echo(f"{answered} requests answered")

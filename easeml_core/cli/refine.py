@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import artifacts_option, database_option, open_installation, open_store
 from easeml_core.cli.feed import key_option, new_key, refreshed, whoever
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import counted
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.group(epilog=example("easeml refine list flowers --suspicious"))
@@ -34,7 +29,7 @@ def refine() -> None:
 @database_option
 @json_option
 def list_(
-    study: str, off: bool, suspicious: bool, limit: int, artifacts: Path, database: str | None, as_json: bool
+    study: str, off: bool, suspicious: bool, limit: int, artifacts: str | None, database: str | None, as_json: bool
 ) -> None:
     """List the rows of STUDY's training part, and those that are switched off."""
     from easeml_core.services.refining import list_pairs
@@ -42,7 +37,7 @@ def list_(
     if suspicious:
         _show_ranking(study, limit, artifacts, database, as_json)
         return
-    found = list_pairs(open_store(database), open_artifacts(artifacts), study=study, off=off, limit=limit)
+    found = list_pairs(*open_installation(database, artifacts), study=study, off=off, limit=limit)
     if as_json:
         show_json(found)
         return
@@ -61,7 +56,7 @@ def list_(
 @artifacts_option
 @database_option
 @json_option
-def rank(study: str, limit: int, artifacts: Path, database: str | None, as_json: bool) -> None:
+def rank(study: str, limit: int, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Rank the training rows of STUDY by doubt in their labels, from models that have not seen them.
 
     Trains some models for it, on this machine and on open data only; may take minutes. Nothing is switched.
@@ -69,10 +64,10 @@ def rank(study: str, limit: int, artifacts: Path, database: str | None, as_json:
     _show_ranking(study, limit, artifacts, database, as_json)
 
 
-def _show_ranking(study: str, limit: int, artifacts: Path, database: str | None, as_json: bool) -> None:
+def _show_ranking(study: str, limit: int, artifacts: str | None, database: str | None, as_json: bool) -> None:
     from easeml_core.services.refining import rank_pairs
 
-    found = rank_pairs(open_store(database), open_artifacts(artifacts), study=study, limit=limit)
+    found = rank_pairs(*open_installation(database, artifacts), study=study, limit=limit)
     if as_json:
         show_json(found)
         return
@@ -94,7 +89,7 @@ def off(
     hashes: tuple[str, ...],
     reason: str,
     request_key: str | None,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -115,7 +110,7 @@ def on(
     hashes: tuple[str, ...],
     reason: str,
     request_key: str | None,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -128,7 +123,7 @@ def _switch(
     hashes: tuple[str, ...],
     reason: str,
     request_key: str | None,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
     *,
@@ -137,8 +132,7 @@ def _switch(
     from easeml_core.services.refining import switch_pairs
 
     done = switch_pairs(
-        open_store(database),
-        open_artifacts(artifacts),
+        *open_installation(database, artifacts),
         study=study,
         hashes=hashes,
         on=on,

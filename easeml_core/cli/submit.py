@@ -43,7 +43,7 @@ FORMATS = ("skops", "lightgbm", "xgboost", "safetensors", "constant", "command")
 @click.pass_context
 def submit(
     context: click.Context, /, asks_gate: bool, waits: bool, timeout: float, request_key: str | None,
-    artifacts: Path, database: str | None, as_json: bool, **handed: Any,
+    artifacts: str | None, database: str | None, as_json: bool, **handed: Any,
 ) -> None:  # fmt: skip
     """Hand MODEL in for a study, and ask the gate whether it may be promoted.
 
@@ -61,7 +61,7 @@ def submit(
         raise InvalidInputError(message)
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
     asked = (asks_gate, timeout if waits else None)
-    context.exit(_submit(store, open_artifacts(artifacts), key, handed, asked, as_json))
+    context.exit(_submit(store, open_artifacts(artifacts, store), key, handed, asked, as_json))
 
 
 def _submit(

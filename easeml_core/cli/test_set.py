@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_installation, open_store
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.cli.set_options import settings_given, settings_options
@@ -113,7 +113,7 @@ def seal(
     inputs: Path,
     labels: Path | None,
     slices_column: str | None,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
     **given: Any,
@@ -122,8 +122,7 @@ def seal(
     from easeml_core.services.test_set_upload import seal_test_set
 
     found = seal_test_set(
-        open_store(database, role=_REFEREE),
-        open_artifacts(artifacts),
+        *open_installation(database, artifacts, role=_REFEREE),
         study=study,
         inputs=inputs,
         labels=labels,
@@ -172,12 +171,12 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
 @artifacts_option
 @database_option
 @json_option
-def release(handle: str, study: str | None, artifacts: Path, database: str | None, as_json: bool) -> None:
+def release(handle: str, study: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Hand the examples of a retired set to everybody."""
     from easeml_core.services.test_set_release import release_test_set
 
     store = open_store(database, role=_REFEREE)
-    found = release_test_set(store, open_artifacts(artifacts), test_set=handle, study=study)
+    found = release_test_set(store, open_artifacts(artifacts, store), test_set=handle, study=study)
     text = f"set {handle} is {found['state']}; `easeml test-set fetch {handle} --to FILE.npz` brings its examples"
     show_json(found) if as_json else click.echo(text)
 
@@ -189,10 +188,10 @@ def release(handle: str, study: str | None, artifacts: Path, database: str | Non
 @artifacts_option
 @database_option
 @json_option
-def fetch(handle: str, to: Path, study: str | None, artifacts: Path, database: str | None, as_json: bool) -> None:
+def fetch(handle: str, to: Path, study: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Write a released set into a file, as data to validate on."""
     from easeml_core.services.test_set_release import fetch_test_set
 
-    found = fetch_test_set(open_store(database), open_artifacts(artifacts), test_set=handle, to=to, study=study)
+    found = fetch_test_set(*open_installation(database, artifacts), test_set=handle, to=to, study=study)
     text = f"{found['file']}: {counted(found['rows'], 'example')}, {found['labelled']:,} with a label"
     show_json(found) if as_json else click.echo(text)

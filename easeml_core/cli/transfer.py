@@ -24,7 +24,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @artifacts_option
 @database_option
 @json_option
-def export(study: str, file: Path, with_data: bool, artifacts: str, database: str | None, as_json: bool) -> None:
+def export(study: str, file: Path, with_data: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Write the open facts of STUDY to FILE, a zip of JSON lines: definition, candidates, trials, curves, symbols.
 
     Nothing sealed is in it, and no trained model. The same facts give the same bytes.
@@ -32,7 +32,7 @@ def export(study: str, file: Path, with_data: bool, artifacts: str, database: st
     from easeml_core.services.exporting import export_study
 
     store = open_store(database)
-    told = export_study(store, open_artifacts(artifacts), study=study, path=file, with_data=with_data)
+    told = export_study(store, open_artifacts(artifacts, store), study=study, path=file, with_data=with_data)
     if as_json:
         show_json(told)
         return
@@ -60,7 +60,7 @@ def export(study: str, file: Path, with_data: bool, artifacts: str, database: st
 @json_option
 @click.pass_context
 def import_(
-    context: click.Context, /, file: Path, check: bool, wait: bool, timeout: float, artifacts: str,
+    context: click.Context, /, file: Path, check: bool, wait: bool, timeout: float, artifacts: str | None,
     database: str | None, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Register a new study as FILE defines it; its data is read, split and sealed anew by the referee.
@@ -77,7 +77,7 @@ def import_(
     store = open_store(database)
     changes = {name: asked[name] for name in ("tenant", "source")}
     key = asked["request_key"]
-    kept = open_artifacts(artifacts)
+    kept = open_artifacts(artifacts, store)
     filed = import_study(store, kept, path=file, study=asked["study"], request_key=key, changes=changes)
     if wait:
         click.echo(f"request {filed['request_id']} waits for the referee, at most {timeout:g} s", err=True)

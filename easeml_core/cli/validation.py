@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_installation, open_store
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import counted
@@ -35,11 +35,11 @@ def validation() -> None:
 @artifacts_option
 @database_option
 @json_option
-def show(study: str, team: int | None, artifacts: Path, database: str | None, as_json: bool) -> None:
+def show(study: str, team: int | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Say how often the validation set was looked at, what that means, and what to do."""
     from easeml_core.services.validation import validation_report
 
-    found = validation_report(open_store(database), open_artifacts(artifacts), study, team=team)
+    found = validation_report(*open_installation(database, artifacts), study, team=team)
     if as_json:
         show_json(found)
         return
@@ -108,7 +108,7 @@ def replace(
     labels: Path | None,
     from_set: str | None,
     add: bool,
-    artifacts: Path,
+    artifacts: str | None,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -116,8 +116,7 @@ def replace(
     from easeml_core.services.validation import replace_validation
 
     found = replace_validation(
-        open_store(database, role=_REFEREE),
-        open_artifacts(artifacts),
+        *open_installation(database, artifacts, role=_REFEREE),
         study=study,
         inputs=inputs,
         labels=labels,
@@ -150,7 +149,7 @@ def _show_left_out(found: dict[str, Any], *, add: bool) -> None:
 @artifacts_option
 @database_option
 @json_option
-def remeasure(study: str, artifacts: Path, database: str | None, as_json: bool) -> None:
+def remeasure(study: str, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Measure trained models on the new validation set now, instead of when the referee has time.
 
     May be interrupted and repeated. Exit status 1: a model could not be measured.
@@ -158,7 +157,7 @@ def remeasure(study: str, artifacts: Path, database: str | None, as_json: bool) 
     from easeml_core.services.remeasurement import remeasure as measure
 
     store = open_store(database, role=_REFEREE)
-    found = measure(store, open_artifacts(artifacts), study, log=lambda line: click.echo(plain(line), err=True))
+    found = measure(store, open_artifacts(artifacts, store), study, log=lambda line: click.echo(plain(line), err=True))
     if as_json:
         show_json(found)
     else:

@@ -47,6 +47,13 @@ _TABLES = (
         time="answered_at",
     ),
     *_table(
+        "artifact_store",
+        Letter.INPUT,
+        "The first command that uses a place sets it, and the owner changes it.",
+        input="singleton store_id place set_by",
+        time="set_at",
+    ),
+    *_table(
         "audit",
         Letter.STATE,
         "The audit holds acts of people and tasks, and answers, alerts and moves that follow from released symbols.",

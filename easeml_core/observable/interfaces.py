@@ -180,6 +180,7 @@ _COMMANDS = (
         candidate add
         candidate pack
         completion
+        db artifacts
         db start
         db upgrade
         db url

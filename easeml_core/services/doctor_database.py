@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import EasemlError, counted
+from easeml_core.services.artifact_places import installed_place
 from easeml_core.services.checks import Check, State
 from easeml_core.store import health, schema
 from easeml_core.store.database import Store
+from easeml_core.store.remote_artifacts import artifact_store
 from easeml_core.store.roles import WORKER
 
 if TYPE_CHECKING:
@@ -66,6 +68,27 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
         check_schema(revision),
         referee,
     ]
+
+
+def check_artifacts(url: str | None, place: str) -> Check:
+    """Whether a place is the artifact store of the installation, which all of its parts must use."""
+    name = "artifacts"
+    if url is None:
+        return Check(name, "skipped", "there is no database")
+    try:
+        store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS)
+        try:
+            known, artifacts = installed_place(store), artifact_store(place)
+        finally:
+            store.close()
+    except EasemlError as error:
+        return Check(name, "skipped", f"not compared: {error}")
+    if known is None:
+        return Check(name, "warning", "no artifact store is set yet", "`easeml db artifacts PLACE` sets it")
+    if artifacts.identity() != known.store_id:
+        remedy = "give the place where this machine reaches it with --artifacts, or correct Airflow's connection"
+        return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
+    return Check(name, "ok", f"{artifacts.place} is that of the installation")
 
 
 def check_clock(skew_seconds: float) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,12 @@ LARGEST_BYTES = 8 << 30
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
+
+MARKER = "easeml-store.json"
+"""File in the root of a store that holds its identity."""
+
+MARKER_BYTES = 4096
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
 class Staged(NamedTuple):
@@ -52,6 +59,57 @@ class ArtifactStore:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()  # children of ours that open its files have another working directory
+
+    @property
+    def place(self) -> str:
+        """The folder's real path, or the address: what is stored of the place, and shown."""
+        return str(self.root.resolve())
+
+    def identity(self) -> str | None:
+        """The identity in the store's marker; None where none can be read, as in a folder that is not mounted."""
+        try:
+            with _open_plain(self.root / MARKER) as file:
+                return identity_of(file.read(MARKER_BYTES))
+        except OSError:
+            return None
+
+    def mark(self, identity: str) -> str:
+        """Write the marker unless there is one, whole or not at all; the identity that it has.
+
+        Raises:
+            ArtifactError: It cannot be written, or what is there is no marker.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.root, prefix=_UNFINISHED)
+            try:
+                with open(handle, "w", encoding="utf-8") as writer:
+                    writer.write(marker_text(identity))
+                    os.fchmod(writer.fileno(), 0o644)
+                    os.fsync(writer.fileno())
+                _put_in_place(Path(name), self.root / MARKER)
+            finally:
+                Path(name).unlink(missing_ok=True)
+        except OSError as error:
+            message = f"the marker {self.root / MARKER} cannot be written: {error}; may this account write there?"
+            raise ArtifactError(message) from error
+        return self._marked()
+
+    def is_writable(self) -> bool:
+        """Whether this account may add files, as far as the operating system tells beforehand."""
+        there = next((p for p in (self.root, *self.root.parents) if p.exists()), self.root)
+        return os.access(there, os.W_OK)
+
+    def holds(self, reference: str) -> bool:
+        """Whether there is a file under this reference; its content is not read."""
+        return self._place(digest_of(reference)).is_file()
+
+    def _marked(self) -> str:
+        found = self.identity()
+        if found is None:
+            message = f"{self.place}/{MARKER} is not the marker of an artifact store; remove it and try again"
+            raise ArtifactError(message)
+        return found
 
     def put(self, path: str | Path) -> str:
         """Keep a copy of the file; its reference ``sha256:<hex>``. The same content is kept once.
@@ -200,6 +258,32 @@ class ArtifactStore:
                     os.fchmod(descriptor, self.root.stat().st_mode & 0o7777)
             finally:
                 os.close(descriptor)
+
+
+def _put_in_place(whole: Path, target: Path) -> None:
+    """Give a file its name unless the name is taken; the row in the database lets one writer in at a time."""
+    try:
+        os.link(whole, target)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not target.exists():
+            whole.rename(target)
+
+
+def marker_text(identity: str) -> str:
+    """Return the content of a marker."""
+    return json.dumps({"easeml": "artifact store", "id": identity}) + "\n"
+
+
+def identity_of(content: bytes) -> str | None:
+    """The identity in a marker; None where the content is none."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return None
+    identity = found.get("id") if isinstance(found, dict) else None
+    return identity if isinstance(identity, str) and _IDENTITY.fullmatch(identity) else None
 
 
 def digest_of(reference: str) -> str:

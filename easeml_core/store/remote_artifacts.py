@@ -15,7 +15,16 @@ from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Teller
 from easeml_core.remote.object_files import PIECE, ObjectFile, as_os_errors, filesystem
 from easeml_core.remote.urls import WEB, Address, parse_url
-from easeml_core.store.artifacts import LARGEST_BYTES, ArtifactStore, Staged, digest_of
+from easeml_core.store.artifacts import (
+    LARGEST_BYTES,
+    MARKER,
+    MARKER_BYTES,
+    ArtifactStore,
+    Staged,
+    digest_of,
+    identity_of,
+    marker_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +68,41 @@ class RemoteArtifactStore(ArtifactStore):
     def close(self) -> None:
         """Let the cache evict what ``path`` has handed out."""
         self._held.close()
+
+    @property
+    def place(self) -> str:
+        """As of a folder."""
+        return str(self.address)
+
+    def identity(self) -> str | None:
+        """As of a folder; what cannot be read has none."""
+        with contextlib.suppress(OSError), as_os_errors():
+            found = filesystem(self.address.protocol).cat_file(_key(self._at(MARKER)), start=0, end=MARKER_BYTES)
+            return identity_of(found)
+        return None
+
+    def mark(self, identity: str) -> str:
+        """As of a folder. An object store has no exclusive creation: the row in the database lets one writer in."""
+        key, files = _key(self._at(MARKER)), filesystem(self.address.protocol)
+        try:
+            with as_os_errors():
+                if not files.exists(key):
+                    files.pipe_file(key, marker_text(identity).encode())
+        except OSError as error:
+            message = f"the marker {self.address}/{MARKER} cannot be written: {reason_of(error)}"
+            raise ArtifactError(message) from error
+        return self._marked()
+
+    def is_writable(self) -> bool:
+        """Only an attempt tells."""
+        return True
+
+    def holds(self, reference: str) -> bool:
+        """As of a folder."""
+        digest = digest_of(reference)
+        with contextlib.suppress(OSError), as_os_errors():
+            return bool(filesystem(self.address.protocol).exists(_key(self._at(digest[:2], digest))))
+        return False
 
     def put(self, path: str | Path) -> str:
         """As of a folder. What is there already under the same hash is read, and made good if it was changed.

@@ -52,6 +52,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.TrainingStarved: Outcome.FAIL,
     core.TrainingTaskError: Outcome.FAIL,
     core.ArtifactError: Outcome.FAIL,
+    core.ArtifactPlaceError: Outcome.FAIL,
     core.StoreError: Outcome.RETRY,
     core.StoreUnavailableError: Outcome.RETRY,
     core.StoreExhaustedError: Outcome.RETRY,

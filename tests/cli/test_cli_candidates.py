@@ -86,12 +86,37 @@ def test_a_dry_run_shows_and_adds_nothing(add: Any, ask: Any) -> None:
     assert "nearest_centroid" not in details
 
 
-def test_a_program_is_packed_for_a_registration(run: Any, artifacts: Any) -> None:
-    told = run("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root))
-    assert (told.status, run("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root), "--json").json) == (
-        0, {"program": told.out.strip()}
-    )  # fmt: skip
+def test_a_program_is_packed_for_a_registration(ask: Any, artifacts: Any) -> None:
+    told = ask("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root))
+    assert (told.status, ask("candidate", "pack", str(AWK), "--json").json) == (0, {"program": told.out.strip()})
     assert read_program(artifacts.path(told.out.strip())).command == ("sh", "predict.sh")
+
+
+def test_a_program_goes_where_the_workers_look_or_nowhere(
+    ask: Any, run: Any, database: Any, artifacts: Any, make_study: Any, nowhere: Path
+) -> None:
+    make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
+    add = ("candidate", "add", "cancer", "--program", str(AWK), "--name", "awk")
+    lost = ask(*add)  # an installation without a row: what it knows is not in ./.easeml/artifacts
+    assert (lost.status, lost.out) == (2, "")
+    assert "does not hold the artifacts of this installation" in lost.err
+    owner = ("--database", database.url("easeml_owner"))
+    assert ask("db", "artifacts").status == 1
+    assert "set by easeml_owner" in run("db", "artifacts", str(artifacts.root), *owner).out
+    assert ask("db", "artifacts", "--json").json["place"] == str(artifacts.root)
+    elsewhere = ask(*add, "--artifacts", "elsewhere")
+    assert (elsewhere.status, elsewhere.out) == (2, "")
+    assert f"{nowhere}/elsewhere is not the artifact store of this installation, which is at {artifacts.root}" in (
+        elsewhere.err
+    )
+    assert "lacks" not in elsewhere.err
+    assert ask("db", "artifacts", "elsewhere").status == 2  # the worker's role moves nothing
+    program = ask(*add, "--json").json[0]["parameters"]["program"]
+    assert artifacts.path(program).is_file()
+    assert not (nowhere / ".easeml").exists()
+    assert not (nowhere / "elsewhere").exists()
+    told = run("referee", "--once", "--artifacts", "elsewhere", "--database", database.url("easeml_referee"))
+    assert (told.status, "is not the artifact store of this installation" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,12 @@ def test_a_set_from_plan_to_release(
     assert np.load(nowhere / "spring.npz")["inputs"].shape == (200, 30)
 
 
-def test_a_plan_and_a_release_are_the_referees(ask: Any, files: Any, make_study: Any) -> None:
+def test_a_plan_and_a_release_are_the_referees(ask: Any, files: Any, make_study: Any, artifacts: Any) -> None:
     make_study("cancer")
     answer = ask("test-set", "plan", "--study", "cancer", "--name", "spring")
     assert (answer.status, "this role may not do that" in answer.err) == (2, True)
-    answer = ask("test-set", "seal", "--study", "cancer", "--inputs", str(files[0]))
+    place = ("--artifacts", str(artifacts.root))
+    answer = ask("test-set", "seal", "--study", "cancer", "--inputs", str(files[0]), *place)
     assert (answer.status, "this role may not do that" in answer.err) == (2, True)
     assert '--database "$(easeml db url --role easeml_referee)"' in answer.err
 

@@ -58,7 +58,7 @@ def study(make_study: Any, database: Any, artifacts: Any) -> str:
 
 def test_a_set_from_use_to_replacement(ask: Any, rule: Any, files: Any, study: str, artifacts: Any) -> None:
     place = ("--artifacts", str(artifacts.root))
-    shown = ask("validation", "show", study).text
+    shown = ask("validation", "show", study, *place).text
     assert "validation set 1 of cancer is used: go on" in shown
     assert "looked at 2 times: trials 1, rungs 0, submissions 0, nights 1; no signal of the meter" in shown
     assert "85 rows; 38 keep their own noise in range 1, 47 do for so many looks" in shown  # ln(40) / 0.08 = 46.1
@@ -96,12 +96,12 @@ def test_the_page_s_commands_run(run: Any, files: Any, study: str, database: Any
     shown, *commands = re.findall(r"^easeml (.*)$", section, re.MULTILINE)
     assert [command.split()[1] for command in commands] == ["replace", "replace", "remeasure"]
     example = section.split("```sh\n")[1].split("```\n")[2].splitlines()
-    printed = run(*shown.split(), "--database", database.url("easeml_worker")).out.splitlines()
+    kept = ("--artifacts", str(artifacts.root))
+    printed = run(*shown.split(), "--database", database.url("easeml_worker"), *kept).out.splitlines()
     assert printed[:4] == example[:4]
     for new, old in (("new.csv", "inputs.csv"), ("truth.csv", "labels.csv")):
         Path(old).rename(new)
     place = ("--database", database.url("easeml_referee"))
-    kept = ("--artifacts", str(artifacts.root))
     make_released_set(run, place, kept)
     for command in commands:
         answer = run(*command.split(), *place, *kept)

@@ -200,7 +200,7 @@ def test_what_the_extra_says_of_tls_reaches_every_connection(connect):
     listened = parse_dsn(hook.get_store().dsn)  # of its listener
     assert {key: listened[key] for key in TLS} == TLS
     assert listened["password"] == GOOD["password"]
-    assert str(hook.get_artifacts().root) == "/somewhere/artifacts"
+    assert str(hook.named_artifacts().root) == "/somewhere/artifacts"
 
 
 def test_what_a_form_left_empty_says_nothing_of_tls(connect):
@@ -275,17 +275,17 @@ def test_a_missing_field_is_named(connect, field):
 @pytest.mark.parametrize("extra", [{}, {"artifacts": ""}, {"artifacts": ["a"]}])
 def test_a_missing_folder_is_named(connect, extra):
     with pytest.raises(ConfigError, match=r"extra\.artifacts must be the path of a folder"):
-        connect(extra=extra).get_artifacts()
+        connect(extra=extra).named_artifacts()
 
 
 def test_artifacts_at_an_address_are_read_through_the_installations_cache(connect, monkeypatch, tmp_path):
     monkeypatch.setenv("AIRFLOW__EASEML__CACHE_FOLDER", str(tmp_path / "cache"))
     monkeypatch.setenv("AIRFLOW__EASEML__CACHE_LIMIT_MB", "7")
-    found = connect(extra={"artifacts": "memory://bucket/easeml"}).get_artifacts()
+    found = connect(extra={"artifacts": "memory://bucket/easeml"}).named_artifacts()
     assert str(found.address) == "memory://bucket/easeml"
     assert (found.cache.folder, found.cache.limit) == (tmp_path / "cache", 7_000_000)
     with pytest.raises(InvalidInputError, match="a web server takes no files"):
-        connect(extra={"artifacts": "https://data.example/easeml"}).get_artifacts()
+        connect(extra={"artifacts": "https://data.example/easeml"}).named_artifacts()
 
 
 def test_a_missing_connection_says_what_to_do():

@@ -13,6 +13,7 @@ import pytest
 
 from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.store import (
+    artifact_place,
     chain,
     curves,
     examples,
@@ -310,6 +311,7 @@ def world(
     with database.owner.begin() as tx:
         selection_settings.add_settings(tx, config={"policy": "default"}, reason="as it was")
     with database.worker.begin() as tx:
+        artifact_place.adopt_place(tx, store_id="a" * 32, place="/srv/easeml")
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], **ids)
         batch_id = suggestions.add_batch(tx, request_key="night/1", policy="default", requested=2)
         assert batch_id is not None

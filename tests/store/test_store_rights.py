@@ -62,6 +62,7 @@ WORKER = {
     "work.alerts": ("", "cleared_at"),
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
     "work.audit": ("", ""),  # likewise
+    "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
     "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
     "work.evidence": ("", ""),
     "work.alembic_version": ("", ""),
@@ -105,6 +106,7 @@ REFEREE = {
     "work.alerts": (ALL, ""),
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
     "work.audit": ("", ""),  # likewise
+    "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
     "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", "singleton"),  # what nothing changes, so that alerts come one after the other
@@ -202,6 +204,9 @@ REFUSED = (
     "INSERT INTO work.selection_settings (config, reason) VALUES ('{}', 'mine first')",
     "UPDATE work.selection_settings SET config = '{}'",
     "DELETE FROM work.selection_settings",
+    "UPDATE work.artifact_store SET place = '/tmp/mine'",
+    "DELETE FROM work.artifact_store",
+    "TRUNCATE work.artifact_store",
     "UPDATE work.suggestion_batches SET settings_id = NULL",
     *(
         f"SELECT * FROM work.{table} FOR {strength}"

@@ -107,7 +107,25 @@ class EasemlHook(BaseHook):
         return Store(self.url, actor=task_actor(), needs=WORKER, source=self.source)
 
     def get_artifacts(self) -> ArtifactStore:
-        """The folder of data parts and models, or the bucket, which is read through a cache on this machine.
+        """The folder of data parts and models, or the bucket, known to be the installation's.
+
+        The connection says where this machine reaches the artifacts; the database says which they are.
+
+        Raises:
+            ArtifactPlaceError: If the place is not the installation's artifact store.
+            ConfigError: As of ``named_artifacts``.
+            StoreUnavailableError: If the database cannot be reached.
+        """
+        from easeml_core.services.artifact_places import checked_artifacts
+
+        artifacts, store = self.named_artifacts(), self.get_store()
+        try:
+            return checked_artifacts(store, artifacts, remembers=True)
+        finally:
+            store.close()
+
+    def named_artifacts(self) -> ArtifactStore:
+        """The place that the connection names; a bucket is read through a cache on this machine.
 
         Raises:
             ConfigError: If the connection's extra names no place, or is not as it must be.

@@ -1,0 +1,124 @@
+"""The installation's artifact store: adopted at first use, compared at every other, changed by the owner.
+
+What a command stores in another place than that of the workers and the referee is never found. So each command, task,
+page and referee that opens a place compares the identity in its marker with the one in the database.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from easeml_core.errors import ArtifactError, ArtifactPlaceError, NotFoundError
+from easeml_core.store import artifact_place as rows
+from easeml_core.store.remote_artifacts import artifact_store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from easeml_core.store.artifact_place import ArtifactPlace
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+REMEMBERED_SECONDS = 60.0
+"""How long a process that asks often takes a place for the right one without another look."""
+
+_checked: dict[tuple[str, str], float] = {}
+
+
+def installed_place(store: Store) -> ArtifactPlace | None:
+    """Return the installation's artifact store; None where none was used yet. Any role."""
+    with store.begin() as tx:
+        return rows.artifact_place(tx)
+
+
+def checked_artifacts(store: Store, artifacts: ArtifactStore, *, remembers: bool = False) -> ArtifactStore:
+    """Return the artifacts once they are known to be the installation's.
+
+    Where the installation has none yet, these become its own, if they hold the newest data that the database names, or
+    it names none. A place that this account cannot write to is then used as it is, and not adopted.
+
+    Args:
+        store: Role ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``.
+        artifacts: The place that was asked for.
+        remembers: Whether a look of this process within the last minute suffices.
+
+    Raises:
+        ArtifactPlaceError: The installation's artifacts are another store.
+    """
+    key = (store.dsn, artifacts.place)
+    if remembers and time.monotonic() - _checked.get(key, -REMEMBERED_SECONDS) < REMEMBERED_SECONDS:
+        return artifacts
+    with store.begin() as tx:
+        known = rows.artifact_place(tx)
+        if known is None:
+            known = _adopt(tx, artifacts)
+        if known is not None and artifacts.identity() != known.store_id:
+            raise ArtifactPlaceError(asked=artifacts.place, installed=known.place)
+    _checked[key] = time.monotonic()
+    return artifacts
+
+
+def artifacts_of_installation(store: Store) -> ArtifactStore | None:
+    """Return the artifacts at the place in the database; None where the installation has none yet.
+
+    Raises:
+        ArtifactPlaceError: That place holds another store on this machine, or nothing.
+    """
+    known = installed_place(store)
+    if known is None:
+        return None
+    artifacts = artifact_store(known.place)
+    if artifacts.identity() != known.store_id:
+        raise ArtifactPlaceError(asked=None, installed=known.place)
+    return artifacts
+
+
+def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = False) -> ArtifactPlace:
+    """Make a place the installation's artifact store; harmless where it is.
+
+    Args:
+        store: Role ``easeml_owner``.
+        artifacts: The place; its marker is made where it has none.
+        unchecked: Whether it may lack the newest data that the database names.
+
+    Raises:
+        NotFoundError: It lacks them.
+        ArtifactError: The marker cannot be written.
+        WrongRoleError: The role is not the owner's.
+    """
+    with store.begin() as tx:
+        newest = rows.newest_artifact(tx)
+        if newest is not None and not unchecked and not artifacts.holds(newest):
+            kind, remedy = "artifact", f"copy the artifacts to {artifacts.place} first, or give --unchecked"
+            raise NotFoundError(kind, newest, owner=artifacts.place, remedy=remedy)
+        identity = artifacts.identity() or uuid.uuid4().hex
+        rows.set_place(tx, store_id=identity, place=artifacts.place)  # first: another role leaves no marker
+        _mark(artifacts, identity)
+        found = rows.artifact_place(tx)
+    assert found is not None  # it has just been written
+    _checked.clear()
+    return found
+
+
+def _adopt(tx: Connection, artifacts: ArtifactStore) -> ArtifactPlace | None:
+    """Make the artifacts the installation's; None where they cannot be, since this account may not write there.
+
+    The row comes before the marker: its primary key lets one process at a time make one.
+    """
+    newest = rows.newest_artifact(tx)
+    if newest is not None and not artifacts.holds(newest):
+        raise ArtifactPlaceError(asked=artifacts.place, installed=None)
+    if not artifacts.is_writable():
+        return None
+    identity = artifacts.identity() or uuid.uuid4().hex
+    if rows.adopt_place(tx, store_id=identity, place=artifacts.place):
+        _mark(artifacts, identity)
+    return rows.artifact_place(tx)
+
+
+def _mark(artifacts: ArtifactStore, identity: str) -> None:
+    if artifacts.mark(identity) != identity:
+        message = f"{artifacts.place} was marked by another installation in this moment; try again"
+        raise ArtifactError(message)
