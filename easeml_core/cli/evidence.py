@@ -62,7 +62,12 @@ def evidence() -> None:
 @json_option
 @click.pass_context
 def verify(
-    context: click.Context, heads: tuple[str, ...], keys: Path, artifacts: str, database: str | None, as_json: bool
+    context: click.Context,
+    heads: tuple[str, ...],
+    keys: Path,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Recompute every hash chain, and compare it with ledger, verdicts, promotions and models; name what is broken.
 
@@ -78,7 +83,7 @@ def verify(
         found = verify_all(
             store,
             keys if keys.exists() else None,
-            open_artifacts(artifacts),
+            open_artifacts(artifacts, store),
             heads=heads,
             on_progress=lambda chain, done, of: on_check(f"{chain}: {done:,} of {of:,} entries"),
         )
