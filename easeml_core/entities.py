@@ -277,6 +277,7 @@ class Trial:
     ``limit_seconds`` is reserved for all its attempts together, None where nothing limits it; ``lost_seconds`` is what
     lost attempts have taken of it. ``retries`` is the trial that failed because of its task and whose place this one
     takes. ``executor`` is what executes the newest attempt, with the ``details`` of ``Executor``.
+    ``excused`` of its attempts were lost to restarts of the installation.
     """
 
     id: int
@@ -301,11 +302,17 @@ class Trial:
     executor: str | None = None
     executor_details: Mapping[str, Any] | None = None
     last_key: str | None = None
+    excused: int = 0
 
     @property
     def implementation(self) -> str:
         """What trains its candidate, and the only thing that may."""
         return implementation_of(self.kind, self.candidate, self.parameters)
+
+    @property
+    def counted_attempts(self) -> int:
+        """Attempts that count against the trial, >= 0."""
+        return self.attempt - self.excused
 
     @property
     def function(self) -> str | None:

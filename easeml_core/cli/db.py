@@ -86,6 +86,23 @@ def start(as_json: bool) -> None:
                 raise StateError(message)
 
 
+@db.command(epilog=example('easeml db note-restart --reason "node gpu-3 drained"'))
+@click.option("--reason", required=True, help="Why, 1 to 200 characters; kept for good.")
+@database_option
+@json_option
+def note_restart(reason: str, database: str | None, as_json: bool) -> None:
+    """Record that workers were restarted or taken away: attempts lost to that do not count against their trials.
+
+    A start of the database server and an upgrade of the schema count without it. The address must be that of the role
+    that owns the schemas (easeml_owner).
+    """
+    from easeml_core.store.restarts import state_restart
+
+    with open_store(database, role="easeml_owner").begin() as tx:
+        state_restart(tx, reason=reason)
+    show_json({"reason": reason}) if as_json else click.echo("recorded")
+
+
 @db.command(epilog=example("easeml db url --role easeml_referee"))
 @click.option("--role", default="easeml_worker", show_default=True, help="Role to connect as.")
 @json_option

@@ -206,6 +206,13 @@ _TABLES = (
         time="requested_at",
     ),
     *_table(
+        "restarts",
+        Letter.INPUT,
+        "Operators restart the installation; the database server says when it started.",
+        input="id what reason",
+        time="at",
+    ),
+    *_table(
         "rungs",
         Letter.OPEN,
         "Whether a training goes on follows from learning curves on open rows.",
@@ -277,8 +284,8 @@ _TABLES = (
         input="id study_id candidate_id data_version_id state lease_key progress failure cancel_requested device "
         "limit_seconds reevaluates checkpoint checkpoint_progress last_key executor executor_details failure_kind "
         "retries retries_kind",
-        retry="attempt last_try",
-        time="lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
+        retry="attempt last_try excused",
+        time="beat_at lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
         "checkpoint_seconds resumed_seconds",
     ),
 )
@@ -342,9 +349,9 @@ _FUNCTIONS = (
         """
         audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits, audit_policy,
         audit_promotion, audit_request, audit_study, audit_submission, audit_switches, audit_test_set, audit_trial,
-        audit_validation, catalogue_changed, settings_are_kept, studies_active_since, studies_forward,
-        studies_within_limits, tenants_within_limits, test_sets_forward, trials_checkpoint_spent, trials_ended_now,
-        trials_executor_kept, trials_forward, trials_within_limits
+        audit_validation, catalogue_changed, restarts_of_referee, settings_are_kept, studies_active_since,
+        studies_forward, studies_within_limits, tenants_within_limits, test_sets_forward, trials_checkpoint_spent,
+        trials_ended_now, trials_excuse, trials_executor_kept, trials_forward, trials_within_limits
         """,
         prefix="work.",
     ),
@@ -352,7 +359,7 @@ _FUNCTIONS = (
         Kind.FUNCTION,
         Letter.INPUT,
         "The function computes from its arguments and from tables of schema work, as the role that calls it.",
-        "audit_asker, audit_word, charge, check_budget, check_parallel, check_quota, refuse",
+        "audit_asker, audit_word, charge, check_budget, check_parallel, check_quota, refuse, was_restarted",
         prefix="work.",
     ),
 )

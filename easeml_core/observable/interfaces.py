@@ -181,6 +181,7 @@ _COMMANDS = (
         candidate pack
         completion
         db artifacts
+        db note-restart
         db start
         db upgrade
         db url
@@ -330,6 +331,12 @@ _MAILS = (
 _ERRORS = (
     *items(
         Kind.ERROR,
+        Letter.RETRY,
+        "This machine cannot start a sandbox or its child now, whatever the model and the inputs are.",
+        "MachineError",
+    ),
+    *items(
+        Kind.ERROR,
         Letter.REFUSAL,
         "The message names what the caller gave and what schema work holds.",
         "InvalidInputError, ShapeError, ConfigError, ConditionSyntaxError, ProgramError, StateError, NotFoundError, "
@@ -358,6 +365,7 @@ _LOGS = (
         easeml_core.services.mail
         easeml_core.services.meter_sets
         easeml_core.services.metering
+        easeml_core.services.put_offs
         easeml_core.services.reading
         easeml_core.services.referee
         easeml_core.services.refresh

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 """How long a cancel may go unseen at most; heartbeats of long leases are further apart."""
 
+LONGEST_SILENCE_SECONDS = 30.0
+"""Between two heartbeats, however long the lease is: what a lost attempt has run since its last one is not charged."""
+
 _LOG_SECONDS = 1.0
 _MOST_POINTS = 10_000  # between two heartbeats, whatever a process tells
 _LEAST_SECONDS = 1e-3
@@ -109,6 +112,11 @@ class Lease:
     def resumed_seconds(self) -> float:
         """Device seconds of the work that earlier attempts have done for this one."""
         return self.checkpoint.seconds if self.checkpoint is not None else 0.0
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the trial has failed when this attempt is lost; one that a restart takes away does not count."""
+        return self.attempt - self.trial.excused >= self.config.max_attempts
 
     @property
     def is_cut_short(self) -> bool:
@@ -196,7 +204,7 @@ class Lease:
         if self._keeper is not None:
             self._record_kept(self._keeper)
         now = time.monotonic()
-        if now - self._beaten >= self.config.lease_seconds / 4:
+        if now - self._beaten >= min(self.config.lease_seconds / 4, LONGEST_SILENCE_SECONDS):
             self.beat()
         elif now - self._looked >= LOOK_SECONDS:
             self.look()

@@ -42,7 +42,7 @@ from easeml_core.services.put_offs import MOST_PUT_OFFS, Patience, PutOffs, Turn
 from easeml_core.services.reading import Reach
 from easeml_core.services.refresh import refresh
 from easeml_core.services.sealing import seal_study
-from easeml_core.store import labels, outbox, releases, requests, sealed
+from easeml_core.store import labels, outbox, releases, requests, restarts, sealed
 from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
 
@@ -187,6 +187,7 @@ class Referee:
             try:
                 with self._store.begin() as tx:
                     private = sealed.private_channel(tx)
+                    restarts.note_server_start(tx)
                 with Ear(self._store.dsn, REFEREE_CHANNEL, private) as ear:  # before the first look: nothing is missed
                     while not stop.is_set():
                         if not work():

@@ -197,7 +197,7 @@ def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
         ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
         if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
             return False
-        trials.release_lease(tx, trial_id)
+        trials.release_lease(tx, trial_id, alive=True)
         notify(tx, f"trial:{trial_id}")
         tell_pages(tx, trial.study)
     return True

@@ -150,8 +150,10 @@ def claim(
             return None
         checkpoint = trials.checkpoint_of(tx, trial_id)
         left = _left(trial, checkpoint)
-        if trial.cancel_requested or trial.attempt >= config.max_attempts or left < _LEAST_SECONDS:
-            why = "lost workers used up what was reserved for it" if trial.attempt < config.max_attempts else ""
+        if trial.cancel_requested or trial.counted_attempts >= config.max_attempts or left < _LEAST_SECONDS:
+            why = (
+                "lost workers used up what was reserved for it" if trial.counted_attempts < config.max_attempts else ""
+            )
             trials.give_up(tx, trial_id, why=why)
             _tell(tx, trial)
             return None
@@ -242,7 +244,8 @@ def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | N
                 should_end=ladder.is_over,
             )
         except TrainingKilled as error:
-            if lease.attempt < lease.config.max_attempts:
+            if not lease.is_last_attempt:
+                lease.beat()  # this process lives, and knows when the attempt has ended
                 lease.log(f"trial {lease.trial.id}: attempt {lease.attempt} is over, {error}")
                 return
             record_failure(store, lease, explained(str(error), lease))

@@ -186,7 +186,9 @@ def get_request(tx: Connection, request_id: int) -> Request:
 def note_attempt(tx: Connection, request_id: int) -> tuple[int, int]:
     """Note that work on a request begins: the attempt's number from 1, and how many earlier ones killed the referee.
 
-    In a transaction of its own, committed before the work: an attempt that kills the referee must count.
+    In a transaction of its own, committed before the work: an attempt that kills the referee must count. One that began
+    before a restart of the installation, and before which no other began, was ended by that and does not count, but for
+    every fourth: a request may be what brings the machine down.
     """
     attempt = int(
         scalar(
@@ -198,7 +200,12 @@ def note_attempt(tx: Connection, request_id: int) -> tuple[int, int]:
     )
     lost = scalar(
         tx,
-        "SELECT count(*) FROM sealed.attempts WHERE request_id = :id AND attempt < :attempt AND NOT survived",
+        "SELECT greatest(count(*) FILTER (WHERE NOT by_restart), count(*) / 4) FROM ("
+        "SELECT EXISTS (SELECT 1 FROM work.restarts r WHERE r.at > a.begun_at AND r.at < ended_at) "
+        "OR (pg_postmaster_start_time() > a.begun_at AND pg_postmaster_start_time() < ended_at) AS by_restart "
+        "FROM (SELECT survived, attempt, begun_at, "
+        "coalesce(lead(begun_at) OVER (ORDER BY attempt), clock_timestamp()) AS ended_at "
+        "FROM sealed.attempts WHERE request_id = :id) a WHERE attempt < :attempt AND NOT survived) lost",
         id=request_id,
         attempt=attempt,
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
 
-REVISION = "0017"
+REVISION = "0018"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -56,6 +56,7 @@ def upgrade(store: Store) -> str:
         tx.execute(text("GRANT USAGE ON SCHEMA work TO easeml_worker, easeml_referee"))
         tx.execute(text("GRANT USAGE ON SCHEMA sealed TO easeml_referee"))
         tx.execute(text("GRANT SELECT ON work.alembic_version TO easeml_worker, easeml_referee"))
+        tx.execute(text("INSERT INTO work.restarts (what) VALUES ('deployment')"))
         return current(tx) or "none"
 
 

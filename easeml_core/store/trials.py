@@ -30,21 +30,27 @@ if TYPE_CHECKING:
 _TRIAL = """
 SELECT t.id, t.study_id, s.name AS study, t.candidate_id, c.name AS candidate, c.kind, c.parameters,
        t.data_version_id, t.state, t.attempt, t.failure, t.cancel_requested, t.lease_key, t.lease_until, t.device,
-       t.limit_seconds, t.lost_seconds, t.failure_kind, t.retries, t.executor, t.executor_details, t.last_key
+       t.limit_seconds, t.lost_seconds, t.failure_kind, t.retries, t.executor, t.executor_details, t.last_key,
+       t.excused
 FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
 """
 
 RUNS_HERE = "(CASE WHEN c.kind = 'function' THEN c.implementation = ANY(CAST(:functions AS text[])) ELSE :trainers END)"
 """Of a candidate c: the tasks of whoever asks can execute it; ``offered`` gives the two parameters."""
 
-# A lost attempt is charged with the time that its lease held the device, which its reservation bounds, less what it
-# saved; ``least`` takes no notice of NULL, and is needed beyond that only because an interval is rounded to
-# microseconds, and since 1e9 is the most that the column takes.
+# A lost attempt is charged until its last heartbeat, which its reservation bounds, less what it saved: what came after
+# gave nothing, since neither a checkpoint nor a result is taken without the lease. ``least`` takes no notice of NULL,
+# and is needed beyond that only because an interval is rounded to microseconds, and since 1e9 is the most that the
+# column takes.
 _SAVED = "coalesce(t.checkpoint_seconds, 0)"
 _LOST = f"""least(t.limit_seconds - {_SAVED}, 1e9, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
-  greatest(0, extract(epoch FROM least(t.lease_until, clock_timestamp()) - t.attempt_started_at)::double precision
+  greatest(0, extract(epoch FROM least(t.lease_until, coalesce(t.beat_at, clock_timestamp())) - t.attempt_started_at)
+    ::double precision
     - ({_SAVED} - t.resumed_seconds))
   ELSE 0 END)"""
+_COUNTED = "t.attempt - t.excused - (t.excused < 10 AND work.was_restarted(t.beat_at))::int"
+"""Attempts that count, of a RUNNING trial t whose lease is lost; the trigger ``trials_excuse`` counts likewise."""
+
 _END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds - resumed_seconds)"
 
 
@@ -203,18 +209,20 @@ def outcomes(tx: Connection) -> list[dict[str, Any]]:
 def expire_leases(tx: Connection) -> list[int]:
     """Take back leases that have run out; the trials' ids.
 
-    CANCELLED when that was asked for, FAILED after the last attempt, else SUGGESTED again. Each is charged with the
-    time that its lease held the device.
+    CANCELLED when that was asked for, FAILED after the last attempt that counts, else SUGGESTED again. An attempt that
+    was lost to a restart of the installation does not count (``work.restarts``). Each is charged until its last
+    heartbeat.
     """
     found = rows(
         tx,
         f"WITH lost AS (SELECT t.id, s.name AS study, {_LOST} AS seconds, "
         "CASE WHEN t.cancel_requested THEN 'CANCELLED' "
-        "WHEN t.attempt >= (s.config -> 'training' ->> 'max_attempts')::int THEN 'FAILED' ELSE 'SUGGESTED' END AS next "
+        f"WHEN {_COUNTED} >= (s.config -> 'training' ->> 'max_attempts')::int THEN 'FAILED' "
+        "ELSE 'SUGGESTED' END AS next "
         "FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
         "WHERE t.state = 'RUNNING' AND t.lease_until < now() FOR UPDATE OF t SKIP LOCKED) "
         "UPDATE work.trials t SET state = next, "
-        "failure = CASE WHEN next = 'FAILED' THEN 'its worker was lost ' || attempt || ' times' END, "
+        "failure = CASE WHEN next = 'FAILED' THEN 'its worker was lost ' || attempt - excused || ' times' END, "
         "finished_at = CASE WHEN next <> 'SUGGESTED' THEN clock_timestamp() END, "
         "lost_seconds = lost.seconds, lease_key = NULL, lease_until = NULL FROM lost WHERE t.id = lost.id "
         "RETURNING t.id, t.state, lost.study",
@@ -280,7 +288,7 @@ def extend_lease(
     reference, saved, share = checkpoint or (None, None, None)
     found = row(
         tx,
-        "UPDATE work.trials SET progress = coalesce(CAST(:progress AS jsonb), progress), "
+        "UPDATE work.trials SET progress = coalesce(CAST(:progress AS jsonb), progress), beat_at = clock_timestamp(), "
         f"lease_until = least(clock_timestamp() + make_interval(secs => :seconds), {_END}), "
         "checkpoint = coalesce(CAST(:reference AS text), checkpoint), "
         "checkpoint_progress = coalesce(CAST(:share AS double precision), checkpoint_progress), "
@@ -432,8 +440,18 @@ def end_overrun(tx: Connection, *, trial_id: int, attempt: int, why: str) -> boo
     )
 
 
-def release_lease(tx: Connection, trial_id: int) -> None:
-    """Set a RUNNING trial back to SUGGESTED: its lease was lost, and what it held the device for is charged."""
+def release_lease(tx: Connection, trial_id: int, *, alive: bool = False) -> None:
+    """Set a RUNNING trial back to SUGGESTED: its lease is over, and its attempt is charged until its last heartbeat.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        trial_id: The trial.
+        alive: Whether whoever holds the lease gives it up now; that is its last heartbeat.
+    """
+    if alive:
+        change(
+            tx, "UPDATE work.trials SET beat_at = clock_timestamp() WHERE id = :id AND state = 'RUNNING'", id=trial_id
+        )
     change(
         tx,
         f"UPDATE work.trials t SET state = 'SUGGESTED', lost_seconds = {_LOST}, lease_key = NULL, lease_until = NULL "
@@ -448,7 +466,7 @@ def give_up(tx: Connection, trial_id: int, *, why: str = "") -> None:
         tx,
         "UPDATE work.trials t SET state = CASE WHEN cancel_requested THEN 'CANCELLED' ELSE 'FAILED' END, "
         "failure = CASE WHEN NOT cancel_requested THEN "
-        "coalesce(nullif(:why, ''), 'its worker was lost ' || attempt || ' times') END, "
+        "coalesce(nullif(:why, ''), 'its worker was lost ' || attempt - excused || ' times') END, "
         f"lost_seconds = {_LOST}, lease_key = NULL, lease_until = NULL, finished_at = clock_timestamp() WHERE id = :id",
         id=trial_id,
         why=why,

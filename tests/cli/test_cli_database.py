@@ -31,6 +31,7 @@ NEEDING = [
     ("alerts", "cancer"),
     ("referee", "--once"),
     ("db", "upgrade"),
+    ("db", "note-restart", "--reason", "drained"),
 ]
 AWAY = "postgresql+psycopg2://easeml_worker:hunter2@127.0.0.1:9/easeml"
 

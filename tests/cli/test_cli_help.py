@@ -42,6 +42,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "candidate pack",
         "completion",
         "costs",
+        "db note-restart",
         "db start",
         "db upgrade",
         "db url",

@@ -167,6 +167,14 @@ CASES: dict[str, list[Case]] = {
     "work.trials_cost_check": each("trials done", "cost_seconds", *NOT_POSITIVE, *TOO_LARGE, "NULL"),
     "work.trials_attempt_check": each("trials waiting", "attempt", "-1"),
     "work.trials_device_check": each("trials waiting", "device", *BAD_NAMES),
+    "work.restarts_what_check": each("restarts", "what", "''", "'night'"),
+    "work.restarts_at_check": each("restarts", "at", *BAD_TIMES),
+    "work.restarts_reason_check": [
+        *each("restarts", "reason", "'upgraded'"),
+        *each("restarts", "reason", "NULL", "''", "' '", "E'a\\nb'", "repeat('a', 201)", what="'stated'"),
+    ],
+    "work.restarts_once_key": each("restarts", "what", "what"),
+    "work.trials_excused_check": each("trials done", "excused", "-1", "attempt + 1", "11"),
     "work.trials_lost_check": each("trials waiting", "lost_seconds", "-0.1", "'NaN'", "'Infinity'", *TOO_LARGE),
     "work.trials_limit_check": [
         *each("trials waiting", "limit_seconds", *NOT_POSITIVE, *TOO_LARGE),

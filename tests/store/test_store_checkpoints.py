@@ -68,10 +68,10 @@ def save(tx: Connection, trial_id: int, attempt: int, seconds: float) -> bool | 
 
 
 def lose(tx: Connection, trial_id: int, *, held: float) -> None:
-    """Its worker gave up, when its lease had held the device for so many seconds."""
+    """Its worker fell silent: its last heartbeat was so many seconds after its start."""
     change(
         tx,
-        "UPDATE work.trials SET lease_until = attempt_started_at + make_interval(secs => :held) WHERE id = :id",
+        "UPDATE work.trials SET attempt_started_at = beat_at - make_interval(secs => :held) WHERE id = :id",
         id=trial_id,
         held=held,
     )

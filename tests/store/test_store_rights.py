@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 ALL = "*"
 TRIAL_UPDATES = (
-    "attempt attempt_started_at cancel_requested checkpoint checkpoint_progress checkpoint_seconds cost_seconds device "
-    "executor executor_details failure failure_kind finished_at last_key last_try lease_key lease_until limit_seconds "
-    "lost_seconds progress resumed_seconds started_at state"
+    "attempt attempt_started_at beat_at cancel_requested checkpoint checkpoint_progress checkpoint_seconds "
+    "cost_seconds device executor executor_details failure failure_kind finished_at last_key last_try lease_key "
+    "lease_until limit_seconds lost_seconds progress resumed_seconds started_at state"
 )
 # Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
 WORKER = {
@@ -65,6 +65,7 @@ WORKER = {
     "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
     "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
     "work.evidence": ("", ""),
+    "work.restarts": ("", ""),
     "work.alembic_version": ("", ""),
 }
 REFEREE = {
@@ -108,6 +109,7 @@ REFEREE = {
     "work.audit": ("", ""),  # likewise
     "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
     "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
+    "work.restarts": ("at what", ""),
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", "singleton"),  # what nothing changes, so that alerts come one after the other
     "sealed.test_sets": (ALL, "cell_names"),

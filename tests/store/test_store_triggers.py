@@ -57,7 +57,7 @@ TRIGGERS = {
     *("audit_append_only", "audit_keep_all", "tenants_audit", "studies_audit", "studies_state_audit"),
     *("candidates_audit", "trials_audit", "selection_settings_audit", "test_sets_audit", "alerts_audit"),
     *("requests_audit", "answers_audit", "promotions_audit", "submissions_audit", "feeds_audit", "switches_audit"),
-    "data_versions_audit",
+    *("data_versions_audit", "restarts_of_referee", "trials_excuse", "trials_executor_kept"),
     *("chain_append_only", "chain_keep_all"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
 }
