@@ -35,5 +35,12 @@ BEGIN
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', asked);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO easeml_owner', asked);
   END LOOP;
+  IF has_column_privilege('easeml_worker', 'pg_catalog.pg_class', 'reltuples', 'SELECT') THEN
+    REVOKE SELECT ON pg_catalog.pg_class FROM PUBLIC;
+    EXECUTE (SELECT format('GRANT SELECT (%s) ON pg_catalog.pg_class TO PUBLIC', string_agg(quote_ident(attname), ', '))
+             FROM pg_catalog.pg_attribute WHERE attrelid = 'pg_catalog.pg_class'::regclass AND attnum > 0
+             AND attname NOT IN ('relpages', 'reltuples', 'relallvisible', 'relallfrozen'));
+    GRANT SELECT ON pg_catalog.pg_class TO easeml_owner;
+  END IF;
 END \$\$;
 SQL

@@ -26,7 +26,8 @@ SELECT w.rolsuper OR w.rolbypassrls AS is_super, pg_has_role(w.oid, r.oid, 'MEMB
        pg_has_role(w.oid, o.oid, 'MEMBER') AS is_owner,
        coalesce((SELECT has_schema_privilege(w.oid, n.oid, 'USAGE') FROM pg_catalog.pg_namespace n
                  WHERE n.nspname = 'sealed'), false) AS may_enter,
-       has_function_privilege(w.oid, 'pg_catalog.pg_stat_get_tuples_inserted(oid)', 'EXECUTE') AS may_watch
+       has_function_privilege(w.oid, 'pg_catalog.pg_stat_get_tuples_inserted(oid)', 'EXECUTE')
+         OR has_column_privilege(w.oid, 'pg_catalog.pg_class', 'reltuples', 'SELECT') AS may_watch
 FROM pg_catalog.pg_roles w, pg_catalog.pg_roles r, pg_catalog.pg_roles o
 WHERE w.rolname = :worker AND r.rolname = :referee AND o.rolname = :owner
 """

@@ -95,8 +95,9 @@ def ensure_schemas(cursor: Cursor) -> None:
 
 # Every role may ask PostgreSQL how often a table was written, how large it is, what others wait for and how much log
 # was written; and the number of a new large object, or of a large value, comes from the counter that every large value
-# of the server moves. Whoever can ask before and after an answer learns how much the referee wrote for it.
-# docs/install.md has the same for servers that others run.
+# of the server moves. The catalogue says of each table, of sealed ones too, how many rows and pages it had when it was
+# last vacuumed or analyzed: columns that nobody but the owner may read. Whoever can ask before and after an answer
+# learns how much the referee wrote for it. docs/install.md has the same for servers that others run.
 _CLOSE_STATISTICS = f"""
 DO $$
 DECLARE asked regprocedure;
@@ -111,6 +112,13 @@ BEGIN
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', asked);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {OWNER}', asked);
   END LOOP;
+  IF has_column_privilege('{WORKER}', 'pg_catalog.pg_class', 'reltuples', 'SELECT') THEN
+    REVOKE SELECT ON pg_catalog.pg_class FROM PUBLIC;
+    EXECUTE (SELECT format('GRANT SELECT (%s) ON pg_catalog.pg_class TO PUBLIC', string_agg(quote_ident(attname), ', '))
+             FROM pg_catalog.pg_attribute WHERE attrelid = 'pg_catalog.pg_class'::regclass AND attnum > 0
+             AND attname NOT IN ('relpages', 'reltuples', 'relallvisible', 'relallfrozen'));
+    GRANT SELECT ON pg_catalog.pg_class TO {OWNER};
+  END IF;
 END $$
 """
 

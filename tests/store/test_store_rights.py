@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from typing import TYPE_CHECKING, Any
@@ -389,6 +390,26 @@ def test_the_worker_learns_nothing_from_statistics_or_other_sessions(database: A
     for asked in STATISTICS:
         assert "permission denied for function" in outcome(database.worker, asked), asked
         assert outcome(database.owner, asked) == "done", asked  # who runs the installation may look
+
+
+def test_the_catalogue_tells_nobody_how_many_rows_a_sealed_table_has(database: Any, world: Any, ask: Ask) -> None:
+    """Not even after VACUUM ANALYZE, which a superuser may run at any time."""
+    ask("VACUUM ANALYZE")
+    assert ask("SELECT reltuples > 0 FROM pg_class WHERE oid = 'sealed.examples'::regclass") == [(True,)]
+    for column in ("relpages", "reltuples", "relallvisible", "*"):
+        for store in (database.worker, database.referee):
+            denied = outcome(store, f"SELECT {column} FROM pg_class WHERE relnamespace = 'sealed'::regnamespace")
+            assert "permission denied for table pg_class" in denied, column
+    assert outcome(database.worker, "SELECT most_common_vals FROM pg_stats WHERE schemaname = 'sealed'") == "done"
+    assert "permission denied for table pg_statistic" in outcome(
+        database.worker, "SELECT stadistinct FROM pg_statistic"
+    )
+    assert outcome(database.owner, "SELECT reltuples FROM pg_class") == "done"
+    with contextlib.closing(database.server.connect("airflow", "airflow")) as opened, opened.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_class WHERE relname IN ('ledger', 'examples')")
+        assert cursor.fetchone() == (0,)  # another database has another catalogue
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute(f"SELECT pg_database_size('{database.name}')")
 
 
 STATISTICS = (
