@@ -6,8 +6,8 @@ superuser to arrange (``store/roles.py``, docs/install.md).
 
 from alembic import op
 
-revision = "0018"
-down_revision = "0017"
+revision = "0019"
+down_revision = "0018"
 
 STATISTICS = """
 DO $$
