@@ -32,6 +32,7 @@ from easeml_core.cli.model import model, promote, rollback
 from easeml_core.cli.next_steps import next_
 from easeml_core.cli.policy import policy
 from easeml_core.cli.program import program
+from easeml_core.cli.promotion import promotion
 from easeml_core.cli.referee import referee
 from easeml_core.cli.refine import refine
 from easeml_core.cli.root import RootGroup
@@ -91,7 +92,7 @@ for command in (
         status,
         study,
     ),
-    *(candidate, completion, doctor, evidence, export, feed, import_, infer, promote, refine, rollback),
+    *(candidate, completion, doctor, evidence, export, feed, import_, infer, promote, promotion, refine, rollback),
     *(labels, ledger, mlflow, model, next_, program, submissions, submit, tenant, test_set, trial, validation),
 ):
     cli.add_command(command)

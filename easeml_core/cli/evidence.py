@@ -151,7 +151,7 @@ def acknowledge(
 @keys_option
 @json_option
 def list_keys(keys: Path, as_json: bool) -> None:
-    """List the keys that this host trusts; --json has them in PEM."""
+    """List the keys that this host trusts; --json has them in PEM, for `easeml promotion verify --key`."""
     from easeml_core.services.evidence.keys import KeyFolder
 
     folder = KeyFolder(keys)

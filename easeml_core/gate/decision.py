@@ -122,6 +122,8 @@ class Decision:
             "examples": self.examples,
             "wins": self.outcomes.wins,
             "losses": self.outcomes.losses,
+            "new_correct": self.outcomes.new_correct,
+            "old_correct": self.outcomes.old_correct,
             "disagreements": self.outcomes.disagreements,
             "labels": self.labels,
             "clauses": [clause.to_json() for clause in self.clauses],

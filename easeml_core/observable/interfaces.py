@@ -146,6 +146,7 @@ _COMMANDS = (
         model promote
         model rollback
         promote
+        promotion evidence
         rollback
         submit
         """,
@@ -197,6 +198,7 @@ _COMMANDS = (
         program check
         program infer
         program match
+        promotion verify
         simulate
         study pause
         study register

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.entities import AlertKind, Symbol
+from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.new_set_alarm import end_set
 from easeml_core.services.readings import whose_alert
 from easeml_core.store import chain, mails, outbox, releases, requests, studies
@@ -124,7 +125,10 @@ def release(tx: Connection, held: Held) -> None:
             _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=over, team=team)
             _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"), team=team)
         of_answer = {"request_id": held.request_id, "study_id": study.id, "test_set_id": facts["test_set_id"]}
-        chain.publish(tx, **of_answer, envelope=None)
+        bundle = (
+            redacted(tx, request_id=held.request_id, test_set_id=facts["test_set_id"]) if "verdict" in facts else None
+        )
+        chain.publish(tx, **of_answer, envelope=bundle)
         for mail in facts.get("mails", ()):
             mails.add_mail(tx, **mail)
         if facts["retired_why"] is not None:

@@ -22,7 +22,7 @@ from easeml_core.store.rows import as_json, change, row, rows, scalar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from easeml_core.attestation import SigningKey
 
@@ -87,6 +87,12 @@ def recording(key: SigningKey | None) -> Iterator[Recording | None]:
 
 
 _HEAD = "SELECT place, hash FROM sealed.chain WHERE chain = :chain ORDER BY place DESC LIMIT 1"
+
+
+def signing_key() -> SigningKey | None:
+    """The key of the ``recording`` that is under way, or None."""
+    recorded = _recording.get()
+    return None if recorded is None else recorded.key
 
 
 def head(tx: Connection, chain: str) -> Head:
@@ -186,26 +192,39 @@ def open_missing(tx: Connection) -> None:
 
 def entries(tx: Connection, chain: str, *, after: int = 0, limit: int | None = None) -> list[Entry]:
     """Entries of a chain in their order, from a place on."""
-    found = rows(
-        tx,
-        "SELECT place, kind, subject, at, content, nonce, previous, commitment, hash, key_id, signature "
-        "FROM sealed.chain WHERE chain = :chain AND place > :after ORDER BY place LIMIT :most",
-        chain=chain,
-        after=after,
-        most=limit,
+    found = rows(tx, _ENTRY + "AND place > :after ORDER BY place LIMIT :most", chain=chain, after=after, most=limit)
+    return [_entry(r) for r in found]
+
+
+def entry_of(tx: Connection, chain: str, kind: str, subject: int) -> Entry | None:
+    """The entry about a row, or None."""
+    found = row(tx, _ENTRY + "AND kind = :kind AND subject = :subject", chain=chain, kind=kind, subject=subject)
+    return None if found is None else _entry(found)
+
+
+_ENTRY = (
+    "SELECT chain, place, kind, subject, at, content, nonce, previous, commitment, hash, key_id, signature "
+    "FROM sealed.chain WHERE chain = :chain "
+)
+
+
+def _entry(found: Row[Any]) -> Entry:
+    return Entry(
+        found.place,
+        Link(
+            found.chain,
+            found.kind,
+            found.subject,
+            found.at.astimezone(UTC),
+            bytes(found.previous),
+            bytes(found.commitment),
+        ),
+        bytes(found.nonce),
+        bytes(found.hash),
+        found.content,
+        found.key_id,
+        None if found.signature is None else bytes(found.signature),
     )
-    return [
-        Entry(
-            r.place,
-            Link(chain, r.kind, r.subject, r.at.astimezone(UTC), bytes(r.previous), bytes(r.commitment)),
-            bytes(r.nonce),
-            bytes(r.hash),
-            r.content,
-            r.key_id,
-            None if r.signature is None else bytes(r.signature),
-        )
-        for r in found
-    ]
 
 
 def names(tx: Connection) -> list[str]:
@@ -236,6 +255,20 @@ def publish(
         audit_head=head(tx, AUDIT).hash.hex(),
         envelope=None if envelope is None else as_json(envelope),
     )
+
+
+def newest_heads(tx: Connection, study: str | None) -> list[dict[str, Any]]:
+    """Of each set the head that left last: evidence_id (the request's), study, test_set_id, head, audit_head."""
+    found = rows(
+        tx,
+        "SELECT evidence_id, study, test_set_id, head, audit_head FROM (SELECT DISTINCT ON (e.test_set_id) "
+        "e.request_id AS evidence_id, s.name AS study, e.test_set_id, e.head, e.audit_head, e.left_at "
+        "FROM work.evidence e JOIN work.studies s ON s.id = e.study_id "
+        "WHERE s.name = :study OR CAST(:study AS text) IS NULL ORDER BY e.test_set_id, e.left_at DESC) n "
+        "ORDER BY left_at, evidence_id",
+        study=study,
+    )
+    return [dict(r._mapping) for r in found]
 
 
 @dataclass(frozen=True, slots=True)

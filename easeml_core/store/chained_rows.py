@@ -16,7 +16,7 @@ from easeml_core.store.test_sets import ON_THE_PLAN
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 AUDIT = "audit"
 """The chain of the audit and the promotions."""
@@ -271,3 +271,23 @@ def promoted_artifacts(tx: Connection) -> list[str]:
     """References of the files of all models that are or were in production."""
     query = "SELECT DISTINCT m.artifact FROM work.promotions p JOIN work.models m ON m.id = p.model_id ORDER BY 1"
     return [str(r.artifact) for r in rows(tx, query)]
+
+
+def verdict_of_model(tx: Connection, model_id: int, request_id: int | None) -> Row[Any] | None:
+    """The verdict of a request on a model, or its last one: ids, study, state of the set, the envelope that left."""
+    return row(
+        tx,
+        "SELECT v.request_id, v.test_set_id, t.state, s.name AS study, e.envelope FROM work.gate_verdicts v "
+        "JOIN work.test_sets t ON t.id = v.test_set_id JOIN work.studies s ON s.id = v.study_id "
+        "LEFT JOIN work.evidence e ON e.request_id = v.request_id WHERE v.model_id = :model "
+        "AND (v.request_id = :request OR CAST(:request AS bigint) IS NULL) ORDER BY v.request_id DESC LIMIT 1",
+        model=model_id,
+        request=request_id,
+    )
+
+
+def ledger_entry_of(tx: Connection, test_set_id: int, step: int) -> int | None:
+    """Id of the ledger entry at a step of the gate, or None."""
+    query = "SELECT id FROM sealed.ledger WHERE test_set_id = :set AND system = 'gate' AND system_step = :step"
+    found = row(tx, query, set=test_set_id, step=step)
+    return None if found is None else int(found.id)

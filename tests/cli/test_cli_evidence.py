@@ -52,3 +52,21 @@ def test_the_worker_cannot_look(run: Any, database: Any, ask: Any) -> None:
     refused = run("audit", "verify", "--database", database.url("easeml_worker"))
     assert refused.status == 2
     assert "easeml_referee" in refused.err
+
+
+def test_a_file_that_is_no_bundle_is_refused(run: Any, nowhere: Any) -> None:
+    key = nowhere / "key.pub"
+    assert run("evidence", "keys").status == 0
+    key.write_text(run("evidence", "keys", "--json").json[0]["pem"])
+    for text, words in (("{", "no JSON file"), ("{}", "no DSSE envelope"), ("[1]", "no DSSE envelope")):
+        (nowhere / "file").write_text(text)
+        answer = run("promotion", "verify", "file", "--key", "key.pub")
+        assert answer.status == 2
+        assert words in answer.err
+    assert "holds no public key" in run("promotion", "verify", "file", "--key", "file").err
+
+
+def test_no_verdict_no_bundle(ask: Any, nowhere: Any) -> None:
+    answer = ask("promotion", "evidence", "99", "--out", "file")
+    assert answer.status == 2
+    assert "no gate verdict on model 99" in answer.err

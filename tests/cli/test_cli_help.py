@@ -82,6 +82,8 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "program infer",
         "program match",
         "promote",
+        "promotion evidence",
+        "promotion verify",
         "referee",
         "refine apply",
         "refine feeds",
@@ -144,7 +146,8 @@ def examples(path: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_every_command_has_an_example_that_parses(path: tuple[str, ...], run: Any, nowhere: Path) -> None:
     (nowhere / "my_net").mkdir()  # a path that must be there
-    (nowhere / "other-host.pub").touch()
+    for name in ("other-host.pub", "ID.pub", "old.pub", "new.pub", "model-7.json"):
+        (nowhere / name).touch()
     assert examples(path), f"the help of {' '.join(path)} has no example"
     assert "Example" in run(*path, "--help").out
     for line in examples(path):

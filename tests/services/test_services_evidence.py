@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from evidence_office import Office, open_office
 
 from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
 from easeml_core.errors import StateError
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
 from easeml_core.services.evidence.notary import Notary
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request, file_promotion
+from easeml_core.services.requests import answer_of, file_gate_request
 from easeml_core.store import chain
 from easeml_core.store.chained_rows import ROWS_OF_SET, row_facts
 
@@ -22,50 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass
-class Office:
-    """A laboratory whose referee signs; ``full``'s gate set has the number 1."""
-
-    lab: Any
-    keys: Path
-
-    def referee(self) -> Referee:
-        return Referee(self.lab.referee, self.lab.artifacts, keys=self.keys)
-
-    def answer(self, request_id: int) -> dict[str, Any]:
-        self.referee().run_once()
-        found = answer_of(self.lab.worker, request_id)
-        assert found is not None
-        return found
-
-    def gate(self, model: str, study: str = "full") -> dict[str, Any]:
-        asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
-        return self.answer(file_gate_request(self.lab.worker, **asked)["request_id"])
-
-    def promote(self, model: str, gate: dict[str, Any], study: str = "full") -> dict[str, Any]:
-        asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
-        return self.answer(file_promotion(self.lab.worker, gate_request_id=gate["request_id"], **asked)["request_id"])
-
-    def notary(self) -> Notary:
-        return Notary(self.lab.referee, self.keys)
-
-    def broken(self) -> list[str]:
-        """What a new process of this host finds wrong, first finding of each chain."""
-        with self.notary().look() as look:
-            found = [look.examine(name).first_broken for name in chain.names(look.tx)]
-        return [str(one) for one in found if one is not None]
-
-
 @pytest.fixture
 def office(lab: Any, tmp_path: Path) -> Office:
-    """One pass, promoted, and one fail, both signed; nothing is wrong."""
-    made = Office(lab, tmp_path / "keys")
-    gate = made.gate("good")
-    assert gate["symbol"] == "pass"
-    assert not made.promote("good", gate)["refused"]
-    assert made.gate("rare")["symbol"] == "fail"
-    assert made.broken() == []
-    return made
+    return open_office(lab, tmp_path / "keys")
 
 
 def owner(*statements: str) -> Callable[[Office], None]:

@@ -1,0 +1,93 @@
+"""Bundles of evidence: what a third party recomputes from a file, and what a developer's file leaves out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from evidence_office import Office, open_office
+
+from easeml_core.attestation import SigningKey, seal_envelope
+from easeml_core.errors import InvalidInputError
+from easeml_core.services.evidence.bundle import evidence_of
+from easeml_core.services.evidence.bundle_check import check_bundle
+from easeml_core.services.evidence.keys import KeyFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def office(lab: Any, tmp_path: Path) -> Office:
+    return open_office(lab, tmp_path / "keys")
+
+
+def test_a_bundle_tells_level_and_verdict_again_without_a_database(office: Office) -> None:
+    model, key = office.lab.models["full"]["good"], KeyFolder(office.keys).key().public
+    full, warning = evidence_of(office.lab.referee, model_id=model, keys=office.keys)
+    open_one, no_warning = evidence_of(office.lab.worker, model_id=model, keys=office.keys)
+    assert "until it is retired" in str(warning)
+    assert no_warning is None
+    found = check_bundle(json.loads(json.dumps(full)), [key])
+    assert (found.faults, found.symbol, found.kind) == ((), "pass", "full")
+    assert len(found.attested) == 1  # the set
+    assert "pass from" in " ".join(found.checks).lower()
+    assert check_bundle(open_one, [key]).faults == ()
+    shown = base64.b64decode(open_one["payload"]).decode()
+    report = office.lab.one("SELECT report FROM sealed.ledger WHERE step = 1")
+    assert not [word for word in ("log_level", "wins", "labels", "report", "inputs") if word in shown]
+    assert str(report["wins"]) not in json.loads(shown)["predicate"]["verdict"]["facts"].values()
+    with pytest.raises(InvalidInputError, match="no trusted key has signed"):
+        check_bundle(full, [SigningKey.new().public])
+    envelope = evidence_of(office.lab.referee, model_id=office.lab.models["full"]["rare"], keys=office.keys)[0]
+    assert check_bundle(envelope, [key]).symbol == "fail"
+
+
+def _altered(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def alter(statement: dict[str, Any]) -> None:
+        *steps, last = path.split(".")
+        place: Any = statement
+        for step in steps:
+            place = place[int(step) if step.isdigit() else step]
+        place[last] = value
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    ("alter", "fault"),
+    [
+        (_altered("predicate.ledger.facts.log_level", -1.0), "the ledger entry is not what its entry commits to"),
+        (_altered("predicate.ledger.facts.log_level", -1.0), "the plan gives the level"),
+        (_altered("predicate.ledger.facts.report.wins", 0), "the counts"),
+        (_altered("predicate.test_set.plan.reliability", 0.999999), "the plan gives the level"),
+        (_altered("predicate.verdict.facts.symbol", "fail"), "the ledger says 'pass', not 'fail'"),
+        (_altered("predicate.verdict.nonce", "00" * 32), "the verdict is not what its entry commits to"),
+        (_altered("subject.0.digest.sha256", "0" * 64), "another file than the subject"),
+        (_altered("predicate.chain.1.link.previous", "00" * 32), "does not follow the one before"),
+        (_altered("predicate.head", "00" * 32), "the head is not that of the last entry"),
+    ],
+)
+def test_a_bundle_whose_parts_do_not_agree_is_named_although_it_is_signed(
+    office: Office, alter: Callable[[dict[str, Any]], None], fault: str
+) -> None:
+    """By the referee's own key: who signs must not be able to state a level or verdict that does not follow."""
+    key = KeyFolder(office.keys).key()
+    envelope, _ = evidence_of(office.lab.referee, model_id=office.lab.models["full"]["good"], keys=office.keys)
+    found = json.loads(base64.b64decode(envelope["payload"]))
+    alter(found)
+    assert any(fault in one for one in check_bundle(seal_envelope(found, key), [key.public]).faults)
+
+
+def test_a_bundle_is_what_standard_tools_read(office: Office) -> None:
+    dsse, signer = (pytest.importorskip(f"securesystemslib.{name}") for name in ("dsse", "signer"))
+    envelope, _ = evidence_of(office.lab.worker, model_id=office.lab.models["full"]["good"], keys=office.keys)
+    public = serialization.load_pem_public_key(KeyFolder(office.keys).key().public.pem())
+    key = signer.SSlibKey.from_crypto(public, keyid=envelope["signatures"][0]["keyid"])
+    read = dsse.Envelope.from_dict(json.loads(json.dumps(envelope)))
+    assert list(read.verify([key], 1)) == [key.keyid]
+    assert json.loads(read.payload)["_type"] == "https://in-toto.io/Statement/v1"
