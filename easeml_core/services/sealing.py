@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import logging
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,30 +17,44 @@ from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.programs.language import parse_program
 from easeml_core.services.baseline import add_baseline
+from easeml_core.services.row_registry import (
+    is_public,
+    look_up,
+    new_rows,
+    register,
+    require_few_refusals,
+    require_other_rows,
+)
 from easeml_core.services.set_plans import needed_examples, set_purposes, settings_of_plan, study_plan
 from easeml_core.services.set_sizes import plan_for_meter, plan_joint
 from easeml_core.services.study_candidates import called_for, require_fitting
 from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.row_registry import registry_key
 from easeml_core.training.data_program import program_of_data
 from easeml_core.training.layout import stored_layout
-from easeml_core.training.parts import content_hash, save_open_parts, split_parts
+from easeml_core.training.parts import content_hash, divided_rows, parts_of, save_open_parts
 from easeml_core.training.program_candidates import require_data_of
+from easeml_core.training.raw_table import rows_of
+from easeml_core.training.row_cells import Cells, cells_of_table, name_tokens, tokens_of
 from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
     from easeml_core.programs.data_type import Program
     from easeml_core.services.fetching import Fetches
+    from easeml_core.services.row_registry import Found, NewRows
     from easeml_core.services.set_plans import SetConfig
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.requests import Request
     from easeml_core.training.parts import Parts
     from easeml_core.training.sources import RawTable
+    from easeml_core.training.split_specs import Split
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +97,27 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetch
     _require_no_slices(GateConfig.from_json(study.config["gate"]))  # before anything is planned for them
     plans = planned_sets(study.config)
     TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
+    rows = _registered_rows(tx, artifacts, study, split, raw)
+    raw = rows.raw
     sizes = part_sizes(len(raw.labels), plans)
     # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
     seed = hashlib.sha256(f"{digest}|{study.name}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(seed, "big"))
-    parts = split_parts(raw, sizes=sizes, rng=rng, split=split)
-    names = _kept_names(raw)
-    hashes = [h for inputs, _ in _named(parts).values() for h in example_hashes(inputs, names)]
-    _require_unsealed(tx, study, hashes)
-    warning = _sealed_already(tx, study, hashes) + (f"; warning: {split.warning}" if split.warning else "")
+    divided = divided_rows(raw, sizes=sizes, rng=rng, split=split, hidden=rows.hidden, shown=rows.shown)
+    parts = parts_of(raw, divided)
+    _require_sizes(parts, sizes, plans)
+    warning = f"; warning: {split.warning}" if split.warning else ""
+    if rows.new is None:
+        hashes = [h for inputs, _ in _named(parts).values() for h in example_hashes(inputs, _kept_names(raw))]
+        _require_unsealed(tx, study, hashes)
+        warning = _sealed_already(tx, study, hashes) + warning
     version_id = _open_parts(tx, artifacts, study, raw, parts, digest)
-    _seal_parts(tx, study, version_id, parts, plans)
+    set_ids = _seal_parts(tx, study, version_id, parts, plans)
+    if rows.new is not None:
+        places: dict[int | None, NDArray[np.intp]] = {set_ids[kind]: divided[str(kind)] for kind in plans}
+        places[None] = np.concatenate([divided["train"], divided["validation"]])
+        register(tx, study.id, rows.new, places, rows.found, rows.label)
     if not named:
         studies.add_candidates(tx, study.id, called_for(study, program, raw))
     studies.set_program(tx, study.id, str(program))
@@ -111,6 +135,111 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetch
     shown = ", ".join(f"{name} {len(labels):,}" for name, (_, labels) in _named(parts).items())
     repeated = f"; rows with the inputs of another, left out: {raw.duplicates:,}" if raw.duplicates else ""
     return f"study {study.name} is active; rows: {shown}{repeated}{warning}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Registered:
+    """The rows that a study may use, as the registry knows them.
+
+    Attributes:
+        raw: The rows.
+        new: Their tokens; None for public data, which are not registered.
+        found: What the registry knows of them; None likewise.
+        label: Tokens of the labels, and of their column's name; None where a label is no single cell.
+    """
+
+    raw: RawTable
+    new: NewRows | None = None
+    found: Found | None = None
+    label: tuple[NDArray[np.uint64], int] | None = None
+
+    @property
+    def hidden(self) -> NDArray[np.bool_] | None:
+        """bool, shape (rows,): sealed elsewhere."""
+        return None if self.found is None else self.found.is_sealed
+
+    @property
+    def shown(self) -> NDArray[np.bool_] | None:
+        """bool, shape (rows,): open elsewhere."""
+        return None if self.found is None else self.found.is_shown
+
+
+def _registered_rows(
+    tx: Connection, artifacts: ArtifactStore, study: Study, split: Split, raw: RawTable
+) -> _Registered:
+    """Compare the rows with all that are registered, and leave out those that this study may not have.
+
+    Rows of the same cells are one row, whatever their encoding: one of them is kept. With ``part=K/N`` the rows that
+    the tenant's studies have are left out, and of the others a share of 1 / (N - K + 1) is drawn by their keyed hash.
+
+    Raises:
+        InvalidInputError: The rows belong to other studies; the message gives the reason and the ways out.
+    """
+    if is_public(study.source) and split.part is None:
+        return _Registered(raw)
+    require_few_refusals(tx, study)
+    new = new_rows(tx, cells_of_table(raw))
+    first: dict[bytes, int] = {}
+    for place, row in enumerate(new.ids):
+        first.setdefault(row, place)
+    kept = np.array(list(first.values()), dtype=np.intp)
+    found = look_up(tx, artifacts, study, new)
+    if split.part is not None:
+        kept = _part_of(split, raw, new, kept, found.of_tenant(study.tenant))
+    if len(kept) < len(new.ids):
+        repeated = len(new.ids) - len(first)
+        raw = replace(rows_of(raw, kept), duplicates=raw.duplicates + repeated)
+        new, found = new.at(kept), found.at(kept)
+    require_other_rows(tx, study, found)
+    return _Registered(raw, new, found, _label_tokens(tx, study, raw))
+
+
+def _part_of(
+    split: Split, raw: RawTable, new: NewRows, kept: NDArray[np.intp], taken: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Rows of part K of N: of those that no study of the tenant has, 1 / (N - K + 1); of groups, whole groups."""
+    assert split.part is not None
+    groups = raw.split_values if split.kind == "group" else None
+    of_row = np.arange(len(new.ids)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    left = kept[~np.isin(of_row[kept], of_row[taken])]
+    key: dict[int, bytes] = {}
+    for place in left.tolist():
+        group = int(of_row[place])
+        key[group] = min(key.get(group, new.ids[place]), new.ids[place])
+    number, parts = split.part
+    drawn = sorted(key, key=key.__getitem__)[: -(-len(key) // (parts - number + 1))]
+    found: NDArray[np.intp] = left[np.isin(of_row[left], drawn)]
+    if len(found) < 2:
+        message = (
+            f"split {str(split)!r}: the tenant's other studies leave {len(found)} rows of the table; bring more rows"
+        )
+        raise InvalidInputError(message)
+    return np.sort(found)
+
+
+def _label_tokens(tx: Connection, study: Study, raw: RawTable) -> tuple[NDArray[np.uint64], int] | None:
+    """The labels as the cells that they would be in a table."""
+    if raw.target_layout is not None:
+        return None
+    words = np.array(raw.class_names, dtype=object)
+    column = words[raw.labels] if raw.class_names else raw.labels.astype(np.float64)
+    cells = Cells((study.target.partition(">")[0] or "\0label",), (column,))
+    key = registry_key(tx)
+    return tokens_of(cells, key)[:, 0], int(name_tokens(cells, key)[0])
+
+
+def _require_sizes(parts: Parts, sizes: Mapping[str, int], plans: Mapping[SealedSetPurpose, SetConfig]) -> None:
+    """The sealed parts have what their plans need, also after known rows took their places.
+
+    Raises:
+        SealedSetTooSmallError: One has not.
+    """
+    for kind, config in plans.items():
+        needed, rows = needed_examples(config), len(getattr(parts, kind).labels)
+        if rows < min(needed, sizes[str(kind)]):
+            raise SealedSetTooSmallError(
+                purpose=str(kind), needed=needed, available=rows, remedy="bring data with more rows"
+            )
 
 
 def _program(study: Study, raw: RawTable) -> Program:
@@ -243,12 +372,14 @@ def _open_parts(
 
 def _seal_parts(
     tx: Connection, study: Study, version_id: int, parts: Parts, plans: Mapping[SealedSetPurpose, SetConfig]
-) -> None:
+) -> dict[SealedSetPurpose, int]:
+    """Seal the parts; the number of each set."""
     names = studies.feature_names(tx, version_id)
+    set_ids: dict[SealedSetPurpose, int] = {}
     for purpose, config in plans.items():
         inputs, labels = getattr(parts, purpose)
         order = sealed.fixed_order(tx, example_hashes(inputs, names))
-        sealed.seal(
+        set_ids[purpose] = sealed.seal(
             tx,
             study_id=study.id,
             data_version_id=version_id,
@@ -258,3 +389,4 @@ def _seal_parts(
             steps=config.steps,
             plan=config.to_json(),
         )
+    return set_ids

@@ -102,6 +102,7 @@ def table_of_columns(
         task=found.task,
         split_values=divided_by,
         program=program_of_table(inputs, found.column, len(found.class_names)).program,
+        columns={name: whole[found.present] for name, whole in columns.items() if name != found.column},
     )
 
 

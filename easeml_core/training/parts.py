@@ -19,7 +19,7 @@ from easeml_core.training.atomic import written_whole
 from easeml_core.training.layout import Layout
 from easeml_core.training.raw_table import content_hash
 from easeml_core.training.split_specs import ROWS
-from easeml_core.training.splits import divided
+from easeml_core.training.splits import divided, with_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from easeml_core.training.raw_table import Labels, RawTable
     from easeml_core.training.split_specs import Split
+    from easeml_core.training.splits import Rows
 
 __all__ = [
     "Layout",
@@ -118,7 +119,20 @@ class OpenParts:
 
 
 def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Generator, split: Split = ROWS) -> Parts:
-    """Cut a table into parts of the given sizes; the rest is ``train``.
+    """Cut a table into parts of the given sizes; the rest is ``train``: ``parts_of`` the rows of ``divided_rows``."""
+    return parts_of(raw, divided_rows(raw, sizes=sizes, rng=rng, split=split))
+
+
+def divided_rows(
+    raw: RawTable,
+    *,
+    sizes: Mapping[str, int],
+    rng: np.random.Generator,
+    split: Split = ROWS,
+    hidden: NDArray[np.bool_] | None = None,
+    shown: NDArray[np.bool_] | None = None,
+) -> Rows:
+    """The rows of each part of the given sizes; the rest is ``train``.
 
     Args:
         raw: The table; the inputs of its rows are pairwise different.
@@ -126,9 +140,11 @@ def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Gener
         rng: Decides which row goes where; the same state gives the same parts.
         split: By chance, by whole groups or by time (``splits``). The last two make parts larger than asked where
             groups or equal times ask for it.
+        hidden: bool, shape (rows,): rows that are sealed elsewhere and must not be open here; None for none.
+        shown: bool, shape (rows,): rows that are open elsewhere and must not be sealed here; None for none.
 
     Returns:
-        Parts that share no row and together are the table.
+        Parts that share no row and together are the table, but for rows of a sealed group that are open elsewhere.
 
     Raises:
         InvalidInputError: If a size is not known or negative, or fewer training rows are left than two per class (four
@@ -141,9 +157,18 @@ def split_parts(raw: RawTable, *, sizes: Mapping[str, int], rng: np.random.Gener
         raise InvalidInputError(message)
     _check_rows(len(raw.labels), wanted, raw)
     found = divided(split, raw.split_values, wanted, len(raw.labels), rng)
+    if hidden is not None and shown is not None and (hidden | shown).any():
+        shown = shown & ~hidden
+        found = with_known(found, hidden=hidden, shown=shown, split=split, values=raw.split_values, rng=rng)
+        _check_rows(len(raw.labels), {name: len(found[name]) for name in wanted}, raw)
     if split.column:
         _check_rows(len(raw.labels), {name: len(found[name]) for name in wanted}, raw)
         _check_classes(raw, found["train"], split)
+    return found
+
+
+def parts_of(raw: RawTable, found: Rows) -> Parts:
+    """The parts of a table that have these rows."""
     parts = {name: Part(raw.inputs[rows], raw.labels[rows]) for name, rows in found.items()}
     return Parts(
         **parts, classes=len(raw.class_names), layout=raw.layout, task=raw.task, target_layout=raw.target_layout

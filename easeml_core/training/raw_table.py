@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,8 @@ from easeml_core.errors import InvalidInputError, ShapeError
 from easeml_core.training.layout import MAX_TARGET_NUMBERS, Layout, table_layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, NDArray
 
     from easeml_core.programs.data_type import Program
@@ -44,6 +46,8 @@ class RawTable:
         split_values: Groups or times that rows are divided by (``splits``), shape (rows,); None for chance.
         target_layout: What a row of labels stands for; None for one class or number a row.
         program: What goes in and what comes out, in the names of the data; None where these have none.
+        columns: The columns that the inputs were made of, by name, as they were before they were encoded, and the one
+            that rows are divided by; the target is not among them. Empty where the source has no columns.
     """
 
     inputs: NDArray[np.float32]
@@ -56,6 +60,7 @@ class RawTable:
     split_values: NDArray[Any] | None = None
     target_layout: Layout | None = None
     program: Program | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -74,6 +79,7 @@ def make_table(
     split_values: NDArray[Any] | None = None,
     target_layout: Layout | None = None,
     program: Program | None = None,
+    columns: Mapping[str, NDArray[Any]] | None = None,
 ) -> RawTable:
     """A table of checked arrays; of rows with the same inputs one is kept, drawn with a fixed seed.
 
@@ -92,6 +98,7 @@ def make_table(
         split_values: Groups or times of the rows, shape (rows,); None where there are none.
         target_layout: What a row of labels stands for, for regression; None for one class or number a row.
         program: What goes in and what comes out, in the names of the data; None where these have none.
+        columns: What the inputs were made of, shape (rows,) each; None where the source has no columns.
 
     Raises:
         ShapeError: If shapes do not fit together.
@@ -130,6 +137,18 @@ def make_table(
         split_values=_rows_of(split_values, kept),
         target_layout=target_layout,
         program=program,
+        columns={name: column[kept] for name, column in (columns or {}).items()},
+    )
+
+
+def rows_of(table: RawTable, kept: NDArray[np.intp]) -> RawTable:
+    """The table with these rows alone, in their order."""
+    return replace(
+        table,
+        inputs=table.inputs[kept],
+        labels=table.labels[kept],
+        split_values=_rows_of(table.split_values, kept),
+        columns={name: column[kept] for name, column in table.columns.items()},
     )
 
 
@@ -144,8 +163,7 @@ def sample_rows(table: RawTable, rows: int) -> RawTable:
     drawn = np.random.default_rng(_SEED).choice(len(table.labels), size=rows, replace=False)
     kept = np.sort(drawn)
     _check_variety(table.labels[kept])
-    divided_by = _rows_of(table.split_values, kept)
-    return replace(table, inputs=table.inputs[kept], labels=table.labels[kept], split_values=divided_by)
+    return rows_of(table, kept)
 
 
 def content_hash(table: RawTable) -> str:

@@ -1,5 +1,7 @@
 """How a study's rows are divided: ``rows``, ``group:COLUMN`` or ``time:COLUMN``, checked without reading any data.
 
+With ``?part=K/N`` the study is number K of N that divide the rows of one table among them (``services/row_registry``).
+
 What each of them does is in ``splits``. Standard library only, so that a form or a DAG may check it at no cost.
 """
 
@@ -11,9 +13,14 @@ from typing import NamedTuple
 from easeml_core.errors import InvalidInputError
 
 KINDS = ("rows", "group", "time")
-FORMS = "rows, group:COLUMN or time:COLUMN, the last two with an optional ?keep=yes"
+FORMS = "rows, group:COLUMN or time:COLUMN, with an optional ?part=K/N, the last two also with ?keep=yes"
 
-_SPLIT = re.compile(r"(?P<kind>group|time):(?P<column>.+?)(?:\?keep=(?P<keep>yes|no))?")
+MOST_PARTS = 20
+
+_SPLIT = re.compile(
+    r"(?:rows|(?P<kind>group|time):(?P<column>.+?))(?:\?(?P<options>(?:keep|part)=[^?&]*(?:&(?:keep|part)=[^?&]*)*))?"
+)
+_PART = re.compile(r"([1-9]\d?)/([1-9]\d?)")
 _LONGEST = 1000
 
 
@@ -24,14 +31,20 @@ class Split(NamedTuple):
         kind: One of ``KINDS``.
         column: What the rows are divided by; empty for ``rows``.
         keep: Whether the column stays among the inputs.
+        part: ``(K, N)`` where the study is number K of N studies of one tenant that divide the rows of a table; None
+            where it takes all rows.
     """
 
     kind: str = "rows"
     column: str = ""
     keep: bool = False
+    part: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.column}" + ("?keep=yes" if self.keep else "") if self.column else self.kind
+        options = ["keep=yes"] if self.keep else []
+        options += [f"part={self.part[0]}/{self.part[1]}"] if self.part else []
+        plain = f"{self.kind}:{self.column}" if self.column else self.kind
+        return plain + ("?" + "&".join(options) if options else "")
 
     @property
     def warning(self) -> str:
@@ -86,15 +99,30 @@ def check_split(text: str | None) -> Split:
 
     Example:
         >>> check_split("group:patient")
-        Split(kind='group', column='patient', keep=False)
+        Split(kind='group', column='patient', keep=False, part=None)
         >>> str(check_split("time:day?keep=yes"))
         'time:day?keep=yes'
+        >>> check_split("rows?part=1/2").part
+        (1, 2)
     """
     given = "rows" if text is None else text.strip() if isinstance(text, str) else text
     if given in ("", "rows"):
         return ROWS
     match = _SPLIT.fullmatch(given) if isinstance(given, str) and len(given) <= _LONGEST else None
-    if match is None or not given.isprintable() or not match["column"].strip():
-        message = f"split must be {FORMS}, got {str(text)[:200]!r}"
+    options = dict(o.split("=", 1) for o in ((match and match["options"]) or "").split("&") if o)
+    column = ((match and match["column"]) or "").strip()
+    numbers = _PART.fullmatch(options.get("part", "1/1"))
+    part = (int(numbers[1]), int(numbers[2])) if numbers else (1, 0)
+    if (
+        match is None
+        or not given.isprintable()
+        or (match["kind"] and not column)
+        or options.get("keep", "no") not in ("yes", "no")
+        or ("keep" in options and not match["kind"])
+        or (match["options"] or "").count("=") != len(options)
+        or not part[0] <= part[1] <= MOST_PARTS
+    ):
+        message = f"split must be {FORMS}, K from 1 to N and N at most {MOST_PARTS}, got {str(text)[:200]!r}"
         raise InvalidInputError(message)
-    return Split(match["kind"], match["column"].strip(), match["keep"] == "yes")
+    is_kept, is_part = options.get("keep") == "yes", "part" in options
+    return Split(match["kind"] or "rows", column, is_kept, part if is_part else None)

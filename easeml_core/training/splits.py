@@ -60,6 +60,58 @@ def divided(
     return found
 
 
+OPEN = ("validation", TRAIN)
+"""Parts whose rows everybody sees."""
+
+
+def with_known(
+    found: Rows,
+    *,
+    hidden: NDArray[np.bool_],
+    shown: NDArray[np.bool_],
+    split: Split,
+    values: NDArray[Any] | None,
+    rng: np.random.Generator,
+) -> Rows:
+    """The same parts, but rows that are sealed elsewhere lie in sealed parts, and rows open elsewhere in open ones.
+
+    Divided by chance, such a row changes places with one that may lie anywhere, so that the sizes tell nothing of it.
+    A group moves whole. By time the row moves alone.
+
+    Args:
+        found: Of ``divided``.
+        hidden: bool, shape ``(rows,)``: must not be open.
+        shown: bool, shape ``(rows,)``: must not be sealed; none of them is hidden.
+        split: How the rows were divided.
+        values: The groups of the rows, shape ``(rows,)``; None where there are none.
+        rng: Decides which row changes places.
+    """
+    sealed_parts = [name for name, rows in found.items() if name not in OPEN and len(rows)]
+    part = np.full(len(hidden), list(found).index(TRAIN))
+    for number, rows in enumerate(found.values()):
+        part[rows] = number
+    numbers = {name: number for number, name in enumerate(found)}
+    is_open = np.isin(part, [numbers[name] for name in OPEN])
+    target = numbers[sealed_parts[0]] if sealed_parts else numbers[TRAIN]
+    if split.kind == "group" and values is not None:
+        for group in np.unique(values[(hidden & is_open) | (shown & ~is_open)]):
+            members = values == group
+            part[members] = target if hidden[members].any() else numbers[TRAIN]
+    else:
+        for rows, free, home in (
+            (np.flatnonzero(hidden & is_open), ~is_open & ~hidden, target),
+            (np.flatnonzero(shown & ~is_open), (part == numbers[TRAIN]) & ~shown & ~hidden, numbers[TRAIN]),
+        ):
+            others = rng.permutation(np.flatnonzero(free))[: len(rows) if split.kind == "rows" else 0]
+            swapped = rows[: len(others)]
+            part[swapped], part[others] = part[others], part[swapped]
+            part[rows[len(others) :]] = home
+    keep = np.ones(len(hidden), dtype=bool)
+    keep[shown & ~np.isin(part, [numbers[name] for name in OPEN])] = False  # of a group that is sealed
+    order = rng.permutation(len(hidden))
+    return {name: order[(part[order] == number) & keep[order]] for name, number in numbers.items()}
+
+
 def at_random(rows: int, sizes: Mapping[str, int], rng: np.random.Generator) -> Rows:
     """Exactly so many rows each, drawn uniformly."""
     ends = np.cumsum(list(sizes.values()))

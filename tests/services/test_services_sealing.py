@@ -163,14 +163,14 @@ def test_another_installation_splits_otherwise(bare: Any, lab: Any) -> None:
 
 
 def test_one_set_for_gate_and_meter_is_refused_by_the_schema(bare: Any, monkeypatch: Any) -> None:
-    split = sealing.split_parts
+    split = sealing.parts_of
 
     def overlapping(*given: Any, **more: Any) -> Any:
         parts = split(*given, **more)
         object.__setattr__(parts, "meter", parts.gate)
         return parts
 
-    monkeypatch.setattr(sealing, "split_parts", overlapping)
+    monkeypatch.setattr(sealing, "parts_of", overlapping)
     answer = bare.register("cancer")
     assert answer["refused"]
     assert "gate and meter need disjoint sets" in answer["message"]

@@ -25,6 +25,7 @@ from easeml_core.store import (
     promotions,
     releases,
     requests,
+    row_registry,
     retries,
     rungs,
     sealed,
@@ -385,4 +386,8 @@ def world(
             study=study.study_id,
         )
     _hand_in(database, study)
+    with database.referee.begin() as tx:
+        source = row_registry.add_source(tx, study.study_id, np.ones(2, dtype=np.uint64))
+        row_registry.add_rows(tx, source, [b"r" * 16], np.ones((1, 2), dtype=np.uint64), gate_set)
+        row_registry.hold_rows(tx, [b"r" * 16], meter_set)
     return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)

@@ -11,6 +11,7 @@ def each(table: str, column: str, *values: str, **also: str) -> list[Case]:
 
 
 NEW = {"cache_key": "'new'"}
+NEW_ROW = "repeat('y', 16)::bytea"
 
 SEALED_CASES: dict[str, list[Case]] = {
     "sealed.installation_singleton_check": each("sealed.installation", "singleton", "false"),
@@ -90,4 +91,13 @@ SEALED_CASES: dict[str, list[Case]] = {
         *each("evidence", "head", "'h'", "repeat('A', 64)", request_id="{gate2}"),
         *each("evidence", "audit_head", "'h'", "repeat('A', 64)", request_id="{gate2}"),
     ],
+    "sealed.row_sources_study_fkey": each("sealed.row_sources", "study_id", "-1"),
+    "sealed.registry_source_fkey": each("sealed.registry", "source_id", "-1", id=NEW_ROW),
+    "sealed.registry_test_set_fkey": each("sealed.registry", "test_set_id", "-1", id=NEW_ROW),
+    "sealed.registry_id_check": each("sealed.registry", "id", "'x'::bytea"),
+    "sealed.registry_tokens_check": each("sealed.registry", "tokens", "'1234567'::bytea", id=NEW_ROW),
+    "sealed.registry_state_check": each("sealed.registry", "state", "'lost'", id=NEW_ROW),
+    "sealed.registry_sealed_check": each("sealed.registry", "test_set_id", "NULL", id=NEW_ROW, state="'sealed'"),
+    "sealed.row_holds_row_fkey": each("sealed.row_holds", "row_id", NEW_ROW),
+    "sealed.row_holds_test_set_fkey": each("sealed.row_holds", "test_set_id", "-1"),
 }

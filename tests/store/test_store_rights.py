@@ -127,6 +127,9 @@ REFEREE = {
     "work.evidence": (ALL, ""),
     "sealed.chains": (ALL, "opened_at"),  # what nothing changes, so that one referee after the other appends
     "sealed.chain": (ALL, ""),
+    "sealed.row_sources": (ALL, ""),
+    "sealed.registry": (ALL, "state tokens"),
+    "sealed.row_holds": (ALL, ""),
 }
 _COLUMNS = """
 SELECT format('%%s.%%s', n.nspname, c.relname), a.attname,

@@ -13,6 +13,7 @@ from easeml_core.services import sealing
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of
+from easeml_core.services.row_registry import OTHERS_WORDS
 from easeml_core.services.test_set_release import fetch_test_set, release_test_set
 from easeml_core.services.validation import replace_validation
 from easeml_core.store import studies
@@ -127,7 +128,7 @@ def test_a_table_is_known_for_another_tenants_in_any_order(two: Any, register: A
     both = {name: content[name] + more[name] for name in content}
     answer = register("theirs", both, order="dose age region", tenant="rival")
     assert answer["refused"]
-    assert "another tenant's study has sealed its rows" in answer["message"]
+    assert OTHERS_WORDS in answer["message"]
 
 
 def test_rows_of_this_studys_open_parts_are_refused(two: Any, new: Any) -> None:
@@ -153,48 +154,25 @@ def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, regist
     assert not register("one", table(1, WORDS))["refused"]
     assert names_of(bare, "one") is None
     answer = register("two", table(1, WORDS), tenant="rival")
-    assert "another tenant's study has sealed its rows" in answer["message"]
+    assert OTHERS_WORDS in answer["message"]
 
 
 # Registered twice.
 
 
-def test_a_table_registered_twice_is_warned_of_without_a_count(bare: Any, register: Any, caplog: Any) -> None:
-    content = table(1, WORDS)
-    assert "warning" not in register("one", content)["message"]
+def test_public_data_registered_twice_is_warned_of_without_a_count(bare: Any, caplog: Any) -> None:
+    """Everybody has its labels, so that no study is refused for it."""
+    assert "warning" not in bare.register("one")["message"]
     with caplog.at_level(logging.WARNING):
-        answer = register("two", content, order="age dose region")
+        answer = bare.register("two")
     assert not answer["refused"]
-    assert answer["message"] == (
-        "study two is active; rows: train 196, validation 90, gate 254, meter 60; warning: more than one row in twenty "
-        "lies in a sealed set of this tenant's study one already; the data was split anew, so the open parts of each "
-        "show rows that are sealed in the other: register a table once"
+    assert answer["message"].endswith(
+        "warning: more than one row in twenty lies in a sealed set of this tenant's study one already; the data was "
+        "split anew, so the open parts of each show rows that are sealed in the other: register a table once"
     )
-    assert "314 of 600 rows of study two lie in sets of study one" in caplog.text
-    assert "study one and of 1 others already" in register("three", content)["message"]
-
-
-@pytest.mark.parametrize(("again", "warned"), [(57, False), (58, True)])
-def test_a_few_rows_that_are_sealed_already_are_no_news(
-    bare: Any, register: Any, again: int, warned: bool, monkeypatch: Any
-) -> None:
-    """How many are is no public fact: who may register any rows would learn which of them are sealed."""
-    monkeypatch.setattr(sealing, "_COINCIDENCE", 57 / 600)
-    content, other = table(1, WORDS), table(2, WORDS)
-    register("one", content)
-    hidden = {h for (h,) in bare.rows("SELECT encode(hash, 'hex') FROM sealed.examples")}
-    shown = [i for i in range(600) if _hash(bare, content, i) in hidden][:again]
-    mixed = {name: [content[name][i] for i in shown] + other[name][again:] for name in content}
-    answer = register("two", mixed)
-    assert not answer["refused"]
-    assert ("warning" in answer["message"]) == warned
-
-
-def _hash(lab: Any, content: dict[str, list[Any]], row: int) -> str:
-    from easeml_core.store.example_hashes import example_hashes
-
-    region, age, dose = (content[name][row] for name in ("region", "age", "dose"))
-    return example_hashes(np.float32([[1, age, dose]]), [f"region={region}", "age", "dose"])[0].hex()
+    assert "of 569 rows of study two lie in sets of study one" in caplog.text
+    assert "study one and of 1 others already" in bare.register("three")["message"]
+    assert bare.register("four", tenant="rival")["refused"]
 
 
 # Released.

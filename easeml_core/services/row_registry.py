@@ -1,0 +1,364 @@
+"""The one function that all rows pass before they are opened or sealed, and the registry that it keeps.
+
+A row is sealed or open in the whole installation. Registrations, feeds, refreshes, uploads of test sets and
+replacements of validation sets compare their rows with all that are registered (``look_up``), act on what is known, and
+register the rest (``register``). What a match is, and how often one is chance, is in ``training/row_matching.py``.
+
+No label takes part: a source is registered with the columns of its inputs alone, a row that another study has sealed
+keeps the tokens that it has, and a column of it that is a label in the new study is taken out of them. So what is
+answered is a function of inputs, of the secret, and of what the asker brings (proof: docs/security.md).
+
+Public sources, which every installation of the packages has with their labels, are not registered.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.store import row_registry as registry
+from easeml_core.store import sealed, studies
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.row_cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
+from easeml_core.training.row_matching import CHANCE, Rows, match_rows
+from easeml_core.training.source_specs import SCHEMES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import Study
+    from easeml_core.store.artifacts import ArtifactStore
+
+logger = logging.getLogger(__name__)
+
+COINCIDENCE = 1 / 20
+"""Share of the rows of a table that may be known beyond what chance explains."""
+
+MOST_REFUSED = 5
+"""Tables of a tenant that may be refused in 30 days since their rows are known: each refusal tells one bit."""
+
+_MOST_COMPARED = 512
+"""Columns of a new table that are compared."""
+
+_MOST_KEPT = 64
+"""Columns of a table that are registered, drawn by the key of their names."""
+
+OWN_WORDS = "rows of it belong to a study of this tenant already"
+OTHERS_WORDS = "rows of it belong to another tenant's study already"
+_WHY = "a row that is sealed in one study must not be open in another"
+_OWN_WAYS = (
+    "two ways out: let the studies divide the rows of the table among them (`--split 'rows?part=1/2'` for the first, "
+    "'rows?part=2/2' for the second; docs/studies.md), or bring rows that no study has"
+)
+_OTHERS_WAYS = "bring rows of your own"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewRows:
+    """Rows that are brought.
+
+    Attributes:
+        ids: Of each row, 16 bytes: equal for rows of the same cells.
+        rows: Their tokens.
+        kept: Places of the columns that are registered with them.
+    """
+
+    ids: list[bytes]
+    rows: Rows
+    kept: NDArray[np.intp]
+
+    def at(self, places: NDArray[np.intp]) -> NewRows:
+        """These of the rows."""
+        return NewRows(
+            [self.ids[i] for i in places.tolist()], Rows(self.rows.tokens[places], self.rows.names), self.kept
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What the installation knows of rows that are brought.
+
+    Attributes:
+        known: The registered row that each is, None for none.
+        is_exact: bool, shape (rows,): all cells are the same.
+        is_sealed: bool, shape (rows,): it is sealed.
+        study_id: int64, shape (rows,): whose row it is; 0 for none.
+        own: Names of the tenant's studies that hold more of the rows than chance explains, the most first.
+        others: Whether studies of other tenants hold more of the rows than chance explains.
+        tenant: Who brings them.
+        tenant_of: Study to its tenant.
+        study_called: Name to study.
+    """
+
+    known: list[bytes | None]
+    is_exact: NDArray[np.bool_]
+    is_sealed: NDArray[np.bool_]
+    study_id: NDArray[np.int64]
+    own: Sequence[str]
+    others: bool
+    tenant: str
+    tenant_of: Mapping[int, str]
+    study_called: Mapping[str, int]
+
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """bool, shape (rows,): the row is registered."""
+        return self.study_id > 0
+
+    @property
+    def is_shown(self) -> NDArray[np.bool_]:
+        """bool, shape (rows,): the row is registered and open."""
+        return self.is_known & ~self.is_sealed
+
+    def at(self, places: NDArray[np.intp]) -> Found:
+        """The same of these rows; what is known of all of them together stays, but for studies that hold none."""
+        left = set(self.study_id[places].tolist())
+        own = [name for name in self.own if self.study_called[name] in left]
+        others = self.others and any(self.tenant_of.get(one) not in (None, self.tenant) for one in left)
+        return replace(
+            self,
+            known=[self.known[i] for i in places.tolist()],
+            is_exact=self.is_exact[places],
+            is_sealed=self.is_sealed[places],
+            study_id=self.study_id[places],
+            own=own,
+            others=others,
+        )
+
+    def of_tenant(self, tenant: str) -> NDArray[np.bool_]:
+        """bool, shape (rows,): the row belongs to a study of this tenant."""
+        mine = [study for study, owner in self.tenant_of.items() if owner == tenant]
+        return np.isin(self.study_id, mine)
+
+
+def is_public(source: str) -> bool:
+    """Whether a study's data come with a package: labels included, everybody has them."""
+    scheme = SCHEMES.get(source.partition(":")[0])
+    return scheme is not None and not scheme.reads
+
+
+def new_rows(tx: Connection, cells: Cells) -> NewRows:
+    """The tokens of rows that are brought.
+
+    Args:
+        tx: Transaction of the referee's role.
+        cells: Of ``training.row_cells``; no label is among them.
+    """
+    key = registry.registry_key(tx)
+    names = name_tokens(cells, key)
+    compared = np.sort(np.argsort(names, kind="stable")[:_MOST_COMPARED])
+    chosen = Cells(
+        tuple(cells.names[place] for place in compared.tolist()),
+        tuple(cells.columns[place] for place in compared.tolist()),
+    )
+    tokens, names = tokens_of(chosen, key), names[compared]
+    tells = [i for i, column in enumerate(chosen.columns) if _tells(tokens[:, i]) and not is_regular(column)]
+    kept = np.array(sorted(sorted(tells, key=lambda i: int(names[i]))[:_MOST_KEPT]), dtype=np.intp)
+    return NewRows(row_ids(tokens, key), Rows(tokens, names), kept)
+
+
+def _tells(column: NDArray[np.uint64]) -> bool:
+    return bool(len(column)) and bool((column != column[0]).any())
+
+
+def look_up(tx: Connection, artifacts: ArtifactStore, study: Study, new: NewRows) -> Found:
+    """What the installation knows of these rows. Nothing else is compared or registered until the transaction ends.
+
+    Args:
+        tx: Transaction of the referee's role.
+        artifacts: Where open parts are, of studies that are from before there was a registry.
+        study: Who brings the rows; it counts as one of its tenant's.
+        new: The rows.
+    """
+    registry.hold_registry(tx)
+    register_earlier(tx, artifacts)
+    count = len(new.ids)
+    known: list[bytes | None] = [None] * count
+    is_exact, is_sealed = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    study_of = np.zeros(count, dtype=np.int64)
+    for place, (row, state) in enumerate((i, exact) for i, exact in _states(tx, new.ids)):
+        if state is not None:
+            known[place], is_exact[place] = row, True
+            study_of[place], is_sealed[place] = state
+    sources = registry.list_sources(tx)
+    tenant_of = {source.study_id: source.tenant for source in sources}
+    name_of = {source.study_id: source.study for source in sources}
+    share: dict[int, float] = {}
+    chance: dict[int, float] = {}
+    for source in sources:
+        rows = registry.source_rows(tx, source)
+        found = match_rows(
+            new.rows,
+            Rows(rows.tokens, source.names),
+            rows.is_sealed,
+            chance=CHANCE / len(sources),
+            seed=registry.seed_of(tx, source.id),
+        )
+        share[source.study_id] = max(share.get(source.study_id, 0.0), found.share)
+        chance[source.study_id] = chance.get(source.study_id, 0.0) + found.chance
+        for place in np.flatnonzero((found.place >= 0) & ~is_exact & ~is_sealed).tolist():
+            row_place = int(found.place[place])
+            if known[place] is None or rows.is_sealed[row_place]:
+                known[place], is_sealed[place] = rows.ids[row_place], rows.is_sealed[row_place]
+                study_of[place] = source.study_id
+    for owner in tenant_of:
+        share[owner] = max(share.get(owner, 0.0), float(np.mean(study_of == owner)) if count else 0.0)
+    over = {owner: held for owner, held in share.items() if held > min(1.0, chance.get(owner, 0.0)) + COINCIDENCE}
+    mine = sorted((o for o in over if tenant_of[o] == study.tenant), key=lambda o: (-over[o], name_of[o]))
+    theirs = [o for o in tenant_of if tenant_of[o] != study.tenant]
+    together = float(np.mean(np.isin(study_of, theirs))) if count else 0.0
+    bound = min(1.0, sum(chance.get(o, 0.0) for o in theirs)) + COINCIDENCE
+    return Found(
+        known,
+        is_exact,
+        is_sealed,
+        study_of,
+        [name_of[o] for o in mine],
+        any(o in over for o in theirs) or together > bound,
+        study.tenant,
+        tenant_of,
+        {name: number for number, name in name_of.items()},
+    )
+
+
+def _states(tx: Connection, ids: Sequence[bytes]) -> list[tuple[bytes, tuple[int, bool] | None]]:
+    states = registry.states_of(tx, ids)
+    return [(row, states.get(row)) for row in ids]
+
+
+def require_other_rows(tx: Connection, study: Study, found: Found) -> None:
+    """Refuse a table whose rows belong to other studies; says which of the tenant's own, and no counts.
+
+    Raises:
+        InvalidInputError: They do; the message gives the reason and the ways out.
+    """
+    if found.others:
+        message = f"source {study.source!r}: {OTHERS_WORDS}; {_WHY}; {_OTHERS_WAYS}"
+        raise InvalidInputError(message)
+    own = [name for name in found.own if name != study.name]
+    if own:
+        more = f" and {len(own) - 1} others" if len(own) > 1 else ""
+        message = f"source {study.source!r}: {OWN_WORDS} ({own[0]!r}{more}); {_WHY}; {_OWN_WAYS}"
+        raise InvalidInputError(message)
+
+
+def require_few_refusals(tx: Connection, study: Study) -> None:
+    """Compare no further table of a tenant who has had many refused: each refusal tells whether rows are known.
+
+    Raises:
+        InvalidInputError: ``MOST_REFUSED`` tables were refused for known rows in the last 30 days.
+    """
+    refused = sum(registry.count_refusals(tx, study.id, words) for words in (OWN_WORDS, OTHERS_WORDS))
+    if refused >= MOST_REFUSED:
+        message = (
+            f"source {study.source!r}: {MOST_REFUSED} tables of tenant {study.tenant!r} were refused in the last 30 "
+            "days since their rows belong to other studies, so no further table of it is compared; register again "
+            "when the first of them is 30 days old"
+        )
+        raise InvalidInputError(message)
+
+
+def register(
+    tx: Connection,
+    study_id: int,
+    new: NewRows,
+    places: Mapping[int | None, NDArray[np.intp]],
+    found: Found | None = None,
+    label: tuple[NDArray[np.uint64], int] | None = None,
+) -> None:
+    """Register rows of a study; one that is known keeps its record, which its new set holds as well.
+
+    Args:
+        tx: Transaction of the referee's role.
+        study_id: Whose rows they are.
+        new: The rows.
+        places: Set to the rows that it seals; None to those that are open.
+        found: Of ``look_up``; None where nothing was looked up.
+        label: Tokens of the study's labels, shape (rows,), and the token of their column's name; None where they are
+            no single cells.
+    """
+    source = registry.add_source(tx, study_id, new.rows.names[new.kept])
+    for test_set_id, rows in sorted(places.items(), key=lambda item: item[0] is not None):
+        is_new = np.ones(len(rows), dtype=bool) if found is None else ~found.is_known[rows]
+        fresh = rows[is_new]
+        tokens = new.rows.tokens[fresh][:, new.kept]
+        registry.add_rows(tx, source, [new.ids[i] for i in fresh.tolist()], tokens, test_set_id)
+        held = [i for i in rows[~is_new].tolist() if found is not None and found.is_sealed[i]]
+        if found is not None and held and test_set_id is not None:
+            registry.hold_rows(tx, [found.known[i] or b"" for i in held], test_set_id)
+            if label is not None:
+                _forget_labels(tx, found, held, label)
+
+
+def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tuple[NDArray[np.uint64], int]) -> None:
+    """Take a column out of rows that are sealed elsewhere, if it is what the new study predicts.
+
+    The column is that of the label's name, or one that equals the label in most of the rows: it is taken from all of
+    them alike, so that what is left does not follow from the label of a single row.
+    """
+    tokens, name = label
+    for source in registry.list_sources(tx):
+        known = registry.source_rows(tx, source)
+        place = {row: number for number, row in enumerate(known.ids)}
+        mine = [(i, place[found.known[i] or b""]) for i in held if found.known[i] in place]
+        if mine:
+            of_new, of_known = (np.array(side) for side in zip(*mine, strict=True))
+            agree = (known.tokens[of_known] == tokens[of_new][:, None]).mean(axis=0)
+            for column in np.flatnonzero((agree > 0.5) | (source.names == np.uint64(name))).tolist():
+                registry.forget_column(tx, [known.ids[i] for i in of_known.tolist()], column)
+
+
+def register_earlier(tx: Connection, artifacts: ArtifactStore) -> None:
+    """Register the rows of studies that are from before there was a registry, as they are encoded.
+
+    What is open in one of them and sealed in another is open: such sets are listed by ``overlapping_sets``.
+    """
+    waiting: list[tuple[int, NewRows, dict[int | None, NDArray[np.intp]]]] = []
+    for one in registry.unregistered(tx):
+        earlier = _earlier(tx, artifacts, one)
+        if earlier is not None:
+            waiting.append((one.study_id, *earlier))
+    for opened in (True, False):
+        for study_id, new, places in waiting:
+            register(tx, study_id, new, {s: rows for s, rows in places.items() if (s is None) == opened})
+
+
+def _earlier(
+    tx: Connection, artifacts: ArtifactStore, one: registry.Unregistered
+) -> tuple[NewRows, dict[int | None, NDArray[np.intp]]] | None:
+    """The rows of one study: its newest open parts, and its sets; None where there is nothing to register."""
+    public = is_public(one.source)
+    sets = [
+        (set_id, released) for set_id, brought, released in registry.sets_of(tx, one.study_id) if brought or not public
+    ]
+    if public and not sets:
+        return None
+    names = studies.feature_names(tx, one.data_version_id)
+    blocks: list[NDArray[Any]] = []
+    owners: list[int | None] = []
+    layout = None
+    if not public:
+        try:
+            with artifacts.copy(studies.data_artifact(tx, one.data_version_id)) as path:
+                parts = load_open_parts(path)
+            layout = parts.layout
+            blocks += [parts.train_inputs, parts.validation_inputs]
+            owners += [None, None]
+        except ArtifactError as error:
+            logger.warning("the open rows of study %d cannot be registered: %s", one.study_id, error)
+    for set_id, released in sets:
+        blocks.append(sealed.sealed_inputs(tx, set_id))
+        owners.append(None if released else set_id)
+    ends = np.cumsum([len(block) for block in blocks])
+    new = new_rows(tx, cells_of_inputs(np.concatenate(blocks), names, layout))
+    places: dict[int | None, list[NDArray[np.intp]]] = {}
+    for owner, end, block in zip(owners, ends.tolist(), blocks, strict=True):
+        places.setdefault(owner, []).append(np.arange(end - len(block), end))
+    return new, {owner: np.concatenate(rows) for owner, rows in places.items()}

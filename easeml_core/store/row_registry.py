@@ -1,0 +1,259 @@
+"""The registry of rows, as rows: which are sealed, which are open, and the tokens that they are known again by.
+
+For the referee's role alone. What a token is, and when two rows are the same one, is decided elsewhere
+(``training/row_cells.py``, ``training/row_matching.py``); what follows from it, in ``services/row_registry.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from easeml_core.store.database import lock
+from easeml_core.store.rows import change, pack, rows, scalar, unpack
+from easeml_core.store.sealed import installation_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+_ROWS_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """Rows of one study that have the same columns.
+
+    Attributes:
+        id: Its number.
+        study_id: Whose rows they are.
+        study: Name of that study.
+        tenant: Name of its tenant.
+        names: uint64, shape ``(columns,)``: tokens of the columns' names.
+    """
+
+    id: int
+    study_id: int
+    study: str
+    tenant: str
+    names: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownRows:
+    """The rows of a source, in the order of their ids.
+
+    Attributes:
+        ids: 16 bytes each.
+        is_sealed: bool, shape ``(rows,)``.
+        tokens: uint64, shape ``(rows, columns)``; 0 for a missing value, or for one that is a label elsewhere.
+    """
+
+    ids: list[bytes]
+    is_sealed: NDArray[np.bool_]
+    tokens: NDArray[np.uint64]
+
+
+def registry_key(tx: Connection) -> bytes:
+    """The key of all tokens: without the installation's secret nobody can check a guess of a value."""
+    return hmac.digest(installation_secret(tx), b"rows", "sha256")
+
+
+def seed_of(tx: Connection, source_id: int) -> int:
+    """Decides which columns of a source are compared first; known to the referee alone."""
+    said = registry_key(tx) + str(source_id).encode()
+    return int.from_bytes(hashlib.sha256(said).digest()[:8], "little")
+
+
+def hold_registry(tx: Connection) -> None:
+    """Let no other transaction compare or register rows until this one ends: both would see the registry before it."""
+    lock(tx, "row registry")
+
+
+def list_sources(tx: Connection) -> list[Source]:
+    """All sources, oldest first."""
+    found = rows(
+        tx,
+        "SELECT r.id, r.study_id, s.name AS study, t.name AS tenant, r.names FROM sealed.row_sources r "
+        "JOIN work.studies s ON s.id = r.study_id JOIN work.tenants t ON t.id = s.tenant_id ORDER BY r.id",
+    )
+    return [Source(r.id, r.study_id, r.study, r.tenant, unpack(r.names)) for r in found]
+
+
+def source_rows(tx: Connection, source: Source) -> KnownRows:
+    """The rows of a source."""
+    found = rows(
+        tx, "SELECT id, state = 'sealed' AS is_sealed, tokens FROM sealed.registry WHERE source_id = :id", id=source.id
+    )
+    found = sorted(found, key=lambda r: bytes(r.id))
+    tokens = np.frombuffer(b"".join(bytes(r.tokens) for r in found), dtype="<u8")
+    return KnownRows(
+        [bytes(r.id) for r in found],
+        np.array([r.is_sealed for r in found], dtype=bool),
+        tokens.reshape(len(found), len(source.names)).astype(np.uint64),
+    )
+
+
+def states_of(tx: Connection, ids: Sequence[bytes]) -> dict[bytes, tuple[int, bool]]:
+    """Study and whether sealed of each of these rows that is registered."""
+    found: dict[bytes, tuple[int, bool]] = {}
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        part = rows(
+            tx,
+            "SELECT r.id, s.study_id, r.state = 'sealed' AS is_sealed FROM sealed.registry r "
+            "JOIN sealed.row_sources s ON s.id = r.source_id WHERE r.id = ANY (:ids)",
+            ids=list(ids[start : start + _ROWS_AT_ONCE]),
+        )
+        found |= {bytes(r.id): (int(r.study_id), bool(r.is_sealed)) for r in part}
+    return found
+
+
+def add_source(tx: Connection, study_id: int, names: NDArray[np.uint64]) -> int:
+    """The source of a study with these columns; the one that is there, or a new one."""
+    packed = pack(names)
+    found = scalar(
+        tx, "SELECT id FROM sealed.row_sources WHERE study_id = :study AND names = :names", study=study_id, names=packed
+    )
+    if found is None:
+        found = scalar(
+            tx,
+            "INSERT INTO sealed.row_sources (study_id, names) VALUES (:study, :names) RETURNING id",
+            study=study_id,
+            names=packed,
+        )
+    return int(found)
+
+
+def add_rows(
+    tx: Connection, source_id: int, ids: Sequence[bytes], tokens: NDArray[np.uint64], test_set_id: int | None
+) -> None:
+    """Register rows: sealed in a set, or open where ``test_set_id`` is None; rows that are registered stay as they are.
+
+    Args:
+        tx: Transaction of the referee's role that holds the registry.
+        source_id: Whose columns they have.
+        ids: 16 bytes for each row.
+        tokens: Shape ``(rows, columns)``.
+        test_set_id: The set that holds them.
+    """
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        change(
+            tx,
+            "INSERT INTO sealed.registry (id, source_id, state, test_set_id, tokens) "
+            "SELECT id, :source, :state, :test_set, tokens "
+            "FROM unnest(CAST(:ids AS bytea[]), CAST(:tokens AS bytea[])) AS r (id, tokens) "
+            "ON CONFLICT ON CONSTRAINT registry_pkey DO NOTHING",
+            source=source_id,
+            state="open" if test_set_id is None else "sealed",
+            test_set=test_set_id,
+            ids=list(ids[part]),
+            tokens=[row.tobytes() for row in np.ascontiguousarray(tokens[part], dtype="<u8")],
+        )
+
+
+def hold_rows(tx: Connection, ids: Iterable[bytes], test_set_id: int) -> None:
+    """Note that a set holds rows that are registered for another one."""
+    change(
+        tx,
+        "INSERT INTO sealed.row_holds (row_id, test_set_id) SELECT DISTINCT id, CAST(:test_set AS bigint) "
+        "FROM unnest(CAST(:ids AS bytea[])) AS id ON CONFLICT ON CONSTRAINT row_holds_pkey DO NOTHING",
+        ids=list(ids),
+        test_set=test_set_id,
+    )
+
+
+def forget_column(tx: Connection, ids: Iterable[bytes], place: int) -> None:
+    """Take one column out of the tokens of these rows: it is a label of theirs in another study."""
+    change(
+        tx,
+        "UPDATE sealed.registry SET tokens = overlay(tokens PLACING decode(repeat('00', 8), 'hex') FROM :begin FOR 8) "
+        "WHERE id = ANY (:ids)",
+        ids=list(ids),
+        begin=8 * place + 1,
+    )
+
+
+def open_released(tx: Connection, test_set_id: int) -> None:
+    """Open the rows of a released set, but for those that another set holds which is not released."""
+    change(
+        tx,
+        "UPDATE sealed.registry r SET state = 'open' WHERE r.state = 'sealed' AND (r.test_set_id = :id OR r.id IN "
+        "(SELECT row_id FROM sealed.row_holds WHERE test_set_id = :id)) AND NOT EXISTS (SELECT FROM work.test_sets t "
+        "WHERE t.state <> 'released' AND (t.id = r.test_set_id OR t.id IN "
+        "(SELECT h.test_set_id FROM sealed.row_holds h WHERE h.row_id = r.id)))",
+        id=test_set_id,
+    )
+
+
+def unreleased_holder(tx: Connection, test_set_id: int) -> tuple[int, int] | None:
+    """A set in use that holds rows of this one too, and how many; None without any."""
+    found = rows(
+        tx,
+        "WITH held AS (SELECT id AS row_id, test_set_id FROM sealed.registry UNION "
+        "SELECT row_id, test_set_id FROM sealed.row_holds) SELECT t.id, count(*) AS examples FROM held AS mine "
+        "JOIN held AS theirs ON theirs.row_id = mine.row_id AND theirs.test_set_id <> mine.test_set_id "
+        "JOIN work.test_sets t ON t.id = theirs.test_set_id AND t.state IN ('live', 'sealed') "
+        "WHERE mine.test_set_id = :id GROUP BY t.id ORDER BY 2 DESC, t.id LIMIT 1",
+        id=test_set_id,
+    )
+    return (int(found[0].id), int(found[0].examples)) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """A study with data whose rows are not registered: it is from before there was a registry, or has public data.
+
+    Attributes:
+        study_id: Its number.
+        source: Where its data comes from.
+        data_version_id: Its newest data.
+    """
+
+    study_id: int
+    source: str
+    data_version_id: int
+
+
+def unregistered(tx: Connection) -> list[Unregistered]:
+    """Studies with data of which no row is registered, oldest first."""
+    found = rows(
+        tx,
+        "SELECT s.id AS study_id, d.source, max(v.id) AS data_version_id FROM work.data_versions v "
+        "JOIN work.studies s ON s.id = v.study_id JOIN work.data_sets d ON d.id = s.data_set_id "
+        "WHERE NOT EXISTS (SELECT FROM sealed.row_sources r WHERE r.study_id = s.id) GROUP BY s.id, d.source "
+        "ORDER BY s.id",
+    )
+    return [Unregistered(r.study_id, r.source, r.data_version_id) for r in found]
+
+
+def sets_of(tx: Connection, study_id: int) -> list[tuple[int, bool, bool]]:
+    """Number of each sealed set of a study, whether its examples were brought, and whether it is released."""
+    found = rows(
+        tx,
+        "SELECT t.id, k.keys IS NOT NULL AS brought, t.state = 'released' AS released FROM work.test_sets t "
+        "JOIN sealed.test_sets k ON k.id = t.id WHERE t.study_id = :id ORDER BY t.id",
+        id=study_id,
+    )
+    return [(int(r.id), bool(r.brought), bool(r.released)) for r in found]
+
+
+def count_refusals(tx: Connection, study_id: int, words: str) -> int:
+    """How many requests of the study's tenant were refused with these words in the last 30 days."""
+    return int(
+        scalar(
+            tx,
+            "SELECT count(*) FROM work.answers a JOIN work.requests r ON r.id = a.request_id "
+            "JOIN work.studies s ON s.id = r.study_id WHERE a.refused AND strpos(a.message, :words) > 0 "
+            "AND a.answered_at > clock_timestamp() - interval '30 days' "
+            "AND s.tenant_id = (SELECT tenant_id FROM work.studies WHERE id = :id)",
+            words=words,
+            id=study_id,
+        )
+    )
