@@ -2,7 +2,7 @@
 
 Two passes find a row again whatever was done to its columns; both weigh a value t that both rows have with
 
-    w(t) = log2((N + 1) / (df(t) + 1)),  df(t) = known rows that have t,  N = known rows,
+    w(t) = log2(N / (df(t) + 1)),  df(t) = known rows that have t,  N = known rows,
 
 the new row counted among them, so that it is weighed as each known row is. The frequencies come from the known table
 alone: repeating rows in the new table changes no weight.
@@ -230,7 +230,7 @@ class _RareValues(_Scores):
     def _best(self, new: Words, own: Ints | None) -> tuple[Ints, NDArray[np.float64], NDArray[np.bool_]]:
         best = np.full(len(new), -1, dtype=np.int64)
         score, whole = np.zeros(len(new)), np.zeros(len(new), dtype=bool)
-        weights = np.log2((self._rows + (own is None)) / (self._counts + (own is None)).clip(1))
+        weights = np.log2(self._rows / (self._counts + (own is None)).clip(1))
         is_rare = self._is_rare & (self._counts + (own is None) <= self._most)
         row, column = np.nonzero(is_rare[new])
         # One value that a row has in two columns counts once.
@@ -329,10 +329,9 @@ class _Aligned(_Scores):
         """Summed weights of the values in which two rows agree; 0 where they agree in one column alone."""
         total, agree = np.zeros(len(new)), np.zeros(len(new), dtype=np.int64)
         known = self.tokens[candidate]
-        rows = len(self.tokens) + is_new
         for column, (values, counts) in enumerate(zip(self._values, self._counts, strict=True)):
             equal = (new[:, column] == known[:, column]) & (new[:, column] != 0)
-            weights = np.log2(rows / (counts + is_new))
+            weights = np.log2(len(self.tokens) / (counts + is_new))
             total += np.where(equal, weights[np.searchsorted(values, known[:, column])], 0.0)
             agree += equal
         return np.where(agree > 1, total, 0.0)

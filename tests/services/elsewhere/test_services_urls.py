@@ -19,6 +19,7 @@ from easeml_core.services import reading
 from easeml_core.services.overview import study_state
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of
+from easeml_core.services.row_registry import OWN_WORDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def test_an_address_under_the_tenants_prefix_is_read(ask: Any, web: Web, bare: A
     assert answer["message"] == ACTIVE
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["no", "yes"], 4)]
     seen = len(web.ranges_asked())
-    assert not ask(f"url:http://{web.host}/lab/own.csv?rows=590", study="again", **allowed)["refused"]
+    assert OWN_WORDS in ask(f"url:http://{web.host}/lab/own.csv?rows=590", study="again", **allowed)["message"]
     assert len(web.ranges_asked()) == seen == 1  # the second study costs no byte
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
@@ -41,7 +42,8 @@ def test_a_file_whose_server_tells_no_version_is_fetched_every_time(ask: Any, we
     web.etags = False
     for number in range(2):
         given = {"study": f"study-{number}", **prefixes(f"http://{web.host}/lab")}
-        assert not ask(f"url:http://{web.host}/lab/own.csv?rows={590 + number}", **given)["refused"]
+        answer = ask(f"url:http://{web.host}/lab/own.csv?rows={590 + number}", **given)
+        assert (OWN_WORDS in answer["message"]) == (number == 1)  # read, and known by then
     assert web.ranges_asked() == [None, None]
 
 

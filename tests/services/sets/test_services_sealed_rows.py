@@ -183,6 +183,8 @@ def test_one_in_two_studies_divide_a_table(bare: Any, register: Any) -> None:
     assert not register("two", content, "z", split="rows?part=2/2")["refused"]
     ids = [np.concatenate([p.train_inputs, p.validation_inputs])[:, 0] for p in map(bare.open_parts, ("one", "two"))]
     assert not np.isin(*ids).any()
-    assert 1150 < bare.one("SELECT count(*) FROM sealed.registry") <= 1200  # a few match one of the first half by chance
+    assert (
+        1150 < bare.one("SELECT count(*) FROM sealed.registry") <= 1200
+    )  # a few match one of the first half by chance
     answer = register("three", content, "z", split="rows?part=2/2")
     assert answer["refused"]
