@@ -152,7 +152,8 @@ def trial_report(tx: Connection, trial_id: int) -> dict[str, Any]:
     found = row(
         tx,
         "SELECT t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, o.quality, o.score, s.metric, "
-        "t.cost_seconds, t.failure, m.id AS model_id FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
+        "t.cost_seconds, t.failure, t.failure_kind, m.id AS model_id "
+        "FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
         "JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id "
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.id = :id",
         id=trial_id,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 from easeml_core import errors as core
 from easeml_core.config import require
-from easeml_core.entities import TrialState
+from easeml_core.entities import FailureKind, TrialState
 from easeml_core.faults import Blame, blame_of
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str) -> None:
     Raises:
         AirflowFailException: If the trial failed and ``on_failed`` is ``fail``: its one attempt is recorded, and a
             second try of the task could only hear the same.
-        AirflowSkipException: If the trial was cancelled, or was given back for want of its training function, or
-            failed and ``on_failed`` is ``skip``.
+        AirflowSkipException: If the trial was cancelled, or was given back since the task does not execute what its
+            candidate names, or failed and ``on_failed`` is ``skip``.
     """
     require(on_failed in ON_FAILED, "on_failed", on_failed, "one of " + ", ".join(ON_FAILED))
     state, trial = result["state"], f"trial {result['trial_id']} ({result['study']}, {result['candidate']})"
@@ -114,10 +114,15 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str) -> None:
         message = f"{trial} was cancelled"
         raise AirflowSkipException(message)
     if state == TrialState.SUGGESTED:
-        message = f"{trial} was given back: its training function (@trial) is not in this task"
+        message = f"{trial} was given back: this task does not execute what its candidate names"
         raise AirflowSkipException(message)
     if state == TrialState.FAILED and on_failed != "ignore":
         message = f"{trial} failed: {result['failure']}"
+        if result.get("failure_kind") == FailureKind.TASK:
+            message = (
+                f"{trial} failed because of its task, not of its candidate: mend it and clear this task, or run "
+                f"`easeml trial retry {result['trial_id']}`; {result['failure']}"
+            )
         raise (AirflowFailException if on_failed == "fail" else AirflowSkipException)(message)
 
 

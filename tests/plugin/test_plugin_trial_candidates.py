@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from easeml_airflow import operators
 from easeml_airflow.decorators import trial
-from easeml_airflow.hooks.training_functions import functions_of
+from easeml_airflow.hooks.training_functions import offer_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.candidate_spaces import expand_candidates
 from easeml_core.training.trainers import check_candidates
@@ -73,7 +73,7 @@ def names_of_dag(*functions, mapped):
         for function in functions:
             task = trial(pool="default_pool")(function)
             task.expand(trial=first.output) if mapped else task(trial=1)
-    return functions_of(first)
+    return list(offer_of(first).functions)
 
 
 @pytest.mark.parametrize("mapped", [True, False])
@@ -86,7 +86,7 @@ def test_the_functions_of_a_dag_are_those_that_it_calls(mapped):
 
     assert names_of_dag(mapped=mapped) == []
     assert names_of_dag(grow, fit, mapped=mapped) == ["fit", "grow"]
-    assert functions_of(operators.SuggestTrialsOperator(task_id="alone")) == ()
+    assert offer_of(operators.SuggestTrialsOperator(task_id="alone")) == ({}, True)
 
 
 def test_a_dag_without_the_function_leaves_the_trial_to_one_that_has_it(make_study, connected, run_dag, store):
@@ -101,9 +101,11 @@ def test_a_dag_without_the_function_leaves_the_trial_to_one_that_has_it(make_stu
     done = run_dag(dag)
     assert [str(ti.state) for ti in done.get_task_instances() if ti.task_id == "train"] == ["skipped"]
     told = next(ti for ti in done.get_task_instances() if ti.task_id == "suggest")
-    assert "another DAG's training function" in told.xcom_pull(task_ids="suggest", key="message")
+    assert "or a training function or a trainer that whoever asks has not" in told.xcom_pull(
+        task_ids="suggest", key="message"
+    )
     (found,) = suggest_trials(store, count=1, functions=["elsewhere"], request_key="k")["trials"]
-    with pytest.raises(AirflowSkipException, match=r"\(cancer, elsewhere\) was given back: its training function"):
+    with pytest.raises(AirflowSkipException, match=r"\(cancer, elsewhere\) was given back: this task does not execute"):
         operators.TrainTrialOperator(task_id="train", trial=found).execute(context("train"))
     assert trial_state(store, trial_id=found["trial_id"])["state"] == "SUGGESTED"
     asked = operators.SuggestTrialsOperator(task_id="again", functions='["elsewhere"]').execute(context("again"))
@@ -137,3 +139,65 @@ def test_a_study_of_a_dags_own_function_is_trained_by_it(make_study, connected, 
     assert [result["state"] for result in told] == ["SUCCEEDED"] * 3
     assert len({result["candidate"] for result in told}) == 3
     assert all(result["candidate"].startswith("fit_line-c") and result["quality"] > 0.8 for result in told)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_function_mapped_over_everything_trains_its_own_candidates_alone(make_study, connected, run_dag, store):
+    """``const.expand(trial=suggest.output)``: it is handed its own, and gives back whatever else it is told to run."""
+    from easeml_core.services.suggestion import suggest_trials
+
+    named = [{"name": name, "kind": "function"} for name in ("const", "tree")]
+    make_study(candidates=[*named, {"name": "nb", "kind": "gaussian_naive_bayes"}])
+    with DAG("mapped", schedule=None) as dag:
+        suggested = operators.SuggestTrialsOperator(task_id="suggest", count=3)
+
+        @trial(pool="default_pool")
+        def const(data, parameters, report):
+            """Fit."""
+            from sklearn.naive_bayes import GaussianNB
+
+            return GaussianNB().fit(data.train_inputs, data.train_labels)
+
+        const.expand(trial=suggested.output)
+    assert offer_of(suggested).trainers is False
+    done = run_dag(dag)
+    assert [str(ti.state) for ti in done.get_task_instances() if ti.task_id == "const"] == ["success"]
+    left = suggest_trials(store, count=9, functions=["tree"], request_key="k")["trials"]
+    assert sorted(t["candidate"] for t in left) == ["nb", "tree"]
+    for number, found in enumerate(left):
+        with DAG(f"forced_{number}", schedule=None) as forced:
+            task = trial(const.function.__dict__["training_function"])(trial=found).operator
+        with pytest.raises(AirflowSkipException, match="was given back: this task does not execute what"):
+            task.execute(context("const"))
+        assert forced.task_ids == ["const"]
+    with store.begin() as tx:
+        ran = tx.exec_driver_sql("SELECT executor, state FROM work.trials WHERE attempt > 0").all()
+    assert [tuple(r) for r in ran] == [("function:const", "SUCCEEDED")]
+
+
+def test_a_task_without_a_column_does_not_use_its_candidate_up_and_runs_it_again_once_cleared(
+    make_study, connected, store
+):
+    """What failed because of the task is FAILED, and tells no one anything of the candidate; cleared, it runs anew."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from easeml_core.services.suggestion import suggest_trials
+
+    make_study(candidates=[{"name": "own", "kind": "function"}])
+    (found,) = suggest_trials(store, count=1, functions=["own"], request_key="k")["trials"]
+
+    def own(data, parameters, report):
+        if not mended:
+            raise KeyError("hidden")
+        from sklearn.naive_bayes import GaussianNB
+
+        return GaussianNB().fit(data.train_inputs, data.train_labels)
+
+    mended, task = [], operators.TrainTrialOperator(task_id="train", trial=found, functions=[own])
+    with pytest.raises(AirflowFailException, match=r"failed because of its task, .* clear this task, .* 'hidden'"):
+        task.execute(context("train"))
+    assert suggest_trials(store, count=1, functions=["own"], request_key="l")["trials"] == []
+    mended.append(True)
+    again = task.execute(context("train"))
+    assert (again["state"], again["candidate"], again["trial_id"] > found["trial_id"]) == ("SUCCEEDED", "own", True)

@@ -1,4 +1,4 @@
-"""A function of one's own: what trains is written here, what is tried with it is a search space."""
+"""Functions of one's own beside a kind of easeml: one mapped task trains each trial with what its candidate names."""
 
 from datetime import timedelta
 
@@ -13,17 +13,25 @@ GATE, METER = {"condition": "n - o > 0.1 +/- 0.1", "steps": 4}, {"tolerance": 0.
 
 with DAG("mail", schedule=NIGHTLY, catchup=False):
 
-    @trial(space=SPACE, count=3, pool="easeml_devices")
-    def train(data, parameters, report):
+    @trial(space=SPACE, count=3)
+    def line(data, parameters, report):
         from sklearn.linear_model import LogisticRegression
 
         return LogisticRegression(max_iter=500, **parameters).fit(data.train_inputs, data.train_labels)
 
+    @trial
+    def tree(data, parameters, report):
+        from sklearn.tree import DecisionTreeClassifier
+
+        return DecisionTreeClassifier(random_state=0).fit(data.train_inputs, data.train_labels)
+
     named = {"tenant": "office", "study": "mail", "source": "csv:mail.csv", "target": "spam"}
+    candidates = [*line.candidates, *tree.candidates, {"name": "bayes", "kind": "gaussian_naive_bayes"}]
     register = easeml.RegisterStudyOperator(
-        task_id="register", candidates=train.candidates, gate=GATE, meter=METER, keep=True, **named
+        task_id="register", candidates=candidates, gate=GATE, meter=METER, keep=True, **named
     )
-    suggest = easeml.SuggestTrialsOperator(task_id="suggest", studies=["mail"], count=3)
+    suggest = easeml.SuggestTrialsOperator(task_id="suggest", studies=["mail"], count=5)
+    train = easeml.TrainTrialOperator.partial(task_id="train", functions=[line, tree], pool="easeml_devices")
     best = easeml.BestModelsOperator(task_id="best", studies=["mail"], trigger_rule="all_done")
 
     @task_group

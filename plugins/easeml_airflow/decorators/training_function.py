@@ -8,7 +8,7 @@ from easeml_airflow.errors import airflow_outcome, settle_trial
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.hooks.request_key import request_key
-from easeml_airflow.hooks.training_functions import FUNCTION
+from easeml_airflow.hooks.training_functions import FUNCTION, dag_version_of
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.version_compat import DecoratedOperator, TaskDecorator, task_decorator_factory
 from easeml_core.errors import InvalidInputError
@@ -26,7 +26,7 @@ _OF_CANDIDATES = ("space", "count", "seed", "devices")
 
 
 class TrialFunctionOperator(DecoratedOperator):
-    """Runs one trial with the decorated function in place of the candidate's own trainer.
+    """Runs one trial with the decorated function, if its candidate names that function; else gives it back.
 
     Args:
         easeml_conn_id: Connection of type ``easeml``; None means the installation's ``[easeml] conn_id``.
@@ -49,16 +49,18 @@ class TrialFunctionOperator(DecoratedOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Claim the trial, call the function, record what came out; then fail if the trial failed."""
         from easeml_core.services.function_trials import run_function_trial
+        from easeml_core.services.retrying import in_place_of
 
-        hook = EasemlHook(self.easeml_conn_id)
+        hook, key = EasemlHook(self.easeml_conn_id), request_key(context)
         with airflow_outcome():
             result = run_function_trial(
                 hook.get_store(),
                 hook.get_artifacts(),
-                trial_id=trial_id(self._trial()),
-                request_key=request_key(context),
+                trial_id=in_place_of(hook.get_store(), trial_id=trial_id(self._trial()), request_key=key),
+                request_key=key,
                 function=self.python_callable.__dict__[FUNCTION],
                 log=self.log.info,
+                dag_version=dag_version_of(context["ti"]),
             )
             context["ti"].xcom_push(key="trial", value=result)
             settle_trial(result, on_failed=self.on_failed)
@@ -108,6 +110,10 @@ def trial(
 
             RegisterStudyOperator(task_id="register", candidates=train.candidates, study="flowers", ...)
             train.expand(trial=SuggestTrialsOperator(task_id="suggest", count=4, studies=["flowers"]).output)
+
+        A task that a function is mapped to trains the candidates of that function alone. Where a study has candidates
+        of several functions, or of easeml's own kinds as well, ``TrainTrialOperator(functions=[...])`` routes each
+        trial to its implementation.
     """
     if function is None:
         return lambda decorated: _task(decorated, kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome, settle_stream
@@ -33,6 +33,7 @@ class RunDeviceOperator(EasemlOperator):
         kwargs: As of ``EasemlOperator``.
     """
 
+    runs_trainers: ClassVar[bool] = True
     template_fields: Sequence[str] = (
         "device",
         "policy",

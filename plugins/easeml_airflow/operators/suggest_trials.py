@@ -8,8 +8,9 @@ from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text, whole
 from easeml_airflow.hooks.request_key import request_key
-from easeml_airflow.hooks.training_functions import functions_of
+from easeml_airflow.hooks.training_functions import offer_of
 from easeml_airflow.operators.base import EasemlOperator
+from easeml_core.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,9 @@ class SuggestTrialsOperator(EasemlOperator):
         device: Kind of the free device, such as ``gpu``: candidates that need another one are left out; None means
             that every candidate can run.
         functions: Names of the training functions (``@trial``) that what follows has: trials of others are left out.
-            None means those of this DAG.
+            None means what the tasks after this one execute, or those of its DAG.
+        trainers: Whether what follows has the trainers of easeml, which every other candidate needs. None means what
+            the tasks after this one execute: only a DAG whose tasks are all made by ``@trial`` has none.
         kwargs: As of ``EasemlOperator``.
     """
 
@@ -40,6 +43,7 @@ class SuggestTrialsOperator(EasemlOperator):
         "studies",
         "device",
         "functions",
+        "trainers",
         *EasemlOperator.template_fields,
     )
 
@@ -51,6 +55,7 @@ class SuggestTrialsOperator(EasemlOperator):
         studies: Sequence[str] | str | None = None,
         device: str | None = None,
         functions: Sequence[str] | str | None = None,
+        trainers: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,20 +64,26 @@ class SuggestTrialsOperator(EasemlOperator):
         self.studies = studies
         self.device = device
         self.functions = functions
+        self.trainers = trainers
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask, log the reasons, hand the trials on."""
+        from easeml_core.services.executors import source_hash
         from easeml_core.services.suggestion import suggest_trials
 
         with airflow_outcome():
-            named = optional_plain(self.functions, "functions")
+            named, trainers = optional_plain(self.functions, "functions"), optional_plain(self.trainers, "trainers")
+            offer = offer_of(self)
+            sources = {name: source_hash(function)[0] for name, function in offer.functions.items()}
+            require(trainers in (None, True, False), "trainers", trainers, "true, false or None")
             suggested = suggest_trials(
                 self.hook.get_store(),
                 count=whole(self.count, "count"),
                 policy=optional_text(self.policy) or settings.policy(),
                 studies_only=optional_plain(self.studies, "studies"),
                 device=optional_text(self.device),
-                functions=functions_of(self) if named is None else named,
+                functions=sources if named is None else named,
+                trainers=(offer.trainers or named is not None) if trainers is None else trainers,
                 request_key=request_key(context),
             )
         context["ti"].xcom_push(key="policy", value=suggested["policy"])

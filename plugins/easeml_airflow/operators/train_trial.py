@@ -1,17 +1,18 @@
-"""Trains one suggested trial on the device that the task's pool stands for."""
+"""Trains one suggested trial with what its candidate names, on the device that the task's pool stands for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from easeml_airflow.errors import airflow_outcome, settle_trial
 from easeml_airflow.hooks.arguments import EMPTY, optional_text, trial_id
 from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.hooks.training_functions import dag_version_of, named_functions
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.errors import EasemlError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 
 
 class TrainTrialOperator(EasemlOperator):
-    """Runs one trial in a child process: progress to the log, quality and cost to the store.
+    """Runs one trial with the implementation that its candidate names: progress to the log, quality to the store.
+
+    A candidate of easeml's own kinds, of a command or of a container is trained in a child process. A candidate of kind
+    ``function`` is trained by that one of ``functions`` that it names, in the task's own process. A trial that nothing
+    here executes is given back, and the task is skipped.
 
     Args:
         trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
+        functions: Training functions, made by ``@trial`` or plain ones; each trains the candidates of its own name.
         on_failed: What a FAILED trial (crash, NaN, time-out, out of memory) does to its task: ``fail``, ``skip`` or
             ``ignore``. The trial is recorded with its reason in any case. A cancelled trial skips the task.
         slot: What to train on, on the worker's machine: ``cpu``, ``cuda`` or ``cuda:N``. None for the CPU where the
@@ -31,7 +37,15 @@ class TrainTrialOperator(EasemlOperator):
 
     Raises:
         ConfigError: The slot is none of these; one that is a template is looked at once it is rendered.
+        InvalidInputError: One of the functions has no name of its own, or two have the same.
+
+    Example:
+        One mapped task for a study whose candidates are two functions and kinds of easeml::
+
+            TrainTrialOperator.partial(task_id="train", functions=[const, tree]).expand(trial=suggest.output)
     """
+
+    runs_trainers: ClassVar[bool] = True
 
     template_fields: Sequence[str] = ("trial", "slot", *EasemlOperator.template_fields)
 
@@ -39,12 +53,15 @@ class TrainTrialOperator(EasemlOperator):
         self,
         *,
         trial: Mapping[str, Any] | int | str,
+        functions: Sequence[Callable[..., Any]] = (),
         on_failed: str = "fail",
         slot: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.trial = trial
+        self.functions = functions
+        named_functions(functions)
         self.on_failed = on_failed
         self.slot = slot
         if isinstance(slot, str) and slot not in EMPTY and "{" not in slot:
@@ -55,17 +72,22 @@ class TrainTrialOperator(EasemlOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the trial and tell what came of it, before a failed one fails the task."""
-        from easeml_core.services.trials import run_trial
+        from easeml_core.services.executors import executors_of
+        from easeml_core.services.function_trials import run_routed_trial
+        from easeml_core.services.retrying import in_place_of
 
         with airflow_outcome():
-            hook = self.hook
-            trial = trial_id(self.trial)
+            hook, key = self.hook, request_key(context)
+            named = named_functions(self.functions).values()
+            version = dag_version_of(context["ti"])
+            trial = in_place_of(hook.get_store(), trial_id=trial_id(self.trial), request_key=key)
             self._running = (hook.get_store(), trial)
-            result = run_trial(
+            result = run_routed_trial(
                 hook.get_store(),
                 hook.get_artifacts(),
                 trial_id=trial,
-                request_key=request_key(context),
+                request_key=key,
+                executors=executors_of(named, trainers=True, dag_version=version),
                 log=self.log.info,
                 slot=optional_text(self.slot),
             )
