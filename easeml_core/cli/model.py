@@ -1,7 +1,8 @@
-"""``easeml model``: which models a study has, what is in production, and how it comes there."""
+"""``easeml model``: which models a study has, what trained them, what is in production, and how it comes there."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from easeml_core.cli.answers import wait_for_answer
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.names import STUDY
-from easeml_core.cli.output import example, json_option, show_json, show_table
+from easeml_core.cli.output import cell, example, json_option, plain, show_json, show_table
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _NO_ANSWER = "is the referee running? It stays filed"
 
 @click.group(epilog=example("easeml model list flowers", "easeml model promote flowers 7"))
 def model() -> None:
-    """Models of a study: list, meter, promote, roll back.
+    """Models of a study: list, show, meter, promote, roll back.
 
     With the address of the role easeml_referee (`easeml db url --role easeml_referee` prints that of the embedded
     server) a change is made at once; with any other, the referee's process is asked and its answer waited for.
@@ -69,6 +70,33 @@ def list_(study: str, database: str | None, as_json: bool) -> None:
     }
     shown = [entry | {"production": "now" if entry["in_production"] else "", "move": _move(entry)} for entry in found]
     show_table(f"Models of {study}", columns, shown)
+
+
+@model.command(epilog=example("easeml model show flowers 7", "easeml model show flowers 7 --json"))
+@click.argument("study", type=STUDY)
+@click.argument("model_id", type=int)
+@database_option
+@json_option
+def show(study: str, model_id: int, database: str | None, as_json: bool) -> None:
+    """Show model MODEL_ID of STUDY: its file, and what trained it.
+
+    That is the implementation that the worker stated when it claimed the trial, and that the candidate names: the kind,
+    with the program, the image or the function; of a function also its module, qualified name and the hash of its
+    source. Then the parameters, and the version of easeml that trained.
+    """
+    from easeml_core.services.promotion import model_record
+
+    found = model_record(open_store(database), study=study, model_id=model_id)
+    if as_json:
+        show_json(found)
+        return
+    trained = found.pop("trained_by") or {}
+    shown = found | {f"trained by {name.replace('_', ' ')}": value for name, value in trained.items()}
+    if not trained and found["origin"] == "trial":
+        shown["trained by"] = "not recorded: the trial was claimed by a version of easeml that kept no record"
+    for name, value in shown.items():
+        text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else cell(value)
+        click.echo(f"{name.replace('_', ' '):>24}  {plain(text)}")
 
 
 def _move(entry: dict[str, Any]) -> str:

@@ -73,7 +73,7 @@ def show(name: str, database: str | None, as_json: bool) -> None:
     summary = details["summary"]
     click.echo(f"{name} of {summary['tenant']}: {summary['state']}; next: {summary['next']}")
     told = [*_goal(details["goal"]), *_limits(summary), *_inputs_and_classes(details)]
-    for line in [*told, _candidates(details["candidates"])]:
+    for line in [*told, _candidates(details["candidates"]), *map(plain, details["waiting"])]:
         click.echo(line)
     columns = {
         "Trial": "trial_id",

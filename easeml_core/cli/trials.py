@@ -1,4 +1,4 @@
-"""``easeml trial``: show or cancel one trial."""
+"""``easeml trial``: show, cancel or retry one trial."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ def cancel(trial_id: int, database: str | None, as_json: bool) -> None:
     from easeml_core.services.trials import cancel_trial
 
     _print(cancel_trial(open_store(database), trial_id=trial_id), as_json)
+
+
+@trial.command(epilog=example("easeml trial retry 12"))
+@click.argument("trial_id", type=int)
+@database_option
+@json_option
+def retry(trial_id: int, database: str | None, as_json: bool) -> None:
+    """Let another trial take the place of one that failed because of its task, once that was mended.
+
+    A trial failed because of its task where a package, a program, a column or a file was missing, and not because of
+    what it tried. The new trial waits for the next task that asks and can execute it. Repeating the command adds none.
+    """
+    from easeml_core.services.retrying import retry_trial
+
+    _print(retry_trial(open_store(database), trial_id=trial_id), as_json)
 
 
 def _thinned(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -168,6 +168,7 @@ _COMMANDS = (
         refine off
         refine on
         refine rank
+        model show
         trial show
         """,
     ),
@@ -208,6 +209,7 @@ _COMMANDS = (
         tenant set
         test-set fetch
         trial cancel
+        trial retry
         """,
     ),
     *items(

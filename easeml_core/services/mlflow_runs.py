@@ -58,7 +58,8 @@ class Record:
 def of_trial(study: Mapping[str, Any], trial: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> Record:
     """The record of an ended trial, out of rows of ``store.mirror`` and ``store.curves``."""
     measured = {name: trial[name] for name in ("quality", "cost_seconds") if trial[name] is not None}
-    told = ("candidate", "kind", "data_version", "state", "failure", "attempt", "device", "reevaluates")
+    told = ("candidate", "kind", "data_version", "state", "failure", "failure_kind", "attempt", "device", "reevaluates")
+    ran = {"implementation": trial["executor"], **(trial["executor_details"] or {})}
     return Record(
         key=("trial_id", trial["trial_id"]),
         name=trial["candidate"],
@@ -67,7 +68,7 @@ def of_trial(study: Mapping[str, Any], trial: Mapping[str, Any], curve: Sequence
         ended_at=trial["finished_at"],
         metrics=measured,
         parameters=trial["parameters"],
-        tags=_study_tags(study) | {name: trial[name] for name in told},
+        tags=_study_tags(study) | {name: trial[name] for name in told} | ran,
         curve=curve,
     )
 

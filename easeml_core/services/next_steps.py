@@ -13,6 +13,7 @@ from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.meter.validation_set import ValidationState, ValidationUse
 from easeml_core.meter.validation_set import validation_report as report_on
+from easeml_core.services.candidate_waits import waiting_sentences
 from easeml_core.services.device_time import device_time
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.policy import current_config
@@ -81,13 +82,14 @@ def told_steps(
     detailed = in_detail and len(entries) <= MOST_IN_DETAIL
     promises = board.promises(tx, [e["study"] for e in entries]) if detailed else {}
     price = current_config(tx).price_per_second if promises else 0.0
+    waiting = _waiting(tx, entries)
     found: list[dict[str, Any]] = []
     for entry in entries:
         steps = [_with_alert(step, alerts.get(entry["study"], {})) for step in steps_of(entry)]
         if detailed:
             promise = promises.get(entry["study"])
             steps = [_with_promise(step, promise, price) for step in steps] + _validation(tx, entry)
-        found += [_told(entry, step) for step in steps]
+        found += [_told(entry, step) for step in [*steps, *waiting.get(entry["study"], [])]]
     return sorted(_shared(found), key=lambda s: (_WORST[s["severity"]], _ORDER[s["kind"]], s["study"] or ""))
 
 
@@ -143,6 +145,26 @@ def _with_promise(step: Step, promise: Mapping[str, Any] | None, price: float) -
         worth = "worth it" if gain >= least else "not worth it"
         told += f", {worth} at {price:g} a second ({least:.4f})"
     return replace(step, why=f"{step.why}; {told}")
+
+
+def _waiting(tx: Connection, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Step]]:
+    """Of each study what its candidates wait for: an implementation that nothing that asks has, or a task to mend."""
+    by_name = {entry["study"]: entry for entry in entries}
+    found: dict[str, list[Step]] = {}
+    for study, sentences in waiting_sentences(tx, list(by_name)).items():
+        entry = by_name[study]
+        command = f"easeml study show {study}"
+        step = Step(
+            StepKind.IMPLEMENTATION,
+            Severity.WARN,
+            "candidates wait for what executes them",
+            "; ".join(sentences),
+            "let a DAG that asks execute them, or mend the task and retry its trials",
+            page_of(entry),
+            command,
+        )
+        found[study] = [step]
+    return found
 
 
 def _validation(tx: Connection, entry: Mapping[str, Any]) -> list[Step]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.services.candidate_waits import waiting_sentences
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.next_steps import told_steps
 from easeml_core.services.readings import shown_reading
@@ -149,6 +150,7 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> dict[
             "sealed_sets": releases.public_test_sets(tx, found.id),
             "meter": _meter(releases.newest_reading(tx, found.id, team=team)),
             "alerts": [a["message"] for a in releases.list_alerts(tx, found.id, open_only=True, team=team)],
+            "waiting": waiting_sentences(tx, [study]).get(study, []),
         }
     return details
 

@@ -232,6 +232,32 @@ def model_list(store: Store, *, study: str) -> list[dict[str, Any]]:
     return [m | {"promoted_at": None if m["promoted_at"] is None else m["promoted_at"].isoformat()} for m in found]
 
 
+def model_record(store: Store, *, study: str, model_id: int) -> dict[str, Any]:
+    """Return one model with what trained it, as plain JSON.
+
+    Args:
+        store: Any role.
+        study: Its study.
+        model_id: The model.
+
+    Returns:
+        ``{"study", "model_id", "origin", "trial_id", "candidate", "data_version", "format", "artifact",
+        "validation_quality", "quality", "created_at", "trained_by"}``; ``origin`` is ``trial``, ``handed in`` or
+        ``baseline``. ``trained_by`` has ``kind``, ``implementation``, ``parameters``, ``attempt``, ``request_key`` and
+        the ``details`` of ``entities.Executor``; None where no trial trained it, or no record was kept.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no such model.
+    """
+    with store.begin() as tx:
+        found = models.record_of_model(tx, studies.get_study(tx, study).id, model_id)
+    details = found.pop("executor_details")
+    names = ("kind", "implementation", "parameters", "attempt", "request_key")
+    ran = {name: found.pop(name) for name in names}
+    found["created_at"] = found["created_at"].isoformat()
+    return found | {"trained_by": None if details is None else ran | details}
+
+
 def in_production(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
     """What is in production now, each with the move that put it there; the oldest move first.
 

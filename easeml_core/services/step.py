@@ -35,6 +35,7 @@ class StepKind(StrEnum):
     LABELS = "labels"
     PROMOTE = "promote"
     SET_NEARLY_SPENT = "set-nearly-spent"
+    IMPLEMENTATION = "implementation"
     BUDGET = "budget"
     SEALING = "sealing"
     PAUSED = "paused"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError
+from easeml_core.services.candidate_waits import waiting_sentences
 from easeml_core.services.policy import current_config
 from easeml_core.store import board, releases, studies, study_facts, suggestions, trials
 from easeml_core.store import compute as store_compute
@@ -37,12 +38,14 @@ def facts_of_study(store: Store, *, study: str, page: int = 1) -> dict[str, Any]
 
     Returns:
         ``{"study", "own_weight", "counts", "best", "best_before", "shares", "points", "trials", "open", "curves",
-        "data", "candidates", "verdict", "signal", "signals", "alerts", "settings"}``. ``study`` is the entity;
+        "data", "candidates", "verdict", "signal", "signals", "alerts", "waiting", "settings"}``. ``study`` is the
+        entity;
         ``counts`` as of ``store.study_facts.counts`` with the number of ``candidates``; ``best`` and ``best_before``
         (before the last day) as of ``store.study_facts.best``; ``shares`` has ``used`` and ``due``, shares in [0, 1] of
         the last day, None where nothing ran or the study is not active; ``points`` are ended trials in their order;
         ``trials`` those of the page and ``open`` all that wait or run; ``curves`` of both, by trial; ``data`` of the
-        newest version, with what was fed and switched off; ``settings`` are those that the scheduler follows now.
+        newest version, with what was fed and switched off; ``waiting`` as
+        of ``candidate_waits``; ``settings`` are those that the scheduler follows now.
 
     Raises:
         NotFoundError: There is no such study.
@@ -68,6 +71,7 @@ def facts_of_study(store: Store, *, study: str, page: int = 1) -> dict[str, Any]
             "candidates": candidates,
             "settings": current_config(tx),
             "alerts": releases.list_alerts(tx, found.id, open_only=True),
+            "waiting": waiting_sentences(tx, [found.name]).get(found.name, []),
         } | _released(tx, found)
 
 

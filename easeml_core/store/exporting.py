@@ -19,6 +19,7 @@ FROM work.data_versions v WHERE v.study_id = :id ORDER BY v.version""",
 SELECT c.name, c.kind, c.parameters, c.devices FROM work.candidates c WHERE c.study_id = :id ORDER BY c.id""",
     "trials": """
 SELECT t.id AS trial, c.name AS candidate, v.version AS data_version, t.state, t.attempt, t.device, t.failure,
+       t.failure_kind, t.executor, t.executor_details,
        t.cost_seconds, t.lost_seconds, t.suggested_at, t.started_at, t.finished_at, o.quality, o.score, o.observed_at
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id JOIN work.data_versions v ON v.id = t.data_version_id
 LEFT JOIN work.observations o ON o.trial_id = t.id

@@ -128,6 +128,35 @@ def origin(tx: Connection, model_id: int) -> dict[str, Any]:
     return dict(found._mapping)
 
 
+def record_of_model(tx: Connection, study_id: int, model_id: int) -> dict[str, Any]:
+    """Return what a model is and what trained it: its file, and the executor of the attempt that ended its trial.
+
+    What has ended stays as it is (``work.trials_forward``), and so do candidates: the record cannot be changed later.
+
+    Args:
+        tx: Any role.
+        study_id: Its study.
+        model_id: The model.
+
+    Raises:
+        NotFoundError: When the study has no such model; names those it has.
+    """
+    get_model(tx, study_id, model_id)
+    (found,) = rows(
+        tx,
+        "SELECT s.name AS study, m.id AS model_id, CASE WHEN m.trial_id IS NOT NULL THEN 'trial' WHEN m.submitted THEN "
+        "'handed in' ELSE 'baseline' END AS origin, m.trial_id, c.name AS candidate, v.version AS data_version, "
+        "m.format, m.artifact, 1 - m.validation_loss AS validation_quality, o.quality, m.created_at, c.kind, "
+        "c.parameters, t.executor AS implementation, t.executor_details, t.attempt, t.last_key AS request_key "
+        "FROM work.models m JOIN work.studies s ON s.id = m.study_id "
+        "JOIN work.data_versions v ON v.id = m.data_version_id LEFT JOIN work.trials t ON t.id = m.trial_id "
+        "LEFT JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id "
+        "WHERE m.id = :id",
+        id=model_id,
+    )
+    return dict(found._mapping)
+
+
 def baseline_model(tx: Connection, study_id: int) -> Model:
     """The majority-class model that stands in while nothing is in production yet."""
     found = row(

@@ -112,14 +112,23 @@ def waiting_for_implementation(tx: Connection, *, names: Iterable[str] | None = 
     return [dict(r._mapping) for r in rows(tx, _WAITING, names=given)]
 
 
-def task_failures(tx: Connection, study_id: int) -> int:
-    """How many candidates wait on the present data since their task failed, and nobody has retried them."""
-    return int(
-        scalar(
-            tx,
-            "SELECT count(*) FROM work.trials t WHERE t.study_id = :id AND t.failure_kind = 'task' "
-            "AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = :id) "
-            "AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id)",
-            id=study_id,
-        )
+def task_failures(tx: Connection, *, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Trials on the present data that failed because of their task and whose place nothing has taken, by study.
+
+    Args:
+        tx: Any role.
+        names: Of these studies, where they are active.
+
+    Returns:
+        ``{"study", "trials"}`` each, the oldest trial first.
+    """
+    found = rows(
+        tx,
+        "SELECT s.name AS study, array_agg(t.id ORDER BY t.id) AS trials FROM work.trials t "
+        "JOIN work.studies s ON s.id = t.study_id WHERE s.state = 'ACTIVE' AND s.name = ANY(CAST(:names AS text[])) "
+        "AND t.failure_kind = 'task' "
+        "AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = t.study_id) "
+        "AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id) GROUP BY s.name ORDER BY s.name",
+        names=list(names),
     )
+    return [dict(r._mapping) for r in found]

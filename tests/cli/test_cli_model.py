@@ -204,3 +204,17 @@ def test_the_ledger_of_an_unknown_study(as_referee: Any, handed_in: int) -> None
     answer = as_referee("ledger", "cancr")
     assert answer.status == 2
     assert "there is no study 'cancr'; known: 'cancer'" in answer.err
+
+
+def test_a_model_is_shown_with_what_trained_it(ask: Any, handed_in: int) -> None:
+    shown = ask("model", "show", "cancer", str(handed_in)).text
+    for line in (
+        "candidate  tree",
+        "trained by implementation  trainer:decision_tree",
+        "trained by code version  test",
+    ):
+        assert line in shown
+    told = ask("model", "show", "cancer", str(handed_in), "--json").json
+    assert (told["trained_by"]["kind"], told["trained_by"]["parameters"]) == ("decision_tree", {})
+    baseline = next(m for m in ask("model", "list", "cancer", "--json").json if m["origin"] == "baseline")
+    assert ask("model", "show", "cancer", str(baseline["model_id"]), "--json").json["trained_by"] is None

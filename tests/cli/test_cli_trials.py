@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.entities import FailureKind
 from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import claim
+from easeml_core.services.trials import claim, record_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,3 +62,13 @@ def test_a_slot_that_is_none(run: Any, database: Any, artifacts: Any) -> None:
     answer = run("device", "run", "--slot", "gpu", *where)
     assert answer.status == 2
     assert "slot must be cpu, cuda or cuda:N, got 'gpu'" in answer.err
+
+
+def test_a_trial_that_its_task_failed_is_retried_once(ask: Any, make_study: Any, database: Any) -> None:
+    make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
+    (trial,) = suggest_trials(database.worker, count=1, request_key="s")["trials"]
+    lease = claim(database.worker, trial_id=trial["trial_id"], request_key="w")
+    record_failure(database.worker, lease, "no package", kind=FailureKind.TASK)
+    first = ask("trial", "retry", str(trial["trial_id"]), "--json").json
+    assert (first["state"], first["trial_id"] > trial["trial_id"]) == ("SUGGESTED", True)
+    assert ask("trial", "retry", str(trial["trial_id"]), "--json").json == first

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.services.controls import set_study
+from easeml_core.services.executors import code_version, executors_of, source_hash
 from easeml_core.services.function_trials import run_function_trial
+from easeml_core.services.next_steps import next_steps
+from easeml_core.services.overview import study_details
+from easeml_core.services.promotion import model_record
+from easeml_core.services.retrying import MOST_BY_ITSELF, in_place_of, retry_trial
+from easeml_core.services.scheduler import LiveScheduler
 from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import trial_state
+from easeml_core.services.trials import run_trial, trial_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,3 +63,150 @@ def test_a_function_that_is_mapped_over_every_trial_trains_its_own_candidate_alo
     assert states == {"const": "SUCCEEDED", "tree": "SUGGESTED", "nb": "SUGGESTED"}
     models = "SELECT count(*) FROM work.models WHERE trial_id = ANY(:ids)"
     assert mixed.one(models, ids=list(trials.values())) == 1
+
+
+def hidden(data: Any, parameters: Any, report: Any) -> Any:
+    raise KeyError("hidden")
+
+
+def run(lab: Any, trial_id: int, function: Any, name: str, key: str = "w") -> Any:
+    """Run the trial with a function that goes by this name."""
+    function = type(function)(function.__code__, function.__globals__, name)
+    return run_function_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key=key, function=function)
+
+
+def ask(lab: Any, functions: Any, *, trainers: bool = True) -> dict[str, int]:
+    asked = {"count": 9, "studies_only": ["mixed"], "functions": functions, "trainers": trainers}
+    found = suggest_trials(lab.worker, request_key=lab.key(), **asked)["trials"]
+    return {trial["candidate"]: trial["trial_id"] for trial in found}
+
+
+def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_nothing(mixed: Any) -> None:
+    failed = ask(mixed, ["tree"])["tree"]
+    report = run(mixed, failed, hidden, "tree")
+    assert (report["state"], report["failure_kind"], report["cost_seconds"]) == ("FAILED", "task", None)
+    assert ask(mixed, ["tree"]) == {}, "nobody has mended it"
+    live = LiveScheduler(mixed.worker, studies_only=["mixed"], functions=["tree"])
+    live.ask(request_key=mixed.key())
+    assert live._memory is not None
+    assert [a.names for a in live._memory.arms if a.study == "mixed"] == [("nb",)], "no arm, no pull"
+    again = retry_trial(mixed.worker, trial_id=failed)
+    assert retry_trial(mixed.worker, trial_id=failed) == again, "repeatable"
+    assert (again["state"], again["trial_id"] > failed) == ("SUGGESTED", True)
+    assert ask(mixed, ["tree"]) == {"tree": again["trial_id"]}
+    assert run(mixed, again["trial_id"], tree, "tree")["state"] == "SUCCEEDED"
+    with pytest.raises(StateError, match="is SUCCEEDED; only a trial that failed because of its task is retried"):
+        retry_trial(mixed.worker, trial_id=again["trial_id"])
+    used = "SELECT lost_seconds > 0 AND cost_seconds IS NULL FROM work.trials WHERE id = :id"
+    assert mixed.one(used, id=failed) is True
+
+
+def test_a_function_that_has_changed_is_tried_again_a_few_times_at_most(mixed: Any) -> None:
+    trial_id, tries = ask(mixed, {"tree": "sha256:0"})["tree"], 0
+    while True:
+        assert run(mixed, trial_id, hidden, "tree", key=f"w{tries}")["failure_kind"] == "task"
+        hashed, _ = source_hash(type(hidden)(hidden.__code__, {}, "tree"))
+        assert ask(mixed, {"tree": hashed}) == {}, "the same source fails the same way"
+        found = ask(mixed, {"tree": f"sha256:{tries}"})
+        if not found:
+            break
+        trial_id, tries = found["tree"], tries + 1
+    assert tries == MOST_BY_ITSELF
+    assert retry_trial(mixed.worker, trial_id=trial_id)["state"] == "SUGGESTED", "a person may ask for more"
+
+
+def test_a_task_that_is_cleared_tries_again_and_no_other_task_does(mixed: Any) -> None:
+    trial_id = ask(mixed, ["tree"])["tree"]
+    run(mixed, trial_id, hidden, "tree", key="dag/run/tree/0")
+    assert in_place_of(mixed.worker, trial_id=trial_id, request_key="dag/other/tree/0") == trial_id
+    again = in_place_of(mixed.worker, trial_id=trial_id, request_key="dag/run/tree/0")
+    assert again > trial_id
+    assert in_place_of(mixed.worker, trial_id=trial_id, request_key="dag/run/tree/0") == again
+
+
+def test_a_retry_reserves_what_a_budget_has_left(mixed: Any) -> None:
+    set_study(mixed.worker, study="mixed", budget_seconds=2000.0)
+    trial_id = ask(mixed, ["tree"])["tree"]
+    run(mixed, trial_id, hidden, "tree")
+    again = retry_trial(mixed.worker, trial_id=trial_id)["trial_id"]
+    assert mixed.one("SELECT limit_seconds > 1 FROM work.trials WHERE id = :id", id=again) is True
+
+
+def test_a_model_tells_what_trained_it(mixed: Any) -> None:
+    handed = ask(mixed, ["const"])
+    made = run_function_trial(
+        mixed.worker, mixed.artifacts, trial_id=handed["const"], request_key="c", function=const, dag_version="abc"
+    )
+    built = run_trial(mixed.worker, mixed.artifacts, trial_id=handed["nb"], request_key="n")
+    by_function = model_record(mixed.worker, study="mixed", model_id=made["model_id"])
+    assert by_function["trained_by"] == {
+        "kind": "function",
+        "implementation": "function:const",
+        "parameters": {},
+        "attempt": 1,
+        "request_key": "c",
+        "code_version": code_version(),
+        "function": f"{__name__}.const",
+        "source_hash": source_hash(const)[0],
+        "source": "text",
+        "dag_version": "abc",
+    }
+    by_trainer = model_record(mixed.worker, study="mixed", model_id=built["model_id"])["trained_by"]
+    assert (by_trainer["implementation"], by_trainer["code_version"]) == (
+        "trainer:gaussian_naive_bayes",
+        code_version(),
+    )
+    baseline = mixed.one(
+        "SELECT m.id FROM work.models m JOIN work.studies s ON s.id = m.study_id "
+        "WHERE s.name = 'mixed' AND m.trial_id IS NULL"
+    )
+    told = model_record(mixed.worker, study="mixed", model_id=baseline)
+    assert (told["origin"], told["trained_by"]) == ("baseline", None)
+
+
+def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
+    def waiting() -> list[str]:
+        found: list[str] = study_details(mixed.worker, study="mixed")["waiting"]
+        (step,) = [s for s in next_steps(mixed.worker, studies_only=["mixed"]) if s["kind"] == "implementation"] or [{}]
+        assert step.get("why", "") == "; ".join(found)
+        return found
+
+    assert waiting() == [], "nobody has asked"
+    ask(mixed, ["const"])
+    tree_waits = "1 candidate waits for an implementation: no DAG or device that asks has the training function 'tree'"
+    assert waiting() == [f"{tree_waits} (@trial)"]
+    failed = ask(mixed, ["tree"], trainers=False)["tree"]
+    assert waiting() == []
+    run(mixed, failed, hidden, "tree")
+    assert waiting() == [f"1 candidate waits since their task failed: mend it, then `easeml trial retry {failed}`"]
+
+
+@pytest.mark.parametrize(
+    "given", [lambda data, parameters, report: None, functools.partial(const, None), type("Fit", (), {})()]
+)
+def test_a_function_without_a_name_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidInputError, match="a training function needs a name"):
+        executors_of([given], trainers=False)
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="two training functions are called 'tree'"):
+        executors_of([tree, type(const)(const.__code__, {}, "tree")], trainers=True)
+
+
+def test_the_hash_is_that_of_the_code_that_runs(tmp_path: Any) -> None:
+    """A file that is edited after its import has the text of other code."""
+    path, text = tmp_path / "edited_dag.py", "def fit(data, parameters, report):\n    return 1\n"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("edited_dag", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before = source_hash(module.fit)
+    path.write_text(text.replace("1", "22"))
+    after = source_hash(module.fit)
+    assert (before[1], after[1]) == ("text", "bytecode")
+    scope: dict[str, Any] = {}
+    exec(text, scope)
+    assert source_hash(scope["fit"]) == after, "the same code without any text"
+    exec(text.replace("1", "3"), scope)
+    assert source_hash(scope["fit"]) != after

@@ -1,6 +1,6 @@
 """Five studies from raw files to production on a whole stack: the DAG files of ``docs/examples/studies`` as they are.
 
-A table, a folder of images, series, numbers to predict, and a training function of one's own. Nobody does anything but
+A table, a folder of images, series, numbers to predict, and training functions of one's own. Nobody does anything but
 put the files there and let the DAGs run.
 """
 
@@ -134,3 +134,11 @@ def test_five_studies_go_from_raw_files_to_production(stack):
         made = [t["candidate"] for t in trials if t["model_id"] == standing[study] and t["state"] == "SUCCEEDED"]
         assert made, f"{study}: {standing[study]}\n{story(store, study)}"
         print(f"{study}: {made[0]} is in production")
+    mixed = study_details(store, study="mail")["trials"]  # two functions and a kind of easeml, in one mapped task
+    ran = {t["candidate"].partition("-")[0]: (t["state"], t["executor"]) for t in mixed}
+    assert ran == {
+        "line": ("SUCCEEDED", "function:line"),
+        "tree": ("SUCCEEDED", "function:tree"),
+        "bayes": ("SUCCEEDED", "trainer:gaussian_naive_bayes"),
+    }
+    assert len(mixed) == 5

@@ -103,5 +103,5 @@ def _offer_of(task: Any) -> Offer | None:
         return Offer({function.__name__: function}, trainers=False)
     if not getattr(getattr(task, "operator_class", type(task)), "runs_trainers", False):
         return None
-    given = getattr(task, "partial_kwargs", {}).get("functions") or getattr(task, "functions", ())
+    given: Any = getattr(task, "partial_kwargs", {}).get("functions") or getattr(task, "functions", ())
     return Offer(named_functions(given), trainers=True)

@@ -51,6 +51,7 @@ class StudyPage:
         state: Of the study, as the overview tells it.
         alarms: What needs a person beside it, worst first.
         alerts: What open alerts say.
+        waiting: What candidates wait for that no device can give them.
         now: What is going on: the part in bold, then the rest.
         metric: By which candidates are compared.
         best: Best quality, in words.
@@ -78,6 +79,7 @@ class StudyPage:
     state: Mark
     alarms: Sequence[Mark]
     alerts: Sequence[str]
+    waiting: Sequence[str]
     now: tuple[str, str]
     metric: str
     best: str
@@ -130,6 +132,7 @@ def page_of(
         state=state,
         alarms=_alarms(facts, stands, need),
         alerts=[alert["message"] for alert in facts["alerts"]],
+        waiting=facts["waiting"],
         now=(_best_sentence(facts), _doing_sentence(facts, chosen)),
         metric=study.metric,
         best=quality_text(best["quality"] if best else None),

@@ -23,9 +23,11 @@ from easeml_core.errors import (
     TrainingCancelled,
     TrainingError,
     TrainingKilled,
+    TrainingTaskError,
 )
 from easeml_core.training import archive
 from easeml_core.training.command_model import load_command, pack_command
+from easeml_core.training.command_run import run_command
 from easeml_core.training.predict import predict_in_child
 from easeml_core.training.supervisor import run_job
 
@@ -428,3 +430,27 @@ def test_a_program_ends_with_a_worker_that_is_killed(job: Any, killed_worker: An
     while running(words) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert running(words) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "of_task"),
+    [
+        (["/nowhere/to/be/found"], True),
+        (["sh", "-c", "no_such_program_of_anybody"], True),
+        (["sh", "-c", "exit 126"], True),
+        (["python", "-c", "import no_such_package_of_anybody"], True),
+        (["python", "-c", "raise ValueError('ImportError: of no package')"], False),
+        (["sh", "-c", "exit 1"], False),
+    ],
+)
+def test_what_is_missing_on_the_worker_is_a_failure_of_the_task(
+    command: list[str], of_task: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError) as caught:
+        run_command(command, cwd=tmp_path, take=lambda output: output.read())
+    assert isinstance(caught.value, TrainingTaskError) is of_task
+
+
+def test_a_program_without_its_package_fails_the_task_through_the_whole_job(job: Any) -> None:
+    with pytest.raises(TrainingTaskError, match="No module named 'no_such_package_of_anybody'"):
+        run_job(job("import no_such_package_of_anybody"), on_progress=lambda _: None, should_stop=lambda: False)
