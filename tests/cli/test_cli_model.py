@@ -209,9 +209,9 @@ def test_the_ledger_of_an_unknown_study(as_referee: Any, handed_in: int) -> None
 def test_a_model_is_shown_with_what_trained_it(ask: Any, handed_in: int) -> None:
     shown = ask("model", "show", "cancer", str(handed_in)).text
     for line in (
-        "candidate  tree",
-        "trained by implementation  trainer:decision_tree",
-        "trained by code version  test",
+        "candidate tree",
+        "trained by implementation trainer:decision_tree",
+        "trained by code version test",
     ):
         assert line in shown
     told = ask("model", "show", "cancer", str(handed_in), "--json").json
