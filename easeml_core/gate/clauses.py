@@ -13,6 +13,9 @@ VARIABLES = ("n", "o", "d")
 OUTCOMES = ((1, 1, 0), (1, 0, 1), (0, 1, 1), (0, 0, 0), (0, 0, 1))
 """All (n, o, d) that one example can show: where both models are right, they agree; where one is right, they differ."""
 
+DIFFERING = tuple(k for k, (_, _, d) in enumerate(OUTCOMES) if d)
+"""Which of ``OUTCOMES`` have predictions that differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clause:

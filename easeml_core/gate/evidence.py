@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, values_of
-from easeml_core.stats.betting import log_wealth
+from easeml_core.gate.clauses import DIFFERING
 from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail, lower_bound, upper_bound
-from easeml_core.stats.hoeffding import chernoff_log_tail
 from easeml_core.stats.paired import log_paired_p_value, log_sign_test, paired_lower_bound
+from easeml_core.stats.weighted import log_weighted_p_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # Share of a test's level that pays for the bound on d where no clause gives one (Berger and Boos 1994).
 _LOG_BOUND_SHARE = math.log(0.1)
-_LN2 = math.log(2)
 _RESOLUTION = 1e-6
 
 
@@ -74,7 +73,7 @@ def gather_evidence(
     One proportion (n, o or d): binomial tails, the bounds of Clopper and Pearson. n - o: the exact sign test at
     threshold 0, else the exact trinomial test with the share of disagreements bounded by a clause of the same
     condition or, failing that, by an upper confidence bound that a tenth of the level pays for. Any other left side:
-    bounds on the mean of its value per example that hold for every law.
+    a bound on the mean of its value per example that holds for every law (``stats.weighted``).
 
     Args:
         clause: The clause.
@@ -91,7 +90,7 @@ def gather_evidence(
     if claim.quantity == DIFFERENCE:
         evidence = _difference(outcomes, claim.threshold, levels, disagreement_bound)
     elif claim.quantity == LINEAR:
-        evidence = _linear(clause, outcomes, levels)
+        evidence = _linear(clause, outcomes, levels, disagreement_bound)
     else:
         evidence = _proportion(outcomes.count_of(claim.quantity), outcomes.examples, claim.threshold, levels)
     return settle_the_certain(claim, reach(clause), evidence)
@@ -143,29 +142,38 @@ def _paired_side(
     return Side(min(0.0, float(np.logaddexp(log_p, share))), low)
 
 
-def _linear(clause: Clause, outcomes: Outcomes, levels: tuple[float, float]) -> Evidence:
-    """Test any left side by its value per example, of which there are five.
-
-    Two tests, each at half of the level, so that the better one costs ln 2: the bound for the worst law on the range
-    (Hoeffding 1963, Theorem 1), which is good where the values spread over it, and betting, which is good where the
-    models mostly agree. P(either rejects) <= level / 2 + level / 2, for every law.
-    """
+def _linear(
+    clause: Clause, outcomes: Outcomes, levels: tuple[float, float], disagreement_bound: float | None
+) -> Evidence:
+    """Test any left side by its value per example, of which there are five."""
     values = np.array(values_of(clause))
     cells = outcomes.cells(with_agreements=clause.needs_agreements)
     estimate = float(cells @ values) / outcomes.examples
-    above = _bounded_side(cells, values, clause.threshold, levels[0])
-    mirrored = _bounded_side(cells, -values, -clause.threshold, levels[1])
-    return Evidence(estimate, above, replace(mirrored, bound=-mirrored.bound), "betting and hoeffding")
+    above = _weighted_side(cells, values, clause.threshold, levels[0], disagreement_bound)
+    mirrored = _weighted_side(cells, -values, -clause.threshold, levels[1], disagreement_bound)
+    method = "weighted" if disagreement_bound is None else "weighted, d by a clause"
+    return Evidence(estimate, above, replace(mirrored, bound=-mirrored.bound), method)
 
 
-def _bounded_side(cells: NDArray[np.int64], values: NDArray[np.float64], threshold: float, log_level: float) -> Side:
-    """Test "the mean of values in a known range is at most c", for every law."""
+def _weighted_side(
+    cells: NDArray[np.int64],
+    values: NDArray[np.float64],
+    threshold: float,
+    log_level: float,
+    disagreement_bound: float | None,
+) -> Side:
+    """Test "the mean of the values is at most c", for every law."""
     low, high = float(values.min()), float(values.max())
-    n, mean = int(cells.sum()), float(cells @ values) / int(cells.sum())
 
     def log_p(c: float) -> float:
-        betting = -float(log_wealth(cells, values, threshold=c, low=low, high=high))
-        return min(0.0, _LN2 + min(betting, chernoff_log_tail(mean, c, n, low=low, high=high)))
+        return log_weighted_p_value(
+            cells,
+            values,
+            threshold=c,
+            log_level=log_level,
+            differing=DIFFERING,
+            disagreement_bound=disagreement_bound,
+        )
 
     rejected, kept = low, high
     while kept - rejected > _RESOLUTION * (high - low):

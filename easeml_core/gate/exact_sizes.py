@@ -20,10 +20,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import Mode
-from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, disagreement_bound
+from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, disagreement_bound, values_of
+from easeml_core.gate.clauses import DIFFERING
 from easeml_core.gate.evidence import reach
 from easeml_core.gate.sizes import ClauseSize, Sizes, labels_on_disagreements, largest
-from easeml_core.stats import binomial_sizes, paired_sizes, sign_test_sizes
+from easeml_core.stats import binomial_sizes, paired_sizes, sign_test_sizes, weighted_sizes
 from easeml_core.stats.bound_sizes import (
     bennett_deviation_size,
     bennett_test_size,
@@ -127,7 +128,7 @@ def _test_size(
     if question.is_settled:
         return ClauseSize(1, "arithmetic", "(arithmetic answers, nothing is to be tested)", clause.needs_labels)
     if question.quantity == LINEAR:
-        examples, method = _linear_size(question, log_level, log_miss)
+        examples, method = _weighted_size(clause, question, mode, tested, assumed, log_level, log_miss)
     elif question.quantity != DIFFERENCE:
         examples, method = _proportion_size(question, log_level, log_miss)
     elif question.null == 0:
@@ -161,12 +162,28 @@ def _proportion_size(question: _Question, log_level: float, log_miss: float) -> 
     return chernoff_test_size(**truths, log_level=log_level, log_miss=log_miss), "chernoff"
 
 
-def _linear_size(question: _Question, log_level: float, log_miss: float) -> tuple[int, str]:
-    """Size the bound that judges any other left side: it has half of the level, betting has the other half."""
-    low, high = question.reach
-    null, alternative = ((value - low) / (high - low) for value in (question.null, question.alternative))
-    half = log_level - math.log(2)
-    return chernoff_test_size(null=null, alternative=alternative, log_level=half, log_miss=log_miss), "chernoff"
+def _weighted_size(
+    clause: Clause,
+    question: _Question,
+    mode: str,
+    tested: float | None,
+    assumed: float | None,
+    log_level: float,
+    log_miss: float,
+) -> tuple[int, str]:
+    """Size the test that judges any other left side, for the law that spreads its value most."""
+    sign = 1.0 if claim_of(clause).above == (mode == Mode.FP_FREE) else -1.0
+    size = weighted_sizes.weighted_test_size(
+        tuple(sign * value for value in values_of(clause)),
+        threshold=question.null,
+        alternative=question.alternative,
+        differing=DIFFERING,
+        disagreement_bound=tested or assumed or 1.0,
+        tested=tested is not None,
+        log_level=log_level,
+        log_miss=log_miss,
+    )
+    return size, "weighted"
 
 
 def _sign_size(question: _Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
@@ -220,13 +237,14 @@ _NAMES = {
     "bennett": "Bennett's inequality, one-sided",
     "hoeffding": "Hoeffding's inequality, one-sided",
     "chernoff": "the Chernoff bound for values in a known range",
+    "weighted": "Bentkus' bound with a bound on the second moment",
 }
 
 
 def _how(question: _Question, method: str, bound: float, log_level: float, log_miss: float) -> str:
     """Say what a size was computed from."""
     beyond = "the farthest possible truth" if question.capped else "a truth beyond the threshold by twice the tolerance"
-    spread = f", d at most {bound:g}" if question.quantity == DIFFERENCE else ""
+    spread = f", d at most {bound:g}" if question.quantity in (DIFFERENCE, LINEAR) else ""
     missed = f"{beyond} is missed with probability {_probability(log_miss)} at most"
     return f"by {_NAMES[method]} at level {_probability(log_level)}{spread}; {missed}"
 

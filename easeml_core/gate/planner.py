@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import ESTIMATORS, choice, require
 from easeml_core.entities import Mode
 from easeml_core.errors import ConditionSyntaxError
-from easeml_core.gate.claims import DIFFERENCE, claim_of, disagreement_bound, out_of_reach
+from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, disagreement_bound, out_of_reach
 from easeml_core.gate.exact_sizes import TARGETS, exact_sizes
 from easeml_core.gate.paper_sizes import DIFFERENCES, paper_sizes
 from easeml_core.stats.adaptivity import allocate, pays_first_errors
@@ -103,8 +103,8 @@ def plan_gate(
             answer; or ``estimate``, so that the value seen is off by at most the tolerance.
         power: With ``exact`` and ``test``: how likely that answer is then, in (0, 1); None for 1 - alpha.
         difference: With ``paper``: ``split`` or ``paired`` (``paper_sizes``); the exact tests are paired anyway.
-        assume_disagreement: A bound on d in (0, 1] for a condition about n - o that has no clause ``d < A``. Nothing
-            tests it. Without any bound ``exact`` sizes for d = 1.
+        assume_disagreement: A bound on d in (0, 1] for a condition about n - o or a weighted side that has no clause
+            ``d < A``. Nothing tests it. Without any bound ``exact`` sizes for d = 1.
         changes: Changes so far (passes; fails under fn-free), for the next set of ``recycle`` or ``upTo:K``.
         slices: How many conditions one answer rests on: 1, and 1 more for each slice. With ``exact`` under fp-free each
             has the whole level, else they share it.
@@ -222,7 +222,7 @@ def _check_assumption(condition: Condition, assumed: float | None) -> None:
     name, tested = "assume_disagreement", disagreement_bound(condition)
     require(0 < assumed <= 1, name, assumed, "> 0 and <= 1")
     require(tested is None, name, assumed, f"absent: a clause of the condition tests d < {tested}")
-    differences = [claim for claim in map(claim_of, condition.clauses) if claim.quantity == DIFFERENCE]
-    require(bool(differences), name, assumed, "absent: no clause is about n - o")
-    farthest = max(abs(claim.threshold) for claim in differences)
+    claims = [claim for claim in map(claim_of, condition.clauses) if claim.quantity in (DIFFERENCE, LINEAR)]
+    require(bool(claims), name, assumed, "absent: no clause is about n - o or a weighted side")
+    farthest = max((abs(claim.threshold) for claim in claims if claim.quantity == DIFFERENCE), default=0.0)
     require(assumed > farthest, name, assumed, f"> {farthest:g}, since n - o is at most d")

@@ -61,7 +61,7 @@ NULLS = (
         clause=0,
     ),
     Null("trinomial, d by its upper bound", "n - o > 0.02 +/- 0.01", (0.8, 0.06, 0.04, 0.1, 0), 500),
-    Null("betting and Hoeffding", "n - 1.1 * o > 0.01 +/- 0.01", (0.5, 0.115, 0.05, 0.335, 0), 300),
+    Null("weighted", "n - 1.1 * o > 0.01 +/- 0.01", (0.5, 0.115, 0.05, 0.335, 0), 300),
     Null(
         "two clauses, a wrong FAIL", "n > 0.9 +/- 0.01 /\\ o < 0.8 +/- 0.01", (0.8, 0.1, 0, 0.1, 0), 500, Verdict.FAIL
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import Outcomes
+from easeml_core.stats.bentkus import log_bentkus_tail
 from easeml_core.stats.trinomial import log_trinomial_tail
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
@@ -52,30 +54,39 @@ def test_without_one_d_is_bounded_at_a_tenth_of_the_level():
     assert clause.method == "trinomial, d by its upper bound"
 
 
-def test_a_left_side_of_any_shape_is_judged_by_the_better_of_two_bounds():
+def test_a_left_side_of_any_shape_is_judged_with_a_bound_on_its_second_moment():
     counts = outcomes(wins=100, losses=20, wrong_apart=30)
-    clause = judge("n - 1.1 * o + d > 0 +/- 0.1", counts).clauses[0]
-    # By hand: 0.85 - 1.1 * 0.77 + 0.15 = 0.153; an example is worth -0.1, 2, -0.1, 0 or 1.
-    values, seen = [-0.1, 2.0, -0.1, 0.0, 1.0], [750, 100, 20, 100, 30]
-    assert clause.estimate == pytest.approx(0.153)
-    fortunes = [1 / 12] * 12
-    for j in range(12):
-        bet = 0.02 / 2.1 * (0.95 / 0.1 / (0.02 / 2.1)) ** (j / 11)
-        for x, count in zip(values, seen, strict=True):
-            fortunes[j] *= (1 + bet * x) ** count
-    assert clause.log_p_pass == pytest.approx(math.log(2 / sum(fortunes)))
-    assert clause.log_p_pass < -2 * 1000 * (0.153 / 2.1) ** 2
+    clause = judge("n - 1.1 * o > -0.1 +/- 0.1", counts).clauses[0]
+    # By hand: 0.85 - 1.1 * 0.77 = 0.003; above -0.1 an example is 0, 1.1, -1, 0.1 or 0.1, as often as 750, 100, 20,
+    # 100, 30. Squares: 0, .01, 1, 1.21; at or above the last three 250, 120 and 100 examples.
+    assert clause.estimate == pytest.approx(0.003)
+    moment = sum(
+        height * stats.binomtest(k, 1000, alternative="less").proportion_ci(1 - 0.001 * height / 1.21).high
+        for height, k in ((0.01, 250), (0.99, 120), (0.21, 100))
+    )
+    tail = log_bentkus_tail(103.0, 1000, largest=1.1, second_moment=moment)
+    assert clause.log_p_pass == pytest.approx(np.logaddexp(tail, math.log(0.001)), abs=1e-9)
+    assert clause.method == "weighted"
     assert (clause.verdict, clause.log_p_fail) == (PASS, 0.0)
-    assert -0.1 < clause.interval[0] < 0.153 < clause.interval[1] < 0.25
+    assert -0.1 < clause.interval[0] < 0.003 < clause.interval[1] < 0.25
 
 
-def test_where_values_spread_over_their_range_the_bound_for_the_worst_law_decides():
+def test_where_values_spread_over_their_range_the_worst_law_on_it_decides():
     counts = outcomes(both=0, wins=540, losses=460)
     clause = judge("n - 1.1 * o > -0.1 +/- 0.1", counts).clauses[0]
-    # Values 1 and -1.1 only, mean 0.034: 0.54 against 10/21 of the way up. kl = .54 ln(.54/(10/21)) + ...
+    # Values 1 and -1.1 only, mean 0.034; the law on both ends with mean -0.1 has the second moment 1.0 * 1.1.
+    tail = log_bentkus_tail(134.0, 1000, largest=1.1, second_moment=1.1)
+    assert clause.log_p_pass == pytest.approx(np.logaddexp(tail, math.log(0.001)), abs=1e-6)
     x, c = 0.54, 1 / 2.1
-    kl = x * math.log(x / c) + (1 - x) * math.log((1 - x) / (1 - c))
-    assert clause.log_p_pass == pytest.approx(math.log(2) - 1000 * kl)
+    assert tail <= -1000 * (x * math.log(x / c) + (1 - x) * math.log((1 - x) / (1 - c)))
+
+
+def test_a_clause_on_d_bounds_the_second_moment_too():
+    counts = outcomes(both=780, wins=80, losses=10)
+    alone = judge("n - 1.1 * o > -0.06 +/- 0.1", counts).clauses[0]
+    bounded = judge("n - 1.1 * o > -0.06 +/- 0.1 /\\ d < 0.1 +/- 0.1", counts).clauses[0]
+    assert bounded.log_p_pass < alone.log_p_pass
+    assert bounded.method == "weighted, d by a clause"
 
 
 def test_d_is_bounded_by_what_was_decided_where_no_clause_bounds_it():

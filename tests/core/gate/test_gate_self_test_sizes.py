@@ -137,20 +137,23 @@ def test_each_end_of_an_interval_has_the_level_of_the_test_on_its_side():
 
 
 @pytest.mark.parametrize("log_alpha", [math.log(ALPHA), -25.0])
-def test_a_plan_for_a_weighted_left_side_pays_for_both_of_its_tests(log_alpha):
-    """Its judge has two tests at half of the level each; solved here for the N at which Chernoff's bounds meet."""
+def test_a_plan_for_a_weighted_left_side_lies_between_the_optimum_and_chernoffs(log_alpha):
+    """The optimum: a normal test that knows the law. Chernoff's: for the worst law on the range."""
 
     def kl(x: float, c: float) -> float:
         return x * math.log(x / c) + (1 - x) * math.log((1 - x) / (1 - c))
 
     condition = parse_condition("n - 1.1 * o > 0.01 +/- 0.05")
     null, alternative = (0.01 + 1.1) / 2.1, (0.11 + 1.1) / 2.1
-    half, miss = math.log(2) - log_alpha, math.log(10)
-    x = optimize.brentq(lambda t: kl(t, null) / half - kl(t, alternative) / miss, null + 1e-9, alternative - 1e-9)
+    x = optimize.brentq(
+        lambda t: kl(t, null) / -log_alpha - kl(t, alternative) / math.log(10), null + 1e-9, alternative - 1e-9
+    )
+    variance = alternative * (1 - alternative) * 2.1**2
+    optimum = (stats.norm.isf(math.exp(log_alpha)) + stats.norm.isf(0.1)) ** 2 * variance / 0.1**2
     planned = plan_gate(
         condition, reliability=-math.expm1(log_alpha), steps=1, adaptivity="none", mode="fp-free", power=0.9
     )
-    assert planned.labels == pytest.approx(half / kl(x, null), abs=2)
+    assert optimum < planned.labels < 1.35 * optimum < -log_alpha / kl(x, null)
 
 
 @pytest.mark.parametrize("k", [7, 8])
