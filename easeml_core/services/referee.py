@@ -303,8 +303,9 @@ class Referee:
                 if turn.request_id is None:
                     return None
                 with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
-                    turn.attempt, lost = requests.note_attempt(aside, turn.request_id)
+                    attempt, lost = requests.note_attempt(aside, turn.request_id)
                     times = requests.times_put_off(aside, turn.request_id, bounded=True)
+                turn.attempt = attempt
                 ready.patience = Patience(times, self._duties.put_offs)
                 began = self._decisions.clock()
                 kind, said = self._answer(tx, ready, turn.request_id, lost)
