@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import click
 
+from easeml_core.cli.backup import backup, restore
 from easeml_core.cli.connection import database_option, embedded_server, open_artifacts, open_store
 from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.errors import StateError
@@ -15,7 +16,7 @@ from easeml_core.errors import StateError
 
 @click.group(epilog=example("easeml db start"))
 def db() -> None:
-    """Start the embedded database, upgrade the schema, set the place of artifacts."""
+    """Start the embedded database, upgrade the schema, set the place of artifacts, back up and restore."""
 
 
 @db.command(epilog=example("easeml db upgrade", "easeml db upgrade --artifacts /srv/easeml/artifacts"))
@@ -110,3 +111,7 @@ def url(role: str, as_json: bool) -> None:
     """Print the embedded server's address, password included."""
     address = embedded_server().url(role, "easeml")
     show_json({"url": address}) if as_json else click.echo(address)
+
+
+db.add_command(backup)
+db.add_command(restore)

@@ -183,7 +183,9 @@ _COMMANDS = (
         candidate pack
         completion
         db artifacts
+        db backup
         db note-restart
+        db restore
         db start
         db upgrade
         db url

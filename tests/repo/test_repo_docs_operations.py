@@ -17,7 +17,7 @@ from easeml_core.store.database import Store
 from easeml_core.store.server_programs import PROGRAMS, installed_site
 
 PAGE = Page("operations.md")
-BACKUP, COPY, RESTORE = re.findall(r"```sh\n(.*?)```", PAGE.text, re.DOTALL)
+BACKUP, BY_HAND, RESTORE = re.findall(r"```sh\n(.*?)```", PAGE.text, re.DOTALL)
 TREE = [{"name": "tree", "kind": "decision_tree"}]
 _TABLES = "SELECT schemaname || '.' || relname FROM pg_stat_user_tables ORDER BY 1"
 
@@ -47,14 +47,19 @@ def test_a_whole_command_parses() -> None:
 
 
 def run(script: str, folder: Path, **variables: str) -> None:
-    """Run a block of the page in a folder, with the programs of the wheel."""
-    programs = str(installed_site() / PROGRAMS)
+    """Run a block of the page in a folder, with the programs of the wheel, under the umask that most accounts have."""
+    programs = f"{Path(sys.executable).parent}:{installed_site() / PROGRAMS}"
     environment = {"PATH": f"{programs}:/usr/bin:/bin", "LC_ALL": "C", **variables}
     done = subprocess.run(
-        ["sh", "-eu", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        ["sh", "-eu", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        umask=0o022,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
 
 
 def content(server: Any, name: str) -> dict[str, list[Any]]:
@@ -90,15 +95,20 @@ def test_a_restored_installation_goes_on(
 
     make_study("cancer", candidates=TREE)
     asked = train_and_ask(database.worker, artifacts)
-    run(BACKUP, tmp_path, OWNER=libpq(database.url("easeml_owner")))
-    run(COPY, tmp_path, ARTIFACTS=str(artifacts.root))
+    kept = {"FOLDER": str(tmp_path / "kept"), "OWNER": database.url("easeml_owner")}
+    run(BACKUP, tmp_path, ARTIFACTS=str(artifacts.root), **kept)
+    run(BY_HAND, tmp_path, ARTIFACTS=str(artifacts.root), OWNER=libpq(database.url("easeml_owner")))
+    for path in (*(tmp_path / "kept").iterdir(), tmp_path / "easeml.dump", tmp_path / "artifacts.tar"):
+        assert path.stat().st_mode & 0o077 == 0, path
 
     name, place = f"{database.name}_restored", tmp_path / "elsewhere"
-    place.mkdir()
     server.create_database_from_template(name, "easeml")
     try:
-        run(RESTORE, tmp_path, OWNER=libpq(server.url("easeml_owner", name)), ARTIFACTS=str(place))
-        assert content(server, name) == content(server, database.name)
+        run(RESTORE, tmp_path, **kept | {"OWNER": server.url("easeml_owner", name)}, ARTIFACTS=str(place))
+        before, after = content(server, database.name), content(server, name)
+        moved = before.pop("work.artifact_store"), after.pop("work.artifact_store")
+        assert moved[0] != moved[1]  # the restored installation uses the place that its artifacts were unpacked to
+        assert after == before
         assert rights(server, name) == rights(server, database.name)
         referee = Store(server.url("easeml_referee", name))
         try:

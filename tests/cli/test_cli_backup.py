@@ -1,0 +1,192 @@
+"""``easeml db backup`` and ``restore``: private, whole or not at all, and checked before anything is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.store import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TREE = [{"name": "tree", "kind": "decision_tree"}]
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """The commands take SIGTERM for themselves."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def own(run: Any, database: Any, artifacts: Any, make_study: Any) -> Callable[..., Any]:
+    """Run a command of the owner on an installation with a study."""
+    make_study("cancer", candidates=TREE)
+    owner = ("--database", database.url("easeml_owner"))
+    place = ("--artifacts", str(artifacts.root))
+    return lambda *asked: run("db", *asked, *owner, *(place if asked[0] == "backup" else ()))
+
+
+@pytest.fixture
+def kept(own: Any, nowhere: Path) -> Path:
+    assert own("backup", "kept").status == 0
+    return nowhere / "kept"
+
+
+def test_a_backup_is_private_whatever_the_umask_and_its_folder_are(own: Any, nowhere: Path, artifacts: Any) -> None:
+    before = os.umask(0)
+    try:
+        nowhere.chmod(0o777)
+        answer = own("backup", "kept", "--json")
+        assert os.umask(0) == 0  # as it was
+    finally:
+        os.umask(before)
+    told, folder = answer.json, nowhere / "kept"
+    assert [f["name"] for f in told["files"]] == ["easeml.dump", "artifacts.tar"]
+    assert (told["schema"], told["artifacts"]) == (schema.REVISION, str(artifacts.root))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == {0o600}
+    assert "dumping the database into easeml.dump" in answer.err
+    with tarfile.open(folder / "artifacts.tar") as archive:
+        names = set(archive.getnames())
+    assert names == {str(p.relative_to(artifacts.root)) for p in artifacts.root.rglob("*")}
+    again = own("backup", "kept")
+    assert (again.status, "already exists; a backup is a new folder" in again.err) == (2, True)
+
+
+def test_the_password_is_in_no_argument(own: Any, nowhere: Path, database: Any, monkeypatch: Any) -> None:
+    seen: list[list[str]] = []
+    true = subprocess.run
+
+    def watched(command: Any, **options: Any) -> Any:
+        seen.append([str(word) for word in command])
+        return true(command, **options)
+
+    monkeypatch.setattr("easeml_core.store.dump.subprocess.run", watched)
+    assert own("backup", "kept").status == 0
+    assert own("restore", "kept", "--replace").status == 0
+    used = [words for words in seen if any("pg_" in word for word in words[:1]) and "--version" not in words]
+    assert [Path(words[0]).name for words in used] == ["pg_dump", "pg_restore"]
+    assert database.server.secrets["easeml_owner"] not in " ".join(word for words in seen for word in words)
+
+
+@pytest.mark.parametrize("role", ["easeml_worker", "easeml_referee"])
+def test_only_the_owner_backs_up_and_nothing_is_left(
+    run: Any, own: Any, database: Any, nowhere: Path, role: str, artifacts: Any
+) -> None:
+    there = sorted(p.name for p in nowhere.iterdir())
+    asked = ("--database", database.url(role), "--artifacts", str(artifacts.root))
+    answer = run("db", "backup", "kept", *asked)
+    assert (answer.status, answer.out) == (2, "")
+    assert "pg_dump failed" in answer.err
+    assert "permission denied" in answer.err
+    assert sorted(p.name for p in nowhere.iterdir()) == there
+
+
+def test_an_interrupted_backup_leaves_no_half_file(own: Any, database: Any, nowhere: Path, artifacts: Any) -> None:
+    """A pg_dump that never ends, and SIGTERM."""
+    programs = nowhere / "programs"
+    programs.mkdir()
+    (programs / "pg_dump").write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'pg_dump 99' && exit\nexec sleep 600\n"
+    )
+    (programs / "pg_dump").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "easeml_core.cli", "db", "backup", "kept", "--artifacts", str(artifacts.root)]
+    with subprocess.Popen(
+        [*command, "--database", database.url("easeml_owner")], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(nowhere.glob(".kept.partial-*/easeml.dump")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, "interrupted" in err) == (130, True)
+    assert [p.name for p in nowhere.iterdir() if "kept" in p.name] == []
+
+
+def damage(kept: Path, what: str) -> None:
+    manifest = json.loads((kept / "manifest.json").read_text())
+    if what == "changed":
+        with (kept / "easeml.dump").open("r+b") as file:
+            first = file.read(1)
+            file.seek(0)
+            file.write(bytes([first[0] ^ 1]))
+    elif what == "missing":
+        (kept / "artifacts.tar").unlink()
+    elif what == "added":
+        (kept / "more").touch()
+    elif what == "link":
+        (kept / "artifacts.tar").rename(kept.parent / "moved")
+        (kept / "artifacts.tar").symlink_to(kept.parent / "moved")
+    elif what == "format":
+        manifest["format"] = 2
+    elif what == "path":
+        manifest["files"][0]["name"] = "../easeml.dump"
+    elif what == "text":
+        manifest = ["no manifest"]
+    elif what == "newer":
+        manifest["schema"] = "9999"
+    if what in ("format", "path", "text", "newer"):
+        (kept / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("changed", "easeml.dump is not what was backed up"),
+        ("missing", "artifacts.tar is missing"),
+        ("added", "more was added"),
+        ("link", "artifacts.tar is missing"),
+        ("format", "its format is 2, this version reads 1"),
+        ("path", "manifest.json names no plain files"),
+        ("text", "manifest.json is no manifest"),
+        ("newer", "the database has schema 9999"),
+    ],
+)
+def test_a_backup_that_is_not_whole_changes_nothing(own: Any, kept: Path, what: str, words: str) -> None:
+    damage(kept, what)
+    answer = own("restore", "kept", "--replace", "--artifacts", "back")
+    assert (answer.status, answer.out) == (2, "")
+    assert words in answer.err
+    assert not (kept.parent / "back").exists()
+
+
+def test_a_database_with_studies_is_replaced_only_when_told(
+    own: Any, kept: Path, ask: Any, run: Any, database: Any
+) -> None:
+    answer = own("restore", "kept")
+    assert (answer.status, answer.out) == (2, "")
+    assert "the database has studies, and a restore replaces all of it" in answer.err
+    assert ask("tenant", "set", "lab", "--weight", "7").status == 0
+    kept.chmod(0o755)
+    (kept / "easeml.dump").chmod(0o644)
+    answer = own("restore", "kept", "--replace", "--artifacts", "back", "--json")
+    assert answer.status == 0, answer.err
+    assert "other accounts may read kept, easeml.dump" in answer.json["warnings"][0]
+    assert ask("tenant", "list", "--json").json[0]["weight"] == 1.0
+    assert ask("db", "artifacts", "--json").json["place"] == str(kept.parent / "back")
+    assert run("db", "restore", "kept", "--check").status == 0  # needs no database
+
+
+def test_a_server_that_is_newer_than_every_program_is_named(own: Any, monkeypatch: Any) -> None:
+    from easeml_core.store import dump
+
+    monkeypatch.setattr(dump, "server_version", lambda _: 99)
+    answer = own("backup", "kept")
+    assert answer.status == 2
+    assert "pg_dump of PostgreSQL 99 or newer is needed, found: " in answer.err
