@@ -63,10 +63,9 @@ OF_THE_SYSTEM = {
     "cp": "the same",
     "head": "run by the tutorial's test",
     "export": "the shell's own",
-    "sed": "run by the test of docs/operations.md",
+    "umask": "the shell's own",
     "tar": "run by the test of docs/operations.md",
     "pg_dump": "run by the test of docs/operations.md",
-    "pg_restore": "run by the test of docs/operations.md",
     "curl": "needs an Airflow that answers: tests/plugin/web asks the same routes",
 }
 """Programs that are not ours, and who runs the lines that begin with them. pip installs: its extras are looked up."""
