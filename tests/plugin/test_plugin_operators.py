@@ -444,10 +444,12 @@ def test_the_meter_sensor_sees_each_alert_and_its_end(connected, make_study, art
 # Checking what a function returned walks through all loaded modules, and some of Airflow's warn when looked at.
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_training_function_of_ones_own(study, run_dag, connected):
+def test_a_training_function_of_ones_own(make_study, run_dag, connected):
     """In a DAG: one trial is trained by the function, another fails with what the function said."""
     from easeml_airflow.decorators import trial
 
+    candidates = [{"name": "train_it", "kind": "function"}, {"name": "train_it-deep", "kind": "function"}]
+    make_study(candidates=[candidates[0], candidates[1] | {"parameters": {"depth": 1}}])
     with DAG("bring_your_own", schedule=None) as dag:
         suggested = operators.SuggestTrialsOperator(task_id="suggest", count=4)
 
@@ -460,16 +462,16 @@ def test_a_training_function_of_ones_own(study, run_dag, connected):
             if not parameters:
                 message = "this function wants parameters"
                 raise ValueError(message)
-            return DecisionTreeClassifier(max_depth=1).fit(data.train_inputs, data.train_labels)
+            return DecisionTreeClassifier(max_depth=parameters["depth"]).fit(data.train_inputs, data.train_labels)
 
         train_it.expand(trial=suggested.output)
 
     done = run_dag(dag)
     trials = {ti.map_index: ti for ti in done.get_task_instances() if ti.task_id == "train_it"}
     told = [t.xcom_pull(task_ids="train_it", key="trial", map_indexes=i) for i, t in sorted(trials.items())]
-    assert {result["candidate"] for result in told} == {"diverging", "tree", "bayes", "centroid"}
+    assert {result["candidate"] for result in told} == {"train_it", "train_it-deep"}
     for index, result in enumerate(told):
-        wants = result["candidate"] in ("tree", "diverging")  # those that have parameters
-        assert str(trials[index].state) == ("success" if wants else "failed")
-        assert result["state"] == ("SUCCEEDED" if wants else "FAILED")
-        assert wants or "this function wants parameters" in result["failure"]
+        has = result["candidate"] == "train_it-deep"  # what the function wants
+        assert str(trials[index].state) == ("success" if has else "failed")
+        assert result["state"] == ("SUCCEEDED" if has else "FAILED")
+        assert has or "this function wants parameters" in result["failure"]
