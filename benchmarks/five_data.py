@@ -116,8 +116,8 @@ GRID: Mapping[str, Sequence[float]] = {
 }
 OWN = [
     {
-        "name": "-".join(map(str, values)),
-        "kind": "hist_gradient_boosting",
+        "name": "-".join(map(str, (noisy_copies_and_boosting.__name__, *values))),
+        "kind": "function",
         "parameters": dict(zip(GRID, values, strict=True)),
     }
     for values in product(*GRID.values())

@@ -67,7 +67,8 @@ def register(bench: Installation, name: str, kind: Kind, raw: RawTable, part: Pa
 
 def product(bench: Installation, contest: Contest, race: Race) -> None:
     """Ask the default policy for a trial and train it, again and again, as a device does."""
-    scheduler = LiveScheduler(bench.worker, studies_only=[contest.name])
+    functions = [] if contest.function is None else [contest.function.__name__]
+    scheduler = LiveScheduler(bench.worker, studies_only=[contest.name], functions=functions)
     while race.left > 0:
         key = bench.key()
         found = scheduler.ask(request_key=key)["trials"]

@@ -21,7 +21,7 @@ from easeml_core.store import limits, models, retries, studies, trials
 from easeml_core.store.database import lock, notify, savepoint, tell_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -77,17 +77,21 @@ def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
         return _retry(tx, last) if again == last else again
 
 
-def retry_changed(tx: Connection, *, sources: Mapping[str, str], trainers: bool) -> bool:
+def retry_changed(
+    tx: Connection, *, sources: Mapping[str, str], trainers: bool, studies_only: Sequence[str] | None
+) -> bool:
     """Retry what failed because of a task that is another one by now; whether anything was added.
 
     Args:
         tx: Holds the lock ``suggest``.
         sources: Names of the training functions that whoever asks has, with the hashes of their sources.
         trainers: Whether it has the trainers of this package.
+        studies_only: Names of the studies that it asks trials of; None for all.
     """
     added = False
     version = code_version() if trainers else None
-    for trial_id in retries.changed_since(tx, sources=sources, code_version=version, most=MOST_BY_ITSELF):
+    failed = retries.changed_since(tx, sources=sources, code_version=version, studies=studies_only, most=MOST_BY_ITSELF)
+    for trial_id in failed:
         try:
             with savepoint(tx):
                 _retry(tx, trial_id)

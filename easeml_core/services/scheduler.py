@@ -111,7 +111,7 @@ class LiveScheduler:
         retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
         if memory is not None and not memory.catch_up(seen):
             memory = None
-        if retry_changed(tx, sources=self._sources, trainers=self.trainers):
+        if retry_changed(tx, sources=self._sources, trainers=self.trainers, studies_only=self._only):
             memory = None
         left_behind = memory is None or any(t.is_over for t in seen.trials)
         if left_behind and trials.expire_leases(tx):

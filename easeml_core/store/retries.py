@@ -26,6 +26,7 @@ SELECT max(id) FROM place
 _CHANGED = """
 SELECT t.id FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
 JOIN work.studies s ON s.id = t.study_id AND s.state = 'ACTIVE'
+  AND (CAST(:studies AS text[]) IS NULL OR s.name = ANY(CAST(:studies AS text[])))
 LEFT JOIN unnest(CAST(:names AS text[]), CAST(:hashes AS text[])) AS f (name, hash) ON c.implementation = f.name
 WHERE t.failure_kind = 'task' AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id)
 AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = t.study_id)
@@ -44,17 +45,33 @@ def last_in_place(tx: Connection, trial_id: int) -> int:
     return int(scalar(tx, _LAST, id=trial_id))
 
 
-def changed_since(tx: Connection, *, sources: Mapping[str, str], code_version: str | None, most: int) -> list[int]:
+def changed_since(
+    tx: Connection,
+    *,
+    sources: Mapping[str, str],
+    code_version: str | None,
+    studies: Sequence[str] | None,
+    most: int,
+) -> list[int]:
     """Trials of active studies that failed because of a task that is another one by now, oldest first.
 
     Args:
         tx: Role ``easeml_worker``.
         sources: Names of training functions with the hashes of their sources.
         code_version: Of the trainers that are there; None where none are.
+        studies: Names of the studies that trials are asked of; None for all.
         most: Leave out candidates that were tried again so often on their data.
     """
     names = [f"function:{name}" for name in sources]
-    found = rows(tx, _CHANGED, names=names, hashes=list(sources.values()), version=code_version, most=most)
+    found = rows(
+        tx,
+        _CHANGED,
+        names=names,
+        hashes=list(sources.values()),
+        version=code_version,
+        studies=None if studies is None else list(studies),
+        most=most,
+    )
     return [r.id for r in found]
 
 

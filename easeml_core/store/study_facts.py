@@ -25,7 +25,8 @@ present AS (
 _COUNTS = f"""
 WITH {_PRESENT}
 SELECT count(*) FILTER (WHERE state = 'SUCCEEDED' AND reevaluates IS NULL AND present.id IS NOT NULL) AS succeeded,
-       count(*) FILTER (WHERE state = 'FAILED' AND present.id IS NOT NULL) AS failed,
+       count(*) FILTER (WHERE state = 'FAILED' AND present.id IS NOT NULL AND (failure_kind IS DISTINCT FROM 'task'
+         OR NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = trials.id))) AS failed,
        count(*) FILTER (WHERE state = 'CANCELLED' AND present.id IS NOT NULL) AS cancelled,
        count(*) FILTER (WHERE state = 'RUNNING') AS running, count(*) FILTER (WHERE state = 'SUGGESTED') AS waiting,
        count(*) AS trials, coalesce(sum(lost_seconds + coalesce(cost_seconds, 0)), 0) AS used_seconds,

@@ -36,7 +36,8 @@ runs AS MATERIALIZED (
          count(*) FILTER (WHERE x.state = 'SUCCEEDED' AND reevaluates IS NULL AND p.id IS NOT NULL) AS succeeded,
          count(*) FILTER (WHERE x.state = 'RUNNING') AS running,
          count(*) FILTER (WHERE x.state = 'SUGGESTED') AS waiting,
-         count(*) FILTER (WHERE x.state = 'FAILED' AND p.id IS NOT NULL) AS failed,
+         count(*) FILTER (WHERE x.state = 'FAILED' AND p.id IS NOT NULL AND (x.failure_kind IS DISTINCT FROM 'task'
+           OR NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = x.id))) AS failed,
          count(*) FILTER (WHERE x.state = 'CANCELLED' AND p.id IS NOT NULL) AS cancelled,
          count(*) FILTER (WHERE x.finished_at > now() - interval '1 day') AS ended_day,
          count(*) FILTER (WHERE x.state = 'RUNNING' AND lease_until < now()) AS lost,

@@ -19,6 +19,7 @@ from easeml_core.services.overview import study_details
 from easeml_core.services.promotion import model_record
 from easeml_core.services.retrying import MOST_BY_ITSELF, in_place_of, retry_trial
 from easeml_core.services.scheduler import LiveScheduler
+from easeml_core.services.study_facts import facts_of_study
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import run_trial, trial_state
 
@@ -99,6 +100,9 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
         retry_trial(mixed.worker, trial_id=again["trial_id"])
     used = "SELECT lost_seconds > 0 AND cost_seconds IS NULL FROM work.trials WHERE id = :id"
     assert mixed.one(used, id=failed) is True
+    counts = facts_of_study(mixed.worker, study="mixed")["counts"]
+    told = study_details(mixed.worker, study="mixed")["summary"]
+    assert (counts["failed"], told["failed"]) == (0, 0), "its candidate has succeeded"
 
 
 def test_a_function_that_has_changed_is_tried_again_a_few_times_at_most(mixed: Any) -> None:

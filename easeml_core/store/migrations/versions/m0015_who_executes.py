@@ -71,6 +71,7 @@ ALTER TABLE work.trials
   DROP CONSTRAINT trials_once_per_data_key,
   -- No candidate runs twice on the same data, whoever asks, but in place of such a trial.
   ADD CONSTRAINT trials_once_per_data_key UNIQUE NULLS NOT DISTINCT (candidate_id, data_version_id, retries);
+CREATE INDEX trials_retries_idx ON work.trials (retries) WHERE retries IS NOT NULL;
 CREATE INDEX trials_task_failures_idx ON work.trials (study_id) WHERE failure_kind = 'task';
 """
 
