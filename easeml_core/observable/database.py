@@ -328,8 +328,9 @@ _VALUES = (
     *items(
         Kind.VALUE,
         Letter.STATE,
-        "The end of a set follows from the steps used, the released symbols, the plan, or an act of the referee.",
-        "steps, changes, tolerance, by hand, signals, regulation, failure",
+        "The end of a set follows from the steps used, the released symbols, the plan, inputs that sets share, or an "
+        "act of the referee.",
+        "steps, changes, tolerance, by hand, signals, regulation, failure, overlap",
         prefix="work.test_sets.retired_why=",
     ),
     *items(
@@ -369,7 +370,7 @@ _TOPICS = (
         Kind.TOPIC,
         Letter.NOTIFICATION,
         "The topic is notified where an answer, an alert, a move of production or a change of state is committed.",
-        "CHANNEL answer, CHANNEL alert, CHANNEL evidence, CHANNEL production, CHANNEL study",
+        "CHANNEL answer, CHANNEL alert, CHANNEL production, CHANNEL study",
     ),
     *items(
         Kind.TOPIC,
@@ -395,6 +396,38 @@ _CATALOGUE = (
         pg_stat_gssapi, pg_shdepend, pg_timezone_names, pg_timezone_abbrevs, pg_prepared_xacts, pg_roles, pg_group,
         pg_user, pg_available_extensions, pg_available_extension_versions
         """,
+    ),
+    *items(
+        Kind.CATALOGUE,
+        Letter.INPUT,
+        "The function gives the time, a random value, or a fact of the reader's own session.",
+        """
+        clock_timestamp(), now(), statement_timestamp(), timeofday(), transaction_timestamp(), random(),
+        gen_random_uuid(), uuidv4(), uuidv7(), current_database(), inet_client_port(), pg_backend_pid(),
+        pg_export_snapshot(), pg_my_temp_schema()
+        """,
+    ),
+    *items(
+        Kind.CATALOGUE,
+        Letter.LABEL_COUNT,
+        "The server counts transactions; how many the referee makes depends on labels only where `sampling: early` "
+        "asks for labels on demand, batch after batch.",
+        """
+        pg_current_xact_id(), pg_current_xact_id_if_assigned(), pg_current_snapshot(), txid_current(),
+        txid_current_if_assigned(), txid_current_snapshot()
+        """,
+    ),
+    *items(
+        Kind.CATALOGUE,
+        Letter.STATE,
+        "The system columns of a table show in which order, and in which transactions, its rows were written.",
+        "ctid and xmin",
+    ),
+    *items(
+        Kind.CATALOGUE,
+        Letter.STATE,
+        "The functions that give sizes are closed (docs/install.md); the sizes grow by the entries of requests.",
+        "sizes of sealed tables",
     ),
     *items(
         Kind.CATALOGUE,

@@ -306,7 +306,6 @@ _EVENTS = (
         "The event follows from a released symbol, an act of a person, or the state of a set.",
         """
         question test-set
-        trigger EvidenceTrigger
         trigger ProductionTrigger
         news promotion
         news rollback
@@ -376,6 +375,7 @@ _LOGS = (
         easeml_core.services.reading
         easeml_core.services.referee
         easeml_core.services.refresh
+        easeml_core.services.row_registry
         easeml_core.services.remeasurement
         easeml_core.services.sealing
         easeml_core.services.test_sets

@@ -56,7 +56,8 @@ class Letter(Enum):
     WANTED = Basis.PREDICTIONS, "which examples need a label, and how many, under `sampling: fixed`"
     SYMBOL = (
         Basis.SYMBOLS,
-        "`pass`, `fail` or `withheld` of the gate; the signal of the meter, and of the second meter with its drift",
+        "`pass`, `fail` or `withheld` of the gate; the signal of the meter, or the end of its set in place of a "
+        "signal; the signal of the second meter, and the drift",
     )
     STATE = (
         Basis.SYMBOLS,
@@ -79,7 +80,7 @@ class Kind(StrEnum):
     """What an observable item is, and the form of its name."""
 
     TABLE = "table"
-    """``schema.table``: which rows there are, and in which order they were written."""
+    """``schema.table``: how many rows there are."""
     COLUMN = "column"
     """``schema.table.column``."""
     VALUE = "value"
@@ -87,7 +88,7 @@ class Kind(StrEnum):
     FUNCTION = "function"
     """``schema.function``, which the role may execute."""
     CATALOGUE = "catalogue"
-    """``relation`` or ``relation.column`` of ``pg_catalog`` that is not compared as it is."""
+    """``relation``, ``relation.column`` or ``function()`` of ``pg_catalog`` that is not compared as a public fact."""
     TOPIC = "topic"
     """``channel topic``: the part of a notification's payload before the colon."""
     ROUTE = "route"

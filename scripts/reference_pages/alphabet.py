@@ -12,11 +12,11 @@ explained in [security](../security.md#what-a-developer-can-observe). A new colu
 or log gets its letter in `easeml_core/observable`; a test fails until it has one."""
 
 TITLES = {
-    Kind.TABLE: "Tables: which rows exist, and in which order",
+    Kind.TABLE: "Tables: how many rows exist",
     Kind.COLUMN: "Columns",
     Kind.VALUE: "Values of columns that follow from symbols",
     Kind.FUNCTION: "Functions of the database",
-    Kind.CATALOGUE: "Parts of pg_catalog that differ between installations",
+    Kind.CATALOGUE: "Parts of pg_catalog that are no public facts, or differ between any two installations",
     Kind.TOPIC: "Notifications of the database: channel and topic",
     Kind.ROUTE: "Routes of the web application",
     Kind.COMMAND: "Commands",

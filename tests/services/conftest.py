@@ -241,6 +241,12 @@ def _predict_ahead(lab: Lab, study: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def lab_opener() -> Callable[[Any, str, ArtifactStore], Lab]:
+    """Open a copy of a database of a server: ``lab_opener(server, template, artifacts)``."""
+    return open_lab
+
+
+@pytest.fixture(scope="session")
 def furnished(server: Any, tmp_path_factory: Any) -> Iterator[tuple[Lab, Mapping[str, dict[str, int]]]]:
     """The laboratory that every other one is copied from."""
     folder = tmp_path_factory.mktemp("laboratory")

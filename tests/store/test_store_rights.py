@@ -302,16 +302,7 @@ def test_a_message_wakes_and_tells_no_more_than_an_id(
     ]
 
 
-TOPICS = (
-    "answer:17",
-    "trial:1",
-    "request:9",
-    "study:iris-2.b_c",
-    "alert:0",
-    "alert:*",
-    "production:*",
-    "evidence:iris",
-)
+TOPICS = ("answer:17", "trial:1", "request:9", "study:iris-2.b_c", "alert:0", "alert:*", "production:*")
 NO_TOPICS = ("", "answer:", "answer:17 pass", "answer:-1", "gate:17", "study:A b", "trial:1\n", "trial:*", "alert:**")
 
 

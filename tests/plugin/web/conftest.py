@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
+from page_client import Client
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.frame import Site
@@ -16,31 +15,6 @@ from easeml_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-OWN_PAGE = {"sec-fetch-site": "same-origin"}
-
-
-class Client:
-    """Asks an application in this process; what it posts comes from a page of ours unless headers say otherwise."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    def request(self, method: str, path: str, **asked: Any) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as asker:
-                asking = asker.request(method, path, **asked)
-                return await asyncio.wait_for(asking, timeout=60)  # a stream that should have been refused never ends
-
-        return asyncio.run(ask())
-
-    def get(self, path: str, **asked: Any) -> httpx.Response:
-        return self.request("GET", path, **asked)
-
-    def post(self, path: str, *, headers: dict[str, str] = OWN_PAGE, **asked: Any) -> httpx.Response:
-        """``data`` is a form; the answer of a change that worked is 303 to a page."""
-        return self.request("POST", path, headers=headers, **asked)
 
 
 class _Reader(HTMLParser):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import collections
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from surfaces import found
+from developer import UNRUN, command_lines
+from surfaces import commands, found
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Viewer
 from easeml_core.observable import ALPHABET, Basis, Kind, Letter, letter_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WHERE = {kind: "interfaces.py" for kind in Kind} | {
     kind: "database.py" for kind in (Kind.TABLE, Kind.COLUMN, Kind.VALUE, Kind.FUNCTION, Kind.CATALOGUE, Kind.TOPIC)
@@ -44,6 +48,16 @@ def test_everything_that_exists_has_a_letter_and_the_reverse(existing: dict[Kind
     assert not missing, "".join(HOW.format(kind=kind, name=name, file=WHERE[kind]) for name in missing)
     gone = sorted(known - existing[kind])
     assert not gone, f"{kind} {gone} no longer exists: remove it from easeml_core/observable/{WHERE[kind]}"
+
+
+def test_every_command_with_a_database_can_be_run_in_two_worlds(tmp_path: Path) -> None:
+    given = {"model_id": 1, "trial_id": 1, "handle": 1}
+    named = {name for name, _ in command_lines("full", given, tmp_path, is_first=True)}
+    assert not named & set(UNRUN)
+    with_database = {" ".join(words) for words, c in commands() if any(p.name == "database" for p in c.params)}
+    missing = sorted(with_database - named - set(UNRUN))
+    assert not missing, f"command_lines of developer.py has no value for an argument of {missing}; add one, or to UNRUN"
+    assert set(UNRUN) <= with_database, "a command that is not run is gone"
 
 
 def test_an_item_has_one_letter_and_a_reason() -> None:
