@@ -192,7 +192,7 @@ def test_the_plan_on_the_command_line_is_the_plan_of_the_page(
     for command in (size, plan, seal):
         parse(command)
     done = CliRunner().invoke(cli, [*shlex.split(size)[1:], "--json"])
-    assert f"{json.loads(done.output)['labels']:,} labels serve 16 submissions" in text_of(page)
+    assert f"{json.loads(done.stdout)['labels']:,} labels serve 16 submissions" in text_of(page)
     told = parse(plan).params
     assert (told["study"], told["purpose"], parse(seal).params["purpose"]) == ("cancer", "meter", "meter")
     planned = plan_test_set(
