@@ -245,7 +245,7 @@ def live_through_the_referee(desk: Desk) -> tuple[bool, int]:
 
 def told(what: str, passed: int, lives: int) -> None:
     """One line: the count, and the exact two-sided interval of the chance behind it."""
-    low, high = clopper_pearson(passed, lives, log_level=math.log(0.025))
+    low, high = clopper_pearson(passed, lives, log_level=math.log(0.05))
     print(
         f"{what}: {passed} of {lives} votes passed; chance {low:.4f} to {high:.4f} (95 %), promised {DELTA}", flush=True
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.evidence import keys_option
@@ -18,6 +19,7 @@ from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from easeml_core.services.answers import Timetable
     from easeml_core.services.referee import Duties
 
 
@@ -50,10 +52,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--answer-delay",
-    default=0.0,
+    default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Answers of gate and meter leave so long after the question, or at the next multiple.",
+    help="Answers of gate and meter leave so long after the question, or at the next multiple: the time tells nothing. "
+    "0: at once, and the time of an answer can tell more than the answer.",
 )
 @click.option("--answer-hour", metavar="HH:MM", help="They leave daily at this time (UTC) instead.")
 @click.option(
@@ -128,7 +131,6 @@ def _duties(
     keys: Path,
 ) -> Duties:
     from easeml_core.remote.urls import parse_prefix
-    from easeml_core.services.answers import Timetable
     from easeml_core.services.mail import MailServer
     from easeml_core.services.named_queries import read_queries
     from easeml_core.services.referee import Duties
@@ -137,7 +139,7 @@ def _duties(
         data=data,
         prefixes=tuple(parse_prefix(prefix) for prefix in prefixes),
         queries={} if queries is None else read_queries(queries),
-        timetable=Timetable(answer_delay, None if answer_hour is None else _hour(answer_hour)),
+        timetable=_timetable(answer_delay, answer_hour),
         allow_forced=allow_forced,
         mail=None if smtp is None else MailServer.parse(smtp, mail_from),
         repositories=_repositories(bundles),
@@ -156,6 +158,16 @@ def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
     for path in found.values():
         require_repository(path)
     return found
+
+
+def _timetable(delay: float, hour: str | None) -> Timetable:
+    """An hour of the day takes the place of the delay, unless that was given too."""
+    from easeml_core.services.answers import Timetable
+
+    if hour is None:
+        return Timetable(delay)
+    given = click.get_current_context().get_parameter_source("answer_delay") is not ParameterSource.DEFAULT
+    return Timetable(delay if given else 0.0, _hour(hour))
 
 
 def _hour(given: str) -> time:

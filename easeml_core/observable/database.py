@@ -370,7 +370,7 @@ _TOPICS = (
         Kind.TOPIC,
         Letter.NOTIFICATION,
         "The topic is notified where an answer, an alert, a move of production or a change of state is committed.",
-        "CHANNEL answer, CHANNEL alert, CHANNEL production, CHANNEL study",
+        "CHANNEL answer, CHANNEL alert, CHANNEL evidence, CHANNEL production, CHANNEL study",
     ),
     *items(
         Kind.TOPIC,

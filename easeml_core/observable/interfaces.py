@@ -306,6 +306,7 @@ _EVENTS = (
         "The event follows from a released symbol, an act of a person, or the state of a set.",
         """
         question test-set
+        trigger EvidenceTrigger
         trigger ProductionTrigger
         news promotion
         news rollback

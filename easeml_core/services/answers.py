@@ -128,14 +128,16 @@ def release(tx: Connection, held: Held) -> None:
         bundle = (
             redacted(tx, request_id=held.request_id, test_set_id=facts["test_set_id"]) if "verdict" in facts else None
         )
-        chain.publish(tx, **of_answer, envelope=bundle)
+        head = chain.publish(tx, **of_answer, envelope=bundle)
         for mail in facts.get("mails", ()):
-            mails.add_mail(tx, **mail)
+            mails.add_mail(tx, **mail | {"body": f"{mail['body']}\n\nHead of the set's hash chain: {head}"})
         if facts["retired_why"] is not None:
             end_set(tx, study, facts["test_set_id"], facts["retired_why"])
         if facts.get("direct_retired_why") is not None:
             end_set(tx, study, facts["reading"]["direct_test_set_id"], facts["direct_retired_why"])
         notify(tx, f"study:{study.name}")
+        notify(tx, f"evidence:{study.name}")
+        notify(tx, "evidence:*")
     outbox.mark_left(tx, held.request_id)
     requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message)
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -46,6 +47,8 @@ from easeml_core.training.repetition import require_same, right_within, rows_to_
 from easeml_core.training.sandbox import Sandbox, probe_isolation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_PACE = Pace()
+
+T = TypeVar("T")
 
 
 class NotRunError(Exception):
@@ -72,6 +77,34 @@ class NotRunError(Exception):
         super().__init__(f"model {model.id} was not run yet")
 
 
+class NotJudgedError(Exception):
+    """A decision needs what follows from sealed labels, and that was not computed: the reason to begin anew after it.
+
+    Attributes:
+        key: What it follows from, all of it.
+        compute: Computes it, and reads no database.
+    """
+
+    def __init__(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> None:
+        self.key, self.compute = key, compute
+        super().__init__("a decision was not computed yet")
+
+
+@dataclass(slots=True)
+class Computed:
+    """What was computed for decisions that are not written yet.
+
+    Attributes:
+        judged: What follows from sealed labels, by what it follows from; a key begins with the request's id.
+        losses: Of models on validation parts, as ``Preparation.loss``.
+        answers: Likewise, as ``Preparation.answers``.
+    """
+
+    judged: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    losses: dict[tuple[str, str], float] = field(default_factory=dict)
+    answers: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+
+
 class Preparation:
     """Runs of models for decisions, and what they left that the database does not keep.
 
@@ -79,16 +112,23 @@ class Preparation:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
         pace: When runs end.
+        computed: What was computed before the decision; None where what follows from sealed labels is computed within.
 
     Attributes:
         patience: How often the request was put off for which runs are made now.
     """
 
-    def __init__(self, store: Store, artifacts: ArtifactStore, pace: Pace = NO_PACE) -> None:
-        self._store, self._artifacts, self._pace = store, artifacts, pace
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        pace: Pace = NO_PACE,
+        computed: Computed | None = None,
+    ) -> None:
+        self._store, self._artifacts, self._pace, self._computed = store, artifacts, pace, computed
         self.patience = Patience()
-        self._losses: dict[tuple[str, str], float] = {}
-        self._answers: dict[tuple[str, str], NDArray[Any]] = {}
+        kept = Computed() if computed is None else computed
+        self._losses, self._answers = kept.losses, kept.answers
         self._errors: dict[tuple[str, int | None], Exception] = {}
 
     def run(self, missing: NotRunError) -> None:
@@ -109,6 +149,25 @@ class Preparation:
             except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
                 self._errors[missing.model.identity, test_set_id] = error
                 return
+
+    def judged(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """What follows from sealed labels: computed now, or before this decision and in no transaction.
+
+        How long it takes depends on the labels, and every role sees how long a transaction or a lock lasts.
+
+        Args:
+            key: What it follows from, all of it: no other call with the same key gives anything else.
+            compute: Computes it, and reads no database.
+
+        Raises:
+            NotJudgedError: It is computed before a decision, and was not yet.
+        """
+        if self._computed is None:
+            return compute()
+        if key not in self._computed.judged:
+            raise NotJudgedError(key, compute)
+        found: T = self._computed.judged[key]
+        return found
 
     def missing(self, model: Model, *test_set_ids: int | None) -> Exception:
         """What a decision raises that finds no such runs: the first error of one, or that they were not made.

@@ -60,7 +60,8 @@ class Look:
 
     Attributes:
         events: What was not told yet, oldest first, as plain JSON ``{"id", "key", "kind", "study", "tenant", "at",
-            "message", "model"}``. ``key`` is the same whenever the same event is told; ``model`` may be None.
+            "message", "model", "purpose", "head"}``. ``key`` is the same whenever the same event is told; ``head`` is
+            that of the hash chain as it left with the verdict; the last three may be None.
         start: The cursor to begin with: the one given, or one before which nothing is news.
         until: Moment up to which this look has seen everything.
         holding: Ids of all news that hold now.
@@ -144,6 +145,7 @@ def _happened(row: Mapping[str, Any]) -> dict[str, Any]:
         "at": row["at"].isoformat(),
         "model": facts.get("model"),
         "purpose": facts.get("purpose"),
+        "head": facts.get("head"),
         "message": _words(EventKind(row["kind"]), facts),
     }
 
@@ -191,5 +193,6 @@ def _news(entry: Mapping[str, Any], kind: EventKind, message: str) -> dict[str, 
         "at": entry["read_at"].isoformat(),
         "model": entry["best_model_id"],
         "purpose": None,
+        "head": None,
         "message": message,
     }

@@ -246,7 +246,10 @@ def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting
     new, failure = sealed_predictions(tx, ready, case.model, case.test_set.id)
     if new is None:
         return _record(tx, case, False, {"verdict": Verdict.FAIL.value, "failure": failure})
-    found = _judged(ready, case, labels.known_labels(tx, case.test_set.id), old, new, slices)
+    known = labels.known_labels(tx, case.test_set.id)
+    follows_from = (case.request.id, case.test_set.id, case.cache_key, case.compared.identity, case.log_level)
+    key = (*follows_from, hashlib.sha256(known.tobytes()).digest())
+    found = ready.judged(key, lambda: _judged(ready, case, known, old, new, slices))
     if isinstance(found, Wanted):
         labels.want(tx, request_id=case.request.id, test_set_id=case.test_set.id, positions=found.positions)
         return Waiting("labels")

@@ -219,9 +219,13 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry,
     if failure is not None and on.config.method in COUNTS_REACHABLE:
         reading = _no_answer(on, FAILURE)
     else:
-        reading = _reading(
-            ready, on, errors=errors, examples=len(labels), loss=loss, shift=shift, log_weight=log_weight
-        )
+        follows_from = (on.submission.request.id, set_id, on.cache_key(), len(on.earlier), errors, loss, log_weight)
+
+        def compute() -> Reading:
+            numbers = {"errors": errors, "examples": len(labels)}
+            return _reading(ready, on, **numbers, loss=loss, shift=shift, log_weight=log_weight)
+
+        reading = ready.judged(follows_from, compute)
     entry = MeterEntry(
         step=len(on.earlier) + 1,
         cache_key=on.cache_key(),

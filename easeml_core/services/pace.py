@@ -1,4 +1,4 @@
-"""How long models' runs and decisions seem to take: padded to one of a few fixed times, where answers have such times.
+"""How long models' runs and decisions seem to take: one of a few fixed times, where answers have such times.
 
 A submitted model decides how long it runs, and it sees sealed inputs while it does. How long the exact tests of a
 decision take depends on the counts of right and wrong answers. Whoever can see when the referee goes on would else
@@ -27,8 +27,8 @@ GRID_SECONDS = (10.0, 60.0, 1200.0)
 """
 
 DECISION_GRID_SECONDS = (0.5, 4.0, 60.0)
-"""Of a decision, whose transaction ends then. Nearly all take less than the first: below 0.1 s with 20,000 examples,
-0.4 s with 200,000. The second is less than what others wait for a lock (5 s, ``cli/referee.py``)."""
+"""How long after it was taken up a decision is written. Nearly all take less than the first: below 0.1 s with 20,000
+examples, 0.4 s with 200,000."""
 
 
 def padded(took: float, grid: Sequence[float]) -> float:

@@ -29,14 +29,14 @@ from easeml_core.errors import (
 )
 from easeml_core.faults import is_put_off
 from easeml_core.services.answers import Answer, Timetable, Waiting, release
-from easeml_core.services.evaluation import NotRunError, Preparation
+from easeml_core.services.evaluation import Computed, NotJudgedError, NotRunError, Preparation
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.fetching import Fetches, NotFetchedError
 from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.judging import judge
 from easeml_core.services.mail import MailServer, Postman
 from easeml_core.services.metering import meter
-from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace
+from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.put_offs import MOST_PUT_OFFS, Patience, PutOffs, Turn
 from easeml_core.services.reading import Reach
@@ -108,7 +108,8 @@ class Duties:
         put_offs: How often a request is put off at most for a kill, a time-out or a lack of memory, >= 0.
         poll_seconds: How long at most between two looks when no notification comes.
         grid_seconds: Where answers have fixed times: to which times runs of models are padded (``services/pace.py``).
-        decision_grid_seconds: Likewise decisions of gate and meter; empty for no padding.
+        decision_grid_seconds: Likewise how long after its beginning a decision of gate or meter is written, so that no
+            time follows from labels; the referee answers others meanwhile. Empty for at once.
     """
 
     data: Path | None = None
@@ -151,6 +152,9 @@ class Referee:
         self._schema_told = -math.inf
         is_fixed = self._duties.timetable.is_fixed
         self._decisions = Pace(self._duties.decision_grid_seconds if is_fixed else ())
+        self._computed = Computed()
+        self._not_before: dict[int, float] = {}
+        self._free_at = -math.inf
         self._pace_models(Pace(self._duties.grid_seconds if is_fixed else ()))
 
     def _pace_models(self, pace: Pace) -> None:
@@ -214,7 +218,7 @@ class Referee:
         while True:
             found = self.release_one()
             found = self._answer_ready() if found is None else found
-            if found is None and (self._housekeeper.work() or self._fetches.wait(self._duties.poll_seconds)):
+            if found is None and (self._housekeeper.work() or self._wait()):
                 continue
             if found is None:
                 break
@@ -237,7 +241,9 @@ class Referee:
         """How long to wait for a notification: until the next answer leaves or request is tried, or the usual time."""
         with self._store.begin() as tx:
             left = (outbox.seconds_to_next(tx), requests.seconds_to_next_try(tx))
-        return min([self._duties.poll_seconds, *(seconds for seconds in left if seconds is not None and seconds > 0)])
+        soon = [until - self._decisions.clock() for until in list(self._not_before.values())]
+        known = [seconds for seconds in (*left, *soon) if seconds is not None and seconds > 0]
+        return min([self._duties.poll_seconds, *known])
 
     def release_one(self) -> int | None:
         """Say the decided answer whose time has come first; its request's id, or None when there is none."""
@@ -263,10 +269,18 @@ class Referee:
         return request_id
 
     def answer_one(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
-        """As ``_answer_ready``; where all that is open waits for data from elsewhere, it waits with them."""
-        while (found := self._answer_ready(kinds)) is None and self._fetches.wait(self._duties.poll_seconds):
+        """As ``_answer_ready``; where all that is open waits for its time or for data from elsewhere, it waits too."""
+        while (found := self._answer_ready(kinds)) is None and self._wait():
             pass
         return found
+
+    def _wait(self) -> bool:
+        """Wait until a request may be decided whose time has not come, or whose data; False when there is none."""
+        waits = [until - self._decisions.clock() for until in self._not_before.values()]
+        if not waits:
+            return self._fetches.wait(self._duties.poll_seconds)
+        self._decisions.sleep(max(0.0, min(waits)))
+        return True
 
     def _answer_ready(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
         """Decide the oldest open request, or put it off for a lock in its way; its id, or None when there is none.
@@ -278,7 +292,7 @@ class Referee:
         Args:
             kinds: Of these kinds only; None for all.
         """
-        ready = Preparation(self._store, self._artifacts, self._pace)
+        ready = Preparation(self._store, self._artifacts, self._pace, self._computed if self._decisions.grid else None)
         while True:
             turn = Turn()
             try:
@@ -307,12 +321,9 @@ class Referee:
                     times = requests.times_put_off(aside, turn.request_id, bounded=True)
                 turn.attempt = attempt
                 ready.patience = Patience(times, self._duties.put_offs)
-                began = self._decisions.clock()
-                kind, said = self._answer(tx, ready, turn.request_id, lost)
+                said = self._answer(tx, ready, turn.request_id, lost)
                 if said == _WAITS:
                     requests.note_survival(tx, turn.request_id, turn.attempt)
-                if kind in _TIMED:
-                    self._decisions.fill(began)  # everybody sees when this transaction ends
         except NotFetchedError as missing:
             self._fetch(missing, turn)
             return None
@@ -321,8 +332,36 @@ class Referee:
             self._put_offs.survived(turn)
             self._put_offs.settle()
             return None
+        except NotJudgedError as missing:
+            self._judge(missing, turn)
+            return None
         self._fetches.decided(turn.request_id)
+        self._forget(turn.request_id)
         return said
+
+    def _judge(self, missing: NotJudgedError, turn: Turn) -> None:
+        """Compute what a decision has missed, in no transaction; when it is written follows from no label.
+
+        The time counts from when the request was taken up, or from when the decision before it may be written if that
+        is later: so neither how long this computation takes is seen by it, nor how long the one before has taken. A
+        referee that is killed until then has written nothing, and the next one computes the same.
+        """
+        request_id = turn.request_id or 0
+        began = max(self._decisions.clock(), self._free_at)
+        self._computed.judged[missing.key] = missing.compute()
+        took = max(0.0, self._decisions.clock() - began)
+        self._free_at = self._not_before[request_id] = began + padded(took, self._decisions.grid)
+        self._put_offs.survived(turn)
+        self._put_offs.settle()
+
+    def _forget(self, request_id: int) -> None:
+        """Nothing that was computed for a request is needed any more."""
+        self._not_before.pop(request_id, None)
+        for key in [key for key in self._computed.judged if key[0] == request_id]:
+            del self._computed.judged[key]
+        if not self._not_before:
+            self._computed.losses.clear()
+            self._computed.answers.clear()
 
     def _put_off(self, turn: Turn, error: Exception) -> str:
         """Let the request give way to others for a while: briefly for a lock in its way, else as ``PutOffs`` says."""
@@ -341,7 +380,9 @@ class Referee:
         fetched = self._fetches.requests()
         if fetched:
             self._fetches.keep(requests.undecided(tx, fetched))
-        skip = [*self._set_aside(), *self._fetches.under_way()]
+        now = self._decisions.clock()
+        early = [request_id for request_id, until in list(self._not_before.items()) if until > now]
+        skip = [*self._set_aside(), *self._fetches.under_way(), *early]
         return requests.claim_request(tx, skip=skip, kinds=kinds)
 
     def _fetch(self, missing: NotFetchedError, turn: Turn) -> None:
@@ -369,8 +410,8 @@ class Referee:
                 self._aside.pop(request_id, None)
         return list(self._aside)
 
-    def _answer(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> tuple[RequestKind | None, str]:
-        """Decide a claimed request; its kind, where it could be read, and what the log says of it.
+    def _answer(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> str:
+        """Decide a claimed request; what the log says of it.
 
         A refusal leaves nothing else behind. Only errors about the caller's input and about public state are told to
         the caller: any other error may depend on the sealed data, so it goes to the referee's log.
@@ -382,9 +423,9 @@ class Referee:
                     request = requests.get_request(tx, request_id)
                     done = self._work(tx, ready, request)
                     if isinstance(done, Waiting):
-                        return request.kind, _WAITS
-                    return request.kind, self._decided(tx, request_id, request.kind, done, refused=False)
-            except (NotRunError, NotFetchedError):
+                        return _WAITS
+                    return self._decided(tx, request_id, request.kind, done, refused=False)
+            except (NotRunError, NotFetchedError, NotJudgedError):
                 raise
             except Exception as error:  # the process must survive every request; the log keeps the whole story
                 if ready.patience.allows(error):
@@ -396,7 +437,7 @@ class Referee:
         if requests.refuse_sealing(tx, request_id):
             message += _REGISTER_AGAIN
         kind = None if request is None else request.kind
-        return kind, self._decided(tx, request_id, kind, Answer(message), refused=True)
+        return self._decided(tx, request_id, kind, Answer(message), refused=True)
 
     def _decided(
         self, tx: Connection, request_id: int, kind: RequestKind | None, answer: Answer, *, refused: bool

@@ -19,7 +19,9 @@ from easeml_core.errors import (
     TrainingKilled,
     TrainingTaskError,
     TrialStateError,
+    reason_of,
 )
+from easeml_core.faults import Blame, blame_of
 from easeml_core.services.executors import TRAINERS_ONLY
 from easeml_core.services.leases import Lease, silent
 from easeml_core.services.rungs import Ladder
@@ -222,8 +224,18 @@ def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | N
     """Train the trial of a lease in a child process and record its end, good or bad.
 
     Where the process was killed from outside and another attempt is left, nothing is recorded: whoever claims the trial
-    next, under the same request key at once, goes on from the last checkpoint.
+    next, under the same request key at once, goes on from the last checkpoint. What this machine's disk or system
+    cannot do is a failure of the task, and no candidate's.
     """
+    try:
+        _train(store, artifacts, lease, slot=slot)
+    except (OSError, ArtifactError) as error:
+        if lease.ended or blame_of(error) is not Blame.PASSING:
+            raise
+        record_failure(store, lease, f"this machine cannot train now: {reason_of(error)}", kind=FailureKind.TASK)
+
+
+def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None) -> None:
     with contextlib.ExitStack() as stack:
         try:
             data = stack.enter_context(artifacts.staged(lease.artifact, lease.staging))

@@ -239,11 +239,15 @@ def names(tx: Connection) -> list[str]:
 
 def publish(
     tx: Connection, *, request_id: int, study_id: int, test_set_id: int, envelope: Mapping[str, Any] | None
-) -> None:
+) -> str:
     """Let the ends of the set's chain and of the audit's leave with an answer; every role may read them.
 
     A head is a hash over a secret nonce and says nothing; how many entries there are is not published.
+
+    Returns:
+        The head of the set's chain, in hexadecimal.
     """
+    of_this_set = head(tx, of_set(test_set_id)).hash.hex()
     change(
         tx,
         "INSERT INTO work.evidence (request_id, study_id, test_set_id, head, audit_head, envelope) VALUES "
@@ -251,10 +255,11 @@ def publish(
         request_id=request_id,
         study_id=study_id,
         test_set_id=test_set_id,
-        head=head(tx, of_set(test_set_id)).hash.hex(),
+        head=of_this_set,
         audit_head=head(tx, AUDIT).hash.hex(),
         envelope=None if envelope is None else as_json(envelope),
     )
+    return of_this_set
 
 
 def newest_heads(tx: Connection, study: str | None) -> list[dict[str, Any]]:

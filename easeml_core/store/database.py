@@ -59,7 +59,7 @@ _NEEDS, _SOURCE = "easeml_needs", "easeml_source"
 
 # No payload beyond an id or a name (or * for any name): every role may listen.
 _TOPIC = re.compile(
-    r"(answer|labels|request|trial):[0-9]+|(alert|production|study|submission):([a-z0-9][a-z0-9_.-]{0,62}|\*)"
+    r"(answer|labels|request|trial):[0-9]+|(alert|evidence|production|study|submission):([a-z0-9][a-z0-9_.-]{0,62}|\*)"
 )
 
 _NO_NUL = "cannot contain NUL"
@@ -401,8 +401,8 @@ def notify(tx: Connection, topic: str, *, channel: str = CHANNEL) -> None:
     """
     if _TOPIC.fullmatch(topic) is None:
         message = (
-            "a topic must be answer, request or trial with an id (or labels with a set's), or alert, production, study "
-            f"or submission with a name, got {topic!r}"
+            "a topic must be answer, request or trial with an id (or labels with a set's), or alert, evidence, "
+            f"production, study or submission with a name, got {topic!r}"
         )
         raise InvalidInputError(message)
     tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": channel, "topic": topic})

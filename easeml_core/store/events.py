@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 _LATELY = """
 SELECT 'promotion-' || p.id AS id, CASE p.kind WHEN 'rollback' THEN 'rollback' ELSE 'promotion' END AS kind,
        p.study_id, p.promoted_at AS at,
-       jsonb_build_object('model', p.model_id, 'how', p.kind, 'by', p.who, 'why', left(p.why, 500)) AS facts
+       jsonb_build_object('model', p.model_id, 'how', p.kind, 'by', p.who, 'why', left(p.why, 500), 'head',
+         (SELECT e.head FROM work.evidence e WHERE e.request_id = p.gate_request_id)) AS facts
 FROM work.promotions p WHERE p.promoted_at >= :since
 UNION ALL
 SELECT 'rejection-' || v.request_id, 'rejection', v.study_id, v.decided_at,
-       jsonb_build_object('model', v.model_id, 'set', v.test_set_id, 'step', v.step)
+       jsonb_build_object('model', v.model_id, 'set', v.test_set_id, 'step', v.step, 'head',
+         (SELECT e.head FROM work.evidence e WHERE e.request_id = v.request_id))
 FROM work.gate_verdicts v WHERE v.decided_at >= :since AND v.symbol = 'fail' AND v.planned AND NOT EXISTS (
   SELECT FROM work.gate_verdicts o WHERE o.study_id = v.study_id AND o.model_id = v.model_id AND o.symbol = 'fail'
   AND o.planned AND o.test_set_id = v.test_set_id AND (o.decided_at, o.request_id) < (v.decided_at, v.request_id))

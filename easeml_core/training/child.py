@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import EasemlError, InvalidInputError, TrainingError, TrainingKilled, TrainingTaskError
+from easeml_core.faults import Blame, blame_of
 from easeml_core.training import guard
 from easeml_core.training.atomic import written_whole
 from easeml_core.training.job import TrainingJob
@@ -41,8 +42,12 @@ def main(arguments: list[str]) -> None:
     try:
         run(TrainingJob.from_json(json.loads(Path(arguments[1]).read_text())), report)
     except EasemlError as error:
-        of_task, killed = isinstance(error, TrainingTaskError), isinstance(error, TrainingKilled)
-        guard.fail(str(error), killed=killed, of_task=of_task)
+        of_task = isinstance(error, TrainingTaskError) or blame_of(error) is Blame.PASSING
+        guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task)
+    except OSError as error:
+        if blame_of(error) is not Blame.PASSING:
+            raise
+        guard.fail(f"this machine cannot train now: {error}", of_task=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -1,8 +1,9 @@
 """The assets of Ease.ml: what DAGs can be scheduled on.
 
 ``submissions()`` is told of every model that is handed in, by whatever way; ``alerts()`` of every alert;
-``production_model()`` of every change of what is in production. Watchers in the triggerer look at the database, so that
-nothing depends on a task. Names are what people read in Airflow's graph; the address is what stays.
+``production_model()`` of every change of what is in production; ``evidence()`` of every head of a hash chain that
+leaves with an answer. Watchers in the triggerer look at the database, so that nothing depends on a task. Names are what
+people read in Airflow's graph; the address is what stays.
 
 An event is only a wake-up call: whoever may make events in Airflow, every author of a DAG among them, can forge one.
 What is acted on is asked of the database.
@@ -83,6 +84,22 @@ def production_model(study: str | None = None, *, easeml_conn_id: str | None = N
 
     name = f"Ease.ml: {study or 'any study'} in production"
     return _watched("production", name, ProductionTrigger, study, easeml_conn_id)
+
+
+def evidence(study: str | None = None, *, easeml_conn_id: str | None = None) -> Asset:
+    """Heads of hash chains, as they leave with the answers of gate and meter: a pass, a fail, a withheld verdict alike.
+
+    A DAG with ``schedule=[evidence()]`` keeps them where neither the database's owner nor the referee can change them;
+    ``easeml evidence verify --head`` checks them later. A head is a hash over a secret nonce and says nothing of the
+    answer. Of several answers of one set between two looks the last head alone is given: it vouches for all before it.
+
+    Args:
+        study: Of this study alone; None means of all.
+        easeml_conn_id: Connection that the watcher uses; None means the installation's ``[easeml] conn_id``.
+    """
+    from easeml_airflow.triggers.evidence import EvidenceTrigger
+
+    return _watched("evidence", f"Ease.ml: evidence of {study or 'any study'}", EvidenceTrigger, study, easeml_conn_id)
 
 
 def alias(name: str) -> AssetAlias:

@@ -19,7 +19,7 @@ BASES = (
     ("easeml_airflow.operators.base", "RefereeOperator"),
     ("easeml_airflow.sensors.base", "EasemlSensor"),
 )
-ASSETS = ("submissions", "alerts", "production_model")
+ASSETS = ("submissions", "alerts", "production_model", "evidence")
 INTRODUCTION = """\
 Arguments of everything that a DAG may import, from the code itself; `kwargs` are those of the base class, and of
 Airflow's. How each is used: [operators one by one](../operator-how-to.md). What each gives, and when it fails:

@@ -41,9 +41,10 @@ def easeml(*arguments: str) -> tuple[str, ...]:
 
 
 def referee(environment: Mapping[str, str], artifacts: Path, *options: str) -> Component:
-    """The referee's process, with further options of its command."""
+    """The referee's process, with further options of its command; answers leave at once unless these say otherwise."""
     places = ("--artifacts", str(artifacts), "--data", str(artifacts.parent / "data"))
-    return Component("referee", easeml("referee", *places, *options), environment)
+    at_once = () if "--answer-hour" in options else ("--answer-delay", "0")
+    return Component("referee", easeml("referee", *places, *at_once, *options), environment)
 
 
 def airflow_components(

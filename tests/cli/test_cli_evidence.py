@@ -15,7 +15,10 @@ def ask(database: Any, artifacts: Any, make_study: Any, run: Callable[..., Any])
     """Runs a command of the referee on a database with one study, whose chains a referee has signed."""
     make_study()
     url = database.url("easeml_referee")
-    assert run("referee", "--once", "--artifacts", str(artifacts.root), "--database", url).status == 0
+    assert (
+        run("referee", "--once", "--answer-delay", "0", "--artifacts", str(artifacts.root), "--database", url).status
+        == 0
+    )
     return lambda *words: run(*words, "--database", url)
 
 

@@ -37,7 +37,8 @@ def test_the_process_works_until_it_is_told_to_end(ending: signal.Signals, datab
     assert database.server.secrets["easeml_referee"] not in log
 
 
-def test_answers_can_be_given_a_fixed_time(run: Any, database: Any, artifacts: Any, make_study: Any) -> None:
+@pytest.mark.parametrize("delay", [None, "3600"], ids=["by default", "asked for"])
+def test_answers_have_a_fixed_time(delay: str | None, run: Any, database: Any, artifacts: Any, make_study: Any) -> None:
     from easeml_core.services.requests import file_meter_request
     from easeml_core.store import models, studies
 
@@ -46,14 +47,15 @@ def test_answers_can_be_given_a_fixed_time(run: Any, database: Any, artifacts: A
         model = models.baseline_model(tx, studies.get_study(tx, study).id)
     asked = file_meter_request(database.worker, study=study, model_id=model.id, request_key="m")["request_id"]
     command = ("referee", "--once", "--artifacts", str(artifacts.root), "--database", database.url("easeml_referee"))
-    assert run(*command, "--answer-delay", "3600").text == "1 requests answered"  # decided, that is
+    given = () if delay is None else ("--answer-delay", delay)
+    assert run(*command, *given).text == "1 requests answered"  # decided, that is
     assert answer_of(database.worker, asked) is None
     with database.referee.begin() as tx:
         left = tx.exec_driver_sql(
             "SELECT extract(epoch FROM leaves_at - requested_at)::int FROM sealed.outbox o "
             f"JOIN work.requests r ON r.id = o.request_id WHERE r.id = {asked}"
         ).scalar()
-    assert left == 3600
+    assert left == int(delay or 60)
     assert run(*command).text == "0 requests answered"  # what was decided leaves at its time, whoever says it
 
 

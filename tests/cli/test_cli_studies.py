@@ -139,7 +139,16 @@ def test_without_a_referee_the_waiting_ends_with_a_hint(ask: Any) -> None:
 
 def test_the_referee_answers_what_there_is(run: Any, ask: Any, database: Any, artifacts: Any) -> None:
     ask(*REGISTER, *SETTINGS, "--no-wait")
-    once = ("referee", "--once", "--database", database.url("easeml_referee"), "--artifacts", str(artifacts.root))
+    once = (
+        "referee",
+        "--once",
+        "--answer-delay",
+        "0",
+        "--database",
+        database.url("easeml_referee"),
+        "--artifacts",
+        str(artifacts.root),
+    )
     assert run(*once).text == "1 requests answered"
     assert run(*once, "--json").json == {"answered": 0}
     assert ask("study", "list", "--json").json[0]["state"] == "ACTIVE"

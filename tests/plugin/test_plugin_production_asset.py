@@ -231,7 +231,7 @@ def test_the_asset_has_the_watcher_and_equal_ones_are_one():
     assert assets.production_model().name == "Ease.ml: any study in production"
 
 
-KINDS = [assets.submissions, assets.alerts, assets.production_model]
+KINDS = [assets.submissions, assets.alerts, assets.production_model, assets.evidence]
 
 
 def facets(asset):

@@ -20,7 +20,7 @@ def public() -> list[str]:
 
 
 def test_everything_that_may_be_imported_has_a_section_and_nothing_else() -> None:
-    assert set(SECTIONS) == {*public(), "submissions", "alerts", "production_model"}
+    assert set(SECTIONS) == {*public(), "submissions", "alerts", "production_model", "evidence"}
 
 
 @pytest.mark.parametrize("name", SECTIONS)

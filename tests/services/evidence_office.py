@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.services.answers import Timetable
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_gate_request, file_promotion
@@ -20,9 +21,11 @@ class Office:
 
     lab: Any
     keys: Path
+    answer_delay: float = 0.0
 
     def referee(self) -> Referee:
-        return Referee(self.lab.referee, self.lab.artifacts, keys=self.keys)
+        given = {"keys": self.keys, "timetable": Timetable(self.answer_delay)}
+        return Referee(self.lab.referee, self.lab.artifacts, **given)
 
     def answer(self, request_id: int) -> dict[str, Any]:
         self.referee().run_once()

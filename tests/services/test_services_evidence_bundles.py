@@ -12,9 +12,12 @@ from evidence_office import Office, open_office
 
 from easeml_core.attestation import SigningKey, seal_envelope
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.evidence.bundle import evidence_of
+from easeml_core.services.events import look
+from easeml_core.services.evidence.bundle import evidence_of, newest_heads
 from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KeyFolder
+from easeml_core.services.evidence.report import verify_all
+from easeml_core.services.requests import file_gate_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +48,27 @@ def test_a_bundle_tells_level_and_verdict_again_without_a_database(office: Offic
         check_bundle(full, [SigningKey.new().public])
     envelope = evidence_of(office.lab.referee, model_id=office.lab.models["full"]["rare"], keys=office.keys)[0]
     assert check_bundle(envelope, [key]).symbol == "fail"
+
+
+def test_the_head_leaves_with_the_answer_and_no_sooner(office: Office) -> None:
+    told = newest_heads(office.lab.worker, study="full")
+    (head,) = office.lab.rows("SELECT hash FROM sealed.chain WHERE chain = 'set/1' ORDER BY place DESC LIMIT 1")
+    assert [one["head"] for one in told] == [bytes(head[0]).hex()]
+    assert (
+        look(office.lab.worker, {"since": "2026-01-01T00:00:00+00:00", "told": {}}).events[-1]["head"]
+        == told[0]["head"]
+    )
+    office.answer_delay = 3600.0
+    asked = {"study": "full", "model_id": office.lab.models["full"]["worse"], "request_key": office.lab.key()}
+    file_gate_request(office.lab.worker, **asked)
+    office.referee().run_once()  # decided, and not said
+    assert office.lab.one("SELECT count(*) FROM sealed.chain WHERE kind = 'ledger'") == 3
+    assert newest_heads(office.lab.worker, study="full") == told
+    office.lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")
+    office.referee().run_once()
+    (later,) = newest_heads(office.lab.worker)
+    assert later["head"] != told[0]["head"]
+    assert verify_all(office.lab.referee, office.keys, heads=[told[0]["head"], later["head"]]).is_sound
 
 
 def _altered(path: str, value: Any) -> Callable[[dict[str, Any]], None]:

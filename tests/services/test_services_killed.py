@@ -147,7 +147,7 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"]
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
-    command = (*command, "--artifacts", str(lab.artifacts.root), "--json")
+    command = (*command, "--artifacts", str(lab.artifacts.root), "--answer-delay", "0", "--json")
     referee = start(*command)
     model = wait_for(lambda: child_of(referee, "easeml_core.training.predict_child"))
     referee.send_signal(signal.SIGKILL)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import RequestKind
-from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StateError, StoreUnavailableError
-from easeml_core.services import evaluation, housekeeping, judging, metering, referee
-from easeml_core.services.answers import Timetable, Waiting
+from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
+from easeml_core.services import evaluation, housekeeping, judging, meter_sets, referee
+from easeml_core.services.answers import Timetable
 from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
@@ -118,7 +118,7 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
         assert work.answer_one() is not None
         ended.append((after_gate, hours.now))
     if grid:
-        assert ended == [(10, 30)] * 2  # the meter runs it on open inputs, too; a second look is within the time
+        assert ended == [(30, 30)] * 2  # the meter's runs, on open inputs too, are made before the verdict is written
     else:
         assert ended == [pytest.approx((2 * sleeps, 5 * sleeps)) for sleeps in (1.41, 4.29)]
 
@@ -128,68 +128,86 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
 def test_two_worlds_in_which_a_decision_takes_differently(
     make_lab: Any, monkeypatch: Any, timetable: Timetable, kind: str
 ) -> None:
-    """The transaction of the decision ends at the same time, however long the tests of the counts took."""
-    ended = []
+    """A decision is written at the same time, however long the tests of the counts took; until then no lock is held."""
+    written = []
     for takes in (0.001, 0.41):
         lab, hours = make_lab(), Hours()
-        seen = watch_decisions(lab, hours, monkeypatch, takes)
-        work = Referee(lab.referee, lab.artifacts, timetable=timetable, grid_seconds=())
-        assert work._decisions.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
-        work._decisions = replace(work._decisions, clock=hours.clock, sleep=seen)
+        work = paced(lab, hours, monkeypatch, timetable, takes)
         asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "m"}
         {"gate": file_gate_request, "meter": file_meter_request}[kind](lab.worker, **asked)
         assert work.answer_one() is not None
-        ended.append(hours.now)
+        written.append(hours.now)
         assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
-    assert ended == ([0.5, 0.5] if timetable.is_fixed else [0.001, 0.41])
+    assert written == ([0.5, 0.5] if timetable.is_fixed else [0.001, 0.41])
 
 
-def watch_decisions(lab: Any, hours: Hours, monkeypatch: Any, takes: float) -> Any:
-    """Let a decision that is made take so long; what is to be slept with, which looks whether it can be seen yet."""
-    for name, decide in (("judge", judging.judge), ("meter", metering.meter)):
+def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, takes: float) -> Referee:
+    """A referee in whose hours what follows from labels takes so long; nothing of it is held or open while it waits."""
+    for module, name in ((judging, "judge_predictions"), (meter_sets, "read_submission")):
+        real = getattr(module, name)
 
-        def slowly(*given: Any, decide: Any = decide) -> Any:
-            found = decide(*given)
+        def slowly(*given: Any, real: Any = real, **more: Any) -> Any:
             hours.now += takes
-            return found
+            return real(*given, **more)
 
-        monkeypatch.setattr(referee, name, slowly)
+        monkeypatch.setattr(module, name, slowly)
     monkeypatch.setattr(evaluation, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
 
     def sleep(seconds: float) -> None:
-        assert lab.one("SELECT count(*) FROM sealed.outbox WHERE left_at IS NULL") == 0
+        with lab.referee.begin() as tx:
+            assert tx.exec_driver_sql("SELECT 1 FROM work.studies FOR UPDATE NOWAIT").scalar() == 1
         hours.sleep(seconds)
 
-    return sleep
+    work = Referee(lab.referee, lab.artifacts, timetable=timetable, grid_seconds=())
+    assert work._decisions.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
+    work._decisions = replace(work._decisions, clock=hours.clock, sleep=sleep)
+    return work
 
 
-def test_a_decision_that_waits_for_labels_or_refuses_is_padded_and_a_move_is_not(lab: Any, monkeypatch: Any) -> None:
-    hours = Hours()
-    work = Referee(lab.referee, lab.artifacts, timetable=LATE)
-    work._decisions = replace(work._decisions, clock=hours.clock, sleep=hours.sleep)
-    monkeypatch.setattr(referee, "judge", lambda *_: Waiting("labels"))
-    file_gate(lab)
-    assert work.answer_one() is not None
-    assert hours.slept == [0.5]
-    monkeypatch.setattr(referee, "judge", raising(StateError("no live set")))
-    file_gate(lab, "worse")
-    assert work.answer_one() is not None
-    assert hours.slept == [0.5, 0.5]
-    bogus = file_bogus_promotion(lab)
-    assert work.answer_one(tuple(MOVES)) == bogus
-    assert hours.slept == [0.5, 0.5]
+def test_others_are_answered_until_a_decision_is_written(make_lab: Any, monkeypatch: Any) -> None:
+    """And the time of each follows from no label: not from how long its own tests took, nor those of the one before."""
+    answered = []
+    for takes in (0.001, 0.24):
+        lab, hours = make_lab(), Hours()
+        work = paced(lab, hours, monkeypatch, LATE, takes)
+        first, second = file_gate(lab, "good", "full"), file_gate(lab, "good", "hidden")
+        bogus = file_bogus_promotion(lab)
+        order = [work._answer_ready()]
+        assert order == [bogus]
+        assert hours.now == pytest.approx(2 * takes)  # nobody has slept
+        order += [work.answer_one(), hours.now, work.answer_one(), hours.now]
+        answered.append(order)
+        assert order == [bogus, first, 0.5, second, 1.0]
+    assert answered[0] == answered[1]
+
+
+def test_a_decision_that_is_computed_and_not_written_is_lost_with_its_referee(lab: Any, monkeypatch: Any) -> None:
+    work = paced(lab, Hours(), monkeypatch, LATE, 0.1)
+    asked = file_gate(lab)
+    assert work._answer_ready() is None
+    assert lab.rows("SELECT 1 FROM sealed.ledger") == []
+    del work  # and another one decides it anew, once
+    assert lab.answer(asked)["symbol"] == "pass"
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
+
+
+def test_labels_that_come_before_a_decision_is_written_are_looked_at(lab: Any, monkeypatch: Any) -> None:
+    work, asked = paced(lab, Hours(), monkeypatch, LATE, 0.1), file_gate(lab)
+    assert work._answer_ready() is None
+    lab.relabel(1, lambda labels: 1 - labels)
+    assert work.answer_one() == asked
+    assert lab.one("SELECT report ->> 'symbol' FROM sealed.ledger") == "fail"
 
 
 def test_decisions_need_not_be_padded(lab: Any) -> None:
     assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())._decisions.grid == ()
 
 
-def test_who_stops_the_referee_waits_for_no_padding(lab: Any, wait_for: Any) -> None:
+def test_who_stops_the_referee_waits_for_no_decision_that_is_not_written(lab: Any, wait_for: Any) -> None:
     with at_work(lab, timetable=LATE, decision_grid_seconds=(3600.0,)) as work:
-        wait_for(lambda: work._decisions.sleep.__name__ == "wait")
         asked = file_gate(lab)
-        wait_for(lambda: lab.one("SELECT count(*) FROM sealed.attempts WHERE request_id = :id", id=asked))
-    assert lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked) == 1
+        wait_for(lambda: asked in work._not_before)
+    assert lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked) == 0
 
 
 def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> None:

@@ -302,7 +302,16 @@ def test_a_message_wakes_and_tells_no_more_than_an_id(
     ]
 
 
-TOPICS = ("answer:17", "trial:1", "request:9", "study:iris-2.b_c", "alert:0", "alert:*", "production:*")
+TOPICS = (
+    "answer:17",
+    "trial:1",
+    "request:9",
+    "study:iris-2.b_c",
+    "alert:0",
+    "alert:*",
+    "production:*",
+    "evidence:iris",
+)
 NO_TOPICS = ("", "answer:", "answer:17 pass", "answer:-1", "gate:17", "study:A b", "trial:1\n", "trial:*", "alert:**")
 
 

@@ -20,7 +20,7 @@ class FunctionNotifier(EasemlNotifier):
 
     Args:
         function: Takes the event, a dictionary of plain JSON with ``kind``, ``study``, ``message``, ``key``, and where
-            known ``model``, ``tenant``, ``at`` and ``page``.
+            known ``model``, ``tenant``, ``at``, ``page``, and ``head``, the evidence that left with a verdict.
         kwargs: As of ``EasemlNotifier``.
     """
 

@@ -63,7 +63,9 @@ def mail_of(event: Mapping[str, Any]) -> tuple[str, str]:
     """
     message, study, key = (escape(one_line(event.get(name) or "")) for name in ("message", "study", "key"))
     about = f'<a href="{escape(event["page"])}">{study}</a>' if event.get("page") else study
-    return subject_of(event), f"<p>{message}</p><p>Study {about}, {key}.</p>"
+    head = escape(one_line(event.get("head") or ""))
+    evidence = f"<p>Evidence: {head}</p>" if head else ""
+    return subject_of(event), f"<p>{message}</p><p>Study {about}, {key}.</p>{evidence}"
 
 
 def message_id(event: Mapping[str, Any]) -> str:

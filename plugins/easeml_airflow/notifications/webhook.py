@@ -115,7 +115,9 @@ def text_of(event: Mapping[str, Any]) -> str:
     subject, message = subject_of(event), one_line(event.get("message") or "")[:_LONGEST]
     for markup, harmless in _MARKUP.items():
         subject, message = subject.replace(markup, harmless), message.replace(markup, harmless)
-    return "\n".join(filter(None, [f"*{subject}*", message, event.get("page")]))
+    head = event.get("head")
+    evidence = f"evidence: {head}" if isinstance(head, str) and head.isalnum() else None
+    return "\n".join(filter(None, [f"*{subject}*", message, evidence, event.get("page")]))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
