@@ -96,6 +96,10 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     assert (again["state"], again["trial_id"] > failed) == ("SUGGESTED", True)
     assert ask(mixed, ["tree"]) == {"tree": again["trial_id"]}
     assert run(mixed, again["trial_id"], tree, "tree")["state"] == "SUCCEEDED"
+    live.ask(request_key=mixed.key())
+    (arms,) = [a for a in live._memory.arms if a.study == "mixed"]
+    pulled = [arms.names[p.arm] for p in live._memory.problem.pulls if p.study_id == arms.study_id]
+    assert pulled == ["tree"], "the result of the second one counts"
     with pytest.raises(StateError, match="is SUCCEEDED; only a trial that failed because of its task is retried"):
         retry_trial(mixed.worker, trial_id=again["trial_id"])
     used = "SELECT lost_seconds > 0 AND cost_seconds IS NULL FROM work.trials WHERE id = :id"

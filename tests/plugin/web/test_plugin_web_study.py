@@ -409,3 +409,13 @@ def test_the_candidates_can_be_opened_by_hand(study, ask_as):
     summary = re.search(r'<details class="more" id="candidates"><summary[^>]*>(.*?)</summary>', page).group(1)
     assert '<svg class="turn"' in summary
     assert "4, with their parameters" in summary
+
+
+def test_what_waits_for_an_implementation_is_named(make_study, ask_as, database, text_of):
+    own = [{"name": f"<i>own-{number}", "kind": "function"} for number in (1, 2)]
+    study = make_study(candidates=[*own, {"name": "bayes", "kind": "gaussian_naive_bayes"}])
+    suggest_trials(database.worker, count=1, request_key=next(_keys))
+    answer = ask_as("ada").get(f"/studies/{study}")
+    told = "2 candidates wait for an implementation: no DAG or device that asks has the training function '<i>own'"
+    assert f"{told} (@trial)." in text_of(answer.text)
+    assert "<i>own" not in answer.text
