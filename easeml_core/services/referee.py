@@ -399,9 +399,11 @@ class Referee:
         with _noted(request_id), self._store.begin() as tx:
             attempt = requests.note_attempt(tx, request_id)[0] if may_kill else 0
         yield
-        with _noted(request_id), self._store.begin() as tx:
-            requests.note_survival(tx, request_id, attempt)
-            _wake(tx, request_id)
+        self._put_offs.survived(Turn(request_id, attempt))  # remembered where the database cannot be told now
+        with _noted(request_id):
+            self._put_offs.settle()
+            with self._store.begin() as tx:
+                _wake(tx, request_id)
 
     def _set_aside(self) -> list[int]:
         """Requests that somebody else's lock was in the way of, for a while."""
