@@ -34,7 +34,7 @@ from easeml_core.gate.decision import (
 from easeml_core.gate.evidence import Evidence, Side
 from easeml_core.gate.outcomes import count_outcomes
 from easeml_core.gate.wanted import Judged, wanted_of
-from easeml_core.stats.betting import betting_lower_bound, log_wealth
+from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin_wealth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,10 +95,10 @@ def decide_early(
     moments = _moments(matters, batch)
     missing = np.flatnonzero(matters & (labels < 0))
     known = int(np.searchsorted(moments, missing[0], side="right")) if missing.size else len(moments)
-    cells = _cells(condition, labels, old, new, moments[:known])
+    path = _path(condition, labels, old, new, moments[:known])
     last = known == len(moments)
     courses = [
-        _course(clause, decision, cells, levels, log_beta, mode, last=last)
+        _course(clause, decision, path, levels, log_beta, mode, last=last)
         for clause, decision in zip(condition.clauses, at_once.clauses, strict=True)
     ]
     stop = _stop(courses, mode)
@@ -109,7 +109,7 @@ def decide_early(
     seen = int(moments[stop])
     used = np.flatnonzero(matters[:seen])
     clauses = tuple(
-        decision if course.closed == _BEFORE_ALL else _report(clause, course, stop, moments, cells, levels)
+        decision if course.closed == _BEFORE_ALL else _report(clause, course, stop, path, levels)
         for clause, decision, course in zip(condition.clauses, at_once.clauses, courses, strict=True)
     )
     verdict = conjunction([clause.verdict for clause in clauses])
@@ -131,14 +131,38 @@ def _moments(matters: NDArray[np.bool_], batch: int) -> NDArray[np.int64]:
     return np.unique(np.append(ends, matters.size))
 
 
-def _cells(
+@dataclass(frozen=True, slots=True, eq=False)
+class _Path:
+    """What was seen by when.
+
+    Attributes:
+        moments: Numbers of examples after which to look, rising, shape ``(n_moments,)``.
+        cells: How often each of ``clauses.OUTCOMES`` was seen by then, shape ``(n_moments, 5)``.
+        before: Likewise at each of ``betting.bet_times``, shape ``(n_bets, 5)``.
+    """
+
+    moments: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    before: NDArray[np.int64]
+
+    def log_wealth(self, values: NDArray[np.float64], *, threshold: float, gap: float) -> NDArray[np.float64]:
+        """Give ln of the fortune that bets on "the mean is above the threshold", at every moment."""
+        return log_plugin_wealth(self.moments, self.cells, self.before, values, threshold=threshold, gap=gap)
+
+    def up_to(self, moment: int) -> _Path:
+        """Give the same with one moment only."""
+        times = len(bet_times(int(self.moments[moment])))
+        return _Path(self.moments[moment : moment + 1], self.cells[moment : moment + 1], self.before[:times])
+
+
+def _path(
     condition: Condition,
     labels: NDArray[np.int64],
     old: NDArray[np.int64],
     new: NDArray[np.int64],
     moments: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """How often each of ``clauses.OUTCOMES`` was seen up to each moment, shape ``(n_moments, 5)``.
+) -> _Path:
+    """Count each of ``clauses.OUTCOMES`` up to each moment and each choice of bets.
 
     Where agreements do not matter, all of them are counted as both wrong, as in ``Outcomes.cells``.
     """
@@ -147,13 +171,15 @@ def _cells(
     agreed, new_right, old_right = before == after, after == truth, before == truth
     both = agreed & new_right if condition.needs_agreements else np.zeros_like(agreed)
     kinds = (both, ~agreed & new_right, ~agreed & old_right, agreed & ~both, ~(agreed | new_right | old_right))
-    return np.stack([np.cumsum(kind)[moments - 1] for kind in kinds], axis=-1)
+    sums = [np.concatenate([[0], np.cumsum(kind)]) for kind in kinds]
+    times = bet_times(seen)
+    return _Path(moments, *(np.stack([total[at] for total in sums], axis=-1) for at in (moments, times)))
 
 
 def _course(
     clause: Clause,
     at_once: ClauseDecision,
-    cells: NDArray[np.int64],
+    path: _Path,
     levels: Levels,
     log_beta: float,
     mode: Mode,
@@ -167,12 +193,13 @@ def _course(
     sign = 1.0 if claim.above else -1.0
     values, threshold = sign * np.array(values_of(clause)), sign * claim.threshold
     low, high = float(values.min()), float(values.max())
+    gap = 2 * claim.tolerance
 
     def shown_above(c: float, log_alpha: float) -> NDArray[np.bool_]:
-        return log_wealth(cells, values, threshold=c, low=low, high=high) >= -log_alpha
+        return path.log_wealth(values, threshold=c, gap=gap) >= -log_alpha
 
     def shown_below(c: float, log_alpha: float) -> NDArray[np.bool_]:
-        return log_wealth(cells, -values, threshold=-c, low=-high, high=-low) >= -log_alpha
+        return path.log_wealth(-values, threshold=-c, gap=gap) >= -log_alpha
 
     holds, fails = shown_above(threshold, levels.log_pass), shown_below(threshold, levels.log_fail)
     # Beyond what the quantity can reach there is nothing to hope for; then halfway there is the aim.
@@ -182,7 +209,7 @@ def _course(
         given_up = shown_above(max(threshold - 2 * claim.tolerance, (threshold + low) / 2), log_beta)
     closing = np.flatnonzero(holds | fails | given_up)
     if not closing.size:
-        return _Course(len(cells) - 1 if last else None)
+        return _Course(len(path.moments) - 1 if last else None)
     first = int(closing[0])
     if holds[first] == fails[first]:
         return _Course(first)
@@ -205,25 +232,28 @@ def _report(
     clause: Clause,
     course: _Course,
     stop: int,
-    moments: NDArray[np.int64],
-    cells: NDArray[np.int64],
+    path: _Path,
     levels: Levels,
 ) -> ClauseDecision:
-    """What was known about a clause when it was closed, or when the others ended the matter."""
+    """What was known about a clause when it was closed, or when the others ended the matter.
+
+    The interval comes from bets that need no order, at the same level, and may still hold the threshold after a PASS.
+    """
     closed = course.closed is not None and course.closed <= stop
     moment = course.closed if closed and course.closed is not None else stop
-    counts, values, claim = cells[moment], np.array(values_of(clause)), claim_of(clause)
+    here, values, claim = path.up_to(moment), np.array(values_of(clause)), claim_of(clause)
+    counts, gap = here.cells[0], 2 * claim.tolerance
     low, high = float(values.min()), float(values.max())
     log_above, log_below = (levels.log_pass, levels.log_fail) if claim.above else (levels.log_fail, levels.log_pass)
     above = Side(
-        -max(0.0, float(log_wealth(counts, values, threshold=claim.threshold, low=low, high=high))),
+        -max(0.0, float(here.log_wealth(values, threshold=claim.threshold, gap=gap)[0])),
         betting_lower_bound(counts, values, log_level=log_above, low=low, high=high),
     )
     below = Side(
-        -max(0.0, float(log_wealth(counts, -values, threshold=-claim.threshold, low=-high, high=-low))),
+        -max(0.0, float(here.log_wealth(-values, threshold=-claim.threshold, gap=gap)[0])),
         -betting_lower_bound(counts, -values, log_level=log_below, low=-high, high=-low),
     )
-    seen = int(moments[moment])
+    seen = int(path.moments[moment])
     evidence = Evidence(float(counts @ values) / seen, above, below, "betting")
     verdict = course.verdict if closed else Verdict.UNKNOWN
     return clause_decision(clause, evidence, levels, examples=seen, verdict=verdict)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import gammaln, xlogy
 
 from easeml_core.errors import ConfigError
-from easeml_core.stats.betting import betting_lower_bound, log_wealth
+from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin_wealth, log_wealth
 
 NONE = math.log(1e-4 / 32)
 FULL = math.log(1e-4) - 32 * math.log(2)
@@ -197,3 +197,62 @@ def test_how_often_the_bet_is_won_on_the_threshold():
     first = moments_to_win(paired(0.02), SCALE, 0.02, math.log(0.01), steps=20_000, runs=2_000, seed=8)
     # The reference has about .003, so 6 runs; 22 or more have a chance of about 1e-7 then. The level allows 20.
     assert (first <= 20_000).sum() < 22
+
+
+VALUES = np.array([-1.0, 0.0, 1.0])
+
+
+def plugin(x: np.ndarray, *, threshold: float, gap: float) -> np.ndarray:
+    """The fortune after every example of a course of values -1, 0, 1."""
+    counts = np.stack([np.concatenate([[0], np.cumsum(x == v)]) for v in VALUES], axis=1)
+    moments = np.arange(1, len(x) + 1)
+    return log_plugin_wealth(moments, counts[1:], counts[bet_times(len(x))], VALUES, threshold=threshold, gap=gap)
+
+
+@pytest.mark.parametrize(
+    ("law", "threshold"), [((0.2, 0.4, 0.4), 0.2), ((0.0, 0.98, 0.02), 0.02), ((0.7, 0, 0.3), -0.4)]
+)
+@pytest.mark.parametrize("gap", [0.02, 0.3, 5.0])
+def test_bets_that_follow_what_was_seen_gain_nothing_on_the_threshold(law, threshold, gap):
+    """The expected fortune after 1 to 5 examples, over all 3^5 courses: at most 1, and never negative."""
+    total = np.zeros(5)
+    for course in itertools.product(range(3), repeat=5):
+        fortune = np.exp(plugin(VALUES[list(course)], threshold=threshold, gap=gap))
+        assert fortune.min() > 0
+        total += math.prod(law[k] for k in course) * fortune
+    assert total == pytest.approx(np.ones(5), rel=1e-9)
+
+
+def test_a_moments_fortune_depends_on_the_examples_before_it_only():
+    x = np.random.default_rng(1).choice(VALUES, size=400, p=[0.1, 0.7, 0.2])
+    whole = plugin(x, threshold=0.02, gap=0.02)
+    for t in (1, 2, 39, 40, 41, 200):
+        assert plugin(x[:t], threshold=0.02, gap=0.02)[-1] == pytest.approx(whole[t - 1], rel=1e-9)
+    assert np.isinf(plugin(x[:3], threshold=-1.5, gap=0.1)).all()
+    assert (plugin(x[:3], threshold=1.0, gap=0.1) == 0).all()
+    with pytest.raises(ConfigError, match="gap must be > 0"):
+        plugin(x[:3], threshold=0.0, gap=0.0)
+
+
+def test_bets_that_follow_what_was_seen_rarely_win_on_the_threshold():
+    """Ville at 300 null courses of 4,000 examples: more than 16 of them at level .01 have a chance below 1e-7."""
+    rng = np.random.default_rng(3)
+    won = sum(
+        plugin(rng.choice(VALUES, size=4_000, p=[0.04, 0.9, 0.06]), threshold=0.02, gap=0.02).max() >= math.log(100)
+        for _ in range(300)
+    )
+    assert won <= 16
+
+
+@pytest.mark.parametrize(("d", "alpha"), [(0.05, 1e-4), (0.1, 1e-4), (0.3, 0.01)])
+def test_the_mean_number_of_examples_is_near_the_lower_bound(d, alpha):
+    """At .04 against .02: below 1.15 ln(1/alpha) / KL; seeded, and a standard error of 120 courses is about .05."""
+    law = np.array([(d - 0.04) / 2, 1 - d, (d + 0.04) / 2])
+    bets = np.linspace(0, 0.95, 2_000)
+    divergence = float((law @ np.log1p(np.multiply.outer(VALUES - 0.02, bets))).max())
+    bound = -math.log(alpha) / divergence
+    rng, needed = np.random.default_rng(4), []
+    for _ in range(120):
+        found = plugin(rng.choice(VALUES, size=int(4 * bound), p=law), threshold=0.02, gap=0.02) >= -math.log(alpha)
+        needed.append(int(found.argmax()) + 1 if found.any() else int(4 * bound))
+    assert np.mean(needed) <= 1.15 * bound
