@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from easeml_core.gate.outcomes import Outcomes
 
 # Share of a test's level that pays for the bound on d where no clause gives one (Berger and Boos 1994).
-_LOG_BOUND_SHARE = math.log(0.1)
+LOG_BOUND_SHARE = math.log(0.1)
 _RESOLUTION = 1e-6
 
 
@@ -134,10 +134,10 @@ def _paired_side(
     if disagreement_bound is not None:
         log_p = log_paired_p_value(score, examples, threshold=threshold, decided_bound=disagreement_bound)
         return Side(log_p, paired_lower_bound(score, examples, decided_bound=disagreement_bound, log_level=log_level))
-    share = log_level + _LOG_BOUND_SHARE
+    share = log_level + LOG_BOUND_SHARE
     bound = upper_bound(decided, examples, log_level=share)
     log_p = log_paired_p_value(score, examples, threshold=threshold, decided_bound=bound)
-    rest = log_level + math.log1p(-math.exp(_LOG_BOUND_SHARE))
+    rest = log_level + math.log1p(-math.exp(LOG_BOUND_SHARE))
     low = paired_lower_bound(score, examples, decided_bound=bound, log_level=rest)
     return Side(min(0.0, float(np.logaddexp(log_p, share))), low)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from easeml_core.entities import Mode
 from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, disagreement_bound, values_of
 from easeml_core.gate.clauses import DIFFERING
-from easeml_core.gate.evidence import reach
+from easeml_core.gate.evidence import LOG_BOUND_SHARE, reach
 from easeml_core.gate.sizes import ClauseSize, Sizes, labels_on_disagreements, largest
 from easeml_core.stats import binomial_sizes, paired_sizes, sign_test_sizes, weighted_sizes
 from easeml_core.stats.bound_sizes import (
@@ -32,6 +32,7 @@ from easeml_core.stats.bound_sizes import (
     hoeffding_test_size,
     sign_test_bound_size,
 )
+from easeml_core.stats.clopper_pearson import upper_bound
 from easeml_core.stats.hoeffding import hoeffding_sample_size
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 TARGETS = ("test", "estimate")
 # What is left of a level once ``evidence`` has paid for a bound on d, where no clause gives one.
-_LOG_LEFT = math.log(0.9)
+_LOG_LEFT = math.log1p(-math.exp(LOG_BOUND_SHARE))
+_BOUND_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,21 @@ def exact_sizes(
     each, why = labels_on_disagreements(condition, labels, tested or assume_disagreement or 1.0)
     if tested is None and assume_disagreement is not None:
         reasons.append(_assumed(assume_disagreement))
+    if tested is None and target == "test" and any(size.method == "trinomial" for size in sizes):
+        reasons.append(_BOUNDED_LATER)
     return Sizes(labels, unlabelled, each, method, (*reasons, why))
+
+
+_BOUNDED_LATER = (
+    "no clause bounds d: each verdict uses an upper confidence bound of the share of differing predictions on its own "
+    "examples, which a tenth of the level pays for, and never the share seen"
+)
 
 
 def _assumed(bound: float) -> str:
     return (
-        f"d < {bound:g} is assumed and nothing tests it: no promise rests on it, but verdicts are more often UNKNOWN; "
+        f"d < {bound:g} is assumed and nothing tests it: no promise rests on it, but if d is larger, verdicts are more "
+        f"often UNKNOWN; "
         f"'/\\ d < {bound:g} +/- ...' in the condition would let them use it"
     )
 
@@ -134,9 +145,7 @@ def _test_size(
     elif question.null == 0:
         examples, method = _sign_size(question, bound, log_level, log_miss)
     else:
-        # Without a bound the judge finds one from the same examples, which a tenth of the level pays for.
-        share = 0.0 if tested or assumed else _LOG_LEFT
-        examples, method = _trinomial_size(question, bound, log_level + share, log_miss)
+        examples, method = _trinomial_size(question, bound, log_level, log_miss, is_tested=tested is not None)
     return ClauseSize(examples, method, _how(question, method, bound, log_level, log_miss), clause.needs_labels)
 
 
@@ -194,7 +203,25 @@ def _sign_size(question: _Question, bound: float, log_level: float, log_miss: fl
     return size, "sign test"
 
 
-def _trinomial_size(question: _Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
+def _trinomial_size(
+    question: _Question, bound: float, log_level: float, log_miss: float, *, is_tested: bool
+) -> tuple[int, str]:
+    """Size the trinomial test; without a clause on d for the bound that the judge then finds from the same examples.
+
+    A tenth of the level pays for that bound. Where d is what is assumed, the bound lies above it, the less the more
+    examples there are: a few rounds find the size that fits its own bound, for a count one standard deviation high.
+    """
+    if is_tested:
+        return _trinomial_size_at(question, bound, log_level, log_miss)
+    found = _trinomial_size_at(question, bound, log_level + _LOG_LEFT, log_miss)
+    for _ in range(_BOUND_ROUNDS if bound < 1 else 0):
+        count = math.ceil(found[0] * bound + math.sqrt(found[0] * bound * (1 - bound)))
+        above = upper_bound(min(count, found[0]), found[0], log_level=log_level + LOG_BOUND_SHARE)
+        found = _trinomial_size_at(question, above, log_level + _LOG_LEFT, log_miss)
+    return found
+
+
+def _trinomial_size_at(question: _Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
     size = paired_sizes.paired_test_size(
         threshold=question.null,
         alternative=question.alternative,

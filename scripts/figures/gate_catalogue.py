@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from figures.gate_early import early
 from figures.gate_example import DECIDE, EARLY, PLAN, REPORT, SELF_TEST, SWAPPED, files, session
+from figures.gate_power import power
 from figures.gate_risks import attacks, cifar, errors, votes
 from figures.gate_sizes import adaptivity, published, tests, tolerance
 from figures.gate_speed import speed
@@ -26,6 +27,7 @@ FIGURES: Mapping[str, Callable[[GateRunner], str]] = {
     "tests": tests,
     "adaptivity": adaptivity,
     "tolerance": tolerance,
+    "power": power,
     "early": early,
     "votes": votes,
     "attacks": attacks,

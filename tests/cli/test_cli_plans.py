@@ -112,7 +112,8 @@ def test_options_of_a_plan(more: tuple[str, ...], least: int, most: int, run: An
 def test_an_assumed_disagreement(run: Any) -> None:
     asked = ("gate", "plan", "--condition", "n - o > 0.02 +/- 0.01", "--adaptivity", "none", "--json")
     assert run(*asked, "--assume-disagreement", "0.1", "--estimator", "paper").json["labels"] == 27_616
-    assert 20_173 <= run(*asked, "--assume-disagreement", "0.1").json["labels"] <= 20_258
+    # The size for a clause on d is 20,173 to 20,258; the judge has to find its bound, at a tenth of the level.
+    assert 20_258 < run(*asked, "--assume-disagreement", "0.1").json["labels"] < 1.2 * 20_258
 
 
 SCRIPT = """\
