@@ -38,24 +38,29 @@ def labels_until_decided(*, gain, runs, seed, n=30_000, batch=1, **more):
     return np.array([f.labels for f in found]), [f.verdict for f in found]
 
 
-def check_mean_labels(gain, expected, runs):
+def check_mean_labels(gain, most, runs):
+    """At most so many times ln(1/alpha) / KL labels, the least possible mean; a tenth of the examples need one."""
     labels, verdicts = labels_until_decided(gain=gain, runs=runs, seed=int(1000 * gain))
     # None is given up: the chance is 3e-6 a run.
     assert set(verdicts) == {PASS}
-    # Five standard errors of this sample, and 1.5 % for the noise of the reference: false alarm below 1e-6.
-    assert labels.mean() == pytest.approx(expected, abs=5 * labels.std() / math.sqrt(runs) + 0.015 * expected)
+    law, values = np.array([(0.1 - gain) / 2, 0.9, (0.1 + gain) / 2]), np.array([-1.0, 0.0, 1.0])
+    growth = law @ np.log1p(np.multiply.outer(values - 0.02, np.linspace(0, 0.95, 4000)))
+    least = -NONE / growth.max() / 10
+    # Seeded; five standard errors of this sample: false alarm below 1e-6.
+    error = 5 * labels.std() / math.sqrt(runs)
+    assert least - error < labels.mean() < most * least + error
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(0.04, 701), (0.05, 310)])
-def test_mean_labels_until_decided(gain, expected):
-    """The last column of 9.5: n - o > .02 at d = .1, level 1e-4 / 32."""
-    check_mean_labels(gain, expected, runs=150)
+@pytest.mark.parametrize(("gain", "most"), [(0.04, 1.1), (0.05, 1.15)])
+def test_mean_labels_until_decided(gain, most):
+    """n - o > .02 at d = .1, level 1e-4 / 32, and power for .04; the grid of 9.5 needs 701 and 310."""
+    check_mean_labels(gain, most, runs=60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gain", "expected"), [(0.04, 701), (0.05, 310)])
-def test_mean_labels_until_decided_closely(gain, expected):
-    check_mean_labels(gain, expected, runs=2000)
+@pytest.mark.parametrize(("gain", "most"), [(0.04, 1.1), (0.05, 1.15)])
+def test_mean_labels_until_decided_closely(gain, most):
+    check_mean_labels(gain, most, runs=2000)
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.02])
@@ -128,7 +133,8 @@ def test_every_clause_has_its_own_moment():
     assert found.labels == found.examples  # n needs the label of every example
     for clause in (gain, right):
         assert clause.log_p_pass <= clause.log_level_pass == NONE
-        assert clause.interval[0] >= clause.threshold - 2e-6
+        # The interval comes from other bets, which need no order.
+        assert clause.threshold - 0.05 < clause.interval[0] < clause.estimate < clause.interval[1]
     assert change.method == "binomial"
 
 
