@@ -278,6 +278,14 @@ def test_a_process_that_is_killed_between_the_steps_loses_nothing_and_raises_no_
     assert "this host has seen 7 entries, and there are 5" in office.broken()[0]
 
 
+def test_what_is_appended_after_a_change_does_not_hide_it(office: Office) -> None:
+    owner("DELETE FROM sealed.chain WHERE chain = 'audit' AND place > 20")(office)
+    with office.lab.worker.begin() as tx:
+        tx.exec_driver_sql("UPDATE work.studies SET weight = 7 WHERE name = 'first'")
+    office.referee().run_once()  # the rows without an entry are appended anew: the chain is longer than it was
+    assert "it is not the entry that this host has seen at this place" in office.broken()[0]
+
+
 def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_other(
     office: Office, tmp_path: Path
 ) -> None:
