@@ -63,7 +63,7 @@ def test_a_refused_database_statement_stays_private_too(lab: Any, monkeypatch: A
 def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> None:
     from easeml_core.services import sealing
 
-    monkeypatch.setattr(sealing, "split_parts", failing(ZeroDivisionError("no room")))
+    monkeypatch.setattr(sealing, "check_split", failing(ZeroDivisionError("no room")))
     answer = bare.register("cancer")
     said = f"{PRIVATE}; correct that and register the study again"
     assert (answer["refused"], answer["message"]) == (True, said)
