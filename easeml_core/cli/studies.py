@@ -151,7 +151,11 @@ def _limits(summary: dict[str, Any]) -> list[str]:
 )
 @click.option("--hit", metavar="within:T", help="Where numbers are predicted: one at most T off is right for the gate.")
 @click.option("--program", type=click.Path(exists=True, dir_okay=False), help="As `easeml program infer` writes it.")
-@click.option("--split", metavar="HOW", help="rows (default), group:COLUMN or time:COLUMN: how rows are divided.")
+@click.option(
+    "--split",
+    metavar="HOW",
+    help="rows (default), group:COLUMN or time:COLUMN: how rows are divided; with ?part=K/N, part K of N of a table.",
+)
 @click.option(
     "--grid", type=click.Choice(("one", "rates", "full")), default="one", help="How fine networks are divided."
 )

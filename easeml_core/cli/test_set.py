@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,27 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
     found = retire_test_set(open_store(database, role=_REFEREE), test_set=handle, study=study, why=why)
     live = "no set is live now" if found["live"] is None else f"set {found['live']} is live now"
     show_json(found) if as_json else click.echo(f"set {handle} is {found['state']}; {live}")
+
+
+@test_set.command(epilog=example("easeml test-set overlaps --retire"))
+@click.option("--retire", "is_asked", is_flag=True, help="End the life of each set that is listed.")
+@artifacts_option
+@database_option
+@json_option
+def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """List sets in use whose rows are open in another study: of databases from before rows were registered."""
+    from easeml_core.services.test_set_retirement import retire_overlapping
+
+    store = open_store(database, role=_REFEREE)
+    found = retire_overlapping(store, open_artifacts(artifacts, store), retire=is_asked)
+    if as_json:
+        show_json([asdict(one) for one in found])
+        return
+    for one in found:
+        done = "; retired" if is_asked else ""
+        click.echo(f"set {one.test_set} of {one.study}: {one.shown:,} of {one.rows:,} rows are open elsewhere{done}")
+    if not found:
+        click.echo("no set in use has rows that are open in another study")
 
 
 @test_set.command(epilog=example("easeml test-set release spring"))

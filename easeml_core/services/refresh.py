@@ -20,6 +20,7 @@ import numpy as np
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
 from easeml_core.services.baseline import keep_baseline
+from easeml_core.services.row_registry import COINCIDENCE, look_up, new_rows, register
 from easeml_core.store import feeds, releases, sealed, studies, validation
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
@@ -32,6 +33,7 @@ from easeml_core.training.parts import (
     write_open_parts,
 )
 from easeml_core.training.raw_table import MAX_CELLS, RawTable, content_hash
+from easeml_core.training.row_cells import cells_of_inputs
 from easeml_core.training.row_pool import Pool
 from easeml_core.training.split_specs import check_split
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion, Study
+    from easeml_core.services.row_registry import Found
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.feeds import Feed, Switch
     from easeml_core.store.requests import Request
@@ -50,9 +53,6 @@ logger = logging.getLogger(__name__)
 
 MOST_FEEDS = 1000
 """Feeds that one refresh looks at; the rest waits for the next."""
-
-_COINCIDENCE = 1 / 20
-"""Share of the rows of a feed that may lie in other tenants' sets, as at registration."""
 
 _FEW = 100
 """Of a smaller feed so many rows are assumed: one refused for a single row would tell of that row."""
@@ -133,18 +133,36 @@ def _take_feeds(
 ) -> int:
     """Take what is new of each feed; how many were refused, which stops no other."""
     refused, room = 0, MAX_CELLS // parts.layout.features - len(pool) - len(pool.validated)
+    given: list[tuple[Feed, Pairs]] = []
     for one in fed:
         try:
             check_split(study.config.get("split")).require_feedable()
-            pairs = _read(artifacts, one, parts, room)
-            hashes = pool.hashes(pairs.inputs)
-            pool.feed(one.id, pairs, hashes, closed=_sealed(tx, study, one, hashes, pool))
+            given.append((one, _read(artifacts, one, parts, room)))
         except (InvalidInputError, StateError, ArtifactError) as error:
             feeds.settle_feed(tx, one.id, refused=str(error))
             refused += 1
         else:
-            feeds.settle_feed(tx, one.id)
             room -= one.rows
+    if not given:
+        return refused
+    inputs = np.concatenate([pairs.inputs for _, pairs in given])
+    names = studies.feature_names(tx, studies.latest_data_version(tx, study.id).id)
+    new = new_rows(tx, cells_of_inputs(inputs, names, parts.layout))
+    known, end = look_up(tx, artifacts, study, new), 0
+    for one, pairs in given:
+        rows = np.arange(end, end + len(pairs.labels))
+        end += len(pairs.labels)
+        try:
+            hashes = pool.hashes(pairs.inputs)
+            closed = _sealed(tx, study, one, hashes, known.at(rows), pool)
+        except InvalidInputError as error:
+            feeds.settle_feed(tx, one.id, refused=str(error))
+            refused += 1
+            continue
+        is_new = [h not in closed and h not in pool and h not in pool.validated for h in hashes]
+        register(tx, study.id, new, {None: rows[np.array(is_new, dtype=bool)]}, known)
+        pool.feed(one.id, pairs, hashes, closed=closed)
+        feeds.settle_feed(tx, one.id)
     return refused
 
 
@@ -160,11 +178,8 @@ def _read(artifacts: ArtifactStore, one: Feed, parts: OpenParts, room: int) -> P
     return pairs
 
 
-def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], pool: Pool) -> set[bytes]:
-    """The rows that lie in a sealed set of the tenant; their number is for the log alone.
-
-    A row that the study has had already counts only if it has sealed it itself: a tenant's studies of one table are
-    split each by itself. Rows that other tenants have sealed are another thing: this study judges nothing by them.
+def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], known: Found, pool: Pool) -> set[bytes]:
+    """The rows that are sealed anywhere in the installation; their number is for the log alone.
 
     Raises:
         InvalidInputError: So many are that it is another tenant's table, which nobody shall publish with its labels.
@@ -175,12 +190,15 @@ def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], po
             "more; register another study with rows of your own"
         )
         raise InvalidInputError(message)
-    if validation.hidden_by_others(tx, study.id, hashes) > _COINCIDENCE * max(_FEW, len(hashes)):
+    theirs = int((known.is_sealed & ~known.of_tenant(study.tenant)).sum())
+    hidden = max(theirs, validation.hidden_by_others(tx, study.id, hashes))
+    if hidden > COINCIDENCE * max(_FEW, len(hashes)):
         raise InvalidInputError(_ANOTHERS)
     found = feeds.hidden_in_study(tx, study.id, hashes)
     found |= validation.hidden_from(tx, study.id, [h for h in hashes if h not in pool]).keys()
+    found |= {h for h, is_sealed in zip(hashes, known.is_sealed.tolist(), strict=True) if is_sealed and h not in pool}
     if found:
-        logger.warning("%d rows of feed %d lie in sealed sets of study %s's tenant", len(found), one.id, study.name)
+        logger.warning("%d rows of feed %d lie in sealed sets of the installation", len(found), one.id)
     return found
 
 

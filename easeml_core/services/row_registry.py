@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.store import row_registry as registry
-from easeml_core.store import sealed, studies
+from easeml_core.store import sealed, studies, test_sets
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.row_cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
 from easeml_core.training.row_matching import CHANCE, Rows, match_rows
@@ -362,3 +363,58 @@ def _earlier(
     for owner, end, block in zip(owners, ends.tolist(), blocks, strict=True):
         places.setdefault(owner, []).append(np.arange(end - len(block), end))
     return new, {owner: np.concatenate(rows) for owner, rows in places.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """A set in use whose rows are open in another study, of whatever tenant.
+
+    Attributes:
+        test_set_id: Its number.
+        test_set: What it is called.
+        study: Whose it is.
+        rows: Its examples.
+        shown: How many of them are open elsewhere.
+    """
+
+    test_set_id: int
+    test_set: str
+    study: str
+    rows: int
+    shown: int
+
+
+def overlapping_sets(tx: Connection, artifacts: ArtifactStore) -> list[Overlap]:
+    """Sets that are live or wait and have more rows open in other studies than chance explains.
+
+    Only databases from before there was a registry have such sets. Public data are passed over.
+    """
+    registry.hold_registry(tx)
+    register_earlier(tx, artifacts)
+    sources = registry.list_sources(tx)
+    found = []
+    for one in test_sets.list_sets(tx):
+        study = studies.study_by_id(tx, one.study_id)
+        is_brought = {set_id: brought for set_id, brought, _ in registry.sets_of(tx, one.study_id)}
+        in_use = one.state in (SealedSetState.LIVE, SealedSetState.SEALED) and one.id in is_brought
+        if not in_use or (is_public(study.source) and not is_brought[one.id]):
+            continue
+        with artifacts.copy(studies.data_artifact(tx, one.data_version_id)) as path:
+            layout = load_open_parts(path).layout
+        names = studies.feature_names(tx, one.data_version_id)
+        new = new_rows(tx, cells_of_inputs(sealed.sealed_inputs(tx, one.id), names, layout))
+        states = [state for _, state in _states(tx, new.ids)]
+        shown = np.array([s is not None and s[0] != one.study_id and not s[1] for s in states], dtype=bool)
+        chance = 0.0
+        for source in sources:
+            if source.study_id != one.study_id:
+                rows = registry.source_rows(tx, source)
+                known = Rows(rows.tokens, source.names)
+                seed = registry.seed_of(tx, source.id)
+                match = match_rows(new.rows, known, ~rows.is_sealed, chance=CHANCE / len(sources), seed=seed)
+                known_open = np.append(~rows.is_sealed, False)  # the last one for rows without a match
+                shown |= known_open[match.place]
+                chance += match.chance
+        if shown.mean() > min(1.0, chance) + COINCIDENCE:
+            found.append(Overlap(one.id, one.called, one.study, one.rows, int(shown.sum())))
+    return found

@@ -17,6 +17,7 @@ WHY = {
     "changes": "as many answers as its adaptivity allows were of the kind that ends it",
     "tolerance": "it has too few examples for another test at the level that is left",
     "by hand": "the referee has retired it",
+    "overlap": "rows of it are open in another study",
     "signals": "its promise would not hold for another answer",
     "regulation": "its rule allows no further answer",
     "failure": "a model could not be run on it, which the meter's promise does not cover",

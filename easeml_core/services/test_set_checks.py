@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from easeml_core.config import MeterConfig
     from easeml_core.entities import SealedSetPurpose, Study
+    from easeml_core.services.row_registry import Found
     from easeml_core.services.set_plans import SetConfig
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.training.parts import OpenParts
@@ -124,6 +125,23 @@ def require_new(
         raise AlreadyExistsError(
             kind="table", name=str(file.path), remedy="another tenant's study has sealed its examples"
         )
+
+
+def require_unknown(file: ExampleFile, content: Content, known: Found) -> None:
+    """No example is a row of the installation, sealed or open; a few may look like one by chance.
+
+    Raises:
+        InvalidInputError: One has the very same cells, or more look like rows than chance explains; names the first.
+    """
+    exact = np.flatnonzero(known.is_exact)
+    if not len(exact) and not known.own and not known.others:
+        return
+    place = int(exact[0]) if len(exact) else int(np.argmax(known.is_known))
+    row = {key: row for row, key in enumerate(file.keys)}[content.keys[place]]
+    count = int(known.is_known.sum())
+    whose = f" (study {known.own[0]!r})" if known.own else ""
+    what = f"{count:,} of {len(content.keys):,} examples are rows that the installation has already{whose}"
+    raise refused(file, what + "; bring examples that nobody has seen", row)
 
 
 def unlike(inputs: NDArray[np.float32], parts: OpenParts, names: Sequence[str] | None) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
 from easeml_core.services.test_sets import find_set, shown
-from easeml_core.store import labels, sealed, studies, test_sets
+from easeml_core.store import labels, row_registry, sealed, studies, test_sets
 from easeml_core.store.database import notify
 from easeml_core.training.atomic import written_whole
 from easeml_core.training.uploads import KEY
@@ -55,6 +55,7 @@ def release_test_set(
                 raise StateError(_not_retired(found))
             _require_in_use_nowhere(tx, found)
             test_sets.release(tx, found.id, _put(tx, artifacts, found))
+            row_registry.open_released(tx, found.id)
             notify(tx, f"study:{found.study}")
         return shown(test_sets.get_set(tx, found.id))
 
@@ -72,15 +73,22 @@ def _require_in_use_nowhere(tx: Connection, found: SealedSet) -> None:
     Raises:
         StateError: Some do; says where.
     """
-    shared = sealed.in_use_elsewhere(tx, found.id)
-    if shared is not None:
-        other, examples = test_sets.get_set(tx, shared[0]), shared[1]
+    shared = sealed.in_use_elsewhere(tx, found.id) or row_registry.unreleased_holder(tx, found.id)
+    if shared is None:
+        return
+    other, examples = test_sets.get_set(tx, shared[0]), shared[1]
+    if studies.study_by_id(tx, other.study_id).tenant != studies.study_by_id(tx, found.study_id).tenant:
         message = (
-            f"{examples:,} of the {found.rows:,} examples of test set {found.called!r} lie in test set "
-            f"{other.called!r} of study {other.study!r} too, which is {other.state}; release this one once that one is "
-            f"retired (`easeml test-set retire {other.called} --study {other.study}`)"
+            f"examples of test set {found.called!r} lie in a test set of another tenant that is in use; release this "
+            "one once that one is retired"
         )
         raise StateError(message)
+    message = (
+        f"{examples:,} of the {found.rows:,} examples of test set {found.called!r} lie in test set "
+        f"{other.called!r} of study {other.study!r} too, which is {other.state}; release this one once that one is "
+        f"retired (`easeml test-set retire {other.called} --study {other.study}`)"
+    )
+    raise StateError(message)
 
 
 def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import SealedSetState
 from easeml_core.services.new_set_alarm import end_set
+from easeml_core.services.row_registry import Overlap, overlapping_sets
 from easeml_core.services.test_sets import find_set, shown
 from easeml_core.store import releases, studies, test_sets
 from easeml_core.store.database import notify
 
 if TYPE_CHECKING:
+    from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
 BY_HAND = "by hand"
+OVERLAP = "overlap"
 
 
 def retire_test_set(
@@ -25,7 +28,7 @@ def retire_test_set(
         store: Role ``easeml_referee``.
         test_set: Name or number.
         study: Its study, where several have a set of this name.
-        why: ``steps``, ``changes``, ``tolerance``, ``signals`` or ``by hand``.
+        why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``overlap`` or ``by hand``.
 
     Returns:
         As ``shown``, and ``live``: the number of the set that is live now, or None.
@@ -44,3 +47,19 @@ def retire_test_set(
         notify(tx, f"study:{found.study}")
         live = releases.live_test_set(tx, found.study_id, found.purpose)
         return shown(test_sets.get_set(tx, found.id)) | {"live": None if live is None else live.id}
+
+
+def retire_overlapping(store: Store, artifacts: ArtifactStore, *, retire: bool) -> list[Overlap]:
+    """List the sets in use whose rows are open in another study, and retire them where that is asked for.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where the open parts of the studies are.
+        retire: End the life of each that is listed.
+    """
+    with store.begin() as tx:
+        found = overlapping_sets(tx, artifacts)
+    if retire:
+        for one in found:
+            retire_test_set(store, test_set=one.test_set_id, why=OVERLAP)
+    return found

@@ -14,6 +14,7 @@ from easeml_core.config import MOST_SLICES, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.joint_sets import meter_settings_of
+from easeml_core.services.row_registry import look_up, new_rows, register
 from easeml_core.services.set_plans import gate_of, needed_examples, set_settings, settings_of_plan, study_plan
 from easeml_core.services.set_queue import when_live
 from easeml_core.services.study_columns import require_one_answer
@@ -23,6 +24,7 @@ from easeml_core.services.test_set_checks import (
     require_enough,
     require_new,
     require_same_ranges,
+    require_unknown,
     unlike,
 )
 from easeml_core.services.test_sets import as_stored, shown
@@ -30,12 +32,15 @@ from easeml_core.store import examples, releases, sealed, studies, test_sets
 from easeml_core.store import labels as label_rows
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.columns import column_of_texts
 from easeml_core.training.parts import load_open_parts
+from easeml_core.training.row_cells import cells_of_columns, cells_of_inputs
 from easeml_core.training.uploads import (
     LONGEST_KEY,
     ExampleFile,
     class_indices,
     encode,
+    input_columns,
     number_targets,
     read_examples,
     refused,
@@ -50,10 +55,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion, Study
+    from easeml_core.services.row_registry import NewRows
     from easeml_core.services.set_plans import SetConfig
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.test_sets import SealedSet
+    from easeml_core.training.parts import OpenParts
 
 
 def seal_test_set(
@@ -120,7 +127,12 @@ def seal_test_set(
         with artifacts.copy(version.artifact) as path:
             parts = load_open_parts(path)
         require_new(tx, artifacts, file, found, parts, content)
+        new = _new_rows(tx, file, version, content, parts)
+        known = look_up(tx, artifacts, found, new)
+        require_unknown(file, content, known)
         set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
+        unknown = np.flatnonzero(~known.is_exact)
+        register(tx, found.id, new, {set_id: unknown})
         if labels is None:
             _keep_cells(tx, set_id, file, content)
         warnings = unlike(content.inputs, parts, content.columns)
@@ -285,6 +297,18 @@ def _keep_cells(tx: Connection, set_id: int, file: ExampleFile, content: Content
         place = {key: row for row, key in enumerate(file.keys)}
         cells = list(zip(*file.columns.values(), strict=True))
         examples.keep_cells(tx, set_id, list(file.columns), [cells[place[key]] for key in content.keys])
+
+
+def _new_rows(tx: Connection, file: ExampleFile, version: DataVersion, content: Content, parts: OpenParts) -> NewRows:
+    """The rows of a file in the order of the set: its cells where they stand there, and what they were encoded to."""
+    encoded = cells_of_inputs(content.inputs, content.columns, parts.layout)
+    if content.columns is None or parts.layout.kind != "table":
+        return new_rows(tx, encoded)
+    place = {key: row for row, key in enumerate(file.keys)}
+    order = np.array([place[key] for key in content.keys], dtype=np.intp)
+    names = sorted(input_columns(file, content.columns))
+    columns = {name: column_of_texts(file.columns[name])[order] for name in names}
+    return new_rows(tx, cells_of_columns(columns, encoded))
 
 
 def _seal(

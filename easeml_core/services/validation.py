@@ -24,7 +24,7 @@ from easeml_core.services.baseline import keep_baseline
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.open_rows import part_hashes
 from easeml_core.services.test_set_checks import unlike
-from easeml_core.services.validation_rows import Brought, brought_files, require_open, rows_of_set
+from easeml_core.services.validation_rows import Brought, brought_files, registered_open, require_open, rows_of_set
 from easeml_core.services.validation_warnings import goes_on, second_sample, too_few
 from easeml_core.store import releases, sealed, studies, validation
 from easeml_core.store.database import REFEREE_CHANNEL, notify
@@ -225,6 +225,7 @@ def replace_validation(
         with artifacts.copy(version.artifact) as path:
             parts = load_open_parts(path)
         require_open(tx, found, brought, parts)
+        brought, left_out = registered_open(tx, artifacts, found, brought, parts)
         following = _following(brought, parts, add=add)
         digest = _digest(tx, found, version, following, parts)
         is_there = digest == version.content_hash or (add and following.added == 0)
@@ -237,6 +238,8 @@ def replace_validation(
             _write(tx, artifacts, found, version, parts, following, digest, inherits=inherits)
         answer = _answer(tx, found, brought, following, is_there=is_there)
         warnings = second_sample(tx, found)
+        if left_out:
+            warnings.append(f"{left_out:,} rows were left out: they match rows that are sealed in a test set")
         if not is_there:
             warnings += too_few(answer["rows"], answer["minimum"])
             warnings += goes_on(earlier, rows, add=add)

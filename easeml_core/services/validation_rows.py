@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
+from easeml_core.services.row_registry import COINCIDENCE, look_up, new_rows, register
 from easeml_core.services.study_columns import require_one_answer
 from easeml_core.services.test_set_release import is_known, released_arrays
 from easeml_core.services.test_set_upload import labels_of
 from easeml_core.services.test_sets import find_set
 from easeml_core.store import studies, test_sets, validation
 from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.row_cells import cells_of_inputs
 from easeml_core.training.uploads import encode, read_examples
 from easeml_core.training.uploads import shown as quoted
 
@@ -19,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
@@ -124,6 +127,39 @@ def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenPart
         raise AlreadyExistsError(
             kind="table", name=brought.origin, remedy="another tenant's study has sealed its examples"
         )
+
+
+def registered_open(
+    tx: Connection, artifacts: ArtifactStore, study: Study, brought: Brought, parts: OpenParts
+) -> tuple[Brought, int]:
+    """The rows that may be opened, as the registry knows them; they are open from now on.
+
+    Returns:
+        The rows, and how many were left out since they are sealed somewhere: a few can be chance.
+
+    Raises:
+        InvalidInputError: A row is sealed with the very same cells, or more are than chance explains.
+    """
+    new = new_rows(tx, cells_of_inputs(brought.inputs, brought.columns, parts.layout))
+    found = look_up(tx, artifacts, study, new)
+    exact = np.flatnonzero(found.is_sealed & found.is_exact)
+    if len(exact) or float(np.mean(found.is_sealed)) > COINCIDENCE:
+        row = int(exact[0]) if len(exact) else int(np.argmax(found.is_sealed))
+        message = (
+            f"{brought.origin}: {int(found.is_sealed.sum()):,} of {len(brought.names):,} rows cannot be validated on, "
+            f"the first of them {brought.names[row]}, is sealed in a test set that is not released"
+        )
+        raise InvalidInputError(message)
+    left = np.flatnonzero(~found.is_sealed)
+    register(tx, study.id, new, {None: left}, found)
+    kept = replace(
+        brought,
+        inputs=brought.inputs[left],
+        labels=brought.labels[left],
+        hashes=[brought.hashes[row] for row in left.tolist()],
+        names=[brought.names[row] for row in left.tolist()],
+    )
+    return kept, len(brought.names) - len(left)
 
 
 def _sealed_in(tx: Connection, set_id: int) -> str:

@@ -176,9 +176,9 @@ def sealed_by_tenant(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> 
 
 
 def in_use_elsewhere(tx: Connection, test_set_id: int) -> tuple[int, int] | None:
-    """The set in use of the same tenant that shares most examples with this one, and how many; None without any.
+    """The set in use, of any tenant, that shares most examples with this one, and how many; None without any.
 
-    In use is one that is live or waits to be.
+    In use is one that is live or waits to be. Those of this set's tenant come first.
     """
     found = row(
         tx,
@@ -186,8 +186,8 @@ def in_use_elsewhere(tx: Connection, test_set_id: int) -> tuple[int, int] | None
         "JOIN sealed.examples o ON o.hash = e.hash AND o.test_set_id <> e.test_set_id "
         "JOIN work.test_sets t ON t.id = o.test_set_id AND t.state IN ('live', 'sealed') "
         "JOIN work.studies theirs ON theirs.id = o.study_id JOIN work.studies ours ON ours.id = e.study_id "
-        "WHERE e.test_set_id = :id AND theirs.tenant_id = ours.tenant_id "
-        "GROUP BY o.test_set_id ORDER BY 2 DESC, o.test_set_id LIMIT 1",
+        "WHERE e.test_set_id = :id GROUP BY o.test_set_id "
+        "ORDER BY bool_or(theirs.tenant_id = ours.tenant_id) DESC, 2 DESC, o.test_set_id LIMIT 1",
         id=test_set_id,
     )
     return None if found is None else (int(found.id), int(found.examples))

@@ -149,7 +149,8 @@ def _pieces(flat: NDArray[np.float32], layout: Layout) -> Cells:
         ends = [positions * (i + 1) // PIECES for i in range(PIECES)]
     else:
         ends = [*(_FIRST_STEPS << i for i in range((positions // _FIRST_STEPS).bit_length())), positions]
-    found: dict[str, NDArray[Any]] = {}
+    # As they are: rows that differ in scale alone are different rows.
+    found: dict[str, NDArray[Any]] = {"\0whole": _as_bytes(np.where(np.isnan(flat), np.float32(np.nan), flat))}
     for channel in range(channels):
         whole = _scaled(flat[:, channel::channels])
         for begin, end in itertools.pairwise([0, *ends]):

@@ -195,7 +195,7 @@ def test_rows_in_use_elsewhere_are_not_released(lab: Any, tmp_path: Path) -> Non
     assert done["state"] == "released"
 
 
-def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_are_not(lab: Any) -> None:
+def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_set_has_no_name(lab: Any) -> None:
     retire(lab, 1)
     last = lab.one("SELECT max(id) FROM work.test_sets")
     for number in range(2, last):
@@ -209,4 +209,7 @@ def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_are_not(lab: Any
     lab.as_superuser("INSERT INTO work.tenants (name) VALUES ('rival')")
     lab.as_superuser("ALTER TABLE work.studies DROP CONSTRAINT studies_data_set_fkey")
     lab.as_superuser("UPDATE work.studies SET tenant_id = (SELECT max(id) FROM work.tenants) WHERE id <> 1")
+    with pytest.raises(StateError, match=r"'1' lie in a test set of another tenant that is in use; release this"):
+        release_test_set(lab.referee, lab.artifacts, test_set="1")
+    retire(lab, last)
     assert release_test_set(lab.referee, lab.artifacts, test_set="1")["state"] == "released"

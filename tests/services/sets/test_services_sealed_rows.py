@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.services import row_registry
+from easeml_core.errors import InvalidInputError
+from easeml_core.services import row_registry, sealing
+from easeml_core.services.feeding import feed, file_refresh
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of
+from easeml_core.services.test_set_retirement import retire_overlapping
+from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.validation import replace_validation
+from easeml_core.store import row_registry as registered
+from easeml_core.training.row_cells import Cells, name_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -188,3 +195,124 @@ def test_one_in_two_studies_divide_a_table(bare: Any, register: Any) -> None:
     )  # a few match one of the first half by chance
     answer = register("three", content, "z", split="rows?part=2/2")
     assert answer["refused"]
+
+
+def test_a_guessed_label_changes_no_answer(bare: Any, register: Any) -> None:
+    """Whatever is guessed in a column beside the rows: what is refused, and what is said, is the same."""
+    assert not register("one", table(), "y")["refused"]
+    truth = table()["y"]
+    answers = []
+    for number, guess in enumerate((truth, [{"no": "yes", "yes": "no"}[word] for word in truth])):
+        content = without(table(), "y", "dose", "seen") | {"guess": guess}
+        answers.append(register("two" if number == 0 else "six", content, "z"))
+    said = [answer["message"].replace("six", "two") for answer in answers]
+    assert said[0] == said[1]
+    assert [answer["refused"] for answer in answers] == [True, True]
+
+
+def test_no_column_of_labels_is_registered(bare: Any, register: Any) -> None:
+    assert not register("one", table(), "y")["refused"]
+    with bare.referee.begin() as tx:
+        (source,) = registered.list_sources(tx)
+        key = registered.registry_key(tx)
+    columns = Cells(("y", "z", "dose"), tuple(np.zeros(1) for _ in range(3)))
+    assert np.isin(name_tokens(columns, key), source.names).tolist() == [False, True, True]
+
+
+def sealed_doses(lab: Any, content: Table) -> list[int]:
+    """Places of the rows of study ``one`` that are in none of its open parts."""
+    parts = lab.open_parts("one")
+    opened = np.concatenate([parts.train_inputs, parts.validation_inputs])[:, 0]
+    return np.flatnonzero(~np.isin(np.float32(content["id"]), opened)).tolist()
+
+
+def as_pairs(content: Table, rows: list[int], label: str) -> list[dict[str, Any]]:
+    names = [name for name in content if name != label]
+    return [{"inputs": {n: content[n][i] for n in names}, "label": content[label][i]} for i in rows]
+
+
+def test_sealed_rows_are_not_fed_as_new_pairs(bare: Any, register: Any) -> None:
+    """To the study that sealed them, slightly changed, and to another tenant's, where they are another table's rows."""
+    content = table(1)
+    assert not register("one", content, "y")["refused"]
+    hidden = sealed_doses(bare, content)
+    changed = content | {"age": [cell + 1 for cell in content["age"]]}
+    assert not register("theirs", table(2), "y", "rival")["refused"]
+    before = {study: len(bare.open_parts(study).train_inputs) for study in ("one", "theirs")}
+    for study, rows in (("one", hidden[:40]), ("theirs", hidden[40:44])):
+        pairs = as_pairs(changed, rows, "y")
+        feed(bare.worker, bare.artifacts, study=study, pairs=pairs, fed_by="eve", request_key=bare.key())
+        answer = bare.answer(file_refresh(bare.worker, study=study, request_key=bare.key())["request_id"])
+        assert not answer["refused"]
+        assert len(bare.open_parts(study).train_inputs) == before[study]
+
+
+def brought(folder: Path, content: Table, rows: list[int]) -> dict[str, Path]:
+    inputs = without(content, "y")
+    chosen = {name: [cells[i] for i in rows] for name, cells in inputs.items()}
+    write_csv(folder / "new.csv", {"example": [f"p{i}" for i in rows]} | chosen)
+    write_csv(folder / "labels.csv", {"example": [f"p{i}" for i in rows], "label": [content["y"][i] for i in rows]})
+    return {"inputs": folder / "new.csv", "labels": folder / "labels.csv"}
+
+
+def test_open_rows_are_not_sealed_and_sealed_rows_not_validated_on_in_another_study(
+    bare: Any, register: Any, tmp_path: Path
+) -> None:
+    content = table(1)
+    assert not register("one", content, "y")["refused"]
+    assert not register("two", table(2), "y", "rival")["refused"]
+    changed = content | {"age": [cell + 1 for cell in content["age"]], "id": list(range(5000, 5000 + ROWS))}
+    files = brought(tmp_path, changed, list(range(ROWS)))
+    with pytest.raises(InvalidInputError, match="rows that the installation has already"):
+        seal_test_set(bare.referee, bare.artifacts, study="two", **files)
+    files = brought(tmp_path, changed, sealed_doses(bare, content))
+    with pytest.raises(InvalidInputError, match="is sealed in a test set that is not released"):
+        replace_validation(bare.referee, bare.artifacts, study="two", **files)
+
+
+def test_the_same_table_in_another_format_is_the_same_table(bare: Any, register: Any, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    assert not register("one", table(), "y")["refused"]
+    parquet.write_table(pyarrow.table(table()), tmp_path / "data" / "lab" / "two.parquet")
+    answer = file_study(bare, tmp_path, "two", "lab", "parquet:two.parquet", target="z")
+    assert row_registry.OWN_WORDS in answer["message"]
+
+
+def test_images_that_are_packed_otherwise_are_the_same_images(bare: Any, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (480, 8, 8), dtype=np.uint8)
+    for number, (folder, ending) in enumerate((("a", "png"), ("b", "bmp"))):
+        for row, values in enumerate(pixels):
+            path = tmp_path / "data" / "lab" / folder / ("even", "odd")[(row + number) % 2] / f"{number}{row}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.fromarray(values).save(path)
+    assert not file_study(bare, tmp_path, "one", "lab", "images:a")["refused"]
+    assert row_registry.OWN_WORDS in file_study(bare, tmp_path, "two", "lab", "images:b?colour=rgb")["message"]
+
+
+def test_refusals_are_bounded(register: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(row_registry, "MOST_REFUSED", 2)
+    assert not register("one", table(), "y")["refused"]
+    for study in ("two", "three"):
+        assert row_registry.OWN_WORDS in register(study, table(), "z")["message"]
+    assert "no further table of it is compared" in register("four", table(9), "z")["message"]
+    assert not register("five", table(9), "z", "rival")["refused"]
+
+
+def test_sets_of_before_that_overlap_are_listed_and_retired(bare: Any, register: Any, monkeypatch: Any) -> None:
+    """A database without a registry: two studies of one table with other targets, and one of another table."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "is_public", lambda _: True)
+        patch.setattr(row_registry, "is_public", lambda _: True)
+        for study, content, target in (("one", table(), "y"), ("two", table(), "z"), ("other", table(3), "y")):
+            assert not register(study, content, target)["refused"]
+        assert bare.one("SELECT count(*) FROM sealed.registry") == 0
+    found = retire_overlapping(bare.referee, bare.artifacts, retire=False)
+    assert sorted((one.study, one.shown > 0.3 * one.rows) for one in found) == [("one", True)] * 2 + [("two", True)] * 2
+    assert retire_overlapping(bare.referee, bare.artifacts, retire=True) == found
+    ended = "SELECT count(*) FROM work.test_sets WHERE state = 'retired' AND retired_why = 'overlap'"
+    assert bare.one(ended) == 4
+    assert retire_overlapping(bare.referee, bare.artifacts, retire=True) == []
