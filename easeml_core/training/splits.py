@@ -100,7 +100,11 @@ def with_known(
     else:
         for rows, free, home in (
             (np.flatnonzero(hidden & is_open), ~is_open & ~hidden, target),
-            (np.flatnonzero(shown & ~is_open), (part == numbers[TRAIN]) & ~shown & ~hidden, numbers[TRAIN]),
+            (
+                np.flatnonzero(shown & (part != numbers[TRAIN])),
+                (part == numbers[TRAIN]) & ~shown & ~hidden,
+                numbers[TRAIN],
+            ),
         ):
             others = rng.permutation(np.flatnonzero(free))[: len(rows) if split.kind == "rows" else 0]
             swapped = rows[: len(others)]
