@@ -105,7 +105,7 @@ def errors(runner: GateRunner) -> str:
     """Wrong verdicts on the threshold."""
     rows = []
     for k, null in enumerate(NULLS):
-        slow = null.sampling == "early" or null.name.startswith("betting")
+        slow = null.sampling == "early" or null.name.startswith("weighted")
         runs = (50 if slow else 1000) * runner.repeats
         count = wrong_verdicts(null, np.random.default_rng(k), runs)
         condition = null.condition.split(" /\\ ")[0] if null.clause == 0 else null.condition
