@@ -17,7 +17,7 @@ import psycopg2
 from click.testing import CliRunner
 from page_client import Client
 from sqlalchemy import text
-from surfaces import RELATIONS, commands, routes_of
+from surfaces import RELATIONS, commands, routes_of, watchers
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.frame import Site
@@ -428,10 +428,7 @@ def _members(path: Path) -> str:
 
 def event_sights(lab: Any, studies: Iterable[str], requests: Iterable[int], trials: Iterable[int]) -> list[Sight]:
     """What triggers, sensors and watchers find, and the news since the beginning."""
-    from easeml_airflow.triggers.alerts import AlertsTrigger
-    from easeml_airflow.triggers.production import ProductionTrigger
     from easeml_airflow.triggers.questions import QUESTIONS
-    from easeml_airflow.triggers.submissions import SubmissionsTrigger
     from easeml_core.services import events
 
     subjects = {"answer": list(map(str, requests)), "trial": list(map(str, trials))}
@@ -440,7 +437,7 @@ def event_sights(lab: Any, studies: Iterable[str], requests: Iterable[int], tria
         for name, question in QUESTIONS.items()
         for subject in subjects.get(name, list(studies))
     ]
-    for trigger in (AlertsTrigger, ProductionTrigger, SubmissionsTrigger):
+    for trigger in watchers():
         found.append(Sight(Kind.EVENT, f"trigger {trigger.__name__}", "", repr(trigger.waiting(lab.worker, None))))
     seen = events.look(lab.worker, {"since": EPOCH, "told": {}}, limit=10_000)
     for kind in events.EventKind:

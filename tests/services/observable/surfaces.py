@@ -151,19 +151,27 @@ def _classes() -> Iterator[str]:
 
 def _events() -> Iterator[str]:
     """Questions of our trigger, triggers of asset watchers, and kinds of news."""
-    from easeml_airflow import triggers
-    from easeml_airflow.triggers.easeml import EasemlTrigger
     from easeml_airflow.triggers.questions import QUESTIONS
-    from easeml_airflow.version_compat import BaseTrigger
     from easeml_core.services.events import EventKind
 
     yield from (f"question {name}" for name in QUESTIONS)
     yield from (f"news {kind}" for kind in EventKind)
+    yield from (f"trigger {trigger.__name__}" for trigger in watchers())
+
+
+def watchers() -> list[Any]:
+    """Triggers of asset watchers: every trigger that is not abstract, but the one of our tasks."""
+    from easeml_airflow import triggers
+    from easeml_airflow.triggers.easeml import EasemlTrigger
+    from easeml_airflow.version_compat import BaseTrigger
+
+    found = []
     for module in pkgutil.iter_modules(triggers.__path__, "easeml_airflow.triggers."):
-        for name, kind in vars(importlib.import_module(module.name)).items():
+        for kind in vars(importlib.import_module(module.name)).values():
             is_ours = inspect.isclass(kind) and issubclass(kind, BaseTrigger) and kind.__module__ == module.name
             if is_ours and kind is not EasemlTrigger and not inspect.isabstract(kind):
-                yield f"trigger {name}"
+                found.append(kind)
+    return found
 
 
 def _functions_with(key: str) -> Iterator[tuple[str, str]]:
