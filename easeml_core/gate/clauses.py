@@ -6,6 +6,7 @@ Nothing here decides anything about statistics: ``planner`` and ``decision`` do.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 VARIABLES = ("n", "o", "d")
 """n, o: accuracy of the new and of the old model; d: share of examples on which their predictions differ."""
@@ -50,8 +51,13 @@ class Clause:
         return self.weight("n") != -self.weight("o")
 
     def value_of(self, values: tuple[float, float, float]) -> float:
-        """The left side at given values of (n, o, d)."""
-        return sum(self.weight(v) * x for v, x in zip(VARIABLES, values, strict=True))
+        """The left side at given values of (n, o, d), for the weights as they are written.
+
+        Decimal weights are added up exactly: .7 + .1 in doubles is below .8, so that ``-0.7 * n - 0.1 * o > -0.8``
+        would be certain, although it is false for two models that are always right.
+        """
+        terms = (Fraction(repr(self.weight(v))) * Fraction(repr(x)) for v, x in zip(VARIABLES, values, strict=True))
+        return float(sum(terms))
 
     def reach(self) -> tuple[float, float]:
         """Lowest and highest value that the left side can have on one example, and so on average."""

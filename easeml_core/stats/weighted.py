@@ -107,7 +107,7 @@ def log_weighted_p_value(
     if threshold < low:
         return -math.inf
     examples = int(counts.sum())
-    total = float(counts @ values) - examples * threshold
+    total = float(counts @ (values - threshold))  # values at the threshold add exactly 0
     if total <= 0:
         return 0.0
     if threshold == low:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,6 +106,24 @@ def test_a_bundle_whose_parts_do_not_agree_is_named_although_it_is_signed(
     found = json.loads(base64.b64decode(envelope["payload"]))
     alter(found)
     assert any(fault in one for one in check_bundle(seal_envelope(found, key), [key.public]).faults)
+
+
+def test_the_level_is_that_of_mode_estimator_and_other_conditions(office: Office) -> None:
+    """Three steps of full: 2^2 where first errors are paid for, 2^3 else; and what other conditions cost."""
+    key = KeyFolder(office.keys).key()
+    envelope, _ = evidence_of(office.lab.referee, model_id=office.lab.models["full"]["good"], keys=office.keys)
+    for mode, estimator, others, halved in [
+        ("fp-free", "exact", 0, 2),
+        ("fp-free", "exact", 2, 4),
+        ("fp-free", "paper", 0, 3),
+        ("fn-free", "exact", 2, 6),
+    ]:
+        found = json.loads(base64.b64decode(envelope["payload"]))
+        plan, facts = found["predicate"]["test_set"]["plan"], found["predicate"]["ledger"]["facts"]
+        plan |= {"adaptivity": "full", "steps": 3, "mode": mode, "estimator": estimator, "other_conditions": others}
+        facts["log_level"] = math.log1p(-plan["reliability"]) - halved * math.log(2)
+        faults = check_bundle(seal_envelope(found, key), [key.public]).faults
+        assert not [one for one in faults if "the plan gives the level" in one], (mode, estimator, others)
 
 
 def test_a_bundle_is_what_standard_tools_read(office: Office) -> None:

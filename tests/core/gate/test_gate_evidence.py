@@ -140,3 +140,10 @@ def test_a_left_side_of_any_shape_fails_where_it_is_far_below():
     assert judge("n - 1.1 * o > 0.3 +/- 0.1", counts).clauses[0].verdict is FAIL
     assert judge("n - 1.1 * o < 0.3 +/- 0.1", counts).clauses[0].verdict is PASS
     assert judge("n - 1.1 * o > -0.3 +/- 0.1", counts).clauses[0].verdict is PASS
+
+
+def test_decimal_weights_add_up_to_their_threshold():
+    """Two models that are always right are at -.8 and not above, though .7 + .1 in doubles is below .8."""
+    source = "-0.7 * n - 0.1 * o > -0.8 +/- 0.1"
+    assert parse_condition(source).clauses[0].value_of((1, 1, 0)) == -0.8
+    assert judge(source, outcomes(1000, both=1000)).verdict is not Verdict.PASS

@@ -142,3 +142,10 @@ def test_the_bound_on_the_second_moment_holds_and_is_capped():
         wide, values, threshold=0.01, log_level=-3.0, differing=DIFFERING, disagreement_bound=0.1
     )
     assert known == pytest.approx(0.11**2 + 0.1 * (1.11**2 - 0.11**2))
+
+
+def test_values_at_the_smallest_add_nothing_to_the_sum():
+    """5 times -.8 and once more, rounded on the way, are not above 6 times -.8."""
+    values = np.array([-0.8, -0.8, 0.0])
+    for counts in ([5, 1, 0], [5, 19, 0]):
+        assert log_weighted_p_value(np.array(counts), values, threshold=-0.8, log_level=-5.0) == 0.0
