@@ -29,6 +29,7 @@ from easeml_core import __version__
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SchemaVersionError, StateError, reason_of
 from easeml_core.services.artifact_places import set_artifacts
 from easeml_core.store import dump, schema
+from easeml_core.store.artifacts import is_unfinished
 from easeml_core.store.remote_artifacts import RemoteArtifactStore
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST, DUMP, ARTIFACTS = "manifest.json", "easeml.dump", "artifacts.tar"
-_PIECE = 1 << 20
 _PRIVATE = 0o077
 
 
@@ -122,7 +122,7 @@ def back_up(
 
     Raises:
         AlreadyExistsError: The folder exists.
-        InvalidInputError: A file cannot be read or written.
+        InvalidInputError: A file cannot be read or written, or the folder lies in one that belongs to the backup.
         StateError: There is no pg_dump that suits the server.
         StoreError: The dump failed.
     """
@@ -130,6 +130,11 @@ def back_up(
     if folder.exists() or folder.is_symlink():
         kind = "folder"
         raise AlreadyExistsError(kind, str(folder), remedy="a backup is a new folder; name another one")
+    copied = [*beside.folders.values(), *([artifacts.root] if _has_folder(artifacts) and with_artifacts else [])]
+    for there in copied:
+        if folder.resolve().is_relative_to(there.resolve()):
+            message = f"{folder} lies in {there}, which belongs to the backup; name a folder outside of it"
+            raise InvalidInputError(message)
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
     with store.begin() as tx:
         revision = schema.current(tx) or "none"
@@ -137,8 +142,8 @@ def back_up(
     with _new_folder(folder) as place:
         files = [_dumped(place, DUMP, url, server, tell, schemas=dump.SCHEMAS)]
         files += [_dumped(place, name, address, server, tell) for name, address in beside.databases.items()]
-        if with_artifacts and not isinstance(artifacts, RemoteArtifactStore):
-            files.append(_archived(place, ARTIFACTS, artifacts.root, tell))
+        if with_artifacts and _has_folder(artifacts):
+            files.append(_archived(place, ARTIFACTS, artifacts.root, tell, leaves_out=is_unfinished))
         files += [_archived(place, name, there, tell) for name, there in beside.folders.items() if there.is_dir()]
         files += [_copied(place, name, there, tell) for name, there in beside.files.items() if there.is_file()]
         made = Manifest(FORMAT, __version__, revision, server, made_at, artifacts.place, tuple(files))
@@ -281,15 +286,31 @@ def _dumped(
     return _kept(place / name)
 
 
-def _archived(place: Path, name: str, folder: Path, tell: Callable[[str], None]) -> Kept:
+def _has_folder(artifacts: ArtifactStore) -> bool:
+    return not isinstance(artifacts, RemoteArtifactStore)
+
+
+def _archived(
+    place: Path,
+    name: str,
+    folder: Path,
+    tell: Callable[[str], None],
+    *,
+    leaves_out: Callable[[Path], bool] = lambda _: False,
+) -> Kept:
+    """Put the plain files and folders of a folder into an archive; what else lies there is named, since it is lost."""
     tell(f"copying {folder} into {name}")
     with (
         _private(place / name) as writer,
         tarfile.open(fileobj=writer, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if path.name.startswith("new-") or not (path.is_dir() or path.is_file()) or path.is_symlink():
-                continue  # unfinished, or no plain file
+            if leaves_out(path):
+                continue
+            if path.is_symlink() or (path.exists() and not (path.is_dir() or path.is_file())):
+                what = "a symbolic link" if path.is_symlink() else "no plain file"
+                tell(f"left out of {name}: {path} is {what}; back up what it stands for separately")
+                continue
             with contextlib.suppress(FileNotFoundError):  # a checkpoint or an upload that has just gone
                 archive.add(path, arcname=str(path.relative_to(folder)), recursive=False)
     return _kept(place / name)

@@ -50,6 +50,11 @@ class Staged(NamedTuple):
     fetched: int = 0
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a file of a store's folder has not got its content and its name yet."""
+    return path.name.startswith(_UNFINISHED)
+
+
 class ArtifactStore:
     """A folder that all workers and the referee can reach.
 

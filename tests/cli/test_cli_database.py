@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,6 +144,34 @@ def folder(monkeypatch: Any) -> Iterator[Path]:
         yield made
 
 
+def back_up_and_replay(folder: Path, run: Any) -> None:
+    """Without an address all but the key and marks of the referee is backed up; the marks find a restored one old."""
+    data = folder / ".easeml" / "data" / "lab"
+    data.mkdir(parents=True)
+    (data / "new-customers.csv").write_text("a,b\n1,2\n")
+    (data / "linked.csv").symlink_to(data / "new-customers.csv")
+    (folder / ".easeml" / "keys.json").write_text("{}")
+    inside = run("db", "backup", ".easeml/data/kept")
+    assert (inside.status, "lies in .easeml/data, which belongs to the backup" in inside.err) == (2, True)
+    answer = run("db", "backup", "kept", "--json")
+    assert answer.status == 0, answer.err
+    keys = [f"referee-{path.name}" for path in (folder / ".easeml" / "referee").glob("*.pub")]
+    assert len(keys) == 1
+    names = ["easeml.dump", "airflow.dump", "artifacts.tar", "data.tar", "keys.json", "secrets.json", *keys]
+    assert [kept["name"] for kept in answer.json["files"]] == names
+    with tarfile.open(folder / "kept" / "data.tar") as archive:
+        assert archive.getnames() == ["lab", "lab/new-customers.csv"]
+    assert "left out of data.tar: .easeml/data/lab/linked.csv is a symbolic link" in answer.err
+    assert run("db", "restore", "kept", "--check").status == 0
+    assert run("audit", "verify").status == 0
+    assert run("policy", "set", "--policy", "roundrobin", "--reason", "a test").status == 0
+    assert run("referee", "--once").status == 0
+    assert run("audit", "verify").status == 0
+    assert run("db", "restore", "kept", "--replace").status == 0
+    old = run("audit", "verify")
+    assert (old.status, "this host has seen" in old.out + old.err) == (1, True)
+
+
 def test_the_embedded_server_is_found_without_any_address(folder: Path, run: Any) -> None:
     served = Served(folder)
     try:
@@ -161,6 +190,7 @@ def test_the_embedded_server_is_found_without_any_address(folder: Path, run: Any
             answer = run(*asked)
             assert password not in answer.out + answer.err  # only `db url` says it
         assert run("db", "url", "--role", "nobody").status == 2
+        back_up_and_replay(folder, run)
         second = Served(folder)  # one server, one owner
         _, complaint = second.process.communicate(timeout=60)
         assert second.process.returncode == 2
