@@ -19,7 +19,7 @@ from easeml_core.services.trials import attempts, explained, kind_of, record_fai
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.formats import load_predictor, save_model
 from easeml_core.training.function_models import predictor_of
-from easeml_core.training.job import TrainingResult, check_slot
+from easeml_core.training.job import TrainingResult, require_slot
 from easeml_core.training.parts import load_open_parts
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def run_routed_trial(
         As ``run_trial``. A trial that nothing here executes is given back: SUGGESTED.
 
     Raises:
-        ConfigError: The slot is none.
+        ConfigError: The slot is none, or this machine has no GPU for it.
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     if slot is not None:
-        check_slot(slot)
+        require_slot(slot)  # before the claim: the trial waits for a worker that has one
     for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log, executors=executors):
         if lease.trial.function is None:
             train(store, artifacts, lease, slot=slot)

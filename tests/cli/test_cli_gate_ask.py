@@ -48,11 +48,11 @@ def test_a_pass_a_fail_and_a_refusal_are_three_answers(hand_in: Any, ask: Any, r
     assert (refused.status, "is the one that stands now" in refused.out) == (1, True)
 
 
-def test_a_pass_on_another_condition_is_advice(hand_in: Any, ask: Any, referee: Any) -> None:
-    good = hand_in("predict.py")
-    answer = ask("gate", "ask", "cancer", good, "--condition", "n > 0.5 +/- 0.25")
-    assert answer.status == 0, answer.err
-    assert "model promote" not in answer.out
+def test_another_condition_is_refused_where_the_set_plans_no_answers_for_such(
+    hand_in: Any, ask: Any, referee: Any
+) -> None:
+    answer = ask("gate", "ask", "cancer", hand_in("predict.py"), "--condition", "n > 0.5 +/- 0.25")
+    assert (answer.status, "leave the condition out" in answer.out, "model promote" in answer.out) == (1, True, False)
 
 
 def test_withheld_verdicts_end_alike(quiet: str, hand_in: Any, ask: Any, referee: Any) -> None:

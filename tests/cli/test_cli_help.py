@@ -110,6 +110,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "tenant set",
         "test-set fetch",
         "test-set list",
+        "test-set overlaps",
         "test-set plan",
         "test-set release",
         "test-set retire",

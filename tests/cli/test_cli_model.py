@@ -154,7 +154,7 @@ def test_the_ledger_shows_step_level_price_and_verdict(
         "set_state": "live",
     }
     assert entry["verdict"] in ("FAIL", "UNKNOWN")  # every installation splits its data otherwise
-    assert entry["level"] == pytest.approx(0.1 / 2**3)  # delta / 2^H
+    assert entry["level"] == pytest.approx(0.1 / 2**2)  # delta / 2^(H - 1)
     assert entry["log_cost"] == pytest.approx(0.6931471805599453)  # ln 2: under full both answers were possible
     assert "nats" not in entry
     assert entry["isolation"] is None  # a constant runs nothing

@@ -42,7 +42,7 @@ def test_without_studies_the_status_says_how_to_begin(ask: Any) -> None:
 def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = ask(*REGISTER, *SETTINGS, "--weight", "2", "--json").json
     assert answer["study"] == "cancer"
-    assert answer["answer"]["message"] == "study cancer is active; rows: train 306, validation 85, gate 122, meter 56"
+    assert answer["answer"]["message"] == "study cancer is active; rows: train 315, validation 85, gate 113, meter 56"
 
     (listed,) = ask("study", "list", "--json").json
     assert (listed["study"], listed["tenant"], listed["state"], listed["weight"]) == ("cancer", "lab", "ACTIVE", 2.0)
@@ -70,7 +70,7 @@ def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatc
     lines = ask("study", "show", "cancer").out.splitlines()
     assert f"columns: {', '.join(names[:20])} and 10 more (--json has all)" in lines
     assert "classes: 0 = malignant, 1 = benign" in lines
-    for word in ("Trials", "Sealed sets", "gate", "live", "122", "meter", "56"):
+    for word in ("Trials", "Sealed sets", "gate", "live", "113", "meter", "56"):
         assert word in text
 
 
@@ -87,7 +87,7 @@ def test_a_refused_study_is_an_answer_of_no(ask: Any) -> None:
     given = ("study", "register", "iris", "--tenant", "lab", "--source", "sklearn:iris", *SETTINGS)
     answer = ask(*given)
     assert answer.status == 1
-    assert "the sealed gate set needs at least 122 examples" in answer.out
+    assert "the sealed gate set needs at least 94 examples" in answer.out
     assert answer.out.strip().endswith("; correct that and register the study again")
     assert ask("study", "show", "iris", "--json").json["columns"] is None
     assert "columns:" not in ask("study", "show", "iris").text

@@ -112,4 +112,4 @@ def test_a_device_ends_where_only_functions_are_left(own: Any) -> None:
     held = ask(own, "other")
     summary = run_device(own.worker, own.artifacts, studies_only=["own"], device=None, request_key="d", poll_seconds=60)
     assert (summary["trials"], names(held)) == ([], ["other", "tree"])
-    assert summary["reason"] == "nothing left"
+    assert summary["reason"] == "nothing runnable"
