@@ -45,7 +45,8 @@ class RootGroup(click.Group):
         """Run the command; what it raises ends the program with a status of the module's table."""
         try:
             answer = super().invoke(context)
-            sys.stdout.flush()  # here a reader that has gone is noticed, not when Python ends
+            if sys.stdout is not None:  # it is None where the program was started with a closed one
+                sys.stdout.flush()  # here a reader that has gone is noticed, not when Python ends
         except (click.exceptions.Exit, SystemExit):
             raise
         except EasemlError as error:

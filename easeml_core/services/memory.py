@@ -102,6 +102,7 @@ class Memory:
         studies_only: Sequence[str] | None,
         functions: Sequence[str] = (),
         trainers: bool = True,
+        runtimes: Sequence[str] | None = None,
     ) -> Memory:
         """Everything anew; the caller holds the lock ``suggest``.
 
@@ -112,6 +113,7 @@ class Memory:
             studies_only: Names of the studies to choose from; None for all active ones.
             functions: Names of the training functions that whoever asks has.
             trainers: Whether it has the trainers of this package.
+            runtimes: Programs for containers that its machine has; None where that is not known.
 
         Raises:
             NotFoundError: One of the studies does not exist.
@@ -119,7 +121,7 @@ class Memory:
         config, active = current_config(tx, policy), active_studies(tx, studies_only)
         told, versions = decisions.all_trials(tx), studies.latest_data_versions(tx)
         results = results_by_version(told)
-        menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers)
+        menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers, runtimes=runtimes)
         menus = runnable_candidates(active, menus, versions, results, training_parts=studies.training_parts(tx))
         owners = {t.name: t for t in tenants.list_tenants(tx)}
         problem = build_problem(

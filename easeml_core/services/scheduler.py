@@ -56,6 +56,8 @@ class LiveScheduler:
         functions: Names of the training functions (``@trial``) that whoever asks has, or these with the hashes of
             their sources: candidates of others are not handed out, and the choice is made among the rest.
         trainers: Whether it has the trainers of this package too, which every other candidate needs.
+        runtimes: Programs for containers that its machine has, of ``docker`` and ``podman``: candidates of others are
+            not handed out; None where that is not known, for instance in a task that others train after.
 
     Raises:
         ConfigError: There is no such policy.
@@ -69,12 +71,14 @@ class LiveScheduler:
         studies_only: Sequence[str] | None = None,
         functions: Collection[str] | Mapping[str, str] = (),
         trainers: bool = True,
+        runtimes: Collection[str] | None = None,
     ) -> None:
         if policy is not None:
             SelectionConfig(policy=policy)
         self._store, self._policy = store, policy
         self._only = None if studies_only is None else tuple(studies_only)
         self.functions, self.trainers = tuple(functions), trainers
+        self.runtimes = None if runtimes is None else tuple(runtimes)
         self._sources = dict(functions) if isinstance(functions, Mapping) else {}
         self._memory: Memory | None = None
         self._mutex = threading.Lock()
@@ -123,6 +127,7 @@ class LiveScheduler:
     def load(self, tx: Connection, seen: Look) -> Memory:
         """Everything anew."""
         asked: dict[str, Any] = {"studies_only": self._only, "functions": self.functions, "trainers": self.trainers}
+        asked["runtimes"] = self.runtimes
         return Memory.load(tx, seen, policy=self._policy, **asked)
 
 
@@ -169,6 +174,7 @@ class _Round:
                 device=self.device,
                 functions=self.live.functions,
                 trainers=self.live.trainers,
+                runtimes=self.live.runtimes,
             )
             for trial in left:
                 if len(self.given) < self.batch.requested:

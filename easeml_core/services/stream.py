@@ -38,6 +38,7 @@ from easeml_core.store.database import CHANNEL, notify, tell_pages
 from easeml_core.store.listen import Ear
 from easeml_core.store.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
 from easeml_core.training.job import require_slot
+from easeml_core.training.trainers_command import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -169,10 +170,12 @@ def run_device(
     require(0 < poll_seconds < math.inf, "poll_seconds", poll_seconds, "seconds, > 0")
     if slot is not None:
         require_slot(slot)
+    runtimes = tuple(name for name in RUNTIMES if shutil.which(name) is not None)
     stream = _Stream(
         store=store,
         artifacts=artifacts,
-        scheduler=LiveScheduler(store, policy=policy, studies_only=studies_only),
+        scheduler=LiveScheduler(store, policy=policy, studies_only=studies_only, runtimes=runtimes),
+        runtimes=runtimes,
         studies_only=studies_only,
         device=device,
         request_key=request_key,
@@ -211,6 +214,7 @@ class _Stream:
     artifacts: ArtifactStore
     scheduler: LiveScheduler
     studies_only: Sequence[str] | None
+    runtimes: Sequence[str]
     device: str | None
     request_key: str
     deadline: float
@@ -281,7 +285,7 @@ class _Stream:
             return seen, True
 
     def _outlook(self, tx: Connection) -> Outlook:
-        return outlook(tx, self.studies_only, device=self.device)
+        return outlook(tx, self.studies_only, device=self.device, runtimes=self.runtimes)
 
     def _work(self, trial: dict[str, Any], key: str) -> Reason | None:
         """Train the trial that was suggested under this key, and go on to the next number."""

@@ -124,7 +124,12 @@ def all_trials(tx: Connection) -> list[Told]:
 
 
 def menus(
-    tx: Connection, study_ids: Sequence[int], *, functions: Iterable[str] = (), trainers: bool = True
+    tx: Connection,
+    study_ids: Sequence[int],
+    *,
+    functions: Iterable[str] = (),
+    trainers: bool = True,
+    runtimes: Iterable[str] | None = None,
 ) -> dict[int, Menu]:
     """The candidates of these studies; studies without any are left out.
 
@@ -135,6 +140,7 @@ def menus(
         study_ids: The studies.
         functions: Names of the training functions that whoever asks has.
         trainers: Whether it has the trainers of this package.
+        runtimes: Programs for containers that its machine has; None where that is not known.
     """
     found = rows(
         tx,
@@ -145,7 +151,7 @@ def menus(
         "(SELECT max(id) FROM work.data_versions v WHERE v.study_id = c.study_id))) ORDER BY study_id, id) c "
         "GROUP BY study_id",
         ids=list(study_ids),
-        **offered(functions, trainers=trainers),
+        **offered(functions, trainers=trainers, runtimes=runtimes),
     )
     same: dict[tuple[str, ...], tuple[str, ...]] = {}
     made = {}

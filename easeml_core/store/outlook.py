@@ -109,16 +109,23 @@ class Outlook:
         return self.under_way > 0 and self.untried > 0
 
 
-def outlook(tx: Connection, studies: Sequence[str] | None, *, device: str | None = None) -> Outlook:
+def outlook(
+    tx: Connection,
+    studies: Sequence[str] | None,
+    *,
+    device: str | None = None,
+    runtimes: Sequence[str] | None = None,
+) -> Outlook:
     """The outlook over the active studies of these names, or over all of them, for a device without training functions.
 
     Args:
         tx: Role ``easeml_worker``.
         studies: Their names; None for all that are active.
         device: Kind of the device that asks; None means that every candidate can run on it.
+        runtimes: Programs for containers that its machine has; None where that is not known.
     """
     given = None if studies is None else list(studies)
-    (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered(()))
+    (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered((), runtimes=runtimes))
     return Outlook(**found._mapping)
 
 

@@ -35,8 +35,11 @@ SELECT t.id, t.study_id, s.name AS study, t.candidate_id, c.name AS candidate, c
 FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
 """
 
-RUNS_HERE = "(CASE WHEN c.kind = 'function' THEN c.implementation = ANY(CAST(:functions AS text[])) ELSE :trainers END)"
-"""Of a candidate c: the tasks of whoever asks can execute it; ``offered`` gives the two parameters."""
+RUNS_HERE = """(CASE WHEN c.kind = 'function' THEN c.implementation = ANY(CAST(:functions AS text[]))
+  WHEN c.kind = 'container' AND CAST(:runtimes AS text[]) IS NOT NULL
+    THEN :trainers AND coalesce(c.parameters ->> 'runtime', 'docker') = ANY(CAST(:runtimes AS text[]))
+  ELSE :trainers END)"""
+"""Of a candidate c: the tasks of whoever asks can execute it; ``offered`` gives the parameters."""
 
 # A lost attempt is charged until its last heartbeat, which its reservation bounds, less what it saved: what came after
 # gave nothing, since neither a checkpoint nor a result is taken without the lease. ``least`` takes no notice of NULL,
@@ -68,14 +71,21 @@ class Checkpoint(NamedTuple):
     progress: float
 
 
-def offered(functions: Iterable[str], *, trainers: bool = True) -> dict[str, Any]:
+def offered(
+    functions: Iterable[str], *, trainers: bool = True, runtimes: Iterable[str] | None = None
+) -> dict[str, Any]:
     """Return the parameters of ``RUNS_HERE``.
 
     Args:
         functions: Names of the training functions that whoever asks has.
         trainers: Whether it also has the trainers of this package, which run commands and containers too.
+        runtimes: Programs for containers that its machine has; None where that is not known.
     """
-    return {"functions": [f"function:{name}" for name in functions], "trainers": trainers}
+    return {
+        "functions": [f"function:{name}" for name in functions],
+        "trainers": trainers,
+        "runtimes": None if runtimes is None else list(runtimes),
+    }
 
 
 def _trial(found: Row[Any]) -> Trial:
@@ -167,6 +177,7 @@ def left_over_trials(
     device: str | None = None,
     functions: Iterable[str] = (),
     trainers: bool = True,
+    runtimes: Iterable[str] | None = None,
 ) -> list[Trial]:
     """SUGGESTED trials that nobody holds: lease or hand-out has run out.
 
@@ -176,6 +187,7 @@ def left_over_trials(
         device: Those that may run on this kind; None for all.
         functions: Names of the training functions that whoever asks has; trials of others are left out.
         trainers: Whether it has the trainers of this package.
+        runtimes: Programs for containers that its machine has; None where that is not known.
     """
     found = rows(
         tx,
@@ -184,7 +196,7 @@ def left_over_trials(
         f"AND {RUNS_HERE} AND t.study_id = ANY(:ids) ORDER BY s.priority DESC, t.id FOR UPDATE OF t SKIP LOCKED",
         ids=list(study_ids),
         device=device,
-        **offered(functions, trainers=trainers),
+        **offered(functions, trainers=trainers, runtimes=runtimes),
     )
     return [_trial(r) for r in found]
 

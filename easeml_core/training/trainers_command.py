@@ -10,6 +10,9 @@ from easeml_core.training.own_parameters import Artifact, Image
 from easeml_core.training.parameters import Choice
 from easeml_core.training.trainer import BOTH, Trainer
 
+RUNTIMES = ("docker", "podman")
+"""Programs that run containers; the first is that of a candidate which names none."""
+
 _NOWHERE: frozenset[str] = frozenset()
 
 TRAINERS_OF_FAMILY = (
@@ -30,7 +33,7 @@ TRAINERS_OF_FAMILY = (
         "container",
         "a program of your own in a container image",
         library="numpy",
-        rules={"image": Image(), "runtime": Choice("docker", ("docker", "podman"))},
+        rules={"image": Image(), "runtime": Choice(RUNTIMES[0], RUNTIMES)},
         tasks=BOTH,
         default_layouts=_NOWHERE,
         gives_chances=False,

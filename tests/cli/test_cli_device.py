@@ -87,6 +87,7 @@ def test_a_device_that_can_run_nothing_says_what_each_candidate_needs(
     boxed = ask(*run, "--study", "boxes")
     assert boxed.status == 1
     assert "boxed of boxes needs podman, which is not installed on this machine" in boxed.err
+    assert ask("study", "show", "boxes", "--json").json["trials"] == []  # not claimed, so not failed
     monkeypatch.setattr("easeml_core.training.job._GPU_DEVICES", ())
     none = ask(*run, "--slot", "cuda")
     assert (none.status, none.out) == (2, "")

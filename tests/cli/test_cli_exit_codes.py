@@ -207,6 +207,12 @@ def test_ctrl_c_in_a_program_of_its_own(nowhere: Path) -> None:
     assert (process.returncode, out, err.strip()) == (130, "", "easeml: interrupted")
 
 
+def test_a_closed_standard_output_is_no_fault(nowhere: Path) -> None:
+    command = ["sh", "-c", 'exec "$0" -m easeml_core.cli meter plan >&-', sys.executable]
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("words", [("meter", "plan", "--json"), ("gate", "plan", "--condition", "n > 0.5 +/- 0.1")])
 def test_a_reader_that_has_gone_hears_nothing_and_sees_no_answer(words: tuple[str, ...], nowhere: Path) -> None:
     """Also where a table is what comes first."""
