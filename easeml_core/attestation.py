@@ -133,7 +133,7 @@ class PublicKey:
         try:
             found = serialization.load_pem_public_key(pem)
         except ValueError as error:
-            message = f"{name} holds no public key in PEM: {error}"
+            message = f"{name} holds no public key in PEM; name the referee's file ID.pub, an Ed25519 public key"
             raise InvalidInputError(message) from error
         if not isinstance(found, Ed25519PublicKey):
             message = f"{name} holds a key of another kind ({type(found).__name__}); an Ed25519 public key is needed"
