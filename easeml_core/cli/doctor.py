@@ -51,8 +51,8 @@ def doctor(
 ) -> None:  # fmt: skip
     """Check versions, database, roles, schema, referee, evidence, Airflow, disk, clock and devices; say what to do.
 
-    Nothing is changed. The evidence is checked with the referee's address only: that of the embedded server, or
-    --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
+    Nothing is changed. Evidence and sealed rows are checked with the referee's address only: that of the embedded
+    server, or --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
     """
     from easeml_core.services.doctor import Installation, examine
 

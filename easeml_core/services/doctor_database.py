@@ -9,10 +9,11 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import EasemlError, counted
 from easeml_core.services.artifact_places import installed_place
 from easeml_core.services.checks import Check, State
-from easeml_core.store import health, schema
+from easeml_core.services.row_registry import overlapping_sets
+from easeml_core.store import health, requests, schema
 from easeml_core.store.database import Store
 from easeml_core.store.remote_artifacts import artifact_store
-from easeml_core.store.roles import WORKER
+from easeml_core.store.roles import REFEREE, WORKER
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -89,6 +90,37 @@ def check_artifacts(url: str | None, place: str) -> Check:
         remedy = "give the place where this machine reaches it with --artifacts, or correct Airflow's connection"
         return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
     return Check(name, "ok", f"{artifacts.place} is that of the installation")
+
+
+def check_overlaps(url: str | None, place: str) -> Check:
+    """Whether a set in use has rows that are open in another study; nothing is registered or retired by it.
+
+    Args:
+        url: Address of the role ``easeml_referee``; None where it is not known.
+        place: Folder or address of the artifacts.
+    """
+    name = "sealed rows"
+    needed = "the address of easeml_referee is needed to compare them"
+    if url is None:
+        return Check(name, "skipped", needed)
+    try:
+        store = Store(url)
+        try:
+            with store.begin() as tx:
+                if requests.role(tx) != REFEREE:
+                    return Check(name, "skipped", needed)
+                with tx.begin_nested() as trial:
+                    found = overlapping_sets(tx, artifact_store(place))
+                    trial.rollback()
+        finally:
+            store.close()
+    except EasemlError as error:
+        return Check(name, "skipped", f"not compared: {error}")
+    if not found:
+        return Check(name, "ok", "no set in use has rows that are open in another study")
+    sets = ", ".join(f"{one.test_set} of {one.study}" for one in found)
+    remedy = "`easeml test-set overlaps --retire` as the referee retires them; then seal new sets"
+    return Check(name, "failed", f"sets in use whose rows are open in another study: {sets}", remedy)
 
 
 def check_clock(skew_seconds: float) -> Check:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.store import row_registry as registry
 from easeml_core.store import sealed, studies, test_sets
@@ -387,17 +386,22 @@ class Overlap:
 def overlapping_sets(tx: Connection, artifacts: ArtifactStore) -> list[Overlap]:
     """Sets that are live or wait and have more rows open in other studies than chance explains.
 
-    Only databases from before there was a registry have such sets. Public data are passed over.
+    Only sets from before there was a registry can be such sets: all others, and all rows that were opened since, passed
+    ``look_up``. Public data are passed over.
     """
+    before = registry.sets_from_before(tx)
+    if not before:
+        return []
     registry.hold_registry(tx)
     register_earlier(tx, artifacts)
     sources = registry.list_sources(tx)
     found = []
     for one in test_sets.list_sets(tx):
+        if one.id not in before:
+            continue
         study = studies.study_by_id(tx, one.study_id)
         is_brought = {set_id: brought for set_id, brought, _ in registry.sets_of(tx, one.study_id)}
-        in_use = one.state in (SealedSetState.LIVE, SealedSetState.SEALED) and one.id in is_brought
-        if not in_use or (is_public(study.source) and not is_brought[one.id]):
+        if is_public(study.source) and not is_brought[one.id]:
             continue
         with artifacts.copy(studies.data_artifact(tx, one.data_version_id)) as path:
             layout = load_open_parts(path).layout

@@ -244,6 +244,17 @@ def sets_of(tx: Connection, study_id: int) -> list[tuple[int, bool, bool]]:
     return [(int(r.id), bool(r.brought), bool(r.released)) for r in found]
 
 
+def sets_from_before(tx: Connection) -> set[int]:
+    """Sets in use that were sealed before rows of their study were registered: no look-up has compared them."""
+    found = rows(
+        tx,
+        "SELECT t.id FROM work.test_sets t JOIN sealed.test_sets k ON k.id = t.id WHERE t.state IN ('live', 'sealed') "
+        "AND NOT EXISTS (SELECT FROM sealed.row_sources r WHERE r.study_id = t.study_id "
+        "AND r.registered_at <= k.sealed_at)",
+    )
+    return {int(r.id) for r in found}
+
+
 def count_refusals(tx: Connection, study_id: int, words: str) -> int:
     """How many requests of the study's tenant were refused with these words in the last 30 days."""
     return int(

@@ -14,6 +14,7 @@ import pytest
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.services import row_registry, sealing
+from easeml_core.services.doctor_database import check_overlaps
 from easeml_core.services.feeding import feed, file_refresh
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
@@ -312,7 +313,14 @@ def test_sets_of_before_that_overlap_are_listed_and_retired(bare: Any, register:
         assert bare.one("SELECT count(*) FROM sealed.registry") == 0
     found = retire_overlapping(bare.referee, bare.artifacts, retire=False)
     assert sorted((one.study, one.shown > 0.3 * one.rows) for one in found) == [("one", True)] * 2 + [("two", True)] * 2
+    address = bare.url("easeml_referee")
+    check = check_overlaps(address, bare.artifacts.place)
+    assert check.state == "failed"
+    assert sum(f"{one.test_set} of {one.study}" in check.found for one in found) == 4
+    assert "of other" not in check.found
+    assert "easeml test-set overlaps --retire" in check.remedy
     assert retire_overlapping(bare.referee, bare.artifacts, retire=True) == found
     ended = "SELECT count(*) FROM work.test_sets WHERE state = 'retired' AND retired_why = 'overlap'"
     assert bare.one(ended) == 4
     assert retire_overlapping(bare.referee, bare.artifacts, retire=True) == []
+    assert check_overlaps(address, bare.artifacts.place).state == "ok"
