@@ -99,7 +99,7 @@ def new_life(rng: np.random.Generator) -> Life:
 
 def log_level() -> float:
     """Ln of the level of every answer before the first pass."""
-    return math.log(DELTA) - allocate("recycle", STEPS).log_multiplicity()
+    return math.log(DELTA) - allocate("recycle", STEPS, mode="fp-free", estimator="exact").log_multiplicity()
 
 
 def live_on_the_judge(life: Life, holds: Callable[[NDArray[np.int64], NDArray[np.int64]], bool]) -> bool:

@@ -25,7 +25,7 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.self_test import LOG_MISS
-from easeml_core.stats.adaptivity import Allocation, allocate, pays_first_errors
+from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.stats.clopper_pearson import clopper_pearson
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def false_answers(
 
 def _allocation(adaptivity: str, steps: int, mode: str) -> Allocation:
     """The levels of the exact gate, which are the largest that it gives."""
-    return allocate(adaptivity, steps, first_error=pays_first_errors(mode=mode, estimator="exact"))
+    return allocate(adaptivity, steps, mode=mode, estimator="exact")
 
 
 def _attacked(
@@ -133,7 +133,7 @@ def _attacked(
         if is_told:
             learnt += fresh * _told(passed, attack.aim if sign > 0 else 1 - attack.aim)
             shift += STAIR * (attack.aim - 1 if passed == (sign > 0) else attack.aim) * sign
-        changed = allocation.is_change(passed=passed, mode=attack.mode)
+        changed = allocation.is_change(passed=passed)
         changes += changed
         if counted and allocation.is_over(changes):
             return False

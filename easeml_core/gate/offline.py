@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import choice, require
+from easeml_core.config import require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
 from easeml_core.gate.csv_columns import Column, read_column, some
 from easeml_core.gate.decision import is_released
 from easeml_core.gate.planner import plan_gate
 from easeml_core.gate.wanted import Wanted
-from easeml_core.stats.adaptivity import allocate, pays_first_errors
+from easeml_core.stats.adaptivity import allocate, level_of_test
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -168,8 +168,8 @@ def log_level_of(
         step: Which test of the set this is, 1 to H; None where nobody keeps count.
         passes: Changes (passes under fp-free, fails under fn-free) at earlier steps; matters to ``recycle``, and to
             ``firstChange`` and ``upTo:K``, which end the set.
-        mode: ``fp-free`` or ``fn-free``; matters to ``full`` (``adaptivity.pays_first_errors``).
-        estimator: ``exact`` or ``paper``; likewise.
+        mode: ``fp-free`` or ``fn-free``; matters to ``full`` and ``recycle`` (``adaptivity.Allocation``).
+        estimator: ``exact`` or ``paper``; matters to ``full``.
 
     Raises:
         ConfigError: If an argument is outside its range, or the set has served.
@@ -179,13 +179,13 @@ def log_level_of(
         >>> round(log_level_of(adaptivity="none", step=1, passes=0, **planned), 3)
         -12.676
     """
-    require(0 < reliability < 1, "reliability", reliability, "> 0 and < 1")
-    choice(Mode, "mode", mode)
-    allocation = allocate(adaptivity, steps, first_error=pays_first_errors(mode=mode, estimator=estimator))
+    allocate(adaptivity, steps, mode=mode, estimator=estimator)  # refuses steps before others are compared with them
     require(step is None or 1 <= step <= steps, "step", step, f"1 to {steps}; further steps need a new set")
     before = steps - 1 if step is None else step - 1
     require(0 <= passes <= before, "passes", passes, f"0 to {before}, the number of earlier steps")
-    return math.log1p(-reliability) - allocation.log_multiplicity(passes)
+    return level_of_test(
+        reliability=reliability, adaptivity=adaptivity, steps=steps, mode=mode, estimator=estimator, changes=passes
+    ).log_level
 
 
 @dataclass(frozen=True, slots=True)

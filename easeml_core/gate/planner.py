@@ -17,7 +17,7 @@ from easeml_core.errors import ConditionSyntaxError
 from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, disagreement_bound, out_of_reach
 from easeml_core.gate.exact_sizes import TARGETS, exact_sizes
 from easeml_core.gate.paper_sizes import DIFFERENCES, paper_sizes
-from easeml_core.stats.adaptivity import allocate, pays_first_errors
+from easeml_core.stats.adaptivity import level_of_test, other_conditions_log_cost
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Condition
@@ -88,6 +88,7 @@ def plan_gate(
     assume_disagreement: float | None = None,
     changes: int = 0,
     slices: int = 1,
+    other_conditions: int = 0,
     log_weight: float = 0.0,
 ) -> GatePlan:
     """Plan the sealed set of a condition.
@@ -108,6 +109,7 @@ def plan_gate(
         changes: Changes so far (passes; fails under fn-free), for the next set of ``recycle`` or ``upTo:K``.
         slices: How many conditions one answer rests on: 1, and 1 more for each slice. With ``exact`` under fp-free each
             has the whole level, else they share it.
+        other_conditions: F >= 0, answers about other conditions that the set may give beside its steps.
         log_weight: Nats >= 0 by which other answers have lowered the level: those of a meter on the same set.
 
     Returns:
@@ -122,7 +124,7 @@ def plan_gate(
         >>> condition = parse_condition("n > 0.8 +/- 0.05")
         >>> asked = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
         >>> plan_gate(condition, estimator="paper", **asked).labels, plan_gate(condition, **asked).labels
-        (6279, 2813)
+        (6279, 2756)
     """
     require(0 < reliability < 1, "reliability", reliability, "> 0 and < 1")
     choice(Mode, "mode", mode)
@@ -130,10 +132,17 @@ def plan_gate(
     _check_assumption(condition, assume_disagreement)
     _check_reach(condition)
     require(type(slices) is int and slices >= 1, "slices", slices, "a whole number >= 1")
-    require(0 <= log_weight < math.inf, "log_weight", log_weight, ">= 0 and finite")
-    first_error = pays_first_errors(mode=mode, estimator=estimator)
-    log_tests = allocate(adaptivity, steps, first_error=first_error).log_multiplicity(changes) + log_weight
-    log_level = math.log1p(-reliability) - log_tests
+    found = level_of_test(
+        reliability=reliability,
+        adaptivity=adaptivity,
+        steps=steps,
+        mode=mode,
+        estimator=estimator,
+        changes=changes,
+        other_conditions=other_conditions,
+        log_weight=log_weight,
+    )
+    log_tests, log_level = found.log_tests, found.log_level
     if estimator == "paper":
         shared = log_level - math.log(slices)
         sizes = paper_sizes(condition, log_level=shared, difference=difference, assume_disagreement=assume_disagreement)
@@ -147,9 +156,10 @@ def plan_gate(
             power=power,
             assume_disagreement=assume_disagreement,
         )
+    others = log_weight + other_conditions_log_cost(other_conditions, mode=mode)
     level = (
         f"{steps} step(s) under adaptivity {adaptivity}{f', {changes} so far were changes' if changes else ''}"
-        f"{f', {log_weight:.4g} for other answers' if log_weight else ''}: "
+        f"{f', {others:.4g} for other answers' if others else ''}: "
         f"ln M = {log_tests:.4g}, delta = {1 - reliability:.6g}, so ln(delta / M) = {log_level:.4g}"
         f"{_shared(slices, mode, estimator)}"
     )

@@ -27,7 +27,7 @@ from easeml_core.services.joint_sets import gate_settings, joint_config, joint_e
 from easeml_core.services.mail import verdict_mail
 from easeml_core.services.set_queue import no_live_set
 from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint_gate
-from easeml_core.stats.adaptivity import Allocation, allocate, other_conditions_log_cost, pays_first_errors
+from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
 from easeml_core.store import labels, ledger, models, releases, sealed, studies
 from easeml_core.store.rows import as_json
 from easeml_core.training.hits import as_classes
@@ -78,9 +78,15 @@ class _Case:
         """Ln of the level of this verdict."""
         if self.joint is not None:
             return gate_log_level(joint_plan(self.joint), self.log_weight)
-        log_tests = self.allocation.log_multiplicity(self.changes)
-        log_tests += other_conditions_log_cost(self.config.other_conditions, mode=self.config.mode)
-        return math.log1p(-self.config.reliability) - log_tests
+        return level_of_test(
+            reliability=self.config.reliability,
+            adaptivity=self.config.adaptivity,
+            steps=self.config.steps,
+            mode=self.config.mode,
+            estimator=self.config.estimator,
+            changes=self.changes,
+            other_conditions=self.config.other_conditions,
+        ).log_level
 
     @property
     def is_planned(self) -> bool:
@@ -163,8 +169,7 @@ def _require_other_condition(case: _Case) -> None:
 def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
     """Gather the question; refuses what the set was not planned for."""
     plan = gate_settings(test_set)
-    first_error = pays_first_errors(mode=plan.mode, estimator=plan.estimator)
-    allocation = allocate(plan.adaptivity, plan.steps, first_error=first_error)
+    allocation = allocate(plan.adaptivity, plan.steps, mode=plan.mode, estimator=plan.estimator)
     used, changes = ledger.used(tx, test_set.id)
     joint = joint_config(test_set)
     config = _planned(plan, study.name, request.arguments, joint)
@@ -312,7 +317,7 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
     """Write the ledger; what to say of it."""
     kind, symbol = case.allocation.kind, Symbol.PASS if passed else Symbol.FAIL
     released = Symbol.WITHHELD if kind is Adaptivity.NONE else symbol
-    is_change = case.is_planned and case.allocation.is_change(passed=passed, mode=case.config.mode)
+    is_change = case.is_planned and case.allocation.is_change(passed=passed)
     step, steps = case.step
     report |= {
         "condition": str(case.condition),

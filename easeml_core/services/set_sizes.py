@@ -18,7 +18,6 @@ from easeml_core.meter.joint import (
     planned_meter_log_weight,
 )
 from easeml_core.meter.planner import plan_config, validation_minimum
-from easeml_core.stats.adaptivity import other_conditions_log_cost
 from easeml_core.stats.size_search import first_at_most
 
 if TYPE_CHECKING:
@@ -51,7 +50,8 @@ def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0)
         power=config.power if config.estimator == "exact" else None,
         changes=changes,
         slices=1 + len(config.slices),
-        log_weight=log_weight + other_conditions_log_cost(config.other_conditions, mode=config.mode),
+        other_conditions=config.other_conditions,
+        log_weight=log_weight,
     )
 
 

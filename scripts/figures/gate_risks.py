@@ -70,7 +70,9 @@ def votes(runner: GateRunner) -> str:
         for style, (name, kind) in enumerate((("delta / H", "none"), ("delta / 2^(H - 1)", "full"))):
             shares = []
             for t, counts in zip(ANSWERS, drawn, strict=True):
-                log_level = math.log(DELTA) - allocate(kind, t + 1, first_error=True).log_multiplicity()
+                log_level = (
+                    math.log(DELTA) - allocate(kind, t + 1, mode="fp-free", estimator="exact").log_multiplicity()
+                )
                 shares.append(float((counts >= critical_count(log_level, examples)).mean()))
             right.plot(ANSWERS, shares, "o-", color=COLOURS[3 + style], label=f"level {name}")
     left.set(xlabel="answers that were asked for", ylabel="mean of what the vote seems better", ylim=(0, None))

@@ -19,7 +19,7 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import conjunction, decide, is_released
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.services.evidence.bundle import FULL, REDACTED
-from easeml_core.stats.adaptivity import allocate, other_conditions_log_cost, pays_first_errors
+from easeml_core.stats.adaptivity import level_of_test
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,12 +162,15 @@ class _Work:
         if test_set["purpose"] == "joint":
             self.attested.append("the level: gate and meter share the set, so it follows from all its answers")
             return
-        mode = plan["mode"]
-        first_error = pays_first_errors(mode=mode, estimator=plan["estimator"])
-        allocation = allocate(plan["adaptivity"], plan["steps"], first_error=first_error)
-        log_tests = allocation.log_multiplicity(report["changes_before"])
-        log_tests += other_conditions_log_cost(plan.get("other_conditions", 0), mode=mode)
-        level = math.log1p(-plan["reliability"]) - log_tests
+        level = level_of_test(
+            reliability=plan["reliability"],
+            adaptivity=plan["adaptivity"],
+            steps=plan["steps"],
+            mode=plan["mode"],
+            estimator=plan["estimator"],
+            changes=report["changes_before"],
+            other_conditions=plan.get("other_conditions", 0),
+        ).log_level
         said = ledger["log_level"]
         holds = math.isclose(level, said, rel_tol=_CLOSE)
         self._say(holds, f"level exp({said:.6f})", f"the plan gives the level exp({level:.6f}), not exp({said:.6f})")

@@ -38,7 +38,7 @@ def attacks():
 def fooled(attacks, adaptivity):
     """Runs in which the vote passes ``n > 0.5`` at the level that the adaptivity gives."""
     condition = parse_condition("n > 0.5 +/- 0.05")
-    log_level = math.log(DELTA) - allocate(adaptivity, STEPS).log_multiplicity()
+    log_level = math.log(DELTA) - allocate(adaptivity, STEPS, mode="fp-free", estimator="paper").log_multiplicity()
     passes = 0
     for labels, vote in attacks:
         counts = count_outcomes(labels, np.zeros_like(labels), vote)

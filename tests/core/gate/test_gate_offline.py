@@ -188,6 +188,7 @@ PLAN = {"reliability": 0.9999, "adaptivity": "none", "steps": 32, "step": None, 
         ({"adaptivity": "full", "passes": 5, "mode": "fn-free"}, 32 * math.log(2)),
         ({"adaptivity": "upTo:3", "passes": 2}, math.log(32 + 496 + 4960)),
         ({"adaptivity": "recycle", "passes": 2}, 3 * math.log(32)),
+        ({"adaptivity": "recycle", "passes": 2, "mode": "fn-free"}, -3 * math.log(2 ** (1 / 32) - 1)),
     ],
 )
 def test_the_level_of_one_test(change, log_multiplicity):

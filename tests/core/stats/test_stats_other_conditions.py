@@ -4,7 +4,7 @@ Every course is enumerated. At each step the developer asks about the set's cond
 claim at hand is true or false before any answer. The worst sum of the levels of wrong answers over all that can follow
 bounds the chance of a wrong one: only a false claim can get a false pass, and after that the promise is broken already,
 so that only what follows the other answer still counts. Under fn-free a model that cannot be run fails without breaking
-the promise, so that both answers of a claim that may fail wrongly go on; for recycle the promise excepts that.
+the promise, so that both answers of a claim that may fail wrongly go on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 import pytest
 
 from easeml_core.entities import Adaptivity
-from easeml_core.stats.adaptivity import allocate, other_conditions_log_cost, pays_first_errors
+from easeml_core.stats.adaptivity import allocate, other_conditions_log_cost
 
 STEPS, OTHERS = (1, 2, 3, 5), (0, 1, 2, 3)
 KINDS = ("none", "full", "firstChange", "upTo:1", "upTo:2", "recycle")
@@ -31,7 +31,7 @@ def worst(adaptivity: str, mode: str, *, steps: int, others: int, halved: bool =
         others: F.
         halved: Whether every level is lowered by F ln 2; False is the mistake.
     """
-    allocation = allocate(adaptivity, steps, first_error=pays_first_errors(mode=mode, estimator="exact"))
+    allocation = allocate(adaptivity, steps, mode=mode, estimator="exact")
     paid = other_conditions_log_cost(others, mode=mode) if halved else 0.0
 
     @cache
@@ -41,7 +41,7 @@ def worst(adaptivity: str, mode: str, *, steps: int, others: int, halved: bool =
         level = math.exp(-allocation.log_multiplicity(changes) - paid)
 
         def follows(*, passed: bool, other: bool) -> float:
-            change = not other and allocation.is_change(passed=passed, mode=mode)
+            change = not other and allocation.is_change(passed=passed)
             return budget(left - (not other), changes + change, asked + other)
 
         found = []
@@ -50,9 +50,7 @@ def worst(adaptivity: str, mode: str, *, steps: int, others: int, halved: bool =
             if allocation.kind is Adaptivity.NONE:  # no answer is told: there is one course
                 found.append(level + max(one, two))
             else:
-                may_crash = mode == "fn-free" and (other or allocation.kind is not Adaptivity.RECYCLE)
-                right = two if mode == "fp-free" else one
-                found += [one + two, level + (one + two if may_crash else right)]
+                found += [one + two, level + (one + two if mode == "fn-free" else two)]
         return max(found)
 
     return budget(steps, 0, 0)
