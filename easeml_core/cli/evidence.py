@@ -76,7 +76,7 @@ def verify(
 
     Exit status: 0 all is well or was acknowledged, 1 something is broken, 2 an error.
     """
-    from easeml_core.services.evidence.report import verify_all
+    from easeml_core.services.evidence.report import REMEDY, verify_all
 
     store = open_store(database, role=REFEREE)
     with reading() as on_check:
@@ -97,6 +97,8 @@ def verify(
         if len(found.findings) > MOST_SHOWN:
             click.echo(f"and {len(found.findings) - MOST_SHOWN:,} more; --json has all")
         click.echo(found.sentence)
+        if not found.is_sound:
+            click.echo(f"to do: {REMEDY}")
     if not keys.exists():
         show_warnings([f"there is no key folder {keys}: signatures and high-water marks were not checked"])
     context.exit(0 if found.is_sound else 1)

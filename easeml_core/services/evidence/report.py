@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts import ArtifactStore
 
 _HEAD = re.compile(r"[0-9a-f]{64}")
-_REMEDY = (
-    "run `easeml audit verify` with the referee's address and key folder, find out who changed what, and let a referee "
-    "acknowledge it (docs/security.md)"
+REMEDY = (
+    "run `easeml audit verify` with the referee's address and key folder, find out who changed what, then acknowledge it "
+    "with `easeml evidence acknowledge` (SET for a chain set/SET, --audit for the audit chain; docs/security.md)"
 )
 
 
@@ -160,7 +160,7 @@ def check_evidence(url: str | None, keys: Path) -> Check:
     finally:
         store.close()
     if not found.is_sound:
-        return Check("evidence", "failed", found.broken[0], _REMEDY)
+        return Check("evidence", "failed", found.broken[0], REMEDY)
     if not keys.exists():
         remedy = f"run it as the referee's account, or name its folder with --keys; {keys} is not there"
         return Check("evidence", "warning", f"{found.sentence}; signatures and marks were not checked", remedy)
