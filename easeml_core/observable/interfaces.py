@@ -230,6 +230,7 @@ _COMMANDS = (
         labels wanted
         ledger
         referee
+        test-set overlaps
         test-set plan
         test-set release
         test-set retire
