@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _HEAD = re.compile(r"[0-9a-f]{64}")
 REMEDY = (
-    "run `easeml audit verify` with the referee's address and key folder, find out who changed what, then acknowledge it "
-    "with `easeml evidence acknowledge` (SET for a chain set/SET, --audit for the audit chain; docs/security.md)"
+    "run `easeml audit verify` with the referee's address and key folder, find out who changed what, then acknowledge "
+    "it with `easeml evidence acknowledge` (SET for a chain set/SET, --audit for the audit chain; docs/security.md)"
 )
 
 
