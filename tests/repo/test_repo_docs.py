@@ -108,9 +108,6 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_every_decision_says_what_violates_it() -> None:
     records = sorted((DOCS / "adr").glob("*.md"))
-    numbers = [
-        int(r.name[:4]) for r in records
-    ]  # given out before they are written: some may be missing, none is twice
-    assert len(set(numbers)) == len(numbers)
+    assert [r.name[:4] for r in records] == [f"{n:04d}" for n in range(1, len(records) + 1)]
     for record in records:
         assert "## A change violates this decision when it" in record.read_text(encoding="utf-8")

@@ -8,12 +8,11 @@ from easeml_airflow import operators as easeml
 from easeml_airflow.decorators import trial
 
 NIGHTLY = CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta())
-SPACE = {"C": {".float": [-2, 1], ".scale": "exp"}}
-GATE, METER = {"condition": "n - o > 0.1 +/- 0.1", "steps": 4}, {"tolerance": 0.1}
+PLAN = {"gate": {"condition": "n - o > 0.1 +/- 0.1", "steps": 4}, "meter": {"tolerance": 0.1}}
 
 with DAG("mail", schedule=NIGHTLY, catchup=False):
 
-    @trial(space=SPACE, count=3)
+    @trial(space={"C": {".float": [-2, 1], ".scale": "exp"}}, count=3)
     def line(data, parameters, report):
         from sklearn.linear_model import LogisticRegression
 
@@ -27,9 +26,7 @@ with DAG("mail", schedule=NIGHTLY, catchup=False):
 
     named = {"tenant": "office", "study": "mail", "source": "csv:mail.csv", "target": "spam"}
     candidates = [*line.candidates, *tree.candidates, {"name": "bayes", "kind": "gaussian_naive_bayes"}]
-    register = easeml.RegisterStudyOperator(
-        task_id="register", candidates=candidates, gate=GATE, meter=METER, keep=True, **named
-    )
+    register = easeml.RegisterStudyOperator(task_id="register", candidates=candidates, keep=True, **named, **PLAN)
     suggest = easeml.SuggestTrialsOperator(task_id="suggest", studies=["mail"], count=5)
     train = easeml.TrainTrialOperator.partial(task_id="train", functions=[line, tree], pool="easeml_devices")
     best = easeml.BestModelsOperator(task_id="best", studies=["mail"], trigger_rule="all_done")
