@@ -7,27 +7,33 @@ tables match is bounded by 2 % a row (``training/row_matching.py``) and is 0 for
 from __future__ import annotations
 
 import csv
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.remote.cache import FileCache
 from easeml_core.services import row_registry, sealing
 from easeml_core.services.doctor_database import check_overlaps
 from easeml_core.services.feeding import feed, file_refresh
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of
-from easeml_core.services.test_set_retirement import retire_overlapping
+from easeml_core.services.study_uploads import keep_upload
+from easeml_core.services.test_set_release import release_test_set
+from easeml_core.services.test_set_retirement import retire_overlapping, retire_test_set
 from easeml_core.services.test_set_upload import seal_test_set
 from easeml_core.services.validation import replace_validation
 from easeml_core.store import row_registry as registered
+from easeml_core.store.query_source import NamedQuery
 from easeml_core.training.row_cells import Cells, name_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 SETTINGS = {
     "gate": {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"},
@@ -73,10 +79,12 @@ def register(bare: Any, tmp_path: Path) -> Callable[..., Any]:
     return make
 
 
-def file_study(lab: Any, folder: Path, study: str, tenant: str, source: str, **asked: Any) -> Any:
+def file_study(
+    lab: Any, folder: Path, study: str, tenant: str, source: str, duties: Mapping[str, Any] | None = None, **asked: Any
+) -> Any:
     settings = SETTINGS | {"tenant": tenant, "source": source, "request_key": lab.key()} | asked
     filed = register_study(lab.worker, study=study, **settings)
-    while Referee(lab.referee, lab.artifacts, data=folder / "data").answer_one() is not None:
+    while Referee(lab.referee, lab.artifacts, data=folder / "data", **(duties or {})).answer_one() is not None:
         pass
     return answer_of(lab.worker, filed["request_id"])
 
@@ -166,11 +174,8 @@ def test_other_rows_of_the_same_kind_are_another_table(register: Any) -> None:
 def test_a_few_known_rows_keep_their_side(bare: Any, register: Any) -> None:
     """A share that chance could explain is let in: what is sealed lies in sealed parts, what is open is trained on."""
     assert not register("one", table(1), "y")["refused"]
-    mixed = {
-        name: cells[:12] + other[12:] for (name, cells), other in zip(table(1).items(), table(2).values(), strict=True)
-    }
     state = dict(bare.rows("SELECT id, state FROM sealed.registry"))
-    answer = register("two", mixed, "z")
+    answer = register("two", mixed(), "z")
     assert not answer["refused"], answer["message"]
     opened, dose = bare.open_parts("two"), np.float32(table(1)["dose"][:12])
     names = bare.one("SELECT feature_names FROM work.data_versions ORDER BY id DESC LIMIT 1")
@@ -183,6 +188,70 @@ def test_a_few_known_rows_keep_their_side(bare: Any, register: Any) -> None:
     assert trained[shown].all()
     assert bare.one("SELECT count(*) FROM sealed.row_holds") >= 12 - seen.sum()
     assert {row: now for row, now in bare.rows("SELECT id, state FROM sealed.registry") if row in state} == state
+
+
+def mixed(known: int = 12) -> Table:
+    """A table of which so many rows are those of table 1."""
+    pairs = zip(table(1).items(), table(2).values(), strict=True)
+    return {name: cells[:known] + other[known:] for (name, cells), other in pairs}
+
+
+@pytest.mark.parametrize("label", ["z", "outcome"])
+def test_what_another_study_predicts_is_taken_out_of_rows_that_both_seal(bare: Any, register: Any, label: str) -> None:
+    """By the name of the column, or by its values."""
+    assert not register("one", table(1), "y")["refused"]
+    content = mixed()
+    content[label] = content.pop("z")
+    assert not register("two", content, label)["refused"]
+    with bare.referee.begin() as tx:
+        first = registered.list_sources(tx)[0]
+        known = registered.source_rows(tx, first)
+        name = name_tokens(Cells(("z",), (np.zeros(1),)), registered.registry_key(tx))
+    predicted = known.tokens[:, np.flatnonzero(first.names == name)[0]]
+    both = {bytes(row) for (row,) in bare.rows("SELECT row_id FROM sealed.row_holds")}
+    is_both = np.array([row in both for row in known.ids])
+    assert is_both.any()
+    assert not predicted[is_both].any()
+    assert predicted[~is_both].all()
+
+
+def test_a_released_set_opens_no_row_that_another_set_holds(bare: Any, register: Any) -> None:
+    assert not register("one", table(1), "y")["refused"]
+    assert not register("two", mixed(), "z")["refused"]
+    shared = "FROM sealed.registry r JOIN sealed.row_holds h ON h.row_id = r.id"
+    first = bare.one(f"SELECT min(r.test_set_id) {shared}")
+    retire_test_set(bare.referee, test_set=first)
+    with pytest.raises(StateError, match="lie in test set"):
+        release_test_set(bare.referee, bare.artifacts, test_set=first)
+    for (other,) in bare.rows(f"SELECT DISTINCT h.test_set_id {shared} WHERE r.test_set_id = :first", first=first):
+        retire_test_set(bare.referee, test_set=other)
+    release_test_set(bare.referee, bare.artifacts, test_set=first)
+    found = bare.rows(
+        "SELECT DISTINCT id IN (SELECT row_id FROM sealed.row_holds), state FROM sealed.registry "
+        "WHERE test_set_id = :first ORDER BY 1",
+        first=first,
+    )
+    assert found == [(False, "open"), (True, "sealed")]
+
+
+def test_a_referee_that_is_killed_while_it_registers_leaves_nothing(
+    bare: Any, register: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    counts = "SELECT count(*), (SELECT count(*) FROM sealed.test_sets) FROM sealed.registry"
+
+    def die(*given: Any) -> None:
+        add_rows(*given)
+        raise SystemExit
+
+    add_rows = registered.add_rows
+    with monkeypatch.context() as patch:
+        patch.setattr(registered, "add_rows", die)
+        with pytest.raises(SystemExit):
+            register("one", table(), "y")
+    assert bare.rows(counts) == [(0, 0)]
+    Referee(bare.referee, bare.artifacts, data=tmp_path / "data").answer_one()
+    assert bare.rows(counts) == [(ROWS, 2)]
+    assert row_registry.OWN_WORDS in register("two", table(), "z")["message"]
 
 
 def test_one_in_two_studies_divide_a_table(bare: Any, register: Any) -> None:
@@ -281,6 +350,26 @@ def test_the_same_table_in_another_format_is_the_same_table(bare: Any, register:
     assert row_registry.OWN_WORDS in answer["message"]
 
 
+def test_the_same_rows_from_a_query_are_the_same_table(bare: Any, register: Any, tmp_path: Path) -> None:
+    content = table()
+    assert not register("one", content, "y")["refused"]
+    bare.as_superuser("CREATE SCHEMA clinic")
+    bare.as_superuser("CREATE TABLE clinic.visits (age int, dose numeric, weight float, seen timestamptz, z text)")
+    bare.as_superuser(
+        "INSERT INTO clinic.visits SELECT age, dose, weight, CAST(seen || 'Z' AS timestamptz), z "
+        "FROM unnest(%s::int[], %s::numeric[], %s::float[], %s, %s) AS r (age, dose, weight, seen, z)",
+        *(content[name] for name in ("age", "dose", "weight", "seen", "z")),
+    )
+    bare.as_superuser("GRANT USAGE ON SCHEMA clinic TO easeml_worker")
+    bare.as_superuser("GRANT SELECT ON clinic.visits TO easeml_worker")
+    query = NamedQuery(
+        "visits", bare.url("easeml_worker"), "SELECT z, seen AS at, dose, weight, age FROM clinic.visits"
+    )
+    duties = {"queries": {"visits": query}, "cache": FileCache(tmp_path / "cache", limit_mb=100)}
+    answer = file_study(bare, tmp_path, "two", "lab", "sql:visits", duties, target="z")
+    assert row_registry.OWN_WORDS in answer["message"]
+
+
 def test_images_that_are_packed_otherwise_are_the_same_images(bare: Any, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
@@ -291,7 +380,10 @@ def test_images_that_are_packed_otherwise_are_the_same_images(bare: Any, tmp_pat
             path.parent.mkdir(parents=True, exist_ok=True)
             image.fromarray(values).save(path)
     assert not file_study(bare, tmp_path, "one", "lab", "images:a")["refused"]
-    assert row_registry.OWN_WORDS in file_study(bare, tmp_path, "two", "lab", "images:b?colour=rgb")["message"]
+    packed = shutil.make_archive(str(tmp_path / "b"), "zip", tmp_path / "data" / "lab" / "b")
+    upload = keep_upload(bare.artifacts, Path(packed), tenant="lab", file="b.zip", today=datetime.now(UTC).date())
+    for study, source in (("two", "images:b?colour=rgb"), ("three", f"images:{upload}")):
+        assert row_registry.OWN_WORDS in file_study(bare, tmp_path, study, "lab", source)["message"]
 
 
 def test_refusals_are_bounded(register: Any, monkeypatch: Any) -> None:
