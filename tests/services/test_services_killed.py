@@ -147,7 +147,8 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"]
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
-    command = (*command, "--artifacts", str(lab.artifacts.root), "--answer-delay", "0", "--json")
+    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
+    command = (*command, "--answer-delay", "0", "--json")
     referee = start(*command)
     model = wait_for(lambda: child_of(referee, "easeml_core.training.predict_child"))
     referee.send_signal(signal.SIGKILL)
@@ -164,10 +165,13 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
 
 
-def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any, wait_for: Any) -> None:
+def test_a_referee_killed_between_a_decision_and_its_answer(
+    lab: Any, start: Any, wait_for: Any, tmp_path: Any
+) -> None:
     asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="night/1")["request_id"]
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
-    command = (*command, "--artifacts", str(lab.artifacts.root), "--answer-delay", "3600", "--json")
+    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
+    command = (*command, "--answer-delay", "3600", "--json")
     referee = start(*command)
     wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
     referee.send_signal(signal.SIGKILL)
