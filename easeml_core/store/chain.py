@@ -299,13 +299,18 @@ def transaction(tx: Connection) -> Transaction:
 def transaction_state(tx: Connection, asked: Transaction) -> str | None:
     """``in progress``, ``committed`` or ``aborted``, as the snapshot of this query has it.
 
+    A snapshot ends after the newest transaction that was over (``pg_snapshot_xmax``), so an open one may lie at that
+    end or beyond it. Whether its number was given out at all is seen by the number that this transaction gets then.
+
     None where the server does not know: it has been started anew since, or has forgotten.
     """
     found = scalar(
         tx,
-        "SELECT CASE WHEN pg_postmaster_start_time()::text <> :since OR CAST(:id AS xid8) >= pg_snapshot_xmax(s) "
-        "THEN NULL WHEN NOT pg_visible_in_snapshot(CAST(:id AS xid8), s) THEN 'in progress' "
-        "ELSE pg_xact_status(CAST(:id AS xid8)) END FROM pg_current_snapshot() AS s",
+        "SELECT CASE WHEN pg_postmaster_start_time()::text <> :since THEN NULL "
+        "WHEN CAST(:id AS xid8) < pg_snapshot_xmax(s) AND pg_visible_in_snapshot(CAST(:id AS xid8), s) "
+        "THEN pg_xact_status(CAST(:id AS xid8)) "
+        "WHEN CAST(:id AS xid8) < pg_snapshot_xmax(s) OR CAST(:id AS xid8) < pg_current_xact_id() THEN 'in progress' "
+        "END FROM pg_current_snapshot() AS s",
         id=str(asked.number),
         since=asked.server_since,
     )

@@ -49,6 +49,8 @@ SELECT s.id AS subject, s.id, s.steps, s.fingerprint, encode(sha256(s.inputs), '
 FROM sealed.test_sets s JOIN work.test_sets t ON t.id = s.id WHERE s.id = :set
 """
 
+# A model that could not be run for one request alone (``sealed_predictions``) has no predictions then, and may get some
+# later for another request: those are not what the entry rests on.
 _ROW_FACTS = {
     LEDGER: """
 SELECT l.id AS subject, l.test_set_id, l.step, l.steps, l.system, l.system_step, l.system_steps, l.request_id,
@@ -56,7 +58,9 @@ SELECT l.id AS subject, l.test_set_id, l.step, l.steps, l.system, l.system_step,
        (SELECT jsonb_object_agg(p.model, coalesce(encode(sha256(p.labels), 'hex'), 'no answer: '
           || encode(sha256(convert_to(p.failure, 'UTF8')), 'hex')))
         FROM sealed.predictions p WHERE p.test_set_id = l.test_set_id
-        AND p.model IN (l.report ->> 'model', l.report ->> 'incumbent')) AS predictions
+        AND p.model IN (l.report ->> 'model', l.report ->> 'incumbent')
+        AND (p.model = l.report ->> 'incumbent' OR l.report ->> 'failure' IS NULL
+          OR p.failure IS NOT DISTINCT FROM l.report ->> 'failure')) AS predictions
 FROM sealed.ledger l WHERE l.test_set_id = :set AND (:all OR l.id = ANY (CAST(:ids AS bigint[])))
 """,
     VERDICT: f"""

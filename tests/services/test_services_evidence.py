@@ -10,9 +10,12 @@ import pytest
 from evidence_office import Office, open_office
 
 from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
-from easeml_core.errors import StateError
+from easeml_core.errors import StateError, TrainingKilled
+from easeml_core.services import evaluation
+from easeml_core.services.answers import Timetable
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
 from easeml_core.services.evidence.notary import Notary
+from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_gate_request
 from easeml_core.store import chain
 from easeml_core.store.chained_rows import ROWS_OF_SET, row_facts
@@ -256,10 +259,16 @@ def test_a_process_that_is_killed_between_the_steps_loses_nothing_and_raises_no_
         intend(notary, *given)
         raise Killed
 
+    def intend_while_another_looks(notary: Notary, *given: Any) -> Any:
+        intended = intend(notary, *given)
+        assert office.broken() == []  # and it must not forget what is in progress still
+        return intended
+
     asked = {"study": "full", "model_id": office.lab.models["full"]["worse"], "request_key": "killed"}
     request = file_gate_request(office.lab.worker, **asked)["request_id"]
     for name, dies in (("Notary._intend", intend_and_die), ("_done", kill)):  # before the commit, and after it
         with monkeypatch.context() as patched:
+            patched.setattr(Notary, "_intend", intend_while_another_looks)
             patched.setattr(f"easeml_core.services.evidence.notary.{name}", dies)
             with pytest.raises(Killed):
                 office.referee().answer_one()
@@ -276,6 +285,56 @@ def test_a_process_that_is_killed_between_the_steps_loses_nothing_and_raises_no_
         "DELETE FROM sealed.ledger WHERE step = 3",
     )(office)
     assert "this host has seen 7 entries, and there are 5" in office.broken()[0]
+
+
+def test_the_state_of_a_transaction_is_known_whatever_ends_after_it(office: Office) -> None:
+    states = []
+
+    def look(asked: chain.Transaction) -> None:
+        with office.lab.referee.snapshot() as tx:
+            states.append(chain.transaction_state(tx, asked))
+
+    with office.lab.referee.begin() as tx:
+        open_one = chain.transaction(tx)
+        look(open_one)  # the newest of the server
+        with office.lab.worker.begin() as other:
+            chain.transaction(other)
+        look(open_one)
+    look(open_one)
+    look(replace(open_one, number=open_one.number + 1_000_000))  # was not given out, or was forgotten in a crash
+    assert states == ["in progress", "in progress", "committed", None]
+
+
+def test_a_run_that_is_kept_after_the_verdict_breaks_no_chain(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict rested on a run that was killed and is not kept; housekeeping runs the model again."""
+    office = Office(lab, tmp_path / "keys")
+    kept = (
+        "SELECT count(*) FROM sealed.predictions p JOIN work.models m ON p.model = m.format || ' ' || m.artifact "
+        f"WHERE test_set_id = 1 AND m.id = {lab.models['full']['worse']}"
+    )
+    lab.as_superuser(
+        "DELETE FROM sealed.predictions p USING work.models m "
+        "WHERE p.model = m.format || ' ' || m.artifact AND m.id = %s",
+        lab.models["full"]["worse"],
+    )
+
+    def kill(*_: Any) -> Any:
+        message = "the process was ended by SIGKILL"
+        raise TrainingKilled(message)
+
+    asked = {"study": "full", "model_id": lab.models["full"]["worse"], "request_key": "killed"}
+    request = file_gate_request(lab.worker, **asked)["request_id"]
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "_run", kill)
+        impatient = Referee(lab.referee, lab.artifacts, keys=office.keys, timetable=Timetable(0.0), put_offs=0)
+        assert impatient.answer_one() == request
+    assert answer_of(lab.worker, request)["symbol"] == "fail"
+    assert (lab.one(kept), office.broken()) == (0, [])
+    office.referee().run_once()
+    assert (lab.one(kept), office.broken()) == (1, [])
+    assert office.gate("rare")["step"] == 2
 
 
 def test_what_is_appended_after_a_change_does_not_hide_it(office: Office) -> None:
