@@ -194,8 +194,9 @@ class Referee:
                     restarts.note_server_start(tx)
                 with Ear(self._store.dsn, REFEREE_CHANNEL, private) as ear:  # before the first look: nothing is missed
                     while not stop.is_set():
+                        looked_at = time.monotonic()
                         if not work():
-                            ear.wait(self._pause_seconds(), stop)
+                            ear.wait(self._pause_seconds(looked_at), stop)
             except (StoreUnavailableError, ConcurrentUpdateError) as error:
                 logger.warning("waiting for the database: %s", error)
                 stop.wait(1.0)
@@ -237,13 +238,26 @@ class Referee:
         thread.start()
         return thread
 
-    def _pause_seconds(self) -> float:
-        """How long to wait for a notification: until the next answer leaves or request is tried, or the usual time."""
+    def _pause_seconds(self, looked_at: float) -> float:
+        """How long to wait for a notification: until the next answer leaves or request is tried, or the usual time.
+
+        What has become due since the last look began may have been missed by it: then not at all. What was due before
+        was passed over for a reason (another referee holds it), and is left to the usual time.
+
+        Args:
+            looked_at: When that look began, by ``time.monotonic``.
+        """
         with self._store.begin() as tx:
-            left = (outbox.seconds_to_next(tx), requests.seconds_to_next_try(tx))
+            ago = time.monotonic() - looked_at
+            left = (
+                outbox.seconds_to_next(tx, looked_ago=ago),
+                requests.seconds_to_next_try(tx, looked_ago=ago),
+            )
         soon = [until - self._decisions.clock() for until in list(self._not_before.values())]
-        known = [seconds for seconds in (*left, *soon) if seconds is not None and seconds > 0]
-        return min([self._duties.poll_seconds, *known])
+        soon += [until - time.monotonic() for until in list(self._aside.values())]
+        ago = time.monotonic() - looked_at
+        known = [*(seconds for seconds in left if seconds is not None), *(s for s in soon if s > -ago)]
+        return max(0.0, min([self._duties.poll_seconds, *known]))
 
     def release_one(self) -> int | None:
         """Say the decided answer whose time has come first; its request's id, or None when there is none."""
@@ -357,8 +371,9 @@ class Referee:
     def _forget(self, request_id: int) -> None:
         """Nothing that was computed for a request is needed any more."""
         self._not_before.pop(request_id, None)
-        for key in [key for key in self._computed.judged if key[0] == request_id]:
-            del self._computed.judged[key]
+        for key in list(self._computed.judged):  # another thread may add to it meanwhile
+            if key[0] == request_id:
+                self._computed.judged.pop(key, None)
         if not self._not_before:
             self._computed.losses.clear()
             self._computed.answers.clear()
@@ -376,10 +391,13 @@ class Referee:
         return self._put_offs.put_off(turn, error)
 
     def _claim(self, tx: Connection, kinds: Sequence[RequestKind] | None) -> int | None:
-        """The next request, once what was fetched for others is let go that are decided, be it by another referee."""
-        fetched = self._fetches.requests()
-        if fetched:
-            self._fetches.keep(requests.undecided(tx, fetched))
+        """The next request, once what was fetched or computed for others is let go that another referee has decided."""
+        fetched, computed = self._fetches.requests(), list(self._not_before)
+        if fetched or computed:
+            undecided = requests.undecided(tx, [*fetched, *computed])
+            self._fetches.keep(undecided)
+            for request_id in set(computed) - undecided:
+                self._forget(request_id)
         now = self._decisions.clock()
         early = [request_id for request_id, until in list(self._not_before.items()) if until > now]
         skip = [*self._set_aside(), *self._fetches.under_way(), *early]

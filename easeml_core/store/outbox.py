@@ -74,12 +74,16 @@ def held_answer(tx: Connection, request_id: int) -> Held:
     return Held(**found._mapping)
 
 
-def seconds_to_next(tx: Connection) -> float | None:
-    """Seconds until the next decided answer leaves, at most 0 when one is due; None when none waits."""
+def seconds_to_next(tx: Connection, *, looked_ago: float) -> float | None:
+    """Seconds until the next decided answer leaves that was not due ``looked_ago`` seconds ago; None without any.
+
+    At most 0 where it has become due since then.
+    """
     found = scalar(
         tx,
         "SELECT extract(epoch FROM min(leaves_at) - clock_timestamp())::double precision FROM sealed.outbox "
-        "WHERE left_at IS NULL",
+        "WHERE left_at IS NULL AND leaves_at > clock_timestamp() - make_interval(secs => :ago)",
+        ago=looked_ago,
     )
     return None if found is None else float(found)
 

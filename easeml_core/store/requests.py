@@ -258,12 +258,17 @@ def times_put_off(tx: Connection, request_id: int, *, bounded: bool) -> int:
     return int(scalar(tx, query, id=request_id, bounded=bounded))
 
 
-def seconds_to_next_try(tx: Connection) -> float | None:
-    """Seconds until the next request that was put off is tried again; None when none waits for that."""
+def seconds_to_next_try(tx: Connection, *, looked_ago: float) -> float | None:
+    """Seconds until a request that was put off, and still was ``looked_ago`` seconds ago, is tried; None without any.
+
+    At most 0 where its time has come since then.
+    """
     found = scalar(
         tx,
         "SELECT extract(epoch FROM min(p.until) - clock_timestamp())::double precision FROM sealed.put_offs p "
-        f"JOIN work.requests r ON r.id = p.request_id WHERE p.until > clock_timestamp() AND {_UNDECIDED}",
+        "JOIN work.requests r ON r.id = p.request_id "
+        f"WHERE p.until > clock_timestamp() - make_interval(secs => :ago) AND {_UNDECIDED}",
+        ago=looked_ago,
     )
     return None if found is None else float(found)
 

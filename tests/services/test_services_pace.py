@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services import evaluation, housekeeping, judging, meter_sets, referee
 from easeml_core.services.answers import Timetable
+from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
@@ -189,6 +191,16 @@ def test_a_decision_that_is_computed_and_not_written_is_lost_with_its_referee(la
     del work  # and another one decides it anew, once
     assert lab.answer(asked)["symbol"] == "pass"
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
+
+
+def test_a_decision_that_another_referee_has_written_is_waited_for_no_more(lab: Any, monkeypatch: Any) -> None:
+    hours = Hours()
+    work, asked = paced(lab, hours, monkeypatch, LATE, 0.1), file_gate(lab)
+    assert work._answer_ready() is None
+    assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=()).answer_one() == asked
+    assert work.answer_one() is None
+    assert hours.now == pytest.approx(0.2)  # each has computed it, and nobody has slept
+    assert (work._not_before, work._computed.judged) == ({}, {})
 
 
 def test_labels_that_come_before_a_decision_is_written_are_looked_at(lab: Any, monkeypatch: Any) -> None:
@@ -379,6 +391,26 @@ def test_who_waited_for_the_end_of_a_set_is_answered_after_it(lab: Any, wait_for
         first, second = file_gate(lab, "good", "first"), file_gate(lab, "worse", "first")
         wait_for(lambda: answer_of(lab.worker, first))
         assert "has no live gate set" in wait_for(lambda: answer_of(lab.worker, second))["message"]
+
+
+def test_an_answer_that_becomes_due_during_a_look_leaves_at_once(lab: Any, monkeypatch: Any, wait_for: Any) -> None:
+    """Its time has come after the thread has looked for due answers, and before it asks how long it may wait."""
+    due = "UPDATE sealed.outbox SET leaves_at = clock_timestamp() WHERE left_at IS NULL"
+    monkeypatch.setattr(Notary, "look_over", lambda _: lab.as_superuser(due))
+    with at_work(lab, timetable=LATE, decision_grid_seconds=()):
+        asked = file_gate(lab)
+        wait_for(lambda: answer_of(lab.worker, asked))
+
+
+def test_the_wait_for_a_notification_ends_when_a_request_that_was_set_aside_is_tried(lab: Any) -> None:
+    work, now = Referee(lab.referee, lab.artifacts, poll_seconds=3600.0), time.monotonic()
+    assert work._pause_seconds(now) == 3600.0
+    work._aside[1] = now + 100.0
+    assert 0.0 < work._pause_seconds(now) <= 100.0
+    work._aside[2] = now - 1.0  # was free again before the look: it has been tried
+    assert 0.0 < work._pause_seconds(now) <= 100.0
+    work._aside[3] = now
+    assert work._pause_seconds(now - 1.0) == 0.0
 
 
 def test_tags_follow_a_move_of_the_other_thread(lab: Any, monkeypatch: Any, wait_for: Any, tmp_path: Path) -> None:
