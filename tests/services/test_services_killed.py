@@ -165,9 +165,7 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
 
 
-def test_a_referee_killed_between_a_decision_and_its_answer(
-    lab: Any, start: Any, wait_for: Any, tmp_path: Any
-) -> None:
+def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
     asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="night/1")["request_id"]
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
     command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
