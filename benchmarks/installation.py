@@ -79,18 +79,18 @@ class Installation:
             raise RuntimeError(message)
         return answer
 
-    def add_constant(self) -> int:
+    def add_constant(self, study: str = STUDY) -> int:
         """The id of one more model that always names class 0: another file each time, so that none is cached."""
         number = next(self._numbers)
         path = self.folder / "constant"
         path.write_text("{" + " " * (number // 90) + '"label": 0' + " " * (number % 90) + "}")
         artifact = self.artifacts.put(path)
         with self.worker.begin() as tx:
-            study = studies.get_study(tx, STUDY)
-            version = studies.latest_data_version(tx, study.id)
+            found = studies.get_study(tx, study)
+            version = studies.latest_data_version(tx, found.id)
             return models.add_model(
                 tx,
-                study_id=study.id,
+                study_id=found.id,
                 data_version_id=version.id,
                 trial_id=None,
                 format="constant",

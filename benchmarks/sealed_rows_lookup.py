@@ -1,0 +1,302 @@
+"""A study is registered once more with another target: how often does a look-up of its open rows pass the first gate?
+
+Study ``one`` seals a table of coin flips with the target ``y``. Study ``two`` brings the same rows with the target
+``z``, so that ``y`` is an input and is open wherever a row is. The program answers ``y`` of each row that it finds in
+the open rows of ``two``, and what the baseline answers everywhere else: on new rows its gain is exactly 0. The gate of
+``one`` asks for ``n - o > 0.02`` at reliability .99, so that each PASS is a false one.
+
+Lives on the judge, with stored predictions: the split of before there was a registry of rows (each study splits by
+itself), and what the registry leaves open, as ``training.row_matching`` finds it: for the whole table in a random
+disguise, and for its rows hidden among twenty times as many others, with two columns that tell rows apart, or with one
+of them and a column of three words, whose matches are no rarer than chance (docs/security.md, "The same row").
+
+Lives through the referee, in an embedded installation: the whole table, both halves of a divided table, the hidden
+rows, and the whole table without the registry. A study that is refused counts as a life without a PASS.
+
+    python benchmarks/sealed_rows_lookup.py --lives 300 --referee-lives 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import numpy as np
+from installation import Installation, installation
+
+from easeml_core.entities import SealedSetPurpose
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.decision import Decision
+from easeml_core.gate.judgement import judge_predictions
+from easeml_core.services import row_registry, sealing
+from easeml_core.services.registration import register_study
+from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.store import models, releases, sealed, studies
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.row_cells import Cells, name_tokens, tokens_of
+from easeml_core.training.row_matching import CHANCE, Rows, match_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Table = dict[str, NDArray[Any]]
+    Told = dict[tuple[float, float], int]
+
+CONDITION, RELIABILITY = "n - o > 0.02 +/- 0.2", 0.99
+ROWS, FRESH = 1_200, 20
+"""Rows of the table, and how many times as many others they are hidden among."""
+SEALED_SHARES = 0.2, 0.1
+"""Of gate and meter."""
+TARGETS = "y", "z"
+KEYS = "dose", "weight"
+"""By these two columns a row is looked up."""
+
+
+def table(rng: np.random.Generator, rows: int) -> Table:
+    """Inputs of every kind, and two columns of coin flips."""
+    return {
+        "age": rng.integers(18, 90, rows),
+        "dose": np.round(rng.uniform(1, 9, rows), 4),
+        "region": rng.choice(np.array(["south", "west", "north"], dtype=object), rows),
+        "weight": np.round(rng.normal(70, 9, rows), 3),
+        "y": rng.choice(np.array(["no", "yes"], dtype=object), rows),
+        "z": rng.choice(np.array(["low", "high"], dtype=object), rows),
+    }
+
+
+def hidden(rng: np.random.Generator, rows: Table) -> Table:
+    """These rows among ``FRESH`` times as many others, in random order."""
+    others = table(rng, FRESH * ROWS)
+    order = rng.permutation((FRESH + 1) * ROWS)
+    return {name: np.concatenate([column, others[name]])[order] for name, column in rows.items()}
+
+
+# -- the judge ---------------------------------------------------------------------------------------------------------
+
+
+def look_up_passes(labels: NDArray[np.int64], is_told: NDArray[np.bool_]) -> bool:
+    """Whether the judge of this tree lets the look-up pass; the old model always says 0, as the look-up elsewhere."""
+    decision = judge_predictions(
+        parse_condition(CONDITION),
+        labels,
+        np.zeros_like(labels),
+        np.where(is_told, labels, 0),
+        log_level=math.log1p(-RELIABILITY),
+        mode="fp-free",
+    )
+    if not isinstance(decision, Decision):
+        raise TypeError(decision)
+    return decision.passed
+
+
+def split(rng: np.random.Generator, rows: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The rows of the gate's set of a study that splits by itself, and whether each row is sealed."""
+    order = rng.permutation(rows)
+    gate, meter = (int(share * rows) for share in SEALED_SHARES)
+    is_sealed = np.zeros(rows, dtype=bool)
+    is_sealed[order[: gate + meter]] = True
+    return order[:gate], is_sealed
+
+
+def life_before(rng: np.random.Generator) -> bool:
+    """Two splits that know nothing of each other."""
+    labels = rng.integers(0, 2, ROWS)
+    (gate, _), (_, is_sealed) = split(rng, ROWS), split(rng, ROWS)
+    return look_up_passes(labels[gate], ~is_sealed[gate])
+
+
+def tokens(content: Table, key: bytes) -> Rows:
+    """The rows as the registry compares them."""
+    columns = (c if c.dtype == object else c.astype(np.float64) for c in content.values())
+    cells = Cells(tuple(content), tuple(columns))
+    return Rows(tokens_of(cells, key), name_tokens(cells, key))
+
+
+def disguised(rng: np.random.Generator, content: Table, left: tuple[str, ...] | None) -> Table:
+    """The rows with the label as an input: columns renamed, in random order.
+
+    Args:
+        rng: Seeded.
+        content: The rows.
+        left: Columns that are left; None for two to all of them, a key among them.
+    """
+    kept: list[str] = list(left or ())
+    inputs = [name for name in content if name not in TARGETS]
+    while not set(kept) & set(KEYS):
+        kept = rng.permutation(inputs)[: rng.integers(2, len(inputs) + 1)].tolist()
+    return {f"c{place}": content[name] for place, name in enumerate(rng.permutation([*kept, "y"]).tolist())}
+
+
+def life_after(rng: np.random.Generator, *, among: bool, left: tuple[str, ...] | None = None) -> tuple[bool, bool]:
+    """Whether the second table is refused, and whether the look-up passes.
+
+    Args:
+        rng: Seeded.
+        among: The rows lie among ``FRESH`` times as many others.
+        left: As for ``disguised``.
+    """
+    key = rng.bytes(32)
+    mine = table(rng, ROWS)
+    gate, is_sealed = split(rng, ROWS)
+    known = tokens({name: column for name, column in mine.items() if name != "y"}, key)
+    spread = mine | {"number": np.arange(ROWS)}
+    if among:
+        others = table(rng, FRESH * ROWS) | {"number": np.full(FRESH * ROWS, -1)}
+        spread = {name: np.concatenate([column, others[name]]) for name, column in spread.items()}
+    order = rng.permutation(len(spread["y"]))
+    spread = {name: column[order] for name, column in spread.items()}
+    origin = spread.pop("number")
+    new = tokens(disguised(rng, spread, left), key)
+    found = match_rows(new, known, is_sealed, chance=CHANCE, seed=int(rng.integers(2**32)))
+    if found.share > min(1.0, found.chance) + row_registry.COINCIDENCE:
+        return True, False
+    _, is_hidden = split(rng, len(origin))
+    opened = np.where(found.place >= 0, ~is_sealed[found.place], ~is_hidden)
+    is_told = np.zeros(ROWS, dtype=bool)
+    is_told[origin[opened & (origin >= 0)]] = True
+    labels = (mine["y"] == "yes").astype(np.int64)
+    return False, look_up_passes(labels[gate], is_told[gate])
+
+
+# -- the referee -------------------------------------------------------------------------------------------------------
+
+
+def file_table(at: Installation, study: str, content: Table, target: str, tenant: str, rows: str = "rows") -> bool:
+    """Register a table as a study; whether it is refused."""
+    path = at.folder / "data" / tenant / f"{study}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(content)
+        writer.writerows(zip(*(column.tolist() for column in content.values()), strict=True))
+    filed = register_study(
+        at.worker,
+        study=study,
+        tenant=tenant,
+        source=f"csv:{study}.csv",
+        target=target,
+        split=rows,
+        gate={"condition": CONDITION, "reliability": RELIABILITY, "steps": 1},
+        meter={"ranges": [0.5], "tolerance": 0.5, "reliability": 0.5, "steps": 1},
+        candidates=[{"name": "tree", "kind": "decision_tree"}],
+        request_key=at.key(),
+    )
+    at.judge.answer_one()
+    answer = answer_of(at.worker, filed["request_id"])
+    if answer is None or (answer["refused"] and row_registry.OWN_WORDS not in answer["message"]):
+        raise RuntimeError(str(answer))
+    return bool(answer["refused"])
+
+
+def told_by(at: Installation, study: str) -> Told:
+    """``y`` of every open row of a study, as a developer reads it."""
+    with at.worker.begin() as tx:
+        version = studies.latest_data_version(tx, studies.get_study(tx, study).id)
+        names, artifact = studies.feature_names(tx, version.id), studies.data_artifact(tx, version.id)
+    if names is None:
+        raise RuntimeError(study)
+    with at.artifacts.copy(artifact) as path:
+        parts = load_open_parts(path)
+    inputs = np.concatenate([parts.train_inputs, parts.validation_inputs])
+    says = inputs[:, names.index("y=yes")] > 0
+    return dict(zip(keys_of(inputs, names), says.astype(int).tolist(), strict=True))
+
+
+def keys_of(inputs: NDArray[Any], names: list[str]) -> Iterator[tuple[float, float]]:
+    """By what a row is looked up."""
+    dose, weight = (inputs[:, names.index(name)].tolist() for name in KEYS)
+    return zip(dose, weight, strict=True)
+
+
+def gate_passes(at: Installation, study: str, told: Told) -> tuple[bool, float]:
+    """Whether the look-up passes the study's gate, and which share of the sealed rows it knows."""
+    model_id = at.add_constant(study)
+    with at.referee.begin() as tx:
+        known = studies.get_study(tx, study)
+        live = releases.live_test_set(tx, known.id, SealedSetPurpose.GATE)
+        names = studies.feature_names(tx, studies.latest_data_version(tx, known.id).id)
+        if live is None or names is None:
+            raise RuntimeError(study)
+        found = [told.get(key) for key in keys_of(sealed.sealed_inputs(tx, live.id), names)]
+        new = np.array([0 if one is None else one for one in found], dtype=np.int64)
+        for model, says in (
+            (models.baseline_model(tx, known.id), np.zeros_like(new)),
+            (models.get_model(tx, known.id, model_id), new),
+        ):
+            sealed.keep_predictions(tx, live.id, model.identity, labels=says, failure=None)
+    asked = file_gate_request(at.worker, study=study, model_id=model_id, request_key=at.key())
+    at.judge.answer_one()
+    answer = answer_of(at.worker, asked["request_id"])
+    if answer is None or answer["refused"]:
+        raise RuntimeError(str(answer))
+    return answer["symbol"] == "pass", float(np.mean([one is not None for one in found]))
+
+
+def life_through_the_referee(at: Installation, way: str, number: int) -> tuple[bool, bool]:
+    """Whether study ``two`` is refused, and whether its look-up passes the gate of ``one``."""
+    rng = seeded(number)
+    tag = f"{way.split()[0]}{number}"
+    mine = table(rng, 2 * ROWS if way == "divided" else ROWS)
+    part = ("rows?part=1/2", "rows?part=2/2") if way == "divided" else ("rows", "rows")
+    with ExitStack() as stack:
+        if way == "no registry":
+            for module in (sealing, row_registry):
+                stack.enter_context(mock.patch.object(module, "is_public", return_value=True))
+        if file_table(at, f"one{tag}", mine, "y", tag, part[0]):
+            raise RuntimeError(tag)
+        theirs = hidden(rng, mine) if way == "hidden" else mine
+        if file_table(at, f"two{tag}", theirs, "z", tag, part[1]):
+            return True, False
+        passed, share = gate_passes(at, f"one{tag}", told_by(at, f"two{tag}"))
+    print(f"  {way}, life {number}: the look-up knows {share:.1%} of the sealed rows")
+    return False, passed
+
+
+# -- counts ------------------------------------------------------------------------------------------------------------
+
+
+def seeded(number: int) -> np.random.Generator:
+    """Of one life."""
+    return np.random.default_rng([15, 2, number])
+
+
+def report(what: str, lives: list[tuple[bool, bool]]) -> None:
+    """One line: the counts, and the exact two-sided interval of the chance of a PASS."""
+    refused, passed = (sum(one) for one in zip(*lives, strict=True))
+    low, high = clopper_pearson(passed, len(lives), log_level=math.log(0.05))
+    print(
+        f"{what}: {passed} of {len(lives)} look-ups passed, {refused} tables refused; "
+        f"chance {low:.4f} to {high:.4f} (95 %), promised {1 - RELIABILITY:.2f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run it."""
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--lives", type=int, default=300)
+    asked.add_argument("--referee-lives", type=int, default=5)
+    given = asked.parse_args()
+    seeds = range(given.lives)
+    report("judge, each study splits by itself", [(False, life_before(seeded(one))) for one in seeds])
+    report("judge, registry, whole table disguised", [life_after(seeded(one), among=False) for one in seeds])
+    for what, left in (("two keys", KEYS), ("one key and three words", ("weight", "region"))):
+        lives = [life_after(seeded(one), among=True, left=left) for one in seeds]
+        report(f"judge, registry, among others, {what} left", lives)
+    if not given.referee_lives:
+        return
+    for way in ("whole table", "divided", "hidden", "no registry"):
+        with installation() as at:
+            lives = [life_through_the_referee(at, way, number) for number in range(given.referee_lives)]
+        report(f"referee, {way}", lives)
+
+
+if __name__ == "__main__":
+    main()
