@@ -153,6 +153,8 @@ def test_a_table_is_refused_for_another_target_and_another_tenant(register: Any,
     assert not register("one", table(), "y")["refused"]
     answer = register("two", table(), target, tenant)
     assert answer["refused"]
+    words = row_registry.OWN_WORDS if tenant == "lab" else row_registry.OTHERS_WORDS
+    assert words in answer["message"]
     assert ("'one'" in answer["message"]) == (tenant == "lab")
     assert ("rows?part=1/2" in answer["message"]) == (tenant == "lab")
 
