@@ -7,10 +7,11 @@ from airflow.sdk import DAG, CronTriggerTimetable, task_group
 from easeml_airflow import operators as easeml
 from easeml_airflow.decorators import trial
 
-NIGHTLY = CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta())
 PLAN = {"gate": {"condition": "n - o > 0.1 +/- 0.1", "steps": 4}, "meter": {"tolerance": 0.1}}
 
-with DAG("mail", schedule=NIGHTLY, catchup=False):
+with DAG(
+    "mail", schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta()), catchup=False
+):
 
     @trial(space={"C": {".float": [-2, 1], ".scale": "exp"}}, count=3)
     def line(data, parameters, report):
@@ -33,8 +34,7 @@ with DAG("mail", schedule=NIGHTLY, catchup=False):
 
     @task_group
     def release(study, model_id, quality):
-        gate = easeml.GateOperator(task_id="gate", study=study, model_id=model_id)
-        asked = gate.output["request_id"]
+        asked = easeml.GateOperator(task_id="gate", study=study, model_id=model_id).output["request_id"]
         easeml.PromoteModelOperator(task_id="promote", study=study, model_id=model_id, gate_request_id=asked)
 
     register >> suggest
