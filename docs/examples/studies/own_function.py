@@ -7,11 +7,10 @@ from airflow.sdk import DAG, CronTriggerTimetable, task_group
 from easeml_airflow import operators as easeml
 from easeml_airflow.decorators import trial
 
+NIGHTLY = CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta())
 PLAN = {"gate": {"condition": "n - o > 0.1 +/- 0.1", "steps": 4}, "meter": {"tolerance": 0.1}}
 
-with DAG(
-    "mail", schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta()), catchup=False
-):
+with DAG("mail", schedule=NIGHTLY, catchup=False):
 
     @trial(space={"C": {".float": [-2, 1], ".scale": "exp"}}, count=3)
     def line(data, parameters, report):
@@ -37,6 +36,5 @@ with DAG(
         asked = easeml.GateOperator(task_id="gate", study=study, model_id=model_id).output["request_id"]
         easeml.PromoteModelOperator(task_id="promote", study=study, model_id=model_id, gate_request_id=asked)
 
-    register >> suggest
-    train.expand(trial=suggest.output) >> best
+    register >> suggest >> train.expand(trial=suggest.output) >> best
     release.expand_kwargs(best.output)

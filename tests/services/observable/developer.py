@@ -103,6 +103,9 @@ def _unlike(ours: Any, theirs: Any, around: int = 60) -> str:
 
 # -- the database -----------------------------------------------------------------------------------------------------
 
+_BY_THE_CLOCK = "work.offers"
+"""A row is written again once a minute at most, so how often depends on how fast a world is played."""
+
 _IS_TIME = """
 SELECT table_schema || '.' || table_name, column_name FROM information_schema.columns
 WHERE data_type = 'timestamp with time zone'
@@ -118,11 +121,13 @@ def database_sights(lab: Any, *, catalogue: bool = True) -> list[Sight]:
         content = {table: _content(tx, table) for table in ours}
         found = [s for r in relations if r[0] in _CATALOGUES for s in _catalogue(lab, tx, *r)] if catalogue else []
         found += [*_functions(tx), _sizes(lab)] if catalogue else []
-    ranks = _ranks(v for table, rows in content.items() for row in rows for c, v in row.items() if (table, c) in times)
-    writers = _ranks(row["xmin"] for rows in content.values() for row in rows)
+    steady = {table: rows for table, rows in content.items() if table != _BY_THE_CLOCK}
+    ranks = _ranks(v for table, rows in steady.items() for row in rows for c, v in row.items() if (table, c) in times)
+    writers = _ranks(row["xmin"] for rows in steady.values() for row in rows)
     for table, rows in content.items():
-        places = [(row.pop("ctid"), writers[row.pop("xmin")]) for row in rows]
-        found.append(Sight(Kind.CATALOGUE, "ctid and xmin", table, places))
+        places = [(row.pop("ctid"), writers.get(row.pop("xmin"))) for row in rows]
+        if table != _BY_THE_CLOCK:
+            found.append(Sight(Kind.CATALOGUE, "ctid and xmin", table, places))
         found.append(Sight(Kind.TABLE, table, "", len(rows)))
         shown = [{c: ranks.get(v) if (table, c) in times else v for c, v in row.items()} for row in rows]
         if table == "work.catalogue":  # holds the number of a transaction
