@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import ArtifactError, StateError
+from easeml_core.errors import ArtifactError, StateError, TrainingKilled, TrainingStarved
 from easeml_core.faults import Blame, blame_of
 from easeml_core.services.evaluation import NotRunError, Preparation
 from easeml_core.services.remeasured_quality import quality_on
@@ -184,7 +184,9 @@ def measure_next(
 def _keep_failure(store: Store, waiting: Waiting, error: Exception) -> Measurement:
     """Whatever it was, it counts: an error that does not would bring the same model again for ever."""
     why = str(error)
-    if not isinstance(error, (StateError, ArtifactError)):
+    if isinstance(error, (TrainingKilled, TrainingStarved)):
+        why = "it cannot be run on the validation part: its process was killed, or ran out of time or memory"
+    elif not isinstance(error, (StateError, ArtifactError)):
         # Such a text may hold what the model has written, which is told to nobody.
         logger.error("trial %d was not measured on its new validation set", waiting.trial_id, exc_info=error)
         why = f"measuring it ended with {type(error).__name__}; the log says more"

@@ -147,7 +147,7 @@ def test_models_that_hang_are_tried_twice_and_keep_no_other_study_waiting(
     assert more == [measured for _, _, measured in turns] + [False, False]
     assert (counts(lab), counts(lab, "first")) == ((0, 2), (0, 0))
     assert suggested(lab).isdisjoint(HANGING)  # failed on the new set, and nothing that was trained is trained again
-    assert runs.count("command") == 8  # each attempt runs a model twice
+    assert runs.count("command") == 4  # a time-out is not tried again at once: the next attempt comes after a pause
     assert failures(lab) == [("hang-0", 2), ("hang-1", 2)]
 
 
@@ -206,7 +206,7 @@ def test_a_failure_outlives_the_referee_and_rests_from_its_end_on(
     replace(lab, bring())
     assert not keeper_of(lab).work()
     ((tried_at, reason),) = lab.rows("SELECT tried_at, reason FROM work.remeasure_failures")
-    assert tried_at > ended[1]
+    assert tried_at > ended[0]
     assert "cannot be run on the validation part" in reason
     assert [keeper_of(lab).work() for _ in range(5)] == [False, True, True, True, False]
     assert [name for _, name, _ in turns] == [*HANGING, "good", "worse", "rare"]
