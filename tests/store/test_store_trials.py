@@ -317,6 +317,7 @@ def test_outcomes_come_in_the_order_of_their_end(store: Any, make_rows: Any, suc
         "metric": "accuracy",
         "cost_seconds": 2.5,
         "failure": "crashed",
+        "failure_kind": None,
         "model_id": None,
     }
 
