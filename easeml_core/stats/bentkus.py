@@ -58,7 +58,7 @@ def log_bentkus_tail(total: float, examples: int, *, largest: float, second_mome
 
     Example:
         >>> round(log_bentkus_tail(30.0, 100, largest=1.0, second_moment=1.0), 2)
-        -5.57
+        -5.43
     """
     if examples < 1 or not 0 < largest < math.inf or not 0 < second_moment < math.inf:
         message = (

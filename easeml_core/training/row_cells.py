@@ -300,7 +300,7 @@ def is_regular(column: NDArray[Any]) -> bool:
     Row numbers and time stamps of two tables are equal without any row of them being the same.
 
     Example:
-        >>> is_regular(np.arange(1.0, 9.0)), is_regular(np.array([3.0, 141.0, 59.0]))
+        >>> is_regular(np.arange(1.0, 9.0)), is_regular(np.array([3.0, 141.0, 59.0, 60.0]))
         (True, False)
     """
     if column.dtype == object:

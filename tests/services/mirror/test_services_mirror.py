@@ -56,6 +56,8 @@ def test_an_ended_trial_is_one_run_however_often_it_is_synced(lab: Any, mirrored
             "easeml.state": "FAILED",
             "easeml.failure": "no convergence",
             "easeml.attempt": "1",
+            "easeml.implementation": "trainer:decision_tree",
+            "easeml.code_version": "test",
             "easeml.parameters": '{"max_depth": 3, "splitter": "best"}',
         },
         "metrics": {"cost_seconds": [(2.5, 0, end_ms)]},

@@ -114,10 +114,10 @@ class Place:
         self.rows("UPDATE work.trials SET lease_until = now() + interval '1 day' WHERE id = :id", id=run.id)
 
     def lose(self, run: Run, seconds: float) -> None:
-        """The worker of the trial vanished so long after its claim, and its lease is over."""
+        """The worker of the trial vanished so long after its claim, just after a heartbeat, and its lease is over."""
         self.rows(
             "UPDATE work.trials SET attempt_started_at = now() - make_interval(secs => :s), "
-            "lease_until = now() - interval '1 ms' WHERE id = :id",
+            "beat_at = now() - interval '1 ms', lease_until = now() - interval '1 ms' WHERE id = :id",
             s=seconds + 0.001,
             id=run.id,
         )
