@@ -26,7 +26,12 @@ SMALL = ("--condition", "n - o > 0 +/- 0.3", "--steps", "2", "--reliability", "0
 @pytest.fixture
 def files(nowhere: Path) -> tuple[Path, Path]:
     """Inputs and labels of 200 patients that nobody has seen."""
-    table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(1)
+    return write_patients(nowhere, seed=1)
+
+
+def write_patients(folder: Path, seed: int) -> tuple[Path, Path]:
+    """Files of inputs and labels of 200 patients; those of another seed share no value with them."""
+    table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(seed)
     chosen = rng.choice(len(table.labels), 200, replace=False)
     values = (table.inputs[chosen] * rng.uniform(0.99, 1.01, (200, 30))).astype(np.float32)
     inputs = [
@@ -35,8 +40,8 @@ def files(nowhere: Path) -> tuple[Path, Path]:
     ]
     labels = ["example,label", *(f"p{i},{CLASSES[label]}" for i, label in enumerate(table.labels[chosen]))]
     for name, lines in (("inputs.csv", inputs), ("labels.csv", labels)):
-        (nowhere / name).write_text("\n".join(lines) + "\n")
-    return nowhere / "inputs.csv", nowhere / "labels.csv"
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return folder / "inputs.csv", folder / "labels.csv"
 
 
 @pytest.fixture
@@ -116,8 +121,9 @@ def test_a_meter_set_and_slices(rule: Any, files: Any, make_study: Any) -> None:
     given = ("test-set", "seal", "--study", "cancer", "--inputs", str(inputs), "--labels", str(labels))
     done = rule(*given, "--purpose", "meter", "--meter", meter, "--json").json
     assert (done["purpose"], done["plan"]["tolerance"]) == ("meter", 0.3)
+    write_patients(inputs.parent, seed=2)  # other examples than those of the meter set
     lines = inputs.read_text().splitlines()
-    moved = [line.replace(",", ",1", 1) for line in lines[1:]]  # other examples than those of the meter set
+    moved = [line.replace(",", ",1", 1) for line in lines[1:]]  # and one column of them in another unit
     wards = [f"{line},{'north' if i % 2 else 'south'}" for i, line in enumerate(moved)]
     inputs.write_text("\n".join([lines[0] + ",ward", *wards]) + "\n")
     sliced = (
@@ -271,8 +277,7 @@ def test_who_waits_longer_comes_first(rule: Any, files: Any, make_study: Any) ->
     inputs, labels = files
     given = ("test-set", "seal", "--study", "cancer", "--inputs", str(inputs), "--labels", str(labels), *SMALL)
     assert rule(*given, "--name", "spring").text.endswith("when gate set 1 is retired (`easeml test-set retire 1`)")
-    lines = inputs.read_text().splitlines()
-    inputs.write_text("\n".join([lines[0], *(line.replace(",", ",1", 1) for line in lines[1:])]) + "\n")
+    write_patients(inputs.parent, seed=2)
     told = rule(*given, "--name", "summer").text
     assert told.endswith(
         "when gate set 1 and gate set spring are retired (`easeml test-set retire 1`, `easeml test-set retire 3`); "
