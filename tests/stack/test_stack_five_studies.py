@@ -126,7 +126,8 @@ def test_five_studies_go_from_raw_files_to_production(stack):
         *_, (state, tasks) = follow(rest, study, run_id, stack.check)
         print(story(store, study))
         failed = [t for t in tasks if t["state"] == "failed"]
-        logs = {t["task_id"]: rest.log(study, run_id, t["task_id"])[-15:] for t in failed if t["map_index"] < 0}
+        places = [(t["task_id"], t["map_index"]) for t in failed]
+        logs = {place: rest.log(study, run_id, place[0], map_index=place[1])[-15:] for place in places}
         assert state == "success", (story(store, study), failed, logs)
     standing = {t["study"]: t["production_model_id"] for t in overview(store)["tenants"]}
     for study in TENANTS:
