@@ -17,10 +17,13 @@ from easeml_core.store.server import START_LOCK, Server
 from easeml_core.store.server_files import owner_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-# Such a server may lose everything with the machine, so it need not wait for a disk.
-FAST_SETTINGS = MappingProxyType({"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
+# Such a server may lose everything with the machine, so it need not wait for a disk. Its passwords are random and die
+# with it, so that one iteration of their hash suffices: a log-in takes 2 ms in place of 19 ms.
+FAST_SETTINGS: Mapping[str, str | int] = MappingProxyType(
+    {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "scram_iterations": 1}
+)
 PREFIX = "easeml-throwaway-"
 SHARED_MEMORY = Path("/dev/shm")
 ROOMY_BYTES = 1 << 30  # containers often have 64 MB, in which one cluster hardly fits
