@@ -32,13 +32,13 @@ TAB = Tab("/compute", "Compute")
 
 def routes(site: Site) -> APIRouter:
     """``/compute`` and what an operator may change there."""
-    router, who, backtests = APIRouter(prefix="/compute"), Depends(site.viewer), Backtests()
-    _looks(router, site, who, backtests)
-    _changes(router, site, who, backtests)
+    router, who = APIRouter(prefix="/compute"), Depends(site.viewer)
+    _looks(router, site, who)
+    _changes(router, site, who)
     return router
 
 
-def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> None:
+def _looks(router: APIRouter, site: Site, who: Any) -> None:
     @router.get("")
     def show(
         request: Request,
@@ -60,7 +60,7 @@ def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> Non
             "compute.html",
             shown=view.page_of(facts, policy, where, is_all=names is None),
             pricing=pricing_of(stopping_prices(store, studies=names), price),
-            backtest=backtest_of(backtests.last(), policy) if names is None else None,
+            backtest=backtest_of(site.one(Backtests).last(), policy) if names is None else None,
             tenants=view.tenants_of(tenants, text=q, page=page),
             command=COMMAND,
         )
@@ -71,14 +71,14 @@ def _looks(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> Non
         store = site.open_store()
         if visible(store, viewer) is not None:
             viewer.require(Role.OPERATOR)
-        found = report_of(backtests.last(), show_policy(store))
+        found = report_of(site.one(Backtests).last(), show_policy(store))
         if found is None:
             raise HTTPException(status_code=404, detail="there is no backtest yet")
         told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-backtest.json"'}
         return JSONResponse(found, headers=told)
 
 
-def _changes(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> None:
+def _changes(router: APIRouter, site: Site, who: Any) -> None:
     @router.post("/tenants/{tenant}")
     def limit(
         request: Request,
@@ -106,5 +106,5 @@ def _changes(router: APIRouter, site: Site, who: Any, backtests: Backtests) -> N
     @router.post("/backtest")
     def replay(request: Request, viewer: Viewer = who) -> RedirectResponse:
         viewer.require(Role.OPERATOR)
-        backtests.run(site.open_store())
+        site.one(Backtests).run(site.open_store())
         return moved(request, "/compute#backtest")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import Form, HTTPException, Request
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 HERE = Path(__file__).parent
+Kept = TypeVar("Kept")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'; "
     "script-src 'self'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
@@ -93,6 +94,22 @@ class Site:
     def service(self) -> Service:
         """Feed, refine and infer: one for pages and programs, so that they share turns and loaded models."""
         return Service(self.open_store, self.open_artifacts)
+
+    def one(self, kind: type[Kept], make: Callable[[], Kept] | None = None) -> Kept:
+        """Return this application's only object of a class that keeps state between requests.
+
+        Args:
+            kind: The class.
+            make: Makes the object at the first use; None for the class without arguments.
+        """
+        if kind not in self._kept:
+            self._kept.setdefault(kind, (make or kind)())  # of two that come at once, the first one is kept
+        found: Kept = self._kept[kind]
+        return found
+
+    @cached_property
+    def _kept(self) -> dict[type, Any]:
+        return {}
 
     def page(
         self, request: Request, viewer: Viewer, template: str, /, *, status: int = 200, **shown: Any

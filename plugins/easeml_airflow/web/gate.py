@@ -47,7 +47,7 @@ Number = Annotated[int, Form()]
 
 def routes(site: Site) -> APIRouter:
     """``/studies/{study}/gate`` and what it changes."""
-    router, known, attacks = APIRouter(prefix="/studies/{study}/gate"), Depends(site.viewer), Attacks()
+    router, known = APIRouter(prefix="/studies/{study}/gate"), Depends(site.viewer)
 
     def referee(viewer: Viewer = known) -> Viewer:
         viewer.require(Role.REFEREE)
@@ -87,7 +87,7 @@ def routes(site: Site) -> APIRouter:
             back=query_back(request.url.query),
             request_key=str(uuid.uuid4()),
             forcing=f"{settings.base_path()}/dags/{FORCING_DAG}",
-            **_attacked(attacks, plan),
+            **_attacked(site.one(Attacks), plan),
         )
 
     @router.get("/ledger.csv")
@@ -110,7 +110,7 @@ def routes(site: Site) -> APIRouter:
         viewer: Viewer = who,
     ) -> RedirectResponse:
         name = site.study(viewer, study).name
-        attacks.run(name, (examples, reliability, steps, adaptivity, mode))
+        site.one(Attacks).run(name, (examples, reliability, steps, adaptivity, mode))
         return moved(request, f"{path_of_study(name)}/gate?{query_back(back)}#attack")
 
     _changes(site, router, who)

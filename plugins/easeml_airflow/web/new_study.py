@@ -91,7 +91,7 @@ class Looks:
 def routes(site: Site) -> APIRouter:
     """``/new`` and its steps."""
     router, who = APIRouter(prefix="/new"), Depends(site.viewer)
-    pages, intake = _Pages(site, Looks(Turns())), Intake()
+    pages, intake = _Pages(site), Intake()
 
     @router.get("")
     def begin(request: Request, viewer: Viewer = who) -> Response:
@@ -132,9 +132,12 @@ def _again(request: Request) -> Response:
 class _Pages:
     """What the routes do, in a thread."""
 
-    def __init__(self, site: Site, looks: Looks) -> None:
-        self._site, self._looks = site, looks
-        self._limit = DayLimit(MOST_UPLOADS)
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    @property
+    def _looks(self) -> Looks:
+        return self._site.one(Looks, lambda: Looks(Turns()))
 
     def first(self, request: Request, viewer: Viewer, draft: Draft, *, problem: str = "") -> Response:
         """Who, what it is called, and which data."""
@@ -206,7 +209,7 @@ class _Pages:
         with on_disk(file) as path:
             require(path.stat().st_size > 0, "file", path.name, "not empty")
             today = datetime.now(UTC).date()
-            self._limit.take(who, tenant, today)
+            self._site.one(DayLimit, lambda: DayLimit(MOST_UPLOADS)).take(who, tenant, today)
             upload = keep_upload(self._site.open_artifacts(), path, tenant=tenant, file=path.name, today=today)
         return f"{'images' if upload.file.endswith('.zip') else 'csv'}:{upload}"
 

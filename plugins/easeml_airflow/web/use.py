@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData, UploadFile
 
     from easeml_airflow.web.frame import Site
-    from easeml_airflow.web.service import Service
     from easeml_core.entities import Study
 
 STUDY_TAB = Tab("/use", "Use")
@@ -56,7 +55,7 @@ Choice = Annotated[list[str], Form(max_length=MOST_ROWS)]
 def routes(site: Site) -> APIRouter:
     """``/studies/{study}/use`` and what is done there; ``/client/easeml_client.py``."""
     router, who = APIRouter(), Depends(site.viewer)
-    desk = _Desk(site, site.service, Intake())
+    desk = _Desk(site, Intake())
     _asks(router, desk, who)
     _feeds(router, desk, who)
     _refines(router, desk, who)
@@ -64,25 +63,40 @@ def routes(site: Site) -> APIRouter:
     return router
 
 
+class _Rankings:
+    """The rows whose labels look wrong, of the versions of data that were ranked last."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> dict[str, Any] | None:
+        """Return the ranking of a study and version of its data, or None."""
+        return self._kept.get(key)
+
+    def keep(self, key: tuple[int, int], found: dict[str, Any]) -> None:
+        """Keep a ranking, and forget the oldest."""
+        with self._lock:
+            self._kept[key] = found
+            for old in list(self._kept)[:-_REMEMBERED]:
+                del self._kept[old]
+
+
 class _Desk:
     """What the routes share."""
 
-    def __init__(self, site: Site, service: Service, intake: Intake) -> None:
-        self.site, self.service, self.intake = site, service, intake
-        self._ranked: dict[tuple[int, int], dict[str, Any]] = {}
-        self._lock = threading.Lock()
+    def __init__(self, site: Site, intake: Intake) -> None:
+        self.site, self.intake = site, intake
 
     def suspicious(self, study: Study, limit: int) -> dict[str, Any]:
         """Rows whose labels look wrong; found once for each version of the data, however many are shown."""
         data = use_of_study(self.site.open_store(), study.name)["data"]
         key = study.id, data["version"] if data else 0
-        found = self._ranked.get(key)
+        rankings = self.site.one(_Rankings)
+        found = rankings.get(key)
         if found is None:
-            found = self.service.suspicious(study.name, limit=MOST_ROWS)
-            with self._lock:
-                self._ranked[key] = found
-                for old in list(self._ranked)[:-_REMEMBERED]:
-                    del self._ranked[old]
+            found = self.site.service.suspicious(study.name, limit=MOST_ROWS)
+            rankings.keep(key, found)
         return found | {"pairs": found["pairs"][:limit]}
 
     def page(self, request: Request, viewer: Viewer, study: Study, **shown: Any) -> Response:
@@ -110,7 +124,7 @@ class _Desk:
 
 
 def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
-    site, service = desk.site, desk.service
+    site = desk.site
 
     @router.get("/studies/{study}/use")
     def show(
@@ -125,7 +139,7 @@ def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
         if of == "suspicious":
             rows = desk.suspicious(found, limit)
         elif of:
-            rows = service.rows(found.name, off=of == "off", limit=limit)
+            rows = site.service.rows(found.name, off=of == "off", limit=limit)
         return desk.page(request, viewer, found, rows=rows, list_of=of)
 
     @router.post("/studies/{study}/use")
@@ -137,19 +151,19 @@ def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
             given = {name: text_of(form, name, most=100_000) for name in form if isinstance(form[name], str)}
             if file is not None:
                 with _brought(file) as path:
-                    told = service.infer_file(found.name, path, model=model, probabilities=wants)
+                    told = site.service.infer_file(found.name, path, model=model, probabilities=wants)
                 if text_of(form, "as") == "csv":
                     return _csv(told)
             else:
                 body = {"inputs": [inputs_of(given)], "model": model, "probabilities": wants}
-                told = service.infer(found.name, viewer.name, body)
+                told = site.service.infer(found.name, viewer.name, body)
             return desk.page(request, viewer, found, answers=answers_of(told), given=given)
 
         return await desk.form(request, viewer, work)
 
 
 def _feeds(router: APIRouter, desk: _Desk, who: Any) -> None:
-    site, service = desk.site, desk.service
+    site = desk.site
 
     @router.post("/studies/{study}/use/feed")
     async def feed(request: Request, study: str, viewer: Viewer = who) -> Response:
@@ -159,18 +173,18 @@ def _feeds(router: APIRouter, desk: _Desk, who: Any) -> None:
             if file is None:
                 values = {name: text_of(form, name, most=100_000) for name in form if isinstance(form[name], str)}
                 pair = {"inputs": inputs_of(values), "label": text_of(form, "label")}
-                service.feed(found.name, viewer.name, {"pairs": [pair], "request_key": key})
+                site.service.feed(found.name, viewer.name, {"pairs": [pair], "request_key": key})
             else:
                 column = text_of(form, "column") or "label"
                 with _brought(file) as path:
-                    service.feed_file(found.name, viewer.name, path, label=column, request_key=key)
+                    site.service.feed_file(found.name, viewer.name, path, label=column, request_key=key)
             return moved(request, f"{path_of_study(found.name)}{STUDY_TAB.path}#fed")
 
         return await desk.form(request, viewer, work)
 
 
 def _refines(router: APIRouter, desk: _Desk, who: Any) -> None:
-    site, service = desk.site, desk.service
+    site = desk.site
 
     @router.post("/studies/{study}/use/switch")
     def switch(
@@ -183,13 +197,13 @@ def _refines(router: APIRouter, desk: _Desk, who: Any) -> None:
         viewer: Viewer = who,
     ) -> RedirectResponse:
         found = site.study(viewer, study, change=True)
-        service.refine(found.name, viewer.name, {to: row, "reason": reason, "request_key": request_key})
+        site.service.refine(found.name, viewer.name, {to: row, "reason": reason, "request_key": request_key})
         return moved(request, f"{path_of_study(found.name)}{STUDY_TAB.path}#refine")
 
     @router.post("/studies/{study}/use/apply")
     def apply(request: Request, study: str, request_key: Word, viewer: Viewer = who) -> RedirectResponse:
         found = site.study(viewer, study, change=True)
-        service.refine(found.name, viewer.name, {"apply": True, "request_key": request_key})
+        site.service.refine(found.name, viewer.name, {"apply": True, "request_key": request_key})
         return moved(request, f"{path_of_study(found.name)}{STUDY_TAB.path}#fed")
 
 

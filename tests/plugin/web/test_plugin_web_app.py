@@ -132,10 +132,9 @@ def test_every_address_begins_with_the_path_that_airflow_is_served_under(client_
     """Airflow mounts the application below its own base path; an address that forgets it leads nowhere."""
     from fastapi import FastAPI
 
-    inner = client_of(site(Role.OPERATOR, Role.REFEREE)).app
+    client = client_of(site(Role.OPERATOR, Role.REFEREE))
     outer = FastAPI(root_path="/airflow")
-    outer.mount("/easeml", inner)
-    client = client_of(site())
+    outer.mount("/easeml", client.app)
     client.app = outer
     page = client.get("/airflow/easeml/").text
     addresses = re.findall(r'(?:href|src|action|data-events)="([^"#][^"]*)"', page)
