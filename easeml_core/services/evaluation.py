@@ -198,13 +198,13 @@ class Preparation:
             return
         with _pace_of(model, self._pace):
             try:
-                keep_sealed_run(self._store, self._artifacts, model, test_set_id)
+                labels, failure = _sealed_run(self._store, self._artifacts, model, test_set_id)
             except (TrainingKilled, TrainingStarved) as error:
-                failure = self._open_failure(model)
-                if failure is None:
+                failed = self._open_failure(model)
+                if failed is None:
                     raise
-                said = f"{error}\non the open validation rows too: {failure}"
-                _keep(self._store, model, test_set_id, labels=None, failure=said)
+                labels, failure = None, f"{error}\non the open validation rows too: {failed}"
+        _keep(self._store, model, test_set_id, labels=labels, failure=failure)
 
     def _open_failure(self, model: Model) -> str | None:
         """Why the model fails on the open validation rows, alone and with the same limits; None if it may yet run."""
@@ -290,26 +290,36 @@ def keep_sealed_run(
 ) -> None:
     """Run a model on a sealed set and keep what it predicts, or why it could not; no transaction is open meanwhile.
 
-    The first answers count. They are kept only if a part of the rows gets the same ones a second time; how long that
-    takes is within the pace, too.
+    It is kept at the padded end: a row that is written as soon as the run ends would show when that was.
 
     Raises:
         TrainingKilled: The model's process was killed; nothing is kept.
         TrainingStarved: It ran out of time, or found no memory; nothing is kept.
         ArtifactError: The model's file is missing or was changed: nothing was learnt.
     """
+    with _pace_of(model, pace):
+        labels, failure = _sealed_run(store, artifacts, model, test_set_id)
+    _keep(store, model, test_set_id, labels=labels, failure=failure)
+
+
+def _sealed_run(
+    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int
+) -> tuple[NDArray[Any] | None, str | None]:
+    """What a model predicts on a sealed set, or None and why it could not.
+
+    The first answers count. They count only if a part of the rows gets the same ones a second time.
+    """
     with store.begin() as tx:
         inputs = sealed.sealed_inputs(tx, test_set_id)
         key = _repetition_key(tx, model, test_set_id)
         wanted, hit = answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
-    with _pace_of(model, pace):
-        labels, failure = _run(artifacts, model, inputs, wanted)
-        if labels is not None and model.format != "constant":
-            repeated = rows_to_repeat(labels, key)
-            again, failure = _run(artifacts, model, inputs[repeated], wanted)
-            failure = failure if again is None else _difference(labels[repeated], again, hit)
-            labels = labels if failure is None else None
-    _keep(store, model, test_set_id, labels=labels, failure=failure)
+    labels, failure = _run(artifacts, model, inputs, wanted)
+    if labels is not None and model.format != "constant":
+        repeated = rows_to_repeat(labels, key)
+        again, failure = _run(artifacts, model, inputs[repeated], wanted)
+        failure = failure if again is None else _difference(labels[repeated], again, hit)
+        labels = labels if failure is None else None
+    return labels, failure
 
 
 def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] | None, failure: str | None) -> None:

@@ -39,10 +39,9 @@ _UPLOADS_SECONDS = 30.0
 class Housekeeper:
     """Work that waits until there is no request.
 
-    A request that comes meanwhile waits for one model's run at most. On a validation set that takes up to 240 seconds
-    (two attempts of 120), on a sealed set up to 480; where answers have fixed times, what that is padded to
-    (``pace.GRID_SECONDS``). It is no thread of its own: models run under one account, and one that runs beside another
-    on sealed inputs could look for them.
+    A request that needs a model's run meanwhile waits for one run at most. On a validation set that takes up to 240
+    seconds (two attempts of 120), on a sealed set up to 480; where answers have fixed times, what that is padded to
+    (``pace.GRID_SECONDS``), and other requests do not wait (``services/model_runs.py``).
 
     Args:
         store: Role ``easeml_referee``.
@@ -60,8 +59,16 @@ class Housekeeper:
 
     def work(self) -> bool:
         """Run one model at most; True when there may be more, so that requests get their turn in between."""
+        self.tidy()
+        return self.run_one()
+
+    def tidy(self) -> None:
+        """What runs no model."""
         self._move_tags()
         self._forget_uploads()
+
+    def run_one(self) -> bool:
+        """Run one model at most; True when there may be more."""
         ran = self._run_one_model()
         return self._measure_one_anew() if ran is None else ran
 

@@ -4,7 +4,8 @@ It loads no DAG code and alone holds the sealed role's address. A request is cla
 transaction: a referee that is killed in the middle gives the request back undecided and unspent. The answer leaves in
 the same transaction, or in a later one where answers have fixed times (``services/answers.py``). Models that the
 decision needs run before it, in no transaction (``services/evaluation.py``), and so do fetches of data that lie
-elsewhere, beside other requests (``services/fetching.py``). Answers that are due and moves of production have a thread
+elsewhere, beside other requests (``services/fetching.py``). Where answers have fixed times, models run beside other
+requests too (``services/model_runs.py``). Answers that are due and moves of production have a thread
 of their own, so that neither waits for a model. A fault of the machine decides nothing (``services/put_offs.py``).
 """
 
@@ -36,6 +37,7 @@ from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.judging import judge
 from easeml_core.services.mail import MailServer, Postman
 from easeml_core.services.metering import meter
+from easeml_core.services.model_runs import ModelRuns
 from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.put_offs import MOST_PUT_OFFS, Patience, PutOffs, Turn
@@ -155,6 +157,10 @@ class Referee:
         self._computed = Computed()
         self._not_before: dict[int, float] = {}
         self._free_at = -math.inf
+        self._runs = ModelRuns()
+        self._prepared: dict[int, Preparation] = {}
+        self._house_has_more = True
+        self._stop = threading.Event()
         self._pace_models(Pace(self._duties.grid_seconds if is_fixed else ()))
 
     def _pace_models(self, pace: Pace) -> None:
@@ -163,12 +169,14 @@ class Referee:
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
+        self._stop = stop
         self._decisions = replace(self._decisions, sleep=stop.wait)
         self._pace_models(replace(self._pace, sleep=stop.wait))
         postman = self._start_postman(stop)
         clerk = threading.Thread(target=self._keep_at, args=(self._say_or_move, stop), name="clerk", daemon=True)
         clerk.start()
         self._keep_at(self._decide_or_tidy, stop)
+        self._runs.close()
         clerk.join()
         self._fetches.keep(())
         if postman is not None:
@@ -176,7 +184,25 @@ class Referee:
 
     def _decide_or_tidy(self) -> bool:
         """One piece of what may take long; False when there is none."""
-        return self._answer_ready(_RUNS) is not None or self._housekeeper.work()
+        return self._answer_ready(_RUNS) is not None or self._keep_house()
+
+    def _keep_house(self) -> bool:
+        """What is done when there is no request; False when there is no more, or until a model's padded end."""
+        if not self._pace.grid:
+            return self._housekeeper.work()
+        self._housekeeper.tidy()
+        if self._runs.is_idle:
+            self._runs.ask(None, self._run_for_house, self._wake_for_house)
+        return False
+
+    def _run_for_house(self) -> None:
+        self._house_has_more = False  # where this fails, it rests until the next look
+        if not self._stop.is_set():
+            self._house_has_more = self._housekeeper.run_one()
+
+    def _wake_for_house(self) -> None:
+        if self._house_has_more:
+            self._wake_deciding(0)
 
     def _say_or_move(self) -> bool:
         """One piece of what must not wait for a model: answers whose time has come, and moves of production."""
@@ -216,13 +242,15 @@ class Referee:
     def run_once(self) -> int:
         """Decide what can be decided, say what is due, send the mail that waits; how many requests were dealt with."""
         handled = set[int]()
+        self._house_has_more = True
         while True:
             found = self.release_one()
             found = self._answer_ready() if found is None else found
-            if found is None and (self._housekeeper.work() or self._wait()):
+            if found is None and ((self._house_has_more and self._keep_house()) or self._wait()):
                 continue
             if found is None:
                 break
+            self._house_has_more = True
             handled.add(found)
         while self._notary.append_committed():
             pass
@@ -290,7 +318,10 @@ class Referee:
 
     def _wait(self) -> bool:
         """Wait until a request may be decided whose time has not come, or whose data; False when there is none."""
-        waits = [until - self._decisions.clock() for until in self._not_before.values()]
+        waits = [until - self._decisions.clock() for until in list(self._not_before.values())]
+        longest = max(0.0, min([self._duties.poll_seconds, *waits]))
+        if self._runs.wait(longest):
+            return True
         if not waits:
             return self._fetches.wait(self._duties.poll_seconds)
         self._decisions.sleep(max(0.0, min(waits)))
@@ -306,13 +337,13 @@ class Referee:
         Args:
             kinds: Of these kinds only; None for all.
         """
-        ready = Preparation(self._store, self._artifacts, self._pace, self._computed if self._decisions.grid else None)
         while True:
             turn = Turn()
             try:
-                said = self._decide_next(ready, turn, kinds)
+                said = self._decide_next(turn, kinds)
             except Exception as error:
-                if turn.request_id is None or not ready.patience.allows(error):
+                ready = self._prepared.pop(turn.request_id or 0, None)
+                if turn.request_id is None or ready is None or not ready.patience.allows(error):
                     raise
                 self._put_offs.survived(turn)
                 said = self._put_off(turn, error)
@@ -322,7 +353,7 @@ class Referee:
                 logger.info("request %d %s", turn.request_id, said)
                 return turn.request_id
 
-    def _decide_next(self, ready: Preparation, turn: Turn, kinds: Sequence[RequestKind] | None) -> str | None:
+    def _decide_next(self, turn: Turn, kinds: Sequence[RequestKind] | None) -> str | None:
         """Decide one request; what the log says of it. None where it has to be looked at again, or there is none."""
         self._put_offs.settle()
         try:
@@ -330,11 +361,15 @@ class Referee:
                 turn.request_id = self._claim(tx, kinds)
                 if turn.request_id is None:
                     return None
+                ready = self._preparation(turn.request_id)
                 with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
                     attempt, lost = requests.note_attempt(aside, turn.request_id)
                     times = requests.times_put_off(aside, turn.request_id, bounded=True)
                 turn.attempt = attempt
                 ready.patience = Patience(times, self._duties.put_offs)
+                stopped = self._runs.failure(turn.request_id)
+                if stopped is not None:
+                    raise stopped
                 said = self._answer(tx, ready, turn.request_id, lost)
                 if said == _WAITS:
                     requests.note_survival(tx, turn.request_id, turn.attempt)
@@ -342,9 +377,7 @@ class Referee:
             self._fetch(missing, turn)
             return None
         except NotRunError as missing:
-            ready.run(missing)  # a model that kills this process leaves the attempt as one that did not survive
-            self._put_offs.survived(turn)
-            self._put_offs.settle()
+            self._run_models(missing, ready, turn)
             return None
         except NotJudgedError as missing:
             self._judge(missing, turn)
@@ -353,28 +386,71 @@ class Referee:
         self._forget(turn.request_id)
         return said
 
+    def _preparation(self, request_id: int) -> Preparation:
+        """What the runs for a request have left, until it is decided or put off."""
+        computed = self._computed if self._decisions.grid else None
+        if request_id not in self._prepared:
+            self._prepared[request_id] = Preparation(self._store, self._artifacts, self._pace, computed)
+        return self._prepared[request_id]
+
+    def _run_models(self, missing: NotRunError, ready: Preparation, turn: Turn) -> None:
+        """Make the runs that a decision has missed; where they are padded, beside the decisions of other requests."""
+        request_id = turn.request_id or 0
+        if not self._pace.grid:
+            ready.run(missing)  # a model that kills this process leaves the attempt as one that did not survive
+        self._put_offs.survived(turn)
+        self._put_offs.settle()
+        if self._pace.grid:
+            self._runs.ask(
+                request_id,
+                lambda: self._run_in_turn(missing, ready, request_id),
+                lambda: self._wake_deciding(request_id),
+            )
+
+    def _run_in_turn(self, missing: NotRunError, ready: Preparation, request_id: int) -> None:
+        """Make a request's runs when their turn has come: from then on a killed process counts against it."""
+        if self._stop.is_set():
+            return
+        with self._store.begin() as tx:
+            if not requests.undecided(tx, [request_id]):
+                return  # another referee has decided it meanwhile
+        with self._store.begin() as tx:
+            turn = Turn(request_id, requests.note_attempt(tx, request_id)[0])
+        try:
+            ready.run(missing)
+        finally:
+            self._put_offs.survived(turn)  # before the request may be claimed, or the attempt seems lost then
+            with _noted(request_id):
+                self._put_offs.settle()
+
+    def _wake_deciding(self, request_id: int) -> None:
+        with _noted(request_id), self._store.begin() as tx:
+            _wake(tx, request_id)
+
     def _judge(self, missing: NotJudgedError, turn: Turn) -> None:
         """Compute what a decision has missed, in no transaction; when it is written follows from no label.
 
         The time counts from when the request was taken up, or from when the decision before it may be written if that
-        is later: so neither how long this computation takes is seen by it, nor how long the one before has taken. A
-        referee that is killed until then has written nothing, and the next one computes the same.
+        is later. What is padded is the time of this computation alone: with that of the one before, which may have made
+        this one begin late, the time of this answer would tell of the other. A referee that is killed until then has
+        written nothing, and the next one computes the same.
         """
         request_id = turn.request_id or 0
-        began = max(self._decisions.clock(), self._free_at)
+        began = self._decisions.clock()
         self._computed.judged[missing.key] = missing.compute()
-        took = max(0.0, self._decisions.clock() - began)
-        self._free_at = self._not_before[request_id] = began + padded(took, self._decisions.grid)
+        took = self._decisions.clock() - began
+        self._free_at = self._not_before[request_id] = max(began, self._free_at) + padded(took, self._decisions.grid)
         self._put_offs.survived(turn)
         self._put_offs.settle()
 
     def _forget(self, request_id: int) -> None:
         """Nothing that was computed for a request is needed any more."""
         self._not_before.pop(request_id, None)
+        self._prepared.pop(request_id, None)
         for key in list(self._computed.judged):  # another thread may add to it meanwhile
             if key[0] == request_id:
                 self._computed.judged.pop(key, None)
-        if not self._not_before:
+        if not self._not_before and not self._prepared:
             self._computed.losses.clear()
             self._computed.answers.clear()
 
@@ -391,16 +467,16 @@ class Referee:
         return self._put_offs.put_off(turn, error)
 
     def _claim(self, tx: Connection, kinds: Sequence[RequestKind] | None) -> int | None:
-        """The next request, once what was fetched or computed for others is let go that another referee has decided."""
-        fetched, computed = self._fetches.requests(), list(self._not_before)
-        if fetched or computed:
-            undecided = requests.undecided(tx, [*fetched, *computed])
+        """The next request, once what was prepared for others is let go that another referee has decided."""
+        fetched, prepared = self._fetches.requests(), list(self._prepared) + list(self._not_before)
+        if fetched or prepared:
+            undecided = requests.undecided(tx, [*fetched, *prepared])
             self._fetches.keep(undecided)
-            for request_id in set(computed) - undecided:
+            for request_id in set(prepared) - undecided:
                 self._forget(request_id)
         now = self._decisions.clock()
         early = [request_id for request_id, until in list(self._not_before.items()) if until > now]
-        skip = [*self._set_aside(), *self._fetches.under_way(), *early]
+        skip = [*self._set_aside(), *self._fetches.under_way(), *self._runs.under_way(), *early]
         return requests.claim_request(tx, skip=skip, kinds=kinds)
 
     def _fetch(self, missing: NotFetchedError, turn: Turn) -> None:
@@ -510,11 +586,11 @@ def _rests_on(tx: Connection, request: Request) -> list[int]:
 
 @contextlib.contextmanager
 def _noted(request_id: int) -> Iterator[None]:
-    """What is noted around a fetch must not end it: without a word of its end it is found at the next look."""
+    """What is noted around a fetch or run must not end it: without a word of its end it is found at the next look."""
     try:
         yield
     except StoreError as error:
-        logger.warning("request %d: what was fetched for it could not be noted: %s", request_id, error)
+        logger.warning("request %d: what was fetched or run for it could not be noted: %s", request_id, error)
 
 
 def _wake(tx: Connection, request_id: int) -> None:

@@ -102,27 +102,27 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
     """What the referee does after the run it does at the same time, whatever the model's inputs let it sleep."""
     ended = []
     for sleeps in (1.41, 4.29):
-        lab, hours = make_lab(), Hours()
+        lab, hours, began = make_lab(), Hours(), list[float]()
         forget(lab, "good")
 
-        def run(artifacts: Any, model: Any, inputs: Any, _: Any, hours: Hours = hours, sleeps: float = sleeps) -> Any:
-            hours.now += sleeps
+        def run(_: Any, model: Any, inputs: Any, task: Any, given: Any = (hours, sleeps, began)) -> Any:
+            given[2].append(given[0].now)
+            given[0].now += given[1]
             return np.zeros(len(inputs), dtype=np.int64), None
 
         monkeypatch.setattr(evaluation, "_run", run)
         work = Referee(lab.referee, lab.artifacts, timetable=LATE if grid else Timetable())
         assert work._pace.grid == grid  # nothing is padded where answers leave at once
         work._pace_models(hours.pace(work._pace.grid))
-        file_gate(lab)
-        file_meter_request(lab.worker, study="full", model_id=lab.models["full"]["good"], request_key="m")
-        assert work.answer_one() is not None
-        after_gate = hours.now
-        assert work.answer_one() is not None
-        ended.append((after_gate, hours.now))
+        gate = file_gate(lab)
+        asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "m"}
+        meter = file_meter_request(lab.worker, **asked)["request_id"]
+        assert {work.answer_one(), work.answer_one()} == {gate, meter}
+        ended.append((hours.now, [at for at in began if at % 10 == 0]))
     if grid:
-        assert ended == [(30, 30)] * 2  # the meter's runs, on open inputs too, are made before the verdict is written
+        assert ended == [(30, [0, 10, 20])] * 2  # the next run begins at the padded end of the one before
     else:
-        assert ended == [pytest.approx((2 * sleeps, 5 * sleeps)) for sleeps in (1.41, 4.29)]
+        assert [now for now, _ in ended] == [pytest.approx(5 * sleeps) for sleeps in (1.41, 4.29)]
 
 
 @pytest.mark.parametrize("kind", ["gate", "meter"])
@@ -289,6 +289,35 @@ def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
         assert not free.is_set()
         free.set()
         wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
+
+
+def test_other_requests_are_answered_while_a_run_is_padded(lab: Any, monkeypatch: Any, wait_for: Any) -> None:
+    """Another study's request is decided, and one that needs the next run is not; who stops ends the padding."""
+    ran: list[int] = []
+
+    def run(artifacts: Any, model: Any, inputs: Any, task: Any) -> Any:
+        ran.append(model.id)
+        return np.zeros(len(inputs), dtype=np.int64), None
+
+    monkeypatch.setattr(evaluation, "_run", run)
+    forget(lab, "good")
+    lab.as_superuser(
+        "DELETE FROM sealed.predictions WHERE test_set_id IN (SELECT t.id FROM work.test_sets t "
+        "JOIN work.studies s ON s.id = t.study_id WHERE s.name = %s)",
+        "first",
+    )
+    padded_one, next_one = file_gate(lab, "good", "full"), file_gate(lab, "good", "first")
+    decided = "SELECT count(*) FROM sealed.outbox WHERE request_id = :id"
+    with at_work(lab, timetable=LATE, grid_seconds=(3600.0,)) as work:
+        wait_for(lambda: lab.rows("SELECT 1 FROM sealed.predictions WHERE model = :m", m=identity(lab, "good")))
+        other = file_gate(lab, "worse", "hidden")
+        wait_for(lambda: lab.one(decided, id=other))
+        assert work._runs.under_way() == [next_one, padded_one]
+        assert ran == [lab.models["full"]["good"]] * 2
+    assert [lab.one(decided, id=one) for one in (padded_one, next_one)] == [0, 0]
+    attempts = "SELECT survived FROM sealed.attempts WHERE request_id = :id"
+    assert lab.rows(attempts, id=padded_one) == [(True,)] * 2
+    assert lab.rows(attempts, id=next_one) == [(True,)]
 
 
 @pytest.mark.journey
