@@ -252,6 +252,7 @@ class Referee:
                 break
             self._house_has_more = True
             handled.add(found)
+        self._runs.close()
         while self._notary.append_committed():
             pass
         if self._duties.mail is not None:

@@ -111,7 +111,8 @@ _UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.
   AND NOT EXISTS (SELECT 1 FROM sealed.outbox o WHERE o.request_id = r.id)"""
 
 # Verdicts of a study come in the order in which they were asked for, and so do readings: a request that waits for
-# labels keeps its place before later ones, else who labels faster would decide what is compared with what. And a set
+# labels keeps its place before later ones, else who labels faster would decide what is compared with what. Where gate
+# and meter share a set, both kinds come in one order: its steps follow each other. And a set
 # whose last answer is decided but not said yet must not show it by refusing the next, of either kind where gate and
 # meter share it.
 _CLAIM = f"""
@@ -120,13 +121,15 @@ ending AS MATERIALIZED (
   SELECT e.kind, e.study_id, EXISTS (SELECT FROM work.test_sets t
     WHERE t.id = (p.facts ->> 'test_set_id')::bigint AND t.purpose = 'joint') AS both
   FROM sealed.outbox p JOIN work.requests e ON e.id = p.request_id
-  WHERE p.left_at IS NULL AND coalesce(p.facts ->> 'retired_why', p.facts ->> 'direct_retired_why') IS NOT NULL)
+  WHERE p.left_at IS NULL AND coalesce(p.facts ->> 'retired_why', p.facts ->> 'direct_retired_why') IS NOT NULL),
+shared AS MATERIALIZED (SELECT t.study_id FROM work.test_sets t WHERE t.purpose = 'joint' AND t.state = 'live')
 SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id
 WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
 AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
 AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp())
 AND (u.kind NOT IN ('gate', 'meter') OR (
-  NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.kind = u.kind AND e.id < u.id)
+  NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.id < u.id AND (e.kind = u.kind
+    OR (e.kind IN ('gate', 'meter') AND e.study_id IN (SELECT s.study_id FROM shared s))))
   AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both))))
 ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
 """

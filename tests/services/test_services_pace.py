@@ -143,13 +143,17 @@ def test_two_worlds_in_which_a_decision_takes_differently(
     assert written == ([0.5, 0.5] if timetable.is_fixed else [0.001, 0.41])
 
 
-def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, takes: float) -> Referee:
-    """A referee in whose hours what follows from labels takes so long; nothing of it is held or open while it waits."""
+def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes: float) -> Referee:
+    """A referee in whose hours what follows from labels takes so long, each time as the last one from then on.
+
+    Nothing of it is held or open while it waits.
+    """
+    left = list(takes)
     for module, name in ((judging, "judge_predictions"), (meter_sets, "read_submission")):
         real = getattr(module, name)
 
         def slowly(*given: Any, real: Any = real, **more: Any) -> Any:
-            hours.now += takes
+            hours.now += left.pop(0) if len(left) > 1 else left[0]
             return real(*given, **more)
 
         monkeypatch.setattr(module, name, slowly)
@@ -171,7 +175,7 @@ def test_others_are_answered_until_a_decision_is_written(make_lab: Any, monkeypa
     answered = []
     for takes in (0.001, 0.24):
         lab, hours = make_lab(), Hours()
-        work = paced(lab, hours, monkeypatch, LATE, takes)
+        work = paced(lab, hours, monkeypatch, LATE, takes, takes)
         first, second = file_gate(lab, "good", "full"), file_gate(lab, "good", "hidden")
         bogus = file_bogus_promotion(lab)
         order = [work._answer_ready()]
@@ -181,6 +185,17 @@ def test_others_are_answered_until_a_decision_is_written(make_lab: Any, monkeypa
         answered.append(order)
         assert order == [bogus, first, 0.5, second, 1.0]
     assert answered[0] == answered[1]
+
+
+@pytest.mark.parametrize("first", [0.001, 0.45])
+def test_how_long_one_computation_takes_is_not_seen_by_the_time_of_the_next(
+    lab: Any, monkeypatch: Any, first: float
+) -> None:
+    hours = Hours()
+    work = paced(lab, hours, monkeypatch, LATE, first, 0.6)
+    asked = [file_gate(lab, "good", study) for study in ("full", "hidden")]
+    assert [work.answer_one(), work.answer_one()] == asked
+    assert hours.now == 0.5 + 4.0
 
 
 def test_a_decision_that_is_computed_and_not_written_is_lost_with_its_referee(lab: Any, monkeypatch: Any) -> None:
@@ -291,15 +306,26 @@ def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
         wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
 
 
-def test_other_requests_are_answered_while_a_run_is_padded(lab: Any, monkeypatch: Any, wait_for: Any) -> None:
-    """Another study's request is decided, and one that needs the next run is not; who stops ends the padding."""
-    ran: list[int] = []
+DECIDED = "SELECT count(*) FROM sealed.outbox WHERE request_id = :id"
+KEPT = "SELECT count(*) FROM sealed.predictions WHERE model = :m"
+ATTEMPTS = "SELECT survived FROM sealed.attempts WHERE request_id = :id"
+
+
+@pytest.fixture
+def ran(monkeypatch: Any) -> list[int]:
+    """Which models have run; each says 0 at once."""
+    models_run: list[int] = []
 
     def run(artifacts: Any, model: Any, inputs: Any, task: Any) -> Any:
-        ran.append(model.id)
+        models_run.append(model.id)
         return np.zeros(len(inputs), dtype=np.int64), None
 
     monkeypatch.setattr(evaluation, "_run", run)
+    return models_run
+
+
+def test_other_requests_are_answered_while_a_run_is_padded(lab: Any, ran: list[int], wait_for: Any) -> None:
+    """Another study's request is decided; a later one of the same study is not, nor one that needs the next run."""
     forget(lab, "good")
     lab.as_superuser(
         "DELETE FROM sealed.predictions WHERE test_set_id IN (SELECT t.id FROM work.test_sets t "
@@ -307,17 +333,40 @@ def test_other_requests_are_answered_while_a_run_is_padded(lab: Any, monkeypatch
         "first",
     )
     padded_one, next_one = file_gate(lab, "good", "full"), file_gate(lab, "good", "first")
-    decided = "SELECT count(*) FROM sealed.outbox WHERE request_id = :id"
+    behind = file_gate(lab, "worse", "full")
     with at_work(lab, timetable=LATE, grid_seconds=(3600.0,)) as work:
-        wait_for(lambda: lab.rows("SELECT 1 FROM sealed.predictions WHERE model = :m", m=identity(lab, "good")))
+        wait_for(lambda: ran == [lab.models["full"]["good"]] * 2)  # a part of the rows is asked again
         other = file_gate(lab, "worse", "hidden")
-        wait_for(lambda: lab.one(decided, id=other))
+        wait_for(lambda: lab.one(DECIDED, id=other))
         assert work._runs.under_way() == [next_one, padded_one]
-        assert ran == [lab.models["full"]["good"]] * 2
-    assert [lab.one(decided, id=one) for one in (padded_one, next_one)] == [0, 0]
-    attempts = "SELECT survived FROM sealed.attempts WHERE request_id = :id"
-    assert lab.rows(attempts, id=padded_one) == [(True,)] * 2
-    assert lab.rows(attempts, id=next_one) == [(True,)]
+        assert len(ran) == 2
+        assert lab.one(KEPT, m=identity(lab, "good")) == 0  # when a row is written is seen
+    assert [lab.one(DECIDED, id=one) for one in (padded_one, next_one, behind)] == [0, 0, 0]
+    assert lab.one(KEPT, m=identity(lab, "good")) == 1  # who stops the referee ends the padding
+    assert lab.rows(ATTEMPTS, id=padded_one) == [(True,)] * 2
+    assert lab.rows(ATTEMPTS, id=next_one) == [(True,)]
+    assert lab.rows(ATTEMPTS, id=behind) == []
+
+
+def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[int]) -> None:
+    """As after a kill; one that was frozen and goes on adds nothing."""
+    forget(lab, "good")
+    asked, frozen, thaw = file_gate(lab), threading.Event(), threading.Event()
+    stood = Referee(lab.referee, lab.artifacts, timetable=LATE)
+    stood._pace_models(Pace(GRID_SECONDS, sleep=lambda _: (frozen.set(), thaw.wait(60))))
+    assert stood._answer_ready() is None
+    assert frozen.wait(60)
+    assert (len(ran), lab.one(KEPT, m=identity(lab, "good"))) == (2, 0)
+    hours = Hours()
+    work = Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())
+    work._pace_models(hours.pace())
+    assert work.answer_one() == asked
+    assert (len(ran), hours.now) == (4, 10.0)
+    thaw.set()
+    assert stood.answer_one() is None
+    assert (stood._prepared, stood._runs.under_way()) == ({}, [])
+    assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
+    assert sorted(lab.rows(ATTEMPTS, id=asked)) == [(False,)] + [(True,)] * 4  # only the decision could not say so
 
 
 @pytest.mark.journey

@@ -24,7 +24,7 @@ from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.set_sizes import examples_for_joint_gate, plan_joint
 from easeml_core.services.test_sets import list_test_sets
-from easeml_core.store import releases
+from easeml_core.store import releases, requests
 from easeml_core.store.database import Store
 
 DELTA_GATE, DELTA_METER = 0.1 * 0.25, 0.1 * 0.75
@@ -278,6 +278,19 @@ def test_a_shared_set_answers_about_no_other_condition(shared: Shared) -> None:
 def test_the_reliability_that_can_be_asked_for_is_that_of_both(shared: Shared) -> None:
     assert not shared.gate(shared.model(0.0), reliability=0.9)["refused"]
     assert "0.9, which the sealed set was planned for" in shared.gate(shared.model(0.0), reliability=0.99)["message"]
+
+
+@pytest.mark.parametrize("kinds", [("gate", "meter"), ("meter", "gate")])
+def test_the_steps_follow_the_order_of_the_requests(shared: Shared, kinds: tuple[str, str]) -> None:
+    """A request whose model runs, or whose time has not come, is passed over; a later one of either kind waits."""
+    file = {"gate": file_gate_request, "meter": file_meter_request}
+    asked = {"study": "shared", "model_id": shared.model()}
+    first, second = (file[kind](shared.lab.worker, **asked, request_key=kind)["request_id"] for kind in kinds)
+    with shared.lab.referee.begin() as tx:
+        assert requests.claim_request(tx, skip=[first]) is None
+        assert requests.claim_request(tx) == first
+    assert not shared.lab.answer(second)["refused"]
+    assert [system for system, *_ in shared.ledger()] == list(kinds)
 
 
 def test_two_referees_answer_one_after_the_other(bare: Any, tmp_path: Any) -> None:
