@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.services.controls import set_study
-from easeml_core.services.executors import code_version, executors_of, source_hash
+from easeml_core.services.executors import code_version, executors_of, function_executor, source_hash
 from easeml_core.services.function_trials import run_function_trial
 from easeml_core.services.next_steps import next_steps
 from easeml_core.services.overview import study_details
@@ -22,6 +22,7 @@ from easeml_core.services.scheduler import LiveScheduler
 from easeml_core.services.study_facts import facts_of_study
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import run_trial, trial_state
+from easeml_core.store import trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,15 +56,25 @@ def handed_out(lab: Any) -> Mapping[str, int]:
 
 def test_a_function_that_is_mapped_over_every_trial_trains_its_own_candidate_alone(mixed: Any) -> None:
     """``const.expand(trial=suggest.output)``: each trial ran ``const``, and ``nb`` was promoted for it."""
-    trials = handed_out(mixed)
-    for trial_id in trials.values():
+    handed = handed_out(mixed)
+    for trial_id in handed.values():
         run_function_trial(
             mixed.worker, mixed.artifacts, trial_id=trial_id, request_key=f"map/{trial_id}", function=const
         )
-    states = {name: trial_state(mixed.worker, trial_id=trial_id)["state"] for name, trial_id in trials.items()}
+    states = {name: trial_state(mixed.worker, trial_id=trial_id)["state"] for name, trial_id in handed.items()}
     assert states == {"const": "SUCCEEDED", "tree": "SUGGESTED", "nb": "SUGGESTED"}
     models = "SELECT count(*) FROM work.models WHERE trial_id = ANY(:ids)"
-    assert mixed.one(models, ids=list(trials.values())) == 1
+    assert mixed.one(models, ids=list(handed.values())) == 1
+
+
+def test_the_claim_of_another_implementation_writes_nothing(mixed: Any) -> None:
+    """Whatever Python has looked at before."""
+    trial_id = handed_out(mixed)["tree"]
+    with mixed.worker.begin() as tx:
+        claim = {"trial_id": trial_id, "lease_key": "k", "lease_seconds": 60}
+        assert trials.start_trial(tx, **claim, executor=function_executor(const)) is None
+        assert trials.get_trial(tx, trial_id).attempt == 0
+        assert trials.start_trial(tx, **claim, executor=function_executor(tree)) == 1
 
 
 def hidden(data: Any, parameters: Any, report: Any) -> Any:
