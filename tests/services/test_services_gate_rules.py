@@ -264,21 +264,23 @@ def test_a_planned_answer_about_another_condition_costs_no_step_and_ends_nothing
     monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 1)
     set_id = lab.one("SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id "
                      "WHERE s.name = :name AND purpose = 'gate'", name=study)  # fmt: skip
-    plan_otherwise(lab, set_id, other_conditions=2)
+    plan_otherwise(lab, set_id, other_conditions=3)
     first, again = (lab.gate("good", study, condition=OTHER) for _ in range(2))
-    assert (first["symbol"], first["planned"], first["step"], first["steps"]) == (released, False, 1, 2)
+    assert (first["symbol"], first["planned"], first["step"], first["steps"]) == (released, False, 1, 3)
     assert again["cached"]
     assert lab.rows(STATE, id=set_id) == [("live", None)]
     assert [s["steps_used"] for s in list_test_sets(lab.worker) if s["test_set_id"] == set_id] == [0]
-    assert lab.gate("worse", study, condition=OTHER)["step"] == 2
-    assert "its 2 answers about other conditions are used" in lab.gate("rare", study, condition=OTHER)["message"]
+    assert [lab.gate(name, study, condition=OTHER)["step"] for name in ("worse", "rare")] == [2, 3]
+    assert lab.rows(STATE, id=set_id) == [("live", None)]  # the set's own steps are as many
+    more = OTHER.replace("0.2", "0.25")
+    assert "its 3 answers about other conditions are used" in lab.gate("rare", study, condition=more)["message"]
     own = lab.gate("good", study)
     assert (own["symbol"], own["planned"], own["step"], own["steps"]) == (released, True, 1, 3)
     tests = {"first": 3, "full": 2**3, "hidden": 3}[study]
-    assert levels(lab) == pytest.approx([0.1 / tests / 4] * 3, rel=1e-12)  # two answers beside: each halves the level
-    assert changes(lab) == [False, False, True]
+    assert levels(lab) == pytest.approx([0.1 / tests / 8] * 4, rel=1e-12)  # three answers beside: each halves the level
+    assert changes(lab) == [False, False, False, True]
     found = lab.rows("SELECT system, step, system_step, system_steps FROM sealed.ledger ORDER BY id")
-    assert found == [("other", 4, 1, 2), ("other", 5, 2, 2), ("gate", 1, 1, 3)]
+    assert found == [("other", 4, 1, 3), ("other", 5, 2, 3), ("other", 6, 3, 3), ("gate", 1, 1, 3)]
     assert lab.promote(first["request_id"], study=study)["refused"]
     with lab.referee.begin() as tx:
         assert chained_rows.contradictions(tx, chained_rows.of_set(set_id)) == []
