@@ -251,6 +251,7 @@ def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting
     new, failure = sealed_predictions(tx, ready, case.model, case.test_set.id)
     if new is None:
         return _record(tx, case, False, {"verdict": Verdict.FAIL.value, "failure": failure})
+    labels.append_used(tx, case.test_set.id)
     known = labels.known_labels(tx, case.test_set.id)
     follows_from = (case.request.id, case.test_set.id, case.cache_key, case.compared.identity, case.log_level)
     key = (*follows_from, hashlib.sha256(known.tobytes()).digest())

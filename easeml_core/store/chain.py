@@ -1,8 +1,8 @@
 """Hash chains as rows: one for each sealed set, one for the audit and the promotions.
 
 An entry commits to a row that is there already (a ledger entry, a verdict, a reading, a row of the audit, a promotion)
-or to a content of its own (``genesis``, ``acknowledged``, ``key``). Entries are signed where a key is in use
-(``recording``). What is known of a row is in ``chained_rows.py``; ``services/evidence`` checks chains.
+or to a content of its own (``genesis``, ``acknowledged``, ``key``, ``labels``). Entries are signed where a key is in
+use (``recording``). What is known of a row is in ``chained_rows.py``; ``services/evidence`` checks chains.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Entry:
         link: What the hash covers.
         nonce: Secret random bytes.
         hash: As stored.
-        content: Of ``genesis``, ``acknowledged`` and ``key``; None where the content is that of a row.
+        content: Of ``genesis``, ``acknowledged``, ``key`` and ``labels``; None where the content is that of a row.
         key_id: Of the key that has signed it; None where it is not signed.
         signature: On the hash.
     """
@@ -200,6 +200,13 @@ def entry_of(tx: Connection, chain: str, kind: str, subject: int) -> Entry | Non
     """The entry about a row, or None."""
     found = row(tx, _ENTRY + "AND kind = :kind AND subject = :subject", chain=chain, kind=kind, subject=subject)
     return None if found is None else _entry(found)
+
+
+def newest_content(tx: Connection, chain: str, kind: str) -> Mapping[str, Any] | None:
+    """Content of the last entry of a kind that has one, or None."""
+    query = "SELECT content FROM sealed.chain WHERE chain = :chain AND kind = :kind ORDER BY place DESC LIMIT 1"
+    found: Mapping[str, Any] | None = scalar(tx, query, chain=chain, kind=kind)
+    return found
 
 
 _ENTRY = (

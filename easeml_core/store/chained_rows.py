@@ -23,6 +23,8 @@ AUDIT = "audit"
 
 GENESIS, LEDGER, VERDICT, READING = "genesis", "ledger", "verdict", "reading"
 AUDITED, PROMOTION, KEY, ACKNOWLEDGED = "audit", "promotion", "key", "acknowledged"
+LABELS = "labels"
+"""Of an entry whose content states the labels that were given on demand and used (``labels.py``)."""
 
 _SET = "set/"
 
@@ -156,6 +158,9 @@ UNION ALL SELECT 'verdict', request_id, xmin::text || ctid::text FROM work.gate_
 UNION ALL SELECT 'reading', request_id, xmin::text || ctid::text FROM work.meter_readings WHERE test_set_id = :set
 UNION ALL SELECT 'sealed', id, xmin::text || ctid::text FROM sealed.test_sets WHERE id = :set
 UNION ALL SELECT 'set', id, xmin::text || ctid::text FROM work.test_sets WHERE id = :set
+-- One version of all given labels: a row that is added can contradict an entry that was checked before.
+UNION ALL SELECT 'labels', 0, string_agg(labeler || xmin::text || ctid::text, ' ' ORDER BY labeler)
+  FROM sealed.labels WHERE test_set_id = :set HAVING count(*) > 0
 UNION ALL SELECT 'prediction ' || model, 0, xmin::text || ctid::text FROM sealed.predictions WHERE test_set_id = :set
 UNION ALL SELECT 'model', m.id, m.xmin::text || m.ctid::text FROM work.models m
   WHERE m.study_id = (SELECT study_id FROM work.test_sets WHERE id = :set)

@@ -6,12 +6,16 @@ request, all at full length from the start and changed in place. Positions count
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.store import chain
+from easeml_core.store.chained_rows import LABELS, of_set
 from easeml_core.store.database import notify
 from easeml_core.store.rows import change, pack, row, rows, scalar, unpack
 from easeml_core.store.sealed import private_channel
@@ -289,6 +293,62 @@ def used_examples(tx: Connection, test_set_id: int) -> NDArray[np.bool_]:
         pending[wanted.positions] = wanted.is_open
         used |= wanted.asked & ~pending
     return used
+
+
+def append_used(tx: Connection, test_set_id: int) -> None:
+    """State in the set's chain which given labels a verdict may have used; nothing where the chain states them already.
+
+    For each labeler, and for what follows from all of them: at which examples there is a label that can change no more
+    (``too_late``), as bits in base64, and the SHA-256 of these labels. May be repeated.
+
+    Args:
+        tx: Transaction of the referee's role, which holds the set.
+        test_set_id: The set.
+    """
+    used = used_examples(tx, test_set_id)
+    if not used.any():
+        return
+    known = known_labels(tx, test_set_id)
+    stated = {
+        "version": 1,
+        "known": _stated(used, known),
+        "given": {labeler: _stated(used, labels) for labeler, labels in labels_given(tx, test_set_id).items()},
+    }
+    if chain.newest_content(tx, of_set(test_set_id), LABELS) != stated:
+        chain.append(tx, of_set(test_set_id), LABELS, content=stated)
+
+
+def _stated(used: NDArray[np.bool_], labels: NDArray[Any]) -> dict[str, str]:
+    mask = used & (labels > UNKNOWN)
+    return {"examples": base64.b64encode(np.packbits(mask).tobytes()).decode(), "labels": _hash_at(mask, labels)}
+
+
+def _hash_at(mask: NDArray[np.bool_], labels: NDArray[Any]) -> str:
+    return hashlib.sha256(labels[mask].astype("<i8").tobytes()).hexdigest()
+
+
+def differences(tx: Connection, test_set_id: int, stated: Mapping[str, Any]) -> list[str]:
+    """Where the labels are not what an entry of ``append_used`` states, in words for the referee.
+
+    Labels that were given later, and words that only repeat a label, are no difference.
+
+    Args:
+        tx: Transaction of the referee's role.
+        test_set_id: The set.
+        stated: Content of the entry.
+    """
+    known, given = known_labels(tx, test_set_id), labels_given(tx, test_set_id)
+    nothing = np.full(len(known), UNKNOWN, dtype=np.int64)
+    parts = [(f"labels that {name!r} gave", given.get(name, nothing), part) for name, part in stated["given"].items()]
+    parts.append(("labels that verdicts may have used", known, stated["known"]))
+    found = []
+    for what, labels, part in parts:
+        bits = np.frombuffer(base64.b64decode(part["examples"]), dtype=np.uint8)
+        mask = np.unpackbits(bits, count=len(known)).astype(bool)
+        now = _hash_at(mask, labels)
+        if now != part["labels"]:
+            found.append(f"{what} were changed: the entry is about {mask.sum():,} examples ({now[:16]})")
+    return found
 
 
 def too_late(

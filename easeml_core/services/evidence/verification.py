@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, commit, digest
 from easeml_core.store import chain as chains
-from easeml_core.store import chained_rows
+from easeml_core.store import chained_rows, labels
 from easeml_core.store.chain import Head
-from easeml_core.store.chained_rows import ACKNOWLEDGED, AUDIT, GENESIS
+from easeml_core.store.chained_rows import ACKNOWLEDGED, AUDIT, GENESIS, LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -247,6 +247,17 @@ class _Walk:
             self._acknowledged |= {(place, what) for place, what in content["findings"]}
         if entry.link.kind == GENESIS:
             self._check_stated(entry.place, content)
+        if entry.link.kind == LABELS:
+            self._check_labels(entry.place, content)
+
+    def _check_labels(self, place: int, content: Mapping[str, Any]) -> None:
+        """Compare the labels that were given on demand with what the entry states of them."""
+        set_id = chained_rows.set_of(self._chain)
+        if set_id is None:
+            self._note(place, f"an entry about {LABELS} belongs to another chain")
+            return
+        for what in labels.differences(self._tx, set_id, content):
+            self._note(place, what)
 
     def _check_stated(self, place: int, content: Mapping[str, Any]) -> None:
         """Compare what the first entry states of the set and the rows that were there with what is there now."""
