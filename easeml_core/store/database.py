@@ -314,13 +314,23 @@ class Store:
 
 @contextlib.contextmanager
 def savepoint(tx: Connection) -> Iterator[None]:
-    """A part of a transaction that is undone alone when it fails; driver errors come out as ours."""
-    nested = tx.begin_nested()
+    """A part of a transaction that is undone alone when it fails; driver errors come out as ours.
+
+    A driver error of the savepoint itself comes out as ours too, in place of the error that is undone: the whole
+    transaction is of no use then.
+    """
+    try:
+        nested = tx.begin_nested()
+    except DBAPIError as error:
+        raise translate(error, tx.engine) from error
     try:
         yield
     except BaseException as error:
         if nested.is_active and not tx.invalidated:
-            nested.rollback()
+            try:
+                nested.rollback()
+            except DBAPIError as failure:
+                raise translate(failure, tx.engine) from failure
         if isinstance(error, DBAPIError):
             raise translate(error, tx.engine) from error
         raise

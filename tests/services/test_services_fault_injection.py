@@ -33,6 +33,8 @@ CLOSED = ("57P01", "lost before", "lost after")
 ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM)
 FILES = ("_open_plain", "_copy_checked", "tempfile.TemporaryDirectory")
 SAMPLE = 20
+ALL = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
+"""About 3,000 journeys: half an hour on an idle machine."""
 
 
 Place = tuple[str, int, str]
@@ -135,7 +137,7 @@ def test_the_journey_is_the_one_that_is_meant(make_lab: Any) -> None:
     assert len(facts["production"]) == 1
 
 
-@pytest.mark.parametrize("share", [SAMPLE, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [SAMPLE, pytest.param(None, marks=ALL)])
 def test_a_fault_of_the_database_changes_nothing_that_is_decided(make_lab: Any, share: int | None) -> None:
     facts, found = places(make_lab)
     random.Random(15).shuffle(found)
@@ -148,9 +150,10 @@ def test_a_fault_of_the_database_changes_nothing_that_is_decided(make_lab: Any, 
         assert came == facts, place
         assert injector.hits == 1, place
         lab.close()
+        lab.server.drop_database(lab.name)
 
 
-@pytest.mark.parametrize("share", [16, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [16, pytest.param(None, marks=ALL)])
 def test_a_fault_of_a_file_or_of_memory_changes_nothing_that_is_decided(make_lab: Any, share: int | None) -> None:
     facts, _ = journey(make_lab())
     errors: list[Exception] = [OSError(number, "injected") for number in ERRNOS]
@@ -165,6 +168,7 @@ def test_a_fault_of_a_file_or_of_memory_changes_nothing_that_is_decided(make_lab
             assert journey(lab)[0] == facts, (name, number, error)
         hits += len(calls) >= number
         lab.close()
+        lab.server.drop_database(lab.name)
     assert hits > len(found[:share]) / 2  # most of these files are opened as often
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
 from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, SealedSetState, StudyState, Symbol, TrialState
@@ -55,6 +55,35 @@ def test_a_wrong_password_is_told_from_a_wrong_database(server: Any) -> None:
     for url, reason in ((right.set(password=SECRET), "authentication failed"), (right.set(database="nowhere"), "")):
         with pytest.raises(StoreUnavailableError, match=rf"cannot be reached .*{reason}.*correct the address"):
             Store(url.render_as_string(hide_password=False)).begin().__enter__()
+
+
+@pytest.mark.parametrize("word", ["SAVEPOINT", "ROLLBACK TO SAVEPOINT"])
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [("40P01", ConcurrentUpdateError), ("53100", StoreExhaustedError), ("gone", StoreUnavailableError)],
+)
+def test_a_fault_at_a_savepoint_is_an_error_of_ours(database: Any, word: str, fault: str, expected: type) -> None:
+    store = Store(database.url("easeml_worker"))
+
+    def inject(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> tuple[str, Any]:
+        if not statement.startswith(word):
+            return statement, parameters
+        if fault == "gone":
+            return "SELECT pg_terminate_backend(pg_backend_pid())", {}
+        return f"DO $$ BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = '{fault}'; END $$", {}
+
+    def fail() -> None:
+        message = "what is undone"
+        raise ValueError(message)
+
+    event.listen(store._engine, "before_cursor_execute", inject, retval=True)
+    with contextlib.closing(store), pytest.raises(expected), store.begin() as tx:
+        try:
+            with savepoint(tx):
+                fail()
+        except Exception as error:
+            assert type(error) is expected  # already here, where callers decide what becomes of the work
+            raise
 
 
 @pytest.mark.parametrize(
