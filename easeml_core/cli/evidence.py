@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,15 +111,15 @@ def verify(
         "easeml evidence acknowledge --all --why 'the key folder was lost with its disk'",
     )
 )
-@click.argument("test_sets", metavar="[SET]...", type=click.IntRange(min=1), nargs=-1)
-@click.option("--audit", "with_audit", is_flag=True, help="The chain of the audit and the promotions, too.")
+@click.argument("chosen", metavar="[SET|audit]...", nargs=-1)
+@click.option("--audit", "with_audit", is_flag=True, help="The chain of the audit and the promotions; as `audit`.")
 @click.option("--all", "everything", is_flag=True, help="Every chain.")
 @click.option("--why", required=True, help="The reason, kept for good.")
 @keys_option
 @database_option
 @json_option
 def acknowledge(
-    test_sets: tuple[int, ...],
+    chosen: tuple[str, ...],
     with_audit: bool,
     everything: bool,
     why: str,
@@ -128,16 +129,17 @@ def acknowledge(
 ) -> None:
     """Let sets judge again although their evidence is broken: what is broken now, and why, goes into their chains.
 
-    SET is the number of a test set. Whatever changes later is found again. Look at `easeml evidence verify` first: what
+    SET is the number of a test set, or its chain as `easeml evidence verify` names it (set/12); `audit` is the chain of
+    the audit and the promotions. Whatever changes later is found again. Look at `easeml evidence verify` first: what
     an unknown change has made of a ledger, no later level corrects; a new set is the safe way.
     """
     from easeml_core.services.evidence.notary import Notary
     from easeml_core.services.promotion import require_words
-    from easeml_core.store.chained_rows import AUDIT, of_set
+    from easeml_core.store.chained_rows import AUDIT
 
-    names = [*(of_set(number) for number in test_sets), *([AUDIT] if with_audit else [])]
+    names = list(dict.fromkeys([*map(_chain_name, chosen), *([AUDIT] if with_audit else [])]))
     if everything == bool(names):
-        message = "name the sets whose evidence you have looked at (and --audit), or give --all"
+        message = "name the sets whose evidence you have looked at (and `audit`), or give --all"
         raise InvalidInputError(message)
     notary = Notary(open_store(database, role=REFEREE), keys)
     told = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
@@ -147,6 +149,17 @@ def acknowledge(
     for one in told[:MOST_SHOWN]:
         click.echo(str(one))
     click.echo(f"{counted(len(told), 'finding')} acknowledged" if told else "nothing is broken")
+
+
+def _chain_name(word: str) -> str:
+    """The chain that is meant by the number of a set, or by the name of a chain."""
+    from easeml_core.store.chained_rows import AUDIT, of_set
+
+    found = re.fullmatch(r"(?:set/)?([1-9][0-9]{0,17})", word)
+    if word != AUDIT and found is None:
+        message = f"a chain is named by the number of a test set (12 or set/12) or as `{AUDIT}`, got {word!r}"
+        raise InvalidInputError(message)
+    return word if found is None else of_set(int(found[1]))
 
 
 @evidence.command("keys", epilog=example("easeml evidence keys", "easeml evidence keys --json"))

@@ -40,7 +40,11 @@ def test_what_is_changed_is_named_and_can_be_acknowledged(ask: Any, run: Any, da
     checks = {check["name"]: check for check in ask("doctor", "--json").json}
     assert checks["evidence"]["state"] == "failed"
     assert ask("evidence", "acknowledge", "--why", "x").status == 2
-    assert ask("evidence", "acknowledge", "--audit", "--why", "ticket 4711").text.endswith("1 finding acknowledged")
+    for word, said in (("audits", "got 'audits'"), ("set/0", "got 'set/0'"), ("999", "chain set/999 is not there")):
+        refused = ask("evidence", "acknowledge", word, "--why", "x")
+        assert (refused.status, said in " ".join(refused.err.split())) == (2, True), refused.err
+    assert ask("evidence", "acknowledge", "audit", "--why", "ticket 4711").text.endswith("1 finding acknowledged")
+    assert ask("evidence", "acknowledge", "--audit", "set/1", "--why", "again").text.endswith("nothing is broken")
     assert "1 finding acknowledged" in ask("audit", "verify").text
     assert ask("evidence", "verify", "--head", "0" * 64).status == 1
     assert ask("evidence", "verify", "--head", "zero").status == 2

@@ -12,11 +12,12 @@ from evidence_office import Office, open_office
 from test_services_labels import Desk
 
 from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
-from easeml_core.errors import StateError, TrainingKilled
+from easeml_core.errors import NotFoundError, StateError, TrainingKilled
 from easeml_core.services import evaluation
 from easeml_core.services.answers import Timetable
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
 from easeml_core.services.evidence.notary import Notary
+from easeml_core.services.evidence.report import verify_all
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import answer_of, file_gate_request
 from easeml_core.store import chain
@@ -342,6 +343,30 @@ def test_a_set_judges_again_once_it_is_acknowledged_and_a_later_change_is_found_
         assert "is not what" in office.broken()[0]
         office.notary().acknowledge(["set/1"], who="ada", reason="again")
         assert office.broken() == []
+
+
+def test_a_chain_that_left_the_database_is_a_finding_of_its_own_and_nothing_is_judged(office: Office) -> None:
+    """A set that was deleted with its chain, as after the restore of a backup that is older than the set."""
+    assert office.gate("worse", study="first")["symbol"] in ("pass", "fail")
+    (set_id,) = office.lab.rows("SELECT test_set_id FROM work.gate_verdicts ORDER BY request_id DESC LIMIT 1")[0]
+    of_this_set = f"WHERE test_set_id = {set_id}"
+    owner(
+        f"DELETE FROM sealed.chain WHERE chain = 'set/{set_id}'",
+        f"DELETE FROM sealed.chains WHERE name = 'set/{set_id}'",
+        f"DELETE FROM sealed.outbox WHERE request_id IN (SELECT request_id FROM sealed.ledger {of_this_set})",
+        *(f"DELETE FROM {table} {of_this_set}" for table in ("sealed.ledger", "work.gate_verdicts")),
+        *(f"DELETE FROM {table} WHERE id = {set_id}" for table in ("sealed.test_sets", "work.test_sets")),
+    )(office)
+    (broken,) = office.broken()
+    assert f"chain audit: chain set/{set_id} is not in the database, and this host has seen 3 entries of it" in broken
+    assert verify_all(office.lab.referee, office.keys).broken == (broken,)
+    assert "judges nothing" in office.gate("worse")["message"]  # another study's set could have been made live again
+    for name, remedy in ((f"set/{set_id}", "acknowledge that one"), ("set/999", "lists the chains")):
+        with pytest.raises(NotFoundError, match=remedy):
+            office.notary().acknowledge([name], who="ada", reason="ticket 4711")
+    assert [str(one) for one in office.notary().acknowledge(["audit"], who="ada", reason="restored")] == [broken]
+    assert office.broken() == []
+    assert office.gate("worse")["symbol"] == "fail"
 
 
 class Killed(BaseException):

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from easeml_core.attestation import SigningKey
-from easeml_core.errors import StateError
+from easeml_core.errors import NotFoundError, StateError
 from easeml_core.services.evidence.keys import Intended, KeyFolder, Marks
 from easeml_core.services.evidence.verification import Memory, examine
 from easeml_core.store import chain as chains
@@ -146,16 +146,20 @@ class Notary:
             What was acknowledged.
 
         Raises:
+            NotFoundError: There is no such chain.
             StateError: The host has no usable marks, and only some chains are named: of the others it would forget
                 what it has to remember.
         """
         assert self._keys is not None
+        with self._store.begin() as tx:
+            there = chains.names(tx)
+        for name in names or ():
+            if name not in there:
+                raise _no_chain(name, is_marked=name in self._keys.marks().heads)
         if names is not None and self._keys.marks().fault:
             message = f"{self._keys.marks().fault}: that concerns every chain; check all of them and give --all"
             raise StateError(message)
-        if names is None:
-            with self._store.begin() as tx:
-                names = chains.names(tx)
+        names = there if names is None else names
         told: list[Finding] = []
         heads: dict[str, Head] = {}
         with self.begin() as tx:
@@ -268,7 +272,20 @@ class Look:
         if not fault and not self._keys.is_own_trusted():
             fault = "the signing key of this host is not one that its key folder trusts: it was replaced"
         head = self._marks.heads.get(name)
-        return Memory(self._keys.trusted(), () if head is None else (head,), head is not None, fault)
+        required = () if head is None else (head,)
+        return Memory(self._keys.trusted(), required, head is not None, self._absent() if name == AUDIT else (), fault)
+
+    def _absent(self) -> list[Head]:
+        """Marks of chains that are not in the database: a finding of the audit's chain, which every set rests on."""
+        there = {*chains.names(self.tx)}
+        return [head for name, head in sorted(self._marks.heads.items()) if name not in there]
+
+
+def _no_chain(name: str, *, is_marked: bool) -> NotFoundError:
+    remedy = "`easeml evidence verify` lists the chains"
+    if is_marked:
+        remedy = f"this host has seen it: that it is gone is a finding of the chain {AUDIT}; acknowledge that one"
+    return NotFoundError("chain", name, remedy=remedy)
 
 
 def _done(marks: Marks, intended: Intended) -> Marks:

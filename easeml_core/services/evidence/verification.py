@@ -88,12 +88,14 @@ class Memory:
         trusted: Public keys by id; None where signatures are not checked, for want of a key folder.
         required: Ends that the chain must have had.
         is_marked: Whether this host has seen the chain before.
+        absent: Ends of other chains that this host has seen and that the database does not have; of the audit's chain.
         fault: Why nothing can be said of the host's marks; empty where all is well.
     """
 
     trusted: Mapping[str, PublicKey] | None = None
     required: Sequence[Head] = ()
     is_marked: bool = False
+    absent: Sequence[Head] = ()
     fault: str = ""
 
 
@@ -302,6 +304,12 @@ class _Walk:
                 )
             elif at != head.hash:
                 self._note(head.length, f"it is not the entry that this host has seen at this place ({at.hex()[:16]})")
+        for head in self._memory.absent:
+            self._note(
+                None,
+                f"chain {head.chain} is not in the database, and this host has seen {head.length} entries of it: its "
+                f"set was deleted, or a backup that is older than the set was restored ({head.hash.hex()[:16]})",
+            )
 
 
 def _differences(stated: Any, found: Any) -> str:
