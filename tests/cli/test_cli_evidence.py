@@ -40,7 +40,7 @@ def test_what_is_changed_is_named_and_can_be_acknowledged(ask: Any, run: Any, da
     checks = {check["name"]: check for check in ask("doctor", "--json").json}
     assert checks["evidence"]["state"] == "failed"
     assert ask("evidence", "acknowledge", "--why", "x").status == 2
-    for word, said in (("audits", "got 'audits'"), ("set/0", "got 'set/0'"), ("999", "chain set/999 is not there")):
+    for word, said in (("audits", "got 'audits'"), ("set/0", "got 'set/0'"), ("999", "there is no chain 'set/999'")):
         refused = ask("evidence", "acknowledge", word, "--why", "x")
         assert (refused.status, said in " ".join(refused.err.split())) == (2, True), refused.err
     assert ask("evidence", "acknowledge", "audit", "--why", "ticket 4711").text.endswith("1 finding acknowledged")
