@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -25,12 +26,17 @@ COLUMNS = {
 @database_option
 @json_option
 def status(database: str | None, as_json: bool) -> None:
-    """Show every study: quality, trials, verdict, signal, model in production, and what to do next."""
-    from easeml_core.services.overview import overview
+    """Show every study: quality, trials, verdict, signal, model in production, and what to do next.
 
-    found = overview(open_store(database))
+    With the address of the role easeml_referee it also lists requests that are put off for a fault of the machine.
+    """
+    from easeml_core.services.overview import overview
+    from easeml_core.services.put_offs import list_put_off, sentence
+
+    store = open_store(database)
+    found, put_off = overview(store), list_put_off(store)
     if as_json:
-        show_json(found)
+        show_json(found | {"put_off": None if put_off is None else [asdict(one) for one in put_off]})
         return
     if not found["tenants"]:
         click.echo("no studies yet; register one with `easeml study register` or the DAG easeml_register_study")
@@ -38,6 +44,8 @@ def status(database: str | None, as_json: bool) -> None:
     show_table(f"Policy: {found['policy'] or 'none yet'}", COLUMNS, [_shown(e) for e in found["tenants"]])
     for entry in found["tenants"]:
         click.echo(plain("\n".join(_lines(entry))))
+    for one in put_off or ():
+        click.echo(plain(sentence(one)))
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.services.doctor_airflow import check_connection, check_metadata, check_pool
-from easeml_core.services.doctor_database import check_artifacts, check_database, check_overlaps
+from easeml_core.services.doctor_database import check_artifacts, check_database, check_overlaps, check_put_offs
 from easeml_core.services.doctor_machine import check_cuda, check_disk, check_secrets, check_temporary_folder
 from easeml_core.services.doctor_versions import check_extras, check_packages, check_python, check_torch
 from easeml_core.services.evidence.report import check_evidence
@@ -63,6 +63,7 @@ def examine(place: Installation, on_check: Callable[[str], None] = lambda _: Non
         "artifacts": lambda: (check_artifacts(place.url, place.artifacts),),
         "evidence": lambda: (check_evidence(place.referee_url, place.keys or place.home / "referee"),),
         "sealed rows": lambda: (check_overlaps(place.referee_url, place.artifacts),),
+        "put-offs": lambda: (check_put_offs(place.referee_url),),
         "Airflow's connection": lambda: (check_connection(place.environment),),
         "Airflow's metadata": lambda: (check_metadata(place.metadata_url),),
         "device pool": lambda: (check_pool(place.pool),),

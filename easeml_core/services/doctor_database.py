@@ -9,6 +9,7 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import EasemlError, counted
 from easeml_core.services.artifact_places import installed_place
 from easeml_core.services.checks import Check, State
+from easeml_core.services.put_offs import list_put_off, sentence
 from easeml_core.services.row_registry import overlapping_sets
 from easeml_core.store import health, requests, schema
 from easeml_core.store.database import Store
@@ -121,6 +122,32 @@ def check_overlaps(url: str | None, place: str) -> Check:
     sets = ", ".join(f"{one.test_set} of {one.study}" for one in found)
     remedy = "`easeml test-set overlaps --retire` as the referee retires them; then seal new sets"
     return Check(name, "failed", f"sets in use whose rows are open in another study: {sets}", remedy)
+
+
+def check_put_offs(url: str | None) -> Check:
+    """Which requests wait because their last attempts met faults of the machine.
+
+    Args:
+        url: Address of the role ``easeml_referee``; None where it is not known.
+    """
+    name, needed = "put-offs", "the address of easeml_referee is needed to list them"
+    if url is None:
+        return Check(name, "skipped", needed)
+    store = Store(url)
+    try:
+        found = list_put_off(store)
+    except EasemlError as error:
+        return Check(name, "skipped", f"not listed: {error}")
+    finally:
+        store.close()
+    if found is None:
+        return Check(name, "skipped", needed)
+    if not found:
+        return Check(name, "ok", "no request is put off")
+    remedy = (
+        "see the referee's log; give its machine or the database what it lacks; the request is tried again by itself"
+    )
+    return Check(name, "warning", "; ".join(map(sentence, found)), remedy)
 
 
 def check_clock(skew_seconds: float) -> Check:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import SchemaVersionError, StoreExhaustedError, StoreUnavailableError
 from easeml_core.faults import Blame, blame_of, name_of
 from easeml_core.store import requests
+from easeml_core.store.roles import REFEREE
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store
+    from easeml_core.store.requests import PutOff
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +90,11 @@ class PutOffs:
 
     Args:
         store: Role ``easeml_referee``.
+        most: How often a request is put off at most for what it may have brought about itself, >= 0.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, most: int = MOST_PUT_OFFS) -> None:
+        self._store, self._most = store, most
         self._unsettled: dict[tuple[int, int], None] = {}
 
     def survived(self, turn: Turn) -> None:
@@ -124,11 +128,37 @@ class PutOffs:
             times = requests.times_put_off(tx, turn.request_id, bounded=blame is Blame.BOUNDED)
             pause = pause_seconds(times, blame)
             requests.put_off(
-                tx, turn.request_id, turn.attempt, bounded=blame is Blame.BOUNDED, reason=why, seconds=pause
+                tx,
+                turn.request_id,
+                turn.attempt,
+                bounded=blame is Blame.BOUNDED,
+                reason=why,
+                seconds=pause,
+                most=self._most,
             )
         self.settle()
         logger.warning("request %d: %s; put off for %g s, time %d", turn.request_id, why, pause, times + 1)
         return f"put off, {why}"
+
+
+def list_put_off(store: Store) -> list[PutOff] | None:
+    """Requests that were put off and are not decided, the oldest first; None where the role is not the referee's.
+
+    Which requests meet a fault can depend on sealed inputs, so only the referee's role reads it.
+    """
+    with store.begin() as tx:
+        return requests.list_put_off(tx) if requests.role(tx) == REFEREE else None
+
+
+def sentence(one: PutOff) -> str:
+    """One request that was put off: why, how often of how many times, and when it is tried next (UTC)."""
+    blame = "a kill, a time-out or a lack of memory" if one.bounded else "the database, a disk or the operating system"
+    limit = "" if one.bounded else ", of any number"
+    limit = limit if one.most is None else f" of {one.most}"
+    return (
+        f"request {one.request_id} ({one.kind}, study {one.study!r}) is put off for {one.reason} ({blame}), "
+        f"time {one.times}{limit}; next try at {one.until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    )
 
 
 def _stops_everything(error: Exception) -> bool:

@@ -149,7 +149,7 @@ class Referee:
         self._duties = Duties(**options) if duties is None else duties
         self._notary = Notary(store, self._duties.keys)
         self._aside: dict[int, float] = {}
-        self._put_offs = PutOffs(store)
+        self._put_offs = PutOffs(store, self._duties.put_offs)
         self._fetches = Fetches(replace(self._duties.reach, artifacts=artifacts))
         self._schema_told = -math.inf
         is_fixed = self._duties.timetable.is_fixed

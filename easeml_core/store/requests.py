@@ -12,6 +12,7 @@ from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -225,7 +226,16 @@ def note_survival(tx: Connection, request_id: int, attempt: int) -> None:
     )
 
 
-def put_off(tx: Connection, request_id: int, attempt: int, *, bounded: bool, reason: str, seconds: float) -> bool:
+def put_off(
+    tx: Connection,
+    request_id: int,
+    attempt: int,
+    *,
+    bounded: bool,
+    reason: str,
+    seconds: float,
+    most: int | None = None,
+) -> bool:
     """Let an undecided request wait so long for its next try; the attempt counts as one that survived.
 
     Args:
@@ -235,6 +245,7 @@ def put_off(tx: Connection, request_id: int, attempt: int, *, bounded: bool, rea
         bounded: Whether the request may have brought the fault about itself.
         reason: A word for the fault, never a model's.
         seconds: How long, > 0.
+        most: How often it may be put off for what it may have brought about itself, >= 1; kept where ``bounded``.
 
     Returns:
         False where it waits already, or is decided: another referee worked on it at the same time.
@@ -243,13 +254,15 @@ def put_off(tx: Connection, request_id: int, attempt: int, *, bounded: bool, rea
     return hold_request(tx, request_id) and bool(
         change(
             tx,
-            "INSERT INTO sealed.put_offs (request_id, attempt, bounded, reason, until) "
-            "SELECT :id, :attempt, :bounded, :reason, clock_timestamp() + make_interval(secs => :seconds) "
+            "INSERT INTO sealed.put_offs (request_id, attempt, bounded, reason, most, until) "
+            "SELECT :id, :attempt, :bounded, :reason, CAST(:most AS integer), "
+            "clock_timestamp() + make_interval(secs => :seconds) "
             "WHERE NOT EXISTS (SELECT 1 FROM sealed.put_offs WHERE request_id = :id AND until > clock_timestamp())",
             id=request_id,
             attempt=attempt,
             bounded=bounded,
             reason=clean(reason)[:100],
+            most=most if bounded else None,
             seconds=seconds,
         )
     )
@@ -259,6 +272,44 @@ def times_put_off(tx: Connection, request_id: int, *, bounded: bool) -> int:
     """How often the request was put off for faults of this kind."""
     query = "SELECT count(*) FROM sealed.put_offs WHERE request_id = :id AND bounded = :bounded"
     return int(scalar(tx, query, id=request_id, bounded=bounded))
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """An undecided request that was put off.
+
+    Attributes:
+        request_id: The request.
+        kind: ``gate``, ``meter`` and so on.
+        study: Name of its study.
+        bounded: Whether the last fault is one that the request may have brought about itself.
+        reason: A word for the last fault.
+        times: How often it was put off for faults of that class, >= 1.
+        most: How often it may be; None where there is no limit, or where an older version put it off.
+        until: When it is tried next; in the past where it is to be tried now.
+    """
+
+    request_id: int
+    kind: str
+    study: str
+    bounded: bool
+    reason: str
+    times: int
+    most: int | None
+    until: datetime
+
+
+def list_put_off(tx: Connection) -> list[PutOff]:
+    """Undecided requests that were put off, the oldest first; for the referee's role."""
+    found = rows(
+        tx,
+        "SELECT r.id AS request_id, r.kind, s.name AS study, p.bounded, p.reason, (SELECT count(*) "
+        "FROM sealed.put_offs q WHERE q.request_id = r.id AND q.bounded = p.bounded) AS times, p.most, p.until "
+        "FROM work.requests r JOIN work.studies s ON s.id = r.study_id CROSS JOIN LATERAL (SELECT * "
+        "FROM sealed.put_offs l WHERE l.request_id = r.id ORDER BY l.attempt DESC LIMIT 1) p "
+        f"WHERE {_UNDECIDED} ORDER BY r.id",
+    )
+    return [PutOff(**r._mapping) for r in found]
 
 
 def seconds_to_next_try(tx: Connection, *, looked_ago: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from easeml_core.errors import (
     TrainingStarved,
 )
 from easeml_core.services import evaluation, judging
-from easeml_core.services.put_offs import MOST_PUT_OFFS
+from easeml_core.services.doctor_database import check_put_offs
+from easeml_core.services.put_offs import MOST_PUT_OFFS, list_put_off, sentence
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
 from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.store import models, sealed
@@ -282,6 +284,33 @@ def test_two_referees_that_meet_the_same_fault_count_it_once(lab: Any, machine: 
             counted.append(requests.put_off(tx, asked, attempt, **said))
     assert counted == [True, False]
     assert lab.one("SELECT count(*) FROM sealed.attempts WHERE survived") == 2
+
+
+def test_the_referee_s_status_and_doctor_list_what_is_put_off_and_no_other_role_does(
+    lab: Any, machine: Machine
+) -> None:
+    machine.on_sealed = [KILLED]
+    first, _, disk = file(lab), file(lab, "rare"), file(lab, "rare", "first")
+    assert try_again(lab, first, put_offs=3) is None
+    assert answer_of(lab.worker, disk) is not None  # decided requests are not listed
+    assert check_put_offs(lab.url("easeml_worker")).state == "skipped"
+    assert list_put_off(lab.worker) is None
+    (one,) = list_put_off(lab.referee) or ()
+    assert (one.request_id, one.kind, one.study, one.times, one.most) == (first, "gate", "full", 1, 3)
+    let_pass(lab)
+    machine.on_sealed = [OSError(errno.ENOSPC, "injected")]
+    assert try_again(lab, first, put_offs=3) is None
+    found = check_put_offs(lab.url("easeml_referee"))
+    assert found.state == "warning"
+    until = lab.one("SELECT max(until) FROM sealed.put_offs").astimezone(UTC)
+    assert found.found == (
+        f"request {first} (gate, study 'full') is put off for ENOSPC (the database, a disk or the operating system), "
+        f"time 1, of any number; next try at {until:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    assert "(a kill, a time-out or a lack of memory), time 1 of 3; next try" in sentence(one)
+    let_pass(lab)
+    assert try_again(lab, first) is not None
+    assert check_put_offs(lab.url("easeml_referee")).state == "ok"
 
 
 def test_what_a_developer_sees_of_it_depends_on_no_label(make_lab: Any, make_machine: Any) -> None:

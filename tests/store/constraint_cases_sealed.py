@@ -32,6 +32,10 @@ SEALED_CASES: dict[str, list[Case]] = {
         *each("sealed.put_offs", "attempt", "99"),
     ],
     "sealed.put_offs_reason_check": each("sealed.put_offs", "reason", "''", "'a model says 7'", "repeat('a', 101)"),
+    "sealed.put_offs_most_check": [
+        *each("sealed.put_offs", "most", "0", "-1"),
+        *each("sealed.put_offs", "bounded", "false", most="8"),
+    ],
     "sealed.put_offs_until_check": each(
         "sealed.put_offs", "until", "put_off_at", "put_off_at + interval '2 days'", "'infinity'", "'-infinity'"
     ),
