@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from easeml_core.errors import InvalidInputError, reason_of
 
 if TYPE_CHECKING:
     from easeml_core.gate.alternatives import Alternative
+    from easeml_core.gate.clauses import Condition
     from easeml_core.gate.planner import GatePlan
     from easeml_core.gate.script import Script
 
@@ -90,6 +92,7 @@ def plan(
     condition = parse_condition(asked.pop("condition"))
     with passes_named(asked["adaptivity"], passes):
         found, others = plan_gate(condition, **asked), alternatives_to(condition, **asked)
+    found = _with_words(found, condition, asked)
     if plot is not None:
         from easeml_core.gate.plot import draw_gate_plan
 
@@ -100,6 +103,18 @@ def plan(
     else:
         assumed = asked.get("assume_disagreement")
         _show(str(condition), found, others, on_average(condition, mode=asked["mode"], assume_disagreement=assumed))
+
+
+def _with_words(found: GatePlan, condition: Condition, asked: dict[str, Any]) -> GatePlan:
+    """Add what the plan reckons with where d is unknown."""
+    from easeml_core.gate.on_demand import labels_in_words
+
+    if found.estimator != "exact" or asked["target"] != "test" or asked.get("assume_disagreement") is not None:
+        return found
+    words = labels_in_words(
+        condition, found.examples, log_level=found.log_level, mode=asked["mode"], power=asked.get("power")
+    )
+    return found if words is None else replace(found, reasons=(*found.reasons, words))
 
 
 def _asked(script: Path | None, options: dict[str, Any]) -> dict[str, Any]:

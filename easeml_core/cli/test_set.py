@@ -87,12 +87,15 @@ def _plan_line(entry: dict[str, Any]) -> str:
 @json_option
 def plan(study: str, name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Say in public which set a study needs next, and how many examples."""
+    from easeml_core.services.set_sizes import labels_of_submissions
     from easeml_core.services.test_sets import plan_test_set
 
     store = open_store(database, role=_REFEREE)
     settings = settings_given(given)
     found = plan_test_set(store, study=study, name=name, purpose=given["purpose"] or "gate", settings=settings)
     text = f"set {name} of {study} is planned: at least {counted(found['rows'], 'example')} for {_steps(found)}"
+    words = labels_of_submissions(found["plan"], found["rows"]) if found["purpose"] == "gate" else None
+    text += f"\n  {words}" if words else ""
     show_json(found) if as_json else click.echo(text)
 
 

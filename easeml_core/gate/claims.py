@@ -74,6 +74,12 @@ def disagreement_bound(condition: Condition) -> float | None:
     return min((c.threshold for c in claims if c.quantity == "d" and not c.above), default=None)
 
 
+def usable_disagreement_bound(condition: Condition) -> float | None:
+    """Give that A as a bound that tests can use, in (0, 1]; None where no clause bounds d, or none can ever hold."""
+    bound = disagreement_bound(condition)
+    return min(bound, 1.0) if bound is not None and bound > 0 else None
+
+
 def contradiction(condition: Condition) -> tuple[Clause, str] | None:
     """Give the clause about n - o that a clause ``d < A`` rules out, with the reason, or None.
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
-from easeml_core.gate.claims import claim_of, disagreement_bound
+from easeml_core.gate.claims import claim_of, usable_disagreement_bound
 from easeml_core.gate.evidence import Evidence, Side, gather_evidence, reach, settle_the_certain
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class Decision:
             "new_correct": self.outcomes.new_correct,
             "old_correct": self.outcomes.old_correct,
             "disagreements": self.outcomes.disagreements,
+            "judged": self.outcomes.judged,
             "labels": self.labels,
             "clauses": [clause.to_json() for clause in self.clauses],
             "slices": {name: decision.to_json() for name, decision in self.slices},
@@ -167,9 +168,8 @@ def decide(
         raise InvalidInputError(message)
     require(type(conditions) is int and conditions >= 1, "conditions", conditions, "a whole number >= 1")
     levels = Levels(log_level, log_level - math.log(conditions * len(condition.clauses)))
-    bound = disagreement_bound(condition)
     # Outside (0, 1] the clause on d bounds nothing, or can never hold; the test of n - o then finds its own bound.
-    bound = min(bound, 1.0) if bound is not None and bound > 0 else None
+    bound = usable_disagreement_bound(condition)
     clauses = tuple(
         _judge(clause, outcomes, levels, bound) if is_measured(clause, outcomes) else unmeasured(clause, levels)
         for clause in condition.clauses

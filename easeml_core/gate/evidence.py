@@ -14,8 +14,16 @@ import numpy as np
 
 from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, values_of
 from easeml_core.gate.clauses import DIFFERING
-from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail, lower_bound, upper_bound
+from easeml_core.stats.clopper_pearson import (
+    LOG_REST,
+    LOG_SHARE,
+    log_lower_tail,
+    log_upper_tail,
+    lower_bound,
+    upper_bound,
+)
 from easeml_core.stats.paired import log_paired_p_value, log_sign_test, paired_lower_bound
+from easeml_core.stats.paired_differing import Differing, differing_lower_bound, log_differing_p_value
 from easeml_core.stats.weighted import log_weighted_p_value
 
 if TYPE_CHECKING:
@@ -25,8 +33,6 @@ if TYPE_CHECKING:
     from easeml_core.gate.clauses import Clause
     from easeml_core.gate.outcomes import Outcomes
 
-# Share of a test's level that pays for the bound on d where no clause gives one (Berger and Boos 1994).
-LOG_BOUND_SHARE = math.log(0.1)
 _RESOLUTION = 1e-6
 
 
@@ -72,7 +78,8 @@ def gather_evidence(
 
     One proportion (n, o or d): binomial tails, the bounds of Clopper and Pearson. n - o: the exact sign test at
     threshold 0, else the exact trinomial test with the share of disagreements bounded by a clause of the same
-    condition or, failing that, by an upper confidence bound that a tenth of the level pays for. Any other left side:
+    condition or, failing that, by an upper confidence bound that a tenth of the level pays for; where the labels of
+    some disagreements were asked for, their mean against what bounds on d leave of the threshold. Any other left side:
     a bound on the mean of its value per example that holds for every law (``stats.weighted``).
 
     Args:
@@ -110,6 +117,8 @@ def _difference(
     """Test n - o: the side above as it is, the side below with wins and losses exchanged."""
     wins, losses = outcomes.won_and_lost
     n, decided = outcomes.examples, wins + losses
+    if outcomes.judged is not None:
+        return _difference_of_some(outcomes, outcomes.judged, threshold, levels)
     above = _paired_side(wins - losses, decided, n, threshold, levels[0], disagreement_bound)
     mirrored = _paired_side(losses - wins, decided, n, -threshold, levels[1], disagreement_bound)
     below = replace(mirrored, bound=-mirrored.bound)
@@ -119,6 +128,22 @@ def _difference(
         below = replace(below, log_p=log_sign_test(losses, wins))
         method = "sign test"
     return Evidence((wins - losses) / n, above, below, method)
+
+
+def _difference_of_some(outcomes: Outcomes, judged: int, threshold: float, levels: tuple[float, float]) -> Evidence:
+    """Test n - o where the labels of some disagreements were asked for; both sides as in ``_difference``."""
+    wins, losses = outcomes.won_and_lost
+    shown = Differing(outcomes.disagreements, outcomes.examples)
+    counts = ((wins, losses, judged, shown), (losses, wins, judged, shown))
+    above, below = (
+        Side(
+            log_differing_p_value(*each, threshold=sign * threshold, log_level=level),
+            sign * differing_lower_bound(*each, log_level=level),
+        )
+        for each, sign, level in zip(counts, (1.0, -1.0), levels, strict=True)
+    )
+    mean = (wins - losses) / judged if judged else 0.0
+    return Evidence(mean * shown.count / shown.examples, above, below, "some disagreements, d by its bound")
 
 
 def _paired_side(
@@ -134,10 +159,10 @@ def _paired_side(
     if disagreement_bound is not None:
         log_p = log_paired_p_value(score, examples, threshold=threshold, decided_bound=disagreement_bound)
         return Side(log_p, paired_lower_bound(score, examples, decided_bound=disagreement_bound, log_level=log_level))
-    share = log_level + LOG_BOUND_SHARE
+    share = log_level + LOG_SHARE
     bound = upper_bound(decided, examples, log_level=share)
     log_p = log_paired_p_value(score, examples, threshold=threshold, decided_bound=bound)
-    rest = log_level + math.log1p(-math.exp(LOG_BOUND_SHARE))
+    rest = log_level + LOG_REST
     low = paired_lower_bound(score, examples, decided_bound=bound, log_level=rest)
     return Side(min(0.0, float(np.logaddexp(log_p, share))), low)
 

@@ -15,14 +15,13 @@ level is divided by the number of conditions and of clauses.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import Mode
-from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, disagreement_bound, values_of
+from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, usable_disagreement_bound, values_of
 from easeml_core.gate.clauses import DIFFERING
-from easeml_core.gate.evidence import LOG_BOUND_SHARE, reach
+from easeml_core.gate.evidence import reach
+from easeml_core.gate.questions import Question, promised_levels, question_of
 from easeml_core.gate.sizes import ClauseSize, Sizes, labels_on_disagreements, largest
 from easeml_core.stats import binomial_sizes, paired_sizes, sign_test_sizes, weighted_sizes
 from easeml_core.stats.bound_sizes import (
@@ -32,40 +31,14 @@ from easeml_core.stats.bound_sizes import (
     hoeffding_test_size,
     sign_test_bound_size,
 )
-from easeml_core.stats.clopper_pearson import upper_bound
+from easeml_core.stats.clopper_pearson import LOG_REST, LOG_SHARE, upper_bound
 from easeml_core.stats.hoeffding import hoeffding_sample_size
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Clause, Condition
 
 TARGETS = ("test", "estimate")
-# What is left of a level once ``evidence`` has paid for a bound on d, where no clause gives one.
-_LOG_LEFT = math.log1p(-math.exp(LOG_BOUND_SHARE))
 _BOUND_ROUNDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """One test, turned so that large values speak for the promised answer.
-
-    Attributes:
-        quantity: As in ``claims``.
-        null: The threshold; its side is what the test has to reject.
-        alternative: The truth that must not be missed; where none is so far beyond, the farthest there is.
-        reach: Lowest and highest value of the quantity.
-        capped: Whether the alternative is the farthest there is.
-    """
-
-    quantity: str
-    null: float
-    alternative: float
-    reach: tuple[float, float]
-    capped: bool
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether arithmetic answers, or no truth lies beyond the threshold."""
-        return not self.reach[0] <= self.null < self.reach[1]
 
 
 def exact_sizes(
@@ -93,11 +66,10 @@ def exact_sizes(
         The sizes.
     """
     clauses = condition.clauses
-    promised = log_level - (math.log(conditions) if mode == Mode.FN_FREE else 0.0)
-    clause_level = promised - (math.log(len(clauses)) if mode == Mode.FN_FREE else 0.0)
-    log_miss = promised if power is None else math.log1p(-power)
-    tested = disagreement_bound(condition)
-    tested = min(tested, 1.0) if tested is not None and tested > 0 else None
+    clause_level, log_miss = promised_levels(
+        condition, log_level=log_level, mode=mode, power=power, conditions=conditions
+    )
+    tested = usable_disagreement_bound(condition)
     sizes, reasons = [], []
     for clause in clauses:
         if target == "estimate":
@@ -135,7 +107,7 @@ def _test_size(
 ) -> ClauseSize:
     """Size the test of one clause."""
     bound = tested or assumed or 1.0
-    question = _question(clause, mode, bound)
+    question = question_of(clause, mode, bound)
     if question.is_settled:
         return ClauseSize(1, "arithmetic", "(arithmetic answers, nothing is to be tested)", clause.needs_labels)
     if question.quantity == LINEAR:
@@ -149,21 +121,7 @@ def _test_size(
     return ClauseSize(examples, method, _how(question, method, bound, log_level, log_miss), clause.needs_labels)
 
 
-def _question(clause: Clause, mode: str, bound: float) -> _Question:
-    """Turn a clause into the test that its mode promises something about."""
-    claim = claim_of(clause)
-    low, high = (-bound, bound) if claim.quantity == DIFFERENCE else reach(clause)
-    # As the decimals that were written: 0.8 + 2 * 0.1 is 1, and 1 - 0.9 is 0.1.
-    null, tolerance = Fraction(repr(claim.threshold)), Fraction(repr(claim.tolerance))
-    if claim.above != (mode == Mode.FP_FREE):
-        # A share turned round is the share of the others; everything else changes its sign.
-        total = 0 if claim.quantity in (DIFFERENCE, LINEAR) else 1
-        low, high, null = total - high, total - low, total - null
-    wanted = float(null + 2 * tolerance)
-    return _Question(claim.quantity, float(null), min(wanted, high), (low, high), wanted > high)
-
-
-def _proportion_size(question: _Question, log_level: float, log_miss: float) -> tuple[int, str]:
+def _proportion_size(question: Question, log_level: float, log_miss: float) -> tuple[int, str]:
     truths = {"null": question.null, "alternative": question.alternative}
     size = binomial_sizes.binomial_test_size(**truths, log_level=log_level, log_miss=log_miss)
     if size <= binomial_sizes.MOST_EXAMPLES:
@@ -173,7 +131,7 @@ def _proportion_size(question: _Question, log_level: float, log_miss: float) -> 
 
 def _weighted_size(
     clause: Clause,
-    question: _Question,
+    question: Question,
     mode: str,
     tested: float | None,
     assumed: float | None,
@@ -195,7 +153,7 @@ def _weighted_size(
     return size, "weighted"
 
 
-def _sign_size(question: _Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
+def _sign_size(question: Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
     levels = {"log_level": log_level, "log_miss": log_miss}
     size = sign_test_sizes.sign_test_size(alternative=question.alternative, decided_bound=bound, **levels)
     if size > sign_test_sizes.MOST_EXAMPLES:
@@ -204,7 +162,7 @@ def _sign_size(question: _Question, bound: float, log_level: float, log_miss: fl
 
 
 def _trinomial_size(
-    question: _Question, bound: float, log_level: float, log_miss: float, *, is_tested: bool
+    question: Question, bound: float, log_level: float, log_miss: float, *, is_tested: bool
 ) -> tuple[int, str]:
     """Size the trinomial test; without a clause on d for the bound that the judge then finds from the same examples.
 
@@ -213,15 +171,15 @@ def _trinomial_size(
     """
     if is_tested:
         return _trinomial_size_at(question, bound, log_level, log_miss)
-    found = _trinomial_size_at(question, bound, log_level + _LOG_LEFT, log_miss)
+    found = _trinomial_size_at(question, bound, log_level + LOG_REST, log_miss)
     for _ in range(_BOUND_ROUNDS if bound < 1 else 0):
         count = math.ceil(found[0] * bound + math.sqrt(found[0] * bound * (1 - bound)))
-        above = upper_bound(min(count, found[0]), found[0], log_level=log_level + LOG_BOUND_SHARE)
-        found = _trinomial_size_at(question, above, log_level + _LOG_LEFT, log_miss)
+        above = upper_bound(min(count, found[0]), found[0], log_level=log_level + LOG_SHARE)
+        found = _trinomial_size_at(question, above, log_level + LOG_REST, log_miss)
     return found
 
 
-def _trinomial_size_at(question: _Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
+def _trinomial_size_at(question: Question, bound: float, log_level: float, log_miss: float) -> tuple[int, str]:
     size = paired_sizes.paired_test_size(
         threshold=question.null,
         alternative=question.alternative,
@@ -268,7 +226,7 @@ _NAMES = {
 }
 
 
-def _how(question: _Question, method: str, bound: float, log_level: float, log_miss: float) -> str:
+def _how(question: Question, method: str, bound: float, log_level: float, log_miss: float) -> str:
     """Say what a size was computed from."""
     beyond = "the farthest possible truth" if question.capped else "a truth beyond the threshold by twice the tolerance"
     spread = f", d at most {bound:g}" if question.quantity in (DIFFERENCE, LINEAR) else ""

@@ -1,7 +1,8 @@
 """One submission judged from predictions and the labels that are known so far: a decision, or what is missing for one.
 
 Labels are dear, so only those are asked for that can change the released symbol: none for a condition about d, those
-of disagreements for one about d and n - o, and none where predictions alone refuse, as a clause on d can.
+of disagreements for one about d and n - o, and none where predictions alone refuse, as a clause on d can. On a set
+that is labelled on demand, as many disagreements are asked about as the submission needs (``on_demand``).
 
 Under ``fixed`` no label is looked at before the labels of all clauses and slices are there. So what is asked for, and
 whether a request waits, depends on predictions and on which labels are known, never on what they are (docs/gate.md,
@@ -21,9 +22,11 @@ from easeml_core.config import SAMPLINGS, choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.decision import Decision, conjunction, decide, is_released
+from easeml_core.gate.on_demand import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import count_outcomes, predictions_of
 from easeml_core.gate.sequential import decide_early
 from easeml_core.gate.wanted import Judged, Wanted, wanted_of
+from easeml_core.stats.paired_differing import Differing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,9 +44,11 @@ class _Rules:
     log_level: float
     mode: Mode
     sampling: str
+    power: float | None
     log_beta: float
     batch: int
     conditions: int
+    on_demand: bool
 
 
 def judge_predictions(
@@ -58,6 +63,7 @@ def judge_predictions(
     power: float | None = None,
     slices: Sequence[Slice] = (),
     batch: int = 200,
+    on_demand: bool = False,
 ) -> Decision | Wanted:
     """Judge one submission, or say which labels that needs.
 
@@ -76,6 +82,8 @@ def judge_predictions(
         slices: Conditions that must hold too, each on a part of the set. Each condition has the whole level for its
             PASS; for a FAIL the level is divided over all of them (``decision``).
         batch: Labels asked for at a time under ``early``, >= 1.
+        on_demand: Whether labels of the set are given when they are asked for, which is fixed when it is sealed. Then
+            ``fixed`` asks for no more disagreements than a submission needs, and counts no others (``on_demand``).
 
     Returns:
         The decision once it can be made, else the positions whose labels are needed next.
@@ -92,7 +100,7 @@ def judge_predictions(
         array([1])
     """
     truth, before, after = predictions_of(labels, old, new)
-    rules = _rules(log_level, mode, sampling, power, batch, conditions=1 + len(slices))
+    rules = _rules(log_level, mode, sampling, power, batch, conditions=1 + len(slices), on_demand=on_demand)
     everything = np.arange(truth.size)
     parts = [_judge_part(condition, truth, before, after, everything, rules)]
     for part in slices:
@@ -103,7 +111,9 @@ def judge_predictions(
     return _together(parts, [part.name for part in slices], rules.mode)
 
 
-def _rules(log_level: float, mode: str, sampling: str, power: float | None, batch: int, *, conditions: int) -> _Rules:
+def _rules(
+    log_level: float, mode: str, sampling: str, power: float | None, batch: int, *, conditions: int, on_demand: bool
+) -> _Rules:
     kind = choice(Mode, "mode", mode)
     require(-math.inf < log_level < 0, "log_level", log_level, "finite and < 0")
     require(sampling in SAMPLINGS, "sampling", sampling, "one of " + ", ".join(SAMPLINGS))
@@ -111,7 +121,7 @@ def _rules(log_level: float, mode: str, sampling: str, power: float | None, batc
     require(type(batch) is int and batch >= 1, "batch", batch, "a whole number >= 1")
     promised = log_level - (math.log(conditions) if kind is Mode.FN_FREE else 0.0)
     log_beta = promised if power is None else math.log1p(-power)
-    return _Rules(log_level, kind, sampling, log_beta, batch, conditions)
+    return _Rules(log_level, kind, sampling, power, log_beta, batch, conditions, on_demand)
 
 
 def _judge_part(
@@ -145,14 +155,18 @@ def _decide_fixed(
     condition: Condition, labels: NDArray[np.int64], old: NDArray[np.int64], new: NDArray[np.int64], rules: _Rules
 ) -> Judged:
     """Judge on all examples that matter; without their labels, only where predictions settle the symbol."""
-    matters = wanted_of(condition, old, new)
+    asked: dict[str, Any] = {"log_level": rules.log_level, "mode": rules.mode, "conditions": rules.conditions}
+    judged = None
+    if rules.on_demand and can_sample(condition):
+        shown = Differing(int(np.count_nonzero(old != new)), int(old.size))
+        judged = labels_of_submission(condition, shown, **asked, power=rules.power)
+    matters = wanted_of(condition, old, new, judged=judged)
     missing = np.flatnonzero(matters & (labels < 0))
     used = np.flatnonzero(matters)
-    asked: dict[str, Any] = {"log_level": rules.log_level, "mode": rules.mode, "conditions": rules.conditions}
-    decision = decide(condition, count_outcomes(np.full_like(labels, -1), old, new), **asked)
+    decision = decide(condition, count_outcomes(np.full_like(labels, -1), old, new, judged=judged), **asked)
     settled = is_settled(decision)
     if not missing.size:
-        decision = decide(condition, count_outcomes(labels, old, new), labels=used.size, **asked)
+        decision = decide(condition, count_outcomes(labels, old, new, judged=judged), labels=used.size, **asked)
     elif settled:
         used, missing = used[:0], missing[:0]
     return Judged(decision, used=used, wanted=missing, refuses=settled)

@@ -24,6 +24,8 @@ class Outcomes:
         new_correct: Examples that the new model has right; None while any example lacks its label.
         old_correct: Examples that the old model has right; known exactly when ``new_correct`` is.
         disagreements: Examples on which the predictions differ, right or wrong. Needs no label.
+        judged: How many of these the wins and losses are counted among, the first in the set's order; None for all.
+            Only where predictions alone have chosen that number (``on_demand``).
     """
 
     examples: int
@@ -32,6 +34,7 @@ class Outcomes:
     new_correct: int | None
     old_correct: int | None
     disagreements: int
+    judged: int | None = None
 
     def __post_init__(self) -> None:
         if not self._fits():
@@ -41,14 +44,21 @@ class Outcomes:
     def _fits(self) -> bool:
         if not 0 <= self.disagreements <= self.examples:
             return False
+        if self.judged is not None and not (0 <= self.judged <= self.disagreements and self.new_correct is None):
+            return False
         if self.wins is None or self.losses is None:
             return self.wins is self.losses is self.new_correct is self.old_correct
-        if min(self.wins, self.losses) < 0 or self.wins + self.losses > self.disagreements:
+        if min(self.wins, self.losses) < 0 or self.wins + self.losses > self.among:
             return False
         if self.new_correct is None or self.old_correct is None:
             return self.new_correct is self.old_correct
         both = self.new_correct - self.wins
         return both >= 0 and both == self.old_correct - self.losses and self.disagreements <= self.examples - both
+
+    @property
+    def among(self) -> int:
+        """How many disagreements the wins and losses are counted among."""
+        return self.disagreements if self.judged is None else self.judged
 
     def count_of(self, variable: str) -> int:
         """Examples that count for ``n``, ``o`` or ``d``; divided by N it is the estimate.
@@ -79,13 +89,14 @@ class Outcomes:
         return np.array([both, wins, losses, agreed - both, self.disagreements - wins - losses], dtype=np.int64)
 
 
-def count_outcomes(labels: ArrayLike, old: ArrayLike, new: ArrayLike) -> Outcomes:
+def count_outcomes(labels: ArrayLike, old: ArrayLike, new: ArrayLike, *, judged: int | None = None) -> Outcomes:
     """Count what the old and the new model got right and where they differ.
 
     Args:
         labels: True classes, whole numbers >= 0, shape ``(n_examples,)``; a negative one is not known yet.
         old: Predictions of the old model, same shape.
         new: Predictions of the new model, same shape.
+        judged: As of ``Outcomes``: whatever is known of further disagreements, and of agreements, is not counted.
 
     Returns:
         The counts; None for those that a missing label could change.
@@ -101,9 +112,10 @@ def count_outcomes(labels: ArrayLike, old: ArrayLike, new: ArrayLike) -> Outcome
         Outcomes(examples=4, wins=1, losses=0, new_correct=None, old_correct=None, disagreements=2)
     """
     truth, before, after = predictions_of(labels, old, new)
-    unknown, apart = truth < 0, before != after
+    unknown, differ = truth < 0, before != after
+    apart = first_of(differ, judged)
     new_right, old_right = after == truth, before == truth
-    agreements_known = not unknown.any()
+    agreements_known = judged is None and not unknown.any()
     decided_known = agreements_known or not (unknown & apart).any()
     return Outcomes(
         examples=int(truth.size),
@@ -111,8 +123,14 @@ def count_outcomes(labels: ArrayLike, old: ArrayLike, new: ArrayLike) -> Outcome
         losses=int(np.count_nonzero(old_right & apart)) if decided_known else None,
         new_correct=int(np.count_nonzero(new_right)) if agreements_known else None,
         old_correct=int(np.count_nonzero(old_right)) if agreements_known else None,
-        disagreements=int(np.count_nonzero(apart)),
+        disagreements=int(np.count_nonzero(differ)),
+        judged=judged,
     )
+
+
+def first_of(mask: NDArray[np.bool_], count: int | None) -> NDArray[np.bool_]:
+    """The first so many of the places that a mask marks, or all; same shape."""
+    return mask if count is None else np.asarray(mask & (np.cumsum(mask) <= count))
 
 
 def predictions_of(

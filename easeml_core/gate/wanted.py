@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.gate.outcomes import first_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -43,12 +45,14 @@ class Judged:
     refuses: bool = False
 
 
-def wanted_of(condition: Condition, old: NDArray[np.int64], new: NDArray[np.int64]) -> NDArray[np.bool_]:
+def wanted_of(
+    condition: Condition, old: NDArray[np.int64], new: NDArray[np.int64], *, judged: int | None = None
+) -> NDArray[np.bool_]:
     """Which examples' labels can matter to a condition, from predictions alone: shape ``(n_examples,)``.
 
     None for d alone; where the weights of n and o cancel, an example on which the models agree adds 0 whatever its
-    label, so only disagreements; else all.
+    label, so only disagreements, the first ``judged`` of them where so many do; else all.
     """
     if not condition.needs_labels:
         return np.zeros(old.shape, dtype=np.bool_)
-    return np.ones(old.shape, dtype=np.bool_) if condition.needs_agreements else np.asarray(old != new)
+    return np.ones(old.shape, dtype=np.bool_) if condition.needs_agreements else first_of(old != new, judged)

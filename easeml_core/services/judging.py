@@ -285,6 +285,7 @@ def _judged(
             sampling=case.config.sampling,
             power=case.config.power,
             slices=slices,
+            on_demand=case.test_set.labels_on_demand,
         )
         if isinstance(found, Wanted):
             return found

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.config import GateConfig
 from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.on_demand import labels_in_words
 from easeml_core.gate.planner import plan_gate
 from easeml_core.meter.budget import parse_budget
 from easeml_core.meter.joint import (
@@ -21,9 +23,9 @@ from easeml_core.meter.planner import plan_config, validation_minimum
 from easeml_core.stats.size_search import first_at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from easeml_core.config import GateConfig, JointConfig, MeterConfig
+    from easeml_core.config import JointConfig, MeterConfig
     from easeml_core.gate.planner import GatePlan
     from easeml_core.meter.planner import MeterPlan
 
@@ -58,6 +60,24 @@ def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0)
 def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
     """How many examples a sealed gate set needs for these settings, labelled or not; arguments as above."""
     return plan_for_gate(config, changes).examples
+
+
+def labels_of_submissions(plan: Mapping[str, Any], examples: int) -> str | None:
+    """Say what submissions need where the set's condition does not bound d; None where labels do not depend on that.
+
+    Args:
+        plan: Of a gate set.
+        examples: That it has, or needs at least, >= 1.
+    """
+    config = GateConfig.from_json(plan)
+    return labels_in_words(
+        parse_condition(config.condition),
+        examples,
+        log_level=plan_for_gate(config).log_level,
+        mode=config.mode,
+        power=config.power,
+        conditions=1 + len(config.slices),
+    )
 
 
 def examples_for_joint_gate(config: GateConfig, log_weight: float) -> int:

@@ -13,6 +13,11 @@ import operator
 
 from easeml_core.errors import InvalidInputError, NumericalError
 
+LOG_SHARE = math.log(0.1)
+"""ln of the part of a test's level that pays for a bound on what the test does not know (Berger and Boos 1994)."""
+LOG_REST = math.log1p(-math.exp(LOG_SHARE))
+"""ln of what is left for the test."""
+
 _LN2 = math.log(2)
 _MAX_TERMS = 200_000
 _MAX_STEPS = 200

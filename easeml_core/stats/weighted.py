@@ -22,15 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.stats.bentkus import log_bentkus_tail
-from easeml_core.stats.clopper_pearson import upper_bound
+from easeml_core.stats.clopper_pearson import LOG_SHARE, upper_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-LOG_SHARE = math.log(0.1)
-"""ln of the part of the level that pays for the bound on the second moment."""
-LOG_REST = math.log1p(-math.exp(LOG_SHARE))
-"""ln of what is left for the test."""
 
 
 def second_moment_bound(

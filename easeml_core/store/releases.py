@@ -39,7 +39,7 @@ def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, l
     serving = [purpose.value] + (["joint"] if purpose in (SealedSetPurpose.GATE, SealedSetPurpose.METER) else [])
     return row(
         tx,
-        "SELECT id, purpose, rows, steps, plan FROM work.test_sets WHERE study_id = :id "
+        "SELECT id, purpose, rows, steps, plan, labels_on_demand FROM work.test_sets WHERE study_id = :id "
         "AND purpose = ANY (:serving) AND state = 'live'" + (" FOR UPDATE" if lock else ""),
         id=study_id,
         serving=serving,

@@ -211,6 +211,7 @@ def _outcomes(part: Mapping[str, Any]) -> Outcomes:
         new_correct=part["new_correct"],
         old_correct=part["old_correct"],
         disagreements=part["disagreements"],
+        judged=part.get("judged"),  # absent from verdicts that came before it
     )
 
 

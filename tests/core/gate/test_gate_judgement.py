@@ -62,17 +62,22 @@ def test_with_all_labels_it_is_the_decision_on_counts(source, rows, log_level, m
 
 
 @settings(deadline=None, max_examples=60)
-@given(SOURCES, ROWS, st.sampled_from(["fp-free", "fn-free"]), st.sampled_from(["fixed", "early"]), st.data())
-def test_labels_given_a_few_at_a_time_end_in_the_same_verdict(source, rows, mode, sampling, data):
+@given(
+    SOURCES,
+    ROWS,
+    st.sampled_from(["fp-free", "fn-free"]),
+    st.sampled_from([("fixed", False), ("fixed", True), ("early", False)]),
+    st.data(),
+)
+def test_labels_given_a_few_at_a_time_end_in_the_same_verdict(source, rows, mode, how, data):
     """Whoever gives what is asked for, in whatever portions, gets what all labels at once would have given."""
     labels, old, new = np.array(rows).T
-    batch = data.draw(st.integers(1, 7))
-    at_once = judge(source, labels, old, new, mode=mode, sampling=sampling, batch=batch, log_level=-1.5)
+    sampling, on_demand = how
+    asked_as = {"mode": mode, "sampling": sampling, "batch": data.draw(st.integers(1, 7)), "on_demand": on_demand}
+    at_once = judge(source, labels, old, new, **asked_as, log_level=-1.5)
     known = np.full_like(labels, -1)
     asked = 0
-    while isinstance(
-        found := judge(source, known, old, new, mode=mode, sampling=sampling, batch=batch, log_level=-1.5), Wanted
-    ):
+    while isinstance(found := judge(source, known, old, new, **asked_as, log_level=-1.5), Wanted):
         assert (known[found.positions] < 0).all()
         assert (np.diff(found.positions) > 0).all()
         some = found.positions[: data.draw(st.integers(1, found.positions.size))]
@@ -97,6 +102,47 @@ def test_only_disagreements_are_asked_for():
     found = judge("n - o > 0.02 +/- 0.01", hidden, old, new)
     assert found.labels == apart.size
     assert found.clauses == judge("n - o > 0.02 +/- 0.01", labels, old, new).clauses
+
+
+def test_on_demand_the_first_disagreements_are_asked_for_and_no_other_label_counts():
+    labels, old, new = models(4000, gain=0.1, apart=0.2)
+    apart, source = np.flatnonzero(old != new), "n - o > 0.02 +/- 0.05"
+    hidden = np.full_like(labels, -1)
+    asked = judge(source, hidden, old, new, on_demand=True).positions
+    assert 0 < asked.size < apart.size / 3
+    assert np.array_equal(asked, apart[: asked.size])
+    hidden[asked] = labels[asked]
+    found = judge(source, hidden, old, new, on_demand=True)
+    assert (found.verdict, found.labels, found.outcomes.judged) == (PASS, asked.size, asked.size)
+    # Whatever else is known, also all of it, and whatever it says: the same decision.
+    for others in (labels, old, new):
+        known = np.where(np.isin(np.arange(4000), asked), labels, others)
+        assert judge(source, known, old, new, on_demand=True) == found
+    # A smaller level asks for more.
+    assert (
+        judge(source, np.full_like(labels, -1), old, new, on_demand=True, log_level=-30.0).positions.size > asked.size
+    )
+
+
+@pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
+@pytest.mark.parametrize(
+    "source", ["n - o > 0.02 +/- 0.02 /\\ d < 0.3 +/- 0.1", "n > 0.5 +/- 0.1", "n - 1.1 * o > 0 +/- 0.1"]
+)
+def test_where_a_clause_bounds_d_or_needs_agreements_on_demand_changes_nothing(source, mode):
+    labels, old, new = models(1000)
+    hidden = np.full_like(labels, -1)
+    for known in (hidden, labels):
+        one, two = (judge(source, known, old, new, mode=mode, on_demand=each) for each in (False, True))
+        assert one == two if known is labels else np.array_equal(one.positions, two.positions)
+
+
+def test_models_that_differ_too_little_to_pass_are_refused_without_a_label_in_every_slice():
+    labels, old, new = models(1000, apart=0.01, gain=0.01)
+    part = Slice("all", parse_condition("n - o > 0 +/- 0.1"), np.arange(1000))
+    hidden = np.full_like(labels, -1)
+    found = judge("n - o > 0.02 +/- 0.05", hidden, old, new, on_demand=True, slices=[part])
+    assert (found.verdict, found.passed, found.labels) == (UNKNOWN, False, 0)
+    assert judge("n - o > -0.1 +/- 0.05", hidden, old, new, on_demand=True).verdict is PASS
 
 
 def test_a_wrong_disagreement_needs_its_label_and_counts_nothing():
