@@ -24,7 +24,7 @@ from easeml_core.stats.clopper_pearson import (
 )
 from easeml_core.stats.paired import log_paired_p_value, log_sign_test, paired_lower_bound
 from easeml_core.stats.paired_differing import Differing, differing_lower_bound, log_differing_p_value
-from easeml_core.stats.weighted import log_weighted_p_value
+from easeml_core.stats.weighted import AtMost, log_weighted_p_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -191,14 +191,7 @@ def _weighted_side(
     low, high = float(values.min()), float(values.max())
 
     def log_p(c: float) -> float:
-        return log_weighted_p_value(
-            cells,
-            values,
-            threshold=c,
-            log_level=log_level,
-            differing=DIFFERING,
-            disagreement_bound=disagreement_bound,
-        )
+        return log_weighted_p_value(cells, AtMost(values, c, DIFFERING, disagreement_bound), log_level=log_level)
 
     rejected, kept = low, high
     while kept - rejected > _RESOLUTION * (high - low):

@@ -17,6 +17,7 @@ differ.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,29 +29,56 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def second_moment_bound(
-    counts: NDArray[np.int64],
-    values: NDArray[np.float64],
-    *,
-    threshold: float,
-    log_level: float,
-    differing: tuple[int, ...] = (),
-    disagreement_bound: float | None = None,
-) -> float:
+@dataclass(frozen=True, slots=True, eq=False)
+class AtMost:
+    """The hypothesis that the mean of a weighted side is at most c.
+
+    Attributes:
+        values: v_k, shape ``(n_values,)``.
+        threshold: c, finite.
+        differing: Which values examples have on which the models differ.
+        disagreement_bound: A in (0, 1], where it is known that the share of those is at most A.
+    """
+
+    values: NDArray[np.float64]
+    threshold: float
+    differing: tuple[int, ...] = ()
+    disagreement_bound: float | None = None
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The lowest and the highest value."""
+        return float(self.values.min()), float(self.values.max())
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """(v_k - c)^2, shape ``(n_values,)``."""
+        return np.asarray((self.values - self.threshold) ** 2)
+
+    @property
+    def cap(self) -> float:
+        """A number that serves as the second moment for every law, whatever was seen, for low < c < high."""
+        low, high = self.reach
+        cap = (self.threshold - low) * (high - self.threshold)
+        if self.disagreement_bound is None or not self.differing:
+            return cap
+        apart = np.isin(np.arange(len(self.values)), self.differing)
+        agreed = float(self.squares[~apart].max())
+        return min(cap, agreed + self.disagreement_bound * max(0.0, float(self.squares[apart].max()) - agreed))
+
+
+def second_moment_bound(counts: NDArray[np.int64], null: AtMost, *, log_level: float) -> float:
     """Return U with P(E (v - c)^2 > U) <= alpha, or a number that serves as well for every law with mean at most c.
 
     Args:
         counts: How often each value was seen, shape ``(n_values,)``.
-        values: v_k, shape ``(n_values,)``.
-        threshold: c, with low < c < high.
+        null: The hypothesis, with low < c < high.
         log_level: ln alpha, finite and < 0.
-        differing: Which values examples have on which the models differ.
-        disagreement_bound: A in (0, 1], where it is known that the share of those is at most A.
 
     Returns:
         U > 0.
     """
-    squares, examples = (values - threshold) ** 2, int(counts.sum())
+    squares, examples = null.squares, int(counts.sum())
     order = np.argsort(squares, kind="stable")
     heights = np.diff(squares[order])
     beyond = np.cumsum(counts[order][::-1])[::-1][1:]
@@ -59,62 +87,38 @@ def second_moment_bound(
     for height, count in zip(heights.tolist(), beyond.tolist(), strict=True):
         if height > 0:
             bound += height * upper_bound(count, examples, log_level=log_level + math.log(height / whole))
-    low, high = float(values.min()), float(values.max())
-    bound = min(bound, (threshold - low) * (high - threshold))
-    if disagreement_bound is not None and differing:
-        apart = np.isin(np.arange(len(values)), differing)
-        agreed = float(squares[~apart].max())
-        bound = min(bound, agreed + disagreement_bound * max(0.0, float(squares[apart].max()) - agreed))
-    return bound
+    return min(bound, null.cap)
 
 
-def log_weighted_p_value(
-    counts: NDArray[np.int64],
-    values: NDArray[np.float64],
-    *,
-    threshold: float,
-    log_level: float,
-    differing: tuple[int, ...] = (),
-    disagreement_bound: float | None = None,
-) -> float:
+def log_weighted_p_value(counts: NDArray[np.int64], null: AtMost, *, log_level: float) -> float:
     """Return ln of a p-value against "the mean is at most c", for the level that it is to be compared with.
 
     Args:
         counts: How often each value was seen, shape ``(n_values,)``, N >= 1 in all.
-        values: v_k, shape ``(n_values,)``.
-        threshold: c, finite.
+        null: The hypothesis.
         log_level: ln alpha, finite and < 0: the bound on the second moment is at a tenth of it.
-        differing: As for ``second_moment_bound``.
-        disagreement_bound: As for ``second_moment_bound``.
 
     Returns:
         A number <= 0; 0 where no mean is above c, minus infinity where none is at or below it. At most ``log_level``
         with a chance of at most alpha if the mean is at most c.
 
     Example:
-        >>> counts = np.array([3900, 550, 10, 540])
-        >>> log_weighted_p_value(counts, np.array([-0.1, 1.0, -1.1, 0.0]), threshold=0.01, log_level=-5.3) < -5.3
+        >>> null = AtMost(np.array([-0.1, 1.0, -1.1, 0.0]), threshold=0.01)
+        >>> log_weighted_p_value(np.array([3900, 550, 10, 540]), null, log_level=-5.3) < -5.3
         True
     """
-    low, high = float(values.min()), float(values.max())
+    (low, high), threshold = null.reach, null.threshold
     if threshold >= high:
         return 0.0
     if threshold < low:
         return -math.inf
     examples = int(counts.sum())
-    total = float(counts @ (values - threshold))  # values at the threshold add exactly 0
+    total = float(counts @ (null.values - threshold))  # values at the threshold add exactly 0
     if total <= 0:
         return 0.0
     if threshold == low:
         return -math.inf  # a mean of at most the smallest value: then no example has another
     share = log_level + LOG_SHARE
-    moment = second_moment_bound(
-        counts,
-        values,
-        threshold=threshold,
-        log_level=share,
-        differing=differing,
-        disagreement_bound=disagreement_bound,
-    )
+    moment = second_moment_bound(counts, null, log_level=share)
     tail = log_bentkus_tail(total, examples, largest=high - threshold, second_moment=moment)
     return min(0.0, float(np.logaddexp(tail, share)))

@@ -23,7 +23,7 @@ from easeml_core.stats.bentkus import log_bentkus_tail
 from easeml_core.stats.binomial_sizes import check_log_levels, fall_per_example
 from easeml_core.stats.clopper_pearson import LOG_REST, LOG_SHARE
 from easeml_core.stats.size_search import first_at_most
-from easeml_core.stats.weighted import second_moment_bound
+from easeml_core.stats.weighted import AtMost, second_moment_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,65 +80,28 @@ def widest_law(
     return max(found, key=lambda each: each[0])[1]
 
 
-def log_weighted_miss(
-    examples: int,
-    law: NDArray[np.float64],
-    values: NDArray[np.float64],
-    *,
-    threshold: float,
-    log_level: float,
-    differing: tuple[int, ...] = (),
-    tested_bound: float | None = None,
-) -> float:
+def log_weighted_miss(examples: int, law: NDArray[np.float64], null: AtMost, *, log_level: float) -> float:
     """Return ln of the chance, about, that the test of "the mean is at most c" does not reject for one law.
 
     Args:
         examples: N >= 1.
         law: Chances of the values, shape ``(n_values,)``; their mean is above c.
-        values: v_k, shape ``(n_values,)``.
-        threshold: c, with low <= c < high.
+        null: What the judge tests, with low <= c < high, and with the bound on d that it is given, if any.
         log_level: ln alpha, finite and < 0.
-        differing: As for ``weighted.second_moment_bound``.
-        tested_bound: The bound on the share of differing predictions that the judge is given, if any.
 
     Returns:
         A number <= 0.
     """
-    low, high = float(values.min()), float(values.max())
+    (low, high), threshold = null.reach, null.threshold
     if threshold <= low:  # one example with another value rejects
-        lowest = float(law[values == low].sum())
+        lowest = float(law[null.values == low].sum())
         return examples * math.log(lowest) if lowest > 0 else -math.inf
-    squares = (values - threshold) ** 2
-    counts = _whole_counts(law, examples)
-    moment = second_moment_bound(
-        counts,
-        values,
-        threshold=threshold,
-        log_level=log_level + LOG_SHARE,
-        differing=differing,
-        disagreement_bound=tested_bound,
-    )
+    moment = second_moment_bound(_whole_counts(law, examples), null, log_level=log_level + LOG_SHARE)
     critical = _critical_sum(examples, high - threshold, moment, log_level + LOG_REST)
     # The bound follows the mean square where it is that of the counts, and not where it is a cap.
-    follows = moment < min(_caps(values, squares, threshold, differing, tested_bound)) * (1 - 1e-9)
-    slope = critical / (2 * moment * examples) if follows else 0.0
-    worth = values - threshold - slope * squares
-    return _log_lower_tail(critical - slope * examples * float(law @ squares), examples, law, worth)
-
-
-def _caps(
-    values: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    threshold: float,
-    differing: tuple[int, ...],
-    tested_bound: float | None,
-) -> list[float]:
-    caps = [(threshold - float(values.min())) * (float(values.max()) - threshold)]
-    if tested_bound is not None and differing:
-        apart = np.isin(np.arange(len(values)), differing)
-        agreed = float(squares[~apart].max())
-        caps.append(agreed + tested_bound * max(0.0, float(squares[apart].max()) - agreed))
-    return caps
+    slope = critical / (2 * moment * examples) if moment < null.cap * (1 - 1e-9) else 0.0
+    worth = null.values - threshold - slope * null.squares
+    return _log_lower_tail(critical - slope * examples * float(law @ null.squares), examples, law, worth)
 
 
 @lru_cache(maxsize=512)
@@ -190,16 +153,10 @@ def weighted_test_size(
     if guess > MOST_EXAMPLES:
         return MOST_EXAMPLES + 1
 
+    null = AtMost(worth, threshold, differing, disagreement_bound if tested else None)
+
     def miss(examples: int) -> float:
-        return log_weighted_miss(
-            examples,
-            law,
-            worth,
-            threshold=threshold,
-            log_level=log_level,
-            differing=differing,
-            tested_bound=disagreement_bound if tested else None,
-        )
+        return log_weighted_miss(examples, law, null, log_level=log_level)
 
     slope = fall_per_example(math.sqrt(-2 * log_level), math.sqrt(-2 * log_miss), guess)
     return first_at_most(miss, log_miss, guess=guess, slope=slope, low=1, high=MOST_EXAMPLES)

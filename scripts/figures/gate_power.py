@@ -12,10 +12,13 @@ from easeml_core.gate.claims import values_of
 from easeml_core.gate.clauses import DIFFERING
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.exact_sizes import exact_sizes
+from easeml_core.gate.on_demand import labels_of_submission
 from easeml_core.gate.planner import plan_gate
 from easeml_core.stats.betting import bet_times, log_plugin_wealth, log_wealth
 from easeml_core.stats.bound_sizes import chernoff_test_size
-from easeml_core.stats.weighted import log_weighted_p_value
+from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.paired_differing import Differing
+from easeml_core.stats.weighted import AtMost, log_weighted_p_value
 from easeml_core.stats.weighted_sizes import weighted_test_size
 from figures.gate_answers import BOTH, GAIN, RELIABILITY, SIMPLE, STEPS
 from figures.markdown import table
@@ -39,7 +42,7 @@ STEP_VALUES = np.array([-1.0, 0.0, 1.0])
 
 def power(runner: GateRunner) -> str:
     """Every saving as one row: what, before, after."""
-    rows = [*_slices(), *_full(), *_weighted(runner.repeats), *_unknown(), *_early(runner.repeats)]
+    rows = [*_slices(), *_full(), *_weighted(runner.repeats), *_unknown(), *_on_demand(), *_early(runner.repeats)]
     return table(["what", "measured against", "before", "after"], rows)
 
 
@@ -94,10 +97,13 @@ def _weighted(repeats: int) -> list[list[str]]:
             log_miss=MISS,
         )
         drawn = np.random.default_rng(1).multinomial(math.floor(1.5 * optimum), law, size=20 * repeats)
-        passed = [log_weighted_p_value(row, values, threshold=0.01, log_level=LEVEL) <= LEVEL for row in drawn]
+        passed = [log_weighted_p_value(row, AtMost(values, 0.01), log_level=LEVEL) <= LEVEL for row in drawn]
         plan = f"optimum {optimum:,.0f}"
         rows.append([f"`{WEIGHTED}`, {name}, plan", plan, f"{old / optimum:.2f}", f"{size / optimum:.2f}"])
-        rows.append(["the same, power at 1.5 times the optimum", "0.9", "", f"{np.mean(passed):.2f}"])
+        low, high = clopper_pearson(sum(passed), len(passed), log_level=math.log(0.05))
+        rows.append(
+            ["the same, power at 1.5 times the optimum", "0.9", "", f"{np.mean(passed):.3f} ({low:.3f}-{high:.3f})"]
+        )
     return rows
 
 
@@ -114,6 +120,21 @@ def _unknown() -> list[list[str]]:
     return rows
 
 
+def _on_demand() -> list[list[str]]:
+    """Labels that one submission asks for at a d that the plan does not know: of all disagreements, and now."""
+    rows = []
+    asked = {"reliability": RELIABILITY, "steps": STEPS, "adaptivity": "none", "mode": "fp-free", "power": 0.9}
+    condition = parse_condition(GAIN)
+    plan = plan_gate(condition, **asked)
+    for d in (0.05, 0.15, 0.3):
+        known = plan_gate(parse_condition(f"{GAIN} /\\ d < {d} +/- 0.01"), **asked)
+        shown = Differing(round(d * plan.labels), plan.labels)
+        now = labels_of_submission(condition, shown, log_level=plan.log_level, mode="fp-free", power=0.9)
+        name = f"`{GAIN}`, d unknown, labels of a submission that differs on {d:g}"
+        rows.append([name, f"a clause on d: {known.labels_per_submission:,}", f"{shown.count:,}", f"{now:,}"])
+    return rows
+
+
 def _early(repeats: int) -> list[list[str]]:
     """Mean examples to decide at n - o = .04 against .02, over ln(1/alpha) / KL."""
     rows, alphas = [], np.array([0.01, 1e-4, 3e-6])
@@ -122,30 +143,37 @@ def _early(repeats: int) -> list[list[str]]:
         bets = np.linspace(0, 0.95, 4000)
         divergence = float((law @ np.log1p(np.multiply.outer(STEP_VALUES - 0.02, bets))).max())
         bounds = -np.log(alphas) / divergence
-        before, after = (_mean_times(each, law, bounds, alphas, 10 * repeats) for each in (_grid, _plugin))
+        before, after = (_times(each, law, bounds, alphas, 10 * repeats) for each in (_grid, _plugin))
         for k, alpha in enumerate(alphas):
             name = f"early, d = {d:g}, level {alpha:g}"
-            rows.append([name, f"ln(1/alpha)/KL = {bounds[k]:,.0f}", f"{before[k]:.2f}", f"{after[k]:.2f}"])
+            rows.append(
+                [name, f"ln(1/alpha)/KL = {bounds[k]:,.0f}", _with_error(before[:, k]), _with_error(after[:, k])]
+            )
     return rows
 
 
-def _mean_times(
+def _with_error(times: NDArray[np.float64]) -> str:
+    return f"{times.mean():.2f} ({times.std(ddof=1) / math.sqrt(len(times)):.2f})"
+
+
+def _times(
     wealth: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     law: NDArray[np.float64],
     bounds: NDArray[np.float64],
     alphas: NDArray[np.float64],
     runs: int,
 ) -> NDArray[np.float64]:
+    """Examples until each level is reached, over the bounds: shape ``(runs, n_levels)``."""
     rng, most = np.random.default_rng(1), int(3.5 * bounds.max())
-    total = np.zeros(len(alphas))
-    for _ in range(runs):
+    times = np.zeros((runs, len(alphas)))
+    for run in range(runs):
         drawn = rng.choice(3, size=most, p=law)
         counts = np.stack([np.concatenate([[0], np.cumsum(drawn == k)]) for k in range(3)], axis=1)
         found = wealth(counts)
         for k, alpha in enumerate(alphas):
             reached = found >= -math.log(alpha)
-            total[k] += int(reached.argmax()) + 1 if reached.any() else most
-    return total / runs / bounds
+            times[run, k] = int(reached.argmax()) + 1 if reached.any() else most
+    return times / bounds
 
 
 def _grid(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from asked import Asked
+from asked import ROWS, Asked
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.services import labelling, settling
@@ -386,3 +387,28 @@ def test_where_not_all_batches_are_listed_none_that_waits_is_left_out(
 
     assert listed(1) == ["ulcer"]
     assert listed(2) == ["ulcer", "cancer"]
+
+
+def test_the_referee_asks_for_as_many_disagreements_as_the_submission_needs(asked: Asked) -> None:
+    """Not for all: the first ones in the set's order, as many as predictions alone say; the report counts no others."""
+    rng, judge = np.random.default_rng(4), Referee(asked.database.referee, asked.artifacts)
+    old, differ = rng.integers(0, 2, ROWS), rng.random(ROWS) < 0.3
+    with asked.database.referee.begin() as tx:
+        newest = tx.execute(text("SELECT max(id) FROM work.models")).scalar_one()
+        new = np.where(differ, 1 - old, old)
+        said = {models.baseline_model(tx, asked.study_id): old, models.get_model(tx, asked.study_id, newest): new}
+        for model, answers in said.items():
+            sealed.keep_predictions(tx, asked.set_id, model.identity, labels=answers, failure=None)
+    judge.answer_one()
+    (wants,) = open_wanted(asked)
+    many = wants.positions.size
+    assert np.array_equal(wants.positions, np.flatnonzero(differ)[:many])
+    assert 0 < many < differ.sum() / 2
+    truth = [[asked.keys[k], ("malignant", "benign")[new[k]]] for k in wants.positions]
+    path = asked.write([["example", "label"], *truth])
+    give_labels(asked.database.referee, study=asked.study, labeler="ann", labels=path)
+    judge.answer_one()
+    with asked.database.referee.begin() as tx:
+        report = tx.execute(text("SELECT report FROM sealed.ledger")).scalar_one()
+    counted = [report[name] for name in ("symbol", "judged", "wins", "losses", "labels", "disagreements")]
+    assert counted == ["pass", many, many, 0, many, differ.sum()]

@@ -13,7 +13,7 @@ from scipy.stats import binom, multinomial
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.stats.bentkus import log_bentkus_tail
-from easeml_core.stats.weighted import log_weighted_p_value, second_moment_bound
+from easeml_core.stats.weighted import AtMost, log_weighted_p_value, second_moment_bound
 from easeml_core.stats.weighted_sizes import weighted_test_size, widest_law
 
 VALUES = (-0.1, 1.0, -1.1, 0.0, 0.0)  # n - 1.1 o, in the order of clauses.OUTCOMES
@@ -85,7 +85,7 @@ def test_no_null_law_is_rejected_more_often_than_the_level():
             laws.append(two + (b / (b - a)) * (one - two))
     for log_level in (math.log(0.5), math.log(0.05)):
         passed = np.array(
-            [log_weighted_p_value(row, values, threshold=0.1, log_level=log_level) <= log_level for row in rows]
+            [log_weighted_p_value(row, AtMost(values, 0.1), log_level=log_level) <= log_level for row in rows]
         )
         worst = max(float(multinomial.pmf(rows, n, law)[passed].sum()) for law in laws)
         assert worst <= math.exp(log_level)
@@ -99,7 +99,7 @@ def test_size_by_simulation(law):
     mean = float(np.array(law) @ values)
     drawn = np.random.default_rng(4).multinomial(500, law, size=10_000)
     rows, times = np.unique(drawn, axis=0, return_counts=True)
-    passed = [log_weighted_p_value(row, values, threshold=mean, log_level=level) <= level for row in rows]
+    passed = [log_weighted_p_value(row, AtMost(values, mean), log_level=level) <= level for row in rows]
     assert times[passed].sum() <= 150
 
 
@@ -108,7 +108,7 @@ def test_the_test_and_its_plan_are_within_half_of_the_optimum(law, optimum, boun
     """At 1.5 times the optimum the judge has power .9 at level .005; seeded, so that the share is one number."""
     drawn = np.random.default_rng(5).multinomial(math.floor(1.5 * optimum), law, size=500)
     values = np.array(VALUES)
-    passed = [log_weighted_p_value(row, values, threshold=0.01, log_level=LEVEL) <= LEVEL for row in drawn]
+    passed = [log_weighted_p_value(row, AtMost(values, 0.01), log_level=LEVEL) <= LEVEL for row in drawn]
     assert np.mean(passed) >= 0.88
     planned = weighted_test_size(VALUES, disagreement_bound=bound, tested=False, **ASKED)
     assert optimum < planned <= 1.5 * optimum
@@ -122,10 +122,9 @@ def test_the_judge_has_the_planned_power_at_the_widest_law(bound, tested):
     law = widest_law(values, mean=0.03, differing=DIFFERING, disagreement_bound=bound)
     assert law @ values == pytest.approx(0.03)
     assert law[list(DIFFERING)].sum() <= bound + 1e-9
-    asked = {"threshold": 0.01, "log_level": LEVEL, "differing": DIFFERING}
-    asked["disagreement_bound"] = bound if tested else None
+    null = AtMost(values, 0.01, DIFFERING, bound if tested else None)
     drawn = np.random.default_rng(6).multinomial(size, law, size=500)
-    share = np.mean([log_weighted_p_value(row, values, **asked) <= LEVEL for row in drawn])
+    share = np.mean([log_weighted_p_value(row, null, log_level=LEVEL) <= LEVEL for row in drawn])
     assert 0.83 < share < 0.97  # five standard errors of 500 draws at .9
 
 
@@ -134,13 +133,11 @@ def test_the_bound_on_the_second_moment_holds_and_is_capped():
     law = np.array([0.8, 0.11, 0.01, 0.08, 0.0])
     truth = float(law @ (values - 0.01) ** 2)
     drawn = rng.multinomial(400, law, size=2_000)
-    below = [second_moment_bound(row, values, threshold=0.01, log_level=math.log(0.05)) < truth for row in drawn]
+    below = [second_moment_bound(row, AtMost(values, 0.01), log_level=math.log(0.05)) < truth for row in drawn]
     assert np.mean(below) <= 0.08  # .05 and six standard errors
     wide = np.array([0, 0, 5, 0, 0])
-    assert second_moment_bound(wide, values, threshold=0.01, log_level=-3.0) == pytest.approx(1.11 * 0.99)
-    known = second_moment_bound(
-        wide, values, threshold=0.01, log_level=-3.0, differing=DIFFERING, disagreement_bound=0.1
-    )
+    assert second_moment_bound(wide, AtMost(values, 0.01), log_level=-3.0) == pytest.approx(1.11 * 0.99)
+    known = second_moment_bound(wide, AtMost(values, 0.01, DIFFERING, 0.1), log_level=-3.0)
     assert known == pytest.approx(0.11**2 + 0.1 * (1.11**2 - 0.11**2))
 
 
@@ -148,4 +145,4 @@ def test_values_at_the_smallest_add_nothing_to_the_sum():
     """5 times -.8 and once more, rounded on the way, are not above 6 times -.8."""
     values = np.array([-0.8, -0.8, 0.0])
     for counts in ([5, 1, 0], [5, 19, 0]):
-        assert log_weighted_p_value(np.array(counts), values, threshold=-0.8, log_level=-5.0) == 0.0
+        assert log_weighted_p_value(np.array(counts), AtMost(values, -0.8), log_level=-5.0) == 0.0
