@@ -190,6 +190,10 @@ TAMPERING = {
     "the host's key replaced": (_write_file(KEY, lambda _: SigningKey.new().pem()), "it was replaced"),
     "the marks deleted": (_write_file(MARKS, lambda _: None), "are gone"),
     "the marks lowered": (_write_file(MARKS, _raised), "are not signed by a key of this folder"),
+    "the time of an entry edited": (
+        owner(f"UPDATE sealed.chain SET at = at - interval '1 day' WHERE {ENTRY}"),
+        "its hash is not that of what it says",
+    ),
     "a nonce edited": (owner(f"UPDATE sealed.chain SET nonce = sha256('n') WHERE {ENTRY}"), "or the nonce"),
     "a signature edited": (
         owner(f"UPDATE sealed.chain SET signature = decode(repeat('00', 64), 'hex') WHERE {ENTRY}"),
