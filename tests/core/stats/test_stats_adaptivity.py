@@ -98,6 +98,12 @@ def test_delta_is_kept_on_every_assignment_of_truths_and_crashes(adaptivity: str
     assert not uses_all or worst == pytest.approx(1, rel=1e-12)
 
 
+def test_full_keeps_delta_on_every_assignment_of_truths_to_four_steps() -> None:
+    """All 2^15 of them."""
+    worst = worst_of_all(allocate("full", 4, mode="fp-free", estimator="exact"))
+    assert worst == pytest.approx(1, rel=1e-12)
+
+
 @pytest.mark.parametrize("steps", [2, 3])
 @pytest.mark.parametrize("adaptivity", ["full", "recycle"])
 def test_levels_of_fp_free_do_not_pay_for_models_that_cannot_be_run(adaptivity: str, steps: int) -> None:
