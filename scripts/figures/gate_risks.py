@@ -39,8 +39,10 @@ ATTACKS = (
     ("`recycle`", "recycle", "fp-free", 0.15, True),
     ("`firstChange`", "firstChange", "fp-free", 0.15, True),
     ("delta / H, the set lives on", "none", "fn-free", 0.15, False),
+    ("`full`: delta / 2^H", "full", "fn-free", 0.3, True),
     ("`upTo:3`", "upTo:3", "fn-free", 0.15, True),
     ("`recycle`", "recycle", "fn-free", 0.15, True),
+    ("`firstChange`", "firstChange", "fn-free", 0.15, True),
 )
 AIMS = (0.5, 0.2, 0.05)
 CIFAR = "n - o > 0.02 +/- 0.02"

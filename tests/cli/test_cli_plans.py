@@ -340,3 +340,14 @@ def test_a_plan_is_drawn(words: tuple[str, ...], run: Any, nowhere: Any, monkeyp
 def test_a_shared_set_has_no_plot(run: Any) -> None:
     answer = run("gate", "plan", "--condition", "n > 0.9 +/- 0.05", "--joint", "--plot", "plan.png")
     assert (answer.status, "leave out --joint" in answer.err) == (2, True)
+
+
+def test_a_plan_without_a_clause_on_d_says_what_it_reckons_with(run: Any) -> None:
+    asked = ("--condition", "n - o > 0.02 +/- 0.01", "--steps", "32", "--adaptivity", "none", "--power", "0.9")
+    found = run("gate", "plan", *asked, "--json").json["reasons"][-1]
+    assert found.startswith("d unknown: the set is reckoned with d = 1.")
+    assert "differs on at most 5 % of the examples needs 237 labels, on 10 % 1,101" in found
+    for more in (("--assume-disagreement", "0.2"), ("--target", "estimate"), ("--estimator", "paper")):
+        given = asked[:-2] if "--assume-disagreement" not in more else asked  # the others have no power
+        assert "d unknown" not in run("gate", "plan", *given, *more).text
+    assert "d unknown" not in run("gate", "plan", "--condition", PATTERN).text

@@ -62,6 +62,7 @@ def test_a_set_from_plan_to_release(
     make_study("cancer")
     planned = rule("test-set", "plan", "--study", "cancer", "--name", "spring", *SMALL)
     assert planned.text.startswith("set spring of cancer is planned: at least ")
+    assert "d unknown: the set is reckoned with d = 1." in planned.text
     inputs, labels = map(str, files)
     given = ("test-set", "seal", "--study", "cancer", "--name", "spring", "--inputs", inputs, "--labels", labels)
     sealed = rule(*given, "--json").json

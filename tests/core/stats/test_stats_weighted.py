@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, multinomial
+from scipy.stats import beta, binom, multinomial
 
 from easeml_core.errors import InvalidInputError
+from easeml_core.stats import bentkus
 from easeml_core.stats.bentkus import log_bentkus_tail
 from easeml_core.stats.weighted import AtMost, log_weighted_p_value, second_moment_bound
 from easeml_core.stats.weighted_sizes import weighted_test_size, widest_law
@@ -146,3 +147,34 @@ def test_values_at_the_smallest_add_nothing_to_the_sum():
     values = np.array([-0.8, -0.8, 0.0])
     for counts in ([5, 1, 0], [5, 19, 0]):
         assert log_weighted_p_value(np.array(counts), AtMost(values, -0.8), log_level=-5.0) == 0.0
+
+
+def test_the_p_value_is_bentkus_bound_at_the_bound_on_the_moment_with_a_tenth_of_the_level():
+    """Out of scipy alone: each chance at its exact upper bound, for its height's part of alpha / 10; the best t."""
+    counts, values, c, alpha = np.array([1950, 300, 10, 240, 0]), np.array(VALUES), 0.01, 0.005
+    n = int(counts.sum())
+    heights = sorted({(v - c) ** 2 for v in VALUES})
+    steps = list(itertools.pairwise(heights))
+    moment, largest = heights[0], 1 - c
+    for low, high in steps:
+        seen = int(counts[(values - c) ** 2 >= high].sum())
+        level = alpha / 10 * (high - low) / (heights[-1] - heights[0])
+        moment += (high - low) * beta.isf(level, seen + 1, n - seen)
+    p = moment / (largest**2 + moment)
+    point = (counts @ (values - c)) * largest / (largest**2 + moment) + n * p
+    k, t = np.arange(n + 1), point - np.linspace(1, 60, 5000)
+    bound = min(binom.pmf(k, n, p) @ np.maximum(k - each, 0) ** 2 / (point - each) ** 2 for each in t)
+    found = math.exp(log_weighted_p_value(counts, AtMost(values, c), log_level=math.log(alpha)))
+    assert alpha / 100 < bound < alpha  # neither part of the sum is all of it
+    assert found == pytest.approx(bound + alpha / 10, rel=2e-3)
+
+
+def test_what_lies_beyond_the_counts_that_are_added_up_is_never_left_out():
+    """A window that ends three counts behind the point: the series bounds the rest, by less than a fifth too much."""
+    n, p, point = 400, 0.3, 150.0
+    counts, below = np.arange(60, 154), np.array([1.0, 5.0, 20.0])
+    found = bentkus._log_ratios(point, below, counts, binom.logpmf(counts, n, p), n, p)
+    k = np.arange(n + 1)
+    exact = [binom.pmf(k, n, p) @ np.maximum(k - (point - b), 0) ** 2 / b**2 for b in below]
+    assert (np.exp(found) >= exact).all()
+    assert (np.exp(found) <= 1.2 * np.array(exact)).all()
