@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.services import labelling, settling
+from easeml_core.services.evidence.bundle_check import _Work
 from easeml_core.services.labels import give_labels, wanted_labels
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
@@ -412,3 +413,9 @@ def test_the_referee_asks_for_as_many_disagreements_as_the_submission_needs(aske
         report = tx.execute(text("SELECT report FROM sealed.ledger")).scalar_one()
     counted = [report[name] for name in ("symbol", "judged", "wins", "losses", "labels", "disagreements")]
     assert counted == ["pass", many, many, 0, many, differ.sum()]
+    # A third party judges the counts again (``promotion verify``), with the number that was counted among.
+    checked = _Work({})
+    checked._verdict({"mode": "fp-free"}, report, report)
+    assert checked.faults == []
+    checked._verdict({"mode": "fp-free"}, report, report | {"judged": many - 1})
+    assert "the counts cannot be judged" in checked.faults[0]
