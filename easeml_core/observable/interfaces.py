@@ -373,6 +373,7 @@ _LOGS = (
         easeml_core.services.mail
         easeml_core.services.meter_sets
         easeml_core.services.metering
+        easeml_core.services.model_runs
         easeml_core.services.put_offs
         easeml_core.services.reading
         easeml_core.services.referee
