@@ -4,8 +4,9 @@ Labels are fair coins wherever the input does not tell them; the old model alway
 the labels, so that it can hand in models which truly pass. Under ``none`` every model lies on the threshold, and it is
 told nothing. Else it tunes each question to the answer that tells most, weighs what it hears by what that tells,
 follows the levels as they change, and hands in the vote in the last steps, as a model exactly on the threshold: the
-worst law that a wrong answer has. Each life is judged from stored predictions by ``judge_predictions``, at the levels
-of ``stats/adaptivity.py``. ``easeml_core.gate.attack`` is the same developer on counts of one condition.
+worst law that a wrong answer has. Each life is judged from stored predictions, at the levels of
+``stats/adaptivity.py``: by ``judge_predictions``, or, where n - o alone decides, by the least score that ``decide``
+lets through. ``easeml_core.gate.attack`` is the same developer on counts of one condition.
 
 The control is told every answer at delta / H, and the set lives on: there the attack has to work.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,16 +29,18 @@ from scipy.special import ndtri, ndtri_exp
 from easeml_core.entities import Adaptivity, Mode
 from easeml_core.gate import evidence, sequential
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import Decision
+from easeml_core.gate.decision import Decision, decide
 from easeml_core.gate.judgement import judge_predictions
-from easeml_core.gate.slices import Slice
+from easeml_core.gate.on_demand import labels_of_submission
+from easeml_core.gate.outcomes import Outcomes
 from easeml_core.stats.adaptivity import allocate
 from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.paired_differing import Differing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EXAMPLES, STEPS, DELTA = 500, 40, 0.05
+EXAMPLES, DELTA = 500, 0.05
 GAIN = 0.02
 """Of the attacked condition: the n - o of its threshold."""
 STAIR = 0.25
@@ -62,6 +66,7 @@ class Attack:
         on_demand: Whether the set is labelled on demand.
         aim: The chance of a change that questions are tuned to.
         counted: False for the control.
+        steps: H.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Attack:
     on_demand: bool = False
     aim: float = 0.5
     counted: bool = True
+    steps: int = 40
 
     @property
     def deviation(self) -> float:
@@ -82,9 +88,9 @@ class Attack:
     @property
     def known(self) -> float:
         """Share of the examples whose label the input tells: enough to pass the first test half of the time."""
-        nats = math.log(STEPS)
+        nats = math.log(self.steps)
         if self.counted:
-            nats = allocate(self.adaptivity, STEPS, mode=self.mode, estimator="exact").log_multiplicity()
+            nats = allocate(self.adaptivity, self.steps, mode=self.mode, estimator="exact").log_multiplicity()
         depth = -ndtri_exp(math.log(DELTA) - nats) + 1
         return min(0.9, 2 * (GAIN + depth * self.deviation))
 
@@ -114,15 +120,15 @@ class Life:
         """Whether the mode's promise is broken before the set ends."""
         attack, allocation = (
             self.attack,
-            allocate(self.attack.adaptivity, STEPS, mode=self.attack.mode, estimator="exact"),
+            allocate(self.attack.adaptivity, self.attack.steps, mode=self.attack.mode, estimator="exact"),
         )
         sign = 1 if attack.mode == Mode.FP_FREE else -1
         is_told = not attack.counted or allocation.kind is not Adaptivity.NONE
         threshold = 0.5 + GAIN / attack.known
         changes, shift = 0, 0.0
-        for step in range(STEPS):
-            tries = not is_told or step >= STEPS - ATTEMPTS
-            nats = allocation.log_multiplicity(changes) if attack.counted else math.log(STEPS)
+        for step in range(attack.steps):
+            tries = not is_told or step >= attack.steps - ATTEMPTS
+            nats = allocation.log_multiplicity(changes) if attack.counted else math.log(attack.steps)
             log_level = math.log(DELTA) - nats
             depth = -ndtri_exp(log_level) + ndtri(attack.aim) + shift
             easy = (
@@ -132,7 +138,7 @@ class Life:
             spread = float(self.learnt[np.isnan(self.scale)].std())
             vote = (sign * self.learnt > SURE * spread) if spread else fresh
             new = self.predictions(easy, vote if tries else fresh)
-            passed = judged(attack, self.labels, new, log_level).passed
+            passed = passes(attack, self.labels, new, log_level)
             is_error = passed == (sign > 0)
             if is_error and sign * (easy - threshold) <= 0:
                 return True
@@ -147,28 +153,48 @@ class Life:
         return False
 
 
-def judged(attack: Attack, labels: NDArray[np.int64], new: NDArray[np.int64], log_level: float) -> Decision:
-    """The judge's decision, all labels known."""
-    condition, halves = parse_condition(attack.condition), np.split(np.arange(EXAMPLES), 2)
-    slices = []
-    if attack.sliced:
-        slices = [Slice(f"half {k}", condition, half) for k, half in enumerate(halves[: 1 if is_fp(attack) else 2])]
-        condition = parse_condition("n > 0.01 +/- 0.01") if is_fp(attack) else condition
-    found = judge_predictions(
-        condition,
-        labels,
-        np.zeros(EXAMPLES, dtype=np.int64),
-        new,
-        log_level=log_level,
-        mode=attack.mode,
-        sampling=attack.sampling,
-        power=0.9,
-        slices=slices,
-        batch=40,
-        on_demand=attack.on_demand,
-    )
-    assert isinstance(found, Decision)
-    return found
+def passes(attack: Attack, labels: NDArray[np.int64], new: NDArray[np.int64], log_level: float) -> bool:
+    """What the judge releases, all labels known."""
+    if attack.sampling == "early" or attack.condition != DIFFERENCE:
+        found = judge_predictions(
+            parse_condition(attack.condition),
+            labels,
+            np.zeros(EXAMPLES, dtype=np.int64),
+            new,
+            log_level=log_level,
+            mode=attack.mode,
+            sampling=attack.sampling,
+            power=0.9,
+            batch=100,
+        )
+        assert isinstance(found, Decision)
+        return found.passed
+    halves = np.split(np.arange(EXAMPLES), 2) if attack.sliced else []
+    parts = [*([] if halves and is_fp(attack) else [np.arange(EXAMPLES)]), *halves[: 1 if is_fp(attack) else 2]]
+    conditions = 3 if attack.sliced and not is_fp(attack) else 1  # under fp-free their number takes no level
+    for members in parts:
+        differ = np.flatnonzero(new[members])  # the old model says 0
+        asked = (log_level, attack.mode, differ.size, members.size, conditions, attack.on_demand)
+        judged, least = critical_score(*asked)
+        if (2 * labels[members][differ[:judged]] - 1).sum() < least:
+            return False
+    return True
+
+
+@cache
+def critical_score(
+    log_level: float, mode: str, differing: int, examples: int, conditions: int, on_demand: bool
+) -> tuple[int, int]:
+    """How many disagreements the judge asks for, and the least wins - losses among them that it does not stop."""
+    condition, shown = parse_condition(DIFFERENCE), Differing(differing, examples)
+    asked = {"log_level": log_level, "mode": mode, "conditions": conditions}
+    judged = labels_of_submission(condition, shown, **asked, power=0.9) if on_demand else differing
+    low, high = -1, judged + 1
+    while high - low > 1:
+        wins = (low + high) // 2
+        counts = Outcomes(examples, wins, judged - wins, None, None, differing, judged if on_demand else None)
+        low, high = (low, wins) if decide(condition, counts, **asked).passed else (wins, high)
+    return judged, 2 * high - judged
 
 
 def is_fp(attack: Attack) -> bool:
@@ -182,11 +208,14 @@ def attacks() -> list[Attack]:
     for mode in ("fp-free", "fn-free"):
         found += [
             Attack("control: delta / H, told", mode, "none", counted=False),
-            Attack("n - o", mode, "none"),
+            *(Attack("n - o", mode, adaptivity) for adaptivity in ("none", "full", "recycle")),
+            Attack("n - o", mode, "firstChange", aim=0.1),
+            Attack("on demand", mode, "none", on_demand=True),
             Attack("on demand", mode, "recycle", on_demand=True),
+            Attack("on demand, slices", mode, "recycle", on_demand=True, sliced=True),
             Attack("slices", mode, "recycle", sliced=True),
             Attack("weighted", mode, "recycle", condition=WEIGHTED),
-            Attack("early", mode, "recycle", sampling="early"),
+            Attack("early", mode, "recycle", sampling="early", steps=10),
         ]
     return found
 
