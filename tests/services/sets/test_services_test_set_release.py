@@ -201,7 +201,12 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
         identity = models.get_model(tx, 1, lab.models["full"]["good"]).identity
         base = models.baseline_model(tx, 1).identity
         new, old = ((sealed.known_predictions(tx, set_id, m) or (None,))[0] for m in (identity, base))
-    assert wanted["wanted"] == int((new != old).sum()) < 300
+    keys = np.array([entry["example"] for entry in wanted["examples"]])
+    with lab.referee.begin() as tx:
+        in_order = np.array(sealed.sealed_keys(tx, set_id))
+    apart = in_order[new != old]
+    assert 0 < wanted["wanted"] == keys.size < apart.size < 300  # as many of them as this submission needs
+    assert np.array_equal(keys, apart[: keys.size])
     truth = dict(zip(brought.keys, brought.truth, strict=True))
     write(brought.labels, [["example", "label"], *([e["example"], truth[e["example"]]] for e in wanted["examples"])])
     told = give_labels(lab.referee, study="full", labeler="ann", labels=brought.labels)
