@@ -16,7 +16,6 @@ those of the single rows counts as one that could not be run.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import logging
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ from easeml_core.errors import (
     TrainingStarved,
 )
 from easeml_core.faults import is_put_off
-from easeml_core.services.pace import Pace
 from easeml_core.services.put_offs import Patience
 from easeml_core.services.study_columns import answers_of_study
 from easeml_core.store import sealed, studies
@@ -47,7 +45,7 @@ from easeml_core.training.repetition import require_same, right_within, rows_to_
 from easeml_core.training.sandbox import Sandbox, probe_isolation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -58,8 +56,6 @@ if TYPE_CHECKING:
     from easeml_core.training.wanted_answers import WantedAnswers
 
 logger = logging.getLogger(__name__)
-
-NO_PACE = Pace()
 
 T = TypeVar("T")
 
@@ -111,7 +107,6 @@ class Preparation:
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
-        pace: When runs end.
         computed: What was computed before the decision; None where what follows from sealed labels is computed within.
 
     Attributes:
@@ -122,17 +117,22 @@ class Preparation:
         self,
         store: Store,
         artifacts: ArtifactStore,
-        pace: Pace = NO_PACE,
         computed: Computed | None = None,
     ) -> None:
-        self._store, self._artifacts, self._pace, self._computed = store, artifacts, pace, computed
+        self._store, self._artifacts, self._computed = store, artifacts, computed
         self.patience = Patience()
         kept = Computed() if computed is None else computed
         self._losses, self._answers = kept.losses, kept.answers
         self._errors: dict[tuple[str, int | None], Exception] = {}
 
     def run(self, missing: NotRunError) -> None:
+        """As ``steps``, all at once."""
+        at_once(self.steps(missing))
+
+    def steps(self, missing: NotRunError) -> Generator[None, None, None]:
         """Make the runs that a decision has missed, one after the other; outside of any transaction.
+
+        It yields after each run, and keeps what that gave when it is asked to go on.
 
         An error is kept for the decision, which meets it in its turn (``missing``); the runs after it are not made.
 
@@ -143,7 +143,7 @@ class Preparation:
         """
         for test_set_id in missing.test_set_ids:
             try:
-                self._run_on(missing.model, test_set_id)
+                yield from self._run_on(missing.model, test_set_id)
             except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
                 raise
             except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
@@ -192,19 +192,22 @@ class Preparation:
         """What the model answers on that part, one for each example, or None when it was not run there."""
         return self._answers.get((model.identity, data))
 
-    def _run_on(self, model: Model, test_set_id: int | None) -> None:
+    def _run_on(self, model: Model, test_set_id: int | None) -> Generator[None, None, None]:
         if test_set_id is None:
-            self._measure(model)
+            yield from self._measure(model)
             return
-        with _pace_of(model, self._pace):
-            try:
-                labels, failure = _sealed_run(self._store, self._artifacts, model, test_set_id)
-            except (TrainingKilled, TrainingStarved) as error:
-                failed = self._open_failure(model)
-                if failed is None:
-                    raise
-                labels, failure = None, f"{error}\non the open validation rows too: {failed}"
+        labels, failure = yield from _stepped(model, lambda: self._sealed_run(model, test_set_id))
         _keep(self._store, model, test_set_id, labels=labels, failure=failure)
+
+    def _sealed_run(self, model: Model, test_set_id: int) -> tuple[NDArray[Any] | None, str | None]:
+        """As the function of this name; a model whose process was ended has failed if it fails on open rows too."""
+        try:
+            return _sealed_run(self._store, self._artifacts, model, test_set_id)
+        except (TrainingKilled, TrainingStarved) as error:
+            failed = self._open_failure(model)
+            if failed is None:
+                raise
+            return None, f"{error}\non the open validation rows too: {failed}"
 
     def _open_failure(self, model: Model) -> str | None:
         """Why the model fails on the open validation rows, alone and with the same limits; None if it may yet run."""
@@ -226,12 +229,13 @@ class Preparation:
             data = studies.latest_data_version(tx, model.study_id).artifact
             return data, answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
 
-    def _measure(self, model: Model) -> None:
+    def _measure(self, model: Model) -> Generator[None, None, None]:
         data, wanted, hit = self._validation(model)
         with self._artifacts.copy(data) as path:
             parts = load_open_parts(path)
-        with _pace_of(model, self._pace):
-            answers, failure = _run(self._artifacts, model, parts.validation_inputs, wanted)
+        answers, failure = yield from _stepped(
+            model, lambda: _run(self._artifacts, model, parts.validation_inputs, wanted)
+        )
         if answers is None:
             # What a model writes may come from what another run of it has left behind: it is told to nobody.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
@@ -285,20 +289,20 @@ def _no_loss(model: Model) -> StateError:
     )
 
 
-def keep_sealed_run(
-    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int, pace: Pace = NO_PACE
-) -> None:
+def sealed_run_steps(
+    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int
+) -> Generator[None, None, None]:
     """Run a model on a sealed set and keep what it predicts, or why it could not; no transaction is open meanwhile.
 
-    It is kept at the padded end: a row that is written as soon as the run ends would show when that was.
+    It yields after the run, and keeps that when it is asked to go on: a row that is written as soon as the run ends
+    would show when that was.
 
     Raises:
         TrainingKilled: The model's process was killed; nothing is kept.
         TrainingStarved: It ran out of time, or found no memory; nothing is kept.
         ArtifactError: The model's file is missing or was changed: nothing was learnt.
     """
-    with _pace_of(model, pace):
-        labels, failure = _sealed_run(store, artifacts, model, test_set_id)
+    labels, failure = yield from _stepped(model, lambda: _sealed_run(store, artifacts, model, test_set_id))
     _keep(store, model, test_set_id, labels=labels, failure=failure)
 
 
@@ -343,9 +347,26 @@ def _difference(first: NDArray[Any], again: NDArray[Any], hit: str) -> str | Non
     return None
 
 
-def _pace_of(model: Model, pace: Pace) -> contextlib.AbstractContextManager[None]:
-    """A constant runs no code of anybody's: its time tells nothing, whatever it is."""
-    return contextlib.nullcontext() if model.format == "constant" else pace.kept()
+def _stepped(model: Model, run: Callable[[], T]) -> Generator[None, None, T]:
+    """Make a run, and yield before anything follows from it, however it ends.
+
+    A constant runs no code of anybody's: its time tells nothing, whatever it is.
+    """
+    try:
+        return run()
+    finally:
+        if model.format != "constant":
+            yield
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Take all steps of some work, one after the other; what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def _run(

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING
 
 from easeml_core.errors import EasemlError
 from easeml_core.services.bundles import sync_bundle_tags
-from easeml_core.services.evaluation import NO_PACE
+from easeml_core.services.evaluation import at_once
 from easeml_core.services.remeasurement import measure_next
 from easeml_core.services.study_uploads import forget_uploads
-from easeml_core.services.test_sets import reevaluate
+from easeml_core.services.test_sets import reevaluation_steps
 from easeml_core.store import promotions
 from easeml_core.store.validation import REMEASURE_TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
-    from easeml_core.services.pace import Pace
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -47,29 +46,26 @@ class Housekeeper:
         store: Role ``easeml_referee``.
         artifacts: Where models lie.
         repositories: Name of a git bundle to its repository, whose tag follows production.
-        pace: When runs of models end.
     """
 
-    def __init__(
-        self, store: Store, artifacts: ArtifactStore, repositories: Mapping[str, Path], pace: Pace = NO_PACE
-    ) -> None:
-        self._store, self._artifacts, self._repositories, self._pace = store, artifacts, repositories, pace
+    def __init__(self, store: Store, artifacts: ArtifactStore, repositories: Mapping[str, Path]) -> None:
+        self._store, self._artifacts, self._repositories = store, artifacts, repositories
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = self._measured_due = self._uploads_due = 0.0
 
     def work(self) -> bool:
         """Run one model at most; True when there may be more, so that requests get their turn in between."""
         self.tidy()
-        return self.run_one()
+        return at_once(self.run_one())
 
     def tidy(self) -> None:
         """What runs no model."""
         self._move_tags()
         self._forget_uploads()
 
-    def run_one(self) -> bool:
-        """Run one model at most; True when there may be more."""
-        ran = self._run_one_model()
+    def run_one(self) -> Generator[None, None, bool]:
+        """Run one model at most; True when there may be more. It yields after a run on sealed inputs."""
+        ran = yield from self._run_one_model()
         return self._measure_one_anew() if ran is None else ran
 
     def _move_tags(self) -> None:
@@ -93,7 +89,7 @@ class Housekeeper:
         except EasemlError:  # artifacts that are away must not keep the referee from its requests
             logger.exception("uploads of sealed studies were not removed")
 
-    def _run_one_model(self) -> bool | None:
+    def _run_one_model(self) -> Generator[None, None, bool | None]:
         """Run a model of the past on a live set that does not know it; a set that is new is looked at soon.
 
         None when there was none to run, False when it went wrong, perhaps after a run.
@@ -101,7 +97,7 @@ class Housekeeper:
         if time.monotonic() < self._models_due:
             return None
         try:
-            if reevaluate(self._store, self._artifacts, limit=1, pace=self._pace):
+            if (yield from reevaluation_steps(self._store, self._artifacts, limit=1)):
                 return True
         except Exception:  # a model that cannot be run now must not keep the referee from its requests
             logger.exception("a model of the past was not run on a live set")

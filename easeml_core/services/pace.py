@@ -7,14 +7,13 @@ read from that as much as a clock can tell; so it is one of the few times of a g
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 GRID_SECONDS = (10.0, 60.0, 1200.0)
 """Of a model's runs on a set. The last is beyond what they can take, so that there are never more than three:
@@ -51,29 +50,12 @@ def padded(took: float, grid: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When runs of models, or decisions, end.
+    """When runs of models, or decisions, may be seen to end.
 
     Attributes:
         grid: As in ``padded``.
         clock: Seconds that never go back.
-        sleep: Waits so many seconds.
     """
 
     grid: tuple[float, ...] = ()
     clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], object] = time.sleep
-
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Let the block last as long as the grid says, however it ends."""
-        began = self.clock()
-        try:
-            yield
-        finally:
-            self.fill(began)
-
-    def fill(self, began: float) -> None:
-        """Wait until what began then, by the clock, has lasted as long as the grid says."""
-        took = self.clock() - began
-        if self.grid:
-            self.sleep(padded(took, self.grid) - took)

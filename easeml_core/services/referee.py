@@ -5,8 +5,9 @@ transaction: a referee that is killed in the middle gives the request back undec
 the same transaction, or in a later one where answers have fixed times (``services/answers.py``). Models that the
 decision needs run before it, in no transaction (``services/evaluation.py``), and so do fetches of data that lie
 elsewhere, beside other requests (``services/fetching.py``). Where answers have fixed times, models run beside other
-requests too (``services/model_runs.py``). Answers that are due and moves of production have a thread
-of their own, so that neither waits for a model. A fault of the machine decides nothing (``services/put_offs.py``).
+requests too (``services/model_runs.py``), and nothing sleeps until a padded end. Answers that are due and moves of
+production have a thread of their own, so that neither waits for a model. A fault of the machine decides nothing
+(``services/put_offs.py``).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -152,26 +153,27 @@ class Referee:
         self._put_offs = PutOffs(store, self._duties.put_offs)
         self._fetches = Fetches(replace(self._duties.reach, artifacts=artifacts))
         self._schema_told = -math.inf
-        is_fixed = self._duties.timetable.is_fixed
-        self._decisions = Pace(self._duties.decision_grid_seconds if is_fixed else ())
+        self._keep_time()
         self._computed = Computed()
         self._not_before: dict[int, float] = {}
         self._free_at = -math.inf
-        self._runs = ModelRuns()
         self._prepared: dict[int, Preparation] = {}
         self._house_has_more = True
-        self._stop = threading.Event()
-        self._pace_models(Pace(self._duties.grid_seconds if is_fixed else ()))
+        self._housekeeper = Housekeeper(store, artifacts, self._duties.repositories)
 
-    def _pace_models(self, pace: Pace) -> None:
-        self._pace = pace
-        self._housekeeper = Housekeeper(self._store, self._artifacts, self._duties.repositories, pace)
+    def _keep_time(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Read the time from this clock. Nothing sleeps but ``answer_one`` and ``run_once``, for want of other work."""
+        is_fixed = self._duties.timetable.is_fixed
+        self._decisions = Pace(self._duties.decision_grid_seconds if is_fixed else (), clock)
+        self._runs = ModelRuns(Pace(self._duties.grid_seconds if is_fixed else (), clock))
+        self._sleep = sleep
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
-        self._stop = stop
-        self._decisions = replace(self._decisions, sleep=stop.wait)
-        self._pace_models(replace(self._pace, sleep=stop.wait))
         postman = self._start_postman(stop)
         clerk = threading.Thread(target=self._keep_at, args=(self._say_or_move, stop), name="clerk", daemon=True)
         clerk.start()
@@ -188,17 +190,16 @@ class Referee:
 
     def _keep_house(self) -> bool:
         """What is done when there is no request; False when there is no more, or until a model's padded end."""
-        if not self._pace.grid:
+        if not self._runs.are_padded:
             return self._housekeeper.work()
         self._housekeeper.tidy()
         if self._runs.is_idle:
-            self._runs.ask(None, self._run_for_house, self._wake_for_house)
+            self._runs.ask(None, self._run_for_house(), self._wake_for_house)
         return False
 
-    def _run_for_house(self) -> None:
+    def _run_for_house(self) -> Generator[None, None, None]:
         self._house_has_more = False  # where this fails, it rests until the next look
-        if not self._stop.is_set():
-            self._house_has_more = self._housekeeper.run_one()
+        self._house_has_more = yield from self._housekeeper.run_one()
 
     def _wake_for_house(self) -> None:
         if self._house_has_more:
@@ -282,7 +283,8 @@ class Referee:
                 outbox.seconds_to_next(tx, looked_ago=ago),
                 requests.seconds_to_next_try(tx, looked_ago=ago),
             )
-        soon = [until - self._decisions.clock() for until in list(self._not_before.values())]
+        now, next_run = self._decisions.clock(), self._runs.next_look()
+        soon = [until - now for until in [*list(self._not_before.values()), *([] if next_run is None else [next_run])]]
         soon += [until - time.monotonic() for until in list(self._aside.values())]
         ago = time.monotonic() - looked_at
         known = [*(seconds for seconds in left if seconds is not None), *(s for s in soon if s > -ago)]
@@ -319,14 +321,17 @@ class Referee:
 
     def _wait(self) -> bool:
         """Wait until a request may be decided whose time has not come, or whose data; False when there is none."""
-        waits = [until - self._decisions.clock() for until in list(self._not_before.values())]
-        longest = max(0.0, min([self._duties.poll_seconds, *waits]))
-        if self._runs.wait(longest):
+        times = list(self._not_before.values())
+        next_run = self._runs.next_look()
+        if next_run is not None:
+            times.append(next_run)
+        left = max(0.0, min([until - self._decisions.clock() for until in times], default=math.inf))
+        longest = min(self._duties.poll_seconds, left)
+        if self._runs.wait(longest) or self._fetches.wait(longest):
             return True
-        if not waits:
-            return self._fetches.wait(self._duties.poll_seconds)
-        self._decisions.sleep(max(0.0, min(waits)))
-        return True
+        if times:
+            self._sleep(left)
+        return bool(times)
 
     def _answer_ready(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
         """Decide the oldest open request, or put it off for a lock in its way; its id, or None when there is none.
@@ -357,6 +362,7 @@ class Referee:
     def _decide_next(self, turn: Turn, kinds: Sequence[RequestKind] | None) -> str | None:
         """Decide one request; what the log says of it. None where it has to be looked at again, or there is none."""
         self._put_offs.settle()
+        self._runs.look()
         try:
             with self._notary.begin() as tx:
                 turn.request_id = self._claim(tx, kinds)
@@ -391,34 +397,30 @@ class Referee:
         """What the runs for a request have left, until it is decided or put off."""
         computed = self._computed if self._decisions.grid else None
         if request_id not in self._prepared:
-            self._prepared[request_id] = Preparation(self._store, self._artifacts, self._pace, computed)
+            self._prepared[request_id] = Preparation(self._store, self._artifacts, computed)
         return self._prepared[request_id]
 
     def _run_models(self, missing: NotRunError, ready: Preparation, turn: Turn) -> None:
         """Make the runs that a decision has missed; where they are padded, beside the decisions of other requests."""
         request_id = turn.request_id or 0
-        if not self._pace.grid:
+        is_beside = self._runs.are_padded and missing.model.format != "constant"  # which runs no code
+        if not is_beside:
             ready.run(missing)  # a model that kills this process leaves the attempt as one that did not survive
         self._put_offs.survived(turn)
         self._put_offs.settle()
-        if self._pace.grid:
-            self._runs.ask(
-                request_id,
-                lambda: self._run_in_turn(missing, ready, request_id),
-                lambda: self._wake_deciding(request_id),
-            )
+        if is_beside:
+            steps = self._run_in_turn(missing, ready, request_id)
+            self._runs.ask(request_id, steps, lambda: self._wake_deciding(request_id))
 
-    def _run_in_turn(self, missing: NotRunError, ready: Preparation, request_id: int) -> None:
+    def _run_in_turn(self, missing: NotRunError, ready: Preparation, request_id: int) -> Generator[None, None, None]:
         """Make a request's runs when their turn has come: from then on a killed process counts against it."""
-        if self._stop.is_set():
-            return
         with self._store.begin() as tx:
             if not requests.undecided(tx, [request_id]):
                 return  # another referee has decided it meanwhile
         with self._store.begin() as tx:
             turn = Turn(request_id, requests.note_attempt(tx, request_id)[0])
         try:
-            ready.run(missing)
+            yield from ready.steps(missing)
         finally:
             self._put_offs.survived(turn)  # before the request may be claimed, or the attempt seems lost then
             with _noted(request_id):

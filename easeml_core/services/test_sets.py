@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import ArtifactError, TrainingKilled, TrainingStarved
-from easeml_core.services.evaluation import NO_PACE, keep_sealed_run
+from easeml_core.services.evaluation import sealed_run_steps
 from easeml_core.services.set_plans import needed_examples, set_settings
 from easeml_core.store import labels, releases, studies, test_sets
 from easeml_core.store.database import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from sqlalchemy import Connection
 
-    from easeml_core.services.pace import Pace
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.test_sets import SealedSet
@@ -139,7 +138,7 @@ def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | N
 
     A set that gate and meter shared may be followed by one for each. Requests that waited for labels of sets that have
     ended are opened to the referee again. The referee runs the study's earlier models on the new set by itself
-    (``reevaluate``).
+    (``reevaluation_steps``).
 
     Args:
         tx: Transaction of the referee's role that holds the study (``releases.hold_study``).
@@ -157,21 +156,20 @@ def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | N
     return first
 
 
-def reevaluate(
-    store: Store, artifacts: ArtifactStore, test_set_id: int | None = None, *, limit: int = 1, pace: Pace = NO_PACE
-) -> int:
+def reevaluation_steps(
+    store: Store, artifacts: ArtifactStore, test_set_id: int | None = None, *, limit: int = 1
+) -> Generator[None, None, int]:
     """Run models of the past on a live set that does not know them yet; how many were run.
 
     The model in production comes first, then the baseline, then those that were judged, newest first. One that was
     handed in and that nobody asked about is not run: to hand in costs nothing, and would else keep the referee busy.
-    Each is kept by itself, so that a killed referee loses one at most.
+    Each is kept by itself, so that a killed referee loses one at most. It yields as ``sealed_run_steps``.
 
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where the models are.
         test_set_id: The set, or None for every live one.
         limit: How many to run at most.
-        pace: When runs of models end.
     """
     skipped: set[tuple[int, int]] = set()
     run = 0
@@ -182,7 +180,7 @@ def reevaluate(
             break
         set_id, model = found
         try:
-            keep_sealed_run(store, artifacts, model, set_id, pace)
+            yield from sealed_run_steps(store, artifacts, model, set_id)
         except (ArtifactError, TrainingKilled, TrainingStarved) as error:
             # Its file is gone, or its process was ended: the judge will say so, or try again, if it matters.
             logger.warning("model %d was not run on test set %d: %s", model.id, set_id, error)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from easeml_core.services import evaluation, housekeeping
+from easeml_core.services.evaluation import at_once
 from easeml_core.services.housekeeping import Housekeeper
 from easeml_core.services.referee import Referee
 from easeml_core.services.requests import file_forced_promotion, file_gate_request
-from easeml_core.services.test_sets import reevaluate
+from easeml_core.services.test_sets import reevaluation_steps
 from easeml_core.store import models, sealed
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def test_a_set_learns_the_models_of_the_past_and_requests_come_first(lab: Any) -
 
 
 def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: Any, caplog: Any) -> None:
-    monkeypatch.setattr(housekeeping, "reevaluate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(housekeeping, "reevaluation_steps", lambda *_, **__: 1 / 0)
     keeper = Housekeeper(lab.referee, lab.artifacts, {})
     assert [keeper.work() for _ in range(3)] == [False] * 3
     assert caplog.text.count("a model of the past was not run on a live set") == 1
@@ -80,7 +81,7 @@ def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkey
         return np.ones(len(inputs), dtype=np.int64), None
 
     monkeypatch.setattr(evaluation, "_run", run)
-    assert reevaluate(lab.referee, lab.artifacts, 1) == 1
+    assert at_once(reevaluation_steps(lab.referee, lab.artifacts, 1)) == 1
     with lab.referee.begin() as tx:
         baseline = models.baseline_model(tx, 1)
         assert not sealed.known_predictions(tx, 1, baseline.identity)[0].any()

@@ -165,6 +165,29 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
 
 
+def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
+    """Nothing shows yet that the model has run; the next referee runs and pads it again, and counts it once."""
+    from sklearn.naive_bayes import GaussianNB
+
+    model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
+    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"]
+    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
+    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
+    command = (*command, "--answer-delay", "3600", "--json")
+    referee, kept = start(*command), lab.one("SELECT count(*) FROM sealed.predictions")
+    wait_for(lambda: child_of(referee, "easeml_core.training.predict_child"))
+    wait_for(lambda: child_of(referee, "easeml_core.training.predict_child") is None)
+    referee.send_signal(signal.SIGKILL)
+    referee.wait(60)
+
+    assert lab.one("SELECT count(*) FROM sealed.predictions") == kept
+    assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
+    ended = [start(*command, "--once").communicate(timeout=120) for _ in range(2)]
+    assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}], ended
+    assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
+    assert lab.one("SELECT count(*) FROM sealed.predictions") > kept
+
+
 def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
     asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="night/1")["request_id"]
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))

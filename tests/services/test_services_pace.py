@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavai
 from easeml_core.services import evaluation, housekeeping, judging, meter_sets, referee
 from easeml_core.services.answers import Timetable
 from easeml_core.services.evidence.notary import Notary
+from easeml_core.services.model_runs import ModelRuns
 from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.promotion import MOVES
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
@@ -32,7 +32,7 @@ from easeml_core.store.artifacts import LARGEST_BYTES
 from easeml_core.training.predict import predict_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 LATE = Timetable(delay_seconds=3600.0)
@@ -64,16 +64,65 @@ class Hours:
         self.slept.append(seconds)
         self.now += seconds
 
-    def pace(self, grid: tuple[float, ...] = GRID_SECONDS) -> Pace:
-        return Pace(grid, self.clock, self.sleep)
+
+def test_steps_go_on_at_padded_ends_and_never_before() -> None:
+    """However they end, and whoever waits for them; only the clock moves them on, and nobody sleeps."""
+    hours, done = Hours(), list[tuple[str, float]]()
+    runs = ModelRuns(Pace((10.0, 60.0), hours.clock))
+
+    def steps(name: str, *takes: float, fails: bool = False) -> Generator[None, None, None]:
+        for seconds in takes:
+            done.append((name, hours.now))
+            hours.now += seconds
+            yield
+        done.append((name, hours.now))
+        if fails:
+            message = "no such file"
+            raise ArtifactError(message)
+
+    def look_at(now: float) -> tuple[list[int], float | None]:
+        hours.now = max(now, hours.now)
+        while runs.look() or runs.wait(60):
+            runs.under_way()
+        return runs.under_way(), runs.next_look()
+
+    runs.ask(1, steps("a", 0.5, 9.5), lambda: done.append(("a ended", hours.now)))
+    runs.ask(2, steps("b", 12.0, fails=True), lambda: None)
+    runs.ask(3, steps("c", 1.0), lambda: None)
+    assert look_at(9.9) == ([2, 3, 1], 10.0)
+    assert look_at(10.0) == ([2, 3, 1], 20.0)
+    assert look_at(20.0) == ([3, 2], 80.0)
+    assert look_at(79.9) == ([3, 2], 80.0)
+    assert look_at(80.0) == ([3], 90.0)
+    assert isinstance(runs.failure(2), ArtifactError)
+    assert runs.failure(2) is None
+    assert look_at(90.0) == ([], None)
+    assert done == [
+        ("a", 0.0), ("a", 10.0), ("a", 20.0), ("a ended", 20.0), ("b", 20.0), ("b", 80.0), ("c", 80.0), ("c", 90.0),
+    ]  # fmt: skip
 
 
-def test_a_block_that_fails_lasts_as_long() -> None:
-    hours = Hours()
-    with contextlib.suppress(ArtifactError), hours.pace().kept():
-        hours.now += 11
-        raise ArtifactError("gone")
-    assert hours.now == 60
+def test_a_look_is_due_at_the_next_time_of_the_grid_while_a_model_runs() -> None:
+    """So that it does not follow from when the run ends; a run that is left in the middle is not gone on with."""
+    hours, go_on, left = Hours(), threading.Event(), list[str]()
+    runs = ModelRuns(Pace((10.0, 60.0), hours.clock))
+
+    def steps() -> Generator[None, None, None]:
+        try:
+            assert go_on.wait(60)
+            yield
+            left.append("kept")
+        finally:
+            left.append("tidied")
+
+    runs.ask(1, steps(), lambda: left.append("ended"))
+    for now, due in ((0.0, 10.0), (10.0, 10.0), (10.1, 60.0), (61.0, 120.0)):
+        hours.now = now
+        runs.look()
+        assert runs.next_look() == due
+    go_on.set()
+    runs.close()
+    assert (left, runs.is_idle) == (["tidied"], True)
 
 
 def identity(lab: Any, model: str, study: str = "full") -> str:
@@ -111,9 +160,9 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
             return np.zeros(len(inputs), dtype=np.int64), None
 
         monkeypatch.setattr(evaluation, "_run", run)
-        work = Referee(lab.referee, lab.artifacts, timetable=LATE if grid else Timetable())
-        assert work._pace.grid == grid  # nothing is padded where answers leave at once
-        work._pace_models(hours.pace(work._pace.grid))
+        timetable = LATE if grid else Timetable()  # nothing is padded where answers leave at once
+        work = Referee(lab.referee, lab.artifacts, timetable=timetable, decision_grid_seconds=())
+        work._keep_time(hours.clock, hours.sleep)
         gate = file_gate(lab)
         asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "m"}
         meter = file_meter_request(lab.worker, **asked)["request_id"]
@@ -166,7 +215,7 @@ def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes
 
     work = Referee(lab.referee, lab.artifacts, timetable=timetable, grid_seconds=())
     assert work._decisions.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
-    work._decisions = replace(work._decisions, clock=hours.clock, sleep=sleep)
+    work._keep_time(hours.clock, sleep)
     return work
 
 
@@ -245,7 +294,7 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
         evaluation, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
     )
     work = Referee(lab.referee, lab.artifacts, timetable=LATE)
-    work._pace_models(hours.pace())
+    work._keep_time(hours.clock, hours.sleep)
     assert work.run_once() == 0
     assert ended == [1] * 4  # on the gate set and on the meter set, and on a part of each again
     assert hours.slept == [10.0, 10.0]
@@ -339,10 +388,10 @@ def test_other_requests_are_answered_while_a_run_is_padded(lab: Any, ran: list[i
         other = file_gate(lab, "worse", "hidden")
         wait_for(lambda: lab.one(DECIDED, id=other))
         assert work._runs.under_way() == [next_one, padded_one]
-        assert len(ran) == 2
+        assert lab.models["first"]["good"] not in ran
         assert lab.one(KEPT, m=identity(lab, "good")) == 0  # when a row is written is seen
     assert [lab.one(DECIDED, id=one) for one in (padded_one, next_one, behind)] == [0, 0, 0]
-    assert lab.one(KEPT, m=identity(lab, "good")) == 1  # who stops the referee ends the padding
+    assert lab.one(KEPT, m=identity(lab, "good")) == 0  # a referee that is stopped waits for no padded end
     assert lab.rows(ATTEMPTS, id=padded_one) == [(True,)] * 2
     assert lab.rows(ATTEMPTS, id=next_one) == [(True,)]
     assert lab.rows(ATTEMPTS, id=behind) == []
@@ -351,20 +400,19 @@ def test_other_requests_are_answered_while_a_run_is_padded(lab: Any, ran: list[i
 def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[int]) -> None:
     """As after a kill; one that was frozen and goes on adds nothing."""
     forget(lab, "good")
-    asked, frozen, thaw = file_gate(lab), threading.Event(), threading.Event()
+    asked, frozen, hours = file_gate(lab), Hours(), Hours()
     stood = Referee(lab.referee, lab.artifacts, timetable=LATE)
-    stood._pace_models(Pace(GRID_SECONDS, sleep=lambda _: (frozen.set(), thaw.wait(60))))
+    stood._keep_time(frozen.clock, frozen.sleep)
     assert stood._answer_ready() is None
-    assert frozen.wait(60)
+    stood._runs.wait(60)
     assert (len(ran), lab.one(KEPT, m=identity(lab, "good"))) == (2, 0)
-    hours = Hours()
     work = Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())
-    work._pace_models(hours.pace())
+    work._keep_time(hours.clock, hours.sleep)
     assert work.answer_one() == asked
-    assert (len(ran), hours.now) == (4, 10.0)
-    thaw.set()
+    assert (len(ran), hours.slept) == (4, [10.0])
     assert stood.answer_one() is None
-    assert (stood._prepared, stood._runs.under_way()) == ({}, [])
+    assert frozen.slept == [10.0]
+    assert (stood._prepared, stood._runs.is_idle) == ({}, True)
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
     assert sorted(lab.rows(ATTEMPTS, id=asked)) == [(False,)] + [(True,)] * 4  # only the decision could not say so
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from easeml_core.services import evaluation
-from easeml_core.services.evaluation import keep_sealed_run
+from easeml_core.services.evaluation import at_once, sealed_run_steps
 from easeml_core.store import models, sealed
 from easeml_core.training import repetition
 from easeml_core.training.command_model import pack_command
@@ -106,7 +106,7 @@ def run_good(lab: Any) -> tuple[Any, Any]:
     with lab.referee.begin() as tx:
         model = models.get_model(tx, 1, model_id)
     lab.as_superuser("DELETE FROM sealed.predictions WHERE model = %s", model.identity)
-    keep_sealed_run(lab.referee, lab.artifacts, model, GATE_SET)
+    at_once(sealed_run_steps(lab.referee, lab.artifacts, model, GATE_SET))
     return kept(lab, model_id)
 
 
@@ -147,7 +147,7 @@ def test_a_constant_is_not_asked_again(lab: Any, monkeypatch: pytest.MonkeyPatch
         model = models.get_model(tx, 1, model_id)
     lab.as_superuser("DELETE FROM sealed.predictions WHERE model = %s", model.identity)
     asked = scripted(monkeypatch, zeros)
-    keep_sealed_run(lab.referee, lab.artifacts, model, GATE_SET)
+    at_once(sealed_run_steps(lab.referee, lab.artifacts, model, GATE_SET))
     assert len(asked) == 1
 
 

@@ -25,7 +25,7 @@ from easeml_core.training.confinement import FAILED
 from easeml_core.training.formats import load_predictor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 HANGING = ("hang-0", "hang-1")
@@ -172,7 +172,6 @@ def test_a_request_that_comes_meanwhile_waits_for_the_running_model_alone(
     monkeypatch.setattr(housekeeping, "measure_next", watched)
     stop, referee = threading.Event(), Referee(lab.referee, lab.artifacts, poll_seconds=0.1)
     referee._housekeeper._models_due = float("inf")
-    monkeypatch.setattr(referee, "_pace_models", lambda pace: None)  # which would make another housekeeper
     thread = threading.Thread(target=referee.run, args=(stop,), daemon=True)
     thread.start()
     wait_for(lambda: len(answered) >= 5)  # after both programs and two others
@@ -184,7 +183,12 @@ def test_a_request_that_comes_meanwhile_waits_for_the_running_model_alone(
 @pytest.mark.parametrize("ends", ["well", "badly"])
 def test_one_piece_of_work_runs_one_model(lab: Any, bring: Any, turns: list[Any], monkeypatch: Any, ends: str) -> None:
     replace(lab, bring())
-    monkeypatch.setattr(housekeeping, "reevaluate", lambda *_, **__: 1 if ends == "well" else 1 / 0)
+
+    def run_one(*_: Any, **__: Any) -> Generator[None, None, float]:
+        yield
+        return 1 if ends == "well" else 1 / 0
+
+    monkeypatch.setattr(housekeeping, "reevaluation_steps", run_one)
     keeper = Housekeeper(lab.referee, lab.artifacts, {})
     assert (keeper.work(), turns) == (ends == "well", [])
 

@@ -15,6 +15,7 @@ from easeml_core.errors import (
     StateError,
 )
 from easeml_core.services import test_sets
+from easeml_core.services.evaluation import at_once
 from easeml_core.services.labels import give_labels, wanted_labels
 from easeml_core.services.requests import answer_of, file_gate_request
 from easeml_core.services.test_set_release import fetch_test_set, release_test_set
@@ -41,7 +42,7 @@ def test_the_past_is_run_on_the_new_set_production_first(lab: Any, bring: Any) -
         good, worse = (models.get_model(tx, study_id, lab.models["full"][name]) for name in ("good", "worse"))
         expected = [good, models.baseline_model(tx, study_id), worse]
     seen = []
-    while test_sets.reevaluate(lab.referee, lab.artifacts, set_id):
+    while at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id)):
         known = lab.rows("SELECT model FROM sealed.predictions WHERE test_set_id = :id", id=set_id)
         seen += [model for (model,) in known if model not in seen]
     assert seen == [model.identity for model in expected]
@@ -60,8 +61,8 @@ def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(lab: Any, bring
     gone = f"UPDATE work.models SET artifact = 'sha256:{'0' * 64}' WHERE id = %s"
     lab.as_superuser(gone, lab.models["full"]["worse"])
     set_id = seal(lab, bring())["test_set_id"]
-    assert test_sets.reevaluate(lab.referee, lab.artifacts, set_id, limit=9) == 1  # the baseline
-    assert test_sets.reevaluate(lab.referee, lab.artifacts, set_id, limit=9) == 0
+    assert at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1  # the baseline
+    assert at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 0
 
 
 def test_a_model_that_was_handed_in_and_never_judged_is_not_run(lab: Any, bring: Any) -> None:
@@ -70,7 +71,7 @@ def test_a_model_that_was_handed_in_and_never_judged_is_not_run(lab: Any, bring:
     lab.as_superuser(flood, lab.models["full"]["good"])
     retire(lab, 1)
     set_id = seal(lab, bring())["test_set_id"]
-    assert test_sets.reevaluate(lab.referee, lab.artifacts, set_id, limit=9) == 1
+    assert at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1
     (known,) = lab.rows("SELECT model FROM sealed.predictions WHERE test_set_id = :id", id=set_id)
     assert known[0].startswith("constant ")  # the baseline
 

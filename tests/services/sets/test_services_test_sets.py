@@ -17,6 +17,7 @@ from easeml_core.errors import (
     StoreError,
 )
 from easeml_core.services import test_set_upload, test_sets
+from easeml_core.services.evaluation import at_once
 from easeml_core.services.overview import overview
 from easeml_core.services.set_plans import needed_examples, settings_of_plan
 from easeml_core.services.test_set_release import release_test_set
@@ -85,7 +86,7 @@ REFEREES_ALONE: dict[str, Callable[..., Any]] = {
     "plan": lambda lab, _: test_sets.plan_test_set(lab.worker, study="full", name="x", settings={}),
     "retire": lambda lab, _: retire_test_set(lab.worker, test_set="1"),
     "release": lambda lab, _: release_test_set(lab.worker, lab.artifacts, test_set="1"),
-    "reevaluate": lambda lab, _: test_sets.reevaluate(lab.worker, lab.artifacts),
+    "reevaluate": lambda lab, _: at_once(test_sets.reevaluation_steps(lab.worker, lab.artifacts)),
 }
 
 
