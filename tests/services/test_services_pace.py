@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,6 +124,19 @@ def test_a_look_is_due_at_the_next_time_of_the_grid_while_a_model_runs() -> None
     go_on.set()
     runs.close()
     assert (left, runs.is_idle) == (["tidied"], True)
+
+
+@pytest.mark.parametrize("form", ["skops", "constant"])
+def test_what_a_run_gave_follows_a_step_later_however_it_ends(form: str) -> None:
+    """But for a constant, which runs no code of anybody's."""
+    model, steps = SimpleNamespace(format=form), 0 if form == "constant" else 1
+    given = evaluation._stepped(model, lambda: 7)
+    assert [next(given) for _ in range(steps)] == [None] * steps
+    assert evaluation.at_once(given) == 7
+    failing = evaluation._stepped(model, raising(ArtifactError("gone")))
+    assert [next(failing) for _ in range(steps)] == [None] * steps
+    with pytest.raises(ArtifactError):
+        next(failing)
 
 
 def identity(lab: Any, model: str, study: str = "full") -> str:
