@@ -334,7 +334,11 @@ def savepoint(tx: Connection) -> Iterator[None]:
         if isinstance(error, DBAPIError):
             raise translate(error, tx.engine) from error
         raise
-    nested.commit()
+    try:
+        nested.commit()
+    except DBAPIError as failure:
+        nested.close()  # the connection would go on to refuse every statement in words of its own
+        raise translate(failure, tx.engine) from failure
 
 
 def _shown(url: URL) -> str:
