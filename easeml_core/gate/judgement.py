@@ -24,7 +24,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.gate.decision import Decision, conjunction, decide, is_released
 from easeml_core.gate.on_demand import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import count_outcomes, predictions_of
-from easeml_core.gate.sequential import decide_early
+from easeml_core.gate.sequential import EarlyRules, LookedUp, Looks, decide_early, judge_looks, looks_of
 from easeml_core.gate.wanted import Judged, Wanted, wanted_of
 from easeml_core.stats.paired_differing import Differing
 
@@ -109,6 +109,58 @@ def judge_predictions(
             raise InvalidInputError(message)
         parts.append(_judge_part(part.condition, truth, before, after, part.members, rules))
     return _together(parts, [part.name for part in slices], rules.mode)
+
+
+def looks_of_submission(
+    condition: Condition,
+    labels: NDArray[np.int64],
+    old: NDArray[np.int64],
+    new: NDArray[np.int64],
+    *,
+    log_level: float,
+    mode: str,
+    power: float | None = None,
+    slices: Sequence[Slice] = (),
+    batch: int = 200,
+) -> tuple[Looks, ...]:
+    """Count what ``judge_predictions`` looks at under ``early``, for the set and for each slice; arguments as there."""
+    truth, before, after = predictions_of(labels, old, new)
+    rules = _early(log_level, mode, power, 1 + len(slices))
+    everything = np.arange(truth.size)
+    parts = [(condition, everything), *((part.condition, part.members) for part in slices)]
+    return tuple(looks_of(c, truth[at], before[at], after[at], rules=rules, batch=batch) for c, at in parts)
+
+
+def judge_looks_of_submission(
+    conditions: Sequence[Condition], looks: Sequence[Looks], *, log_level: float, mode: str, power: float | None = None
+) -> tuple[list[LookedUp], Verdict, bool]:
+    """Judge a submission on what was counted at each look: of the set, then of its slices.
+
+    Args:
+        conditions: Of the set, then of the slices.
+        looks: As of ``looks_of_submission``, in the same order.
+        log_level: As in ``judge_predictions``.
+        mode: As in ``judge_predictions``.
+        power: As in ``judge_predictions``.
+
+    Returns:
+        What follows for each condition, the verdict, and whether it passes.
+
+    Raises:
+        InvalidInputError: The counts cannot come from one set, or leave a condition open that matters.
+    """
+    rules = _early(log_level, mode, power, len(conditions))
+    parts = [judge_looks(condition, found, rules) for condition, found in zip(conditions, looks, strict=True)]
+    if not any(part.refuses for part in parts) and any(part.is_open for part in parts):
+        message = "the looks end before the verdict is clear"
+        raise InvalidInputError(message)
+    verdict = conjunction([part.verdict for part in parts])
+    return parts, verdict, is_released(verdict, rules.mode)
+
+
+def _early(log_level: float, mode: str, power: float | None, conditions: int) -> EarlyRules:
+    rules = _rules(log_level, mode, "early", power, 1, conditions=conditions, on_demand=False)
+    return EarlyRules(rules.log_level, rules.log_beta, rules.mode, rules.conditions)
 
 
 def _rules(

@@ -17,11 +17,12 @@ after every ``batch``-th example whose label matters, and after the last example
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.entities import Mode, Verdict
+from easeml_core.errors import InvalidInputError
 from easeml_core.gate.claims import claim_of, values_of
 from easeml_core.gate.decision import (
     ClauseDecision,
@@ -32,14 +33,17 @@ from easeml_core.gate.decision import (
     is_released,
 )
 from easeml_core.gate.evidence import Evidence, Side
-from easeml_core.gate.outcomes import count_outcomes
+from easeml_core.gate.outcomes import Outcomes, count_outcomes
 from easeml_core.gate.wanted import Judged, wanted_of
 from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin_wealth
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from easeml_core.gate.clauses import Clause, Condition
+    from easeml_core.gate.decision import Decision
 
 _BEFORE_ALL = -1
 
@@ -90,18 +94,13 @@ def decide_early(
     """
     matters = wanted_of(condition, old, new)
     unlabelled = count_outcomes(np.full_like(labels, -1), old, new)
-    at_once = decide(condition, unlabelled, log_level=log_level, mode=mode, conditions=conditions)
-    levels = Levels(at_once.clauses[0].log_level_pass, at_once.clauses[0].log_level_fail)
     moments = _moments(matters, batch)
     missing = np.flatnonzero(matters & (labels < 0))
     known = int(np.searchsorted(moments, missing[0], side="right")) if missing.size else len(moments)
     path = _path(condition, labels, old, new, moments[:known])
-    last = known == len(moments)
-    courses = [
-        _course(clause, decision, path, levels, log_beta, mode, last=last)
-        for clause, decision in zip(condition.clauses, at_once.clauses, strict=True)
-    ]
-    stop = _stop(courses, mode)
+    rules = EarlyRules(log_level, log_beta, mode, conditions)
+    at_once, courses, stop = _follow(condition, unlabelled, path, rules, last=known == len(moments))
+    levels = Levels(at_once.clauses[0].log_level_pass, at_once.clauses[0].log_level_fail)
     if stop is None:
         return Judged(at_once, used=missing[:0], wanted=missing[missing < moments[known]])
     if stop == _BEFORE_ALL:
@@ -123,6 +122,139 @@ def decide_early(
         clauses=clauses,
     )
     return Judged(decision, used=used, wanted=missing[:0], refuses=not decision.passed)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRules:
+    """By what a condition is judged under early stopping; as the arguments of ``decide_early``."""
+
+    log_level: float
+    log_beta: float
+    mode: Mode
+    conditions: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The counts from which a verdict under early stopping follows, up to the look that ended it.
+
+    Attributes:
+        examples: Of the set, or of a slice, >= 1.
+        disagreements: Examples on which the models differ, of all.
+        moments: Numbers of examples after which was looked, rising.
+        cells: How often each of ``clauses.OUTCOMES`` was seen by then.
+        before: Likewise at each of ``betting.bet_times``.
+        is_whole: Whether the last look was at all examples.
+    """
+
+    examples: int
+    disagreements: int
+    moments: tuple[int, ...]
+    cells: tuple[tuple[int, ...], ...]
+    before: tuple[tuple[int, ...], ...]
+    is_whole: bool
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Looks:
+        """From what ``dataclasses.asdict`` gives, after JSON."""
+        cells, before = (tuple(tuple(map(int, row)) for row in found[name]) for name in ("cells", "before"))
+        moments = tuple(map(int, found["moments"]))
+        counted = int(found["examples"]), int(found["disagreements"])
+        return cls(*counted, moments, cells, before, bool(found["is_whole"]))
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What follows from looks.
+
+    Attributes:
+        verdict: On the condition; of one that is open still what predictions say.
+        refuses: Whether it ends the judgement, whatever else is open.
+        is_open: Whether it waits for labels.
+        examples: Looked at when it ended; None where no label was needed, or where it is open.
+        wins: Among them.
+        losses: Among them.
+    """
+
+    verdict: Verdict
+    refuses: bool
+    is_open: bool
+    examples: int | None = None
+    wins: int | None = None
+    losses: int | None = None
+
+
+def looks_of(
+    condition: Condition,
+    labels: NDArray[np.int64],
+    old: NDArray[np.int64],
+    new: NDArray[np.int64],
+    *,
+    rules: EarlyRules,
+    batch: int,
+) -> Looks:
+    """Count what ``decide_early`` looks at for these labels, which has the same arguments."""
+    matters = wanted_of(condition, old, new)
+    unlabelled = count_outcomes(np.full_like(labels, -1), old, new)
+    moments = _moments(matters, batch)
+    missing = np.flatnonzero(matters & (labels < 0))
+    known = int(np.searchsorted(moments, missing[0], side="right")) if missing.size else len(moments)
+    path = _path(condition, labels, old, new, moments[:known])
+    _, _, stop = _follow(condition, unlabelled, path, rules, last=known == len(moments))
+    end = known if stop is None else stop + 1  # none before all labels
+    times = len(bet_times(int(moments[end - 1]))) if end else 0
+    return Looks(
+        unlabelled.examples,
+        unlabelled.disagreements,
+        tuple(map(int, moments[:end])),
+        tuple(tuple(map(int, row)) for row in path.cells[:end]),
+        tuple(tuple(map(int, row)) for row in path.before[:times]),
+        end == len(moments),
+    )
+
+
+def judge_looks(condition: Condition, looks: Looks, rules: EarlyRules) -> LookedUp:
+    """Judge a condition on what was counted at each look, as ``decide_early`` does on labels.
+
+    Raises:
+        InvalidInputError: The counts cannot come from one set of examples.
+    """
+    unlabelled = Outcomes(looks.examples, None, None, None, None, looks.disagreements)
+    cells = np.array(looks.cells, dtype=np.int64).reshape(-1, 5)
+    before = np.array(looks.before, dtype=np.int64).reshape(-1, 5)
+    moments = np.array(looks.moments, dtype=np.int64)
+    times = bet_times(int(moments[-1])) if moments.size else moments
+    rises = all(np.all(np.diff(rows, axis=0, prepend=0) >= 0) for rows in (cells, before))
+    if not (rises and len(times) == len(before) and np.array_equal(cells.sum(axis=1), moments)):
+        message = "the counts of the looks cannot come from one set of examples in one order"
+        raise InvalidInputError(message)
+    at_once, courses, stop = _follow(condition, unlabelled, _Path(moments, cells, before), rules, last=looks.is_whole)
+    if stop is None:
+        return LookedUp(at_once.verdict, refuses=False, is_open=True)
+    if stop == _BEFORE_ALL:
+        return LookedUp(at_once.verdict, refuses=not at_once.passed, is_open=False)
+    verdict = conjunction([_verdict_at(course, stop) for course in courses])
+    refuses = not is_released(verdict, rules.mode)
+    return LookedUp(verdict, refuses, False, int(moments[stop]), int(cells[stop][1]), int(cells[stop][2]))
+
+
+def _follow(
+    condition: Condition, unlabelled: Outcomes, path: _Path, rules: EarlyRules, *, last: bool
+) -> tuple[Decision, list[_Course], int | None]:
+    """What predictions alone say, how each clause fares, and the moment at which no label can change the symbol."""
+    asked: dict[str, Any] = {"log_level": rules.log_level, "mode": rules.mode, "conditions": rules.conditions}
+    at_once = decide(condition, unlabelled, **asked)
+    levels = Levels(at_once.clauses[0].log_level_pass, at_once.clauses[0].log_level_fail)
+    courses = [
+        _course(clause, decision, path, levels, rules.log_beta, rules.mode, last=last)
+        for clause, decision in zip(condition.clauses, at_once.clauses, strict=True)
+    ]
+    return at_once, courses, _stop(courses, rules.mode)
+
+
+def _verdict_at(course: _Course, stop: int) -> Verdict:
+    """The verdict on a clause at the moment that ended the matter."""
+    return course.verdict if course.closed is not None and course.closed <= stop else Verdict.UNKNOWN
 
 
 def _moments(matters: NDArray[np.bool_], batch: int) -> NDArray[np.int64]:
@@ -255,5 +387,4 @@ def _report(
     )
     seen = int(path.moments[moment])
     evidence = Evidence(float(counts @ values) / seen, above, below, "betting")
-    verdict = course.verdict if closed else Verdict.UNKNOWN
-    return clause_decision(clause, evidence, levels, examples=seen, verdict=verdict)
+    return clause_decision(clause, evidence, levels, examples=seen, verdict=_verdict_at(course, stop))

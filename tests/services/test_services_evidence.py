@@ -15,6 +15,8 @@ from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
 from easeml_core.errors import NotFoundError, StateError, TrainingKilled
 from easeml_core.services import evaluation
 from easeml_core.services.answers import Timetable
+from easeml_core.services.evidence.bundle import evidence_of
+from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.evidence.report import verify_all
@@ -313,6 +315,9 @@ def test_a_given_label_that_a_verdict_may_have_used_is_changed_and_the_set_judge
 def test_labels_that_no_verdict_used_may_change_and_a_word_that_agrees_breaks_nothing(labelled: Labelled) -> None:
     desk, entries = labelled.desk, "SELECT count(*) FROM sealed.chain WHERE kind = 'labels'"
     assert labelled.office.lab.one(entries) == 1
+    lab, keys = labelled.office.lab, labelled.office.keys
+    bundle, _ = evidence_of(lab.referee, model_id=lab.models["full"]["good"], keys=keys)
+    assert check_bundle(bundle, [KeyFolder(keys).key().public]).faults == ()
     desk.give("eve", {desk.keys[place]: labelled.truth(place) for place in labelled.asked[:2]})
     free = [place for place in range(len(desk.keys)) if place not in labelled.asked][:2]
     request = desk.ask(free, model="worse")  # waits for the other one

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from evidence_office import Office, open_office
+from joint_lab import register
 
 from easeml_core.attestation import SigningKey, seal_envelope
 from easeml_core.errors import InvalidInputError
@@ -18,7 +19,7 @@ from easeml_core.services.evidence.bundle import evidence_of, newest_heads
 from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.services.evidence.report import verify_all
-from easeml_core.services.requests import file_gate_request
+from easeml_core.services.requests import file_gate_request, file_meter_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,8 @@ def test_a_bundle_tells_level_and_verdict_again_without_a_database(office: Offic
     assert no_warning is None
     found = check_bundle(json.loads(json.dumps(full)), [key])
     assert (found.faults, found.symbol, found.kind) == ((), "pass", "full")
-    assert len(found.attested) == 1  # the set
+    assert found.attested == ()
+    assert "the test set, its plan and its hashes are those that its chain begins with" in found.checks
     assert "pass from" in " ".join(found.checks).lower()
     assert check_bundle(open_one, [key]).faults == ()
     shown = base64.b64decode(open_one["payload"]).decode()
@@ -94,7 +96,11 @@ def _altered(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_altered("predicate.verdict.nonce", "00" * 32), "the verdict is not what its entry commits to"),
         (_altered("subject.0.digest.sha256", "0" * 64), "another file than the subject"),
         (_altered("predicate.chain.1.link.previous", "00" * 32), "does not follow the one before"),
+        (_altered("predicate.ledger.facts.report.judged", 5), "the verdict counts the first 5 disagreements"),
         (_altered("predicate.head", "00" * 32), "the head is not that of the last entry"),
+        (_altered("predicate.test_set.rows", 9), "the test set is not the one that its chain begins with"),
+        (_altered("predicate.genesis.facts.set.rows", 9), "the test set is not the one that its chain begins with"),
+        (_altered("predicate.chain.1.signature", None), "1 entries no given key has signed"),
     ],
 )
 def test_a_bundle_whose_parts_do_not_agree_is_named_although_it_is_signed(
@@ -106,6 +112,72 @@ def test_a_bundle_whose_parts_do_not_agree_is_named_although_it_is_signed(
     found = json.loads(base64.b64decode(envelope["payload"]))
     alter(found)
     assert any(fault in one for one in check_bundle(seal_envelope(found, key), [key.public]).faults)
+
+
+@pytest.fixture
+def shared(lab: Any, tmp_path: Path) -> tuple[Office, int]:
+    """A signal, a verdict, a signal and a verdict on one set; the model of the last verdict."""
+    office, study = Office(lab, tmp_path / "keys"), register(lab, tmp_path)
+    for n, (file, wrong) in enumerate([(file_meter_request, 0.3), (file_gate_request, 0.1)] * 2):
+        model = study.model(wrong + n / 100)
+        asked = {"study": study.study, "model_id": model, "request_key": f"answer/{n}"}
+        assert not office.answer(file(lab.worker, **asked)["request_id"])["refused"]
+    return office, model
+
+
+def _without(*places: int) -> Callable[[dict[str, Any]], None]:
+    def alter(statement: dict[str, Any]) -> None:
+        predicate = statement["predicate"]
+        predicate["earlier"] = [one for n, one in enumerate(predicate["earlier"]) if n not in places]
+
+    return alter
+
+
+def test_the_level_on_a_shared_set_is_recomputed_from_all_answers_before_it(shared: tuple[Office, int]) -> None:
+    office, model = shared
+    key = KeyFolder(office.keys).key()
+    envelope, _ = evidence_of(office.lab.referee, model_id=model, keys=office.keys)
+    found = check_bundle(envelope, [key.public])
+    assert (found.faults, found.attested) == ((), ())
+    assert "3 answers before it, all that the chain has" in found.checks
+    for alter, fault in (
+        (_without(1), "the answers before it are not all those of the chain"),
+        (_without(0, 1, 2), "the plan gives the level"),
+        (_altered("predicate.earlier.0.facts.log_cost", 0.0), "the answers before it are not all those of the chain"),
+        (_altered("predicate.ledger.facts.log_level", -2.0), "the plan gives the level"),
+    ):
+        statement = json.loads(base64.b64decode(envelope["payload"]))
+        alter(statement)
+        faults = check_bundle(seal_envelope(statement, key), [key.public]).faults
+        assert any(fault in one for one in faults), (fault, faults)
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    del statement["predicate"]["earlier"]  # as in a bundle of an earlier version
+    told = check_bundle(seal_envelope(statement, key), [key.public])
+    assert [one for one in told.attested if one.startswith("the level: gate and meter share the set")]
+
+
+def test_a_verdict_under_early_stopping_is_recomputed_from_the_counts_of_its_looks(lab: Any, tmp_path: Path) -> None:
+    office, gate = Office(lab, tmp_path / "keys"), {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
+    assert not lab.register("early", gate=gate | {"sampling": "early"})["refused"]
+    (artifact,) = lab.rows("SELECT artifact FROM work.models WHERE id = :id", id=lab.models["full"]["good"])[0]
+    model = lab.hand_in("early", "good", lab.artifacts.path(artifact), kind="skops", loss=0.02)
+    asked = {"study": "early", "model_id": model, "request_key": "early"}
+    symbol = office.answer(file_gate_request(lab.worker, **asked)["request_id"])["symbol"]
+    key = KeyFolder(office.keys).key()
+    envelope, _ = evidence_of(lab.referee, model_id=model, keys=office.keys)
+    found = check_bundle(json.loads(json.dumps(envelope)), [key.public])
+    assert (found.faults, found.symbol) == ((), symbol)
+    assert found.attested == ("the counts of the looks before the last: the chain commits to those of the last alone",)
+    assert any(one.endswith("looks") and symbol in one.lower() for one in found.checks), found.checks
+    for alter, fault in (
+        (_altered("predicate.looks.0.moments.0", 1), "the counts of the looks cannot be judged"),
+        (_altered("predicate.ledger.facts.report.wins", 0), "the last look does not count what the report says"),
+        (_altered("predicate.ledger.facts.report.passed", symbol != "pass"), "the looks give"),
+    ):
+        statement = json.loads(base64.b64decode(envelope["payload"]))
+        alter(statement)
+        faults = check_bundle(seal_envelope(statement, key), [key.public]).faults
+        assert any(fault in one for one in faults), (fault, faults)
 
 
 def test_the_level_is_that_of_mode_estimator_and_other_conditions(office: Office) -> None:

@@ -2,24 +2,34 @@
 
 A bundle is an in-toto Statement v1 in a DSSE envelope. Its subject is the model's file by its SHA-256; its predicate is
 the verdict with its entry of the hash chain. The full one adds condition, plan, level, counts, the hashes of set,
-models and predictions, and the chain from the ledger entry to the verdict. Counts and levels depend on labels, so a
-full bundle is the referee's alone while the set lives; the redacted one holds what every developer may know anyway.
+models and predictions, and the chain from its beginning, which states the set; where the level follows from earlier
+answers (a set that gate and meter share, and ``recycle``) those too. Counts and levels depend on labels, so a full
+bundle is the referee's alone while the set lives; the redacted one holds what every developer may know anyway.
 """
 
 from __future__ import annotations
 
 import base64
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from easeml_core.attestation import seal_envelope, statement
+from easeml_core.entities import Adaptivity
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.judgement import looks_of_submission
+from easeml_core.gate.slices import Slice
 from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.store import chain as chains
-from easeml_core.store import chained_rows, requests
+from easeml_core.store import chained_rows, labels, requests, sealed, studies
 from easeml_core.store.chained_rows import LEDGER, VERDICT, of_set
 from easeml_core.store.roles import REFEREE
+from easeml_core.training.hits import as_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -101,16 +111,68 @@ def _full(tx: Connection, found: Any) -> dict[str, Any]:
             f"{found.test_set_id}: it is older than the chain, or the chain is broken (`easeml audit verify`)"
         )
         raise StateError(message)
-    part = chains.entries(tx, name, after=first.place - 1, limit=last.place - first.place + 1)
+    test_set = chained_rows.set_facts(tx, found.test_set_id)
+    part = chains.entries(tx, name, limit=last.place)
+    before = [entry for entry in part if entry.place < first.place]
+    history: dict[str, Any] = {"genesis": _opened(before[0], dict(before[0].content or {}))}
+    if test_set is not None and follows_from_earlier(test_set):
+        history["earlier"] = _earlier(tx, name, before)
+    facts = chained_rows.row_facts(tx, name, LEDGER, [ledger_id])[ledger_id]
+    if test_set is not None and (looks := _looks(tx, test_set, facts)):
+        history["looks"] = looks
     return {
         "version": 1,
         "study": found.study,
-        "test_set": chained_rows.set_facts(tx, found.test_set_id),
-        "ledger": _opened(first, chained_rows.row_facts(tx, name, LEDGER, [ledger_id])[ledger_id]),
+        "test_set": test_set,
+        **history,
+        "ledger": _opened(first, facts),
         "verdict": _opened(last, verdict),
         "chain": [_signed(entry) for entry in part],
         "head": last.hash.hex(),
     }
+
+
+def follows_from_earlier(test_set: Mapping[str, Any]) -> bool:
+    """Whether the level of a verdict on the set follows from earlier answers, and not from its plan alone."""
+    plan = test_set["plan"]
+    return bool(test_set["purpose"] == "joint" or plan.get("gate", plan)["adaptivity"] == Adaptivity.RECYCLE)
+
+
+def _looks(tx: Connection, test_set: Mapping[str, Any], ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Under early stopping: what was counted at each look, of the set and of each slice; empty otherwise.
+
+    The counts of the last look are in the report, which the chain commits to; those before it only here.
+    """
+    plan, report, set_id = test_set["plan"], ledger["report"], test_set["id"]
+    plan = plan.get("gate", plan)
+    if plan.get("sampling", "fixed") != "early" or "clauses" not in report:
+        return []
+    models = [sealed.known_predictions(tx, set_id, report[name]) for name in ("incumbent", "model")]
+    old, new = (None if found is None else found[0] for found in models)
+    codes = sealed.sealed_slices(tx, set_id)
+    if old is None or new is None or (plan.get("slices") and codes is None):
+        return []
+    hit = studies.study_by_id(tx, test_set["study_id"]).hit
+    slices = [
+        Slice(name, parse_condition(source), np.flatnonzero(codes == place).astype(np.int64))
+        for place, (name, source) in enumerate(plan.get("slices") or ())
+    ]
+    found = looks_of_submission(
+        parse_condition(report["condition"]),
+        *as_classes(hit, labels.known_labels(tx, set_id), old, new),
+        log_level=ledger["log_level"],
+        mode=plan["mode"],
+        power=plan.get("power"),
+        slices=slices,
+    )
+    return [asdict(one) for one in found]
+
+
+def _earlier(tx: Connection, name: str, before: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The answers before this one, in their order, opened."""
+    answers = [entry for entry in before if entry.link.kind == LEDGER and entry.link.subject is not None]
+    facts = chained_rows.row_facts(tx, name, LEDGER, [entry.link.subject or 0 for entry in answers])
+    return [_opened(entry, facts[entry.link.subject or 0]) for entry in answers]
 
 
 def _statement(verdict: dict[str, Any], kind: str, content: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Check a bundle without any database: its signature, its part of the chain, and the verdict itself.
 
-The level is recomputed from the plan (``stats/adaptivity.py``), the verdict from the counts (``gate/decision.py``). Two
-things cannot be recomputed from one bundle, and are said to be attested only: the level on a set that gate and meter
-share, which follows from all its answers, and a verdict under early stopping, which follows from the order of examples.
+A full bundle has the set's chain from its beginning, which states the set. The level is recomputed from the plan
+(``stats/adaptivity.py``), and where it follows from earlier answers, from those (``meter/joint.py``), of which none can
+be left out. The verdict is recomputed from the counts (``gate/decision.py``). What a bundle does not hold is said to be
+attested only: set and earlier answers in bundles and chains of an earlier version, and under early stopping the counts
+before the last look, from which the verdict is recomputed.
 """
 
 from __future__ import annotations
@@ -13,18 +15,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.attestation import Link, commit, open_envelope
+from easeml_core.attestation import FIRST, Link, commit, open_envelope
+from easeml_core.config import JointConfig
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import conjunction, decide, is_released
+from easeml_core.gate.judgement import judge_looks_of_submission
+from easeml_core.gate.on_demand import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
-from easeml_core.services.evidence.bundle import FULL, REDACTED
+from easeml_core.gate.sequential import Looks
+from easeml_core.meter.joint import gate_log_level, joint_plan
+from easeml_core.services.evidence.bundle import FULL, REDACTED, follows_from_earlier
 from easeml_core.stats.adaptivity import level_of_test
+from easeml_core.stats.paired_differing import Differing
+from easeml_core.store.chained_rows import GENESIS, LEDGER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.attestation import PublicKey
+    from easeml_core.gate.clauses import Condition
 
 _CLOSE = 1e-9
 """Relative difference of two logarithms of one level that another processor may compute."""
@@ -114,71 +124,170 @@ class _Work:
         self._opening("ledger entry", ledger, hashes)
         answer, symbol = ledger["facts"]["answer"], verdict["facts"]["symbol"]
         self._say(answer == symbol, f"ledger and verdict say {symbol!r}", f"the ledger says {answer!r}, not {symbol!r}")
-        self._judgement(predicate["test_set"], ledger["facts"], symbol)
+        self._judgement(predicate, symbol, hashes)
 
     def _chain(self, predicate: Mapping[str, Any]) -> dict[str, Link]:
         """The links by their hash; each names the one before, and a trusted key has signed it."""
         links: dict[str, Link] = {}
         previous: bytes | None = None
-        unsigned = 0
+        unsigned = wrong = 0
         for one in predicate["chain"]:
             link = _link(one["link"])
             found = link.hash()
             if found.hex() != one["hash"] or (previous is not None and link.previous != previous):
                 self.faults.append(f"entry {one['hash'][:16]} does not follow the one before, or its hash is another")
             key = self._trusted.get(str(one["key_id"]))
-            if key is None or not key.verifies_head(base64.b64decode(one["signature"] or ""), found):
+            if one["signature"] is None and len(links) == unsigned:  # signed entries after them vouch for them
                 unsigned += 1
+            elif key is None or not key.verifies_head(base64.b64decode(one["signature"] or ""), found):
+                wrong += 1
             links[found.hex()], previous = link, found
+        begins = f" but the first {unsigned}, which a signed one follows" if unsigned else ""
         self._say(
-            not unsigned, f"{len(links)} chain entries, all signed", f"{unsigned} entries no given key has signed"
+            not wrong and unsigned < len(links),
+            f"{len(links)} chain entries, all signed{begins}",
+            f"{wrong or unsigned} entries no given key has signed",
         )
         is_head = previous is not None and previous.hex() == predicate["head"]
         self._say(is_head, f"head {predicate['head']}", "the head is not that of the last entry")
         return links
 
     def _opening(self, what: str, opened: Mapping[str, Any], links: Mapping[str, Link]) -> None:
-        link = links.get(opened["hash"])
-        holds = link is not None and commit(bytes.fromhex(opened["nonce"]), opened["facts"]) == link.commitment
+        holds = _is_opened(opened, links)
         self._say(holds, f"the {what} is what its entry commits to", f"the {what} is not what its entry commits to")
 
-    def _judgement(self, test_set: Mapping[str, Any], ledger: Mapping[str, Any], symbol: str) -> None:
+    def _judgement(self, predicate: Mapping[str, Any], symbol: str, links: Mapping[str, Link]) -> None:
         """Recompute level and verdict."""
-        self.attested.append("the test set: its hashes, size and plan are those that the referee names")
+        self._set(predicate, links)
+        test_set, ledger = predicate["test_set"], predicate["ledger"]["facts"]
         plan, report = test_set["plan"], ledger["report"]
         plan = plan.get("gate", plan)
-        self._level(test_set, plan, ledger, report)
+        earlier = self._earlier(predicate, links) if follows_from_earlier(test_set) else None
+        self._level(test_set, plan, ledger, report, earlier)
         if "clauses" not in report:
             self.attested.append(f"FAIL without a test: {report.get('failure') or report.get('error')}")
             self._say(report["symbol"] == "fail", "no test, no pass", "a pass without a test")
+        elif plan.get("sampling", "fixed") != "fixed" and "looks" not in predicate:
+            self.attested.append(
+                "the verdict: it was found by early stopping, and the bundle lacks the counts of its looks"
+            )
         elif plan.get("sampling", "fixed") != "fixed":
-            self.attested.append("the verdict: it was found by early stopping, which counts do not tell again")
+            self._early(plan, ledger, report, [Looks.from_json(one) for one in predicate["looks"]])
         else:
-            self._verdict(plan, ledger, report)
+            self._verdict(plan, ledger, report, on_demand=test_set["labels_on_demand"])
         expected = "withheld" if plan["adaptivity"] == "none" else report["symbol"]
         self._say(symbol == expected, f"released: {symbol}", f"{symbol!r} was released, the mode says {expected!r}")
 
-    def _level(self, test_set: Any, plan: Any, ledger: Any, report: Any) -> None:
-        if test_set["purpose"] == "joint":
-            self.attested.append("the level: gate and meter share the set, so it follows from all its answers")
+    def _set(self, predicate: Mapping[str, Any], links: Mapping[str, Link]) -> None:
+        """The set is the one that its chain begins with; bundles of an earlier version do not hold that beginning."""
+        if "genesis" not in predicate:
+            self.attested.append("the test set: its hashes, size and plan are those that the referee names")
             return
-        level = level_of_test(
-            reliability=plan["reliability"],
-            adaptivity=plan["adaptivity"],
-            steps=plan["steps"],
-            mode=plan["mode"],
-            estimator=plan["estimator"],
-            changes=report["changes_before"],
-            other_conditions=plan.get("other_conditions", 0),
-        ).log_level
-        said = ledger["log_level"]
+        genesis, first = predicate["genesis"], next(iter(links.values()))
+        is_first = first.previous == FIRST and first.kind == GENESIS and first.hash().hex() == genesis["hash"]
+        self._say(
+            is_first and _is_opened(genesis, links) and genesis["facts"].get("set") == predicate["test_set"],
+            "the test set, its plan and its hashes are those that its chain begins with",
+            "the test set is not the one that its chain begins with",
+        )
+
+    def _earlier(self, predicate: Mapping[str, Any], links: Mapping[str, Link]) -> list[Mapping[str, Any]] | None:
+        """The answers before this one; None where the bundle does not hold them, or not all of them.
+
+        None can be left out where the chain is there from its beginning: each entry about an answer must be opened. A
+        chain of an earlier ledger begins with the answers that were there, by their hashes alone.
+        """
+        if "earlier" not in predicate or predicate["genesis"]["facts"].get("rows", {}).get(LEDGER):
+            return None
+        opened, own = predicate["earlier"], predicate["ledger"]["hash"]
+        answers = [found for found, link in links.items() if link.kind == LEDGER and found != own]
+        self._say(
+            [one["hash"] for one in opened] == answers and all(_is_opened(one, links) for one in opened),
+            f"{len(opened)} answers before it, all that the chain has",
+            "the answers before it are not all those of the chain",
+        )
+        return [one["facts"] for one in opened]
+
+    def _level(
+        self, test_set: Any, plan: Any, ledger: Any, report: Any, earlier: Sequence[Mapping[str, Any]] | None
+    ) -> None:
+        is_joint, said = test_set["purpose"] == "joint", ledger["log_level"]
+        if is_joint and earlier is None:
+            self.attested.append("the level: gate and meter share the set, so it follows from all answers before it")
+            return
+        if is_joint:
+            weight = math.fsum(one["log_cost"] for one in earlier or ())
+            level = gate_log_level(joint_plan(JointConfig.from_json(test_set["plan"])), weight)
+        else:
+            changes = report["changes_before"]
+            if earlier is not None:
+                counted = sum(1 for one in earlier if one["system"] == "gate" and one["is_change"])
+                self._say(
+                    counted == changes,
+                    f"{counted} changes before it",
+                    f"the answers before it have {counted} changes, the report says {changes}",
+                )
+            elif follows_from_earlier(test_set):
+                self.attested.append(f"the changes before it, {changes}, from which the level follows")
+            level = level_of_test(
+                reliability=plan["reliability"],
+                adaptivity=plan["adaptivity"],
+                steps=plan["steps"],
+                mode=plan["mode"],
+                estimator=plan["estimator"],
+                changes=changes,
+                other_conditions=plan.get("other_conditions", 0),
+            ).log_level
         holds = math.isclose(level, said, rel_tol=_CLOSE)
         self._say(holds, f"level exp({said:.6f})", f"the plan gives the level exp({level:.6f}), not exp({said:.6f})")
 
-    def _verdict(self, plan: Any, ledger: Any, report: Any) -> None:
+    def _early(self, plan: Any, ledger: Any, report: Any, looks: Sequence[Looks]) -> None:
+        """Judge each condition again at every look; the last look must be that of the report."""
+        slices, sources = report.get("slices") or {}, dict(plan.get("slices") or ())
+        reports = [report, *slices.values()]
+        conditions = [parse_condition(source) for source in (report["condition"], *(sources[name] for name in slices))]
+        rules = {"log_level": ledger["log_level"], "mode": plan["mode"], "power": plan.get("power")}
+        try:
+            parts, verdict, passed = judge_looks_of_submission(conditions, looks, **rules)
+        except EasemlError as error:
+            self.faults.append(f"the counts of the looks cannot be judged: {error}")
+            return
+        ends = [(one.examples, one.wins, one.losses) for one in parts]
+        said = [(one["examples"], one["wins"], one["losses"]) for one in reports]
+        is_same = all(end == told for end, told in zip(ends, said, strict=True) if end[0] is not None)
+        self._say(
+            is_same,
+            "the last look counts what the report does",
+            "the last look does not count what the report says: it is about other labels or predictions",
+        )
+        holds = (report["verdict"], report["passed"]) == (verdict.value, passed)
+        holds = holds and report["symbol"] == ("pass" if passed else "fail")
+        self.attested.append("the counts of the looks before the last: the chain commits to those of the last alone")
+        counts = f"{report['examples']:,} examples at {len(looks[0].moments):,} looks"
+        self._say(
+            holds,
+            f"{verdict.value} from {counts}",
+            f"the looks give {verdict.value}, the report says {report['verdict']}",
+        )
+
+    def _counted(self, condition: Condition, part: Mapping[str, Any], *, on_demand: bool, **rules: Any) -> None:
+        """Check how many disagreements are counted: it follows from the predictions. Earlier versions count all."""
+        if "judged" not in part:
+            return
+        expected = None
+        if on_demand and can_sample(condition):
+            expected = labels_of_submission(condition, Differing(part["disagreements"], part["examples"]), **rules)
+        if part["judged"] != expected:
+            said = ("all" if count is None else f"the first {count:,}" for count in (part["judged"], expected))
+            self.faults.append("the verdict counts {} disagreements, by the predictions it is {}".format(*said))
+
+    def _verdict(self, plan: Any, ledger: Any, report: Any, *, on_demand: bool) -> None:
         mode, slices = plan["mode"], report.get("slices") or {}
         sources = dict(plan.get("slices") or ())
         conditions = [(report["condition"], report), *((sources[name], part) for name, part in slices.items())]
+        for source, part in conditions:
+            rules = {"log_level": ledger["log_level"], "mode": mode, "power": plan.get("power")}
+            self._counted(parse_condition(source), part, on_demand=on_demand, **rules, conditions=len(conditions))
         try:
             decided = [
                 decide(
@@ -201,6 +310,12 @@ class _Work:
         self._say(
             holds, f"{verdict.value} from {counts}", f"the counts give {verdict.value}, the report says {said[0]}"
         )
+
+
+def _is_opened(opened: Mapping[str, Any], links: Mapping[str, Link]) -> bool:
+    """Whether facts and nonce are those that an entry of the chain commits to."""
+    link = links.get(opened["hash"])
+    return link is not None and commit(bytes.fromhex(opened["nonce"]), opened["facts"]) == link.commitment
 
 
 def _outcomes(part: Mapping[str, Any]) -> Outcomes:

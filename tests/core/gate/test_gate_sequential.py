@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easeml_core.entities import Verdict
+from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judgement import judge_looks_of_submission, judge_predictions, looks_of_submission
+from easeml_core.gate.sequential import Looks
+from easeml_core.gate.slices import Slice
 from easeml_core.gate.wanted import Wanted
 
 NONE = math.log(1e-4 / 32)
@@ -200,3 +205,36 @@ def test_wanted_positions_are_never_empty():
         assert 0 < found.positions.size <= 7
         hidden[found.positions] = labels[found.positions]
     assert found.verdict is UNKNOWN
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(["n - o > 0.02 +/- 0.02", "n > 0.7 +/- 0.02 /\\ d < 0.4 +/- 0.1", "d < 0.3 +/- 0.1"]),
+    st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=8, max_size=200),
+    st.integers(1, 30),
+    st.sampled_from(["fp-free", "fn-free"]),
+    st.sampled_from([None, 0.9]),
+    st.floats(-8, -0.5),
+    st.booleans(),
+)
+def test_the_counts_of_the_looks_give_the_verdict_again(source, rows, batch, mode, power, log_level, sliced):
+    labels, old, new = np.array(rows).T
+    parts = [(parse_condition("n > 0.5 +/- 0.1"), np.arange(0, len(rows), 2))] if sliced else []
+    slices = [Slice("even", condition, members) for condition, members in parts]
+    asked = {"log_level": log_level, "mode": mode, "power": power}
+    condition, waiting = parse_condition(source), np.full_like(labels, -1)
+    while isinstance(
+        found := judge_predictions(condition, waiting, old, new, sampling="early", batch=batch, slices=slices, **asked),
+        Wanted,
+    ):
+        waiting[found.positions] = labels[found.positions]
+    looks = looks_of_submission(condition, waiting, old, new, slices=slices, batch=batch, **asked)
+    again = [Looks.from_json(json.loads(json.dumps(asdict(one)))) for one in looks]
+    told, verdict, passed = judge_looks_of_submission([condition, *(c for c, _ in parts)], again, **asked)
+    assert (verdict, passed) == (found.verdict, found.passed)
+    if told[0].examples is not None:
+        assert (told[0].examples, told[0].wins) == (found.outcomes.examples, found.outcomes.wins)
+    if not sliced and told[0].examples is not None and len(looks[0].moments) > 1:
+        cut = replace(again[0], moments=again[0].moments[:-1], cells=again[0].cells[:-1], is_whole=False)
+        with pytest.raises(InvalidInputError):  # the bets no longer fit, or the verdict is open
+            judge_looks_of_submission([condition], [cut], **asked)
