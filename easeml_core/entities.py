@@ -277,7 +277,7 @@ class Trial:
     ``limit_seconds`` is reserved for all its attempts together, None where nothing limits it; ``lost_seconds`` is what
     lost attempts have taken of it. ``retries`` is the trial that failed because of its task and whose place this one
     takes. ``executor`` is what executes the newest attempt, with the ``details`` of ``Executor``.
-    ``excused`` of its attempts were lost to restarts of the installation.
+    ``excused`` of its attempts were lost to restarts of the installation, or handed back by a living worker.
     """
 
     id: int

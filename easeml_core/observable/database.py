@@ -349,8 +349,8 @@ _FUNCTIONS = (
         "A trigger's function runs on rows of schema work and cannot be called by itself.",
         """
         audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits, audit_policy,
-        audit_promotion, audit_request, audit_study, audit_submission, audit_switches, audit_test_set, audit_trial,
-        audit_validation, catalogue_changed, restarts_of_referee, settings_are_kept, studies_active_since,
+        audit_promotion, audit_request, audit_retry, audit_study, audit_submission, audit_switches, audit_test_set,
+        audit_trial, audit_validation, catalogue_changed, restarts_of_referee, settings_are_kept, studies_active_since,
         studies_forward, studies_within_limits, tenants_within_limits, test_sets_forward, trials_checkpoint_spent,
         trials_ended_now, trials_excuse, trials_executor_kept, trials_forward, trials_within_limits
         """,

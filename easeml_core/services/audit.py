@@ -44,7 +44,7 @@ ACTS = {
     Group.LIMITS: ("study changed", "tenant changed", "policy changed"),
     Group.STUDIES: (
         *("study registered", "study sealed", "study paused", "study resumed", "candidate added", "trial cancelled"),
-        *("pairs fed", "pairs switched", "validation set replaced"),
+        *("trial retried", "pairs fed", "pairs switched", "validation set replaced"),
     ),
     Group.REFUSED: ("request refused", "study refused"),
 }

@@ -134,6 +134,9 @@ _DETAILS: Mapping[str, Callable[[Facts, Facts], str]] = {
     "study resumed": _always("trials may begin again"),
     "candidate added": lambda _, after: f"{after['candidate']}, a {after['kind']}",
     "trial cancelled": lambda _, after: f"trial {after['trial']}, {after['candidate']}",
+    "trial retried": lambda before, after: (
+        f"trial {after['trial']}, {after['candidate']}, takes the place of trial {before['trial']}"
+    ),
     "alert cleared": lambda _, after: f"alert {after['alert']}, {after['kind']}",
     "promotion asked": _model,
     "forced promotion asked": _model,

@@ -12,15 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.entities import FailureKind
-from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError
+from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, TrialStateError
 from easeml_core.services.executors import executors_of
 from easeml_core.services.leases import LOOK_SECONDS, silent
-from easeml_core.services.trials import attempts, explained, kind_of, record_failure, record_success, train, trial_state
+from easeml_core.services.trials import (
+    attempts,
+    explained,
+    handing_back,
+    kind_of,
+    record_failure,
+    record_success,
+    train,
+    trial_state,
+)
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.formats import load_predictor, save_model
 from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult, require_slot
 from easeml_core.training.parts import load_open_parts
+from easeml_core.training.supervisor import never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +55,7 @@ def run_routed_trial(
     executors: Executors,
     log: Log = silent,
     slot: str | None = None,
+    should_stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Run a trial with what its candidate names: one of some training functions, or a trainer of this package.
 
@@ -56,9 +67,12 @@ def run_routed_trial(
         executors: The functions, and whether the trainers run here too.
         log: Receives one line per piece of news.
         slot: What the trainers train on, as in ``run_trial``; functions choose for themselves.
+        should_stop: Asked five times a second, also from another thread; True ends the training and hands the trial
+            back, which counts as no attempt. A function ends when it calls ``report``.
 
     Returns:
-        As ``run_trial``. A trial that nothing here executes is given back: SUGGESTED.
+        As ``run_trial``. A trial that nothing here executes is given back, and one that is stopped is handed back:
+        SUGGESTED.
 
     Raises:
         ConfigError: The slot is none, or this machine has no GPU for it.
@@ -68,11 +82,25 @@ def run_routed_trial(
     if slot is not None:
         require_slot(slot)  # before the claim: the trial waits for a worker that has one
     for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log, executors=executors):
-        if lease.trial.function is None:
-            train(store, artifacts, lease, slot=slot)
-        else:
-            _run_function(store, artifacts, lease, executors.functions[lease.trial.function])
+        try:
+            with handing_back(lease, request_key, should_stop):
+                execute(store, artifacts, lease, executors, slot=slot)
+        except TrialStateError:
+            if not lease.handed_back:
+                raise
+        if lease.handed_back:
+            break
     return trial_state(store, trial_id=trial_id)
+
+
+def execute(
+    store: Store, artifacts: ArtifactStore, lease: Lease, executors: Executors, *, slot: str | None = None
+) -> None:
+    """Train the trial of a lease with that one of ``executors`` which its candidate names, and record its end."""
+    if lease.trial.function is None:
+        train(store, artifacts, lease, slot=slot)
+    else:
+        _run_function(store, artifacts, lease, executors.functions[lease.trial.function])
 
 
 def run_function_trial(
@@ -84,6 +112,7 @@ def run_function_trial(
     function: Callable[..., Any],
     log: Log = silent,
     dag_version: str | None = None,
+    should_stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Run a trial with ``function(data, parameters, report)``, if its candidate names that function.
 
@@ -100,6 +129,7 @@ def run_function_trial(
             labels.
         log: Receives one line per piece of news.
         dag_version: Version of the DAG bundle that holds the function; None where it has none.
+        should_stop: As in ``run_routed_trial``.
 
     Returns:
         As ``run_trial``. An error of the function is a FAILED trial with its reason; a trial of any other candidate is
@@ -111,7 +141,8 @@ def run_function_trial(
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     executors = executors_of([function], trainers=False, dag_version=dag_version)
-    return run_routed_trial(store, artifacts, trial_id=trial_id, request_key=request_key, executors=executors, log=log)
+    asked: dict[str, Any] = {"trial_id": trial_id, "request_key": request_key, "log": log, "should_stop": should_stop}
+    return run_routed_trial(store, artifacts, executors=executors, **asked)
 
 
 def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function: Callable[..., Any]) -> None:

@@ -75,6 +75,7 @@ class Lease:
         cancelled: Somebody asked for the trial's end.
         lost: It is not this attempt's any more.
         ended: It was ended by this attempt.
+        handed_back: This attempt has given it up, for the next one that asks.
     """
 
     store: Store
@@ -92,6 +93,7 @@ class Lease:
     cancelled: bool = False
     lost: bool = False
     ended: bool = False
+    handed_back: bool = False
     started: float = field(default_factory=time.monotonic)
     last_news: Mapping[str, Any] | None = None
     _points: list[dict[str, Any]] = field(default_factory=list)

@@ -7,7 +7,6 @@ which it was killed is taken over, and then it goes on where it was. So nothing 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import threading
@@ -22,7 +21,6 @@ from easeml_core.errors import (
     ArtifactError,
     ConcurrentUpdateError,
     ConfigError,
-    EasemlError,
     NotFoundError,
     StoreError,
     StoreUnavailableError,
@@ -30,22 +28,26 @@ from easeml_core.errors import (
     WrongRoleError,
     counted,
 )
+from easeml_core.services.executors import TRAINERS_ONLY
+from easeml_core.services.function_trials import execute
 from easeml_core.services.leases import silent
 from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.trials import attempts, train, trial_state
+from easeml_core.services.trials import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.store import suggestions, trials
-from easeml_core.store.database import CHANNEL, notify, tell_pages
+from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import Ear
 from easeml_core.store.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
 from easeml_core.training.job import require_slot
+from easeml_core.training.supervisor import never
 from easeml_core.training.trainers_command import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
-    from easeml_core.services.leases import Lease, Log
+    from easeml_core.services.executors import Executors
+    from easeml_core.services.leases import Log
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -61,7 +63,6 @@ FAILED_IN_A_ROW = 5
 UNREADABLE_IN_A_ROW = 3
 """So many trials one after the other whose data cannot be read mean that this device has the wrong folder."""
 
-_STOP_SECONDS = 0.2
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 60.0, 60.0)
 """Seconds between two tries while the database is away; afterwards the device gives up, to be started again."""
 
@@ -108,11 +109,6 @@ class Blocked:
         return f"{self.candidate} of {self.study} needs {self.needs}"
 
 
-def never() -> bool:
-    """Nobody stops this device from outside."""
-    return False
-
-
 def run_device(
     store: Store,
     artifacts: ArtifactStore,
@@ -127,6 +123,7 @@ def run_device(
     should_stop: Callable[[], bool] = never,
     poll_seconds: float = POLL_SECONDS,
     slot: str | None = None,
+    executors: Executors = TRAINERS_ONLY,
 ) -> dict[str, Any]:
     """Train one trial after the other on this device until nothing is left, or a limit is reached.
 
@@ -146,7 +143,9 @@ def run_device(
         should_stop: Asked five times a second, also from another thread; True ends a running training and hands its
             trial back to whoever asks next.
         poll_seconds: How long at most between two asks while waiting, > 0.
-        slot: What this device is on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``.
+        slot: What this device is on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``. Training
+            functions choose for themselves.
+        executors: What can execute trials here; candidates of other training functions are not asked for.
 
     Returns:
         ``{"device", "reason", "message", "handed_back", "trials": [...], "blocked": [...], "is_useless"}``: why it
@@ -174,7 +173,15 @@ def run_device(
     stream = _Stream(
         store=store,
         artifacts=artifacts,
-        scheduler=LiveScheduler(store, policy=policy, studies_only=studies_only, runtimes=runtimes),
+        scheduler=LiveScheduler(
+            store,
+            policy=policy,
+            studies_only=studies_only,
+            functions=executors.sources(),
+            trainers=executors.trainers,
+            runtimes=runtimes,
+        ),
+        executors=executors,
         runtimes=runtimes,
         studies_only=studies_only,
         device=device,
@@ -190,22 +197,6 @@ def run_device(
     return _summary(device, reason, stream)
 
 
-def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
-    """Give up an open trial of this key, so that the next ask hands it out again; False when it is not ours any more.
-
-    The attempt counts as one of the trial's, since another one must be able to fence it off.
-    """
-    with store.begin() as tx:
-        trial = trials.get_trial(tx, trial_id, lock=True)
-        ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
-        if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
-            return False
-        trials.release_lease(tx, trial_id, alive=True)
-        notify(tx, f"trial:{trial_id}")
-        tell_pages(tx, trial.study)
-    return True
-
-
 @dataclass(slots=True)
 class _Stream:
     """One device at work: which number it is at, and what it has seen."""
@@ -213,6 +204,7 @@ class _Stream:
     store: Store
     artifacts: ArtifactStore
     scheduler: LiveScheduler
+    executors: Executors
     studies_only: Sequence[str] | None
     runtimes: Sequence[str]
     device: str | None
@@ -285,17 +277,24 @@ class _Stream:
             return seen, True
 
     def _outlook(self, tx: Connection) -> Outlook:
-        return outlook(tx, self.studies_only, device=self.device, runtimes=self.runtimes)
+        functions = list(self.executors.functions)
+        return outlook(tx, self.studies_only, device=self.device, runtimes=self.runtimes, functions=functions)
 
     def _work(self, trial: dict[str, Any], key: str) -> Reason | None:
         """Train the trial that was suggested under this key, and go on to the next number."""
         trial_id, trained = trial["trial_id"], False
         self.log("trial {trial_id}: {study}, {candidate}: {reason}".format(**trial))
         try:
-            for lease in attempts(self.store, trial_id=trial_id, request_key=key, log=self.log):
+            asked: dict[str, Any] = {"trial_id": trial_id, "request_key": key, "executors": self.executors}
+            for lease in attempts(self.store, log=self.log, **asked):
                 trained = True
-                with self._stoppable(lease, key):
-                    train(self.store, self.artifacts, lease, slot=self.slot)
+                try:
+                    with handing_back(lease, key, self.should_stop):
+                        execute(self.store, self.artifacts, lease, self.executors, slot=self.slot)
+                finally:
+                    self.handed_back = trial_id if lease.handed_back else self.handed_back
+                if lease.handed_back:
+                    return Reason.STOPPED
         except TrialStateError as error:
             return self._lost(trial_id, key, error)
         except (StoreUnavailableError, ConcurrentUpdateError, WrongRoleError):
@@ -334,44 +333,6 @@ class _Stream:
         is_device = len(self._failed) >= FAILED_IN_A_ROW and len(set(self._failed)) > 1
         return Reason.DEVICE_FAILS if is_device else None
 
-    @contextlib.contextmanager
-    def _stoppable(self, lease: Lease, key: str) -> Iterator[None]:
-        """Watch from a thread whether to stop, and then hand the trial back; also when anything unforeseen is raised.
-
-        The database is told first: the attempt that is ended here can then record nothing, not even a failure.
-        """
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(_STOP_SECONDS):
-                if self.should_stop() and self._hand_back(lease, key):
-                    return
-
-        watcher = threading.Thread(target=watch, name="easeml-stop", daemon=True)
-        watcher.start()
-        try:
-            yield
-        except EasemlError:
-            raise
-        except BaseException:
-            self._hand_back(lease, key)
-            raise
-        finally:
-            done.set()
-            watcher.join()
-
-    def _hand_back(self, lease: Lease, key: str) -> bool:
-        """Whether the database has heard it; then training ends within a fraction of a second."""
-        try:
-            if hand_back(self.store, trial_id=lease.trial.id, request_key=key):
-                self.handed_back = lease.trial.id
-                self.log(f"trial {lease.trial.id} is handed back: it is free for the next device that asks")
-        except EasemlError as error:
-            self.log(f"trial {lease.trial.id} could not be handed back, its lease will run out instead: {error}")
-            return False
-        lease.lost = True
-        return True
-
     def _wait(self, before: Outlook) -> Reason | None:
         """Until something has changed since ``before``, which was seen ahead of the last ask, or it is time to look."""
         if not before.may_improve:
@@ -393,18 +354,30 @@ class _Stream:
         """Tell a device that has done its part from one that has found nothing it can run."""
         with self.store.begin() as tx:
             left = left_candidates(tx, self.studies_only, device=self.device)
-            self.is_useless = bool(left) and not has_candidates_for(tx, self.studies_only, device=self.device)
-        found = [Blocked(c.study, c.candidate, needs) for c in left if (needs := _needs(c, self.device))]
+            known: dict[str, Any] = {"device": self.device, "functions": list(self.executors.functions)}
+            self.is_useless = bool(left) and not has_candidates_for(tx, self.studies_only, **known)
+        found = [Blocked(c.study, c.candidate, needs) for c in left if (needs := self._needs(c))]
         self.blocked = tuple(found)
         for blocked in found[:_MOST_NAMED]:
             self.log(f"cannot run here: {blocked}")
         has_succeeded = any(report["state"] == TrialState.SUCCEEDED for report in self.reports)
         return Reason.NOTHING_RUNNABLE if found and not has_succeeded else Reason.NOTHING_LEFT
 
+    def _needs(self, left: LeftCandidate) -> str | None:
+        """What a candidate needs that this device has not; None where it could run here."""
+        function = left.candidate.partition("-")[0] if left.kind == "function" else None
+        if function is not None and function not in self.executors.functions:
+            return f"its training function {function!r}, which an Airflow task with `@trial` has"
+        if not left.is_offered:
+            return f"a device of the kind {' or '.join(map(repr, left.devices or ()))}, this one is {self.device!r}"
+        if left.kind == "container" and shutil.which(left.runtime or "docker") is None:
+            return f"{left.runtime or 'docker'}, which is not installed on this machine"
+        return None
+
     def _pause(self, seconds: float) -> None:
         wake = time.monotonic() + seconds
         while (left := wake - time.monotonic()) > 0 and self._end() is None:
-            time.sleep(min(left, _STOP_SECONDS))
+            time.sleep(min(left, STOP_SECONDS))
 
 
 class _Stop(threading.Event):
@@ -416,18 +389,6 @@ class _Stop(threading.Event):
 
     def is_set(self) -> bool:
         return self._end() is not None
-
-
-def _needs(left: LeftCandidate, device: str | None) -> str | None:
-    """What a candidate needs that this device has not; None where it could run here."""
-    if left.kind == "function":
-        function = left.candidate.partition("-")[0]
-        return f"its training function {function!r}, which an Airflow task with `@trial` has"
-    if not left.is_offered:
-        return f"a device of the kind {' or '.join(map(repr, left.devices or ()))}, this one is {device!r}"
-    if left.kind == "container" and shutil.which(left.runtime or "docker") is None:
-        return f"{left.runtime or 'docker'}, which is not installed on this machine"
-    return None
 
 
 def _named(blocked: Sequence[Blocked]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from easeml_core.config import TrainingConfig
 from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
 from easeml_core.errors import (
     ArtifactError,
+    EasemlError,
     TrainingCancelled,
     TrainingError,
     TrainingKilled,
@@ -35,7 +37,7 @@ from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import Connection
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FINAL",
+    "STOP_SECONDS",
     "Lease",
     "attempts",
     "cancel_trial",
@@ -55,6 +58,8 @@ __all__ = [
     "expire_leases",
     "explained",
     "finished_trial",
+    "hand_back",
+    "handing_back",
     "learning_curve",
     "record_failure",
     "record_success",
@@ -66,6 +71,9 @@ __all__ = [
 ]
 
 _LEAST_SECONDS = 0.5
+STOP_SECONDS = 0.2
+"""How often a training that can be stopped from outside is asked about."""
+
 _ROUNDING = 1e-6
 
 FINAL = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
@@ -458,6 +466,66 @@ def cancel_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         trials.request_cancel(tx, trial_id)
         _tell(tx, trial)
     return trial_state(store, trial_id=trial_id)
+
+
+def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
+    """Give up an open trial of this key, so that the next ask hands it out again; False when it is not ours any more.
+
+    The attempt keeps its number, since the next one must be able to fence it off, and does not count as a lost one.
+    """
+    with store.begin() as tx:
+        trial = trials.get_trial(tx, trial_id, lock=True)
+        ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
+        if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
+            return False
+        trials.release_lease(tx, trial_id, alive=True)
+        notify(tx, f"trial:{trial_id}")
+        tell_pages(tx, trial.study)
+    return True
+
+
+@contextlib.contextmanager
+def handing_back(lease: Lease, request_key: str, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Watch from a thread whether to stop, and then hand the trial back; also when anything unforeseen is raised.
+
+    The database is told first: the attempt that is ended here can then record nothing, not even a failure.
+
+    Args:
+        lease: Of the attempt within the block; ``handed_back`` says afterwards whether it was.
+        request_key: The key that the lease was claimed with.
+        should_stop: Asked five times a second from the thread.
+    """
+    done = threading.Event()
+
+    def give() -> bool:
+        number = lease.trial.id
+        try:
+            if hand_back(lease.store, trial_id=number, request_key=request_key):
+                lease.handed_back = True
+                lease.log(f"trial {number} is handed back: it is free for the next one that asks")
+        except EasemlError as error:
+            lease.log(f"trial {number} could not be handed back, its lease will run out instead: {error}")
+            return False
+        lease.lost = True
+        return True
+
+    def watch() -> None:
+        while not done.wait(STOP_SECONDS):
+            if should_stop() and give():
+                return
+
+    watcher = threading.Thread(target=watch, name="easeml-stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except EasemlError:
+        raise
+    except BaseException:
+        give()
+        raise
+    finally:
+        done.set()
+        watcher.join()
 
 
 def expire_leases(store: Store) -> list[int]:

@@ -61,7 +61,7 @@ ORDER BY chosen.name, c.id
 _EVER = f"""
 WITH {_CHOSEN}
 SELECT count(*) FROM chosen JOIN work.candidates c ON c.study_id = chosen.id
-WHERE c.kind <> 'function' AND {_OFFERED}
+WHERE (c.kind <> 'function' OR split_part(c.name, '-', 1) = ANY (:functions)) AND {_OFFERED}
 """
 
 
@@ -115,17 +115,19 @@ def outlook(
     *,
     device: str | None = None,
     runtimes: Sequence[str] | None = None,
+    functions: Sequence[str] = (),
 ) -> Outlook:
-    """The outlook over the active studies of these names, or over all of them, for a device without training functions.
+    """The outlook over the active studies of these names, or over all of them, for one device.
 
     Args:
         tx: Role ``easeml_worker``.
         studies: Their names; None for all that are active.
         device: Kind of the device that asks; None means that every candidate can run on it.
         runtimes: Programs for containers that its machine has; None where that is not known.
+        functions: Names of the training functions that it has.
     """
     given = None if studies is None else list(studies)
-    (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered((), runtimes=runtimes))
+    (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered(functions, runtimes=runtimes))
     return Outlook(**found._mapping)
 
 
@@ -135,6 +137,9 @@ def left_candidates(tx: Connection, studies: Sequence[str] | None, *, device: st
     return [LeftCandidate(**r._mapping) for r in found]
 
 
-def has_candidates_for(tx: Connection, studies: Sequence[str] | None, *, device: str | None) -> bool:
+def has_candidates_for(
+    tx: Connection, studies: Sequence[str] | None, *, device: str | None, functions: Sequence[str] = ()
+) -> bool:
     """Whether a device of this kind may run any candidate of these studies, tried or not; as of ``outlook``."""
-    return int(scalar(tx, _EVER, names=None if studies is None else list(studies), device=device)) > 0
+    given = None if studies is None else list(studies)
+    return int(scalar(tx, _EVER, names=given, device=device, functions=list(functions))) > 0

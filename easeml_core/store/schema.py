@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
 
-REVISION = "0022"
+REVISION = "0024"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

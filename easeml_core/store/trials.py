@@ -458,7 +458,8 @@ def release_lease(tx: Connection, trial_id: int, *, alive: bool = False) -> None
     Args:
         tx: Role ``easeml_worker``.
         trial_id: The trial.
-        alive: Whether whoever holds the lease gives it up now; that is its last heartbeat.
+        alive: Whether whoever holds the lease gives it up now; that is its last heartbeat, and by a heartbeat in the
+            statement that gives the lease up the trigger ``trials_excuse`` knows that the attempt does not count.
     """
     if alive:
         change(
@@ -466,9 +467,10 @@ def release_lease(tx: Connection, trial_id: int, *, alive: bool = False) -> None
         )
     change(
         tx,
-        f"UPDATE work.trials t SET state = 'SUGGESTED', lost_seconds = {_LOST}, lease_key = NULL, lease_until = NULL "
-        "WHERE id = :id",
+        f"UPDATE work.trials t SET state = 'SUGGESTED', lost_seconds = {_LOST}, lease_key = NULL, lease_until = NULL, "
+        "beat_at = CASE WHEN :alive AND state = 'RUNNING' THEN clock_timestamp() ELSE beat_at END WHERE id = :id",
         id=trial_id,
+        alive=alive,
     )
 
 

@@ -13,14 +13,21 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.version_compat import AirflowException, AirflowFailException, AirflowSkipException
+from easeml_airflow.version_compat import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 from easeml_core import errors as core
 from easeml_core.config import require
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.faults import Blame, blame_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from easeml_core.store.database import Store
 
 
 class Outcome(StrEnum):
@@ -95,14 +102,36 @@ def airflow_outcome(*, on_exhausted: str = "fail") -> Iterator[None]:
 ON_FAILED = ("fail", "skip", "ignore")
 
 
-def settle_trial(result: Mapping[str, Any], *, on_failed: str) -> None:
+@contextmanager
+def cancelled_by_timeout(store: Store, trial_id: int, log: Callable[[str], object]) -> Iterator[None]:
+    """Cancel the trial where the task's ``execution_timeout`` ends this block: the DAG's author has set that limit.
+
+    A task that is told to stop for any other reason hands its trial back (``on_kill``): Airflow calls that hook alike
+    when a person has marked the task and when its worker goes away.
+    """
+    try:
+        yield
+    except AirflowTaskTimeout:
+        from easeml_core.services.trials import cancel_trial
+
+        log(f"cancelling trial {trial_id}: the task's execution_timeout is over")
+        try:
+            cancel_trial(store, trial_id=trial_id)
+        except core.EasemlError as error:
+            log(f"trial {trial_id} could not be cancelled, its lease will run out instead: {error}")
+        raise
+
+
+def settle_trial(result: Mapping[str, Any], *, on_failed: str, is_stopped: bool = False) -> None:
     """Turn a trial that did not succeed into what Airflow does about it.
 
     Args:
         result: What the service says of the finished trial.
         on_failed: One of ON_FAILED: what a FAILED trial does to its task. A cancelled one skips it: it was asked for.
+        is_stopped: Whether the task was told to stop, and so has handed back a trial that it had begun.
 
     Raises:
+        AirflowException: If the trial was handed back since the task was told to stop: a further try takes it up.
         AirflowFailException: If the trial failed and ``on_failed`` is ``fail``: its one attempt is recorded, and a
             second try of the task could only hear the same.
         AirflowSkipException: If the trial was cancelled, or was given back since the task does not execute what its
@@ -113,6 +142,9 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str) -> None:
     if state == TrialState.CANCELLED:
         message = f"{trial} was cancelled"
         raise AirflowSkipException(message)
+    if state == TrialState.SUGGESTED and is_stopped:
+        message = f"{trial} was handed back, since this task was told to stop; a further try, or the next ask, takes it"
+        raise AirflowException(message)
     if state == TrialState.SUGGESTED:
         message = f"{trial} was given back: this task does not execute what its candidate names"
         raise AirflowSkipException(message)

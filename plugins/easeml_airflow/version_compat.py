@@ -59,6 +59,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
@@ -71,6 +72,7 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowPlugin",
     "AirflowSkipException",
+    "AirflowTaskTimeout",
     "BaseEventTrigger",
     "BaseTrigger",
     "DecoratedOperator",

@@ -11,7 +11,13 @@ from unittest.mock import MagicMock
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 from airflow.sdk.module_loading import import_string
 
 from easeml_airflow import operators, sensors
@@ -167,33 +173,77 @@ def test_a_failed_trial_fails_its_task_with_the_reason_and_tells_it_first(study)
     assert train(of(trials, "diverging"), on_failed="ignore")[0]["state"] == "FAILED"
 
 
-def test_killing_the_task_cancels_the_trial(connected, make_study, store):
-    from easeml_core.services.trials import trial_state
-
-    # A short lease: the cancel is heard at the next heartbeat, a quarter of it.
-    make_study("cancer", candidates=[BAYES], training={"lease_seconds": 1.0})
-    trials, _ = suggest()
-    operator = operators.TrainTrialOperator(task_id="train", trial=of(trials, "bayes"))
-    operator.on_kill()  # before it started: nothing to do
+def killed(operator, ctx, until):
+    """Let the task be told to stop once ``until`` holds; what its execution raised."""
     outcome = []
 
     def run():
         try:
-            outcome.append(operator.execute(context()))
+            outcome.append(operator.execute(ctx))
         except AirflowException as error:
             outcome.append(error)
 
     task = threading.Thread(target=run)
     task.start()
-    deadline = time.monotonic() + 30
-    while operator._running is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while not until() and time.monotonic() < deadline:
         time.sleep(0.01)
     operator.on_kill()
     task.join(60)
     assert not task.is_alive()
-    # The kill comes before the claim or after it; either way nothing of the trial counts.
-    assert isinstance(outcome[0], AirflowSkipException)
-    assert trial_state(store, trial_id=of(trials, "bayes")["trial_id"])["state"] == "CANCELLED"
+    return outcome[0]
+
+
+def test_a_task_that_is_told_to_stop_hands_its_trial_back_and_a_further_try_trains_it(connected, make_study, store):
+    """The hook is called alike for a drained node and for a person who marks the task: nothing of it counts."""
+    # The default lease: its heartbeat comes after 15 s, Airflow kills for good after 5.
+    make_study("cancer", candidates=[BAYES])
+    trials, _ = suggest()
+    trial_id, ctx = of(trials, "bayes")["trial_id"], context()
+    for tries in range(4):  # more often than a trial has attempts
+        operator = operators.TrainTrialOperator(task_id="train", trial=trial_id)
+        told = killed(operator, ctx, lambda: trial_row(store, trial_id)[0] == "RUNNING")
+        assert type(told) is AirflowException  # neither skipped nor failed for good
+        assert "was handed back" in str(told)
+        assert trial_row(store, trial_id) == ("SUGGESTED", tries + 1, tries + 1)
+    assert operators.TrainTrialOperator(task_id="train", trial=trial_id).execute(ctx)["state"] == "SUCCEEDED"
+
+
+def test_a_function_that_is_told_to_stop_hands_its_trial_back_when_it_reports(connected, make_study, store):
+    begun, ended = threading.Event(), threading.Event()
+
+    def fit(data, parameters, report):
+        begun.set()
+        for step in range(10_000):
+            report(step, 0.5)
+            time.sleep(0.01)
+        ended.set()
+
+    make_study("cancer", candidates=[{"name": "fit-1", "kind": "function"}])
+    (found,) = operators.SuggestTrialsOperator(task_id="ask", count=1, functions=["fit"]).execute(context("ask"))
+    operator = operators.TrainTrialOperator(task_id="train", trial=found, functions=[fit])
+    assert "was handed back" in str(killed(operator, context(), begun.is_set))
+    assert (trial_row(store, found["trial_id"]), ended.is_set()) == (("SUGGESTED", 1, 1), False)
+
+
+def test_the_timeout_of_the_task_cancels_the_trial(connected, make_study, store, monkeypatch):
+    make_study("cancer", candidates=[BAYES])
+    (found,) = suggest()[0]
+
+    def end(*_, **__):
+        raise AirflowTaskTimeout
+
+    monkeypatch.setattr("easeml_core.services.function_trials.train", end)
+    operator = operators.TrainTrialOperator(task_id="train", trial=found)
+    with pytest.raises(AirflowTaskTimeout):
+        operator.execute(context())
+    assert trial_row(store, found["trial_id"])[0] == "CANCELLED"
+
+
+def trial_row(store, trial_id):
+    with store.begin() as tx:
+        found = tx.exec_driver_sql(f"SELECT state, attempt, excused FROM work.trials WHERE id = {trial_id}").one()
+    return tuple(found)
 
 
 def gate(**arguments):

@@ -3,11 +3,13 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from easeml_airflow.errors import STREAM_OUTCOMES, settle_stream
 from easeml_airflow.operators import RunDeviceOperator
+from easeml_core.errors import InvalidInputError
 
 pytestmark = pytest.mark.journey
 
@@ -113,6 +115,25 @@ def test_a_killed_task_hands_its_trial_back_and_its_next_try_trains_it(connected
 
     assert run_device()["reason"] == "nothing left"
     assert states() == ["SUCCEEDED"] * 3
+
+
+def test_a_device_with_functions_trains_their_candidates_and_kinds_of_easeml_in_one_stream(connected, make_study):
+    def own(data, parameters, report):
+        from sklearn.naive_bayes import GaussianNB
+
+        return GaussianNB().fit(np.nan_to_num(data.train_inputs), data.train_labels)
+
+    def other(data, parameters, report):
+        raise AssertionError
+
+    functions = [{"name": name, "kind": "function"} for name in ("own-1", "own-2", "else-1")]
+    make_study("mixed", candidates=[*functions, TREES[0]])
+    told = run_device(functions=[own, other])
+    trained = {report["candidate"]: report["state"] for report in told["trials"]}
+    assert trained == dict.fromkeys(("own-1", "own-2", TREES[0]["name"]), "SUCCEEDED")
+    assert [one["candidate"] for one in told["blocked"]] == ["else-1"]  # and the task has done its part
+    with pytest.raises(InvalidInputError, match="functions must be training functions"):
+        RunDeviceOperator(task_id="run", functions=[lambda *_: None])
 
 
 def test_a_device_that_can_run_no_candidate_of_its_studies_fails_its_task(connected, make_study):

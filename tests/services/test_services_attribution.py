@@ -11,6 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
 from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.services.audit import audit
 from easeml_core.services.controls import set_study
 from easeml_core.services.executors import code_version, executors_of, function_executor, source_hash
 from easeml_core.services.function_trials import run_function_trial
@@ -104,6 +105,8 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     assert [a.names for a in live._memory.arms if a.study == "mixed"] == [("nb",)], "no arm, no pull"
     again = retry_trial(mixed.worker, trial_id=failed)
     assert retry_trial(mixed.worker, trial_id=failed) == again, "repeatable"
+    acts = [row for row in audit(mixed.worker)["events"] if row["act"] == "trial retried"]
+    assert [(row["before"]["trial"], row["after"]["trial"]) for row in acts] == [(failed, again["trial_id"])]
     assert (again["state"], again["trial_id"] > failed) == ("SUGGESTED", True)
     assert ask(mixed, ["tree"]) == {"tree": again["trial_id"]}
     assert run(mixed, again["trial_id"], tree, "tree")["state"] == "SUCCEEDED"

@@ -10,8 +10,7 @@ import pytest
 
 from easeml_core.entities import RequestKind, TrialState
 from easeml_core.errors import ConfigError, StoreError
-from easeml_core.services.stream import hand_back
-from easeml_core.services.trials import claim, expire_leases
+from easeml_core.services.trials import claim, expire_leases, hand_back
 from easeml_core.store import requests, restarts, schema, trials
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
@@ -138,6 +137,15 @@ def test_a_lost_attempt_is_charged_until_its_last_heartbeat(trial: Trial, second
     trial.shift(9.0, beat=4.0)
     assert hand_back(trial.store, trial_id=trial.id, request_key="worker")  # it lives: charged until now
     assert trial.row()[4] == pytest.approx(12.5 + 9.0, abs=1.0)
+
+
+def test_an_attempt_that_its_living_worker_hands_back_does_not_count(trial: Trial) -> None:
+    for n in range(restarts.MOST_EXCUSED + 1):
+        assert trial.claim() is not None
+        assert hand_back(trial.store, trial_id=trial.id, request_key="worker")
+        assert trial.row()[:3] == (TrialState.SUGGESTED, n + 1, min(n + 1, restarts.MOST_EXCUSED))
+    trial.claim()
+    assert trial.lose()[2] == restarts.MOST_EXCUSED  # a worker that falls silent is not excused
 
 
 def test_who_claims_for_the_role_of_tasks_cannot_excuse_itself(trial: Trial, database: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
-from easeml_airflow.errors import airflow_outcome, settle_trial
+from easeml_airflow.errors import airflow_outcome, cancelled_by_timeout, settle_trial
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.hooks.request_key import request_key
@@ -45,6 +45,7 @@ class TrialFunctionOperator(DecoratedOperator):
         super().__init__(**kwargs)
         self.easeml_conn_id = easeml_conn_id
         self.on_failed = on_failed
+        self._killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Claim the trial, call the function, record what came out; then fail if the trial failed."""
@@ -53,18 +54,26 @@ class TrialFunctionOperator(DecoratedOperator):
 
         hook, key = EasemlHook(self.easeml_conn_id), request_key(context)
         with airflow_outcome():
-            result = run_function_trial(
-                hook.get_store(),
-                hook.get_artifacts(),
-                trial_id=in_place_of(hook.get_store(), trial_id=trial_id(self._trial()), request_key=key),
-                request_key=key,
-                function=self.python_callable.__dict__[FUNCTION],
-                log=self.log.info,
-                dag_version=dag_version_of(context["ti"]),
-            )
+            store = hook.get_store()
+            trial = in_place_of(store, trial_id=trial_id(self._trial()), request_key=key)
+            with cancelled_by_timeout(store, trial, self.log.info):
+                result = run_function_trial(
+                    store,
+                    hook.get_artifacts(),
+                    trial_id=trial,
+                    request_key=key,
+                    function=self.python_callable.__dict__[FUNCTION],
+                    log=self.log.info,
+                    dag_version=dag_version_of(context["ti"]),
+                    should_stop=lambda: self._killed,
+                )
             context["ti"].xcom_push(key="trial", value=result)
-            settle_trial(result, on_failed=self.on_failed)
+            settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
         return dict(result)
+
+    def on_kill(self) -> None:
+        """Let the task hand its trial back, for another one; the function ends when it calls ``report``."""
+        self._killed = True  # no more than a flag: the signal may come in the middle of a transaction
 
     def _trial(self) -> Any:
         return self.op_kwargs["trial"] if "trial" in self.op_kwargs else next(iter(self.op_args))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from easeml_airflow.errors import airflow_outcome, settle_trial
+from easeml_airflow.errors import airflow_outcome, cancelled_by_timeout, settle_trial
 from easeml_airflow.hooks.arguments import EMPTY, optional_text, trial_id
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.hooks.training_functions import dag_version_of, named_functions
 from easeml_airflow.operators.base import EasemlOperator
-from easeml_core.errors import EasemlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow.sdk import Context
-
-    from easeml_core.store.database import Store
 
 
 class TrainTrialOperator(EasemlOperator):
@@ -24,7 +21,9 @@ class TrainTrialOperator(EasemlOperator):
 
     A candidate of easeml's own kinds, of a command or of a container is trained in a child process. A candidate of kind
     ``function`` is trained by that one of ``functions`` that it names, in the task's own process. A trial that nothing
-    here executes is given back, and the task is skipped.
+    here executes is given back, and the task is skipped. A task that is told to stop (a drained node, or a person who
+    marks or clears it) hands its trial back: the attempt does not count, and a further try, or the next ask, trains it.
+    Only ``easeml trial cancel``, the study's page and the task's ``execution_timeout`` cancel a trial.
 
     Args:
         trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
@@ -68,7 +67,7 @@ class TrainTrialOperator(EasemlOperator):
             from easeml_core.training.job import check_slot
 
             check_slot(slot)
-        self._running: tuple[Store, int] | None = None
+        self._killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the trial and tell what came of it, before a failed one fails the task."""
@@ -77,35 +76,25 @@ class TrainTrialOperator(EasemlOperator):
         from easeml_core.services.retrying import in_place_of
 
         with airflow_outcome():
-            hook, key = self.hook, request_key(context)
+            store, key = self.hook.get_store(), request_key(context)
             named = named_functions(self.functions).values()
             version = dag_version_of(context["ti"])
-            trial = in_place_of(hook.get_store(), trial_id=trial_id(self.trial), request_key=key)
-            self._running = (hook.get_store(), trial)
-            result = run_routed_trial(
-                hook.get_store(),
-                hook.get_artifacts(),
-                trial_id=trial,
-                request_key=key,
-                executors=executors_of(named, trainers=True, dag_version=version),
-                log=self.log.info,
-                slot=optional_text(self.slot),
-            )
-            self._running = None
+            trial = in_place_of(store, trial_id=trial_id(self.trial), request_key=key)
+            with cancelled_by_timeout(store, trial, self.log.info):
+                result = run_routed_trial(
+                    store,
+                    self.hook.get_artifacts(),
+                    trial_id=trial,
+                    request_key=key,
+                    executors=executors_of(named, trainers=True, dag_version=version),
+                    log=self.log.info,
+                    slot=optional_text(self.slot),
+                    should_stop=lambda: self._killed,
+                )
             context["ti"].xcom_push(key="trial", value=result)
-            settle_trial(result, on_failed=self.on_failed)
+            settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
         return result
 
     def on_kill(self) -> None:
-        """Cancel the trial: the child process ends, and the device is free."""
-        if self._running is None:
-            return
-        from easeml_core.services.trials import cancel_trial
-
-        # A store of its own: the one that trains may be in the middle of a transaction when the signal comes.
-        store, trial = self._running
-        self.log.info("cancelling trial %d", trial)
-        try:
-            cancel_trial(store, trial_id=trial)
-        except EasemlError as error:
-            self.log.warning("trial %d could not be cancelled, its lease will run out instead: %s", trial, error)
+        """Let the task hand its trial back, to be trained by another one, whether a person or the machine stops it."""
+        self._killed = True  # no more than a flag: the signal may come in the middle of a transaction

@@ -42,6 +42,7 @@ _MARKS = {
     "study sealed": ("busy", "lock"),
     "candidate added": ("busy", "queue"),
     "trial cancelled": ("idle", "off"),
+    "trial retried": ("busy", "run"),
     "pairs fed": ("busy", "tag"),
     "pairs switched": ("busy", "tag"),
     "validation set replaced": ("busy", "swap"),

@@ -13,9 +13,9 @@ from easeml_core.errors import (
     ConfigError,
     NotFoundError,
 )
-from easeml_core.services.stream import hand_back, run_device
+from easeml_core.services.stream import run_device
 from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, expire_leases, trial_state
+from easeml_core.services.trials import cancel_trial, claim, expire_leases, hand_back, trial_state
 from easeml_core.store.outlook import Outlook, outlook
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def test_a_stopped_device_hands_its_trial_back_at_once(
     assert trainers.events == ["begin 1", "cancel 1", "first is done"]
     assert (summary["reason"], summary["handed_back"], summary["trials"]) == ("stopped", trial_id, [])
     assert summary["message"] == f"0 trials: stopped from outside; trial {trial_id} was handed back"
-    assert f"trial {trial_id} is handed back: it is free for the next device that asks" in device.lines
+    assert f"trial {trial_id} is handed back: it is free for the next one that asks" in device.lines
     assert states(lab) == [("tree-1", "SUGGESTED", 1)]
 
     trainers.held.clear()

@@ -12,8 +12,9 @@ from easeml_core.errors import (
 )
 from easeml_core.services import stream
 from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.stream import hand_back, run_device
+from easeml_core.services.stream import run_device
 from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.trials import hand_back
 from easeml_core.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
