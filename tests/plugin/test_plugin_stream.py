@@ -132,6 +132,10 @@ def test_a_device_with_functions_trains_their_candidates_and_kinds_of_easeml_in_
     trained = {report["candidate"]: report["state"] for report in told["trials"]}
     assert trained == dict.fromkeys(("own-1", "own-2", TREES[0]["name"]), "SUCCEEDED")
     assert [one["candidate"] for one in told["blocked"]] == ["else-1"]  # and the task has done its part
+    make_study("alone", candidates=functions)
+    for task, reason in (("first", "nothing left"), ("again", "nothing runnable")):  # it could run some, which have run
+        told = run_device(context(task_id=task), studies=["alone"], functions=[own, other])
+        assert (told["reason"], told["is_useless"]) == (reason, False)
     with pytest.raises(InvalidInputError, match="functions must be training functions"):
         RunDeviceOperator(task_id="run", functions=[lambda *_: None])
 

@@ -73,6 +73,7 @@ def test_a_fault_at_a_savepoint_is_an_error_of_ours(database: Any, word: str, fa
         return f"DO $$ BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = '{fault}'; END $$", {}
 
     seen: list[type] = []  # where callers decide what becomes of the work
+    left: list[Any] = []
 
     def work() -> None:
         with store.begin() as tx:
@@ -83,12 +84,13 @@ def test_a_fault_at_a_savepoint_is_an_error_of_ours(database: Any, word: str, fa
                         raise ValueError(message)
             except Exception as error:
                 seen.append(type(error))
+                left.append(tx.get_nested_transaction())
                 raise
 
     event.listen(store._engine, "before_cursor_execute", inject, retval=True)
     with contextlib.closing(store), pytest.raises(expected):
         work()
-    assert seen == [expected]
+    assert (seen, left) == ([expected], [None])
 
 
 @pytest.mark.parametrize(

@@ -238,3 +238,13 @@ def test_the_counts_of_the_looks_give_the_verdict_again(source, rows, batch, mod
         cut = replace(again[0], moments=again[0].moments[:-1], cells=again[0].cells[:-1], is_whole=False)
         with pytest.raises(InvalidInputError):  # the bets no longer fit, or the verdict is open
             judge_looks_of_submission([condition], [cut], **asked)
+
+
+def test_when_a_model_is_given_up_follows_from_the_power_in_the_looks_too():
+    condition, asked = parse_condition("n - o > 0.02 +/- 0.01"), {"log_level": NONE, "mode": "fp-free"}
+    drawn = draw(np.random.default_rng(1), 30_000, gain=0.0)
+    looks = looks_of_submission(condition, *drawn, power=0.9, batch=20, **asked)
+    assert not looks[0].is_whole
+    assert judge_looks_of_submission([condition], looks, power=0.9, **asked)[1:] == (UNKNOWN, False)
+    with pytest.raises(InvalidInputError, match="the looks end before the verdict is clear"):
+        judge_looks_of_submission([condition], looks, **asked)
