@@ -7,8 +7,10 @@ the open rows of ``two``, and what the baseline answers everywhere else: on new 
 
 Lives on the judge, with stored predictions: the split of before there was a registry of rows (each study splits by
 itself), and what the registry leaves open, as ``training.row_matching`` finds it: for the whole table in a random
-disguise, and for its rows hidden among twenty times as many others, with two columns that tell rows apart, or with one
-of them and a column of three words, whose matches are no rarer than chance (docs/security.md, "The same row").
+disguise, and for its rows hidden among twenty and sixty times as many others, with two columns that tell rows apart, or
+with one of them and a column of three words, in which a row in eighty agrees with a known one by chance. And tables of
+other rows of the same population: how many are refused, and what share of their rows is taken for known
+(docs/security.md, "The same row").
 
 Lives through the referee, in an embedded installation: the whole table, both halves of a divided table, the hidden
 rows, and the whole table without the registry. A study that is refused counts as a life without a PASS.
@@ -39,7 +41,7 @@ from easeml_core.stats.clopper_pearson import clopper_pearson
 from easeml_core.store import models, releases, sealed, studies
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.row_cells import Cells, name_tokens, tokens_of
-from easeml_core.training.row_matching import CHANCE, Rows, match_rows
+from easeml_core.training.row_matching import CHANCE, COINCIDENCE, Rows, match_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,12 +136,12 @@ def disguised(rng: np.random.Generator, content: Table, left: tuple[str, ...] | 
     return {f"c{place}": content[name] for place, name in enumerate(rng.permutation([*kept, "y"]).tolist())}
 
 
-def life_after(rng: np.random.Generator, *, among: bool, left: tuple[str, ...] | None = None) -> tuple[bool, bool]:
+def life_after(rng: np.random.Generator, *, among: int, left: tuple[str, ...] | None = None) -> tuple[bool, bool]:
     """Whether the second table is refused, and whether the look-up passes.
 
     Args:
         rng: Seeded.
-        among: The rows lie among ``FRESH`` times as many others.
+        among: The rows lie among so many times as many others.
         left: As for ``disguised``.
     """
     key = rng.bytes(32)
@@ -148,21 +150,36 @@ def life_after(rng: np.random.Generator, *, among: bool, left: tuple[str, ...] |
     known = tokens({name: column for name, column in mine.items() if name != "y"}, key)
     spread = mine | {"number": np.arange(ROWS)}
     if among:
-        others = table(rng, FRESH * ROWS) | {"number": np.full(FRESH * ROWS, -1)}
+        others = table(rng, among * ROWS) | {"number": np.full(among * ROWS, -1)}
         spread = {name: np.concatenate([column, others[name]]) for name, column in spread.items()}
     order = rng.permutation(len(spread["y"]))
     spread = {name: column[order] for name, column in spread.items()}
     origin = spread.pop("number")
     new = tokens(disguised(rng, spread, left), key)
-    found = match_rows(new, known, is_sealed, chance=CHANCE, seed=int(rng.integers(2**32)))
-    if found.share > min(1.0, found.chance) + row_registry.COINCIDENCE:
+    groups = is_sealed.astype(np.int64)
+    groups[gate] = 2
+    found = match_rows(new, known, is_sealed, groups=groups, chance=CHANCE, seed=int(rng.integers(2**32)))
+    if found.copied or found.share > min(1.0, found.chance) + COINCIDENCE:
         return True, False
     _, is_hidden = split(rng, len(origin))
-    opened = np.where(found.place >= 0, ~is_sealed[found.place], ~is_hidden)
+    opened = np.where(found.likely >= 0, ~is_sealed[found.likely], ~is_hidden)
     is_told = np.zeros(ROWS, dtype=bool)
     is_told[origin[opened & (origin >= 0)]] = True
     labels = (mine["y"] == "yes").astype(np.int64)
     return False, look_up_passes(labels[gate], is_told[gate])
+
+
+def life_of_others(rng: np.random.Generator, rows: int, left: tuple[str, ...] | None) -> tuple[bool, float, float]:
+    """Other rows of the population: whether they are refused, and which shares are certainly and likely known."""
+    key = rng.bytes(32)
+    known = tokens({name: column for name, column in table(rng, ROWS).items() if name != "y"}, key)
+    gate, is_sealed = split(rng, ROWS)
+    groups = is_sealed.astype(np.int64)
+    groups[gate] = 2
+    new = tokens(disguised(rng, table(rng, rows), left), key)
+    found = match_rows(new, known, is_sealed, groups=groups, chance=CHANCE, seed=int(rng.integers(2**32)))
+    refused = bool(found.copied) or found.share > min(1.0, found.chance) + COINCIDENCE
+    return refused, float(np.mean(found.place >= 0)), float(np.mean(found.likely >= 0))
 
 
 # -- the referee -------------------------------------------------------------------------------------------------------
@@ -286,10 +303,21 @@ def main() -> None:
     given = asked.parse_args()
     seeds = range(given.lives)
     report("judge, each study splits by itself", [(False, life_before(seeded(one))) for one in seeds])
-    report("judge, registry, whole table disguised", [life_after(seeded(one), among=False) for one in seeds])
-    for what, left in (("two keys", KEYS), ("one key and three words", ("weight", "region"))):
-        lives = [life_after(seeded(one), among=True, left=left) for one in seeds]
-        report(f"judge, registry, among others, {what} left", lives)
+    report("judge, registry, whole table disguised", [life_after(seeded(one), among=0) for one in seeds])
+    narrow = ("weight", "region")
+    for what, left in (("two keys", KEYS), ("one key and three words", narrow)):
+        for among in (FRESH, 3 * FRESH):
+            lives = [life_after(seeded(one), among=among, left=left) for one in seeds]
+            report(f"judge, registry, among {among} times as many others, {what} left", lives)
+    for rows, kept in ((ROWS, None), (ROWS, narrow), (FRESH * ROWS, None), (FRESH * ROWS, narrow)):
+        found = np.array([life_of_others(seeded(one), rows, kept) for one in seeds])
+        refused, certain, likely = found.mean(axis=0)
+        low, high = clopper_pearson(int(found[:, 0].sum()), len(found), log_level=math.log(0.05))
+        print(
+            f"{rows:,} other rows, {'two columns' if kept else 'columns at random'}: {refused:.4f} of the tables "
+            f"refused ({low:.4f} to {high:.4f}), {certain:.2%} of the rows certainly and {likely:.2%} likely known",
+            flush=True,
+        )
     if not given.referee_lives:
         return
     for way in ("whole table", "divided", "hidden", "no registry"):

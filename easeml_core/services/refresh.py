@@ -20,7 +20,7 @@ import numpy as np
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
 from easeml_core.services.baseline import keep_baseline
-from easeml_core.services.row_registry import COINCIDENCE, look_up, new_rows, register
+from easeml_core.services.row_registry import look_up, new_rows, register
 from easeml_core.store import feeds, releases, sealed, studies, validation
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
@@ -34,6 +34,7 @@ from easeml_core.training.parts import (
 )
 from easeml_core.training.raw_table import MAX_CELLS, RawTable, content_hash
 from easeml_core.training.row_cells import cells_of_inputs
+from easeml_core.training.row_matching import COINCIDENCE
 from easeml_core.training.row_pool import Pool
 from easeml_core.training.split_specs import check_split
 
@@ -190,7 +191,7 @@ def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], kn
             "more; register another study with rows of your own"
         )
         raise InvalidInputError(message)
-    theirs = int((known.is_sealed & ~known.of_tenant(study.tenant)).sum())
+    theirs = int((known.is_certain & known.is_sealed & ~known.of_tenant(study.tenant)).sum())
     hidden = max(theirs, validation.hidden_by_others(tx, study.id, hashes))
     if hidden > COINCIDENCE * max(_FEW, len(hashes)):
         raise InvalidInputError(_ANOTHERS)

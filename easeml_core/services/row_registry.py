@@ -24,7 +24,7 @@ from easeml_core.store import row_registry as registry
 from easeml_core.store import sealed, studies, test_sets
 from easeml_core.training.parts import load_open_parts
 from easeml_core.training.row_cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
-from easeml_core.training.row_matching import CHANCE, Rows, match_rows
+from easeml_core.training.row_matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.training.source_specs import SCHEMES
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Study
     from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.training.row_matching import Matches
 
 logger = logging.getLogger(__name__)
 
-COINCIDENCE = 1 / 20
-"""Share of the rows of a table that may be known beyond what chance explains."""
+MOST_LIKELY = 1 / 5
+"""Share of the rows of a table that may be assigned a side since they are likely rows of other tables."""
 
 MOST_REFUSED = 5
 """Tables of a tenant that may be refused in 30 days since their rows are known: each refusal tells one bit."""
@@ -88,10 +89,14 @@ class Found:
     Attributes:
         known: The registered row that each is, None for none.
         is_exact: bool, shape (rows,): all cells are the same.
+        is_certain: bool, shape (rows,): it is that row, but for the chance that ``row_matching.CHANCE`` states. False
+            for rows that are likely the same (``row_matching.LIKELY``): they lie on the side of the row that is known,
+            and count for no refusal.
         is_sealed: bool, shape (rows,): it is sealed.
         study_id: int64, shape (rows,): whose row it is; 0 for none.
         own: Names of the tenant's studies that hold more of the rows than chance explains, the most first.
         others: Whether studies of other tenants hold more of the rows than chance explains.
+        is_set_copied: Whether the rows hold more of a sealed set than chance explains.
         tenant: Who brings them.
         tenant_of: Study to its tenant.
         study_called: Name to study.
@@ -99,10 +104,12 @@ class Found:
 
     known: list[bytes | None]
     is_exact: NDArray[np.bool_]
+    is_certain: NDArray[np.bool_]
     is_sealed: NDArray[np.bool_]
     study_id: NDArray[np.int64]
     own: Sequence[str]
     others: bool
+    is_set_copied: bool
     tenant: str
     tenant_of: Mapping[int, str]
     study_called: Mapping[str, int]
@@ -126,6 +133,7 @@ class Found:
             self,
             known=[self.known[i] for i in places.tolist()],
             is_exact=self.is_exact[places],
+            is_certain=self.is_certain[places],
             is_sealed=self.is_sealed[places],
             study_id=self.study_id[places],
             own=own,
@@ -179,53 +187,111 @@ def look_up(tx: Connection, artifacts: ArtifactStore, study: Study, new: NewRows
     """
     registry.hold_registry(tx)
     register_earlier(tx, artifacts)
-    count = len(new.ids)
-    known: list[bytes | None] = [None] * count
-    is_exact, is_sealed = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    study_of = np.zeros(count, dtype=np.int64)
-    for place, (row, state) in enumerate((i, exact) for i, exact in _states(tx, new.ids)):
-        if state is not None:
-            known[place], is_exact[place] = row, True
-            study_of[place], is_sealed[place] = state
     sources = registry.list_sources(tx)
-    tenant_of = {source.study_id: source.tenant for source in sources}
-    name_of = {source.study_id: source.study for source in sources}
+    rows = _Rows.of_states(_states(tx, new.ids))
+    looked = [_compared(tx, source, new, CHANCE / len(sources)) for source in sources]
+    for one in looked:
+        rows.take(one, one.matches.place, ~rows.is_exact)
+    is_certain = rows.study_id > 0
+    # Likely rows of the table with the fewest coincidences first, so that others cannot displace them.
+    for one in sorted(looked, key=lambda one: one.matches.doubt):
+        is_new = (one.matches.likely >= 0) & ~is_certain
+        if float(np.mean(is_new | (rows.study_id > 0) & ~is_certain)) <= MOST_LIKELY:
+            rows.take(one, one.matches.likely, ~is_certain)
+    own, others = _refusing(study, looked, np.where(is_certain, rows.study_id, 0))
+    return Found(
+        rows.known,
+        rows.is_exact,
+        is_certain,
+        rows.is_sealed,
+        rows.study_id,
+        own,
+        others,
+        any(group > 0 for one in looked for group in one.matches.copied),
+        study.tenant,
+        {source.study_id: source.tenant for source in sources},
+        {source.study: source.study_id for source in sources},
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """A source, its rows, and which of the new rows are among them."""
+
+    source: registry.Source
+    rows: registry.KnownRows
+    matches: Matches
+
+
+def _compared(tx: Connection, source: registry.Source, new: NewRows, chance: float) -> _Compared:
+    rows = registry.source_rows(tx, source)
+    known, seed = Rows(rows.tokens, source.names), registry.seed_of(tx, source.id)
+    matches = match_rows(new.rows, known, rows.is_sealed, groups=rows.holder, chance=chance, seed=seed)
+    return _Compared(source, rows, matches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """What is known of each new row so far: see ``Found``."""
+
+    known: list[bytes | None]
+    is_exact: NDArray[np.bool_]
+    is_sealed: NDArray[np.bool_]
+    study_id: NDArray[np.int64]
+
+    @classmethod
+    def of_states(cls, states: Sequence[tuple[bytes, tuple[int, bool] | None]]) -> _Rows:
+        """The rows whose cells are all the same as those of a registered one."""
+        return cls(
+            [None if state is None else row for row, state in states],
+            np.array([state is not None for _, state in states], dtype=bool),
+            np.array([state is not None and state[1] for _, state in states], dtype=bool),
+            np.array([0 if state is None else state[0] for _, state in states], dtype=np.int64),
+        )
+
+    def take(self, one: _Compared, place: NDArray[np.int64], is_free: NDArray[np.bool_]) -> None:
+        """Note the rows that are those of a source at ``place``; a sealed row takes the place of an open one."""
+        for row in np.flatnonzero((place >= 0) & is_free & ~self.is_sealed).tolist():
+            at = int(place[row])
+            if self.known[row] is None or one.rows.is_sealed[at]:
+                self.known[row], self.is_sealed[row] = one.rows.ids[at], one.rows.is_sealed[at]
+                self.study_id[row] = one.source.study_id
+
+
+def _refusing(study: Study, looked: Sequence[_Compared], certain: NDArray[np.int64]) -> tuple[list[str], bool]:
+    """Studies that refuse the new rows.
+
+    A study does if more than ``COINCIDENCE`` of the new rows are its own beyond chance, or if the new rows hold more
+    than that share of one of its sets, of its open rows, or of all its rows (``Matches.copied``): the first share
+    falls with rows that are added, the second does not.
+
+    Args:
+        study: Who brings the rows.
+        looked: What each source has of them.
+        certain: int64, shape ``(rows,)``: whose row each certainly is, 0 for none.
+
+    Returns:
+        Names of the tenant's studies, the largest share first, and whether studies of other tenants refuse.
+    """
     share: dict[int, float] = {}
     chance: dict[int, float] = {}
-    for source in sources:
-        rows = registry.source_rows(tx, source)
-        found = match_rows(
-            new.rows,
-            Rows(rows.tokens, source.names),
-            rows.is_sealed,
-            chance=CHANCE / len(sources),
-            seed=registry.seed_of(tx, source.id),
-        )
-        share[source.study_id] = max(share.get(source.study_id, 0.0), found.share)
-        chance[source.study_id] = chance.get(source.study_id, 0.0) + found.chance
-        for place in np.flatnonzero((found.place >= 0) & ~is_exact & ~is_sealed).tolist():
-            row_place = int(found.place[place])
-            if known[place] is None or rows.is_sealed[row_place]:
-                known[place], is_sealed[place] = rows.ids[row_place], rows.is_sealed[row_place]
-                study_of[place] = source.study_id
-    for owner in tenant_of:
-        share[owner] = max(share.get(owner, 0.0), float(np.mean(study_of == owner)) if count else 0.0)
-    over = {owner: held for owner, held in share.items() if held > min(1.0, chance.get(owner, 0.0)) + COINCIDENCE}
-    mine = sorted((o for o in over if tenant_of[o] == study.tenant), key=lambda o: (-over[o], name_of[o]))
-    theirs = [o for o in tenant_of if tenant_of[o] != study.tenant]
-    together = float(np.mean(np.isin(study_of, theirs))) if count else 0.0
-    bound = min(1.0, sum(chance.get(o, 0.0) for o in theirs)) + COINCIDENCE
-    return Found(
-        known,
-        is_exact,
-        is_sealed,
-        study_of,
-        [name_of[o] for o in mine],
-        any(o in over for o in theirs) or together > bound,
-        study.tenant,
-        tenant_of,
-        {name: number for number, name in name_of.items()},
-    )
+    copied: set[int] = set()
+    tenant_of = {one.source.study_id: one.source.tenant for one in looked}
+    name_of = {one.source.study_id: one.source.study for one in looked}
+    for one in looked:
+        owner = one.source.study_id
+        same = float(np.mean(certain == owner)) if len(certain) else 0.0
+        share[owner] = max(share.get(owner, 0.0), one.matches.share, same)
+        chance[owner] = chance.get(owner, 0.0) + one.matches.chance
+        copied |= {owner} if one.matches.copied else set()
+    over = {o for o, held in share.items() if o in copied or held > min(1.0, chance[o]) + COINCIDENCE}
+    own, others = ([o for o in share if (tenant_of[o] == study.tenant) == is_own] for is_own in (True, False))
+    for side in (own, others):
+        together = float(np.mean(np.isin(certain, side))) if len(certain) else 0.0
+        if together > min(1.0, sum(chance[o] for o in side)) + COINCIDENCE:
+            over |= {o for o in side if (certain == o).any()}
+    mine = sorted(over.intersection(own), key=lambda o: (-share[o], name_of[o]))
+    return [name_of[o] for o in mine], not over.isdisjoint(others)
 
 
 def _states(tx: Connection, ids: Sequence[bytes]) -> list[tuple[bytes, tuple[int, bool] | None]]:
@@ -273,7 +339,12 @@ def register(
     found: Found | None = None,
     label: tuple[NDArray[np.uint64], int] | None = None,
 ) -> None:
-    """Register rows of a study; one that is known keeps its record, which its new set holds as well.
+    """Register rows of a study.
+
+    A row that another study has sealed keeps the record that it has, and the new set holds it as well if it is
+    certainly that row. It gets no record of its own, which could have the other study's label among its inputs (proof:
+    docs/security.md). All other rows get a record, also where they are like an open row, or like a sealed row of the
+    same study, whose label is no input in either.
 
     Args:
         tx: Transaction of the referee's role.
@@ -285,23 +356,48 @@ def register(
             no single cells.
     """
     source = registry.add_source(tx, study_id, new.rows.names[new.kept])
+    is_sealed = None if found is None else found.is_sealed & (found.study_id != study_id)
     for test_set_id, rows in sorted(places.items(), key=lambda item: item[0] is not None):
-        is_new = np.ones(len(rows), dtype=bool) if found is None else ~found.is_known[rows]
+        is_held = np.zeros(len(rows), dtype=bool) if is_sealed is None else is_sealed[rows]
+        is_new = ~is_held if found is None else ~(is_held | found.is_exact[rows])
         fresh = rows[is_new]
         tokens = new.rows.tokens[fresh][:, new.kept]
         registry.add_rows(tx, source, [new.ids[i] for i in fresh.tolist()], tokens, test_set_id)
-        held = [i for i in rows[~is_new].tolist() if found is not None and found.is_sealed[i]]
-        if found is not None and held and test_set_id is not None:
-            registry.hold_rows(tx, [found.known[i] or b"" for i in held], test_set_id)
-            if label is not None:
-                _forget_labels(tx, found, held, label)
+        if found is None or test_set_id is None or not is_held.any():
+            continue
+        like = rows[is_held].tolist()
+        registry.hold_rows(tx, [found.known[i] or b"" for i in like if found.is_certain[i]], test_set_id)
+        if label is not None:
+            _forget_labels(tx, found, like, label)
+
+
+def label_tokens(
+    tx: Connection, study: Study, class_names: Sequence[str], labels: NDArray[Any]
+) -> tuple[NDArray[np.uint64], int]:
+    """The labels as the cells that they would be in a table.
+
+    Args:
+        tx: Transaction of the referee's role.
+        study: Whose labels they are.
+        class_names: Of the study; empty for numbers.
+        labels: Shape ``(rows,)``: classes, -1 for unknown, or numbers.
+
+    Returns:
+        Tokens, shape ``(rows,)``, 0 for unknown, and the token of the column's name.
+    """
+    words = np.array([*class_names, None], dtype=object)
+    column = words[labels] if class_names else labels.astype(np.float64)
+    cells = Cells((study.target.partition(">")[0] or "\0label",), (column,))
+    key = registry.registry_key(tx)
+    return tokens_of(cells, key)[:, 0], int(name_tokens(cells, key)[0])
 
 
 def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tuple[NDArray[np.uint64], int]) -> None:
     """Take a column out of rows that are sealed elsewhere, if it is what the new study predicts.
 
-    The column is that of the label's name, or one that equals the label in most of the rows: it is taken from all of
-    them alike, so that what is left does not follow from the label of a single row.
+    The column is that of the label's name, or one that equals the label in most of the rows that are certainly the same
+    (in most of all rows, where none is): it is taken from all of them alike, so that what is left does not follow from
+    the label of a single row.
     """
     tokens, name = label
     for source in registry.list_sources(tx):
@@ -310,7 +406,10 @@ def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tup
         mine = [(i, place[found.known[i] or b""]) for i in held if found.known[i] in place]
         if mine:
             of_new, of_known = (np.array(side) for side in zip(*mine, strict=True))
-            agree = (known.tokens[of_known] == tokens[of_new][:, None]).mean(axis=0)
+            is_certain = found.is_certain[of_new]
+            votes = is_certain if is_certain.any() else ~is_certain
+            said = tokens[of_new][votes, None]
+            agree = ((known.tokens[of_known[votes]] == said) & (said != 0)).mean(axis=0)
             for column in np.flatnonzero((agree > 0.5) | (source.names == np.uint64(name))).tolist():
                 registry.forget_column(tx, [known.ids[i] for i in of_known.tolist()], column)
 

@@ -19,6 +19,7 @@ from easeml_core.programs.language import parse_program
 from easeml_core.services.baseline import add_baseline
 from easeml_core.services.row_registry import (
     is_public,
+    label_tokens,
     look_up,
     new_rows,
     register,
@@ -31,13 +32,12 @@ from easeml_core.services.study_candidates import called_for, require_fitting
 from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.store.row_registry import registry_key
 from easeml_core.training.data_program import program_of_data
 from easeml_core.training.layout import stored_layout
 from easeml_core.training.parts import content_hash, divided_rows, parts_of, save_open_parts
 from easeml_core.training.program_candidates import require_data_of
 from easeml_core.training.raw_table import rows_of
-from easeml_core.training.row_cells import Cells, cells_of_table, name_tokens, tokens_of
+from easeml_core.training.row_cells import cells_of_table
 from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ def _registered_rows(
         raw = replace(rows_of(raw, kept), duplicates=raw.duplicates + repeated)
         new, found = new.at(kept), found.at(kept)
     require_other_rows(tx, study, found)
-    return _Registered(raw, new, found, _label_tokens(tx, study, raw))
+    label = None if raw.target_layout is not None else label_tokens(tx, study, raw.class_names, raw.labels)
+    return _Registered(raw, new, found, label)
 
 
 def _part_of(
@@ -215,17 +216,6 @@ def _part_of(
         )
         raise InvalidInputError(message)
     return np.sort(found)
-
-
-def _label_tokens(tx: Connection, study: Study, raw: RawTable) -> tuple[NDArray[np.uint64], int] | None:
-    """The labels as the cells that they would be in a table."""
-    if raw.target_layout is not None:
-        return None
-    words = np.array(raw.class_names, dtype=object)
-    column = words[raw.labels] if raw.class_names else raw.labels.astype(np.float64)
-    cells = Cells((study.target.partition(">")[0] or "\0label",), (column,))
-    key = registry_key(tx)
-    return tokens_of(cells, key)[:, 0], int(name_tokens(cells, key)[0])
 
 
 def _require_sizes(parts: Parts, sizes: Mapping[str, int], plans: Mapping[SealedSetPurpose, SetConfig]) -> None:

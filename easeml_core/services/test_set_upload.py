@@ -14,7 +14,7 @@ from easeml_core.config import MOST_SLICES, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.joint_sets import meter_settings_of
-from easeml_core.services.row_registry import look_up, new_rows, register
+from easeml_core.services.row_registry import label_tokens, look_up, new_rows, register
 from easeml_core.services.set_plans import gate_of, needed_examples, set_settings, settings_of_plan, study_plan
 from easeml_core.services.set_queue import when_live
 from easeml_core.services.study_columns import require_one_answer
@@ -131,8 +131,8 @@ def seal_test_set(
         known = look_up(tx, artifacts, found, new)
         require_unknown(file, content, known)
         set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
-        unknown = np.flatnonzero(~known.is_exact)
-        register(tx, found.id, new, {set_id: unknown})
+        label = label_tokens(tx, found, studies.class_names(tx, version.id), content.labels)
+        register(tx, found.id, new, {set_id: np.arange(len(new.ids))}, known, label)
         if labels is None:
             _keep_cells(tx, set_id, file, content)
         warnings = unlike(content.inputs, parts, content.columns)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
-from easeml_core.services.row_registry import COINCIDENCE, look_up, new_rows, register
+from easeml_core.services.row_registry import look_up, new_rows, register
 from easeml_core.services.study_columns import require_one_answer
 from easeml_core.services.test_set_release import is_known, released_arrays
 from easeml_core.services.test_set_upload import labels_of
@@ -16,6 +16,7 @@ from easeml_core.services.test_sets import find_set
 from easeml_core.store import studies, test_sets, validation
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.row_cells import cells_of_inputs
+from easeml_core.training.row_matching import COINCIDENCE
 from easeml_core.training.uploads import encode, read_examples
 from easeml_core.training.uploads import shown as quoted
 
@@ -143,7 +144,8 @@ def registered_open(
     new = new_rows(tx, cells_of_inputs(brought.inputs, brought.columns, parts.layout))
     found = look_up(tx, artifacts, study, new)
     exact = np.flatnonzero(found.is_sealed & found.is_exact)
-    if len(exact) or float(np.mean(found.is_sealed)) > COINCIDENCE:
+    known = found.is_sealed & found.is_certain
+    if len(exact) or found.is_set_copied or float(np.mean(known)) > COINCIDENCE:
         row = int(exact[0]) if len(exact) else int(np.argmax(found.is_sealed))
         message = (
             f"{brought.origin}: {int(found.is_sealed.sum()):,} of {len(brought.names):,} rows cannot be validated on, "

@@ -52,11 +52,13 @@ class KnownRows:
     Attributes:
         ids: 16 bytes each.
         is_sealed: bool, shape ``(rows,)``.
+        holder: int64, shape ``(rows,)``: the set for which a sealed row is registered; 0 for an open row.
         tokens: uint64, shape ``(rows, columns)``; 0 for a missing value, or for one that is a label elsewhere.
     """
 
     ids: list[bytes]
     is_sealed: NDArray[np.bool_]
+    holder: NDArray[np.int64]
     tokens: NDArray[np.uint64]
 
 
@@ -89,13 +91,18 @@ def list_sources(tx: Connection) -> list[Source]:
 def source_rows(tx: Connection, source: Source) -> KnownRows:
     """The rows of a source."""
     found = rows(
-        tx, "SELECT id, state = 'sealed' AS is_sealed, tokens FROM sealed.registry WHERE source_id = :id", id=source.id
+        tx,
+        "SELECT id, CASE state WHEN 'sealed' THEN test_set_id ELSE 0 END AS holder, tokens FROM sealed.registry "
+        "WHERE source_id = :id",
+        id=source.id,
     )
     found = sorted(found, key=lambda r: bytes(r.id))
     tokens = np.frombuffer(b"".join(bytes(r.tokens) for r in found), dtype="<u8")
+    holder = np.array([r.holder for r in found], dtype=np.int64)
     return KnownRows(
         [bytes(r.id) for r in found],
-        np.array([r.is_sealed for r in found], dtype=bool),
+        holder > 0,
+        holder,
         tokens.reshape(len(found), len(source.names)).astype(np.uint64),
     )
 

@@ -15,11 +15,23 @@ alone: repeating rows in the new table changes no weight.
   candidates where they agree in one of several random sets of columns (``_bands``), with the summed weights as the
   score. That finds rows without any rare value.
 
-A candidate is a match if its score is above that of chance: the 1 - ``chance`` quantile of the best score that rows of
-the known table reach among the *others* of it. A new row drawn from the same population is exchangeable with them, so
-that it exceeds the largest ``k`` of ``m`` such scores with probability at most (k + 1) / (m + 1), whatever the
-dependence between columns (split conformal prediction; Vovk, Gammerman and Shafer 2005, Section 4.1). Two columns at
-least must agree: a key alone (a customer, an airport) that two tables share makes no row of them the same.
+Two columns at least must agree: a key alone (a customer, an airport) that two tables share makes no row of them the
+same. What a score t is worth follows from the best scores that known rows reach among the *others* of their table:
+F(t), the share of them that reach t, is the chance that a new row of the same population does, whatever the dependence
+between columns (split conformal prediction; Vovk, Gammerman and Shafer 2005, Section 4.1). Three uses:
+
+* *Certain rows:* a score above the 1 - ``chance`` quantile.
+* *Likely rows:* a score above the 1 - ``LIKELY`` quantile, or agreement in all paired columns where at most that share
+  of known rows agrees with another one. Many of them are coincidences in a table of the same population. They tell
+  where a row must lie, and count for no refusal.
+* *Copied groups:* n new rows of which n G(t) reach t hold copies of a group of known rows (a sealed set, say), if
+
+      n G_g(t) - n F_g+(t) > max(``FEWEST``, ``COINCIDENCE`` m_g)  for some t,
+
+  where G_g is the share of new rows that reach t with one of the m_g rows of the group, F_g the share of known rows
+  that do, and F_g+ an upper confidence bound of it (``_upper``). As many *different* rows of the group must be named.
+  All known rows together are a group, too. The bound on the right is a share of the known rows: rows that are added to
+  the new table do not change it.
 
 Not here: what a cell is (``row_cells``), and what follows from a match (``services/row_registry.py``).
 """
@@ -27,7 +39,7 @@ Not here: what a cell is (``row_cells``), and what follows from a match (``servi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -42,17 +54,33 @@ if TYPE_CHECKING:
 CHANCE = 0.01
 """Share of new rows of the same population that each pass may match by chance, as long as the known rows differ."""
 
+LIKELY = 0.05
+"""Share of known rows that may be likely rows of their own table."""
+
+COINCIDENCE = 1 / 20
+"""Share of a group of known rows that a new table may have beyond what chance explains."""
+
+FEWEST = 10
+"""So many rows of a group may be in a new table, however small the group is."""
+
 _RARE = 8
 """A value of so many known rows at most points at them."""
 
-_SAMPLE = 1_000
+_SAMPLE = 4_000
 """Known rows whose best score among the others is looked at."""
 
 _MOST_TWINS = 0.5
 """With more known rows than that without a difference in the paired columns, these columns say nothing of a row."""
 
+_SIGMAS = 3.7
+"""Of the upper bound of F: level 1e-4 for a normal distribution."""
+
+_LEVELS = 40
+"""Values of F at which groups are looked at."""
+
 _BANDS = 16
 _NAME_BONUS = 0.25
+_EPSILON = 1e-9
 _PAIRS_AT_ONCE = 2_000_000
 _ROWS_ALIGNED = 20_000
 
@@ -75,56 +103,96 @@ class Matches:
     """What is known of new rows.
 
     Attributes:
-        place: int64, shape ``(new rows,)``: the known row that each is, -1 for none.
+        place: int64, shape ``(new rows,)``: the known row that each certainly is, -1 for none.
+        likely: int64, shape ``(new rows,)``: the same with likely rows.
+        doubt: F at the threshold of likely rows: share of rows of the same population that are likely by chance.
         share: Share of the new rows that are known, rows without a difference in the paired columns included.
-        chance: Share of rows of the same population that would be known by chance, at most.
+        chance: Share of rows of the same population that would be certain by chance, at most.
+        copied: Groups of known rows that the new table has beyond what chance explains.
     """
 
     place: Ints
+    likely: Ints
+    doubt: float
     share: float
     chance: float
+    copied: frozenset[int]
 
 
-def match_rows(new: Rows, known: Rows, first: NDArray[np.bool_], *, chance: float = CHANCE, seed: int = 0) -> Matches:
+def match_rows(
+    new: Rows,
+    known: Rows,
+    first: NDArray[np.bool_],
+    *,
+    groups: Ints | None = None,
+    chance: float = CHANCE,
+    seed: int = 0,
+) -> Matches:
     """Find new rows in a known table.
 
     Args:
         new: The new rows.
         known: The known rows.
         first: bool, shape ``(known rows,)``: of known rows that cannot be told apart, one of these is named.
-        chance: Share of new rows of the same population that each pass may match by chance, in (0, 1).
+        groups: int64, shape ``(known rows,)``: the group of each, at least 0; None for one group of all.
+        chance: Share of new rows of the same population that each pass may take for certain by chance, in (0, 1).
         seed: Decides which sets of columns are compared; a secret of the referee.
 
     Returns:
         The matches.
     """
     place = np.full(len(new.tokens), -1, dtype=np.int64)
-    empty = Matches(place, 0.0, 0.0)
+    empty = Matches(place, place.copy(), 0.0, 0.0, 0.0, frozenset())
     if not len(new.tokens) or len(known.tokens) < 2 or not new.tokens.shape[1] or not known.tokens.shape[1]:
         return empty
     order = np.argsort(~first, kind="stable")  # a stable choice among equals: the wanted ones come first
+    of_known = np.zeros(len(order), dtype=np.int64) if groups is None else groups[order]
     rng = np.random.default_rng(seed)
     sample = rng.permutation(len(known.tokens))[:_SAMPLE]
     codes, new_codes, values = _codes(known.tokens[order], new.tokens)
     if not ((new_codes > 0) & (new_codes <= values)).any():
         return empty
-    spent = _take(place, _RareValues(codes, values), new_codes, sample, chance)
+    passes = [_pass(_RareValues(codes, values), new_codes, sample, of_known, chance)]
     pairs = _aligned(_part(Rows(new_codes, new.names), rng), _part(Rows(codes, known.names), rng), values)
-    share = 0.0
+    share, spent, doubt = 0.0, 0.0, 0.0
+    same = likely_same = place
     if len(pairs) > 1:
         columns = _Aligned(codes[:, pairs[:, 1]], rng)
         projected = new_codes[:, pairs[:, 0]]
-        same = columns.same(projected)
         twins = columns.twins
         if twins <= _MOST_TWINS:
+            found = columns.same(projected)
             bound = twins + 3 * float(np.sqrt(twins * (1 - twins) / min(len(codes), len(projected))))
-            share, spent = float(np.mean(same >= 0)), spent + bound
-            if bound <= chance:
-                place[place < 0] = same[place < 0]
-            spent += _take(place, columns, projected, sample, chance)
+            share, spent = float(np.mean(found >= 0)), bound
+            same = found if bound <= chance else same
+            if twins <= LIKELY:
+                likely_same, doubt = found, twins
+            passes.append(_pass(columns, projected, sample, of_known, chance))
+    place = _first_of([passes[0].certain, same, *(one.certain for one in passes[1:])])
+    likely = _first_of([place, likely_same, *(one.likely for one in passes)])
     share = max(share, float(np.mean(place >= 0)))
-    found = np.where(place >= 0, order[np.maximum(place, 0)], -1)
-    return Matches(found.astype(np.int64), share, min(1.0, spent))
+    return Matches(
+        _named(place, order),
+        _named(likely, order),
+        max([doubt, *(one.doubt for one in passes)]),
+        share,
+        min(1.0, spent + sum(one.spent for one in passes)),
+        frozenset().union(*(one.copied for one in passes)),
+    )
+
+
+def _first_of(places: Sequence[Ints]) -> Ints:
+    """Of each row the first place that is one."""
+    found = places[0].copy()
+    for other in places[1:]:
+        found = np.where(found >= 0, found, other)
+    return found
+
+
+def _named(place: Ints, order: Ints) -> Ints:
+    """Places in the order of the known rows as they were given."""
+    found: Ints = np.where(place >= 0, order[np.maximum(place, 0)], -1).astype(np.int64)
+    return found
 
 
 def _codes(known: Words, new: Words) -> tuple[Words, Words, int]:
@@ -163,8 +231,14 @@ def _counted(values: NDArray[Any]) -> tuple[NDArray[Any], Ints]:
     return ordered[starts], np.diff(starts, append=len(ordered))
 
 
-class _Scores:
-    """Candidates of a new row among the known ones, with a score each."""
+class _Scores(Protocol):
+    """Candidates of a new row among the known ones, with a score each.
+
+    Attributes:
+        tokens: Of the known rows.
+    """
+
+    tokens: Words
 
     def best(self, new: Words, own: Ints | None = None) -> tuple[Ints, NDArray[np.float64], NDArray[np.bool_]]:
         """The best candidate of each row (-1 for none), its score, and whether it agrees in all that counts.
@@ -173,34 +247,91 @@ class _Scores:
             new: Tokens of rows.
             own: The known row that each of them is itself, which is passed over; None for rows that are not known.
         """
-        raise NotImplementedError
 
 
-def _take(place: Ints, scores: _Scores, new: Words, sample: Ints, chance: float) -> float:
-    """Add the matches of one pass to ``place``; the share that it may match by chance."""
-    left = np.flatnonzero(place < 0)
-    candidate, score, _ = scores.best(new[left])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """What one pass finds: see ``Matches``; ``spent`` is its part of ``chance``."""
+
+    certain: Ints
+    likely: Ints
+    doubt: float
+    spent: float
+    copied: frozenset[int]
+
+
+def _pass(scores: _Scores, new: Words, sample: Ints, groups: Ints, chance: float) -> _Pass:
+    candidate, score, _ = scores.best(new)
     if not (candidate >= 0).any():
-        return 0.0
-    _, others, twin = scores.best(_of(scores)[sample], sample)
+        return _Pass(candidate, candidate, 0.0, 0.0, frozenset())
+    named, others, twin = scores.best(scores.tokens[sample], sample)
     twins = float(np.mean(twin))
-    if twins <= chance:  # rows that occur twice raise no threshold, and count as what they are
-        others, spent = others[~twin], chance + twins
-    else:
-        spent = chance
-    k = int(chance * (len(others) + 1) / 2)  # two rows that are alike are each other's best: scores come in pairs
-    threshold = float(np.sort(others)[::-1][min(max(k - 1, 0), len(others) - 1)]) if len(others) else 0.0
-    is_match = (candidate >= 0) & (score > threshold + 1e-9)
-    place[left[is_match]] = candidate[is_match]
-    return spent
+    # Rows that occur twice raise no threshold, and count as what they are.
+    apart, spent = (others[~twin], chance + twins) if twins <= chance else (others, chance)
+    # Two rows that are alike are each other's best: scores come in pairs.
+    threshold = _exceeded_by(apart, int(chance * (len(apart) + 1) / 2) - 1)
+    certain = np.where(score > threshold + _EPSILON, candidate, -1)
+    lowest = _exceeded_by(others, int(LIKELY * len(others)))
+    likely = np.where(score > lowest + _EPSILON, candidate, -1)
+    doubt = float(np.mean(others > lowest + _EPSILON))
+    return _Pass(certain, likely, doubt, spent, _copied(candidate, score, sample, named, others, groups))
 
 
-def _of(scores: _Scores) -> Words:
-    assert isinstance(scores, _RareValues | _Aligned)
-    return scores.tokens
+def _exceeded_by(scores: NDArray[np.float64], count: int) -> float:
+    """The lowest score that at most ``count`` of the scores exceed; the highest of them for a negative count."""
+    if not len(scores):
+        return 0.0
+    return float(np.sort(scores)[::-1][min(max(count, 0), len(scores) - 1)])
 
 
-class _RareValues(_Scores):
+def _copied(
+    candidate: Ints,
+    score: NDArray[np.float64],
+    sample: Ints,
+    named: Ints,
+    others: NDArray[np.float64],
+    groups: Ints,
+) -> frozenset[int]:
+    """Groups that the new rows have beyond what chance explains (formula: see the module).
+
+    Args:
+        candidate: int64, shape ``(new rows,)``: the best known row of each, -1 for none.
+        score: Shape ``(new rows,)``.
+        sample: int64, shape ``(sampled rows,)``: known rows.
+        named: Shape ``(sampled rows,)``: the best of the other known rows of each, -1 for none.
+        others: Shape ``(sampled rows,)``: its score.
+        groups: int64, shape ``(known rows,)``.
+    """
+    every = np.zeros_like(groups)
+    found: set[int] = set()
+    for share in np.geomspace(1 / len(others), 1, _LEVELS):
+        threshold = _exceeded_by(others, int(share * len(others)) - 1)
+        above = others > threshold + _EPSILON
+        mine, theirs = sample[above], named[above]
+        rows = candidate[(candidate >= 0) & (score > threshold + _EPSILON)]
+        for group, of_known in [(int(g), groups) for g in np.unique(groups[rows])] + [(-1, every - 1)]:
+            is_chance, is_there = of_known[theirs] == group, of_known[rows] == group
+            expected = len(candidate) * _upper(mine[is_chance], theirs[is_chance]) / len(sample)
+            copies = min(int(is_there.sum()) - expected, len(np.unique(rows[is_there])))
+            if copies > max(FEWEST, COINCIDENCE * int((of_known == group).sum())):
+                found |= {group} if group >= 0 else set(np.unique(groups[rows]).tolist())
+    return frozenset(found)
+
+
+def _upper(rows: Ints, named: Ints) -> float:
+    """Upper confidence bound of an expected count, for rows that reach a score with the row that each names.
+
+    Rows that name each other, or the same row, are one event. With c events of sizes s the count has about the variance
+    sum(s^2); the bound is that of a Poisson variable of count / s events (score interval), times
+    s = sum(s^2) / sum(s), at least 2.
+    """
+    _, sizes = _counted(np.minimum(rows, named))
+    size = max(2.0, float((sizes**2).sum() / sizes.sum()) if len(sizes) else 0.0)
+    events = len(rows) / size
+    return size * (events + _SIGMAS**2 / 2 + _SIGMAS * float(np.sqrt(events + _SIGMAS**2 / 4)))
+
+
+class _RareValues:
     """Candidates that share rare values, whatever column these are in."""
 
     def __init__(self, tokens: Words, values: int) -> None:
@@ -274,7 +405,7 @@ class _RareValues(_Scores):
         return found
 
 
-class _Aligned(_Scores):
+class _Aligned:
     """Candidates that agree in a set of the paired columns."""
 
     def __init__(self, tokens: Words, rng: np.random.Generator) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easeml_core.training.row_cells import Cells, row_ids, tokens_of
-from easeml_core.training.row_matching import Rows, match_rows
+from easeml_core.training.row_matching import COINCIDENCE, LIKELY, Rows, match_rows
 
 KEY = b"key"
 
@@ -76,3 +76,95 @@ def test_the_order_of_rows_and_columns_does_not_matter_nor_does_a_column_of_gues
     wider = Rows(np.column_stack([guesses, new.tokens]), np.append(np.uint64(99), new.names))
     assert match_rows(wider, Rows(known[order], names), first, seed=seed).place.tolist() == found.place.tolist()
     assert row_ids(new.tokens, KEY) == row_ids(every[rows], KEY)
+
+
+def columns(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+    """A column of about 30,000 values, one of three words, one that tells rows apart, one of 70 numbers."""
+    return {
+        "weight": np.round(rng.normal(70, 9, rows), 3),
+        "region": rng.integers(0, 3, rows) + 0.0,
+        "dose": np.round(rng.uniform(1, 9, rows), 4),
+        "age": rng.integers(18, 90, rows) + 100.0,
+    }
+
+
+def as_rows(content: dict[str, Any], names: tuple[str, ...]) -> Rows:
+    cells = Cells(names, tuple(content[name] for name in names))
+    return Rows(tokens_of(cells, KEY), np.array([len(name) for name in names], dtype=np.uint64))
+
+
+def stacked(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+ROWS = 1_200
+EVERY = ("weight", "region", "dose", "age")
+GROUPS = np.repeat([1, 2, 0], [240, 120, 840])
+"""Of the known rows: two sealed sets, and open rows."""
+
+
+@pytest.mark.parametrize("left", [("weight", "region"), ("weight", "dose"), ("weight", "region", "age"), EVERY])
+@pytest.mark.parametrize(("hidden", "among"), [(slice(None), 20), (slice(0, 240), 20), (slice(0, 9), 20)])
+@pytest.mark.parametrize("is_shuffled", [False, True], ids=["", "with a shuffled column"])
+def test_rows_hidden_among_others_are_found(left: Any, hidden: slice, among: int, is_shuffled: bool) -> None:
+    """All rows are refused; of fewer rows each lies on its side: the share that the others dilute is not asked."""
+    rng = np.random.default_rng(15)
+    mine = columns(rng, ROWS)
+    some = {name: cells[hidden] for name, cells in mine.items()}
+    content = stacked(some, columns(rng, among * ROWS))
+    if is_shuffled:
+        content["age"] = rng.permutation(content["age"])
+        left = tuple(dict.fromkeys([*left, "age"]))
+    found = match_rows(as_rows(content, left), as_rows(mine, EVERY), GROUPS > 0, groups=GROUPS)
+    count = len(some["age"])
+    assert found.share < COINCIDENCE + 0.05
+    assert bool(found.copied) or count < ROWS
+    if not is_shuffled or "dose" not in left:
+        assert np.isin(GROUPS[found.likely[:count]], GROUPS[hidden]).mean() > 0.97
+        assert (found.likely[:count] >= 0).all()
+
+
+@pytest.mark.parametrize("left", [("weight", "region"), ("weight", "dose"), ("weight", "region", "age"), EVERY])
+@pytest.mark.parametrize("rows", [600, 20 * ROWS])
+def test_other_rows_of_the_same_population_are_no_copies(left: tuple[str, ...], rows: int) -> None:
+    """Three tables for each; the bound of chance is exceeded with probability 1e-4 a level, and not for these seeds."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        known, new = columns(rng, ROWS), columns(rng, rows)
+        found = match_rows(as_rows(new, left), as_rows(known, EVERY), GROUPS > 0, groups=GROUPS)
+        assert not found.copied
+        assert (found.place >= 0).mean() <= found.chance <= 0.06
+        assert (found.likely >= 0).mean() <= 3 * LIKELY
+
+
+def test_one_coincidence_that_is_repeated_copies_nothing() -> None:
+    rng = np.random.default_rng(3)
+    known, new = columns(rng, ROWS), columns(rng, 2_000)
+    for name in ("weight", "region"):
+        new[name][:500] = known[name][7]
+    found = match_rows(as_rows(new, ("weight", "region", "age")), as_rows(known, EVERY), GROUPS > 0, groups=GROUPS)
+    assert not found.copied
+
+
+def test_a_part_of_one_set_copies_that_set_and_no_other() -> None:
+    """40 of 240 sealed rows: more than a twentieth of the set, less than a twentieth of the 1,200 known rows."""
+    rng = np.random.default_rng(4)
+    mine = columns(rng, ROWS)
+    content = stacked({name: cells[:40] for name, cells in mine.items()}, columns(rng, 800))
+    found = match_rows(as_rows(content, ("weight", "dose")), as_rows(mine, EVERY), GROUPS > 0, groups=GROUPS)
+    assert found.copied == {1}
+
+
+def test_rows_of_common_values_are_likely_where_known_rows_seldom_agree() -> None:
+    """Rows that agree in all columns are likely however common their values are; few others of a wide table are."""
+    rng = np.random.default_rng(5)
+    names = tuple("abcdefgh")
+    wide = {name: np.floor(300 * rng.uniform(size=3 * ROWS) ** 3) + 1_000 * i for i, name in enumerate(names)}
+    known, new = ({name: cells[part] for name, cells in wide.items()} for part in (slice(ROWS), slice(ROWS, None)))
+    for left in (names[:3], names[:4]):
+        some = np.argsort(sum(known[name] for name in left))[:9]
+        hidden = stacked({name: cells[some] for name, cells in known.items()}, new)
+        found = match_rows(as_rows(hidden, left), as_rows(known, names), GROUPS > 0, groups=GROUPS)
+        assert (found.likely[:9] >= 0).all(), left
+    found = match_rows(as_rows(new, names), as_rows(known, names), GROUPS > 0, groups=GROUPS)
+    assert (found.likely >= 0).mean() <= 2 * LIKELY

@@ -30,7 +30,7 @@ from easeml_core.services.test_set_upload import seal_test_set
 from easeml_core.services.validation import replace_validation
 from easeml_core.store import row_registry as registered
 from easeml_core.store.query_source import NamedQuery
-from easeml_core.training.row_cells import Cells, name_tokens
+from easeml_core.training.row_cells import Cells, name_tokens, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -319,11 +319,11 @@ def test_sealed_rows_are_not_fed_as_new_pairs(bare: Any, register: Any) -> None:
         assert len(bare.open_parts(study).train_inputs) == before[study]
 
 
-def brought(folder: Path, content: Table, rows: list[int]) -> dict[str, Path]:
-    inputs = without(content, "y")
+def brought(folder: Path, content: Table, rows: list[int], label: str = "y") -> dict[str, Path]:
+    inputs = without(content, label)
     chosen = {name: [cells[i] for i in rows] for name, cells in inputs.items()}
     write_csv(folder / "new.csv", {"example": [f"p{i}" for i in rows]} | chosen)
-    write_csv(folder / "labels.csv", {"example": [f"p{i}" for i in rows], "label": [content["y"][i] for i in rows]})
+    write_csv(folder / "labels.csv", {"example": [f"p{i}" for i in rows], "label": [content[label][i] for i in rows]})
     return {"inputs": folder / "new.csv", "labels": folder / "labels.csv"}
 
 
@@ -418,3 +418,72 @@ def test_sets_of_before_that_overlap_are_listed_and_retired(bare: Any, register:
     assert bare.one(ended) == 4
     assert retire_overlapping(bare.referee, bare.artifacts, retire=True) == []
     assert check_overlaps(address, bare.artifacts.place).state == "ok"
+
+
+def part_of(content: Table, rows: list[int]) -> Table:
+    return {name: [cells[i] for i in rows] for name, cells in content.items()}
+
+
+@pytest.mark.parametrize("tenant", ["lab", "rival"])
+def test_a_table_hidden_among_twenty_times_as_many_rows_is_refused(register: Any, tenant: str) -> None:
+    """Its rows are 5 % of the new table; a column that tells rows apart and one of three words are left."""
+    content = table(1, rows=2 * ROWS)
+    assert not register("one", content, "y")["refused"]
+    some = without(content, "id", "age", "dose", "seen")
+    others = without(table(2, rows=40 * ROWS), "id", "age", "dose", "seen")
+    answer = register("two", reordered_rows({n: some[n] + others[n] for n in some}), "z", tenant)
+    assert answer["refused"]
+    assert (row_registry.OWN_WORDS if tenant == "lab" else row_registry.OTHERS_WORDS) in answer["message"]
+
+
+def test_a_few_hidden_sealed_rows_are_never_opened(bare: Any, register: Any) -> None:
+    """Nine sealed rows, too few to refuse a table, of which two columns are left; the others are 150 times as many."""
+    assert not register("one", table(1), "y")["refused"]
+    chosen = sealed_doses(bare, table(1))[:9]
+    some, others = (
+        without(content, "id", "age", "dose", "seen") for content in (part_of(table(1), chosen), table(2, rows=1_350))
+    )
+    answer = register("two", reordered_rows({n: some[n] + others[n] for n in some}), "z")
+    assert not answer["refused"], answer["message"]
+    parts = bare.open_parts("two")
+    names = bare.one("SELECT feature_names FROM work.data_versions ORDER BY id DESC LIMIT 1")
+    opened = np.concatenate([parts.train_inputs, parts.validation_inputs])[:, names.index("weight")]
+    assert not np.isin(np.float32(some["weight"]), opened).any()
+
+
+def test_near_copies_in_an_upload_are_held_by_the_new_set_too(bare: Any, register: Any, tmp_path: Path) -> None:
+    """A near copy of a sealed row gets no record of its own, in which its other study's label could be an input.
+
+    A near copy of an open row, whose labels are open, gets one: the new set seals it from then on.
+    """
+    assert not register("one", table(1), "y")["refused"]
+    assert not register("two", table(2), "z", "rival")["refused"]
+    hidden = sealed_doses(bare, table(1))
+    opened = sorted(set(range(ROWS)) - set(hidden))
+    changed = table(1) | {"age": [cell + 1 for cell in table(1)["age"]], "id": list(range(5_000, 5_000 + ROWS))}
+    new = table(4, rows=300) | {"id": list(range(9_000, 9_300))}
+    content = {n: part_of(changed, hidden[:4] + opened[:4])[n] + new[n] for n in new}
+    files = brought(tmp_path, content, list(range(308)), label="z")
+    assert seal_test_set(bare.referee, bare.artifacts, study="two", name="spring", **files)["rows"] == 308
+    number = bare.one("SELECT max(id) FROM work.test_sets")
+    held = {
+        bytes(row) for (row,) in bare.rows("SELECT row_id FROM sealed.row_holds WHERE test_set_id = :id", id=number)
+    }
+    own = {bytes(row) for (row,) in bare.rows("SELECT id FROM sealed.registry WHERE test_set_id = :id", id=number)}
+    with bare.referee.begin() as tx:
+        sources = [(one, registered.source_rows(tx, one)) for one in registered.list_sources(tx)]
+        key = registered.registry_key(tx)
+    cells = Cells(("dose",), (np.array(content["dose"]),))
+    name, tokens = name_tokens(cells, key), tokens_of(cells, key)[:, 0]
+    same: list[set[bytes]] = [set() for _ in tokens]
+    for source, known in sources:
+        (column,) = np.flatnonzero(source.names == name)
+        for place, ids in enumerate(same):
+            ids.update(known.ids[i] for i in np.flatnonzero(known.tokens[:, column] == tokens[place]))
+    assert all(ids & held and not ids & own for ids in same[:4])
+    assert all(ids & own for ids in same[4:8])
+    assert len(own) + len(held) > 300
+    first = bare.one("SELECT min(r.test_set_id) FROM sealed.row_holds h JOIN sealed.registry r ON r.id = h.row_id")
+    retire_test_set(bare.referee, test_set=first)
+    with pytest.raises(StateError, match="another tenant that is in use"):
+        release_test_set(bare.referee, bare.artifacts, test_set=first)
