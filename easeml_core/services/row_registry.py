@@ -55,8 +55,8 @@ OWN_WORDS = "rows of it belong to a study of this tenant already"
 OTHERS_WORDS = "rows of it belong to another tenant's study already"
 _WHY = "a row that is sealed in one study must not be open in another"
 _OWN_WAYS = (
-    "two ways out: let the studies divide the rows of the table among them (`--split 'rows?part=1/2'` for the first, "
-    "'rows?part=2/2' for the second; docs/studies.md), or bring rows that no study has"
+    "two ways out: divide the rows of the table among its studies from the first one on (`--split 'rows?part=1/2'` for "
+    "the first study, `--split 'rows?part=2/2'` for the second; docs/data.md), or bring rows that no study has"
 )
 _OTHERS_WAYS = "bring rows of your own"
 

@@ -212,7 +212,8 @@ def _part_of(
     found: NDArray[np.intp] = left[np.isin(of_row[left], drawn)]
     if len(found) < 2:
         message = (
-            f"split {str(split)!r}: the tenant's other studies leave {len(found)} rows of the table; bring more rows"
+            f"split {str(split)!r}: the tenant's other studies leave {len(found)} rows of the table; bring more "
+            "rows, or divide the table from its first study on (`--split 'rows?part=1/2'`)"
         )
         raise InvalidInputError(message)
     return np.sort(found)

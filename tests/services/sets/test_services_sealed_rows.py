@@ -214,7 +214,9 @@ def test_what_another_study_predicts_is_taken_out_of_rows_that_both_seal(bare: A
     is_both = np.array([row in both for row in known.ids])
     assert is_both.any()
     assert not predicted[is_both].any()
-    assert predicted[~is_both].all()
+    # Of sealed rows that are likely in the new set it is taken out, too: 5 % of them by chance.
+    assert predicted[~known.is_sealed].all()
+    assert (predicted[~is_both & known.is_sealed] > 0).mean() > 0.7
 
 
 def test_a_released_set_opens_no_row_that_another_set_holds(bare: Any, register: Any) -> None:
@@ -267,6 +269,20 @@ def test_one_in_two_studies_divide_a_table(bare: Any, register: Any) -> None:
     )  # a few match one of the first half by chance
     answer = register("three", content, "z", split="rows?part=2/2")
     assert answer["refused"]
+    assert "divide the table from its first study on" in answer["message"]
+
+
+def test_the_way_out_works_across_formats(bare: Any, register: Any, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    content = table(rows=1200)
+    assert not register("one", content, "y", split="rows?part=1/2")["refused"]
+    parquet.write_table(pyarrow.table(renamed(content)), tmp_path / "data" / "lab" / "two.parquet")
+    answer = file_study(bare, tmp_path, "two", "lab", "parquet:two.parquet", target="c0", split="rows?part=2/2")
+    assert not answer["refused"], answer["message"]
+    held = bare.rows("SELECT r.study_id FROM sealed.registry g JOIN sealed.row_sources r ON r.id = g.source_id")
+    assert 1150 < len(held) <= 1200
 
 
 def test_a_guessed_label_changes_no_answer(bare: Any, register: Any) -> None:
