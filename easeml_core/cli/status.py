@@ -36,7 +36,7 @@ def status(database: str | None, as_json: bool) -> None:
     store = open_store(database)
     found, put_off = overview(store), list_put_off(store)
     if as_json:
-        show_json(found | {"put_off": None if put_off is None else [asdict(one) for one in put_off]})
+        show_json(found | ({} if put_off is None else {"put_off": [asdict(one) for one in put_off]}))
         return
     if not found["tenants"]:
         click.echo("no studies yet; register one with `easeml study register` or the DAG easeml_register_study")

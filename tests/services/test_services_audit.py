@@ -79,7 +79,7 @@ def test_every_act_has_a_title_and_a_detail(act: str) -> None:
     facts |= {"alert": 1, "rows": 9, "origin": "file", "policy": "default", "verdict": "pass", "gate_request": 6}
     if act in ("study changed", "tenant changed"):
         facts = {"weight": 2.0}
-    before = {"version": 1} if act == "validation set replaced" else {}
+    before = {"validation set replaced": {"version": 1}, "trial retried": {"trial": 4}}.get(act, {})
     title, detail = told({"act": act, "before": before, "after": facts | {"version": 2}})
     assert title[0].isupper()
     assert detail
