@@ -5,9 +5,8 @@ transaction: a referee that is killed in the middle gives the request back undec
 the same transaction, or in a later one where answers have fixed times (``services/answers.py``). Models that the
 decision needs run before it, in no transaction (``services/evaluation.py``), and so do fetches of data that lie
 elsewhere, beside other requests (``services/fetching.py``). Where answers have fixed times, models run beside other
-requests too (``services/model_runs.py``), and nothing sleeps until a padded end. Answers that are due and moves of
-production have a thread of their own, so that neither waits for a model. A fault of the machine decides nothing
-(``services/put_offs.py``).
+requests too (``services/model_runs.py``). Answers that are due and moves of production have a thread of their own, so
+that neither waits for a model. A fault of the machine decides nothing (``services/put_offs.py``).
 """
 
 from __future__ import annotations
@@ -162,9 +161,7 @@ class Referee:
         self._housekeeper = Housekeeper(store, artifacts, self._duties.repositories)
 
     def _keep_time(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
     ) -> None:
         """Read the time from this clock. Nothing sleeps but ``answer_one`` and ``run_once``, for want of other work."""
         is_fixed = self._duties.timetable.is_fixed
