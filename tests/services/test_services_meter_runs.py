@@ -43,11 +43,11 @@ class Study:
         run, decide = Preparation._run_on, referee.meter
         names = {None: OPEN} | {set_id: purpose for purpose, set_id in self.sets.items()}
 
-        def watched(ready: Preparation, model: Any, test_set_id: int | None) -> None:
+        def watched(ready: Preparation, model: Any, test_set_id: int | None) -> Any:
             self.ran.append(names[test_set_id])
             if self.ran[-1] in self.end:
                 raise self.end[self.ran[-1]]
-            run(ready, model, test_set_id)
+            return run(ready, model, test_set_id)
 
         def counted(*given: Any) -> Any:
             self.looks += 1
