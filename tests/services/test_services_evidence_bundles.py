@@ -91,6 +91,10 @@ def _altered(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_altered("predicate.ledger.facts.log_level", -1.0), "the ledger entry is not what its entry commits to"),
         (_altered("predicate.ledger.facts.log_level", -1.0), "the plan gives the level"),
         (_altered("predicate.ledger.facts.report.wins", 0), "the counts"),
+        (_altered("predicate.ledger.facts.report.condition", "n - o > 0.7 +/- 0.2"), "the counts give"),
+        (_altered("predicate.ledger.facts.report.condition", "n > 0.1 +/- 0.05"), "judged was n > 0.1 +/- 0.05"),
+        (_altered("predicate.ledger.facts.system", "other"), "counts the set's own condition"),
+        (_altered("predicate.test_set.plan.slices", [["north", "n > 0.1 +/- 0.05"]]), "has the slices ['north']"),
         (_altered("predicate.test_set.plan.reliability", 0.999999), "the plan gives the level"),
         (_altered("predicate.verdict.facts.symbol", "fail"), "the ledger says 'pass', not 'fail'"),
         (_altered("predicate.verdict.nonce", "00" * 32), "the verdict is not what its entry commits to"),
@@ -199,7 +203,8 @@ def test_the_level_is_that_of_mode_estimator_and_other_conditions(office: Office
 
 
 def test_a_bundle_is_what_standard_tools_read(office: Office) -> None:
-    dsse, signer = (pytest.importorskip(f"securesystemslib.{name}") for name in ("dsse", "signer"))
+    from securesystemslib import dsse, signer
+
     envelope, _ = evidence_of(office.lab.worker, model_id=office.lab.models["full"]["good"], keys=office.keys)
     public = serialization.load_pem_public_key(KeyFolder(office.keys).key().public.pem())
     key = signer.SSlibKey.from_crypto(public, keyid=envelope["signatures"][0]["keyid"])

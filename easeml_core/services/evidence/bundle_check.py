@@ -164,6 +164,8 @@ class _Work:
         plan = plan.get("gate", plan)
         earlier = self._earlier(predicate, links) if follows_from_earlier(test_set) else None
         self._level(test_set, plan, ledger, report, earlier)
+        if "clauses" in report:
+            self._question(plan, ledger, report)
         if "clauses" not in report:
             self.attested.append(f"FAIL without a test: {report.get('failure') or report.get('error')}")
             self._say(report["symbol"] == "fail", "no test, no pass", "a pass without a test")
@@ -177,6 +179,21 @@ class _Work:
             self._verdict(plan, ledger, report, on_demand=test_set["labels_on_demand"])
         expected = "withheld" if plan["adaptivity"] == "none" else report["symbol"]
         self._say(symbol == expected, f"released: {symbol}", f"{symbol!r} was released, the mode says {expected!r}")
+
+    def _question(self, plan: Any, ledger: Any, report: Any) -> None:
+        """What was judged is what was sealed with the set: its condition, on the set and on each of its slices."""
+        asked, sealed = report["condition"], plan["condition"]
+        if ledger["system"] == "other":
+            self._say(
+                asked != sealed,
+                f"the answer is about another condition than the set's, {asked}: no ground for a promotion",
+                f"the ledger counts the set's own condition {sealed} among the others",
+            )
+        else:
+            self._say(asked == sealed, f"condition {sealed}", f"the set was sealed for {sealed}, judged was {asked}")
+        named, judged = sorted(name for name, _ in plan.get("slices") or ()), sorted(report.get("slices") or ())
+        if named != judged:
+            self.faults.append(f"the plan has the slices {named}, judged were {judged}")
 
     def _set(self, predicate: Mapping[str, Any], links: Mapping[str, Link]) -> None:
         """The set is the one that its chain begins with; bundles of an earlier version do not hold that beginning."""
