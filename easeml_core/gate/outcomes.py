@@ -107,9 +107,9 @@ def count_outcomes(labels: ArrayLike, old: ArrayLike, new: ArrayLike, *, judged:
 
     Example:
         >>> count_outcomes([0, 1, 2, 3], old=[0, 0, 0, 0], new=[0, 1, 1, 0])
-        Outcomes(examples=4, wins=1, losses=0, new_correct=2, old_correct=1, disagreements=2)
+        Outcomes(examples=4, wins=1, losses=0, new_correct=2, old_correct=1, disagreements=2, judged=None)
         >>> count_outcomes([-1, 1, 2, -1], old=[0, 0, 0, 0], new=[0, 1, 1, 0])
-        Outcomes(examples=4, wins=1, losses=0, new_correct=None, old_correct=None, disagreements=2)
+        Outcomes(examples=4, wins=1, losses=0, new_correct=None, old_correct=None, disagreements=2, judged=None)
     """
     truth, before, after = predictions_of(labels, old, new)
     unknown, differ = truth < 0, before != after

@@ -502,7 +502,8 @@ def test_near_copies_in_an_upload_are_held_by_the_new_set_too(bare: Any, registe
             ids.update(known.ids[i] for i in np.flatnonzero(known.tokens[:, column] == tokens[place]))
     assert all(ids & held and not ids & own for ids in same[:4])
     assert all(ids & own for ids in same[4:8])
-    assert len(own) + len(held) > 300
+    # Where a row is only likely known it has neither: at most a twentieth of the rows for each of two tables.
+    assert len(own) + len(held) >= 0.9 * 308
     first = bare.one("SELECT min(r.test_set_id) FROM sealed.row_holds h JOIN sealed.registry r ON r.id = h.row_id")
     retire_test_set(bare.referee, test_set=first)
     with pytest.raises(StateError, match="another tenant that is in use"):
