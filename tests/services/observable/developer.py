@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import shutil
+import signal
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
 import psycopg2
+import pytest
 from click.testing import CliRunner
 from page_client import Client
 from sqlalchemy import text
-from surfaces import RELATIONS, commands, routes_of, watchers
+from surfaces import RELATIONS, commands, options_of, parameters_of, routes_of, watchers
+from undriven import UNDRIVEN
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Viewer
-from easeml_core.errors import StoreUnavailableError
+from easeml_airflow.web.people import Role, Viewer
 from easeml_core.observable import Basis, Kind, Letter, letter_of
 from easeml_core.store import database as channels
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    import click
+    from neutral import Neutral
 
 CHANNELS = [name for name in vars(channels) if name.endswith("CHANNEL")]
 """Constants with the channels that the source code names: anybody can listen to these."""
@@ -84,16 +88,12 @@ def differences(ours: Iterable[Sight], theirs: Iterable[Sight], bases: Iterable[
     return found
 
 
-_HEAD = re.compile("'head': '[0-9a-f]{64}'")
 _ANY_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?|\d\d:\d\d:\d\d UTC")
 
 
 def _shown(sight: Sight | None, *, without_times: bool) -> Any:
     if sight is None:
         return "nothing"
-    if sight.kind is Kind.EVENT:  # the head of a chain depends on secret random nonces: letter EVIDENCE
-        shown = _HEAD.sub("'head': 'HEAD'", repr(sight.value))
-        return _ANY_TIME.sub("TIME", shown) if without_times else shown
     return _ANY_TIME.sub("TIME", repr(sight.value)) if without_times else sight.value
 
 
@@ -107,16 +107,22 @@ def _unlike(ours: Any, theirs: Any, around: int = 60) -> str:
 
 # -- the database -----------------------------------------------------------------------------------------------------
 
-_BY_THE_CLOCK = "work.offers"
-"""A row is written again once a minute at most, so how often depends on how fast a world is played."""
-
 _IS_TIME = """
 SELECT table_schema || '.' || table_name, column_name FROM information_schema.columns
 WHERE data_type = 'timestamp with time zone'
 """
 
 
-def database_sights(lab: Any, *, catalogue: bool = True) -> list[Sight]:
+def age_offers(lab: Any) -> None:
+    """Make every offer older than the minute within which it is not written again.
+
+    Called before the same acts in every installation, so that which of them write follows from the acts and not from
+    how fast they come.
+    """
+    lab.as_superuser("UPDATE work.offers SET asked_at = asked_at - interval '1 hour'")
+
+
+def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> list[Sight]:
     """Every row of every table that a worker may read, and its place; with the whole catalogue, if asked for."""
     with lab.worker.begin() as tx:
         relations = [(schema, name) for schema, name in tx.execute(text(RELATIONS))]
@@ -125,23 +131,29 @@ def database_sights(lab: Any, *, catalogue: bool = True) -> list[Sight]:
         content = {table: _content(tx, table) for table in ours}
         found = [s for r in relations if r[0] in _CATALOGUES for s in _catalogue(lab, tx, *r)] if catalogue else []
         found += [*_functions(tx), _sizes(lab)] if catalogue else []
-    steady = {table: rows for table, rows in content.items() if table != _BY_THE_CLOCK}
-    ranks = _ranks(v for table, rows in steady.items() for row in rows for c, v in row.items() if (table, c) in times)
-    writers = _ranks(row["xmin"] for rows in steady.values() for row in rows)
+    ranks = _ranks(v for table, rows in content.items() for row in rows for c, v in row.items() if (table, c) in times)
+    writers = _ranks(row["xmin"] for rows in content.values() for row in rows)
     for table, rows in content.items():
         places = [(row.pop("ctid"), writers.get(row.pop("xmin"))) for row in rows]
-        if table != _BY_THE_CLOCK:
-            found.append(Sight(Kind.CATALOGUE, "ctid and xmin", table, places))
+        found.append(Sight(Kind.CATALOGUE, "ctid and xmin", table, places))
         found.append(Sight(Kind.TABLE, table, "", len(rows)))
         shown = [{c: ranks.get(v) if (table, c) in times else v for c, v in row.items()} for row in rows]
         if table == "work.catalogue":  # holds the number of a transaction
             shown = [row | {"changed_by": writers.get(int(row["changed_by"]))} for row in shown]
+        shown = [{c: _neutral_value(neutral, f"{table}.{c}", v) for c, v in row.items()} for row in shown]
         shown.sort(key=lambda row: _public(table, row))
         found += [Sight(Kind.COLUMN, f"{table}.{c}", "", [row[c] for row in shown]) for c in (rows[0] if rows else ())]
     return found
 
 
 _CATALOGUES = ("pg_catalog", "information_schema")
+
+
+def _neutral_value(neutral: Neutral, column: str, value: Any) -> Any:
+    """A value of a column; what holds hashes over secret nonces, by the letter of its column, by name."""
+    if letter_of(Kind.COLUMN, column) is not Letter.EVIDENCE:
+        return value
+    return neutral.text(value) if isinstance(value, str) else neutral.envelope(value)
 
 
 def _public(table: str, row: dict[str, Any]) -> str:
@@ -260,16 +272,19 @@ def listening(lab: Any) -> Iterator[list[Sight]]:
 # -- pages ------------------------------------------------------------------------------------------------------------
 
 
-def _away() -> Any:
-    message = "this server was not given the referee's address"
-    raise StoreUnavailableError(message)
+VIEWERS = {
+    "developer": Viewer("dev", frozenset(), lambda _study, _tenant, *, write: True),
+    "reader": Viewer("ann", frozenset(), lambda _study, _tenant, *, write: not write),
+    "operator": Viewer("ops", frozenset({Role.OPERATOR}), lambda _study, _tenant, *, write: True),
+    "stranger": Viewer("eve", frozenset(), lambda _study, _tenant, *, write: False),
+}
+"""People who are no referee and no labeler: who may change studies, only see them, run the installation, or nothing."""
 
 
-def client_of(lab: Any) -> Client:
-    """The web application as a developer who may read and change every study, and is no referee or labeler."""
-    viewer = Viewer("dev", frozenset(), lambda _study, _tenant, *, write: True)
-    site = Site(lambda: lab.worker, lambda: lab.artifacts, _away, lambda: viewer)
-    app = web.create_app(site, require_login=lambda: None, rights=lambda *, write: lambda: "dev")
+def client_of(lab: Any, viewer: Viewer) -> Client:
+    """The web application of a server that holds the referee's address, too, as this person sees it."""
+    site = Site(lambda: lab.worker, lambda: lab.artifacts, lambda: lab.referee, lambda: viewer)
+    app = web.create_app(site, require_login=lambda: None, rights=lambda *, write: lambda: viewer.name)
     return Client(app)
 
 
@@ -277,12 +292,18 @@ ENDLESS = "GET /events"
 """Streams notifications (``listening`` compares these) and does not end."""
 
 QUERY = {"show": "all", "q": "a", "sort": "name", "window": "day", "of": "train", "study": "full", "edges": "0.1"}
+QUERY |= {"who": "dev", "since": "2020-01-01", "needs": "all", "dag": "dag", "run": "run", "task": "GateOperator-full"}
 FORM = {
     **{name: "because" for name in ("why", "reason", "message", "who", "say")},
     **{
         name: "1"
         for name in ("number", "model", "model_id", "test_set", "trial_id", "request", "weight", "at", "place")
     },
+    **{name: "1" for name in ("max_parallel", "quota_hours", "priority", "budget_hours", "gate", "meter", "add", "to")},
+    **{name: "1" for name in ("gate_request", "alert_id", "test_set_id", "examples", "steps")},
+    **{name: "0.9" for name in ("target_quality", "reliability", "power")},
+    **{"adaptivity": "full", "mode": "fp-free", "condition": "n > 0.1 +/- 0.4", "back": "gate", "row": "0" * 64},
+    **{"parameters": "{}", "devices": "", "deadline": "2030-01-01T00:00"},
     **{
         "key": "form",
         "request_key": "form",
@@ -294,140 +315,226 @@ FORM = {
 }
 
 
-def requests_of(
-    client: Client, bindings: dict[str, list[str]], methods: Iterable[str]
-) -> list[tuple[str, str, str, bool]]:
-    """Method, route, path and whether parameters are added, for every route with every binding of its path.
+@dataclass(frozen=True)
+class Asked:
+    """One request of a page.
+
+    Attributes:
+        method: Of HTTP.
+        route: As the application has it.
+        path: Where it leads.
+        names: Parameters of the query that are given.
+    """
+
+    method: str
+    route: str
+    path: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Path and names of parameters."""
+        return f"{self.path}?{'&'.join(self.names)}" if self.names else self.path
+
+
+def requests_of(client: Client, bindings: dict[str, list[str]], methods: Iterable[str]) -> Iterator[Asked]:
+    """Every route with every binding of its path: without parameters, with each of them alone, and with all.
 
     Args:
         client: Of the application.
         bindings: Values of each parameter of paths.
         methods: Of which methods.
     """
-    found = []
     for route in routes_of(client.app):
         names = re.findall(r"{(\w+)}", route.path)
         for method in sorted(route.methods & set(methods)):
             for values in itertools.product(*(bindings[name] for name in names)):
                 path = route.path.format(**dict(zip(names, values, strict=True)))
+                more = parameters_of(route) if method == "GET" else []
                 if f"{method} {route.path}" != ENDLESS:
-                    found.append((method, route.path, path, False))
-                    found += (
-                        [(method, route.path, path, True)] if route.dependant.query_params and method == "GET" else []
-                    )
-    return found
+                    yield Asked(method, route.path, path)
+                    yield from (Asked(method, route.path, path, (name,)) for name in more)
+                    yield from [Asked(method, route.path, path, tuple(more))] if len(more) > 1 else []
 
 
-def page_sight(lab: Any, client: Client, asked: tuple[str, str, str, bool], ids: dict[str, int]) -> Sight:
-    """One request and its answer: status, target of a redirect, and content."""
-    method, route, path, has_more = asked
+def page_sight(neutral: Neutral, client: Client, asked: Asked, ids: dict[str, int], viewer: str) -> Sight:
+    """One request and its answer: status, every header, and content."""
     headers = {"sec-fetch-site": "same-origin"}
-    if method == "GET":
-        known = {r.path: r for r in routes_of(client.app)}[route]
-        names = [parameter.name for parameter in known.dependant.query_params] if has_more else []
-        answer = client.get(
-            path, params={name: QUERY.get(name, str(ids.get(name, 1))) for name in names}, headers=headers
-        )
-    elif path.startswith("/api/"):
-        answer = client.post(path, json={"request_key": "api"}, headers=headers)
+    if asked.method == "GET":
+        given = {name: QUERY.get(name, str(ids.get(name, 1))) for name in asked.names}
+        answer = client.get(asked.path, params=given, headers=headers)
+    elif asked.path.startswith("/api/"):
+        answer = client.post(asked.path, json={"request_key": "api"}, headers=headers)
     else:
-        answer = client.post(path, data=FORM, headers=headers)
-    shown = answer.status_code, answer.headers.get("location"), _neutral(lab, answer.text)
-    return Sight(Kind.ROUTE, f"{method} {route}", f"{path}{'?' if has_more else ''}", shown)
+        answer = client.post(asked.path, data=FORM, headers=headers)
+    told = [(name, neutral.text(value)) for name, value in answer.headers.multi_items() if name != "content-length"]
+    shown = answer.status_code, told, neutral.text(answer.text)
+    where = asked.where if viewer == "developer" else f"{asked.where} as {viewer}"
+    return Sight(Kind.ROUTE, f"{asked.method} {asked.route}", where, shown)
 
 
-_NOW = re.compile(r'<time datetime="(?!2020-01-01)[^<]*</time>|(?!2020-01-01)\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?')
-_CLOCK = re.compile(r"clock is [0-9.]+ s (ahead|behind)")
-_RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+def stream_sight(neutral: Neutral, client: Client, viewer: str) -> Sight:
+    """The stream of news as it begins and ends; what wakes it in between, ``listening`` hears."""
+    from easeml_airflow.web import live
 
-
-def _neutral(lab: Any, shown: str) -> str:
-    """Without the database's name, random keys of forms and commands, and the present time; frozen times stay."""
-    shown = _CLOCK.sub("CLOCK", _NOW.sub("NOW", _RANDOM.sub("KEY", shown)))
-    return shown.replace(lab.name, "DATABASE")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "LIFE_SECONDS", -1.0)
+        answer = client.get("/events", params={"study": "full"})
+    shown = answer.status_code, answer.headers.multi_items(), neutral.text(answer.text)
+    return Sight(Kind.ROUTE, ENDLESS, viewer, shown)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
 
-UNRUN = {
-    "referee": "the referee's own process; tests of the referee start it with the wrong role",
-    "device run": "a worker that trains on open rows and measures real times",
-    "mlflow sync": "needs an MLflow server; it sends what `model list` prints",
-    "bench select": "fills an empty database of its own",
-    "db upgrade": "changes the schema with the owner's address",
-    "db artifacts": "needs the owner's address",
-    "db backup": "needs the owner's address",
-    "db restore": "needs the owner's address",
-    "policy set": "needs the owner's address",
+MORE = {
+    "backtest": ["--repeats", "1", "--served", "2", "--processes", "1"],
+    "device run": ["--until", "1e-9", "--poll", "0.1", "--max-trials", "1", "--study", "full"],
+    "policy set": ["--policy", "roundrobin"],
 }
-"""Commands with a database that are not run here, and why."""
+"""What keeps a command short, or gives it something to do."""
 
-MORE = {"backtest": ["--repeats", "1", "--served", "2", "--processes", "1"]}
-"""What keeps a command short."""
+ASKING = ("device run",)
+"""Commands that ask for trials, and so write an offer."""
 
 
-def command_lines(study: str, ids: dict[str, int], folder: Path, *, is_first: bool) -> Iterator[tuple[str, list[str]]]:
-    """Every command that opens a database, with arguments for this study.
+@dataclass(frozen=True)
+class Line:
+    """One command as it is entered.
+
+    Attributes:
+        name: The command, as the alphabet names it.
+        words: All words of the line.
+        option: The option that it is about; None where it has only what it needs.
+        where: What is said of the line beside the command.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    option: str | None
+    where: str
+
+
+def command_lines(
+    study: str, ids: dict[str, int], folder: Path, *, is_first: bool, options: bool = False
+) -> Iterator[Line]:
+    """Every command that opens a database, with arguments for this study: as JSON, and for the first study as text.
 
     Args:
         study: The study.
         ids: Values of ``model_id``, ``trial_id``, ``handle`` and the like.
         folder: Where commands read and write files; it holds ``handed-in`` and ``rows.csv``.
-        is_first: Whether commands are wanted, too, that are not about one study.
+        is_first: Whether commands are wanted, too, that are not about one study, and lines without ``--json``.
+        options: Whether lines are wanted instead with each option of a command that it can do without, one at a time.
+            What only a referee may do is left out: a worker is refused whatever the options are.
     """
-    files = {"path": "handed-in", "program": "handed-in", "inputs": "rows.csv", "to": "out.npz", "target": "out"}
-    given = {
-        **{name: str(value) for name, value in ids.items()},
-        **{name: str(folder / file) for name, file in {**files, "file": "file", "artifacts": "none"}.items()},
-        **{"study": study, "name": study, "reason": "because", "why": "because", "labeler": "ann", "message": "mine"},
-        **{"hashes": "0" * 64, "source": "csv:none.csv", "format": "constant", "timeout": "0", "tenant": "lab"},
-    }
     for words, command in commands():
         name = " ".join(words)
-        parameters = {p.name: p for p in command.params}
+        parameters = {str(p.name): p for p in command.params}
         is_of_study = name in ("study show", "study set") or {"study", "trial_id", "handle"} & set(parameters)
-        if "database" not in parameters or name in UNRUN or not (is_of_study or is_first):
+        if "database" not in parameters or name in NOT_RUN or not (is_of_study or is_first):
             continue
-        given["request_key"] = f"cli/{name}/{study}"
-        arguments = list(_arguments(parameters, given))
-        if None not in arguments:  # test_observable_complete.py names a command without a value
-            yield name, [*words, *MORE.get(name, []), *map(str, arguments)]
+        given = _given(study, ids, folder) | {"request_key": f"cli/{name}/{study}"}
+        needed = [*words, *MORE.get(name, []), *_arguments(parameters, given)]
+        if not options:
+            yield Line(name, (*needed, "--json"), None, study)
+            if is_first:
+                yield Line(name, tuple(needed), None, f"{study} as text")
+        elif letter_of(Kind.COMMAND, name) is not Letter.SEALED:
+            for option in options_of(command):
+                shown = str(option.name) if option.param_type_name == "argument" else option.opts[0]
+                given["request_key"] = f"cli/{name}/{study}/{shown}"
+                needed = [*words, *MORE.get(name, []), *_arguments(parameters, given, without=str(option.name))]
+                yield Line(name, (*needed, *_option(option, given)), shown, f"{study} {shown}")
+
+
+NOT_RUN = frozenset(item.name for item in UNDRIVEN if item.kind is Kind.COMMAND)
+
+
+def _given(study: str, ids: dict[str, int], folder: Path) -> dict[str, str]:
+    """Values by the name of the parameter."""
+    files = {"path": "handed-in", "program": "handed-in", "inputs": "rows.csv", "to": "out.npz", "target": "out"}
+    files |= {
+        "file": "file",
+        "artifacts": "none",
+        "output": "out.csv",
+        "plot": "out.png",
+        "history": "rows.csv",
+        "labels": "rows-labels.csv",
+    }
+    files |= {"out": "out.json", "keys": "keys-given", "folder": "out-folder"}
+    return {
+        **{name: str(folder / file) for name, file in files.items()},
+        **{"study": study, "name": study, "reason": "because", "why": "because", "labeler": "ann", "message": "mine"},
+        **{"hashes": "0" * 64, "source": "csv:none.csv", "format": "constant", "timeout": "0", "tenant": "lab"},
+        **{"only": "gate", "who": "dev", "since": "2020-01-01", "policy": "roundrobin", "condition": "n > 0.1 +/- 0.4"},
+        **{"studies": study, "place": "elsewhere", "request": "1", "wait": "0", "poll": "0.1"},
+        **{"kind": "decision_tree", "parameters": '{"max_depth": 1}', "device": "cpu", "slot": "cpu", "limit": "2"},
+        "until": "1e-9",
+        **{name: str(value) for name, value in ids.items()},
+    }
 
 
 OPTIONAL = ("timeout", "request_key", "model_id", "path")
 """Parameters that are given where a command has them."""
 
 
-def _arguments(parameters: dict[Any, click.Parameter], given: dict[str, str]) -> Iterator[str | None]:
-    for parameter in parameters.values():
-        if parameter.name == "wait":
-            yield from ["--no-wait"] if getattr(parameter, "is_flag", False) else ["--wait", "0"]
-        elif parameter.name == "as_json":
-            yield "--json"
-        elif parameter.required or parameter.name in OPTIONAL:
-            value = given.get(str(parameter.name))
-            yield from (value,) if parameter.param_type_name == "argument" else (parameter.opts[0], value)
+def _arguments(parameters: dict[str, click.Parameter], given: dict[str, str], without: str = "") -> Iterator[str]:
+    """What a command needs, so that it does not wait either, but for one option."""
+    for name, parameter in parameters.items():
+        if name != without and (parameter.required or name in (*OPTIONAL, "wait")):
+            yield from _option(parameter, given, is_off=name == "wait")
 
 
-def command_sight(lab: Any, name: str, line: list[str], where: str, folder: Path) -> Sight:
+def _option(parameter: click.Parameter, given: dict[str, str], *, is_off: bool = False) -> list[str]:
+    """A parameter with a value that suits it: by its name, else by its type."""
+    if getattr(parameter, "is_flag", False):
+        return [f"--no-{str(parameter.name).replace('_', '-')}" if is_off else parameter.opts[0]]
+    kind = parameter.type
+    by_type = str(kind.choices[-1]) if isinstance(kind, click.Choice) else "1"
+    by_type = "0.5" if isinstance(kind, click.types.FloatParamType) else by_type
+    value = given.get(str(parameter.name), by_type)
+    if isinstance(kind, click.Choice) and value not in kind.choices:
+        value = by_type
+    return [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
+
+
+def command_sight(lab: Any, neutral: Neutral, line: Line, folder: Path) -> Sight:
     """One command with the worker's address: exit status, both outputs, and the file that it wrote."""
-    line = [lab.artifacts.root.as_posix() if word == str(folder / "none") else word for word in line]
+    words = [lab.artifacts.root.as_posix() if word == str(folder / "none") else word for word in line.words]
+    for file in folder.glob("out*"):
+        file.unlink() if file.is_file() else shutil.rmtree(file)
     (folder / "file").unlink(missing_ok=True)
     (folder / "file").write_text("example,label\nnew 1,yes\n")
     before = (folder / "file").read_bytes()
     from easeml_core.cli.app import cli
 
-    result = CliRunner().invoke(cli, ["--by", "dev", *line, "--database", lab.url("easeml_worker")])
+    if line.name in ASKING:
+        age_offers(lab)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        result = CliRunner().invoke(cli, ["--by", "dev", *words, "--database", lab.url("easeml_worker")])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     after = (folder / "file").read_bytes() if (folder / "file").exists() else b""
-    written = "" if after == before else _members(folder / "file")
-    shown = result.exit_code, _neutral(lab, result.stdout), _neutral(lab, result.stderr), written
-    return Sight(Kind.COMMAND, name, where, shown)
+    files = [file for file in sorted(folder.glob("out*")) if file.is_file()]
+    files += [folder / "file"] if after and after != before else []
+    written = [(file.name, neutral.text(_members(file))) for file in files]
+    broken = result.exception is not None and not isinstance(result.exception, SystemExit)
+    status = -1 if broken else result.exit_code
+    shown = status, neutral.text(result.stdout), neutral.text(result.stderr), written
+    return Sight(Kind.COMMAND, line.name, line.where, shown)
+
+
+def is_usage_error(sight: Sight) -> bool:
+    """Whether the parser refused a command, so that the command itself did not run."""
+    return sight.kind is Kind.COMMAND and sight.value[0] == 2 and "Usage: " in sight.value[2]
 
 
 def _members(path: Path) -> str:
     """Content of a file; of an archive each member's."""
     if not zipfile.is_zipfile(path):
-        return path.read_bytes().hex()
+        return repr(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         return repr({name: archive.read(name) for name in sorted(archive.namelist())})
 
@@ -435,23 +542,32 @@ def _members(path: Path) -> str:
 # -- events -----------------------------------------------------------------------------------------------------------
 
 
-def event_sights(lab: Any, studies: Iterable[str], requests: Iterable[int], trials: Iterable[int]) -> list[Sight]:
+def event_sights(
+    lab: Any, neutral: Neutral, studies: Iterable[str], requests: Iterable[int], trials: Iterable[int]
+) -> list[Sight]:
     """What triggers, sensors and watchers find, and the news since the beginning."""
     from easeml_airflow.triggers.questions import QUESTIONS
     from easeml_core.services import events
 
     subjects = {"answer": list(map(str, requests)), "trial": list(map(str, trials))}
     found = [
-        Sight(Kind.EVENT, f"question {name}", subject, _looked(lambda q=question, s=subject: q.look(lab.worker, s, 0)))
+        Sight(
+            Kind.EVENT,
+            f"question {name}",
+            subject,
+            neutral.text(_looked(lambda q=question, s=subject: q.look(lab.worker, s, 0))),
+        )
         for name, question in QUESTIONS.items()
         for subject in subjects.get(name, list(studies))
     ]
     for trigger in watchers():
-        found.append(Sight(Kind.EVENT, f"trigger {trigger.__name__}", "", repr(trigger.waiting(lab.worker, None))))
+        found.append(
+            Sight(Kind.EVENT, f"trigger {trigger.__name__}", "", neutral.text(repr(trigger.waiting(lab.worker, None))))
+        )
     seen = events.look(lab.worker, {"since": EPOCH, "told": {}}, limit=10_000)
     for kind in events.EventKind:
         told = [event for event in seen.events if event["kind"] == kind]
-        found.append(Sight(Kind.EVENT, f"news {kind}", "", repr(told)))
+        found.append(Sight(Kind.EVENT, f"news {kind}", "", neutral.text(repr(told))))
     return found
 
 

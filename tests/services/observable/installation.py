@@ -7,12 +7,15 @@ as an earlier run would have stored it, so that their verdicts and signals are k
 from __future__ import annotations
 
 import csv
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import EasemlError
+from easeml_core.services.answers import Timetable
 from easeml_core.services.feeding import feed
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
@@ -27,8 +30,8 @@ from easeml_core.services.requests import (
 from easeml_core.services.submit import submit_model
 from easeml_core.services.test_set_retirement import retire_test_set
 from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.store import chain, sealed
 from easeml_core.store import labels as label_rows
-from easeml_core.store import sealed
 from easeml_core.store.rows import pack
 from easeml_core.training.formats import load_constant
 
@@ -36,17 +39,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from easeml_core.attestation import SigningKey
+
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e06"
 """The installation's secret: every split, and with it every verdict, is the same in every run."""
 
 ROWS = 1000
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
 METER = {"ranges": (-0.2, 0.2), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "ambiguous": 4}
+SLICES = {"slices": [["east", "n > 0.2 +/- 0.2"], ["west", "n > 0.2 +/- 0.2"]]}
 WRONG = {"good": 0.04, "better": 0.01, "bad": 0.52, "awful": 0.9}
 """Share of a sealed set on which a model is wrong, its first rows; a constant on open data is wrong on about half."""
 
 DEMAND = ("demand", "asked", "sliced")
 """Studies whose gate set has no labels until a verdict needs them."""
+
+
+DELAYED = ("first", "asked")
+"""Studies whose answers leave on the referee's grid; each is looked at while its first answers are held back."""
+
+MOST_LOOKS = 1000
+"""How often an answer is looked for that must come."""
+
+DELAY_SECONDS = 0.001
+"""The grid of these: an answer leaves when ``release_one`` is called, so a longer one would only wait."""
+
+GRID_SECONDS = (0.001,)
+"""To which times decisions and models' runs are padded there: the code of a grid, without its wait."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +79,30 @@ class Mode:
 
 
 MODES: Mapping[str, Mode] = {
-    "full": Mode({"adaptivity": "full"}),
-    "first": Mode({"adaptivity": "firstChange"}, {"method": "first-change"}),
+    "full": Mode({"adaptivity": "full"}, {"developer": "kt"}),
+    "first": Mode({"adaptivity": "firstChange"}, {"method": "first-change", "overfitting_budget": 2}),
     "hidden": Mode({"adaptivity": "none", "mail": "ann@lab.example"}, {"method": "pruned"}),
     "upto": Mode({"adaptivity": "upTo:2"}, {"method": "exact-tree"}),
-    "recycle": Mode({"adaptivity": "recycle"}, {"method": "ratchet"}),
-    "fnfree": Mode({"mode": "fn-free"}, {"method": "deviations"}),
-    "early": Mode({"sampling": "early", "estimator": "exact"}, {"method": "full"}),
+    "recycle": Mode({"adaptivity": "recycle"}, {"method": "ratchet", "tail": "hoeffding"}),
+    "fnfree": Mode({"mode": "fn-free"}, {"method": "deviations", "deviations": 2, "one_sided": True}),
+    "early": Mode(
+        {"sampling": "early", "estimator": "exact", "power": 0.9},
+        {"method": "full", "open_ended": True, "budget": ("signal above range 1",)},
+    ),
     "demand": Mode({}, {"method": "nonuniform", "tolerances": (0.19, 0.19, 0.19)}),
     "asked": Mode({"sampling": "early", "estimator": "exact"}, {"teams": 2, "method": "multitenant"}),
-    "sliced": Mode(),
-    "joint": Mode({"reliability": None}, {"reliability": None}, {"joint": {"reliability": 0.8}}),
-    "two": Mode({}, {}, {"direct": {"share": 0.5}}),
+    "sliced": Mode({}, {"developer": "sticky"}),
+    "joint": Mode(
+        {"reliability": None},
+        {"reliability": None},
+        {"joint": {"reliability": 0.8, "gate_share": 0.5}},
+    ),
+    "two": Mode({}, {"method": "dithered"}, {"direct": {"share": 0.4}}),
     "hits": Mode(
-        {}, {"ranges": (-0.4, 0.03)}, {"metric": "rmse", "hit": "within:0.5", "task": "regression"}, is_regression=True
+        {},
+        {"ranges": (-0.4, 0.03), "method": "automaton", "automaton": (((1, 0), (2, 0), (3, 0)),)},
+        {"metric": "rmse", "hit": "within:0.5", "task": "regression"},
+        is_regression=True,
     ),
 }
 
@@ -84,19 +113,23 @@ class Installation:
     Attributes:
         lab: The laboratory.
         folder: Where the tables lie that the referee reads; the same for all copies.
+        key: Signs what leaves with an answer, without a check of what was signed before: ``relabel`` changes that.
         truth: Labels of every sealed set as they were sealed.
         models: Study to name to id.
-        waits: Study to what ``look`` gave when a request first waited for labels.
+        waits: Study and kind of request to what ``look`` gave when the first one waited for labels or for its time.
         transactions: How many transactions of the server wrote something during each request, with the study.
     """
 
-    def __init__(self, lab: Any, folder: Path, truth: Any = None, models: Any = None) -> None:
-        self.lab, self.folder = lab, folder
+    def __init__(
+        self, lab: Any, folder: Path, truth: Any = None, models: Any = None, key: SigningKey | None = None
+    ) -> None:
+        self.lab, self.folder, self.key = lab, folder, key
         self.truth: dict[int, np.ndarray] = dict(truth or {})
         self.models: dict[str, dict[str, int]] = models or {}
         self.look: Callable[[Any], Any] = lambda _lab: None
         self.waits: dict[str, Any] = {}
         self.transactions: list[tuple[str, int]] = []
+        self.timetable = Timetable()
 
     # Making it.
 
@@ -143,7 +176,7 @@ class Installation:
         old = self.lab.one(
             "SELECT id FROM work.test_sets WHERE state = 'live' AND purpose = 'gate' ORDER BY id DESC LIMIT 1"
         )
-        settings = GATE | {"slices": [["east", "n > 0.2 +/- 0.2"], ["west", "n > 0.2 +/- 0.2"]]}
+        settings = GATE | SLICES
         given = {"study": study, "inputs": inputs, "labels": labels, "slices_column": "side", "settings": settings}
         seal_test_set(self.lab.referee, self.lab.artifacts, name="slices", **given)
         retire_test_set(self.lab.referee, test_set=str(old), study=study)
@@ -182,6 +215,23 @@ class Installation:
             )
         )
 
+    def modes(self) -> set[str]:
+        """What the studies' settings are, as ``surfaces.modes`` names it."""
+        configs = {"gate": GateConfig, "meter": MeterConfig, "joint": JointConfig, "direct": DirectConfig}
+        found = {"answers.delay_seconds is set", "labels are given up front"} if DELAYED else set()
+        found |= {"labels are given on demand"} if DEMAND else set()
+        for study, mode in MODES.items():
+            given = {"gate": GATE | mode.gate, "meter": METER | mode.meter} | mode.more
+            given["gate"] |= SLICES if study == "sliced" else {}
+            for system, config in configs.items():
+                if system in given:
+                    made = config(**_without(given[system]))
+                    found |= {f"{system}.{name}={value}" for name, value in made.to_json().items()}
+                    found |= {f"{system}.{name} is set" for name in given[system]}
+            found |= {f"gate.adaptivity={mode.gate.get('adaptivity', 'full').partition(':')[0]}"}
+            found |= {"joint.gate is set", "joint.meter is set"} if "joint" in given else set()
+        return found | ({"gate.other_conditions is set"} if "upto" in MODES else set())
+
     # Changing what is sealed.
 
     def relabel(self, change: Callable[[str, np.ndarray], np.ndarray]) -> None:
@@ -208,9 +258,15 @@ class Installation:
 
     def answer_all(self) -> None:
         """Let the referee answer what it can."""
-        judge = Referee(self.lab.referee, self.lab.artifacts, data=self.folder)
-        while judge.answer_one() is not None:
-            pass
+        judge = self._referee()
+        with chain.recording(self.key):
+            while judge.answer_one() is not None:
+                pass
+
+    def _referee(self) -> Referee:
+        grids = {"grid_seconds": GRID_SECONDS, "decision_grid_seconds": GRID_SECONDS}
+        given = {"data": self.folder, "timetable": self.timetable}
+        return Referee(self.lab.referee, self.lab.artifacts, **given, **grids)
 
     def give_labels(self) -> bool:
         """Give every label that is asked for; whether there was any."""
@@ -225,19 +281,31 @@ class Installation:
     def ask(self, file: Callable[..., Any], **asked: Any) -> Any:
         """File a request, let it be answered, give labels where it waits for them; the answer, or the error."""
         before = self._transaction()
+        self.timetable = Timetable(DELAY_SECONDS if asked["study"] in DELAYED else 0.0)
         try:
             request_id = file(self.lab.worker, request_key=self.lab.key(), **asked)["request_id"]
         except EasemlError as error:
             return repr(error)
         self.answer_all()
-        answer = answer_of(self.lab.worker, request_id)
-        if answer is None and asked["study"] not in self.waits:
-            self.waits[asked["study"]] = self.look(self.lab)
-        while answer is None and self.give_labels():
-            self.answer_all()
+        answer, waits = answer_of(self.lab.worker, request_id), f"{asked['study']} {file.__name__}"
+        if answer is None and waits not in self.waits:
+            self.waits[waits] = self.look(self.lab)
+        for _ in range(MOST_LOOKS):
+            if answer is not None:
+                break
+            if self.give_labels():
+                self.answer_all()
+            elif not self._let_leave():
+                time.sleep(DELAY_SECONDS)
             answer = answer_of(self.lab.worker, request_id)
+        assert answer is not None, f"{waits} has no answer"
         self.transactions.append((asked["study"], self._transaction() - before))
         return answer
+
+    def _let_leave(self) -> bool:
+        """Let an answer leave whose time has come; whether there was any."""
+        with chain.recording(self.key):
+            return self._referee().release_one() is not None
 
     def _transaction(self) -> int:
         """Number of a transaction that begins now, as every role may ask for it."""

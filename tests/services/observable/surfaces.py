@@ -6,6 +6,7 @@ No list is kept by hand here; what the product gains appears by itself.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -18,7 +19,10 @@ from fastapi.routing import APIRoute
 from sqlalchemy import text
 
 from easeml_core import errors
+from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
+from easeml_core.entities import Adaptivity
 from easeml_core.observable import Kind, Letter, letter_of
+from easeml_core.services.answers import Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +97,17 @@ def routes_of(app: Any) -> list[APIRoute]:
     return every
 
 
+def parameters_of(route: APIRoute) -> list[str]:
+    """Names of all parameters of a route's query, also those that a dependency of it takes."""
+
+    def walk(dependant: Any) -> Iterator[str]:
+        yield from (parameter.alias for parameter in dependant.query_params)
+        for inner in dependant.dependencies:
+            yield from walk(inner)
+
+    return list(dict.fromkeys(walk(route.dependant)))
+
+
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command that is no group, with its words."""
     from easeml_core.cli.app import cli
@@ -105,6 +120,54 @@ def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
             yield from walk(inner, (*words, name))
 
     return walk(cli, ())
+
+
+def options_of(command: click.Command) -> list[click.Parameter]:
+    """Parameters of a command that it can do without, but for the database's address and the form of the output."""
+    return [p for p in command.params if not p.required and p.name not in ("database", "as_json")]
+
+
+def arguments_of(kind: Any) -> list[str]:
+    """Names of the arguments that a class of the plugin, or a base of it that is the plugin's, takes."""
+    found = [
+        name
+        for base in kind.__mro__
+        if base.__module__.startswith("easeml_airflow.") and "__init__" in vars(base)
+        for name in list(inspect.signature(base.__init__).parameters)[1:]
+    ]
+    return [name for name in dict.fromkeys(found) if name != "kwargs"]
+
+
+def settings() -> dict[str, Any]:
+    """Every setting of gate, meter, joint set and second meter: ``gate.sampling`` to its default."""
+    known = {"gate": GateConfig, "meter": MeterConfig, "joint": JointConfig, "direct": DirectConfig}
+    return {
+        f"{system}.{one.name}": one.default for system, config in known.items() for one in dataclasses.fields(config)
+    }
+
+
+def modes() -> Iterator[str]:
+    """Every word that a setting allows, as the settings say that they are, and for others that they were set at all."""
+    configs = {"gate": GateConfig(), "meter": MeterConfig(), "joint": JointConfig(), "direct": DirectConfig()}
+    for name, default in settings().items():
+        system, _, field = name.partition(".")
+        words = _words_of(configs[system], field) if isinstance(default, str) else []
+        words = ["True", "False"] if isinstance(default, bool) else words
+        yield from (f"{name}={word}" for word in words) if words else (f"{name} is set",)
+    yield from (f"answers.{field.name} is set" for field in dataclasses.fields(Timetable))
+    yield from (f"labels are given {when}" for when in ("up front", "on demand"))
+
+
+def _words_of(config: Any, field: str) -> list[str]:
+    """The words that the error of a setting lists; none for free text."""
+    if field == "adaptivity":  # with a number behind one of them
+        return [str(word) for word in Adaptivity]
+    try:
+        dataclasses.replace(config, **{field: "?"})
+    except errors.ConfigError as error:
+        listed = re.search(r"one of ([^;]*)", str(error))
+        return [word for word in listed.group(1).split(", ") if not word.startswith("got ")] if listed else []
+    return []
 
 
 def _values(checks: list[tuple[str, str]]) -> Iterator[str]:

@@ -1,0 +1,126 @@
+"""What the two worlds do not drive, each with the reason; all else that exists must be driven, and nothing here may be.
+
+``surfaces.py`` lists what exists, from the commands' parser, the routes, the schema, the plugin's classes and the
+settings; the worlds record what they drove. A new command, parameter, route, column, class or setting is in neither
+list and turns ``test_observable_worlds.py`` red, as an entry does here that is driven by now, or that is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from easeml_core.observable import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Undriven:
+    """One thing that exists and that no world looks at.
+
+    Attributes:
+        kind: Of the alphabet; None for a setting of a study or of the referee.
+        name: As the alphabet has it; for a parameter the command, route or class, a space, and the parameter; for all
+            columns of a table ``schema.table.*``.
+        why: The reason, in one sentence.
+    """
+
+    kind: Kind | None
+    name: str
+    why: str
+
+
+def _undriven(kind: Kind | None, why: str, *names: str) -> tuple[Undriven, ...]:
+    return tuple(Undriven(kind, name, why) for name in names)
+
+
+UNDRIVEN: tuple[Undriven, ...] = (
+    *_undriven(
+        None,
+        "An hour of the day is another time at which the same code lets an answer leave, and none would leave here.",
+        "answers.hour is set",
+    ),
+    *_undriven(
+        Kind.COMMAND,
+        "The command sends to an MLflow server what tables of schema work hold, and these are compared.",
+        "mlflow sync",
+    ),
+    *_undriven(
+        Kind.COMMAND,
+        "The command needs an empty database, in which nothing is sealed.",
+        "bench select",
+    ),
+    *_undriven(
+        Kind.CLASS,
+        "The task sends to an MLflow server what tables of schema work hold, and these are compared.",
+        "MlflowSyncOperator",
+    ),
+    *_undriven(
+        Kind.COMMAND,
+        "The command has no address of a database: it reads options and files of its caller.",
+        *("cache clear", "cache show", "completion", "db start", "db url", "evidence keys", "evidence trust"),
+        *("gate decide", "gate plan", "gate selftest", "meter plan", "meter replay", "program check"),
+        *("program infer", "program match", "promotion verify", "simulate"),
+    ),
+    *_undriven(
+        Kind.COMMAND,
+        "The option needs a running Airflow, which is asked for its health and its DAGs.",
+        "doctor --airflow",
+    ),
+    *_undriven(
+        Kind.COLUMN,
+        "The table has no rows: the worlds train no network, switch no row off, measure no model again and keep the "
+        "policy, none of which reads a sealed label.",
+        *("work.curves.*", "work.rungs.*", "work.switches.*", "work.remeasure_failures.*"),
+        "work.selection_settings.*",
+    ),
+    *_undriven(
+        Kind.TOPIC,
+        "It is sent where a trial, a study or a validation set changes, and the worlds are listened to while the "
+        "referee answers.",
+        *("CHANNEL trial", "NEWS_CHANNEL study", "REFEREE_CHANNEL study"),
+    ),
+    *_undriven(
+        Kind.LOG,
+        "The module logs a fault of Airflow, MLflow, a repository or a model's file, and the worlds have none.",
+        *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.airflow_runs"),
+        *("easeml_core.services.bundles", "easeml_core.services.mlflow_client", "easeml_core.services.mlflow_sync"),
+        "easeml_core.training.predict",
+    ),
+    *_undriven(
+        Kind.VALUE,
+        "The worlds have no drift, no damaged set and no sets that share inputs, and a set that a referee plans, seals "
+        "or releases is no answer.",
+        "work.alerts.kind=drift",
+        "work.meter_readings.drift=certain",
+        "work.meter_readings.drift=likely",
+        "work.test_sets.retired_why=failure",
+        "work.test_sets.retired_why=signals",
+        "work.test_sets.retired_why=overlap",
+        "work.test_sets.state=planned",
+        "work.test_sets.state=sealed",
+        "work.test_sets.state=released",
+        "work.promotions.symbol=withheld",
+    ),
+    *_undriven(
+        Kind.CLASS,
+        "The task takes rows or the path of a file, and rows are driven.",
+        "FeedOperator path",
+        "InferOperator path",
+    ),
+    *_undriven(
+        Kind.CLASS,
+        "What a study is registered with is a setting of the studies here, which the same service registers.",
+        *(
+            f"RegisterStudyOperator {argument}"
+            for argument in (
+                *("budget_seconds", "candidates", "deadline", "direct", "gate", "grid", "hit", "joint", "keep"),
+                *("meter", "metric", "priority", "program", "split", "target_quality", "task", "training", "weight"),
+            )
+        ),
+    ),
+    *_undriven(
+        Kind.CLASS,
+        "The class is the base of the notifiers that are driven, and tells nothing itself.",
+        "EasemlNotifier",
+    ),
+)
+"""Everything that is not driven."""
