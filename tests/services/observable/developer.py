@@ -512,7 +512,8 @@ def command_sight(lab: Any, neutral: Neutral, line: Line, folder: Path) -> Sight
         age_offers(lab)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        result = CliRunner().invoke(cli, ["--by", "dev", *words, "--database", lab.url("easeml_worker")])
+        asked = ["--by", "dev", *words, "--database", lab.url("easeml_worker")]
+        result = CliRunner(env={"COLUMNS": "1000"}).invoke(cli, asked)  # a table wraps no time
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -67,9 +67,9 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COLUMN,
-        "The table has no rows: the worlds train no network, switch no row off, measure no model again and keep the "
+        "The table has no rows: the worlds train nothing, switch no row off, measure no model again and keep the "
         "policy, none of which reads a sealed label.",
-        *("work.curves.*", "work.rungs.*", "work.switches.*", "work.remeasure_failures.*"),
+        *("work.curves.*", "work.predictions.*", "work.rungs.*", "work.switches.*", "work.remeasure_failures.*"),
         "work.selection_settings.*",
     ),
     *_undriven(
