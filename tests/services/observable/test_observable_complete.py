@@ -79,27 +79,6 @@ def test_no_function_that_a_worker_may_call_runs_with_the_rights_of_another(serv
         assert cursor.fetchall() == []
 
 
-def test_only_the_worker_reads_the_installation_beside_the_referee(server: Any) -> None:
-    """The two worlds look as ``easeml_worker``: a role that may connect, too, would need sights of its own."""
-    with contextlib.closing(server.connect(database="easeml")) as opened, opened.cursor() as cursor:
-        cursor.execute(
-            "SELECT rolname FROM pg_roles WHERE has_database_privilege(oid, 'easeml', 'CONNECT') AND NOT rolsuper "
-            "AND NOT pg_has_role(oid, 'easeml_owner', 'USAGE') ORDER BY 1"
-        )
-        assert [name for (name,) in cursor] == ["easeml_referee", "easeml_worker"]
-
-
-def test_no_function_that_a_worker_may_call_runs_with_the_rights_of_another(server: Any) -> None:
-    """Such a function could read schema sealed for its caller; a trigger's function cannot be called."""
-    with contextlib.closing(server.connect(database="easeml")) as opened, opened.cursor() as cursor:
-        cursor.execute(
-            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
-            "WHERE p.prosecdef AND has_schema_privilege('easeml_worker', n.oid, 'USAGE') "
-            "AND has_function_privilege('easeml_worker', p.oid, 'EXECUTE') AND p.prorettype <> 'trigger'::regtype"
-        )
-        assert cursor.fetchall() == []
-
-
 def test_an_item_has_one_letter_and_a_reason() -> None:
     counts = collections.Counter((item.kind, item.name) for item in ALPHABET)
     assert [name for name, count in counts.items() if count > 1] == []
