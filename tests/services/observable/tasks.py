@@ -13,8 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from developer import EPOCH, Sight
 from installation import MODES
+from structlog.testing import LogCapture
 from surfaces import arguments_of
 from undriven import UNDRIVEN
 
@@ -320,9 +322,14 @@ def logged() -> Iterator[list[str]]:
     root.addHandler(lines)
     for logger in ours:
         logger.setLevel(logging.DEBUG)
+    told, before = LogCapture(), structlog.get_config()  # an operator's own ``log``, whatever level the tests set
+    at_all_levels = structlog.make_filtering_bound_logger(logging.DEBUG)
+    structlog.configure(**before | {"processors": [told], "wrapper_class": at_all_levels})
     try:
         yield lines.found
     finally:
+        structlog.configure(**before)
+        lines.found += [repr(dict(entry)) for entry in told.entries]
         root.removeHandler(lines)
         for logger, level in zip(ours, levels, strict=True):
             logger.setLevel(level)
