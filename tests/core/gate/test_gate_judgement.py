@@ -255,8 +255,11 @@ def test_labels_of_slices_are_positions_of_the_whole_set():
     st.lists(st.tuples(*[st.integers(0, 1)] * 5), min_size=4, max_size=60),
     st.sets(st.integers(0, 1), max_size=1),
     st.sampled_from(["fp-free", "fn-free"]),
+    st.booleans(),
 )
-def test_what_fixed_asks_for_is_the_same_whatever_the_known_labels_are(source, of_slices, rows, labelled, mode):
+def test_what_fixed_asks_for_is_the_same_whatever_the_known_labels_are(
+    source, of_slices, rows, labelled, mode, on_demand
+):
     """Two worlds with the same predictions, and labels known of the same examples: both wait for the same ones."""
     old, new, here, there, codes = np.array(rows).T
     known = np.isin(codes, list(labelled))
@@ -266,7 +269,9 @@ def test_what_fixed_asks_for_is_the_same_whatever_the_known_labels_are(source, o
         if (codes == place).any()
     ]
     found = [
-        judge(source, np.where(known, truth, -1), old, new, mode=mode, slices=parts, log_level=-1.2)
+        judge(
+            source, np.where(known, truth, -1), old, new, mode=mode, slices=parts, log_level=-1.2, on_demand=on_demand
+        )
         for truth in (here, there)
     ]
     asked = [one.positions.tolist() if isinstance(one, Wanted) else None for one in found]
