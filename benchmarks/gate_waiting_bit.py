@@ -257,7 +257,8 @@ def main() -> None:
     asked.add_argument("--lives", type=int, default=300)
     asked.add_argument("--referee-lives", type=int, default=5)
     given = asked.parse_args()
-    for what, bit in (("judge, bit of the slice known", bit_before), ("judge, as it is", bit_now)):
+    judged = (("judge, bit of the slice known", bit_before), ("judge, as it is", bit_now))
+    for what, bit in judged if given.lives else ():
         rngs = [np.random.default_rng([15, number]) for number in range(given.lives)]
         told(what, sum(live_on_the_judge(new_life(rng), bit) for rng in rngs), given.lives)
     if not given.referee_lives:

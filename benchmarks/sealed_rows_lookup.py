@@ -301,7 +301,16 @@ def main() -> None:
     asked.add_argument("--lives", type=int, default=300)
     asked.add_argument("--referee-lives", type=int, default=5)
     given = asked.parse_args()
-    seeds = range(given.lives)
+    if given.lives:
+        on_the_judge(range(given.lives))
+    for way in ("whole table", "divided", "hidden", "no registry") if given.referee_lives else ():
+        with installation() as at:
+            lives = [life_through_the_referee(at, way, number) for number in range(given.referee_lives)]
+        report(f"referee, {way}", lives)
+
+
+def on_the_judge(seeds: range) -> None:
+    """Lives with stored predictions, one for each seed."""
     report("judge, each study splits by itself", [(False, life_before(seeded(one))) for one in seeds])
     report("judge, registry, whole table disguised", [life_after(seeded(one), among=0) for one in seeds])
     narrow = ("weight", "region")
@@ -318,12 +327,6 @@ def main() -> None:
             f"refused ({low:.4f} to {high:.4f}), {certain:.2%} of the rows certainly and {likely:.2%} likely known",
             flush=True,
         )
-    if not given.referee_lives:
-        return
-    for way in ("whole table", "divided", "hidden", "no registry"):
-        with installation() as at:
-            lives = [life_through_the_referee(at, way, number) for number in range(given.referee_lives)]
-        report(f"referee, {way}", lives)
 
 
 if __name__ == "__main__":
