@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,10 @@ def chromium() -> str:
     return found
 
 
+SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e16"
+"""The secret of the tests' installations, from which it follows which rows are sealed, and which are like others."""
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A running server with roles and a migrated ``easeml`` database to copy from."""
@@ -121,6 +126,9 @@ def server() -> Iterator[Server]:
         owner = Store(running.url("easeml_owner", "easeml"))
         schema.upgrade(owner)
         owner.close()
+        with closing(running.connect(database="easeml")) as opened, opened.cursor() as cursor:
+            cursor.execute("UPDATE sealed.installation SET secret = %s", [SECRET])
+            opened.commit()
         yield running
 
 

@@ -357,6 +357,7 @@ def register(
     """
     source = registry.add_source(tx, study_id, new.rows.names[new.kept])
     is_sealed = None if found is None else found.is_sealed & (found.study_id != study_id)
+    held: list[int] = []
     for test_set_id, rows in sorted(places.items(), key=lambda item: item[0] is not None):
         is_held = np.zeros(len(rows), dtype=bool) if is_sealed is None else is_sealed[rows]
         is_new = ~is_held if found is None else ~(is_held | found.is_exact[rows])
@@ -367,8 +368,9 @@ def register(
             continue
         like = rows[is_held].tolist()
         registry.hold_rows(tx, [found.known[i] or b"" for i in like if found.is_certain[i]], test_set_id)
-        if label is not None:
-            _forget_labels(tx, found, like, label)
+        held += like
+    if found is not None and label is not None and held:
+        _forget_labels(tx, found, held, label)
 
 
 def label_tokens(
@@ -397,7 +399,7 @@ def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tup
 
     The column is that of the label's name, or one that equals the label in most of the rows that are certainly the same
     (in most of all rows, where none is): it is taken from all of them alike, so that what is left does not follow from
-    the label of a single row.
+    the label of a single row. The sets of the new study vote together: one alone may hold one row, known by chance.
     """
     tokens, name = label
     for source in registry.list_sources(tx):

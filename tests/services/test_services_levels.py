@@ -41,9 +41,10 @@ def test_plan_verdict_and_evidence_have_one_level(adaptivity: str, mode: str, es
     for stated, faults in ((found, 0), (found + 1e-6, 1)):
         work = _Work({})
         work._level(
-            {"purpose": "gate"},
+            {"purpose": "gate", "plan": asked},
             asked | {"other_conditions": others},
             {"log_level": stated},
             {"changes_before": changes},
+            None,
         )
         assert len(work.faults) == faults
