@@ -523,8 +523,13 @@ def command_sight(lab: Any, neutral: Neutral, line: Line, folder: Path) -> Sight
     written = [(file.name, neutral.text(_members(file))) for file in files]
     broken = result.exception is not None and not isinstance(result.exception, SystemExit)
     status = -1 if broken else result.exit_code
-    shown = status, neutral.text(result.stdout), neutral.text(result.stderr), written
+    shown = status, neutral.text(unpadded(result.stdout)), neutral.text(unpadded(result.stderr)), written
     return Sight(Kind.COMMAND, line.name, line.where, shown)
+
+
+def unpadded(shown: str) -> str:
+    """Without the padding of a table, which is as wide as its widest cell: a latency, or the room on a disk."""
+    return re.sub(r"[ ─]{2,}", "  ", shown)
 
 
 def is_usage_error(sight: Sight) -> bool:

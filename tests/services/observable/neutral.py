@@ -28,6 +28,7 @@ _NOW = re.compile(
     r'<time datetime="(?!2020-01-01)[^<]*</time>|(?!2020-01-01)\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?'
     r"|(?<![\d:T-])(?<!\d )\d\d:\d\d(?![\d:])"
 )
+_ROOM = re.compile(r"[0-9.,]+ GB free")
 _LATENCY = re.compile(r"(total_ms|ms_per_row)(\W+)[0-9.e-]+|[0-9.]+ ms\b")
 _CLOCK = re.compile(r"clock is [0-9.]+ s (ahead|behind)")
 
@@ -59,7 +60,7 @@ class Neutral:
             shown = kind.sub(lambda match: self.names.get(match.group(), match.group()), shown)
         keys: dict[str, str] = {}
         shown = _UUID.sub(lambda match: keys.setdefault(match.group(), f"KEY {len(keys)}"), shown)
-        shown = _LATENCY.sub("LATENCY", shown)
+        shown = _ROOM.sub("ROOM", _LATENCY.sub("LATENCY", shown))
         return _CLOCK.sub("CLOCK", _NOW.sub("NOW", shown)).replace(self._lab.name, "DATABASE")
 
     def envelope(self, envelope: Any) -> Any:
