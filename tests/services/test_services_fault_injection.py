@@ -33,8 +33,12 @@ CLOSED = ("57P01", "lost before", "lost after")
 ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM)
 FILES = ("_open_plain", "_copy_checked", "tempfile.TemporaryDirectory")
 SAMPLE = 20
-ALL = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
-"""About 3,000 journeys: half an hour on an idle machine."""
+SHARDS = 8
+ALL = [
+    pytest.param(slice(shard, None, SHARDS), id=f"shard {shard}", marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+    for shard in range(SHARDS)
+]
+"""Every place, in parts that processes share (``-n``): about 3,000 journeys, half an hour of one idle processor."""
 
 
 Place = tuple[str, int, str]
@@ -137,11 +141,13 @@ def test_the_journey_is_the_one_that_is_meant(make_lab: Any) -> None:
     assert len(facts["production"]) == 1
 
 
-@pytest.mark.parametrize("share", [SAMPLE, pytest.param(None, marks=ALL)])
-def test_a_fault_of_the_database_changes_nothing_that_is_decided(make_lab: Any, share: int | None) -> None:
+@pytest.mark.parametrize("share", [SAMPLE, *ALL])
+def test_a_fault_of_the_database_changes_nothing_that_is_decided(make_lab: Any, share: int | slice) -> None:
     facts, found = places(make_lab)
     random.Random(15).shuffle(found)
-    if share is not None:  # every fault, and commits as well as statements
+    if isinstance(share, slice):
+        found = found[share]
+    else:  # every fault, and commits as well as statements
         first = {fault: place for place in found for fault in [place[2]]}
         found = [*first.values(), *found[: share - len(first)]]
     for place in found:
@@ -153,15 +159,15 @@ def test_a_fault_of_the_database_changes_nothing_that_is_decided(make_lab: Any, 
         lab.server.drop_database(lab.name)
 
 
-@pytest.mark.parametrize("share", [16, pytest.param(None, marks=ALL)])
-def test_a_fault_of_a_file_or_of_memory_changes_nothing_that_is_decided(make_lab: Any, share: int | None) -> None:
+@pytest.mark.parametrize("share", [slice(16), *ALL])
+def test_a_fault_of_a_file_or_of_memory_changes_nothing_that_is_decided(make_lab: Any, share: slice) -> None:
     facts, _ = journey(make_lab())
     errors: list[Exception] = [OSError(number, "injected") for number in ERRNOS]
     errors.append(MemoryError("injected"))
     found = list(itertools.product(FILES, (1, 2, 3), errors))
     random.Random(15).shuffle(found)
     hits = 0
-    for name, number, error in found[:share]:
+    for name, number, error in found[share]:
         lab = make_lab()
         with pytest.MonkeyPatch.context() as patch:
             calls = patched(patch, name, number, error)
@@ -169,7 +175,7 @@ def test_a_fault_of_a_file_or_of_memory_changes_nothing_that_is_decided(make_lab
         hits += len(calls) >= number
         lab.close()
         lab.server.drop_database(lab.name)
-    assert hits > len(found[:share]) / 2  # most of these files are opened as often
+    assert hits > len(found[share]) / 2  # most of these files are opened as often
 
 
 def patched(patch: pytest.MonkeyPatch, name: str, number: int, error: Exception) -> list[None]:
