@@ -21,7 +21,7 @@ import argparse
 import math
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import ndtri, ndtri_exp
@@ -92,7 +92,7 @@ class Attack:
         if self.counted:
             nats = allocate(self.adaptivity, self.steps, mode=self.mode, estimator="exact").log_multiplicity()
         depth = -ndtri_exp(math.log(DELTA) - nats) + 1
-        return min(0.9, 2 * (GAIN + depth * self.deviation))
+        return float(min(0.9, 2 * (GAIN + depth * self.deviation)))
 
 
 @dataclass
@@ -131,12 +131,11 @@ class Life:
             nats = allocation.log_multiplicity(changes) if attack.counted else math.log(attack.steps)
             log_level = math.log(DELTA) - nats
             depth = -ndtri_exp(log_level) + ndtri(attack.aim) + shift
-            easy = (
-                threshold if tries else min(max(threshold + sign * depth * attack.deviation / attack.known, 0.0), 1.0)
-            )
+            aimed = min(max(threshold + sign * depth * attack.deviation / attack.known, 0.0), 1.0)
+            easy = float(threshold if tries else aimed)
             fresh = self.rng.integers(0, 2, EXAMPLES)
             spread = float(self.learnt[np.isnan(self.scale)].std())
-            vote = (sign * self.learnt > SURE * spread) if spread else fresh
+            vote = (sign * self.learnt > SURE * spread).astype(np.int64) if spread else fresh
             new = self.predictions(easy, vote if tries else fresh)
             passed = passes(attack, self.labels, new, log_level)
             is_error = passed == (sign > 0)
@@ -187,7 +186,7 @@ def critical_score(
 ) -> tuple[int, int]:
     """How many disagreements the judge asks for, and the least wins - losses among them that it does not stop."""
     condition, shown = parse_condition(DIFFERENCE), Differing(differing, examples)
-    asked = {"log_level": log_level, "mode": mode, "conditions": conditions}
+    asked: dict[str, Any] = {"log_level": log_level, "mode": mode, "conditions": conditions}
     judged = labels_of_submission(condition, shown, **asked, power=0.9) if on_demand else differing
     low, high = -1, judged + 1
     while high - low > 1:
@@ -231,8 +230,12 @@ def without_intervals() -> None:
     def nothing(*_counts: object, **_settings: object) -> float:
         return -1.0
 
-    evidence.paired_lower_bound = evidence.differing_lower_bound = nothing
-    sequential.betting_lower_bound = nothing
+    for module, name in (
+        (evidence, "paired_lower_bound"),
+        (evidence, "differing_lower_bound"),
+        (sequential, "betting_lower_bound"),
+    ):
+        setattr(module, name, nothing)
     evidence._RESOLUTION = math.inf
 
 

@@ -115,7 +115,7 @@ def live_on_the_judge(life: Life, holds: Callable[[NDArray[np.int64], NDArray[np
         decision = judge(new, known)
         if decision.passed:
             raise AssertionError(step)
-    return judge(life.vote(), life.labels).passed
+    return bool(judge(life.vote(), life.labels).passed)
 
 
 def judge(new: NDArray[np.int64], known: NDArray[np.int64]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import norm
@@ -53,7 +53,7 @@ def _slices() -> list[list[str]]:
         ratios = []
         for source in (SIMPLE, BOTH, "n - o > 0 +/- 0.02"):
             for miss in (None, 0.9):
-                asked = {"mode": "fp-free", "power": miss}
+                asked: dict[str, Any] = {"mode": "fp-free", "power": miss}
                 condition = parse_condition(source)
                 divided = exact_sizes(condition, log_level=NONE - math.log(count + 1), **asked)
                 ratios.append(divided.labels / exact_sizes(condition, log_level=NONE, **asked).labels)
@@ -110,7 +110,13 @@ def _weighted(repeats: int) -> list[list[str]]:
 def _unknown() -> list[list[str]]:
     """Sizes without a clause on d, at d = 1 and at an assumed d with the bound that the judge finds, over known d."""
     rows = []
-    asked = {"reliability": RELIABILITY, "steps": STEPS, "adaptivity": "none", "mode": "fp-free", "power": 0.9}
+    asked: dict[str, Any] = {
+        "reliability": RELIABILITY,
+        "steps": STEPS,
+        "adaptivity": "none",
+        "mode": "fp-free",
+        "power": 0.9,
+    }
     unknown = plan_gate(parse_condition(GAIN), **asked).labels
     for d in (0.05, 0.1, 0.15, 0.3):
         known = plan_gate(parse_condition(f"{GAIN} /\\ d < {d} +/- 0.01"), **asked).labels
@@ -123,7 +129,13 @@ def _unknown() -> list[list[str]]:
 def _on_demand() -> list[list[str]]:
     """Labels that one submission asks for at a d that the plan does not know: of all disagreements, and now."""
     rows = []
-    asked = {"reliability": RELIABILITY, "steps": STEPS, "adaptivity": "none", "mode": "fp-free", "power": 0.9}
+    asked: dict[str, Any] = {
+        "reliability": RELIABILITY,
+        "steps": STEPS,
+        "adaptivity": "none",
+        "mode": "fp-free",
+        "power": 0.9,
+    }
     condition = parse_condition(GAIN)
     plan = plan_gate(condition, **asked)
     for d in (0.05, 0.15, 0.3):
