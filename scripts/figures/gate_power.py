@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import norm
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from easeml_core.gate.planner import GatePlan
     from figures.gate_answers import GateRunner
 
 NONE = math.log1p(-RELIABILITY) - math.log(STEPS)
@@ -53,10 +54,9 @@ def _slices() -> list[list[str]]:
         ratios = []
         for source in (SIMPLE, BOTH, "n - o > 0 +/- 0.02"):
             for miss in (None, 0.9):
-                asked: dict[str, Any] = {"mode": "fp-free", "power": miss}
-                condition = parse_condition(source)
-                divided = exact_sizes(condition, log_level=NONE - math.log(count + 1), **asked)
-                ratios.append(divided.labels / exact_sizes(condition, log_level=NONE, **asked).labels)
+                condition, levels = parse_condition(source), (NONE - math.log(count + 1), NONE)
+                divided, whole = (exact_sizes(condition, log_level=a, mode="fp-free", power=miss) for a in levels)
+                ratios.append(divided.labels / whole.labels)
         rows.append([f"{count} slices, `fp-free`", "no slices", f"{min(ratios):.2f}-{max(ratios):.2f}", "1.00"])
     return rows
 
@@ -107,20 +107,26 @@ def _weighted(repeats: int) -> list[list[str]]:
     return rows
 
 
+def _plan(source: str, *, assume_disagreement: float | None = None) -> GatePlan:
+    """Plan a condition as the table states it."""
+    return plan_gate(
+        parse_condition(source),
+        reliability=RELIABILITY,
+        steps=STEPS,
+        adaptivity="none",
+        mode="fp-free",
+        power=0.9,
+        assume_disagreement=assume_disagreement,
+    )
+
+
 def _unknown() -> list[list[str]]:
     """Sizes without a clause on d, at d = 1 and at an assumed d with the bound that the judge finds, over known d."""
     rows = []
-    asked: dict[str, Any] = {
-        "reliability": RELIABILITY,
-        "steps": STEPS,
-        "adaptivity": "none",
-        "mode": "fp-free",
-        "power": 0.9,
-    }
-    unknown = plan_gate(parse_condition(GAIN), **asked).labels
+    unknown = _plan(GAIN).labels
     for d in (0.05, 0.1, 0.15, 0.3):
-        known = plan_gate(parse_condition(f"{GAIN} /\\ d < {d} +/- 0.01"), **asked).labels
-        assumed = plan_gate(parse_condition(GAIN), **asked, assume_disagreement=d).labels
+        known = _plan(f"{GAIN} /\\ d < {d} +/- 0.01").labels
+        assumed = _plan(GAIN, assume_disagreement=d).labels
         name = f"`{GAIN}`, `--assume-disagreement {d}`"
         rows.append([name, f"a clause on d: {known:,}", f"{unknown / known:.2f} (d = 1)", f"{assumed / known:.2f}"])
     return rows
@@ -129,17 +135,9 @@ def _unknown() -> list[list[str]]:
 def _on_demand() -> list[list[str]]:
     """Labels that one submission asks for at a d that the plan does not know: of all disagreements, and now."""
     rows = []
-    asked: dict[str, Any] = {
-        "reliability": RELIABILITY,
-        "steps": STEPS,
-        "adaptivity": "none",
-        "mode": "fp-free",
-        "power": 0.9,
-    }
-    condition = parse_condition(GAIN)
-    plan = plan_gate(condition, **asked)
+    condition, plan = parse_condition(GAIN), _plan(GAIN)
     for d in (0.05, 0.15, 0.3):
-        known = plan_gate(parse_condition(f"{GAIN} /\\ d < {d} +/- 0.01"), **asked)
+        known = _plan(f"{GAIN} /\\ d < {d} +/- 0.01")
         shown = Differing(round(d * plan.labels), plan.labels)
         now = labels_of_submission(condition, shown, log_level=plan.log_level, mode="fp-free", power=0.9)
         name = f"`{GAIN}`, d unknown, labels of a submission that differs on {d:g}"

@@ -22,7 +22,7 @@ class RunDeviceOperator(EasemlOperator):
 
     The task stands for one device and holds its slot of the pool all the time. A failed trial is recorded with its
     reason and does not fail the task. A further try of the task takes up where the one before it was killed. A task
-    that is told to stop hands its running trial back, and the attempt does not count.
+    that is stopped hands its running trial back, and the attempt does not count.
 
     Args:
         device: Kind of the device, as candidates name it; None where all are alike.

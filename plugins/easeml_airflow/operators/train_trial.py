@@ -21,7 +21,7 @@ class TrainTrialOperator(EasemlOperator):
 
     A candidate of easeml's own kinds, of a command or of a container is trained in a child process. A candidate of kind
     ``function`` is trained by that one of ``functions`` that it names, in the task's own process. A trial that nothing
-    here executes is given back, and the task is skipped. A task that is told to stop (a drained node, or a person who
+    here executes is given back, and the task is skipped. A task that is stopped (a drained node, or a person who
     marks or clears it) hands its trial back: the attempt does not count, and a further try, or the next ask, trains it.
     Only ``easeml trial cancel``, the study's page and the task's ``execution_timeout`` cancel a trial.
 
