@@ -42,7 +42,6 @@ from easeml_core.cli.studies import study
 from easeml_core.cli.submit import submissions, submit
 from easeml_core.cli.tenants import tenant
 from easeml_core.cli.test_set import test_set
-from easeml_core.cli.transfer import export, import_
 from easeml_core.cli.trials import trial
 from easeml_core.cli.validation import validation
 
@@ -92,7 +91,7 @@ for command in (
         status,
         study,
     ),
-    *(candidate, completion, doctor, evidence, export, feed, import_, infer, promote, promotion, refine, rollback),
+    *(candidate, completion, doctor, evidence, feed, infer, promote, promotion, refine, rollback),
     *(labels, ledger, mlflow, model, next_, program, submissions, submit, tenant, test_set, trial, validation),
 ):
     cli.add_command(command)

@@ -123,7 +123,6 @@ _COMMANDS = (
         alerts
         audit
         doctor
-        export
         infer
         mlflow sync
         model list
@@ -192,7 +191,6 @@ _COMMANDS = (
         gate decide
         gate plan
         gate selftest
-        import
         meter plan
         meter replay
         policy history

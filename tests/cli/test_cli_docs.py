@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import pytest
 
 from easeml_core.cli.app import cli
-from easeml_core.services.export_file import FORMAT
-from easeml_core.store.exporting import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +30,6 @@ def lines(group: click.Group = cli, before: str = "easeml") -> Iterator[str]:
 def test_the_table_is_what_help_says() -> None:
     listed = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `easeml ")]
     assert listed == list(lines())
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_every_table_of_an_export_is_named(table: str) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert f"`{table}.jsonl`" in text
-    assert f"`{FORMAT}`" in text
 
 
 def test_every_check_is_named(run: object) -> None:

@@ -77,7 +77,6 @@ def test_without_a_database_it_is_an_error_and_says_what_to_do(path: tuple[str, 
     address = "postgresql+psycopg2://easeml_worker:wrong@127.0.0.1:9/easeml"  # a port where nobody listens
     if path in {
         ("backtest",),
-        ("import",),
         ("doctor",),
         ("bench", "select"),
         ("mlflow", "sync"),
