@@ -64,7 +64,7 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m mypy
 	@MYPYPATH=plugins:scripts:benchmarks $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/demo_lifecycle.py scripts/install.py \
 	  scripts/lock.py scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py \
-	  scripts/benchmark_figures.py scripts/screenshots.py scripts/reference.py benchmarks/*.py
+	  scripts/benchmark_figures.py scripts/screenshots.py scripts/reference.py scripts/structure.py benchmarks/*.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) -m codespell_lib README.md CONTRIBUTING.md SECURITY.md docs
 

@@ -1,0 +1,61 @@
+"""The scripts that measure how the product is built count what is there: on small trees whose figures are known."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Import a script by name; modules of ``scripts`` are forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        path = getattr(sys.modules[name], "__file__", None)
+        if path is not None and Path(path).is_relative_to(SCRIPTS):
+            monkeypatch.delitem(sys.modules, name)
+
+
+TREE = {
+    "easeml_core/__init__.py": "",
+    "easeml_core/gate/__init__.py": "",
+    "easeml_core/gate/first.py": "from easeml_core.gate import second\nWanted: dict[str, Any] = {}\n_hidden = 1\n",
+    "easeml_core/gate/second.py": "def f(x: Mapping[str, Any]):\n    from easeml_core.gate import first\n",
+    "easeml_core/meter/first.py": "class Wanted: ...\n",
+    "easeml_core/gate/third.py": "class Wanted: ...\nif TYPE_CHECKING:\n    import easeml_core.gate.fourth\n",
+    "easeml_core/gate/fourth.py": "from easeml_core.gate import third\n",
+    "plugins/easeml_airflow/__init__.py": "import easeml_core.gate.first\n",
+    "plugins/easeml_airflow/page.html": "<p>\n",
+    "tests/test_x.py": "\n\n",
+    "docs/index.md": "",
+    "docs/inner/page.md": "",
+}
+
+
+def test_structure_counts_a_small_tree(script: Any, tmp_path: Path) -> None:
+    for name, text in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = script("structure").measure(tmp_path, "small")
+    gate = "easeml_core.gate"
+    assert found.modules == {"": 8, "easeml_airflow": 1, "easeml_core": 1, gate: 5, "easeml_core.meter": 1}
+    assert (found.product_lines, found.product_other_lines, found.test_lines) == (11, 1, 2)
+    assert found.folders["easeml_core/gate"] == 4
+    assert found.imports.circles == [[f"{gate}.first", f"{gate}.second"]]
+    assert found.imports.circles_with_types == [*found.imports.circles, [f"{gate}.fourth", f"{gate}.third"]]
+    assert found.imports.single_importers == {f"{gate}.second": f"{gate}.first", f"{gate}.third": f"{gate}.fourth"}
+    assert found.loose_mappings == {"easeml_core": 2, "easeml_airflow": 0}
+    assert list(found.repeated_names) == [f"{gate}: Wanted"]
+    assert found.recurring_files == {"first.py": 2}
+    assert found.documentation_pages == 1
