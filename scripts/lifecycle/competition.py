@@ -1,4 +1,4 @@
-"""Chapter 2: tenants compete for two devices; one decision is explained, the published policy beside the default."""
+"""Chapter 2: tenants compete for two devices; one decision between them is explained."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ ENOUGH, MOST_RUNS = 4, 4
 DAG may be too few."""
 
 LOOKED_AT = 8
-"""Decisions that are opened at most, to find one where the two policies differ."""
+"""Decisions that are opened at most, to find one whose runner-up is another study's."""
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "logistic_regression")
 OTHERS = (("clinic", "tumour", "sklearn:breast_cancer"), ("cellar", "wine", "sklearn:wine"))
 GATE = {"condition": "n > 0.7 +/- 0.2", "reliability": 0.9, "steps": 4}
 METER = {"ranges": [0.4], "tolerance": 0.25, "reliability": 0.9, "steps": 4}
-HYBRID = "p:has-text('The published policy HYBRID would have run')"
-SEVERAL = "p:has-text('studies could have run')"
-SAME = "the same trial"
+RUNNER_UP = "dt:has-text('Runner-up')"
 
 
 def register_others(stage: Stage) -> None:
@@ -101,16 +99,16 @@ def _ended(stage: Stage, study: str) -> list[dict[str, Any]]:
 
 
 def _explain(stage: Stage, chapter: Chapter, window: Window) -> None:
-    """Open the decision that tells most: where other tenants competed, and HYBRID would have run something else."""
-    told: dict[tuple[bool, bool], str] = {}
+    """Open the newest decision whose runner-up is another study's, else the newest that had a runner-up."""
+    told: dict[bool, str] = {}
     for trial in sorted(_ended(stage, stage.study), key=lambda t: -t["trial_id"])[:LOOKED_AT]:
         window.go(f"{stage.path}/decisions/{trial['trial_id']}")
         window.await_seen("p.now", "the reason of the decision")
-        if found := window.texts(HYBRID):
-            told.setdefault((bool(window.texts(SEVERAL)), SAME not in found[0]), window.page.url)
+        if found := window.texts(RUNNER_UP):
+            told.setdefault(stage.study not in found[0], window.page.url)
     if not told:
-        message = f"none of the newest {LOOKED_AT} decisions of {stage.study} tells what HYBRID would have run"
+        message = f"none of the newest {LOOKED_AT} decisions of {stage.study} had a runner-up"
         raise LifecycleError(message)
     window.go(told[max(told)].partition("/easeml")[2])
     chapter.keep(window.picture("2e-decision"))
-    chapter.tell(f"Why one of them ran: “{window.text('p.now')}” {window.text(HYBRID)}")
+    chapter.tell(f"Why one of them ran: “{window.text('p.now')}”")

@@ -15,7 +15,6 @@ from easeml_airflow.web.frame import moved, path_of_study
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Viewer
 from easeml_core.services.explain import explain_trial
-from easeml_core.services.hindsight import hindsight
 from easeml_core.services.study_facts import facts_of_decision, guard_of_day, study_of_trial
 
 if TYPE_CHECKING:
@@ -35,9 +34,8 @@ def routes(site: Site) -> APIRouter:
             raise HTTPException(status_code=404, detail=f"study {found.name!r} has no trial {trial_id}")
         told = explain_trial(site.open_store(), trial_id=trial_id)
         facts = facts_of_decision(site.open_store(), trial_id=trial_id)
-        again = hindsight(site.open_store(), trial_id=trial_id)
         guard = guard_of_day(site.open_store(), studies_seen=visible(site.open_store(), viewer))
-        shown = page_of(told, facts, again, guard, study=found, sees=cache(lambda name: _sees(site, viewer, name)))
+        shown = page_of(told, facts, guard, study=found, sees=cache(lambda name: _sees(site, viewer, name)))
         return site.page(request, viewer, "decision.html", study=found, shown=shown)
 
     @router.get("/trials/{trial_id}")

@@ -14,8 +14,6 @@ from easeml_core.errors import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.services.hindsight import Hindsight
-
 
 def guard_of(chosen: Mapping[str, Any], day: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The guard's part in this pick, and in the last day; empty where another policy than ``default`` chose."""
@@ -47,14 +45,14 @@ def guard_bar(chosen: Mapping[str, Any], day: Mapping[str, Any]) -> Bar | None:
 
 
 def cost_pairs(
-    chosen: Mapping[str, Any] | None, trial: Mapping[str, Any], outcome: Mapping[str, Any], again: Hindsight | None
+    chosen: Mapping[str, Any] | None, trial: Mapping[str, Any], outcome: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """Predicted and measured cost."""
     known = chosen is not None and chosen["predicted_cost_seconds"] != 1.0
     pairs = [
         ("Predicted", seconds_text(chosen["predicted_cost_seconds"]) if chosen and known else "nothing measured yet")
     ]
-    if chosen and known and (ends := _cost_band(chosen, again)) is not None:
+    if chosen and known and (ends := chosen["predicted_cost_interval_seconds"]):
         pairs.append(("80 % expected between", " and ".join(seconds_text(end) for end in ends)))
     pairs.append(("Measured" if trial["finished_at"] else "So far", cost_of(trial)))
     if known and outcome["cost_ratio"] is not None:
@@ -62,34 +60,18 @@ def cost_pairs(
     return pairs
 
 
-def _cost_band(chosen: Mapping[str, Any], again: Hindsight | None) -> tuple[float, float] | None:
-    """As it was stored, else as the cost model of the same observations has it; None where neither is known."""
-    if chosen["predicted_cost_interval_seconds"]:
-        low, high = chosen["predicted_cost_interval_seconds"]
-        return float(low), float(high)
-    if again is None or again.cost_factor is None:
-        return None
-    predicted = float(chosen["predicted_cost_seconds"])
-    return predicted / again.cost_factor, predicted * again.cost_factor
-
-
-def observed(
-    known: Mapping[str, int] | None, chosen: Mapping[str, Any] | None, again: Hindsight | None
-) -> list[tuple[str, str]]:
-    """Counts of what the choice rested on: of the trials that there were, and of the past where that is known."""
+def observed(known: Mapping[str, int] | None, chosen: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Counts of the trials on which the choice rested, as of the decision."""
     if known is None or chosen is None:
         return []
     failed = f", {known['failed']} failed" if known["failed"] else ""
     at_mean = chosen["policy"] == "default" and chosen["settings"].get("believe")
-    pairs = [
+    return [
         ("Observations of this study", f"{known['succeeded']} succeeded{failed}"),
         (f"Under way in this study{', counted at their mean' if at_mean else ''}", counted(known["own_open"], "trial")),
         ("Under way in all studies", counted(known["open"], "trial")),
         ("Not eligible in this study", f"{counted(known['taken'], 'candidate')} run or under way"),
     ]
-    if again is not None:
-        pairs.append(("Prior learnt from", counted(again.past, "past search", "past searches")))
-    return pairs
 
 
 def settings_of(told: Mapping[str, Any], batch: Mapping[str, Any] | None) -> list[tuple[str, str]]:

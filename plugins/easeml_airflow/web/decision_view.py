@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.airflow_task import run_address
 from easeml_airflow.web.decision_known import cost_pairs, guard_bar, guard_of, observed, settings_of
 from easeml_airflow.web.decision_plots import belief_plot, curve_plot
-from easeml_airflow.web.decision_rivals import bars_note, bars_of, hybrid_of, is_priced, is_rate, rival_of, worth_text
 from easeml_airflow.web.formats import (
     chance_text,
     expected_text,
@@ -27,11 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from easeml_airflow.web.charts import Plot
-    from easeml_airflow.web.decision_rivals import Competitor, Rival
     from easeml_airflow.web.study_view import Bar
     from easeml_airflow.web.view import Mark
     from easeml_core.entities import Study
-    from easeml_core.services.hindsight import Hindsight
 
 CHOSEN = {
     "acquisition": "because a device-second adds most there",
@@ -40,8 +37,29 @@ CHOSEN = {
 }
 """Why, in the sentence of the default policy."""
 
+UNSEEN = "a study that you may not see"
+
 TIE = 0.999
 """A runner-up of more than this share of the worth was worth about as much: pages tell no finer numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The runner-up, as it was stored.
+
+    Attributes:
+        study: Its study; ``UNSEEN`` where the viewer may not see it.
+        candidate: Its candidate; empty where the viewer may not see its study.
+        worth: Its worth to the policy, as text.
+        share: The same in per cent of the worth of what was chosen.
+        is_better: Whether its worth is above that of what was chosen.
+    """
+
+    study: str
+    candidate: str
+    worth: str
+    share: float
+    is_better: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +73,9 @@ class DecisionPage:
         now: Why, in one sentence: the part in bold, then the rest.
         why_none: Why no numbers are stored; empty where they are.
         formula: Weight, gain, cost and their result: label, number; empty where costs were not known.
-        bars: What competed, best first.
-        bars_note: What that is.
-        hybrid: What the published policy would have run; empty where that cannot be told.
         belief: What was believed of its quality; None without numbers.
         believed: The same in words.
+        compared: Its worth to the policy, and the runner-up's.
         guard: The guard and this pick, and the guard in the last day.
         guard_bar: What it used of all compute in that day, against what is promised; None where nothing ran.
         cost: Predicted and measured cost.
@@ -78,11 +94,9 @@ class DecisionPage:
     now: tuple[str, str]
     why_none: str
     formula: Sequence[tuple[str, str]]
-    bars: Sequence[Competitor]
-    bars_note: str
-    hybrid: str
     belief: Plot | None
     believed: Sequence[tuple[str, str]]
+    compared: Sequence[tuple[str, str]]
     guard: Sequence[tuple[str, str]]
     guard_bar: Bar | None
     cost: Sequence[tuple[str, str]]
@@ -99,7 +113,6 @@ class DecisionPage:
 def page_of(
     told: Mapping[str, Any],
     facts: Mapping[str, Any],
-    again: Hindsight | None,
     guard: Mapping[str, Any],
     *,
     study: Study,
@@ -110,7 +123,6 @@ def page_of(
     Args:
         told: As of ``services.explain``.
         facts: As of ``services.study_facts.facts_of_decision``.
-        again: As of ``services.hindsight``; None where only the runner-up is known.
         guard: As of ``services.study_facts.guard_of_day``.
         study: Whose trial it is.
         sees: Whether a study of this name may be named.
@@ -127,23 +139,63 @@ def page_of(
         now=_now(chosen, study, told, rival),
         why_none="" if chosen else _why_none(trial),
         formula=_formula(chosen, study) if chosen else (),
-        bars=bars_of(chosen, study, told["candidate"], again, sees) if chosen else (),
-        bars_note=bars_note(again, chosen),
-        hybrid=hybrid_of(again, study, told["candidate"], sees),
         belief=belief_plot(chosen, study, outcome) if chosen else None,
         believed=_believed(chosen) if chosen else (),
+        compared=_compared(chosen, rival) if chosen else (),
         guard=guard_of(chosen, guard) if chosen else (),
         guard_bar=guard_bar(chosen, guard) if chosen else None,
-        cost=cost_pairs(chosen, trial, outcome, again),
+        cost=cost_pairs(chosen, trial, outcome),
         changed=_changed(chosen, rival) if chosen else (),
         outcome=_outcome(outcome, trial),
         curve=curve_plot(facts, chosen, study),
         rungs=[f"It {sentence_of(decided)}." for decided in told["rungs"]],
-        known=[*observed(facts["known"], chosen, again), *settings_of(told, chosen or last)],
+        known=[*observed(facts["known"], chosen), *settings_of(told, chosen or last)],
         asked_at=None if last is None else datetime.fromisoformat((chosen or last)["suggested_at"]),
         log=None if log[0] is None or log[1] != "Log" else (log[0], log[1]),
         run=run_address(trial["batch_key"]),
     )
+
+
+def is_priced(chosen: Mapping[str, Any]) -> bool:
+    """Whether a cost was predicted; 1 stands for all while no cost was ever measured."""
+    return bool(chosen["policy"] == "default" and chosen["predicted_cost_seconds"] != 1.0)
+
+
+def is_rate(chosen: Mapping[str, Any]) -> bool:
+    """Whether the policy's worth is a gain per second: a cost was predicted, and the settings are cost-aware."""
+    return is_priced(chosen) and bool(chosen["settings"]["cost_aware"])
+
+
+def worth_text(chosen: Mapping[str, Any], acquisition: float) -> str:
+    """A worth to the policy; a rate is per the unit in which the predicted cost is shown."""
+    if not is_rate(chosen):
+        return number_text(acquisition)
+    return number_text(unit_of(chosen["predicted_cost_seconds"])[0] * acquisition)
+
+
+def rival_of(chosen: Mapping[str, Any], sees: Callable[[str], bool]) -> Rival | None:
+    """The runner-up; None where no other candidate was left."""
+    found = chosen["runner_up"]
+    if not found:
+        return None
+    may = sees(str(found.get("study") or ""))
+    worth, own = float(found["acquisition"]), float(chosen["acquisition"])
+    return Rival(
+        study=str(found["study"]) if may else UNSEEN,
+        candidate=str(found["candidate"]) if may else "",
+        worth=worth_text(chosen, worth),
+        share=100 * worth / own if own > 0 else 100.0,
+        is_better=worth > own,
+    )
+
+
+def _compared(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, str]]:
+    per = f" per {unit_of(chosen['predicted_cost_seconds'])[1]}" if is_rate(chosen) else ""
+    what = f"Weighted gain{per}" if chosen["policy"] == "default" else "Worth to the policy"
+    pairs = [(what, worth_text(chosen, chosen["acquisition"]))]
+    if rival is not None:
+        pairs.append((f"Runner-up, {rival.study} {rival.candidate}".strip(), rival.worth))
+    return pairs
 
 
 def _now(

@@ -8,11 +8,9 @@ import json
 import pytest
 from sqlalchemy import text
 
-from easeml_airflow.web.decision_rivals import bars_note, worth_text
-from easeml_airflow.web.formats import seconds_text
+from easeml_airflow.web.decision_view import worth_text
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.explain import explain_trial
-from easeml_core.services.hindsight import hindsight
 from easeml_core.services.overview import study_state
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.store import curves, models, trials
@@ -70,7 +68,6 @@ def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, as
         found = explain_trial(database.worker, trial_id=number)
         batch, outcome = found["batches"][0], found["outcome"]
         assert batch["mean"] is not None
-        again = hindsight(database.worker, trial_id=number)
         for fact in (
             f"trains {trial['candidate']} because",
             f"Mean {batch['mean']:.4f}",
@@ -80,11 +77,7 @@ def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, as
             f"Measured over predicted {outcome['cost_ratio']:.2f}",
             "What it told while it trained: 0.7000 after 50 % of its steps",
             "Policy default Place in its batch 1 of 1 trial asked for",
-            f"{batch['runner_up']['study']} {batch['runner_up']['candidate']}",
-            f"{again.competing} candidates of 2 studies could have run",
-            "The published policy HYBRID would have run:",
-            "chosen",
-            "runner-up",
+            f"Runner-up, {batch['runner_up']['study']} {batch['runner_up']['candidate']}",
         ):
             assert fact in words, fact
     assert "It would have lost if" in words or "This pick came from the" in words
@@ -116,10 +109,9 @@ def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database,
         "the runner-up promised 25 % more for its cost",
         "or cost 20 % less for its gain",
         "Chance to beat 0.8100",
-        "the others cannot be worked out again exactly",
+        "Weighted gain per device-minute 0.0120 Runner-up, theirs knn 0.0096",
     ):
         assert fact in words, fact
-    assert "HYBRID" not in words
 
 
 @pytest.mark.parametrize(
@@ -186,23 +178,16 @@ def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database
     ended = f"{mine(last, first, second, third)} succeeded" + (f", {failed} failed" if failed else "")
     assert f"Observations of this study {ended} Under way" in told
     assert "Under way in all studies 0 trials" in told
-    assert "Prior learnt from 0 past searches" in told
 
 
-def test_the_cost_has_the_band_of_the_model_or_the_one_that_was_stored(two, run, ask_as, database, text_of):
-    first, *_, last = [run(0.6 + n / 50, cost=30.0 * (n + 1)) for n in range(4)]
+def test_the_cost_has_the_band_that_was_stored(two, run, ask_as, database, text_of):
+    *_, last = [run(0.6 + n / 50, cost=30.0 * (n + 1)) for n in range(4)]
     ada = ask_as("ada", "operator")
 
     def words(trial):
         return text_of(ada.get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text)
 
-    assert "80 % expected between" not in words(first)  # nothing was ever measured
-    again = hindsight(database.worker, trial_id=last["trial_id"])
-    (batch,) = explain_trial(database.worker, trial_id=last["trial_id"])["batches"]
-    predicted = batch["predicted_cost_seconds"]
-    assert again.cost_factor > 1
-    low, high = (seconds_text(predicted * f) for f in (1 / again.cost_factor, again.cost_factor))
-    assert f"Predicted {seconds_text(predicted)} 80 % expected between {low} and {high} Measured 2.0 min" in words(last)
+    assert "80 % expected between" not in words(last)
     with database.owner.begin() as tx:
         stored = """UPDATE work.suggestions SET
           reasons = reasons || '{"predicted_cost_interval_seconds": [7, 8]}' WHERE trial_id = :id"""
@@ -288,7 +273,5 @@ def test_a_trial_that_was_handed_out_again_keeps_its_reasons(two, ask_as, databa
 def test_without_costs_in_the_policy_no_worth_is_told_as_a_rate():
     chosen = {"policy": "default", "predicted_cost_seconds": 7200.0, "settings": {"cost_aware": True}}
     assert worth_text(chosen, 0.001) == "3.6000"
-    assert "per device-hour" in bars_note(None, chosen)
     unaware = chosen | {"settings": {"cost_aware": False}}
     assert worth_text(unaware, 0.001) == "0.0010"
-    assert "device-hour" not in bars_note(None, unaware)
