@@ -1,10 +1,11 @@
-"""``easeml gate``: plan a sealed set for a condition, ask the referee, judge two files, test the gate itself."""
+"""``easeml gate``: plan a sealed set, ask the referee, judge two files, test and attack the gate itself."""
 
 from __future__ import annotations
 
 import click
 
 from easeml_core.cli.gate_ask import ask
+from easeml_core.cli.gate_attack import attack
 from easeml_core.cli.gate_decide import decide
 from easeml_core.cli.gate_plan import plan
 from easeml_core.cli.gate_selftest import selftest
@@ -16,5 +17,5 @@ def gate() -> None:
     """The gate: a condition that a model must satisfy before it is promoted."""
 
 
-for command in (plan, ask, decide, selftest):
+for command in (plan, ask, decide, selftest, attack):
     gate.add_command(command)

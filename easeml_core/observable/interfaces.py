@@ -99,7 +99,6 @@ _ROUTES = (
         POST /labels/{study}/again
         GET /studies/{study}/gate/ledger.csv
         GET /studies/{study}/meter/ledger.csv
-        POST /studies/{study}/gate/attack
         POST /studies/{study}/gate/promote
         POST /studies/{study}/gate/rollback
         POST /studies/{study}/gate/plan
@@ -190,6 +189,7 @@ _COMMANDS = (
         db url
         gate decide
         gate plan
+        gate attack
         gate selftest
         meter plan
         meter replay

@@ -45,7 +45,7 @@ WHO_MAY = {
     **below("/labels", LABELERS, get=". /{study} /{study}/wanted.csv", post="/{study} /{study}/undo /{study}/file"),
     **below("/labels/{study}", REFEREES, post="/decide /again"),
     **below(STUDY, REFEREES, get="/gate /gate/ledger.csv /meter /meter/ledger.csv", post="/gate/accept /meter/accept"),
-    **below(f"{STUDY}/gate", REFEREES, post="/promote /rollback /plan /retire /release /attack"),
+    **below(f"{STUDY}/gate", REFEREES, post="/promote /rollback /plan /retire /release"),
     **below(f"{STUDY}/data", REFEREES, post="/retire /release /validate"),
     **below(
         "/api/v1/studies/{study}", NOBODY, get="/refine /feeds /requests/{request_id}", post="/feed /refine /infer"

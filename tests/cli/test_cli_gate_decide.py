@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.gate import attack
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import count_outcomes
@@ -283,6 +284,42 @@ def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
         answer = run("gate", "selftest", *small, *arguments)
         assert (answer.status, answer.out) == (2, "")
         assert message in answer.err
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong", "weak"),
+    [
+        ((), "pass", False),
+        (("--mode", "fn-free"), "fail", False),
+        (("--examples", "89", "--reliability", "0.9", "--steps", "3"), "pass", True),
+    ],
+    ids=["a wrong pass", "a wrong fail", "a weak attack"],
+)
+def test_attack(run: Callable[..., Any], change: tuple[str, ...], wrong: str, weak: bool) -> None:
+    plan = ("--examples", "303", "--reliability", "0.95", "--steps", "8", *change)
+    report = run("gate", "attack", *plan, "--json").json
+    answer = run("gate", "attack", *plan)
+    assert (answer.status, report["holds"]) == (0, True)
+    assert (
+        f"a wrong {wrong} on {report['fooled']} of {report['runs']} sets of {report['examples']} examples" in answer.out
+    )
+    assert f"fits the promised {report['promised']:.3g}" in answer.out
+    assert f"tested at delta / {report['plan']['steps']}: {report['naive']} of {report['runs']}" in answer.out
+    assert ("too weak" in answer.out) is (report["naive"] / report["runs"] <= report["promised"]) is weak
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_attack_ends_with_1_where_the_promise_does_not_hold(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, as_json: tuple[str, ...]
+) -> None:
+    broken = attack.AttackedPlan(200, 303, 60, 60, (0.2, 0.41), 0.05, holds=False)
+    monkeypatch.setattr(attack, "attack_plan", lambda **_: broken)
+    answer = run("gate", "attack", "--examples", "303", *as_json)
+    assert answer.status == 1
+    assert as_json or "DOES NOT FIT the promised 0.05" in answer.out
+    monkeypatch.undo()
+    refused = run("gate", "attack", "--examples", "0", *as_json)
+    assert (refused.status, refused.out) == (2, "")
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "explain",
         "feed",
         "gate ask",
+        "gate attack",
         "gate plan",
         "gate decide",
         "gate selftest",

@@ -15,7 +15,6 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from easeml_airflow import settings
 from easeml_airflow.web.alert_list import accept_alert, gate_alerts
 from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
-from easeml_airflow.web.gate_attack import Attacks, attack_view, plan_to_attack, query_back
 from easeml_airflow.web.gate_joint import JOINT, joint_settings, joint_view
 from easeml_airflow.web.gate_planner import planner_of
 from easeml_airflow.web.gate_view import gate_plan_of, gate_view
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from fastapi.responses import RedirectResponse, Response
 
     from easeml_airflow.web.frame import Site
-    from easeml_airflow.web.gate_planner import Planner
     from easeml_core.entities import Study
 
 STUDY_TAB = Tab("/gate", "Gate", frozenset({Role.REFEREE}))
@@ -84,10 +82,8 @@ def routes(site: Site) -> APIRouter:
             plan=plan,
             joint=joint_view(found, plan.settings) if plan.purpose == JOINT else None,
             act=path,
-            back=query_back(request.url.query),
             request_key=str(uuid.uuid4()),
             forcing=f"{settings.base_path()}/dags/{FORCING_DAG}",
-            **_attacked(site.one(Attacks), plan),
         )
 
     @router.get("/ledger.csv")
@@ -97,31 +93,8 @@ def routes(site: Site) -> APIRouter:
         entries = whole_ledger(lambda page: read(skip=page * MOST), size=MOST)
         return ledger_file(entries, {column: column for column in _COLUMNS}, test_set=test_set)
 
-    @router.post("/attack")
-    def attack(
-        request: Request,
-        study: str,
-        examples: Annotated[int, Form()],
-        reliability: Annotated[float, Form()],
-        steps: Annotated[int, Form()],
-        adaptivity: Annotated[str, Form()],
-        mode: Annotated[str, Form()],
-        back: Annotated[str, Form()] = "",
-        viewer: Viewer = who,
-    ) -> RedirectResponse:
-        name = site.study(viewer, study).name
-        site.one(Attacks).run(name, (examples, reliability, steps, adaptivity, mode))
-        return moved(request, f"{path_of_study(name)}/gate?{query_back(back)}#attack")
-
     _changes(site, router, who)
     return router
-
-
-def _attacked(attacks: Attacks, plan: Planner) -> dict[str, Any]:
-    """What the page says of attacks on the plan: what to attack, and what came of it where somebody has asked."""
-    target = plan_to_attack(plan.settings, plan.chosen.examples if plan.chosen else 0)
-    found = target and attacks.of(target)
-    return {"target": target, "attacked": attack_view(found, target) if found and target else None}
 
 
 def _changes(site: Site, router: APIRouter, who: Any) -> None:

@@ -26,7 +26,6 @@ from easeml_core.cli.app import cli
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.entities import AlertKind
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.gate.attack import attack_plan
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.alerts import open_alerts
 from easeml_core.services.gate_report import gate_report
@@ -38,7 +37,7 @@ from easeml_core.store import labels, releases, studies
 from easeml_core.store.rows import rows
 
 PATH = "/studies/cancer/gate"
-ATTACK = {"examples": "89", "reliability": "0.95", "steps": "8", "adaptivity": "full", "mode": "fp-free"}
+
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "adaptivity": "full"}
 
 
@@ -115,7 +114,6 @@ def test_nobody_but_a_referee_gets_it(judged, ask_as):
         "retire": {"test_set": "1"},
         "release": {"test_set": "1"},
         "accept": {"alert_id": "1"},
-        "attack": ATTACK,
     }  # fmt: skip
     for roles in ((), ("operator",), ("labeler",)):
         client = ask_as("dev", *roles)
@@ -274,45 +272,6 @@ def test_a_set_for_gate_and_meter_is_planned_from_the_page(judged, referee, text
     assert "Plan this set" not in refused
     assert referee.post(f"{PATH}/plan", data=plan | {"name": "x", "adaptivity": "recycle"}).status_code == 400
     assert referee.post(f"{PATH}/plan", data=plan | {"name": "x", "purpose": "all"}).status_code == 400
-
-
-def test_a_plan_is_attacked_in_place_and_comes_out_the_same_each_time(judged, referee, text_of):
-    asked = {"condition": "n - o > 0 +/- 0.2", "adaptivity": "full"}
-    page = referee.get(PATH, params=asked).text
-    form = dict(re.findall(r'<input type="hidden" name="([a-z]+)" value="([^"]*)">', page.partition("/attack")[2]))
-    told = {name: form[name] for name in (*ATTACK, "back")} | {"back": html.unescape(form["back"])}
-    for _ in range(2):
-        answer = referee.post(f"{PATH}/attack", data=told)
-        assert answer.status_code == 303
-        landed = answer.headers["location"]
-        assert landed.startswith(f"{PATH}?condition=n+-+o+%3E+0+%2B%2F-+0.2&")
-    found = attack_plan(examples=int(form["examples"]), reliability=0.9, steps=3, adaptivity="full", mode="fp-free")
-    read = text_of(referee.get(landed).text)
-    assert 0 < found.fooled / found.runs <= 0.1
-    said = (
-        f"Somebody who learns from every answer got a wrong pass on {found.fooled} of {found.runs} sets like this one"
-    )
-    assert f"The attack stayed within the promise. {said}" in read
-    assert "a model that is no better than a coin handed in against n > 0.5" in read
-    assert found.naive / found.runs <= 0.1, "of which the page makes no contrast"
-    assert f"each answer at delta / 3, it would have been {found.naive}: this attack is too weak" in read
-    assert "Attack this plan" not in read
-    assert "Attack this plan" in text_of(referee.get(PATH, params=asked | {"adaptivity": "none"}).text)
-    assert gate_report(judged.database.referee, study="cancer")["ledger_total"] == 2, "no sealed set was asked"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"steps": "100000"}, {"reliability": "nan"}, {"adaptivity": "upTo:0"}, {"mode": "x"}, {"examples": "0"}],
-)
-def test_an_attack_that_is_none_is_refused(judged, referee, change):
-    answer = referee.post(f"{PATH}/attack", data=ATTACK | change | {"back": "//evil.example"})
-    assert answer.status_code == 400
-
-
-def test_after_an_attack_one_comes_back_to_the_page_whatever_was_sent(judged, referee):
-    answer = referee.post(f"{PATH}/attack", data=ATTACK | {"back": "a=b\r\nX: y&" + "&".join(["//evil"] * 9)})
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{PATH}?a=b%0D%0AX%3A+y#attack")
 
 
 def test_the_ledger_is_paged_and_exported(judged, referee, text_of):

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from easeml_airflow.web.gate_attack import attack_view
 from easeml_airflow.web.gate_joint import joint_view
 from easeml_airflow.web.gate_planner import planner_of
 from easeml_core.cli.app import cli
 from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import Study, StudyState
-from easeml_core.gate.attack import AttackedPlan
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judgement import judge_predictions
 from easeml_core.services.registration import register_study
@@ -145,7 +143,6 @@ def test_a_page_of_a_study_with_slices_says_so_and_plans_for_them(registered, re
     planned = registered("parts", "gate", gate={"slices": PARTS, "adaptivity": "none"})
     page = referee.get("/studies/parts/gate").text
     assert f"Plan a set of at least {planned:,} examples" in text_of(page)
-    assert f'name="examples" value="{planned}"' in page, "what is attacked"
     assert "conditions on 2 slices share the level" in text_of(page)
     assert "the size is that without the study's slices" in text_of(page)
 
@@ -184,43 +181,6 @@ def test_under_fn_free_the_labels_of_a_submission_are_no_bound(registered, refer
     read = text_of(referee.get("/studies/cancer/gate", params=asked | {"mode": "fp-free"}).text)
     assert "Labels a submission: on average at most." in read
     assert "≤" in read
-
-
-def _attacked(plan, **seen):
-    found = {"runs": 200, "examples": plan[0], "fooled": 0, "naive": 0, "interval": (0.0, 0.037), "promised": 0.05}
-    return attack_view(AttackedPlan(**found | {"holds": True} | seen), plan)
-
-
-@pytest.mark.parametrize(
-    ("seen", "title"),
-    [
-        ({}, "No set of 200 was fooled"),
-        ({"fooled": 6, "interval": (0.005, 0.092)}, "The attack stayed within the promise"),
-        ({"fooled": 1, "interval": (1e-6, 0.05), "promised": 0.0001}, "What was seen does not refute the promise"),
-        ({"fooled": 60, "interval": (0.2, 0.41), "holds": False}, "The promise did not hold"),
-    ],
-)
-def test_an_attack_is_told_for_no_more_than_so_many_sets_can_show(seen, title):
-    assert _attacked((300, 0.95, 8, "full", "fp-free"), **seen).title == title
-
-
-def test_an_attack_says_what_it_could_not_show():
-    small = _attacked((500, 0.9999, 8, "full", "fp-free"), promised=0.0001)
-    assert small.sentence.endswith("0.0001 at most is promised; so few sets can show no more.")
-    assert small.contrast.endswith("it would have been 0: this attack is too weak to show what counting is for in this "
-                                   "plan.")  # fmt: skip
-    strong = _attacked((500, 0.95, 8, "full", "fn-free"), naive=60)
-    assert strong.contrast == "Without counting that, each answer at delta / 8, it would have been 60."
-    assert "got a wrong fail on 0 of 200 sets" in strong.sentence
-    assert "a model that is at least as good as a coin handed in" in strong.setting
-    assert strong.sentence.endswith("0.05 at most is promised.")
-    first = _attacked((500, 0.95, 8, "firstChange", "fp-free"), naive=60)
-    assert first.contrast == (
-        "The level is delta / 8 here too, but had the set lived on after its first pass, it would have been 60."
-    )
-    one = _attacked((500, 0.95, 1, "full", "fp-free"), naive=9)
-    assert one.contrast == "With one step nobody learns anything, counted or not."
-    assert one.sentence.startswith("Somebody who has one try got")
 
 
 def test_the_planners_figures_are_those_of_the_papers_table_and_of_the_exact_tests():

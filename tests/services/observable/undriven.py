@@ -57,7 +57,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         Kind.COMMAND,
         "The command has no address of a database: it reads options and files of its caller.",
         *("cache clear", "cache show", "completion", "db start", "db url", "evidence keys", "evidence trust"),
-        *("gate decide", "gate plan", "gate selftest", "meter plan", "meter replay", "program check"),
+        *("gate attack", "gate decide", "gate plan", "gate selftest", "meter plan", "meter replay", "program check"),
         *("program infer", "program match", "promotion verify", "simulate"),
     ),
     *_undriven(
