@@ -13,7 +13,7 @@ LIFECYCLE_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-slow coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -45,18 +45,20 @@ browser: ## Install Debian's Chromium: tests/browser and the pictures of the pag
 screenshots: $(STAMP) browser ## Take the pictures of docs/pictures/pages anew from what runs: make demo up screenshots
 	@$(RUN) scripts/screenshots.py
 
-test: $(STAMP) ## All tests but the journeys and the slow ones
-	@$(RUN) -m pytest -m "not slow and not journey" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+test: $(STAMP) ## All tests but the journeys and the nightly ones, property tests with an eighth of their examples
+	@$(RUN) -m pytest -m "not nightly and not journey" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)
 
 test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chromium (make browser), killed processes, the tutorial
-	@$(RUN) -m pytest -m "journey and not slow" --numprocesses 0 $(PYTEST_ARGS)  # a stack keeps two cores busy by itself
+	@$(RUN) -m pytest -m "journey and not nightly" --numprocesses 0 $(PYTEST_ARGS)  # a stack keeps two cores busy by itself
 
-test-slow: $(STAMP) ## The slow tests
-	@$(RUN) -m pytest -m slow $(PYTEST_ARGS)
+test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them, property tests with all their examples
+	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  -m "not journey" $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m journey --numprocesses 0 $(PYTEST_ARGS)
 
-coverage: $(STAMP) ## All tests but the slow ones, with the lines they miss
-	@$(RUN) -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+coverage: $(STAMP) ## All tests but the nightly ones, with the lines they miss
+	@$(RUN) -m pytest -m "not nightly" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m ruff format --check .

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import property_sizes
 import pytest
 
 from easeml_core.store import schema
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from easeml_core.store.server import Server
+
+pytest_plugins = ["times"]
+property_sizes.register()
 
 for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML"))]:
     del os.environ[name]

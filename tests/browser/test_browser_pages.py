@@ -168,7 +168,7 @@ def test_a_page_has_no_serious_finding_and_no_complaint(open_as: Any, path: str,
     look(open_as, path, width, mode)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize(("width", "mode"), [(1280, "dark"), (390, "light")])
 def test_nor_the_other_way_round(open_as: Any, path: str, width: int, mode: str) -> None:

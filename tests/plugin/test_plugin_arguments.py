@@ -5,13 +5,14 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_airflow.hooks import arguments
 from easeml_airflow.hooks.request_key import request_key
 from easeml_core.errors import ConfigError
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.integers())
 def test_a_whole_number_survives_being_text(number):
     assert arguments.whole(number, "count") == arguments.whole(str(number), "count") == number
@@ -23,7 +24,7 @@ def test_anything_else_is_no_whole_number(value):
         arguments.whole(value, "count")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.floats(allow_nan=False))
 def test_a_number_survives_being_text(number):
     assert arguments.optional_number(str(number), "weight") == number

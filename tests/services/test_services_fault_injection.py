@@ -35,7 +35,9 @@ FILES = ("_open_plain", "_copy_checked", "tempfile.TemporaryDirectory")
 SAMPLE = 20
 SHARDS = 8
 ALL = [
-    pytest.param(slice(shard, None, SHARDS), id=f"shard {shard}", marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+    pytest.param(
+        slice(shard, None, SHARDS), id=f"shard {shard}", marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]
+    )
     for shard in range(SHARDS)
 ]
 """Every place, in parts that processes share (``-n``): about 3,000 journeys, half an hour of one idle processor."""

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from property_sizes import examples
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import TrialStateError
@@ -131,7 +132,7 @@ def test_any_interleaving_keeps_the_stores_promises(make_lab: Any, tmp_path: Pat
     run_state_machine_as_test(
         type("HereAndNow", (Interleavings,), {"make_lab": staticmethod(make_lab), "model": model}),
         settings=settings(
-            max_examples=15,
+            max_examples=examples(15),
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

@@ -261,7 +261,7 @@ def test_a_reused_validation_set_is_fooled_and_the_meter_says_so(bare: Any, tmp_
     require_told(product, honest, rounds, 0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_reused_validation_set_as_large_as_a_file_may_be(bare: Any, tmp_path: Path) -> None:
     """6,800 rows, 1,999 attributes, models as pipelines, half the tolerance; expected as above, on 323 rows."""
     product = Product(bare, tmp_path, rows=6_800, seed=2016, tolerance=0.05, save=save_pipeline)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from sqlalchemy import text
 
 from easeml_core.config import GateConfig, MeterConfig
@@ -209,7 +210,7 @@ CONFIGS = {SealedSetPurpose.GATE: PAPERS, SealedSetPurpose.METER: MeterConfig(to
 
 
 @given(rows=st.integers(1, 20_000))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_part_sizes_hold_the_plans_and_leave_a_fifth_for_training(rows: int) -> None:
     gate, meter = PAPERS, CONFIGS[SealedSetPurpose.METER]
     least = {"gate": plan_for_gate(gate).labels, "meter": plan_for_meter(meter).labels}

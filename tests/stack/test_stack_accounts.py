@@ -354,7 +354,7 @@ with DAG("hostile", schedule=None):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_hostile_task_of_the_whole_stack_finds_nothing():
     with throwaway_folder() as folder:

@@ -79,7 +79,7 @@ def test_what_is_handed_in_for_a_published_model_answers_as_it_did(tmp_path):
     assert [int(line) for line in said.split()] == [first.said[model][k] for k in asked]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_the_whole_story_is_played(tmp_path):
     if shutil.which("chromium") is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import NotFoundError, StateError
 from easeml_core.store.server_files import SecretFile, locked, new_password, owner_lock, write_atomically
@@ -117,7 +118,7 @@ def test_a_secret_that_was_never_made_and_a_damaged_file_say_so(tmp_path: Path) 
         SecretFile(path).read()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")), max_size=4))
 def test_any_text_survives_the_file(tmp_path_factory: pytest.TempPathFactory, values: dict[str, str]) -> None:
     file = SecretFile(tmp_path_factory.mktemp("secrets") / "s")

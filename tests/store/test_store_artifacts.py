@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import ArtifactError
 from easeml_core.store import artifacts as artifacts_module
@@ -67,7 +68,7 @@ def test_the_same_content_is_kept_once(artifacts: ArtifactStore, file: Callable[
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=70_000))
 def test_any_content_goes_by_its_hash(artifacts: ArtifactStore, file: Callable[..., Path], content: bytes) -> None:
     reference = artifacts.put(file(content))

@@ -8,6 +8,7 @@ import fsspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ArtifactError
@@ -218,7 +219,7 @@ ATTEMPTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(ATTEMPTS)
 def test_whatever_happens_to_attempts_every_second_counts_once(
     store: Any, new_trial: Any, attempts: list[tuple[float, float | None, bool]]

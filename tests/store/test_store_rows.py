@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.store.rows import as_json, clean, pack, row, rows, scalar, unpack
@@ -30,7 +31,7 @@ def cleaned(value: Any) -> Any:
     return {clean(k): cleaned(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(value=st.dictionaries(st.text("abc", max_size=3), VALUES, max_size=4))
 def test_json_keeps_what_can_be_kept(value: dict[str, Any]) -> None:
     assert json.loads(as_json(value)) == cleaned(value)
@@ -54,7 +55,7 @@ def test_what_json_has_not_is_refused(value: Any) -> None:
         as_json(value)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(
     array=st.sampled_from(["int64", "float32", "float64", "uint8", "bool"]).flatmap(
         lambda kind: arrays(kind, array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5))

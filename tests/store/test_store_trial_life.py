@@ -13,6 +13,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from property_sizes import examples
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import TrialStateError
@@ -175,6 +176,6 @@ def test_any_order_of_events_keeps_the_invariants(
     run_state_machine_as_test(
         life,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(40), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

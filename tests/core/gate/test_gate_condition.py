@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import ConditionSyntaxError
 from easeml_core.gate.claims import Claim, claim_of, contradiction, disagreement_bound
@@ -192,7 +193,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(
     st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map("".join), st.text(alphabet="nod0.1e+-/\\*<> "))
 )
@@ -224,7 +225,7 @@ CLAUSES = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(CLAUSES, min_size=1, max_size=4))
 def test_canonical_source_reads_back_as_the_same_tree(clauses):
     condition = Condition(tuple(clauses))

@@ -9,6 +9,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy import stats
 
 from easeml_core.entities import Verdict
@@ -43,7 +44,7 @@ COUNTS = CELLS.map(lambda c: outcomes(sum(c), both=c[0], wins=c[1], losses=c[2],
 LEVELS = st.floats(-900, -0.05)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(COUNTS, st.sampled_from("nod"), st.floats(0.01, 0.99))
 def test_one_proportion_is_the_binomial_test(counts, variable, threshold):
     clause = judge(f"{variable} > {threshold} +/- 0.1", counts).clauses[0]
@@ -61,7 +62,7 @@ def test_one_proportion_is_the_binomial_test(counts, variable, threshold):
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(COUNTS)
 def test_any_improvement_is_the_exact_mcnemar_test(counts):
     clause = judge("n - o > 0 +/- 0.1", counts).clauses[0]
@@ -192,7 +193,7 @@ SOURCES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(SOURCES, st.floats(0, 0.9), COUNTS, LEVELS)
 def test_verdict_interval_and_level_agree(source, c, counts, log_level):
     condition = parse_condition(source.format(c=round(c, 3)))
@@ -213,7 +214,7 @@ def test_verdict_interval_and_level_agree(source, c, counts, log_level):
     json.dumps(decision.to_json(), allow_nan=False)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(SOURCES, st.floats(0, 0.9), COUNTS, LEVELS, st.floats(1, 50))
 def test_a_smaller_level_never_decides_more(source, c, counts, log_level, factor):
     condition = parse_condition(source.format(c=round(c, 3)))
@@ -223,7 +224,7 @@ def test_a_smaller_level_never_decides_more(source, c, counts, log_level, factor
         assert decide(condition, counts, log_level=log_level, mode="fp-free").verdict is strict
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(CELLS, LEVELS, st.floats(-0.9, 0.9))
 def test_exchanging_the_models_mirrors_the_verdict(cells, log_level, c):
     both, wins, losses, apart, _ = cells

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy import stats
 
 from easeml_core.entities import Verdict
@@ -110,7 +111,7 @@ def test_more_wins_never_hurt_a_pass():
         assert levels[-1] < levels[0]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(COUNTS, st.floats(-0.5, 0.5), st.sampled_from([0.5, 2.0, 8.0]), st.sampled_from(["n - o", "n - 1.5 * o", "d"]))
 def test_a_clause_times_a_number_says_the_same(counts, c, factor, left):
     c = round(c, 3)
@@ -122,7 +123,7 @@ def test_a_clause_times_a_number_says_the_same(counts, c, factor, left):
     assert two.log_p_pass == pytest.approx(one.log_p_pass, rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(COUNTS, st.floats(-0.9, 0.9))
 def test_a_left_side_turned_round_says_the_same(counts, c):
     """``n - 1.1 * o > c`` is ``1.1 * o - n < -c``: one is tested from above, the other from below."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.stats import binom, multinomial
 
 from easeml_core.entities import Verdict
@@ -255,7 +256,7 @@ SOURCES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(SOURCES, st.floats(0.05, 0.4), st.floats(0.5, 0.99999), st.integers(1, 60), st.sampled_from(["none", "full"]))
 def test_more_promise_never_needs_fewer_examples(source, tolerance, reliability, steps, adaptivity):
     def size(*, t=tolerance, r=reliability, h=steps, a=adaptivity, **more):
@@ -270,7 +271,7 @@ def test_more_promise_never_needs_fewer_examples(source, tolerance, reliability,
     assert size(t=tolerance * 1.2) <= slack
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.sampled_from(["n", "o", "d", "n - o"]),
     st.integers(-40, 90),
@@ -292,7 +293,7 @@ def test_a_scaled_clause_is_the_same_clause(variable, threshold, tolerance, scal
     assert (plain.labels, plain.unlabelled, plain.method) == (scaled.labels, scaled.unlabelled, scaled.method)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.sampled_from(["n", "o", "d", "n - o"]), st.integers(1, 127), st.integers(4, 20))
 def test_the_modes_mirror_each_other(variable, threshold, tolerance):
     # To show n > c under fp-free is to show n < c under fn-free's FAIL of n < c.

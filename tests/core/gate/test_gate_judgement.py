@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Verdict
 from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
@@ -52,7 +53,7 @@ SOURCES = st.sampled_from(
 ROWS = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=80)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(SOURCES, ROWS, st.floats(-30, -1), st.sampled_from(["fp-free", "fn-free"]))
 def test_with_all_labels_it_is_the_decision_on_counts(source, rows, log_level, mode):
     labels, old, new = np.array(rows).T
@@ -61,7 +62,7 @@ def test_with_all_labels_it_is_the_decision_on_counts(source, rows, log_level, m
     assert (found.verdict, found.passed, found.clauses) == (expected.verdict, expected.passed, expected.clauses)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     SOURCES,
     ROWS,
@@ -182,7 +183,7 @@ def test_a_clause_on_d_that_settles_the_symbol_spends_no_label(sampling, bound, 
         assert full.passed == found.passed
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(SOURCES, ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_examples_says_nothing_under_fixed(source, rows, shuffle):
     one = judge(source, *np.array(rows).T)
@@ -248,7 +249,7 @@ def test_labels_of_slices_are_positions_of_the_whole_set():
     assert judge("d < 0.9 +/- 0.1", hidden, old, new, slices=[part]).labels == wanted.size
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.sampled_from(["n - o > 0.3 +/- 0.1", "n - o > 0 +/- 0.02 /\\ d < 0.3 +/- 0.1", "n > 0.5 +/- 0.1"]),
     st.lists(st.sampled_from(["n > 0.5 +/- 0.1", "n - o > 0 +/- 0.1", "d < 0.4 +/- 0.1"]), min_size=1, max_size=2),

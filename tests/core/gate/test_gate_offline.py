@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.gate import csv_columns
@@ -58,7 +59,7 @@ def test_quoted_fields_may_hold_commas_and_line_ends(write):
     assert (column.examples, column.values) == (["a,1", "b"], ["x\ny", 'say "no"'])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.tuples(st.text('ab,"\n\r 1é', max_size=3), st.text('xy,"\n\r ', max_size=3)), max_size=6))
 def test_the_fast_way_reads_what_the_plain_reader_reads(rows):
     """Any text: the fast way either declines or agrees with Python's CSV reader."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError, ShapeError
 from easeml_core.gate.outcomes import Outcomes, count_outcomes
@@ -19,7 +20,7 @@ def test_counts_by_hand():
     assert [found.count_of(v) for v in "nod"] == [2, 2, 3]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1))
 def test_counts_add_up_and_turn_round(rows):
     labels, old, new = np.array(rows).T

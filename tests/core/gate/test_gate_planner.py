@@ -9,6 +9,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import ConditionSyntaxError, ConfigError
 from easeml_core.gate.condition import parse_condition
@@ -201,7 +202,7 @@ SOURCES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(
     SOURCES,
     st.floats(0.01, 0.4),

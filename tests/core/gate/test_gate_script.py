@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.script import MAX_LENGTH, Script, read_script
@@ -55,7 +56,7 @@ def test_other_forms_mean_the_same(text):
     assert read_script(text) == read_script(PUBLISHED)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.permutations(LINES[1:]))
 def test_any_order(lines):
     assert read_script("\n".join(["ml:", *lines])) == read_script(PUBLISHED)
@@ -142,7 +143,7 @@ def test_a_wrong_condition_has_line_and_caret():
     assert caret.index("^") == source.index("x")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.text(max_size=200))
 def test_nothing_but_our_error_comes_out(text):
     for source in (text, changed(3, f"  - condition: {text}"), "ml:\n" + text):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Verdict
 from easeml_core.errors import InvalidInputError
@@ -62,7 +63,7 @@ def test_mean_labels_until_decided(gain, most):
     check_mean_labels(gain, most, runs=60)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("gain", "most"), [(0.04, 1.1), (0.05, 1.15)])
 def test_mean_labels_until_decided_closely(gain, most):
     check_mean_labels(gain, most, runs=2000)
@@ -162,7 +163,7 @@ def test_a_threshold_near_the_top_is_not_given_up_at_once():
     assert judge("n > 0.95 +/- 0.04", labels, labels, new).verdict is PASS
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(
     st.integers(0, 10**6),
     st.floats(-0.3, 0.3),
@@ -207,7 +208,7 @@ def test_wanted_positions_are_never_empty():
     assert found.verdict is UNKNOWN
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.sampled_from(["n - o > 0.02 +/- 0.02", "n > 0.7 +/- 0.02 /\\ d < 0.4 +/- 0.1", "d < 0.3 +/- 0.1"]),
     st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=8, max_size=200),

@@ -109,7 +109,7 @@ def test_the_same_attack_fools_a_level_that_ignores_reactions():
     assert fooled > violations_allowed(200, 0.1)
 
 
-@pytest.mark.parametrize("paths", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("paths", [20_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
 def test_section_9_4_the_mean_number_of_histories_of_a_dithered_meter(paths):
     """epsilon = .02, w = .1, T = 50: mean 1.84e7 in 20,000 paths against 1.4^50 = 2.02e7, median 2^20.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
@@ -19,7 +20,7 @@ from easeml_core.stats.clopper_pearson import clopper_pearson
 
 HOEFFDING = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, reliability=0.99, steps=32, tail="hoeffding")
 EXACT = replace(HOEFFDING, tail="clopper-pearson")
-moderate = settings(deadline=None, max_examples=150)
+moderate = settings(deadline=None, max_examples=examples(150))
 tails = st.sampled_from(["hoeffding", "clopper-pearson"])
 
 

@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy import stats
 
 from easeml_core.config import MeterConfig
@@ -20,7 +21,7 @@ from easeml_core.meter.regulation import deviations_automaton, ratchet_automaton
 WIDE = {2: (0.5,), 3: (0.3, 0.6), 5: (0.2, 0.4, 0.6, 0.8), 10: tuple(i / 10 for i in range(1, 10))}
 """Boundaries per number of signals; all inner ranges at least two tolerances of 0.05 wide."""
 
-moderate = settings(deadline=None, max_examples=150)
+moderate = settings(deadline=None, max_examples=examples(150))
 
 
 def plan(method: str = "path-adaptive", *, eps: float = 0.05, steps: int = 32, m: int = 5, **rest) -> MeterPlan:

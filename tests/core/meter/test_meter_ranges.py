@@ -8,11 +8,12 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import ConfigError
 from easeml_core.meter.ranges import exact, narrowest_inner_range, signal_of
 
-moderate = settings(deadline=None, max_examples=200)
+moderate = settings(deadline=None, max_examples=examples(200))
 boundaries = st.lists(st.integers(-999, 999), min_size=1, max_size=8, unique=True).map(
     lambda thousandths: tuple(t / 1_000 for t in sorted(thousandths))
 )

@@ -205,7 +205,7 @@ def test_the_same_answers_without_a_ledger_are_fooled():
     assert 0.5 - errors / noise.examples > tolerance
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_reused_test_set_at_full_size():
     """10,000 training examples, 10,000 test examples, 10,000 attributes, the 500 best; tolerance .05, delta .1."""
     noise = Noise.draw(2015, FULL)

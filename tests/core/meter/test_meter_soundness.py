@@ -105,7 +105,7 @@ def labels(method: str, steps: int, **rest: float) -> int:
 
 @pytest.mark.parametrize(
     ("steps", "runs", "share"),
-    [(32, 500, 0.1), (100, 60, 0.9), pytest.param(1_000, 20, 0.9, marks=pytest.mark.slow)],
+    [(32, 500, 0.1), (100, 60, 0.9), pytest.param(1_000, 20, 0.9, marks=pytest.mark.nightly)],
 )
 def test_attack_fools_the_non_adaptive_size(steps, runs, share):
     """Section 9.1: 22 % of the lives at T = 32 and all at T = 100 and 1000 are fooled, where 1 % was promised.
@@ -126,11 +126,11 @@ def test_attack_fools_the_non_adaptive_size(steps, runs, share):
         (32, 5_495, 200, 0.0242),
         (100, 1_980, 60, 0.0718),
         (100, 14_922, 20, 0.0262),
-        pytest.param(32, 1_752, 4_000, 0.0429, marks=pytest.mark.slow, id="32-1752-many"),
-        pytest.param(32, 5_495, 2_000, 0.0242, marks=pytest.mark.slow, id="32-5495-many"),
-        pytest.param(100, 1_980, 800, 0.0718, marks=pytest.mark.slow, id="100-1980-many"),
-        pytest.param(100, 14_922, 300, 0.0262, marks=pytest.mark.slow, id="100-14922-many"),
-        pytest.param(1_000, 2_441, 40, 0.195, marks=pytest.mark.slow, id="1000-2441"),
+        pytest.param(32, 1_752, 4_000, 0.0429, marks=pytest.mark.nightly, id="32-1752-many"),
+        pytest.param(32, 5_495, 2_000, 0.0242, marks=pytest.mark.nightly, id="32-5495-many"),
+        pytest.param(100, 1_980, 800, 0.0718, marks=pytest.mark.nightly, id="100-1980-many"),
+        pytest.param(100, 14_922, 300, 0.0262, marks=pytest.mark.nightly, id="100-14922-many"),
+        pytest.param(1_000, 2_441, 40, 0.195, marks=pytest.mark.nightly, id="1000-2441"),
     ],
 )
 def test_the_attack_gains_what_was_measured(steps, n, runs, measured):
@@ -145,7 +145,7 @@ def test_the_attack_gains_what_was_measured(steps, n, runs, measured):
 
 @pytest.mark.parametrize("method", ["pruned", "exact-tree"])
 @pytest.mark.parametrize(
-    ("steps", "runs"), [(32, 300), (100, 25), pytest.param(100, 400, marks=pytest.mark.slow, id="100-many")]
+    ("steps", "runs"), [(32, 300), (100, 25), pytest.param(100, 400, marks=pytest.mark.nightly, id="100-many")]
 )
 def test_attack_does_not_fool_sizes_that_count_the_tree(method, steps, runs):
     """Section 9.1. False alarm: below 1e-7 by the promise itself."""
@@ -162,7 +162,7 @@ def test_attack_does_not_fool_sizes_that_count_the_tree(method, steps, runs):
         (32, 1_500, 300),
         (32, 5_000, 150),
         (100, 15_000, 20),
-        pytest.param(100, 15_000, 300, marks=pytest.mark.slow, id="100-many"),
+        pytest.param(100, 15_000, 300, marks=pytest.mark.nightly, id="100-many"),
     ],
 )
 def test_path_adaptive_promise_holds_under_attack(steps, n, runs):
@@ -224,9 +224,9 @@ def test_attack_only_shortens_the_life_of_a_planned_path_adaptive_set(tail):
     [
         (8, 400, 1_500, False, 0.055),
         (8, 400, 1_500, True, 0.079),
-        pytest.param(8, 400, 20_000, False, 0.055, marks=pytest.mark.slow, id="8-400-many"),
-        pytest.param(8, 400, 20_000, True, 0.079, marks=pytest.mark.slow, id="8-400-attacked-many"),
-        pytest.param(32, 1_500, 1_000, True, 0.022, marks=pytest.mark.slow, id="32-1500-attacked"),
+        pytest.param(8, 400, 20_000, False, 0.055, marks=pytest.mark.nightly, id="8-400-many"),
+        pytest.param(8, 400, 20_000, True, 0.079, marks=pytest.mark.nightly, id="8-400-attacked-many"),
+        pytest.param(32, 1_500, 1_000, True, 0.022, marks=pytest.mark.nightly, id="32-1500-attacked"),
     ],
 )
 def test_path_adaptive_promise_holds_with_exact_intervals(steps, n, runs, attacked, measured):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
@@ -38,7 +39,7 @@ def test_the_failure_probability_is_split_and_never_exceeded(reliability, share)
     assert replace(total, reliability=0.9) == replace(direct, reliability=0.9) == replace(CONFIG, reliability=0.9)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.floats(-0.4, 0.7), st.floats(-0.4, 0.7), st.floats(-0.04, 0.04), st.floats(-0.04, 0.04))
 def test_the_true_drift_is_inside_whenever_both_claims_hold(direct, drift, noise, other):
     """Measured parts are off by at most the tolerance, in all ways at once."""
@@ -135,7 +136,7 @@ SHIFTS = st.floats(0, 0.2 - 1e-9)
 """Less than a range is wide, by more than the rounding of a boundary."""
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(st.floats(-0.4, 0.9), st.floats(-0.4, 0.9), SHIFTS, SHIFTS)
 def test_signals_with_boundaries_of_their_own_are_compared_as_ranges(total_gap, direct_gap, total_shift, direct_shift):
     """A cached answer and a fresh one: what differs by the shifts alone is no drift."""

@@ -18,7 +18,7 @@ SEEDS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 def test_a_minute_of_fuzzing_finds_nothing(tmp_path):
     for k, text in enumerate(SEEDS):

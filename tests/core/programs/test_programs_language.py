@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from program_strategies import PROGRAMS, data_types, type_patterns
+from property_sizes import examples
 
 from easeml_core.errors import ProgramError
 from easeml_core.programs.bounds import MAX_DIMS, MAX_LENGTH, MAX_NAME, MAX_PARTS, MAX_SIZE
@@ -193,14 +194,14 @@ def test_rules_hold_for_objects_made_in_python_too():
         Program(SERIES, parse_data_type("nodes: {t: {singleton: true, type: tensor, dim: [3]}}"))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(PROGRAMS)
 def test_canonical_text_reads_back_as_the_same_program(program):
     assert parse_program(str(program)) == program
     assert parse_any(str(program)) == program
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.one_of(data_types(), type_patterns()))
 def test_canonical_text_of_a_side_or_pattern_reads_back_as_the_same(side):
     read = parse_pattern if isinstance(side, TypePattern) else parse_data_type
@@ -217,7 +218,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=examples(600))
 @given(TEXTS)
 @example("\ud800")
 @example("nodes: \x00")
@@ -241,7 +242,7 @@ def test_no_text_raises_anything_else(text):
             str(refused).encode("utf-8")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(PROGRAMS.map(str), st.data())
 def test_a_program_with_one_character_changed_is_read_or_refused(text, data):
     at = data.draw(st.integers(0, len(text)))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from program_strategies import dim_lists, schemas
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.programs.backtracking import MAX_STEPS, Steps
@@ -301,13 +302,13 @@ def instance(part, names):
 MODULES = schemas(names=SMALL)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=examples(250))
 @given(MODULES, MODULES)
 def test_any_two_small_schemas_match_as_a_brute_force_says(module, data):
     assert isinstance(match_schema(module, data), Match) is brute_force(module, data)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=examples(250))
 @given(MODULES, st.integers(1, 3), st.integers(1, 3), st.data())
 def test_an_instance_of_a_module_matches_and_one_that_was_changed_as_a_brute_force_says(module, one, two, data):
     made = renamed(module, {"a": one, "b": two})
@@ -328,7 +329,7 @@ def test_an_instance_of_a_module_matches_and_one_that_was_changed_as_a_brute_for
     assert isinstance(match_schema(module, changed), Match) is brute_force(module, changed)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(dim_lists(), dim_lists())
 @example(("a*", 1), ("b*", 1))
 @example(("a", "a*"), ("a+",))
@@ -345,7 +346,7 @@ def test_dimensions_unify_as_a_brute_force_says(wanted, given_dims):
         assert bool(list(unifications(wanted, given_dims, bound))) is any(way[name] == value for way in possible)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(MODULES)
 def test_every_schema_takes_itself_and_says_how(schema):
     found = match_schema(schema, schema)

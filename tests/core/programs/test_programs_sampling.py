@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.stats import qmc
 from space_strategies import JOB, OPTIMIZER, SPACES, fits
 
@@ -43,7 +44,7 @@ def test_options_that_overlap_give_each_candidate_once() -> None:
         assert sorted(c["a"] for c in candidates_of(space, count)) == [1, 2, 3, 4, 5, 6]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(SPACES, st.integers(1, 40), st.integers(0, 2**63 - 1))
 def test_candidates_are_of_the_space_different_and_as_many_as_there_are(data, count, seed) -> None:
     space = space_of(data)
@@ -219,7 +220,7 @@ def test_count_and_seed_are_checked(count, seed) -> None:
 # Names
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(SPACES, st.integers(1, 30))
 def test_names_are_short_plain_and_unique(data, count) -> None:
     candidates = candidates_of(space_of(data), count)

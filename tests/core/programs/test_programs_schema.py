@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from program_strategies import schemas
+from property_sizes import examples
 
 from easeml_core.errors import ProgramError
 from easeml_core.programs.bounds import MAX_LENGTH
@@ -209,7 +210,7 @@ def test_the_canonical_text_is_readable():
     assert json.loads(json.dumps(to_mapping(schema)))["nodes"]["s"]["links"] == {"s": [0, "inf"]}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(schemas())
 def test_yaml_and_json_read_back_as_the_same_schema(schema):
     assert parse_data_type(str(schema)) == schema
@@ -248,7 +249,7 @@ def test_a_table_of_a_thousand_columns_is_no_hostile_one():
     assert len(schema.nodes) == 900
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(schemas(), st.data())
 def test_rules_hold_however_a_schema_is_made(schema, data):
     """A part taken away is either still a schema, or refused by the object as by the reader."""

@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from space_strategies import JOB, OPTIMIZER, SPACES
 
 from easeml_core.errors import InvalidInputError
@@ -197,7 +198,7 @@ def test_hostile_text_is_refused(text, message) -> None:
         read_space(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.one_of(st.text(max_size=60), st.text("{}[]:,.- \nabfloatichose01e", max_size=60), SPACES.map(json.dumps)))
 def test_no_text_raises_anything_else(text) -> None:
     try:

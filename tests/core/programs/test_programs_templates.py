@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from program_strategies import PROGRAMS
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ProgramError
@@ -291,13 +292,13 @@ def test_the_work_is_bounded():
         match_patterns(wanted, Program(side, side), Steps(20_000))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(PROGRAMS)
 def test_every_program_falls_to_some_row(program):
     assert match_program(program, TEMPLATES).template is not None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(PROGRAMS)
 def test_both_forms_of_a_side_are_seen_alike(program):
     """A side of the paper's form and its schema match one another, and fall to the same row."""
@@ -326,7 +327,7 @@ def stands_for(text, part, values):
     return [str(size) for size in want] == [str(size) for size in given]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(
     st.lists(PARTS, min_size=1, max_size=4), st.lists(st.sampled_from(WANTED), min_size=1, max_size=3), st.sampled_from(
         ["", "...", "Tensor[Z]+", "Tensor[Y,Z]+"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.optimize import minimize
 
 from easeml_core.config import SelectionConfig
@@ -308,7 +309,7 @@ def test_unseen_cells_of_a_product_are_predicted():
         assert np.abs(error).max() < 0.25
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
 def test_the_unit_of_cost_does_not_matter(seed, factor):
     rows = cells(factors(seed, studies=3))[::2]
@@ -318,7 +319,7 @@ def test_the_unit_of_cost_does_not_matter(seed, factor):
     )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.randoms(use_true_random=False))
 def test_order_of_measurements_does_not_matter(shuffler):
     rows = cells(factors(3, studies=3))
@@ -392,7 +393,7 @@ def test_a_time_out_makes_its_candidate_dear():
     assert learn_costs(crowd(timeout, Pull(1, 1, None, 1.2, order=10))) == model
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 100.0))
 def test_a_failed_trial_never_makes_its_own_candidate_cheaper(seed, factor):
     rng = np.random.default_rng(seed)

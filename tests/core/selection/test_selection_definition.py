@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.special import expit
 
 from easeml_core.config import SelectionConfig
@@ -177,7 +178,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(st.integers(0, 2**32 - 1), SWITCHES, KEYS, games)
 def test_every_decision_is_that_of_its_definition(seed, switches, keys, moves):
     """Weights, costs, trials under way, failures, shared trials and all settings, against the closed form."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.greedy import Freeze, candidate_set
@@ -34,7 +35,7 @@ def test_candidate_set_by_hand():
     assert candidate_set(np.array([0.5, 0.25, 0.0])).tolist() == [True, True, False]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(st.floats(-1, 10), min_size=1, max_size=30))
 def test_candidate_set_is_never_empty(confidence):
     assert candidate_set(np.array(confidence)).any()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.selection.guard import Guard
 
@@ -128,7 +129,7 @@ def starve(rng, *, tenants, share, devices, steps, changes, favourites):
         next_cost[served] = draw()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(2, 8),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import NumericalError
 from easeml_core.selection.latent_posterior import CAPACITY, LatentPosterior
@@ -59,7 +60,7 @@ def rebuilt(prior, seen, under_way, **keywords):
     return posterior
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.integers(0, 2**32 - 1), steps)
 def test_it_is_the_closed_form(seed, moves):
     """Mean and variance after the observations; believed is the variance once the trials under way are done."""
@@ -77,7 +78,7 @@ def test_it_is_the_closed_form(seed, moves):
     assert posterior.promised == max(posterior.mean[under_way], default=-math.inf)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.integers(0, 2**32 - 1), steps)
 def test_a_rebuilt_one_is_the_same_bit_for_bit(seed, moves):
     prior = prior_of(seed)
@@ -87,7 +88,7 @@ def test_a_rebuilt_one_is_the_same_bit_for_bit(seed, moves):
         np.testing.assert_array_equal(getattr(posterior, name), getattr(same, name), err_msg=name)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(0, 2**32 - 1), steps, st.integers(0, ARMS - 1), st.floats(-4, 4))
 def test_the_next_observation_is_the_same_bit_for_bit(seed, moves, arm, value):
     """Also what is hidden, the kept columns, is that of a rebuilt one."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.limits import Limits
@@ -162,7 +163,7 @@ studies = st.builds(
 quota = st.builds(Quota, max_parallel=optional(st.integers(1, 3)), seconds_left=optional(st.floats(0, 20)))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     st.lists(studies, min_size=1, max_size=4),
     st.dictionaries(st.sampled_from(("t", "u")), quota),

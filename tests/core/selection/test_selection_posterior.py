@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError, NumericalError, ShapeError
 from easeml_core.selection.posterior import Belief, Posterior, closed_form, solve_positive
@@ -52,7 +53,7 @@ def test_no_observation_leaves_the_prior():
         np.testing.assert_allclose(posterior.std, np.sqrt(np.diagonal(prior.cov)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seeds, observations)
 def test_rank_one_equals_closed_form(seed, seen):
     prior, arms, values = random_belief(seed), [a for a, _ in seen], [v for _, v in seen]
@@ -62,7 +63,7 @@ def test_rank_one_equals_closed_form(seed, seen):
     np.testing.assert_allclose(steps.variance, np.diagonal(exact.cov), atol=1e-10)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seeds, observations, st.randoms(use_true_random=False))
 def test_order_of_observations_does_not_matter(seed, seen, shuffler):
     prior, other = random_belief(seed), list(seen)
@@ -72,7 +73,7 @@ def test_order_of_observations_does_not_matter(seed, seen, shuffler):
     np.testing.assert_allclose(one.variance, two.variance, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seeds, observations)
 def test_variance_never_exceeds_the_one_before(seed, seen):
     posterior = Posterior(random_belief(seed), noise_variance=NOISE)

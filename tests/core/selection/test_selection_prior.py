@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.spatial.distance import cdist
 
 from easeml_core.errors import ConfigError
@@ -112,7 +113,7 @@ def test_gaps_make_nothing_look_certain():
     assert empirical(gappy, TARGET).std[3] > empirical(full, TARGET).std[3]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 15), st.floats(0, 0.9), st.sampled_from([empirical, squared_exponential])
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.acquisition import ACQUISITIONS, MARGIN
@@ -61,7 +62,7 @@ def test_every_published_policy_has_its_rule():
     assert {"gp-ei-random", "gp-ei-roundrobin", *PUBLISHED} <= set(PUBLISHED_POLICIES)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(("hybrid", "random")) | st.sampled_from(PUBLISHED),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
@@ -90,7 +91,7 @@ def shared_keys(seed):
     return tuple(f"key-{k}" if k % 3 == seed % 3 else None for k in range(9))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(
     seed=st.integers(0, 2**32 - 1),
     past=st.sampled_from((0, 3, 12)),

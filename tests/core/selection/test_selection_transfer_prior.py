@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.optimize import brentq
 
 from easeml_core.config import SelectionConfig
@@ -98,7 +99,7 @@ def test_one_result_says_nothing_of_the_scale():
     assert weights[2] == pytest.approx(weights[3], rel=1e-12)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 6), st.floats(0, 0.95))
 def test_weights_are_positive_with_mean_one(seed, n, arms, gaps):
     weights = row_weights(rows_of(n, arms, gaps=gaps, seed=seed, wild=2.0), typical=0.3)
@@ -116,7 +117,7 @@ def test_without_a_past_all_candidates_are_alike(link, start):
     np.testing.assert_allclose(prior.cov, start.belief(4).cov + JITTER * np.eye(4), rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 12),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy import special, stats
 
 from easeml_core.errors import InvalidInputError, NumericalError
@@ -28,7 +29,7 @@ def counts(draw, largest: int = 5_000) -> tuple[int, int]:
 
 
 log_levels = st.floats(-1_000, -0.01)
-moderate = settings(deadline=None, max_examples=150)
+moderate = settings(deadline=None, max_examples=examples(150))
 
 
 def exact_log_tail(k: int, n: int, p: float) -> float:

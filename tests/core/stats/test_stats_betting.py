@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.special import gammaln, xlogy
 
 from easeml_core.errors import ConfigError
@@ -29,7 +30,7 @@ def plain_wealth(draws, c, low, high):
     return sum(fortunes)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.sampled_from(SCALE), max_size=60), st.floats(-0.9, 0.9))
 def test_it_is_the_product_of_the_definition(draws, c):
     counts = [draws.count(x) for x in SCALE]
@@ -96,7 +97,7 @@ def test_no_walk_ever_reaches_one_over_alpha_too_often(n):
 COUNTS = st.tuples(*[st.integers(0, 500)] * 3)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(COUNTS, st.floats(-0.99, 0.98), st.floats(0.001, 1), st.floats(0.1, 30))
 def test_it_falls_with_the_threshold_and_knows_no_unit(counts, c, share, scale):
     here = float(log_wealth(counts, SCALE, threshold=c, **PAIRED))
@@ -106,7 +107,7 @@ def test_it_falls_with_the_threshold_and_knows_no_unit(counts, c, share, scale):
     assert float(scaled) == pytest.approx(here, rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(COUNTS, st.floats(-600, -0.1))
 def test_the_lower_bound_is_where_the_bet_is_no_longer_won(counts, log_level):
     low = betting_lower_bound(counts, SCALE, log_level=log_level, **PAIRED)
@@ -180,7 +181,7 @@ def test_mean_examples_until_decided(what, truth, log_level, expected):
     check_mean(what, truth, log_level, expected, runs=150, seed=95)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("what", "truth", "log_level", "expected"), MEANS)
 def test_mean_examples_until_decided_closely(what, truth, log_level, expected):
     check_mean(what, truth, log_level, expected, runs=2000, seed=96)
@@ -192,7 +193,7 @@ def test_nothing_is_won_on_the_threshold():
     assert (first <= 5_000).sum() < 15
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_how_often_the_bet_is_won_on_the_threshold():
     first = moments_to_win(paired(0.02), SCALE, 0.02, math.log(0.01), steps=20_000, runs=2_000, seed=8)
     # The reference has about .003, so 6 runs; 22 or more have a chance of about 1e-7 then. The level allows 20.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy import stats
 
 from easeml_core.errors import ConfigError
@@ -33,7 +34,7 @@ def test_sample_size_by_hand(tolerance, delta, value_range, expected):
     assert found == expected
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(TOLERANCES, LEVELS, st.floats(0.1, 10))
 def test_size_width_and_tail_are_one_formula(tolerance, log_level, value_range):
     n = hoeffding_sample_size(tolerance=tolerance, log_level=log_level, value_range=value_range)
@@ -43,7 +44,7 @@ def test_size_width_and_tail_are_one_formula(tolerance, log_level, value_range):
         assert hoeffding_half_width(n - 1, log_level=log_level, value_range=value_range) > tolerance * (1 - 1e-12)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.integers(1, 10**7), st.integers(1, 10**6), LEVELS)
 def test_more_labels_never_widen_the_interval(examples, more, log_level):
     wider = hoeffding_half_width(examples, log_level=log_level)
@@ -80,7 +81,7 @@ def test_no_examples_are_refused():
         hoeffding_log_tail(0.1, 0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.integers(1, 500), st.floats(0, 1), st.floats(0, 1))
 @example(n=1, share=1.0, p=5e-324)
 def test_the_chernoff_bound_is_sharper_and_still_a_bound(n, share, p):

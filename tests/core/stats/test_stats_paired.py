@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy import stats
 
 from easeml_core.errors import InvalidInputError
@@ -19,7 +20,7 @@ NONE = math.log(1e-4 / 32)
 FULL = math.log(1e-4) - 32 * math.log(2)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_the_sign_test_is_the_exact_mcnemar_test(wins, losses):
     expected = stats.binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue if wins + losses else 1.0
@@ -60,7 +61,7 @@ def test_even_and_odd_scores_are_searched_near_one(n):
     assert lifted > 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(2, 500), st.floats(0.01, 1), st.floats(-1, 1), st.floats(0, 0.5), st.data())
 def test_the_p_value_rises_with_threshold_and_bound_and_falls_with_the_score(n, bound, share, step, data):
     score = data.draw(st.integers(-n, n - 1))
@@ -87,7 +88,7 @@ def test_the_lower_bound_is_where_the_test_turns(bound, log_level):
     assert log_paired_p_value(60, 1000, threshold=low + 1.1e-6, decided_bound=bound) > log_level
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.floats(-3000, -0.7), st.floats(0.01, 1), st.integers(-200, 200))
 def test_a_smaller_level_never_raises_the_lower_bound(log_level, bound, score):
     higher = paired_lower_bound(score, 200, decided_bound=bound, log_level=log_level)

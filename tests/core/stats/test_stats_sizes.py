@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.stats import binom
 
 from easeml_core.errors import ConfigError
@@ -85,7 +86,7 @@ def binomial_miss(n: int, null: float, truth: float, level: float) -> float:
     return float(binom.cdf(critical - 1, n, truth))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(1, 300), st.floats(0.0, 0.9), st.floats(0.02, 1.0), st.floats(1e-8, 0.4))
 def test_the_miss_of_a_binomial_test(n, null, part, level):
     truth = null + (1 - null) * part
@@ -216,7 +217,7 @@ def test_a_sign_test_size_keeps_its_word_for_every_share(mean, p):
     assert max(sign_miss(math.floor(found * 0.97) - 1, mean, q, level) for q in shares if q >= mean) > beta
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.integers(1, 120), st.floats(0.05, 1.0), st.floats(0.05, 1.0), st.floats(1e-6, 0.3))
 def test_the_miss_of_a_sign_test(n, q, part, level):
     mean = q * part
@@ -246,7 +247,7 @@ def test_critical_wins_do_not_depend_on_the_order_of_asking():
     assert far.between(0, 60).tolist() == expected
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.floats(0.06, 0.3), st.floats(0.1, 1.0), st.floats(-25, -1.0), st.floats(-25, -1.0))
 def test_bounds_in_closed_form_are_never_below_the_exact_sizes(gap, p, level, miss):
     gap = min(gap, p * 0.9)
@@ -283,7 +284,7 @@ def test_levels_below_the_smallest_double(deep):
     assert sign < sign_test_bound_size(gap=0.2, second_moment=0.5, log_level=deep, log_miss=deep)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.integers(0, 2000), st.floats(1e-3, 5.0), st.floats(-100, 3000), st.floats(1e-4, 100.0), st.data())
 def test_the_search_finds_the_first_number_of_a_falling_function(answer, fall, guess, slope, data):
     low = data.draw(st.integers(0, 50))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy import special, stats
 
 from easeml_core.errors import InvalidInputError
@@ -36,7 +37,7 @@ def tail_by_decided_examples(score: int, n: int, decided: float, mean: float) ->
     return float(stats.binom.pmf(j, n, decided) @ np.where(k <= 0, 1.0, inner))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.integers(1, 14), st.one_of(st.just(0.0), st.floats(1e-9, 1)), st.floats(-1, 1), st.data())
 def test_small_tails_equal_sums_of_fractions(n, decided, share, data):
     score = data.draw(st.integers(-n - 1, n + 1))
@@ -88,7 +89,7 @@ def test_chances_near_the_smallest_double_stay_on_the_safe_side(decided, share):
         assert math.exp(found) >= float(exact_tail(score, 3, decided, decided * share)) * (1 - 1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.integers(2, 3000), st.floats(-0.9, 0.9), st.lists(st.floats(0.91, 1), min_size=1, max_size=5), st.data())
 def test_many_shares_at_once_are_the_same_tails(n, mean, shares, data):
     score = data.draw(st.integers(math.floor(n * mean) + 1, n))

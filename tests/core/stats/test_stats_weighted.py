@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from scipy.stats import beta, binom, multinomial
 
 from easeml_core.errors import InvalidInputError
@@ -28,7 +29,7 @@ POINTS = [((0.8, 0.11, 0.0, 0.09, 0.0), 4_051, 0.1), ((0.39, 0.19, 0.11, 0.31, 0
 moments = st.floats(0.01, 4.0)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.lists(st.tuples(st.floats(-3, 1), st.floats(0.01, 1)), min_size=1, max_size=6),
     st.floats(-4, 2),
@@ -45,7 +46,7 @@ def test_the_two_point_law_has_the_largest_moment_of_every_f(points, t):
     assert ours <= theirs * (1 + 1e-9) + 1e-12
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(1, 40), moments, st.floats(0.0, 1.0))
 def test_the_bound_is_above_the_tail_of_the_extremal_law_and_below_chernoffs(examples, moment, part):
     """T itself is such a sum: its exact tail must be below; and Bernstein-Chernoff's infimum is a weaker bound."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
@@ -54,7 +55,7 @@ def test_dimensions_say_what_a_row_is(shape, option, layout, tmp_path: Path) -> 
     rows=st.integers(4, 12), shape=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 99),
     dtype=st.sampled_from(["f4", "f8", ">f4", "i2", "?", "f2"]), fortran=st.booleans(),
 )  # fmt: skip
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_what_is_written_is_read_back(tmp_path_factory, rows, shape, seed, dtype, fortran) -> None:
     rng = np.random.default_rng(seed)
     inputs = rng.normal(size=(rows, *shape)) * 10
@@ -181,7 +182,7 @@ def test_files_made_to_hurt_are_refused(content, message, tmp_path: Path) -> Non
     name=st.sampled_from(["inputs.npy", "targets.npy"]), targets=st.sampled_from([[0, 1, 1, 0], ["a", "b", "b", "a"]]),
 )  # fmt: skip
 @example(content=b"\x00\x00\x11", place=128, cut=0, name="targets.npy", targets=["a", "b", "b", "a"])  # no character
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 def test_no_content_raises_anything_else(tmp_path_factory, content, place, cut, name, targets) -> None:
     folder = tmp_path_factory.mktemp("any")
     spec = put(folder, distinct(4, 2), targets)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.training.candidate_spaces import MOST_CANDIDATES, check_spaces, expand_candidates
@@ -131,7 +132,7 @@ def test_checking_loads_nothing_heavy() -> None:
 NUMBERS = st.floats(-2000, 2000, allow_nan=False).map(lambda x: round(x, 3))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     low=NUMBERS, width=st.floats(0, 300).map(lambda x: round(x, 2)), whole=st.booleans(),
     name=st.sampled_from(["n_estimators", "max_depth", "learning_rate", "C"]), seed=st.integers(0, 9),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from safetensors.torch import load_file, save_file
 
 from easeml_core.errors import ArtifactError
@@ -256,7 +257,7 @@ def test_tensors_that_do_not_fit_begin_anew(digits: OpenParts, tmp_path: Path, w
         begins_anew(digits, run, whole)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_damage_is_noticed_or_harmless_and_never_a_crash(
     data: st.DataObject, digits: OpenParts, tmp_path: Path

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import columns as module
@@ -97,7 +98,7 @@ def test_what_is_no_plain_number_is_a_word(cell) -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_written_numbers_are_read_back(values) -> None:
     assert column_of_texts([repr(value) for value in values]).tolist() == values
 

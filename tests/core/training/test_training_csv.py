@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import csv_text
@@ -123,7 +124,7 @@ def test_as_many_columns_as_allowed_are_read_quoted_or_not(columns: int, tmp_pat
 
 
 @given(content=st.binary(max_size=300) | st.text(alphabet='xy,"\n\r1.a ', max_size=120).map(str.encode))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_no_content_raises_anything_else(tmp_path_factory, content: bytes) -> None:
     spec = written(tmp_path_factory.mktemp("any"), b"x,y\n" + content)
     try:

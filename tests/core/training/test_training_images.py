@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import image_source
@@ -125,7 +126,7 @@ def test_transparency_is_white_palettes_and_bits_are_unpacked(tmp_path: Path) ->
     ),
     ending=st.sampled_from(("png", "bmp")),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, array, ending) -> None:
     folder = tmp_path_factory.mktemp("round")
     side = round((len(array[0]) // 3) ** 0.5)
@@ -195,7 +196,7 @@ def test_a_file_that_was_cut_is_refused(ending: str, flowers: Path) -> None:
 
 
 @given(content=st.binary(max_size=200), kind=st.sampled_from(("PNG", "JPEG", "BMP")), place=st.integers(0, 200))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_no_content_raises_anything_else(tmp_path_factory, content, kind, place) -> None:
     folder = tmp_path_factory.mktemp("any")
     put(folder, "a/1.png", pixels(1))

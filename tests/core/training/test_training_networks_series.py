@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from network_data import parts_of, waves
+from property_sizes import examples
 
 from easeml_core.training.child import validate
 from easeml_core.training.formats import load_predictor, save_model
@@ -125,7 +126,7 @@ def test_an_answer_is_its_own_row_s_alone(kind: str) -> None:
 
 
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5), channels=st.integers(1, 3))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_a_series_ends_with_its_last_step_that_has_a_value(lengths: list[int], channels: int) -> None:
     rows = torch.full((len(lengths), 6, channels), float("nan"))
     for row, length in enumerate(lengths):

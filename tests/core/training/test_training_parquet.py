@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import parquet_source
@@ -54,7 +55,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         [{}, {"compression": "zstd"}, {"use_dictionary": False}, {"row_group_size": 3}, {"version": "1.0"}]
     ),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_what_is_written_is_read_back(tmp_path_factory, numbers, words, options) -> None:
     words = words[: len(numbers)]
     table = pa.table({"n": pa.array(numbers, pa.float64()), "w": pa.array(words, pa.string())})
@@ -117,7 +118,7 @@ def test_limits(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @given(content=st.binary(max_size=40), place=st.integers(0, 1500), cut=st.integers(0, 1500))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_no_content_raises_anything_else(tmp_path_factory, content, place, cut) -> None:
     path = put(tmp_path_factory.mktemp("any"), {"x": [1.0, 2, 3], "w": ["a", "b", "a"], "y": [0, 1, 1]})
     good = path.read_bytes()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.training.layout import Layout
@@ -36,7 +37,7 @@ def rows_of(part) -> list[int]:
     rows=st.integers(10, 200), sealed=st.tuples(*[st.integers(0, 40)] * 4), validation=st.integers(1, 60),
     seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_parts_share_no_row_and_together_are_the_table(rows, sealed, validation, seed) -> None:
     sizes = dict(zip(("gate", "meter", "joint", "direct"), sealed, strict=True)) | {"validation": validation}
     rng = np.random.default_rng(seed)

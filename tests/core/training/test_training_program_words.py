@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import (
     ArtifactError,
@@ -39,7 +40,7 @@ LINES = st.binary(max_size=50) | st.dictionaries(
 ).map(lambda fields: json.dumps(fields).encode())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(lines=st.lists(LINES, max_size=8))
 def test_whatever_a_program_says_is_progress_or_nothing(lines: list[bytes]) -> None:
     told: list[tuple[float, str, float | None, dict[str, float | None]]] = []

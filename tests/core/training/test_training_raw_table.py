@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
@@ -35,7 +36,7 @@ def key(row):
 
 
 @given(rows)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_of_rows_with_equal_inputs_exactly_one_is_kept(drawn) -> None:
     try:
         table = table_of([row[:2] for row in drawn], [row[2] for row in drawn])
@@ -106,7 +107,7 @@ def test_the_hash_changes_with_anything_the_table_says() -> None:
 
 
 @given(st.integers(10, 60))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_a_sample_is_always_the_same_rows_in_their_order(count: int) -> None:
     table = table_of(np.arange(50.0)[:, None], np.arange(50) % 2)
     sample = sample_rows(table, count)

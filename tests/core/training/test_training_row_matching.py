@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.training.row_cells import Cells, row_ids, tokens_of
 from easeml_core.training.row_matching import COINCIDENCE, LIKELY, Rows, match_rows
@@ -42,7 +43,7 @@ def test_other_values_have_other_tokens() -> None:
     assert len(set(tokens(*others))) == len(others)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.floats(width=32, min_value=-(2.0**127), max_value=2.0**127),
     st.text(max_size=12),
@@ -58,7 +59,7 @@ def test_spelling_does_not_matter(number: float, word: str, when: datetime, minu
     assert {*tokens(there.isoformat(), there.isoformat(" "))} == {*tokens(when.isoformat())}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_order_of_rows_and_columns_does_not_matter_nor_does_a_column_of_guesses(seed: int) -> None:
     """Two columns are continuous, so that a chance match of a row in both has a probability below 1e-12."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_data import FLOWERS, arrays, loaded, loaded_or_why, picture, row_of, width, written
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
@@ -288,7 +289,7 @@ def taken(path: Path, target: str, task: Task) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(table=tables(), task=st.sampled_from([None, *Task]), block=st.integers(1, 200))
 def test_a_random_table_is_told_as_its_source_makes_it(
     tmp_path_factory: pytest.TempPathFactory, table: tuple[list[str], list[list[str]]], task: Task | None, block: int

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
@@ -67,7 +68,7 @@ lengths = st.lists(st.integers(1, 6), min_size=2, max_size=8)
 
 
 @given(lengths=lengths, channels=st.integers(1, 3), seed=st.integers(0, 999))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_what_is_written_in_any_order_is_read_back(tmp_path_factory, lengths, channels, seed) -> None:
     rng = np.random.default_rng(seed)
     series = [rng.normal(size=(length, channels)).astype(np.float32) for length in lengths]
@@ -132,7 +133,7 @@ def test_a_series_of_more_than_a_million_numbers_is_refused(tmp_path: Path, monk
 
 
 @given(text=st.text(alphabet='ab,01\n".-', max_size=120))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_no_content_raises_anything_else(tmp_path_factory, text) -> None:
     try:
         table = load_source(spec_of(tmp_path_factory.mktemp("any"), "id,step,x,kind\n" + text), "kind")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.training.source_specs import parse_source
@@ -129,7 +130,7 @@ def test_a_checked_source_is_written_as_it_was(spec) -> None:
 
 
 @given(name=st.text(alphabet="ab?=&rows1/", min_size=1), rows=st.none() | st.integers(1, 99))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_a_path_is_never_taken_for_options(name, rows) -> None:
     source = Source("csv", "x", () if rows is None else (("rows", str(rows)),))
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
@@ -54,7 +55,7 @@ def divide(split: Split, values: Any, sizes: dict[str, int], seed: int) -> dict[
     groups=st.lists(st.integers(0, 15), min_size=60, max_size=120),
     sizes=SIZES, seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_no_group_is_in_two_parts(groups: list[int], sizes: dict[str, int], seed: int) -> None:
     values = np.array(groups)
     found = divide(GROUP, values, sizes, seed)
@@ -70,7 +71,7 @@ def test_no_group_is_in_two_parts(groups: list[int], sizes: dict[str, int], seed
     times=st.lists(st.integers(0, 40), min_size=60, max_size=120),
     sizes=SIZES, seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_training_is_before_validation_is_before_what_is_sealed(
     times: list[int], sizes: dict[str, int], seed: int
 ) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
@@ -121,7 +122,7 @@ targets = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), m
 
 
 @given(values=targets, seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_parts_of_numbers_round_trip_through_a_file(tmp_path_factory: pytest.TempPathFactory, values, seed) -> None:
     table = numbers_table(values, layout=Layout("series", (1, 1)))
     parts = split_parts(table, sizes={"gate": 3, "validation": 4}, rng=np.random.default_rng(seed))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 from sklearn.linear_model import LogisticRegression
 
 from easeml_core.errors import InvalidInputError
@@ -43,7 +44,7 @@ def murmur3(key: bytes) -> int:
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=20))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_a_word_goes_where_murmurhash_says(cells) -> None:
     block = hashed_text(words(*cells, None), WORD_WIDTH)
     assert not block[-1].any()  # missing

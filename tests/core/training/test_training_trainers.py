@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError, TrainingError
@@ -176,7 +177,7 @@ def test_choice_refuses() -> None:
 
 
 @given(st.integers(1, 100))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_a_checked_parameter_passes_again_unchanged(number: int) -> None:
     rules = {"n": Whole(5, 1, 100), "x": Real(0.5)}
     once = complete("kind", rules, {"n": float(number), "x": number})

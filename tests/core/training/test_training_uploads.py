@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import csv_text, uploads
@@ -82,7 +83,7 @@ def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path, put: Any, mon
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_new_rows_are_encoded_as_the_studys_table_was(tmp_path_factory: Any, data: Any) -> None:
     """The table of all rows is the reference; any of its rows, brought again, must have the very same inputs."""
     words = st.sampled_from(["red", "blue", "a=b", "=1+1", ""])

@@ -49,7 +49,7 @@ def sync_killed(lab: Any, mirrored: Mirror, after: int) -> int:
         return after - left()
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.nightly)])
 def test_killed_after_any_request_the_next_sync_makes_it_good(lab: Any, mirrored: Mirror, step: int) -> None:
     failed = end_trial(lab, "deep", failure="no convergence", parameters={"max_depth": 3})
     with lab.worker.begin() as tx:

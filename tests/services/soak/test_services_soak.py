@@ -42,7 +42,7 @@ def test_three_hundred_decisions_over_twenty_tenants(database: Any) -> None:
     assert fairness.guarded > 20
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_ten_thousand_decisions_over_two_hundred_tenants(database: Any) -> None:
     some = {"fresh": 0.03, "limited": 0.06, "change": 0.015, "processes": 2}  # each of them loads everything anew
@@ -70,7 +70,7 @@ def work_until(url: str, key: str, line: int | None) -> int | None:
 
 
 @pytest.mark.parametrize(
-    ("tenants", "kills"), [(6, 2), pytest.param(40, 12, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    ("tenants", "kills"), [(6, 2), pytest.param(40, 12, marks=[pytest.mark.nightly, pytest.mark.timeout(1800)])]
 )
 def test_processes_that_are_killed_at_random_and_started_again(tenants: int, kills: int, database: Any) -> None:
     """Two at once under limits; one goes on under its key, the other's leases run out and it comes with a new one."""

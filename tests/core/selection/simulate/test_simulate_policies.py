@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.config import POLICIES
 from easeml_core.selection.simulate.metrics import loss_curve, mean_curve
@@ -13,7 +14,7 @@ from easeml_core.selection.simulate.tables import Table
 
 RUNNABLE = tuple(policy for policy in POLICIES if policy != "order")
 fixtures_are_factories = settings(
-    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -132,7 +133,7 @@ def test_old_habits_come_last_on_deeplearning(play, published, tmp_path):
     assert needed["hybrid"] < needed["random"] < min(needed["MOSTCITED"], needed["MOSTRECENT"]), needed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("policy", "low", "high"), [("hybrid", 3.9, 5.1), ("roundrobin", 3.9, 4.9), ("random", 10.3, 18.0)]
 )
@@ -145,7 +146,7 @@ def test_published_percentages_on_deeplearning(play, published, policy, low, hig
     assert 0.85 * low < min(needed) <= max(needed) < 1.15 * high, needed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_knowing_costs_is_most_of_the_gain(play, published):
     """Without them HYBRID needs ten times as much (50 to 68 % in the reconstructions)."""
     blind = percent_to_reach(play, published, "hybrid:cost_aware=false", repeats=50)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.selection.scheduler import Choice, Pair
@@ -134,7 +135,7 @@ def test_time_is_that_of_the_clock(table_of):
     assert course.decision_seconds == 2.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     seed=st.integers(0, 2**32 - 1),
     policy=st.sampled_from(EVERYBODY),

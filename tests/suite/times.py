@@ -1,0 +1,186 @@
+"""Where the time of a run goes: a table per folder at its end, and a limit for a test of the fast set.
+
+The limit is one of processor time, that of the test's process and of the children it waited for, because the clock on
+the wall runs on while other work has the processors. Fixtures of a module or a session are not counted: whichever test
+comes first would pay for them. The same goes for a test that is the first to import a large library. What a database
+server computes is in no process of ours, so that it is seen in the table (wall time) but not judged.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+LIMIT_SECONDS = 10.0
+LISTED = Path(__file__).parent / "over_the_limit.txt"
+"""The tests that may take longer: ``file::function  reason`` on each line."""
+
+MANY_MODULES = 40
+"""A test that imports as many for the first time in its process is not judged."""
+
+APART = {"journey", "nightly"}
+PROCESSOR = "processor seconds"
+SLOWEST = 10
+
+
+def processor_seconds() -> float:
+    """Of this process and of the children it has waited for, since the start."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def listed(path: Path) -> dict[str, str]:
+    """The tests that may take longer, with the reason of each.
+
+    Raises:
+        ValueError: If a line gives no reason.
+    """
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            test, _, reason = line.partition(" ")
+            if not reason.strip():
+                raise ValueError(f"{path.name}: {test!r} is listed without a reason; write it behind the name")
+            found[test] = reason.strip()
+    return found
+
+
+@dataclass
+class Spent:
+    """What one test has used so far, fixtures that others share apart."""
+
+    processor: float = 0.0
+    shared: float = 0.0
+    modules: int = 0
+
+
+@dataclass
+class Folder:
+    """What the tests of one folder took."""
+
+    tests: int = 0
+    wall: float = 0.0
+    processor: float = 0.0
+
+
+def folder_of(nodeid: str) -> str:
+    """The folder of a test's file, at most three deep."""
+    parts = nodeid.partition("::")[0].split("/")[:-1]
+    return "/".join(parts[:3]) or "."
+
+
+class Times:
+    """Measures tests in the process that runs them, and adds up in the one that reports."""
+
+    def __init__(self, limit: float, allowed: dict[str, str]) -> None:
+        self.limit, self.allowed = limit, allowed
+        self.spent: dict[str, Spent] = defaultdict(Spent)
+        self.folders: dict[str, Folder] = defaultdict(Folder)
+        self.tests: dict[str, Folder] = defaultdict(Folder)
+        self._running: Spent | None = None
+        self._shared_depth = 0
+
+    # In the process that runs the tests.
+
+    def _measure(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        spent, before, modules = self.spent[item.nodeid], processor_seconds(), len(sys.modules)
+        self._running = spent
+        try:
+            return (yield)
+        finally:
+            self._running = None
+            spent.processor += processor_seconds() - before
+            spent.modules += len(sys.modules) - modules
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._measure(item))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._measure(item))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+        spent = self._running
+        if spent is None or fixturedef.scope == "function" or self._shared_depth:
+            return (yield)
+        before, modules = processor_seconds(), len(sys.modules)
+        self._shared_depth += 1
+        try:
+            return (yield)
+        finally:
+            self._shared_depth -= 1
+            spent.shared += processor_seconds() - before
+            spent.modules -= len(sys.modules) - modules
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
+        report = yield
+        if call.when == "call":
+            spent = self.spent.pop(item.nodeid)
+            own = spent.processor - spent.shared
+            report.user_properties.append((PROCESSOR, spent.processor))
+            if report.passed and own > self.limit and self._judges(item, spent):
+                report.outcome = "failed"
+                report.longrepr = (
+                    f"It passed, but took {own:.1f} s of processor time, shared fixtures apart; a test of the fast set "
+                    f"may take {self.limit:g} s. Make it faster, mark it nightly or journey, or list it with the "
+                    f"reason in tests/suite/{LISTED.name}. Slow machine: --test-seconds={2 * self.limit:g}"
+                )
+        return report
+
+    def _judges(self, item: pytest.Item, spent: Spent) -> bool:
+        name = item.nodeid.partition("[")[0]
+        apart = any(item.get_closest_marker(mark) for mark in APART)
+        return not apart and name not in self.allowed and spent.modules < MANY_MODULES
+
+    # In the process that reports.
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        found = self.folders[folder_of(report.nodeid)], self.tests[report.nodeid]
+        used = sum(v for k, v in report.user_properties if k == PROCESSOR) if report.when == "call" else 0.0
+        for one in found:
+            one.tests += report.when == "call"
+            one.wall += report.duration
+            one.processor += used
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if sum(f.tests for f in self.folders.values()) < 2:
+            return
+        write = terminalreporter.write_line
+        terminalreporter.section("time per folder")
+        write(f"{'folder':<40}{'tests':>7}{'wall, s':>10}{'processor, s':>14}")
+        total = Folder()
+        for name, one in sorted(self.folders.items()):
+            write(f"{name:<40}{one.tests:>7}{one.wall:>10.1f}{one.processor:>14.1f}")
+            total.tests, total.wall = total.tests + one.tests, total.wall + one.wall
+            total.processor += one.processor
+        write(f"{'in all':<40}{total.tests:>7}{total.wall:>10.1f}{total.processor:>14.1f}")
+        terminalreporter.section(f"the {SLOWEST} slowest tests, fixtures included")
+        for name, one in sorted(self.tests.items(), key=lambda pair: -pair[1].wall)[:SLOWEST]:
+            write(f"{one.wall:>8.1f} s {one.processor:>8.1f} s of processor time  {name}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--test-seconds",
+        type=float,
+        default=LIMIT_SECONDS,
+        help="processor time a test of the fast set may take (default: %(default)s; 0: any)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    traced = bool(getattr(config.option, "cov_source", None))  # tracing makes everything slower
+    limit = float("inf") if traced else config.getoption("--test-seconds") or float("inf")
+    config.pluginmanager.register(Times(limit, listed(LISTED)), "times of tests")
