@@ -57,7 +57,7 @@ def backtest(as_json: bool, plot: Path | None, database: str | None, **options: 
     if as_json:
         show_json(found.answer)
     else:
-        _show(found.answer)
+        _show_backtest(found.answer)
 
 
 def _check(options: Mapping[str, Any]) -> None:
@@ -82,7 +82,7 @@ def _run(options: Mapping[str, Any], database: str | None) -> Backtest:
         return backtest_installation(store, replay, apply=options["apply"])
 
 
-def _show(answer: Mapping[str, Any]) -> None:
+def _show_backtest(answer: Mapping[str, Any]) -> None:
     """The answer for people."""
     results, tenants = counted(answer["results"], "result"), counted(answer["tenants"], "tenant")
     left_out = counted(answer["left_out"], "tenant has", "tenants have")

@@ -43,7 +43,7 @@ def costs(history: Path | None, database: str | None, as_json: bool) -> None:
     if as_json:
         show_json(report.to_json())
     elif report.errors:
-        _show(report)
+        _show_cost_report(report)
     else:
         click.echo(
             f"{counted(report.trials, 'measured trial')} of {counted(report.tenants, 'study', 'studies')}: too few, it "
@@ -51,7 +51,7 @@ def costs(history: Path | None, database: str | None, as_json: bool) -> None:
         )
 
 
-def _show(report: CostReport) -> None:
+def _show_cost_report(report: CostReport) -> None:
     counts = ", ".join(counted(getattr(report, f"{what}s"), what) for what in ("tenant", "candidate", "trial"))
     entries = [e | {"factor": 10 ** e["median_absolute_log10"]} for e in report.to_json()["errors"]]
     show_table(f"{counts}; intervals of {report.coverage:.0%}", _COLUMNS, entries)

@@ -73,7 +73,7 @@ def doctor(
     if as_json:
         show_json([check.to_json() for check in found])
     else:
-        _show(found)
+        _show_checks(found)
     context.exit(1 if any(check.state == "failed" for check in found) else 0)
 
 
@@ -144,7 +144,7 @@ def _pool(url: str | None, user: str, password_file: Path | None, name: str) -> 
     return Pool(url.rstrip("/"), user, password, name)
 
 
-def _show(found: Sequence[Check]) -> None:
+def _show_checks(found: Sequence[Check]) -> None:
     """One check a row, with what to do below what was found."""
     from rich.table import Table
     from rich.text import Text

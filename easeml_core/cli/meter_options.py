@@ -12,7 +12,7 @@ from easeml_core.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_OPTIONS = (
+_METER_OPTIONS = (
     click.option("--ranges", default="0.1,0.3,0.5,0.7", show_default=True, help="Inner boundaries, comma-separated."),
     click.option("--tolerance", type=float, default=0.05, show_default=True, help="How far a boundary may be off."),
     click.option("--reliability", type=float, default=0.99, show_default=True, help="1 - delta, over all submissions."),
@@ -43,7 +43,7 @@ _OPTIONS = (
 
 def meter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Every setting of a meter; the command gets them as keywords for ``meter_settings``."""
-    for option in reversed(_OPTIONS):
+    for option in reversed(_METER_OPTIONS):
         command = option(command)
     return command
 

@@ -59,7 +59,7 @@ def sync(
     store, folder = open_installation(database, artifacts)
 
     def once() -> None:
-        _show(sync_once(store, folder, mirrored, studies_only=studies or None), as_json)
+        _show_synced(sync_once(store, folder, mirrored, studies_only=studies or None), as_json)
 
     if not watch:
         once()
@@ -70,7 +70,7 @@ def sync(
     keep_in_sync(once, stop, poll_seconds=poll, log=lambda line: click.echo(f"easeml: {line}", err=True))
 
 
-def _show(done: list[dict[str, Any]], as_json: bool) -> None:
+def _show_synced(done: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         show_json(done)
     else:

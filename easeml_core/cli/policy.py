@@ -67,7 +67,7 @@ def show(database: str | None, as_json: bool) -> None:
     """Show the settings that hold now, and why they were chosen."""
     from easeml_core.services.policy import show_policy
 
-    _show(show_policy(open_store(database)), as_json)
+    _show_policy(show_policy(open_store(database)), as_json)
 
 
 @policy.command("set", epilog=example("easeml policy set --policy hybrid --reason 'the backtest says so'"))
@@ -92,7 +92,7 @@ def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, 
         message = "nothing to change; name at least one option, see --help"
         raise click.UsageError(message)
     store = open_store(database, role="easeml_owner")
-    _show(set_policy(store, changes=changes, reason=reason, from_defaults=from_defaults), as_json)
+    _show_policy(set_policy(store, changes=changes, reason=reason, from_defaults=from_defaults), as_json)
 
 
 @policy.command(epilog=example("easeml policy history"))
@@ -154,7 +154,7 @@ def _tested(entry: Mapping[str, Any]) -> str:
     return f"{entry['report']['tenants']} tenants" if entry["report"] else ""
 
 
-def _show(found: Mapping[str, Any], as_json: bool) -> None:
+def _show_policy(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(found)
         return

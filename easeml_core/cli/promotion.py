@@ -26,10 +26,11 @@ def promotion() -> None:
 
 
 @promotion.command(
+    "evidence",
     epilog=example(
         "easeml promotion evidence 7 --out model-7.json",
         'easeml promotion evidence 7 --out full.json --database "$(easeml db url --role easeml_referee)"',
-    )
+    ),
 )
 @click.argument("model_id", metavar="MODEL", type=int)
 @click.option(
@@ -44,7 +45,7 @@ def promotion() -> None:
 @keys_option
 @database_option
 @json_option
-def evidence(
+def write_bundle(
     model_id: int, target: Path, request_id: int | None, keys: Path, database: str | None, as_json: bool
 ) -> None:
     """Write the signed evidence of the verdict on MODEL to FILE.
@@ -66,10 +67,11 @@ def evidence(
 
 
 @promotion.command(
+    "verify",
     epilog=example(
         "easeml promotion verify model-7.json --key ID.pub",
         "easeml promotion verify model-7.json --key old.pub --key new.pub --json",
-    )
+    ),
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -83,7 +85,7 @@ def evidence(
 )
 @json_option
 @click.pass_context
-def verify(context: click.Context, file: Path, keys: tuple[Path, ...], as_json: bool) -> None:
+def verify_bundle(context: click.Context, file: Path, keys: tuple[Path, ...], as_json: bool) -> None:
     """Check the evidence in FILE: signatures, chain, and level and verdict computed anew. Needs no database.
 
     Exit status: 0 it holds, whatever the verdict is, 1 it does not, 2 an error, such as a file no --key has signed.

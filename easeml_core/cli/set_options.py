@@ -20,12 +20,12 @@ GATE_SETTINGS = ("condition", "reliability", "steps", "adaptivity", "mode", "pow
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--purpose`` and every setting; the command gets them as keywords for ``settings_given``."""
-    for option in reversed(_OPTIONS):
+    for option in reversed(_SET_OPTIONS):
         command = option(command)
     return command
 
 
-_OPTIONS = (
+_SET_OPTIONS = (
     click.option("--purpose", help="gate, meter, joint (both) or direct. [default: that of the plan, else gate]"),
     click.option("--condition", help='What must hold, e.g. "n - o > 0.02 +/- 0.01".'),
     click.option("--reliability", type=float, help="Chance that all answers of the set are right."),

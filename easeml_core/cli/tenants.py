@@ -52,7 +52,7 @@ def tenant() -> None:
 @tenant.command("list", epilog=example("easeml tenant list"))
 @database_option
 @json_option
-def list_(database: str | None, as_json: bool) -> None:
+def list_tenants(database: str | None, as_json: bool) -> None:
     """List the tenants with their limits and what they use now."""
     from easeml_core.services.controls import list_tenants
 
@@ -79,7 +79,7 @@ def list_(database: str | None, as_json: bool) -> None:
 @click.option("--no-quota", is_flag=True, help="No limit of device seconds.")
 @database_option
 @json_option
-def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
+def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Set what a tenant may use; what is not named stays.
 
     A limit below what the tenant has used and reserved, or of fewer trials than it has open now, is refused.

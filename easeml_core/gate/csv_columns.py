@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 2**20
 MAX_ROWS = 10_000_000
-_SHOWN = 3
+_MAX_COLUMNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ def some(names: Iterable[str]) -> str:
         "'a', 'b', 'c' and 2 more"
     """
     known = list(names)
-    shown = ", ".join(repr(n if len(n) <= 60 else n[:57] + "...") for n in known[:_SHOWN])
-    return shown + (f" and {len(known) - _SHOWN:,} more" if len(known) > _SHOWN else "")
+    shown = ", ".join(repr(n if len(n) <= 60 else n[:57] + "...") for n in known[:_MAX_COLUMNS])
+    return shown + (f" and {len(known) - _MAX_COLUMNS:,} more" if len(known) > _MAX_COLUMNS else "")
 
 
 def _text(path: Path, source: str) -> str:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MOST = 1000
 """Predicted classes that one label is compared with."""
 
-_SHOWN = 5
+_MAX_CLASSES = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +123,10 @@ def class_mismatches(labels: Sequence[str], predicted: Sequence[str]) -> tuple[s
         same = _same_class(name, counts)
         if same is not None:
             found.append(f"the prediction {some([name])} is no label; the label {some([same])} has another spelling")
-    return (*found[:_SHOWN], *([f"{len(found) - _SHOWN:,} more classes like these"] if len(found) > _SHOWN else []))
+    return (
+        *found[:_MAX_CLASSES],
+        *([f"{len(found) - _MAX_CLASSES:,} more classes like these"] if len(found) > _MAX_CLASSES else []),
+    )
 
 
 def _same_class(name: str, others: Iterable[str]) -> str | None:

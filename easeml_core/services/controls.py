@@ -81,7 +81,7 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
         BudgetExhaustedError: The tenant has used and reserved more than the new quota, or has more open trials than the
             new ``max_parallel``.
     """
-    _check_names(changes, tenants.SETTABLE)
+    _check_names(changes, tenants.TENANT_SETTINGS)
     checked = checked_tenant_limits(changes)
     with store.begin() as tx:
         lock(tx, "suggest")

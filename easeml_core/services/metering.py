@@ -105,7 +105,7 @@ def _answer(tx: Connection, study: Study, total: SetReading, direct: SetReading 
         "study_id": study.id,
         "test_set_id": total.on.row.id,
         "retired_why": total.retired_why,
-        "reading": _reading(total) | _second_reading(direct, both),
+        "reading": _first_reading(total) | _second_reading(direct, both),
         "alert": breach,
         "over_budget": None if breach is None else True,
         "drift_alert": _drift_alert(total, direct, both) if news else None,
@@ -120,7 +120,7 @@ def _both(total: SetReading, direct: SetReading | None) -> TwoSignals | None:
     return None if said[0] is None or said[1] is None else combine(said[0], said[1])
 
 
-def _reading(total: SetReading) -> dict[str, Any]:
+def _first_reading(total: SetReading) -> dict[str, Any]:
     """The columns of ``work.meter_readings`` on the study's meter set."""
     entry, submission = total.entry, total.on.submission
     return {

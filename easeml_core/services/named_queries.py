@@ -20,7 +20,7 @@ import yaml
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, reason_of
 from easeml_core.store.query_source import NamedQuery
-from easeml_core.training.source_specs import check_source
+from easeml_core.training.sources import check_source
 from easeml_core.yaml_text import YamlFaultError, compose
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def read_queries(path: Path) -> dict[str, NamedQuery]:
         message = f"file of queries {path}: it is not YAML as it must be: {error}"
         raise InvalidInputError(message) from error
     require(isinstance(entries, dict) and bool(entries), f"file of queries {path}", entries, "a mapping of names")
-    return {str(name): _query(str(name), entry) for name, entry in entries.items()}
+    return {str(name): _named_query(str(name), entry) for name, entry in entries.items()}
 
 
-def _query(name: str, entry: Any) -> NamedQuery:
+def _named_query(name: str, entry: Any) -> NamedQuery:
     check_source(f"sql:{name}", "any")
     where = f"query {name!r}"
     if not isinstance(entry, dict) or set(entry) - _KNOWN or not isinstance(entry.get("sql"), str):

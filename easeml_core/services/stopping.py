@@ -38,7 +38,7 @@ def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> 
         ``{"study", "stops_above", "seconds_day"}``, with the price for an hour and the device seconds of the last day;
         ``without`` is how many have not. None while somebody else's look takes too long.
     """
-    told = watch_of(store).ask("prices", _told)
+    told = watch_of(store).ask("prices", _prices)
     if told is None:
         return None
     seen = None if studies is None else set(studies)
@@ -54,7 +54,7 @@ def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> 
     return {**told["settings"], "studies": entries, "without": len(limits) - len(left)}
 
 
-def _told(memory: Memory) -> dict[str, Any]:
+def _prices(memory: Memory) -> dict[str, Any]:
     config = memory.config
     kinds = _kinds(memory)
     limits = {

@@ -39,7 +39,7 @@ def use_of_study(store: Store, study: str) -> dict[str, Any]:
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         try:
-            data = _data(tx, found, studies.latest_data_version(tx, found.id))
+            data = _data_in_use(tx, found, studies.latest_data_version(tx, found.id))
         except NotFoundError:
             data = None
         return {
@@ -53,7 +53,7 @@ def use_of_study(store: Store, study: str) -> dict[str, Any]:
         }
 
 
-def _data(tx: Connection, study: Study, version: DataVersion) -> dict[str, Any]:
+def _data_in_use(tx: Connection, study: Study, version: DataVersion) -> dict[str, Any]:
     layout = None if version.layout is None else Layout.from_json(version.layout)
     return {
         "version": version.version,

@@ -35,18 +35,18 @@ class StoredSettings:
     created_by: str
 
 
-_COLUMNS = "SELECT id, config, reason, report, created_at, created_by FROM work.selection_settings "
+_SETTINGS = "SELECT id, config, reason, report, created_at, created_by FROM work.selection_settings "
 
 
 def newest_settings(tx: Connection) -> StoredSettings | None:
     """The settings that hold now; None where nobody has ever set any."""
-    found = row(tx, _COLUMNS + "ORDER BY id DESC LIMIT 1")
+    found = row(tx, _SETTINGS + "ORDER BY id DESC LIMIT 1")
     return None if found is None else StoredSettings(**found._mapping)
 
 
 def list_settings(tx: Connection, *, limit: int = 100) -> list[StoredSettings]:
     """The latest changes, newest first."""
-    return [StoredSettings(**r._mapping) for r in rows(tx, _COLUMNS + "ORDER BY id DESC LIMIT :limit", limit=limit)]
+    return [StoredSettings(**r._mapping) for r in rows(tx, _SETTINGS + "ORDER BY id DESC LIMIT :limit", limit=limit)]
 
 
 def add_settings(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-SETTABLE = ("weight", "max_parallel", "quota_seconds")
+TENANT_SETTINGS = ("weight", "max_parallel", "quota_seconds")
 """What may be changed of a tenant."""
 
 _TENANTS = """
@@ -50,8 +50,8 @@ def get_tenant(tx: Connection, name: str) -> Tenant:
 
 
 def change_tenant(tx: Connection, tenant_id: int, changes: Mapping[str, Any]) -> None:
-    """Set some of ``SETTABLE``; the database refuses a limit below what the tenant uses and has reserved."""
-    allowed = {name: changes[name] for name in SETTABLE if name in changes}
+    """Set some of ``TENANT_SETTINGS``; the database refuses a limit below what the tenant uses and has reserved."""
+    allowed = {name: changes[name] for name in TENANT_SETTINGS if name in changes}
     if allowed:
         assignments = ", ".join(f"{name} = :{name}" for name in allowed)
         change(tx, f"UPDATE work.tenants SET {assignments} WHERE id = :id", id=tenant_id, **allowed)

@@ -19,7 +19,7 @@ _ALLOWED = (
     "allowed: a CSV or Parquet file, a folder with a sub-folder of images for each class, or a folder with "
     "inputs.npy and targets.npy"
 )
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def kind_of(path: Path) -> str:
@@ -56,7 +56,7 @@ def first_bytes(path: Path, most: int, *, folder: int, follow: bool = False) -> 
     Raises:
         InvalidInputError: If it cannot be read or is not a regular file.
     """
-    flags = _READ & ~os.O_NOFOLLOW if follow else _READ
+    flags = _READ_FLAGS & ~os.O_NOFOLLOW if follow else _READ_FLAGS
     try:
         with os.fdopen(os.open(path.name, flags, dir_fd=folder), "rb") as file:
             about = os.fstat(file.fileno())

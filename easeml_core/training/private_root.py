@@ -103,7 +103,7 @@ def _show(libc: ctypes.CDLL, path: Path, target: Path, bound: list[Path]) -> Non
         attributes,
         ctypes.c_size_t(len(attributes)),
     )
-    _checked(result, target)
+    _checked_mount(result, target)
     bound.append(path)
 
 
@@ -126,8 +126,8 @@ def _bind(libc: ctypes.CDLL, path: Path, target: Path) -> None:
 def _enter(libc: ctypes.CDLL, root: Path) -> None:
     """Make ``root`` the root and let go of the old one: pivot_root(2), "pivot_root(".", ".")"."""
     os.chdir(root)
-    _checked(libc.pivot_root(b".", b"."), root)
-    _checked(libc.umount2(b".", _DETACH), root)
+    _checked_mount(libc.pivot_root(b".", b"."), root)
+    _checked_mount(libc.umount2(b".", _DETACH), root)
     os.chdir("/")
 
 
@@ -135,10 +135,10 @@ def _mount(
     libc: ctypes.CDLL, source: str | Path, target: str | Path, kind: str | None, flags: int, options: str | None
 ) -> None:
     words = [None if w is None else os.fsencode(w) for w in (source, target, kind, options)]
-    _checked(libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]), target)
+    _checked_mount(libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]), target)
 
 
-def _checked(result: int, place: str | Path) -> None:
+def _checked_mount(result: int, place: str | Path) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{os.strerror(number)} ({place})")

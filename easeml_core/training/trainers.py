@@ -1,7 +1,7 @@
 """The table of what can be trained: kind -> trainer, with the rules of its parameters.
 
 Standard library only, so that a form or a DAG may list the kinds at no cost. Each family has its rows in a module of
-its own, ``trainers_FAMILY.TRAINERS_OF_FAMILY``, and its code elsewhere, imported when a trainer fits.
+its own, ``FAMILY_TRAINERS``, and its code elsewhere, imported when a trainer fits.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from easeml_core.training.trainer import Trainer
 
 _TRAINERS: tuple[Trainer, ...] = (
-    *trainers_tables.TRAINERS_OF_FAMILY,
-    *trainers_networks.TRAINERS_OF_FAMILY,
-    *trainers_images.TRAINERS_OF_FAMILY,
-    *trainers_series.TRAINERS_OF_FAMILY,
-    *trainers_structured.TRAINERS_OF_FAMILY,
-    *trainers_command.TRAINERS_OF_FAMILY,
+    *trainers_tables.TABLE_TRAINERS,
+    *trainers_networks.NETWORK_TRAINERS,
+    *trainers_images.IMAGE_TRAINERS,
+    *trainers_series.SERIES_TRAINERS,
+    *trainers_structured.STRUCTURED_TRAINERS,
+    *trainers_command.COMMAND_TRAINERS,
 )
 
 TRAINERS: Mapping[str, Trainer] = MappingProxyType({trainer.kind: trainer for trainer in _TRAINERS})

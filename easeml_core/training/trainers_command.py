@@ -15,7 +15,7 @@ RUNTIMES = ("docker", "podman")
 
 _NOWHERE: frozenset[str] = frozenset()
 
-TRAINERS_OF_FAMILY = (
+COMMAND_TRAINERS = (
     Trainer(
         "command",
         "a program of your own, in any language",

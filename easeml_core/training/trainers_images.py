@@ -44,7 +44,7 @@ def _rules(kind: str) -> dict[str, Rule]:
     }
 
 
-def _trainer(kind: str, summary: str) -> Trainer:
+def _image_trainer(kind: str, summary: str) -> Trainer:
     return Trainer(
         kind,
         summary,
@@ -58,4 +58,4 @@ def _trainer(kind: str, summary: str) -> Trainer:
     )
 
 
-TRAINERS_OF_FAMILY = tuple(_trainer(kind, summary) for kind, summary in _SUMMARIES.items())
+IMAGE_TRAINERS = tuple(_image_trainer(kind, summary) for kind, summary in _SUMMARIES.items())

@@ -39,7 +39,7 @@ _CNN: Mapping[str, Rule] = {
 
 _IMAGES = frozenset({"image"})
 
-TRAINERS_OF_FAMILY = (
+NETWORK_TRAINERS = (
     Trainer(
         "torch_mlp",
         "two hidden layers with dropout, on a GPU if there is one",

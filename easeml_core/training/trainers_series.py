@@ -9,7 +9,7 @@ from easeml_core.training.trainers_networks import FITTER, NETWORK
 _SERIES = frozenset({"series"})
 
 
-def _trainer(kind: str, summary: str, *, width: int, is_default: bool = False) -> Trainer:
+def _series_trainer(kind: str, summary: str, *, width: int, is_default: bool = False) -> Trainer:
     return Trainer(
         kind,
         summary,
@@ -23,7 +23,7 @@ def _trainer(kind: str, summary: str, *, width: int, is_default: bool = False) -
     )
 
 
-TRAINERS_OF_FAMILY = (
+SERIES_TRAINERS = (
     Trainer(
         "rocket",
         "how often fixed convolutions pass thresholds, and a ridge on that",
@@ -34,9 +34,9 @@ TRAINERS_OF_FAMILY = (
         default_layouts=_SERIES,
         fitter="easeml_core.training.networks_rocket:fit_rocket",
     ),
-    _trainer("cnn_1d", "three convolutions over time", width=32, is_default=True),
-    _trainer("rnn", "simple recurrent units", width=64),
-    _trainer("lstm", "long short-term memory", width=64),
-    _trainer("bi_lstm", "long short-term memory in both directions", width=64),
-    _trainer("gru", "gated recurrent units", width=64),
+    _series_trainer("cnn_1d", "three convolutions over time", width=32, is_default=True),
+    _series_trainer("rnn", "simple recurrent units", width=64),
+    _series_trainer("lstm", "long short-term memory", width=64),
+    _series_trainer("bi_lstm", "long short-term memory in both directions", width=64),
+    _series_trainer("gru", "gated recurrent units", width=64),
 )

@@ -14,7 +14,9 @@ from easeml_core.training.trainers_networks import FITTER, NETWORK
 if TYPE_CHECKING:
     from easeml_core.training.parameters import Rule
 
-_IMAGES, _SERIES, _TREES = (frozenset({kind}) for kind in ("image", "series", "tree"))
+_IMAGES = frozenset({"image"})
+_SERIES = frozenset({"series"})
+_TREES = frozenset({"tree"})
 _LONGER: dict[str, Rule] = {**NETWORK, "epochs": Whole(20, 1, 1000), "batch_size": Whole(32, 1, 8192)}
 
 
@@ -34,7 +36,7 @@ def _of_images(kind: str, summary: str) -> Trainer:
     )
 
 
-TRAINERS_OF_FAMILY = (
+STRUCTURED_TRAINERS = (
     _of_images("auto_encoder", "images from images, through a quarter of the pixels each way"),
     _of_images("u_net", "images from images, with shortcuts from each level down to the same level up (2015)"),
     Trainer(

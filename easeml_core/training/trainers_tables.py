@@ -31,7 +31,7 @@ _BOOSTED: Mapping[str, Rule] = {
 }
 _BOOSTING = "easeml_core.training.boosting:fit_boosted"
 
-TRAINERS_OF_FAMILY = (
+TABLE_TRAINERS = (
     Trainer("nearest_centroid", "the class whose mean is nearest"),
     Trainer(
         "gaussian_naive_bayes",

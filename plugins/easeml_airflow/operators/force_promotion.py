@@ -62,7 +62,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
         **kwargs: Any,
     ) -> None:
         subject = "Promote a model without the gate?"  # the study and the model are known when the task runs
-        own = {"response_timeout": response_timeout, "params": {"why": _why()}}  # Airflow adds the DAG's to params
+        own = {"response_timeout": response_timeout, "params": {"why": _reason()}}  # Airflow adds the DAG's to params
         super().__init__(subject=subject, **kwargs | own)
         self.study = study
         self.model_id = model_id
@@ -129,7 +129,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
         return f"Promote model {number} of study {self.study} without the gate?", body
 
 
-def _why() -> Param:
+def _reason() -> Param:
     """The field that the referee fills in; empty at first, so that nobody confirms another's reason."""
     description = "Why the gate is passed by, or why not: both buttons wait for it."
     return Param("", title="Reason", type="string", format="multiline", maxLength=500, description=description)

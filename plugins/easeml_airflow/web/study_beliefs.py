@@ -61,7 +61,7 @@ def next_trial_of(believed: Beliefs | None, study: Any) -> NextTrial | None:
         pairs=_pairs(believed, chosen, cost),
         cost=cost,
         gain=gain,
-        price=f"{_price(believed, chosen)} {_place(believed)}".strip(),
+        price=f"{_price_text(believed, chosen)} {_place(believed)}".strip(),
     )
 
 
@@ -92,7 +92,7 @@ def _pairs(believed: Beliefs, chosen: Expected, cost: str | None) -> list[tuple[
     return pairs
 
 
-def _price(believed: Beliefs, chosen: Expected) -> str:
+def _price_text(believed: Beliefs, chosen: Expected) -> str:
     if believed.policy != "default":
         return ""
     if not believed.price_per_second:
