@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,3 +60,44 @@ def test_structure_counts_a_small_tree(script: Any, tmp_path: Path) -> None:
     assert list(found.repeated_names) == [f"{gate}: Wanted"]
     assert found.recurring_files == {"first.py": 2}
     assert found.documentation_pages == 1
+
+
+CALLER = """
+import contextlib
+def numbers():
+    yield called.one()
+    yield 2
+@contextlib.contextmanager
+def block():
+    yield
+def run(connection):
+    with block(), connection.begin():
+        list(numbers())
+        called.send(connection)
+"""
+CALLED = """
+from sqlalchemy import text
+def one():
+    return 1
+def send(connection):
+    connection.execute(text("SELECT  1"))
+"""
+
+
+def test_a_trace_counts_calls_between_our_modules_and_what_they_send(script: Any) -> None:
+    import sqlalchemy
+
+    called = types.ModuleType("easeml_core.store.called")
+    caller = types.ModuleType("easeml_core.caller")
+    exec(compile(CALLED, "called.py", "exec"), vars(called))
+    vars(caller)["called"] = called
+    exec(compile(CALLER, "caller.py", "exec"), vars(caller))
+    tracing = script("measuring.tracing")
+    with sqlalchemy.create_engine("sqlite://").connect() as connection, tracing.tracing() as trace:
+        caller.run(connection)
+        sqlalchemy.create_engine("sqlite://")  # a library's own work is no call of ours
+    # run, block and numbers: a generator that goes on is not called again
+    assert trace.modules == {"easeml_core.caller": 3, "easeml_core.store.called": 2}
+    assert trace.calls == {("easeml_core.caller", "easeml_core.store.called"): 2}
+    assert trace.transactions == 1
+    assert trace.statements == [tracing.Statement("easeml_core.store.called", "easeml_core.caller", 1, "SELECT 1")]
