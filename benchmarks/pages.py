@@ -16,13 +16,14 @@ from typing import Any
 
 import click
 import httpx
+import made_up_installation
 
 from easeml_airflow.web.app import create_app
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.needs import count_needs
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.cli.output import show_json
-from easeml_core.store import benchmark, schema
+from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change
 from easeml_core.store.server_throwaway import throwaway_server
@@ -53,10 +54,10 @@ def fill(owner: Store, *, studies: int, trials: int) -> None:
     ended = [(s, k, drawn.random(), drawn.lognormvariate(1, 1)) for s in range(studies) for k in range(trials)]
     names = [f"candidate-{k}" for k in range(trials + 4)]
     with owner.begin() as tx:
-        benchmark.fill(tx, key="t", candidates=names, config={}, trials=ended, rows=[1000] * studies)
+        made_up_installation.fill(tx, key="t", candidates=names, config={}, trials=ended, rows=[1000] * studies)
         for statement in (_SETS, _ALERTS, _STATES):
             change(tx, statement)
-        benchmark.analyse(tx)
+        made_up_installation.analyse(tx)
 
 
 def measure(store: Store, viewer: Viewer, path: str, repeats: int) -> list[float]:

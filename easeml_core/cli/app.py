@@ -11,7 +11,6 @@ from easeml_core import __version__
 from easeml_core.cli.alerts import alerts
 from easeml_core.cli.audit import audit
 from easeml_core.cli.backtest import backtest
-from easeml_core.cli.bench import bench
 from easeml_core.cli.cache import cache
 from easeml_core.cli.candidates import candidate
 from easeml_core.cli.completion import completion
@@ -77,7 +76,6 @@ for command in (
         alerts,
         audit,
         backtest,
-        bench,
         cache,
         costs,
         db,

@@ -247,9 +247,9 @@ def next_meter_log_level(plan: JointPlan, entries: Sequence[JointEntry]) -> floa
 
 
 def meter_settings(plan: JointPlan, config: MeterConfig) -> MeterConfig:
-    """The meter's settings with its part of delta and the plan's steps, for ``path_adaptive.read_meter``.
+    """The meter's settings with its part of delta and the plan's steps, for ``meter.read_submission``.
 
-    Its log weight must then be that of the whole ledger (``log_weight``), verdicts included.
+    The log weight must then be that of the whole ledger (``log_weight``), verdicts included.
 
     Raises:
         InvalidInputError: If the proof does not cover the meter's settings.

@@ -1,6 +1,6 @@
 """One look at the sealed set: the interval of the true loss, the range of the gap, and what else could have been said.
 
-How small the level must be is not decided here: ``path_adaptive.py`` and ``levels.py`` say that. Only the signal (and
+How small the level must be is not decided here: ``meter.py`` and ``levels.py`` say that. Only the signal (and
 the edges of a dithered meter) may reach the developer: the other fields of a reading depend on the sealed set, and
 showing them would add branches that nobody has paid for.
 """

@@ -155,7 +155,6 @@ _COMMANDS = (
         "The command reads open rows, trials and results on the open validation part.",
         """
         backtest
-        bench select
         costs
         device run
         explain

@@ -1,4 +1,4 @@
-"""Commands of ``easeml`` as the chapter shows them, and their answers."""
+"""Commands of ``easeml``, and benchmarks, as the chapter shows them, and their answers."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from figures.tables import Source
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 110
 NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What follows ``easeml`` on the command line.
+    """What follows ``easeml``, or a script of the repository, on the command line.
 
     Attributes:
         words: Subcommand and options, unquoted.
+        script: Path of the script from the repository's root; empty for ``easeml``.
     """
 
     words: tuple[str, ...]
+    script: str = ""
 
     def shown(self) -> str:
         """The command for a shell, broken into lines before its options."""
-        lines = ["easeml"]
+        lines = [f"python {self.script}" if self.script else "easeml"]
         for piece in _pieces(self.words):
             if len(lines[-1]) + len(piece) + 3 > WIDTH:
                 lines.append("   ")
@@ -43,7 +46,8 @@ class Command:
     @property
     def key(self) -> str:
         """Names the command's answer."""
-        return hashlib.sha256("\0".join(self.words).encode()).hexdigest()[:16]
+        words = (self.script, *self.words) if self.script else self.words
+        return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def _pieces(words: Sequence[str]) -> list[str]:
@@ -122,8 +126,9 @@ class Runner:
         print(f"$ {command.shown()}", flush=True)
         simulates = command.words[0] == "simulate"
         extra = ("--processes", str(self._processes)) if self._processes and simulates else ()
+        program = [str(ROOT / command.script)] if command.script else ["-m", "easeml_core.cli"]
         done = subprocess.run(
-            [sys.executable, "-m", "easeml_core.cli", *command.words, *extra],
+            [sys.executable, *program, *command.words, *extra],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             check=False,

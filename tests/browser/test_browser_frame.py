@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import made_up_installation
 import pytest
 from looks import EVENTS, OVERVIEW, ZONE, focused, of_looks, refuse, unavailable, without_news
 from patience import until
@@ -21,7 +22,7 @@ from easeml_core.services import labelling
 from easeml_core.services.overview import study_details, study_state
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import cancel_trial
-from easeml_core.store import benchmark, labels
+from easeml_core.store import labels
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -199,7 +200,7 @@ def test_what_takes_long_cannot_be_pressed_twice_and_fails_aloud(opened: Any) ->
 def crowded(database: Any) -> str:
     """The overview of 250 studies, as an operator is shown it."""
     with database.owner.begin() as tx:
-        benchmark.fill(tx, key="t", candidates=["tree"], config={}, trials=[], rows=[100] * 250)
+        made_up_installation.fill(tx, key="t", candidates=["tree"], config={}, trials=[], rows=[100] * 250)
     operator = Viewer("ada", frozenset({Role.OPERATOR}))
     site = Site(lambda: database.worker, object, object, lambda: operator)
     transport = httpx.ASGITransport(app=create_app(site, require_login=lambda: None), root_path="/easeml")

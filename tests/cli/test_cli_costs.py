@@ -1,10 +1,10 @@
-"""``easeml costs`` and ``easeml bench select`` from the command line."""
+"""``easeml costs`` from the command line."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store import benchmark
+import made_up_installation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,26 +34,6 @@ def test_an_installations_own_history_is_reported_on(ask: Any, database: Any) ->
     assert "0 measured trials of 0 studies: too few" in ask("costs").text
     ended = [(i, k, 0.5, 2.0**i * 10**k) for i in range(5) for k in range(3)]
     with database.owner.begin() as tx:
-        benchmark.fill(tx, key="b", candidates=("a", "b", "c"), config={}, trials=ended, rows=[100] * 5)
+        made_up_installation.fill(tx, key="b", candidates=("a", "b", "c"), config={}, trials=ended, rows=[100] * 5)
     assert ask("costs", "--json").json["trials"] == 15
     assert "5 tenants, 3 candidates, 15 trials" in ask("costs").text
-
-
-def test_speed_is_measured_on_a_server_of_its_own(run: Any) -> None:
-    sizes = ("--tenants", "3", "--candidates", "5", "--observations", "2", "--decisions", "4")
-    report = run("bench", "select", *sizes, "--policy", "mm-gp-ei", "--json", EASEML_DATABASE_URL="nonsense").json
-    assert list(report)[:5] == [
-        "decision_microseconds",
-        "refit_all_seconds",
-        "ratio",
-        "cold_start_seconds",
-        "committed_decision_milliseconds",
-    ]
-    assert report["protocol"]["database"].startswith("a temporary server with durable commits")
-
-
-def test_speed_is_told_in_words_too(run: Any, database: Any) -> None:
-    sizes = ("--tenants", "3", "--candidates", "5", "--observations", "2", "--decisions", "4")
-    text = run("bench", "select", *sizes, "--policy", "roundrobin", "--database", database.url("easeml_owner")).text
-    for words in ("decision in memory", "extrapolated from 3 tenants", "cold start", "committed decision", "the given"):
-        assert words in text

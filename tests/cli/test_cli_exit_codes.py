@@ -78,7 +78,6 @@ def test_without_a_database_it_is_an_error_and_says_what_to_do(path: tuple[str, 
     if path in {
         ("backtest",),
         ("doctor",),
-        ("bench", "select"),
         ("mlflow", "sync"),
         ("referee",),
         ("device", "run"),

@@ -35,7 +35,6 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "alerts",
         "audit",
         "backtest",
-        "bench select",
         "cache clear",
         "cache show",
         "candidate add",

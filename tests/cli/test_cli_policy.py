@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
+import made_up_installation
 import numpy as np
 import pytest
 
@@ -13,7 +14,6 @@ from easeml_core.cli.app import cli
 from easeml_core.config import SelectionConfig
 from easeml_core.services.suggestion import suggest_trials
 from easeml_core.services.trials import claim, record_failure
-from easeml_core.store import benchmark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def fill(database: Any, tenants: int) -> None:
     rng = np.random.default_rng(0)
     ended = [(i, k, float(rng.uniform(0.5, 1)), float(10.0**k)) for i in range(tenants) for k in range(3)]
     with database.owner.begin() as tx:
-        benchmark.fill(tx, key="b", candidates=NAMES, config={}, trials=ended, rows=[100] * tenants)
+        made_up_installation.fill(tx, key="b", candidates=NAMES, config={}, trials=ended, rows=[100] * tenants)
 
 
 # Policy.

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import made_up_installation
 import numpy as np
 import pytest
 from sqlalchemy import text
@@ -25,7 +26,7 @@ from easeml_core.services.memory import Memory
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study
 from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
-from easeml_core.store import benchmark, decisions, models, sealed, studies, trials
+from easeml_core.store import decisions, models, sealed, studies, trials
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import pack
@@ -334,7 +335,7 @@ class House:
         ]
         with self.owner.begin() as tx:
             rows = [100 + 37 * s for s in range(STUDIES)]
-            benchmark.fill(tx, key="h", candidates=ARMS, config=SETTINGS, trials=ended, rows=rows)
+            made_up_installation.fill(tx, key="h", candidates=ARMS, config=SETTINGS, trials=ended, rows=rows)
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
         with self.owner.begin() as tx:

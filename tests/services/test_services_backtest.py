@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import made_up_installation
 import numpy as np
 import pytest
 
@@ -15,7 +16,6 @@ from easeml_core.errors import ConfigError, InvalidInputError, StateError, Store
 from easeml_core.selection.simulate.contestants import RIVALS
 from easeml_core.services.backtest import Replay, backtest_installation, backtest_table, history_table
 from easeml_core.services.policy import policy_history, set_policy, show_policy
-from easeml_core.store import benchmark
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def results(tenants: int, seed: int = 0) -> list[tuple[int, int, float, float]]:
 
 def fill(database: Any, trials: list[tuple[int, int, float, float]], tenants: int, key: str = "b") -> None:
     with database.owner.begin() as tx:
-        benchmark.fill(tx, key=key, candidates=NAMES, config={}, trials=trials, rows=[100] * tenants)
+        made_up_installation.fill(tx, key=key, candidates=NAMES, config={}, trials=trials, rows=[100] * tenants)
 
 
 @pytest.fixture

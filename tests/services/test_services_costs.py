@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import made_up_installation
 import pytest
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.cost_report import cost_report
 from easeml_core.selection.costs import Measured
 from easeml_core.services.costs import read_costs, report_cost_table, report_costs
-from easeml_core.store import benchmark
 
 
 def write(folder: Path, text: str) -> Path:
@@ -63,7 +63,7 @@ def test_an_installation_reports_on_its_own_trials(database: Any) -> None:
     trials = [(i, k, 0.5, float((1 + i) * 10**k + k)) for i in range(6) for k in range(3)]
     rows = [100 * (1 + i) for i in range(6)]
     with database.owner.begin() as tx:
-        benchmark.fill(tx, key="b", candidates=names, config={}, trials=trials[:-2], rows=rows)
+        made_up_installation.fill(tx, key="b", candidates=names, config={}, trials=trials[:-2], rows=rows)
         ended = "state = 'FAILED', failure = 'crash', cost_seconds = 9, finished_at = now()"
         ids = "(SELECT s.id, c.id, v.id FROM work.studies s, work.candidates c, work.data_versions v WHERE "
         ids += "c.study_id = s.id AND v.study_id = s.id AND s.name = 'b-5' AND c.name <> 'knn')"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from path_adaptive import read_meter
 from scipy import stats
 
 from easeml_core.config import MeterConfig
@@ -20,7 +21,6 @@ from easeml_core.meter.joint import (
     next_gate_log_level,
     next_meter_log_level,
 )
-from easeml_core.meter.path_adaptive import read_meter
 from easeml_core.stats.clopper_pearson import log_upper_tail
 
 METER = MeterConfig(ranges=(0.2, 0.6), tolerance=0.3, reliability=0.5, steps=99, tail="hoeffding")

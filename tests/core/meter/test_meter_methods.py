@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from path_adaptive import read_meter
 
 from easeml_core.config import METER_METHODS, MeterConfig
 from easeml_core.errors import ConfigError
@@ -19,7 +20,6 @@ from easeml_core.meter.developer import next_signal_probabilities
 from easeml_core.meter.dither import late_shift, mean_branches
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.node_counts import team_steps
-from easeml_core.meter.path_adaptive import read_meter
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.promises import promise
 from easeml_core.meter.ranges import exact

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from path_adaptive import Reading, read_meter
 from property_sizes import examples
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.meter.path_adaptive import Reading, read_meter
 from easeml_core.meter.planner import plan_meter
 from easeml_core.stats.clopper_pearson import clopper_pearson
 

@@ -8,13 +8,13 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from path_adaptive import read_meter
 from property_sizes import examples
 from scipy import stats
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.node_counts import METHODS
-from easeml_core.meter.path_adaptive import read_meter
 from easeml_core.meter.planner import MeterPlan, plan_meter, validation_minimum
 from easeml_core.meter.regulation import deviations_automaton, ratchet_automaton
 

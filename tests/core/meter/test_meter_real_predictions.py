@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from path_adaptive import read_meter
 
 from easeml_core.config import MeterConfig
 from easeml_core.meter.meter import Answered, read_submission
-from easeml_core.meter.path_adaptive import read_meter
 from easeml_core.meter.ranges import signal_of
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "meter" / "cifar10.1"

@@ -14,10 +14,10 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from path_adaptive import Reading, read_meter
 from scipy import stats
 
 from easeml_core.config import MeterConfig
-from easeml_core.meter.path_adaptive import Reading, read_meter
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from made_up_installation import make_world
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.bench import make_world
 from easeml_core.selection.problem import Pending, Pull
 from easeml_core.selection.scheduler import scheduler_for
 

@@ -16,14 +16,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
-
-from easeml_core.config import SelectionConfig
-from easeml_core.errors import InvalidInputError
-from easeml_core.selection.policies import choose
-from easeml_core.selection.posterior import Belief, Posterior
-from easeml_core.selection.problem import Arms
-from easeml_core.selection.regret_bounds import (
+from regret_bounds import (
     c1,
     gp_ucb_bound,
     greedy_bound,
@@ -34,6 +27,13 @@ from easeml_core.selection.regret_bounds import (
     mm_gp_ei_order,
     round_robin_bound,
 )
+from scipy.stats import binom
+
+from easeml_core.config import SelectionConfig
+from easeml_core.errors import InvalidInputError
+from easeml_core.selection.policies import choose
+from easeml_core.selection.posterior import Belief, Posterior
+from easeml_core.selection.problem import Arms
 from easeml_core.selection.standings import Standing, Standings
 
 DELTA, NOISE, FALSE_ALARM = 0.1, 0.01, 1e-6

@@ -46,7 +46,6 @@ UNDRIVEN: tuple[Undriven, ...] = (
     *_undriven(
         Kind.COMMAND,
         "The command needs an empty database, in which nothing is sealed.",
-        "bench select",
     ),
     *_undriven(
         Kind.CLASS,

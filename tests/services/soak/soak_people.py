@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import made_up_installation
 from soak_book import Book, Case, Fairness, Run, cost_of, quality_of
 from sqlalchemy import text
 
@@ -16,7 +17,7 @@ from easeml_core.errors import BudgetExhaustedError
 from easeml_core.services.candidates import add_candidates
 from easeml_core.services.controls import set_study, set_tenant
 from easeml_core.services.registration import pause_study
-from easeml_core.store import benchmark, studies
+from easeml_core.store import studies
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -61,7 +62,7 @@ class Place:
     def arrive(self, key: str, tenants: int, names: list[str]) -> list[str]:
         """Tenants with a study each; the studies' names."""
         with self.owner.begin() as tx:
-            benchmark.fill(tx, key=key, candidates=names, config=SETTINGS, trials=[], rows=[200] * tenants)
+            made_up_installation.fill(tx, key=key, candidates=names, config=SETTINGS, trials=[], rows=[200] * tenants)
         return [f"{key}-{n}" for n in range(tenants)]
 
     def remember(self, number: int, names: list[str]) -> None:
@@ -73,7 +74,9 @@ class Place:
             if (study + k) % 2
         ]
         with self.owner.begin() as tx:
-            benchmark.fill(tx, key="past", candidates=names, config=SETTINGS, trials=told, rows=[200] * number)
+            made_up_installation.fill(
+                tx, key="past", candidates=names, config=SETTINGS, trials=told, rows=[200] * number
+            )
             tx.execute(text("UPDATE work.studies SET state = 'PAUSED' WHERE starts_with(name, 'past-')"))
 
     def one_more(self, name: str, tenant: str, names: list[str]) -> None:

@@ -1,12 +1,14 @@
-"""How fast the scheduler is, in memory and against PostgreSQL, on a made-up installation of any size.
+"""Time decisions of the scheduler: in memory, against refitting all models, and committed to PostgreSQL.
 
-The database is a temporary one of its own server, or an empty one that is given; what is written into that is taken out
-again. The world is made in ``easeml_core.selection.bench``.
+    python benchmarks/selection_speed.py --tenants 1000 --candidates 179 --observations 20 --json
+
+The database is a temporary one on its own server, or an empty one that is given; the rows written there are deleted.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import statistics
@@ -19,22 +21,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+import made_up_installation as installation
 import numpy as np
+from made_up_installation import make_world
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StateError
-from easeml_core.selection.bench import make_world
 from easeml_core.selection.scheduler import scheduler_for
 from easeml_core.services.scheduler import LiveScheduler, uncollected
-from easeml_core.store import benchmark, models, schema, trials
+from easeml_core.store import models, schema, trials
 from easeml_core.store.database import Store, lock
 from easeml_core.store.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from easeml_core.selection.bench import World
+    from made_up_installation import World
 
 REFITTED = 50
 """Tenants whose models scikit-learn refits; what all would take is extrapolated from them."""
@@ -194,7 +198,7 @@ def time_database(store: Store, world: World, *, policy: str) -> tuple[float, li
             _end(store, world, found[0])
     finally:
         with store.begin() as tx:
-            benchmark.clear(tx, key=key)
+            installation.clear(tx, key=key)
     return times[0], times[1:]
 
 
@@ -203,13 +207,13 @@ def _fill(store: Store, key: str, world: World) -> None:
     settings = {"training": TrainingConfig().to_json()}
     with store.begin() as tx:
         lock(tx, "suggest")  # nobody registers or suggests between the look and the first rows
-        if benchmark.holds_anything(tx):
+        if installation.holds_anything(tx):
             message = (
                 "this database holds an installation; speed is measured on an empty one only, give another address"
             )
             raise StateError(message)
-        benchmark.fill(tx, key=key, candidates=world.names, config=settings, trials=ended, rows=world.rows)
-        benchmark.analyse(tx)
+        installation.fill(tx, key=key, candidates=world.names, config=settings, trials=ended, rows=world.rows)
+        installation.analyse(tx)
 
 
 def _end(store: Store, world: World, trial: dict[str, Any]) -> None:
@@ -220,7 +224,7 @@ def _end(store: Store, world: World, trial: dict[str, Any]) -> None:
     with store.begin() as tx:
         executor = Executor("trainer:decision_tree", "bench")
         attempt = trials.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0, executor=executor)
-        assert attempt is not None  # of the kind that ``benchmark.fill`` has given every candidate
+        assert attempt is not None  # of the kind that ``installation.fill`` has given every candidate
         trials.finish_trial(tx, trial_id=number, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=cost)
         models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
 
@@ -262,3 +266,37 @@ def _flush_seconds(folder: str) -> float:
             os.fsync(file.fileno())
             times.append(time.perf_counter() - begun)
     return statistics.median(times)
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--tenants", default=1000, show_default=True, help="Active studies, one of each tenant.")
+@click.option("--candidates", default=179, show_default=True, help="Candidates of each study.")
+@click.option("--observations", default=20, show_default=True, help="Finished trials of each study.")
+@click.option("--policy", default="default", show_default=True, help="How the next trial is chosen.")
+@click.option("--decisions", default=3000, show_default=True, help="Decisions in memory that are timed.")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+# Not from the environment: that names the installation, on which nothing is measured.
+@click.option("--database", metavar="URL", help="An empty database, as easeml_owner; default: a temporary server.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def main(as_json: bool, **settings: Any) -> None:
+    """Measure and print."""
+    report = bench_select(**settings)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    memory, committed = report["decision_microseconds"], report["committed_decision_milliseconds"]
+    protocol = report["protocol"]
+    refitted = f"extrapolated from {protocol['refitted_tenants']} tenants"
+    for label, value in (
+        ("decision in memory", f"{memory['median']:,.1f} us (95 %: {memory['p95']:,.1f} us)"),
+        ("refit of all by scikit-learn", f"{report['refit_all_seconds']:,.1f} s, {refitted}"),
+        ("times as long", f"{report['ratio']:,.0f}"),
+        ("cold start to a decision", f"{report['cold_start_seconds']:,.2f} s"),
+        ("committed decision", f"{committed['median']:,.2f} ms (95 %: {committed['p95']:,.2f} ms)"),
+        ("database", protocol["database"]),
+    ):
+        click.echo(f"{label:>28}  {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 from typing import Any
 
+import made_up_installation as installation
 import pytest
+import selection_speed
+from click.testing import CliRunner
+from made_up_installation import make_world
+from selection_speed import bench_select, time_decisions, time_refits
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
-from easeml_core.selection.bench import make_world
-from easeml_core.services.bench import bench_select, time_decisions, time_refits
-from easeml_core.store import benchmark
 
 SMALL = {"tenants": 4, "candidates": 6, "observations": 2, "decisions": 5, "policy": "mm-gp-ei"}
 
@@ -20,7 +23,7 @@ SMALL = {"tenants": 4, "candidates": 6, "observations": 2, "decisions": 5, "poli
 def is_empty(database: Any) -> bool:
     with database.owner.begin() as tx:
         left = tx.exec_driver_sql("SELECT count(*) FROM work.suggestion_batches").scalar_one()
-        return not benchmark.holds_anything(tx) and left == 0
+        return not installation.holds_anything(tx) and left == 0
 
 
 def test_every_figure_is_there_and_the_database_is_empty_again(database: Any) -> None:
@@ -58,7 +61,7 @@ def test_rows_are_taken_out_again_when_a_decision_fails(database: Any, monkeypat
     def fails(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("easeml_core.services.bench.LiveScheduler.ask", fails)
+    monkeypatch.setattr("selection_speed.LiveScheduler.ask", fails)
     with pytest.raises(ZeroDivisionError):
         bench_select(**SMALL, database=database.url("easeml_owner"))
     assert is_empty(database)
@@ -75,7 +78,7 @@ def test_refits_are_extrapolated(monkeypatch: Any) -> None:
     """On a clock by which the three refits take 6 seconds, all twelve take 24."""
     ticks = iter((10.0, 16.0))
     world = make_world(tenants=12, candidates=6, observations=3)
-    monkeypatch.setattr("easeml_core.services.bench.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("selection_speed.time.perf_counter", lambda: next(ticks))
     assert time_refits(world, at_least=3) == (24.0, 3)
 
 
@@ -90,3 +93,27 @@ def test_without_results_there_is_nothing_to_refit() -> None:
 def test_wrong_arguments_are_refused_before_any_work(wrong: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(wrong))):
         bench_select(**SMALL | wrong, database="postgresql://nobody@nowhere/nothing")
+
+
+SIZES = ("--tenants", "3", "--candidates", "5", "--observations", "2", "--decisions", "4")
+
+
+def test_the_script_measures_on_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EASEML_DATABASE_URL", "nonsense")
+    done = CliRunner().invoke(selection_speed.main, [*SIZES, "--policy", "mm-gp-ei", "--json"], catch_exceptions=False)
+    report = json.loads(done.stdout)
+    assert list(report)[:5] == [
+        "decision_microseconds",
+        "refit_all_seconds",
+        "ratio",
+        "cold_start_seconds",
+        "committed_decision_milliseconds",
+    ]
+    assert report["protocol"]["database"].startswith("a temporary server with durable commits")
+
+
+def test_the_script_prints_a_table(database: Any) -> None:
+    asked = [*SIZES, "--policy", "roundrobin", "--database", database.url("easeml_owner")]
+    text = CliRunner().invoke(selection_speed.main, asked, catch_exceptions=False).stdout
+    for words in ("decision in memory", "extrapolated from 3 tenants", "cold start", "committed decision", "the given"):
+        assert words in text
