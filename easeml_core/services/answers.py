@@ -7,9 +7,9 @@ decided for good, and says it later. Only what a gate or a meter says is delayed
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.entities import AlertKind, Symbol
@@ -20,39 +20,12 @@ from easeml_core.store import chain, mails, outbox, releases, requests, studies
 from easeml_core.store.database import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import Connection
 
     from easeml_core.entities import Study
     from easeml_core.store.outbox import Held
 
 _LONGEST_DELAY_SECONDS = 30 * 86_400
-
-BLOCKING_REFUSED = (
-    "study {study!r} withholds its verdicts (adaptivity none): a task that fails or is skipped by the verdict would "
-    "show it; ask without on_fail"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was decided on a request, and not said yet.
-
-    Attributes:
-        message: The public sentence of the answer.
-        facts: What is published together with it; see ``release``. Plain JSON.
-    """
-
-    message: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Why a request cannot be decided yet; it keeps its place."""
-
-    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ What is decided here is published later, by ``services/answers.py``.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 from dataclasses import dataclass, replace
@@ -21,10 +22,9 @@ from easeml_core.gate.judgement import judge_predictions
 from easeml_core.gate.slices import Slice
 from easeml_core.gate.wanted import Wanted
 from easeml_core.meter.joint import gate_log_level, joint_plan, planned_gate_log_weight
-from easeml_core.services.answers import BLOCKING_REFUSED, Answer, Waiting
+from easeml_core.services.answer import BLOCKING_REFUSED, Answer, Waiting
 from easeml_core.services.evaluation import sealed_predictions
 from easeml_core.services.joint_sets import gate_settings, joint_config, joint_end, require_joint_goes_on
-from easeml_core.services.mail import verdict_mail
 from easeml_core.services.set_queue import no_live_set
 from easeml_core.services.set_sizes import examples_for_gate, examples_for_joint_gate
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
@@ -33,6 +33,8 @@ from easeml_core.store.rows import as_json
 from easeml_core.training.hits import as_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
@@ -409,3 +411,24 @@ def _answer(
     facts = {"study_id": case.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
     answered = f"step {step} of {case.config.steps}" if case.is_planned else f"answer {step} about other conditions"
     return Answer(f"{answered}: {symbol}", facts | {"verdict": verdict, "mails": mails})
+
+
+def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapping[str, Any]) -> dict[str, str]:
+    """The mail that tells a withheld verdict: recipient, subject and body.
+
+    Args:
+        recipient: An address that no developer of the study reads.
+        study: Name of the study.
+        step: The step that was used.
+        steps: How many the set has.
+        report: The referee's full report, as the ledger keeps it.
+    """
+    lines = (
+        f"Study {study}, step {step} of {steps}: {report['verdict']} (released as {report['symbol']} by its mode).",
+        f"Condition {report['condition']}; model {report['model_id']} against model {report['incumbent_id']}.",
+        "",
+        "Developers learn nothing of this. The whole report:",
+        json.dumps(report, indent=2, sort_keys=True),
+    )
+    subject = f"easeml: {study}, model {report['model_id']}: {report['symbol']}"
+    return {"recipient": recipient, "subject": subject, "body": "\n".join(lines)}

@@ -6,13 +6,12 @@ mail server that does not answer keeps no answer waiting. A mail is sent at leas
 
 from __future__ import annotations
 
-import json
 import logging
 import smtplib
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.errors import EasemlError
@@ -20,7 +19,6 @@ from easeml_core.store import mails
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
 
     from easeml_core.store.database import Store
     from easeml_core.store.mails import Mail
@@ -129,24 +127,3 @@ def _message(mail: Mail, sender: str) -> EmailMessage:
     message["Message-ID"] = f"<easeml.{mail.id}.{mail.created_at:%Y%m%d%H%M%S%f}@{sender.rpartition('@')[2]}>"
     message.set_content(mail.body)
     return message
-
-
-def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapping[str, Any]) -> dict[str, str]:
-    """The mail that tells a withheld verdict: recipient, subject and body.
-
-    Args:
-        recipient: An address that no developer of the study reads.
-        study: Name of the study.
-        step: The step that was used.
-        steps: How many the set has.
-        report: The referee's full report, as the ledger keeps it.
-    """
-    lines = (
-        f"Study {study}, step {step} of {steps}: {report['verdict']} (released as {report['symbol']} by its mode).",
-        f"Condition {report['condition']}; model {report['model_id']} against model {report['incumbent_id']}.",
-        "",
-        "Developers learn nothing of this. The whole report:",
-        json.dumps(report, indent=2, sort_keys=True),
-    )
-    subject = f"easeml: {study}, model {report['model_id']}: {report['symbol']}"
-    return {"recipient": recipient, "subject": subject, "body": "\n".join(lines)}

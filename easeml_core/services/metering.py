@@ -14,7 +14,7 @@ from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.meter.budget import budget_breach
 from easeml_core.meter.two_meters import TwoSignals, both_reliability, combine, drift_alert
-from easeml_core.services.answers import Answer
+from easeml_core.services.answer import Answer
 from easeml_core.services.joint_sets import meter_settings_of
 from easeml_core.services.meter_sets import MeterSet, SetReading, Submission, meter_set, read_on, require_runs
 from easeml_core.services.readings import data_version_of

@@ -29,7 +29,8 @@ from easeml_core.errors import (
     StoreUnavailableError,
 )
 from easeml_core.faults import is_put_off
-from easeml_core.services.answers import Answer, Timetable, Waiting, release
+from easeml_core.services.answer import Answer, Waiting
+from easeml_core.services.answers import Timetable, release
 from easeml_core.services.evaluation import Computed, NotJudgedError, NotRunError, Preparation
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.fetching import Fetches, NotFetchedError

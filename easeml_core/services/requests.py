@@ -8,7 +8,7 @@ from easeml_core.config import parse_adaptivity, require
 from easeml_core.entities import Adaptivity, RequestKind, SealedSetPurpose
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.services.answers import BLOCKING_REFUSED
+from easeml_core.services.answer import BLOCKING_REFUSED
 from easeml_core.services.joint_sets import gate_settings
 from easeml_core.services.promotion import MOVES, before_standing, require_words, restorable, settle
 from easeml_core.services.readings import shown_reading

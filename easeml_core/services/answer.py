@@ -1,0 +1,34 @@
+"""The result of deciding a request: an answer to publish, or the reason why it cannot be decided yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BLOCKING_REFUSED = (
+    "study {study!r} withholds its verdicts (adaptivity none): a task that fails or is skipped by the verdict would "
+    "show it; ask without on_fail"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was decided on a request, and not said yet.
+
+    Attributes:
+        message: The public sentence of the answer.
+        facts: What is published together with it; see ``release``. Plain JSON.
+    """
+
+    message: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a request cannot be decided yet; it keeps its place."""
+
+    why: str
