@@ -197,37 +197,6 @@ def _sentence(rule: BudgetRule, answers: Sequence[int | None], config: MeterConf
     return f'the overfitting budget "{rule.text}" is broken by signal {last} of {len(config.ranges) + 1}: {told}'
 
 
-def breach(signal: int, config: MeterConfig) -> str | None:
-    """The sentence of the alert when a signal exceeds ``overfitting_budget``, whatever came before it.
-
-    It tells the signal and what the study declared, nothing else of the sealed set.
-
-    Args:
-        signal: 1..m, from the meter.
-        config: Ranges, tolerance and overfitting budget of the study.
-
-    Returns:
-        The sentence, or None when the signal is within the budget.
-
-    Raises:
-        ConfigError: If there is no such signal.
-
-    Example:
-        >>> from easeml_core.config import MeterConfig
-        >>> breach(1, MeterConfig()) is None
-        True
-        >>> config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, overfitting_budget=1)
-        >>> print(breach(3, config))  # doctest: +NORMALIZE_WHITESPACE
-        overfitting signal 3 of 3 exceeds the budget of 1: the gap between the loss on unseen data and the validation
-        loss is above 0.3 (+/- 0.05); replace the validation set: it has lost its value for choosing models
-    """
-    signals = len(config.ranges) + 1
-    _check_signal(signal, signals)
-    if signal <= config.overfitting_budget:
-        return None
-    return _above(signal, config, f"{claim(signal, config)}; {advice(signal, signals)}")
-
-
 def _above(signal: int, config: MeterConfig, told: str) -> str:
     signals = len(config.ranges) + 1
     return f"overfitting signal {signal} of {signals} exceeds the budget of {config.overfitting_budget}: {told}"

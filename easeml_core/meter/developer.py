@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.meter.regulation import changes
 
 if TYPE_CHECKING:
@@ -67,23 +66,3 @@ def log_cost(developer: str, signals: int, answers: Sequence[int], signal: int, 
         return math.log(len(span))
     chances = next_signal_probabilities(developer, signals, answers)
     return math.log(math.fsum(chances[i - 1] for i in span)) - math.log(chances[signal - 1])
-
-
-def log_histories_of_guess_and_check(*, steps: int, failures: int, signals: int) -> float:
-    """Ln N of a meter that repeats the last signal while it holds, for f failed guesses, f not fixed before.
-
-        ln C(T - 1, f) + f ln(m - 1) + ln T + ln( zeta(2) (f + 1)^2 )
-
-    For comparison: the path-adaptive meter needs less wherever ranges are wide.
-
-    Raises:
-        ConfigError: If there are more failures than answers to guess.
-
-    Example:
-        >>> log_nodes = log_histories_of_guess_and_check(steps=100, failures=5, signals=5)
-        >>> math.ceil((log_nodes + math.log(2 / 0.01)) / (2 * 0.05**2))
-        7801
-    """
-    require(0 <= failures < steps, "failures", failures, f"0 to {steps - 1}")
-    choices = math.log(math.comb(steps - 1, failures)) + failures * math.log(signals - 1)
-    return choices + math.log(steps) + math.log(math.pi**2 / 6 * (failures + 1) ** 2)

@@ -18,17 +18,13 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import MeterConfig, parse_adaptivity, require
 from easeml_core.entities import Adaptivity
-from easeml_core.errors import BudgetExhaustedError, InvalidInputError, StateError
+from easeml_core.errors import InvalidInputError
 from easeml_core.meter.interval_sizes import interval_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from easeml_core.config import JointConfig
 
 _LN2 = math.log(2)
-
-GATE, METER = "gate", "meter"
 
 _NOT_COVERED = {
     Adaptivity.FIRST_CHANGE: "it counts histories without a pass only, and signals branch there too",
@@ -77,21 +73,6 @@ class JointPlan:
     def releases(self) -> bool:
         """Whether developers see verdicts."""
         return parse_adaptivity(self.adaptivity)[0] is Adaptivity.FULL
-
-
-@dataclass(frozen=True, slots=True)
-class JointEntry:
-    """One answer on the shared set.
-
-    Attributes:
-        system: ``gate`` or ``meter``.
-        log_cost: Ln of how many answers were possible, >= 0; 0 for a hidden verdict.
-        retired: Whether the set ended with it, by whichever system.
-    """
-
-    system: str
-    log_cost: float = 0.0
-    retired: bool = False
 
 
 def joint_plan(config: JointConfig) -> JointPlan:
@@ -208,64 +189,6 @@ def check_joint_meter(config: MeterConfig) -> None:
 def gate_log_cost(plan: JointPlan) -> float:
     """What one verdict adds to the log weight: ln 2 when it is released, 0 when it is hidden."""
     return _LN2 if plan.releases else 0.0
-
-
-def log_weight(entries: Sequence[JointEntry]) -> float:
-    """The sum of all costs on the set, of either system.
-
-    Raises:
-        StateError: If the set is retired: no system may use it any more, since both have heard of it.
-    """
-    if any(entry.retired for entry in entries):
-        message = "the shared sealed set is retired, for gate and meter alike; seal a new one"
-        raise StateError(message)
-    return math.fsum(entry.log_cost for entry in entries)
-
-
-def next_gate_log_level(plan: JointPlan, entries: Sequence[JointEntry]) -> float:
-    """Ln of the level of the next verdict: ln delta_gate - ln H - log weight.
-
-    Raises:
-        StateError: If the set is retired, or the gate's steps are used.
-
-    Example:
-        >>> plan = JointPlan(reliability=0.9, gate_steps=10, meter_steps=10, adaptivity="none")
-        >>> hidden = [JointEntry("gate"), JointEntry("meter", math.log(2))]
-        >>> round(math.exp(next_gate_log_level(plan, hidden)), 9)
-        0.0025
-    """
-    return _next(plan, entries, GATE, plan.gate_steps, plan.gate_share)
-
-
-def next_meter_log_level(plan: JointPlan, entries: Sequence[JointEntry]) -> float:
-    """Ln of the level of the next signal: ln delta_meter - ln T - log weight.
-
-    Raises:
-        StateError: If the set is retired, or the meter's steps are used.
-    """
-    return _next(plan, entries, METER, plan.meter_steps, 1 - plan.gate_share)
-
-
-def meter_settings(plan: JointPlan, config: MeterConfig) -> MeterConfig:
-    """The meter's settings with its part of delta and the plan's steps, for ``meter.read_submission``.
-
-    The log weight must then be that of the whole ledger (``log_weight``), verdicts included.
-
-    Raises:
-        InvalidInputError: If the proof does not cover the meter's settings.
-    """
-    check_joint_meter(config)
-    delta = (1 - plan.reliability) * (1 - plan.gate_share)
-    values = config.to_json() | {"reliability": math.nextafter(1 - delta, 1.0), "steps": plan.meter_steps}
-    return MeterConfig.from_json(values)
-
-
-def _next(plan: JointPlan, entries: Sequence[JointEntry], system: str, steps: int, share: float) -> float:
-    used = sum(entry.system == system for entry in entries)
-    if used >= steps:
-        what = f"{system} answers on the shared sealed set"
-        raise BudgetExhaustedError(what, used, steps, "seal a new one")
-    return _log_level(plan, steps, share) - log_weight(entries)
 
 
 def _log_level(plan: JointPlan, steps: int, share: float) -> float:

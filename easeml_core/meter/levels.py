@@ -17,8 +17,6 @@ from easeml_core.meter.planner import log_paid, log_share, tree_of
 if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
 
-_LN2 = math.log(2)
-
 COUNTS_REACHABLE = ("path-adaptive", "pruned", "dithered")
 """Methods that count the ranges near the measured gap as possible answers, and not all of them.
 

@@ -168,37 +168,3 @@ _RULES: Mapping[str, Callable[[MeterConfig], Rule]] = {
     "deviations": _deviations,
     "automaton": _automaton,
 }
-
-
-def ratchet_automaton(signals: int) -> Automaton:
-    """Answers that only rise, as an automaton: state i - 1 after answer i.
-
-    Example:
-        >>> [round(math.exp(level)) for level in ratchet_automaton(3).log_nodes_of_levels(4)]
-        [1, 3, 6, 10]
-    """
-    states = range(1, signals + 1)
-    return Automaton(tuple(tuple((max(i, s), max(i, s) - 1) for s in states) for i in states))
-
-
-def capped_rise_automaton(signals: int, most: int) -> Automaton:
-    """Answers that rise by at most so many ranges a step: what is answered is never above the signal.
-
-    Example:
-        >>> capped_rise_automaton(3, 1).promised_sides
-        frozenset({'lower'})
-    """
-    require(most >= 1, "most", most, ">= 1")
-    states = range(1, signals + 1)
-    return Automaton(tuple(tuple((min(s, i + most), min(s, i + most) - 1) for s in states) for i in states))
-
-
-def deviations_automaton(signals: int, deviations: int) -> Automaton:
-    """At most so many answers unlike the one before, as an automaton: what ``deviations`` counts in closed form."""
-
-    def arrow(used: int, last: int, signal: int) -> Arrow:
-        spent = used + (signal != last)
-        return signal, None if spent > deviations else spent * signals + signal - 1
-
-    states = range(1, signals + 1)
-    return Automaton(tuple(tuple(arrow(u, i, s) for s in states) for u in range(deviations + 1) for i in states))

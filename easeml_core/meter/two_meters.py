@@ -128,34 +128,6 @@ class TwoSignals:
         return drift_sentence(self.total, self.direct, self.drift)
 
 
-def combine_signals(*, total: int, direct: int, config: MeterConfig) -> TwoSignals:
-    """Combine the two signals of one submission, of meters that were planned alike.
-
-        b_{i-1} - b_j - 2 epsilon  <=  drift  <=  b_i - b_{j-1} + 2 epsilon      for total i and direct j
-
-    Args:
-        total: Signal of the meter on the test set.
-        direct: Signal of the meter on the second validation sample.
-        config: Ranges, tolerance and method of both.
-
-    Returns:
-        Both signals, what follows for the drift, and a sentence.
-
-    Raises:
-        ConfigError: If there is no such signal.
-
-    Example:
-        >>> from easeml_core.config import MeterConfig
-        >>> found = combine_signals(total=3, direct=1, config=MeterConfig(ranges=(0.1, 0.3), tolerance=0.05))
-        >>> found.drift, round(found.drift_low, 9)
-        ('certain', 0.1)
-    """
-    signals = len(config.ranges) + 1
-    for name, signal in (("total", total), ("direct", direct)):
-        require(1 <= signal <= signals, name, signal, f"a signal from 1 to {signals}")
-    return combine(Said(total, config), Said(direct, config))
-
-
 def combine(total: Said, direct: Said) -> TwoSignals:
     """Combine two answers that may have been given with boundaries and tolerances of their own.
 

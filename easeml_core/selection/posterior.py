@@ -1,7 +1,7 @@
 """What is believed about the qualities of a study's candidates: a Gaussian process over finitely many arms.
 
-Two forms of one posterior: the closed form, which is the definition, and a rank-one update in O(K t) per observation,
-which the schedulers use. A test holds them together. Where the prior comes from is in ``prior.py``.
+The posterior is updated by one observation at a time, in O(K t); tests compare it with the closed form. Where the prior
+comes from is in ``prior.py``.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), Algorithm 2.1; Li et al., Ease.ml,
 PVLDB 11(5), 2018, section 3. Letters: K arms, t observations.
@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from easeml_core.errors import InvalidInputError, NumericalError, ShapeError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -57,45 +54,6 @@ class Belief:
         return np.sqrt(np.maximum(np.diagonal(self.cov), 0.0))
 
 
-def closed_form(prior: Belief, arms: Sequence[int], values: Sequence[float], *, noise_variance: float) -> Belief:
-    """The posterior given observations y at arms a_1..a_t (an arm may repeat).
-
-        mean(k)   = mu_0(k) + Sigma_t(k)^T (Sigma_t + sigma^2 I)^{-1} (y - mu_0(a))
-        cov(k, l) = Sigma(k, l) - Sigma_t(k)^T (Sigma_t + sigma^2 I)^{-1} Sigma_t(l)
-
-    with Sigma_t = Sigma[a, a], shape (t, t), and Sigma_t(k) = Sigma[a, k], shape (t,).
-
-    The prior mean is subtracted from the observations; with the zero-mean form, one observation would pull every
-    unseen arm towards quality 0.
-
-    Args:
-        prior: N(mu_0, Sigma) over K arms.
-        arms: t arms in 0..K-1.
-        values: t observed qualities.
-        noise_variance: sigma^2 > 0.
-
-    Returns:
-        The belief after the observations; the prior when there are none.
-
-    Raises:
-        ShapeError: If there are not as many values as arms.
-        NumericalError: If the matrix is not positive definite even after the largest jitter.
-
-    Example:
-        >>> prior = Belief(np.array([0.5, 0.5]), np.array([[0.04, 0.02], [0.02, 0.04]]))
-        >>> closed_form(prior, [0], [0.9], noise_variance=0.01).mean.round(3).tolist()
-        [0.82, 0.66]
-    """
-    index, observed = np.asarray(arms, dtype=np.intp), np.asarray(values, dtype=np.float64)
-    if index.shape != observed.shape:
-        name = "values"
-        raise ShapeError(name, observed.shape, f"{index.shape}, one for each arm")
-    gram = prior.cov[np.ix_(index, index)] + noise_variance * np.eye(len(index))
-    cross = prior.cov[index]
-    solved = solve_positive(gram, np.column_stack([observed - prior.mean[index], cross]))
-    return Belief(prior.mean + cross.T @ solved[:, 0], prior.cov - cross.T @ solved[:, 1:])
-
-
 def solve_positive(matrix: Array, right: Array) -> Array:
     """Solve ``matrix @ x = right`` for a symmetric positive definite matrix.
 
@@ -122,7 +80,7 @@ def solve_positive(matrix: Array, right: Array) -> Array:
 
 
 class Posterior:
-    """The same posterior, one observation at a time, in place.
+    """The posterior, one observation at a time, in place.
 
     With Cov the covariance before an observation y at arm a, k = Cov(., a) and d = k(a) + sigma^2:
 

@@ -21,27 +21,6 @@ if TYPE_CHECKING:
     from easeml_core.selection.posterior import Array
 
 
-def beta_of_algorithm(*, arms: int, run: int, delta: float) -> float:
-    """The beta of the authors' published code; narrower than that of the theorems, which need ``beta_of_theorem``.
-
-        beta_t = ln( K t^2 / delta )
-
-    Args:
-        arms: K >= 1.
-        run: t >= 1.
-        delta: Probability that the bounds fail, in (0, 1).
-
-    Raises:
-        InvalidInputError: If an argument is outside its range.
-
-    Example:
-        >>> round(beta_of_algorithm(arms=8, run=1, delta=0.1), 4)
-        4.382
-    """
-    _check(arms=arms, run=run, delta=delta)
-    return math.log(arms * run**2 / delta)
-
-
 def beta_of_theorem(*, arms: int, run: int, delta: float) -> float:
     """The beta of the regret bounds: with probability 1 - delta all bounds hold in all rounds.
 
@@ -63,25 +42,6 @@ def beta_of_theorem(*, arms: int, run: int, delta: float) -> float:
     """
     _check(arms=arms, run=run, delta=delta)
     return 2 * math.log(math.pi**2 * arms * run**2 / (6 * delta))
-
-
-def beta_cost_aware(*, arms: int, run: int, delta: float, max_cost: float) -> float:
-    """The beta of the theorem when bounds are divided by the cost of their arm.
-
-        beta_t = 2 c* ln( pi^2 K t^2 / (6 delta) ),  c* = max_k c_k
-
-    Since c* / c_k >= 1, B(k) = mean + sqrt(beta_t / c_k) std is still an upper bound for every arm.
-
-    Args:
-        arms: K >= 1.
-        run: t >= 1.
-        delta: Probability that the bounds fail, in (0, 1).
-        max_cost: c* > 0, in the unit of the costs.
-
-    Raises:
-        InvalidInputError: If an argument is outside its range.
-    """
-    return beta_multi_tenant(tenants=1, arms=arms, run=run, delta=delta, max_cost=max_cost)
 
 
 def beta_multi_tenant(*, tenants: int, arms: int, run: int, delta: float, max_cost: float) -> float:

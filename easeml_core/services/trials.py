@@ -60,7 +60,6 @@ __all__ = [
     "finished_trial",
     "hand_back",
     "handing_back",
-    "learning_curve",
     "record_failure",
     "record_success",
     "run_trial",
@@ -429,17 +428,6 @@ def trial_state(store: Store, *, trial_id: int) -> dict[str, Any]:
     """What is known of the trial now, in the form that ``run_trial`` returns."""
     with store.begin() as tx:
         return models.trial_report(tx, trial_id)
-
-
-def learning_curve(store: Store, *, trial_id: int) -> list[dict[str, Any]]:
-    """What the trial has told after each step so far: ``step``, ``of``, ``quality``, ``loss``, ``seconds``.
-
-    Raises:
-        NotFoundError: There is no such trial.
-    """
-    with store.begin() as tx:
-        trials.get_trial(tx, trial_id)
-        return curves.curve_of(tx, trial_id)
 
 
 def trial_details(store: Store, *, trial_id: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from easeml_core.errors import InvalidInputError
 
-KINDS = ("rows", "group", "time")
 FORMS = "rows, group:COLUMN or time:COLUMN, with an optional ?part=K/N, the last two also with ?keep=yes"
 
 MOST_PARTS = 20
@@ -28,7 +27,7 @@ class Split(NamedTuple):
     """A checked way to divide rows.
 
     Attributes:
-        kind: One of ``KINDS``.
+        kind: ``rows``, ``group`` or ``time``.
         column: What the rows are divided by; empty for ``rows``.
         keep: Whether the column stays among the inputs.
         part: ``(K, N)`` where the study is number K of N studies of one tenant that divide the rows of a table; None

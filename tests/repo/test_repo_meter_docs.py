@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from meter_oracles import combine_signals
 from pages import MOST_BYTES, Page, parse
 
 from easeml_core.cli.app import cli
@@ -16,7 +17,6 @@ from easeml_core.meter.budget import advice, parse_rule
 from easeml_core.meter.node_counts import METHODS
 from easeml_core.meter.planner import plan_meter, validation_minimum
 from easeml_core.meter.promises import CAVEATS
-from easeml_core.meter.two_meters import combine_signals
 from easeml_core.meter.validation_set import LOOKS, ValidationState, exact_validation_minimum, rows_for_looks
 
 if TYPE_CHECKING:

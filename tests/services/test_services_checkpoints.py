@@ -21,7 +21,7 @@ from easeml_core.services import leases
 from easeml_core.services.controls import set_study
 from easeml_core.services.overview import study_details
 from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, learning_curve, run_trial, train, trial_details
+from easeml_core.services.trials import cancel_trial, claim, run_trial, train, trial_details
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.trials import checkpoint_of
 
@@ -104,7 +104,7 @@ def account(lab: Any, trial_id: int) -> dict[str, Any]:
 
 def require_counted_once(lab: Any, trial_id: int, began: float) -> None:
     """The trial has ended well in its second attempt, and all it took counts once: less than all there was of time."""
-    found, curve = account(lab, trial_id), learning_curve(lab.worker, trial_id=trial_id)
+    found, curve = account(lab, trial_id), trial_details(lab.worker, trial_id=trial_id)["curve"]
     assert (found["state"], found["attempt"], found["checkpoint"]) == ("SUCCEEDED", 2, None)
     assert 0 < found["resumed_seconds"] < found["cost_seconds"]
     assert found["cost_seconds"] + found["lost_seconds"] <= min(found["limit_seconds"], time.monotonic() - began)
@@ -204,7 +204,7 @@ def test_a_checkpoint_that_is_gone_costs_time_and_no_result(lab: Any, register: 
     found = account(lab, trial_id)
     assert found["lost_seconds"] == pytest.approx(4.0)  # a second that was never saved, and three that were for nothing
     assert found["resumed_seconds"] == 0.0
-    assert len(learning_curve(lab.worker, trial_id=trial_id)) == 30
+    assert len(trial_details(lab.worker, trial_id=trial_id)["curve"]) == 30
 
 
 def test_a_checkpoint_whose_file_is_missing_is_forgotten_before_training(lab: Any, register: Any) -> None:
@@ -293,7 +293,7 @@ def test_of_many_epochs_a_second_one_is_logged_and_all_are_kept(lab: Any, regist
     assert lines[0] == f"trial {trial_id}: epoch 1 of 40, loss 0.5, about 12 s left"
     assert lines[-1] == f"trial {trial_id}: saved, peak mb 512.2"
     lease.beat()
-    assert len(learning_curve(lab.worker, trial_id=trial_id)) == 40
+    assert len(trial_details(lab.worker, trial_id=trial_id)["curve"]) == 40
 
 
 def test_an_attempt_that_lost_its_lease_tells_nothing(lab: Any, register: Any) -> None:
@@ -303,7 +303,7 @@ def test_an_attempt_that_lost_its_lease_tells_nothing(lab: Any, register: Any) -
     first.progress({"step": 1, "of": 3, "loss": 0.5})
     first.beat()
     assert first.lost
-    assert learning_curve(lab.worker, trial_id=trial_id) == []
+    assert trial_details(lab.worker, trial_id=trial_id)["curve"] == []
 
 
 def test_the_curve_and_the_memory_are_there_for_people(lab: Any, register: Any) -> None:
@@ -316,7 +316,6 @@ def test_the_curve_and_the_memory_are_there_for_people(lab: Any, register: Any) 
     seconds = [point["seconds"] for point in details["curve"]]
     assert seconds == sorted(seconds)
     assert details["progress"]["peak_mb"] > 50
-    assert details["curve"] == learning_curve(lab.worker, trial_id=trial_id)
     assert any("epoch 3 of 3, quality" in line for line in lines)
     assert (details["state"], details["attempt"], details["lost_seconds"]) == ("SUCCEEDED", 1, 0.0)
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from meter_oracles import capped_rise_automaton, combine_signals, ratchet_automaton
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.meter.budget import advice, breach, budget_breach
-from easeml_core.meter.regulation import capped_rise_automaton, ratchet_automaton
-from easeml_core.meter.two_meters import combine_signals
+from easeml_core.meter.budget import advice, budget_breach
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 9])
 def test_only_signals_above_the_budget_raise_an_alert(budget):
     config = MeterConfig(ranges=(0.1, 0.2, 0.3), overfitting_budget=budget)
-    assert [signal for signal in (1, 2, 3, 4) if breach(signal, config)] == list(range(budget + 1, 5))
+    assert [signal for signal in (1, 2, 3, 4) if budget_breach([signal], config)] == list(range(budget + 1, 5))
 
 
 def test_alert_says_what_where_and_what_to_do():
     config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05)
-    middle, top = breach(2, config), breach(3, config)
+    middle, top = budget_breach([2], config), budget_breach([3], config)
     assert middle is not None
     assert "signal 2 of 3 exceeds the budget of 1" in middle
     assert "above 0.1 and at most 0.3 (+/- 0.05)" in middle
@@ -39,7 +38,7 @@ def test_advice_follows_the_range():
 @pytest.mark.parametrize("signal", [0, 4, -1])
 def test_a_signal_that_does_not_exist_is_refused(signal):
     with pytest.raises(ConfigError, match="signal must be from 1 to 3"):
-        breach(signal, MeterConfig(ranges=(0.1, 0.3)))
+        budget_breach([signal], MeterConfig(ranges=(0.1, 0.3)))
     with pytest.raises(ConfigError, match="signal must be from 1 to 3"):
         advice(signal, 3)
 
@@ -84,7 +83,7 @@ def test_any_rule_of_several_is_enough_and_the_sentence_names_it():
 def test_without_rules_the_highest_signal_decides(answers):
     for budget in (1, 2):
         config = replace(THREE, overfitting_budget=budget)
-        assert budget_breach(answers, config) == breach(answers[-1], config)
+        assert budget_breach(answers, config) == budget_breach([answers[-1]], config)
     assert budget_breach([1, None], THREE) is None
 
 
@@ -150,9 +149,9 @@ MIDDLE, NOTHING = "as above 0.1 and at most 0.3", "nothing of this is promised"
 )
 def test_an_alert_claims_no_more_than_its_method_promises(settings, middle, top):
     config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, **settings)
-    assert middle in (breach(2, config) or "")
-    assert top in (breach(3, config) or "")
-    assert budget_breach([3, 2], config) == breach(2, config)
+    assert middle in (budget_breach([2], config) or "")
+    assert top in (budget_breach([3], config) or "")
+    assert budget_breach([3, 2], config) == budget_breach([2], config)
 
 
 def test_figures_of_an_alert_are_rounded_to_the_safe_side():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from meter_oracles import capped_rise_automaton, deviations_automaton, ratchet_automaton
 from path_adaptive import read_meter
 
 from easeml_core.config import METER_METHODS, MeterConfig
@@ -23,7 +24,7 @@ from easeml_core.meter.node_counts import team_steps
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.promises import promise
 from easeml_core.meter.ranges import exact
-from easeml_core.meter.regulation import capped_rise_automaton, changes, deviations_automaton, ratchet_automaton
+from easeml_core.meter.regulation import changes
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from meter_oracles import ratchet_automaton
 from scipy import stats
 
 from easeml_core.config import METER_METHODS, MeterConfig
@@ -15,7 +16,6 @@ from easeml_core.meter.dither import late_shift, mean_branches, shifted
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.ranges import exact, signal_of
-from easeml_core.meter.regulation import ratchet_automaton
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

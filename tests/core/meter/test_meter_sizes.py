@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import stats
 
-from easeml_core.meter.developer import log_histories_of_guess_and_check, next_signal_probabilities
+from easeml_core.meter.developer import next_signal_probabilities
 from easeml_core.meter.planner import MeterPlan, plan_meter
 
 WIDE = {2: (0.5,), 3: (0.3, 0.6), 5: (0.2, 0.4, 0.6, 0.8)}
@@ -100,8 +100,9 @@ def test_section_4_7_with_guessed_histories():
 
 @pytest.mark.parametrize(("eps", "sizes"), [(0.05, (6_364, 7_801, 10_592)), (0.02, (39_775, 48_753, 66_194))])
 def test_section_8_with_guess_and_check(eps, sizes):
+    """ln N = ln C(T - 1, f) + f ln(m - 1) + ln T + ln(zeta(2) (f + 1)^2), f = 5 failed guesses, m = 5 signals."""
     for steps, labels in zip((32, 100, 1_000), sizes, strict=True):
-        log_nodes = log_histories_of_guess_and_check(steps=steps, failures=5, signals=5)
+        log_nodes = math.log(math.comb(steps - 1, 5) * 4**5 * steps * math.pi**2 / 6 * 6**2)
         assert math.ceil((log_nodes + math.log(200)) / (2 * eps**2)) == labels
 
 

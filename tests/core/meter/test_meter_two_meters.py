@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meter_oracles import combine_signals
 from property_sizes import examples
 
 from easeml_core.config import MeterConfig
@@ -20,7 +21,6 @@ from easeml_core.meter.two_meters import (
     TwoSignals,
     both_reliability,
     combine,
-    combine_signals,
     drift_alert,
     drift_sentence,
     split_meters,

@@ -114,7 +114,7 @@ def gp_ucb_bound(*, total_cost: float, beta: float, gain: float, noise_variance:
 
     Args:
         total_cost: Sum of the costs of the T runs; T for unit costs.
-        beta: beta_T of the last run, c* included (``ucb.beta_cost_aware``).
+        beta: beta_T of the last run, c* included (``ucb.beta_multi_tenant`` of one tenant).
         gain: Inf(T).
         noise_variance: sigma^2 > 0.
     """

@@ -14,9 +14,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.selection.expected_improvement import expected_improvement, tau
 from easeml_core.selection.ucb import (
     BetaSchedule,
-    beta_cost_aware,
     beta_multi_tenant,
-    beta_of_algorithm,
     beta_of_theorem,
     ucb,
 )
@@ -27,13 +25,11 @@ def density(x):
 
 
 def test_betas_by_hand():
-    """With delta = 0.5, K = 8, t = 3: ln(144); 2 ln(24 pi^2); times c*; with n = 5 tenants 2 c* ln(120 pi^2)."""
-    assert beta_of_algorithm(arms=8, run=3, delta=0.5) == pytest.approx(math.log(144))
+    """With delta = 0.5, K = 8, t = 3: 2 ln(24 pi^2); with one tenant times c*; with n = 5 tenants 2 c* ln(120 pi^2)."""
     assert beta_of_theorem(arms=8, run=3, delta=0.5) == pytest.approx(2 * math.log(24 * math.pi**2))
-    assert beta_cost_aware(arms=8, run=3, delta=0.5, max_cost=7.0) == pytest.approx(14 * math.log(24 * math.pi**2))
-    assert beta_multi_tenant(tenants=5, arms=8, run=3, delta=0.5, max_cost=7.0) == pytest.approx(
-        14 * math.log(120 * math.pi**2)
-    )
+    for tenants in (1, 5):
+        beta = beta_multi_tenant(tenants=tenants, arms=8, run=3, delta=0.5, max_cost=7.0)
+        assert beta == pytest.approx(14 * math.log(24 * tenants * math.pi**2))
 
 
 def test_union_bound_spends_delta_once():
@@ -74,7 +70,7 @@ def test_ucb_grows_with_beta(mean, std, beta, more, cost):
 def test_only_cost_ratios_matter_to_ucb(costs, factor):
     mean, std, c = np.array([0.5, 0.6, 0.7]), np.array([0.3, 0.2, 0.1]), np.array(costs)
     one, two = (
-        ucb(mean, std, costs=k * c, beta=beta_cost_aware(arms=3, run=2, delta=0.1, max_cost=k * c.max()))
+        ucb(mean, std, costs=k * c, beta=beta_multi_tenant(tenants=1, arms=3, run=2, delta=0.1, max_cost=k * c.max()))
         for k in (1.0, factor)
     )
     np.testing.assert_allclose(one, two, rtol=1e-9)

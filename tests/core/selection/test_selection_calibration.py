@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 from scipy.special import expit
 from scipy.stats import t as student
 
@@ -79,7 +80,6 @@ def test_predictions_get_better_with_results_and_compare_the_same_candidates():
 def test_by_hand():
     """Two tenants, two candidates, no past but the other one: the posterior of a prior of one row, worked out apart."""
     from easeml_core.selection.expected_improvement import expected_improvement
-    from easeml_core.selection.posterior import closed_form
     from easeml_core.selection.transfer_prior import transfer_prior
 
     rows = np.array([[0.6, 0.7], [0.5, 0.8]])

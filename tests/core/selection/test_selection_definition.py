@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
@@ -14,7 +15,6 @@ from scipy.special import expit
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection import expected_improvement, logit_normal
-from easeml_core.selection.posterior import closed_form
 from easeml_core.selection.prior import quality_rows
 from easeml_core.selection.problem import Arms, Past, Problem
 from easeml_core.selection.scheduler import scheduler_for

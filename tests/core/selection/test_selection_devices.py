@@ -7,10 +7,10 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.expected_improvement import expected_improvement
-from easeml_core.selection.posterior import closed_form
 from easeml_core.selection.prior import learn_prior
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.scheduler import scheduler_for

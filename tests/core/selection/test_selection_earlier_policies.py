@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies import choose
-from easeml_core.selection.posterior import closed_form
 from easeml_core.selection.ucb import beta_multi_tenant
 
 RULES = ("variance-drop", "maximal-variance", "ucb-drop", "information-gain", "above-average-bonus")

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
@@ -14,7 +15,7 @@ from property_sizes import examples
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.greedy import Freeze, candidate_set
 from easeml_core.selection.policies import choose
-from easeml_core.selection.posterior import Belief, Posterior, closed_form
+from easeml_core.selection.posterior import Belief, Posterior
 from easeml_core.selection.ucb import beta_multi_tenant
 
 

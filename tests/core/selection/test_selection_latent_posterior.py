@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import NumericalError
 from easeml_core.selection.latent_posterior import CAPACITY, LatentPosterior
-from easeml_core.selection.posterior import Belief, closed_form
+from easeml_core.selection.posterior import Belief
 
 ARMS, NOISE = 12, 0.01
 

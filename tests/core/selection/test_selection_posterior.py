@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError, NumericalError, ShapeError
-from easeml_core.selection.posterior import Belief, Posterior, closed_form, solve_positive
+from easeml_core.selection.posterior import Belief, Posterior, solve_positive
 
 NOISE = 1e-4
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from closed_form import closed_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
@@ -17,7 +18,6 @@ from easeml_core.selection.costs import learn_costs
 from easeml_core.selection.expected_improvement import expected_improvement
 from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.policies import PUBLISHED_POLICIES, choose
-from easeml_core.selection.posterior import closed_form
 from easeml_core.selection.prior import learn_prior
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.published import PublishedScheduler
