@@ -6,6 +6,9 @@ from the test's name, so that a run fails because of a change and not by chance;
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
 FAST_SHARE = 8
@@ -20,6 +23,11 @@ def examples(full: int) -> int:
     if settings.get_current_profile_name() == NIGHTLY:
         return full
     return min(full, max(FAST_LEAST, full // FAST_SHARE))
+
+
+def at_night(*values: Any, id: str | None = None) -> Any:
+    """A case of a parametrised test that only the nightly set runs; a smaller case covers the same code by day."""
+    return pytest.param(*values, id=id, marks=pytest.mark.nightly)
 
 
 def register() -> None:

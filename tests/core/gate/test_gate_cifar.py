@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data"
 CONDITION = parse_condition("n - o > 0.02 +/- 0.02")
 LOG_LEVEL = math.log(0.01) - math.log(32)
-EVERY = 9
-"""One pair in so many is judged whatever it looks like; of the others only those that could pass."""
+EVERY = 27
+"""One pair in so many is judged whatever it looks like; of the others half of those that could pass."""
 
 pytestmark = pytest.mark.skipif(
     not (DATA / "meter" / "cifar10.1").is_dir(), reason="the published predictions are not beside the checkout"
@@ -67,10 +67,10 @@ def test_no_pass_on_a_half_contradicts_the_whole(cifar, models, half):
     """The promise is .01 for 32 verdicts; here are 870 on one half, whose true gain is that of the whole set."""
     truth, table = true_gain(cifar, models), cifar.tabulate(half)
     seen = table.gains()
-    pairs = [p for k, p in enumerate(half.pairs()) if seen[p] > 0.02 * 5000 or k % EVERY == 0]
+    pairs = [p for k, p in enumerate(half.pairs()) if (seen[p] > 0.02 * 5000 and k % 2) or k % EVERY == 0]
     found = cifar.fixed(CONDITION, table, pairs, log_level=LOG_LEVEL)
     passed = [pair for pair, decision in found.items() if decision.passed]
-    assert len(passed) > 100
+    assert len(passed) > 50
     assert all(seen[pair] > 100 for pair in passed)
     assert all(truth[pair] > 200 for pair in passed)
     # A fail is as sure as a pass.
@@ -83,7 +83,7 @@ def test_no_pass_on_a_half_contradicts_the_whole(cifar, models, half):
 
 def test_early_verdicts_agree_with_the_whole_and_need_fewer_labels(cifar, models, half):
     truth, table = true_gain(cifar, models), cifar.tabulate(half)
-    pairs = list(half.pairs())[::7]
+    pairs = list(half.pairs())[::14]
     found = cifar.early(CONDITION, half, pairs, log_level=LOG_LEVEL, power=0.9)
     assert all(truth[pair] > 200 for pair, decision in found.items() if decision.passed)
     assert all(truth[pair] < 200 for pair, decision in found.items() if decision.verdict is Verdict.FAIL)

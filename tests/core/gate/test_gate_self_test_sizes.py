@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from property_sizes import at_night
 from scipy import optimize, stats
 
 from easeml_core.gate.condition import parse_condition
@@ -23,7 +24,8 @@ from easeml_core.gate.planner import plan_gate
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 ALPHA = 0.01
-RUNS, FEW = 20_000, 4_000
+RUNS = 20_000
+FEW = pytest.mark.parametrize("runs", [1_000, at_night(4_000)])
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,12 @@ def test_one_proportion(errors):
     assert rate(errors, 1) == pytest.approx(size, abs=five_errors(size))
 
 
-def test_the_sign_test(errors):
+@FEW
+def test_the_sign_test(errors, runs):
     decided = np.arange(501)
     sizes = [0.0] + [float(stats.binom.sf(_critical(m) - 1, m, 0.5)) for m in decided[1:]]
     size = float(stats.binom.pmf(decided, 500, 0.1) @ sizes)
-    assert rate(errors, 2, FEW) == pytest.approx(size, abs=five_errors(size, FEW))
+    assert rate(errors, 2, runs) == pytest.approx(size, abs=five_errors(size, runs))
 
 
 def _critical(m: int) -> int:
@@ -87,10 +90,11 @@ def test_the_trinomial_test(errors):
     assert rate(errors, 3) == pytest.approx(size, abs=five_errors(size))
 
 
-def test_the_trinomial_test_with_a_bound_from_the_same_examples_is_careful(errors):
+@FEW
+def test_the_trinomial_test_with_a_bound_from_the_same_examples_is_careful(errors, runs):
     # Its level is .009 at d = the bound of about .148 instead of .1: 2.37 * sqrt(1.48) = 2.88 standard deviations.
     size = float(stats.norm.sf(2.88))
-    assert rate(errors, 4, FEW) <= size + five_errors(size, FEW)
+    assert rate(errors, 4, runs) <= size + five_errors(size, runs)
 
 
 def test_a_wrong_fail_of_two_clauses_shares_the_level(errors):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from property_sizes import examples
+from property_sizes import at_night, examples
 
 from easeml_core.entities import Verdict
 from easeml_core.errors import InvalidInputError
@@ -84,10 +84,11 @@ def test_power_says_how_easily_to_give_up():
     assert set(verdicts) == {UNKNOWN}
 
 
-def test_a_gain_of_twice_the_tolerance_is_rarely_given_up():
-    labels, verdicts = labels_until_decided(gain=0.04, runs=200, seed=4, n=8_000, power=0.8, batch=20)
-    # At most 20 % of 200 runs: 70 or more have a chance below 1e-6.
-    assert sum(v is UNKNOWN and used < 750 for v, used in zip(verdicts, labels, strict=True)) < 70
+@pytest.mark.parametrize(("runs", "most"), [(60, 31), at_night(200, 70)])
+def test_a_gain_of_twice_the_tolerance_is_rarely_given_up(runs, most):
+    labels, verdicts = labels_until_decided(gain=0.04, runs=runs, seed=4, n=8_000, power=0.8, batch=20)
+    # At most 20 % of the runs: so many or more have a chance below 1e-6.
+    assert sum(v is UNKNOWN and used < 750 for v, used in zip(verdicts, labels, strict=True)) < most
 
 
 def test_looks_come_after_whole_batches_of_labels_that_matter():
@@ -183,17 +184,18 @@ def test_fn_free_is_fp_free_in_the_mirror(seed, c, left, batch, log_level):
     assert one.clauses[0].log_p_pass == pytest.approx(two.clauses[0].log_p_fail, rel=1e-12)
 
 
+@pytest.mark.parametrize("count", [7, at_night(9)])
 @pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
 @pytest.mark.parametrize(("source", "right"), [("n - o > 0 +/- 0.1", 0.5), ("n - o > 0.2 +/- 0.1", 0.6)])
-def test_a_wrong_verdict_is_never_likelier_than_the_level(source, right, mode):
-    """All 2^9 sequences of labels on nine disagreements, with a truth exactly on the threshold; a look after each."""
-    old, new = np.ones(9, dtype=np.int64), np.zeros(9, dtype=np.int64)
+def test_a_wrong_verdict_is_never_likelier_than_the_level(source, right, mode, count):
+    """All 2^k sequences of labels on k disagreements, with a truth exactly on the threshold; a look after each."""
+    old, new = np.ones(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     alpha, shown = 0.3, {PASS: 0.0, FAIL: 0.0, UNKNOWN: 0.0}
-    for sequence in itertools.product((0, 1), repeat=9):
+    for sequence in itertools.product((0, 1), repeat=count):
         labels = np.array(sequence)
         found = judge(source, labels, old, new, log_level=math.log(alpha), mode=mode, batch=1)
         wins = int((labels == 0).sum())
-        shown[found.verdict] += right**wins * (1 - right) ** (9 - wins)
+        shown[found.verdict] += right**wins * (1 - right) ** (count - wins)
     assert sum(shown.values()) == pytest.approx(1)
     assert max(shown[PASS], shown[FAIL]) <= alpha
     assert shown[PASS if mode == "fp-free" else FAIL] > 0.01

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import pytest
+from property_sizes import at_night
 from scipy.special import gammaln, xlogy
 
 from easeml_core.entities import Verdict
@@ -79,10 +80,12 @@ def holds(clauses, law: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("source", "alpha"), [(source, 0.2) for source in CONDITIONS] + [(source, 0.05) for source in CONDITIONS[3:8:2]]
+    ("source", "alpha", "n"),
+    [(source, 0.2, 5) for source in CONDITIONS]
+    + [at_night(source, 0.2, 6) for source in CONDITIONS]
+    + [at_night(source, 0.05, 6) for source in CONDITIONS[3:8:2]],
 )
-def test_a_wrong_verdict_is_never_likelier_than_the_level(source, alpha):
-    n = 6
+def test_a_wrong_verdict_is_never_likelier_than_the_level(source, alpha, n):
     rng = np.random.default_rng(20190401)
     condition = parse_condition(source)
     rows = all_counts(n)
@@ -112,12 +115,13 @@ def test_the_enumeration_would_notice_a_level_that_is_too_high():
     assert float(np.exp(ways + xlogy(rows, law).sum(axis=1))[verdicts == Verdict.PASS].sum()) > alpha
 
 
+@pytest.mark.parametrize("n", [11, at_night(16)])
 @pytest.mark.parametrize(
     ("source", "c"), [("n - o > 0 +/- .1", 0.0), ("n - o > .1 +/- .1", 0.1), ("n - o > -.2 +/- .1", -0.2)]
 )
-def test_the_paired_test_on_more_examples_keeps_its_level_for_every_share_of_disagreements(source, c):
-    """Sixteen examples on which both-wrong never differ: wins and losses are all there is to see."""
-    n, alpha = 16, 0.2
+def test_the_paired_test_on_more_examples_keeps_its_level_for_every_share_of_disagreements(source, c, n):
+    """Examples on which both-wrong never differ: wins and losses are all there is to see."""
+    alpha = 0.2
     condition = parse_condition(source)
     splits = [(w, k) for w in range(n + 1) for k in range(n + 1 - w)]
     rows = np.array([(n - w - k, w, k, 0, 0) for w, k in splits])

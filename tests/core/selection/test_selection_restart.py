@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from property_sizes import examples
+from property_sizes import at_night, examples
 from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
@@ -117,8 +117,22 @@ def test_the_next_decisions_are_the_same(seed, past, learnt, kinds, devices, ste
     world.drive([first, world.build(config)], 60, devices=devices)
 
 
-@pytest.mark.parametrize(("past", "learnt"), [(0, True), (0, False), (3, True), (12, True), (12, False)])
-@pytest.mark.parametrize(("devices", "guard"), [(1, 0.1), (4, 0.1), (4, 0.8)])
+BY_DAY = [(0, True, 1, 0.1), (12, False, 1, 0.1), (3, True, 4, 0.1), (0, False, 4, 0.1), (12, True, 4, 0.8)]
+"""Each past, each device count and each guard at least once; at night every combination."""
+
+
+@pytest.mark.parametrize(
+    ("past", "learnt", "devices", "guard"),
+    [
+        *BY_DAY,
+        *(
+            at_night(*history, *limits)
+            for history in ((0, True), (0, False), (3, True), (12, True), (12, False))
+            for limits in ((1, 0.1), (4, 0.1), (4, 0.8))
+            if (*history, *limits) not in BY_DAY
+        ),
+    ],
+)
 def test_a_hundred_decisions_after_a_restart(past, learnt, devices, guard):
     """Three restarts on the way; the first scheduler and all its successors agree to the end."""
     world, config = Installation(past + devices, past=past, learnt=learnt, kinds=("cpu", "gpu")), SelectionConfig()

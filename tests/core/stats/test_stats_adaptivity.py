@@ -98,6 +98,7 @@ def test_delta_is_kept_on_every_assignment_of_truths_and_crashes(adaptivity: str
     assert not uses_all or worst == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.nightly  # up to three steps: test_recycling and test_levels above, in this set
 def test_full_keeps_delta_on_every_assignment_of_truths_to_four_steps() -> None:
     """All 2^15 of them."""
     worst = worst_of_all(allocate("full", 4, mode="fp-free", estimator="exact"))

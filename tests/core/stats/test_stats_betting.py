@@ -178,7 +178,7 @@ def check_mean(what, truth, log_level, expected, runs, seed):
 
 @pytest.mark.parametrize(("what", "truth", "log_level", "expected"), MEANS[::4] + MEANS[1:2])
 def test_mean_examples_until_decided(what, truth, log_level, expected):
-    check_mean(what, truth, log_level, expected, runs=150, seed=95)
+    check_mean(what, truth, log_level, expected, runs=60, seed=95)
 
 
 @pytest.mark.nightly

@@ -164,7 +164,8 @@ def test_the_p_value_is_bentkus_bound_at_the_bound_on_the_moment_with_a_tenth_of
     p = moment / (largest**2 + moment)
     point = (counts @ (values - c)) * largest / (largest**2 + moment) + n * p
     k, t = np.arange(n + 1), point - np.linspace(1, 60, 5000)
-    bound = min(binom.pmf(k, n, p) @ np.maximum(k - each, 0) ** 2 / (point - each) ** 2 for each in t)
+    law = binom.pmf(k, n, p)
+    bound = min(law @ np.maximum(k - each, 0) ** 2 / (point - each) ** 2 for each in t)
     found = math.exp(log_weighted_p_value(counts, AtMost(values, c), log_level=math.log(alpha)))
     assert alpha / 100 < bound < alpha  # neither part of the sum is all of it
     assert found == pytest.approx(bound + alpha / 10, rel=2e-3)
