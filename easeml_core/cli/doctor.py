@@ -17,8 +17,7 @@ from easeml_core.errors import EasemlError, InvalidInputError, counted, reason_o
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.services.checks import Check
-    from easeml_core.services.doctor_airflow import Pool
+    from easeml_core.services.doctor import ApiServer, Check
 
 _LOOKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("FAILED", "bold red")}
 _SKIPPED = ("skipped", "dim")
@@ -62,9 +61,8 @@ def doctor(
         url_from=url_from,
         home=HOME,
         artifacts=artifacts or _installed_at(url) or str(HOME / "artifacts"),
-        metadata_url=_metadata_address(),
         environment=os.environ,
-        pool=_pool(airflow, airflow_user, password_file, pool),
+        api_server=_api_server(airflow, airflow_user, password_file, pool),
         referee_url=_referee_address(database),
         keys=keys,
     )
@@ -115,21 +113,8 @@ def _referee_address(given: str | None) -> str | None:
         return None
 
 
-def _metadata_address() -> str | None:
-    """Where Airflow's own tables are: its environment says it, or the embedded server has them."""
-    if given := os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
-        return given
-    server = embedded_server()
-    if not server.home.exists():
-        return None
-    try:
-        return server.url("airflow", "airflow")
-    except EasemlError:  # never started, or another account's: then `database` says so
-        return None
-
-
-def _pool(url: str | None, user: str, password_file: Path | None, name: str) -> Pool | None:
-    from easeml_core.services.doctor_airflow import Pool
+def _api_server(url: str | None, user: str, password_file: Path | None, pool: str) -> ApiServer | None:
+    from easeml_core.services.doctor import ApiServer
 
     if url is None:
         return None
@@ -141,7 +126,7 @@ def _pool(url: str | None, user: str, password_file: Path | None, name: str) -> 
     except (OSError, UnicodeDecodeError) as error:
         message = f"{password_file} cannot be read: {reason_of(error)}"
         raise InvalidInputError(message) from error
-    return Pool(url.rstrip("/"), user, password, name)
+    return ApiServer(url.rstrip("/"), user, password, pool)
 
 
 def _show_checks(found: Sequence[Check]) -> None:

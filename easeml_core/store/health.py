@@ -78,8 +78,8 @@ def waiting_requests(tx: Connection) -> dict[str, tuple[int, datetime]]:
     return {r.kind: (int(r.many), r.since) for r in found}
 
 
-def revision_of_airflow(tx: Connection) -> str | None:
-    """The revision of Airflow's own tables in its metadata database; None where there are none."""
+def alembic_revision(tx: Connection) -> str | None:
+    """The revision of another program's tables, where Alembic keeps it on the search path; None where it does not."""
     if scalar(tx, "SELECT to_regclass('alembic_version')") is None:
         return None
     found = scalar(tx, "SELECT version_num FROM alembic_version")

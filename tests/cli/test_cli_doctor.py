@@ -6,8 +6,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.services.doctor import ApiServer, Installation
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def test_a_sound_database_is_a_zero(ask: Any) -> None:
@@ -37,27 +41,23 @@ def test_where_the_address_came_from(run: Any, database: Any) -> None:
     assert check["found"].startswith("EASEML_DATABASE_URL: PostgreSQL")
 
 
-def test_airflows_tables_are_looked_at_where_its_environment_says(run: Any, database: Any) -> None:
-    environment = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url("easeml_owner")}
-    (check,) = [c for c in run("doctor", "--json", **environment).json if c["name"] == "Airflow tables"]
-    assert (check["state"], "airflow db migrate" in check["remedy"]) == ("warning", True)
-
-
-def test_a_password_comes_from_a_file(run: Any, nowhere: Path) -> None:
+def test_a_password_comes_from_a_file(run: Any, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = run("doctor", "--airflow", "http://127.0.0.1:9")
     assert (answer.status, "--airflow-password-file" in answer.err) == (2, True)
     missing = run("doctor", "--airflow", "http://127.0.0.1:9", "--airflow-password-file", "no.txt")
     assert (missing.status, "no.txt cannot be read" in missing.err) == (2, True)
     (nowhere / "password.txt").write_text("secret-word\n")
-    answer = run("doctor", "--airflow", "http://127.0.0.1:9", "--airflow-password-file", "password.txt")
-    assert "http://127.0.0.1:9 gives no answer" in " ".join(answer.out.replace("│", " ").split())
-    assert "secret-word" not in answer.out + answer.err
+    places: list[Installation] = []
+    monkeypatch.setattr("easeml_core.services.doctor.examine", lambda place, _: places.append(place) or [])
+    answer = run("doctor", "--airflow", "http://127.0.0.1:9/", "--airflow-password-file", "password.txt", "--pool", "p")
+    assert places[0].api_server == ApiServer("http://127.0.0.1:9", "admin", "secret-word", "p")
+    assert "secret-word" not in answer.out + answer.err + repr(places)
 
 
 def test_torch_is_not_imported() -> None:
     look = (
-        "import sys; from easeml_core.services.doctor_versions import check_torch; check_torch();"
-        "import easeml_core.services.doctor; print([m for m in ('torch', 'airflow', 'sklearn') if m in sys.modules])"
+        "import sys; from easeml_core.services.doctor import check_torch; check_torch();"
+        "import easeml_airflow.doctor; print([m for m in ('torch', 'airflow', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

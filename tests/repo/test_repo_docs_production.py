@@ -48,7 +48,7 @@ def test_the_deployment_starts_the_referee() -> None:
 
 
 def test_the_environment_of_tasks_is_what_ours_read() -> None:
-    from easeml_core.services.doctor_airflow import VARIABLE
+    from easeml_airflow.doctor import VARIABLE
 
     assert [one["name"] for one in yaml.safe_load(block("env:"))["env"]] == [VARIABLE, "EASEML_CACHE"]
 

@@ -17,7 +17,7 @@ from easeml_core.errors import (
     TrainingStarved,
 )
 from easeml_core.services import evaluation, judging
-from easeml_core.services.doctor_database import check_put_offs
+from easeml_core.services.doctor import check_put_offs
 from easeml_core.services.put_offs import MOST_PUT_OFFS, list_put_off, sentence
 from easeml_core.services.referee import MAX_ATTEMPTS, Referee
 from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request

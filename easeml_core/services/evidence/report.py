@@ -6,13 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import ArtifactError, InvalidInputError, StoreError, counted
-from easeml_core.services.checks import Check
+from easeml_core.errors import ArtifactError, InvalidInputError, counted
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.store import chain as chains
-from easeml_core.store import chained_rows, requests
-from easeml_core.store.database import Store
-from easeml_core.store.roles import REFEREE
+from easeml_core.store import chained_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 
     from easeml_core.services.evidence.verification import Examined
     from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
 
 _HEAD = re.compile(r"[0-9a-f]{64}")
 REMEDY = (
@@ -137,31 +135,3 @@ def verify_all(
     broken = [str(one) for one in findings if not one.is_acknowledged] + lines
     every = [str(one) for one in findings] + lines
     return Report(tuple(ChainReport.of(one) for one in found), tuple(every), tuple(broken))
-
-
-def check_evidence(url: str | None, keys: Path) -> Check:
-    """The evidence, for ``easeml doctor``.
-
-    Args:
-        url: Address of the role ``easeml_referee``; None where it is not known.
-        keys: The host's key folder; it need not be there.
-    """
-    needed = "the address of easeml_referee is needed to check it"
-    if url is None:
-        return Check("evidence", "skipped", needed)
-    store = Store(url)
-    try:
-        with store.begin() as tx:
-            if requests.role(tx) != REFEREE:
-                return Check("evidence", "skipped", needed)
-        found = verify_all(store, keys if keys.exists() else None)
-    except StoreError as error:
-        return Check("evidence", "skipped", str(error))
-    finally:
-        store.close()
-    if not found.is_sound:
-        return Check("evidence", "failed", found.broken[0], REMEDY)
-    if not keys.exists():
-        remedy = f"run it as the referee's account, or name its folder with --keys; {keys} is not there"
-        return Check("evidence", "warning", f"{found.sentence}; signatures and marks were not checked", remedy)
-    return Check("evidence", "ok", found.sentence)

@@ -18,7 +18,7 @@ import pytest
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.remote.cache import FileCache
 from easeml_core.services import row_registry, sealing
-from easeml_core.services.doctor_database import check_overlaps
+from easeml_core.services.doctor import check_overlaps
 from easeml_core.services.feeding import feed, file_refresh
 from easeml_core.services.referee import Referee
 from easeml_core.services.registration import register_study

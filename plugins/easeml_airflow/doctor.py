@@ -1,6 +1,6 @@
-"""What can be seen of Airflow from outside it: the connection in the environment, its tables, its device pool.
+"""Airflow's checks of ``easeml doctor``: the connection in the environment, its tables, its device pool.
 
-Airflow itself is not imported: the core knows none, and it would take seconds.
+Airflow itself is not imported, since that takes seconds. The entry point ``easeml.doctor`` names ``airflow_checks``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import re
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,16 @@ from easeml_core.config import require
 from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, counted
 from easeml_core.remote.urls import WEB, parse_url
-from easeml_core.services.checks import Check
+from easeml_core.services.doctor import Check
 from easeml_core.store import health
 from easeml_core.store.database import Store
 from easeml_core.store.roles import WORKER
+from easeml_core.store.server import Server, default_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from easeml_core.services.doctor import ApiServer, Installation
 
 VARIABLE = "AIRFLOW_CONN_EASEML_DEFAULT"
 WHOLE_EXTRA = "__extra__"
@@ -37,21 +39,23 @@ _REVISION = re.compile(r"^(down_revision|revision)(?:: [^=]+)? = (.+)$", re.MULT
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """How to ask about the pool of devices.
+def airflow_checks(place: Installation) -> list[Check]:
+    """Every check of Airflow: connection, tables, device pool."""
+    metadata_url = metadata_address(place.environment)
+    return [check_connection(place.environment), check_metadata(metadata_url), check_pool(place.api_server)]
 
-    Attributes:
-        url: Of Airflow's API server, such as http://localhost:8080.
-        user: Who asks; needs the right to read pools.
-        password: Of this user; never shown.
-        name: Of the pool.
-    """
 
-    url: str
-    user: str
-    password: str = field(repr=False)
-    name: str = "easeml_devices"
+def metadata_address(environment: Mapping[str, str]) -> str | None:
+    """Where Airflow's own tables are: the environment names them, or the embedded server has them."""
+    if given := environment.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
+        return given
+    server = Server(default_home())
+    if not server.home.exists():
+        return None
+    try:
+        return server.url("airflow", "airflow")
+    except EasemlError:  # never started, or another account's: the check of our database says so
+        return None
 
 
 def check_connection(environment: Mapping[str, str]) -> Check:
@@ -133,7 +137,7 @@ def check_metadata(url: str | None) -> Check:
     if not url.startswith("postgresql"):
         return Check(name, "skipped", f"a database of kind {url.partition(':')[0]} is not looked into")
     try:
-        found = _ask(url, health.revision_of_airflow)
+        found = _ask(url, health.alembic_revision)
     except EasemlError as error:
         return Check(name, "failed", str(error), "start the database, or correct the address")
     if found == wanted:
@@ -168,28 +172,32 @@ def airflow_head() -> str | None:
     return heads.pop() if len(heads) == 1 else None
 
 
-def check_pool(pool: Pool | None) -> Check:
+def check_pool(server: ApiServer | None) -> Check:
     """Whether Airflow has the pool whose slots are the devices."""
     name = "device pool"
-    if pool is None:
-        why = "nobody said where Airflow's API server is"
+    if server is None:
+        why = "no address of Airflow's API server was given"
         return Check(name, "skipped", why, "give --airflow URL, --airflow-user and --airflow-password-file")
     try:
-        token = _call(f"{pool.url}/auth/token", {"username": pool.user, "password": pool.password})["access_token"]
-        found = _call(f"{pool.url}/api/v2/pools/{quote(pool.name, safe='')}", token=str(token))
+        token = _call(f"{server.url}/auth/token", {"username": server.user, "password": server.password})[
+            "access_token"
+        ]
+        found = _call(f"{server.url}/api/v2/pools/{quote(server.pool, safe='')}", token=str(token))
         slots, used = int(found["slots"]), int(found["occupied_slots"])
     except urllib.error.HTTPError as error:
         if error.code == 404:
-            remedy = f"airflow pools set {pool.name} SLOTS 'one slot for each training device'"
-            return Check(name, "failed", f"Airflow has no pool {pool.name}", remedy)
-        return Check(name, "failed", f"Airflow answers {error.code} to {pool.user}", "check user, password and rights")
+            remedy = f"airflow pools set {server.pool} SLOTS 'one slot for each training device'"
+            return Check(name, "failed", f"Airflow has no pool {server.pool}", remedy)
+        return Check(
+            name, "failed", f"Airflow answers {error.code} to {server.user}", "check user, password and rights"
+        )
     except (OSError, ValueError, LookupError, TypeError) as error:
         return Check(
-            name, "skipped", f"{pool.url} gives no answer: {type(error).__name__}", "start Airflow's API server"
+            name, "skipped", f"{server.url} gives no answer: {type(error).__name__}", "start Airflow's API server"
         )
     if slots == 0:
-        return Check(name, "failed", f"{pool.name} has no slot", f"airflow pools set {pool.name} SLOTS TEXT")
-    return Check(name, "ok", f"{pool.name}: {counted(slots, 'slot')}, {used} in use")
+        return Check(name, "failed", f"{server.pool} has no slot", f"airflow pools set {server.pool} SLOTS TEXT")
+    return Check(name, "ok", f"{server.pool}: {counted(slots, 'slot')}, {used} in use")
 
 
 def _call(url: str, body: Mapping[str, str] | None = None, *, token: str | None = None) -> dict[str, Any]:
