@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_installation
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, show_json, show_table
+from easeml_core.config import require
+from easeml_core.errors import EasemlError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _COLUMNS = {
     "Experiment": "experiment",
@@ -52,7 +57,7 @@ def sync(
 
     Credentials are MLflow's own variables, such as MLFLOW_TRACKING_TOKEN. It may be run again, and killed, at any time.
     """
-    from easeml_core.services.mlflow_sync import Mirror, keep_in_sync
+    from easeml_core.services.mlflow_sync import Mirror
     from easeml_core.services.mlflow_sync import sync as sync_once
 
     mirrored = Mirror(tracking_uri, prefix, alias)
@@ -68,6 +73,31 @@ def sync(
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     keep_in_sync(once, stop, poll_seconds=poll, log=lambda line: click.echo(f"easeml: {line}", err=True))
+
+
+def keep_in_sync(
+    once: Callable[[], Any], stop: threading.Event, *, poll_seconds: float, log: Callable[[str], None]
+) -> None:
+    """Sync again and again until ``stop`` is set; an error is logged and the sync repeated, if that can help.
+
+    Args:
+        once: One sync.
+        stop: Ends it, after the sync that is under way.
+        poll_seconds: Pause between two syncs, > 0.
+        log: Takes a sentence.
+
+    Raises:
+        InvalidInputError: An argument is not allowed.
+    """
+    require(0 < poll_seconds < 86400, "poll", poll_seconds, "more than 0 seconds and less than a day")
+    while not stop.is_set():
+        try:
+            once()
+        except InvalidInputError:
+            raise
+        except EasemlError as error:
+            log(str(error))
+        stop.wait(poll_seconds)
 
 
 def _show_synced(done: list[dict[str, Any]], as_json: bool) -> None:

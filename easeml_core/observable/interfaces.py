@@ -390,7 +390,6 @@ _LOGS = (
         easeml_airflow.triggers.watcher
         easeml_airflow.web.airflow_runs
         easeml_core.services.bundles
-        easeml_core.services.mlflow_client
         easeml_core.services.mlflow_sync
         easeml_core.training.predict
         """,

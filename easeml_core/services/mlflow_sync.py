@@ -1,27 +1,33 @@
 """A mirror in MLflow of what the database says, for people who look for runs and models there.
 
-It goes one way. What MLflow holds already is known by tags there, so nothing is remembered here: a sync that is run
-again, or was killed, adds what is missing and nothing twice. Training and promotion never wait for it.
+It goes one way. Runs and versions are found again by their tags, so nothing is stored here: a sync that is repeated, or
+was killed, adds what is missing and nothing twice. Training and promotion never wait for it.
+
+A trial is a run, created with its tag, filled, and then ended; one that a kill left between is filled again with equal
+values at equal times, which MLflow keeps once. A model that passed the gate or was in production is a version of the
+study's registered model, and an alias follows production. Its file is kept as it is, beside a page on how it is loaded:
+MLflow's flavours load models by pickle or by running their code, which Ease.ml does with no model.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
 import logging
+import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from easeml_core.config import require
-from easeml_core.errors import EasemlError, InvalidInputError, StateError
-from easeml_core.services.mlflow_client import open_client, refusals, server_address
-from easeml_core.services.mlflow_runs import is_whole, known_runs, of_trial, write_run
-from easeml_core.services.mlflow_versions import Registered
+from easeml_core.errors import InvalidInputError, StateError, StoreError, StoreUnavailableError
 from easeml_core.store import curves, mirror, studies
 from easeml_core.store.database import lock
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -30,11 +36,55 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ADDRESS = "MLFLOW_TRACKING_URI"
+"""MLflow's own variable for the address of its server."""
+
+STATUS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELLED": "KILLED"}
+"""State of a trial -> status of its run."""
+
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # only the server receives anything
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # about 12 s; its own default is 4 minutes, and the next sync is a retry
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""MLflow's variables that are set here where the environment does not set them."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
+_PARAMETER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,249}")
+"""Names of parameters that MLflow takes; all parameters together are a tag, whatever their names."""
+
+_TAGS = (
+    *("data_version", "format", "candidate", "kind", "state", "failure", "failure_kind", "attempt", "device"),
+    *("reevaluates", "implementation"),
+)
+"""Columns of a row that are tags of its run."""
+
 _ALL_ENDED = "easeml.ended_trials"
 """Tag of an experiment: of how many ended trials it has the runs. Trials never vanish, so as many are the same ones."""
+_ALSO_DELETED = 3
+"""MLflow's number for runs that are there or were deleted there: a deleted one is not created again."""
+_PAGE, _MOST_PARAMETERS, _MOST_METRICS = 1000, 100, 1000  # of one request; MLflow refuses more
+_LONGEST_TAG, _LONGEST_SENTENCE = 4000, 500
 _MOST_REFUSALS = 10  # of a study's trials in one sync, and in one message: more have one cause
+
+_FOLDER = "model"
+_NOTE = "A copy of what easeml's database says. What is changed here changes nothing there."
+_LOADED = """
+```python
+from pathlib import Path
+from easeml_core.training.formats import load_predictor
+
+labels = load_predictor(Path("{file}"), "{format}").predict(inputs)  # float32, (rows, features), NaN for missing
+```
+"""
+_README = """# Model {model_id} of study {study}
+
+{file}: format {format}, content {artifact}.
+{loaded}
+It can be handed in elsewhere: `easeml submit {file} --study STUDY --format {format} --message "from MLflow"`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +96,9 @@ class Mirror:
         prefix: Experiments are ``PREFIX/TENANT/STUDY``, registered models ``PREFIX.STUDY``. Two installations that
             share a server need two prefixes.
         alias: Of the version in production.
+
+    Raises:
+        ConfigError: MLflow would not take one of the names.
     """
 
     tracking_uri: str | None = None
@@ -53,11 +106,6 @@ class Mirror:
     alias: str = "production"
 
     def __post_init__(self) -> None:
-        """Check the names.
-
-        Raises:
-            ConfigError: MLflow would not take one.
-        """
         wanted = "1 to 63 of letters, digits, '_', '.', '-', beginning with a letter or digit"
         require(_NAME.fullmatch(self.prefix) is not None, "prefix", self.prefix, wanted)
         free = _NAME.fullmatch(self.alias) is not None and _RESERVED.fullmatch(self.alias) is None
@@ -72,7 +120,7 @@ def sync(
     What MLflow refuses is tried again at the next sync; it stops nothing else.
 
     Args:
-        store: Role ``easeml_worker``: what that may not see is not told to MLflow.
+        store: Role ``easeml_worker``: what that may not see does not reach MLflow.
         artifacts: Where models lie.
         mirrored: Where to.
         studies_only: Names of the studies; None for all.
@@ -86,51 +134,126 @@ def sync(
         StateError: MLflow refused something; all the rest is done.
         NotFoundError: There is no such study.
     """
-    client, told = open_client(server_address(mirrored.tracking_uri)), list[str]()
+    client, refused = open_client(server_address(mirrored.tracking_uri)), list[str]()
     with store.begin() as tx:
         for name in studies_only or ():
             studies.get_study(tx, name)
         wanted = [s["study"] for s in mirror.mirrored_studies(tx, studies_only)]
     done = []
     for name in wanted:
-        with refusals(told, f"study {name}"), store.begin() as tx:
+        with _refusals(refused, f"study {name}"), store.begin() as tx:
             lock(tx, f"mlflow {name}")  # of two syncs at once the second waits, and finds it done
             (study,) = mirror.mirrored_studies(tx, [name])
-            done.append(_Sync(client, mirrored, study, told).run(tx, artifacts))
-    if told:
-        more = f"; and {len(told) - _MOST_REFUSALS} more, see the log" if len(told) > _MOST_REFUSALS else ""
-        message = f"not everything is in MLflow; the next sync tries again: {'; '.join(told[:_MOST_REFUSALS])}{more}"
+            done.append(_StudyMirror(client, mirrored, study, refused).write(tx, artifacts))
+    if refused:
+        rest = f"; and {len(refused) - _MOST_REFUSALS} more, see the log" if len(refused) > _MOST_REFUSALS else ""
+        message = f"not everything is in MLflow; the next sync tries again: {'; '.join(refused[:_MOST_REFUSALS])}{rest}"
         raise StateError(message)
     return done
 
 
-class _Sync:
-    """One study. ``told`` gets a sentence for each thing that was refused."""
+def server_address(given: str | None) -> str:
+    """The address of the server: what was given, else MLflow's own variable.
 
-    def __init__(self, client: Any, mirrored: Mirror, study: dict[str, Any], told: list[str]) -> None:
-        self._client, self._mirrored, self._study, self._told = client, mirrored, study, told
+    Raises:
+        ConfigError: It is none of a server, or holds a password, which has no place on a command line or in a log.
+    """
+    address = given or os.environ.get(ADDRESS, "")
+    try:
+        parts = urlsplit(address)
+        secret, is_server = "@" in parts.netloc, parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        secret, is_server = "@" in address, False
+    wanted = "without name and password: MLflow reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
+    require(not secret, "tracking-uri", "...@...", wanted)
+    require(is_server, "tracking-uri", address, f"http(s)://HOST:PORT of an MLflow server, or {ADDRESS} be set")
+    return address
+
+
+def open_client(address: str) -> Any:
+    """MLflow's client of the server; nothing is asked of it yet.
+
+    Raises:
+        InvalidInputError: The package is not installed.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        mlflow = importlib.import_module("mlflow")
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'easeml-airflow[mlflow]'"
+        message = f"the mirror in MLflow needs the package mlflow-skinny ({error}): {remedy}"
+        raise InvalidInputError(message) from error
+    return mlflow.MlflowClient(tracking_uri=address)
+
+
+@contextmanager
+def _refusals(refused: list[str], what: str) -> Iterator[None]:
+    """Keep what goes wrong with one thing from the others: a sentence joins ``refused``.
+
+    Raises:
+        StoreUnavailableError: The server cannot be reached, denies access, or is none of MLflow.
+        StoreError: The database failed.
+    """
+    exceptions = importlib.import_module("mlflow.exceptions")
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # the store of files behind MLflow may be any, and raises what its library does
+        if isinstance(error, exceptions.MlflowException) and not isinstance(error, exceptions.RestException):
+            message = (
+                f"the MLflow server cannot be used: {error}; start it, correct its address, or give MLflow's own "
+                "variables what it asks for. Nothing else waits for it, and the next sync goes on from here"
+            )
+            raise StoreUnavailableError(message) from error
+        logger.error("%s is not in MLflow: %s", what, error)
+        refused.append(f"{what}: {error}"[:_LONGEST_SENTENCE])
+
+
+def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Every item of a search of MLflow's, page by page."""
+    page = search(None)
+    yield from page
+    while page.token:
+        page = search(page.token)
+        yield from page
+
+
+class _StudyMirror:
+    """One study in MLflow.
+
+    Args:
+        client: MLflow's.
+        mirrored: Names.
+        study: Row of ``store.mirror.mirrored_studies``.
+        refused: Gets a sentence for each thing that MLflow refused.
+    """
+
+    def __init__(self, client: Any, mirrored: Mirror, study: Mapping[str, Any], refused: list[str]) -> None:
+        self._client, self._mirrored, self._study, self._refused = client, mirrored, study, refused
         self._experiment = f"{mirrored.prefix}/{study['tenant']}/{study['study']}"
+        self._model = f"{mirrored.prefix}.{study['study']}"
+        self._experiment_id = ""
 
-    def run(self, tx: Connection, artifacts: ArtifactStore) -> dict[str, Any]:
+    def write(self, tx: Connection, artifacts: ArtifactStore) -> dict[str, Any]:
         """Runs first, since versions point to them, and the alias last."""
         did: dict[str, Any] = {"study": self._study["study"], "experiment": self._experiment}
         did |= {"runs": 0, "versions": 0, "production_version": None}
         models = mirror.models_let_out(tx, self._study["id"])
         if not models and not self._study["ended"]:
             return did
-        experiment = self._experiment_of()
+        experiment = self._find_experiment()
+        self._experiment_id = experiment.experiment_id
         if experiment.tags.get(_ALL_ENDED) != str(self._study["ended"]):
-            did["runs"] = self._write_runs(tx, experiment.experiment_id)
+            did["runs"] = self._write_trials(tx)
         if models:
-            name = f"{self._mirrored.prefix}.{self._study['study']}"
-            registered = Registered(self._client, name, self._study, experiment.experiment_id)
-            did["versions"] = registered.write(models, artifacts, self._told)
-            did["production_version"] = registered.point(self._mirrored.alias)
+            did["versions"] = self._write_versions(models, artifacts)
+            did["production_version"] = self._point_alias()
         logger.info("%(experiment)s: %(runs)d runs and %(versions)d versions added", did)
         return did
 
-    def _experiment_of(self) -> Any:
-        """The experiment; one that somebody has deleted is not brought back behind their back."""
+    def _find_experiment(self) -> Any:
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
             return self._client.get_experiment(self._client.create_experiment(self._experiment))
@@ -139,46 +262,125 @@ class _Sync:
             raise StateError(message)
         return found
 
-    def _write_runs(self, tx: Connection, experiment_id: str) -> int:
-        """Write what is missing, page by page; how many runs there were."""
-        known, written, last, refused = known_runs(self._client, experiment_id), 0, 0, list[str]()
+    def _runs(self, wanted: str = "") -> Iterator[Any]:
+        where = ([self._experiment_id], wanted, _ALSO_DELETED, _PAGE)
+        return _pages(lambda token: self._client.search_runs(*where, page_token=token))
+
+    def _write_trials(self, tx: Connection) -> int:
+        """Write the runs that are missing, page by page; how many were written."""
+        tag, written, last, refused = "easeml.trial_id", 0, 0, list[str]()
+        known = {run.data.tags[tag]: run for run in self._runs() if tag in run.data.tags}
         while (page := mirror.ended_trials(tx, self._study["id"], after_id=last)) and len(refused) < _MOST_REFUSALS:
             for trial in page:
-                if is_whole(found := known.get(str(trial["trial_id"]))):
+                if _is_whole(found := known.get(str(trial["trial_id"]))):
                     continue
-                record = of_trial(self._study, trial, curves.curve_of(tx, trial["trial_id"]))
-                with refusals(refused, f"trial {trial['trial_id']}"):
-                    write_run(self._client, experiment_id, record, found)
+                with _refusals(refused, f"trial {trial['trial_id']}"):
+                    self._write_run(trial, found, curves.curve_of(tx, trial["trial_id"]))
                     written += 1
                 if len(refused) >= _MOST_REFUSALS:
                     break
             last = page[-1]["trial_id"]
         if not refused:
-            self._client.set_experiment_tag(experiment_id, _ALL_ENDED, str(self._study["ended"]))
-        self._told += refused
+            self._client.set_experiment_tag(self._experiment_id, _ALL_ENDED, str(self._study["ended"]))
+        self._refused += refused
         return written
 
+    def _write_run(self, row: Mapping[str, Any], found: Any, curve: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Create the run of a trial, or of a model without one, unless it was found; fill and end it; its id."""
+        begun, ended = (int(row[name].timestamp() * 1000) for name in ("started_at", "finished_at"))
+        if found is None:
+            first = {f"easeml.{name}": str(row[name]) for name in ("trial_id", "model_id") if name in row}
+            name = row.get("candidate", f"model {row.get('model_id')}, not of a trial")
+            found = self._client.create_run(self._experiment_id, begun, first, name)
+        run_id: str = found.info.run_id
+        entities, parameters = importlib.import_module("mlflow.entities"), row.get("parameters", {})
+        whole = json.dumps(parameters, sort_keys=True, ensure_ascii=False)
+        tags = {n: self._study[n] for n in ("study", "tenant", "metric")} | {n: row[n] for n in _TAGS if n in row}
+        tags |= {"parameters": whole, **(row.get("executor_details") or {})}
+        told = [entities.RunTag(f"easeml.{n}", _text(v)[:_LONGEST_TAG]) for n, v in tags.items() if v is not None]
+        self._client.log_batch(run_id, tags=told)
+        plain = [entities.Param(n, _text(v)) for n, v in parameters.items() if _PARAMETER.fullmatch(n)]
+        for begin in range(0, len(plain), _MOST_PARAMETERS):
+            self._client.log_batch(run_id, params=plain[begin : begin + _MOST_PARAMETERS])
+        figures = [(n, row[n], ended, 0) for n in ("quality", "cost_seconds") if row.get(n) is not None]
+        for point in curve:
+            at = begun + int(1000 * point["seconds"]), point["step"]
+            figures += [(f"curve/{n}", point[n], *at) for n in ("quality", "loss") if point[n] is not None]
+        points = [entities.Metric(*figure) for figure in figures]
+        for begin in range(0, len(points), _MOST_METRICS):
+            self._client.log_batch(run_id, metrics=points[begin : begin + _MOST_METRICS])
+        self._client.set_terminated(run_id, STATUS[row.get("state", "SUCCEEDED")], ended)
+        return run_id
 
-def keep_in_sync(
-    once: Callable[[], Any], stop: threading.Event, *, poll_seconds: float, log: Callable[[str], None]
-) -> None:
-    """Sync again and again until ``stop`` is set; what goes wrong is told, and tried again, if that can help.
+    def _versions(self) -> dict[str, Any]:
+        """The registered model's versions by the text of the model's id."""
+        tag, where = "easeml.model_id", (f"name = '{self._model}'", _PAGE)
+        found = _pages(lambda token: self._client.search_model_versions(*where, page_token=token))
+        return {version.tags[tag]: version for version in found if tag in version.tags}
 
-    Args:
-        once: One sync.
-        stop: Ends it, after the sync that is under way.
-        poll_seconds: Pause between two syncs, > 0.
-        log: Takes a sentence.
+    def _write_versions(self, models: Sequence[Mapping[str, Any]], artifacts: ArtifactStore) -> int:
+        """Add the versions that are missing; how many were added."""
+        if not self._client.search_registered_models(f"name = '{self._model}'"):
+            self._client.create_registered_model(self._model, {"easeml.study": self._study["study"]}, _NOTE)
+        known, added = self._versions(), 0
+        for model in models:
+            with _refusals(self._refused, f"model {model['model_id']}"):
+                version = known.get(str(model["model_id"]))
+                if version is None:
+                    self._add_version(model, artifacts)
+                    added += 1
+                elif model["passed"] and "easeml.gate" not in version.tags:
+                    self._client.set_model_version_tag(self._model, version.version, "easeml.gate", "pass")
+        return added
 
-    Raises:
-        InvalidInputError: Something that was given is not allowed.
-    """
-    require(0 < poll_seconds < 86400, "poll", poll_seconds, "more than 0 seconds and less than a day")
-    while not stop.is_set():
-        try:
-            once()
-        except InvalidInputError:
-            raise
-        except EasemlError as error:
-            log(str(error))
-        stop.wait(poll_seconds)
+    def _add_version(self, model: Mapping[str, Any], artifacts: ArtifactStore) -> None:
+        """Keep the file with its run, then create the version: a sync that is killed between does both again."""
+        run_id = self._run_of(model)
+        with artifacts.copy(model["artifact"]) as copy:
+            file = copy.rename(copy.with_name(f"model.{model['format']}"))
+            words = {"study": self._study["study"], "file": file.name, **model}
+            loaded = "It is a program, packed.\n" if model["format"] == "command" else _LOADED.format(**words)
+            (file.parent / "README.md").write_text(_README.format(loaded=loaded, **words), encoding="utf-8")
+            self._client.log_artifacts(run_id, str(file.parent), _FOLDER)
+        tags = {"easeml.model_id": str(model["model_id"]), "easeml.artifact": model["artifact"]}
+        tags |= {"easeml.format": model["format"]} | ({"easeml.gate": "pass"} if model["passed"] else {})
+        self._client.create_model_version(
+            self._model,
+            f"runs:/{run_id}/{_FOLDER}",
+            run_id,
+            tags=tags,
+            description=f"{model['format']}; README.md beside the file says how it is loaded",
+            await_creation_for=0,
+        )
+
+    def _run_of(self, model: Mapping[str, Any]) -> str:
+        """The run of the model's trial, or one of its own where it has none: it was handed in, or is a baseline."""
+        key = "model_id" if model["trial_id"] is None else "trial_id"
+        found: Any = next(self._runs(f"tags.`easeml.{key}` = '{model[key]}'"), None)
+        if _is_whole(found):
+            return str(found.info.run_id)
+        if key == "trial_id":
+            message = f"its trial {model['trial_id']} is not in MLflow yet"
+            raise StateError(message)
+        row = {name: model[name] for name in ("model_id", "quality", "data_version", "format")}
+        times = {"started_at": model["created_at"], "finished_at": model["created_at"]}
+        return self._write_run(row | times, found)
+
+    def _point_alias(self) -> str | None:
+        """Let the alias name the version of the model in production; that version, or None where there is none."""
+        standing = self._versions().get(str(self._study["production_model_id"]))
+        if standing is None:
+            return None
+        alias = self._mirrored.alias
+        if self._client.get_registered_model(self._model).aliases.get(alias) != standing.version:
+            self._client.set_registered_model_alias(self._model, alias, standing.version)
+        return str(standing.version)
+
+
+def _is_whole(run: Any) -> bool:
+    """Whether nothing is left to do for the run: it has ended, or was deleted in MLflow."""
+    return run is not None and (run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -23,7 +23,7 @@ WHERE s.name = ANY (CAST(:names AS text[])) OR CAST(:names AS text[]) IS NULL OR
 
 _ENDED = """
 SELECT t.id AS trial_id, c.name AS candidate, c.kind, c.parameters, t.state, t.failure, t.attempt, t.device,
-       t.failure_kind, t.executor, t.executor_details,
+       t.failure_kind, t.executor AS implementation, t.executor_details,
        t.reevaluates, d.version AS data_version, o.quality, t.cost_seconds,
        coalesce(t.started_at, t.suggested_at) AS started_at, t.finished_at
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id JOIN work.data_versions d ON d.id = t.data_version_id

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from pages import Page, parse
 
-from easeml_core.services.mlflow_runs import STATUS
-from easeml_core.services.mlflow_sync import Mirror
+from easeml_core.services.mlflow_sync import STATUS, Mirror
 
 _PAGE = Page("mlflow.md")
 
