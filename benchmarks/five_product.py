@@ -9,11 +9,11 @@ from five_race import METRICS, Contest
 from five_rivals import PATIENCE
 from installation import GATE, TENANT
 
-from easeml_core.services.function_trials import run_function_trial
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.trials import run_trial
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.trials.execution import run_trial
+from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store import models, studies
 from easeml_core.training.formats import load_predictor
 from easeml_core.training.parts import load_open_parts

@@ -22,8 +22,8 @@ from unittest import mock
 import click
 from installation import STUDY, installation
 
-from easeml_core.services.evaluation import NotRunError, Preparation
-from easeml_core.services.requests import answer_of, file_meter_request
+from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
+from easeml_core.services.referee.requests import answer_of, file_meter_request
 
 if TYPE_CHECKING:
     from installation import Installation

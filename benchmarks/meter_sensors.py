@@ -22,9 +22,9 @@ from installation import GATE, STUDY, TARGET, TENANT, write_coins
 from rich.console import Console
 from triggerer_watch import Ear, Tasks, component, listeners, use, workers
 
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_meter_request
-from easeml_core.services.submit import submit_model
+from easeml_core.services.models.submission import submit_model
+from easeml_core.services.referee.requests import answer_of, file_meter_request
+from easeml_core.services.registration.register import register_study
 from easeml_core.store import studies
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store

@@ -34,9 +34,10 @@ from easeml_core.entities import SealedSetPurpose
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
 from easeml_core.gate.judgement import judge_predictions
-from easeml_core.services import row_registry, sealing
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.registration import sealing
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.test_sets import row_registry
 from easeml_core.stats.clopper_pearson import clopper_pearson
 from easeml_core.store import models, releases, sealed, studies
 from easeml_core.training.parts import load_open_parts

@@ -28,7 +28,7 @@ from stack.progress import Progress
 from stack.stopping import StopRequestedError, stop_on_signals
 
 from easeml_core.errors import EasemlError
-from easeml_core.services.overview import overview
+from easeml_core.services.reports.overview import overview
 from easeml_core.store.database import Store
 
 if TYPE_CHECKING:

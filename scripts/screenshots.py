@@ -22,7 +22,7 @@ from stack.places import REPOSITORY, Places
 from stack.progress import Progress
 
 from easeml_core.errors import EasemlError
-from easeml_core.services.overview import overview, study_details
+from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.store.database import Store
 
 if TYPE_CHECKING:

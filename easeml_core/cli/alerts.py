@@ -24,7 +24,7 @@ def alerts(study: str, clear: int | None, team: int | None, database: str | None
 
     Where several teams share a meter set, an alert about signals is shown to the team that they were given to.
     """
-    from easeml_core.services.alerts import clear_alert, open_alerts
+    from easeml_core.services.meter.alerts import clear_alert, open_alerts
 
     store = open_store(database)
     if clear is not None:

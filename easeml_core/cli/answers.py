@@ -32,7 +32,7 @@ def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = G
     Raises:
         StateError: There is no answer in time.
     """
-    from easeml_core.services.requests import answer_of
+    from easeml_core.services.referee.requests import answer_of
 
     deadline = time.monotonic() + timeout
     answer = answer_of(store, request_id)

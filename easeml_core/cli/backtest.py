@@ -17,7 +17,7 @@ from easeml_core.errors import InvalidInputError, counted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.services.backtest import Backtest
+    from easeml_core.services.selection.backtest import Backtest
 
 FILE = click.Path(path_type=Path)
 
@@ -71,7 +71,7 @@ def _check(options: Mapping[str, Any]) -> None:
 
 
 def _run(options: Mapping[str, Any], database: str | None) -> Backtest:
-    from easeml_core.services.backtest import Replay, backtest_installation, backtest_table
+    from easeml_core.services.selection.backtest import Replay, backtest_installation, backtest_table
 
     with progress() as on_done:
         how = {name: options[name] for name in ("served", "repeats", "seed", "processes")}

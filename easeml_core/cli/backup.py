@@ -21,7 +21,7 @@ from easeml_core.cli.output import example, json_option, show_json, show_warning
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from easeml_core.services.backup import Beside
+    from easeml_core.services.operations.backup import Beside
 
 _OWNER = "easeml_owner"
 _FOLDER = click.Path(path_type=Path)
@@ -46,7 +46,7 @@ def backup(folder: Path, without_artifacts: bool, artifacts: str | None, databas
     (mode 0700). FOLDER appears when it is whole. The address is that of easeml_owner; pg_dump is the one on PATH or
     that of the embedded server, of the server's version or newer.
     """
-    from easeml_core.services.backup import NOTHING_BESIDE, back_up
+    from easeml_core.services.operations.backup import NOTHING_BESIDE, back_up
 
     _end_by_interrupt()
     store = open_store(database, role=_OWNER)
@@ -89,8 +89,8 @@ def restore(
 
     Exit status: 0 done, 2 any error; then the database is as it was.
     """
-    from easeml_core.services.backup import check_backup
-    from easeml_core.services.backup import restore as bring_back
+    from easeml_core.services.operations.backup import check_backup
+    from easeml_core.services.operations.backup import restore as bring_back
     from easeml_core.store.artifacts import ArtifactStore
 
     _end_by_interrupt()
@@ -110,7 +110,7 @@ def restore(
 
 def _embedded() -> Beside:
     """What the embedded installation keeps beside our database."""
-    from easeml_core.services.backup import Beside
+    from easeml_core.services.operations.backup import Beside
 
     server = embedded_server()
     keys = {f"referee-{path.name}": path for path in sorted((HOME / "referee").glob("*.pub"))}

@@ -55,7 +55,7 @@ def pack(
 
     The reference is the parameter `program` of candidates of kind `command`, e.g. for `easeml study register`.
     """
-    from easeml_core.services.candidates import bring_program
+    from easeml_core.services.studies.candidates import bring_program
 
     _, kept_at = open_installation(database, artifacts)
     reference = bring_program(kept_at, program, train=train, command=command)
@@ -82,8 +82,8 @@ def add(
     **given: Any,
 ) -> None:  # fmt: skip
     """Let candidates join STUDY, also while it runs: all or none of them; repeating the command changes nothing."""
-    from easeml_core.services.candidates import add_candidates
-    from easeml_core.services.study_candidates import named_candidates
+    from easeml_core.services.studies.candidates import add_candidates
+    from easeml_core.services.studies.study_candidates import named_candidates
 
     entry = _entry(program, partial(open_installation, database, artifacts), given)
     if dry_run:
@@ -106,7 +106,7 @@ def _entry(
         message = "--train and --command say how a --program is run; name the program too"
         raise InvalidInputError(message)
     if program is not None:
-        from easeml_core.services.candidates import bring_program
+        from easeml_core.services.studies.candidates import bring_program
 
         if given["kind"] not in (None, "command"):
             message = f"a --program is of kind command, not {given['kind']!r}; leave --kind out"

@@ -106,7 +106,7 @@ def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
     Raises:
         ArtifactPlaceError: The place is not the installation's artifact store.
     """
-    from easeml_core.services.artifact_places import artifacts_of_installation, checked_artifacts
+    from easeml_core.services.operations.artifact_store import artifacts_of_installation, checked_artifacts
     from easeml_core.store.remote_artifacts import artifact_store
 
     if place is None and (found := artifacts_of_installation(store)) is not None:

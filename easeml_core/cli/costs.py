@@ -37,7 +37,7 @@ def costs(history: Path | None, database: str | None, as_json: bool) -> None:
 
     Each tenant is predicted from the others alone, then after 1, 2 and 5 finished trials of its own.
     """
-    from easeml_core.services.costs import report_cost_table, report_costs
+    from easeml_core.services.selection.costs import report_cost_table, report_costs
 
     report = report_cost_table(history) if history else report_costs(open_store(database))
     if as_json:

@@ -51,7 +51,7 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
 
     Exit status: 0 there is one, 1 none was used yet, 2 any error.
     """
-    from easeml_core.services.artifact_places import installed_place, set_artifacts
+    from easeml_core.services.operations.artifact_store import installed_place, set_artifacts
     from easeml_core.store.remote_artifacts import artifact_store
 
     store = open_store(database, role="easeml_worker" if place is None else "easeml_owner")

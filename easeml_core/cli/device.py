@@ -55,7 +55,7 @@ def run(
     SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often, or
     candidates are left and it could run none of them; they are named with what each needs.
     """
-    from easeml_core.services.stream import Reason, run_device
+    from easeml_core.services.trials.worker import Reason, run_device
 
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -17,7 +17,7 @@ from easeml_core.errors import EasemlError, InvalidInputError, counted, reason_o
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.services.doctor import ApiServer, Check
+    from easeml_core.services.operations.doctor import ApiServer, Check
 
 _LOOKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("FAILED", "bold red")}
 _SKIPPED = ("skipped", "dim")
@@ -53,7 +53,7 @@ def doctor(
     Nothing is changed. Evidence and sealed rows are checked with the referee's address only: that of the embedded
     server, or --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
     """
-    from easeml_core.services.doctor import Installation, examine
+    from easeml_core.services.operations.doctor import Installation, examine
 
     url, url_from = _address(database)
     place = Installation(
@@ -77,7 +77,7 @@ def doctor(
 
 def _installed_at(url: str | None) -> str | None:
     """The place of artifacts that the database names; None where it cannot be asked."""
-    from easeml_core.services.artifact_places import installed_place
+    from easeml_core.services.operations.artifact_store import installed_place
     from easeml_core.store.database import Store
 
     try:
@@ -114,7 +114,7 @@ def _referee_address(given: str | None) -> str | None:
 
 
 def _api_server(url: str | None, user: str, password_file: Path | None, pool: str) -> ApiServer | None:
-    from easeml_core.services.doctor import ApiServer
+    from easeml_core.services.operations.doctor import ApiServer
 
     if url is None:
         return None

@@ -134,7 +134,7 @@ def acknowledge(
     an unknown change has made of a ledger, no later level corrects; a new set is the safe way.
     """
     from easeml_core.services.evidence.notary import Notary
-    from easeml_core.services.promotion import require_words
+    from easeml_core.services.models.promotion import require_words
     from easeml_core.store.chained_rows import AUDIT
 
     names = list(dict.fromkeys([*map(_chain_name, chosen), *([AUDIT] if with_audit else [])]))

@@ -26,7 +26,7 @@ _CHOSEN = {
 @json_option
 def explain(trial_id: int, database: str | None, as_json: bool) -> None:
     """Explain a trial: what was expected of it, what it was preferred to, and what came of it."""
-    from easeml_core.services.explain import explain_trial
+    from easeml_core.services.reports.decision import explain_trial
 
     found = explain_trial(open_store(database), trial_id=trial_id)
     if as_json:

@@ -51,7 +51,7 @@ def new_key(given: str | None) -> str:
 
 def refreshed(store: Store, study: str, request_key: str, timeout: float) -> dict[str, Any]:
     """The referee's answer to a request to refresh the study."""
-    from easeml_core.services.feeding import file_refresh
+    from easeml_core.services.datasets.feed import file_refresh
 
     filed = file_refresh(store, study=study, request_key=request_key)
     return wait_for_answer(store, filed["request_id"], timeout, NO_REFEREE)
@@ -91,7 +91,7 @@ def feed(
     They wait for the study's next refresh: at night, with --refresh, or by `easeml refine apply`. Rows that the study
     knows already are left out then. Exit status 1: the referee refused.
     """
-    from easeml_core.services.feeding import feed as bring
+    from easeml_core.services.datasets.feed import feed as bring
 
     store, key = open_store(database), new_key(request_key)
     fed = bring(

@@ -53,7 +53,7 @@ def ask(
 
 
 def _ask(store: Store, asked: dict[str, Any], wait: float, as_json: bool) -> int:
-    from easeml_core.services.requests import file_gate_request
+    from easeml_core.services.referee.requests import file_gate_request
 
     request_id = file_gate_request(store, **asked)["request_id"]
     told = {"study": asked["study"], "request_id": request_id, "request_key": asked["request_key"]}

@@ -53,8 +53,8 @@ def infer(
     Columns of a CSV file that are no inputs of the study are kept beside the answers. The last line on standard error
     says which model has answered, and how long it took.
     """
-    from easeml_core.services.inference import infer as ask
-    from easeml_core.services.inference import write_answers, write_answers_to
+    from easeml_core.services.models.inference import infer as ask
+    from easeml_core.services.models.inference import write_answers, write_answers_to
 
     if path is not None and rows:
         message = "give a PATH or --row, not both"

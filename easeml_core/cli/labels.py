@@ -46,7 +46,7 @@ def wanted(
     as_json: bool,
 ) -> None:
     """Write the examples whose labels are wanted, in the set's fixed order."""
-    from easeml_core.services.labels import wanted_labels
+    from easeml_core.services.labeling.requests import wanted_labels
 
     store = open_store(database, role=_REFEREE)
     found = wanted_labels(store, study=study, test_set=test_set, labeler=labeler, limit=limit, to=to)
@@ -76,7 +76,7 @@ def _show_csv(found: dict[str, Any]) -> None:
 @json_option
 def give(study: str, labeler: str, test_set: str | None, file: Path, database: str | None, as_json: bool) -> None:
     """Give the labels of FILE, a CSV example,label with class names or indices; all of them or none."""
-    from easeml_core.services.labels import give_labels
+    from easeml_core.services.labeling.requests import give_labels
 
     store = open_store(database, role=_REFEREE)
     found = give_labels(store, study=study, labeler=labeler, labels=file, test_set=test_set)
@@ -98,7 +98,7 @@ def give(study: str, labeler: str, test_set: str | None, file: Path, database: s
 @json_option
 def conflicts(study: str, test_set: str | None, database: str | None, as_json: bool) -> None:
     """List the examples on which two labelers differ; the labeler referee settles them."""
-    from easeml_core.services.labels import label_conflicts
+    from easeml_core.services.labeling.requests import label_conflicts
 
     found = label_conflicts(open_store(database, role=_REFEREE), study=study, test_set=test_set)
     if as_json:
@@ -122,7 +122,7 @@ def conflicts(study: str, test_set: str | None, database: str | None, as_json: b
 @json_option
 def unsure(study: str, test_set: str | None, again: bool, database: str | None, as_json: bool) -> None:
     """List the examples that labelers could not tell and nobody has labelled; the labeler referee settles them."""
-    from easeml_core.services.settling import list_unsure
+    from easeml_core.services.labeling.adjudication import list_unsure
 
     found = list_unsure(open_store(database, role=_REFEREE), study=study, test_set=test_set, again=again)
     if as_json:

@@ -22,7 +22,7 @@ def ledger(study: str, database: str | None, as_json: bool) -> None:
     what later steps lose, changes, times, and the "isolation": the account that the model ran under and what it was
     "kept_from".
     """
-    from easeml_core.services.ledger import study_ledger
+    from easeml_core.services.test_sets.ledger import study_ledger
 
     found = [_with_isolation(e) for e in study_ledger(open_store(database, role="easeml_referee"), study=study)]
     if as_json:

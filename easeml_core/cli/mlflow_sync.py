@@ -57,8 +57,8 @@ def sync(
 
     Credentials are MLflow's own variables, such as MLFLOW_TRACKING_TOKEN. It may be run again, and killed, at any time.
     """
-    from easeml_core.services.mlflow_sync import Mirror
-    from easeml_core.services.mlflow_sync import sync as sync_once
+    from easeml_core.services.operations.mlflow_sync import Mirror
+    from easeml_core.services.operations.mlflow_sync import sync as sync_once
 
     mirrored = Mirror(tracking_uri, prefix, alias)
     store, folder = open_installation(database, artifacts)

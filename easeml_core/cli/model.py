@@ -52,7 +52,7 @@ def list_(study: str, database: str | None, as_json: bool) -> None:
     Right is the share of right answers on the validation part, which is what gate and meter count; by the study's
     metric candidates are compared in `easeml study show`. Data is the version of the data it was measured on.
     """
-    from easeml_core.services.promotion import model_list
+    from easeml_core.services.models.promotion import model_list
 
     found = model_list(open_store(database), study=study)
     if as_json:
@@ -84,7 +84,7 @@ def show(study: str, model_id: int, database: str | None, as_json: bool) -> None
     with the program, the image or the function; of a function also its module, qualified name and the hash of its
     source. Then the parameters, and the version of easeml that trained.
     """
-    from easeml_core.services.promotion import model_record
+    from easeml_core.services.models.promotion import model_record
 
     found = model_record(open_store(database), study=study, model_id=model_id)
     if as_json:
@@ -139,7 +139,7 @@ def promote(
     as_json: bool,
 ) -> None:
     """Put model MODEL_ID of STUDY into production, on a pass of the gate or by force."""
-    from easeml_core.services.requests import file_forced_promotion, file_promotion
+    from easeml_core.services.referee.requests import file_forced_promotion, file_promotion
 
     store = open_store(database)
     given: dict[str, Any] = {"study": study, "model_id": model_id, "request_key": request_key or f"cli/{uuid.uuid4()}"}
@@ -176,7 +176,7 @@ def rollback(
     as_json: bool,
 ) -> None:
     """Put a model back into production that was there before."""
-    from easeml_core.services.requests import file_rollback
+    from easeml_core.services.referee.requests import file_rollback
 
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
     given: dict[str, Any] = {"study": study, "model_id": model_id, "why": why, "request_key": key}
@@ -217,7 +217,7 @@ def meter(
 
 
 def _meter(store: Store, asked: dict[str, Any], timeout: float, as_json: bool) -> int:
-    from easeml_core.services.requests import file_meter_request
+    from easeml_core.services.referee.requests import file_meter_request
 
     filed = file_meter_request(store, **asked)
     answer = wait_for_answer(store, filed["request_id"], timeout, _NO_ANSWER)
@@ -243,7 +243,7 @@ def _tell_reading(answer: dict[str, Any]) -> None:
 
 def _last_verdict(store: Store, study: str, model_id: int) -> int:
     """The gate request that last gave a verdict on the model."""
-    from easeml_core.services.promotion import model_list
+    from easeml_core.services.models.promotion import model_list
 
     requests = {entry["model_id"]: entry["gate_request_id"] for entry in model_list(store, study=study)}
     if model_id not in requests:

@@ -23,7 +23,7 @@ def next_(study: str | None, needs: bool, limit: int, database: str | None, as_j
 
     "!!" and "!" need a person; the rest comes by itself. Exit status 0, also where something needs a person.
     """
-    from easeml_core.services.next_steps import next_steps
+    from easeml_core.services.reports.next_steps import next_steps
 
     only = None if study is None else [study]
     found = next_steps(open_store(database), studies_only=only, limit=limit, needs_only=needs)

@@ -65,7 +65,7 @@ def policy() -> None:
 @json_option
 def show(database: str | None, as_json: bool) -> None:
     """Show the settings that hold now, and why they were chosen."""
-    from easeml_core.services.policy import show_policy
+    from easeml_core.services.selection.policy import show_policy
 
     _show_policy(show_policy(open_store(database)), as_json)
 
@@ -81,7 +81,7 @@ def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, 
 
     The next decision obeys. Trials under way go on; a task that names a policy keeps that one, with these settings.
     """
-    from easeml_core.services.policy import set_policy
+    from easeml_core.services.selection.policy import set_policy
 
     changes = {name: value for name, value in given.items() if value is not None}
     if "order" in changes:
@@ -100,7 +100,7 @@ def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, 
 @json_option
 def history(database: str | None, as_json: bool) -> None:
     """List the latest changes, newest first."""
-    from easeml_core.services.policy import policy_history
+    from easeml_core.services.selection.policy import policy_history
 
     found = policy_history(open_store(database))
     if as_json:

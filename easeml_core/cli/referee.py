@@ -19,8 +19,8 @@ from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from easeml_core.services.answers import Timetable
-    from easeml_core.services.referee import Duties
+    from easeml_core.services.referee.process import Duties
+    from easeml_core.services.referee.publishing import Timetable
 
 
 @click.command(
@@ -88,7 +88,7 @@ def referee(once: bool, artifacts: str | None, database: str | None, as_json: bo
     The address is that of the role easeml_referee; give it to no component of Airflow but the API server, in its own
     environment.
     """
-    from easeml_core.services.referee import Referee
+    from easeml_core.services.referee.process import Referee
     from easeml_core.training.sandbox import Sandbox, probe_isolation
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -131,9 +131,9 @@ def _duties(
     keys: Path,
 ) -> Duties:
     from easeml_core.remote.urls import parse_prefix
-    from easeml_core.services.mail import MailServer
-    from easeml_core.services.named_queries import read_queries
-    from easeml_core.services.referee import Duties
+    from easeml_core.services.datasets.named_queries import read_queries
+    from easeml_core.services.referee.mail import MailServer
+    from easeml_core.services.referee.process import Duties
 
     return Duties(
         data=data,
@@ -151,7 +151,7 @@ def _duties(
 
 def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
     """The repositories of the bundles; one that cannot be read is found at the start, not after a promotion."""
-    from easeml_core.services.bundles import parse_repositories
+    from easeml_core.services.models.dag_bundles import parse_repositories
     from easeml_core.training.git_tags import require_repository
 
     found = parse_repositories(bundles)
@@ -162,7 +162,7 @@ def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
 
 def _timetable(delay: float, hour: str | None) -> Timetable:
     """An hour of the day takes the place of the delay, unless that was given too."""
-    from easeml_core.services.answers import Timetable
+    from easeml_core.services.referee.publishing import Timetable
 
     if hour is None:
         return Timetable(delay)

@@ -32,7 +32,7 @@ def list_(
     study: str, off: bool, suspicious: bool, limit: int, artifacts: str | None, database: str | None, as_json: bool
 ) -> None:
     """List the rows of STUDY's training part, and those that are switched off."""
-    from easeml_core.services.refining import list_pairs
+    from easeml_core.services.datasets.refine import list_pairs
 
     if suspicious:
         _show_ranking(study, limit, artifacts, database, as_json)
@@ -65,7 +65,7 @@ def rank(study: str, limit: int, artifacts: str | None, database: str | None, as
 
 
 def _show_ranking(study: str, limit: int, artifacts: str | None, database: str | None, as_json: bool) -> None:
-    from easeml_core.services.refining import rank_pairs
+    from easeml_core.services.datasets.refine import rank_pairs
 
     found = rank_pairs(*open_installation(database, artifacts), study=study, limit=limit)
     if as_json:
@@ -129,7 +129,7 @@ def _switch(
     *,
     on: bool,
 ) -> None:
-    from easeml_core.services.refining import switch_pairs
+    from easeml_core.services.datasets.refine import switch_pairs
 
     done = switch_pairs(
         *open_installation(database, artifacts),
@@ -156,7 +156,7 @@ def _switch(
 @json_option
 def feeds(study: str, database: str | None, as_json: bool) -> None:
     """List what was fed to STUDY, by whom, and what became of it."""
-    from easeml_core.services.feeding import list_feeds
+    from easeml_core.services.datasets.feed import list_feeds
 
     found = list_feeds(open_store(database), study=study)
     if as_json:

@@ -30,8 +30,8 @@ def status(database: str | None, as_json: bool) -> None:
 
     With the address of the role easeml_referee it also lists requests that are put off for a fault of the machine.
     """
-    from easeml_core.services.overview import overview
-    from easeml_core.services.put_offs import list_put_off, sentence
+    from easeml_core.services.evaluation.backoff import list_put_off, sentence
+    from easeml_core.services.reports.overview import overview
 
     store = open_store(database)
     found, put_off = overview(store), list_put_off(store)

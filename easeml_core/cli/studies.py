@@ -40,7 +40,7 @@ def study() -> None:
 @json_option
 def list_(database: str | None, as_json: bool) -> None:
     """List the studies."""
-    from easeml_core.services.overview import overview
+    from easeml_core.services.reports.overview import overview
 
     entries = overview(open_store(database))["tenants"]
     columns = {"Study": "study", "Tenant": "tenant", "State": "state", "Source": "source", "Weight": "weight"}
@@ -62,8 +62,8 @@ def show(name: str, database: str | None, as_json: bool) -> None:
 
     `easeml trial show` has the whole reason of a failure.
     """
-    from easeml_core.services.overview import study_details
-    from easeml_core.services.study_columns import study_columns
+    from easeml_core.services.reports.overview import study_details
+    from easeml_core.services.studies.columns import study_columns
 
     store = open_store(database)
     details = study_details(store, study=name) | study_columns(store, name)
@@ -102,7 +102,7 @@ def _goal(goal: dict[str, Any]) -> list[str]:
 
 def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
     """What a model gets and answers with; the first columns only, since there may be thousands."""
-    from easeml_core.services.study_columns import class_numbers
+    from easeml_core.services.studies.columns import class_numbers
 
     if details["features"] is None:
         return []
@@ -191,7 +191,7 @@ def register(
     Exit status: 0 registered, 1 refused by the referee (unless --no-wait), 2 any error.
     """
     from easeml_core.cli.program import read_program
-    from easeml_core.services.registration import register_study
+    from easeml_core.services.registration.register import register_study
 
     settings = {k: _parsed(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
     given["program"] = None if given["program"] is None else read_program(Path(given["program"]))
@@ -227,7 +227,7 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
 
     A budget below what the study has used, and reserved for open trials, is refused.
     """
-    from easeml_core.services.controls import set_study
+    from easeml_core.services.studies.controls import set_study
 
     flags = {"no_budget": "budget_seconds", "no_deadline": "deadline", "no_target": "target_quality"}
     changes = changes_of(given, flags)
@@ -272,7 +272,7 @@ def resume(name: str, database: str | None, as_json: bool) -> None:
 
 
 def _set_paused(name: str, database: str | None, as_json: bool, *, paused: bool) -> None:
-    from easeml_core.services.registration import pause_study
+    from easeml_core.services.registration.register import pause_study
 
     state = pause_study(open_store(database), study=name, paused=paused)
     show_json(state) if as_json else click.echo(f"{name} is {state['state']}")

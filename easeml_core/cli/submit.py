@@ -69,7 +69,7 @@ def _submit(
     as_json: bool,
 ) -> int:  # fmt: skip
     """Hand in, ask the gate, wait; ``asked`` says whether the gate is asked and how long its answer is waited for."""
-    from easeml_core.services.submit import submit_model
+    from easeml_core.services.models.submission import submit_model
 
     told: dict[str, Any] = submit_model(store, artifacts, request_key=key, **handed)
     asks_gate, timeout = asked
@@ -87,7 +87,7 @@ def _submit(
 
 
 def _ask_gate(store: Store, told: dict[str, Any], key: str) -> dict[str, Any]:
-    from easeml_core.services.requests import file_gate_request
+    from easeml_core.services.referee.requests import file_gate_request
 
     return file_gate_request(store, study=told["study"], model_id=told["model_id"], request_key=f"{key}/gate")
 
@@ -109,7 +109,7 @@ def _tell(told: dict[str, Any], *, waits: bool) -> None:
 @json_option
 def submissions(study: str | None, database: str | None, as_json: bool) -> None:
     """List what was handed in, the newest first, and what was released about it."""
-    from easeml_core.services.submit import list_submissions
+    from easeml_core.services.models.submission import list_submissions
 
     entries = list_submissions(open_store(database), study=study)
     if as_json:

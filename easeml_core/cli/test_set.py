@@ -33,7 +33,7 @@ def test_set() -> None:
 @json_option
 def list_(study: str | None, database: str | None, as_json: bool) -> None:
     """List test sets, newest first: what everybody may know of them."""
-    from easeml_core.services.test_sets import list_test_sets
+    from easeml_core.services.test_sets.lifecycle import list_test_sets
 
     found = list_test_sets(open_store(database), study=study)
     if as_json:
@@ -48,7 +48,7 @@ def list_(study: str | None, database: str | None, as_json: bool) -> None:
 
 def _end(entry: dict[str, Any]) -> str:
     """Why the set gives no further answer; empty while it may."""
-    from easeml_core.services.set_words import WHY
+    from easeml_core.services.test_sets.display_names import WHY
 
     why = entry["retired_why"]
     return f"; ended: {WHY.get(why, why)}" if why else ""
@@ -87,8 +87,8 @@ def _plan_line(entry: dict[str, Any]) -> str:
 @json_option
 def plan(study: str, name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Say in public which set a study needs next, and how many examples."""
-    from easeml_core.services.set_sizes import labels_of_submissions
-    from easeml_core.services.test_sets import plan_test_set
+    from easeml_core.services.test_sets.lifecycle import plan_test_set
+    from easeml_core.services.test_sets.set_sizes import labels_of_submissions
 
     store = open_store(database, role=_REFEREE)
     settings = settings_given(given)
@@ -123,7 +123,7 @@ def seal(
     **given: Any,
 ) -> None:
     """Seal new examples for a study; live at once, or after the set that is live now."""
-    from easeml_core.services.test_set_upload import seal_test_set
+    from easeml_core.services.test_sets.upload import seal_test_set
 
     found = seal_test_set(
         *open_installation(database, artifacts, role=_REFEREE),
@@ -162,7 +162,7 @@ def seal(
 @json_option
 def retire(handle: str, study: str | None, why: str, database: str | None, as_json: bool) -> None:
     """End the life of a set; the oldest one that waits becomes live."""
-    from easeml_core.services.test_set_retirement import retire_test_set
+    from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 
     found = retire_test_set(open_store(database, role=_REFEREE), test_set=handle, study=study, why=why)
     live = "no set is live now" if found["live"] is None else f"set {found['live']} is live now"
@@ -176,7 +176,7 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
 @json_option
 def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """List sets in use whose rows are open in another study: of databases from before rows were registered."""
-    from easeml_core.services.test_set_retirement import retire_overlapping
+    from easeml_core.services.test_sets.test_set_retirement import retire_overlapping
 
     store = open_store(database, role=_REFEREE)
     found = retire_overlapping(store, open_artifacts(artifacts, store), retire=is_asked)
@@ -198,7 +198,7 @@ def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_jso
 @json_option
 def release(handle: str, study: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Hand the examples of a retired set to everybody."""
-    from easeml_core.services.test_set_release import release_test_set
+    from easeml_core.services.test_sets.release import release_test_set
 
     store = open_store(database, role=_REFEREE)
     found = release_test_set(store, open_artifacts(artifacts, store), test_set=handle, study=study)
@@ -215,7 +215,7 @@ def release(handle: str, study: str | None, artifacts: str | None, database: str
 @json_option
 def fetch(handle: str, to: Path, study: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Write a released set into a file, as data to validate on."""
-    from easeml_core.services.test_set_release import fetch_test_set
+    from easeml_core.services.test_sets.release import fetch_test_set
 
     found = fetch_test_set(*open_installation(database, artifacts), test_set=handle, to=to, study=study)
     text = f"{found['file']}: {counted(found['rows'], 'example')}, {found['labelled']:,} with a label"

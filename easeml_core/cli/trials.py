@@ -23,8 +23,8 @@ def trial() -> None:
 @json_option
 def show(trial_id: int, database: str | None, as_json: bool) -> None:
     """Show one trial: what came of it, its attempts, what was decided at its rungs, and its learning curve."""
-    from easeml_core.services.rungs import sentence_of
-    from easeml_core.services.trials import trial_details
+    from easeml_core.services.trials.execution import trial_details
+    from easeml_core.services.trials.pruning import sentence_of
 
     details = trial_details(open_store(database), trial_id=trial_id)
     if as_json:
@@ -45,7 +45,7 @@ def show(trial_id: int, database: str | None, as_json: bool) -> None:
 @json_option
 def cancel(trial_id: int, database: str | None, as_json: bool) -> None:
     """Cancel a trial: at once when it waits, within two seconds when it runs."""
-    from easeml_core.services.trials import cancel_trial
+    from easeml_core.services.trials.execution import cancel_trial
 
     _print(cancel_trial(open_store(database), trial_id=trial_id), as_json)
 
@@ -60,7 +60,7 @@ def retry(trial_id: int, database: str | None, as_json: bool) -> None:
     A trial failed because of its task where a package, a program, a column or a file was missing, and not because of
     what it tried. The new trial waits for the next task that asks and can execute it. Repeating the command adds none.
     """
-    from easeml_core.services.retrying import retry_trial
+    from easeml_core.services.selection.retry import retry_trial
 
     _print(retry_trial(open_store(database), trial_id=trial_id), as_json)
 

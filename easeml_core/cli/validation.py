@@ -37,7 +37,7 @@ def validation() -> None:
 @json_option
 def show(study: str, team: int | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Say how often the validation set was looked at, what that means, and what to do."""
-    from easeml_core.services.validation import validation_report
+    from easeml_core.services.datasets.validation_sets import validation_report
 
     found = validation_report(*open_installation(database, artifacts), study, team=team)
     if as_json:
@@ -113,7 +113,7 @@ def replace(
     as_json: bool,
 ) -> None:
     """Give a study another validation set; its training part and what was trained on it stay."""
-    from easeml_core.services.validation import replace_validation
+    from easeml_core.services.datasets.validation_sets import replace_validation
 
     found = replace_validation(
         *open_installation(database, artifacts, role=_REFEREE),
@@ -154,7 +154,7 @@ def remeasure(study: str, artifacts: str | None, database: str | None, as_json: 
 
     May be interrupted and repeated. Exit status 1: a model could not be measured.
     """
-    from easeml_core.services.remeasurement import remeasure as measure
+    from easeml_core.services.evaluation.reevaluation import remeasure as measure
 
     store = open_store(database, role=_REFEREE)
     found = measure(store, open_artifacts(artifacts, store), study, log=lambda line: click.echo(plain(line), err=True))

@@ -362,23 +362,23 @@ _LOGS = (
         "Only the referee's process runs this code with the role easeml_referee, and its log is the referee's.",
         """
         easeml_core.cli.referee
-        easeml_core.services.evaluation
+        easeml_core.services.evaluation.sealed_runs
         easeml_core.services.evidence.notary
-        easeml_core.services.fetching
-        easeml_core.services.housekeeping
-        easeml_core.services.judging
-        easeml_core.services.mail
-        easeml_core.services.meter_sets
-        easeml_core.services.metering
-        easeml_core.services.model_runs
-        easeml_core.services.put_offs
-        easeml_core.services.reading
-        easeml_core.services.referee
-        easeml_core.services.refresh
-        easeml_core.services.row_registry
-        easeml_core.services.remeasurement
-        easeml_core.services.sealing
-        easeml_core.services.test_sets
+        easeml_core.services.datasets.fetching
+        easeml_core.services.referee.housekeeping
+        easeml_core.services.gate.judge
+        easeml_core.services.referee.mail
+        easeml_core.services.meter.meter_sets
+        easeml_core.services.meter.reading
+        easeml_core.services.evaluation.model_runs
+        easeml_core.services.evaluation.backoff
+        easeml_core.services.datasets.access
+        easeml_core.services.referee.process
+        easeml_core.services.datasets.refresh
+        easeml_core.services.test_sets.row_registry
+        easeml_core.services.evaluation.reevaluation
+        easeml_core.services.registration.sealing
+        easeml_core.services.test_sets.lifecycle
         """,
     ),
     *items(
@@ -389,8 +389,8 @@ _LOGS = (
         easeml_airflow.params
         easeml_airflow.triggers.watcher
         easeml_airflow.web.airflow_runs
-        easeml_core.services.bundles
-        easeml_core.services.mlflow_sync
+        easeml_core.services.models.dag_bundles
+        easeml_core.services.operations.mlflow_sync
         easeml_core.training.predict
         """,
     ),

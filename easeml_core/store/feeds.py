@@ -1,7 +1,7 @@
 """Pairs that were fed, and rows switched off and on, as rows: what waits for the referee, and what it made of it.
 
 Who feeds or switches writes one row and waits for nothing. The referee makes a new data version of all that waits
-(``services/refresh.py``); it alone changes what is here already.
+(``services/datasets/refresh.py``); it alone changes what is here already.
 """
 
 from __future__ import annotations

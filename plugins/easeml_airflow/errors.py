@@ -112,7 +112,7 @@ def cancelled_by_timeout(store: Store, trial_id: int, log: Callable[[str], objec
     try:
         yield
     except AirflowTaskTimeout:
-        from easeml_core.services.trials import cancel_trial
+        from easeml_core.services.trials.execution import cancel_trial
 
         log(f"cancelling trial {trial_id}: the task's execution_timeout is over")
         try:

@@ -8,8 +8,8 @@ from night.registration import await_answers
 from night.runs import await_dag, follow
 
 from easeml_core.entities import TrialState
-from easeml_core.services.overview import study_details
-from easeml_core.services.registration import register_study
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import study_details
 from lifecycle.failures import LifecycleError
 from lifecycle.stage import OPERATOR
 

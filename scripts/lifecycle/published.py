@@ -17,8 +17,8 @@ from figures.gate_cifar import PREDICTIONS, read_models
 from night.registration import await_answers
 from stack.places import REPOSITORY
 
-from easeml_core.services.registration import pause_study, register_study
-from easeml_core.services.test_sets import list_test_sets
+from easeml_core.services.registration.register import pause_study, register_study
+from easeml_core.services.test_sets.lifecycle import list_test_sets
 from lifecycle.stage import TENANT
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stack.components import easeml
 from stack.environment import database_environment
 
-from easeml_core.services.overview import overview
+from easeml_core.services.reports.overview import overview
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.server import Server
 from lifecycle.failures import LifecycleError

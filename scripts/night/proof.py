@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import TrialState
-from easeml_core.services.overview import overview, study_details
+from easeml_core.services.reports.overview import overview, study_details
 from night.failures import NightError
 
 if TYPE_CHECKING:

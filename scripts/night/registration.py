@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import StudyState
-from easeml_core.services.overview import overview
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import overview
 from night.failures import NightError
 from night.runs import await_dag, follow, require_no_broken_tasks
 from night.tenants import BY_FORM, WISHES, Wish

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.gate.condition import parse_condition
-from easeml_core.services.overview import overview, study_details
-from easeml_core.services.promotion import model_list
+from easeml_core.services.models.promotion import model_list
+from easeml_core.services.reports.overview import overview, study_details
 from night.failures import NightError
 from night.runs import Release, await_dag, follow, require_no_broken_tasks
 

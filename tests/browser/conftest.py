@@ -20,14 +20,14 @@ from playwright.sync_api import expect, sync_playwright
 from rich.console import Console
 
 from easeml_core.entities import SealedSetPurpose
-from easeml_core.services.overview import study_state
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.services.submit import submit_model
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
-from easeml_core.services.trials import run_trial
+from easeml_core.services.models.submission import submit_model
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import study_state
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store import labels, studies, test_sets
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store

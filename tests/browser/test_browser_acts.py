@@ -11,8 +11,8 @@ from patience import until
 from playwright.sync_api import expect
 
 from easeml_airflow.links import page_url
-from easeml_core.services.overview import overview
-from easeml_core.services.requests import file_gate_request
+from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.services.reports.overview import overview
 from easeml_core.store import labels, studies, test_sets
 
 if TYPE_CHECKING:

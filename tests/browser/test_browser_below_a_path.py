@@ -12,7 +12,7 @@ from patience import SECONDS, until
 from playwright.sync_api import expect
 from stack.rest import Rest
 
-from easeml_core.services.overview import study_state
+from easeml_core.services.reports.overview import study_state
 from easeml_core.store.server_cluster import LOOPBACK, free_port
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from patience import until
 from playwright.sync_api import expect
 
 from easeml_airflow.web.airflow_runs import WAITING
-from easeml_core.services.promotion import model_list
+from easeml_core.services.models.promotion import model_list
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

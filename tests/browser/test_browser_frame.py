@@ -18,10 +18,10 @@ from playwright.sync_api import expect
 from easeml_airflow.web.app import create_app
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Role, Viewer
-from easeml_core.services import labelling
-from easeml_core.services.overview import study_details, study_state
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial
+from easeml_core.services.labeling import desk
+from easeml_core.services.reports.overview import study_details, study_state
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store import labels
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def test_a_referee_decides_where_two_labelers_differ(open_as: Any, installation:
     place = int(wanted.positions[-1])
     asked = {"study": "digits", "test_set_id": wanted.test_set_id, "place": place}
     for labeler, label in (("lea", 3), ("bob", 8)):
-        labelling.say(store, labeler=labeler, label=label, **asked)
+        desk.say(store, labeler=labeler, label=label, **asked)
     watched = open_as("admin", "/labels/digits")
     page = watched.page
     page.get_by_role("link", name="Decide").click()

@@ -12,8 +12,8 @@ from patience import until
 from playwright.sync_api import expect
 
 from easeml_airflow.web.airflow_runs import WAITING
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import run_trial
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

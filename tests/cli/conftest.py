@@ -74,7 +74,7 @@ def ask(run: Any, database: Any) -> Callable[..., Answer]:
 @pytest.fixture
 def referee(database: Any, artifacts: Any) -> Iterator[None]:
     """A referee at work, in a thread."""
-    from easeml_core.services.referee import Referee
+    from easeml_core.services.referee.process import Referee
 
     stop = threading.Event()
     worker = threading.Thread(target=Referee(database.referee, artifacts, poll_seconds=0.5).run, args=(stop,))

@@ -49,9 +49,9 @@ def test_a_device_trains_everything_and_tells(device: Any) -> None:
 
 
 def test_a_device_that_fails_is_an_exit_status(device: Any, monkeypatch: Any) -> None:
-    from easeml_core.services import stream
+    from easeml_core.services.trials import worker
 
-    monkeypatch.setattr(stream._Stream, "run", lambda _: stream.Reason.DEVICE_FAILS)
+    monkeypatch.setattr(worker._Stream, "run", lambda _: worker.Reason.DEVICE_FAILS)
     answer = device("--json")
     assert answer.status == 1
     assert json.loads(answer.out)["message"].endswith("look at the device")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.services.doctor import ApiServer, Installation
+from easeml_core.services.operations.doctor import ApiServer, Installation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_password_comes_from_a_file(run: Any, nowhere: Path, monkeypatch: pyte
     assert (missing.status, "no.txt cannot be read" in missing.err) == (2, True)
     (nowhere / "password.txt").write_text("secret-word\n")
     places: list[Installation] = []
-    monkeypatch.setattr("easeml_core.services.doctor.examine", lambda place, _: places.append(place) or [])
+    monkeypatch.setattr("easeml_core.services.operations.doctor.examine", lambda place, _: places.append(place) or [])
     answer = run("doctor", "--airflow", "http://127.0.0.1:9/", "--airflow-password-file", "password.txt", "--pool", "p")
     assert places[0].api_server == ApiServer("http://127.0.0.1:9", "admin", "secret-word", "p")
     assert "secret-word" not in answer.out + answer.err + repr(places)
@@ -56,7 +56,7 @@ def test_a_password_comes_from_a_file(run: Any, nowhere: Path, monkeypatch: pyte
 
 def test_torch_is_not_imported() -> None:
     look = (
-        "import sys; from easeml_core.services.doctor import check_torch; check_torch();"
+        "import sys; from easeml_core.services.operations.doctor import check_torch; check_torch();"
         "import easeml_airflow.doctor; print([m for m in ('torch', 'airflow', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)

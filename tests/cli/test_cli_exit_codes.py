@@ -104,8 +104,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every question to the referee is filed, and refused."""
     for name in ("file_gate_request", "file_meter_request", "file_promotion", "file_rollback"):
         filed = {"request_id": 1, "study": "cancer", "model_id": 1}
-        monkeypatch.setattr(f"easeml_core.services.requests.{name}", lambda *_, _filed=filed, **__: _filed)
-    monkeypatch.setattr("easeml_core.services.requests.answer_of", lambda *_: ANSWER)
+        monkeypatch.setattr(f"easeml_core.services.referee.requests.{name}", lambda *_, _filed=filed, **__: _filed)
+    monkeypatch.setattr("easeml_core.services.referee.requests.answer_of", lambda *_: ANSWER)
 
 
 NO = [
@@ -150,7 +150,7 @@ def test_a_fault_of_ours_is_no_answer(run: Any, monkeypatch: pytest.MonkeyPatch)
     def stumble(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("easeml_core.services.doctor.examine", stumble)
+    monkeypatch.setattr("easeml_core.services.operations.doctor.examine", stumble)
     answer = run("doctor")
     assert (answer.status, answer.out) == (2, "")
     assert "Traceback" in answer.err
@@ -163,7 +163,7 @@ def test_ctrl_c_is_130_and_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("easeml_core.services.doctor.examine", interrupted)
+    monkeypatch.setattr("easeml_core.services.operations.doctor.examine", interrupted)
     answer = run("doctor")
     assert (answer.status, answer.out, answer.err.strip()) == (130, "", "easeml: interrupted")
     assert json.loads(run("doctor", "--json").err) == {"error": "interrupted", "kind": "Interrupted"}
@@ -177,7 +177,7 @@ def test_a_second_ctrl_c_while_it_ends_changes_nothing(run: Any, monkeypatch: py
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("easeml_core.services.doctor.examine", interrupted)
+    monkeypatch.setattr("easeml_core.services.operations.doctor.examine", interrupted)
     says = root._fail
 
     def impatient(*given: Any, **more: Any) -> None:

@@ -98,7 +98,7 @@ def test_neither_an_interruption_nor_a_bug_looks_like_a_fail(
         raise ending
 
     bad = hand_in()
-    monkeypatch.setattr("easeml_core.services.requests.answer_of", interrupted)
+    monkeypatch.setattr("easeml_core.services.referee.requests.answer_of", interrupted)
     answer = ask("gate", "ask", "cancer", bad)
     assert answer.status == status
     assert "waiting at most 600 s for its answer; later the same call with --request-key cli/" in answer.out

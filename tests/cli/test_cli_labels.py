@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.services.requests import file_gate_request
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import labels, sealed
 from easeml_core.training.sources import load_source
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import Executor, SealedSetPurpose, TrialState
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import file_gate_request
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.store import models, releases, sealed, studies, trials
 from easeml_core.training.formats import save_constant
 

@@ -46,7 +46,7 @@ def test_an_unknown_study_is_an_error(ask: Any, make_study: Any) -> None:
 def test_words_of_others_are_no_markup_and_no_escape(ask: Any, monkeypatch: Any) -> None:
     step = {"study": "cancer", "severity": "bad", "title": "refused", "act": "look", "command": ""}
     hostile = step | {"why": "[red]a\x1b[2J[/red] :smile:"}
-    monkeypatch.setattr("easeml_core.services.next_steps.next_steps", lambda *_, **__: [hostile])
+    monkeypatch.setattr("easeml_core.services.reports.next_steps.next_steps", lambda *_, **__: [hostile])
     answer = ask("next")
     assert "[red]a\\x1b[2J[/red] :smile:" in answer.out
     assert "\x1b" not in answer.out

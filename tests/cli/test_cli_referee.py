@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
@@ -39,7 +39,7 @@ def test_the_process_works_until_it_is_told_to_end(ending: signal.Signals, datab
 
 @pytest.mark.parametrize("delay", [None, "3600"], ids=["by default", "asked for"])
 def test_answers_have_a_fixed_time(delay: str | None, run: Any, database: Any, artifacts: Any, make_study: Any) -> None:
-    from easeml_core.services.requests import file_meter_request
+    from easeml_core.services.referee.requests import file_meter_request
     from easeml_core.store import models, studies
 
     study = make_study()

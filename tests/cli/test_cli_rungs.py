@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from easeml_core.services.rungs import Ladder
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import claim
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import claim
+from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import rungs
 
 

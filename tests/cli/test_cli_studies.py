@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import file_meter_request
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import claim, record_success
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import file_meter_request
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import claim, record_success
 from easeml_core.store.rows import pack
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.sources import load_source
@@ -120,7 +120,7 @@ def test_columns_take_one_line_whatever_their_names(
 ) -> None:
     make_study("cancer", candidates=CANDIDATES)
     told = {"features": 20, "columns": columns, "classes": ["no", "yes"]}
-    monkeypatch.setattr("easeml_core.services.study_columns.study_columns", lambda *_: told)
+    monkeypatch.setattr("easeml_core.services.studies.columns.study_columns", lambda *_: told)
     shown = [part for part in ask("study", "show", "cancer").out.splitlines() if part.startswith("columns:")]
     assert len(shown) == 1
     assert shown[0].startswith(line)

@@ -78,7 +78,7 @@ def test_neither_an_interruption_nor_a_bug_looks_like_a_fail(
     def interrupted(*_: Any) -> None:
         raise ending
 
-    monkeypatch.setattr("easeml_core.services.requests.answer_of", interrupted)
+    monkeypatch.setattr("easeml_core.services.referee.requests.answer_of", interrupted)
     answer = submit("rare", *BOTH, "constant", "--wait")
     assert answer.status == status
     assert "the gate is asked, request 2; waiting for its answer" in answer.out

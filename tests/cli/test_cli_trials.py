@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import FailureKind
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import claim, record_failure
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import claim, record_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -77,7 +77,7 @@ def connected(database, artifacts, monkeypatch):
 @contextlib.contextmanager
 def at_work(connected, artifacts, **duties):
     """A referee with these duties, in a thread."""
-    from easeml_core.services.referee import Referee
+    from easeml_core.services.referee.process import Referee
 
     stop = threading.Event()
     referee = Referee(connected.referee, artifacts, poll_seconds=0.2, **duties)

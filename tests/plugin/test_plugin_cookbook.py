@@ -71,7 +71,7 @@ def test_a_recipe_is_short_stands_on_the_page_and_imports_what_a_dag_may(path):
     assert len(source.splitlines()) <= 40
     modules = {n.module for n in ast.parse(source).body if isinstance(n, ast.ImportFrom)}
     allowed = {"datetime", "airflow.sdk", "easeml_airflow", "easeml_airflow.assets", "easeml_airflow.decorators"}
-    asking = {"easeml_airflow.hooks.easeml", "easeml_core.services.promotion"}
+    asking = {"easeml_airflow.hooks.easeml", "easeml_core.services.models.promotion"}
     assert modules <= allowed | asking | {"airflow.providers.standard.operators.hitl"}
 
 
@@ -81,7 +81,7 @@ def test_a_team_s_night_asks_the_gate_a_person_says_no_and_the_next_night_promot
 ):
     from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-    from easeml_core.services.overview import overview
+    from easeml_core.services.reports.overview import overview
 
     ended = states(run_dag(recipe("cookbook_botany")))
     assert ended == {"train": "success", "best": "success", "gate": "success"}
@@ -113,7 +113,7 @@ def rows_of(path):
 
 
 def test_new_rows_make_a_new_version_and_train_on_it(run_dag, recipe, flowers, tmp_path, store):
-    from easeml_core.services.overview import overview
+    from easeml_core.services.reports.overview import overview
 
     dag = recipe("cookbook_on_new_data")
     dag.task_dict["feed"].path = rows_of(tmp_path / "labelled.csv")

@@ -25,7 +25,7 @@ from easeml_airflow.doctor import (
     check_pool,
     metadata_address,
 )
-from easeml_core.services.doctor import CONTRIBUTED, ApiServer, Installation, examine
+from easeml_core.services.operations.doctor import CONTRIBUTED, ApiServer, Installation, examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from easeml_core.services.feeding import feed, list_feeds
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import run_trial
+from easeml_core.services.datasets.feed import feed, list_feeds
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.training.sources import load_source
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}

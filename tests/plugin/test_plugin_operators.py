@@ -133,7 +133,7 @@ def test_a_trial_succeeds_once_and_a_retry_only_reports_it(study, caplog):
 
 
 def test_a_slot_is_checked_when_it_is_named_and_again_once_it_is_rendered(study, store):
-    from easeml_core.services.trials import trial_state
+    from easeml_core.services.trials.execution import trial_state
 
     for wrong in ("gpu", "cuda:", "cuda:1000", "CPU"):
         with pytest.raises(ConfigError, match=f"slot must be cpu, cuda or cuda:N, got '{wrong}'"):
@@ -233,7 +233,7 @@ def test_the_timeout_of_the_task_cancels_the_trial(connected, make_study, store,
     def end(*_, **__):
         raise AirflowTaskTimeout
 
-    monkeypatch.setattr("easeml_core.services.function_trials.train", end)
+    monkeypatch.setattr("easeml_core.services.trials.function_trials.train", end)
     operator = operators.TrainTrialOperator(task_id="train", trial=found)
     with pytest.raises(AirflowTaskTimeout):
         operator.execute(context())
@@ -266,7 +266,7 @@ def plan_gate(connected, **changes):
 @pytest.mark.journey
 def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, artifacts):
     """The trigger is woken by the notification, long before its own poll."""
-    from easeml_core.services.referee import Referee
+    from easeml_core.services.referee.process import Referee
 
     ctx = context("gate")
     operator = gate()
@@ -396,8 +396,8 @@ def test_the_trial_sensor_fails_with_a_failed_trial(study):
 
 
 def test_the_test_set_sensor(connected, artifacts, store):
-    from easeml_core.services.referee import Referee
-    from easeml_core.services.registration import register_study
+    from easeml_core.services.referee.process import Referee
+    from easeml_core.services.registration.register import register_study
 
     def register(study, **gate):
         settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": study}
@@ -421,8 +421,8 @@ def test_the_test_set_sensor(connected, artifacts, store):
 @pytest.mark.journey
 def test_the_meter_sensor_sees_each_alert_and_its_end(connected, make_study, artifacts, store):
     """An alert raised while nobody looks, even one that was cleared at once, is found by its number."""
-    from easeml_core.services.alerts import clear_alert
-    from easeml_core.services.referee import Referee
+    from easeml_core.services.meter.alerts import clear_alert
+    from easeml_core.services.referee.process import Referee
 
     meter = {"ranges": (-0.5, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
     make_study("cancer", candidates=[TREE, BAYES], meter=meter)

@@ -14,7 +14,7 @@ from easeml_airflow import params
 from easeml_airflow.notifications.told import SUBJECTS
 from easeml_core.config import POLICIES, parse_adaptivity
 from easeml_core.gate.condition import parse_condition
-from easeml_core.services.events import EventKind
+from easeml_core.services.operations.notifications import EventKind
 
 GOOD = {
     "easeml_commit_gate": {

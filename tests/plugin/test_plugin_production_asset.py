@@ -16,10 +16,10 @@ from airflow.triggers.base import BaseEventTrigger
 from easeml_airflow import assets, operators
 from easeml_airflow.triggers.production import ProductionTrigger
 from easeml_core.errors import StateError
-from easeml_core.services import requests
-from easeml_core.services.promotion import in_production
-from easeml_core.services.referee import Referee
-from easeml_core.services.submit import submit_model
+from easeml_core.services.models.promotion import in_production
+from easeml_core.services.models.submission import submit_model
+from easeml_core.services.referee import requests
+from easeml_core.services.referee.process import Referee
 
 SECONDS = 30
 """Longer than anything here takes; a wait that is longer has failed."""

@@ -139,7 +139,7 @@ def test_what_cannot_be_handed_in_is_told_and_not_tried_again(study, model, chan
 
 
 def kept(store):
-    from easeml_core.services.submit import list_submissions
+    from easeml_core.services.models.submission import list_submissions
 
     return [(s["kind"], s["bundle"], s["bundle_version"]) for s in list_submissions(store)]
 

@@ -45,7 +45,7 @@ def run(run_dag, root, referee):
 
 
 def test_a_study_is_registered_by_its_form(run, store):
-    from easeml_core.services.overview import live_sets, study_state
+    from easeml_core.services.reports.overview import live_sets, study_state
     from easeml_core.store import studies
 
     limits = {"priority": 4, "deadline": "2199-01-01T12:00:00Z", "target_quality": 0.99, "budget_seconds": 900}
@@ -92,7 +92,7 @@ def test_two_nights(run, store, artifacts):
     assert xcom(first, "release.gate", "symbol", 0) == "pass"
     assert xcom(first, "release.gate", "symbol", 1) == "fail"
 
-    from easeml_core.services.overview import overview
+    from easeml_core.services.reports.overview import overview
 
     by_study = {s["study"]: s for s in overview(store)["tenants"]}
     assert by_study["cancer"]["production_model_id"] == xcom(first, "release.promote", "model_id", 0)
@@ -110,8 +110,8 @@ def test_two_nights(run, store, artifacts):
 @pytest.mark.journey
 def test_by_hand_after_the_night(run, store):
     """A night that promotes, an idle night, commits judged by hand, and the watch over the meter."""
-    from easeml_core.services.overview import study_state
-    from easeml_core.services.registration import pause_study
+    from easeml_core.services.registration.register import pause_study
+    from easeml_core.services.reports.overview import study_state
 
     gate = FORM["gate"] | {"steps": 4}
     # Signal 2 means a gap above -0.5, which every model has: the budget of 1 is exceeded by every reading.

@@ -40,7 +40,7 @@ def run_device(ctx=None, **arguments):
 def test_the_dag_keeps_every_device_busy_until_nothing_is_left(run_dag, root, connected, make_study, store):
     from airflow.dag_processing.dagbag import DagBag
 
-    from easeml_core.services.overview import overview
+    from easeml_core.services.reports.overview import overview
 
     make_study("cancer", candidates=[DIVERGING, *TREES])
     dag = DagBag(dag_folder=str(root / "dags" / "easeml_stream.py")).dags["easeml_stream"]
@@ -82,7 +82,7 @@ def test_a_mistake_fails_the_task_without_another_try(arguments, words, connecte
 
 
 def test_a_killed_task_hands_its_trial_back_and_its_next_try_trains_it(connected, make_study, store):
-    from easeml_core.services.overview import study_details
+    from easeml_core.services.reports.overview import study_details
 
     # The default lease: its heartbeat comes after 15 s, Airflow kills for good after 5.
     make_study("cancer", candidates=TREES)
@@ -153,7 +153,7 @@ def test_a_device_that_can_run_no_candidate_of_its_studies_fails_its_task(connec
 
 
 def test_the_ends_of_a_stream_and_their_outcomes():
-    from easeml_core.services.stream import Reason
+    from easeml_core.services.trials.worker import Reason
 
     assert set(STREAM_OUTCOMES) < set(Reason)
     for reason in Reason:

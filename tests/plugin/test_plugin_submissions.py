@@ -10,8 +10,8 @@ from airflow.triggers.base import BaseEventTrigger
 
 from easeml_airflow import assets, operators
 from easeml_airflow.triggers.submissions import SubmissionsTrigger
-from easeml_core.services.requests import file_gate_request, file_meter_request
-from easeml_core.services.waiting import waiting_submissions
+from easeml_core.services.models.waiting import waiting_submissions
+from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 
 SECONDS = 30
 """Longer than anything here takes; a wait that is longer has failed."""
@@ -20,7 +20,7 @@ SECONDS = 30
 @pytest.fixture
 def hand_in(connected, make_study, artifacts, tmp_path):
     """Hand in a constant model, as often as wanted; the submission's id."""
-    from easeml_core.services.submit import submit_model
+    from easeml_core.services.models.submission import submit_model
 
     numbers = iter(range(1000))
     path = tmp_path / "model.json"

@@ -79,7 +79,7 @@ def test_every_public_name_of_the_plugin_is_documented(name: str) -> None:
 
 def test_the_quickstart_knows_how_small_a_table_may_be() -> None:
     from easeml_core.errors import SealedSetTooSmallError
-    from easeml_core.services import sealing
+    from easeml_core.services.registration import sealing
 
     plans = sealing.planned_sets({"gate": config.GateConfig().to_json(), "meter": config.MeterConfig().to_json()})
     told = re.search(r"of ([\d,]+) different rows or more", read("quickstart.md"))

@@ -79,8 +79,8 @@ def libpq(url: str) -> str:
 
 def train_and_ask(worker: Store, artifacts: ArtifactStore) -> int:
     """Train one trial of the study, and ask the gate about its model; the request's number."""
-    from easeml_core.services.requests import file_gate_request
-    from easeml_core.services.stream import run_device
+    from easeml_core.services.referee.requests import file_gate_request
+    from easeml_core.services.trials.worker import run_device
 
     run_device(worker, artifacts, device=None, request_key="device", max_trials=1)
     return int(file_gate_request(worker, study="cancer", request_key="gate")["request_id"])
@@ -90,8 +90,8 @@ def train_and_ask(worker: Store, artifacts: ArtifactStore) -> int:
 def test_a_restored_installation_goes_on(
     database: Any, server: Any, artifacts: ArtifactStore, make_study: Any, tmp_path: Path
 ) -> None:
-    from easeml_core.services.referee import Referee
-    from easeml_core.services.requests import answer_of
+    from easeml_core.services.referee.process import Referee
+    from easeml_core.services.referee.requests import answer_of
 
     make_study("cancer", candidates=TREE)
     asked = train_and_ask(database.worker, artifacts)

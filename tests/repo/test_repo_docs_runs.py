@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from snippets import BLOCKS, Block, calls
 
 from easeml_core.cli.app import cli
-from easeml_core.services.referee import Referee
+from easeml_core.services.referee.process import Referee
 from easeml_core.store import studies
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.training.parts import load_open_parts

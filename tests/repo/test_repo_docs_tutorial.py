@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pages import Page
 
-from easeml_core.services.referee import Referee
+from easeml_core.services.referee.process import Referee
 from easeml_core.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import re
 import pytest
 from pages import Page, parse
 
-from easeml_core.services.refresh import MOST_FEEDS
-from easeml_core.services.warm_models import WarmModels
+from easeml_core.services.datasets.refresh import MOST_FEEDS
+from easeml_core.services.models.warm_models import WarmModels
 
 PAGE = Page("feed-refine-infer.md")
 

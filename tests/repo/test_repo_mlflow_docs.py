@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pages import Page, parse
 
-from easeml_core.services.mlflow_sync import STATUS, Mirror
+from easeml_core.services.operations.mlflow_sync import STATUS, Mirror
 
 _PAGE = Page("mlflow.md")
 

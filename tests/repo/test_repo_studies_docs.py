@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pages import Page
 
-from easeml_core.services.registration import register_study
+from easeml_core.services.registration.register import register_study
 
 PAGE = Page("studies.md")
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "studies"

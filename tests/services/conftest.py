@@ -22,10 +22,10 @@ import pytest
 from sqlalchemy import text
 
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.memory import Memory
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.store import decisions, models, sealed, studies, trials
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from easeml_core.services.scheduler import LiveScheduler
+    from easeml_core.services.selection.scheduler import LiveScheduler
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e05"
 ADAPTIVITY = {"full": "full", "first": "firstChange", "hidden": "none"}

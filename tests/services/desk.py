@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
-from easeml_core.services.trials import run_trial
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store import studies, trials
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}

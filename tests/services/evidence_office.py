@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.services.answers import Timetable
 from easeml_core.services.evidence.notary import Notary
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request, file_promotion
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_promotion
 from easeml_core.store import chain
 
 if TYPE_CHECKING:

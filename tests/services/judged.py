@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import text
 
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.store import models, sealed, studies, submissions
 from easeml_core.store.rows import pack
 

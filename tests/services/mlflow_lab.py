@@ -13,9 +13,9 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.mlflow_sync import Mirror, sync
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_forced_promotion
+from easeml_core.services.operations.mlflow_sync import Mirror, sync
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_forced_promotion
 from easeml_core.store import studies, trials
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from easeml_core.errors import ConfigError
-from easeml_core.services import answers
-from easeml_core.services.answers import Timetable
-from easeml_core.services.overview import live_sets
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.referee import publishing
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.reports.overview import live_sets
 from easeml_core.store import labels, outbox, sealed
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -153,7 +153,7 @@ def test_a_referee_killed_while_it_says_an_answer_says_it_later_and_whole(lab: A
     decide_all(lab)
     let_it_be_time(lab)
     with monkeypatch.context() as patch:
-        patch.setattr(answers.requests, "add_answer", lambda *_, **__: 1 / 0)
+        patch.setattr(publishing.requests, "add_answer", lambda *_, **__: 1 / 0)
         assert Referee(lab.referee, lab.artifacts).release_one() == asked
     assert lab.one("SELECT count(*) FROM work.gate_verdicts") == 0  # nothing of it was published
     assert "gate" in live_sets(lab.worker, study="first")
@@ -166,12 +166,12 @@ def test_an_answer_that_cannot_leave_keeps_no_other_one_waiting(lab: Any, monkey
     first, second = file_gate(lab, "rare"), file_gate(lab, "good")
     decide_all(lab)
     let_it_be_time(lab)
-    real = answers.requests.add_answer
+    real = publishing.requests.add_answer
 
     def fail_first(tx: Any, request_id: int, **said: Any) -> None:
         real(tx, 1 // (request_id - first), **said) if request_id == first else real(tx, request_id, **said)
 
-    monkeypatch.setattr(answers.requests, "add_answer", fail_first)
+    monkeypatch.setattr(publishing.requests, "add_answer", fail_first)
     referee = Referee(lab.referee, lab.artifacts)
     assert [referee.release_one() for _ in range(3)] == [first, second, None]
     assert answer_of(lab.worker, first) is None

@@ -12,7 +12,7 @@ import pytest
 
 from easeml_core.errors import ArtifactError, ArtifactPlaceError, NotFoundError, WrongRoleError
 from easeml_core.remote.cache import FileCache
-from easeml_core.services.artifact_places import (
+from easeml_core.services.operations.artifact_store import (
     artifacts_of_installation,
     checked_artifacts,
     installed_place,

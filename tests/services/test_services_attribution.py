@@ -11,18 +11,18 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.services.audit import audit
-from easeml_core.services.controls import set_study
-from easeml_core.services.executors import code_version, executors_of, function_executor, source_hash
-from easeml_core.services.function_trials import run_function_trial
-from easeml_core.services.next_steps import next_steps
-from easeml_core.services.overview import study_details
-from easeml_core.services.promotion import model_record
-from easeml_core.services.retrying import MOST_BY_ITSELF, in_place_of, retry_trial
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.study_facts import facts_of_study
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import run_trial, trial_state
+from easeml_core.services.models.promotion import model_record
+from easeml_core.services.operations.audit import audit
+from easeml_core.services.reports.next_steps import next_steps
+from easeml_core.services.reports.overview import study_details
+from easeml_core.services.reports.study import facts_of_study
+from easeml_core.services.selection.executors import code_version, executors_of, function_executor, source_hash
+from easeml_core.services.selection.retry import MOST_BY_ITSELF, in_place_of, retry_trial
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.controls import set_study
+from easeml_core.services.trials.execution import run_trial, trial_state
+from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store import trials
 
 if TYPE_CHECKING:

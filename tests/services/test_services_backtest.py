@@ -14,8 +14,8 @@ import pytest
 
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
 from easeml_core.selection.simulate.contestants import RIVALS
-from easeml_core.services.backtest import Replay, backtest_installation, backtest_table, history_table
-from easeml_core.services.policy import policy_history, set_policy, show_policy
+from easeml_core.services.selection.backtest import Replay, backtest_installation, backtest_table, history_table
+from easeml_core.services.selection.policy import policy_history, set_policy, show_policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,7 +206,7 @@ def test_who_may_not_apply_hears_it_at_once(past: Any, role: str) -> None:
 def test_the_dial_belongs_to_default_alone(past: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from easeml_core.services import backtest
+    from easeml_core.services.selection import backtest
 
     rule = backtest.rule
     monkeypatch.setattr(backtest, "rule", lambda *a: replace(rule(*a), winner="hybrid@0.01"))
@@ -223,8 +223,8 @@ def test_a_winner_with_a_beta_is_followed_by_the_next_decision(past: Any, monkey
     from dataclasses import replace
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.services import backtest
-    from easeml_core.services.policy import current_config
+    from easeml_core.services.selection import backtest
+    from easeml_core.services.selection.policy import current_config
 
     rule = backtest.rule
     monkeypatch.setattr(backtest, "rule", lambda *a: replace(rule(*a), winner="hybrid@0.05"))

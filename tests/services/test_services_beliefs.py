@@ -14,12 +14,12 @@ from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
 from easeml_core.selection.logit_normal import moments
 from easeml_core.selection.quality_band import band, chance_above, density
-from easeml_core.services.beliefs import Watch, beliefs
-from easeml_core.services.controls import set_study, set_tenant
-from easeml_core.services.policy import set_policy
-from easeml_core.services.registration import pause_study
-from easeml_core.services.stopping import stopping_prices
-from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.selection.beliefs import Watch, beliefs
+from easeml_core.services.selection.policy import set_policy
+from easeml_core.services.selection.stopping import stopping_prices
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.controls import set_study, set_tenant
 
 
 def suggest(house: Any, **asked: Any) -> Any:

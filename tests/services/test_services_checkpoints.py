@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from easeml_core.errors import ArtifactError
-from easeml_core.services import leases
-from easeml_core.services.controls import set_study
-from easeml_core.services.overview import study_details
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, run_trial, train, trial_details
+from easeml_core.services.reports.overview import study_details
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.controls import set_study
+from easeml_core.services.trials import lease as leases
+from easeml_core.services.trials.execution import cancel_trial, claim, run_trial, train, trial_details
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.trials import checkpoint_of
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.journey
 EPOCHS = 300
 TASK = """
 import sys
-from easeml_core.services.trials import run_trial
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 url, artifacts, trial_id = sys.argv[1:]

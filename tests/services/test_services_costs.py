@@ -11,7 +11,7 @@ import pytest
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.cost_report import cost_report
 from easeml_core.selection.costs import Measured
-from easeml_core.services.costs import read_costs, report_cost_table, report_costs
+from easeml_core.services.selection.costs import read_costs, report_cost_table, report_costs
 
 
 def write(folder: Path, text: str) -> Path:

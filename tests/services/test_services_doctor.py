@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.services import doctor
-from easeml_core.services.doctor import (
+from easeml_core.services.operations import doctor
+from easeml_core.services.operations.doctor import (
     Check,
     Installation,
     check_clock,

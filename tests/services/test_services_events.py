@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_core.errors import ConfigError
-from easeml_core.services import events as room
-from easeml_core.services.controls import set_study
-from easeml_core.services.events import EventKind, Look, after_all, after_telling, look
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import file_forced_promotion, file_rollback
-from easeml_core.services.study_names import study_names
-from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.operations import notifications as room
+from easeml_core.services.operations.notifications import EventKind, Look, after_all, after_telling, look
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import file_forced_promotion, file_rollback
+from easeml_core.services.registration.study_names import study_names
+from easeml_core.services.studies.controls import set_study
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store.events import lately
 
 

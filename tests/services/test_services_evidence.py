@@ -13,15 +13,15 @@ from test_services_labels import Desk
 
 from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
 from easeml_core.errors import NotFoundError, StateError, TrainingKilled
-from easeml_core.services import evaluation
-from easeml_core.services.answers import Timetable
+from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evidence.bundle import evidence_of
 from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.evidence.report import verify_all
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.store import chain
 from easeml_core.store.chained_rows import ROWS_OF_SET, row_facts
 from easeml_core.store.labels import UNKNOWN
@@ -461,7 +461,7 @@ def test_a_run_that_is_kept_after_the_verdict_breaks_no_chain(
     asked = {"study": "full", "model_id": lab.models["full"]["worse"], "request_key": "killed"}
     request = file_gate_request(lab.worker, **asked)["request_id"]
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "_run", kill)
+        patched.setattr(sealed_runs, "_run", kill)
         impatient = Referee(lab.referee, lab.artifacts, keys=office.keys, timetable=Timetable(0.0), put_offs=0)
         assert impatient.answer_one() == request
     assert answer_of(lab.worker, request)["symbol"] == "fail"

@@ -14,12 +14,12 @@ from joint_lab import register
 
 from easeml_core.attestation import SigningKey, seal_envelope
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.events import look
 from easeml_core.services.evidence.bundle import evidence_of, newest_heads
 from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.services.evidence.report import verify_all
-from easeml_core.services.requests import file_gate_request, file_meter_request
+from easeml_core.services.operations.notifications import look
+from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

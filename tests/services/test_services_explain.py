@@ -9,10 +9,10 @@ import pytest
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import NotFoundError
-from easeml_core.services.explain import explain_trial
-from easeml_core.services.policy import set_policy
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, record_failure
+from easeml_core.services.reports.decision import explain_trial
+from easeml_core.services.selection.policy import set_policy
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store import models, trials
 from easeml_core.store.database import Store
 

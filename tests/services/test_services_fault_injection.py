@@ -18,9 +18,9 @@ from sqlalchemy import event
 from test_services_put_offs import Machine
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import evaluation
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def journey(lab: Any, place: Place | None = None) -> tuple[dict[str, Any], Injec
     machine = Machine(lab)
     ids, injector = lab.models["full"], Injector(lab.referee, place)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "predict_in_child", machine.predict)
+        patch.setattr(sealed_runs, "predict_in_child", machine.predict)
         judge = Referee(lab.referee, lab.artifacts)
         asked = [
             file_gate_request(lab.worker, study="full", model_id=ids[model], request_key=f"gate/{model}")["request_id"]

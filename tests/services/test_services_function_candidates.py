@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sklearn.naive_bayes import GaussianNB
 
-from easeml_core.services.function_trials import run_function_trial
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.stream import run_device
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, run_trial, trial_state
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import cancel_trial, run_trial, trial_state
+from easeml_core.services.trials.function_trials import run_function_trial
+from easeml_core.services.trials.worker import run_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.services import judging
-from easeml_core.services.alerts import open_alerts
-from easeml_core.services.overview import live_sets
-from easeml_core.services.requests import file_gate_request
-from easeml_core.services.test_sets import list_test_sets
+from easeml_core.services.gate import judge
+from easeml_core.services.meter.alerts import open_alerts
+from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.services.reports.overview import live_sets
+from easeml_core.services.test_sets.lifecycle import list_test_sets
 from easeml_core.store import chained_rows
 from easeml_core.store.rows import pack
 
@@ -35,7 +35,7 @@ def changes(lab: Any) -> list[bool]:
 
 
 def test_recycle_divides_by_the_steps_once_more_after_every_pass(lab: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 1)
+    monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 1)
     plan_otherwise(lab, adaptivity="recycle")
     assert [lab.gate(model)["symbol"] for model in ("rare", "worse", "good")] == ["fail", "pass", "pass"]
     # delta = 0.1, H = 3; after k passes delta / H^(k + 1)
@@ -44,7 +44,7 @@ def test_recycle_divides_by_the_steps_once_more_after_every_pass(lab: Any, monke
 
 
 def test_under_fn_free_recycle_counts_the_fails(lab: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 1)
+    monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 1)
     plan_otherwise(lab, adaptivity="recycle", mode="fn-free")
     assert [lab.gate(model)["symbol"] for model in ("worse", "rare", "good")] == ["pass", "fail", "pass"]
     # delta = 0.1, H = 3; after k fails delta (2^(1 / H) - 1)^(k + 1), which models that cannot be run do not exceed
@@ -75,7 +75,7 @@ def test_a_set_says_why_it_ended(adaptivity: str, models: tuple[str, ...], why: 
 
 
 def test_a_set_that_is_too_small_for_the_next_level_ends_before_the_test(lab: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 254 + changes)
+    monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 254 + changes)
     plan_otherwise(lab, adaptivity="recycle")
     assert lab.gate("rare")["symbol"] == "fail"  # costs nothing: the next test is as large
     assert lab.rows(STATE, id=1) == [("live", None)]
@@ -87,7 +87,7 @@ def test_a_set_that_is_too_small_for_the_next_level_ends_before_the_test(lab: An
 
 
 def test_a_withheld_pass_does_not_show_in_the_life_of_the_set(lab: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 254 + changes)
+    monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 254 + changes)
     plan_otherwise(lab, adaptivity="none")
     assert lab.gate("worse")["symbol"] == "withheld"
     assert changes(lab) == [True]
@@ -107,9 +107,9 @@ def test_a_recycled_set_lives_as_long_as_its_exact_plan_fits(tolerance: float, l
 
 def test_what_was_answered_stays_answered_though_the_level_has_fallen(lab: Any, monkeypatch: Any) -> None:
     plan_otherwise(lab, adaptivity="recycle")
-    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 254)
+    monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 254)
     first = lab.gate("rare")
-    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 999)
+    monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 999)
     again = lab.gate("rare")
     assert (again["symbol"], again["step"], again["cached"]) == (first["symbol"], 1, True)
     assert "needs at least 999 examples" in lab.gate("worse")["message"]
@@ -261,7 +261,7 @@ def test_a_set_answers_about_no_other_condition_unless_that_was_planned(lab: Any
 def test_a_planned_answer_about_another_condition_costs_no_step_and_ends_nothing(
     study: str, released: str, lab: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(judging, "examples_for_gate", lambda config, changes=0: 1)
+    monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 1)
     set_id = lab.one("SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id "
                      "WHERE s.name = :name AND purpose = 'gate'", name=study)  # fmt: skip
     plan_otherwise(lab, set_id, other_conditions=3)

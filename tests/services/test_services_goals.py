@@ -13,11 +13,11 @@ from easeml_core.entities import Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ProgramError
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.schema import Schema
-from easeml_core.services.registration import register_study
-from easeml_core.services.remeasurement import remeasure
-from easeml_core.services.study_goal import Goal, checked_goal
-from easeml_core.services.submit import submit_model
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.evaluation.reevaluation import remeasure
+from easeml_core.services.models.submission import submit_model
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.registration.study_goal import Goal, checked_goal
 from easeml_core.store import sealed
 from easeml_core.training.formats import load_constant, load_predictor, save_constant
 from easeml_core.training.inferred import spec_of

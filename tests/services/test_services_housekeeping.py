@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.services import evaluation, housekeeping
-from easeml_core.services.evaluation import at_once
-from easeml_core.services.housekeeping import Housekeeper
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import file_forced_promotion, file_gate_request
-from easeml_core.services.test_sets import reevaluation_steps
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation.sealed_runs import at_once
+from easeml_core.services.referee import housekeeping
+from easeml_core.services.referee.housekeeping import Housekeeper
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
+from easeml_core.services.test_sets.lifecycle import reevaluation_steps
 from easeml_core.store import models, sealed
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkey
             sealed.keep_predictions(tx, 1, model.identity, labels=np.zeros(len(inputs), dtype=np.int64), failure=None)
         return np.ones(len(inputs), dtype=np.int64), None
 
-    monkeypatch.setattr(evaluation, "_run", run)
+    monkeypatch.setattr(sealed_runs, "_run", run)
     assert at_once(reevaluation_steps(lab.referee, lab.artifacts, 1)) == 1
     with lab.referee.begin() as tx:
         baseline = models.baseline_model(tx, 1)

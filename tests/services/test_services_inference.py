@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
-from easeml_core.services.inference import infer
-from easeml_core.services.registration import register_study
+from easeml_core.services.models.inference import infer
+from easeml_core.services.registration.register import register_study
 from easeml_core.training.formats import load_predictor
 from easeml_core.training.sources import load_source
 

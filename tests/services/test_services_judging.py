@@ -11,9 +11,9 @@ from scipy.stats import binomtest
 from sklearn.naive_bayes import GaussianNB
 
 from easeml_core.errors import ConditionSyntaxError, ConfigError, InvalidInputError, NotFoundError, StateError
-from easeml_core.services.overview import live_sets
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import live_sets
 from easeml_core.store import sealed
 from easeml_core.training.formats import load_predictor
 

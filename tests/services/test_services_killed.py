@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from easeml_core.services.controls import set_study
-from easeml_core.services.overview import study_details
-from easeml_core.services.requests import answer_of, file_gate_request
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import expire_leases, run_trial, trial_state
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.reports.overview import study_details
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.controls import set_study
+from easeml_core.services.trials.execution import expire_leases, run_trial, trial_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.journey
 
 WORKER = """
 import sys
-from easeml_core.services.trials import run_trial
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 url, artifacts, trial_id = sys.argv[1:]

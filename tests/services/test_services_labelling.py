@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
-from easeml_core.services import labelling, settling
 from easeml_core.services.evidence.bundle_check import _Work
-from easeml_core.services.labels import give_labels, wanted_labels
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import file_gate_request
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.labeling import adjudication, desk
+from easeml_core.services.labeling.requests import give_labels, wanted_labels
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import examples, labels, models, sealed
 from easeml_core.store.labels import cannot_tell
 from easeml_core.store.labels import open_wanted as open_wanted_of
@@ -43,7 +43,7 @@ def asked(database: Any, artifacts: Any, make_study: Callable[..., str], tmp_pat
 
 
 def see(asked: Asked, labeler: str, **more: Any) -> dict[str, Any]:
-    return labelling.desk(asked.database.referee, study=asked.study, labeler=labeler, **more)
+    return desk.desk(asked.database.referee, study=asked.study, labeler=labeler, **more)
 
 
 def shown(asked: Asked, labeler: str, **more: Any) -> int | None:
@@ -53,22 +53,22 @@ def shown(asked: Asked, labeler: str, **more: Any) -> int | None:
 
 def say(asked: Asked, labeler: str, place: int, label: int | None, **more: Any) -> dict[str, Any]:
     told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place, "label": label}
-    return labelling.say(asked.database.referee, **told | more)
+    return desk.say(asked.database.referee, **told | more)
 
 
 def settle(asked: Asked, place: int, label: int, **more: Any) -> dict[str, Any]:
     told = {"study": asked.study, "test_set_id": asked.set_id, "place": place, "label": label}
-    return settling.settle(asked.database.referee, **told | more)
+    return adjudication.settle(asked.database.referee, **told | more)
 
 
 def ask_again(asked: Asked, place: int, **more: Any) -> dict[str, Any]:
     told = {"study": asked.study, "test_set_id": asked.set_id, "place": place}
-    return settling.ask_again(asked.database.referee, **told | more)
+    return adjudication.ask_again(asked.database.referee, **told | more)
 
 
 def undo(asked: Asked, labeler: str, place: int) -> dict[str, Any]:
     told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place}
-    return labelling.take_back(asked.database.referee, **told)
+    return desk.take_back(asked.database.referee, **told)
 
 
 def wanted(asked: Asked, labeler: str) -> list[str]:
@@ -92,12 +92,12 @@ def test_one_example_after_another_until_the_request_has_what_it_waits_for(asked
         assert say(asked, "ann", place, 1) == {"place": place, "changed": True}
     assert (see(asked, "ann")["example"], asked.is_open()) == (None, False)
     assert [asked.known()[p] for p in (3, 7, 41)] == [1, 1, 1]
-    (batch,) = labelling.batches(asked.database.referee, labeler="ann")
+    (batch,) = desk.batches(asked.database.referee, labeler="ann")
     assert [batch[k] for k in ("study", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts")] == [
         *(asked.study, "autumn", "row"),
         *(3, 3, 0, 3, 0),
     ]
-    assert labelling.labelers(asked.database.referee) == [{"labeler": "ann", "labels": 3, "passed": 0}]
+    assert desk.labelers(asked.database.referee) == [{"labeler": "ann", "labels": 3, "passed": 0}]
 
 
 def test_nothing_tells_which_model_asked_or_what_others_said(asked: Asked) -> None:
@@ -179,7 +179,7 @@ def test_what_nobody_can_tell_is_listed_and_settled_by_the_referees_word(asked: 
     ]
     own = [{"place": 5, "example": five, "passed": 1, "mine": True}]
     assert (see(asked, "ann")["passed"], see(asked, "cy")["passed"]) == (own, [])  # nothing of what others said
-    (batch,) = labelling.batches(asked.database.referee, labeler="ann")
+    (batch,) = desk.batches(asked.database.referee, labeler="ann")
     assert (batch["unsure"], see(asked, "ann")["unsure"]) == (2, 2)
     assert shown(asked, "ann") == 7
     assert shown(asked, "ann", at=5) == 5  # who has passed may look again
@@ -351,7 +351,7 @@ def test_words_are_shown_as_they_were_brought(database: Any, artifacts: Any, tmp
 @given(st.text(max_size=70))
 def test_a_labelers_name_is_one_that_the_schema_takes_or_is_refused(name: str) -> None:
     try:
-        kept = labelling.labeler_name(name)
+        kept = desk.labeler_name(name)
     except InvalidInputError:
         return
     assert kept == kept.lower()
@@ -384,7 +384,7 @@ def test_where_not_all_batches_are_listed_none_that_waits_is_left_out(
     say(asked, "ann", 3, 1)
 
     def listed(limit: int) -> list[str]:
-        return [batch["study"] for batch in labelling.batches(database.referee, labeler="ann", limit=limit)]
+        return [batch["study"] for batch in desk.batches(database.referee, labeler="ann", limit=limit)]
 
     assert listed(1) == ["ulcer"]
     assert listed(2) == ["ulcer", "cancer"]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
-from easeml_core.services.labels import give_labels, label_conflicts, wanted_labels
-from easeml_core.services.requests import file_gate_request
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.labeling.requests import give_labels, label_conflicts, wanted_labels
+from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import labels, sealed
 from easeml_core.training.sources import load_source
 

@@ -16,11 +16,11 @@ import psycopg2
 import pytest
 
 from easeml_core.errors import StoreError
-from easeml_core.services.alerts import open_alerts
-from easeml_core.services.answers import Timetable
-from easeml_core.services.overview import overview, study_details
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.services.meter.alerts import open_alerts
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.store.database import CHANNEL
 
 if TYPE_CHECKING:

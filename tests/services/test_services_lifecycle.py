@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from easeml_core.errors import ConfigError, NotFoundError
-from easeml_core.services import lifecycle as room
-from easeml_core.services.feeding import feed, file_refresh
-from easeml_core.services.lifecycle import LANES, lifecycle
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.trials import claim, record_failure
+from easeml_core.services.datasets.feed import feed, file_refresh
+from easeml_core.services.reports import timeline as room
+from easeml_core.services.reports.timeline import LANES, lifecycle
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.trials.execution import claim, record_failure
 
 
 def titles(lab: Any, study: str = "full") -> list[str]:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from easeml_core.errors import BudgetExhaustedError
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.controls import list_tenants, set_study, set_tenant
-from easeml_core.services.overview import overview
-from easeml_core.services.registration import pause_study
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, record_failure
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.overview import overview
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.services.studies.controls import list_tenants, set_study, set_tenant
+from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import Store
 
 STUDIES = ("full", "first", "hidden")

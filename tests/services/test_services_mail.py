@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConfigError
-from easeml_core.services.mail import MailServer, Postman
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request
+from easeml_core.services.referee.mail import MailServer, Postman
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.store import mails
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from metered import GATE, METER, Metered
 
 from easeml_core.errors import ConfigError, NotFoundError
-from easeml_core.services.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
-from easeml_core.services.overview import overview, study_details
+from easeml_core.services.meter.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
+from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.store import sealed, studies
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from told_commands import parse
 
 from easeml_core.errors import NotFoundError
-from easeml_core.services.feeding import file_refresh
-from easeml_core.services.next_steps import next_steps
-from easeml_core.services.overview import Standing, board, standing
-from easeml_core.services.policy import set_policy
-from easeml_core.services.registration import pause_study
-from easeml_core.services.requests import file_gate_request
-from easeml_core.services.step import Severity, StepKind
-from easeml_core.services.step_rules import RULES, steps_of
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.datasets.feed import file_refresh
+from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.next_steps import next_steps
+from easeml_core.services.reports.overview import Standing, board, standing
+from easeml_core.services.reports.recommendations import Severity, StepKind
+from easeml_core.services.reports.step_rules import RULES, steps_of
+from easeml_core.services.selection.policy import set_policy
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTS: dict[str, Any] = {

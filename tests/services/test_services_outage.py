@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services.overview import overview
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import claim, record_failure, trial_state
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import overview
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import claim, record_failure, trial_state
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.server_throwaway import throwaway_server

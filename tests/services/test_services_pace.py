@@ -14,14 +14,17 @@ import pytest
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import evaluation, housekeeping, judging, meter_sets, referee
-from easeml_core.services.answers import Timetable
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation.model_runs import ModelRuns
+from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.evidence.notary import Notary
-from easeml_core.services.model_runs import ModelRuns
-from easeml_core.services.pace import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
-from easeml_core.services.promotion import MOVES
-from easeml_core.services.referee import MAX_ATTEMPTS, Referee
-from easeml_core.services.requests import (
+from easeml_core.services.gate import judge
+from easeml_core.services.meter import meter_sets
+from easeml_core.services.models.promotion import MOVES
+from easeml_core.services.referee import housekeeping, process
+from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import (
     answer_of,
     file_forced_promotion,
     file_gate_request,
@@ -130,10 +133,10 @@ def test_a_look_is_due_at_the_next_time_of_the_grid_while_a_model_runs() -> None
 def test_what_a_run_gave_follows_a_step_later_however_it_ends(form: str) -> None:
     """But for a constant, which runs no code of anybody's."""
     model, steps = SimpleNamespace(format=form), 0 if form == "constant" else 1
-    given = evaluation._stepped(model, lambda: 7)
+    given = sealed_runs._stepped(model, lambda: 7)
     assert [next(given) for _ in range(steps)] == [None] * steps
-    assert evaluation.at_once(given) == 7
-    failing = evaluation._stepped(model, raising(ArtifactError("gone")))
+    assert sealed_runs.at_once(given) == 7
+    failing = sealed_runs._stepped(model, raising(ArtifactError("gone")))
     assert [next(failing) for _ in range(steps)] == [None] * steps
     with pytest.raises(ArtifactError):
         next(failing)
@@ -173,7 +176,7 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
             given[0].now += given[1]
             return np.zeros(len(inputs), dtype=np.int64), None
 
-        monkeypatch.setattr(evaluation, "_run", run)
+        monkeypatch.setattr(sealed_runs, "_run", run)
         timetable = LATE if grid else Timetable()  # nothing is padded where answers leave at once
         work = Referee(lab.referee, lab.artifacts, timetable=timetable, decision_grid_seconds=())
         work._keep_time(hours.clock, hours.sleep)
@@ -212,7 +215,7 @@ def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes
     Nothing of it is held or open while it waits.
     """
     left = list(takes)
-    for module, name in ((judging, "judge_predictions"), (meter_sets, "read_submission")):
+    for module, name in ((judge, "judge_predictions"), (meter_sets, "read_submission")):
         real = getattr(module, name)
 
         def slowly(*given: Any, real: Any = real, **more: Any) -> Any:
@@ -220,7 +223,7 @@ def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes
             return real(*given, **more)
 
         monkeypatch.setattr(module, name, slowly)
-    monkeypatch.setattr(evaluation, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
+    monkeypatch.setattr(sealed_runs, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
 
     def sleep(seconds: float) -> None:
         with lab.referee.begin() as tx:
@@ -305,7 +308,7 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
     lab.gate("good")
     forget(lab, "good")
     monkeypatch.setattr(
-        evaluation, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
+        sealed_runs, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
     )
     work = Referee(lab.referee, lab.artifacts, timetable=LATE)
     work._keep_time(hours.clock, hours.sleep)
@@ -324,7 +327,7 @@ def stuck(monkeypatch: Any) -> Iterator[tuple[threading.Event, threading.Event]]
         assert free.wait(60)
         return np.zeros(len(inputs), dtype=np.int64), None
 
-    monkeypatch.setattr(evaluation, "_run", run)
+    monkeypatch.setattr(sealed_runs, "_run", run)
     yield begun, free
     free.set()
 
@@ -383,7 +386,7 @@ def ran(monkeypatch: Any) -> list[int]:
         models_run.append(model.id)
         return np.zeros(len(inputs), dtype=np.int64), None
 
-    monkeypatch.setattr(evaluation, "_run", run)
+    monkeypatch.setattr(sealed_runs, "_run", run)
     return models_run
 
 
@@ -435,7 +438,7 @@ def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[in
 def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -> None:
     """The decision is about what stands when it is made; a model that is needed now is run now."""
     forget(lab, "good", "worse")
-    real, ran = evaluation._run, []
+    real, ran = sealed_runs._run, []
 
     def run(artifacts: Any, model: Any, inputs: Any, task: Any) -> Any:
         ran.append(model.id)
@@ -444,7 +447,7 @@ def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -
             file_forced_promotion(lab.referee, study="full", model_id=lab.models["full"]["worse"], **words)
         return real(artifacts, model, inputs, task)
 
-    monkeypatch.setattr(evaluation, "_run", run)
+    monkeypatch.setattr(sealed_runs, "_run", run)
     answer = lab.answer(file_gate(lab))
     assert ran == [lab.models["full"][name] for name in ("good", "good", "worse", "worse")]
     assert lab.rows("SELECT incumbent_id FROM work.gate_verdicts") == [(lab.models["full"]["worse"],)]
@@ -461,7 +464,7 @@ def test_a_model_that_kills_the_referee_is_given_up(lab: Any, monkeypatch: Any) 
         ran.append(1)
         raise SystemExit
 
-    monkeypatch.setattr(evaluation, "_run", die)
+    monkeypatch.setattr(sealed_runs, "_run", die)
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(SystemExit):
             Referee(lab.referee, lab.artifacts).answer_one()
@@ -475,8 +478,8 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
     forget(lab, "good")
     asked, work = file_gate(lab), Referee(lab.referee, lab.artifacts)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation.sealed, "keep_predictions", raising(ConcurrentUpdateError("another was first")))
-        patch.setattr(evaluation, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
+        patch.setattr(sealed_runs.sealed, "keep_predictions", raising(ConcurrentUpdateError("another was first")))
+        patch.setattr(sealed_runs, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
         for _ in range(MAX_ATTEMPTS + 1):
             work._aside.clear()
             assert work.answer_one() == asked
@@ -486,7 +489,7 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
 
 def test_an_error_of_a_run_is_told_as_one_of_the_decision(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     forget(lab, "good")
-    monkeypatch.setattr(evaluation, "_run", raising(ZeroDivisionError("example 17")))
+    monkeypatch.setattr(sealed_runs, "_run", raising(ZeroDivisionError("example 17")))
     answer = lab.answer(file_gate(lab))
     assert answer["refused"]
     assert "17" not in answer["message"]
@@ -505,12 +508,12 @@ def raising(error: Exception) -> Any:
 
 
 def test_every_kind_is_somebodys_and_nobody_takes_the_others() -> None:
-    assert sorted([*referee._RUNS, *MOVES]) == sorted(RequestKind)
+    assert sorted([*process._RUNS, *MOVES]) == sorted(RequestKind)
 
 
 def test_both_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any) -> None:
     claim = requests.claim_request
-    errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in (referee._RUNS, tuple(MOVES))}
+    errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in (process._RUNS, tuple(MOVES))}
 
     def claim_or_fail(tx: Any, **given: Any) -> Any:
         if errors[given["kinds"]]:

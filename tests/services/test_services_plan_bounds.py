@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from easeml_core.config import MOST_COUNTED, MOST_SLICES, MOST_STEPS, GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.services import sealing
-from easeml_core.services.requests import answer_of
-from easeml_core.services.set_plans import needed_examples
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration import sealing
+from easeml_core.services.test_sets.planning import needed_examples
 
 TABLE = [[[1, 0], [2, 1]], [[1, 0], [2, None]]]
 SLICES = [[f"s{i}", "n > 0.5 +/- 0.1"] for i in range(MOST_SLICES + 1)]

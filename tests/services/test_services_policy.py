@@ -10,9 +10,9 @@ import pytest
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
-from easeml_core.services.policy import current_config, policy_history, set_policy, show_policy
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.suggestion import suggest_trials
+from easeml_core.services.selection.policy import current_config, policy_history, set_policy, show_policy
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.store.database import Store, lock
 from easeml_core.store.selection_settings import add_settings
 

@@ -7,7 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from easeml_core.entities import Study, StudyState, Tenant, TrialState
-from easeml_core.services.problem import Result, arm_of, build_problem, results_by_version, runnable_candidates
+from easeml_core.services.selection.problem import (
+    Result,
+    arm_of,
+    build_problem,
+    results_by_version,
+    runnable_candidates,
+)
 from easeml_core.store.decisions import Menu, Told
 
 S, R, OK, F, C = TrialState

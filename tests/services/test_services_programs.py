@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import text
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
-from easeml_core.services.candidates import add_candidates, bring_program
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import run_trial
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.candidates import add_candidates, bring_program
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store import studies
 
 AWK = Path(__file__).parents[2] / "docs" / "examples" / "awk"

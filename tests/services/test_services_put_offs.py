@@ -16,11 +16,12 @@ from easeml_core.errors import (
     TrainingKilled,
     TrainingStarved,
 )
-from easeml_core.services import evaluation, judging
-from easeml_core.services.doctor import check_put_offs
-from easeml_core.services.put_offs import MOST_PUT_OFFS, list_put_off, sentence
-from easeml_core.services.referee import MAX_ATTEMPTS, Referee
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation.backoff import MOST_PUT_OFFS, list_put_off, sentence
+from easeml_core.services.gate import judge as judging
+from easeml_core.services.operations.doctor import check_put_offs
+from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.store import models, sealed
 from easeml_core.training.command_model import pack_command
 
@@ -70,7 +71,7 @@ class Machine:
 def make_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
     def make(lab: Any, *names: str) -> Machine:
         machine = Machine(lab, *names)
-        monkeypatch.setattr(evaluation, "predict_in_child", machine.predict)
+        monkeypatch.setattr(sealed_runs, "predict_in_child", machine.predict)
         return machine
 
     return make

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import answers, judging, meter_sets, referee
-from easeml_core.services.overview import study_state
-from easeml_core.services.referee import MAX_ATTEMPTS, Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.gate import judge as judging
+from easeml_core.services.meter import meter_sets
+from easeml_core.services.referee import process as referee
+from easeml_core.services.referee import publishing
+from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import study_state
 from easeml_core.store import requests, schema
 from easeml_core.store.database import Store
 
@@ -49,7 +52,7 @@ def test_a_bug_before_any_label_is_looked_at_is_private_and_spends_nothing(
 
 def test_a_bug_after_the_step_was_written_takes_the_step_back(lab: Any, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(answers, "notify", failing(RuntimeError("too late")))
+        patch.setattr(publishing, "notify", failing(RuntimeError("too late")))
         assert lab.gate("good")["message"] == PRIVATE
     assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
 
@@ -61,7 +64,7 @@ def test_a_refused_database_statement_stays_private_too(lab: Any, monkeypatch: A
 
 
 def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> None:
-    from easeml_core.services import sealing
+    from easeml_core.services.registration import sealing
 
     monkeypatch.setattr(sealing, "check_split", failing(ZeroDivisionError("no room")))
     answer = bare.register("cancer")
@@ -242,10 +245,10 @@ def test_a_bug_of_the_meter_looks_like_a_set_that_has_served(lab: Any, monkeypat
 
 
 def test_a_study_of_another_kind_waits_its_turn_behind_no_bug(bare: Any, monkeypatch: Any) -> None:
-    from easeml_core.services import reading
+    from easeml_core.services.datasets import access
 
-    load, fails = reading.load_source, failing(OSError("disk"))
-    monkeypatch.setattr(reading, "load_source", lambda s, *t, **n: fails() if "iris" in s else load(s, *t, **n))
+    load, fails = access.load_source, failing(OSError("disk"))
+    monkeypatch.setattr(access, "load_source", lambda s, *t, **n: fails() if "iris" in s else load(s, *t, **n))
     for study, source in (("iris", "sklearn:iris"), ("cancer", "sklearn:breast_cancer")):
         gate = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
         meter = {"tolerance": 0.2, "reliability": 0.9, "steps": 4}

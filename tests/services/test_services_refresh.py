@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
-from easeml_core.services import refresh
-from easeml_core.services.feeding import feed, file_refresh, list_feeds, studies_that_wait
-from easeml_core.services.inference import infer
-from easeml_core.services.referee import Referee
-from easeml_core.services.refining import list_pairs
-from easeml_core.services.test_set_release import release_test_set
-from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.datasets import refresh
+from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds, studies_that_wait
+from easeml_core.services.datasets.refine import list_pairs
+from easeml_core.services.models.inference import infer
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.test_sets.release import release_test_set
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store import sealed
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.sources import load_source
@@ -246,7 +246,7 @@ def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypat
 REFEREE = """
 import sys, time
 from easeml_core.services import refresh
-from easeml_core.services.referee import Referee
+from easeml_core.services.referee.process import Referee
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 url, artifacts = sys.argv[1:]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.feeding import feed, file_refresh, list_feeds
+from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds
 from easeml_core.store import feeds
 from easeml_core.training.sources import load_source
 

@@ -18,8 +18,8 @@ from easeml_core.errors import (
     StateError,
 )
 from easeml_core.gate.condition import parse_condition
-from easeml_core.services.registration import pause_study, register_study, study_settings
-from easeml_core.services.requests import answer_of
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import pause_study, register_study, study_settings
 from easeml_core.training.trainers import TRAINERS
 
 IRIS = {"tenant": "lab", "study": "iris", "source": "sklearn:iris", "request_key": "night/1"}

@@ -11,12 +11,12 @@ import fsspec
 import pytest
 
 from easeml_core.remote.cache import FileCache
-from easeml_core.services.overview import study_state
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import run_trial
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import study_state
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.remote_artifacts import artifact_store
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.services import evaluation
-from easeml_core.services.evaluation import at_once, sealed_run_steps
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation.sealed_runs import at_once, sealed_run_steps
 from easeml_core.store import models, sealed
 from easeml_core.training import repetition
 from easeml_core.training.command_model import pack_command
@@ -89,7 +89,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *answers: Callable[[Any], Any]) ->
         asked.append(inputs)
         return answers[len(asked) - 1](inputs)
 
-    monkeypatch.setattr(evaluation, "_run", run)
+    monkeypatch.setattr(sealed_runs, "_run", run)
     return asked
 
 
@@ -155,7 +155,7 @@ def test_which_rows_are_asked_again_depends_on_the_secret_the_set_and_the_model(
     def keys() -> list[bytes]:
         with lab.referee.begin() as tx:
             both = [models.get_model(tx, 1, lab.models["full"][name]) for name in ("good", "worse")]
-            return [evaluation._repetition_key(tx, model, set_id) for model in both for set_id in (1, 2)]
+            return [sealed_runs._repetition_key(tx, model, set_id) for model in both for set_id in (1, 2)]
 
     first = keys()
     assert keys() == first

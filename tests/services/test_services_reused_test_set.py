@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from easeml_core.services.alerts import open_alerts
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_meter_request
-from easeml_core.services.submit import submit_model
+from easeml_core.services.meter.alerts import open_alerts
+from easeml_core.services.models.submission import submit_model
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_meter_request
+from easeml_core.services.registration.register import register_study
 from easeml_core.training.csv_text import MAX_BYTES, MAX_COLUMNS
 from easeml_core.training.skops_format import PipelinePredictor
 

@@ -10,9 +10,9 @@ import pytest
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ConfigError, NotFoundError, StateError, StoreError
-from easeml_core.services.promotion import before_standing, model_list
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import (
+from easeml_core.services.models.promotion import before_standing, model_list
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import (
     answer_of,
     file_forced_promotion,
     file_gate_request,

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services import rungs as service
-from easeml_core.services.explain import explain_trial
-from easeml_core.services.rungs import Ladder
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import claim, record_success, run_trial, trial_details
+from easeml_core.services.reports.decision import explain_trial
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials import pruning as service
+from easeml_core.services.trials.execution import claim, record_success, run_trial, trial_details
+from easeml_core.services.trials.pruning import Ladder
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from easeml_core.services.leases import Lease
+    from easeml_core.services.trials.lease import Lease
 
 SETTINGS = {"rungs": [0.01, 0.3], "early_stopping": False, "checkpoint_seconds": 1e6}
 SMALL = {"hidden_width": 8, "batch_size": 4}
@@ -32,7 +32,7 @@ GOOD = {"name": "good", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": 4
 DIES = """
 import os, signal, sys
 from easeml_core.services import rungs
-from easeml_core.services.trials import run_trial
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 decide = rungs.Ladder._decide

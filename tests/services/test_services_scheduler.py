@@ -12,13 +12,13 @@ import pytest
 
 from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.controls import set_study, set_tenant
-from easeml_core.services.policy import set_policy
-from easeml_core.services.registration import pause_study
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.selection.policy import set_policy
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.services.studies.controls import set_study, set_tenant
+from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.database import Store
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from conftest import House
-from easeml_core.services.scheduler import LiveScheduler
+from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.store.database import Store
 house = House.__new__(House)
 house.store = Store(sys.argv[1])

@@ -15,11 +15,11 @@ from sqlalchemy import text
 from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import RequestKind, SealedSetPurpose, Task
 from easeml_core.errors import SealedSetTooSmallError, StoreError
-from easeml_core.services import sealing
-from easeml_core.services.overview import overview, study_state
-from easeml_core.services.registration import register_study
-from easeml_core.services.sealing import part_sizes
-from easeml_core.services.set_sizes import plan_for_gate, plan_for_meter
+from easeml_core.services.registration import sealing
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.registration.sealing import part_sizes
+from easeml_core.services.reports.overview import overview, study_state
+from easeml_core.services.test_sets.set_sizes import plan_for_gate, plan_for_meter
 from easeml_core.store import requests, sealed, studies
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.layout import Layout

@@ -11,8 +11,8 @@ import pytest
 
 from easeml_core.remote import object_files
 from easeml_core.remote.cache import FileCache
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, run_trial
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import cancel_trial, run_trial
 from easeml_core.store.remote_artifacts import artifact_store
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.study_goal import checked_goal
+from easeml_core.services.registration.study_goal import checked_goal
+from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.training.layout import table_layout
 from easeml_core.training.parts import OpenParts
 from easeml_core.training.trainers import TRAINERS

@@ -8,11 +8,11 @@ import pytest
 from asked import Asked
 
 from easeml_core.errors import NotFoundError, StoreError
-from easeml_core.services.feeding import feed
-from easeml_core.services.labelling import say
-from easeml_core.services.study_data import sealed_sets, study_data
-from easeml_core.services.test_set_release import release_test_set
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.feed import feed
+from easeml_core.services.datasets.report import sealed_sets, study_data
+from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.labeling.desk import say
+from easeml_core.services.test_sets.release import release_test_set
 
 if TYPE_CHECKING:
     from pathlib import Path

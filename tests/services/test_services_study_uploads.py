@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.services.data_preview import look_at_data
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
-from easeml_core.services.study_uploads import KEPT_DAYS, PART, forget_uploads, keep_upload
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.data_preview import look_at_data
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.studies.uploads import KEPT_DAYS, PART, forget_uploads, keep_upload
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
-from easeml_core.services import submit
-from easeml_core.services.inference import infer
-from easeml_core.services.registration import pause_study
-from easeml_core.services.requests import file_gate_request
-from easeml_core.services.submit import list_submissions, submit_model
+from easeml_core.services.models import submission
+from easeml_core.services.models.inference import infer
+from easeml_core.services.models.submission import list_submissions, submit_model
+from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.services.registration.register import pause_study
 from easeml_core.store import models, studies
 from easeml_core.store.submissions import list_submissions as rows_of_submissions
 from easeml_core.training.formats import save_constant, save_model
@@ -172,13 +172,13 @@ def test_who_fails_among_fewer_rows_is_refused(hand_in: Any, lab: Any, tmp_path:
 
 
 def test_a_constant_is_tried_once(hand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, ran = submit.predict_in_child, list[int]()
+    real, ran = submission.predict_in_child, list[int]()
 
     def predict(path: Any, form: str, inputs: Any, **named: Any) -> Any:
         ran.append(len(inputs))
         return real(path, form, inputs, **named)
 
-    monkeypatch.setattr(submit, "predict_in_child", predict)
+    monkeypatch.setattr(submission, "predict_in_child", predict)
     hand_in()
     assert len(ran) == 1
 
@@ -240,7 +240,7 @@ def test_the_same_key_hands_in_once(hand_in: Any, lab: Any, tmp_path: Path) -> N
 def test_the_same_key_at_once_hands_in_once(hand_in: Any, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     met = threading.Barrier(4)
-    keep, add = submit._keep, models.add_model
+    keep, add = submission._keep, models.add_model
 
     def keep_together(*given: Any) -> None:
         keep(*given)
@@ -250,7 +250,7 @@ def test_the_same_key_at_once_hands_in_once(hand_in: Any, lab: Any, monkeypatch:
         time.sleep(0.3)
         return int(add(*given, **named))
 
-    monkeypatch.setattr(submit, "_keep", keep_together)
+    monkeypatch.setattr(submission, "_keep", keep_together)
     monkeypatch.setattr(models, "add_model", add_slowly)
     threads = [threading.Thread(target=lambda: told.append(hand_in(request_key="k"))) for _ in range(4)]
     for thread in threads:

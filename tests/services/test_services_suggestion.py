@@ -10,9 +10,9 @@ import pytest
 
 from easeml_core.config import POLICIES
 from easeml_core.errors import ConfigError, NotFoundError
-from easeml_core.services.registration import pause_study
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, expire_leases, record_failure, trial_state
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, record_failure, trial_state
 from easeml_core.store import studies
 
 # The laboratory's three studies have three candidates each that have not run.

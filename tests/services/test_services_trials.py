@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, TrialStateError
-from easeml_core.services import trials as service
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import (
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials import execution as service
+from easeml_core.services.trials.execution import (
     cancel_trial,
     claim,
     finished_trial,

@@ -15,12 +15,12 @@ import pytest
 from metered import GATE, Metered
 from metered import METER as STRICT
 
-from easeml_core.services.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
-from easeml_core.services.answers import Timetable
-from easeml_core.services.overview import live_sets, overview, study_details
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.meter.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.reports.overview import live_sets, overview, study_details
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store import sealed, studies
 
 if TYPE_CHECKING:

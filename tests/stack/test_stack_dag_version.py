@@ -18,9 +18,9 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
 
-from easeml_core.services.overview import overview, study_state
-from easeml_core.services.registration import register_study
-from easeml_core.services.submit import list_submissions
+from easeml_core.services.models.submission import list_submissions
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.store.database import Store
 from easeml_core.store.server import Server
 from easeml_core.store.server_throwaway import throwaway_folder

@@ -24,7 +24,7 @@ from stack.progress import Progress
 from stack.record import FAILED, HEALTHY, STOPPED, is_running, read_record
 from stack.rest import RestError
 
-from easeml_core.services.overview import overview
+from easeml_core.services.reports.overview import overview
 from easeml_core.store.database import Store
 from easeml_core.store.server import Server
 from easeml_core.store.server_throwaway import throwaway_folder

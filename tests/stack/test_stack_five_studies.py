@@ -17,7 +17,7 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
 
-from easeml_core.services.overview import overview, study_details
+from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.store.database import Store
 from easeml_core.store.server import Server
 from easeml_core.store.server_throwaway import throwaway_folder

@@ -15,10 +15,10 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
 
-from easeml_core.services.overview import overview, study_state
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import file_rollback
-from easeml_core.services.submit import submit_model
+from easeml_core.services.models.submission import submit_model
+from easeml_core.services.referee.requests import file_rollback
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row

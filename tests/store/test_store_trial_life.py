@@ -17,7 +17,14 @@ from property_sizes import examples
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import TrialStateError
-from easeml_core.services.trials import Lease, cancel_trial, claim, expire_leases, record_failure, record_success
+from easeml_core.services.trials.execution import (
+    Lease,
+    cancel_trial,
+    claim,
+    expire_leases,
+    record_failure,
+    record_success,
+)
 from easeml_core.store import trials
 from easeml_core.store.rows import change, rows
 from easeml_core.training.job import TrainingResult

@@ -12,7 +12,7 @@ with DAG("cookbook_on_promotion", schedule=[FLOWERS], catchup=False, max_active_
     def deploy():
         """What the database says is in production, unless it is out already; an event could be forged, or old."""
         from easeml_airflow.hooks.easeml import EasemlHook
-        from easeml_core.services.promotion import in_production
+        from easeml_core.services.models.promotion import in_production
 
         now = next(iter(in_production(EasemlHook().get_store(), study="flowers")), None)
         if now is None or str(now["promotion_id"]) == Variable.get("flowers_deployed", default=None):

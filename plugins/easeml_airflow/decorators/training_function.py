@@ -49,8 +49,8 @@ class TrialFunctionOperator(DecoratedOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Claim the trial, call the function, record what came out; then fail if the trial failed."""
-        from easeml_core.services.function_trials import run_function_trial
-        from easeml_core.services.retrying import in_place_of
+        from easeml_core.services.selection.retry import in_place_of
+        from easeml_core.services.trials.function_trials import run_function_trial
 
         hook, key = EasemlHook(self.easeml_conn_id), request_key(context)
         with airflow_outcome():

@@ -116,7 +116,7 @@ class EasemlHook(BaseHook):
             ConfigError: As of ``named_artifacts``.
             StoreUnavailableError: If the database cannot be reached.
         """
-        from easeml_core.services.artifact_places import checked_artifacts
+        from easeml_core.services.operations.artifact_store import checked_artifacts
 
         artifacts, store = self.named_artifacts(), self.get_store()
         try:

@@ -25,7 +25,7 @@ class FedStudiesOperator(EasemlOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Look, log, hand on."""
-        from easeml_core.services.feeding import studies_that_wait
+        from easeml_core.services.datasets.feed import studies_that_wait
 
         with airflow_outcome():
             found = studies_that_wait(self.hook.get_store())

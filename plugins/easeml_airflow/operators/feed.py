@@ -59,7 +59,7 @@ class FeedOperator(EasemlOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Feed; a retry gives the first try's feed."""
-        from easeml_core.services.feeding import feed
+        from easeml_core.services.datasets.feed import feed
 
         path, labels = optional_text(self.path), optional_text(self.labels)
         with airflow_outcome():

@@ -103,7 +103,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
 
     def file_request(self, store: Store, key: str) -> int:
         """File the request for the promotion, in the name of who approved it."""
-        from easeml_core.services.requests import file_forced_promotion
+        from easeml_core.services.referee.requests import file_forced_promotion
 
         assert self._approved is not None, "an approval comes first"
         who, why, model = self._approved.who, self._approved.why, whole(self.model_id, "model_id")
@@ -117,7 +117,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
         return named | {"easeml_conn_id": self.easeml_conn_id}
 
     def _question(self, context: Context) -> tuple[str, str]:
-        from easeml_core.services.promotion import model_list
+        from easeml_core.services.models.promotion import model_list
 
         number, reason = whole(self.model_id, "model_id"), optional_text(self.reason) or ""
         models = {found["model_id"]: found for found in model_list(self.hook.get_store(), study=self.study)}

@@ -77,7 +77,7 @@ class GateOperator(RefereeOperator):
 
     def file_request(self, store: Store, key: str) -> int:
         """File the request for a verdict."""
-        from easeml_core.services.requests import file_gate_request
+        from easeml_core.services.referee.requests import file_gate_request
 
         require(self.on_fail in (None, "fail", "skip"), "on_fail", self.on_fail, "fail, skip or None")
         filed = file_gate_request(

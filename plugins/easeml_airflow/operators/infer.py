@@ -54,7 +54,7 @@ class InferOperator(EasemlOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Predict."""
-        from easeml_core.services.inference import infer, write_answers
+        from easeml_core.services.models.inference import infer, write_answers
 
         path, file = optional_text(self.path), optional_text(self.answers)
         with airflow_outcome():

@@ -41,7 +41,7 @@ class MeterOperator(RefereeOperator):
 
     def file_request(self, store: Store, key: str) -> int:
         """File the request for a reading."""
-        from easeml_core.services.requests import file_meter_request
+        from easeml_core.services.referee.requests import file_meter_request
 
         model_id, team = optional_whole(self.model_id, "model_id"), optional_whole(self.team, "team") or 1
         filed = file_meter_request(store, study=self.study, model_id=model_id, team=team, request_key=key)

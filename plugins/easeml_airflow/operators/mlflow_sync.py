@@ -47,7 +47,7 @@ class MlflowSyncOperator(EasemlOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Sync, log, hand on."""
-        from easeml_core.services.mlflow_sync import Mirror, sync
+        from easeml_core.services.operations.mlflow_sync import Mirror, sync
 
         with airflow_outcome():
             mirrored = Mirror(optional_text(self.tracking_uri), str(self.prefix), str(self.alias))

@@ -51,23 +51,23 @@ class NotifyOperator(EasemlOperator):
             ``{"told", "events"}``: how many events were told, and the keys of the first ones.
         """
         from easeml_core.config import require
-        from easeml_core.services import events
+        from easeml_core.services.operations import notifications
 
         with airflow_outcome():
             require(self.notifier is not None, "notifier", None, "one of easeml_airflow.notifications")
             assert self.notifier is not None
             notifier, told = self.notifier.rendered(context), list[str]()
             name = self.watcher or f"easeml_told_{self.dag_id}.{self.task_id}"
-            seen = events.look(self.hook.get_store(), _kept(name))
+            seen = notifications.look(self.hook.get_store(), _kept(name))
             cursor = seen.start
             for event in seen.events:
                 if notifier.wants(event):
                     notifier.deliver(event)
                     told.append(event["key"])
-                cursor = events.after_telling(cursor, event)
+                cursor = notifications.after_telling(cursor, event)
                 if told and told[-1] == event["key"]:
                     _keep(name, cursor)
-            _keep(name, events.after_all(cursor, seen))
+            _keep(name, notifications.after_all(cursor, seen))
         self.log.info("%d of %d new events were told", len(told), len(seen.events))
         return {"told": len(told), "events": told[:MOST_NAMED]}
 

@@ -38,7 +38,7 @@ class PauseOnAlertOperator(EasemlOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pause or not, log, hand on."""
-        from easeml_core.services.alerts import pause_on_alert
+        from easeml_core.services.meter.alerts import pause_on_alert
 
         with airflow_outcome():
             alert_id = optional_whole(self.alert_id, "alert_id") or 0

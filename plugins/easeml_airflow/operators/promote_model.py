@@ -36,7 +36,7 @@ class PromoteModelOperator(RefereeOperator):
 
     def file_request(self, store: Store, key: str) -> int:
         """File the request for the promotion."""
-        from easeml_core.services.requests import file_promotion
+        from easeml_core.services.referee.requests import file_promotion
 
         model, request = whole(self.model_id, "model_id"), whole(self.gate_request_id, "gate_request_id")
         filed = file_promotion(store, study=self.study, model_id=model, gate_request_id=request, request_key=key)

@@ -46,8 +46,8 @@ class RefineOperator(RefereeOperator):
 
     def file_request(self, store: Store, key: str) -> int:
         """Switch, then ask for the refresh."""
-        from easeml_core.services.feeding import file_refresh
-        from easeml_core.services.refining import switch_pairs
+        from easeml_core.services.datasets.feed import file_refresh
+        from easeml_core.services.datasets.refine import switch_pairs
 
         for name, rows in (("off", self.off), ("on", self.on)):
             if hashes := optional_plain(rows, name):

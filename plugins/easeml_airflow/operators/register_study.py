@@ -127,7 +127,7 @@ class RegisterStudyOperator(RefereeOperator):
 
     def file_request(self, store: Store, key: str) -> int:
         """Register the study; the referee's part is to seal its test sets."""
-        from easeml_core.services.registration import register_study
+        from easeml_core.services.registration.register import register_study
 
         weight = optional_number(self.weight, "weight")
         registered = register_study(

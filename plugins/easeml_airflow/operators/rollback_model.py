@@ -33,7 +33,7 @@ class RollbackModelOperator(RefereeOperator):
 
     def file_request(self, store: Store, key: str) -> int:
         """File the request for the rollback."""
-        from easeml_core.services.requests import file_rollback
+        from easeml_core.services.referee.requests import file_rollback
 
         model = optional_whole(self.model_id, "model_id")
         filed = file_rollback(store, study=self.study, model_id=model, why=self.why, request_key=key)

@@ -75,8 +75,8 @@ class RunDeviceOperator(EasemlOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the device and tell what it did, before a stream that did not end by itself fails the task."""
-        from easeml_core.services.executors import executors_of
-        from easeml_core.services.stream import run_device
+        from easeml_core.services.selection.executors import executors_of
+        from easeml_core.services.trials.worker import run_device
 
         with airflow_outcome():
             named, version = named_functions(self.functions).values(), dag_version_of(context["ti"])

@@ -74,7 +74,7 @@ class SubmitModelOperator(EasemlOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hand in; a retry gives the first try's submission."""
-        from easeml_core.services.submit import submit_model
+        from easeml_core.services.models.submission import submit_model
 
         with airflow_outcome():
             bundle, version = self._version(context)

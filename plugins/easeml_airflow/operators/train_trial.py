@@ -71,9 +71,9 @@ class TrainTrialOperator(EasemlOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the trial and tell what came of it, before a failed one fails the task."""
-        from easeml_core.services.executors import executors_of
-        from easeml_core.services.function_trials import run_routed_trial
-        from easeml_core.services.retrying import in_place_of
+        from easeml_core.services.selection.executors import executors_of
+        from easeml_core.services.selection.retry import in_place_of
+        from easeml_core.services.trials.function_trials import run_routed_trial
 
         with airflow_outcome():
             store, key = self.hook.get_store(), request_key(context)

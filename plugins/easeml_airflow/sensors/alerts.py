@@ -23,7 +23,7 @@ class AlertSensor(EasemlSensor):
         """
         if self._newest is not None:
             return self._newest
-        from easeml_core.services.alerts import newest_alert
+        from easeml_core.services.meter.alerts import newest_alert
 
         self._newest = newest_alert(EasemlHook(self.easeml_conn_id).get_store(), study=study or None, team=team)
         return None

@@ -24,6 +24,6 @@ class AlertsTrigger(WatcherTrigger):
     @staticmethod
     def waiting(store: Store, study: str | None) -> list[Waiting]:
         """The open alerts."""
-        from easeml_core.services.alerts import open_alerts
+        from easeml_core.services.meter.alerts import open_alerts
 
         return [{name: alert[name] for name in _TOLD} for alert in open_alerts(store, study=study)]

@@ -23,6 +23,6 @@ class ProductionTrigger(WatcherTrigger):
     @staticmethod
     def waiting(store: Store, study: str | None) -> list[Waiting]:
         """What is in production."""
-        from easeml_core.services.promotion import in_production
+        from easeml_core.services.models.promotion import in_production
 
         return in_production(store, study=study)

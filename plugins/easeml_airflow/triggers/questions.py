@@ -32,20 +32,20 @@ class Question:
 
 
 def _answer(store: Store, subject: str, after: int) -> Facts | None:
-    from easeml_core.services.requests import answer_of
+    from easeml_core.services.referee.requests import answer_of
 
     return answer_of(store, int(subject))
 
 
 def _trial(store: Store, subject: str, after: int) -> Facts | None:
-    from easeml_core.services.trials import finished_trial
+    from easeml_core.services.trials.execution import finished_trial
 
     return finished_trial(store, trial_id=int(subject))
 
 
 def _test_set(store: Store, subject: str, after: int) -> Facts | None:
     from easeml_core.entities import StudyState
-    from easeml_core.services.overview import live_sets, study_state
+    from easeml_core.services.reports.overview import live_sets, study_state
 
     study, _, purpose = subject.partition("/")
     state, live = study_state(store, study=study), live_sets(store, study=study)
@@ -83,7 +83,7 @@ def _of_the_meter(subject: str) -> Facts:
 
 
 def _meter_alert(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
-    from easeml_core.services.alerts import next_alert
+    from easeml_core.services.meter.alerts import next_alert
 
     return next_alert(store, **_of_the_meter(subject), after_id=after, cleared_too=cleared_too)
 
@@ -97,7 +97,7 @@ def _alert_since(store: Store, subject: str, after: int) -> Facts | None:
 
 
 def _new_test_set(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
-    from easeml_core.services.alerts import next_alert
+    from easeml_core.services.meter.alerts import next_alert
 
     study, purpose = _split(subject)
     kind, wanted = "new-test-set", purpose or None
@@ -109,7 +109,7 @@ def _new_test_set_since(store: Store, subject: str, after: int) -> Facts | None:
 
 
 def _clear(store: Store, subject: str, after: int) -> Facts | None:
-    from easeml_core.services.alerts import open_alerts
+    from easeml_core.services.meter.alerts import open_alerts
 
     about = _of_the_meter(subject)
     still_open = open_alerts(store, **about, up_to_id=after or None)

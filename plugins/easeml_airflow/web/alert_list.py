@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.frame import path_of_study
 from easeml_core.entities import AlertKind, SealedSetPurpose
-from easeml_core.services.alerts import clear_alert, open_alerts
-from easeml_core.services.set_words import CALLED
+from easeml_core.services.meter.alerts import clear_alert, open_alerts
+from easeml_core.services.test_sets.display_names import CALLED
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from easeml_airflow.web.audit_query import LONGEST_TEXT, PAGE_SIZE, SPANS, Wante
 from easeml_airflow.web.frame import HEADERS, Tab
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Viewer
-from easeml_core.services.audit import MOST_ROWS, as_csv, audit, recent_figures
+from easeml_core.services.operations.audit import MOST_ROWS, as_csv, audit, recent_figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from easeml_core.services.audit import ACTS
+from easeml_core.services.operations.audit import ACTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,11 +15,11 @@ from easeml_airflow.web.compute_price import pricing_of
 from easeml_airflow.web.frame import HEADERS, Reason, Tab, moved
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Role, Viewer
-from easeml_core.services.compute import WINDOWS, compute
-from easeml_core.services.controls import list_tenants, set_tenant
-from easeml_core.services.policy import show_policy
-from easeml_core.services.stopping import stopping_prices
-from easeml_core.services.trials import expire_leases
+from easeml_core.services.reports.compute import WINDOWS, compute
+from easeml_core.services.selection.policy import show_policy
+from easeml_core.services.selection.stopping import stopping_prices
+from easeml_core.services.studies.controls import list_tenants, set_tenant
+from easeml_core.services.trials.execution import expire_leases
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:

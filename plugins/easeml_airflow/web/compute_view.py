@@ -14,7 +14,7 @@ from easeml_airflow.web.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.frame import path_of_study
 from easeml_airflow.web.windows import SHOWN
 from easeml_core.errors import counted
-from easeml_core.services.audit_words import hourly_text
+from easeml_core.services.operations.audit_words import hourly_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

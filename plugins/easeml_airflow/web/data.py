@@ -11,8 +11,8 @@ from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
 from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.set_life import release_set, retire_set
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services.study_data import sealed_sets, study_data
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.report import sealed_sets, study_data
+from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:

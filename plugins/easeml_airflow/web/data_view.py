@@ -10,7 +10,7 @@ from easeml_airflow.web.view import Mark
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
 from easeml_core.meter.validation_set import ValidationState
-from easeml_core.services.set_words import WHY
+from easeml_core.services.test_sets.display_names import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

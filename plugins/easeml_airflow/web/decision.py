@@ -14,8 +14,8 @@ from easeml_airflow.web.decision_view import page_of
 from easeml_airflow.web.frame import moved, path_of_study
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.people import Viewer
-from easeml_core.services.explain import explain_trial
-from easeml_core.services.study_facts import facts_of_decision, guard_of_day, study_of_trial
+from easeml_core.services.reports.decision import explain_trial
+from easeml_core.services.reports.study import facts_of_decision, guard_of_day, study_of_trial
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse

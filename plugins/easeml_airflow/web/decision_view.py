@@ -20,7 +20,7 @@ from easeml_airflow.web.formats import (
 )
 from easeml_airflow.web.study_trials import TRIAL_STATES, log_of, why_of
 from easeml_core.selection.quality_band import band, chance_above
-from easeml_core.services.rungs import sentence_of
+from easeml_core.services.trials.pruning import sentence_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

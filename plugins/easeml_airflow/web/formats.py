@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from easeml_airflow.web.feed_words import FEEDS, refresh_mark
 from easeml_core.errors import counted
-from easeml_core.services.step import span
+from easeml_core.services.reports.recommendations import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable

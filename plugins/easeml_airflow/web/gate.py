@@ -22,10 +22,10 @@ from easeml_airflow.web.ledger_csv import ledger_file, whole_ledger
 from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.set_life import release_set, retire_set
 from easeml_core.config import GateConfig, JointConfig
-from easeml_core.services.gate_report import MOST, gate_ledger, gate_report
-from easeml_core.services.requests import file_promotion, file_rollback
-from easeml_core.services.set_plans import set_purposes, study_plan
-from easeml_core.services.test_sets import plan_test_set
+from easeml_core.services.referee.requests import file_promotion, file_rollback
+from easeml_core.services.reports.gate import MOST, gate_ledger, gate_report
+from easeml_core.services.test_sets.lifecycle import plan_test_set
+from easeml_core.services.test_sets.planning import set_purposes, study_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

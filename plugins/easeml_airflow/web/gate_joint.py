@@ -10,8 +10,8 @@ from easeml_airflow.web.gate_commands import joint_commands
 from easeml_core.config import JointConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import EasemlError
-from easeml_core.services.set_plans import set_settings
-from easeml_core.services.set_sizes import plan_joint
+from easeml_core.services.test_sets.planning import set_settings
+from easeml_core.services.test_sets.set_sizes import plan_joint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.config import parse_adaptivity
 from easeml_core.entities import Adaptivity, SealedSetState, Symbol, Verdict
 from easeml_core.errors import counted
-from easeml_core.services.set_words import WHY
+from easeml_core.services.test_sets.display_names import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -286,7 +286,8 @@ def _developer(entry: Mapping[str, Any] | None) -> tuple[Mark, bool]:
 def _promotable(
     entry: Mapping[str, Any] | None, chosen: Mapping[str, Any] | None, production: Mapping[str, Any]
 ) -> tuple[int, int] | None:
-    """What the page offers to promote; whether it is allowed is the referee's rule (``services/promotion.py``)."""
+    """What the page offers to promote; whether it is allowed is the referee's rule
+    (``services/models/promotion.py``)."""
     if entry is None or chosen is None or entry["answered_at"] is None or entry["released"] == Symbol.FAIL:
         return None
     stands = production["now"]

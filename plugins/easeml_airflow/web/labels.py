@@ -19,8 +19,9 @@ from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.uploading import Intake, file_of, on_disk
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
-from easeml_core.services import labelling, settling
-from easeml_core.services.labels import give_labels, wanted_labels
+from easeml_core.services.labeling import adjudication
+from easeml_core.services.labeling import desk as labelling
+from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.store.database import Store  # noqa: TC001 - FastAPI reads annotations while the app runs
 from easeml_core.store.labels import REFEREE
 
@@ -138,12 +139,12 @@ def _what_the_referee_settles(site: Site, router: APIRouter, who: Any) -> None:
         said = _class(label)
         require(said is not None, "label", label, "the number of a class")
         assert said is not None
-        settling.settle(store, study=study, test_set_id=test_set_id, place=place, label=said)
+        adjudication.settle(store, study=study, test_set_id=test_set_id, place=place, label=said)
         return moved(request, desk_path(study))
 
     @router.post("/labels/{study}/again")
     def again(request: Request, study: str, test_set_id: Place, place: Place, store: Store = held) -> RedirectResponse:
-        settling.ask_again(store, study=study, test_set_id=test_set_id, place=place)
+        adjudication.ask_again(store, study=study, test_set_id=test_set_id, place=place)
         return moved(request, desk_path(study))
 
 

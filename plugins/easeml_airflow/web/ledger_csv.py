@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.responses import Response
 
 from easeml_airflow.web.frame import HEADERS
-from easeml_core.services.audit import cell
+from easeml_core.services.operations.audit import cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

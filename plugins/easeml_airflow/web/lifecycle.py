@@ -10,9 +10,9 @@ from easeml_airflow.web.frame import Tab
 from easeml_airflow.web.lifecycle_view import shape_of, time_line
 from easeml_airflow.web.needs import need_of
 from easeml_airflow.web.people import Viewer
-from easeml_core.services.lifecycle import MOST_DRAWN, lifecycle
-from easeml_core.services.next_steps import next_steps
-from easeml_core.services.step import Severity
+from easeml_core.services.reports.next_steps import next_steps
+from easeml_core.services.reports.recommendations import Severity
+from easeml_core.services.reports.timeline import MOST_DRAWN, lifecycle
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse

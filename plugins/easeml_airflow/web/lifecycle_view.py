@@ -11,7 +11,7 @@ from easeml_airflow.web.charts import Axis, Dot
 from easeml_airflow.web.view import VERDICTS
 from easeml_core.entities import Symbol
 from easeml_core.errors import counted
-from easeml_core.services.lifecycle import LANES
+from easeml_core.services.reports.timeline import LANES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,9 +16,9 @@ from easeml_airflow.web.meter_view import picture_of
 from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.set_life import called
 from easeml_core.errors import EasemlError, NotFoundError
-from easeml_core.services.meter_history import MOST_ANSWERS, meter_history
-from easeml_core.services.meter_plans import ERROR_RATE, MOST_STEPS, MOST_TEAMS, MeterPlans, meter_plans
-from easeml_core.services.set_words import WHY
+from easeml_core.services.meter.history import MOST_ANSWERS, meter_history
+from easeml_core.services.meter.planning import ERROR_RATE, MOST_STEPS, MOST_TEAMS, MeterPlans, meter_plans
+from easeml_core.services.test_sets.display_names import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.gate_commands import whose
 from easeml_core.config import MeterConfig
 from easeml_core.entities import SealedSetPurpose
-from easeml_core.services.meter_plans import AMBIGUOUS, ERROR_RATE
-from easeml_core.services.set_plans import needed_examples, set_settings, study_plan
+from easeml_core.services.meter.planning import AMBIGUOUS, ERROR_RATE
+from easeml_core.services.test_sets.planning import needed_examples, set_settings, study_plan
 
 if TYPE_CHECKING:
     from easeml_core.entities import Study

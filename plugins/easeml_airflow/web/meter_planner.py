@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import counted
-from easeml_core.services.meter_plans import AMBIGUOUS, ERROR_RATE
+from easeml_core.services.meter.planning import AMBIGUOUS, ERROR_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.meter.planner import MeterPlan
-    from easeml_core.services.meter_plans import MeterPlans
+    from easeml_core.services.meter.planning import MeterPlans
 
 METHODS = {
     "path-adaptive": ("path-adaptive", "pays for ambiguous answers only"),

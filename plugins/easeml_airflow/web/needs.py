@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 from easeml_airflow.web.airflow_runs import questions
 from easeml_airflow.web.formats import age_text, sentence_case
 from easeml_airflow.web.view import ACTS, STEPS
-from easeml_core.services.next_steps import next_steps
-from easeml_core.services.step import Severity, StepKind
+from easeml_core.services.reports.next_steps import next_steps
+from easeml_core.services.reports.recommendations import Severity, StepKind
 from easeml_core.store import studies
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from easeml_core.config import GateConfig, MeterConfig, require
 from easeml_core.entities import Adaptivity, Task
 from easeml_core.errors import EasemlError, InvalidInputError, ProgramError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.services.study_preview import match_of, planned_parts
+from easeml_core.services.registration.preview import match_of, planned_parts
 from easeml_core.training.metrics import METRICS
 from easeml_core.training.source_specs import parse_source
 from easeml_core.training.upload_names import is_upload, upload_of

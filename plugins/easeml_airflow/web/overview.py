@@ -16,8 +16,8 @@ from easeml_airflow.web.overview_needs import kinds_of, lines_of, with_forced
 from easeml_airflow.web.overview_query import Query
 from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.view import STEPS
-from easeml_core.services.overview import Standing, board
-from easeml_core.services.step import StepKind
+from easeml_core.services.reports.overview import Standing, board
+from easeml_core.services.reports.recommendations import StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

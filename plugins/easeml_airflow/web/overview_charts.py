@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.charts import Axis, Band, Dot, Line, Plot
 from easeml_airflow.web.formats import age_text, gain_text
-from easeml_core.services.overview import Standing
+from easeml_core.services.reports.overview import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

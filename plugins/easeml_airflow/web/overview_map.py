@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import counted
-from easeml_core.services.overview import Standing
-from easeml_core.services.step import Severity
+from easeml_core.services.reports.overview import Standing
+from easeml_core.services.reports.recommendations import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

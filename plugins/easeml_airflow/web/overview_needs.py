@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from easeml_airflow.web.needs import Need, forced_steps, need_of
 from easeml_airflow.web.view import STEPS
 from easeml_core.errors import counted
-from easeml_core.services.step import Severity, StepKind
+from easeml_core.services.reports.recommendations import Severity, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

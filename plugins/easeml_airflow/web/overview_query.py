@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from easeml_core.services.step import StepKind
+from easeml_core.services.reports.recommendations import StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -12,8 +12,8 @@ from easeml_airflow.web.overview_charts import rise_of, scale_of, spark_of
 from easeml_airflow.web.view import STANDINGS, STEPS, VERDICTS, Mark
 from easeml_core.entities import StudyState, Symbol
 from easeml_core.errors import counted
-from easeml_core.services.overview import MOST_DRAWN, Standing
-from easeml_core.services.step import Severity, StepKind
+from easeml_core.services.reports.overview import MOST_DRAWN, Standing
+from easeml_core.services.reports.recommendations import Severity, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

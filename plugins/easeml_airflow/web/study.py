@@ -11,13 +11,13 @@ from easeml_airflow.web.frame import Reason, Tab, moved, path_of_study
 from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.study_view import page_of
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.beliefs import beliefs
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.controls import set_study
-from easeml_core.services.overview import standing_of
-from easeml_core.services.registration import pause_study
-from easeml_core.services.study_facts import facts_of_study, study_of_trial
-from easeml_core.services.trials import cancel_trial
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.overview import standing_of
+from easeml_core.services.reports.study import facts_of_study, study_of_trial
+from easeml_core.services.selection.beliefs import beliefs
+from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.services.studies.controls import set_study
+from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:

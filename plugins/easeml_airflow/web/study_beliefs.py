@@ -12,7 +12,7 @@ from easeml_core.errors import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.services.beliefs import Beliefs, Expected
+    from easeml_core.services.selection.beliefs import Beliefs, Expected
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 

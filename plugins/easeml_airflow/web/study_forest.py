@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.charts import Axis
-    from easeml_core.services.beliefs import Beliefs, Expected
+    from easeml_core.services.selection.beliefs import Beliefs, Expected
 
 FEW, MEASURED = 9, 3
 """Of the candidates that may run, and of those that have: so many are shown at first."""

@@ -16,17 +16,17 @@ from easeml_airflow.web.study_trials import TrialRow, cost_of, curves_text, rows
 from easeml_airflow.web.view import VERDICTS, Mark
 from easeml_core.entities import AlertKind, StudyState, Symbol
 from easeml_core.errors import EasemlError
-from easeml_core.services.overview import standing
-from easeml_core.services.step import StepKind
-from easeml_core.services.study_facts import PAGE
-from easeml_core.services.study_preview import match_of
+from easeml_core.services.registration.preview import match_of
+from easeml_core.services.reports.overview import standing
+from easeml_core.services.reports.recommendations import StepKind
+from easeml_core.services.reports.study import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.charts import Plot
     from easeml_core.config import SelectionConfig
-    from easeml_core.services.beliefs import Beliefs
+    from easeml_core.services.selection.beliefs import Beliefs
 
 ENDS_THE_SEARCH = (StepKind.REFUSED, StepKind.BUDGET)
 """Needs that say where the search stands; every other need stands beside that."""

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from easeml_airflow.web.frame import Tab, moved, path_of_study
 from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.submissions_view import submissions_view
-from easeml_core.services.handed_in import MOST, hand_in, handed_in_report
+from easeml_core.services.reports.submissions import MOST, hand_in, handed_in_report
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse

@@ -22,8 +22,8 @@ from easeml_airflow.web.uploading import Intake, file_of, on_disk, text_of
 from easeml_airflow.web.use_view import answers_of, inputs_of, row_fields
 from easeml_core.config import require
 from easeml_core.errors import EasemlError, InvalidInputError
-from easeml_core.services.audit import cell as cell_of
-from easeml_core.services.study_use import use_of_study
+from easeml_core.services.operations.audit import cell as cell_of
+from easeml_core.services.reports.study_use import use_of_study
 from easeml_core.training.image_source import require_few_pixels
 from easeml_core.training.upload_archive import unpack_upload
 
@@ -238,7 +238,7 @@ def _csv(told: dict[str, Any]) -> Response:
     """All answers of a file, as ``easeml infer --output`` writes them, but with no formula of anybody's in them."""
     import io
 
-    from easeml_core.services.inference import write_answers_to
+    from easeml_core.services.models.inference import write_answers_to
 
     text = io.StringIO()
     columns = {_unarmed(name): [_unarmed(cell) for cell in cells] for name, cells in told["columns"].items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from easeml_core.entities import Symbol
-from easeml_core.services.overview import Standing
-from easeml_core.services.step import StepKind
+from easeml_core.services.reports.overview import Standing
+from easeml_core.services.reports.recommendations import StepKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from easeml_core.services.compute import WINDOWS
+from easeml_core.services.reports.compute import WINDOWS
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 

@@ -14,7 +14,7 @@ import pytest
 
 from easeml_core.entities import Model
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.services.warm_models import WarmModels
+from easeml_core.services.models.warm_models import WarmModels
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.training.formats import save_constant
 from easeml_core.training.wanted_answers import A_CLASS, A_NUMBER, probabilities_of

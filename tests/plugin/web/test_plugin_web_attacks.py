@@ -30,9 +30,9 @@ from easeml_airflow.web.source import REFEREE_VARIABLE
 from easeml_airflow.web.turns import MOST_OF_ONE, Turns, few_of_each
 from easeml_airflow.web.uploading import Intake
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.services import inference
-from easeml_core.services.audit import audit
-from easeml_core.services.study_uploads import keep_upload
+from easeml_core.services.models import inference
+from easeml_core.services.operations.audit import audit
+from easeml_core.services.studies.uploads import keep_upload
 from easeml_core.store.database import Store
 from easeml_core.training import processes
 from easeml_core.training.sandbox import Isolation

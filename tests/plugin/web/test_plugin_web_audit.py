@@ -8,9 +8,9 @@ import io
 import pytest
 from device_rows import add_study
 
-from easeml_core.services.audit import audit
-from easeml_core.services.controls import set_study, set_tenant
-from easeml_core.services.policy import set_policy
+from easeml_core.services.operations.audit import audit
+from easeml_core.services.selection.policy import set_policy
+from easeml_core.services.studies.controls import set_study, set_tenant
 from easeml_core.store.actors import acting
 from easeml_core.store.rows import change
 

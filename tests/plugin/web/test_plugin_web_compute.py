@@ -16,13 +16,13 @@ from easeml_airflow.web.backtesting import Backtests, Kept
 from easeml_airflow.web.compute_price import price_text, pricing_of
 from easeml_airflow.web.compute_starts import expected_starts
 from easeml_core.errors import ConcurrentUpdateError, StateError
-from easeml_core.services.audit import audit
-from easeml_core.services.beliefs import beliefs
-from easeml_core.services.compute import at_once
-from easeml_core.services.controls import list_tenants
-from easeml_core.services.policy import set_policy, show_policy
-from easeml_core.services.registration import pause_study
-from easeml_core.services.stopping import stopping_prices
+from easeml_core.services.operations.audit import audit
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.compute import at_once
+from easeml_core.services.selection.beliefs import beliefs
+from easeml_core.services.selection.policy import set_policy, show_policy
+from easeml_core.services.selection.stopping import stopping_prices
+from easeml_core.services.studies.controls import list_tenants
 from easeml_core.store.actors import MOST_REASON
 from easeml_core.store.compute import history_stamp
 from easeml_core.store.rows import change

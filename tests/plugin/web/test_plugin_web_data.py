@@ -13,10 +13,10 @@ from easeml_airflow.web.data_view import lives
 from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services.audit import audit
-from easeml_core.services.labelling import say
-from easeml_core.services.study_data import study_data
-from easeml_core.services.test_sets import list_test_sets, plan_test_set
+from easeml_core.services.datasets.report import study_data
+from easeml_core.services.labeling.desk import say
+from easeml_core.services.operations.audit import audit
+from easeml_core.services.test_sets.lifecycle import list_test_sets, plan_test_set
 from easeml_core.store import sealed
 from easeml_core.store.rows import rows
 
@@ -172,7 +172,7 @@ def test_no_team_learns_how_much_another_has_used(teams: int, database: Any, mak
 
 
 def test_a_study_without_data_is_told_of(database: Any, ask_as: Any, text_of: Any) -> None:
-    from easeml_core.services.registration import register_study
+    from easeml_core.services.registration.register import register_study
 
     register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
     for client in (ask_as("dev"), ask_as("ada", "referee")):

@@ -27,12 +27,12 @@ from easeml_core.config import GateConfig, JointConfig
 from easeml_core.entities import AlertKind
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.services.alerts import open_alerts
-from easeml_core.services.gate_report import gate_report
-from easeml_core.services.ledger import study_ledger
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import file_forced_promotion, file_gate_request
-from easeml_core.services.set_sizes import plan_joint
+from easeml_core.services.meter.alerts import open_alerts
+from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.gate import gate_report
+from easeml_core.services.test_sets.ledger import study_ledger
+from easeml_core.services.test_sets.set_sizes import plan_joint
 from easeml_core.store import labels, releases, studies
 from easeml_core.store.rows import rows
 

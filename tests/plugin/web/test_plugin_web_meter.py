@@ -27,13 +27,13 @@ from easeml_core.cli.app import cli
 from easeml_core.entities import AlertKind
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
-from easeml_core.services.alerts import open_alerts
-from easeml_core.services.meter_history import meter_history
-from easeml_core.services.meter_plans import meter_plans
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import file_meter_request
-from easeml_core.services.test_sets import plan_test_set
+from easeml_core.services.meter.alerts import open_alerts
+from easeml_core.services.meter.history import meter_history
+from easeml_core.services.meter.planning import meter_plans
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import file_meter_request
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.test_sets.lifecycle import plan_test_set
 from easeml_core.store import models, releases, studies, trials
 from easeml_core.store.rows import rows
 

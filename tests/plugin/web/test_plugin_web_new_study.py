@@ -9,8 +9,8 @@ import pytest
 
 from easeml_airflow.web import new_study
 from easeml_core.entities import StudyState
-from easeml_core.services.referee import Referee
-from easeml_core.services.study_uploads import PART
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.studies.uploads import PART
 from easeml_core.store import studies
 
 FORM = {"tenant": "garden", "study": "flowers"}

@@ -15,10 +15,10 @@ from easeml_airflow.web.overview_query import Query
 from easeml_airflow.web.people import Role, Viewer
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.overview import Standing, board
-from easeml_core.services.registration import pause_study
-from easeml_core.services.step import Severity, Step, StepKind
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.overview import Standing, board
+from easeml_core.services.reports.recommendations import Severity, Step, StepKind
+from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.store import models, studies, trials
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

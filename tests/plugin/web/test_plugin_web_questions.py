@@ -11,7 +11,7 @@ from easeml_airflow.web import airflow_runs, needs
 from easeml_airflow.web.airflow_runs import Question, questions
 from easeml_airflow.web.overview_needs import lines_of, with_forced
 from easeml_airflow.web.people import Role, Viewer
-from easeml_core.services.step import Severity, StepKind
+from easeml_core.services.reports.recommendations import Severity, StepKind
 
 SUBJECT = "Promote model 7 of study can<cer without the gate?"
 SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)

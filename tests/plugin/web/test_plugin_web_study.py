@@ -17,12 +17,12 @@ from markupsafe import escape
 from easeml_airflow.web import live
 from easeml_airflow.web.study_beliefs import TIMES, next_trial_of
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.audit import audit
-from easeml_core.services.beliefs import Beliefs, Expected, Watch
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.study_facts import facts_of_study
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, record_failure
+from easeml_core.services.operations.audit import audit
+from easeml_core.services.reports.study import facts_of_study
+from easeml_core.services.selection.beliefs import Beliefs, Expected, Watch
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store import curves, models, studies, trials
 from easeml_core.store.database import CHANNEL
 

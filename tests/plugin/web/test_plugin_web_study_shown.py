@@ -11,12 +11,12 @@ from sqlalchemy import text
 from easeml_airflow.web.overview_view import mark_of
 from easeml_airflow.web.study_view import _marks
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.overview import standing
-from easeml_core.services.policy import set_policy
-from easeml_core.services.step import Severity, Step, StepKind
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import claim, expire_leases, record_failure
+from easeml_core.services.reports.overview import standing
+from easeml_core.services.reports.recommendations import Severity, Step, StepKind
+from easeml_core.services.selection.policy import set_policy
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.services.trials.execution import claim, expire_leases, record_failure
 from easeml_core.store import curves, feeds, models, studies, trials
 from easeml_core.store.actors import Actor
 from easeml_core.store.database import Store

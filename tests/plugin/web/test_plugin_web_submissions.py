@@ -14,9 +14,9 @@ from judged import Judged
 from told_commands import parse
 
 from easeml_airflow.web.submissions_view import submissions_view
-from easeml_core.services.handed_in import daily_answers, handed_in_report
-from easeml_core.services.requests import file_gate_request, file_meter_request, file_promotion
-from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion
+from easeml_core.services.reports.submissions import daily_answers, handed_in_report
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store.database import Store
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}

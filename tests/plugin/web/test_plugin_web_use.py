@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from easeml_airflow.web.use_view import CELL, MOST_FIELDS, RowField, inputs_of, row_fields
 from easeml_core.errors import ConfigError
-from easeml_core.services.feeding import list_feeds
-from easeml_core.services.inference import infer
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.study_uploads import keep_upload
+from easeml_core.services.datasets.feed import list_feeds
+from easeml_core.services.models.inference import infer
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.studies.uploads import keep_upload
 from easeml_core.training.sources import load_source
 
 TABLE = load_source("sklearn:breast_cancer")

@@ -10,9 +10,9 @@ from web_server import Web, serving
 
 from easeml_core.remote import download
 from easeml_core.remote.cache import FileCache
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,10 +14,10 @@ import pytest
 from tables_elsewhere import ACTIVE, GATE, METER, prefixes, table
 
 from easeml_core.remote.cache import FileCache
-from easeml_core.services import fetching, reading
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
+from easeml_core.services.datasets import access, fetching
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,7 +179,7 @@ def drip(server: socket.socket) -> None:
 
 
 def test_a_server_that_is_slow_in_its_headers_is_cut_off(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(access, "FETCH_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=drip, args=(server,))
         thread.start()
@@ -196,7 +196,7 @@ import os, signal, sys
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.urls import parse_prefix
 from easeml_core.services import fetching
-from easeml_core.services.referee import Referee
+from easeml_core.services.referee.process import Referee
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.query_source import NamedQuery

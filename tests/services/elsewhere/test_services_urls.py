@@ -15,11 +15,11 @@ from tables_elsewhere import ACTIVE, GATE, METER, prefixes, table
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.remote import download
-from easeml_core.services import reading
-from easeml_core.services.overview import study_state
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
-from easeml_core.services.row_registry import OWN_WORDS
+from easeml_core.services.datasets import access
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.reports.overview import study_state
+from easeml_core.services.test_sets.row_registry import OWN_WORDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +120,7 @@ def test_errors_of_what_was_fetched_name_the_address_and_not_the_cache(ask: Any,
 
 
 def test_a_file_beyond_the_bound_is_not_fetched(ask: Any, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 1000)
+    monkeypatch.setattr(access, "MAX_BYTES", 1000)
     answer = ask(f"url:http://{web.host}/lab/own.csv", **prefixes(f"http://{web.host}/"))
     assert "at most 1,000 are allowed" in answer["message"]
     assert web.ranges_asked() == []
@@ -132,7 +132,7 @@ def test_a_fetch_that_takes_too_long_is_given_up_and_resumed(
     web.break_after = [10_000]
     allowed = prefixes(f"http://{web.host}/")
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "FETCH_SECONDS", -1.0)
+        patch.setattr(access, "FETCH_SECONDS", -1.0)
         patch.setattr(download, "ATTEMPTS", 1)
         assert "it took longer than" in ask(f"url:http://{web.host}/lab/own.csv", **allowed)["message"]
     assert not ask(f"url:http://{web.host}/lab/own.csv", study="again", **allowed)["refused"]
@@ -154,7 +154,7 @@ def test_a_kill_after_the_download_fetches_nothing_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "load_source", die)
+        patch.setattr(access, "load_source", die)
         with pytest.raises(Killed):
             ask(f"url:http://{web.host}/lab/own.csv", **allowed)
     assert study_state(bare.worker, study="table") == "REGISTERED"

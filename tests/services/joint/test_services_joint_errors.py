@@ -9,7 +9,7 @@ import pytest
 from joint_lab import LN2, Shared, register
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services import judging
+from easeml_core.services.gate import judge
 
 
 class _OddError(RuntimeError):
@@ -26,7 +26,7 @@ def test_an_error_while_judging_spends_the_step_and_looks_like_a_fail(
     def fail(*_: Any, **__: Any) -> Any:
         raise _OddError("17 of 40")
 
-    monkeypatch.setattr(judging, "judge_predictions", fail)
+    monkeypatch.setattr(judge, "judge_predictions", fail)
     model = shared.model(0.0)
     answer = shared.gate(model)
     assert (answer["refused"], answer["symbol"], answer["step"]) == (False, said, 1)
@@ -40,7 +40,7 @@ def test_an_error_while_judging_spends_the_step_and_looks_like_a_fail(
 
 
 def test_an_unfit_report_spends_the_step_too(shared: Shared, monkeypatch: Any) -> None:
-    found = judging.judge_predictions
+    found = judge.judge_predictions
 
     class Odd:
         passed = True
@@ -48,7 +48,7 @@ def test_an_unfit_report_spends_the_step_too(shared: Shared, monkeypatch: Any) -
         def to_json(self) -> dict[str, Any]:
             return {"estimate": math.nan}
 
-    monkeypatch.setattr(judging, "judge_predictions", lambda *given, **more: found(*given, **more) and Odd())
+    monkeypatch.setattr(judge, "judge_predictions", lambda *given, **more: found(*given, **more) and Odd())
     assert shared.gate(shared.model(0.0))["symbol"] == "fail"
     assert "finite numbers" in shared.lab.one("SELECT report ->> 'error' FROM sealed.ledger")
 
@@ -59,7 +59,7 @@ def test_a_database_that_is_away_while_judging_spends_nothing(shared: Shared, mo
 
     model = shared.model(0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "judge_predictions", away)
+        patch.setattr(judge, "judge_predictions", away)
         with pytest.raises(StoreUnavailableError):
             shared.gate(model)
     assert shared.ledger() == []

@@ -12,8 +12,8 @@ from joint_lab import GATE, JOINT, METER, register
 
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.services.registration import study_settings
-from easeml_core.services.set_sizes import plan_joint
+from easeml_core.services.registration.register import study_settings
+from easeml_core.services.test_sets.set_sizes import plan_joint
 
 
 @pytest.mark.parametrize("adaptivity", ["recycle", "upTo:2", "firstChange"])
@@ -49,7 +49,7 @@ def test_without_the_setting_each_has_a_set_of_its_own(bare: Any) -> None:
 
 
 def test_a_study_settings_that_slipped_through_is_refused_when_it_is_sealed(bare: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("easeml_core.services.registration._require_plans", lambda settings: None)
+    monkeypatch.setattr("easeml_core.services.registration.register._require_plans", lambda settings: None)
     answer = bare.register("odd", gate=GATE | {"adaptivity": "recycle"}, meter=METER, joint=JOINT)
     assert answer["refused"]
     assert "cannot share a sealed set with a meter: it reuses the level" in answer["message"]

@@ -16,11 +16,11 @@ from joint_lab import LN2, Shared, costs, parked, register
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.meter.joint import joint_plan, planned_gate_log_weight
-from easeml_core.services import joint_sets, set_sizes
-from easeml_core.services.answers import Timetable
-from easeml_core.services.referee import Referee
-from easeml_core.services.requests import file_meter_request
-from easeml_core.services.set_sizes import examples_for_joint_gate, joint_weight_limit, plan_joint
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import file_meter_request
+from easeml_core.services.test_sets import set_sizes, shared_set
+from easeml_core.services.test_sets.set_sizes import examples_for_joint_gate, joint_weight_limit, plan_joint
 from easeml_core.store import releases
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def test_the_limit_is_found_whatever_the_answers_were(shared: Shared, searches: 
     joint_weight_limit.cache_clear()
     searches.clear()
     with lab.referee.begin() as tx:
-        assert joint_sets.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)) == "signals"
+        assert shared_set.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)) == "signals"
     assert searches != []
 
 
@@ -149,10 +149,10 @@ def test_the_smallest_slice_ends_the_set(bare: Any, tmp_path: Any, monkeypatch: 
     config = JointConfig.from_json(shared.lab.one("SELECT plan FROM work.test_sets"))
     small = examples_for_joint_gate(replace(config.gate, condition=condition), 1.5 * LN2)
     codes = np.repeat([0, 1], [small, rows - small])
-    monkeypatch.setattr(joint_sets.sealed, "sealed_slices", lambda *_: codes)
+    monkeypatch.setattr(shared_set.sealed, "sealed_slices", lambda *_: codes)
     ends = []
     for weight in (LN2, 2 * LN2):
-        monkeypatch.setattr(joint_sets.ledger, "joint_log_weight", lambda *_, weight=weight: weight)
+        monkeypatch.setattr(shared_set.ledger, "joint_log_weight", lambda *_, weight=weight: weight)
         with shared.lab.referee.begin() as tx:
-            ends.append(joint_sets.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)))
+            ends.append(shared_set.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)))
     assert ends == [None, "tolerance"]

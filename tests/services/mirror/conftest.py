@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from mlflow_lab import mlflow_server
 
-from easeml_core.services.mlflow_sync import Mirror
+from easeml_core.services.operations.mlflow_sync import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

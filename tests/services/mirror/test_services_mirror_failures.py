@@ -10,7 +10,7 @@ import pytest
 from mlflow_lab import end_trial, force, free_address, seen, sync_of
 
 from easeml_core.errors import NotFoundError, StateError, StoreUnavailableError
-from easeml_core.services.mlflow_sync import Mirror
+from easeml_core.services.operations.mlflow_sync import Mirror
 from easeml_core.store import curves
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.cli.mlflow_sync import keep_in_sync
 from easeml_core.errors import ConfigError, InvalidInputError, StoreUnavailableError
-from easeml_core.services.mlflow_sync import Mirror, open_client, server_address
+from easeml_core.services.operations.mlflow_sync import Mirror, open_client, server_address
 
 
 @pytest.mark.parametrize("uri", ["", "sqlite:///x.db", "databricks", "http://", "http://[", "file:/tmp/x"])

@@ -553,7 +553,7 @@ def event_sights(
 ) -> list[Sight]:
     """What triggers, sensors and watchers find, and the news since the beginning."""
     from easeml_airflow.triggers.questions import QUESTIONS
-    from easeml_core.services import events
+    from easeml_core.services.operations import notifications
 
     subjects = {"answer": list(map(str, requests)), "trial": list(map(str, trials))}
     found = [
@@ -570,8 +570,8 @@ def event_sights(
         found.append(
             Sight(Kind.EVENT, f"trigger {trigger.__name__}", "", neutral.text(repr(trigger.waiting(lab.worker, None))))
         )
-    seen = events.look(lab.worker, {"since": EPOCH, "told": {}}, limit=10_000)
-    for kind in events.EventKind:
+    seen = notifications.look(lab.worker, {"since": EPOCH, "told": {}}, limit=10_000)
+    for kind in notifications.EventKind:
         told = [event for event in seen.events if event["kind"] == kind]
         found.append(Sight(Kind.EVENT, f"news {kind}", "", neutral.text(repr(told))))
     return found

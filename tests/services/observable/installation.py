@@ -15,11 +15,11 @@ import numpy as np
 
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import EasemlError
-from easeml_core.services.answers import Timetable
-from easeml_core.services.feeding import feed
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import (
+from easeml_core.services.datasets.feed import feed
+from easeml_core.services.models.submission import submit_model
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
+from easeml_core.services.referee.requests import (
     answer_of,
     file_forced_promotion,
     file_gate_request,
@@ -27,9 +27,9 @@ from easeml_core.services.requests import (
     file_promotion,
     file_rollback,
 )
-from easeml_core.services.submit import submit_model
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import chain, sealed
 from easeml_core.store import labels as label_rows
 from easeml_core.store.rows import pack

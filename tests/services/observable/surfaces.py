@@ -22,7 +22,7 @@ from easeml_core import errors
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import Adaptivity
 from easeml_core.observable import Kind, Letter, letter_of
-from easeml_core.services.answers import Timetable
+from easeml_core.services.referee.publishing import Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 REFUSALS = (errors.InvalidInputError, errors.StateError)
-"""Errors whose message the referee puts into an answer (``services/referee.py``)."""
+"""Errors whose message the referee puts into an answer (``services/referee/process.py``)."""
 
 RELATIONS = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -215,7 +215,7 @@ def _classes() -> Iterator[str]:
 def _events() -> Iterator[str]:
     """Questions of our trigger, triggers of asset watchers, and kinds of news."""
     from easeml_airflow.triggers.questions import QUESTIONS
-    from easeml_core.services.events import EventKind
+    from easeml_core.services.operations.notifications import EventKind
 
     yield from (f"question {name}" for name in QUESTIONS)
     yield from (f"news {kind}" for kind in EventKind)

@@ -81,7 +81,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         Kind.LOG,
         "The module logs a fault of Airflow, MLflow, a repository or a model's file, and the worlds have none.",
         *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.airflow_runs"),
-        *("easeml_core.services.bundles", "easeml_core.services.mlflow_sync"),
+        *("easeml_core.services.models.dag_bundles", "easeml_core.services.operations.mlflow_sync"),
         "easeml_core.training.predict",
     ),
     *_undriven(

@@ -6,10 +6,10 @@ import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.services import test_sets
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.test_sets import lifecycle
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import sealed
 from easeml_core.training.sources import load_source
 
@@ -62,7 +62,7 @@ def retire(lab: Any, handle: int | str, **more: Any) -> dict[str, Any]:
 
 
 def gate_sets(lab: Any, study: str = "full") -> list[dict[str, Any]]:
-    found = test_sets.list_test_sets(lab.worker, study=study)
+    found = lifecycle.list_test_sets(lab.worker, study=study)
     return [entry for entry in found if entry["purpose"] == "gate"]
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from easeml_core.entities import Executor
-from easeml_core.services import evaluation
-from easeml_core.services.controls import list_tenants, set_study, set_tenant
-from easeml_core.services.remeasurement import remeasure
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation.reevaluation import remeasure
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.controls import list_tenants, set_study, set_tenant
 from easeml_core.store import limits, studies, trials
 from easeml_core.training.formats import load_predictor
 
@@ -23,7 +23,7 @@ TRIAL = "SELECT state, limit_seconds, lost_seconds FROM work.trials WHERE id = :
 def at_home(monkeypatch: Any) -> None:
     """Models answer in this process: a child for each takes a second, and is what other tests are about."""
     monkeypatch.setattr(
-        evaluation, "predict_in_child", lambda path, form, inputs, **_: load_predictor(path, form).predict(inputs)
+        sealed_runs, "predict_in_child", lambda path, form, inputs, **_: load_predictor(path, form).predict(inputs)
     )
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import StateError
-from easeml_core.services import evaluation, housekeeping
-from easeml_core.services.housekeeping import Housekeeper
-from easeml_core.services.referee import Referee
-from easeml_core.services.remeasurement import measure_next, remeasure
-from easeml_core.services.requests import answer_of, file_gate_request
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.validation import replace_validation, validation_report
+from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation.reevaluation import measure_next, remeasure
+from easeml_core.services.referee import housekeeping
+from easeml_core.services.referee.housekeeping import Housekeeper
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.store import studies, validation
 from easeml_core.training import predict
 from easeml_core.training.command_model import pack_command
@@ -43,7 +44,7 @@ def runs(monkeypatch: Any) -> list[str]:
             return predict.predict_in_child(path, form, inputs, time_limit_seconds=1.0)
         return load_predictor(path, form).predict(inputs)
 
-    monkeypatch.setattr(evaluation, "predict_in_child", run)
+    monkeypatch.setattr(sealed_runs, "predict_in_child", run)
     return seen
 
 
@@ -198,7 +199,7 @@ def test_a_failure_outlives_the_referee_and_rests_from_its_end_on(
     hanging: Any, bring: Any, turns: list[Any], monkeypatch: Any
 ) -> None:
     lab, ended = hanging, []
-    run = evaluation.predict_in_child
+    run = sealed_runs.predict_in_child
 
     def timed(*given: Any, **named: Any) -> Any:
         try:
@@ -206,7 +207,7 @@ def test_a_failure_outlives_the_referee_and_rests_from_its_end_on(
         finally:
             ended.append(lab.one("SELECT clock_timestamp()"))
 
-    monkeypatch.setattr(evaluation, "predict_in_child", timed)
+    monkeypatch.setattr(sealed_runs, "predict_in_child", timed)
     replace(lab, bring())
     assert not keeper_of(lab).work()
     ((tried_at, reason),) = lab.rows("SELECT tried_at, reason FROM work.remeasure_failures")
@@ -276,7 +277,7 @@ def test_an_error_that_nobody_has_thought_of_counts_and_tells_nothing(
     lab: Any, bring: Any, turns: list[Any], monkeypatch: Any, caplog: Any
 ) -> None:
     replace(lab, bring())
-    answer = evaluation.predict_in_child
+    answer = sealed_runs.predict_in_child
     faults = iter([ValueError("what the model has written")])
 
     def once(*given: Any, **named: Any) -> Any:
@@ -284,7 +285,7 @@ def test_an_error_that_nobody_has_thought_of_counts_and_tells_nothing(
             raise fault
         return answer(*given)
 
-    monkeypatch.setattr(evaluation, "predict_in_child", once)
+    monkeypatch.setattr(sealed_runs, "predict_in_child", once)
     keeper = keeper_of(lab)
     assert [keeper.work() for _ in range(3)] == [False, True, True]
     assert [name for _, name, _ in turns] == ["good", "worse", "rare"]

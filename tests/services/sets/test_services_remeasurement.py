@@ -15,17 +15,18 @@ import pytest
 
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ConcurrentUpdateError
-from easeml_core.services import evaluation, housekeeping
-from easeml_core.services.backtest import history_table
-from easeml_core.services.controls import set_study
-from easeml_core.services.costs import report_costs
-from easeml_core.services.explain import explain_trial
-from easeml_core.services.referee import Referee
-from easeml_core.services.remeasurement import _keep, measure_next, remeasure
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import run_trial
-from easeml_core.services.validation import replace_validation, validation_report
+from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
+from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation.reevaluation import _keep, measure_next, remeasure
+from easeml_core.services.referee import housekeeping
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.reports.decision import explain_trial
+from easeml_core.services.selection.backtest import history_table
+from easeml_core.services.selection.costs import report_costs
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.studies.controls import set_study
+from easeml_core.services.trials.execution import run_trial
 from easeml_core.store import models, releases, studies, trials, validation
 from easeml_core.store.database import Store, lock
 from easeml_core.store.outlook import outlook
@@ -43,7 +44,7 @@ HANDED_IN = ("good", "worse", "rare")
 def at_home(monkeypatch: Any) -> None:
     """Models answer in this process: a child for each takes a second, and is what other tests are about."""
     monkeypatch.setattr(
-        evaluation, "predict_in_child", lambda path, form, inputs, **_: load_predictor(path, form).predict(inputs)
+        sealed_runs, "predict_in_child", lambda path, form, inputs, **_: load_predictor(path, form).predict(inputs)
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from easeml_core.services.remeasurement import remeasure
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.evaluation.reevaluation import remeasure
 
 
 def replaced(lab: Any, bring: Any, study: str, seed: int = 1) -> None:

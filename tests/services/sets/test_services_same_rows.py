@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
-from easeml_core.services import sealing
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
-from easeml_core.services.row_registry import OTHERS_WORDS
-from easeml_core.services.test_set_release import fetch_test_set, release_test_set
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration import sealing
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.test_sets.release import fetch_test_set, release_test_set
+from easeml_core.services.test_sets.row_registry import OTHERS_WORDS
 from easeml_core.store import studies
 
 if TYPE_CHECKING:

@@ -17,17 +17,18 @@ import pytest
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.remote.cache import FileCache
-from easeml_core.services import row_registry, sealing
-from easeml_core.services.doctor import check_overlaps
-from easeml_core.services.feeding import feed, file_refresh
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of
-from easeml_core.services.study_uploads import keep_upload
-from easeml_core.services.test_set_release import release_test_set
-from easeml_core.services.test_set_retirement import retire_overlapping, retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
-from easeml_core.services.validation import replace_validation
+from easeml_core.services.datasets.feed import feed, file_refresh
+from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.operations.doctor import check_overlaps
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration import sealing
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.studies.uploads import keep_upload
+from easeml_core.services.test_sets import row_registry
+from easeml_core.services.test_sets.release import release_test_set
+from easeml_core.services.test_sets.test_set_retirement import retire_overlapping, retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import row_registry as registered
 from easeml_core.store.query_source import NamedQuery
 from easeml_core.training.row_cells import Cells, name_tokens, tokens_of

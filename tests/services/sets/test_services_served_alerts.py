@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from metered import GATE, METER, Metered
 
 from easeml_core.cli.app import cli
-from easeml_core.services.alerts import clear_alert, open_alerts, pause_on_alert
-from easeml_core.services.lifecycle import lifecycle
-from easeml_core.services.next_steps import next_steps
-from easeml_core.services.overview import overview
-from easeml_core.services.test_sets import plan_test_set
-from easeml_core.services.validation import validation_report
+from easeml_core.services.datasets.validation_sets import validation_report
+from easeml_core.services.meter.alerts import clear_alert, open_alerts, pause_on_alert
+from easeml_core.services.reports.next_steps import next_steps
+from easeml_core.services.reports.overview import overview
+from easeml_core.services.reports.timeline import lifecycle
+from easeml_core.services.test_sets.lifecycle import plan_test_set
 from easeml_core.store import studies
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from brought import retire, seal
 
 from easeml_core.config import JointConfig, MeterConfig
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
-from easeml_core.services import test_sets
-from easeml_core.services.set_sizes import plan_joint
+from easeml_core.services.test_sets import lifecycle
+from easeml_core.services.test_sets.set_sizes import plan_joint
 
 JOINT = {"purpose": "joint", "settings": {"reliability": 0.8, "gate": {"estimator": "exact"}, "meter": {"steps": 5}}}
 
@@ -31,7 +31,7 @@ def test_a_shared_set_waits_until_both_have_ended(lab: Any, bring: Any) -> None:
     assert live(lab) == {"joint": waiting["test_set_id"]}
     assert not lab.gate("good")["refused"]
     assert not lab.meter("good")["refused"]
-    (entry,) = [e for e in test_sets.list_test_sets(lab.worker) if e["name"] == "both"]
+    (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e["name"] == "both"]
     assert entry["steps_used"] == 2
 
 
@@ -98,7 +98,7 @@ def test_what_the_proof_does_not_cover_is_not_sealed(settings: Any, words: str, 
     with pytest.raises(InvalidInputError, match=words):
         seal(lab, bring(), purpose="joint", settings=settings)
     with pytest.raises(InvalidInputError, match=words):
-        test_sets.plan_test_set(lab.referee, study="full", name="next", purpose="joint", settings=settings)
+        lifecycle.plan_test_set(lab.referee, study="full", name="next", purpose="joint", settings=settings)
 
 
 @pytest.mark.parametrize("purpose", ["joint", "direct"])
@@ -108,7 +108,7 @@ def test_both_need_all_their_labels(purpose: str, lab: Any, bring: Any) -> None:
 
 
 def test_a_shared_set_is_planned_and_fulfilled(lab: Any, bring: Any) -> None:
-    planned = test_sets.plan_test_set(lab.referee, study="full", name="next", **JOINT)
+    planned = lifecycle.plan_test_set(lab.referee, study="full", name="next", **JOINT)
     sizes = plan_joint(JointConfig.from_json(planned["plan"]))
     assert planned["rows"] == sizes.labels == max(sizes.gate_labels, sizes.meter_labels)
     with pytest.raises(SealedSetTooSmallError, match=f"joint set needs at least {sizes.labels:,} examples"):

@@ -14,12 +14,12 @@ from easeml_core.errors import (
     NotFoundError,
     StateError,
 )
-from easeml_core.services import test_sets
-from easeml_core.services.evaluation import at_once
-from easeml_core.services.labels import give_labels, wanted_labels
-from easeml_core.services.requests import answer_of, file_gate_request
-from easeml_core.services.test_set_release import fetch_test_set, release_test_set
-from easeml_core.services.test_set_retirement import retire_test_set
+from easeml_core.services.evaluation.sealed_runs import at_once
+from easeml_core.services.labeling.requests import give_labels, wanted_labels
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.test_sets import lifecycle
+from easeml_core.services.test_sets.release import fetch_test_set, release_test_set
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store import labels, models, releases, sealed, studies
 from easeml_core.training.formats import load_predictor
 
@@ -42,7 +42,7 @@ def test_the_past_is_run_on_the_new_set_production_first(lab: Any, bring: Any) -
         good, worse = (models.get_model(tx, study_id, lab.models["full"][name]) for name in ("good", "worse"))
         expected = [good, models.baseline_model(tx, study_id), worse]
     seen = []
-    while at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id)):
+    while at_once(lifecycle.reevaluation_steps(lab.referee, lab.artifacts, set_id)):
         known = lab.rows("SELECT model FROM sealed.predictions WHERE test_set_id = :id", id=set_id)
         seen += [model for (model,) in known if model not in seen]
     assert seen == [model.identity for model in expected]
@@ -61,8 +61,8 @@ def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(lab: Any, bring
     gone = f"UPDATE work.models SET artifact = 'sha256:{'0' * 64}' WHERE id = %s"
     lab.as_superuser(gone, lab.models["full"]["worse"])
     set_id = seal(lab, bring())["test_set_id"]
-    assert at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1  # the baseline
-    assert at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 0
+    assert at_once(lifecycle.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1  # the baseline
+    assert at_once(lifecycle.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 0
 
 
 def test_a_model_that_was_handed_in_and_never_judged_is_not_run(lab: Any, bring: Any) -> None:
@@ -71,7 +71,7 @@ def test_a_model_that_was_handed_in_and_never_judged_is_not_run(lab: Any, bring:
     lab.as_superuser(flood, lab.models["full"]["good"])
     retire(lab, 1)
     set_id = seal(lab, bring())["test_set_id"]
-    assert at_once(test_sets.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1
+    assert at_once(lifecycle.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1
     (known,) = lab.rows("SELECT model FROM sealed.predictions WHERE test_set_id = :id", id=set_id)
     assert known[0].startswith("constant ")  # the baseline
 
@@ -132,7 +132,7 @@ def test_labels_that_nobody_gave_are_missing_from_what_is_released(lab: Any, bri
 
 
 def test_a_plan_without_examples_is_retired_but_never_released(lab: Any) -> None:
-    test_sets.plan_test_set(lab.referee, study="full", name="spring", settings={})
+    lifecycle.plan_test_set(lab.referee, study="full", name="spring", settings={})
     retire(lab, "spring")
     with pytest.raises(StateError, match="was only planned and holds no examples"):
         release_test_set(lab.referee, lab.artifacts, test_set="spring")
@@ -174,7 +174,7 @@ def test_nothing_becomes_live_while_another_one_is(lab: Any, bring: Any) -> None
     seal(lab, bring())
     with lab.referee.begin() as tx:
         assert releases.live_test_set(tx, 1, SealedSetPurpose.GATE) is not None
-        assert test_sets.go_live(tx, 1, SealedSetPurpose.GATE) is None
+        assert lifecycle.go_live(tx, 1, SealedSetPurpose.GATE) is None
     assert [state for _, state in states(lab)] == ["live", "sealed"]
 
 

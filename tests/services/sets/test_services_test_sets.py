@@ -16,13 +16,13 @@ from easeml_core.errors import (
     StateError,
     StoreError,
 )
-from easeml_core.services import test_set_upload, test_sets
-from easeml_core.services.evaluation import at_once
-from easeml_core.services.overview import overview
-from easeml_core.services.set_plans import needed_examples, settings_of_plan
-from easeml_core.services.test_set_release import release_test_set
-from easeml_core.services.test_set_retirement import retire_test_set
-from easeml_core.services.test_set_upload import seal_test_set
+from easeml_core.services.evaluation.sealed_runs import at_once
+from easeml_core.services.reports.overview import overview
+from easeml_core.services.test_sets import lifecycle, upload
+from easeml_core.services.test_sets.planning import needed_examples, settings_of_plan
+from easeml_core.services.test_sets.release import release_test_set
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import sealed
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_a_set_holds_what_was_brought_in_an_order_that_only_the_secret_decides(
 def test_what_everybody_sees_of_a_set(lab: Any, bring: Any) -> None:
     brought = bring()
     told = seal(lab, brought, name="spring", settings={"steps": 2, "reliability": 0.8})
-    (entry,) = [e for e in test_sets.list_test_sets(lab.worker) if e["name"] == "spring"]
+    (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e["name"] == "spring"]
     assert entry == {k: v for k, v in told.items() if k not in ("needed", "sealed_before", "when_live", "warnings")}
     facts = {"rows": 300, "steps": 2, "steps_used": 0, "state": "sealed", "labels_on_demand": False}
     assert {name: entry[name] for name in facts} == facts
@@ -83,10 +83,10 @@ def test_used_steps_are_those_of_released_verdicts(lab: Any) -> None:
 
 REFEREES_ALONE: dict[str, Callable[..., Any]] = {
     "seal": lambda lab, brought: seal_test_set(lab.worker, lab.artifacts, study="full", inputs=brought.inputs),
-    "plan": lambda lab, _: test_sets.plan_test_set(lab.worker, study="full", name="x", settings={}),
+    "plan": lambda lab, _: lifecycle.plan_test_set(lab.worker, study="full", name="x", settings={}),
     "retire": lambda lab, _: retire_test_set(lab.worker, test_set="1"),
     "release": lambda lab, _: release_test_set(lab.worker, lab.artifacts, test_set="1"),
-    "reevaluate": lambda lab, _: at_once(test_sets.reevaluation_steps(lab.worker, lab.artifacts)),
+    "reevaluate": lambda lab, _: at_once(lifecycle.reevaluation_steps(lab.worker, lab.artifacts)),
 }
 
 
@@ -260,7 +260,7 @@ def test_a_call_that_is_killed_in_the_middle_has_sealed_nothing(lab: Any, bring:
 
     brought = bring()
     with monkeypatch.context() as patch:
-        patch.setattr(test_set_upload.label_rows, "announce", die)  # the last step, when all rows are written
+        patch.setattr(upload.label_rows, "announce", die)  # the last step, when all rows are written
         with pytest.raises(Killed):
             seal(lab, brought, name="spring")
     assert nothing_new(lab)
@@ -273,13 +273,13 @@ def test_a_call_that_is_killed_in_the_middle_has_sealed_nothing(lab: Any, bring:
 
 def test_a_plan_is_public_and_sealing_under_its_name_fulfils_it(lab: Any, bring: Any) -> None:
     asked = {"study": "full", "name": "spring", "settings": {"steps": 2, "condition": "n-o>0+/-0.2"}}
-    planned = test_sets.plan_test_set(lab.referee, **asked)
-    assert planned == test_sets.plan_test_set(lab.referee, **asked) == gate_sets(lab)[0]
+    planned = lifecycle.plan_test_set(lab.referee, **asked)
+    assert planned == lifecycle.plan_test_set(lab.referee, **asked) == gate_sets(lab)[0]
     assert (planned["state"], planned["plan"]["condition"]) == ("planned", "n - o > 0 +/- 0.2")
     config = settings_of_plan(SealedSetPurpose.GATE, planned["plan"])
     assert planned["rows"] == needed_examples(config)
     with pytest.raises(AlreadyExistsError, match="test set of this study 'spring'"):
-        test_sets.plan_test_set(lab.referee, **asked | {"settings": {"steps": 3}})
+        lifecycle.plan_test_set(lab.referee, **asked | {"settings": {"steps": 3}})
     with pytest.raises(InvalidInputError, match=r"'spring' is planned already, .* got steps"):
         seal(lab, bring(), name="spring", settings={"steps": 2})
     with pytest.raises(SealedSetTooSmallError):

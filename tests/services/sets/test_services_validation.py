@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import InvalidInputError, StateError, StoreError
-from easeml_core.services.labels import give_labels
-from easeml_core.services.referee import Referee
-from easeml_core.services.registration import register_study
-from easeml_core.services.requests import answer_of, file_gate_request
-from easeml_core.services.test_set_release import release_test_set
-from easeml_core.services.validation import replace_validation, validation_report
+from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
+from easeml_core.services.labeling.requests import give_labels
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.registration.register import register_study
+from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store import labels, models, studies
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.training.parts import load_open_parts

@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, NotFoundError
-from easeml_core.services.validation import validation_report
+from easeml_core.services.datasets.validation_sets import validation_report
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,10 +24,10 @@ from sqlalchemy import text
 from easeml_core.entities import TrialState
 from easeml_core.errors import NotFoundError, TrialStateError
 from easeml_core.selection.one_thread import one_thread
-from easeml_core.services.memory import Memory
-from easeml_core.services.policy import set_policy
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.trials import cancel_trial, claim
+from easeml_core.services.selection.policy import set_policy
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.scheduler_state import Memory
+from easeml_core.services.trials.execution import cancel_trial, claim
 from easeml_core.store import models, suggestions, trials
 from easeml_core.store.database import Store
 from easeml_core.store.outlook import outlook

@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import BudgetExhaustedError
-from easeml_core.services.candidates import add_candidates
-from easeml_core.services.controls import set_study, set_tenant
-from easeml_core.services.registration import pause_study
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.services.studies.controls import set_study, set_tenant
 from easeml_core.store import studies
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import TrainingCancelled, TrainingError
-from easeml_core.services import trials as trial_service
+from easeml_core.services.trials import execution as trial_service
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from easeml_core.errors import (
     ConfigError,
     NotFoundError,
 )
-from easeml_core.services.stream import run_device
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import cancel_trial, claim, expire_leases, hand_back, trial_state
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, hand_back, trial_state
+from easeml_core.services.trials.worker import run_device
 from easeml_core.store.outlook import Outlook, outlook
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def test_a_trial_in_other_hands_is_left_there(lab: Any, trainers: Any, monkeypat
             claim(store, trial_id=trial_id, request_key="another device")
         return claim(store, trial_id=trial_id, **given)
 
-    monkeypatch.setattr("easeml_core.services.trials.claim", claimed)
+    monkeypatch.setattr("easeml_core.services.trials.execution.claim", claimed)
     lines: list[str] = []
     summary = work(lab, log=lines.append)
     assert summary["reason"] == "nothing left"

@@ -10,11 +10,11 @@ from easeml_core.errors import (
     ArtifactError,
     StoreUnavailableError,
 )
-from easeml_core.services import stream
-from easeml_core.services.scheduler import LiveScheduler
-from easeml_core.services.stream import run_device
-from easeml_core.services.suggestion import suggest_trials
-from easeml_core.services.trials import hand_back
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.trials import worker
+from easeml_core.services.trials.execution import hand_back
+from easeml_core.services.trials.worker import run_device
 from easeml_core.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def flaky(monkeypatch: Any) -> Callable[[int], list[int]]:
 def test_an_outage_is_waited_for_and_the_same_step_repeated(
     lab: Any, trainers: Any, flaky: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(stream, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(worker, "_PAUSES", (0.01, 0.01))
     lab.register("busy", candidates=trees(1, 2))
     asks, lines = flaky(2), list[str]()
     summary = work(lab, log=lines.append)
@@ -133,7 +133,7 @@ def test_an_outage_is_waited_for_and_the_same_step_repeated(
 def test_an_outage_that_does_not_end_is_passed_on_to_whoever_starts_devices(
     lab: Any, trainers: Any, flaky: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(stream, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(worker, "_PAUSES", (0.01, 0.01))
     lab.register("busy", candidates=trees(1))
     asks = flaky(99)
     with pytest.raises(StoreUnavailableError, match="it went away"):
@@ -145,7 +145,7 @@ def test_an_empty_answer_of_before_an_outage_is_no_reason_to_end(
     lab: Any, trainers: Any, flaky: Any, monkeypatch: Any
 ) -> None:
     """While the database was away the world has changed; only a fresh answer counts."""
-    monkeypatch.setattr(stream, "_PAUSES", (0.01,))
+    monkeypatch.setattr(worker, "_PAUSES", (0.01,))
     lab.register("busy", candidates=trees(1))
     cancelled, _ = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k"), flaky(1)
     held = cancelled["trials"][0]["trial_id"]

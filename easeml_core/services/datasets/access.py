@@ -1,0 +1,258 @@
+"""What the referee reads for a study, and what not: it has rights of its own, so everything is closed by default.
+
+A file or folder comes from the tenant's own folder, an address must lie under a prefix, and a query is one that whoever
+runs the referee has written. What lies elsewhere is fetched first, in no transaction
+(``services/datasets/fetching.py``): a file goes through the referee's cache, which resumes after a kill, and rows of
+a query into a file that has no name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from easeml_core.errors import InvalidInputError, reason_of
+from easeml_core.remote.cache import FileCache, Wanted
+from easeml_core.remote.files import Progress, Teller, remote_file
+from easeml_core.remote.urls import Address, is_allowed, parse_url
+from easeml_core.services.studies.uploads import opened_upload
+from easeml_core.store.query_source import NamedQuery, columns_of_lines, query_lines
+from easeml_core.training.csv_text import MAX_BYTES
+from easeml_core.training.source_specs import file_format
+from easeml_core.training.sources import FILE_SCHEMES, SCHEMES, Source, check_source, load_columns, load_source
+from easeml_core.training.upload_names import is_upload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from io import BufferedRandom, BufferedReader
+
+    from easeml_core.entities import Study
+    from easeml_core.remote.files import About, RemoteFile
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.training.sources import RawTable
+    from easeml_core.training.split_specs import Split
+
+    Hear = Callable[[Progress], object]
+    Content = BufferedReader | BufferedRandom
+
+logger = logging.getLogger(__name__)
+
+FETCH_SECONDS = 900.0
+"""After so long a download is given up; what came of it is kept for the next one. A query has its own end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What this referee may read.
+
+    Attributes:
+        data: Folder whose subfolder TENANT holds that tenant's files; None reads no file.
+        prefixes: Under which addresses may lie; none reads no address.
+        queries: By name; none reads no database.
+        cache: Where what is fetched goes; None for the cache of this account.
+        artifacts: Among which uploads are; None reads no upload.
+    """
+
+    data: Path | None = None
+    prefixes: tuple[Address, ...] = ()
+    queries: Mapping[str, NamedQuery] = field(default_factory=dict)
+    cache: FileCache | None = None
+    artifacts: ArtifactStore | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What was fetched of a study's source, open and held until ``held`` is closed.
+
+    Attributes:
+        file: Its content; a decision reads this one and no other.
+        digest: SHA-256 of the content when it was fetched.
+        path: Where a table lies in the cache, which does not evict it meanwhile; None for the rows of a query.
+        held: What to close.
+    """
+
+    file: Content
+    digest: str
+    path: Path | None
+    held: contextlib.ExitStack
+
+
+def elsewhere(study: Study) -> str | None:
+    """What must be fetched before the study's data can be read: ``url`` or ``query``; None where they are here.
+
+    Raises:
+        InvalidInputError: The study's source is none.
+    """
+    reads = SCHEMES[check_source(study.source, study.target or None, study.task).scheme].reads
+    return reads if reads in ("url", "query") else None
+
+
+def fetch(study: Study, reach: Reach, hear: Hear) -> Fetched:
+    """Bring a study's data to this machine, as far as the referee may read them.
+
+    Args:
+        study: Its source lies elsewhere.
+        reach: What the referee may read.
+        hear: Hears how far it is; may raise to end it.
+
+    Raises:
+        InvalidInputError: It may not, or they cannot be had, or not in time.
+    """
+    source = check_source(study.source, study.target or None, study.task)
+    errand = _Errand(source, study, reach, time.monotonic() + FETCH_SECONDS, hear)
+    is_file = elsewhere(study) == "url"
+    with contextlib.ExitStack() as held:
+        try:
+            file, path = _bring_file(errand, held) if is_file else (_bring_rows(errand, held), None)
+            return Fetched(file, hashlib.file_digest(file, "sha256").hexdigest(), path, held.pop_all())
+        except OSError as error:
+            is_late = is_file and time.monotonic() >= errand.until
+            raise _unfetched(study, _late() if is_late else reason_of(error)) from error
+
+
+def study_table(study: Study, reach: Reach, split: Split, fetched: Fetched | None) -> RawTable:
+    """The rows of a study's source, read from this machine alone.
+
+    Args:
+        study: The study.
+        reach: What the referee may read.
+        split: How the rows will be divided.
+        fetched: What ``fetch`` has brought, where the data lie elsewhere.
+
+    Raises:
+        InvalidInputError: The referee may not read it, or the data are not as they must be.
+    """
+    source = check_source(study.source, study.target or None, study.task, split=split)
+    if fetched is not None:
+        return _read(source, fetched, study, split)
+    with contextlib.ExitStack() as held:
+        if reach.artifacts is not None and source.scheme in FILE_SCHEMES and is_upload(source.name):
+            spec = source.at(held.enter_context(opened_upload(reach.artifacts, source, tenant=study.tenant)))
+        else:
+            spec = readable_source(study, reach.data)
+        try:
+            return load_source(spec, study.target or None, study.task, split=split)
+        except InvalidInputError as error:  # where the referee's folder lies is nobody's business
+            place = spec.partition(":")[2].partition("?")[0]
+            raise InvalidInputError(str(error).replace(place, source.name)) from error
+
+
+def readable_source(study: Study, data: Path | None) -> str:
+    """The source as the referee may read it: a file or folder only from the tenant's own folder.
+
+    The referee reads with its own account's rights; without this, naming a file would publish it.
+
+    Raises:
+        InvalidInputError: The file does not lie there; the message is the same whether it exists elsewhere or not.
+    """
+    source = check_source(study.source, study.target or None, study.task)
+    if source.scheme not in FILE_SCHEMES:
+        return study.source
+    reads = SCHEMES[source.scheme].reads
+    folder = None if data is None else Path(os.path.realpath(data / study.tenant))
+    path = None if folder is None else Path(os.path.realpath(folder / source.name))
+    is_there = path is not None and (path.is_dir() if reads == "folder" else path.is_file())
+    if folder is None or path is None or not path.is_relative_to(folder) or not is_there:
+        message = (
+            f"source {study.source!r}: there is no such {reads} in the referee's data folder of tenant "
+            f"{study.tenant!r}; put it into FOLDER/TENANT, where FOLDER is what the referee was started with "
+            "(`easeml referee --data`)"
+        )
+        raise InvalidInputError(message)
+    return source.at(path)
+
+
+def _query(source: Source, study: Study, reach: Reach) -> NamedQuery:
+    """The query; the refusal is the same whether there is none or it is another tenant's."""
+    query = reach.queries.get(source.name)
+    if query is None or (query.tenants and study.tenant not in query.tenants):
+        message = (
+            f"source {study.source!r}: the referee knows no such query for tenant {study.tenant!r}; whoever runs it "
+            "names queries in the file of `easeml referee --queries`"
+        )
+        raise InvalidInputError(message)
+    return query
+
+
+class _Errand(NamedTuple):
+    """What is to be fetched for whom, by when on the monotonic clock, and who hears of it."""
+
+    source: Source
+    study: Study
+    reach: Reach
+    until: float
+    hear: Hear
+
+
+def _bring_file(errand: _Errand, held: contextlib.ExitStack) -> tuple[Content, Path]:
+    """The file in the cache, which is asked for only if this tenant may have it."""
+    source, study, reach, until, hear = errand
+    address = parse_url(source.name)
+    if not is_allowed(address, reach.prefixes, study.tenant):
+        message = (
+            f"source {study.source!r}: this referee may not read that address for tenant {study.tenant!r}; whoever "
+            "runs it allows addresses with `easeml referee --allow-url PREFIX`"
+        )
+        raise InvalidInputError(message)
+
+    def note(progress: Progress) -> None:
+        logger.info("%s", progress)
+        hear(progress)
+        if time.monotonic() >= until:
+            raise _unfetched(study, _late())
+
+    remote = remote_file(address, until)
+    wanted = _wanted(address, remote, remote.about())
+    path = held.enter_context((reach.cache or FileCache()).entry(wanted, Teller(str(address), note)))
+    return held.enter_context(path.open("rb")), path
+
+
+def _bring_rows(errand: _Errand, held: contextlib.ExitStack) -> Content:
+    """The rows of a query in a file without a name: a kill leaves nothing of them, and they are asked for again."""
+    file = held.enter_context(tempfile.TemporaryFile(prefix="easeml-rows-"))  # noqa: SIM115 - whoever holds it closes it
+    teller = Teller(errand.study.source, errand.hear)
+    for line in query_lines(_query(errand.source, errand.study, errand.reach)):
+        file.write(line)
+        teller.tell(file.tell())
+    file.seek(0)
+    return file
+
+
+def _unfetched(study: Study, why: str) -> InvalidInputError:
+    return InvalidInputError(f"source {study.source!r}: the file cannot be fetched: {why}")
+
+
+def _late() -> str:
+    return f"it took longer than {FETCH_SECONDS:g} s; register the study again, and it goes on where it stopped"
+
+
+def _read(source: Source, fetched: Fetched, study: Study, split: Split) -> RawTable:
+    """What was fetched, if it still is that; errors name the address, not where the cache is."""
+    fetched.file.seek(0)
+    if hashlib.file_digest(fetched.file, "sha256").hexdigest() != fetched.digest:
+        message = f"source {study.source!r}: what was fetched was changed on the referee's machine"
+        raise InvalidInputError(message)
+    fetched.file.seek(0)
+    if fetched.path is None:
+        return load_columns(source, columns_of_lines(fetched.file), study.target, study.task, split=split)
+    kept = tuple((name, value) for name, value in source.options if name != "format")
+    plain = Source(file_format(source), source.name, kept)
+    try:
+        return load_source(plain.at(fetched.path), study.target or None, study.task, split=split)
+    except InvalidInputError as error:
+        raise InvalidInputError(str(error).replace(str(fetched.path), source.name)) from error
+
+
+def _wanted(address: Address, remote: RemoteFile, about: About) -> Wanted:
+    """One version of a file; one that tells no version is fetched every time."""
+    version = about.version or uuid.uuid4().hex
+    key = hashlib.sha256(f"{address}|{about.size}|{version}".encode()).hexdigest()
+    return Wanted(key, lambda: (remote, about), most=MAX_BYTES, is_digest=False)

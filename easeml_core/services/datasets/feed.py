@@ -1,0 +1,213 @@
+"""``feed``: labelled pairs are brought to a study, and wait for its next refresh.
+
+Feeding makes no new data version by itself: each one sends every candidate to be trained again, and pairs often come
+one at a time. What has come since is taken together, at night or when somebody asks (``services/datasets/refresh.py``).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+from easeml_core.entities import RequestKind, StudyState
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+from easeml_core.services.datasets.refresh import MOST_FEEDS
+from easeml_core.services.datasets.validation_rows import brought_files
+from easeml_core.services.studies.columns import row_form
+from easeml_core.store import feeds, requests, studies
+from easeml_core.training.fed_pairs import Pairs, write_pairs
+from easeml_core.training.row_files import read_rows
+from easeml_core.training.row_form import LABEL, rows_of_json
+from easeml_core.training.split_specs import check_split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion, Study
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+MOST_REFRESHES = 3
+"""Of one study that wait for an answer: each rewrites the training part, between the decisions of everybody."""
+
+LONGEST_NAME = 200
+
+
+def feed(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    path: Path | None = None,
+    labels: Path | None = None,
+    label_column: str = LABEL,
+    pairs: Sequence[Any] | None = None,
+    fed_by: str,
+    request_key: str,
+) -> dict[str, Any]:
+    """Bring labelled pairs; they are in the training part after the study's next refresh.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where the pairs are put.
+        study: The study; active or paused.
+        path: A CSV file with the study's columns and one of labels; a folder of ``inputs.npy`` and ``targets.npy``; a
+            folder of images by class. Or with ``labels`` a CSV file of inputs with a column ``example``.
+        labels: A CSV file ``example,label``.
+        label_column: Column of the labels in ``path``.
+        pairs: Instead of files: ``{"inputs": [numbers] or {column: value}, "label": ...}`` each; the label is a list
+            where answers are several numbers, null in it for one that nobody knows.
+        fed_by: Who brings them, 1 to 200 characters; shown beside the rows.
+        request_key: The same key gives the same feed.
+
+    Returns:
+        ``{"study", "feed_id", "rows"}``. How many of them are new is known after the refresh.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no data yet.
+        StateError: The study was refused, or too many feeds wait for a refresh.
+        InvalidInputError: The pairs are not as they must be; the message says where. Or the key has fed others.
+    """
+    if (path is None) == (pairs is None) or (labels is not None and path is None):
+        message = "give pairs, or the path of a file or folder; labels go with a file of inputs"
+        raise InvalidInputError(message)
+    who = require_name("fed_by", fed_by)
+    with store.begin() as tx:
+        found, version = active_study(tx, study)
+        check_split(found.config.get("split")).require_feedable()
+        form = row_form(tx, artifacts, version)
+        if path is not None and labels is not None:
+            brought = brought_files(tx, path, labels, version)
+            origin, given = path.name, Pairs(brought.inputs, brought.labels)
+        else:
+            rows = rows_of_json(pairs or [], form, labelled=True, origin="pairs") if path is None else None
+            rows = rows or read_rows(Path(path or ""), form, label=label_column)
+            assert rows.labels is not None
+            origin, given = "pairs" if path is None else path.name, Pairs(rows.inputs, rows.labels)
+        if feeds.count_waiting(tx, found.id, but=request_key) >= MOST_FEEDS:
+            message = (
+                f"{MOST_FEEDS:,} feeds of study {study!r} wait for a refresh already (`easeml refine apply {study}`); "
+                "bring many pairs in one file"
+            )
+            raise StateError(message)
+        feed_id = feeds.add_feed(
+            tx,
+            study_id=found.id,
+            artifact=_put(artifacts, given),
+            rows=len(given.labels),
+            origin=_printable(origin),
+            fed_by=who,
+            request_key=request_key,
+        )
+    return {"study": study, "feed_id": feed_id, "rows": len(given.labels)}
+
+
+def list_feeds(store: Store, *, study: str) -> list[dict[str, Any]]:
+    """The newest feeds of a study, newest first.
+
+    Returns:
+        ``{"feed_id", "rows", "origin", "fed_by", "fed_at", "state", "reason"}`` each; at most 1000. ``state`` is
+        ``waiting``, ``taken`` or ``refused``, with a reason.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        found = feeds.list_feeds(tx, studies.get_study(tx, study).id)
+    named = ("rows", "origin", "fed_by", "state", "reason")
+    return [
+        {"feed_id": f.id, "fed_at": f.fed_at.isoformat()} | {name: getattr(f, name) for name in named} for f in found
+    ]
+
+
+def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any]:
+    """Ask the referee to make a data version of what was fed and switched.
+
+    Args:
+        store: Role ``easeml_worker``.
+        study: The study.
+        request_key: The same key gives the same request.
+
+    Returns:
+        ``{"request_id"}``; the answer has ``version`` and ``train_rows``, both None where nothing was new.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no data yet.
+        StateError: The study was refused, or enough refreshes wait for an answer.
+        InvalidInputError: The key has asked for something else.
+    """
+    with store.begin() as tx:
+        found, _ = active_study(tx, study)
+        if requests.count_unanswered(tx, found.id, RequestKind.REFRESH, but=request_key) >= MOST_REFRESHES:
+            message = (
+                f"{MOST_REFRESHES} refreshes of study {study!r} wait for the referee's answer already; each takes all "
+                "that was brought before it, so wait for them"
+            )
+            raise StateError(message)
+        request_id = requests.file_request(
+            tx,
+            kind=RequestKind.REFRESH,
+            study_id=found.id,
+            model_id=None,
+            arguments={},
+            request_key=request_key,
+        )
+    return {"request_id": request_id}
+
+
+def require_refresh(store: Store, *, study: str, request_id: int) -> None:
+    """The request is a refresh of this study.
+
+    Raises:
+        NotFoundError: There is no such study, or no such refresh of it.
+    """
+    with store.begin() as tx:
+        found = requests.get_request(tx, request_id)
+        if (found.kind, found.study_id) != (RequestKind.REFRESH, studies.get_study(tx, study).id):
+            raise NotFoundError(kind=f"refresh of study {study!r} with request", name=request_id)
+
+
+def studies_that_wait(store: Store) -> list[str]:
+    """Names of the active studies with pairs or switches that no refresh has taken yet."""
+    with store.begin() as tx:
+        return feeds.studies_that_wait(tx)
+
+
+def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
+    """A study whose data may change, with its newest data.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no data yet.
+        StateError: The study was refused.
+    """
+    found = studies.get_study(tx, study)
+    if found.state == StudyState.REFUSED:
+        message = f"study {study!r} was refused, so nothing can be fed to it; `easeml study show {study}` says why"
+        raise StateError(message)
+    return found, studies.latest_data_version(tx, found.id)
+
+
+def require_name(name: str, value: str) -> str:
+    """Who does something, as it is kept.
+
+    Raises:
+        ConfigError: It is empty, too long or cannot be printed.
+    """
+    is_fine = isinstance(value, str) and value.strip() != "" and value.isprintable() and len(value) <= LONGEST_NAME
+    require(is_fine, name, value, f"1 to {LONGEST_NAME} printable characters")
+    return value.strip()
+
+
+def _printable(origin: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in origin)[:LONGEST_NAME] or "?"
+
+
+def _put(artifacts: ArtifactStore, pairs: Pairs) -> str:
+    with tempfile.TemporaryDirectory(prefix="easeml-feed-") as folder:
+        path = Path(folder) / "pairs.npz"
+        write_pairs(path, pairs)
+        return artifacts.put(path)

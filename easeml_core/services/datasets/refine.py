@@ -1,0 +1,285 @@
+"""``refine``: list the rows that a study learns from, switch single ones off and on, and say whose labels look wrong.
+
+A row is named by the hash of its inputs, or its first digits. Only rows of the training part can be switched: without a
+row of the validation part nothing would be measured as before (``easeml validation replace`` gives another one).
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from bisect import bisect_left
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import require
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
+from easeml_core.services.datasets.feed import active_study, require_name
+from easeml_core.store import feeds, studies
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.rows import clean
+from easeml_core.training.fed_pairs import Pairs, pairs_like
+from easeml_core.training.label_ranking import Ranking
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.processes import Limits, run_child
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+CHILD = "easeml_core.training.rank_child"
+SHORT = 12
+"""Digits of a row's name that are shown."""
+
+MOST_SWITCHED = 10_000
+_NAME = re.compile(r"[0-9a-f]{8,64}")
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row that the study has learnt from, or may."""
+
+    hash: bytes
+    label: Any
+    is_on: bool
+
+
+def list_pairs(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    off: bool = False,
+    limit: int = 50,
+    most_cells: int | None = None,
+) -> dict[str, Any]:
+    """Rows of the newest training part, and those that are switched off.
+
+    Args:
+        store: Any role.
+        artifacts: Where they lie.
+        study: The study.
+        off: Those alone that are switched off, or will be.
+        limit: How many at most, the last ones first: what was fed stands behind what was registered.
+        most_cells: Refuse data of more numbers, for whoever has little memory; None reads any.
+
+    Returns:
+        ``{"study", "version", "on", "off", "waiting_pairs", "pairs"}``: how many rows are in the training part and how
+        many are left out, how many fed pairs the next refresh looks at, and ``{"hash", "label", "origin", "state",
+        "reason"}`` of rows. ``origin`` is ``registered`` or ``feed N``; ``state`` is ``on``, ``off``, or ``on, off with
+        the next refresh`` and the other way round.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no data yet.
+        StateError: The data have more than ``most_cells``.
+        ConfigError: The limit is not allowed.
+    """
+    require(type(limit) is int and limit >= 1, "limit", limit, "a whole number >= 1")
+    with store.begin() as tx:
+        found, version = active_study(tx, study)
+        known = _rows(tx, artifacts, version, most_cells)
+        origins, last = feeds.fed_examples(tx, found.id), feeds.last_switches(tx, found.id)
+        waiting = {s.hash: s.is_on for s in feeds.waiting_switches(tx, found.id)}
+        fed = sum(f.rows for f in feeds.waiting_feeds(tx, found.id, limit=1000))
+        names = studies.class_names(tx, version.id)
+    chosen = [row for row in known if not off or not row.is_on or not waiting.get(row.hash, True)]
+    return {
+        "study": study,
+        "version": version.version,
+        "on": sum(row.is_on for row in known),
+        "off": sum(not row.is_on for row in known),
+        "waiting_pairs": fed,
+        "pairs": [
+            {
+                "hash": row.hash.hex()[:SHORT],
+                "label": _called(row.label, names),
+                "origin": f"feed {origins[row.hash]}" if row.hash in origins else "registered",
+                "state": _state(row.is_on, waiting.get(row.hash, row.is_on)),
+                "reason": last[row.hash].reason if row.hash in last else None,
+            }
+            for row in reversed(chosen[-limit:])
+        ],
+    }
+
+
+def switch_pairs(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    hashes: Sequence[str],
+    on: bool,
+    reason: str,
+    switched_by: str,
+    request_key: str,
+    most_cells: int | None = None,
+) -> dict[str, Any]:
+    """Switch rows of the training part off or on, from the study's next refresh on.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where the rows lie.
+        study: The study.
+        hashes: Their names, or the first 8 digits or more of them.
+        on: Whether they are switched on.
+        reason: Why, kept with them, 1 to 500 characters.
+        switched_by: Who does it, 1 to 200 characters.
+        request_key: The same key switches once.
+        most_cells: As of ``list_pairs``.
+
+    Returns:
+        ``{"study", "switched", "on"}``: how many were switched with this key now.
+
+    Raises:
+        NotFoundError: There is no such study, or no such row in its training part.
+        InvalidInputError: A name is none, or stands for more than one row; or the key has switched others.
+        ConfigError: The reason or the name of who does it is missing.
+    """
+    is_fine = isinstance(reason, str) and reason.strip() != "" and len(reason) <= _LONGEST_REASON
+    require(is_fine and clean(reason) == reason, "reason", reason, f"1 to {_LONGEST_REASON} characters of text")
+    who = require_name("switched_by", switched_by)
+    require(1 <= len(hashes) <= MOST_SWITCHED, "hashes", f"{len(hashes)} of them", f"1 to {MOST_SWITCHED:,} rows")
+    with store.begin() as tx:
+        found, version = active_study(tx, study)
+        known = sorted(row.hash.hex() for row in _rows(tx, artifacts, version, most_cells))
+        chosen = {bytes.fromhex(_whole(name, known, study)) for name in hashes}
+        switched = feeds.add_switches(
+            tx,
+            study_id=found.id,
+            hashes=sorted(chosen),
+            is_on=on,
+            reason=reason.strip(),
+            switched_by=who,
+            request_key=request_key,
+        )
+    return {"study": study, "switched": switched, "on": on}
+
+
+def rank_pairs(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    limit: int = 50,
+    time_limit_seconds: float = 900.0,
+    memory_limit_mb: int = 8192,
+    most_cells: int | None = None,
+) -> dict[str, Any]:
+    """The training rows whose labels look wrong, most suspicious first: see ``training/label_ranking.py``.
+
+    Args:
+        store: Any role.
+        artifacts: Where the open parts are; nothing else is looked at.
+        study: The study.
+        limit: How many rows at most.
+        time_limit_seconds: Wall seconds of the child that computes it.
+        memory_limit_mb: Its megabytes.
+        most_cells: As of ``list_pairs``.
+
+    Returns:
+        ``{"study", "version", "rows", "suspected", "pairs"}``: rows of the training part, how many of these the rule
+        holds for wrong, and ``{"hash", "label", "expected", "doubt", "suspected"}`` each.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no data yet.
+        StateError: The data have more than ``most_cells``.
+        TrainingError: It takes too long, or too much memory.
+    """
+    require(type(limit) is int and limit >= 1, "limit", limit, "a whole number >= 1")
+    with store.begin() as tx:
+        _, version = active_study(tx, study)
+        _require_small(version, most_cells)
+        columns, names = studies.feature_names(tx, version.id), studies.class_names(tx, version.id)
+    with artifacts.copy(version.artifact) as path, tempfile.TemporaryDirectory(prefix="easeml-rank-") as folder:
+        output = Path(folder) / "ranking.npz"
+        run_child(
+            CHILD,
+            [str(path), str(output)],
+            cwd=Path(folder),
+            limits=Limits(time_limit_seconds, memory_limit_mb),
+            on_output=lambda _: None,
+            on_poll=lambda: None,
+        )
+        with np.load(output, allow_pickle=False) as arrays:
+            ranking = Ranking(**{name: arrays[name] for name in Ranking._fields})
+        parts = load_open_parts(path)
+    order = np.argsort(-ranking.doubt, kind="stable")[:limit]
+    hashes = example_hashes(parts.train_inputs[order], columns)
+    return {
+        "study": study,
+        "version": version.version,
+        "rows": len(parts.train_labels),
+        "suspected": int(ranking.suspected.sum()),
+        "pairs": [
+            {
+                "hash": example.hex()[:SHORT],
+                "label": _called(parts.train_labels[row], names),
+                "expected": _called(ranking.expected[row], names),
+                "doubt": float(ranking.doubt[row]),
+                "suspected": bool(ranking.suspected[row]),
+            }
+            for example, row in zip(hashes, order, strict=True)
+        ],
+    }
+
+
+def _rows(tx: Connection, artifacts: ArtifactStore, version: DataVersion, most_cells: int | None) -> list[_Row]:
+    """All rows that the training part of the newest version has, and those that it leaves out, in their order."""
+    _require_small(version, most_cells)
+    columns, left_out = studies.feature_names(tx, version.id), feeds.switched_off(tx, version.study_id)
+    with artifacts.copy(version.artifact) as path:
+        parts = load_open_parts(path)
+    found = list(_named(Pairs(parts.train_inputs, parts.train_labels), columns, is_on=True))
+    if left_out is not None:
+        with artifacts.copy(left_out) as path:
+            found += _named(pairs_like(path, parts), columns, is_on=False)
+    return found
+
+
+def _require_small(version: DataVersion, most_cells: int | None) -> None:
+    cells = version.features * (version.train_rows + version.validation_rows)
+    if most_cells is not None and cells > most_cells:
+        message = f"the data have {cells:,} numbers, more than {most_cells:,}; use `easeml refine` on the command line"
+        raise StateError(message)
+
+
+def _named(pairs: Pairs, columns: Sequence[str] | None, *, is_on: bool) -> Iterable[_Row]:
+    for example, label in zip(example_hashes(pairs.inputs, columns), pairs.labels, strict=True):
+        yield _Row(example, label, is_on)
+
+
+def _whole(name: str, known: Sequence[str], study: str) -> str:
+    """The whole name that a short one stands for; ``known`` are all, sorted."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        message = f"a row is named by 8 to 64 hexadecimal digits, got {name!r}; `easeml refine list {study}` shows them"
+        raise InvalidInputError(message)
+    first = bisect_left(known, name)
+    found = [whole for whole in known[first : first + 2] if whole.startswith(name)]
+    if not found:
+        remedy = f"list them with `easeml refine list {study}`; rows of the validation part cannot be switched"
+        raise NotFoundError(kind=f"row in the training part of study {study!r}", name=name, remedy=remedy)
+    if len(found) > 1:
+        message = f"{name!r} stands for more than one row of study {study!r}; give more digits"
+        raise InvalidInputError(message)
+    return found[0]
+
+
+def _state(is_on: bool, will_be_on: bool) -> str:
+    now, then = ("on" if on else "off" for on in (is_on, will_be_on))
+    return now if is_on == will_be_on else f"{now}, {then} with the next refresh"
+
+
+def _called(label: Any, class_names: Sequence[str]) -> Any:
+    """The name of a class, the number, or how many numbers there are."""
+    if np.ndim(label):
+        return counted(np.size(label), "number")
+    return class_names[int(label)] if class_names else float(label)

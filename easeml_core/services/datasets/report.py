@@ -1,0 +1,115 @@
+"""The data of a study as a resource: its versions, its validation set, its sealed sets, and what was fed.
+
+Two views. ``study_data`` reads public facts only; ``sealed_sets`` adds what the sealed sets have said and paid, and
+needs the referee's role.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import SealedSetState
+from easeml_core.errors import ArtifactError
+from easeml_core.services.datasets.validation_sets import validation_report
+from easeml_core.services.test_sets.lifecycle import list_test_sets, shown
+from easeml_core.store import data_history, feeds, ledger, sealed, studies, test_sets
+from easeml_core.store import labels as label_rows
+from easeml_core.store.labels import UNKNOWN
+from easeml_core.store.ledger import METER, RETIRED
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+
+MOST_ENTRIES = 50
+"""Versions, feeds and refreshes that are told of, the newest."""
+
+LAST_SIGNALS = 8
+
+
+def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> dict[str, Any]:
+    """What everybody who sees the study may know of its data.
+
+    Args:
+        store: Any role.
+        artifacts: Where the open parts are.
+        study: The study.
+
+    Returns:
+        ``{"versions", "validation", "problem", "sets", "feeds", "refreshes"}``: ``versions`` and ``refreshes`` as of
+        ``store.data_history``, ``validation`` as of ``validation_report`` (None while there is no data, or where
+        ``problem`` says why it cannot be read), ``sets`` as of ``list_test_sets``, ``feeds`` are
+        ``{"feed_id", "rows", "origin", "fed_by", "fed_at", "state", "reason"}``; all newest first.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        versions = data_history.version_history(tx, found.id, limit=MOST_ENTRIES)
+        refreshes = data_history.refresh_history(tx, found.id, limit=MOST_ENTRIES)
+        fed = feeds.list_feeds(tx, found.id, limit=MOST_ENTRIES)
+    validation, problem = None, ""
+    if versions:
+        try:
+            validation = validation_report(store, artifacts, study)
+        except ArtifactError as error:
+            problem = str(error)
+    return {
+        "versions": versions,
+        "validation": validation,
+        "problem": problem,
+        "sets": list_test_sets(store, study=study),
+        "feeds": [_fed(one) for one in fed],
+        "refreshes": refreshes,
+    }
+
+
+def _fed(one: feeds.Feed) -> dict[str, Any]:
+    names = ("rows", "origin", "fed_by", "fed_at", "state", "reason")
+    return {"feed_id": one.id} | {name: getattr(one, name) for name in names}
+
+
+def sealed_sets(store: Store, *, study: str) -> list[dict[str, Any]]:
+    """The study's sealed sets with what they have said and paid, newest first. Not for developers.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+
+    Returns:
+        As of ``test_sets.shown``, and ``{"answers", "nats", "labelled", "wanted", "signals"}`` each: answers of gate
+        and meter so far, those that wait for their hour too; what they have cost together; labels that are known; how
+        many are wanted now; the last signals of a meter, oldest first.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        return [_told(tx, one) for one in test_sets.list_sets(tx, found.id)[:MOST_ENTRIES]]
+
+
+def _told(tx: Connection, one: SealedSet) -> dict[str, Any]:
+    if one.state == SealedSetState.PLANNED or not sealed.is_sealed(tx, one.id):
+        return shown(one) | {"answers": 0, "nats": 0.0, "labelled": 0, "wanted": 0, "signals": []}
+    answers, nats = sealed.spent(tx, one.id)
+    last = ledger.set_ledger(tx, one.id, limit=LAST_SIGNALS, system=METER)
+    said = [int(entry["answer"]) for entry in reversed(last) if entry["answer"] != RETIRED]
+    labelled, wanted = _labels(tx, one)
+    return shown(one) | {"answers": answers, "nats": nats, "labelled": labelled, "wanted": wanted, "signals": said}
+
+
+def _labels(tx: Connection, one: SealedSet) -> tuple[int, int]:
+    """Labels that are known, and those that are wanted now and are not."""
+    if not one.labels_on_demand:
+        return one.rows, 0
+    known = label_rows.known_labels(tx, one.id) != UNKNOWN
+    waiting: set[int] = set()
+    for batch in label_rows.wanted_of(tx, one.id):
+        if batch.is_open:
+            waiting.update(int(place) for place in batch.positions if not known[place])
+    return int(known.sum()), len(waiting)

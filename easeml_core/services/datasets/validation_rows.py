@@ -1,0 +1,169 @@
+"""Rows that are brought as a study's next validation set: from files, or from a test set that was released."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
+from easeml_core.services.studies.columns import require_one_answer
+from easeml_core.services.test_sets.lifecycle import find_set
+from easeml_core.services.test_sets.release import is_known, released_arrays
+from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
+from easeml_core.services.test_sets.upload import labels_of
+from easeml_core.store import studies, test_sets, validation
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.row_cells import cells_of_inputs
+from easeml_core.training.row_matching import COINCIDENCE
+from easeml_core.training.uploads import encode, read_examples
+from easeml_core.training.uploads import shown as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion, Study
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.training.parts import OpenParts
+
+_COINCIDENCE = 1 / 20
+"""Share of rows that may lie in other tenants' sets: so many are taken for coincidence, as at registration."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Brought:
+    """Labelled rows.
+
+    Attributes:
+        origin: Where they come from, for messages.
+        inputs: float32, shape (rows, features).
+        labels: Shape (rows,): int64 classes, or numbers.
+        hashes: Of each row's inputs.
+        columns: Names of the inputs, as they are kept with the study's data; None where they are not.
+        names: What each row is called, with its line where there is one.
+        unlabelled: Rows of the set that were left out, since nobody has labelled them.
+    """
+
+    origin: str
+    inputs: NDArray[np.float32]
+    labels: NDArray[Any]
+    hashes: Sequence[bytes]
+    columns: Sequence[str] | None
+    names: Sequence[str]
+    unlabelled: int = 0
+
+
+def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersion) -> Brought:
+    """The rows of two CSV files, encoded as the study's data.
+
+    Raises:
+        InvalidInputError: A file is not as it must be; the message says where. Or a label would be several numbers.
+    """
+    require_one_answer(version, "labels in a CSV file")
+    file = read_examples(inputs)
+    columns = studies.feature_names(tx, version.id)
+    values = encode(file, feature_names=columns, features=version.features)
+    given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
+    names = [f"line {line} (example {quoted(key)})" for line, key in zip(file.lines, file.keys, strict=True)]
+    return Brought(str(inputs), values, given, example_hashes(values, columns), columns, names)
+
+
+def rows_of_set(
+    tx: Connection, artifacts: ArtifactStore, test_set: str | int, study: str, version: DataVersion
+) -> Brought:
+    """The labelled rows of a released test set of the study.
+
+    Raises:
+        NotFoundError: There is no such set in this study.
+        StateError: It is not released.
+        InvalidInputError: It has another number of columns, or no labelled row.
+        ArtifactError: The released file is missing or was changed.
+    """
+    found = find_set(tx, test_set, study)
+    if found.artifact is None:
+        message = (
+            f"test set {found.called!r} is {found.state}; only a released one can be validated on: "
+            f"`easeml test-set release {found.called} --study {study}`, once it is retired"
+        )
+        raise StateError(message)
+    with artifacts.copy(found.artifact) as path:
+        arrays = released_arrays(path)
+    inputs, known = arrays["inputs"], is_known(arrays["labels"])
+    if inputs.shape[1:] != (version.features,) or not known.any():
+        message = f"test set {found.called!r} has other columns than the study's data, or no label at all"
+        raise InvalidInputError(message)
+    values, labels = inputs[known], arrays["labels"][known]
+    names = [f"example {quoted(str(key))}" for key in arrays["keys"][known]]
+    origin, columns = f"test set {found.called!r}", studies.feature_names(tx, version.id)
+    hashes = example_hashes(values, columns)
+    return Brought(origin, values, labels, hashes, columns, names, int((~known).sum()))
+
+
+def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenParts) -> None:
+    """No row that models learn from, and none that is sealed: developers see what they validate on.
+
+    Raises:
+        InvalidInputError: There are such of this tenant; names the first.
+        AlreadyExistsError: More than one row in twenty is sealed for other tenants.
+    """
+    trained = set(example_hashes(parts.train_inputs, brought.columns))
+    seen = {h: "in the training part: a model knows their labels" for h in trained.intersection(brought.hashes)}
+    if not seen:
+        sets = validation.hidden_from(tx, study.id, brought.hashes)
+        seen = {h: _sealed_in(tx, set_id) for h, set_id in sets.items()}
+    if seen:
+        count = sum(h in seen for h in brought.hashes)
+        row = next(row for row, h in enumerate(brought.hashes) if h in seen)
+        message = (
+            f"{brought.origin}: {count:,} of {len(brought.hashes):,} rows cannot be validated on, the first of them "
+            f"{brought.names[row]}, is {seen[brought.hashes[row]]}"
+        )
+        raise InvalidInputError(message)
+    if validation.hidden_by_others(tx, study.id, brought.hashes) > _COINCIDENCE * len(brought.hashes):
+        raise AlreadyExistsError(
+            kind="table", name=brought.origin, remedy="another tenant's study has sealed its examples"
+        )
+
+
+def registered_open(
+    tx: Connection, artifacts: ArtifactStore, study: Study, brought: Brought, parts: OpenParts
+) -> tuple[Brought, int]:
+    """The rows that may be opened, as the registry knows them; they are open from now on.
+
+    Returns:
+        The rows, and how many were left out since they are sealed somewhere: a few can be chance.
+
+    Raises:
+        InvalidInputError: A row is sealed with the very same cells, or more are than chance explains.
+    """
+    new = new_rows(tx, cells_of_inputs(brought.inputs, brought.columns, parts.layout))
+    found = look_up(tx, artifacts, study, new)
+    exact = np.flatnonzero(found.is_sealed & found.is_exact)
+    known = found.is_sealed & found.is_certain
+    if len(exact) or found.is_set_copied or float(np.mean(known)) > COINCIDENCE:
+        row = int(exact[0]) if len(exact) else int(np.argmax(found.is_sealed))
+        message = (
+            f"{brought.origin}: {int(found.is_sealed.sum()):,} of {len(brought.names):,} rows cannot be validated on, "
+            f"the first of them {brought.names[row]}, is sealed in a test set that is not released"
+        )
+        raise InvalidInputError(message)
+    left = np.flatnonzero(~found.is_sealed)
+    register(tx, study.id, new, {None: left}, found)
+    kept = replace(
+        brought,
+        inputs=brought.inputs[left],
+        labels=brought.labels[left],
+        hashes=[brought.hashes[row] for row in left.tolist()],
+        names=[brought.names[row] for row in left.tolist()],
+    )
+    return kept, len(brought.names) - len(left)
+
+
+def _sealed_in(tx: Connection, set_id: int) -> str:
+    name = test_sets.get_set(tx, set_id).called
+    return f"in test set {name!r}, which is not released; use it with --from-set once it is"

@@ -1,0 +1,362 @@
+"""Validation sets are used up too: how far one is, and how another takes its place beside the same training part.
+
+The new validation part is a new version of the study's data. Nothing is trained again for it: what was trained on the
+same training part is measured anew (``services/evaluation/reevaluation.py``).
+"""
+
+from __future__ import annotations
+
+import hmac
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import MeterConfig, require
+from easeml_core.entities import SealedSetPurpose
+from easeml_core.errors import InvalidInputError
+from easeml_core.meter.planner import validation_minimum
+from easeml_core.meter.validation_set import ValidationReport, ValidationUse, heritage
+from easeml_core.meter.validation_set import validation_report as report_on
+from easeml_core.services.datasets.validation_rows import (
+    Brought,
+    brought_files,
+    registered_open,
+    require_open,
+    rows_of_set,
+)
+from easeml_core.services.datasets.validation_warnings import goes_on, second_sample, too_few
+from easeml_core.services.registration.baseline import keep_baseline
+from easeml_core.services.test_sets.shared_set import meter_settings_of
+from easeml_core.services.test_sets.test_set_checks import unlike
+from easeml_core.services.test_sets.visible_rows import part_hashes
+from easeml_core.store import releases, sealed, studies, validation
+from easeml_core.store.database import REFEREE_CHANNEL, notify
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.layout import stored_layout
+from easeml_core.training.parts import OpenParts, content_hash, load_open_parts, write_open_parts
+from easeml_core.training.raw_table import RawTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion, Study
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.validation import ValidationPart
+
+
+# -- how far it is used up --------------------------------------------------------------------------------------------
+
+
+def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, team: int | None = None) -> dict[str, Any]:
+    """State of a study's validation set, what to do about it, and those that it has replaced.
+
+    Args:
+        store: Any role.
+        artifacts: Where the open parts are; read once there is more than one validation part.
+        study: The study.
+        team: Where the meter serves several teams: whose signals count. None for nobody's then, since no team may
+            learn another one's.
+
+    Returns:
+        ``{"study", "version", "rows", "looks", "state", "minimum", "rows_for_looks", "add_rows", "advice", "signals",
+        "inherits_from", "inherited_looks", "inherited_signals", "to_measure", "under_way", "given_up",
+        "split", "history"}``.
+        ``looks`` counts by kind; ``signals`` are those since it came into use, oldest first, of the second validation
+        sample where that has answered. ``inherits_from`` are the versions whose looks and signals count as well, since
+        most of its rows come from them. ``to_measure`` is how many trained models it has not measured yet,
+        ``under_way`` how many trials on earlier data have not ended, ``given_up`` how many could not be measured;
+        ``split`` is what the referee said when it split the data; ``history`` has ``{"version", "rows", "since",
+        "looks", "state"}`` of each, oldest first.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no data yet.
+        ConfigError: There is no such team.
+        ArtifactError: The file of a data version is missing or was changed.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        studies.latest_data_version(tx, found.id)  # says what to do where there is none
+        parts = validation.validation_parts(tx, found.id)
+        part, config = parts[-1], _meter_settings(tx, found)
+        known = team is None or (type(team) is int and 1 <= team <= config.teams)
+        require(known, "team", team, f"a whole number from 1 to {config.teams}")
+        use, before = _use(tx, artifacts, found, parts, config, team)
+        report = report_on(use, config)
+        to_measure, under_way = validation.count_waiting(tx, found.id)
+        given_up = validation.count_given_up(tx, found.id)
+        split = validation.split_message(tx, found.id)
+    return {
+        "study": study,
+        "version": part.version,
+        "rows": part.rows,
+        "looks": part.looks(),
+        "state": str(report.state),
+        "minimum": report.minimum,
+        "rows_for_looks": report.rows_for_looks,
+        "add_rows": report.add_rows,
+        "advice": report.advice,
+        "signals": list(use.signals),
+        "inherits_from": [p.version for p in before],
+        "inherited_looks": dict(use.inherited_looks),
+        "inherited_signals": list(use.inherited_signals),
+        "to_measure": to_measure,
+        "given_up": given_up,
+        "under_way": under_way,
+        "split": split,
+        "history": [_in_history(p, None if p is not part else report, config) for p in parts],
+    }
+
+
+def _meter_settings(tx: Connection, study: Study) -> MeterConfig:
+    """Of the set that the meter reads now; without one, what the study was registered with."""
+    live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
+    return MeterConfig.from_json(study.config["meter"]) if live is None else meter_settings_of(live)
+
+
+def _use(
+    tx: Connection,
+    artifacts: ArtifactStore,
+    study: Study,
+    parts: Sequence[ValidationPart],
+    config: MeterConfig,
+    team: int | None,
+) -> tuple[ValidationUse, list[ValidationPart]]:
+    """What is known of the last part, and the parts that it goes on with."""
+    part = parts[-1]
+    before = [parts[i] for i in heritage(part_hashes(tx, artifacts, parts))] if len(parts) > 1 else []
+    use = ValidationUse(
+        part.rows,
+        part.looks(),
+        _signals(tx, study, part, config, team),
+        inherited_looks={kind: sum(p.looks()[kind] for p in before) for kind in part.looks()},
+        inherited_signals=[s for p in before for s in _signals(tx, study, p, config, team)],
+    )
+    return use, before
+
+
+def _signals(tx: Connection, study: Study, part: ValidationPart, config: MeterConfig, team: int | None) -> list[int]:
+    """The signals that count; those of a set with other ranges cannot be told on one scale with them."""
+    mine = {team} if team is not None else ({1} if config.teams == 1 else set())
+    found = validation.readings(tx, study.id, part)
+    return [r.signal for r in found if meter_settings_of(r).ranges == config.ranges and r.team in mine]
+
+
+def _in_history(part: ValidationPart, report: ValidationReport | None, config: MeterConfig) -> dict[str, Any]:
+    report = report or report_on(ValidationUse(part.rows, part.looks(), replaced=True), config)
+    return {
+        "version": part.version,
+        "rows": part.rows,
+        "since": part.created_at.isoformat(),
+        "looks": part.looks(),
+        "state": str(report.state),
+    }
+
+
+# -- another one takes its place --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Next:
+    """The next validation part: inputs and labels in their order.
+
+    Of the rows that were brought, ``added`` were not in the last part, ``already`` were, ``duplicates`` repeat another.
+    """
+
+    inputs: NDArray[np.float32]
+    labels: NDArray[Any]
+    added: int
+    duplicates: int
+    already: int
+
+
+def replace_validation(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    inputs: Path | None = None,
+    labels: Path | None = None,
+    from_set: str | int | None = None,
+    add: bool = False,
+) -> dict[str, Any]:
+    """Give a study another validation set: one transaction, and the same call twice makes one.
+
+    Models that are trained already are measured on it by the referee when it has time, or by ``remeasure`` at once.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where the open parts are.
+        study: The study; its training part stays as it is.
+        inputs: CSV file with a column ``example`` and the study's columns; together with ``labels``.
+        labels: CSV file ``example,label`` of the same examples.
+        from_set: Name or number of a released test set of the study, instead of files.
+        add: Keep the rows that are there, and add these.
+
+    Returns:
+        ``{"study", "version", "rows", "added", "duplicates", "already", "unlabelled", "replaced_before", "to_measure",
+        "minimum", "warnings"}``: rows of the new part; of those that were brought, how many are new to the last one,
+        were left out since they repeat another, were in the last one already (left out where that is kept), or have no
+        label and were left out. ``replaced_before`` says that this very part was in use before the call.
+
+    Raises:
+        NotFoundError: There is no such study or set, or it has no data yet.
+        StateError: The set is not released.
+        InvalidInputError: A file is not as it must be, a row is in the training part or sealed, or no row is new.
+        AlreadyExistsError: More than one row in twenty is sealed for other tenants.
+    """
+    given = (inputs is not None and labels is not None and from_set is None) or (
+        inputs is None and labels is None and from_set is not None
+    )
+    if not given:
+        message = "give --inputs and --labels together, or --from-set alone"
+        raise InvalidInputError(message)
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        studies.latest_data_version(tx, found.id)
+        releases.hold_study(tx, found.id)  # whoever else replaces it waits here, and is looked at anew below
+        version = studies.latest_data_version(tx, found.id)
+        if from_set is not None:
+            brought = rows_of_set(tx, artifacts, from_set, study, version)
+        else:
+            assert inputs is not None
+            assert labels is not None
+            brought = brought_files(tx, inputs, labels, version)
+        with artifacts.copy(version.artifact) as path:
+            parts = load_open_parts(path)
+        require_open(tx, found, brought, parts)
+        brought, left_out = registered_open(tx, artifacts, found, brought, parts)
+        following = _following(brought, parts, add=add)
+        digest = _digest(tx, found, version, following, parts)
+        is_there = digest == version.content_hash or (add and following.added == 0)
+        if not is_there:
+            before = validation.validation_parts(tx, found.id)
+            earlier = part_hashes(tx, artifacts, before)
+            _require_new(earlier, found, brought)
+            rows = set(example_hashes(following.inputs, brought.columns))
+            inherits = [before[place].id for place in heritage([*earlier, rows])]
+            _write(tx, artifacts, found, version, parts, following, digest, inherits=inherits)
+        answer = _answer(tx, found, brought, following, is_there=is_there)
+        warnings = second_sample(tx, found)
+        if left_out:
+            warnings.append(f"{left_out:,} rows were left out: they match rows that are sealed in a test set")
+        if not is_there:
+            warnings += too_few(answer["rows"], answer["minimum"])
+            warnings += goes_on(earlier, rows, add=add)
+            warnings += unlike(brought.inputs, parts, brought.columns)
+        return answer | {"warnings": warnings}
+
+
+def _following(brought: Brought, parts: OpenParts, *, add: bool) -> _Next:
+    """The next validation part: rows in the order of their hashes, so that the order of a file does not matter."""
+    first: dict[bytes, int] = {}
+    for row in np.random.default_rng(0).permutation(len(brought.hashes)):  # not the first: files are often sorted
+        first.setdefault(brought.hashes[row], int(row))
+    there = set(example_hashes(parts.validation_inputs, brought.columns))
+    chosen = [first[h] for h in sorted(first) if not (add and h in there)]
+    inputs, labels = brought.inputs[chosen], brought.labels[chosen]
+    if add:
+        inputs = np.concatenate([parts.validation_inputs, inputs])
+        labels = np.concatenate([parts.validation_labels, labels])
+    added = len(first.keys() - there)
+    duplicates = len(brought.hashes) - len(first)
+    return _Next(inputs, labels, added, duplicates, len(first) - added)
+
+
+def _digest(tx: Connection, study: Study, version: DataVersion, following: _Next, parts: OpenParts) -> str:
+    """Content hash of the data with this validation part, keyed as that of the first version is."""
+    training_id = next(p.training_id for p in validation.validation_parts(tx, study.id) if p.id == version.id)
+    names = tuple(studies.class_names(tx, version.id))
+    table = RawTable(following.inputs, following.labels, names, (), layout=parts.layout, task=parts.task)
+    said = f"validation|{training_id}|{content_hash(table)}"
+    return hmac.digest(sealed.installation_secret(tx), said.encode(), "sha256").hex()
+
+
+def _require_new(earlier: Sequence[set[bytes]], study: Study, brought: Brought) -> None:
+    """At least one row that was never open: going back to a set that is used up makes it none the fresher.
+
+    Raises:
+        InvalidInputError: All rows have been in a validation part of the study.
+    """
+    if set[bytes]().union(*earlier).issuperset(brought.hashes):
+        message = (
+            f"{brought.origin}: all {len(brought.hashes):,} rows have been in the validation set of study "
+            f"{study.name!r} before, and its models were chosen by them; bring rows that nobody has seen"
+        )
+        raise InvalidInputError(message)
+
+
+def _write(
+    tx: Connection,
+    artifacts: ArtifactStore,
+    study: Study,
+    version: DataVersion,
+    parts: OpenParts,
+    following: _Next,
+    digest: str,
+    *,
+    inherits: Sequence[int],
+) -> None:
+    opened = OpenParts(
+        parts.train_inputs,
+        parts.train_labels,
+        following.inputs,
+        following.labels,
+        parts.classes,
+        parts.layout,
+        parts.task,
+        parts.target_layout,
+    )
+    training_id = next(p.training_id for p in validation.validation_parts(tx, study.id) if p.id == version.id)
+    version_id = studies.add_data_version(
+        tx,
+        study_id=study.id,
+        content_hash=digest,
+        artifact=_put(artifacts, opened),
+        features=version.features,
+        class_names=studies.class_names(tx, version.id),
+        parts={"train": len(parts.train_labels), "validation": len(following.labels)},
+        feature_names=studies.feature_names(tx, version.id),
+        same_training_as=training_id,
+        goes_on_with=inherits[-1] if inherits else None,
+        layout=stored_layout(parts.layout, parts.target_layout),
+    )
+    keep_baseline(
+        tx,
+        artifacts,
+        study_id=study.id,
+        data_version_id=version_id,
+        validation_labels=opened.validation_labels,
+        hit=study.hit,
+    )
+    notify(tx, f"study:{study.name}")
+    notify(tx, f"study:{study.name}", channel=REFEREE_CHANNEL)  # models wait to be measured
+
+
+def _put(artifacts: ArtifactStore, opened: OpenParts) -> str:
+    with tempfile.TemporaryDirectory(prefix="easeml-validation-") as folder:
+        path = Path(folder) / "open.npz"
+        write_open_parts(path, opened)
+        return artifacts.put(path)
+
+
+def _answer(tx: Connection, study: Study, brought: Brought, following: _Next, *, is_there: bool) -> dict[str, Any]:
+    version, config = studies.latest_data_version(tx, study.id), _meter_settings(tx, study)
+    return {
+        "study": study.name,
+        "version": version.version,
+        "rows": version.validation_rows,
+        "added": 0 if is_there else following.added,
+        "duplicates": following.duplicates,
+        "already": following.already,
+        "unlabelled": brought.unlabelled,
+        "replaced_before": is_there,
+        "to_measure": validation.count_waiting(tx, study.id)[0],
+        "minimum": validation_minimum(ranges=config.ranges, reliability=config.reliability),
+    }

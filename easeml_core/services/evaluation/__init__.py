@@ -1,0 +1,1 @@
+"""Runs of submitted models on sealed examples, isolated and padded in time."""

@@ -1,0 +1,215 @@
+"""After a validation set was replaced: models that are trained already are measured on the new one, one at a time.
+
+Each measurement is a trial of the new version that names the one it measures anew, committed by itself: whoever is
+killed loses the model that was running, and the next call goes on there. Nothing sealed takes part.
+
+A model that cannot be measured is kept as that (``work.remeasure_failures``), and tried once more, after the others.
+After ``store.validation.REMEASURE_TRIES`` tries its candidate counts as failed on the new version: it is not trained
+again, since its training is no news, and measured only where somebody asks for it (``remeasure``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import ArtifactError, StateError, TrainingKilled, TrainingStarved
+from easeml_core.faults import Blame, blame_of
+from easeml_core.services.evaluation.remeasured_quality import quality_on
+from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
+from easeml_core.store import models, studies, validation
+from easeml_core.store.database import lock, notify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.validation import Waiting
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What became of one model.
+
+    Attributes:
+        waiting: The model.
+        quality: On the newest validation part, in [0, 1]; None where it was not recorded.
+        trial_id: The trial that says so; None where none was written.
+        model_id: The model's row on the new version; None likewise.
+        why: What was in the way; None where nothing was.
+        tries: How often something was, on this version.
+    """
+
+    waiting: Waiting
+    quality: float | None = None
+    trial_id: int | None = None
+    model_id: int | None = None
+    why: str | None = None
+    tries: int = 0
+
+
+def silent(_: str) -> None:
+    """No log was asked for."""
+
+
+def remeasure(
+    store: Store, artifacts: ArtifactStore, study: str, *, log: Callable[[str], None] = silent
+) -> dict[str, Any]:
+    """Measure all models of a study that its newest validation part does not know; may be repeated, and interrupted.
+
+    Those that were given up are tried again, each once a call.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where models and data lie.
+        study: The study.
+        log: Receives one line for each model.
+
+    Returns:
+        ``{"study", "version", "measured", "by_referee", "failed", "left", "given_up", "under_way"}``: ``measured`` has
+        ``{"candidate", "trial_id", "model_id", "quality", "before"}`` each, ``failed`` has ``{"candidate", "trial_id",
+        "why"}``; ``by_referee`` is how many of those that waited somebody else has measured meanwhile, ``left`` how
+        many models still wait, ``given_up`` how many count as failed on this version, ``under_way`` how many trials on
+        earlier data have not ended.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no data yet.
+        StateError: The sandbox in which models are run cannot be made; no model has failed by that.
+    """
+    with store.begin() as tx:
+        study_id = studies.get_study(tx, study).id
+        studies.latest_data_version(tx, study_id)
+        wanted = validation.count_waiting(tx, study_id)[0] + validation.count_given_up(tx, study_id)
+    done: list[Measurement] = []
+    failed: list[Measurement] = []
+    while True:
+        found = measure_next(store, artifacts, study_id=study_id, skip=[m.waiting.trial_id for m in failed])
+        if found is None:
+            break
+        (done if found.why is None else failed).append(found)
+        log(f"{_line(found)} ({len(done) + len(failed)} of {max(wanted, len(done) + len(failed))})")
+    measured = [_measured(m) for m in done if m.quality is not None]
+    with store.begin() as tx:
+        version = studies.latest_data_version(tx, study_id).version
+        left, under_way = validation.count_waiting(tx, study_id)
+        given_up = validation.count_given_up(tx, study_id)
+    return {
+        "study": study,
+        "version": version,
+        "measured": measured,
+        "by_referee": max(0, wanted - len(measured) - left - given_up),
+        "failed": [
+            {"candidate": m.waiting.candidate, "trial_id": m.waiting.trial_id, "why": m.why or ""} for m in failed
+        ],
+        "left": left,
+        "given_up": given_up,
+        "under_way": under_way,
+    }
+
+
+def _line(found: Measurement) -> str:
+    name = found.waiting.candidate
+    if found.why is not None:
+        return f"{name}: not measured, {found.why}"
+    if found.quality is None:
+        return f"{name}: measured by somebody else, or on data that were replaced meanwhile"
+    return f"{name}: quality {found.quality:.4f}, was {found.waiting.quality:.4f}"
+
+
+def _measured(found: Measurement) -> dict[str, Any]:
+    return {
+        "candidate": found.waiting.candidate,
+        "trial_id": found.trial_id,
+        "model_id": found.model_id,
+        "quality": found.quality,
+        "before": found.waiting.quality,
+    }
+
+
+def measure_next(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study_id: int | None = None,
+    skip: Collection[int] = (),
+    rest_seconds: float | None = None,
+) -> Measurement | None:
+    """Measure the model whose turn it is, and keep what it is worth, or that it failed; None where none waits.
+
+    No transaction is open while the model runs. When it ends is no secret: its inputs are open. It is run twice at
+    most, for 120 seconds each (``evaluation``, ``predict_in_child``).
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where models and data lie.
+        study_id: Of this study; None for all.
+        skip: Trials whose models are passed over.
+        rest_seconds: How long a model that has failed rests, and it is given up in the end; None, by hand, for neither.
+
+    Raises:
+        StoreError: The database cannot be reached, or somebody was in the way; nothing was written.
+        MachineError: The sandbox cannot be made: that is this machine's failure and no model's; nothing was written.
+        OSError: Nor were the disk or the system able to; likewise.
+    """
+    with store.begin() as tx:
+        found = validation.waiting_models(tx, study_id, skip=list(skip), rest_seconds=rest_seconds)
+        study = studies.study_by_id(tx, found[0].model.study_id) if found else None
+    if study is None:
+        return None
+    waiting = found[0]
+    ready, began = Preparation(store, artifacts), time.monotonic()
+    ready.run(NotRunError(waiting.model, None))
+    loss = ready.loss(waiting.model, waiting.artifact)
+    answers = ready.answers(waiting.model, waiting.artifact)
+    if loss is None or answers is None:
+        error = ready.missing(waiting.model, None)
+        if isinstance(error, NotRunError):  # the run was on newer data: what it said is not about these
+            return Measurement(waiting)
+        if blame_of(error) is Blame.PASSING:
+            raise error
+        return _keep_failure(store, waiting, error)
+    try:
+        quality = quality_on(artifacts, study, waiting.model, data=waiting.artifact, answers=answers)
+    except StateError as error:
+        return _keep_failure(store, waiting, error)
+    seconds = max(time.monotonic() - began, 1e-6)
+    return _keep(store, waiting, quality=quality, loss=loss, seconds=seconds)
+
+
+def _keep_failure(store: Store, waiting: Waiting, error: Exception) -> Measurement:
+    """Whatever it was, it counts: an error that does not would bring the same model again for ever."""
+    why = str(error)
+    if isinstance(error, (TrainingKilled, TrainingStarved)):
+        why = "it cannot be run on the validation part: its process was killed, or ran out of time or memory"
+    elif not isinstance(error, (StateError, ArtifactError)):
+        # Such a text may hold what the model has written, which is told to nobody.
+        logger.error("trial %d was not measured on its new validation set", waiting.trial_id, exc_info=error)
+        why = f"measuring it ended with {type(error).__name__}; the log says more"
+    with store.begin() as tx:
+        tries = validation.add_failure(tx, waiting, why)
+    return Measurement(waiting, why=why, tries=tries)
+
+
+def _keep(store: Store, waiting: Waiting, *, quality: float, loss: float, seconds: float) -> Measurement:
+    with store.begin() as tx:
+        lock(tx, "suggest")  # so that no scheduler misses the trial
+        trial_id = validation.add_remeasurement(tx, waiting, quality=quality, seconds=seconds)
+        if trial_id is None:
+            return Measurement(waiting)
+        model_id = models.add_model(
+            tx,
+            study_id=waiting.model.study_id,
+            data_version_id=waiting.data_version_id,
+            trial_id=trial_id,
+            format=waiting.model.format,
+            artifact=waiting.model.artifact,
+            validation_loss=loss,
+        )
+        notify(tx, f"trial:{trial_id}")
+        notify(tx, f"study:{waiting.study}")
+    return Measurement(waiting, quality, trial_id, model_id)

@@ -1,0 +1,392 @@
+"""The referee runs models on sealed inputs: in a child process without labels, without database, each artifact once.
+
+A model may run for minutes, as long as it likes. It runs while no transaction is open and no lock is held: a decision
+that needs runs stops (``NotRunError``), the model is run and what it said is kept (``Preparation.run``), and the
+decision begins anew.
+
+A process that is killed, or runs out of time or memory, is no failure of the model while the model may prove able to
+run: the run's error is kept, and the decision puts the request off (``services/evaluation/backoff.py``). It is told
+apart from a model that cannot run by the open validation rows, where the model is run alone and with the same limits:
+one that fails there too has failed. Where the open rows end by such a fault as well, the same must have happened once
+before, a pause ago. None of this looks at a label.
+
+On sealed inputs a part of the rows is asked a second time (``training/repetition.py``): a model whose answers are not
+those of the single rows counts as one that could not be run.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from easeml_core.errors import (
+    ArtifactError,
+    ConcurrentUpdateError,
+    SchemaVersionError,
+    StateError,
+    StoreUnavailableError,
+    TrainingError,
+    TrainingKilled,
+    TrainingStarved,
+)
+from easeml_core.faults import is_put_off
+from easeml_core.services.evaluation.backoff import Patience
+from easeml_core.services.studies.columns import answers_of_study
+from easeml_core.store import sealed, studies
+from easeml_core.training.formats import load_constant
+from easeml_core.training.hits import wrong
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.predict import predict_in_child
+from easeml_core.training.repetition import require_same, right_within, rows_to_repeat
+from easeml_core.training.sandbox import Sandbox, probe_isolation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion, Model
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.training.wanted_answers import WantedAnswers
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class NotRunError(Exception):
+    """A decision needs runs of a model that have not been made: no failure, but the reason to begin anew after them.
+
+    Attributes:
+        model: The model.
+        test_set_ids: What to run it on, in this order: sealed sets, and None for the open validation part.
+    """
+
+    def __init__(self, model: Model, *test_set_ids: int | None) -> None:
+        self.model, self.test_set_ids = model, test_set_ids
+        super().__init__(f"model {model.id} was not run yet")
+
+
+class NotJudgedError(Exception):
+    """A decision needs what follows from sealed labels, and that was not computed: the reason to begin anew after it.
+
+    Attributes:
+        key: What it follows from, all of it.
+        compute: Computes it, and reads no database.
+    """
+
+    def __init__(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> None:
+        self.key, self.compute = key, compute
+        super().__init__("a decision was not computed yet")
+
+
+@dataclass(slots=True)
+class Computed:
+    """What was computed for decisions that are not written yet.
+
+    Attributes:
+        judged: What follows from sealed labels, by what it follows from; a key begins with the request's id.
+        losses: Of models on validation parts, as ``Preparation.loss``.
+        answers: Likewise, as ``Preparation.answers``.
+    """
+
+    judged: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    losses: dict[tuple[str, str], float] = field(default_factory=dict)
+    answers: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+
+
+class Preparation:
+    """Runs of models for decisions, and what they left that the database does not keep.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where models and data lie.
+        computed: What was computed before the decision; None where what follows from sealed labels is computed within.
+
+    Attributes:
+        patience: How often the request was put off for which runs are made now.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        computed: Computed | None = None,
+    ) -> None:
+        self._store, self._artifacts, self._computed = store, artifacts, computed
+        self.patience = Patience()
+        kept = Computed() if computed is None else computed
+        self._losses, self._answers = kept.losses, kept.answers
+        self._errors: dict[tuple[str, int | None], Exception] = {}
+
+    def run(self, missing: NotRunError) -> None:
+        """As ``steps``, all at once."""
+        at_once(self.steps(missing))
+
+    def steps(self, missing: NotRunError) -> Generator[None, None, None]:
+        """Make the runs that a decision has missed, one after the other; outside of any transaction.
+
+        It yields after each run, and keeps what that gave when it is asked to go on.
+
+        An error is kept for the decision, which meets it in its turn (``missing``); the runs after it are not made.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+            ConcurrentUpdateError: Another transaction was in the way.
+            SchemaVersionError: The schema is not the one of this code.
+        """
+        for test_set_id in missing.test_set_ids:
+            try:
+                yield from self._run_on(missing.model, test_set_id)
+            except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
+                raise
+            except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
+                self._errors[missing.model.identity, test_set_id] = error
+                return
+
+    def judged(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """What follows from sealed labels: computed now, or before this decision and in no transaction.
+
+        How long it takes depends on the labels, and every role sees how long a transaction or a lock lasts.
+
+        Args:
+            key: What it follows from, all of it: no other call with the same key gives anything else.
+            compute: Computes it, and reads no database.
+
+        Raises:
+            NotJudgedError: It is computed before a decision, and was not yet.
+        """
+        if self._computed is None:
+            return compute()
+        if key not in self._computed.judged:
+            raise NotJudgedError(key, compute)
+        found: T = self._computed.judged[key]
+        return found
+
+    def missing(self, model: Model, *test_set_ids: int | None) -> Exception:
+        """What a decision raises that finds no such runs: the first error of one, or that they were not made.
+
+        A kill on the validation part, of a request that is put off no more, is a model that cannot be run there.
+        """
+        errors = ((test_set_id, self._errors.get((model.identity, test_set_id))) for test_set_id in test_set_ids)
+        found, error = next(((place, error) for place, error in errors if error is not None), (None, None))
+        if error is None:
+            return NotRunError(model, *test_set_ids)
+        return _no_loss(model) if found is None and self.is_last(error) else error
+
+    def is_last(self, error: Exception) -> bool:
+        """Whether a process was ended, and the request is put off no more for that."""
+        return isinstance(error, TrainingKilled | TrainingStarved) and not self.patience.allows(error)
+
+    def loss(self, model: Model, data: str) -> float | None:
+        """The model's loss on the validation part of this data (an artifact), or None when it was not measured."""
+        return self._losses.get((model.identity, data))
+
+    def answers(self, model: Model, data: str) -> NDArray[Any] | None:
+        """What the model answers on that part, one for each example, or None when it was not run there."""
+        return self._answers.get((model.identity, data))
+
+    def _run_on(self, model: Model, test_set_id: int | None) -> Generator[None, None, None]:
+        if test_set_id is None:
+            yield from self._measure(model)
+            return
+        labels, failure = yield from _stepped(model, lambda: self._sealed_run(model, test_set_id))
+        _keep(self._store, model, test_set_id, labels=labels, failure=failure)
+
+    def _sealed_run(self, model: Model, test_set_id: int) -> tuple[NDArray[Any] | None, str | None]:
+        """As the function of this name; a model whose process was ended has failed if it fails on open rows too."""
+        try:
+            return _sealed_run(self._store, self._artifacts, model, test_set_id)
+        except (TrainingKilled, TrainingStarved) as error:
+            failed = self._open_failure(model)
+            if failed is None:
+                raise
+            return None, f"{error}\non the open validation rows too: {failed}"
+
+    def _open_failure(self, model: Model) -> str | None:
+        """Why the model fails on the open validation rows, alone and with the same limits; None if it may yet run."""
+        data, wanted, _ = self._validation(model)
+        with self._artifacts.copy(data) as path:
+            inputs = load_open_parts(path).validation_inputs
+        try:
+            with self._artifacts.copy(model.artifact) as path:
+                predict_in_child(path, model.format, inputs, wanted=wanted)
+        except (TrainingKilled, TrainingStarved) as error:
+            return str(error) if self.patience.put_offs else None
+        except TrainingError as error:
+            return str(error)
+        return None
+
+    def _validation(self, model: Model) -> tuple[str, WantedAnswers, str]:
+        """The data whose validation part the model is run on, what is asked of it, and what counts as right."""
+        with self._store.begin() as tx:
+            data = studies.latest_data_version(tx, model.study_id).artifact
+            return data, answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
+
+    def _measure(self, model: Model) -> Generator[None, None, None]:
+        data, wanted, hit = self._validation(model)
+        with self._artifacts.copy(data) as path:
+            parts = load_open_parts(path)
+        answers, failure = yield from _stepped(
+            model, lambda: _run(self._artifacts, model, parts.validation_inputs, wanted)
+        )
+        if answers is None:
+            # What a model writes may come from what another run of it has left behind: it is told to nobody.
+            logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
+            raise _no_loss(model)
+        self._answers[model.identity, data] = answers
+        self._losses[model.identity, data] = float(np.mean(wrong(hit, parts.validation_labels, answers)))
+
+
+def sealed_predictions(
+    tx: Connection, ready: Preparation, model: Model, test_set_id: int
+) -> tuple[NDArray[Any] | None, str | None]:
+    """What the model predicts on a sealed set, shape ``(n_examples,)``, or None and why it could not.
+
+    A model that cannot be run on the inputs has failed on them: that is a property of the submission, not of the
+    referee, so it is kept and counted like any other outcome. One whose process was ended once more after the request
+    was put off as often as it may be has failed for this request: that is not kept for others.
+
+    Raises:
+        NotRunError: It was not run on the set yet.
+        TrainingKilled: Its process was killed, and the request is to be put off.
+        TrainingStarved: Likewise where it ran out of time or memory.
+        ArtifactError: The model's file is missing or was changed: nothing was learnt, nothing is spent.
+    """
+    known = sealed.known_predictions(tx, test_set_id, model.identity)
+    if known is None:
+        error = ready.missing(model, test_set_id)
+        if ready.is_last(error):
+            return None, f"put off {ready.patience.put_offs} times; {error}"
+        raise error
+    return known
+
+
+def validation_loss(ready: Preparation, model: Model, version: DataVersion) -> float:
+    """0-1 loss of the model on the validation part of this data, measured by the referee: l(h, D_val), in [0, 1].
+
+    The loss that a worker stored is not trusted here.
+
+    Raises:
+        NotRunError: It was not run on the part yet.
+        StateError: The model cannot be run on the open validation part either; nothing of a sealed set is spent.
+    """
+    loss = ready.loss(model, version.artifact)
+    if loss is None:
+        raise ready.missing(model, None)
+    return loss
+
+
+def _no_loss(model: Model) -> StateError:
+    return StateError(
+        f"model {model.id} cannot be run on the validation part; run it there to see why, and train it again"
+    )
+
+
+def sealed_run_steps(
+    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int
+) -> Generator[None, None, None]:
+    """Run a model on a sealed set and keep what it predicts, or why it could not; no transaction is open meanwhile.
+
+    It yields after the run, and keeps that when it is asked to go on: a row that is written as soon as the run ends
+    would show when that was.
+
+    Raises:
+        TrainingKilled: The model's process was killed; nothing is kept.
+        TrainingStarved: It ran out of time, or found no memory; nothing is kept.
+        ArtifactError: The model's file is missing or was changed: nothing was learnt.
+    """
+    labels, failure = yield from _stepped(model, lambda: _sealed_run(store, artifacts, model, test_set_id))
+    _keep(store, model, test_set_id, labels=labels, failure=failure)
+
+
+def _sealed_run(
+    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int
+) -> tuple[NDArray[Any] | None, str | None]:
+    """What a model predicts on a sealed set, or None and why it could not.
+
+    The first answers count. They count only if a part of the rows gets the same ones a second time.
+    """
+    with store.begin() as tx:
+        inputs = sealed.sealed_inputs(tx, test_set_id)
+        key = _repetition_key(tx, model, test_set_id)
+        wanted, hit = answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
+    labels, failure = _run(artifacts, model, inputs, wanted)
+    if labels is not None and model.format != "constant":
+        repeated = rows_to_repeat(labels, key)
+        again, failure = _run(artifacts, model, inputs[repeated], wanted)
+        failure = failure if again is None else _difference(labels[repeated], again, hit)
+        labels = labels if failure is None else None
+    return labels, failure
+
+
+def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] | None, failure: str | None) -> None:
+    isolation = None if model.format == "constant" else probe_isolation(Sandbox()).to_json()
+    with store.begin() as tx:
+        sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure, isolation=isolation)
+
+
+def _repetition_key(tx: Connection, model: Model, test_set_id: int) -> bytes:
+    """Which rows are asked again is foreseen by nobody, and the same whenever the run is repeated."""
+    said = f"repetition|{test_set_id}|{model.identity}"
+    return hmac.digest(sealed.installation_secret(tx), said.encode(), "sha256")
+
+
+def _difference(first: NDArray[Any], again: NDArray[Any], hit: str) -> str | None:
+    """Why a model does not answer rows as it did among all others, or None if it does."""
+    try:
+        require_same(first, again, right_within=right_within(hit))
+    except TrainingError as error:
+        return str(error)
+    return None
+
+
+def _stepped(model: Model, run: Callable[[], T]) -> Generator[None, None, T]:
+    """Make a run, and yield before anything follows from it, however it ends.
+
+    A constant runs no code of anybody's: its time tells nothing, whatever it is.
+    """
+    try:
+        return run()
+    finally:
+        if model.format != "constant":
+            yield
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Take all steps of some work, one after the other; what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+def _run(
+    artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], wanted: WantedAnswers
+) -> tuple[NDArray[Any] | None, str | None]:
+    """Predictions of a model on a private copy of its file, or None and why it could not be run.
+
+    A failure is tried once more, so that a busy machine is not taken for a broken model; a kill, a time-out or a fault
+    of the disk is not, since it is raised. A constant needs no child: its file is a line of JSON, and reading it runs
+    nothing.
+    """
+    failure: str | None = None
+    with artifacts.copy(model.artifact) as path:
+        for _ in range(2):
+            try:
+                if model.format == "constant":
+                    return wanted.checked(load_constant(path).predict(inputs), len(inputs)), None
+                return predict_in_child(path, model.format, inputs, wanted=wanted), None
+            except (TrainingError, ArtifactError) as error:
+                if is_put_off(error):
+                    raise
+                failure = str(error)
+    return None, failure

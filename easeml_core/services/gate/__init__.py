@@ -1,0 +1,1 @@
+"""The gate: the decision on a submission by the sealed test set."""

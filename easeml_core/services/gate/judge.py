@@ -1,0 +1,434 @@
+"""The referee's verdict on one submission: plan checked, both models run, exact statistics, one symbol decided.
+
+What is decided here is published later, by ``services/referee/publishing.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import GateConfig, require
+from easeml_core.entities import Adaptivity, SealedSetPurpose, Symbol, Verdict
+from easeml_core.errors import InvalidInputError, SealedSetTooSmallError, StateError
+from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.slices import Slice
+from easeml_core.gate.wanted import Wanted
+from easeml_core.meter.joint import gate_log_level, joint_plan, planned_gate_log_weight
+from easeml_core.services.evaluation.sealed_runs import sealed_predictions
+from easeml_core.services.test_sets.answer import BLOCKING_REFUSED, Answer, Waiting
+from easeml_core.services.test_sets.set_queue import no_live_set
+from easeml_core.services.test_sets.set_sizes import examples_for_gate, examples_for_joint_gate
+from easeml_core.services.test_sets.shared_set import gate_settings, joint_config, joint_end, require_joint_goes_on
+from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
+from easeml_core.store import labels, ledger, models, releases, sealed, studies
+from easeml_core.store.rows import as_json
+from easeml_core.training.hits import as_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.config import JointConfig
+    from easeml_core.entities import Model, Study
+    from easeml_core.gate.condition import Condition
+    from easeml_core.services.evaluation.sealed_runs import Preparation
+    from easeml_core.store.requests import Request
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One question to one set: what is asked, of which models, and how far the set is used.
+
+    The verdict names ``incumbent`` as the old model; the new one is compared with ``compared``, which is another one
+    under ``none`` alone, after models that could not be run. ``used`` and ``changes`` count the gate's own answers, as
+    does the step that developers see; ``others`` counts those about other conditions than the set's. Where the meter
+    draws on the set too, ``joint`` is its plan, ``log_weight`` is what the answers of both have cost, and ``place``
+    counts them all.
+    """
+
+    study: Study
+    request: Request
+    test_set: Any
+    config: GateConfig
+    condition: Condition
+    allocation: Allocation
+    model: Model
+    incumbent: Model
+    compared: Model
+    cache_key: str
+    used: int
+    changes: int
+    others: int
+    place: int
+    joint: JointConfig | None
+    log_weight: float
+
+    @property
+    def log_level(self) -> float:
+        """Ln of the level of this verdict."""
+        if self.joint is not None:
+            return gate_log_level(joint_plan(self.joint), self.log_weight)
+        return level_of_test(
+            reliability=self.config.reliability,
+            adaptivity=self.config.adaptivity,
+            steps=self.config.steps,
+            mode=self.config.mode,
+            estimator=self.config.estimator,
+            changes=self.changes,
+            other_conditions=self.config.other_conditions,
+        ).log_level
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is asked about the condition that was sealed with the set."""
+        return str(self.condition) == gate_settings(self.test_set).condition
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Which answer of how many it would be, among those about the set's condition, or about others."""
+        if self.is_planned:
+            return self.used + 1, self.config.steps
+        return self.others + 1, self.config.other_conditions
+
+    @property
+    def needed(self) -> int:
+        """Examples that the condition needs.
+
+        On a shared set at the log weight planned for the last verdict, not at the present one: that follows from sealed
+        labels, and a refusal, which does not end the set, would tell of it.
+        """
+        if self.joint is None:
+            return examples_for_gate(self.config, changes=self.changes)
+        planned = planned_gate_log_weight(joint_plan(self.joint), self.joint.meter.ambiguous)
+        return examples_for_joint_gate(self.config, planned)
+
+
+def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Waiting:
+    """Decide a gate request: spend at most one step of the sealed set and release at most one symbol.
+
+    The same question (set, condition, new artifact, old artifact) is answered from the ledger and costs nothing.
+
+    Returns:
+        What to answer, or that labels are missing for it.
+
+    Raises:
+        StateError: No live set, or one that has ended for gate and meter, or the model is the one that stands now;
+            nothing is spent.
+        StateError: It is asked about another condition, and the set has no answer for that; nothing is spent.
+        InvalidInputError: Reliability or adaptivity is not what the set was planned for, or the verdict would have to
+            show although the set withholds it; nothing is spent.
+        SealedSetTooSmallError: The condition needs more examples than the set has; nothing is spent.
+    """
+    study = studies.study_by_id(tx, request.study_id)
+    releases.hold_study(tx, study.id)  # the model it is compared with must not change meanwhile
+    test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.GATE, lock=True)
+    if test_set is None:
+        raise no_live_set(tx, study, SealedSetPurpose.GATE)
+    case = _case(tx, study, request, test_set)
+    entry = sealed.cached_entry(tx, test_set.id, case.cache_key)
+    if entry is None and case.model.identity == case.incumbent.identity:
+        message = f"model {case.model.id} is the one that stands now; hand in another one"
+        raise StateError(message)
+    if entry is not None:
+        return _answer(case, step=entry.step, symbol=Symbol(entry.answer), cached=True, retired_why=None, mails=[])
+    _require_other_condition(case)
+    require_joint_goes_on(tx, test_set)
+    return _decide(tx, ready, case)
+
+
+def _require_other_condition(case: _Case) -> None:
+    """Refuse a question about another condition where the set's plan has no answer, or no further one, for it.
+
+    How many there were follows from what was asked, whatever was answered.
+    """
+    if case.is_planned or case.others < case.config.other_conditions:
+        return
+    planned = gate_settings(case.test_set).condition
+    if case.config.other_conditions:
+        answered = f"its {case.config.other_conditions} answers about other conditions are used"
+    else:
+        answered = "it answers about no other condition"
+    message = (
+        f"the live set of study {case.study.name!r} was sealed for the condition {planned}, and {answered}, got "
+        f"{case.condition}; leave the condition out, or let the referee seal a set that is planned with "
+        "--other-conditions"
+    )
+    raise StateError(message)
+
+
+def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
+    """Gather the question; refuses what the set was not planned for."""
+    plan = gate_settings(test_set)
+    allocation = allocate(plan.adaptivity, plan.steps, mode=plan.mode, estimator=plan.estimator)
+    used, changes = ledger.used(tx, test_set.id)
+    joint = joint_config(test_set)
+    config = _planned(plan, study.name, request.arguments, joint)
+    condition = parse_condition(config.condition)
+    model = models.get_model(tx, study.id, request.model_id or 0)
+    incumbent, compared = _incumbents(tx, study, test_set, allocation, model)
+    key = _key(condition, model.identity, incumbent.identity)
+    return _Case(
+        study=study,
+        request=request,
+        test_set=test_set,
+        config=config,
+        condition=condition,
+        allocation=allocation,
+        model=model,
+        incumbent=incumbent,
+        compared=compared,
+        cache_key=key,
+        used=used,
+        changes=changes,
+        others=ledger.used(tx, test_set.id, ledger.OTHER)[0],
+        place=ledger.next_step(tx, test_set.id),
+        joint=joint,
+        log_weight=ledger.joint_log_weight(tx, test_set.id),
+    )
+
+
+def _planned(plan: GateConfig, study: str, arguments: Any, joint: JointConfig | None) -> GateConfig:
+    """The set's settings with the request's condition; the rest of the plan cannot be changed by a request.
+
+    On a shared set, the reliability that can be asked for is the one planned for both systems together.
+    """
+    fixed = {"reliability": (joint or plan).reliability, "adaptivity": plan.adaptivity}
+    for name, planned in fixed.items():
+        asked = arguments.get(name)
+        require(asked in (None, planned), name, asked, f"{planned}, which the sealed set was planned for")
+    if arguments.get("blocking") and plan.adaptivity == Adaptivity.NONE:
+        raise InvalidInputError(BLOCKING_REFUSED.format(study=study))
+    return GateConfig.from_json(plan.to_json() | {"condition": arguments.get("condition") or plan.condition})
+
+
+def _incumbents(
+    tx: Connection, study: Study, test_set: Any, allocation: Allocation, model: Model
+) -> tuple[Model, Model]:
+    """The old model that the verdict names, and the one that the new model is compared with.
+
+    What stands is the model in production, before the first promotion the baseline. Under ``none`` every commit counts
+    as accepted, whatever its verdict, so that the old model does not depend on hidden data: it is the last one that was
+    judged on the set (Renggli et al. leave this open). The last one handed in again has its own question back.
+
+    With one that could not be run nothing can be compared, so the last one that could takes its place. The verdict
+    still names the former: everybody may read that, and whether a model could be run on hidden data is hidden too.
+    """
+    standing = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
+    last = ledger.last_judged(tx, test_set.id) if allocation.kind is Adaptivity.NONE else None
+    if last is None:
+        return standing, standing
+    if last.model == model.identity:
+        return models.get_model(tx, study.id, last.named_id), models.get_model(tx, study.id, last.incumbent_id)
+    named, ran = models.get_model(tx, study.id, last.model_id), ledger.last_judged(tx, test_set.id, could_run=True)
+    return named, standing if ran is None else models.get_model(tx, study.id, ran.model_id)
+
+
+def _key(condition: Condition, model: str, incumbent: str) -> str:
+    return hashlib.sha256(f"{condition}|{model}|{incumbent}".encode()).hexdigest()
+
+
+def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting:
+    """Use one step of the set, unless labels are missing for it."""
+    needed = case.needed
+    if needed > case.test_set.rows:
+        detail = f"condition {case.config.condition}"
+        raise SealedSetTooSmallError(purpose="gate", needed=needed, available=case.test_set.rows, detail=detail)
+    slices = _slices(tx, case.config, case.test_set.id)
+    old, _ = sealed_predictions(tx, ready, case.compared, case.test_set.id)
+    if old is None:
+        message = f"the model that stands now ({case.compared.id}) cannot be run on the sealed inputs; roll it back"
+        raise StateError(message)
+    new, failure = sealed_predictions(tx, ready, case.model, case.test_set.id)
+    if new is None:
+        return _record(tx, case, False, {"verdict": Verdict.FAIL.value, "failure": failure})
+    labels.append_used(tx, case.test_set.id)
+    known = labels.known_labels(tx, case.test_set.id)
+    follows_from = (case.request.id, case.test_set.id, case.cache_key, case.compared.identity, case.log_level)
+    key = (*follows_from, hashlib.sha256(known.tobytes()).digest())
+    found = ready.judged(key, lambda: _judged(ready, case, known, old, new, slices))
+    if isinstance(found, Wanted):
+        labels.want(tx, request_id=case.request.id, test_set_id=case.test_set.id, positions=found.positions)
+        return Waiting("labels")
+    return _record(tx, case, *found)
+
+
+def _judged(
+    ready: Preparation,
+    case: _Case,
+    known: NDArray[Any],
+    old: NDArray[Any],
+    new: NDArray[Any],
+    slices: tuple[Slice, ...],
+) -> tuple[bool, dict[str, Any]] | Wanted:
+    """Whether the model passes, and the report.
+
+    What is computed here depends on sealed labels, so that an error may, too: answered as refused and free, it would be
+    a way of asking. It spends the step like any verdict and looks like a FAIL; its reason is for the referee. A lack of
+    memory puts the request off as a model's would.
+    """
+    try:
+        found = judge_predictions(
+            case.condition,
+            *as_classes(case.study.hit, known, old, new),
+            log_level=case.log_level,
+            mode=case.config.mode,
+            sampling=case.config.sampling,
+            power=case.config.power,
+            slices=slices,
+            on_demand=case.test_set.labels_on_demand,
+        )
+        if isinstance(found, Wanted):
+            return found
+        report = found.to_json()
+        as_json(report)  # what cannot be stored is an error of this judgement
+    except Exception as error:
+        if ready.patience.allows(error):
+            raise  # of the database or of the machine, whatever the labels are: the request is looked at again
+        logger.exception("request %d: judging has failed, the verdict is FAIL", case.request.id)
+        return False, {"verdict": Verdict.FAIL.value, "error": f"{type(error).__name__}: {error}"}
+    return found.passed, report
+
+
+def _slices(tx: Connection, config: GateConfig, test_set_id: int) -> tuple[Slice, ...]:
+    """The conditions on parts of the set, with their examples."""
+    if not config.slices:
+        return ()
+    codes = sealed.sealed_slices(tx, test_set_id)
+    if codes is None:
+        message = (
+            "the sealed set does not say which slice its examples belong to; seal one that does (docs/test-sets.md)"
+        )
+        raise StateError(message)
+    return tuple(
+        Slice(name, parse_condition(source), np.flatnonzero(codes == place).astype(np.int64))
+        for place, (name, source) in enumerate(config.slices)
+    )
+
+
+def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -> Answer:
+    """Write the ledger; what to say of it."""
+    kind, symbol = case.allocation.kind, Symbol.PASS if passed else Symbol.FAIL
+    released = Symbol.WITHHELD if kind is Adaptivity.NONE else symbol
+    is_change = case.is_planned and case.allocation.is_change(passed=passed)
+    step, steps = case.step
+    report |= {
+        "condition": str(case.condition),
+        "symbol": symbol.value,
+        "model_id": case.model.id,
+        "model": case.model.identity,
+        "incumbent_id": case.compared.id,
+        "incumbent": case.compared.identity,
+        "named_id": case.incumbent.id,
+        "changes_before": case.changes,
+    }
+    sealed.add_entry(
+        tx,
+        test_set_id=case.test_set.id,
+        step=case.place if case.is_planned else case.test_set.steps + step,  # the set's own steps stay its own
+        steps=case.test_set.steps,
+        request_id=case.request.id,
+        cache_key=case.cache_key,
+        answer=released,
+        log_level=case.log_level,
+        log_cost=_log_cost(case, is_change),
+        tolerance=None,
+        report=report,
+        is_change=is_change,
+        system=ledger.GATE if case.is_planned else ledger.OTHER,
+        system_step=step,
+        system_steps=steps,
+    )
+    mails = []
+    if kind is Adaptivity.NONE and case.config.mail:
+        told = (case.config.mail, case.study.name, step, steps)
+        mails.append(verdict_mail(*told, report | {"log_level": case.log_level}))
+    return _answer(
+        case,
+        step=step,
+        symbol=released,
+        cached=False,
+        retired_why=_retires(tx, case, step, case.changes + is_change) if case.is_planned else None,
+        mails=mails,
+    )
+
+
+def _log_cost(case: _Case, is_change: bool) -> float:
+    """By how many nats the answer narrows what later tests get: the branches that it adds to the developer's tree."""
+    if not case.is_planned or case.allocation.kind is Adaptivity.FULL:
+        return math.log(2)
+    return math.log(case.test_set.steps) if case.allocation.kind is Adaptivity.RECYCLE and is_change else 0.0
+
+
+def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None:
+    """Why the set ends with this answer, or None: what no further test of its plan could keep is not begun."""
+    if case.joint is not None:
+        return joint_end(tx, case.test_set)
+    if case.allocation.is_over(changes):
+        return "changes"
+    if used == case.test_set.steps:
+        return "steps"
+    # Only recycling lowers the level that is left. Under none nothing said in public may follow from a change.
+    if case.allocation.kind is not Adaptivity.RECYCLE or changes == case.changes:
+        return None
+    return None if _fits(tx, GateConfig.from_json(case.test_set.plan), case.test_set, changes) else "tolerance"
+
+
+def _fits(tx: Connection, plan: GateConfig, test_set: Any, changes: int) -> bool:
+    """Whether the set is large enough for a test of its plan, and each of its slices, after so many changes.
+
+    How long the search takes follows from the plan and from how many changes there were: no more than the symbols say,
+    which ``recycle`` releases. (On a shared set the level follows from more than that: ``joint_sets.joint_end``.)
+    """
+    parts = {part.name: part.members.size for part in _slices(tx, plan, test_set.id)}
+    sizes = [(plan.condition, test_set.rows), *((source, parts.get(name, 0)) for name, source in plan.slices)]
+    return all(examples_for_gate(replace(plan, condition=c), changes=changes) <= size for c, size in sizes)
+
+
+def _answer(
+    case: _Case, *, step: int, symbol: Symbol, cached: bool, retired_why: str | None, mails: list[dict[str, str]]
+) -> Answer:
+    verdict = {
+        "model_id": case.model.id,
+        "incumbent_id": case.incumbent.id,
+        "test_set_id": case.test_set.id,
+        "step": step,
+        "symbol": symbol.value,
+        "planned": case.is_planned,
+        "cached": cached,
+    }
+    facts = {"study_id": case.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
+    answered = f"step {step} of {case.config.steps}" if case.is_planned else f"answer {step} about other conditions"
+    return Answer(f"{answered}: {symbol}", facts | {"verdict": verdict, "mails": mails})
+
+
+def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapping[str, Any]) -> dict[str, str]:
+    """The mail that tells a withheld verdict: recipient, subject and body.
+
+    Args:
+        recipient: An address that no developer of the study reads.
+        study: Name of the study.
+        step: The step that was used.
+        steps: How many the set has.
+        report: The referee's full report, as the ledger keeps it.
+    """
+    lines = (
+        f"Study {study}, step {step} of {steps}: {report['verdict']} (released as {report['symbol']} by its mode).",
+        f"Condition {report['condition']}; model {report['model_id']} against model {report['incumbent_id']}.",
+        "",
+        "Developers learn nothing of this. The whole report:",
+        json.dumps(report, indent=2, sort_keys=True),
+    )
+    subject = f"easeml: {study}, model {report['model_id']}: {report['symbol']}"
+    return {"recipient": recipient, "subject": subject, "body": "\n".join(lines)}

@@ -1,0 +1,1 @@
+"""Labels: which are requested, annotations, the labeling page, and adjudication of disagreement."""

@@ -1,0 +1,163 @@
+"""What the referee alone settles of a set's labels: where labelers differ, and what nobody can tell.
+
+An example that nobody can tell is never left out. Which examples are hard depends on what they show, so that a set
+without them would be a sample of another law, and the promise of the verdict would be about that one. The verdict
+waits until the referee gives the label, or asks again and somebody can tell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import require
+from easeml_core.errors import StateError
+from easeml_core.services.labeling.annotations import held_set, keep_word, read_words, require_asked
+from easeml_core.services.labeling.requests import find_labelled_set
+from easeml_core.store import examples, studies
+from easeml_core.store import labels as label_rows
+from easeml_core.store.labels import REFEREE, UNKNOWN, UNSURE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.services.labeling.annotations import Words
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+
+MOST_TO_SETTLE = 50
+"""Examples that a list tells of at once, the first of the set's order."""
+
+
+def where_labelers_differ(
+    tx: Connection, found: SealedSet, words: Words, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Open differences: ``{"place", "example", "labels"}`` each, without who said what."""
+    told = []
+    for place in np.flatnonzero(words.batch & words.disputed)[:MOST_TO_SETTLE]:
+        said = sorted({int(labels[place]) for labels in words.given.values() if labels[place] != UNKNOWN})
+        key = examples.example_key(tx, found.id, int(place))
+        told.append({"place": int(place), "example": key, "labels": [classes[label] for label in said]})
+    return told
+
+
+def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words, *, decides: bool) -> list[dict[str, Any]]:
+    """Examples without a label that somebody has passed on: ``{"place", "example", "passed", "mine"}`` each.
+
+    ``passed`` is how many labelers cannot tell, ``mine`` whether this one is among them. Who does not decide is told of
+    their own alone, and not that others passed: what others said must not move a label that is not given yet.
+    """
+    theirs = True if decides else words.mine == UNSURE
+    return [
+        {
+            "place": int(place),
+            "example": examples.example_key(tx, found.id, int(place)),
+            "passed": int(words.passed[place]) if decides else 1,
+            "mine": bool(words.mine[place] == UNSURE),
+        }
+        for place in np.flatnonzero(words.batch & (words.passed > 0) & theirs)[:MOST_TO_SETTLE]
+    ]
+
+
+def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int) -> dict[str, Any]:
+    """Keep the referee's word on an example where labelers differ, or that nobody can tell.
+
+    It is kept as that of the labeler ``referee``. May be repeated; a second word replaces the first, until it is used.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        test_set_id: The set that the example was shown of.
+        place: Of the example, in the set's order.
+        label: Number of the class.
+
+    Returns:
+        ``{"place", "changed"}``.
+
+    Raises:
+        NotFoundError: Nobody has asked for labels of this study.
+        StateError: The set has ended, nobody asked for this example, there is nothing to settle about it, or a verdict
+            may have used the referee's first word, or the label that this one would change.
+        ConfigError: There is no such class.
+    """
+    with store.begin() as tx:
+        found = held_set(tx, study, test_set_id)
+        classes = studies.class_names(tx, found.data_version_id)
+        require(0 <= label < len(classes), "label", label, f"a whole number from 0 to {len(classes) - 1}")
+        words = read_words(tx, found, REFEREE)
+        require_asked(words, place)
+        if not (words.disputed[place] or words.passed[place] or words.mine[place] > UNKNOWN):
+            message = (
+                f"nobody differs on the example at place {place} and nobody has passed on it, so there is nothing to "
+                "settle; label it instead"
+            )
+            raise StateError(message)
+        return keep_word(tx, found, words, REFEREE, place, label)
+
+
+def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> dict[str, Any]:
+    """Show an example that nobody can tell once more to those who have passed on it. May be repeated.
+
+    Nothing is lost by it: that somebody cannot tell was never used.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        test_set_id: The set that the example is of.
+        place: Of the example, in the set's order.
+
+    Returns:
+        ``{"place", "asked"}``: how many labelers are asked once more; 0 where it has a label by now.
+
+    Raises:
+        NotFoundError: Nobody has asked for labels of this study.
+        StateError: The set has ended, or nobody asked for this example.
+    """
+    with store.begin() as tx:
+        found = held_set(tx, study, test_set_id)
+        words = read_words(tx, found, REFEREE)
+        require_asked(words, place)
+        return {"place": place, "asked": _ask_again(tx, found, words, [place])}
+
+
+def _ask_again(tx: Connection, found: SealedSet, words: Words, places: Sequence[int]) -> int:
+    """Take back that somebody cannot tell, where nobody can; how often that was."""
+    again = np.zeros(found.rows, dtype=bool)
+    again[places] = words.passed[places] > 0
+    taken = 0
+    for labeler, said in words.said.items():
+        passed = again & (said == UNSURE)
+        if passed.any():
+            taken += int(passed.sum())
+            label_rows.keep_labels(tx, found.id, labeler, np.where(passed, UNKNOWN, said))
+    return taken
+
+
+def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, again: bool = False) -> dict[str, Any]:
+    """What nobody can tell of a set, in its order; for the command line.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        test_set: Name or number of the set; None for the study's live gate set.
+        again: Ask once more about all of them.
+
+    Returns:
+        ``{"test_set_id", "study", "unsure": [{"example", "passed"}], "asked"}``: how many labelers cannot tell each;
+        ``asked`` counts what they are asked once more.
+
+    Raises:
+        StateError: The study has no such set, or ``again`` is asked of one that has ended.
+    """
+    with store.begin() as tx:
+        found = find_labelled_set(tx, study, test_set)
+        if again:
+            found = held_set(tx, study, found.id)
+        words = read_words(tx, found, REFEREE)
+        places = [int(place) for place in np.flatnonzero(words.passed)]
+        told = [{"example": examples.example_key(tx, found.id, p), "passed": int(words.passed[p])} for p in places]
+        asked = _ask_again(tx, found, words, places) if again else 0
+        return {"test_set_id": found.id, "study": found.study, "unsure": told, "asked": asked}

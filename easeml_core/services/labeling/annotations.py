@@ -1,0 +1,178 @@
+"""What labelers were asked about a set and what they have said of it, as arrays over its examples.
+
+Shared by the desk (``desk.py``) and by what the referee settles (``adjudication.py``). Both hold the set while they
+change a word, so that no verdict looks at labels that are being written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.entities import SealedSetState
+from easeml_core.errors import NotFoundError, StateError
+from easeml_core.store import labels as label_rows
+from easeml_core.store import test_sets
+from easeml_core.store.labels import REFEREE, UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.store.test_sets import SealedSet
+
+SECOND_EVERY = 10
+"""One example in so many is shown to a second labeler: the order is random, so its place may choose it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """What was asked of a set and what was said, each of shape ``(n_examples,)``.
+
+    Attributes:
+        batch: What is wanted now; where nothing is, all that ever was.
+        asked: What was ever wanted.
+        is_open: Whether anything waits.
+        said: What each labeler has said, by name; ``UNSURE`` too.
+        mine: What this labeler said, ``UNSURE`` too.
+        known: What is known of every label.
+        used: Whose labels a verdict may have used.
+    """
+
+    batch: NDArray[np.bool_]
+    asked: NDArray[np.bool_]
+    is_open: bool
+    said: Mapping[str, NDArray[np.int64]]
+    mine: NDArray[np.int64]
+    known: NDArray[np.int64]
+    used: NDArray[np.bool_]
+
+    @cached_property
+    def given(self) -> Mapping[str, NDArray[np.int64]]:
+        """Labels by labeler."""
+        return label_rows.labels_of(self.said)
+
+    @property
+    def disputed(self) -> NDArray[np.bool_]:
+        """Where labelers differ and the referee has not decided."""
+        return label_rows.disputed(self.given, len(self.known)) & ~self._settled
+
+    @property
+    def passed(self) -> NDArray[np.int64]:
+        """How many labelers cannot tell, where nobody has given a label: nobody can tell these."""
+        return label_rows.cannot_tell(self.said, len(self.known))
+
+    @property
+    def _settled(self) -> NDArray[np.bool_]:
+        word = self.given.get(REFEREE)
+        return np.zeros(len(self.known), dtype=bool) if word is None else word != UNKNOWN
+
+    def queue(self) -> NDArray[np.intp]:
+        """The places to show this labeler, in the set's order; no second opinion where it could not differ any more."""
+        if not self.is_open:
+            return np.array([], dtype=np.intp)
+        others = sum((labels != UNKNOWN for labels in self.given.values()), np.zeros(len(self.known), dtype=np.int64))
+        place = np.arange(len(self.known))
+        second = (others == 1) & (place % SECOND_EVERY == 0) & ~self._settled & ~self.used
+        return np.flatnonzero(self.batch & (self.mine == UNKNOWN) & ((others == 0) | second))
+
+    def agreement(self, labeler: str) -> tuple[int, int]:
+        """How many examples this labeler and another have both labelled, and on how many they say the same."""
+        both = same = 0
+        for name, labels in self.given.items():
+            if name not in (labeler, REFEREE):
+                spoken = (labels != UNKNOWN) & (self.mine > UNKNOWN)
+                both += int(spoken.sum())
+                same += int((spoken & (labels == self.mine)).sum())
+        return both, same
+
+    def counts(self) -> dict[str, int]:
+        """How far the batch is, for this labeler and for the referee: see ``labelling.batches``."""
+        return {
+            "wanted": int(self.batch.sum()),
+            "known": int((self.batch & (self.known != UNKNOWN)).sum()),
+            "left": len(self.queue()),
+            "mine": int((self.mine > UNKNOWN).sum()),
+            "conflicts": int((self.batch & self.disputed).sum()),
+            "unsure": int((self.batch & (self.passed > 0)).sum()),
+        }
+
+
+def read_words(tx: Connection, found: SealedSet, labeler: str) -> Words:
+    """All that was asked and said of a set, as this labeler meets it."""
+    asked, batch = (np.zeros(found.rows, dtype=bool) for _ in range(2))
+    for one in label_rows.wanted_of(tx, found.id):
+        asked |= one.asked
+        if one.is_open:
+            batch[one.positions] = True
+    is_open = bool(batch.any())
+    said = label_rows.words_given(tx, found.id)
+    return Words(
+        batch=batch if is_open else asked,
+        asked=asked,
+        is_open=is_open,
+        said=said,
+        mine=said.get(labeler, np.full(found.rows, UNKNOWN, dtype=np.int64)),
+        known=label_rows.known_labels(tx, found.id),
+        used=label_rows.used_examples(tx, found.id),
+    )
+
+
+def labelled_set(tx: Connection, study: str) -> SealedSet:
+    """The study's set that labels are asked of.
+
+    Raises:
+        NotFoundError: Nobody has asked for labels of this study.
+    """
+    for test_set_id in label_rows.sets_that_asked(tx, study):
+        return test_sets.get_set(tx, test_set_id)
+    raise NotFoundError(kind="study that wants labels", name=study, remedy="see the list of batches")
+
+
+def held_set(tx: Connection, study: str, test_set_id: int) -> SealedSet:
+    """The set that a word is about, held until the transaction ends.
+
+    Raises:
+        NotFoundError: Nobody has asked for labels of this study.
+        StateError: The set has ended: what is said of it is not said of the next one.
+    """
+    found = labelled_set(tx, study)
+    label_rows.hold_set(tx, found.id)
+    found = test_sets.get_set(tx, found.id)
+    if found.id != test_set_id or found.state != SealedSetState.LIVE:
+        message = f"test set {test_set_id} of study {study!r} has ended; what is wanted now is on the desk"
+        raise StateError(message)
+    return found
+
+
+def require_asked(words: Words, place: int) -> None:
+    """Raise StateError where nobody has asked for the label of the example at this place."""
+    if not 0 <= place < len(words.asked) or not words.asked[place]:
+        message = f"nobody has asked for the label of the example at place {place}; take the one on the desk"
+        raise StateError(message)
+
+
+def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, place: int, word: int) -> dict[str, Any]:
+    """Put a labeler's word in the place of what they said before: ``{"place", "changed"}``.
+
+    Raises:
+        StateError: It comes too late: a verdict may have used the label that they gave before, or that others gave.
+    """
+    before = int(words.mine[place])
+    if before == word:
+        return {"place": place, "changed": False}
+    after = words.mine.copy()
+    after[place] = word
+    if label_rows.too_late(words.used, words.known, words.mine, after)[place]:
+        message = (
+            f"a verdict may have used the label of the example at place {place} already, so it stays, whoever says "
+            "otherwise; where it is wrong, tell the referee, who can retire this set and seal a new one"
+        )
+        raise StateError(message)
+    label_rows.keep_labels(tx, found.id, labeler, after)
+    return {"place": place, "changed": True}

@@ -1,0 +1,260 @@
+"""The labelling desk: one wanted example after another, to one labeler; what they say is kept at once.
+
+A labeler sees examples and the classes, never which model asked, what it predicted, or what others said. One wanted
+example in ten is shown to a second labeler as well, while its batch waits: so people are measured against each other.
+Where they differ, and what nobody can tell, the referee settles (``adjudication.py``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import require
+from easeml_core.errors import InvalidInputError
+from easeml_core.services.labeling.adjudication import what_nobody_can_tell, where_labelers_differ
+from easeml_core.services.labeling.annotations import held_set, keep_word, labelled_set, read_words, require_asked
+from easeml_core.store import examples, studies, test_sets
+from easeml_core.store import labels as label_rows
+from easeml_core.store.labels import UNKNOWN, UNSURE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.services.labeling.annotations import Words
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+
+_LABELER = re.compile(r"[a-z0-9][a-z0-9_.@-]{0,62}")
+
+
+def labeler_name(name: str) -> str:
+    """The name under which somebody's labels are kept: theirs, in small letters.
+
+    Raises:
+        InvalidInputError: It cannot be one.
+
+    Example:
+        >>> labeler_name("Ann@lab")
+        'ann@lab'
+    """
+    kept = name.lower()
+    if not _LABELER.fullmatch(kept):
+        message = f"a labeler's name is 1 to 63 of a-z, 0-9 and _ . @ -, beginning with a letter or digit; got {name!r}"
+        raise InvalidInputError(message)
+    return kept
+
+
+def batches(store: Store, *, labeler: str, limit: int = label_rows.MOST_BATCHES) -> list[dict[str, Any]]:
+    """The live sets that labels were ever wanted of, those with something left for this labeler first.
+
+    Args:
+        store: Role ``easeml_referee``.
+        labeler: Who asks, as of ``labeler_name``.
+        limit: How many at most, by name of their study.
+
+    Returns:
+        ``{"study", "test_set_id", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts", "unsure"}`` each:
+        ``kind`` is ``row``, ``image`` or ``series``, ``wanted`` and ``known`` count the batch, ``left`` what this
+        labeler can be shown, ``mine`` what they labelled, ``conflicts`` where labelers differ, ``unsure`` what
+        somebody cannot tell and nobody has labelled.
+    """
+    with store.begin() as tx:
+        found = [_told(tx, test_set, labeler) for test_set in label_rows.sets_that_asked(tx, limit=limit)]
+    return sorted(found, key=lambda batch: (batch["left"] == 0, batch["study"]))
+
+
+def labelers(store: Store) -> list[dict[str, Any]]:
+    """Who has labelled examples of the sets of ``batches``, for the referee, most first.
+
+    Args:
+        store: Role ``easeml_referee``.
+
+    Returns:
+        ``{"labeler", "labels", "passed"}`` each: labels given, and examples that they cannot tell.
+    """
+    labels, passed = Counter[str](), Counter[str]()
+    with store.begin() as tx:
+        for test_set_id in label_rows.sets_that_asked(tx):
+            for name, said in label_rows.words_given(tx, test_set_id).items():
+                labels[name] += int((said > UNKNOWN).sum())
+                passed[name] += int((said == UNSURE).sum())
+    return [{"labeler": name, "labels": count, "passed": passed[name]} for name, count in labels.most_common()]
+
+
+def _told(tx: Connection, test_set_id: int, labeler: str) -> dict[str, Any]:
+    found = test_sets.get_set(tx, test_set_id)
+    words = read_words(tx, found, labeler)
+    return {
+        "study": found.study,
+        "test_set_id": found.id,
+        "test_set": found.called,
+        "kind": _kind(examples.example_layout(tx, found.data_version_id)),
+    } | words.counts()
+
+
+def _kind(layout: Mapping[str, Any] | None) -> str:
+    kind = (layout or {}).get("kind", "table")
+    return kind if kind in ("image", "series") else "row"
+
+
+def desk(
+    store: Store,
+    *,
+    study: str,
+    labeler: str,
+    at: int | None = None,
+    last: int | None = None,
+    decides: bool = False,
+    settles: int | None = None,
+) -> dict[str, Any]:
+    """What the desk shows this labeler now.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study; its live set is labelled.
+        labeler: Who labels, as of ``labeler_name``.
+        at: Place of the example to show, if it may be shown to them, also one that they have passed on; None for the
+            next one.
+        last: Place of the example that they labelled last, to tell what was kept of it.
+        decides: Whether they are the referee: then they are told where others differ.
+        settles: For the referee: place of an example to settle, shown before ``at`` while it is open.
+
+    Returns:
+        As an entry of ``batches``, and ``{"classes", "layout", "agreement", "disputes", "passed", "example", "last"}``:
+        ``agreement`` is ``{"both", "same"}``, ``disputes`` and ``passed`` are as of ``settling.where_labelers_differ``
+        and ``what_nobody_can_tell``, ``example`` is ``{"place", "example", "cells", "columns", "inputs", "settles"}``
+        or None (``cells`` are names and texts as they were brought, None where the numbers tell as much; ``settles`` is
+        ``conflict`` or ``unsure`` for the referee's word, else empty), ``last`` is ``{"place", "example", "label",
+        "may_undo"}`` or None (``label`` None: cannot tell).
+
+    Raises:
+        NotFoundError: Nobody has asked for labels of this study.
+    """
+    with store.begin() as tx:
+        found = labelled_set(tx, study)
+        words = read_words(tx, found, labeler)
+        classes = studies.class_names(tx, found.data_version_id)
+        layout = examples.example_layout(tx, found.data_version_id)
+        both, same = words.agreement(labeler)
+        return {
+            "study": found.study,
+            "test_set_id": found.id,
+            "test_set": found.called,
+            "kind": _kind(layout),
+            **words.counts(),
+            "classes": classes,
+            "layout": layout,
+            "agreement": {"both": both, "same": same},
+            "disputes": where_labelers_differ(tx, found, words, classes) if decides else [],
+            "passed": what_nobody_can_tell(tx, found, words, decides=decides),
+            "example": _example(tx, found, words, at, settles if decides else None),
+            "last": None if last is None else _last(tx, found, words, last, classes),
+        }
+
+
+def set_to_label(store: Store, *, study: str) -> int:
+    """Number of the study's set that labels are asked of.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+
+    Raises:
+        NotFoundError: Nobody has asked for labels of this study.
+    """
+    with store.begin() as tx:
+        return labelled_set(tx, study).id
+
+
+def _example(
+    tx: Connection, found: SealedSet, words: Words, at: int | None, settles: int | None
+) -> dict[str, Any] | None:
+    why = "" if settles is None else _to_settle(words, settles)
+    place = settles if why else _next_place(words, at)
+    if place is None:
+        return None
+    inputs = examples.example_inputs(tx, found.id, place)
+    return {
+        "place": place,
+        "example": examples.example_key(tx, found.id, place),
+        "cells": examples.example_cells(tx, found.id, place),
+        "columns": studies.feature_names(tx, found.data_version_id),
+        "inputs": [None if np.isnan(value) else float(value) for value in inputs.reshape(-1)],
+        "settles": why,
+    }
+
+
+def _to_settle(words: Words, place: int) -> str:
+    """Why the referee has to settle the example at this place; empty where nobody waits for that."""
+    if not 0 <= place < len(words.batch) or not words.batch[place]:
+        return ""
+    return "conflict" if words.disputed[place] else "unsure" if words.passed[place] else ""
+
+
+def _next_place(words: Words, at: int | None) -> int | None:
+    """The place that was asked for, where this labeler may be shown it, else the next one of their queue."""
+    queue = words.queue()
+    again = np.flatnonzero(words.batch & (words.mine == UNSURE) & (words.passed > 0))
+    if at is not None and (at in queue or at in again):
+        return at
+    return int(queue[0]) if len(queue) else None
+
+
+def _last(tx: Connection, found: SealedSet, words: Words, place: int, classes: Sequence[str]) -> dict[str, Any] | None:
+    if not 0 <= place < found.rows or words.mine[place] == UNKNOWN:
+        return None
+    said = int(words.mine[place])
+    return {
+        "place": place,
+        "example": examples.example_key(tx, found.id, place),
+        "label": None if said == UNSURE else classes[said],
+        "may_undo": said == UNSURE or not bool(words.used[place]),
+    }
+
+
+def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int, label: int | None) -> dict[str, Any]:
+    """Keep what somebody says of one example. May be repeated; a second word replaces the first, until it is used.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        test_set_id: The set that the example was shown of: a word about a set that has ended is not one about the next.
+        labeler: Who says so, as of ``labeler_name``.
+        place: Of the example, in the set's order.
+        label: Number of the class; None: they cannot tell.
+
+    Returns:
+        ``{"place", "changed"}``.
+
+    Raises:
+        NotFoundError: Nobody has asked for labels of this study.
+        StateError: The set has ended, nobody asked for this example, or a verdict may have used their first word, or a
+            label that this one would dispute.
+        ConfigError: There is no such class.
+    """
+    with store.begin() as tx:
+        found = held_set(tx, study, test_set_id)
+        classes = studies.class_names(tx, found.data_version_id)
+        allowed = f"a whole number from 0 to {len(classes) - 1}"
+        require(label is None or 0 <= label < len(classes), "label", label, allowed)
+        words = read_words(tx, found, labeler)
+        require_asked(words, place)
+        return keep_word(tx, found, words, labeler, place, UNSURE if label is None else label)
+
+
+def take_back(store: Store, *, study: str, test_set_id: int, labeler: str, place: int) -> dict[str, Any]:
+    """Undo what somebody said of one example, until a verdict may have used it. May be repeated.
+
+    Arguments, returns and errors as of ``say``.
+    """
+    with store.begin() as tx:
+        found = held_set(tx, study, test_set_id)
+        words = read_words(tx, found, labeler)
+        require_asked(words, place)
+        return keep_word(tx, found, words, labeler, place, UNKNOWN)

@@ -1,0 +1,230 @@
+"""The labelers' side of a test set: which examples are wanted, what people say of them, and where they differ."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import require
+from easeml_core.entities import SealedSetPurpose
+from easeml_core.errors import StateError
+from easeml_core.services.test_sets.lifecycle import find_set
+from easeml_core.services.test_sets.release import cell, column_names
+from easeml_core.services.test_sets.upload import require_label_columns
+from easeml_core.store import labels as label_rows
+from easeml_core.store import releases, sealed, studies, test_sets
+from easeml_core.store.labels import REFEREE, UNKNOWN
+from easeml_core.training.atomic import written_whole
+from easeml_core.training.uploads import KEY, class_indices, read_examples, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.training.uploads import ExampleFile
+
+MOST_AT_ONCE = 100_000
+
+
+def wanted_labels(
+    store: Store,
+    *,
+    study: str,
+    test_set: str | int | None = None,
+    labeler: str | None = None,
+    limit: int = 200,
+    to: Path | None = None,
+) -> dict[str, Any]:
+    """The examples whose labels are wanted now, in the set's fixed order; nothing says which model asks, or why.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        test_set: Name or number of the set; None for the study's live gate set.
+        labeler: Leave out what this labeler has given; None leaves out what anybody has.
+        limit: How many at most, 1 to 100,000.
+        to: CSV file to write them to, replaced whole or not at all; None for none.
+
+    Returns:
+        ``{"test_set_id", "study", "wanted", "classes", "columns", "examples": [{"example", "inputs"}]}``; ``wanted``
+        counts all, beyond the limit too. Inputs are in the study's encoding, None where missing.
+
+    Raises:
+        StateError: The study has no such set.
+        ConfigError: The limit is out of range.
+    """
+    require(1 <= limit <= MOST_AT_ONCE, "limit", limit, f"from 1 to {MOST_AT_ONCE:,}")
+    with store.begin() as tx:
+        found = find_labelled_set(tx, study, test_set)
+        places = _wanted(tx, found.id, labeler)
+        keys, inputs = sealed.sealed_keys(tx, found.id), sealed.sealed_inputs(tx, found.id)
+        columns = column_names(studies.feature_names(tx, found.data_version_id), inputs.shape[1])
+        classes = studies.class_names(tx, found.data_version_id)
+    now = places[:limit]
+    if to is not None:
+        with written_whole(to) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([KEY, *columns])
+            writer.writerows([keys[place], *map(cell, inputs[place])] for place in now)
+    examples = [{"example": keys[p], "inputs": [None if np.isnan(v) else float(v) for v in inputs[p]]} for p in now]
+    told = {"test_set_id": found.id, "study": found.study, "wanted": len(places), "classes": classes}
+    return told | {"columns": columns, "examples": examples}
+
+
+def _wanted(tx: Connection, test_set_id: int, labeler: str | None) -> NDArray[np.intp]:
+    given, known = label_rows.labels_given(tx, test_set_id), label_rows.known_labels(tx, test_set_id)
+    open_ = np.zeros(len(known), dtype=bool)
+    for wanted in label_rows.wanted_of(tx, test_set_id):
+        if wanted.is_open:
+            open_[wanted.positions] = True
+    for name, labels in given.items():
+        if labeler in (None, name):
+            open_ &= labels == UNKNOWN
+    if labeler is not None:  # nor what they cannot tell
+        open_ &= label_rows.words_of(tx, test_set_id, labeler, len(open_)) == UNKNOWN
+        open_ &= (known == UNKNOWN) | ~label_rows.used_examples(tx, test_set_id)  # nor where they could not differ
+    return np.flatnonzero(open_)
+
+
+def give_labels(
+    store: Store, *, study: str, labeler: str, labels: Path, test_set: str | int | None = None
+) -> dict[str, Any]:
+    """Take what a labeler says of examples that were asked for; all of the file or nothing. May be repeated.
+
+    A second answer of the same labeler replaces the first, until a verdict may have used it. From then on the label
+    stays, and no other labeler may differ from it, nor the referee.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        labeler: Who says so; ``referee`` is the one whose word settles conflicts.
+        labels: CSV file ``example,label``; class names, or their indices.
+        test_set: Name or number of the set; None for the study's live gate set.
+
+    Returns:
+        ``{"test_set_id", "study", "labeler", "new", "replaced", "unchanged", "conflicts", "wanted"}``: counts, of this
+        file and of what is left.
+
+    Raises:
+        InvalidInputError: The file is not as it must be, an example is unknown or was never asked for, a label is no
+            class, or a label in use would change or be disputed; names the line.
+        StateError: The study has no such set, or it was sealed with its labels.
+    """
+    with store.begin() as tx:
+        found = find_labelled_set(tx, study, test_set)
+        if not found.labels_on_demand:
+            message = f"test set {found.called!r} was sealed with its labels; nobody is asked for any"
+            raise StateError(message)
+        file = read_examples(labels)
+        require_label_columns(file)
+        given = class_indices(file, "label", studies.class_names(tx, found.data_version_id))
+        label_rows.hold_set(tx, found.id)
+        places = _places(tx, found, file)
+        mine = label_rows.words_of(tx, found.id, labeler, found.rows)
+        before = np.maximum(mine[places], UNKNOWN)
+        after = mine.copy()
+        after[places] = given
+        _require_in_time(tx, found, file, places, said=(mine, after))
+        if labeler not in label_rows.labels_given(tx, found.id) or not np.array_equal(after, mine):
+            label_rows.keep_labels(tx, found.id, labeler, after)
+        counts = {"new": before == UNKNOWN, "unchanged": before == given}
+        counts["replaced"] = ~(counts["new"] | counts["unchanged"])
+        return (
+            {"test_set_id": found.id, "study": found.study, "labeler": labeler}
+            | {name: int(counted.sum()) for name, counted in counts.items()}
+            | {"conflicts": int(_unsettled(tx, found).sum()), "wanted": len(_wanted(tx, found.id, None))}
+        )
+
+
+def _places(tx: Connection, found: SealedSet, file: ExampleFile) -> NDArray[np.int64]:
+    """Position of every row's example in the set; all of them must have been asked for."""
+    position = {key: place for place, key in enumerate(sealed.sealed_keys(tx, found.id))}
+    asked = np.zeros(found.rows, dtype=bool)
+    for wanted in label_rows.wanted_of(tx, found.id):
+        asked |= wanted.asked
+    for row, key in enumerate(file.keys):
+        if key not in position:
+            raise refused(file, f"test set {found.called!r} has no such example", row)
+        if not asked[position[key]]:
+            raise refused(file, "nobody has asked for the label of this example; see `easeml labels wanted`", row)
+    return np.array([position[key] for key in file.keys], dtype=np.int64)
+
+
+def _require_in_time(
+    tx: Connection,
+    found: SealedSet,
+    file: ExampleFile,
+    places: NDArray[np.int64],
+    *,
+    said: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> None:
+    """Raise InvalidInputError where what the labeler says now, the second of ``said``, comes too late."""
+    (before, after), known = said, label_rows.known_labels(tx, found.id)
+    late = label_rows.too_late(label_rows.used_examples(tx, found.id), known, before, after)[places]
+    if late.any():
+        row = int(np.argmax(late))
+        used = next(int(word[places[row]]) for word in (known, before) if word[places[row]] != UNKNOWN)
+        message = (
+            f"a verdict may have used label {studies.class_names(tx, found.data_version_id)[used]!r} of this example "
+            f"already ({int(late.sum())} such rows), so it stays, whoever says otherwise; leave the row out; where the "
+            "label is wrong, retire this set and seal a new one"
+        )
+        raise refused(file, message, row)
+
+
+def label_conflicts(store: Store, *, study: str, test_set: str | int | None = None) -> dict[str, Any]:
+    """Where two labelers differ and the referee has not settled it, in the set's order.
+
+    Args:
+        store: Role ``easeml_referee``.
+        study: The study.
+        test_set: Name or number of the set; None for the study's live gate set.
+
+    Returns:
+        ``{"test_set_id", "study", "conflicts": [{"example", "labels": {labeler: class}}]}``.
+
+    Raises:
+        StateError: The study has no such set.
+    """
+    with store.begin() as tx:
+        found = find_labelled_set(tx, study, test_set)
+        given = label_rows.labels_given(tx, found.id)
+        classes = studies.class_names(tx, found.data_version_id)
+        keys = sealed.sealed_keys(tx, found.id)
+        conflicts = [
+            {"example": keys[p], "labels": {n: classes[v[p]] for n, v in given.items() if v[p] != UNKNOWN}}
+            for p in np.flatnonzero(_unsettled(tx, found))
+        ]
+        return {"test_set_id": found.id, "study": found.study, "conflicts": conflicts}
+
+
+def _unsettled(tx: Connection, found: SealedSet) -> NDArray[np.bool_]:
+    given = label_rows.labels_given(tx, found.id)
+    word = given.get(REFEREE, np.full(found.rows, UNKNOWN, dtype=np.int64))
+    return np.asarray(label_rows.disputed(given, found.rows) & (word == UNKNOWN))
+
+
+def find_labelled_set(tx: Connection, study: str, test_set: str | int | None) -> SealedSet:
+    """The set that is meant, by name or number, or the study's live gate set; it holds examples.
+
+    Raises:
+        StateError: The study has no such set.
+    """
+    study_id = studies.get_study(tx, study).id
+    if test_set is None:
+        live = releases.live_test_set(tx, study_id, SealedSetPurpose.GATE)
+        if live is None:
+            message = f"study {study!r} has no live gate set; seal one with `easeml test-set seal --study {study}`"
+            raise StateError(message)
+        return test_sets.get_set(tx, live.id)
+    found = find_set(tx, test_set, study)
+    if not sealed.is_sealed(tx, found.id):
+        message = f"test set {found.called!r} is only planned and holds no examples"
+        raise StateError(message)
+    return found

@@ -1,0 +1,1 @@
+"""Trained models: submission, promotion, inference, and DAG bundles."""

@@ -1,0 +1,193 @@
+"""``infer``: map inputs to outputs with a model of a study: that in production, the best so far, or a named one."""
+
+from __future__ import annotations
+
+import csv
+import time
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.services.studies.columns import answers_of_study, row_form
+from easeml_core.store import models, releases, studies
+from easeml_core.training.atomic import written_whole
+from easeml_core.training.predict import predict_in_child
+from easeml_core.training.row_files import read_rows
+from easeml_core.training.row_form import rows_of_json
+from easeml_core.training.sandbox import Sandbox, probe_isolation
+from easeml_core.training.wanted_answers import probabilities_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import TextIO
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import Model
+    from easeml_core.services.models.warm_models import WarmModels
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.training.row_form import RowForm, Rows
+    from easeml_core.training.wanted_answers import WantedAnswers
+
+PRODUCTION, BEST = "production", "best"
+_LONGEST_ID = 18
+
+
+def infer(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    inputs: Sequence[Any] | None = None,
+    path: Path | None = None,
+    model: str | int = PRODUCTION,
+    probabilities: bool = False,
+    warm: WarmModels | None = None,
+    most_answers: int | None = None,
+    apart: bool = False,
+) -> dict[str, Any]:
+    """The answers of one model to some inputs.
+
+    The model runs in a child of its own, confined as far as this machine allows. Starting that child is most of what
+    a single answer takes; ``latency`` says how long all of it took.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models lie.
+        study: The study.
+        inputs: Rows, at least one: numbers in the order of the study's data, None or NaN for a missing one; or
+            ``{column: value}``.
+        path: Instead of them a file: CSV with the study's columns (others are kept beside the answers), ``.npy``, an
+            image, or a folder of one of the last two.
+        model: ``production``, ``best`` (the best so far by validation quality), or the id of a model of the study.
+        probabilities: Ask for the probability of each class as well.
+        warm: Models that stay loaded; None starts a child for this call alone.
+        most_answers: Refuse what the model answers with more numbers than these, for whoever has little memory.
+        apart: Refuse a program that could read this process's environment and memory, for whoever holds secrets.
+
+    Returns:
+        ``{"study", "model_id", "model", "candidate", "data_version", "labels", "columns", "latency"}``, and with
+        ``probabilities`` a mapping of class to probability for each row. ``labels`` are names of classes, or numbers,
+        or lists of them where an answer is an image, a series or the like;
+        ``candidate`` is None for a model that was handed in; ``columns`` is what the rows came with, by name;
+        ``latency`` has ``total_ms`` and ``ms_per_row``, the start of the child included.
+
+    Raises:
+        NotFoundError: There is no such study or model.
+        StateError: No model is in production, or trained, yet; or it is a program that cannot be kept apart.
+        InvalidInputError: The inputs do not fit the study, or probabilities are wanted of numbers.
+        TrainingError: The model cannot be run, or has no probabilities.
+    """
+    began = time.perf_counter()
+    if (inputs is None) == (path is None):
+        message = "give inputs, or the path of a file"
+        raise InvalidInputError(message)
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        form = row_form(tx, artifacts, studies.latest_data_version(tx, found.id))
+        wanted = answers_of_study(tx, found.id)
+        chosen = _model(tx, found.id, study, model)
+        named = models.origin(tx, chosen.id)
+    if apart:
+        _require_apart(chosen)
+    if probabilities and not form.class_names:
+        message = f"study {study!r} predicts numbers, which have no probabilities"
+        raise InvalidInputError(message)
+    rows = rows_of_json(inputs or [], form, labelled=False, origin="inputs") if path is None else read_rows(path, form)
+    asked_numbers = len(rows.inputs) * max(1, wanted.numbers, len(form.class_names) if probabilities else 0)
+    if most_answers is not None and asked_numbers > most_answers:
+        message = (
+            f"the answer would have {asked_numbers:,} numbers, more than {most_answers:,}; send fewer rows at once"
+        )
+        raise InvalidInputError(message)
+    answers = _ask(artifacts, chosen, wanted, rows.inputs, warm)
+    chances = None
+    if probabilities:
+        chances = _ask(artifacts, chosen, probabilities_of(len(form.class_names)), rows.inputs, warm)
+    asked = model if model in (PRODUCTION, BEST) else "named"
+    return {"study": study, "model_id": chosen.id, "model": asked} | named | _told(form, rows, answers, chances, began)
+
+
+def write_answers(path: Path, told: Mapping[str, Any]) -> None:
+    """What ``infer`` told as a CSV file: the columns that came with the rows, the answer, then probabilities."""
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        write_answers_to(file, told)
+
+
+def write_answers_to(file: TextIO, told: Mapping[str, Any]) -> None:
+    """The same into an open file."""
+    columns, chances = told["columns"], told.get("probabilities")
+    classes = list(chances[0]) if chances else []
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*columns, "answer", *(f"p({name})" for name in classes)])
+    for row, label in enumerate(told["labels"]):
+        shown = [f"{chances[row][name]:.6g}" for name in classes] if chances else []
+        writer.writerow([*(column[row] for column in columns.values()), label, *shown])
+
+
+def _model(tx: Connection, study_id: int, study: str, model: str | int) -> Model:
+    if model == PRODUCTION:
+        standing = releases.production_model(tx, study_id)
+        if standing is None:
+            message = (
+                f"study {study!r} has no model in production yet; promote one first, or ask the best one so far "
+                "(`easeml infer --model best`)"
+            )
+            raise StateError(message)
+        return standing
+    if model == BEST:
+        best = models.best_model_so_far(tx, study_id)
+        if best is None:
+            message = f"study {study!r} has no trained model yet; train one first (`easeml study show {study}`)"
+            raise StateError(message)
+        return best
+    is_named = isinstance(model, str) and model.isdecimal() and len(model) <= _LONGEST_ID
+    if isinstance(model, bool) or not (isinstance(model, int) or is_named):
+        message = f"model must be {PRODUCTION!r}, {BEST!r} or the id of a model, got {model!r}"
+        raise InvalidInputError(message)
+    return models.get_model(tx, study_id, int(model))
+
+
+def _require_apart(model: Model) -> None:
+    """A clean environment is not enough: whoever has our account may open our files below ``/proc``."""
+    if model.format != "command":
+        return
+    found = probe_isolation(Sandbox())
+    if found.account is None and {"processes", "files"} & set(found.reaches()):
+        message = (
+            f"model {model.id} is a program, and this machine cannot keep it from the secrets of the server that would "
+            f"run it ({found}); ask it elsewhere with `easeml infer`, or allow user namespaces here"
+        )
+        raise StateError(message)
+
+
+def _ask(
+    artifacts: ArtifactStore, model: Model, wanted: WantedAnswers, inputs: NDArray[np.float32], warm: WarmModels | None
+) -> NDArray[Any]:
+    if warm is not None:
+        return warm.answer(artifacts, model, wanted, inputs)
+    with artifacts.copy(model.artifact) as file:
+        return predict_in_child(file, model.format, inputs, wanted=wanted)
+
+
+def _told(
+    form: RowForm, rows: Rows, answers: NDArray[Any], chances: NDArray[np.float64] | None, began: float
+) -> dict[str, Any]:
+    names = form.class_names
+    labels = [_name(names, int(label)) for label in answers] if names else answers.tolist()
+    total = 1000 * (time.perf_counter() - began)
+    told: dict[str, Any] = {"labels": labels, "columns": {name: list(cells) for name, cells in rows.columns.items()}}
+    if chances is not None:
+        told["probabilities"] = [dict(zip(names, map(float, row), strict=True)) for row in chances]
+    return told | {"latency": {"total_ms": round(total, 1), "ms_per_row": round(total / len(labels), 4)}}
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    """The class with this number; a model that was handed in may give any."""
+    if 0 <= label < len(names):
+        return names[label]
+    message = f"the model answered {label}, which is no class of the study; there are {len(names)}"
+    raise StateError(message)

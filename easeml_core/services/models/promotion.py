@@ -1,0 +1,283 @@
+"""The referee moves the production pointer: on a recorded verdict, back to what stood before, or on a person's word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+from easeml_core.entities import RequestKind, Symbol
+from easeml_core.errors import StateError
+from easeml_core.services.test_sets.test_set_retirement import BY_HAND
+from easeml_core.store import models, promotions, releases, requests, studies
+from easeml_core.store.database import notify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import Study
+    from easeml_core.store.database import Store
+    from easeml_core.store.promotions import Promotion
+    from easeml_core.store.requests import Request
+
+_THERE = "model {model} is in production for study {study!r} already"
+
+
+def promote(tx: Connection, request: Request) -> str:
+    """Answer a promotion request. The schema itself refuses a promotion without a recorded verdict.
+
+    The verdict must be a pass on the set's own condition, of the study's live gate set; or the last such pass of a set
+    that has ended, by whichever answer of gate or meter, but not by hand. And what it was compared with must still
+    stand. Under adaptivity ``none`` every commit counts as accepted: a verdict stands for a pass, whatever stands.
+
+    A pass is claimed when it is given, at a level that counts it and all answers that could come before and after it.
+    To promote on it looks at no data, so that the promise covers it however the set has ended since. By hand is
+    different: a person may retire a set because its examples are wrong.
+
+    Returns:
+        The public message of the answer.
+
+    Raises:
+        StateError: One of this does not hold.
+    """
+    study = studies.study_by_id(tx, request.study_id)
+    releases.hold_study(tx, study.id)  # what stands now must still stand when this commits
+    gate_request_id = int(request.arguments["gate_request_id"])
+    model_id = request.model_id or 0
+    verdict = releases.get_verdict(tx, gate_request_id)
+    if verdict is None or (verdict["study_id"], verdict["model_id"]) != (study.id, model_id):
+        message = f"gate request {gate_request_id} has no verdict on model {model_id} of study {study.name!r}"
+        raise StateError(message)
+    if verdict["symbol"] != Symbol.FAIL:
+        _require_not_there(tx, study, model_id)
+    _require_ground(verdict, gate_request_id, model_id)
+    if verdict["symbol"] == Symbol.PASS:
+        _require_standing(tx, study, verdict["incumbent_id"])
+    promotions.add_promotion(
+        tx,
+        request_id=request.id,
+        study_id=study.id,
+        model_id=model_id,
+        gate_request_id=gate_request_id,
+        symbol=Symbol(verdict["symbol"]),
+    )
+    return _moved(tx, study, model_id)
+
+
+def _require_not_there(tx: Connection, study: Study, model_id: int) -> None:
+    """Who repeats a promotion that succeeded has nothing more to do, whatever became of the verdict since.
+
+    A second entry for the model that stands would leave a rollback with nothing to go back to.
+    """
+    standing = releases.production_model(tx, study.id)
+    if standing is not None and standing.id == model_id:
+        raise StateError(_THERE.format(model=model_id, study=study.name))
+
+
+def _require_ground(verdict: dict[str, Any], gate_request_id: int, model_id: int) -> None:
+    """Refuse a verdict that is no ground for a promotion."""
+    if verdict["symbol"] == Symbol.FAIL:
+        message = f"the gate answered {verdict['symbol']!r} for model {model_id}; only a pass may be promoted"
+        raise StateError(message)
+    if not verdict["planned"]:
+        message = (
+            f"gate request {gate_request_id} asked for another condition than the one sealed with the set; "
+            "such a pass is advice: ask the gate again without a condition"
+        )
+        raise StateError(message)
+    outlives_it = verdict["was_last"] and verdict["retired_why"] not in (None, BY_HAND)
+    if verdict["set_state"] != "live" and not outlives_it:
+        message = (
+            f"the verdict of gate request {gate_request_id} is of a test set that is {verdict['set_state']} by now; "
+            "ask the gate again, on the live set"
+        )
+        raise StateError(message)
+
+
+def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
+    """Refuse a verdict against another model than that which stands: one with the same artifact is the same.
+
+    Every data version has a row of its own for the baseline, and for each model that was measured on it.
+    """
+    standing = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
+    if standing.identity != models.get_model(tx, study.id, incumbent_id).identity:
+        message = (
+            f"model {standing.id} stands now, but the verdict compared with model {incumbent_id}; ask the gate again"
+        )
+        raise StateError(message)
+
+
+def roll_back(tx: Connection, request: Request) -> str:
+    """Answer a rollback request: put a model back that was in production before.
+
+    Returns:
+        The public message of the answer.
+
+    Raises:
+        StateError: The model was never in production, or stands already, or another one stands than when it was asked.
+    """
+    study = studies.study_by_id(tx, request.study_id)
+    releases.hold_study(tx, study.id)
+    history, model_id = promotions.history(tx, study.id), request.model_id or 0
+    expected = request.arguments.get("standing")
+    if history and expected not in (None, history[-1].id):
+        message = (
+            f"model {history[-1].model_id} came into production meanwhile; ask again if it shall be taken back too"
+        )
+        raise StateError(message)
+    restored = restorable(history, model_id, study.name)
+    why = request.arguments.get("why")
+    ids = {"request_id": request.id, "study_id": study.id, "model_id": model_id}
+    promotions.add_rollback(tx, restores=restored.id, why=None if why is None else str(why), **ids)
+    return _moved(tx, study, model_id, "again")
+
+
+def restorable(history: Sequence[Promotion], model_id: int, study: str) -> Promotion:
+    """The last promotion that put the model into production; refuses one that cannot be put back.
+
+    Raises:
+        StateError: It was never in production, or stands now.
+    """
+    if history and history[-1].model_id == model_id:
+        raise StateError(_THERE.format(model=model_id, study=study))
+    for earlier in reversed(history):
+        if earlier.model_id == model_id and earlier.restores is None:
+            return earlier
+    message = f"model {model_id} was never in production for study {study!r}; only what was can be put back"
+    raise StateError(message)
+
+
+def before_standing(history: Sequence[Promotion]) -> Promotion | None:
+    """What stood before that which stands now, or None.
+
+    A rollback takes its model's place in the history again: what stood before it is what stood before the promotion
+    that it restores, so that rolling back twice goes back twice.
+
+    Args:
+        history: All moves of the pointer, oldest first.
+    """
+    if not history:
+        return None
+    known = {p.id: n for n, p in enumerate(history)}
+    place = len(history) - 1
+    while (restores := history[place].restores) is not None:
+        place = known[restores]
+    return history[place - 1] if place > 0 else None
+
+
+def force(tx: Connection, request: Request) -> str:
+    """Put a model into production without a verdict, on the word of a person, who is named and gives a reason.
+
+    Returns:
+        The public message of the answer, with both.
+
+    Raises:
+        ConfigError: Who or why is missing.
+        StateError: It stands already.
+    """
+    study = studies.study_by_id(tx, request.study_id)
+    releases.hold_study(tx, study.id)
+    who, why = (require_words(name, request.arguments.get(name)) for name in ("who", "why"))
+    model_id = request.model_id or 0
+    _require_not_there(tx, study, model_id)
+    promotions.add_forced(tx, request_id=request.id, study_id=study.id, model_id=model_id, who=who, why=why)
+    return _moved(tx, study, model_id, f"without a verdict, forced by {who}: {why}")
+
+
+LONGEST_WORDS = 500
+
+
+def require_words(name: str, value: object) -> str:
+    """A name or a reason that somebody gave.
+
+    Raises:
+        ConfigError: It is no text, empty, or longer than 500 characters.
+    """
+    given = value if isinstance(value, str) else ""
+    require(bool(given.strip()) and len(given) <= LONGEST_WORDS, name, value, "1 to 500 characters that say it")
+    return given.strip()
+
+
+def _moved(tx: Connection, study: Study, model_id: int, how: str = "") -> str:
+    notify(tx, f"study:{study.name}")
+    notify(tx, f"production:{study.name}")
+    notify(tx, "production:*")
+    return f"model {model_id} is in production for study {study.name}" + (f" {how}" if how else "")
+
+
+def settle(tx: Connection, request_id: int) -> None:
+    """Answer a request to move the pointer at once: for who holds the referee's address. Answered ones stay so.
+
+    Args:
+        tx: Transaction of the role ``easeml_referee``.
+        request_id: A request of the kind promote, rollback or force.
+
+    Raises:
+        InvalidInputError, StateError: It is refused; let the transaction end with it, and nothing is recorded.
+    """
+    if requests.hold_request(tx, request_id):
+        request = requests.get_request(tx, request_id)
+        requests.add_answer(tx, request_id, refused=False, message=MOVES[request.kind](tx, request))
+
+
+def model_list(store: Store, *, study: str) -> list[dict[str, Any]]:
+    """The study's models, newest first, as plain JSON: origin, verdict, and how each came into production.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        found = promotions.list_models(tx, studies.get_study(tx, study).id)
+    return [m | {"promoted_at": None if m["promoted_at"] is None else m["promoted_at"].isoformat()} for m in found]
+
+
+def model_record(store: Store, *, study: str, model_id: int) -> dict[str, Any]:
+    """Return one model with what trained it, as plain JSON.
+
+    Args:
+        store: Any role.
+        study: Its study.
+        model_id: The model.
+
+    Returns:
+        ``{"study", "model_id", "origin", "trial_id", "candidate", "data_version", "format", "artifact",
+        "validation_quality", "quality", "created_at", "trained_by"}``; ``origin`` is ``trial``, ``handed in`` or
+        ``baseline``. ``trained_by`` has ``kind``, ``implementation``, ``parameters``, ``attempt``, ``request_key`` and
+        the ``details`` of ``entities.Executor``; None where no trial trained it, or no record was kept.
+
+    Raises:
+        NotFoundError: There is no such study, or it has no such model.
+    """
+    with store.begin() as tx:
+        found = models.record_of_model(tx, studies.get_study(tx, study).id, model_id)
+    details = found.pop("executor_details")
+    names = ("kind", "implementation", "parameters", "attempt", "request_key")
+    ran = {name: found.pop(name) for name in names}
+    found["created_at"] = found["created_at"].isoformat()
+    return found | {"trained_by": None if details is None else ran | details}
+
+
+def in_production(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
+    """What is in production now, each with the move that put it there; the oldest move first.
+
+    Args:
+        store: Any role.
+        study: The study, or None for all.
+
+    Returns:
+        ``{"promotion_id", "study", "model_id", "request_id", "kind"}`` each; none of a study that has none.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        return promotions.standing(tx, None if study is None else studies.get_study(tx, study).id)
+
+
+MOVES: dict[RequestKind, Callable[[Connection, Request], str]] = {
+    RequestKind.PROMOTE: promote,
+    RequestKind.ROLLBACK: roll_back,
+    RequestKind.FORCE: force,
+}
+"""What answers each kind of request that moves the production pointer."""

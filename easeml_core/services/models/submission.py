@@ -1,0 +1,319 @@
+"""Hand a model in: what anybody has trained, in whatever way, as a file, a program, or the version of a DAG bundle.
+
+It is run on the open validation part, and on a part of that again, in the same kind of sandbox and by the same rules by
+which the referee will run it: what cannot run there is refused here and costs nothing of a sealed set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import require
+from easeml_core.entities import Study, StudyState, Task
+from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
+from easeml_core.services.studies.columns import class_numbers
+from easeml_core.store import models, studies, submissions
+from easeml_core.store.database import lock
+from easeml_core.store.rows import clean
+from easeml_core.training.command_model import pack_command
+from easeml_core.training.formats import FORMATS, NUMBER_WANTED
+from easeml_core.training.hits import wrong
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.predict import predict_in_child
+from easeml_core.training.repetition import require_same, right_within, rows_to_repeat
+from easeml_core.training.sandbox import Sandbox
+from easeml_core.training.wanted_answers import wanted_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+LARGEST_BYTES = 2 << 30
+"""Of a model's file."""
+
+LONGEST_MESSAGE = 2000
+_MOST_CLASSES = 10
+_BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_VERSION = re.compile(r"[0-9a-f]{7,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """What the caller says, checked, and the content hash of the file; a key stands for all of it."""
+
+    study: str
+    format: str
+    message: str
+    bundle: str | None
+    bundle_version: str | None
+    artifact: str
+
+    @property
+    def kind(self) -> str:
+        if self.bundle is not None:
+            return "bundle"
+        return "command" if self.format == "command" else "artifact"
+
+    def same_as(self, earlier: dict[str, Any]) -> bool:
+        return all(earlier[name] == getattr(self, name) for name in self.__slots__)
+
+
+def submit_model(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    path: str | Path,
+    format: str,
+    message: str,
+    command: str | None = None,
+    bundle: str | None = None,
+    bundle_version: str | None = None,
+    request_key: str,
+    sandbox: Sandbox | None = None,
+) -> dict[str, Any]:
+    """Hand a model in for a study.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models lie.
+        study: The study; it must be active.
+        path: The model's file; for the format ``command`` a folder, a program or a packed folder.
+        format: A key of ``training.formats.FORMATS``, e.g. ``skops`` or ``command``.
+        message: What is new about it, 1 to 2000 characters; kept for ever and read by people.
+        command: For the format ``command``: how it is run, as in a shell; None where the folder says it.
+        bundle: Name of the DAG bundle whose run has made the model; when the model is promoted, its version is.
+        bundle_version: That version, a git commit of 7 to 64 hexadecimal digits; together with ``bundle``.
+        request_key: The same key with the same content gives the same answer.
+        sandbox: In which the model is tried; None for the default.
+
+    Returns:
+        ``{"submission_id", "model_id", "study", "validation_quality"}``; the quality in [0, 1].
+
+    Raises:
+        NotFoundError: There is no such study.
+        StateError: It is not active.
+        ConfigError: A word is not one of those allowed.
+        InvalidInputError: The key was used for other content, the file cannot be read or is too large, or the model
+            cannot be run on the open validation part, names classes that there are not, or answers rows otherwise
+            when they come among fewer others. Nothing was spent.
+    """
+    said = _checked(format, message, command, bundle, bundle_version, request_key)
+    with tempfile.TemporaryDirectory(prefix="easeml-submission-") as folder:
+        copy = Path(folder) / "model"
+        _take(Path(path), copy, format, command)
+        with copy.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        handed = _Handed(study=study, artifact=f"sha256:{digest}", **said)
+        with store.begin() as tx:
+            earlier = submissions.submission_of_key(tx, request_key)
+            if earlier is not None:
+                return _again(earlier, handed, request_key)
+            found, version = _open_study(tx, study)
+            classes = studies.class_names(tx, version.id)
+        loss = _validation_loss(artifacts, copy, handed, found, version, classes, sandbox or Sandbox())
+        _keep(artifacts, copy, handed)
+    return _record(store, handed, found, version, loss, request_key)
+
+
+def _checked(
+    format: str, message: str, command: str | None, bundle: str | None, version: str | None, request_key: str
+) -> dict[str, Any]:
+    require(format in FORMATS, "format", format, f"one of {', '.join(FORMATS)}")
+    words = clean(message).strip() if isinstance(message, str) else ""
+    require(0 < len(words) <= LONGEST_MESSAGE, "message", message, f"words of 1 to {LONGEST_MESSAGE:,} characters")
+    require(bool(request_key), "request_key", request_key, "not empty; it makes the call repeatable")
+    require(command is None or format == "command", "command", command, "given with the format 'command' only")
+    together = (bundle is None) == (version is None)
+    require(together, "bundle_version", version, "given together with bundle, and bundle with it")
+    if bundle is not None and version is not None:
+        named = _BUNDLE.fullmatch(bundle) is not None
+        require(named, "bundle", bundle, "1 to 100 of letters, digits, '_', '.', '-', beginning with a letter or digit")
+        is_commit = _VERSION.fullmatch(version) is not None
+        require(is_commit, "bundle_version", version, "a git commit: 7 to 64 of 0-9, a-f")
+    return {"format": format, "message": words, "bundle": bundle, "bundle_version": version}
+
+
+def _open_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
+    found = studies.get_study(tx, study)
+    if found.state != StudyState.ACTIVE:
+        message = f"study {study!r} is {found.state}; models can be handed in while it is ACTIVE"
+        raise StateError(message)
+    return found, studies.latest_data_version(tx, found.id)
+
+
+def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
+    """Make a private copy of what is handed in: it must not change between the trial run and the keeping."""
+    try:
+        if format == "command":
+            pack_command(path, copy, command=command)
+            return
+        # Not waiting for the other end of a pipe; a device has no end.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            plain = stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_BYTES
+            require(plain, "path", str(path), f"a plain file of at most {LARGEST_BYTES:,} bytes")
+            with copy.open("wb") as writer:
+                shutil.copyfileobj(file, writer)
+    except (OSError, ArtifactError) as error:
+        message = f"{path} cannot be handed in: {error}"
+        raise InvalidInputError(message) from error
+
+
+def _validation_loss(
+    artifacts: ArtifactStore,
+    copy: Path,
+    handed: _Handed,
+    study: Study,
+    version: DataVersion,
+    class_names: Sequence[str],
+    sandbox: Sandbox,
+) -> float:
+    """0-1 loss on the open validation part, in [0, 1]; InvalidInputError if the model would not do on a sealed set."""
+    parts = load_open_parts(artifacts.path(version.artifact))
+    inputs, where = parts.validation_inputs, f"the open validation part of study {handed.study!r}"
+    try:
+        wanted = wanted_of(study.task, parts.target_layout)
+        answers = predict_in_child(copy, handed.format, inputs, sandbox=sandbox, wanted=wanted)
+        if study.task == Task.CLASSIFICATION:
+            _require_classes(answers, parts.classes, where)
+        if handed.format != "constant":
+            repeated = rows_to_repeat(answers, handed.artifact.encode())
+            again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox, wanted=wanted)
+            _require_same(answers[repeated], again, study.hit, where)
+    except (TrainingError, ArtifactError) as error:
+        message = f"the model cannot be run on {where}: {_in_short(error, class_names)}; nothing was spent"
+        raise InvalidInputError(message) from error
+    return float(np.mean(wrong(study.hit, parts.validation_labels, answers)))
+
+
+def _require_classes(labels: NDArray[np.int64], classes: int, where: str) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        message = (
+            f"the model must answer with classes from 0 to {classes - 1}; row {outside[0]} of {where} got "
+            f"{labels[outside[0]]}; nothing was spent"
+        )
+        raise InvalidInputError(message)
+
+
+def _in_short(error: Exception, class_names: Sequence[str]) -> str:
+    """The error's first line, which has the model's last one; the rest is its traceback. For open data only."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{first}: {class_numbers(class_names, most=_MOST_CLASSES)}" if first.endswith(NUMBER_WANTED) else first
+
+
+def _require_same(labels: NDArray[Any], again: NDArray[Any], hit: str, where: str) -> None:
+    try:
+        require_same(labels, again, right_within=right_within(hit))
+    except TrainingError as error:
+        message = (
+            f"the model cannot be judged by {where}: {error}; let each answer come from its own row alone (what is "
+            "learnt from many rows belongs into the model's file), and fix what is drawn at random; nothing was spent"
+        )
+        raise InvalidInputError(message) from error
+
+
+def _keep(artifacts: ArtifactStore, copy: Path, handed: _Handed) -> None:
+    reference = artifacts.put(copy)
+    if reference != handed.artifact:
+        message = "the file that was handed in changed while it was tried; hand it in again"
+        raise ArtifactError(message)
+
+
+def _record(
+    store: Store, handed: _Handed, study: Study, version: DataVersion, loss: float, request_key: str
+) -> dict[str, Any]:
+    with store.begin() as tx:
+        lock(tx, f"submission {request_key}")  # a retry may run beside the first try: one model, one submission
+        earlier = submissions.submission_of_key(tx, request_key)
+        if earlier is not None:
+            return _again(earlier, handed, request_key)
+        model_id = models.add_model(
+            tx,
+            study_id=study.id,
+            data_version_id=version.id,
+            trial_id=None,
+            format=handed.format,
+            artifact=handed.artifact,
+            validation_loss=loss,
+            submitted=True,
+        )
+        submission_id = submissions.add_submission(
+            tx,
+            study_id=study.id,
+            study=study.name,
+            model_id=model_id,
+            kind=handed.kind,
+            message=handed.message,
+            bundle=handed.bundle,
+            bundle_version=handed.bundle_version,
+            request_key=request_key,
+        )
+    return _answer(submission_id, model_id, study.name, loss)
+
+
+def _again(earlier: dict[str, Any], handed: _Handed, request_key: str) -> dict[str, Any]:
+    if not handed.same_as(earlier):
+        message = (
+            f"request key {request_key!r} has handed in something else (submission {earlier['submission_id']} of study "
+            f"{earlier['study']!r}); use a new key"
+        )
+        raise InvalidInputError(message)
+    return _answer(earlier["submission_id"], earlier["model_id"], earlier["study"], earlier["validation_loss"])
+
+
+def _answer(submission_id: int, model_id: int, study: str, loss: float) -> dict[str, Any]:
+    return {"submission_id": submission_id, "model_id": model_id, "study": study, "validation_quality": 1.0 - loss}
+
+
+def list_submissions(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
+    """What was handed in, the newest first, and how far each is.
+
+    Args:
+        store: Any role.
+        study: The study, or None for all.
+
+    Returns:
+        ``{"submission_id", "study", "model_id", "kind", "format", "message", "bundle", "bundle_version",
+        "submitted_at", "submitted_by", "validation_quality", "state", "in_production"}`` each; ``state`` is
+        ``in production``, ``handed in`` (nobody has asked the gate), ``waiting``, ``refused`` (and never judged), or
+        the symbol that was released last: ``pass``, ``fail`` or ``withheld``. At most 1000.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        found = submissions.list_submissions(tx, None if study is None else studies.get_study(tx, study).id)
+    return [_with_state(entry) for entry in found]
+
+
+def _with_state(entry: dict[str, Any]) -> dict[str, Any]:
+    asked, answered, refused, symbol, loss = (
+        entry.pop(name) for name in ("asked", "answered", "refused", "symbol", "validation_loss")
+    )
+    if entry["in_production"]:
+        state = "in production"
+    elif asked > answered:
+        state = "waiting"
+    elif symbol is not None:
+        state = symbol
+    else:
+        state = "refused" if refused else "handed in"
+    return entry | {"validation_quality": 1.0 - loss, "state": state, "submitted_at": entry["submitted_at"].isoformat()}

@@ -1,0 +1,1 @@
+"""Operation of an installation: checks, backup, audit, notifications, MLflow."""

@@ -1,0 +1,568 @@
+"""``easeml doctor``: looks an installation over, and changes nothing.
+
+First what is installed, then what the database answers over its address, then this machine's disks, secrets and
+devices. A package that extends Ease.ml contributes checks of its own by an entry point of the group ``easeml.doctor``:
+a function from ``Installation`` to checks. The Airflow plugin has one; the core knows no Airflow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from easeml_core.entities import RequestKind
+from easeml_core.errors import EasemlError, StoreError, counted, reason_of
+from easeml_core.remote.cache import default_folder
+from easeml_core.services.evaluation.backoff import list_put_off, sentence
+from easeml_core.services.evidence.report import REMEDY, verify_all
+from easeml_core.services.operations.artifact_store import installed_place
+from easeml_core.services.test_sets.row_registry import overlapping_sets
+from easeml_core.store import health, requests, schema
+from easeml_core.store.database import Store
+from easeml_core.store.remote_artifacts import artifact_store
+from easeml_core.store.roles import REFEREE, WORKER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from packaging.requirements import Requirement
+    from sqlalchemy import Connection
+
+State = Literal["ok", "warning", "failed", "skipped"]
+
+CONTRIBUTED = "easeml.doctor"
+"""The group of entry points that contribute checks."""
+
+DISTRIBUTION = "easeml-airflow"
+OLDEST_PYTHON = (3, 11)
+_NOT_FOR_USERS = ("dev", "benchmarks", "demo")
+
+SKEW_SECONDS, BAD_SKEW_SECONDS = 5.0, 300.0
+SLOW_SECONDS, DEAD_SECONDS = 60.0, 600.0
+_MAY_WAIT = {RequestKind.GATE, RequestKind.METER}
+"""Requests whose answers may be held back on purpose: for labels, or for the hour at which answers leave."""
+_NAMES = ("clock", "roles", "sealed sets", "schema", "referee")
+STATEMENT_SECONDS = 10.0
+
+LITTLE_BYTES, NO_BYTES = 5_000_000_000, 500_000_000
+CUDA_SECONDS = 120.0
+_CUDA = (
+    "import torch; n = torch.cuda.device_count(); print(*[torch.cuda.get_device_name(i) for i in range(n)], sep=', ')"
+)
+_SECRETS = ("postgres/secrets.json", "keys.json", "airflow/passwords.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: Short; the same from run to run.
+        state: ``failed`` needs a person before the installation works as promised, ``warning`` later, ``skipped`` was
+            not looked at, and ``found`` says why.
+        found: What was seen, in a sentence's half.
+        remedy: What to do; empty where there is nothing.
+    """
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """How to ask the orchestrator's API server about the pool of devices.
+
+    Attributes:
+        url: Such as http://localhost:8080.
+        user: Who asks; needs the right to read pools.
+        password: Of this user; never shown.
+        pool: Name of the pool.
+    """
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+    pool: str = "easeml_devices"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Where everything is.
+
+    Attributes:
+        url: Address of our database, password included; None where there is none.
+        url_from: Where that address came from, for people.
+        home: Folder of the embedded installation, ``.easeml``; it need not be there.
+        artifacts: Folder or address of models and data.
+        environment: Of this process.
+        api_server: How to ask about the device pool; None where no address was given.
+        referee_url: Address of our database for the role ``easeml_referee``; None where it is not known.
+        keys: Key folder of the referee's host; it need not be there.
+    """
+
+    url: str | None
+    url_from: str
+    home: Path
+    artifacts: str
+    environment: Mapping[str, str]
+    api_server: ApiServer | None = None
+    referee_url: str | None = None
+    keys: Path | None = None
+
+
+def examine(place: Installation, on_check: Callable[[str], None] = lambda _: None) -> list[Check]:
+    """Every check, in the order in which people would look.
+
+    Args:
+        place: Where everything is.
+        on_check: Receives the name of each group of checks before it runs.
+    """
+    looks: dict[str, Callable[[], Iterable[Check]]] = {
+        "versions": lambda: (check_python(), check_packages(), check_extras(), check_torch()),
+        "database": lambda: check_database(place.url, place.url_from),
+        "artifacts": lambda: (check_artifacts(place.url, place.artifacts),),
+        "evidence": lambda: (check_evidence(place.referee_url, place.keys or place.home / "referee"),),
+        "sealed rows": lambda: (check_overlaps(place.referee_url, place.artifacts),),
+        "put-offs": lambda: (check_put_offs(place.referee_url),),
+        **{entry.name: partial(_contributed, entry, place) for entry in metadata.entry_points(group=CONTRIBUTED)},
+        "disk": lambda: (*check_disk(place.artifacts, place.home), check_temporary_folder()),
+        "secrets": lambda: (check_secrets(place.home),),
+        "devices": lambda: (check_cuda(),),
+    }
+    found: list[Check] = []
+    for what, look in looks.items():
+        on_check(what)
+        found.extend(look())
+    return found
+
+
+def _contributed(entry: metadata.EntryPoint, place: Installation) -> list[Check]:
+    """The checks of another package; one that cannot be asked is a failed check, so that the others are still made."""
+    try:
+        return list(entry.load()(place))
+    except Exception as error:
+        found = f"the checks of {entry.value} end with {type(error).__name__}: {error}"
+        return [Check(entry.name, "failed", found, "install the package of these checks in the version of Ease.ml")]
+
+
+# -- what is installed -----------------------------------------------------------------------------------------------
+
+
+def check_python() -> Check:
+    """The interpreter."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        return Check("python", "failed", f"Python {found}", "install Python 3.11 or newer")
+    return Check("python", "ok", f"Python {found}")
+
+
+def check_packages() -> Check:
+    """Airflow, and the others that we need, against the ranges of this version."""
+    try:
+        wanted = [one for one in _requirements() if one.marker is None or one.marker.evaluate({"extra": ""})]
+    except metadata.PackageNotFoundError:
+        remedy = "compare the environment with requirements.txt; the wheel brings its ranges along"
+        return Check("packages", "skipped", f"{DISTRIBUTION} is copied, not installed: no ranges to compare", remedy)
+    wrong = [said for one in wanted if (said := _fault(one))]
+    airflow = f"Airflow {_version('apache-airflow-core') or _version('apache-airflow') or 'not found'}"
+    if wrong:
+        remedy = f"pip install -c constraints.txt {DISTRIBUTION}"
+        return Check("packages", "failed", f"{airflow}; {'; '.join(wrong)}", remedy)
+    return Check("packages", "ok", f"{airflow}, {counted(len(wanted), 'package')} in range")
+
+
+def check_extras() -> Check:
+    """Which optional parts are there; a part of one that is too old is worth a word."""
+    try:
+        requirements = _requirements()
+    except metadata.PackageNotFoundError:
+        return Check("extras", "skipped", f"{DISTRIBUTION} is copied, not installed: its extras are not known")
+    there: list[str] = []
+    missing: list[str] = []
+    wrong: list[str] = []
+    names = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+    for extra in (name for name in names if name not in _NOT_FOR_USERS):
+        faults = {one.name: _fault(one) for one in requirements if one.marker and one.marker.evaluate({"extra": extra})}
+        absent = [name for name in faults if _version(name) is None]
+        (missing if absent else there).append(extra)
+        wrong += [said for name, said in faults.items() if said and name not in absent]
+    found = f"there: {', '.join(there) or 'none'}; not there: {', '.join(missing) or 'none'}"
+    remedy = f"pip install '{DISTRIBUTION}[{','.join(missing)}]' for those that are wanted" if missing else ""
+    if wrong:
+        return Check("extras", "warning", f"{found}; {'; '.join(wrong)}", "pip install -U with constraints.txt")
+    return Check("extras", "ok", found, remedy)
+
+
+def check_torch() -> Check:
+    """Whether networks can be trained at all."""
+    found = _version("torch")
+    if found is None:
+        remedy = f"pip install '{DISTRIBUTION}[torch]', or register studies without networks"
+        return Check("torch", "warning", "not installed: candidates that are networks cannot be trained", remedy)
+    return Check("torch", "ok", f"torch {found}")
+
+
+def _requirements() -> list[Requirement]:
+    from packaging.requirements import Requirement
+
+    return [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
+
+
+def _fault(wanted: Requirement) -> str:
+    """What is wrong with an installed package; empty where nothing is."""
+    found = _version(wanted.name)
+    if found is None:
+        return f"{wanted.name} is missing"
+    return (
+        "" if wanted.specifier.contains(found, prereleases=True) else f"{wanted.name} {found}, not {wanted.specifier}"
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+# -- what the database answers ---------------------------------------------------------------------------------------
+
+
+def check_database(url: str | None, url_from: str) -> list[Check]:
+    """Everything that is asked over the address.
+
+    Args:
+        url: The address, password included; None where there is none.
+        url_from: Where it came from, for people.
+    """
+    if url is None:
+        remedy = "set EASEML_DATABASE_URL or give --database; `make up` or `easeml db start` starts an embedded server"
+        return [Check("database", "failed", f"no address: {url_from}", remedy), *_skipped("there is no database")]
+    try:
+        store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS)
+        try:
+            with store.begin(check_schema=False) as tx:
+                return _asked(tx, url_from)
+        finally:
+            store.close()
+    except EasemlError as error:
+        return [Check("database", "failed", f"{url_from}: {error}"), *_skipped("the database does not answer")]
+
+
+def _skipped(why: str) -> list[Check]:
+    return [Check(name, "skipped", why) for name in _NAMES]
+
+
+def _asked(tx: Connection, url_from: str) -> list[Check]:
+    before = datetime.now(UTC)
+    told = health.who_and_when(tx)
+    after = datetime.now(UTC)
+    reach = f"{url_from}: PostgreSQL {told['version']}, database {told['database']} as {told['role']}"
+    revision = health.revision(tx)
+    is_ready = revision == schema.REVISION
+    referee = check_referee(tx) if is_ready else Check("referee", "skipped", "the schema must be upgraded first")
+    skew = (told["now"] - before - (after - before) / 2).total_seconds()
+    missing = health.missing_roles(tx)
+    return [
+        Check("database", "ok", reach),
+        check_clock(skew),
+        _roles(told["role"], missing),
+        Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
+        check_schema(revision),
+        referee,
+    ]
+
+
+def check_artifacts(url: str | None, place: str) -> Check:
+    """Whether a place is the artifact store of the installation, which all of its parts must use."""
+    name = "artifacts"
+    if url is None:
+        return Check(name, "skipped", "there is no database")
+    try:
+        store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS)
+        try:
+            known, artifacts = installed_place(store), artifact_store(place)
+        finally:
+            store.close()
+    except EasemlError as error:
+        return Check(name, "skipped", f"not compared: {error}")
+    if known is None:
+        return Check(name, "warning", "no artifact store is set yet", "`easeml db artifacts PLACE` sets it")
+    if artifacts.identity() != known.store_id:
+        remedy = "give the place where this machine reaches it with --artifacts, or correct Airflow's connection"
+        return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
+    return Check(name, "ok", f"{artifacts.place} is that of the installation")
+
+
+def check_overlaps(url: str | None, place: str) -> Check:
+    """Whether a set in use has rows that are open in another study; nothing is registered or retired by it.
+
+    Args:
+        url: Address of the role ``easeml_referee``; None where it is not known.
+        place: Folder or address of the artifacts.
+    """
+    name = "sealed rows"
+    needed = "the address of easeml_referee is needed to compare them"
+    if url is None:
+        return Check(name, "skipped", needed)
+    try:
+        store = Store(url)
+        try:
+            with store.begin() as tx:
+                if requests.role(tx) != REFEREE:
+                    return Check(name, "skipped", needed)
+                with tx.begin_nested() as trial:
+                    found = overlapping_sets(tx, artifact_store(place))
+                    trial.rollback()
+        finally:
+            store.close()
+    except EasemlError as error:
+        return Check(name, "skipped", f"not compared: {error}")
+    if not found:
+        return Check(name, "ok", "no set in use has rows that are open in another study")
+    sets = ", ".join(f"{one.test_set} of {one.study}" for one in found)
+    remedy = "`easeml test-set overlaps --retire` as the referee retires them; then seal new sets"
+    return Check(name, "failed", f"sets in use whose rows are open in another study: {sets}", remedy)
+
+
+def check_evidence(url: str | None, keys: Path) -> Check:
+    """The evidence, for ``easeml doctor``.
+
+    Args:
+        url: Address of the role ``easeml_referee``; None where it is not known.
+        keys: The host's key folder; it need not be there.
+    """
+    needed = "the address of easeml_referee is needed to check it"
+    if url is None:
+        return Check("evidence", "skipped", needed)
+    store = Store(url)
+    try:
+        with store.begin() as tx:
+            if requests.role(tx) != REFEREE:
+                return Check("evidence", "skipped", needed)
+        found = verify_all(store, keys if keys.exists() else None)
+    except StoreError as error:
+        return Check("evidence", "skipped", str(error))
+    finally:
+        store.close()
+    if not found.is_sound:
+        return Check("evidence", "failed", found.broken[0], REMEDY)
+    if not keys.exists():
+        remedy = f"run it as the referee's account, or name its folder with --keys; {keys} is not there"
+        return Check("evidence", "warning", f"{found.sentence}; signatures and marks were not checked", remedy)
+    return Check("evidence", "ok", found.sentence)
+
+
+def check_put_offs(url: str | None) -> Check:
+    """Which requests wait because their last attempts met faults of the machine.
+
+    Args:
+        url: Address of the role ``easeml_referee``; None where it is not known.
+    """
+    name, needed = "put-offs", "the address of easeml_referee is needed to list them"
+    if url is None:
+        return Check(name, "skipped", needed)
+    store = Store(url)
+    try:
+        found = list_put_off(store)
+    except EasemlError as error:
+        return Check(name, "skipped", f"not listed: {error}")
+    finally:
+        store.close()
+    if found is None:
+        return Check(name, "skipped", needed)
+    if not found:
+        return Check(name, "ok", "no request is put off")
+    remedy = (
+        "see the referee's log; give its machine or the database what it lacks; the request is tried again by itself"
+    )
+    return Check(name, "warning", "; ".join(map(sentence, found)), remedy)
+
+
+def check_clock(skew_seconds: float) -> Check:
+    """The database's clock against this machine's: leases go by the former, deadlines are typed by the latter."""
+    found = f"the database's clock is {abs(skew_seconds):,.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
+    if abs(skew_seconds) < SKEW_SECONDS:
+        return Check("clock", "ok", found)
+    state: State = "failed" if abs(skew_seconds) >= BAD_SKEW_SECONDS else "warning"
+    return Check("clock", state, found, "let NTP set both clocks (timedatectl set-ntp true)")
+
+
+def _roles(role: str, missing: list[str]) -> Check:
+    if missing:
+        remedy = "make them as docs/install.md says, as a superuser"
+        return Check("roles", "failed", f"the server lacks {', '.join(missing)}", remedy)
+    if role not in health.OURS:
+        remedy = "tasks connect as easeml_worker, the referee as easeml_referee, upgrades as easeml_owner"
+        return Check("roles", "warning", f"the address is of {role}, no role of ours", remedy)
+    if role != WORKER:
+        remedy = "never give this address to tasks: theirs is easeml_worker's"
+        return Check("roles", "ok", f"all three are there; the address is of {role}", remedy)
+    return Check("roles", "ok", "all three are there")
+
+
+def check_sealed(rights: dict[str, object]) -> Check:
+    """The worker must not reach what is sealed, by whatever way.
+
+    Args:
+        rights: As of ``store.health.rights_of_worker``.
+    """
+    ways = {
+        "is_super": "it is a superuser, or goes past row rules",
+        "is_referee": "it is a member of easeml_referee",
+        "is_owner": "it is a member of easeml_owner",
+        "may_enter": "it may enter the schema sealed",
+    }
+    open_ways = [way for name, way in ways.items() if rights[name]]
+    if rights["tables"]:
+        open_ways.append(f"it has rights on sealed.{', sealed.'.join(rights['tables'])}")  # type: ignore[arg-type]
+    if open_ways:
+        remedy = "revoke that as a superuser (docs/install.md), and treat what is sealed now as seen: seal new sets"
+        return Check("sealed sets", "failed", f"easeml_worker can reach them: {'; '.join(open_ways)}", remedy)
+    if rights["may_watch"]:
+        remedy = "close PostgreSQL's statistics with the block of docs/install.md, as a superuser"
+        return Check(
+            "sealed sets", "warning", "closed to tasks, but they may watch how much the referee writes", remedy
+        )
+    return Check("sealed sets", "ok", "closed to easeml_worker")
+
+
+def check_schema(revision: str | None) -> Check:
+    """The schema's revision against the code's."""
+    if revision == schema.REVISION:
+        return Check("schema", "ok", f"revision {revision}")
+    found = f"revision {revision or 'none'}, this version needs {schema.REVISION}"
+    remedy = "run `easeml db upgrade` as easeml_owner; of a revision that is newer, upgrade this program instead"
+    return Check("schema", "failed", found, remedy)
+
+
+def check_referee(tx: Connection) -> Check:
+    """Whether what was asked of the referee is answered."""
+    waiting = health.waiting_requests(tx)
+    now = health.who_and_when(tx)["now"]
+    remedy = "see that `easeml referee` runs, and what its log says; it answers what waits as soon as it starts"
+    ages = {kind: (many, (now - since).total_seconds()) for kind, (many, since) in waiting.items()}
+    late = {kind: told for kind, told in ages.items() if told[1] >= SLOW_SECONDS}
+    if not late:
+        many = sum(many for many, _ in ages.values())
+        said = f"{counted(many, 'request waits', 'requests wait')}, none for long" if many else "nothing waits for it"
+        return Check("referee", "ok", said)
+    found = "; ".join(
+        f"{counted(many, f'{kind} request')}, the oldest {age / 60:,.0f} min" for kind, (many, age) in late.items()
+    )
+    if any(age >= DEAD_SECONDS and kind not in _MAY_WAIT for kind, (_, age) in late.items()):
+        return Check("referee", "failed", f"unanswered: {found}", remedy)
+    held = " (labels may be missing, or answers leave at an hour of the day)" if set(late) <= _MAY_WAIT else ""
+    return Check("referee", "warning", f"unanswered: {found}{held}", remedy)
+
+
+# -- this machine ----------------------------------------------------------------------------------------------------
+
+
+def check_disk(artifacts: str, home: Path) -> list[Check]:
+    """Free room where models and data, the cache, and the embedded installation's state lie."""
+    places: dict[str, str | Path] = {"artifacts": artifacts, "data": home}
+    try:
+        places["cache"] = default_folder()
+    except EasemlError as error:
+        return [*_rooms(places), Check("disk: cache", "warning", str(error))]
+    return _rooms(places)
+
+
+def _rooms(places: dict[str, str | Path]) -> list[Check]:
+    return [_room(f"disk: {name}", place) for name, place in places.items()]
+
+
+def _room(name: str, place: str | Path) -> Check:
+    if "://" in str(place):
+        return Check(name, "skipped", f"{str(place).partition('://')[0]}:// has no disk of this machine")
+    there = _nearest(Path(place))
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Check(name, "failed", f"{place} cannot be looked at: {reason_of(error)}", "give this account access")
+    found = f"{free / 1e9:,.1f} GB free at {place}"
+    if free >= LITTLE_BYTES:
+        return Check(name, "ok", found)
+    remedy = "make room, or name another place (--artifacts, EASEML_CACHE)"
+    return Check(name, "failed" if free < NO_BYTES else "warning", found, remedy)
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself, or the nearest one above that is there already."""
+    path = path.absolute()
+    return path if path.exists() or path == path.parent else _nearest(path.parent)
+
+
+def check_temporary_folder() -> Check:
+    """Trainings and uploads need a folder for what they throw away."""
+    try:
+        folder = Path(tempfile.gettempdir())
+        with tempfile.TemporaryFile():
+            pass
+    except OSError as error:
+        remedy = "set TMPDIR to a folder that this account may write to"
+        return Check("TMPDIR", "failed", f"nothing can be written: {reason_of(error)}", remedy)
+    found = _room("TMPDIR", folder)
+    remedy = "set TMPDIR to a folder with more room" if found.state != "ok" else ""
+    return Check("TMPDIR", found.state, found.found, remedy)
+
+
+def check_secrets(home: Path) -> Check:
+    """Passwords and keys of the embedded installation are for its owner alone."""
+    if not home.is_dir():
+        return Check("secrets", "skipped", f"there is no {home} here")
+    try:
+        open_to_others = [name for name in _SECRETS if _is_open(home / name)]
+        others_may_write = bool(stat.S_IMODE(home.stat().st_mode) & 0o022)
+    except OSError as error:
+        return Check("secrets", "skipped", f"{home} cannot be looked at: {reason_of(error)}")
+    if open_to_others:
+        files = " ".join(str(home / name) for name in open_to_others)
+        remedy = f"chmod 600 {files}, and make new passwords: others may have read these"
+        return Check("secrets", "failed", f"other accounts may read {files}", remedy)
+    if others_may_write:
+        return Check("secrets", "failed", f"other accounts may write to {home}", f"chmod go-w {home}")
+    return Check("secrets", "ok", f"those in {home} are readable by their owner alone")
+
+
+def _is_open(path: Path) -> bool:
+    try:
+        return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+    except (FileNotFoundError, PermissionError):  # the latter: a folder that is not ours is closed to others
+        return False
+
+
+def check_cuda() -> Check:
+    """Whether torch finds a GPU; asked in a process of its own, since importing it takes seconds and memory."""
+    if util.find_spec("torch") is None:
+        return Check("devices", "skipped", "torch is not installed")
+    if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists():
+        return Check("devices", "ok", f"no NVIDIA GPU; trainings use {os.cpu_count()} processor cores")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CUDA], capture_output=True, text=True, timeout=CUDA_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("devices", "warning", f"torch does not say what it finds: {error}", "try `import torch` by hand")
+    names = done.stdout.strip()
+    if not names:
+        remedy = "install a torch that is built for this driver's CUDA, see pytorch.org"
+        return Check("devices", "warning", "there is an NVIDIA driver, but torch finds no GPU", remedy)
+    return Check("devices", "ok", f"GPU: {names}")

@@ -1,0 +1,198 @@
+"""News of all studies for people who do not look: each told at least once, by a watcher that remembers what it told.
+
+What is told is what every developer may know: symbols, never a sealed figure; a verdict that is withheld is no news.
+
+A watcher keeps a ``Cursor``, plain JSON, between two looks. Rows are dated before they can be read, so each look goes
+back ``OVERLAP`` behind the one before, and leaves out by name what was told. Two kinds of news have no row: that a
+search has ended, and that its budget is spent. They hold or do not; the cursor names those that hold, and one that no
+longer holds is news when it comes again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+from easeml_core.durations import device_time
+from easeml_core.entities import StudyState
+from easeml_core.services.reports.overview import Standing, standing
+from easeml_core.services.reports.recommendations import best_words
+from easeml_core.services.reports.step_rules import steps_of
+from easeml_core.store import events as rows
+from easeml_core.store import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from easeml_core.store.database import Store
+
+Cursor = dict[str, Any]
+"""``{"since": ISO 8601, "told": {id: its moment, or None for one that holds}}``."""
+
+OVERLAP = timedelta(minutes=15)
+"""Longer than any transaction takes between dating a row and ending."""
+
+MOST = 200
+"""News that one look gives at most; the next look has the others."""
+
+_STUDIES = 1_000_000
+
+
+class EventKind(StrEnum):
+    """What news are about."""
+
+    PROMOTION = "promotion"
+    ROLLBACK = "rollback"
+    REJECTION = "rejection"
+    NEW_TEST_SET = "new-test-set"
+    OVERFITTING = "overfitting"
+    DRIFT = "drift"
+    STUDY_FINISHED = "study-finished"
+    BUDGET_SPENT = "budget-spent"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the news.
+
+    Attributes:
+        events: What was not told yet, oldest first, as plain JSON ``{"id", "key", "kind", "study", "tenant", "at",
+            "message", "model", "purpose", "head"}``. ``key`` is the same whenever the same event is told; ``head`` is
+            that of the hash chain as it left with the verdict; the last three may be None.
+        start: The cursor to begin with: the one given, or one before which nothing is news.
+        until: Moment up to which this look has seen everything.
+        holding: Ids of all news that hold now.
+    """
+
+    events: list[dict[str, Any]]
+    start: Cursor
+    until: datetime
+    holding: frozenset[str]
+
+
+def look(store: Store, cursor: Mapping[str, Any] | None, *, limit: int = MOST) -> Look:
+    """What is new since the cursor.
+
+    Args:
+        store: Any role.
+        cursor: What the watcher has kept; None the first time: what has happened before is no news.
+        limit: News at most.
+
+    Raises:
+        ConfigError: The cursor is none of ours.
+    """
+    with store.begin() as tx:
+        now = rows.clock(tx)
+        holding = {
+            event["id"]: event for entry in summary.study_summaries(tx, limit=_STUDIES) for event in _held(entry)
+        }
+        if cursor is None:
+            return Look([], {"since": now.isoformat(), "told": dict.fromkeys(holding)}, now, frozenset(holding))
+        start = _checked(cursor)
+        since = datetime.fromisoformat(start["since"])
+        happened = rows.lately(tx, since=since, known=start["told"], limit=limit)
+    found = [_happened(row) for row in happened]
+    until: datetime = now if len(found) < limit else happened[-1]["at"]
+    fresh = [event for name, event in holding.items() if name not in start["told"]]
+    return Look([*found, *fresh][:limit], start, until, frozenset(holding))
+
+
+def after_telling(cursor: Cursor, event: Mapping[str, Any]) -> Cursor:
+    """The cursor once this event was told; kept at once, it is not told again even if the next one fails."""
+    moment = event["at"] if event["id"] == event["key"] else None
+    return cursor | {"told": cursor["told"] | {event["id"]: moment}}
+
+
+def after_all(cursor: Cursor, seen: Look) -> Cursor:
+    """The cursor once all events of a look were told: it moves on, and forgets what no later look will find.
+
+    Example:
+        >>> from datetime import UTC
+        >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        >>> told = {"alert-1": "2026-03-01T11:00:00+00:00", "alert-2": "2026-03-01T11:59:00+00:00", "gone": None}
+        >>> cursor = {"since": "2026-03-01T10:00:00+00:00", "told": told}
+        >>> after_all(cursor, Look([], cursor, noon, frozenset()))["told"]
+        {'alert-2': '2026-03-01T11:59:00+00:00'}
+    """
+    since = max(datetime.fromisoformat(cursor["since"]), seen.until - OVERLAP)
+    told = {
+        name: at
+        for name, at in cursor["told"].items()
+        if (name in seen.holding if at is None else datetime.fromisoformat(at) >= since)
+    }
+    return {"since": since.isoformat(), "told": told}
+
+
+def _checked(cursor: Mapping[str, Any]) -> Cursor:
+    told, since = cursor.get("told"), cursor.get("since")
+    try:
+        known = isinstance(told, dict) and datetime.fromisoformat(str(since)).tzinfo is not None
+    except ValueError:
+        known = False
+    require(known, "cursor", since, "what this watcher has kept itself; delete it to begin anew")
+    return {"since": str(since), "told": dict(told or {})}
+
+
+def _happened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as news."""
+    facts = row["facts"]
+    return {
+        **{name: row[name] for name in ("id", "kind", "study", "tenant")},
+        "key": row["id"],
+        "at": row["at"].isoformat(),
+        "model": facts.get("model"),
+        "purpose": facts.get("purpose"),
+        "head": facts.get("head"),
+        "message": _words(EventKind(row["kind"]), facts),
+    }
+
+
+def _words(kind: EventKind, facts: Mapping[str, Any]) -> str:
+    if kind is EventKind.REJECTION:
+        return f"model {facts['model']} did not pass step {facts['step']} of test set {facts['set']}; production stays"
+    if kind is EventKind.ROLLBACK:
+        return f"model {facts['model']} was brought back: {facts['why'] or 'no reason was given'}"
+    if kind is EventKind.PROMOTION and facts["how"] == "force":
+        return f"model {facts['model']} was promoted past the gate by {facts['by']}: {facts['why']}"
+    if kind is EventKind.PROMOTION:
+        return f"model {facts['model']} was promoted on its recorded verdict"
+    return str(facts["message"])
+
+
+def _held(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """News that hold for a study now, of its row in ``store/summary.py``."""
+    found = [_news(entry, EventKind.BUDGET_SPENT, spent) for spent in _spent(entry)]
+    steps = [step for step in steps_of(entry) if not step.needs_a_person]
+    if entry["state"] == StudyState.ACTIVE and standing(steps) is Standing.FINISHED:
+        told = f"{best_words(entry)}, after {device_time(entry['device_seconds'])}"
+        found.append(_news(entry, EventKind.STUDY_FINISHED, told))
+    return found
+
+
+def _spent(entry: Mapping[str, Any]) -> list[str]:
+    """The budget or quota that is used up, if one is."""
+    budget, quota = entry["budget_seconds"], entry["tenant_quota_seconds"]
+    if budget is not None and entry["device_seconds"] >= budget:
+        used = device_time(entry["device_seconds"], of=budget)
+        return [f"{used} are used: no trial begins any more; {best_words(entry)}"]
+    if quota is not None and entry["tenant_charged_seconds"] >= quota:
+        used = device_time(entry["tenant_charged_seconds"], of=quota)
+        return [f"{used} of the quota of tenant {entry['tenant']} are used: no trial begins any more"]
+    return []
+
+
+def _news(entry: Mapping[str, Any], kind: EventKind, message: str) -> dict[str, Any]:
+    """News without a row; the device time tells one end of a search from a later one."""
+    name = f"{kind}-{entry['study']}"
+    return {
+        **{"id": name, "kind": str(kind), "study": entry["study"], "tenant": entry["tenant"]},
+        "key": f"{name}-{entry['device_seconds']:.3f}",
+        "at": entry["read_at"].isoformat(),
+        "model": entry["best_model_id"],
+        "purpose": None,
+        "head": None,
+        "message": message,
+    }

@@ -1,0 +1,131 @@
+"""What the referee does when nobody asks: tags follow production, new sets learn the models of the past.
+
+New validation sets do, too: see ``services/evaluation/reevaluation.py``. Uploads of sealed studies are removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from easeml_core.errors import EasemlError
+from easeml_core.services.evaluation.reevaluation import measure_next
+from easeml_core.services.evaluation.sealed_runs import at_once
+from easeml_core.services.models.dag_bundles import sync_bundle_tags
+from easeml_core.services.studies.uploads import forget_uploads
+from easeml_core.services.test_sets.lifecycle import reevaluation_steps
+from easeml_core.store import promotions
+from easeml_core.store.validation import REMEASURE_TRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from pathlib import Path
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 300.0
+"""How long what could not be done, or has nothing to do, rests at most."""
+
+_UPLOADS_SECONDS = 30.0
+"""How long an upload is left at most once its study is sealed, while there is no request."""
+
+
+class Housekeeper:
+    """Work that waits until there is no request.
+
+    A request that needs a model's run meanwhile waits for one run at most. On a validation set that takes up to 240
+    seconds (two attempts of 120), on a sealed set up to 480; where answers have fixed times, what that is padded to
+    (``pace.GRID_SECONDS``), and other requests do not wait (``services/evaluation/model_runs.py``).
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where models lie.
+        repositories: Name of a git bundle to its repository, whose tag follows production.
+    """
+
+    def __init__(self, store: Store, artifacts: ArtifactStore, repositories: Mapping[str, Path]) -> None:
+        self._store, self._artifacts, self._repositories = store, artifacts, repositories
+        self._tags_stand_for: int | None = None
+        self._tags_due = self._models_due = self._measured_due = self._uploads_due = 0.0
+
+    def work(self) -> bool:
+        """Run one model at most; True when there may be more, so that requests get their turn in between."""
+        self.tidy()
+        return at_once(self.run_one())
+
+    def tidy(self) -> None:
+        """What runs no model."""
+        self._move_tags()
+        self._forget_uploads()
+
+    def run_one(self) -> Generator[None, None, bool]:
+        """Run one model at most; True when there may be more. It yields after a run on sealed inputs."""
+        ran = yield from self._run_one_model()
+        return self._measure_one_anew() if ran is None else ran
+
+    def _move_tags(self) -> None:
+        """Let the tags follow: when production has moved, and now and then, as somebody may have moved a tag."""
+        if not self._repositories:
+            return
+        with self._store.begin() as tx:
+            last = promotions.last_id(tx)
+        if last == self._tags_stand_for and time.monotonic() < self._tags_due:
+            return
+        self._tags_stand_for, self._tags_due = last, time.monotonic() + _AGAIN_SECONDS
+        sync_bundle_tags(self._store, self._repositories)  # logs by itself what it could not do
+
+    def _forget_uploads(self) -> None:
+        """Now and then: what is not needed any more holds rows that are sealed by now."""
+        if time.monotonic() < self._uploads_due:
+            return
+        self._uploads_due = time.monotonic() + _UPLOADS_SECONDS
+        try:
+            forget_uploads(self._store, self._artifacts, datetime.now(UTC).date())
+        except EasemlError:  # artifacts that are away must not keep the referee from its requests
+            logger.exception("uploads of sealed studies were not removed")
+
+    def _run_one_model(self) -> Generator[None, None, bool | None]:
+        """Run a model of the past on a live set that does not know it; a set that is new is looked at soon.
+
+        None when there was none to run, False when it went wrong, perhaps after a run.
+        """
+        if time.monotonic() < self._models_due:
+            return None
+        try:
+            if (yield from reevaluation_steps(self._store, self._artifacts, limit=1)):
+                return True
+        except Exception:  # a model that cannot be run now must not keep the referee from its requests
+            logger.exception("a model of the past was not run on a live set")
+            self._models_due = time.monotonic() + _AGAIN_SECONDS
+            return False
+        self._models_due = time.monotonic() + _AGAIN_SECONDS
+        return None
+
+    def _measure_one_anew(self) -> bool:
+        """Measure a trained model on a validation set that has replaced another; one that fails rests for a while.
+
+        False after a failure, too: the referee then takes a breath, and all others go before that model.
+        """
+        if time.monotonic() < self._measured_due:
+            return False
+        try:
+            found = measure_next(self._store, self._artifacts, rest_seconds=_AGAIN_SECONDS)
+        except Exception:  # as above
+            logger.exception("a model was not measured on its study's new validation set")
+            self._measured_due = time.monotonic() + _AGAIN_SECONDS
+            return False
+        if found is None or found.why is None:
+            return found is not None
+        logger.warning(
+            "trial %d was not measured on its new validation set, failure %d of %d: %s",
+            found.waiting.trial_id,
+            found.tries,
+            REMEASURE_TRIES,
+            found.why,
+        )
+        return False

@@ -1,0 +1,139 @@
+"""From a decision to the answer that the developer reads: two steps, so that the time of an answer tells nothing.
+
+A request is decided in one transaction (ledger, predictions, and the answer in ``sealed.outbox``), and the answer
+leaves in another one, at a time that follows from when it was asked for. A referee that is killed in between has
+decided for good, and says it later. Only what a gate or a meter says is delayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING
+
+from easeml_core.config import require
+from easeml_core.entities import AlertKind, Symbol
+from easeml_core.services.evidence.bundle import redacted
+from easeml_core.services.meter.results import whose_alert
+from easeml_core.services.test_sets.new_set_alarm import end_set
+from easeml_core.store import chain, mails, outbox, releases, requests, studies
+from easeml_core.store.database import notify
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import Study
+    from easeml_core.store.outbox import Held
+
+_LONGEST_DELAY_SECONDS = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """When answers of the gate and the meter leave.
+
+    Attributes:
+        delay_seconds: So long after the question; where deciding took longer, at the next multiple. 0 for at once.
+        hour: Daily at this time (UTC) instead; None for no such time.
+    """
+
+    delay_seconds: float = 0.0
+    hour: time | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: The delay is negative or beyond 30 days, or both are given.
+        """
+        delay = self.delay_seconds
+        allowed = "seconds from 0 to 2592000 (30 days)"
+        require(0 <= delay <= _LONGEST_DELAY_SECONDS, "answer-delay", delay, allowed)
+        require(self.hour is None or delay == 0, "answer-delay", delay, "0 where answers leave at an hour of the day")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether answers leave at fixed times, and not at once."""
+        return self.delay_seconds > 0 or self.hour is not None
+
+    def leaves_at(self, asked: datetime, now: datetime) -> datetime:
+        """The time at which an answer leaves that is decided now.
+
+        Args:
+            asked: When the request was filed.
+            now: At least ``asked``; both aware.
+
+        Example:
+            >>> at = datetime(2026, 1, 1, 12, tzinfo=UTC)
+            >>> Timetable(delay_seconds=60).leaves_at(at, at + timedelta(seconds=61)).minute
+            2
+        """
+        if self.hour is not None:
+            today = now.astimezone(UTC).replace(hour=self.hour.hour, minute=self.hour.minute, second=0, microsecond=0)
+            return today if today >= now else today + timedelta(days=1)
+        step = timedelta(seconds=self.delay_seconds)  # whole microseconds: what follows is exact
+        if not step:
+            return now
+        return asked + max(1, -((asked - now) // step)) * step
+
+
+def release(tx: Connection, held: Held) -> None:
+    """Say a decided answer: publish its facts, end the set that it has used up, and answer.
+
+    The facts of a decision are ``study_id``, ``test_set_id``, ``retired_why`` (None while the set lives), and for the
+    gate ``verdict`` (columns of the verdict) and ``mails``, for the meter ``reading``, ``alert`` and ``over_budget``,
+    ``drift_alert``, and ``direct_retired_why`` (None while the second validation sample lives).
+    """
+    facts = held.facts
+    if "study_id" in facts:
+        study = studies.study_by_id(tx, facts["study_id"])
+        releases.hold_study(tx, study.id)
+        if "verdict" in facts:
+            verdict = facts["verdict"] | {"symbol": Symbol(facts["verdict"]["symbol"])}
+            releases.add_verdict(tx, request_id=held.request_id, study_id=study.id, **verdict)
+        if "reading" in facts:
+            releases.add_reading(tx, request_id=held.request_id, study_id=study.id, **facts["reading"])
+            team = whose_alert(tx, facts["reading"])
+            over = facts.get("over_budget")
+            _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=over, team=team)
+            _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"), team=team)
+        of_answer = {"request_id": held.request_id, "study_id": study.id, "test_set_id": facts["test_set_id"]}
+        bundle = (
+            redacted(tx, request_id=held.request_id, test_set_id=facts["test_set_id"]) if "verdict" in facts else None
+        )
+        head = chain.publish(tx, **of_answer, envelope=bundle)
+        for mail in facts.get("mails", ()):
+            mails.add_mail(tx, **mail | {"body": f"{mail['body']}\n\nHead of the set's hash chain: {head}"})
+        if facts["retired_why"] is not None:
+            end_set(tx, study, facts["test_set_id"], facts["retired_why"])
+        if facts.get("direct_retired_why") is not None:
+            end_set(tx, study, facts["reading"]["direct_test_set_id"], facts["direct_retired_why"])
+        notify(tx, f"study:{study.name}")
+        notify(tx, f"evidence:{study.name}")
+        notify(tx, "evidence:*")
+    outbox.mark_left(tx, held.request_id)
+    requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message)
+
+
+def _alert(
+    tx: Connection,
+    study: Study,
+    held: Held,
+    kind: AlertKind,
+    message: str | None,
+    *,
+    over_budget: bool | None = None,
+    team: int | None = None,
+) -> None:
+    """The alert of a reading, where it has one of this kind."""
+    if message:
+        releases.add_alert(
+            tx,
+            study_id=study.id,
+            study=study.name,
+            request_id=held.request_id,
+            kind=kind,
+            message=f"{study.name}: {message}",
+            over_budget=over_budget,
+            team=team,
+        )

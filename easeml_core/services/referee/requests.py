@@ -1,0 +1,286 @@
+"""Asking the referee: file a request, read its answer. Who asks holds no sealed secret and learns one symbol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import parse_adaptivity, require
+from easeml_core.entities import Adaptivity, RequestKind, SealedSetPurpose
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.gate.condition import parse_condition
+from easeml_core.services.meter.results import shown_reading
+from easeml_core.services.models.promotion import MOVES, before_standing, require_words, restorable, settle
+from easeml_core.services.test_sets.answer import BLOCKING_REFUSED
+from easeml_core.services.test_sets.shared_set import gate_settings
+from easeml_core.store import feeds, models, promotions, releases, requests, studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from easeml_core.store.database import Store
+    from easeml_core.store.promotions import Promotion
+
+
+def file_gate_request(
+    store: Store,
+    *,
+    study: str,
+    model_id: int | None = None,
+    condition: str | None = None,
+    reliability: float | None = None,
+    adaptivity: str | None = None,
+    blocking: bool = False,
+    request_key: str,
+) -> dict[str, Any]:
+    """Ask whether a model may be promoted.
+
+    Args:
+        store: Role ``easeml_worker``.
+        study: The study.
+        model_id: The model; None for the best one of the study.
+        condition: None for the study's own.
+        reliability: Must be what the sealed set was planned for; None accepts that.
+        adaptivity: Likewise.
+        blocking: What follows will depend on the verdict, e.g. a task that fails with it. Refused where the live set
+            withholds verdicts (adaptivity ``none``), since that would show them.
+        request_key: The same key gives the same request, and so the same answer.
+
+    Returns:
+        ``{"request_id"}``.
+
+    Raises:
+        ConditionSyntaxError: The condition cannot be read.
+        ConfigError: Reliability or adaptivity is not a possible value.
+        NotFoundError: There is no such study or model.
+        StateError: The study has no trained model yet.
+        InvalidInputError: The key has asked about another study or model, or for something else; or ``blocking`` where
+            verdicts are withheld.
+    """
+    canonical = None if condition is None else str(parse_condition(condition))
+    if reliability is not None:
+        require(0 < reliability < 1, "reliability", reliability, "> 0 and < 1")
+    if adaptivity is not None:
+        parse_adaptivity(adaptivity)
+    arguments: dict[str, Any] = {"condition": canonical, "reliability": reliability, "adaptivity": adaptivity}
+    if blocking:
+        arguments["blocking"] = True
+        _require_verdicts_shown(store, study)
+    return _file(store, RequestKind.GATE, study, model_id, arguments, request_key)
+
+
+def file_meter_request(
+    store: Store, *, study: str, model_id: int | None = None, team: int = 1, request_key: str
+) -> dict[str, Any]:
+    """Ask in which range the overfitting of a model lies; arguments and errors as in ``file_gate_request``.
+
+    ``team`` says whose submission it is, 1..K, where the set was planned for K teams. Who could submit for two of them
+    must not: the promise is for teams that hear nothing of each other's signals.
+    """
+    require(type(team) is int and team >= 1, "team", team, "a whole number >= 1")
+    return _file(store, RequestKind.METER, study, model_id, {} if team == 1 else {"team": team}, request_key)
+
+
+def _require_verdicts_shown(store: Store, study: str) -> None:
+    """Refuse to let anything depend on verdicts that are withheld; the referee looks again, at the set that judges."""
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        live = releases.live_test_set(tx, found.id, SealedSetPurpose.GATE)
+    planned = found.config.get("gate", {}).get("adaptivity") if live is None else gate_settings(live).adaptivity
+    if planned == Adaptivity.NONE:
+        raise InvalidInputError(BLOCKING_REFUSED.format(study=study))
+
+
+def file_promotion(
+    store: Store, *, study: str, model_id: int, gate_request_id: int, request_key: str, directly: bool = False
+) -> dict[str, Any]:
+    """Ask the referee to move the production pointer, on the verdict that the gate request recorded.
+
+    Args:
+        store: Role ``easeml_worker``; with ``directly`` role ``easeml_referee``.
+        study: The study.
+        model_id: The model.
+        gate_request_id: A pass of the live set; under adaptivity ``none`` any recorded verdict.
+        request_key: The same key gives the same request.
+        directly: Move it in this very call, or refuse with an error.
+
+    Returns:
+        ``{"request_id"}``.
+
+    Raises:
+        ConfigError: ``gate_request_id`` is no whole number.
+        NotFoundError: There is no such study or model.
+        InvalidInputError: The key has asked for something else.
+        StateError: With ``directly``: the referee's rules refuse it.
+    """
+    require(type(gate_request_id) is int, "gate_request_id", gate_request_id, "the id of a gate request")
+    arguments = {"gate_request_id": gate_request_id}
+    return _file(store, RequestKind.PROMOTE, study, model_id, arguments, request_key, directly=directly)
+
+
+def file_rollback(
+    store: Store, *, study: str, model_id: int | None = None, why: str, request_key: str, directly: bool = False
+) -> dict[str, Any]:
+    """Ask the referee to put a model back into production that was there before.
+
+    Args:
+        store: As of ``file_promotion``.
+        study: The study.
+        model_id: The model; None for what stood before that which stands now.
+        why: The reason, kept with it.
+        request_key: The same key gives the same request, and so the same model.
+        directly: As of ``file_promotion``.
+
+    Returns:
+        ``{"request_id"}``.
+
+    Raises:
+        ConfigError: The reason is missing.
+        NotFoundError: There is no such study or model.
+        StateError: Nothing stood before, or the model was never in production.
+        InvalidInputError: The key has asked for something else.
+    """
+    reason = require_words("why", why)
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        earlier = requests.request_of_key(tx, request_key)
+        if earlier is not None:
+            standing, wanted = earlier.arguments.get("standing"), earlier.model_id if model_id is None else model_id
+        else:
+            standing, wanted = _to_restore(promotions.history(tx, found.id), model_id, study)
+    arguments = {"why": reason, "standing": standing}
+    return _file(store, RequestKind.ROLLBACK, study, wanted, arguments, request_key, directly=directly)
+
+
+def _to_restore(history: list[Promotion], model_id: int | None, study: str) -> tuple[int, int]:
+    """The promotion that stands now, and the model to put back."""
+    if model_id is not None:
+        restorable(history, model_id, study)
+        return history[-1].id, model_id
+    before = before_standing(history)
+    if before is None:
+        when = "before the one that is there now" if history else "yet"
+        message = f"no model was in production for study {study!r} {when}"
+        others = sorted({move.model_id for move in history} - {move.model_id for move in history[-1:]})
+        named = f"; name one that was there later: {', '.join(map(str, others))}"
+        raise StateError(message + (named if others else "; there is none to put back"))
+    return history[-1].id, before.model_id
+
+
+def file_forced_promotion(
+    store: Store, *, study: str, model_id: int, who: str, why: str, request_key: str, directly: bool = False
+) -> dict[str, Any]:
+    """Ask the referee to put a model into production without a verdict.
+
+    A referee refuses this unless it was started with ``--allow-forced``; then it trusts the name that is given here, so
+    whoever can write with the role ``easeml_worker`` can force. Who and why are kept and shown for good.
+
+    Args:
+        store: As of ``file_promotion``.
+        study: The study.
+        model_id: The model.
+        who: The person who takes the responsibility, 1 to 500 characters.
+        why: The reason, 1 to 500 characters.
+        request_key: The same key gives the same request.
+        directly: As of ``file_promotion``; then nothing else needs to allow it.
+
+    Returns:
+        ``{"request_id"}``.
+
+    Raises:
+        ConfigError: Who or why is missing.
+        NotFoundError: There is no such study or model.
+        InvalidInputError: The key has asked for something else.
+    """
+    arguments = {"who": require_words("who", who), "why": require_words("why", why)}
+    return _file(store, RequestKind.FORCE, study, model_id, arguments, request_key, directly=directly)
+
+
+def _file(
+    store: Store,
+    kind: RequestKind,
+    study: str,
+    model_id: int | None,
+    arguments: dict[str, Any],
+    request_key: str,
+    *,
+    directly: bool = False,
+) -> dict[str, Any]:
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        earlier = requests.request_of_key(tx, request_key)
+        model: int | None
+        if earlier is None or earlier.study_id != found.id:
+            model = _model(tx, found.id, study, model_id)
+        else:  # "the best model" may be another one by now; the answer may not
+            model = earlier.model_id if model_id is None else model_id
+            if model != earlier.model_id:
+                message = (
+                    f"request key {request_key!r} was used for model {earlier.model_id}, not {model}; use a new key"
+                )
+                raise InvalidInputError(message)
+        request_id = requests.file_request(
+            tx, kind=kind, study_id=found.id, model_id=model, arguments=arguments, request_key=request_key
+        )
+        if directly:
+            settle(tx, request_id)
+    return {"request_id": request_id}
+
+
+def _model(tx: Connection, study_id: int, study: str, model_id: int | None) -> int:
+    if model_id is not None:
+        return models.get_model(tx, study_id, model_id).id
+    best = models.best_model(tx, study_id)
+    if best is None:
+        message = f"study {study!r} has no trained model yet; train one first (`easeml study show {study}`)"
+        raise StateError(message)
+    return best.id
+
+
+def answer_of(store: Store, request_id: int) -> dict[str, Any] | None:
+    """The referee's answer with its public facts, or None while there is none.
+
+    Returns:
+        ``{"request_id", "kind", "study", "model_id", "refused", "message"}`` and, unless refused, for ``gate``
+        ``{"symbol", "planned", "step", "steps", "cached"}``, for ``meter`` those of ``readings.shown_reading``, for
+        ``promote``, ``rollback`` and ``force`` ``{"promoted"}``, for ``refresh`` ``{"version", "train_rows"}``, both
+        None where nothing was new.
+
+    Raises:
+        NotFoundError: There is no such request.
+    """
+    with store.begin() as tx:
+        answer = requests.get_answer(tx, request_id)
+        if answer is None or answer["refused"]:
+            return answer
+        return answer | _FACTS[RequestKind(answer["kind"])](tx, request_id)
+
+
+def _gate_facts(tx: Connection, request_id: int) -> dict[str, Any]:
+    verdict = _present(releases.get_verdict(tx, request_id), request_id)
+    return {k: verdict[k] for k in ("symbol", "planned", "step", "steps", "cached")}
+
+
+def _meter_facts(tx: Connection, request_id: int) -> dict[str, Any]:
+    return shown_reading(_present(releases.get_reading(tx, request_id), request_id))
+
+
+def _refresh_facts(tx: Connection, request_id: int) -> dict[str, Any]:
+    return dict(_present(feeds.refresh_facts(tx, request_id), request_id))
+
+
+def _present(facts: Any, request_id: int) -> Any:
+    if facts is None:
+        message = f"request {request_id} is answered but its facts are missing; the store was changed by hand"
+        raise InvalidInputError(message)
+    return facts
+
+
+_FACTS: dict[RequestKind, Callable[[Connection, int], dict[str, Any]]] = {
+    RequestKind.GATE: _gate_facts,
+    RequestKind.METER: _meter_facts,
+    **{kind: lambda tx, request_id: {"promoted": True} for kind in MOVES},
+    RequestKind.SEAL: lambda tx, request_id: {},
+    RequestKind.REFRESH: _refresh_facts,
+}

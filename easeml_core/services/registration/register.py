@@ -1,0 +1,267 @@
+"""A tenant registers a study; the referee then splits its data, seals two parts of it, and activates the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from easeml_core.config import (
+    DirectConfig,
+    GateConfig,
+    JointConfig,
+    MeterConfig,
+    TrainingConfig,
+    require,
+    require_known,
+)
+from easeml_core.entities import RequestKind, StudyState
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
+from easeml_core.gate.condition import parse_condition
+from easeml_core.services.registration.study_goal import checked_goal
+from easeml_core.services.studies.limits import checked_study_limits
+from easeml_core.services.studies.study_candidates import COARSE, named_candidates
+from easeml_core.services.test_sets.planning import refuse_own_reliability, set_purposes, study_plan
+from easeml_core.services.test_sets.set_sizes import plan_for_gate, plan_for_meter, plan_joint
+from easeml_core.store import requests, studies
+from easeml_core.training.candidate_grid import GRIDS
+from easeml_core.training.sources import check_source
+from easeml_core.training.split_specs import check_split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from easeml_core.store.database import Store
+
+_Config = TypeVar("_Config", GateConfig, MeterConfig, JointConfig, DirectConfig, TrainingConfig)
+
+
+def register_study(
+    store: Store,
+    *,
+    tenant: str,
+    study: str,
+    source: str,
+    target: str | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    hit: str | None = None,
+    program: str | None = None,
+    split: str | None = None,
+    grid: str = COARSE,
+    weight: float = 1.0,
+    budget_seconds: float | None = None,
+    candidates: Sequence[Mapping[str, Any]] | None = None,
+    gate: Mapping[str, Any] | None = None,
+    meter: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    joint: Mapping[str, Any] | None = None,
+    direct: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    deadline: datetime | str | None = None,
+    target_quality: float | None = None,
+    keep: bool = False,
+    request_key: str,
+) -> dict[str, Any]:
+    """Register a study and ask the referee to split and seal its data.
+
+    Args:
+        store: Role ``easeml_worker``.
+        tenant: Name of the tenant; made when new.
+        study: Name of the study, unique in the installation.
+        source: Where the data comes from, e.g. ``sklearn:digits`` or ``csv:a.csv``.
+        target: Column to predict, where the source has columns.
+        task: ``classification`` or ``regression``; None for what program and metric say, else classification.
+        metric: By which candidates are compared, such as ``accuracy``, ``auc``, ``rmse`` or ``module:function``
+            (``training.metrics``); None for ``accuracy``, or ``r2`` where numbers are predicted.
+        hit: ``within:T``: where numbers are predicted, gate and meter count one that is at most T off as right. None
+            where the metric is one of these.
+        program: What goes in and what comes out (``docs/programs.md``); it calls for the candidates where none are
+            named. None for what the data look like.
+        split: How rows are divided into parts: ``rows``, ``group:COLUMN`` or ``time:COLUMN`` (``training.splits``).
+        grid: How fine networks are divided into candidates: ``one``, ``rates`` or ``full``
+            (``training.candidate_grid``).
+        weight: Share of everybody's attention, > 0.
+        budget_seconds: Device seconds that the study may use, or None for no limit.
+        candidates: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices`` (kinds that it may run on); or
+            a search space with ``space`` and ``count`` (``training.candidate_spaces``). None for what the program
+            calls for, without one the defaults of the data's shape.
+        gate: Settings of GateConfig; the rest has defaults.
+        meter: Settings of MeterConfig; the rest has defaults.
+        training: Settings of TrainingConfig; the rest has defaults.
+        joint: ``{"reliability", "gate_share"}`` (see JointConfig) of one sealed set that gate and meter share; the rest
+            has defaults. None for a set each.
+        direct: ``{"share"}`` (see DirectConfig) of a second meter, on a hidden sample of the validation distribution,
+            which tells drift from tuning; the rest has defaults. None for no such meter.
+        priority: From -100 to 100; studies of a higher one come first.
+        deadline: No trial begins that would end after it; also ISO 8601 text. None for no deadline.
+        target_quality: The study ends once a trial reaches it, in (0, 1]; None for never.
+        keep: Let a study of this tenant that has the name already stand as it is, whatever is asked for here: for a
+            DAG that registers before each run.
+        request_key: Makes the call repeatable: the same key gives the same study.
+
+    Returns:
+        ``{"study", "study_id", "request_id"}``; the request is the referee's, wait for its answer.
+
+    Raises:
+        InvalidInputError: A setting, a candidate, the source or the condition is not allowed, or the request key has
+            made another study.
+        AlreadyExistsError: Another request has registered a study of this name.
+    """
+    goal = checked_goal(task=task, metric=metric, hit=hit, program=program)
+    limits = checked_study_limits(
+        {
+            "weight": weight,
+            "budget_seconds": budget_seconds,
+            "priority": priority,
+            "deadline": deadline,
+            "target_quality": target_quality,
+        }
+    )
+    check_source(source, target, goal.task, split=split)
+    require(grid in GRIDS, "grid", grid, "one of " + ", ".join(GRIDS))
+    named = None if candidates is None else named_candidates(candidates, grid)
+    config = study_settings(gate=gate, meter=meter, training=training, joint=joint, direct=direct)
+    config |= {"split": str(check_split(split)), "grid": grid}
+    asked: dict[str, Any] = {
+        "name": study,
+        "metric": goal.metric,
+        "task": goal.task,
+        "hit": goal.hit,
+        "program": goal.program,
+    } | limits
+    try:
+        with store.begin() as tx:
+            return _registered(tx, asked | {"config": config}, named or [], tenant, source, target or "", request_key)
+    except AlreadyExistsError:
+        if not keep:
+            raise
+    with store.begin() as tx:
+        return _standing(tx, tenant, study)
+
+
+def _registered(
+    tx: Connection,
+    asked: Mapping[str, Any],
+    candidates: Sequence[Mapping[str, Any]],
+    tenant: str,
+    source: str,
+    target: str,
+    request_key: str,
+) -> dict[str, Any]:
+    tenant_id = studies.add_tenant(tx, name=tenant)
+    data_set_id = studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target)
+    owned: dict[str, Any] = {"tenant_id": tenant_id, "data_set_id": data_set_id, "request_key": request_key}
+    study_id = studies.add_study(tx, **asked, **owned)
+    if study_id is None:
+        study_id = _made_before(tx, request_key, asked["name"])
+    else:
+        studies.add_candidates(tx, study_id, candidates)
+    request_id = requests.file_request(
+        tx, kind=RequestKind.SEAL, study_id=study_id, model_id=None, arguments={}, request_key=request_key
+    )
+    return {"study": asked["name"], "study_id": study_id, "request_id": request_id}
+
+
+def _standing(tx: Connection, tenant: str, study: str) -> dict[str, Any]:
+    """The tenant's study that has the name already, as ``register_study`` returns it."""
+    found = studies.get_study(tx, study)
+    if found.tenant != tenant:
+        raise AlreadyExistsError(kind="study", name=study, remedy="it is another tenant's; choose another name")
+    request_id = requests.seal_request_of(tx, found.id)
+    return {"study": study, "study_id": found.id, "request_id": request_id}
+
+
+def _made_before(tx: Connection, request_key: str, study: str) -> int:
+    found = studies.study_of_request(tx, request_key)
+    if found.name != study:
+        message = f"request key {request_key!r} has made the study {found.name!r}, not {study!r}; use a new key"
+        raise InvalidInputError(message)
+    return found.id
+
+
+def study_settings(
+    *,
+    gate: Mapping[str, Any] | None,
+    meter: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None,
+    joint: Mapping[str, Any] | None = None,
+    direct: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A study's settings as they are stored, checked: the condition parses and a plan can be made for each set.
+
+    Raises:
+        InvalidInputError: A setting is not allowed, or gate and meter cannot share a set with theirs.
+    """
+    settings = _gate_and_meter(gate, meter, joint)
+    settings["direct"] = None if direct is None else _config(DirectConfig, "direct", direct).to_json()
+    settings["training"] = _config(TrainingConfig, "training", training).to_json()
+    _require_plans(settings)
+    return settings
+
+
+def _gate_and_meter(
+    gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None, joint: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Their settings, and how a shared set divides what may fail: then they have what follows from that."""
+    gate_config, meter_config = _config(GateConfig, "gate", gate), _config(MeterConfig, "meter", meter)
+    shared = None
+    if joint is not None:
+        for name, given in (("gate", gate), ("meter", meter)):
+            refuse_own_reliability(name, given)
+        if isinstance(joint, Mapping):
+            require_known("joint", joint, ("reliability", "gate_share"))
+            joint = {"gate": gate_config, "meter": meter_config} | dict(joint)
+        config = _config(JointConfig, "joint", joint)
+        gate_config, meter_config = config.gate, config.meter
+        shared = {"reliability": config.reliability, "gate_share": config.gate_share}
+    condition = str(parse_condition(gate_config.condition))
+    return {"gate": gate_config.to_json() | {"condition": condition}, "meter": meter_config.to_json(), "joint": shared}
+
+
+def _require_plans(settings: Mapping[str, Any]) -> None:
+    """A plan can be made for every set that the study's data will be cut into."""
+    for purpose in set_purposes(settings):
+        config = study_plan(settings, purpose)
+        if isinstance(config, JointConfig):
+            plan_joint(config)
+        elif isinstance(config, GateConfig):
+            plan_for_gate(config)
+        else:
+            plan_for_meter(config)
+
+
+def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) -> _Config:
+    """The settings of one kind, from what a form or a file gave."""
+    given: Any = {} if values is None else values
+    try:
+        if isinstance(given, Mapping):
+            return kind.from_json(given)
+        reason = f"it is a {type(given).__name__}"
+    except TypeError as error:  # a word where a number belongs
+        reason = str(error)
+    message = f"{name} must be a mapping such as {kind().to_json()!r}, got {values!r}: {reason}"
+    raise InvalidInputError(message)
+
+
+def pause_study(store: Store, *, study: str, paused: bool) -> dict[str, Any]:
+    """Pause an active study, or resume a paused one; it gets no new trial while paused.
+
+    Raises:
+        NotFoundError: There is no such study.
+        StateError: Its data is not sealed yet, or could not be.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        wanted, needed = (StudyState.PAUSED, StudyState.ACTIVE) if paused else (StudyState.ACTIVE, StudyState.PAUSED)
+        if found.state == needed:
+            studies.set_study_state(tx, found.id, wanted)
+        elif found.state != wanted:
+            message = (
+                f"study {study!r} is {found.state}; only one that is {needed} can be "
+                f"{'paused' if paused else 'resumed'}; `easeml study show {study}` says what to do"
+            )
+            raise StateError(message)
+    return {"study": study, "state": str(wanted)}

@@ -1,0 +1,239 @@
+"""What each policy would have done on this installation's own past, and which one to follow from now on.
+
+The past are finished trials: each study is a tenant, its candidates those that ran. Costs are predicted in the replay,
+as they are in the live service. What never ran cannot be replayed, so losses are distances to the best that did run,
+and a past that a policy has picked flatters policies like it; the more of the candidates ran, the less.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import SelectionConfig
+from easeml_core.entities import TrialState
+from easeml_core.errors import StoreError
+from easeml_core.selection.calibration import OWN, calibration_report
+from easeml_core.selection.one_thread import one_thread
+from easeml_core.selection.simulate.backtest import (
+    LEAST_RESULTS,
+    LEAST_TENANTS,
+    contestants_of,
+    figures_of,
+    past_of,
+    protocol_of,
+    rule,
+    telling,
+    totals_of,
+)
+from easeml_core.selection.simulate.repeats import run_repeats
+from easeml_core.selection.simulate.report import Report
+from easeml_core.selection.simulate.tables import Table, read_table
+from easeml_core.services.selection.policy import current_config, set_policy
+from easeml_core.store import studies, trials
+from easeml_core.store.selection_settings import may_set, newest_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from easeml_core.selection.simulate.backtest import Ruling
+    from easeml_core.selection.simulate.protocol import Protocol
+    from easeml_core.store.database import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a past is replayed.
+
+    Attributes:
+        served: Tenants served in each repeat; None for a third of them, at most 10.
+        repeats: Draws of tenants.
+        seed: The same seed gives the same answer.
+        processes: How many at most; None for one on each core.
+        on_done: Told after each repeat of each policy how many are done, of how many.
+    """
+
+    served: int | None = None
+    repeats: int = 30
+    seed: int = 0
+    processes: int | None = None
+    on_done: Callable[[int, int], None] = lambda done, of: None
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """What a backtest says.
+
+    Attributes:
+        answer: Plain JSON: ``{"source", "cost_unit", "tenants", "candidates", "results", "left_out", "enough",
+            "protocol", "policies", "calibration", "winner", "settings", "message"}``; ``calibration`` says how far
+            the posterior of ``default`` can be believed. Without enough results ``policies`` is empty
+            and the winner is ``default``.
+        report: The curves behind it, for a plot; None without enough results.
+    """
+
+    answer: dict[str, Any]
+    report: Report | None
+
+
+def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) -> Backtest:
+    """Replay the installation's own past; follow the winner from now on if asked to.
+
+    The same past gives the same answer, so that a repetition after a crash applies nothing twice.
+
+    Args:
+        store: Role ``easeml_worker``; to apply, ``easeml_owner``.
+        replay: How.
+        apply: Store the winner with this report as the installation's settings.
+
+    Returns:
+        The backtest; its answer has ``applied``, the id of the settings that the winner is stored as, or None.
+
+    Raises:
+        ConfigError: More tenants are to be served than there are.
+        StateError: Somebody else has changed the settings meanwhile; nothing was applied.
+        StoreError: The role may not change them.
+    """
+    with store.begin() as tx:
+        if apply and not may_set(tx):
+            message = "this role may not choose the policy; give the address of easeml_owner, see docs/security.md"
+            raise StoreError(message)
+        table, base, newest = history_table(tx), current_config(tx), newest_settings(tx)
+    found = _backtest(table, base, replay, source="installation", cost_mode="predicted", cost_unit="seconds")
+    applied = None
+    if apply and found.answer["enough"]:
+        stored = set_policy(
+            store,
+            changes=found.answer["settings"],
+            reason=f"backtest: {found.answer['message']}",
+            report=found.answer,
+            instead_of=newest.id if newest else 0,
+        )
+        applied = stored["id"]
+    return Backtest(found.answer | {"applied": applied}, found.report)
+
+
+def backtest_table(quality: Path, cost: Path | None, replay: Replay, *, cost_mode: str | None = None) -> Backtest:
+    """The same for tables of known results: see ``easeml_core.selection.simulate.tables.read_table``.
+
+    Args:
+        quality: CSV of qualities.
+        cost: CSV of costs; None when all are 1.
+        replay: How.
+        cost_mode: As in ``Protocol``; None for known costs, or unit costs where there are none.
+
+    Raises:
+        InvalidInputError: A file is not such a table.
+        ConfigError: More tenants are to be served than there are.
+    """
+    mode = cost_mode or ("unit" if cost is None else "known")
+    unit = "trials" if cost is None or mode == "unit" else "units of the cost table"
+    found = _backtest(
+        read_table(quality, cost), SelectionConfig(), replay, source=str(quality), cost_mode=mode, cost_unit=unit
+    )
+    return Backtest(found.answer | {"applied": None}, found.report)
+
+
+def history_table(tx: Connection) -> Table:
+    """Everything that has succeeded here, as a table: a row for each study, a column for each name of a candidate.
+
+    A study counts with its newest data version that has LEAST_RESULTS results, or else with the newest that has any.
+    A model that was measured anew counts there too, at the price of its training.
+    """
+    names = {study.id: study.name for study in studies.list_studies(tx)}
+    by_version: dict[tuple[int, int], dict[str, tuple[float, float]]] = {}
+    for o in trials.outcomes(tx):
+        if o["state"] == TrialState.SUCCEEDED and o["quality"] is not None:
+            version = by_version.setdefault((o["study_id"], o["data_version_id"]), {})
+            version[o["candidate"]] = o["quality"], o["cost_seconds"]
+    chosen: dict[int, dict[str, tuple[float, float]]] = {}
+    for (study_id, _), results in sorted(by_version.items()):
+        if len(results) >= LEAST_RESULTS or len(chosen.get(study_id, ())) < LEAST_RESULTS:
+            chosen[study_id] = results
+    candidates = sorted({name for results in chosen.values() for name in results})
+    quality = np.full((len(chosen), len(candidates)), math.nan)
+    cost = np.ones_like(quality)
+    for row, results in enumerate(chosen.values()):
+        for column, name in enumerate(candidates):
+            if name in results:
+                quality[row, column], cost[row, column] = results[name]
+    return Table(tuple(names[study_id] for study_id in chosen), tuple(candidates), quality, cost)
+
+
+def _backtest(
+    table: Table, base: SelectionConfig, replay: Replay, *, source: str, cost_mode: str, cost_unit: str
+) -> Backtest:
+    used = telling(table)
+    answer: dict[str, Any] = {
+        "source": source,
+        "cost_unit": cost_unit,
+        "tenants": len(used.tenants),
+        "candidates": len(used.candidates),
+        "results": int((~np.isnan(used.quality)).sum()),
+        "left_out": len(table.tenants) - len(used.tenants),
+        "enough": len(used.tenants) >= LEAST_TENANTS,
+    }
+    if not answer["enough"]:
+        message = (
+            f"too little history: {answer['tenants']} of {len(table.tenants)} tenants have {LEAST_RESULTS} results or "
+            f"more, it takes {LEAST_TENANTS} to tell one policy from another; default stays"
+        )
+        answer |= {
+            "protocol": None,
+            "policies": {},
+            "calibration": None,
+            "winner": "default",
+            "settings": None,
+            "message": message,
+        }
+        return Backtest(answer, None)
+    protocol = protocol_of(
+        len(used.tenants), cost_mode=cost_mode, served=replay.served, repeats=replay.repeats, seed=replay.seed
+    )
+    rivals = contestants_of(base)
+    outcomes = run_repeats(used, protocol, rivals, processes=replay.processes, on_done=replay.on_done)
+    curves = {name: [outcome.curve for outcome in mine] for name, mine in outcomes.items()}
+    ruling, totals = rule(curves, protocol, len(used.tenants)), totals_of(used, protocol)
+    winner = ruling.winner if base.objective == 0 else "default"
+    settings = next(rival.config for rival in rivals if rival.name == winner and rival.config is not None)
+    answer |= {
+        "protocol": protocol.to_json(),
+        "calibration": _calibration(used, base, replay.seed),
+        "policies": {name: figures_of(name, mine, ruling, totals) for name, mine in curves.items()},
+        "winner": winner,
+        "settings": {"policy": settings.policy, "beta_multiplier": settings.beta_multiplier},
+        "message": _message(winner, ruling, protocol, len(used.tenants), base),
+    }
+    return Backtest(json.loads(json.dumps(answer)), Report(protocol, {"source": source}, outcomes))
+
+
+def _calibration(table: Table, base: SelectionConfig, seed: int) -> dict[str, Any]:
+    """How far the posterior of ``default`` can be believed, where half of the tenants have results left to predict."""
+    typical = np.median((~np.isnan(table.quality)).sum(axis=1))
+    own = [number for number in OWN if number < typical]
+    with one_thread():
+        return calibration_report(past_of(table), replace(base, policy="default"), own=own, seed=seed).to_json()
+
+
+def _message(winner: str, ruling: Ruling, protocol: Protocol, n_tenants: int, base: SelectionConfig) -> str:
+    """The choice and its ground in one sentence."""
+    draws = f"over {protocol.repeats} draws of {protocol.served} from {n_tenants} tenants"
+    if winner != "default":
+        found = ruling.comparisons[winner]
+        return (
+            f"{winner} instead of default: it costs {found.ratio:.2f} times as much ({found.low:.2f} to "
+            f"{found.high:.2f} within one standard error), {draws}"
+        )
+    if base.objective > 0 and ruling.winner != "default":
+        return (
+            f"default stays, since the objective {base.objective:g} is a setting of no other policy; for the mean loss "
+            f"{ruling.winner} would be cheaper, {draws}"
+        )
+    return f"default stays: no other policy is cheaper by more than the standard error of the difference, {draws}"

@@ -1,0 +1,258 @@
+"""What the scheduler believes of a study's candidates now, and which one would run next; nothing is stored or decided.
+
+The numbers are those of a decision, from the same memory (``scheduler_state.py``) and the same functions. Only the
+lock is left out: who looks does not keep the scheduler waiting, and it sees the tables as of one moment.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from easeml_core.selection.one_thread import one_thread
+from easeml_core.selection.quality_band import band, chance_above
+from easeml_core.services.selection.scheduler import uncollected
+from easeml_core.services.selection.scheduler_state import Memory
+from easeml_core.store import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.selection.suggest import Suggestion
+    from easeml_core.store.database import Store
+
+REST = 20.0
+"""After a long load, nothing is loaded again for so many times what it took: a twentieth of one core at most."""
+
+AT_ONCE_SECONDS = 1.0
+"""A load that takes no longer than this may be repeated at once."""
+
+LONGEST_WAIT_SECONDS = 3.0
+"""How long somebody waits while everything is loaded for somebody else."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Beliefs:
+    """What is believed of one study.
+
+    Attributes:
+        policy: The scheduler's.
+        price_per_second: Least gain of quality that a second of compute must promise, >= 0.
+        weight: The study's, its tenant's included.
+        best: Best quality on the present data, 0 before the first.
+        costs_known: Whether predicted costs rest on any measurement.
+        cost_aware: Whether the policy divides by them.
+        chosen_by: Why the study's next candidate is the next of all: ``acquisition``, ``guard`` or ``learning``; None
+            where another study comes first.
+        position: Place of its next candidate among all that could run now, from 1; None where the policy does not
+            compare all of them, or nothing of the study can run.
+        competing: How many could run now, over all studies.
+        studies: How many studies they are of.
+        candidates: Those that the scheduler knows of, the next one first, then by what they are worth; those that may
+            not run now last.
+        as_of: Seconds since the epoch.
+    """
+
+    policy: str
+    price_per_second: float
+    weight: float
+    best: float
+    costs_known: bool
+    cost_aware: bool
+    chosen_by: str | None
+    position: int | None
+    competing: int
+    studies: int
+    candidates: tuple[Expected, ...]
+    as_of: float
+
+    @property
+    def next(self) -> Expected | None:
+        """What would run next of this study; None where nothing may."""
+        first = self.candidates[0] if self.candidates else None
+        return first if first is not None and first.rank == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of one candidate, on the scale of quality.
+
+    Attributes:
+        candidate: Its name.
+        rank: Place within the study, from 1; None where it may not run now.
+        mean: Expected quality.
+        std: Its standard deviation.
+        low: Lower end of the band that holds 80 %.
+        high: Upper end of it.
+        chance: Probability to beat the best so far.
+        predicted_cost_seconds: What it will take; 1 for all where nothing was ever measured.
+        expected_improvement: By how much it is expected to exceed the best, >= 0.
+        acquisition: Its worth to the policy; None where it may not run now.
+    """
+
+    candidate: str
+    rank: int | None
+    mean: float
+    std: float
+    low: float
+    high: float
+    chance: float
+    predicted_cost_seconds: float
+    expected_improvement: float
+    acquisition: float | None
+
+
+def beliefs(store: Store, *, study: str) -> Beliefs | None:
+    """What is believed of a study's candidates now; on any kind of device, with any training function.
+
+    Args:
+        store: Role ``easeml_worker``.
+        study: Its name.
+
+    Returns:
+        None where the study is not active, has no data yet, or somebody else's look takes too long.
+    """
+    return watch_of(store).of(study)
+
+
+def watch_of(store: Store) -> Watch:
+    """The one watch of this process over a store."""
+    with _mutex:
+        return _watches.setdefault(store, Watch(store))
+
+
+class Watch:
+    """The installation as one process sees it, kept up to date from look to look; safe to share between threads."""
+
+    def __init__(self, store: Store) -> None:
+        """Start without having looked; the store's role is ``easeml_worker``."""
+        self._store = weakref.ref(store)
+        self._mutex = threading.Lock()
+        self._memory: Memory | None = None
+        self._told: dict[Hashable, Any] = {}
+        self._rests_until = 0.0
+
+    def of(self, study: str) -> Beliefs | None:
+        """As ``beliefs``; while it rests after a long load, what was told last."""
+        return self.ask(("study", study), lambda memory: _told(memory, study))
+
+    def ask(self, question: Hashable, answer: Callable[[Memory], T]) -> T | None:
+        """What the memory says, up to date.
+
+        Args:
+            question: Under which the answer is kept, for while it rests after a long load.
+            answer: What to ask the memory, which it must not change.
+
+        Returns:
+            The last answer while it rests; None where there is none, and where somebody else's look takes too long.
+        """
+        store = self._store()
+        if store is None or not self._mutex.acquire(timeout=LONGEST_WAIT_SECONDS):
+            return self._told.get(question)
+        try:
+            if self._memory is None and time.monotonic() < self._rests_until and question in self._told:
+                return self._told.get(question)
+            memory, self._memory = self._memory, None  # thrown away unless it could catch up
+            with one_thread(), store.snapshot() as tx:
+                self._memory = self._up_to_date(tx, memory)
+                self._told[question] = answer(self._memory)
+            return self._told.get(question)
+        finally:
+            self._mutex.release()
+
+    def _up_to_date(self, tx: Connection, memory: Memory | None) -> Memory:
+        if memory is not None:
+            seen = decisions.glance(tx, last=memory.last_trial, known=list(memory.open))
+            if memory.catch_up(seen):
+                return memory
+        began = time.monotonic()
+        with uncollected():
+            functions = decisions.training_functions(tx)
+            loaded = Memory.load(tx, decisions.glance(tx), policy=None, studies_only=None, functions=functions)
+        took = time.monotonic() - began
+        self._rests_until = time.monotonic() + (REST * took if took > AT_ONCE_SECONDS else 0.0)
+        self._told.clear()
+        return loaded
+
+
+_mutex = threading.Lock()
+_watches: weakref.WeakKeyDictionary[Store, Watch] = weakref.WeakKeyDictionary()
+
+
+def _told(memory: Memory, study: str) -> Beliefs | None:
+    tenant = next((i for i, arms in enumerate(memory.arms) if arms.study == study), None)
+    return None if tenant is None else _beliefs(memory, tenant)
+
+
+def _beliefs(memory: Memory, tenant: int) -> Beliefs:
+    first = memory.suggest(None)
+    is_ours = first is not None and first.study_id == memory.arms[tenant].study_id
+    worth = memory.scheduler.worth(tenant)
+    order = _order(worth, first.arm if first is not None and is_ours else None)
+    best = memory.scheduler.forecast(tenant, 0).best
+    others = [memory.scheduler.worth(i) for i in range(len(memory.arms))]
+    can_run = [int((values > -math.inf).sum()) for values in others]
+    return Beliefs(
+        policy=memory.config.policy,
+        price_per_second=memory.config.price_per_second,
+        weight=memory.arms[tenant].weight,
+        best=best,
+        costs_known=memory.costs_known,
+        cost_aware=memory.config.cost_aware,
+        chosen_by=_chosen_by(first) if first is not None and is_ours else None,
+        position=1 if is_ours else _position(memory, tenant, others),
+        competing=sum(can_run),
+        studies=sum(count > 0 for count in can_run),
+        candidates=tuple(_expected(memory, tenant, arm, rank, best) for rank, arm in enumerate(order, start=1)),
+        as_of=time.time(),
+    )
+
+
+def _order(worth: Any, first: int | None) -> list[int]:
+    """Arms, best first and ties in their order; the one that is chosen in fact before all."""
+    order: list[int] = (-worth).argsort(kind="stable").tolist()
+    return order if first is None else [first, *(arm for arm in order if arm != first)]
+
+
+def _chosen_by(first: Suggestion) -> str:
+    return "guard" if first.guarded else "learning" if first.learning else "acquisition"
+
+
+def _position(memory: Memory, tenant: int, others: Sequence[Any]) -> int | None:
+    """How many candidates of all studies come before the study's best, and one; priorities come first."""
+    best = float(others[tenant].max())
+    if memory.config.policy != "default" or best == -math.inf:
+        return None
+    priority = memory.arms[tenant].priority
+    ahead = 0
+    for arms, worth in zip(memory.arms, others, strict=True):
+        if arms.priority >= priority:
+            ahead += int((worth > (-math.inf if arms.priority > priority else best)).sum())
+    return ahead + 1
+
+
+def _expected(memory: Memory, tenant: int, arm: int, rank: int, best: float) -> Expected:
+    forecast = memory.scheduler.forecast(tenant, arm)
+    worth = float(memory.scheduler.worth(tenant)[arm])
+    may_run = worth > -math.inf
+    low, high = band(forecast.mean, forecast.std)
+    return Expected(
+        candidate=memory.arms[tenant].names[arm],
+        rank=rank if may_run else None,
+        mean=forecast.mean,
+        std=forecast.std,
+        low=low,
+        high=high,
+        chance=chance_above(best, forecast.mean, forecast.std),
+        predicted_cost_seconds=forecast.predicted_cost_seconds,
+        expected_improvement=forecast.expected_improvement,
+        acquisition=worth if may_run else None,
+    )

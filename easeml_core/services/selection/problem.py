@@ -1,0 +1,309 @@
+"""From stored outcomes to the scheduler's view: present results per study, everything older as history."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from easeml_core.entities import FailureKind, TrialState
+from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull, Quota
+from easeml_core.store.decisions import Menu
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from easeml_core.entities import Study, Tenant
+    from easeml_core.store.decisions import Told
+
+    Version = tuple[int, int]
+
+
+_STATES = {str(state): state for state in TrialState}
+
+
+class Result(NamedTuple):
+    """What is known of one trial.
+
+    ``order`` is its place in the order of completion, ``limit_seconds`` what is reserved for it, ``lost_seconds`` what
+    lost attempts took, and measuring its model anew. ``of_task``: it failed because of its task, which says nothing of
+    the candidate; ``is_replaced``: another trial has taken its place since.
+    """
+
+    candidate_id: int
+    state: TrialState
+    quality: float | None
+    cost_seconds: float | None
+    order: int
+    lost_seconds: float = 0.0
+    limit_seconds: float | None = None
+    device: str | None = None
+    finished_at: datetime | None = None
+    of_task: bool = False
+    is_replaced: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Suggested or running."""
+        return self.state in (TrialState.SUGGESTED, TrialState.RUNNING)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Ended without anything to learn from: cancelled, lost with its workers, or failed because of its task."""
+        return not self.is_open and self.cost_seconds is None
+
+    @property
+    def used_seconds(self) -> float:
+        """Device seconds that it has taken so far, as far as they are known."""
+        return self.lost_seconds + (self.cost_seconds or 0.0)
+
+    @property
+    def reserved_seconds(self) -> float:
+        """Device seconds that it may still take."""
+        return max(0.0, (self.limit_seconds or 0.0) - self.lost_seconds) if self.is_open else 0.0
+
+
+def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
+    """Results under (study id, data version id), from ``easeml_core.store.decisions.all_trials``.
+
+    A trial whose model was measured anew, on another validation part beside the same training part, stands under the
+    newest version that measured it, with the quality found there: at its own place in the order, at the price of its
+    training. So nobody learns from it twice, nor from the price of measuring, which only counts as used.
+    """
+    told = list(told)
+    anew: dict[int, list[Told]] = {}
+    for t in told:
+        if t.reevaluates is not None:
+            anew.setdefault(t.reevaluates, []).append(t)
+    replaced = {t.retries for t in told}
+    found: dict[Version, list[Result]] = {}
+    for order, t in enumerate(told):
+        if t.reevaluates is not None:
+            continue
+        measured = anew.get(t.id, ())
+        last = max(measured, key=lambda m: m.data_version_id, default=t)
+        result = Result(
+            t.candidate_id,
+            _STATES[t.state],
+            last.quality,
+            t.cost_seconds,
+            order,
+            t.lost_seconds + sum(m.cost_seconds or 0.0 for m in measured),
+            t.limit_seconds,
+            t.device,
+            t.finished_at,
+            of_task=t.failure_kind == FailureKind.TASK,
+            is_replaced=t.id in replaced,
+        )
+        found.setdefault((t.study_id, last.data_version_id), []).append(result)
+    return found
+
+
+def arm_of(menu: Menu, candidate_id: int) -> int | None:
+    """Which arm a candidate is, or None when it is not on the menu; ids grow with the arms."""
+    arm = bisect_left(menu.ids, candidate_id)
+    return arm if arm < len(menu.ids) and menu.ids[arm] == candidate_id else None
+
+
+def runnable_candidates(
+    active: Sequence[Study],
+    menus: Mapping[int, Menu],
+    versions: Mapping[int, int],
+    results: Mapping[Version, Sequence[Result]],
+    *,
+    training_parts: Mapping[int, int] = MappingProxyType({}),
+) -> dict[int, Menu]:
+    """Per active study the candidates that the scheduler may know of, in their order: arm k is the k-th of them.
+
+    A withdrawn candidate is left out on the present data: nothing was learnt, and nobody wants it repeated blindly. A
+    trial that takes the place of one that failed because of its task brings it back (``retry.py``). Left out as well
+    is one that ran, or runs, on an earlier version with the very same training part, until its model is measured anew:
+    it would be trained a second time.
+
+    Args:
+        active: The studies that may get trials.
+        menus: Their candidates.
+        versions: Study id to its newest data version.
+        results: Of ``results_by_version``.
+        training_parts: Of ``easeml_core.store.studies.training_parts``.
+    """
+    arms = {}
+    for study in active:
+        menu = menus.get(study.id)
+        if menu is not None and study.id in versions:
+            version = versions[study.id]
+            gone = {
+                r.candidate_id for r in results.get((study.id, version), ()) if r.is_withdrawn and not r.is_replaced
+            }
+            if version in training_parts:
+                gone |= _trained_before(study.id, version, results, training_parts)
+            left = _without(menu, gone)
+            if left.ids:
+                arms[study.id] = left
+    return arms
+
+
+def _trained_before(
+    study_id: int,
+    version: int,
+    results: Mapping[Version, Sequence[Result]],
+    training_parts: Mapping[int, int],
+) -> set[int]:
+    """Candidates that ran on the training part of this version, and of which this version knows nothing."""
+    alike = (other for other, part in training_parts.items() if part == training_parts[version] and other != version)
+    before = {r.candidate_id for other in alike for r in results.get((study_id, other), ()) if not r.of_task}
+    return before - {r.candidate_id for r in results.get((study_id, version), ())}
+
+
+def _without(menu: Menu, withdrawn: Container[int]) -> Menu:
+    kept = [arm for arm, candidate_id in enumerate(menu.ids) if candidate_id not in withdrawn]
+    if len(kept) == len(menu.ids):
+        return menu
+    devices = tuple(menu.devices[arm] for arm in kept) if menu.devices else ()
+    return Menu(tuple(menu.ids[arm] for arm in kept), tuple(menu.names[arm] for arm in kept), devices)
+
+
+def build_problem(
+    active: Sequence[Study],
+    arms: Mapping[int, Menu],
+    versions: Mapping[int, int],
+    results: Mapping[Version, Sequence[Result]],
+    *,
+    rows: Mapping[int, int] | None = None,
+    tenants: Iterable[Tenant] = (),
+    names: Mapping[int, str] | None = None,
+) -> Problem:
+    """The scheduler's input: arms with their limits, pulls in order of completion, open trials, and the past.
+
+    Args:
+        active: The studies that may get trials.
+        arms: Of ``runnable_candidates``.
+        versions: Study id to its newest data version.
+        results: Of ``results_by_version``; also of studies that are not active.
+        rows: Data version id to its training rows.
+        tenants: The tenants' limits, and what they use.
+        names: Names of the candidates in ``past_candidates``, by id.
+    """
+    present = [
+        (s.id, arm, r)
+        for s in active
+        if s.id in arms
+        for r in results.get((s.id, versions[s.id]), ())
+        if (arm := arm_of(arms[s.id], r.candidate_id)) is not None
+    ]
+    present.sort(key=lambda found: found[2].order)
+    owner = {s.id: s.tenant for s in active}
+    pulls = [found for found in present if found[2].cost_seconds is not None and not found[2].is_open]
+    ends = [r.finished_at for _, _, r in pulls if r.finished_at is not None]
+    quotas, full = _quotas(tenants, [(owner[study_id], r) for study_id, _, r in present])
+    return Problem(
+        studies=tuple(
+            _arms(
+                s,
+                arms[s.id],
+                budget=0.0 if s.tenant in full else _budget(s, versions[s.id], results),
+                rows=(rows or {}).get(versions[s.id]),
+                joined=0 if s.joined_at is None else bisect_left(ends, s.joined_at),
+            )
+            for s in active
+            if s.id in arms
+        ),
+        pulls=tuple(
+            Pull(study_id, arm, r.quality, r.cost_seconds, r.order, r.device)
+            for study_id, arm, r in pulls
+            if r.cost_seconds is not None
+        ),
+        pending=tuple(Pending(study_id, arm, r.device) for study_id, arm, r in present if r.is_open),
+        history=_history(_past({s.id for s in active}, versions, results), names or {}),
+        quotas=quotas,
+    )
+
+
+def _arms(study: Study, menu: Menu, *, budget: float | None, rows: int | None, joined: int) -> Arms:
+    """The study as the scheduler sees it."""
+    return Arms(
+        study_id=study.id,
+        weight=study.weight,
+        names=menu.names,
+        budget_seconds=budget,
+        study=study.name,
+        tenant=study.tenant,
+        priority=study.priority,
+        target_quality=study.target_quality,
+        seconds_left=study.seconds_left,
+        devices=menu.devices,
+        rows=rows,
+        joined=joined,
+    )
+
+
+def _budget(study: Study, version: int, results: Mapping[Version, Sequence[Result]]) -> float | None:
+    """The study's budget without what the scheduler cannot see: other data versions, and lost attempts."""
+    if study.budget_seconds is None:
+        return None
+    hidden = 0.0
+    for (study_id, data_version), found in results.items():
+        if study_id == study.id:
+            is_present = data_version == version
+            hidden += sum(r.lost_seconds if is_present else r.used_seconds + r.reserved_seconds for r in found)
+    return max(0.0, study.budget_seconds - hidden)
+
+
+def _quotas(
+    tenants: Iterable[Tenant], present: Sequence[tuple[str, Result]]
+) -> tuple[dict[str, Quota], frozenset[str]]:
+    """What each tenant may use, by name, and who has nothing left.
+
+    Open trials that the scheduler does not see (of paused studies, or of studies that were not asked for) take their
+    place and their reservation from the quota.
+    """
+    seen: dict[str, list[Result]] = {}
+    for name, result in present:
+        if result.is_open:
+            seen.setdefault(name, []).append(result)
+    quotas, full = {}, set()
+    for tenant in tenants:
+        mine = seen.get(tenant.name, [])
+        parallel, seconds = tenant.max_parallel, tenant.quota_seconds
+        if parallel is not None:
+            parallel -= tenant.open_trials - len(mine)
+        if seconds is not None:
+            seconds -= tenant.used_seconds + tenant.reserved_seconds - sum(r.reserved_seconds for r in mine)
+        if (parallel is not None and parallel < 1) or (seconds is not None and seconds <= 0):
+            full.add(tenant.name)
+        elif parallel is not None or seconds is not None:
+            quotas[tenant.name] = Quota(max_parallel=parallel, seconds_left=seconds)
+    return quotas, frozenset(full)
+
+
+def past_candidates(
+    active: Iterable[Study], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
+) -> list[int]:
+    """Candidates whose results are history: of earlier data versions, and of studies that are not active now."""
+    return [r.candidate_id for _, found in _past({s.id for s in active}, versions, results) for r in found]
+
+
+def _past(
+    active: Container[int], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
+) -> list[tuple[int, list[Result]]]:
+    """Finished trials of earlier data versions and of studies that are not active now, by study and version."""
+    past = []
+    for (study_id, version), found in results.items():
+        if study_id not in active or versions.get(study_id) != version:
+            finished = [r for r in found if not r.is_open and not r.is_withdrawn]
+            if finished:
+                past.append((study_id, finished))
+    return past
+
+
+def _history(past: Iterable[tuple[int, Sequence[Result]]], names: Mapping[int, str]) -> tuple[Past, ...]:
+    return tuple(
+        Past(
+            study_id=study_id,
+            names=tuple(names[r.candidate_id] for r in finished),
+            qualities=tuple(r.quality for r in finished),
+            costs=tuple(r.cost_seconds for r in finished),
+        )
+        for study_id, finished in past
+    )

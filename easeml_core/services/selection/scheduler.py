@@ -1,0 +1,316 @@
+"""A scheduler that lives as long as its process: it decides from memory, and stores each decision with its reasons.
+
+Each ask is one transaction under the lock ``suggest``: what has changed since the last one is looked up and taken in
+(``scheduler_state.py``), the next trials are chosen and written, and all is committed. Nothing of the memory is ever
+trusted beyond that: when the transaction fails, or something has changed that cannot be added, everything is loaded
+anew. So a scheduler that has lived for weeks decides as one that was started now, and the database's constraints
+judge both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import SelectionConfig, TrainingConfig, require
+from easeml_core.errors import BudgetExhaustedError, counted
+from easeml_core.selection.one_thread import one_thread
+from easeml_core.services.selection.reasons import stored_reasons
+from easeml_core.services.selection.retry import retry_changed
+from easeml_core.services.selection.scheduler_state import Memory
+from easeml_core.services.studies.compute_budget import renewal, reservation
+from easeml_core.services.studies.limits import check_device
+from easeml_core.store import decisions, limits, retries, suggestions, trials
+from easeml_core.store.database import notify, savepoint, tell_pages
+from easeml_core.store.decisions import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import Study, Trial
+    from easeml_core.selection.suggest import Suggestion
+    from easeml_core.store.database import Store
+    from easeml_core.store.decisions import Look
+
+RESERVE_SECONDS = 3600.0
+"""How long a suggestion that nobody starts is kept for whoever asked; afterwards it is handed out again."""
+
+_NOTHING = (
+    "nothing to train: every candidate of the active studies has run on the present data, is under way, needs another "
+    "kind of device, or a training function or a trainer that whoever asks has not, or is beyond a limit (budget, "
+    "deadline, target, quota); `easeml status` says what holds each study"
+)
+
+
+class LiveScheduler:
+    """Suggests trials of one choice of studies under one policy; safe to share between threads.
+
+    Args:
+        store: Role ``easeml_worker``.
+        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
+        studies_only: Names of the studies to choose from; None for all active ones.
+        functions: Names of the training functions (``@trial``) that whoever asks has, or these with the hashes of
+            their sources: candidates of others are not handed out, and the choice is made among the rest.
+        trainers: Whether it has the trainers of this package too, which every other candidate needs.
+        runtimes: Programs for containers that its machine has, of ``docker`` and ``podman``: candidates of others are
+            not handed out; None where that is not known, for instance in a task that others train after.
+
+    Raises:
+        ConfigError: There is no such policy.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        policy: str | None = None,
+        studies_only: Sequence[str] | None = None,
+        functions: Collection[str] | Mapping[str, str] = (),
+        trainers: bool = True,
+        runtimes: Collection[str] | None = None,
+    ) -> None:
+        if policy is not None:
+            SelectionConfig(policy=policy)
+        self._store, self._policy = store, policy
+        self._only = None if studies_only is None else tuple(studies_only)
+        self.functions, self.trainers = tuple(functions), trainers
+        self.runtimes = None if runtimes is None else tuple(runtimes)
+        self._sources = dict(functions) if isinstance(functions, Mapping) else {}
+        self._memory: Memory | None = None
+        self._mutex = threading.Lock()
+
+    def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> dict[str, Any]:
+        """Suggest up to ``count`` trials, and store them with their reasons; arguments as in ``suggest_trials``."""
+        require(type(count) is int and 1 <= count <= 1000, "count", count, "a whole number from 1 to 1000")
+        require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
+        if device is not None:
+            check_device(device)
+        with self._mutex:
+            memory, self._memory = self._memory, None  # kept only once everything is committed
+            with (
+                one_thread(),
+                uncollected() if memory is None else contextlib.nullcontext(),
+                self._store.begin() as tx,
+            ):
+                answer, memory = self._answer(tx, memory, count, device, request_key)
+            self._memory = memory
+        return answer
+
+    def _answer(
+        self, tx: Connection, memory: Memory | None, count: int, device: str | None, request_key: str
+    ) -> tuple[dict[str, Any], Memory | None]:
+        """The answer, and what may be kept in memory once it is committed."""
+        seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
+        if seen.batch_id is not None:
+            policy, found = suggestions.batch_of_request(tx, request_key)
+            told = [
+                {k: f[k] for k in ("trial_id", "study", "candidate")} | {"reason": f["reasons"]["sentence"]}
+                for f in found
+            ]
+            return _told(policy, told), memory
+        retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
+        if memory is not None and not memory.catch_up(seen):
+            memory = None
+        if retry_changed(tx, sources=self._sources, trainers=self.trainers, studies_only=self._only):
+            memory = None
+        left_behind = memory is None or any(t.is_over for t in seen.trials)
+        if left_behind and trials.expire_leases(tx):
+            memory = None
+        now = _Round(self, tx, seen, memory or self.load(tx, seen), Batch(request_key, "", count), device)
+        now.fill(left_behind=left_behind)
+        return _told(now.batch.policy, now.given), now.kept()
+
+    def load(self, tx: Connection, seen: Look) -> Memory:
+        """Everything anew."""
+        asked: dict[str, Any] = {"studies_only": self._only, "functions": self.functions, "trainers": self.trainers}
+        asked["runtimes"] = self.runtimes
+        return Memory.load(tx, seen, policy=self._policy, **asked)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection while hundreds of thousands of objects are made that all stay: a sixth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _look(tx: Connection, memory: Memory | None, request_key: str) -> Look:
+    if memory is None:
+        return decisions.look(tx, request_key=request_key)
+    return decisions.look(tx, request_key=request_key, last=memory.last_trial, known=list(memory.open))
+
+
+def _told(policy: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"policy": policy, "trials": found, "message": counted(len(found), "trial") if found else _NOTHING}
+
+
+class _Round:
+    """One batch while it is filled: left-over trials first, then new ones."""
+
+    def __init__(
+        self, live: LiveScheduler, tx: Connection, seen: Look, memory: Memory, batch: Batch, device: str | None
+    ) -> None:
+        self.live, self.tx, self.seen, self.memory, self.device = live, tx, seen, memory, device
+        self.batch = batch._replace(policy=memory.config.policy)
+        self.given: list[dict[str, Any]] = []
+        self._closed: set[int] = set()  # their limits refused a trial: nothing more in this round
+        self._is_stale = False
+
+    def fill(self, *, left_behind: bool) -> None:
+        """Hand out as many trials as were asked for, or as there are; a batch without any is kept too."""
+        if left_behind:
+            left = trials.left_over_trials(
+                self.tx,
+                list(self.memory.active),
+                device=self.device,
+                functions=self.live.functions,
+                trainers=self.live.trainers,
+                runtimes=self.live.runtimes,
+            )
+            for trial in left:
+                if len(self.given) < self.batch.requested:
+                    self._again(trial)
+        while len(self.given) < self.batch.requested and self._suggest_new():
+            pass
+        self.memory.reopen(self.seen.now)
+        self._batch_id()
+        tell_pages(self.tx, *{trial["study"] for trial in self.given})
+
+    def kept(self) -> Memory | None:
+        """The memory, unless it is behind what this round has written."""
+        return None if self._is_stale or self.memory.is_used_up else self.memory
+
+    def _batch_id(self) -> int:
+        """The batch, made when it is not there yet."""
+        if self.batch.id is None:
+            key, policy, requested, _ = self.batch
+            made = suggestions.add_batch(self.tx, request_key=key, policy=policy, requested=requested)
+            self.batch = self.batch._replace(id=made)
+        assert self.batch.id is not None  # the look, under the lock, has found none
+        return self.batch.id
+
+    # -- trials that are left over ------------------------------------------------------------------------------------
+
+    def _again(self, trial: Trial) -> None:
+        """Hand a left-over trial out, with a reservation for another attempt, or end it."""
+        study = self.memory.active[trial.study_id]
+        tell_pages(self.tx, trial.study)
+        if study.deadline is not None and study.deadline <= self.seen.now:
+            trials.request_cancel(self.tx, trial.id)
+            notify(self.tx, f"trial:{trial.id}")
+            self._is_stale = True
+        elif not self._renew(trial, study):
+            trials.give_up(self.tx, trial.id, why="its worker was lost, and too little of the compute budget is left")
+            notify(self.tx, f"trial:{trial.id}")
+            self._is_stale = True
+        else:
+            if trial.device != self.device:
+                trials.set_device(self.tx, trial.id, self.device)
+                self._is_stale = True
+            reasons = {"policy": self.batch.policy, "sentence": _left_over_sentence(trial)}
+            suggestions.add_suggestion(
+                self.tx,
+                batch_id=self._batch_id(),
+                position=len(self.given),
+                trial_id=trial.id,
+                reasons=reasons,
+                reserve_seconds=RESERVE_SECONDS,
+            )
+            self._note(trial.id, trial.study, trial.candidate, reasons["sentence"])
+
+    def _renew(self, trial: Trial, study: Study) -> bool:
+        """Reserve for another attempt, where anything limits the trial; False when too little is left.
+
+        A study that has spent its budget must not end everybody's decision: what the database refuses is undone alone.
+        """
+        if trial.limit_seconds is None:
+            return True
+        limit = renewal(
+            limit=trial.limit_seconds,
+            lost=trial.lost_seconds,
+            left=limits.seconds_left(self.tx, trial.study_id) or 0.0,
+            time_limit_seconds=_time_limit(study),
+        )
+        if limit is None or limit == trial.limit_seconds:
+            return limit is not None
+        try:
+            with savepoint(self.tx):
+                limits.reserve(self.tx, trial.id, limit)
+        except BudgetExhaustedError:
+            return False
+        self._is_stale = True
+        return True
+
+    # -- new trials ---------------------------------------------------------------------------------------------------
+
+    def _suggest_new(self) -> bool:
+        """Add one new trial, or close the study whose limits refuse it; whether it is worth asking again."""
+        if self._is_stale:
+            self.memory, self._is_stale = self.live.load(self.tx, self.seen), False
+            for study_id in self._closed & self.memory.menus.keys():
+                self.memory.close(study_id)
+        suggestion = self.memory.suggest(self.device)
+        if suggestion is None:
+            return False
+        if not self._add(suggestion):
+            self._closed.add(suggestion.study_id)
+            self.memory.close(suggestion.study_id)
+        return True
+
+    def _add(self, suggestion: Suggestion) -> bool:
+        """Add the trial; False when study or tenant has too little left for it."""
+        memory, study, limit = self.memory, self.memory.active[suggestion.study_id], None
+        owner = memory.owners[study.tenant]
+        if study.budget_seconds is not None or owner.quota_seconds is not None:
+            limit = reservation(
+                left=limits.seconds_left(self.tx, study.id) or 0.0,
+                time_limit_seconds=_time_limit(study),
+                predicted_seconds=suggestion.predicted_cost_seconds if memory.costs_known else None,
+            )
+            if limit is None:
+                return False
+        # Only a limit can refuse the trial, and whoever sets one waits for this decision.
+        may_refuse = limit is not None or owner.max_parallel is not None
+        menu = memory.menus[study.id]
+        try:
+            with savepoint(self.tx) if may_refuse else contextlib.nullcontext():
+                batch_id, trial_id = decisions.add_decision(
+                    self.tx,
+                    batch=self.batch,
+                    position=len(self.given),
+                    study_id=study.id,
+                    candidate_id=menu.ids[suggestion.arm],
+                    data_version_id=memory.versions[study.id],
+                    device=self.device,
+                    limit_seconds=limit,
+                    reasons=stored_reasons(suggestion, memory.active, memory.menus),
+                    reserve_seconds=RESERVE_SECONDS,
+                )
+        except BudgetExhaustedError:
+            return False
+        self.batch = self.batch._replace(id=batch_id)
+        memory.hand_out(trial_id, suggestion, device=self.device, limit=limit)
+        self._note(trial_id, study.name, menu.names[suggestion.arm], suggestion.sentence)
+        return True
+
+    def _note(self, trial_id: int, study: str, candidate: str, reason: str) -> None:
+        self.given.append({"trial_id": trial_id, "study": study, "candidate": candidate, "reason": reason})
+
+
+def _left_over_sentence(trial: Trial) -> str:
+    why = f"its worker was lost in attempt {trial.attempt}" if trial.attempt else "an earlier run left it behind"
+    return f"{trial.study}: {trial.candidate} is given again, {why}"
+
+
+def _time_limit(study: Study) -> float:
+    return TrainingConfig.from_json(study.config.get("training") or {}).time_limit_seconds

@@ -1,0 +1,1 @@
+"""What a study consists of: columns, candidates, limits, compute budget, uploads."""

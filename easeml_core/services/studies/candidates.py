@@ -1,0 +1,110 @@
+"""Candidates that join a study, one or many, also while it runs; and programs that are brought for them.
+
+Nothing is added twice: a candidate's name says which one it is, so that the call may be repeated.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import StudyState
+from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, StateError
+from easeml_core.services.studies.limits import check_candidate_count
+from easeml_core.services.studies.study_candidates import named_candidates, require_fitting
+from easeml_core.store import studies
+from easeml_core.training.command_manifest import read_program
+from easeml_core.training.command_model import pack_command
+from easeml_core.training.layout import Layout, stored_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_core.entities import Candidate
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+
+def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Let candidates join a study, all or none of them; the names make the call repeatable.
+
+    Args:
+        store: Role ``easeml_worker``.
+        study: The study.
+        candidates: As ``register_study`` takes them, search spaces as well.
+
+    Returns:
+        ``{"study", "candidate", "kind", "parameters", "devices", "added"}`` each; ``added`` is False when it was there
+        already.
+
+    Raises:
+        InvalidInputError: A space, a kind, a parameter or a device is not allowed, two have one name, or one does not
+            fit the study's data or metric.
+        NotFoundError: There is no such study.
+        StateError: The study is not sealed yet, or was refused.
+        AlreadyExistsError: The study has another candidate of one of the names.
+    """
+    wanted = [{"parameters": {}} | candidate for candidate in named_candidates(candidates)]
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        if found.state not in (StudyState.ACTIVE, StudyState.PAUSED):
+            message = f"study {study!r} is {found.state}; candidates join one that is ACTIVE or PAUSED"
+            raise StateError(message)
+        layout = studies.latest_data_version(tx, found.id).layout
+        if layout is not None:  # versions older than layouts do not tell
+            kinds = {c["name"]: c["kind"] for c in wanted}
+            require_fitting(found, kinds, Layout.from_json(layout), stored_target(layout))
+        added = {c["name"] for c in wanted if studies.add_candidates(tx, found.id, [c])}
+        mine = studies.list_candidates(tx, found.id)
+        check_candidate_count(len(mine))
+        by_name = {c.name: c for c in mine}
+        for candidate in wanted:
+            _require_same(study, candidate, by_name[candidate["name"]])
+    return [_told(study, by_name[c["name"]]) | {"added": c["name"] in added} for c in wanted]
+
+
+def _require_same(study: str, wanted: Mapping[str, Any], there: Candidate) -> None:
+    told = _told(study, there)
+    devices = wanted.get("devices")
+    same = (told["kind"], told["parameters"]) == (wanted["kind"], wanted["parameters"])
+    if not same or told["devices"] != (None if devices is None else list(devices)):
+        message = f"candidate of study {study!r}"
+        remedy = f"it is another one ({told}); choose another name"
+        raise AlreadyExistsError(message, wanted["name"], remedy=remedy)
+
+
+def _told(study: str, candidate: Candidate) -> dict[str, Any]:
+    return {
+        "study": study,
+        "candidate": candidate.name,
+        "kind": candidate.kind,
+        "parameters": dict(candidate.parameters),
+        "devices": None if candidate.devices is None else list(candidate.devices),
+    }
+
+
+def bring_program(artifacts: ArtifactStore, path: Path, *, train: str | None = None, command: str | None = None) -> str:
+    """Pack a program that can be trained and keep it; the same content has the same reference.
+
+    Args:
+        artifacts: Where the workers find it.
+        path: A folder, a single program file, or a folder that was packed before.
+        train: How it is trained, as in a shell, e.g. ``python train.py``; None where its ``command.json`` says it.
+        command: Likewise how it predicts.
+
+    Returns:
+        The reference, for the parameter ``program`` of a candidate of kind ``command``.
+
+    Raises:
+        InvalidInputError: It cannot be packed, or does not say how it is trained and how it predicts.
+    """
+    with tempfile.TemporaryDirectory(prefix="easeml-program-") as folder:
+        packed = Path(folder) / "program"
+        try:
+            pack_command(path, packed, command=command, train=train)
+            read_program(packed)
+        except (ArtifactError, OSError) as error:
+            message = f"{path} cannot be brought as a program: {error}"
+            raise InvalidInputError(message) from error
+        return artifacts.put(packed)

@@ -1,0 +1,1 @@
+"""Sealed test sets: planning, upload, life cycle, release, and the ledger of their use."""

@@ -1,0 +1,199 @@
+"""What is left of a retired test set: its examples, handed to everybody as data to validate on."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.entities import SealedSetState
+from easeml_core.errors import ArtifactError, InvalidInputError, StateError
+from easeml_core.services.test_sets.lifecycle import find_set, shown
+from easeml_core.store import labels, row_registry, sealed, studies, test_sets
+from easeml_core.store.database import notify
+from easeml_core.training.atomic import written_whole
+from easeml_core.training.uploads import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+
+
+def release_test_set(
+    store: Store, artifacts: ArtifactStore, *, test_set: str | int, study: str | None = None
+) -> dict[str, Any]:
+    """Hand the examples of a retired set to everybody, as data to validate on. May be repeated.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where the file goes.
+        test_set: Name or number.
+        study: Its study, where several have a set of this name.
+
+    Returns:
+        As ``shown``.
+
+    Raises:
+        StateError: It is not retired, holds no examples, or shares some with a set of the tenant that is in use.
+    """
+    with store.begin() as tx:
+        found = find_set(tx, test_set, study)
+        labels.hold_set(tx, found.id)
+        found = test_sets.get_set(tx, found.id)
+        if found.state != SealedSetState.RELEASED:
+            if found.state != SealedSetState.RETIRED:
+                raise StateError(_not_retired(found))
+            _require_in_use_nowhere(tx, found)
+            test_sets.release(tx, found.id, _put(tx, artifacts, found))
+            row_registry.open_released(tx, found.id)
+            notify(tx, f"study:{found.study}")
+        return shown(test_sets.get_set(tx, found.id))
+
+
+def _not_retired(found: SealedSet) -> str:
+    return (
+        f"test set {found.called!r} is {found.state}; only a retired one can be released, since whoever has its "
+        f"examples can pass any gate on it; retire it first with `easeml test-set retire {found.called}`"
+    )
+
+
+def _require_in_use_nowhere(tx: Connection, found: SealedSet) -> None:
+    """No example of the set lies in another one that is live or waits: its labels would be handed out with these.
+
+    Raises:
+        StateError: Some do; says where.
+    """
+    shared = sealed.in_use_elsewhere(tx, found.id) or row_registry.unreleased_holder(tx, found.id)
+    if shared is None:
+        return
+    other, examples = test_sets.get_set(tx, shared[0]), shared[1]
+    if studies.study_by_id(tx, other.study_id).tenant != studies.study_by_id(tx, found.study_id).tenant:
+        message = (
+            f"examples of test set {found.called!r} lie in a test set of another tenant that is in use; release this "
+            "one once that one is retired"
+        )
+        raise StateError(message)
+    message = (
+        f"{examples:,} of the {found.rows:,} examples of test set {found.called!r} lie in test set "
+        f"{other.called!r} of study {other.study!r} too, which is {other.state}; release this one once that one is "
+        f"retired (`easeml test-set retire {other.called} --study {other.study}`)"
+    )
+    raise StateError(message)
+
+
+def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:
+    """Write the examples of a set into the artifact store; the reference."""
+    if not sealed.is_sealed(tx, found.id):
+        message = f"test set {found.called!r} was only planned and holds no examples; there is nothing to release"
+        raise StateError(message)
+    names = studies.feature_names(tx, found.data_version_id) or []
+    with tempfile.TemporaryDirectory(prefix="easeml-release-") as folder:
+        path = Path(folder) / "test_set.npz"
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                inputs=sealed.sealed_inputs(tx, found.id),
+                labels=labels.known_labels(tx, found.id),
+                keys=np.array(sealed.sealed_keys(tx, found.id)),
+                class_names=np.array(studies.class_names(tx, found.data_version_id)),
+                feature_names=np.array(names, dtype=np.str_),
+            )
+        return artifacts.put(path)
+
+
+def fetch_test_set(
+    store: Store, artifacts: ArtifactStore, *, test_set: str | int, to: Path, study: str | None = None
+) -> dict[str, Any]:
+    """Write a released set into a file: ``.npz`` with arrays, or ``.csv`` with keys, inputs and class names.
+
+    Args:
+        store: Any role.
+        artifacts: Where the released file is.
+        test_set: Name or number.
+        to: The file; its ending says which form. Replaced whole or not at all.
+        study: The set's study, where several have a set of this name.
+
+    Returns:
+        ``{"test_set_id", "rows", "labelled", "file"}``.
+
+    Raises:
+        InvalidInputError: The file's name ends otherwise, or a label is too much for a CSV file.
+        StateError: The set is not released.
+        ArtifactError: The released file is missing or was changed.
+    """
+    if to.suffix not in (".npz", ".csv"):
+        message = f"{to} must end in .npz or .csv"
+        raise InvalidInputError(message)
+    with store.begin() as tx:
+        found = find_set(tx, test_set, study)
+    if found.artifact is None:
+        message = f"test set {found.called!r} is {found.state}; only a released one can be fetched"
+        raise StateError(message)
+    with artifacts.copy(found.artifact) as path:
+        arrays = released_arrays(path)
+        if to.suffix == ".csv" and arrays["labels"].ndim > 1:
+            message = f"{to}: a CSV file has one class or number for each row, and the labels of this set are "
+            message += f"{arrays['labels'].shape[1]:,} numbers a row; choose a name that ends in .npz"
+            raise InvalidInputError(message)
+        with written_whole(to) as temporary:
+            if to.suffix == ".npz":
+                temporary.write_bytes(path.read_bytes())
+            else:
+                _write_csv(temporary, arrays)
+    known = int(is_known(arrays["labels"]).sum())
+    return {"test_set_id": found.id, "rows": len(arrays["labels"]), "labelled": known, "file": str(to)}
+
+
+def released_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What a released file holds: ``inputs``, ``labels`` (-1: unknown), ``keys``, ``class_names``, ``feature_names``.
+
+    Raises:
+        ArtifactError: It is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in ("inputs", "labels", "keys", "class_names", "feature_names")}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        message = f"the released file cannot be read: {error}; ask the referee to release the set again"
+        raise ArtifactError(message) from error
+
+
+def is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether the label of each example is known, shape ``(examples,)``; numbers to predict always are."""
+    return np.asarray(labels >= 0) if labels.dtype.kind == "i" else np.ones(len(labels), dtype=bool)
+
+
+def _write_csv(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    inputs = arrays["inputs"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([KEY, *column_names(arrays["feature_names"].tolist(), inputs.shape[1]), "label"])
+        for key, example, label in zip(arrays["keys"], inputs, _label_cells(arrays), strict=True):
+            writer.writerow([key, *map(cell, example), label])
+
+
+def _label_cells(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    names = [str(name) for name in arrays["class_names"]]
+    if not names:
+        return [cell(number) for number in arrays["labels"]]
+    return [names[label] if label >= 0 else "" for label in arrays["labels"]]
+
+
+def column_names(names: list[str] | None, features: int) -> list[str]:
+    """Headings of the encoded columns; ``x1`` and so on where their names were not kept."""
+    return names or [f"x{place}" for place in range(1, features + 1)]
+
+
+def cell(value: np.float32) -> str:
+    """A number for a CSV file: the shortest text that reads back as the same float32; nothing for a missing one."""
+    return "" if np.isnan(value) else str(value)

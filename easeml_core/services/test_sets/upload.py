@@ -1,0 +1,343 @@
+"""Sealing new examples for a study: files read, encoded, checked and put in order.
+
+One transaction: whoever is killed in the middle has sealed nothing, and the same call can be made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.config import MOST_SLICES, JointConfig, MeterConfig
+from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
+from easeml_core.errors import AlreadyExistsError, InvalidInputError
+from easeml_core.services.studies.columns import require_one_answer
+from easeml_core.services.test_sets.lifecycle import as_stored, shown
+from easeml_core.services.test_sets.planning import gate_of, needed_examples, set_settings, settings_of_plan, study_plan
+from easeml_core.services.test_sets.row_registry import label_tokens, look_up, new_rows, register
+from easeml_core.services.test_sets.set_queue import when_live
+from easeml_core.services.test_sets.shared_set import meter_settings_of
+from easeml_core.services.test_sets.test_set_checks import (
+    Content,
+    require_distinct,
+    require_enough,
+    require_new,
+    require_same_ranges,
+    require_unknown,
+    unlike,
+)
+from easeml_core.store import examples, releases, sealed, studies, test_sets
+from easeml_core.store import labels as label_rows
+from easeml_core.store.database import notify
+from easeml_core.store.example_hashes import example_hashes
+from easeml_core.training.columns import column_of_texts
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.row_cells import cells_of_columns, cells_of_inputs
+from easeml_core.training.uploads import (
+    LONGEST_KEY,
+    ExampleFile,
+    class_indices,
+    encode,
+    input_columns,
+    number_targets,
+    read_examples,
+    refused,
+)
+from easeml_core.training.uploads import shown as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import DataVersion, Study
+    from easeml_core.services.test_sets.planning import SetConfig
+    from easeml_core.services.test_sets.row_registry import NewRows
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.training.parts import OpenParts
+
+
+def seal_test_set(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    inputs: Path,
+    labels: Path | None = None,
+    name: str | None = None,
+    purpose: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    slices_column: str | None = None,
+) -> dict[str, Any]:
+    """Seal new examples; the set is live at once, or waits as ``sealed`` while another one is live.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where the study's open parts are: none of their examples is allowed.
+        study: The study.
+        inputs: CSV file with a column ``example`` and the study's columns.
+        labels: CSV file ``example,label`` of the same examples; None: people are asked when a verdict needs them.
+        name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
+        purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter); None for that of
+            the planned set of this name, else ``gate``.
+        settings: What differs from the study's settings (``set_plans.set_settings``); nothing for a planned set.
+        slices_column: Column of ``inputs`` that tells the slice; it need not be one of the study's. Conditions are
+            those of the setting ``slices``, or the set's own on every slice when there are none.
+
+    Returns:
+        As ``test_sets.shown``, with ``needed`` (examples that the plan needs), ``sealed_before`` (this very call was
+        made before), ``when_live`` (``set_queue.when_live``) and ``warnings``.
+
+    Raises:
+        InvalidInputError: A file or a setting is not as it must be, or examples are open or sealed already.
+        AlreadyExistsError: The name or exactly these examples are taken, or sealed with other settings.
+        SealedSetTooSmallError: The plan needs more examples; gives the planner's figure.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        version = studies.latest_data_version(tx, found.id)
+        require_one_answer(version, "examples that are brought to be sealed")
+        releases.hold_study(tx, found.id)
+        named = None if name is None else test_sets.set_named(tx, found.id, name)
+        kind, config = _settings(found, purpose, settings or {}, named)
+        if labels is None and (kind != SealedSetPurpose.GATE or found.task == Task.REGRESSION):
+            whose = f"a {kind} set" if found.task == Task.CLASSIFICATION else "a set of a study that predicts numbers"
+            message = f"{whose} needs the label of every example; give them with --labels"
+            raise InvalidInputError(message)
+        if isinstance(config, MeterConfig) and kind == SealedSetPurpose.DIRECT:
+            require_same_ranges(config, _meter_of(tx, found))
+        file = read_examples(inputs)
+        codes, config = _take_slices(file, slices_column, config)
+        content = _content(tx, file, version, labels, codes, slices_column)
+        before = test_sets.set_with_fingerprint(tx, sealed.fingerprint(content.hashes))
+        if before is not None:
+            _require_same(tx, before, found, name, content)
+            _require_same_plan(before, kind, config)
+            done = {"needed": needed_examples(config), "sealed_before": True, "when_live": when_live(tx, before)}
+            return shown(before) | done | {"warnings": []}
+        if named is not None and named.state != SealedSetState.PLANNED:
+            raise AlreadyExistsError(kind="test set", name=name, remedy=f"it is {named.state}; choose another name")
+        require_enough(kind, config, content)
+        with artifacts.copy(version.artifact) as path:
+            parts = load_open_parts(path)
+        require_new(tx, artifacts, file, found, parts, content)
+        new = _new_rows(tx, file, version, content, parts)
+        known = look_up(tx, artifacts, found, new)
+        require_unknown(file, content, known)
+        set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
+        label = label_tokens(tx, found, studies.class_names(tx, version.id), content.labels)
+        register(tx, found.id, new, {set_id: np.arange(len(new.ids))}, known, label)
+        if labels is None:
+            _keep_cells(tx, set_id, file, content)
+        warnings = unlike(content.inputs, parts, content.columns)
+        made = test_sets.get_set(tx, set_id)
+        done = {"needed": needed_examples(config), "sealed_before": False, "when_live": when_live(tx, made)}
+        return shown(made) | done | {"warnings": warnings}
+
+
+def _settings(
+    study: Study, purpose: str | None, settings: Mapping[str, Any], named: SealedSet | None
+) -> tuple[SealedSetPurpose, SetConfig]:
+    """Purpose and settings; those of a planned set stay as they were planned, also when the call is repeated."""
+    if named is None or (named.state != SealedSetState.PLANNED and settings):
+        return set_settings(study, purpose or SealedSetPurpose.GATE, settings)
+    if purpose not in (None, named.purpose):
+        message = (
+            f"test set {named.name!r} is planned with --purpose {named.purpose}, got {purpose}; leave --purpose out, "
+            "or choose another name"
+        )
+        raise InvalidInputError(message)
+    if settings:
+        message = (
+            f"test set {named.name!r} is planned already, with settings of its own; leave settings out, or choose "
+            f"another name; got {', '.join(settings)}"
+        )
+        raise InvalidInputError(message)
+    return named.purpose, settings_of_plan(named.purpose, named.plan)
+
+
+def _meter_of(tx: Connection, study: Study) -> MeterConfig:
+    """The meter that a second one is compared with: of the live set, else of the study's settings."""
+    live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
+    if live is not None:
+        return meter_settings_of(live)
+    planned = study_plan(study.config, SealedSetPurpose.METER)
+    assert isinstance(planned, MeterConfig)
+    return planned
+
+
+def _take_slices(
+    file: ExampleFile, column: str | None, config: SetConfig
+) -> tuple[NDArray[np.int64] | None, SetConfig]:
+    """The code of each example's slice, and the settings with all slices."""
+    gate = gate_of(config)
+    slices = () if gate is None else gate.slices
+    if column is None or gate is None:
+        if slices or column is not None:
+            message = "conditions for slices and --slices COLUMN come together, for sets that a gate draws on only"
+            raise InvalidInputError(message)
+        return None, config
+    if column not in file.columns:
+        raise refused(file, f"there is no column {column!r} with the slice of every example")
+    words = [cell.strip() for cell in file.columns[column]]
+    if not slices:
+        found = sorted(set(words) - {""})
+        if len(found) > MOST_SLICES or not all(word.isprintable() and len(word) <= LONGEST_KEY for word in found):
+            raise refused(file, f"column {column!r} must have at most {MOST_SLICES} different words of printable text")
+        slices = tuple((word, gate.condition) for word in found)
+        gate = replace(gate, slices=slices)
+        config = replace(config, gate=gate) if isinstance(config, JointConfig) else gate
+    place = {name: code for code, (name, _) in enumerate(slices)}
+    unknown = sorted(set(place) - set(words))
+    if unknown:
+        raise refused(file, f"slice {quoted(unknown[0])} has no example in column {column!r}")
+    codes = np.array([place.get(word, -1) for word in words], dtype=np.int64)
+    return codes, config
+
+
+def _content(
+    tx: Connection,
+    file: ExampleFile,
+    version: DataVersion,
+    labels: Path | None,
+    codes: NDArray[np.int64] | None,
+    slices_column: str | None,
+) -> Content:
+    """Inputs, labels, keys and slices in the order that the set will keep."""
+    names = studies.feature_names(tx, version.id)
+    inputs = encode(file, feature_names=names, features=version.features, beside=slices_column)
+    hashes = example_hashes(inputs, names)
+    require_distinct(file, hashes)
+    if labels is None:
+        given: NDArray[Any] = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
+    else:
+        given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
+    order = sealed.fixed_order(tx, hashes)
+    return Content(
+        inputs[order],
+        given[order],
+        tuple(file.keys[i] for i in order),
+        None if codes is None else codes[order],
+        [hashes[i] for i in order],
+        names,
+    )
+
+
+def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[Any]:
+    """Label of every row of ``inputs``; both files must name the same examples.
+
+    Classes as int64; numbers as float32 where the study has no classes.
+    """
+    require_label_columns(file)
+    row_of = {key: row for row, key in enumerate(inputs.keys)}
+    for row, key in enumerate(file.keys):
+        if key not in row_of:
+            raise refused(file, f"there is no such example in {inputs.path}", row)
+    given = class_indices(file, "label", class_names) if class_names else number_targets(file, "label")
+    missing = sorted(set(row_of) - set(file.keys), key=row_of.__getitem__)
+    if missing:
+        more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        raise refused(inputs, f"there is no label for this example{more} in {file.path}", row_of[missing[0]])
+    labels = np.empty(len(inputs.keys), dtype=given.dtype)
+    labels[[row_of[key] for key in file.keys]] = given
+    return labels
+
+
+def require_label_columns(file: ExampleFile) -> None:
+    """A file of labels has the columns ``example`` and ``label``.
+
+    Raises:
+        InvalidInputError: It has others.
+    """
+    if list(file.columns) != ["label"]:
+        raise refused(file, "a file of labels has the columns example and label, and no other")
+
+
+def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | None, content: Content) -> None:
+    """These very examples were sealed before: only the very same call may be repeated."""
+    slices = sealed.sealed_slices(tx, before.id)
+    same = (
+        before.study_id == study.id
+        and before.name == name
+        and tuple(sealed.sealed_keys(tx, before.id)) == content.keys
+        and np.array_equal(sealed.sealed_labels(tx, before.id), content.labels)
+        and _equal(slices, content.slices)
+    )
+    if not same:
+        remedy = f"study {before.study!r} has it, {before.state}; under whatever name, what was used of it stays used"
+        raise AlreadyExistsError(kind="test set with exactly these examples", name=before.called, remedy=remedy)
+
+
+def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: SetConfig) -> None:
+    """A plan stands once it is sealed: a call that asks for another one must not look as if it got it."""
+    there, here = settings_of_plan(before.purpose, before.plan).to_json(), config.to_json()
+    if before.purpose != purpose:
+        there, here = {"purpose": str(before.purpose)}, {"purpose": str(purpose)}
+    names = [name for name in here if as_stored(here)[name] != as_stored(there)[name]]
+    if names:
+        differs = "; ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in names)
+        remedy = f"sealed with other settings: {differs}. They stay as they are; seal other examples for other settings"
+        raise AlreadyExistsError(kind="test set with exactly these examples", name=before.called, remedy=remedy)
+
+
+def _keep_cells(tx: Connection, set_id: int, file: ExampleFile, content: Content) -> None:
+    """Keep the words of examples that people will be asked about; numbers tell as much as their cells do."""
+    words = [name for name in file.columns if name not in (content.columns or file.columns)]
+    if words:
+        place = {key: row for row, key in enumerate(file.keys)}
+        cells = list(zip(*file.columns.values(), strict=True))
+        examples.keep_cells(tx, set_id, list(file.columns), [cells[place[key]] for key in content.keys])
+
+
+def _new_rows(tx: Connection, file: ExampleFile, version: DataVersion, content: Content, parts: OpenParts) -> NewRows:
+    """The rows of a file in the order of the set: its cells where they stand there, and what they were encoded to."""
+    encoded = cells_of_inputs(content.inputs, content.columns, parts.layout)
+    if content.columns is None or parts.layout.kind != "table":
+        return new_rows(tx, encoded)
+    place = {key: row for row, key in enumerate(file.keys)}
+    order = np.array([place[key] for key in content.keys], dtype=np.intp)
+    names = sorted(input_columns(file, content.columns))
+    columns = {name: column_of_texts(file.columns[name])[order] for name in names}
+    return new_rows(tx, cells_of_columns(columns, encoded))
+
+
+def _seal(
+    tx: Connection,
+    study: Study,
+    version: DataVersion,
+    purpose: SealedSetPurpose,
+    config: SetConfig,
+    name: str | None,
+    content: Content,
+    *,
+    on_demand: bool,
+) -> int:
+    taken = test_sets.is_served(tx, study.id, purpose)
+    set_id = sealed.seal(
+        tx,
+        study_id=study.id,
+        data_version_id=version.id,
+        purpose=purpose,
+        inputs=content.inputs,
+        labels=content.labels,
+        steps=config.steps,
+        plan=config.to_json(),
+        state=SealedSetState.SEALED if taken else SealedSetState.LIVE,
+        name=name,
+        labels_on_demand=on_demand,
+        keys=content.keys,
+        slices=content.slices,
+    )
+    notify(tx, f"study:{study.name}")
+    label_rows.announce(tx, set_id)  # a live set wakes the referee: earlier models are run on it
+    return set_id

@@ -1,0 +1,1 @@
+"""Trials: leases, execution, pruning, retries, and the worker that runs them one after another."""

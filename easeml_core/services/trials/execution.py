@@ -1,0 +1,522 @@
+"""One trial from its claim to its end: lease, training in a child process, heartbeat, record. Nothing counts twice."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import TrainingConfig
+from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
+from easeml_core.errors import (
+    ArtifactError,
+    EasemlError,
+    TrainingCancelled,
+    TrainingError,
+    TrainingKilled,
+    TrainingTaskError,
+    TrialStateError,
+    reason_of,
+)
+from easeml_core.faults import Blame, blame_of
+from easeml_core.services.selection.executors import TRAINERS_ONLY
+from easeml_core.services.trials.lease import Lease, silent
+from easeml_core.services.trials.pruning import Ladder
+from easeml_core.store import curves, models, rungs, studies, trials
+from easeml_core.store.checkpoint_files import files_of, remove_ended
+from easeml_core.store.database import notify, tell_pages
+from easeml_core.training.hits import wrong
+from easeml_core.training.job import TrainingJob, require_slot
+from easeml_core.training.parts import load_validation_labels
+from easeml_core.training.supervisor import run_job
+from easeml_core.training.trainers import TRAINERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import Executor
+    from easeml_core.services.selection.executors import Executors
+    from easeml_core.services.trials.lease import Log
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.training.job import TrainingResult
+
+__all__ = [
+    "FINAL",
+    "STOP_SECONDS",
+    "Lease",
+    "attempts",
+    "cancel_trial",
+    "claim",
+    "expire_leases",
+    "explained",
+    "finished_trial",
+    "hand_back",
+    "handing_back",
+    "record_failure",
+    "record_success",
+    "run_trial",
+    "silent",
+    "train",
+    "trial_details",
+    "trial_state",
+]
+
+_LEAST_SECONDS = 0.5
+STOP_SECONDS = 0.2
+"""How often a training that can be stopped from outside is asked about."""
+
+_ROUNDING = 1e-6
+
+FINAL = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
+
+
+def run_trial(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    trial_id: int,
+    request_key: str,
+    log: Log = silent,
+    slot: str | None = None,
+) -> dict[str, Any]:
+    """Train one suggested trial on this machine and record what came out.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models and data lie.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease; a finished trial is reported, not repeated.
+        log: Receives one line per piece of news.
+        slot: What to train on: ``cpu``, ``cuda`` or ``cuda:N``. None for the CPU where the trial was handed out for a
+            device of the kind ``cpu``, else for a GPU if there is one.
+
+    Returns:
+        ``{"trial_id", "study", "candidate", "state", "quality", "cost_seconds", "failure", "model_id"}``. The state is
+        SUGGESTED where nothing here executes the trial: it is given back (``claim``).
+
+    Raises:
+        ConfigError: The slot is none of these.
+        StateError: The slot is a GPU, and there is none on this machine.
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
+    """
+    if slot is not None:
+        require_slot(slot)  # before the claim: the trial is still there for a worker that is called rightly
+    for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log):
+        train(store, artifacts, lease, slot=slot)
+    return trial_state(store, trial_id=trial_id)
+
+
+def attempts(
+    store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
+) -> Iterator[Lease]:
+    """One attempt after the other, until one has ended the trial: a killed training process ends only its attempt."""
+    asked: dict[str, Any] = {"trial_id": trial_id, "request_key": request_key, "log": log, "executors": executors}
+    while (lease := claim(store, **asked)) is not None:
+        yield lease
+        if lease.ended:
+            return
+
+
+def claim(
+    store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
+) -> Lease | None:
+    """Take the trial's lease, stating what executes it.
+
+    Args:
+        store: Role ``easeml_worker``.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease.
+        log: Receives a line where the trial is given back.
+        executors: What this worker can execute.
+
+    Returns:
+        None when the trial has ended (also when this claim was one attempt too many), and where this worker cannot
+        execute it: then it is SUGGESTED as before, and the next ask that has its implementation gets it.
+
+    Raises:
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial.
+    """
+    with store.begin() as tx:
+        trial = trials.get_trial(tx, trial_id, lock=True)
+        study = studies.study_by_id(tx, trial.study_id)
+        config = TrainingConfig.from_json(study.config["training"])
+        if trial.state == TrialState.RUNNING:
+            if trial.lease_key != request_key and not trials.lease_is_over(tx, trial_id):
+                raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
+            trials.release_lease(tx, trial_id)
+            trial = trials.get_trial(tx, trial_id)  # what the lost attempt took is off its reservation
+        if trial.state in FINAL:
+            return None
+        checkpoint = trials.checkpoint_of(tx, trial_id)
+        left = _left(trial, checkpoint)
+        if trial.cancel_requested or trial.counted_attempts >= config.max_attempts or left < _LEAST_SECONDS:
+            why = (
+                "lost workers used up what was reserved for it" if trial.counted_attempts < config.max_attempts else ""
+            )
+            trials.give_up(tx, trial_id, why=why)
+            _tell(tx, trial)
+            return None
+        executor = executors.executor_of(trial)
+        attempt = None if executor is None else _start(tx, trial, executor, request_key, config, checkpoint)
+        if executor is None or attempt is None:
+            trials.release_lease(tx, trial_id)
+            _tell(tx, trial)
+            log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
+            return None
+        tell_pages(tx, trial.study)
+        artifact = studies.data_artifact(tx, trial.data_version_id)
+    return Lease(
+        store=store,
+        trial=trial,
+        attempt=attempt,
+        config=config,
+        artifact=artifact,
+        log=log,
+        executor=executor,
+        metric=study.metric,
+        hit=study.hit,
+        checkpoint=checkpoint,
+        reserved_seconds=left,
+    )
+
+
+def _tell(tx: Connection, trial: Trial) -> None:
+    """Wake whoever waits for the trial, and let the pages of its study look again."""
+    notify(tx, f"trial:{trial.id}")
+    tell_pages(tx, trial.study)
+
+
+def _start(
+    tx: Connection,
+    trial: Trial,
+    executor: Executor,
+    key: str,
+    config: TrainingConfig,
+    checkpoint: trials.Checkpoint | None,
+) -> int | None:
+    """Begin the next attempt; None where the store finds that the candidate names another implementation."""
+    before = (trial.executor_details or {}).get("code_version")
+    if checkpoint is not None and before not in (None, executor.code_version):
+        executor = replace(executor, resumed_from=before)
+    return trials.start_trial(
+        tx, trial_id=trial.id, lease_key=key, lease_seconds=config.lease_seconds, executor=executor
+    )
+
+
+def given_back(trial_id: int, study: str, candidate: str, implementation: str, executors: object) -> str:
+    """Say in one sentence why a trial was given back."""
+    return (
+        f"trial {trial_id} ({study}, {candidate}) is given back: only {implementation_text(implementation)} may train "
+        f"it, and this task executes {executors}; the next task that asks and has it is handed the trial"
+    )
+
+
+def _left(trial: Trial, checkpoint: trials.Checkpoint | None) -> float:
+    """What lost attempts and saved work have left of the reservation; infinite where nothing limits the trial."""
+    saved = checkpoint.seconds if checkpoint is not None else 0.0
+    return math.inf if trial.limit_seconds is None else trial.limit_seconds - trial.lost_seconds - saved
+
+
+def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None = None) -> None:
+    """Train the trial of a lease in a child process and record its end, good or bad.
+
+    Where the process was killed from outside and another attempt is left, nothing is recorded: whoever claims the trial
+    next, under the same request key at once, goes on from the last checkpoint. What this machine's disk or system
+    cannot do is a failure of the task, and no candidate's.
+    """
+    try:
+        _train(store, artifacts, lease, slot=slot)
+    except (OSError, ArtifactError) as error:
+        if lease.ended or blame_of(error) is not Blame.PASSING:
+            raise
+        record_failure(store, lease, f"this machine cannot train now: {reason_of(error)}", kind=FailureKind.TASK)
+
+
+def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            data = stack.enter_context(artifacts.staged(lease.artifact, lease.staging))
+        except TrainingCancelled as error:  # if the data is missing, it is this worker's fault and not the candidate's
+            record_failure(store, lease, str(error))
+            return
+        lease.staged_seconds = data.seconds
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="easeml-trial-"))
+        stack.callback(lease.finish_keeping)
+        resume, ladder = _resumed(stack, artifacts, lease), Ladder(lease)
+        try:
+            job = _job(lease, data.path, Path(folder), files=_files_of(lease.trial, artifacts), slot=slot)
+            result = run_job(
+                replace(job, resume=resume),
+                on_progress=ladder.progress,
+                should_stop=lease.should_stop,
+                on_checkpoint=partial(lease.keep, artifacts),
+                should_end=ladder.is_over,
+            )
+        except TrainingKilled as error:
+            if not lease.is_last_attempt:
+                lease.beat()  # this process lives, and knows when the attempt has ended
+                lease.log(f"trial {lease.trial.id}: attempt {lease.attempt} is over, {error}")
+                return
+            record_failure(store, lease, explained(str(error), lease))
+        except (TrainingError, ArtifactError) as error:
+            record_failure(store, lease, explained(str(error), lease), kind=kind_of(error))
+        else:
+            counted = replace(result, cost_seconds=result.cost_seconds + data.seconds)
+            record_success(store, artifacts, lease, counted)
+    remove_ended(store, artifacts)
+
+
+def _job(lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], slot: str | None) -> TrainingJob:
+    trial, config = lease.trial, lease.config
+    return TrainingJob(
+        kind=trial.kind,
+        parameters=trial.parameters,
+        data_path=data,
+        output_dir=folder,
+        seed=config.seed,
+        time_limit_seconds=lease.time_limit_seconds,
+        memory_limit_mb=config.memory_limit_mb,
+        metric=lease.metric,
+        device=slot or ("cpu" if trial.device == "cpu" else None),
+        checkpoint_seconds=config.checkpoint_seconds,
+        patience=config.patience if config.early_stopping else None,
+        mixed_precision=config.mixed_precision,
+        files=files,
+    )
+
+
+def _resumed(stack: contextlib.ExitStack, artifacts: ArtifactStore, lease: Lease) -> Path | None:
+    """The checkpoint's file to go on from, checked and private until the stack is left; None for the beginning."""
+    if lease.checkpoint is None:
+        return None
+    try:
+        files = files_of(artifacts, lease.trial.id)
+        return stack.enter_context(files.copy(lease.checkpoint.reference))
+    except ArtifactError as error:
+        lease.begin_anew(str(error))
+        return None
+
+
+def _files_of(trial: Trial, artifacts: ArtifactStore) -> dict[str, Path]:
+    """The files that the candidate brings: its parameters have their references.
+
+    Raises:
+        ArtifactError: One of them is missing, or was changed.
+    """
+    trainer = TRAINERS.get(trial.kind)
+    return {name: artifacts.path(str(trial.parameters.get(name))) for name in (trainer.files if trainer else ())}
+
+
+def explained(reason: str, lease: Lease) -> str:
+    """The reason; when the compute budget cut the trial short, that instead."""
+    if lease.lost and not lease.cancelled and math.isfinite(lease.reserved_seconds):
+        return f"stopped: the {lease.reserved_seconds:,.1f} s that were reserved for it are over"
+    if reason.startswith("out of time") and lease.is_cut_short:
+        return (
+            f"out of time: not finished after {lease.time_limit_seconds:.1f} s, which is what was reserved for it of "
+            "its study's or tenant's compute budget; raise the budget with `easeml study set` or `easeml tenant set`"
+        )
+    return reason
+
+
+def kind_of(error: Exception) -> FailureKind:
+    """Return what a failure speaks of: a file of the candidate that is missing here is the worker's matter."""
+    return FailureKind.TASK if isinstance(error, TrainingTaskError | ArtifactError) else FailureKind.CANDIDATE
+
+
+def record_failure(store: Store, lease: Lease, reason: str, *, kind: FailureKind = FailureKind.CANDIDATE) -> None:
+    """End the trial as FAILED with its reason, or as CANCELLED when that was asked for.
+
+    The cost of a failed candidate is kept. A failure of the task has none: its seconds are charged as lost, and the
+    candidate may be tried again (``services/selection/retry.py``).
+    """
+    with store.begin() as tx:
+        if lease.cancelled:
+            _finish(tx, lease, TrialState.CANCELLED, lease.age_seconds)
+        else:
+            _finish(tx, lease, TrialState.FAILED, lease.age_seconds, failure=reason, failure_kind=kind)
+    lease.ended = True
+
+
+def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> None:
+    """End the trial as SUCCEEDED: observation, model and validation predictions in one transaction."""
+    artifact, loss = artifacts.put(result.artifact_path), _loss(artifacts, lease, result)
+    with store.begin() as tx:
+        is_counted = _finish(tx, lease, TrialState.SUCCEEDED, result.cost_seconds)
+        if is_counted:
+            _add_result(tx, lease, result, artifact, loss)
+    lease.ended = True
+
+
+def _loss(artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> float:
+    """Share of the validation rows that the model gets wrong: what gate and meter go by, whatever the metric is."""
+    if lease.metric == lease.hit:
+        return 1.0 - result.quality
+    labels = load_validation_labels(artifacts.path(lease.artifact))
+    return float(wrong(lease.hit, labels, result.validation_predictions).mean())
+
+
+def _finish(
+    tx: Connection,
+    lease: Lease,
+    state: TrialState,
+    seconds: float,
+    *,
+    failure: str | None = None,
+    failure_kind: FailureKind | None = None,
+) -> bool:
+    """End the trial with what this attempt took and what it resumed; False when that was more than was reserved."""
+    lease.forget(tx)
+    done = trials.finish_trial(
+        tx,
+        trial_id=lease.trial.id,
+        attempt=lease.attempt,
+        state=state,
+        cost_seconds=lease.cost_seconds(seconds),
+        failure=failure,
+        failure_kind=failure_kind,
+        progress=lease.last_news,
+    )
+    if not done:
+        _end_late(tx, lease, seconds)
+    lease.tell(tx)
+    _tell(tx, lease.trial)
+    return done
+
+
+def _add_result(tx: Connection, lease: Lease, result: TrainingResult, artifact: str, loss: float) -> None:
+    trial, cost = lease.trial, lease.cost_seconds(result.cost_seconds)
+    models.add_observation(tx, trial_id=trial.id, quality=result.quality, cost_seconds=cost, score=result.score)
+    model_id = models.add_model(
+        tx,
+        study_id=trial.study_id,
+        data_version_id=trial.data_version_id,
+        trial_id=trial.id,
+        format=result.format,
+        artifact=artifact,
+        validation_loss=loss,
+    )
+    models.add_validation_predictions(tx, model_id, result.validation_predictions)
+    notify(tx, f"study:{trial.study}")
+
+
+def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
+    """End an attempt that took more than was reserved for it.
+
+    What it took beyond that is no budget's, but that of a worker which had lost its lease: it may have been frozen.
+
+    Raises:
+        TrialStateError: The trial is not this attempt's any more.
+    """
+    why = f"took {seconds:,.1f} s, and {lease.reserved_seconds:,.1f} s were reserved for it; its result is not counted"
+    late = seconds > lease.reserved_seconds - _ROUNDING
+    if not (late and trials.end_overrun(tx, trial_id=lease.trial.id, attempt=lease.attempt, why=why)):
+        raise TrialStateError(lease.trial.id, "taken over by another attempt", f"RUNNING in attempt {lease.attempt}")
+
+
+def trial_state(store: Store, *, trial_id: int) -> dict[str, Any]:
+    """What is known of the trial now, in the form that ``run_trial`` returns."""
+    with store.begin() as tx:
+        return models.trial_report(tx, trial_id)
+
+
+def trial_details(store: Store, *, trial_id: int) -> dict[str, Any]:
+    """The trial's report: attempts, what of its time was lost or resumed, last news, curve, what rungs decided."""
+    with store.begin() as tx:
+        return {
+            **models.trial_report(tx, trial_id),
+            **trials.trial_life(tx, trial_id),
+            "curve": curves.curve_of(tx, trial_id),
+            "rungs": rungs.decisions_of(tx, trial_id),
+        }
+
+
+def finished_trial(store: Store, *, trial_id: int) -> dict[str, Any] | None:
+    """The trial's report once it has ended, or None: what a sensor looks at."""
+    report = trial_state(store, trial_id=trial_id)
+    return report if report["state"] in FINAL else None
+
+
+def cancel_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
+    """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is."""
+    with store.begin() as tx:
+        trial = trials.get_trial(tx, trial_id, lock=True)
+        trials.request_cancel(tx, trial_id)
+        _tell(tx, trial)
+    return trial_state(store, trial_id=trial_id)
+
+
+def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
+    """Give up an open trial of this key, so that the next ask hands it out again; False when it is not ours any more.
+
+    The attempt keeps its number, since the next one must be able to fence it off, and does not count as a lost one.
+    """
+    with store.begin() as tx:
+        trial = trials.get_trial(tx, trial_id, lock=True)
+        ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
+        if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
+            return False
+        trials.release_lease(tx, trial_id, alive=True)
+        notify(tx, f"trial:{trial_id}")
+        tell_pages(tx, trial.study)
+    return True
+
+
+@contextlib.contextmanager
+def handing_back(lease: Lease, request_key: str, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Watch from a thread whether to stop, and then hand the trial back; also when anything unforeseen is raised.
+
+    The database is told first: the attempt that is ended here can then record nothing, not even a failure.
+
+    Args:
+        lease: Of the attempt within the block; ``handed_back`` says afterwards whether it was.
+        request_key: The key that the lease was claimed with.
+        should_stop: Asked five times a second from the thread.
+    """
+    done = threading.Event()
+
+    def give() -> bool:
+        number = lease.trial.id
+        try:
+            if hand_back(lease.store, trial_id=number, request_key=request_key):
+                lease.handed_back = True
+                lease.log(f"trial {number} is handed back: it is free for the next one that asks")
+        except EasemlError as error:
+            lease.log(f"trial {number} could not be handed back, its lease will run out instead: {error}")
+            return False
+        lease.lost = True
+        return True
+
+    def watch() -> None:
+        while not done.wait(STOP_SECONDS):
+            if should_stop() and give():
+                return
+
+    watcher = threading.Thread(target=watch, name="easeml-stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except EasemlError:
+        raise
+    except BaseException:
+        give()
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+def expire_leases(store: Store) -> list[int]:
+    """Take back the trials of workers that fell silent; their ids. The next suggestion hands them out again."""
+    with store.begin() as tx:
+        return trials.expire_leases(tx)

@@ -1,0 +1,222 @@
+"""A trial with a tenant's own training function: the same lease, heartbeat, cost and record as any other trial."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.entities import FailureKind
+from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, TrialStateError
+from easeml_core.services.selection.executors import executors_of
+from easeml_core.services.trials.execution import (
+    attempts,
+    explained,
+    handing_back,
+    kind_of,
+    record_failure,
+    record_success,
+    train,
+    trial_state,
+)
+from easeml_core.services.trials.lease import LOOK_SECONDS, silent
+from easeml_core.training.child import score_on_validation
+from easeml_core.training.formats import load_predictor, save_model
+from easeml_core.training.function_models import predictor_of
+from easeml_core.training.job import TrainingResult, require_slot
+from easeml_core.training.parts import load_open_parts
+from easeml_core.training.supervisor import never
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from easeml_core.services.selection.executors import Executors
+    from easeml_core.services.trials.lease import Lease, Log
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.training.parts import OpenParts
+
+OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)
+"""Errors of a function that speak of its code or its worker, whatever is tried: a package, a name, a column or a file
+is missing. All others may come of the candidate's parameters."""
+
+
+def run_routed_trial(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    trial_id: int,
+    request_key: str,
+    executors: Executors,
+    log: Log = silent,
+    slot: str | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> dict[str, Any]:
+    """Run a trial with what its candidate names: one of some training functions, or a trainer of this package.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models and data lie.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease.
+        executors: The functions, and whether the trainers run here too.
+        log: Receives one line per piece of news.
+        slot: What the trainers train on, as in ``run_trial``; functions choose for themselves.
+        should_stop: Asked five times a second, also from another thread; True ends the training and hands the trial
+            back, which counts as no attempt. A function ends when it calls ``report``.
+
+    Returns:
+        As ``run_trial``. A trial that nothing here executes is given back, and one that is stopped is handed back:
+        SUGGESTED.
+
+    Raises:
+        ConfigError: The slot is none, or this machine has no GPU for it.
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
+    """
+    if slot is not None:
+        require_slot(slot)  # before the claim: the trial waits for a worker that has one
+    for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log, executors=executors):
+        try:
+            with handing_back(lease, request_key, should_stop):
+                execute(store, artifacts, lease, executors, slot=slot)
+        except TrialStateError:
+            if not lease.handed_back:
+                raise
+        if lease.handed_back:
+            break
+    return trial_state(store, trial_id=trial_id)
+
+
+def execute(
+    store: Store, artifacts: ArtifactStore, lease: Lease, executors: Executors, *, slot: str | None = None
+) -> None:
+    """Train the trial of a lease with that one of ``executors`` which its candidate names, and record its end."""
+    if lease.trial.function is None:
+        train(store, artifacts, lease, slot=slot)
+    else:
+        _run_function(store, artifacts, lease, executors.functions[lease.trial.function])
+
+
+def run_function_trial(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    trial_id: int,
+    request_key: str,
+    function: Callable[..., Any],
+    log: Log = silent,
+    dag_version: str | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> dict[str, Any]:
+    """Run a trial with ``function(data, parameters, report)``, if its candidate names that function.
+
+    Runs in this process, so its limits are the task's (``execution_timeout``), not the study's. Where a compute budget
+    holds, ``report`` ends the function once its reservation is over, and no result counts that comes later.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models and data lie.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease.
+        function: Gets the open parts, the candidate's parameters, and ``report(step, quality)``; gives what
+            ``function_models.predictor_of`` takes, such as a fitted scikit-learn classifier whose classes are the
+            labels.
+        log: Receives one line per piece of news.
+        dag_version: Version of the DAG bundle that holds the function; None where it has none.
+        should_stop: As in ``run_routed_trial``.
+
+    Returns:
+        As ``run_trial``. An error of the function is a FAILED trial with its reason; a trial of any other candidate is
+        given back.
+
+    Raises:
+        InvalidInputError: The function has no name.
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
+    """
+    executors = executors_of([function], trainers=False, dag_version=dag_version)
+    asked: dict[str, Any] = {"trial_id": trial_id, "request_key": request_key, "log": log, "should_stop": should_stop}
+    return run_routed_trial(store, artifacts, executors=executors, **asked)
+
+
+def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function: Callable[..., Any]) -> None:
+    """Run the function under the lease, and record the end of its trial."""
+    lease.begin_anew("a training function has no checkpoints")
+    with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder, _heartbeat(lease):
+        try:
+            result = _fit(lease, _data(artifacts, lease), function, Path(folder))
+        except (TrainingError, ArtifactError) as error:
+            # A model that no file of ours can hold is the candidate's failure, not that of a missing file.
+            kind = kind_of(error) if isinstance(error, TrainingError) else FailureKind.CANDIDATE
+            record_failure(store, lease, explained(str(error), lease), kind=kind)
+        else:
+            record_success(store, artifacts, lease, result)
+
+
+def _data(artifacts: ArtifactStore, lease: Lease) -> OpenParts:
+    """The open parts; that they cannot be read here is no matter of the candidate."""
+    try:
+        return load_open_parts(artifacts.path(lease.artifact))
+    except ArtifactError as error:
+        raise TrainingTaskError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _heartbeat(lease: Lease) -> Iterator[None]:
+    """Beat, and look for a cancel, from a thread of its own while the function works in this one."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(min(lease.config.lease_seconds / 4, LOOK_SECONDS)):
+            lease.should_stop()
+
+    thread = threading.Thread(target=beat, name="easeml-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Path) -> TrainingResult:
+    def report(step: float, quality: float | None = None) -> None:
+        told = {"step": float(step), "quality": math.nan if quality is None else float(quality)}
+        if known := {name: value for name, value in told.items() if math.isfinite(value)}:
+            lease.progress(known)
+        if lease.cancelled or lease.lost:
+            message = "cancelled"
+            raise TrainingError(message)
+
+    with _tenants_code("the training function raised", of_task=OF_TASK):
+        returned = function(data, dict(lease.trial.parameters), report)
+    path = folder / "model"
+    with _tenants_code("what the training function returned cannot be used:"):
+        predictor = predictor_of(returned, data, folder)
+        score, quality, predictions = score_on_validation(lease.trial.kind, predictor, data, lease.metric)
+        model_format = save_model(predictor, path)
+    load_predictor(path, model_format)  # what the referee would refuse to load is refused now, with the reason
+    return TrainingResult(quality, lease.age_seconds, path, model_format, np.asarray(predictions), score)
+
+
+@contextlib.contextmanager
+def _tenants_code(what: str, *, of_task: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Within this block anything may be raised, and all of it is a failed trial with a reason.
+
+    Errors of the kinds ``of_task`` are the task's, unless they speak of a value as well: scikit-learn's NotFittedError
+    is an AttributeError.
+    """
+    try:
+        yield
+    except (TrainingError, ArtifactError):
+        raise
+    except Exception as error:
+        message = f"{what} {type(error).__name__}: {error}"
+        is_of_task = isinstance(error, of_task) and not isinstance(error, ValueError)
+        raise (TrainingTaskError if is_of_task else TrainingError)(message) from error

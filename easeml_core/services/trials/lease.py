@@ -1,0 +1,264 @@
+"""The right of one attempt to end its trial: kept by heartbeats, lost in silence or with its reservation.
+
+With a heartbeat go progress, points of the learning curve, and the newest checkpoint: in one transaction, and only from
+the attempt that holds the lease.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.errors import (
+    ArtifactError,
+    ConcurrentUpdateError,
+    InvalidInputError,
+    StoreUnavailableError,
+    TrainingCancelled,
+)
+from easeml_core.services.studies.compute_budget import training_seconds
+from easeml_core.services.trials.keeping import Keeper
+from easeml_core.services.trials.news import is_last_step, line_of, point_of
+from easeml_core.store import curves, trials
+from easeml_core.store.checkpoint_files import files_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from easeml_core.config import TrainingConfig
+    from easeml_core.entities import Executor, Trial
+    from easeml_core.remote.files import Progress
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+    from easeml_core.store.trials import Checkpoint
+
+    Log = Callable[[str], None]
+
+LOOK_SECONDS = 1.0
+"""How long a cancel may go unseen at most; heartbeats of long leases are further apart."""
+
+LONGEST_SILENCE_SECONDS = 30.0
+"""Between two heartbeats, however long the lease is: what a lost attempt has run since its last one is not charged."""
+
+_LOG_SECONDS = 1.0
+_MOST_POINTS = 10_000  # between two heartbeats, whatever a process tells
+_LEAST_SECONDS = 1e-3
+
+
+def silent(_: str) -> None:
+    """No log was asked for."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """One attempt at a trial.
+
+    Attributes:
+        store: Role ``easeml_worker``.
+        trial: As it was when the attempt began.
+        attempt: Its number; it fences off every earlier one.
+        config: The study's settings of training.
+        artifact: The open parts of the data.
+        log: Receives one line per piece of news.
+        executor: What executes it, as stated with the claim.
+        metric: What the study compares its candidates by.
+        hit: What counts as right for gate and meter.
+        checkpoint: Where the attempt goes on from; None for the beginning.
+        reserved_seconds: What this attempt may take of the reservation; infinite where nothing limits the trial.
+        staged_seconds: What bringing the data to this machine has taken of it.
+        cancelled: Somebody asked for the trial's end.
+        lost: It is not this attempt's any more.
+        ended: It was ended by this attempt.
+        handed_back: This attempt has given it up, for the next one that asks.
+    """
+
+    store: Store
+    trial: Trial
+    attempt: int
+    config: TrainingConfig
+    artifact: str
+    log: Log
+    executor: Executor
+    metric: str | None = None
+    hit: str = "accuracy"
+    checkpoint: Checkpoint | None = None
+    reserved_seconds: float = math.inf
+    staged_seconds: float = 0.0
+    cancelled: bool = False
+    lost: bool = False
+    ended: bool = False
+    handed_back: bool = False
+    started: float = field(default_factory=time.monotonic)
+    last_news: Mapping[str, Any] | None = None
+    _points: list[dict[str, Any]] = field(default_factory=list)
+    _saved: Checkpoint | None = None
+    _kept: str | None = None
+    _keeper: Keeper | None = None
+    _forgets: bool = False
+    _beaten: float = field(default_factory=time.monotonic)
+    _looked: float = field(default_factory=time.monotonic)
+    _logged: float = -math.inf
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the trial was claimed, > 0."""
+        return max(time.monotonic() - self.started, 1e-6)
+
+    @property
+    def resumed_seconds(self) -> float:
+        """Device seconds of the work that earlier attempts have done for this one."""
+        return self.checkpoint.seconds if self.checkpoint is not None else 0.0
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the trial has failed when this attempt is lost; one that a restart takes away does not count."""
+        return self.attempt - self.trial.excused >= self.config.max_attempts
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether less is reserved than the study would allow."""
+        return training_seconds(self.reserved_seconds) < self.config.time_limit_seconds - self.resumed_seconds
+
+    @property
+    def time_limit_seconds(self) -> float:
+        """Wall seconds of the training itself, > 0: what the study allows for all the work, or what is reserved."""
+        allowed = self.config.time_limit_seconds - self.resumed_seconds
+        return max(_LEAST_SECONDS, min(allowed, training_seconds(self.reserved_seconds - self.staged_seconds)))
+
+    def cost_seconds(self, seconds: float) -> float:
+        """What the whole work costs when this attempt has taken so many seconds."""
+        return self.resumed_seconds + seconds
+
+    # -- what the training tells ---------------------------------------------------------------------------------------
+
+    def progress(self, news: Mapping[str, Any]) -> None:
+        """Note progress; it is stored with the next heartbeat. Of many steps a second, one is logged."""
+        self.last_news = news
+        point = point_of(news, seconds=self.resumed_seconds + self.age_seconds)
+        if point is not None and len(self._points) < _MOST_POINTS:
+            self._points.append(point)
+        if news.get("resumed") is False:
+            self.begin_anew()
+        now = time.monotonic()
+        if "step" not in news or now - self._logged >= _LOG_SECONDS or is_last_step(news):
+            self._logged = now
+            self.log(f"trial {self.trial.id}: {line_of(news)}")
+
+    def staging(self, news: Progress) -> None:
+        """Log how far the data are on their way to this machine, and end the wait where nobody needs them any more.
+
+        Raises:
+            TrainingCancelled: The trial was cancelled, or is another attempt's by now.
+        """
+        self.log(f"trial {self.trial.id}: {news}")
+        if self.should_stop():
+            message = "cancelled while its data was staged"
+            raise TrainingCancelled(message)
+
+    def begin_anew(self, why: str = "") -> None:
+        """The checkpoint is of no use: what is in it counts as lost, from the next heartbeat on."""
+        if self.checkpoint is not None:
+            self.checkpoint, self._forgets = None, True
+            if why:
+                self.log(f"trial {self.trial.id}: beginning anew: {why}")
+
+    def keep(self, artifacts: ArtifactStore, path: Path, seconds: float, progress: float) -> None:
+        """Keep a checkpoint beside the training, and record it with a heartbeat; training goes on if that fails.
+
+        Args:
+            artifacts: Where models and data lie.
+            path: Its file.
+            seconds: Wall seconds of this attempt that are in it, >= 0.
+            progress: Of the whole training, in [0, 1].
+        """
+        self._keeper = self._keeper or Keeper(partial(files_of, artifacts, self.trial.id))
+        self._keeper.start(path, seconds, progress)
+
+    def finish_keeping(self) -> None:
+        """Wait for a checkpoint that is under way, and record it unless the trial has ended."""
+        if self._keeper is not None:
+            self._keeper.join()
+            if not self.ended:
+                self._record_kept(self._keeper)
+
+    def _record_kept(self, keeper: Keeper) -> None:
+        """Tell the store of a checkpoint that is in its place, and remove the one before."""
+        while (kept := keeper.kept()) is not None:
+            if isinstance(kept, ArtifactError):
+                self.log(f"trial {self.trial.id}: checkpoint not kept, training goes on ({kept})")
+                continue
+            before, self._kept, self._saved = self._kept, kept.reference, kept
+            self.beat()
+            is_recorded = self._saved is None and not self.lost
+            if is_recorded and before not in (None, self._kept):
+                keeper.discard(str(before))  # of ours, and the row names a newer one
+
+    # -- what the store tells ------------------------------------------------------------------------------------------
+
+    def should_stop(self) -> bool:
+        """Beat when it is time, and look for a cancel once a second; whether training is of no use any more."""
+        if self._keeper is not None:
+            self._record_kept(self._keeper)
+        now = time.monotonic()
+        if now - self._beaten >= min(self.config.lease_seconds / 4, LONGEST_SILENCE_SECONDS):
+            self.beat()
+        elif now - self._looked >= LOOK_SECONDS:
+            self.look()
+        return self.cancelled or self.lost
+
+    def beat(self) -> None:
+        """Extend the lease; learn whether it was lost or a cancel was asked for."""
+        self._beaten = self._looked = time.monotonic()
+        saved, told = self._saved, len(self._points)
+        try:
+            with self.store.begin() as tx:
+                self.forget(tx)
+                answer = trials.extend_lease(
+                    tx,
+                    trial_id=self.trial.id,
+                    attempt=self.attempt,
+                    lease_seconds=self.config.lease_seconds,
+                    progress=self.last_news,
+                    checkpoint=saved,
+                )
+                if answer is not None:
+                    self.tell(tx)
+        except (StoreUnavailableError, ConcurrentUpdateError) as error:
+            self.log(f"trial {self.trial.id}: heartbeat not stored, training goes on ({error})")
+            return
+        except InvalidInputError as error:  # of the news, which nobody needs: the lease must not be lost for it
+            self.last_news = None
+            self._points.clear()
+            self.log(f"trial {self.trial.id}: its news cannot be stored and is left out ({error})")
+            return
+        del self._points[:told]
+        self._forgets = False
+        if self._saved is saved:
+            self._saved = None
+        self.lost, self.cancelled = answer is None, bool(answer)
+
+    def look(self) -> None:
+        """Learn the same without a heartbeat: one short query."""
+        self._looked = time.monotonic()
+        try:
+            with self.store.begin() as tx:
+                wanted = trials.is_wanted(tx, trial_id=self.trial.id, attempt=self.attempt)
+        except (StoreUnavailableError, ConcurrentUpdateError):
+            self._looked = math.inf  # the next heartbeat tells of it; until then nobody waits for an absent database
+            return
+        self.lost, self.cancelled = wanted is None, wanted is False
+
+    def forget(self, tx: Connection) -> None:
+        """Let the store know that the checkpoint is of no use; before anything else that this attempt writes."""
+        if self._forgets:
+            trials.forget_checkpoint(tx, trial_id=self.trial.id, attempt=self.attempt)
+
+    def tell(self, tx: Connection) -> None:
+        """Write the points of the curve that are not written yet; where it is known whose the trial is."""
+        curves.add_points(tx, self.trial.id, self._points)

@@ -1,0 +1,425 @@
+"""The stream drive: a device that becomes free asks for its next trial at once, and waits for no other device.
+
+Every ask has a request key of its own, made of the device's key and a running number. A device that was killed and is
+started again under the same key walks through its numbers: what has ended is only reported, the trial in the middle of
+which it was killed is taken over, and then it goes on where it was. So nothing is trained twice and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.config import require
+from easeml_core.entities import TrialState
+from easeml_core.errors import (
+    ArtifactError,
+    ConcurrentUpdateError,
+    ConfigError,
+    NotFoundError,
+    StoreError,
+    StoreUnavailableError,
+    TrialStateError,
+    WrongRoleError,
+    counted,
+)
+from easeml_core.services.selection.executors import TRAINERS_ONLY
+from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
+from easeml_core.services.trials.function_trials import execute
+from easeml_core.services.trials.lease import silent
+from easeml_core.store import suggestions, trials
+from easeml_core.store.database import CHANNEL
+from easeml_core.store.listen import Ear
+from easeml_core.store.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
+from easeml_core.training.job import require_slot
+from easeml_core.training.supervisor import never
+from easeml_core.training.trainers_command import RUNTIMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    from easeml_core.services.selection.executors import Executors
+    from easeml_core.services.trials.lease import Log
+    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.database import Store
+
+POLL_SECONDS = 60.0
+"""How long a device without a trial waits at most before it asks again; notifications wake it at once."""
+
+_MOST_NAMED = 10
+"""So many candidates that cannot run here are named in a message; the answer has all of them."""
+
+FAILED_IN_A_ROW = 5
+"""So many failed trials one after the other, of more than one study, mean that the device itself is at fault."""
+
+UNREADABLE_IN_A_ROW = 3
+"""So many trials one after the other whose data cannot be read mean that this device has the wrong folder."""
+
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 60.0, 60.0)
+"""Seconds between two tries while the database is away; afterwards the device gives up, to be started again."""
+
+
+class Reason(StrEnum):
+    """Why a device ended its stream."""
+
+    NOTHING_LEFT = "nothing left"
+    NOTHING_RUNNABLE = "nothing runnable"
+    TIME_IS_UP = "time is up"
+    ENOUGH_TRIALS = "enough trials"
+    STOPPED = "stopped"
+    TAKEN_OVER = "taken over"
+    DEVICE_FAILS = "device fails"
+
+
+_SENTENCE = {
+    Reason.NOTHING_LEFT: "nothing is left to train, and no trial under way can change that",
+    Reason.NOTHING_RUNNABLE: "candidates are left, and this device can run none of them",
+    Reason.TIME_IS_UP: "the time is up",
+    Reason.ENOUGH_TRIALS: "the limit of trials is reached",
+    Reason.STOPPED: "stopped from outside",
+    Reason.TAKEN_OVER: "another process works under the same request key and goes on in place of this one",
+    Reason.DEVICE_FAILS: f"{FAILED_IN_A_ROW} trials of several studies failed one after the other; look at the device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A candidate without a result on the present data that this device cannot run.
+
+    Attributes:
+        study: The study's name.
+        candidate: The candidate's name.
+        needs: What it needs, for a sentence.
+    """
+
+    study: str
+    candidate: str
+    needs: str
+
+    def __str__(self) -> str:
+        """Name the candidate and what it needs."""
+        return f"{self.candidate} of {self.study} needs {self.needs}"
+
+
+def run_device(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    device: str | None,
+    request_key: str,
+    policy: str | None = None,
+    studies_only: Sequence[str] | None = None,
+    until: float | None = None,
+    max_trials: int | None = None,
+    log: Log = silent,
+    should_stop: Callable[[], bool] = never,
+    poll_seconds: float = POLL_SECONDS,
+    slot: str | None = None,
+    executors: Executors = TRAINERS_ONLY,
+) -> dict[str, Any]:
+    """Train one trial after the other on this device until nothing is left, or a limit is reached.
+
+    A failed trial is recorded and the next one begins. Where nothing can be suggested while trials of other devices
+    are under way whose end may free something (a budget, a quota), the device waits for that.
+
+    Args:
+        store: Role ``easeml_worker``.
+        artifacts: Where models and data lie.
+        device: Kind of the device, as candidates name it; None where all are alike.
+        request_key: The same key takes up the stream of an earlier process that was killed; one live process a key.
+        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
+        studies_only: Names of the studies to choose from; None for all active ones.
+        until: Seconds after which no further trial begins, >= 0; one that runs then goes on to its end.
+        max_trials: How many trials at most under this key, >= 1.
+        log: Receives one line per piece of news.
+        should_stop: Asked five times a second, also from another thread; True ends a running training and hands its
+            trial back to whoever asks next.
+        poll_seconds: How long at most between two asks while waiting, > 0.
+        slot: What this device is on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``. Training
+            functions choose for themselves.
+        executors: What can execute trials here; candidates of other training functions are not asked for.
+
+    Returns:
+        ``{"device", "reason", "message", "handed_back", "trials": [...], "blocked": [...], "is_useless"}``: why it
+        ended, the trial that was handed back or None, what ``run_trial`` says of each trial under this key; where
+        nothing is left, the candidates that it cannot run, as ``{"study", "candidate", "needs"}``, and whether it can
+        run no candidate of these studies at all.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+        StateError: The slot is a GPU, and there is none on this machine.
+        NotFoundError: One of the studies does not exist.
+        ArtifactError, ConfigError, StoreError: Several trials in a row cannot be run here: their data cannot be read,
+            or their study's settings make no sense.
+        StoreUnavailableError: The database stayed away for minutes.
+    """
+    require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
+    require(until is None or 0 <= until < math.inf, "until", until, "seconds, >= 0, or None for no limit")
+    require(
+        max_trials is None or (type(max_trials) is int and max_trials >= 1), "max_trials", max_trials, ">= 1 or None"
+    )
+    require(0 < poll_seconds < math.inf, "poll_seconds", poll_seconds, "seconds, > 0")
+    if slot is not None:
+        require_slot(slot)
+    runtimes = tuple(name for name in RUNTIMES if shutil.which(name) is not None)
+    stream = _Stream(
+        store=store,
+        artifacts=artifacts,
+        scheduler=LiveScheduler(
+            store,
+            policy=policy,
+            studies_only=studies_only,
+            functions=executors.sources(),
+            trainers=executors.trainers,
+            runtimes=runtimes,
+        ),
+        executors=executors,
+        runtimes=runtimes,
+        studies_only=studies_only,
+        device=device,
+        request_key=request_key,
+        deadline=math.inf if until is None else time.monotonic() + until,
+        max_trials=math.inf if max_trials is None else max_trials,
+        log=log,
+        should_stop=should_stop,
+        poll_seconds=poll_seconds,
+        slot=slot,
+    )
+    reason = stream.run()
+    return _summary(device, reason, stream)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One device at work: which number it is at, and what it has seen."""
+
+    store: Store
+    artifacts: ArtifactStore
+    scheduler: LiveScheduler
+    executors: Executors
+    studies_only: Sequence[str] | None
+    runtimes: Sequence[str]
+    device: str | None
+    request_key: str
+    deadline: float
+    max_trials: float
+    log: Log
+    should_stop: Callable[[], bool]
+    poll_seconds: float
+    slot: str | None = None
+    number: int = 1
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    handed_back: int | None = None
+    _walking: bool = True  # through the numbers of an earlier process
+    _asked: str | None = None
+    _failed: list[str] = field(default_factory=list)  # studies of the trials that failed here since the last success
+    _unreadable: int = 0
+    blocked: tuple[Blocked, ...] = ()
+    is_useless: bool = False
+
+    def run(self) -> Reason:
+        """Step after step; a step that the database interrupts is repeated under the same number."""
+        outages = 0
+        while True:
+            try:
+                reason = self._step()
+            except (StoreUnavailableError, ConcurrentUpdateError) as error:
+                if outages == len(_PAUSES):
+                    raise
+                self.log(f"trying again in {_PAUSES[outages]:g} s: {error}")
+                self._pause(_PAUSES[outages])
+                outages += 1
+                continue
+            if reason is not None:
+                return reason
+            outages = 0
+
+    def _step(self) -> Reason | None:
+        """Ask under the present number and train what comes; the reason to end, if there is one."""
+        if (end := self._end()) is not None:
+            return end
+        key = f"{self.request_key}/{self.number}"
+        before, is_made = self._look(key)
+        repeated, self._walking = key == self._asked, self._walking and is_made
+        if is_made and not self._walking and not repeated:
+            return Reason.TAKEN_OVER
+        self._asked = key
+        found = self.scheduler.ask(device=self.device, request_key=key)["trials"]
+        if found:
+            return self._work(found[0], key)
+        self.number += 1
+        # An answer of an earlier time says nothing of now: only a fresh one is a reason to wait or to end.
+        return None if self._walking or repeated else self._wait(before)
+
+    def _end(self) -> Reason | None:
+        if self.should_stop():
+            return Reason.STOPPED
+        if len(self.reports) >= self.max_trials:
+            return Reason.ENOUGH_TRIALS
+        return Reason.TIME_IS_UP if time.monotonic() >= self.deadline else None
+
+    def _look(self, key: str) -> tuple[Outlook, bool]:
+        """The outlook now, and whether this key has asked before."""
+        with self.store.begin() as tx:
+            seen = self._outlook(tx)
+            try:
+                suggestions.batch_of_request(tx, key)
+            except NotFoundError:
+                return seen, False
+            return seen, True
+
+    def _outlook(self, tx: Connection) -> Outlook:
+        functions = list(self.executors.functions)
+        return outlook(tx, self.studies_only, device=self.device, runtimes=self.runtimes, functions=functions)
+
+    def _work(self, trial: dict[str, Any], key: str) -> Reason | None:
+        """Train the trial that was suggested under this key, and go on to the next number."""
+        trial_id, trained = trial["trial_id"], False
+        self.log("trial {trial_id}: {study}, {candidate}: {reason}".format(**trial))
+        try:
+            asked: dict[str, Any] = {"trial_id": trial_id, "request_key": key, "executors": self.executors}
+            for lease in attempts(self.store, log=self.log, **asked):
+                trained = True
+                try:
+                    with handing_back(lease, key, self.should_stop):
+                        execute(self.store, self.artifacts, lease, self.executors, slot=self.slot)
+                finally:
+                    self.handed_back = trial_id if lease.handed_back else self.handed_back
+                if lease.handed_back:
+                    return Reason.STOPPED
+        except TrialStateError as error:
+            return self._lost(trial_id, key, error)
+        except (StoreUnavailableError, ConcurrentUpdateError, WrongRoleError):
+            raise  # nothing that this trial has done
+        except (ArtifactError, ConfigError, StoreError) as error:
+            self._unreadable += 1
+            if self._unreadable == UNREADABLE_IN_A_ROW:
+                raise
+            self.log(f"trial {trial_id} is left to its lease, it cannot be run here: {error}")
+            self.number += 1
+            return None
+        return self._note(trial_id, trained=trained)
+
+    def _lost(self, trial_id: int, key: str, error: TrialStateError) -> Reason | None:
+        """The trial is not ours any more: handed back, or in other hands."""
+        if self.handed_back == trial_id:
+            return Reason.STOPPED
+        with self.store.begin() as tx:
+            trial = trials.get_trial(tx, trial_id)
+        if trial.state == TrialState.RUNNING and trial.lease_key == key:
+            return Reason.TAKEN_OVER
+        self.log(f"going on without it: {error}")
+        self.number += 1
+        return None
+
+    def _note(self, trial_id: int, *, trained: bool) -> Reason | None:
+        """Keep the report; too many failures in a row of several studies speak against the device."""
+        report = trial_state(self.store, trial_id=trial_id)
+        self.number += 1
+        self.reports.append(report)
+        self.log(f"trial {trial_id}: {_ended(report)}")
+        if not trained:
+            return None
+        self._unreadable = 0
+        self._failed = [*self._failed, report["study"]] if report["state"] == TrialState.FAILED else []
+        is_device = len(self._failed) >= FAILED_IN_A_ROW and len(set(self._failed)) > 1
+        return Reason.DEVICE_FAILS if is_device else None
+
+    def _wait(self, before: Outlook) -> Reason | None:
+        """Until something has changed since ``before``, which was seen ahead of the last ask, or it is time to look."""
+        if not before.may_improve:
+            return self._nothing_left()
+        self.log(
+            f"nothing to train now: waiting for {counted(before.under_way, 'trial')} under way, "
+            f"whose end may free one of {counted(before.untried, 'untried candidate')}"
+        )
+        wake, stop = min(self.deadline, time.monotonic() + self.poll_seconds), _Stop(self._end)
+        with Ear(self.store.dsn, CHANNEL) as ear:  # listens before the first look: nothing is missed
+            while not stop.is_set() and (left := wake - time.monotonic()) > 0:
+                with self.store.begin() as tx:
+                    if self._outlook(tx) != before:
+                        break
+                ear.wait(left, stop)
+        return None
+
+    def _nothing_left(self) -> Reason:
+        """Tell a device that has done its part from one that has found nothing it can run."""
+        with self.store.begin() as tx:
+            left = left_candidates(tx, self.studies_only, device=self.device)
+            known: dict[str, Any] = {"device": self.device, "functions": list(self.executors.functions)}
+            self.is_useless = bool(left) and not has_candidates_for(tx, self.studies_only, **known)
+        found = [Blocked(c.study, c.candidate, needs) for c in left if (needs := self._needs(c))]
+        self.blocked = tuple(found)
+        for blocked in found[:_MOST_NAMED]:
+            self.log(f"cannot run here: {blocked}")
+        has_succeeded = any(report["state"] == TrialState.SUCCEEDED for report in self.reports)
+        return Reason.NOTHING_RUNNABLE if found and not has_succeeded else Reason.NOTHING_LEFT
+
+    def _needs(self, left: LeftCandidate) -> str | None:
+        """What a candidate needs that this device has not; None where it could run here."""
+        function = left.candidate.partition("-")[0] if left.kind == "function" else None
+        if function is not None and function not in self.executors.functions:
+            return f"its training function {function!r}, which an Airflow task with `@trial` has"
+        if not left.is_offered:
+            return f"a device of the kind {' or '.join(map(repr, left.devices or ()))}, this one is {self.device!r}"
+        if left.kind == "container" and shutil.which(left.runtime or "docker") is None:
+            return f"{left.runtime or 'docker'}, which is not installed on this machine"
+        return None
+
+    def _pause(self, seconds: float) -> None:
+        wake = time.monotonic() + seconds
+        while (left := wake - time.monotonic()) > 0 and self._end() is None:
+            time.sleep(min(left, STOP_SECONDS))
+
+
+class _Stop(threading.Event):
+    """An event that is set while there is a reason to end."""
+
+    def __init__(self, end: Callable[[], Reason | None]) -> None:
+        super().__init__()
+        self._end = end
+
+    def is_set(self) -> bool:
+        return self._end() is not None
+
+
+def _named(blocked: Sequence[Blocked]) -> str:
+    more = len(blocked) - _MOST_NAMED
+    return "; ".join(map(str, blocked[:_MOST_NAMED])) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def _summary(device: str | None, reason: Reason, stream: _Stream) -> dict[str, Any]:
+    """Plain JSON; of a failure only its first line, since a crash tells much and a stream is long."""
+    reports = [r | {"failure": (r["failure"] or "").partition("\n")[0] or None} for r in stream.reports]
+    states = [str(r["state"]).lower() for r in reports]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+    back = f"; trial {stream.handed_back} was handed back" if stream.handed_back is not None else ""
+    sentence = _SENTENCE[reason]
+    if stream.blocked:
+        beside = "" if reason is Reason.NOTHING_RUNNABLE else ", but for what this device cannot run"
+        sentence += f"{beside}: {_named(stream.blocked)}"
+    return {
+        "device": device,
+        "reason": str(reason),
+        "message": f"{counted(len(reports), 'trial')}{f' ({counts})' if counts else ''}: {sentence}{back}",
+        "handed_back": stream.handed_back,
+        "trials": reports,
+        "blocked": [asdict(blocked) for blocked in stream.blocked],
+        "is_useless": stream.is_useless,
+    }
+
+
+def _ended(report: dict[str, Any]) -> str:
+    """How a trial ended, for the log: what it brought, or why it brought nothing."""
+    reached = "" if report["quality"] is None else f", quality {report['quality']:.4f}"
+    took = "" if report["cost_seconds"] is None else f", {report['cost_seconds']:,.1f} s"
+    why = f": {report['failure']}" if report.get("failure") else ""
+    return f"{report['state']}{reached}{took}{why}"
