@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.data.columns import column_of_texts, table_of_columns
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.columns import column_of_texts, table_of_columns
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
-    from easeml_core.training.raw_table import RawTable
+    from easeml_core.data.table import RawTable
 
 KEEL = "keel:"
 _FOLDER = "data/{group}/raw"

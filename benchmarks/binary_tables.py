@@ -24,9 +24,9 @@ import click
 import numpy as np
 from binary_sources import TABLES, load
 
+from easeml_core.data.parts import save_open_parts, split_parts
 from easeml_core.errors import EasemlError
 from easeml_core.training.job import TrainingJob
-from easeml_core.training.parts import save_open_parts, split_parts
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from binary_sources import load_keel
 
-from easeml_core.training.layout import Layout
-from easeml_core.training.parts import split_parts
-from easeml_core.training.raw_table import make_table
-from easeml_core.training.sources import load_source
+from easeml_core.data.layout import Layout
+from easeml_core.data.parts import split_parts
+from easeml_core.data.sources.load import load_source
+from easeml_core.data.table import make_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from five_race import UserFunction
     from numpy.typing import NDArray
 
-    from easeml_core.training.parts import Part
-    from easeml_core.training.raw_table import RawTable
+    from easeml_core.data.parts import Part
+    from easeml_core.data.table import RawTable
 
 TEST_SHARE = 0.25
 SEED = 0

@@ -9,14 +9,14 @@ from five_race import METRICS, Contest
 from five_rivals import PATIENCE
 from installation import GATE, TENANT
 
+from easeml_core.data.parts import load_open_parts
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store import models, studies
-from easeml_core.training.formats import load_predictor
-from easeml_core.training.parts import load_open_parts
 from easeml_core.training.trainers import default_candidates
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from five_race import Race
     from installation import Installation
 
-    from easeml_core.training.parts import Part
-    from easeml_core.training.raw_table import RawTable
+    from easeml_core.data.parts import Part
+    from easeml_core.data.table import RawTable
 
 METER = {"ranges": (0.5,), "tolerance": 0.3, "reliability": 0.5, "steps": 1, "ambiguous": 0}
 """Small sealed sets: a fifth and a tenth of the rows are sealed anyway."""

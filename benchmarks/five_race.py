@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import Task
-from easeml_core.training.metrics import metric_of
+from easeml_core.metrics.metric import metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from easeml_core.training.parts import OpenParts, Part
+    from easeml_core.data.parts import OpenParts, Part
 
     Predict = Callable[[NDArray[np.float32]], NDArray[Any]]
     UserFunction = Callable[[Any, Mapping[str, Any], Callable[..., None]], Any]

@@ -11,12 +11,12 @@ import numpy as np
 from five_data import GRID
 from five_race import clock
 
+from easeml_core.data.parts import write_open_parts
+from easeml_core.data.sources.optional import optional_package
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError
-from easeml_core.training.formats import load_predictor
+from easeml_core.models.formats import load_predictor
 from easeml_core.training.job import TrainingJob
-from easeml_core.training.optional_packages import optional_package
-from easeml_core.training.parts import write_open_parts
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from five_race import Contest, Race
     from numpy.typing import NDArray
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 SEED = 0
 PATIENCE = 10

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from five_race import Contest
     from installation import Installation
 
-    from easeml_core.training.parts import Part
+    from easeml_core.data.parts import Part
 
 RESULTS = Path(__file__).with_suffix(".csv")
 INTERRUPTED = 130

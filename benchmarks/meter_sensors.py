@@ -22,6 +22,9 @@ from installation import GATE, STUDY, TARGET, TENANT, write_coins
 from rich.console import Console
 from triggerer_watch import Ear, Tasks, component, listeners, use, workers
 
+from easeml_core.data.parts import load_open_parts
+from easeml_core.models.formats import save_model
+from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import answer_of, file_meter_request
 from easeml_core.services.registration.register import register_study
@@ -30,9 +33,6 @@ from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.server import Server
 from easeml_core.store.server_throwaway import throwaway_folder
-from easeml_core.training.formats import save_model
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.skops_format import PipelinePredictor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 

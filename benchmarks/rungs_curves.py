@@ -22,17 +22,17 @@ import numpy as np
 from binary_sources import load_keel
 from five_data import waves
 
+from easeml_core.data.parts import OpenParts, split_parts
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import TrainingError
 from easeml_core.training.candidate_grid import RATES
-from easeml_core.training.parts import OpenParts, split_parts
-from easeml_core.training.run import Run
-from easeml_core.training.sources import load_source
+from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from easeml_core.training.raw_table import RawTable
+    from easeml_core.data.table import RawTable
 
 RESULTS = Path(__file__).with_suffix(".csv")
 EPOCHS = 27

@@ -30,6 +30,9 @@ from unittest import mock
 import numpy as np
 from installation import Installation, installation
 
+from easeml_core.data.parts import load_open_parts
+from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
+from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
@@ -40,9 +43,6 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets import row_registry
 from easeml_core.stats.clopper_pearson import clopper_pearson
 from easeml_core.store import models, releases, sealed, studies
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.row_cells import Cells, name_tokens, tokens_of
-from easeml_core.training.row_matching import CHANCE, COINCIDENCE, Rows, match_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -53,7 +53,7 @@ def _in_words(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _with_isolation(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry, its isolation in the words of now: rows of an earlier version have others."""
-    from easeml_core.training.sandbox import Isolation
+    from easeml_core.sandbox.isolation import Isolation
 
     kept = entry["isolation"]
     return entry | {"isolation": None if kept is None else Isolation.from_json(kept).to_json()}
@@ -61,7 +61,7 @@ def _with_isolation(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _ran(isolation: dict[str, Any] | None) -> str:
     """What the model was kept from, in a few words."""
-    from easeml_core.training.sandbox import Isolation
+    from easeml_core.sandbox.isolation import Isolation
 
     if isolation is None:
         return ""

@@ -67,7 +67,7 @@ def infer(file: Path, as_json: bool, **asked: str | None) -> None:
     has this program where none is given.
     """
     from easeml_core.cli.reading_progress import reading
-    from easeml_core.training.schema_inference import infer_program
+    from easeml_core.data.inference.infer import infer_program
 
     with reading() as report:
         found = infer_program(file, **asked, report=report)

@@ -88,8 +88,8 @@ def referee(once: bool, artifacts: str | None, database: str | None, as_json: bo
     The address is that of the role easeml_referee; give it to no component of Airflow but the API server, in its own
     environment.
     """
+    from easeml_core.sandbox.isolation import Sandbox, probe_isolation
     from easeml_core.services.referee.process import Referee
-    from easeml_core.training.sandbox import Sandbox, probe_isolation
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     store = open_store(database, role="easeml_referee", lock_timeout_seconds=5)
@@ -152,7 +152,7 @@ def _duties(
 def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
     """The repositories of the bundles; one that cannot be read is found at the start, not after a promotion."""
     from easeml_core.services.models.dag_bundles import parse_repositories
-    from easeml_core.training.git_tags import require_repository
+    from easeml_core.services.models.git_tags import require_repository
 
     found = parse_repositories(bundles)
     for path in found.values():

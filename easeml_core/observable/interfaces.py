@@ -391,7 +391,7 @@ _LOGS = (
         easeml_airflow.web.airflow_runs
         easeml_core.services.models.dag_bundles
         easeml_core.services.operations.mlflow_sync
-        easeml_core.training.predict
+        easeml_core.models.predict
         """,
     ),
 )

@@ -1,7 +1,7 @@
 """The registry of rows, as rows: which are sealed, which are open, and the tokens that they are known again by.
 
 For the referee's role alone. What a token is, and when two rows are the same one, is decided elsewhere
-(``training/row_cells.py``, ``training/row_matching.py``); what follows from it, in
+(``data/rows/cells.py``, ``data/rows/matching.py``); what follows from it, in
 ``services/test_sets/row_registry.py``.
 """
 

@@ -13,17 +13,17 @@ import numpy as np
 
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError
-from easeml_core.training import lightgbm_format, xgboost_format
+from easeml_core.models import lightgbm_format, xgboost_format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from easeml_core.training.boosted_model import BoostedPredictor
-    from easeml_core.training.formats import Predictor
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.models.boosted_trees import BoostedPredictor
+    from easeml_core.models.formats import Predictor
+    from easeml_core.sandbox.progress import Report
 
 _TOLD = 10
 """How many times progress is told while boosting."""

@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.networks_architecture import NORMALISATIONS
+from easeml_core.models.networks.architecture import NORMALISATIONS
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import EasemlError, InvalidInputError, TrainingError, TrainingKilled, TrainingTaskError
 from easeml_core.faults import Blame, blame_of
-from easeml_core.training import guard
-from easeml_core.training.atomic import written_whole
+from easeml_core.files import written_whole
+from easeml_core.sandbox import child_guard
+from easeml_core.sandbox.progress import report_to, take_stdout
 from easeml_core.training.job import TrainingJob
-from easeml_core.training.progress import report_to, take_stdout
-from easeml_core.training.run import Run
+from easeml_core.training.run_options import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from easeml_core.training.formats import Predictor
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.models.formats import Predictor
+    from easeml_core.sandbox.progress import Report
 
 MODEL, PREDICTIONS, RESULT = "model", "predictions.npy", "result.json"
-OUT_OF_MEMORY = guard.OUT_OF_MEMORY
+OUT_OF_MEMORY = child_guard.OUT_OF_MEMORY
 """How the reason of a job begins whose memory did not suffice."""
 
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|failed to allocate", re.IGNORECASE)
@@ -37,22 +37,22 @@ _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|
 
 def main(arguments: list[str]) -> None:
     """Run the job and end: status 0 with a result, ``guard.REASON_STATUS`` with a reason."""
-    guard.prepare(int(arguments[0]))
+    child_guard.prepare(int(arguments[0]))
     report = report_to(take_stdout())
     try:
         run(TrainingJob.from_json(json.loads(Path(arguments[1]).read_text())), report)
     except EasemlError as error:
         of_task = isinstance(error, TrainingTaskError) or blame_of(error) is Blame.PASSING
-        guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task)
+        child_guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task)
     except OSError as error:
         if blame_of(error) is not Blame.PASSING:
             raise
-        guard.fail(f"this machine cannot train now: {error}", of_task=True)
+        child_guard.fail(f"this machine cannot train now: {error}", of_task=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         said = (str(error).strip() or "an array did not fit").splitlines()[0]
-        guard.fail(f"{OUT_OF_MEMORY}: {said.rstrip('.')}")
+        child_guard.fail(f"{OUT_OF_MEMORY}: {said.rstrip('.')}")
 
 
 def run(job: TrainingJob, report: Report) -> None:
@@ -61,9 +61,9 @@ def run(job: TrainingJob, report: Report) -> None:
     Raises:
         EasemlError: If the job is not allowed, its data cannot be read, or the model is broken.
     """
-    from easeml_core.training.formats import save_model
-    from easeml_core.training.metrics import metric_of
-    from easeml_core.training.parts import load_open_parts
+    from easeml_core.data.parts import load_open_parts
+    from easeml_core.metrics.metric import metric_of
+    from easeml_core.models.formats import save_model
     from easeml_core.training.trainers import trainer_of
 
     trainer = trainer_of(job.kind)
@@ -141,7 +141,7 @@ def score_on_validation(
         TrainingError: If a score is not finite: the answer that comes from it would mean nothing.
     """
     from easeml_core.entities import Task
-    from easeml_core.training.metrics import metric_of
+    from easeml_core.metrics.metric import metric_of
 
     is_classes = parts.task == Task.CLASSIFICATION
     chosen = metric_of(metric or ("accuracy" if is_classes else "r2"))

@@ -21,26 +21,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core import archive
 from easeml_core.errors import TrainingError
-from easeml_core.training import archive, guard
-from easeml_core.training.command_manifest import MODEL_FOLDER, read_program
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.command_run import run_command
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.processes import end_children
+from easeml_core.models.answers import wanted_of
+from easeml_core.models.command_manifest import MODEL_FOLDER, read_program
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.command_run import run_command
+from easeml_core.models.predict import predict_in_child
+from easeml_core.models.repeatability import require_same, rows_to_repeat
+from easeml_core.sandbox import child_guard
+from easeml_core.sandbox.process import end_children
 from easeml_core.training.program_news import BEGUN, CHECKPOINTS, ProgramNews, resumed_folder
-from easeml_core.training.repetition import require_same, rows_to_repeat
-from easeml_core.training.wanted_answers import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.entities import Task
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
-    from easeml_core.training.run import Run
+    from easeml_core.sandbox.progress import Report
+    from easeml_core.training.run_options import Run
 
 _ARRAYS = ("train_inputs", "train_labels", "validation_inputs", "validation_labels")
 
@@ -111,8 +112,8 @@ def fit_command(
     resume = resumed_folder(work, report, run)
     arguments += [] if resume is None else ["--resume", str(resume)]
     news = ProgramNews(report, output, run)
-    guard.adopt_orphans()
-    guard.keep_to_itself()
+    child_guard.adopt_orphans()
+    child_guard.keep_to_itself()
     try:
         run_command([*command, *arguments], cwd=folder, take=news, shown=" ".join(command))
     finally:

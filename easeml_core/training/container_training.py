@@ -18,8 +18,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import TrainingError, TrainingTaskError
-from easeml_core.training.command_manifest import MANIFEST
-from easeml_core.training.command_run import run_command
+from easeml_core.models.command_manifest import MANIFEST
+from easeml_core.models.command_run import run_command
 from easeml_core.training.command_training import packed_model, working_folder, write_contract
 from easeml_core.training.program_news import BEGUN, CHECKPOINTS, ProgramNews, resumed_folder
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.sandbox.progress import Report
     from easeml_core.training.command_training import ProgramPredictor
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
-    from easeml_core.training.run import Run
+    from easeml_core.training.run_options import Run
 
 _MOST_PROCESSES = 1024
 _GPUS = re.compile(r"[A-Za-z0-9-]+(,[A-Za-z0-9-]+)*")

@@ -30,15 +30,15 @@ from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from easeml_core.entities import Task
-from easeml_core.training.skops_format import PipelinePredictor
+from easeml_core.models.skops_format import PipelinePredictor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.sandbox.progress import Report
 
 
 class _Recipe(NamedTuple):

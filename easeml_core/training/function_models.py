@@ -12,9 +12,9 @@ from easeml_core.errors import TrainingError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.training.formats import Predictor
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.models.formats import Predictor
+    from easeml_core.sandbox.progress import Report
 
 _ALLOWED = (
     "a fitted scikit-learn classifier, or regressor where numbers are predicted; a fitted model of LightGBM or "
@@ -47,7 +47,7 @@ def predictor_of(returned: Any, parts: OpenParts, folder: Path) -> Predictor:
         raise TrainingError(message)
     from sklearn.pipeline import Pipeline, make_pipeline
 
-    from easeml_core.training.skops_format import PipelinePredictor
+    from easeml_core.models.skops_format import PipelinePredictor
 
     return PipelinePredictor(returned if isinstance(returned, Pipeline) else make_pipeline(returned))
 
@@ -72,7 +72,7 @@ def _program(source: Path, parts: OpenParts, folder: Path) -> Predictor:
 
 
 def _lightgbm(returned: Any) -> Predictor:
-    from easeml_core.training import lightgbm_format
+    from easeml_core.models import lightgbm_format
 
     _require_labels(returned)
     booster = getattr(returned, "booster_", returned)
@@ -80,7 +80,7 @@ def _lightgbm(returned: Any) -> Predictor:
 
 
 def _xgboost(returned: Any) -> Predictor:
-    from easeml_core.training import xgboost_format
+    from easeml_core.models import xgboost_format
 
     _require_labels(returned)
     booster = returned.get_booster() if hasattr(returned, "get_booster") else returned

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.errors import StateError
-from easeml_core.training.metrics import check_metric_name
+from easeml_core.metrics.metric import check_metric_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ import torch
 from easeml_core.config import PRECISIONS, require
 
 if TYPE_CHECKING:
-    from easeml_core.training.run import Run
+    from easeml_core.training.run_options import Run
 
 
 class Precision:

@@ -9,16 +9,16 @@ import torch
 
 from easeml_core.entities import Task
 from easeml_core.errors import EasemlError
-from easeml_core.training.metrics import metric_of
-from easeml_core.training.networks import rows_of_block
+from easeml_core.metrics.metric import metric_of
+from easeml_core.models.networks.network import rows_of_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from easeml_core.training.networks import Network
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.models.networks.network import Network
 
 _MOST_ROWS = 5000
 """Validation rows looked at after each epoch: the first ones, as drawn; where rows were added later, the old ones."""

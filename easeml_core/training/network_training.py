@@ -19,6 +19,7 @@ import torch
 
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.models.networks.network import NetworkPredictor, architecture_for, build_network
 from easeml_core.training.checkpoints import (
     Checkpoint,
     Header,
@@ -27,12 +28,11 @@ from easeml_core.training.checkpoints import (
     restore_moments,
     save_checkpoint,
 )
-from easeml_core.training.early_stopping import BestEpoch, held_out
 from easeml_core.training.mixed_precision import Precision
+from easeml_core.training.network_loop import BestEpoch, held_out
 from easeml_core.training.network_quality import loss_on, quality_on_validation
 from easeml_core.training.network_steps import moved, share_of_rate
-from easeml_core.training.networks import NetworkPredictor, architecture_for, build_network
-from easeml_core.training.run import END, Run, checkpoint_name, remove_older
+from easeml_core.training.run_options import END, Run, checkpoint_name, remove_older
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.sandbox.progress import Report
 
 _VERSION = 1
 _BEGIN, _SHARE = 0.1, 0.7

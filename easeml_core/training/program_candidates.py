@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.program import program_of_data, sizes_of
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
 from easeml_core.programs.demands import demands_of
 from easeml_core.programs.template import NUMBERS, ONE_HOT, SEVERAL
 from easeml_core.programs.templates import match_program
-from easeml_core.training.data_program import program_of_data, sizes_of
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from easeml_core.data.layout import Layout
     from easeml_core.programs.data_type import Program
-    from easeml_core.training.layout import Layout
 
 
 def require_data_of(program: Program, layout: Layout, task: Task, classes: int, target: Layout | None = None) -> None:
@@ -63,7 +63,7 @@ def candidates_of_program(
         InvalidInputError: If no template matches, or nothing that it calls for can be trained; says why for each.
 
     Example:
-        >>> from easeml_core.training.layout import table_layout
+        >>> from easeml_core.data.layout import table_layout
         >>> table = program_of_data(table_layout(4), Task.REGRESSION, 0)
         >>> candidates_of_program(table, table_layout(4), Task.REGRESSION)[0]["name"]
         'hist_gradient_boosting'

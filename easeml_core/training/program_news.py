@@ -14,18 +14,18 @@ import os
 import time
 from typing import IO, TYPE_CHECKING, Any
 
+from easeml_core import archive
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.training import archive
-from easeml_core.training.atomic import written_whole
-from easeml_core.training.progress import LineReader
-from easeml_core.training.run import checkpoint_name, remove_older
+from easeml_core.files import written_whole
+from easeml_core.sandbox.progress import LineReader
+from easeml_core.training.run_options import checkpoint_name, remove_older
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from easeml_core.training.progress import Report
-    from easeml_core.training.run import Run
+    from easeml_core.sandbox.progress import Report
+    from easeml_core.training.run_options import Run
 
 CHECKPOINTS = "checkpoints"
 """The folder of the output that is no part of the model."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import TrainingCancelled, TrainingError
+from easeml_core.models.formats import FORMATS
+from easeml_core.sandbox.process import Limits, run_child
+from easeml_core.sandbox.progress import LineReader
 from easeml_core.training.child import OUT_OF_MEMORY, PREDICTIONS, RESULT
-from easeml_core.training.formats import FORMATS
 from easeml_core.training.job import TrainingResult
-from easeml_core.training.processes import Limits, run_child
-from easeml_core.training.progress import LineReader
-from easeml_core.training.run import END, checkpoint_name
+from easeml_core.training.run_options import END, checkpoint_name
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

@@ -10,21 +10,21 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.layout import KINDS
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError, TrainingTaskError
-from easeml_core.training.layout import KINDS
 from easeml_core.training.own_parameters import checked_own
 from easeml_core.training.parameters import complete
-from easeml_core.training.run import Run
+from easeml_core.training.run_options import Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.training.formats import Predictor
-    from easeml_core.training.layout import Layout
+    from easeml_core.data.layout import Layout
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.models.formats import Predictor
+    from easeml_core.sandbox.progress import Report
     from easeml_core.training.parameters import Rule
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.progress import Report
 
 CLASSES: frozenset[str] = frozenset({Task.CLASSIFICATION})
 NUMBERS: frozenset[str] = frozenset({Task.REGRESSION})
@@ -98,7 +98,7 @@ class Trainer:
             target: What an answer stands for; None for one class or number a row.
 
         Example:
-            >>> from easeml_core.training.layout import table_layout
+            >>> from easeml_core.data.layout import table_layout
             >>> Trainer("forest", "").misfit(table_layout(3), Task.REGRESSION)
             'forest learns classes, these data have numbers to predict'
         """

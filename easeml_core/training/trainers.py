@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import (
+    trainer_kinds,
     trainers_command,
     trainers_images,
     trainers_networks,
     trainers_series,
     trainers_structured,
-    trainers_tables,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_core.data.layout import Layout
     from easeml_core.entities import Task
-    from easeml_core.training.layout import Layout
     from easeml_core.training.trainer import Trainer
 
 _TRAINERS: tuple[Trainer, ...] = (
-    *trainers_tables.TABLE_TRAINERS,
+    *trainer_kinds.TABLE_TRAINERS,
     *trainers_networks.NETWORK_TRAINERS,
     *trainers_images.IMAGE_TRAINERS,
     *trainers_series.SERIES_TRAINERS,
@@ -110,7 +110,7 @@ def default_candidates(layout: Layout, task: Task, target: Layout | None = None)
 
     Example:
         >>> from easeml_core.entities import Task
-        >>> from easeml_core.training.layout import table_layout
+        >>> from easeml_core.data.layout import table_layout
         >>> [c["name"] for c in default_candidates(table_layout(4), Task.CLASSIFICATION)][:2]
         ['random_forest', 'logistic_regression']
     """

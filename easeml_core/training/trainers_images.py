@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.training.networks_architecture import EIGHTHS, NETWORKS, NORMALISATIONS
+from easeml_core.models.networks.architecture import EIGHTHS, NETWORKS, NORMALISATIONS
 from easeml_core.training.parameters import Choice, Real, Whole
 from easeml_core.training.trainer import BOTH, Trainer
 from easeml_core.training.trainers_networks import FITTER, NETWORK, SHIFT

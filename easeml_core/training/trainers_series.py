@@ -32,7 +32,7 @@ SERIES_TRAINERS = (
         tasks=BOTH,
         layouts=_SERIES,
         default_layouts=_SERIES,
-        fitter="easeml_core.training.networks_rocket:fit_rocket",
+        fitter="easeml_core.models.networks.minirocket:fit_rocket",
     ),
     _series_trainer("cnn_1d", "three convolutions over time", width=32, is_default=True),
     _series_trainer("rnn", "simple recurrent units", width=64),

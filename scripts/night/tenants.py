@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from easeml_core.data.layout import Layout, table_layout
 from easeml_core.entities import Task
-from easeml_core.training.layout import Layout, table_layout
 from easeml_core.training.trainers import default_candidates
 
 

@@ -5,7 +5,7 @@ for the referee's pages: a task must neither look into it nor put something in i
 load, or in the place of a log a link to what only the API server may read.
 
 None is created: they are user ids that nobody has, two for each state folder. Sandboxed models of the referee have ids
-of another range (``easeml_core.training.confinement``), so that no task may look into them either.
+of another range (``easeml_core.sandbox.namespaces``), so that no task may look into them either.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from rich.console import Console
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
@@ -33,7 +34,6 @@ from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.server import Server
 from easeml_core.store.server_throwaway import throwaway_folder
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from easeml_core.models.command_manifest import read_program
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.training.command_manifest import read_program
 
 AWK = Path(__file__).parents[2] / "docs" / "examples" / "awk"
 

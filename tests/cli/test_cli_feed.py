@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.training.sources import load_source
+from easeml_core.data.sources.load import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.training.formats import save_constant
+from easeml_core.models.formats import save_constant
 
 if TYPE_CHECKING:
     from pathlib import Path

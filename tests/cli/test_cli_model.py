@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import Executor, SealedSetPurpose, TrialState
+from easeml_core.models.formats import save_constant
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.store import models, releases, sealed, studies, trials
-from easeml_core.training.formats import save_constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable

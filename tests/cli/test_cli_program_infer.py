@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from easeml_core.training import folder_inference, inferred_target, source_specs, table_blocks
-from easeml_core.training.columns import MAX_CATEGORIES
-from easeml_core.training.raw_table import MAX_CLASSES
+from easeml_core.data.columns import MAX_CATEGORIES
+from easeml_core.data.inference import folders, target
+from easeml_core.data.sources import blocks, spec
+from easeml_core.data.table import MAX_CLASSES
 
 PAGE = Path(__file__).parents[2] / "docs" / "programs.md"
 TABLE = "size,colour,kind\n1,red,x\n,blue,y\n3,red,y\n4,blue,x\n"
@@ -84,12 +85,12 @@ def test_the_bounds_of_the_page_are_the_bounds() -> None:
     text = " ".join(section().split())
     for words in (
         f"text of at most {MAX_CATEGORIES} words",
-        f"at most {inferred_target.MOST_NUMBERS} different numbers",
+        f"at most {target.MOST_NUMBERS} different numbers",
         f"At most {MAX_CLASSES} classes",
-        f"up to {table_blocks.MOST_CELLS:,} cells",
-        f"the headers of up to {folder_inference.MOST_IMAGES:,}",
-        f"at most {source_specs.MAX_SIDE} pixels",
+        f"up to {blocks.MOST_CELLS:,} cells",
+        f"the headers of up to {folders.MOST_IMAGES:,}",
+        f"at most {spec.MAX_SIDE} pixels",
     ):
         assert words in text
     assert "the column called target, label, class or y, in this order" in text
-    assert inferred_target.TARGET_NAMES == ("target", "label", "class", "y")
+    assert target.TARGET_NAMES == ("target", "label", "class", "y")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import claim, record_success
 from easeml_core.store.rows import pack
 from easeml_core.training.job import TrainingResult
-from easeml_core.training.sources import load_source
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
 METER = {"tolerance": 0.2, "reliability": 0.9, "steps": 4}

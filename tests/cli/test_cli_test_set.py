@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from easeml_core.training.sources import load_source
+from easeml_core.data.sources.load import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

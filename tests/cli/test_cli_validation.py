@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

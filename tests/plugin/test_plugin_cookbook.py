@@ -100,7 +100,7 @@ def test_a_team_s_night_asks_the_gate_a_person_says_no_and_the_next_night_promot
 
 def rows_of(path):
     """New rows in the form that the recipes read: the study's columns, and ``species``."""
-    from easeml_core.training.sources import load_source
+    from easeml_core.data.sources.load import load_source
 
     table = load_source("sklearn:breast_cancer")
     names = ("malignant", "benign")

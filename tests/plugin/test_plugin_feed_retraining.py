@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.services.datasets.feed import feed, list_feeds
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.training.sources import load_source
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
 TABLE = load_source("sklearn:breast_cancer")

@@ -14,11 +14,11 @@ from easeml_airflow.version_compat import AirflowFailException
 from easeml_airflow.web import api, service
 from easeml_airflow.web.rights import closed
 from easeml_airflow.web.turns import Turns
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.sources import load_source
 
 TABLE = load_source("sklearn:breast_cancer")
 TREE = [{"name": "tree", "kind": "decision_tree"}]

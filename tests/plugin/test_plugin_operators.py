@@ -343,7 +343,7 @@ def test_promotion_needs_a_recorded_pass(trained, connected, referee):
     promoted = operators.PromoteModelOperator(task_id="p", gate_request_id=str(passed["request_id"]), **more)
     assert promoted.execute(context("p2"))["promoted"] is True
 
-    from easeml_core.training.sources import load_source
+    from easeml_core.data.sources.load import load_source
 
     inputs = load_source("sklearn:breast_cancer", None).inputs[:4].tolist()
     answered = operators.InferOperator(task_id="infer", study="cancer", inputs=inputs).execute(context())

@@ -10,7 +10,7 @@ from easeml_airflow import operators
 from easeml_airflow.decorators import trial
 from easeml_airflow.hooks.training_functions import offer_of
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.candidate_spaces import expand_candidates
+from easeml_core.training.candidates import expand_candidates
 from easeml_core.training.trainers import check_candidates
 
 

@@ -97,7 +97,7 @@ def test_a_study_in_the_file_is_replaced_whole(script: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("load", "scheme"), [("digits", "images"), ("waves", "npy")])
 def test_a_source_brings_back_the_rows_that_were_written(script: Any, tmp_path: Path, load: str, scheme: str) -> None:
-    from easeml_core.training.sources import load_source
+    from easeml_core.data.sources.load import load_source
 
     data = script("five_data")
     raw = load_source("sklearn:digits?rows=80") if load == "digits" else data.waves(rows=80, steps=16)
@@ -127,11 +127,11 @@ def test_waves_are_of_four_forms_of_one_strength(script: Any, monkeypatch: pytes
 def test_a_function_of_ones_own_is_one_that_the_product_keeps(script: Any, tmp_path: Path) -> None:
     from sklearn.pipeline import make_pipeline
 
-    from easeml_core.training.skops_format import PipelinePredictor, load_pipeline
+    from easeml_core.models.skops_format import PipelinePredictor, load_pipeline
 
     data = script("five_data")
     raw = data.waves(rows=80, steps=8)
-    from easeml_core.training.parts import OpenParts, split_parts
+    from easeml_core.data.parts import OpenParts, split_parts
 
     parts = split_parts(raw, sizes={"validation": 20}, rng=np.random.default_rng(0))
     open_parts = OpenParts(*parts.train, *parts.validation, parts.classes, parts.layout)

@@ -12,7 +12,7 @@ import pytest
 from pages import ROOT, Page, parse
 
 from easeml_core.training import program_news
-from easeml_core.training.candidate_spaces import MOST_CANDIDATES, expand_candidates
+from easeml_core.training.candidates import MOST_CANDIDATES, expand_candidates
 from easeml_core.training.own_parameters import MOST_BYTES
 from easeml_core.training.trainers import TRAINERS
 

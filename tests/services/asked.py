@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import labels, models, sealed, studies, test_sets, trials
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

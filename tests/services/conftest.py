@@ -21,7 +21,10 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from easeml_core.data.parts import OpenParts, load_open_parts
 from easeml_core.entities import Executor, TrialState
+from easeml_core.models.formats import load_predictor, save_constant, save_model
+from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.registration.register import register_study
@@ -30,9 +33,6 @@ from easeml_core.store import decisions, models, sealed, studies, trials
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import pack
-from easeml_core.training.formats import load_predictor, save_constant, save_model
-from easeml_core.training.parts import OpenParts, load_open_parts
-from easeml_core.training.skops_format import PipelinePredictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.services.models import git_tags
 from easeml_core.services.models.dag_bundles import parse_repositories, production_tag, sync_bundle_tags
+from easeml_core.services.models.git_tags import commit_of, move_tag, tag_target
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import file_gate_request
-from easeml_core.training import git_tags
-from easeml_core.training.git_tags import commit_of, move_tag, tag_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.sandbox import child_guard
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.training import child, guard
+from easeml_core.training import child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def test_the_child_says_that_the_disk_was_at_fault(
 ) -> None:
     job = tmp_path / "job.json"
     job.write_text("{}")
-    monkeypatch.setattr(guard, "prepare", lambda _: None)
+    monkeypatch.setattr(child_guard, "prepare", lambda _: None)
     monkeypatch.setattr(child, "take_stdout", lambda: None)
     monkeypatch.setattr(child, "report_to", lambda _: None)
     monkeypatch.setattr(child.TrainingJob, "from_json", lambda _: None)

@@ -9,8 +9,11 @@ import pytest
 import sklearn.metrics
 from desk import Desk
 
+from easeml_core.data.inference.infer import infer_program
+from easeml_core.data.inference.result import spec_of
 from easeml_core.entities import Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ProgramError
+from easeml_core.models.formats import load_constant, load_predictor, save_constant
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.schema import Schema
 from easeml_core.services.datasets.validation_sets import replace_validation
@@ -19,9 +22,6 @@ from easeml_core.services.models.submission import submit_model
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.registration.study_goal import Goal, checked_goal
 from easeml_core.store import sealed
-from easeml_core.training.formats import load_constant, load_predictor, save_constant
-from easeml_core.training.inferred import spec_of
-from easeml_core.training.schema_inference import infer_program
 from easeml_core.training.trainers import default_candidates
 
 LINE = {"source": "csv:y.csv", "target": "y", "metric": "rmse", "hit": "within:0.1"}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.models.inference import infer
 from easeml_core.services.registration.register import register_study
-from easeml_core.training.formats import load_predictor
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

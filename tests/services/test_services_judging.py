@@ -11,11 +11,11 @@ from scipy.stats import binomtest
 from sklearn.naive_bayes import GaussianNB
 
 from easeml_core.errors import ConditionSyntaxError, ConfigError, InvalidInputError, NotFoundError, StateError
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets
 from easeml_core.store import sealed
-from easeml_core.training.formats import load_predictor
 
 NO_SET = "study 'full' has no live gate set; the referee must seal a new one"
 
@@ -248,8 +248,8 @@ def test_a_model_that_cannot_be_run_on_sealed_inputs_fails_and_spends_a_step(
 def test_a_model_for_other_features_fails_and_spends_a_step(lab: Any, tmp_path: Any) -> None:
     from sklearn.pipeline import make_pipeline
 
-    from easeml_core.training.formats import save_model
-    from easeml_core.training.skops_format import PipelinePredictor
+    from easeml_core.models.formats import save_model
+    from easeml_core.models.skops_format import PipelinePredictor
 
     parts = lab.open_parts()
     narrow = make_pipeline(GaussianNB()).fit(parts.train_inputs[:, :3], parts.train_labels)

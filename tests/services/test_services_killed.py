@@ -150,7 +150,7 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
     command = (*command, "--answer-delay", "0", "--json")
     referee = start(*command)
-    model = wait_for(lambda: child_of(referee, "easeml_core.training.predict_child"))
+    model = wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"))
     referee.send_signal(signal.SIGKILL)
     wait_for(lambda: gone(model))
 
@@ -175,8 +175,8 @@ def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: 
     command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
     command = (*command, "--answer-delay", "3600", "--json")
     referee, kept = start(*command), lab.one("SELECT count(*) FROM sealed.predictions")
-    wait_for(lambda: child_of(referee, "easeml_core.training.predict_child"))
-    wait_for(lambda: child_of(referee, "easeml_core.training.predict_child") is None)
+    wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"))
+    wait_for(lambda: child_of(referee, "easeml_core.models.predict_child") is None)
     referee.send_signal(signal.SIGKILL)
     referee.wait(60)
 

@@ -11,13 +11,13 @@ from scipy.stats import beta
 from sklearn.tree import DecisionTreeClassifier
 
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.models.formats import load_predictor, save_model
+from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.meter.alerts import clear_alert, next_alert, open_alerts
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets, overview
 from easeml_core.store import sealed
-from easeml_core.training.formats import load_predictor, save_model
-from easeml_core.training.skops_format import PipelinePredictor
 
 METER_SET = 2  # of the study "full"; its gate set is 1
 NO_SET = "study 'full' has no live meter set; the referee must seal a new one"

@@ -14,6 +14,7 @@ import pytest
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
+from easeml_core.models.predict import predict_in_child
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.model_runs import ModelRuns
 from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
@@ -33,7 +34,6 @@ from easeml_core.services.referee.requests import (
 )
 from easeml_core.store import models, requests
 from easeml_core.store.artifacts import LARGEST_BYTES
-from easeml_core.training.predict import predict_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -16,6 +16,7 @@ from easeml_core.errors import (
     TrainingKilled,
     TrainingStarved,
 )
+from easeml_core.models.command_model import pack_command
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.backoff import MOST_PUT_OFFS, list_put_off, sentence
 from easeml_core.services.gate import judge as judging
@@ -23,7 +24,6 @@ from easeml_core.services.operations.doctor import check_put_offs
 from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.store import models, sealed
-from easeml_core.training.command_model import pack_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError, NotFoundError, TrainingError
+from easeml_core.models.formats import save_constant
 from easeml_core.services.datasets.feed import feed, file_refresh, studies_that_wait
 from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_pairs
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import models
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.formats import save_constant
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

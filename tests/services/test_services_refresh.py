@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
 from easeml_core.services.datasets import refresh
 from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds, studies_that_wait
@@ -22,7 +23,6 @@ from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store import sealed
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds
 from easeml_core.store import feeds
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.models import repeatability
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.formats import save_constant
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.sealed_runs import at_once, sealed_run_steps
 from easeml_core.store import models, sealed
-from easeml_core.training import repetition
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.formats import save_constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,7 @@ def run_good(lab: Any) -> tuple[Any, Any]:
 
 def test_the_first_answers_count(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a change is small enough to be rounding."""
-    monkeypatch.setattr(repetition, "ROWS_PER_CHANGE", 10)
+    monkeypatch.setattr(repeatability, "ROWS_PER_CHANGE", 10)
     asked = scripted(monkeypatch, zeros, first_is_one)
     labels, failure = run_good(lab)
     assert (labels.any(), failure) == (False, None)

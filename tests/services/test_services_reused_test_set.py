@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from easeml_core.data.sources.csv_files import MAX_BYTES, MAX_COLUMNS
+from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_meter_request
 from easeml_core.services.registration.register import register_study
-from easeml_core.training.csv_text import MAX_BYTES, MAX_COLUMNS
-from easeml_core.training.skops_format import PipelinePredictor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed9006"
 """Of the installation: it makes the split."""

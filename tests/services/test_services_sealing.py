@@ -13,6 +13,8 @@ from property_sizes import examples
 from sqlalchemy import text
 
 from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.data.layout import Layout
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import RequestKind, SealedSetPurpose, Task
 from easeml_core.errors import SealedSetTooSmallError, StoreError
 from easeml_core.services.registration import sealing
@@ -22,8 +24,6 @@ from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.services.test_sets.set_sizes import plan_for_gate, plan_for_meter
 from easeml_core.store import requests, sealed, studies
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.layout import Layout
-from easeml_core.training.sources import load_source
 from easeml_core.training.trainers import default_candidates
 
 SEALED_TABLES = ("installation", "test_sets", "examples", "predictions", "ledger")

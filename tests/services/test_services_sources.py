@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from easeml_core.data.layout import Layout
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.test_sets.row_registry import OTHERS_WORDS, OWN_WORDS
-from easeml_core.training.layout import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path

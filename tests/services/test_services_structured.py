@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from desk import Desk
 
+from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
+from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.services.datasets.feed import feed, file_refresh
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.models.inference import infer
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import sealed, studies
-from easeml_core.training.formats import load_constant, save_constant
-from easeml_core.training.layout import Layout
 
 
 def images(folder: Any, rows: int = 640) -> None:

@@ -13,6 +13,8 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
+from easeml_core.models.formats import save_constant, save_model
+from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.models import submission
 from easeml_core.services.models.inference import infer
 from easeml_core.services.models.submission import list_submissions, submit_model
@@ -20,8 +22,6 @@ from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.store import models, studies
 from easeml_core.store.submissions import list_submissions as rows_of_submissions
-from easeml_core.training.formats import save_constant, save_model
-from easeml_core.training.skops_format import PipelinePredictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_a_model_is_tried_on_open_data_and_kept(hand_in: Any, lab: Any, tmp_path
         model = models.get_model(tx, study.id, told["model_id"])
         assert models.baseline_model(tx, study.id).id != model.id
         assert models.best_model(tx, study.id).id != model.id
-    from easeml_core.training.formats import load_predictor
+    from easeml_core.models.formats import load_predictor
 
     labels = load_predictor(lab.artifacts.path(model.artifact), "skops").predict(parts.validation_inputs)
     quality = float(np.mean(labels == parts.validation_labels))

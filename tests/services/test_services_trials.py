@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, TrialStateError
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials import execution as service
 from easeml_core.services.trials.execution import (
@@ -23,7 +24,6 @@ from easeml_core.services.trials.execution import (
 )
 from easeml_core.store.artifacts import ArtifactStore
 from easeml_core.store.rows import unpack
-from easeml_core.training.formats import load_predictor
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
 
+from easeml_core.services.models.git_tags import tag_target
 from easeml_core.services.models.submission import list_submissions
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.store.database import Store
 from easeml_core.store.server import Server
 from easeml_core.store.server_throwaway import throwaway_folder
-from easeml_core.training.git_tags import tag_target
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 GATE, CANDIDATE, PRODUCTION = "easeml_commit_gate", "cancer_candidate", "cancer"

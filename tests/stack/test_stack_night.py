@@ -16,9 +16,9 @@ from night.tenants import BY_FORM, WISHES
 from night.worse_model import Worse, compares, find_worse
 from rich.console import Console
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.services.registration.register import study_settings
 from easeml_core.services.registration.sealing import part_sizes, planned_sets
-from easeml_core.training.sources import load_source
 
 ALL = (*WISHES, BY_FORM)
 

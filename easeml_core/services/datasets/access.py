@@ -19,26 +19,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from easeml_core.data.sources.csv_files import MAX_BYTES
+from easeml_core.data.sources.load import FILE_SCHEMES, SCHEMES, Source, check_source, load_columns, load_source
+from easeml_core.data.sources.spec import file_format
+from easeml_core.data.sources.upload_names import is_upload
 from easeml_core.errors import InvalidInputError, reason_of
 from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Progress, Teller, remote_file
 from easeml_core.remote.urls import Address, is_allowed, parse_url
 from easeml_core.services.studies.uploads import opened_upload
 from easeml_core.store.query_source import NamedQuery, columns_of_lines, query_lines
-from easeml_core.training.csv_text import MAX_BYTES
-from easeml_core.training.source_specs import file_format
-from easeml_core.training.sources import FILE_SCHEMES, SCHEMES, Source, check_source, load_columns, load_source
-from easeml_core.training.upload_names import is_upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from io import BufferedRandom, BufferedReader
 
+    from easeml_core.data.sources.load import RawTable
+    from easeml_core.data.split_spec import Split
     from easeml_core.entities import Study
     from easeml_core.remote.files import About, RemoteFile
     from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.training.sources import RawTable
-    from easeml_core.training.split_specs import Split
 
     Hear = Callable[[Progress], object]
     Content = BufferedReader | BufferedRandom

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from contextlib import AbstractContextManager
 
+    from easeml_core.data.sources.load import RawTable
+    from easeml_core.data.split_spec import Split
     from easeml_core.entities import Study
     from easeml_core.remote.files import Progress
     from easeml_core.services.datasets.access import Fetched, Reach
-    from easeml_core.training.sources import RawTable
-    from easeml_core.training.split_specs import Split
 
 logger = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.data.parts import load_open_parts
+from easeml_core.data.rows.labeled_pairs import Pairs, pairs_like
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
+from easeml_core.models.label_errors import Ranking
+from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.datasets.feed import active_study, require_name
 from easeml_core.store import feeds, studies
 from easeml_core.store.example_hashes import example_hashes
 from easeml_core.store.rows import clean
-from easeml_core.training.fed_pairs import Pairs, pairs_like
-from easeml_core.training.label_ranking import Ranking
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.processes import Limits, run_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
 
-CHILD = "easeml_core.training.rank_child"
+CHILD = "easeml_core.models.label_errors_child"
 SHORT = 12
 """Digits of a row's name that are shown."""
 
@@ -174,7 +174,7 @@ def rank_pairs(
     memory_limit_mb: int = 8192,
     most_cells: int | None = None,
 ) -> dict[str, Any]:
-    """The training rows whose labels look wrong, most suspicious first: see ``training/label_ranking.py``.
+    """The training rows whose labels look wrong, most suspicious first: see ``models/label_errors.py``.
 
     Args:
         store: Any role.

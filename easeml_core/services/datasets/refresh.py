@@ -17,6 +17,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.data.layout import stored_layout
+from easeml_core.data.parts import (
+    TRAIN_ROWS_OF_NUMBERS,
+    TRAIN_ROWS_PER_CLASS,
+    load_open_parts,
+    write_open_parts,
+)
+from easeml_core.data.rows.cells import cells_of_inputs
+from easeml_core.data.rows.labeled_pairs import Pairs, pairs_like, write_pairs
+from easeml_core.data.rows.matching import COINCIDENCE
+from easeml_core.data.rows.row_pool import Pool
+from easeml_core.data.split_spec import check_split
+from easeml_core.data.table import MAX_CELLS, RawTable, content_hash
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
 from easeml_core.services.registration.baseline import keep_baseline
@@ -24,31 +37,18 @@ from easeml_core.services.test_sets.row_registry import look_up, new_rows, regis
 from easeml_core.store import feeds, releases, sealed, studies, validation
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.fed_pairs import Pairs, pairs_like, write_pairs
-from easeml_core.training.layout import stored_layout
-from easeml_core.training.parts import (
-    TRAIN_ROWS_OF_NUMBERS,
-    TRAIN_ROWS_PER_CLASS,
-    load_open_parts,
-    write_open_parts,
-)
-from easeml_core.training.raw_table import MAX_CELLS, RawTable, content_hash
-from easeml_core.training.row_cells import cells_of_inputs
-from easeml_core.training.row_matching import COINCIDENCE
-from easeml_core.training.row_pool import Pool
-from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion, Study
     from easeml_core.services.test_sets.row_registry import Found
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.feeds import Feed, Switch
     from easeml_core.store.requests import Request
-    from easeml_core.training.parts import OpenParts
 
 logger = logging.getLogger(__name__)
 

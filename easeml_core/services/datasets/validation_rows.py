@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.data.rows.cells import cells_of_inputs
+from easeml_core.data.rows.encoding import encode, read_examples
+from easeml_core.data.rows.encoding import shown as quoted
+from easeml_core.data.rows.matching import COINCIDENCE
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.services.studies.columns import require_one_answer
 from easeml_core.services.test_sets.lifecycle import find_set
@@ -15,10 +19,6 @@ from easeml_core.services.test_sets.row_registry import look_up, new_rows, regis
 from easeml_core.services.test_sets.upload import labels_of
 from easeml_core.store import studies, test_sets, validation
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.row_cells import cells_of_inputs
-from easeml_core.training.row_matching import COINCIDENCE
-from easeml_core.training.uploads import encode, read_examples
-from easeml_core.training.uploads import shown as quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion, Study
     from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.training.parts import OpenParts
 
 _COINCIDENCE = 1 / 20
 """Share of rows that may lie in other tenants' sets: so many are taken for coincidence, as at registration."""

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import MeterConfig, require
+from easeml_core.data.layout import stored_layout
+from easeml_core.data.parts import OpenParts, content_hash, load_open_parts, write_open_parts
+from easeml_core.data.table import RawTable
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.meter.planner import validation_minimum
@@ -35,9 +38,6 @@ from easeml_core.services.test_sets.visible_rows import part_hashes
 from easeml_core.store import releases, sealed, studies, validation
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.layout import stored_layout
-from easeml_core.training.parts import OpenParts, content_hash, load_open_parts, write_open_parts
-from easeml_core.training.raw_table import RawTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import EasemlError, StateError
-from easeml_core.training.metrics import METRICS, metric_of
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.wanted_answers import probabilities_of
+from easeml_core.metrics.metric import METRICS, metric_of
+from easeml_core.models.answers import probabilities_of
+from easeml_core.models.predict import predict_in_child
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ apart from a model that cannot run by the open validation rows, where the model 
 one that fails there too has failed. Where the open rows end by such a fault as well, the same must have happened once
 before, a pause ago. None of this looks at a label.
 
-On sealed inputs a part of the rows is asked a second time (``training/repetition.py``): a model whose answers are not
+On sealed inputs a part of the rows is asked a second time (``models/repeatability.py``): a model whose answers are not
 those of the single rows counts as one that could not be run.
 """
 
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import (
     ArtifactError,
     ConcurrentUpdateError,
@@ -34,15 +35,14 @@ from easeml_core.errors import (
     TrainingStarved,
 )
 from easeml_core.faults import is_put_off
+from easeml_core.metrics.correctness import wrong
+from easeml_core.models.formats import load_constant
+from easeml_core.models.predict import predict_in_child
+from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
+from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.evaluation.backoff import Patience
 from easeml_core.services.studies.columns import answers_of_study
 from easeml_core.store import sealed, studies
-from easeml_core.training.formats import load_constant
-from easeml_core.training.hits import wrong
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.repetition import require_same, right_within, rows_to_repeat
-from easeml_core.training.sandbox import Sandbox, probe_isolation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion, Model
+    from easeml_core.models.answers import WantedAnswers
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.training.wanted_answers import WantedAnswers
 
 logger = logging.getLogger(__name__)
 

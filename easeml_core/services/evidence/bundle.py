@@ -21,12 +21,12 @@ from easeml_core.errors import NotFoundError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judgement import looks_of_submission
 from easeml_core.gate.slices import Slice
+from easeml_core.metrics.correctness import as_classes
 from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.store import chain as chains
 from easeml_core.store import chained_rows, labels, requests, sealed, studies
 from easeml_core.store.chained_rows import LEDGER, VERDICT, of_set
 from easeml_core.store.roles import REFEREE
-from easeml_core.training.hits import as_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -22,6 +22,7 @@ from easeml_core.gate.judgement import judge_predictions
 from easeml_core.gate.slices import Slice
 from easeml_core.gate.wanted import Wanted
 from easeml_core.meter.joint import gate_log_level, joint_plan, planned_gate_log_weight
+from easeml_core.metrics.correctness import as_classes
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions
 from easeml_core.services.test_sets.answer import BLOCKING_REFUSED, Answer, Waiting
 from easeml_core.services.test_sets.set_queue import no_live_set
@@ -30,7 +31,6 @@ from easeml_core.services.test_sets.shared_set import gate_settings, joint_confi
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
 from easeml_core.store import labels, ledger, models, releases, sealed, studies
 from easeml_core.store.rows import as_json
-from easeml_core.training.hits import as_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

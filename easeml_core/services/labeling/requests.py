@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.data.rows.encoding import KEY, class_indices, read_examples, refused
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
+from easeml_core.files import written_whole
 from easeml_core.services.test_sets.lifecycle import find_set
 from easeml_core.services.test_sets.release import cell, column_names
 from easeml_core.services.test_sets.upload import require_label_columns
 from easeml_core.store import labels as label_rows
 from easeml_core.store import releases, sealed, studies, test_sets
 from easeml_core.store.labels import REFEREE, UNKNOWN
-from easeml_core.training.atomic import written_whole
-from easeml_core.training.uploads import KEY, class_indices, read_examples, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.rows.encoding import ExampleFile
     from easeml_core.store.database import Store
     from easeml_core.store.test_sets import SealedSet
-    from easeml_core.training.uploads import ExampleFile
 
 MOST_AT_ONCE = 100_000
 

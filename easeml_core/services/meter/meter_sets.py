@@ -21,11 +21,11 @@ from easeml_core.meter.meter import read_submission
 from easeml_core.meter.node_counts import team_steps
 from easeml_core.meter.reading import Reading
 from easeml_core.meter.two_meters import Said
+from easeml_core.metrics.correctness import wrong
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions, validation_loss
 from easeml_core.services.test_sets.shared_set import is_joint, joint_end, meter_settings_of, require_joint_goes_on
 from easeml_core.store import ledger, sealed
 from easeml_core.store.ledger import RETIRED, MeterEntry
-from easeml_core.training.hits import wrong
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,15 +6,15 @@ import csv
 import time
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.rows.row_files import read_rows
+from easeml_core.data.rows.row_format import rows_of_json
 from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.files import written_whole
+from easeml_core.models.answers import probabilities_of
+from easeml_core.models.predict import predict_in_child
+from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.studies.columns import answers_of_study, row_form
 from easeml_core.store import models, releases, studies
-from easeml_core.training.atomic import written_whole
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.row_files import read_rows
-from easeml_core.training.row_form import rows_of_json
-from easeml_core.training.sandbox import Sandbox, probe_isolation
-from easeml_core.training.wanted_answers import probabilities_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.rows.row_format import RowForm, Rows
     from easeml_core.entities import Model
+    from easeml_core.models.answers import WantedAnswers
     from easeml_core.services.models.warm_models import WarmModels
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.training.row_form import RowForm, Rows
-    from easeml_core.training.wanted_answers import WantedAnswers
 
 PRODUCTION, BEST = "production", "best"
 _LONGEST_ID = 18

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.data.parts import load_open_parts
 from easeml_core.entities import Study, StudyState, Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
+from easeml_core.metrics.correctness import wrong
+from easeml_core.models.answers import wanted_of
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.formats import FORMATS, NUMBER_WANTED
+from easeml_core.models.predict import predict_in_child
+from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
+from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
 from easeml_core.store import models, studies, submissions
 from easeml_core.store.database import lock
 from easeml_core.store.rows import clean
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.formats import FORMATS, NUMBER_WANTED
-from easeml_core.training.hits import wrong
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.repetition import require_same, right_within, rows_to_repeat
-from easeml_core.training.sandbox import Sandbox
-from easeml_core.training.wanted_answers import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,15 +7,15 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.training.warm_model import ModelGoneError, WarmModel
+from easeml_core.models.warm_model import ModelGoneError, WarmModel
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from easeml_core.entities import Model
+    from easeml_core.models.answers import WantedAnswers
     from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.training.wanted_answers import WantedAnswers
 
 
 class WarmModels:

@@ -74,7 +74,7 @@ _NOTE = "A copy of what easeml's database says. What is changed here changes not
 _LOADED = """
 ```python
 from pathlib import Path
-from easeml_core.training.formats import load_predictor
+from easeml_core.models.formats import load_predictor
 
 labels = load_predictor(Path("{file}"), "{format}").predict(inputs)  # float32, (rows, features), NaN for missing
 ```

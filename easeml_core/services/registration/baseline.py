@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.metrics.correctness import wrong
+from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.store import models
-from easeml_core.training.formats import load_constant, save_constant
-from easeml_core.training.hits import wrong
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

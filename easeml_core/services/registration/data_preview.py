@@ -7,20 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.inference.result import spec_of
+from easeml_core.data.sources.spec import SCHEMES, parse_source
+from easeml_core.data.sources.upload_names import is_upload, upload_of
 from easeml_core.errors import InvalidInputError, TrainingError, TrainingKilled
+from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.studies.uploads import opened_upload
-from easeml_core.training.inferred import spec_of
-from easeml_core.training.processes import Limits, run_child
-from easeml_core.training.source_specs import SCHEMES, parse_source
-from easeml_core.training.upload_names import is_upload, upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from easeml_core.data.sources.spec import Source
     from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.training.source_specs import Source
 
-CHILD = "easeml_core.training.inference_child"
+CHILD = "easeml_core.data.inference.child"
 TIME_LIMIT_SECONDS = 60.0
 MEMORY_LIMIT_MB = 2048
 

@@ -14,6 +14,8 @@ from easeml_core.config import (
     require,
     require_known,
 )
+from easeml_core.data.sources.load import check_source
+from easeml_core.data.split_spec import check_split
 from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
@@ -24,8 +26,6 @@ from easeml_core.services.test_sets.planning import refuse_own_reliability, set_
 from easeml_core.services.test_sets.set_sizes import plan_for_gate, plan_for_meter, plan_joint
 from easeml_core.store import requests, studies
 from easeml_core.training.candidate_grid import GRIDS
-from easeml_core.training.sources import check_source
-from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import GateConfig, JointConfig, MeterConfig, TrainingConfig
+from easeml_core.data.layout import stored_layout
+from easeml_core.data.parts import content_hash, divided_rows, parts_of, save_open_parts
+from easeml_core.data.program import program_of_data
+from easeml_core.data.rows.cells import cells_of_table
+from easeml_core.data.split_spec import check_split
+from easeml_core.data.table import rows_of
 from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.programs.language import parse_program
@@ -32,13 +38,7 @@ from easeml_core.services.test_sets.set_sizes import plan_for_meter, plan_joint
 from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.data_program import program_of_data
-from easeml_core.training.layout import stored_layout
-from easeml_core.training.parts import content_hash, divided_rows, parts_of, save_open_parts
 from easeml_core.training.program_candidates import require_data_of
-from easeml_core.training.raw_table import rows_of
-from easeml_core.training.row_cells import cells_of_table
-from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.parts import Parts
+    from easeml_core.data.sources.load import RawTable
+    from easeml_core.data.split_spec import Split
     from easeml_core.programs.data_type import Program
     from easeml_core.services.datasets.fetching import Fetches
     from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import Found, NewRows
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.requests import Request
-    from easeml_core.training.parts import Parts
-    from easeml_core.training.sources import RawTable
-    from easeml_core.training.split_specs import Split
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from easeml_core.data.sources.spec import checked_task
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
+from easeml_core.metrics.correctness import CLASSES
+from easeml_core.metrics.metric import METRICS, check_metric_name, metric_of, require_gate_metric
 from easeml_core.programs.demands import Demands, demands_of
 from easeml_core.programs.language import parse_program
-from easeml_core.training.hits import CLASSES
-from easeml_core.training.metrics import METRICS, check_metric_name, metric_of, require_gate_metric
-from easeml_core.training.source_specs import checked_task
 
 _DEFAULT_METRIC = {Task.CLASSIFICATION: "accuracy", Task.REGRESSION: "r2"}
 

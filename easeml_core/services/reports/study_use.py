@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.split_spec import check_split
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.studies.columns import require_one_answer
 from easeml_core.store import data_history, feeds, models, releases, studies
-from easeml_core.training.layout import Layout
-from easeml_core.training.split_specs import check_split
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -9,14 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.layout import Layout, stored_target
 from easeml_core.entities import StudyState
 from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, StateError
+from easeml_core.models.command_manifest import read_program
+from easeml_core.models.command_model import pack_command
 from easeml_core.services.studies.limits import check_candidate_count
 from easeml_core.services.studies.study_candidates import named_candidates, require_fitting
 from easeml_core.store import studies
-from easeml_core.training.command_manifest import read_program
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.layout import Layout, stored_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

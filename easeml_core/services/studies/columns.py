@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.layout import Layout, stored_target
+from easeml_core.data.parts import load_open_parts
+from easeml_core.data.rows.row_format import RowForm
 from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.models.answers import wanted_of
 from easeml_core.store import studies
-from easeml_core.training.layout import Layout, stored_target
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.row_form import RowForm
-from easeml_core.training.wanted_answers import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion
+    from easeml_core.models.answers import WantedAnswers
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.training.wanted_answers import WantedAnswers
 
 
 def study_columns(store: Store, study: str) -> dict[str, Any]:

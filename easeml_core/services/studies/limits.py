@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.errors import ConfigError
-from easeml_core.training.candidate_spaces import MOST_CANDIDATES
+from easeml_core.training.candidates import MOST_CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
+from easeml_core.metrics.metric import METRICS
 from easeml_core.services.studies.limits import check_candidate_count, check_candidate_limits, trainable
 from easeml_core.training.candidate_grid import GRIDS, grid_of
-from easeml_core.training.candidate_spaces import expand_candidates
-from easeml_core.training.metrics import METRICS
+from easeml_core.training.candidates import expand_candidates
 from easeml_core.training.program_candidates import candidates_of_program
 from easeml_core.training.trainers import check_candidates, default_candidates, trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_core.data.layout import Layout
+    from easeml_core.data.table import RawTable
     from easeml_core.entities import Study
     from easeml_core.programs.data_type import Program
-    from easeml_core.training.layout import Layout
-    from easeml_core.training.raw_table import RawTable
 
 COARSE = GRIDS[0]
 

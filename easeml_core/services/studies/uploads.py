@@ -13,21 +13,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
+from easeml_core.data.sources.spec import SCHEMES, parse_source
+from easeml_core.data.sources.upload_names import UploadName, is_upload, plain_file_name, upload_of
+from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.store.uploads import uses_of_uploads
-from easeml_core.training.source_specs import SCHEMES, parse_source
-from easeml_core.training.upload_archive import unpack_upload
-from easeml_core.training.upload_names import UploadName, is_upload, plain_file_name, upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import date
     from pathlib import Path
 
+    from easeml_core.data.sources.spec import Source
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.training.source_specs import Source
 
 PART = "uploads"
 KEPT_DAYS = 7

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.data.rows.encoding import KEY
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
+from easeml_core.files import written_whole
 from easeml_core.services.test_sets.lifecycle import find_set, shown
 from easeml_core.store import labels, row_registry, sealed, studies, test_sets
 from easeml_core.store.database import notify
-from easeml_core.training.atomic import written_whole
-from easeml_core.training.uploads import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 A row is sealed or open in the whole installation. Registrations, feeds, refreshes, uploads of test sets and
 replacements of validation sets compare their rows with all that are registered (``look_up``), act on what is known, and
-register the rest (``register``). What a match is, and how often one is chance, is in ``training/row_matching.py``.
+register the rest (``register``). What a match is, and how often one is chance, is in ``data/rows/matching.py``.
 
 No label takes part: a source is registered with the columns of its inputs alone, a row that another study has sealed
 keeps the tokens that it has, and a column of it that is a label in the new study is taken out of them. So what is
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.data.parts import load_open_parts
+from easeml_core.data.rows.cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
+from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
+from easeml_core.data.sources.spec import SCHEMES
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.store import row_registry as registry
 from easeml_core.store import sealed, studies, test_sets
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.row_cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
-from easeml_core.training.row_matching import CHANCE, COINCIDENCE, Rows, match_rows
-from easeml_core.training.source_specs import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.rows.matching import Matches
     from easeml_core.entities import Study
     from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.training.row_matching import Matches
 
 logger = logging.getLogger(__name__)
 

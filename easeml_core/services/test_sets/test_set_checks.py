@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import GateConfig, JointConfig
+from easeml_core.data.rows.encoding import refused
+from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.services.test_sets.planning import gate_of, needed_examples, needed_of_slice
 from easeml_core.services.test_sets.visible_rows import fed_hashes, validated_hashes
 from easeml_core.store import sealed, test_sets
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.uploads import refused
-from easeml_core.training.uploads import shown as quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.config import MeterConfig
+    from easeml_core.data.parts import OpenParts
+    from easeml_core.data.rows.encoding import ExampleFile
     from easeml_core.entities import SealedSetPurpose, Study
     from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import Found
     from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.training.parts import OpenParts
-    from easeml_core.training.uploads import ExampleFile
 
 _COINCIDENCE = 1 / 20
 """Share of examples that may lie in other tenants' sets: so many are taken for coincidence, as at registration."""

@@ -11,6 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import MOST_SLICES, JointConfig, MeterConfig
+from easeml_core.data.columns import column_of_texts
+from easeml_core.data.parts import load_open_parts
+from easeml_core.data.rows.cells import cells_of_columns, cells_of_inputs
+from easeml_core.data.rows.encoding import (
+    LONGEST_KEY,
+    ExampleFile,
+    class_indices,
+    encode,
+    input_columns,
+    number_targets,
+    read_examples,
+    refused,
+)
+from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.studies.columns import require_one_answer
@@ -32,20 +46,6 @@ from easeml_core.store import examples, releases, sealed, studies, test_sets
 from easeml_core.store import labels as label_rows
 from easeml_core.store.database import notify
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.columns import column_of_texts
-from easeml_core.training.parts import load_open_parts
-from easeml_core.training.row_cells import cells_of_columns, cells_of_inputs
-from easeml_core.training.uploads import (
-    LONGEST_KEY,
-    ExampleFile,
-    class_indices,
-    encode,
-    input_columns,
-    number_targets,
-    read_examples,
-    refused,
-)
-from easeml_core.training.uploads import shown as quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,13 +54,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion, Study
     from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import NewRows
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.test_sets import SealedSet
-    from easeml_core.training.parts import OpenParts
 
 
 def seal_test_set(

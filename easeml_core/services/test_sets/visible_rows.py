@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from easeml_core.data.parts import load_open_parts
+from easeml_core.data.rows.labeled_pairs import pairs_like
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.store import feeds, studies, validation
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.fed_pairs import pairs_like
-from easeml_core.training.parts import load_open_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.validation import ValidationPart
-    from easeml_core.training.parts import OpenParts
 
 
 MOST_WAITING = 10_000

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig
+from easeml_core.data.parts import load_validation_labels
 from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
 from easeml_core.errors import (
     ArtifactError,
@@ -24,15 +25,14 @@ from easeml_core.errors import (
     reason_of,
 )
 from easeml_core.faults import Blame, blame_of
+from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import curves, models, rungs, studies, trials
 from easeml_core.store.checkpoint_files import files_of, remove_ended
 from easeml_core.store.database import notify, tell_pages
-from easeml_core.training.hits import wrong
 from easeml_core.training.job import TrainingJob, require_slot
-from easeml_core.training.parts import load_validation_labels
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
 

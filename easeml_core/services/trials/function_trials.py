@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.data.parts import load_open_parts
 from easeml_core.entities import FailureKind
 from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, TrialStateError
+from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.services.selection.executors import executors_of
 from easeml_core.services.trials.execution import (
     attempts,
@@ -26,20 +28,18 @@ from easeml_core.services.trials.execution import (
 )
 from easeml_core.services.trials.lease import LOOK_SECONDS, silent
 from easeml_core.training.child import score_on_validation
-from easeml_core.training.formats import load_predictor, save_model
 from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult, require_slot
-from easeml_core.training.parts import load_open_parts
 from easeml_core.training.supervisor import never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.services.selection.executors import Executors
     from easeml_core.services.trials.lease import Lease, Log
     from easeml_core.store.artifacts import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.training.parts import OpenParts
 
 OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)
 """Errors of a function that speak of its code or its worker, whatever is tried: a package, a name, a column or a file

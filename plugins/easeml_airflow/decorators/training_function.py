@@ -152,7 +152,7 @@ def _candidates(name: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]
             message = f"@trial of {name}: count and seed are about a space; give it too, or leave them out"
             raise InvalidInputError(message)
         return [entry]
-    from easeml_core.training.candidate_spaces import check_spaces
+    from easeml_core.training.candidates import check_spaces
 
     check_spaces([entry])
     return [entry]

@@ -33,13 +33,13 @@ from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.turns import Turns
 from easeml_airflow.web.uploading import DayLimit, Intake, file_of, on_disk, text_of
 from easeml_core.config import require
+from easeml_core.data.sources.spec import known_sources
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.services.registration.data_preview import look_at_data
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.controls import list_tenants
 from easeml_core.services.studies.uploads import KEPT_DAYS, keep_upload
-from easeml_core.training.source_specs import known_sources
 
 if TYPE_CHECKING:
     from fastapi.responses import Response

@@ -18,8 +18,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from easeml_airflow.web.bodies import allow, too_large
+from easeml_core.data.sources.upload_names import plain_file_name
 from easeml_core.errors import ConcurrentUpdateError, StateError
-from easeml_core.training.upload_names import plain_file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

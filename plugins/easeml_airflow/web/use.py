@@ -21,11 +21,11 @@ from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.uploading import Intake, file_of, on_disk, text_of
 from easeml_airflow.web.use_view import answers_of, inputs_of, row_fields
 from easeml_core.config import require
+from easeml_core.data.sources.images import require_few_pixels
+from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.services.operations.audit import cell as cell_of
 from easeml_core.services.reports.study_use import use_of_study
-from easeml_core.training.image_source import require_few_pixels
-from easeml_core.training.upload_archive import unpack_upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from program_strategies import PROGRAMS
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ProgramError
 from easeml_core.programs import templates as module
@@ -21,7 +22,6 @@ from easeml_core.programs.language import parse_data_type, parse_pattern, parse_
 from easeml_core.programs.matching import Match, Mismatch, match_schema
 from easeml_core.programs.pattern_match import match_patterns
 from easeml_core.programs.templates import TEMPLATES, Template, Workload, load_templates, match_program
-from easeml_core.training.layout import Layout
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 
 SERIES_OF_SCHEMA = "input:\n  nodes: {s: {fields: {x: {type: tensor, dim: [n]}}, links: {s: 1}}}\n"

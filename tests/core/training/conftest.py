@@ -12,11 +12,11 @@ import pytest
 import threadpoolctl
 import torch
 
+from easeml_core.data.parts import OpenParts, load_open_parts, save_open_parts, split_parts
+from easeml_core.data.sources.load import load_source
+from easeml_core.data.table import sample_rows
 from easeml_core.entities import Task
 from easeml_core.training.job import TrainingJob
-from easeml_core.training.parts import OpenParts, load_open_parts, save_open_parts, split_parts
-from easeml_core.training.raw_table import sample_rows
-from easeml_core.training.sources import load_source
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
 from easeml_core.programs.data_type import Category, DataType
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.templates import TEMPLATES, match_program
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.inferred import Inferred
-    from easeml_core.training.raw_table import RawTable
+    from easeml_core.data.inference.result import Inferred
+    from easeml_core.data.table import RawTable
 
 FLOWERS = "size,colour,kind\n1,red,x\n,blue,y\n3,red,y\n4,NA,x\n5,blue,\n"
 

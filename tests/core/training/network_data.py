@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.parts import OpenParts
 from easeml_core.entities import Task
-from easeml_core.training.layout import Layout
-from easeml_core.training.parts import OpenParts
 
 
 def parts_of(inputs: Any, labels: Any, layout: Layout, *, train: int, classes: int = 3) -> OpenParts:

@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.sources import arrays
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import npy_source
-from easeml_core.training.layout import Layout
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,6 +205,6 @@ def test_missing_files_links_and_size(tmp_path: Path, monkeypatch: pytest.Monkey
         load_source(spec)
     with pytest.raises(InvalidInputError, match="must be named by an absolute path"):
         load_source("npy:a")
-    monkeypatch.setattr(npy_source, "MAX_BYTES", 100)
+    monkeypatch.setattr(arrays, "MAX_BYTES", 100)
     with pytest.raises(InvalidInputError, match=r"inputs.npy' is larger than"):
         load_source(spec)

@@ -10,15 +10,15 @@ import pytest
 from lightgbm import LGBMClassifier, LGBMRegressor
 from xgboost import XGBClassifier, XGBRegressor
 
+from easeml_core.data.layout import table_layout
+from easeml_core.data.parts import OpenParts, split_parts
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError
-from easeml_core.training import lightgbm_format, xgboost_format
+from easeml_core.models import lightgbm_format, xgboost_format
+from easeml_core.models.formats import load_predictor, save_model
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import validate
-from easeml_core.training.formats import load_predictor, save_model
-from easeml_core.training.layout import table_layout
-from easeml_core.training.parts import OpenParts, split_parts
-from easeml_core.training.progress import silent
-from easeml_core.training.sources import load_source
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

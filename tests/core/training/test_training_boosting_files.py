@@ -12,15 +12,15 @@ import pytest
 import xgboost
 
 from easeml_core.errors import ArtifactError
-from easeml_core.training.formats import load_predictor, save_model
-from easeml_core.training.progress import silent
+from easeml_core.models.formats import load_predictor, save_model
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 SMALL = {"lightgbm": {"n_estimators": 2, "num_leaves": 5}, "xgboost": {"n_estimators": 2, "max_depth": 3}}
 

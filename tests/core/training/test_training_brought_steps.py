@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from easeml_core.errors import ArtifactError
-from easeml_core.training.skops_format import _BROUGHT_TYPES, PipelinePredictor, load_pipeline
+from easeml_core.models.skops_format import _BROUGHT_TYPES, PipelinePredictor, load_pipeline
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.training.candidate_spaces import MOST_CANDIDATES, check_spaces, expand_candidates
+from easeml_core.training.candidates import MOST_CANDIDATES, check_spaces, expand_candidates
 from easeml_core.training.trainers import TRAINERS, check_candidates
 
 FOREST = {"kind": "random_forest", "space": {"n_estimators": {".int": [10, 200]}}, "count": 4}
@@ -122,7 +122,7 @@ def test_a_study_has_at_most_so_many() -> None:
 
 def test_checking_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from easeml_core.training.candidate_spaces import check_spaces; "
+        "import sys; from easeml_core.training.candidates import check_spaces; "
         f"check_spaces([{FOREST!r}]); "
         "assert not {'numpy', 'scipy', 'torch', 'sklearn'} & set(sys.modules)"
     )

@@ -15,6 +15,7 @@ from property_sizes import examples
 from safetensors.torch import load_file, save_file
 
 from easeml_core.errors import ArtifactError
+from easeml_core.sandbox.progress import silent
 from easeml_core.training import network_training
 from easeml_core.training.checkpoints import (
     Checkpoint,
@@ -24,14 +25,13 @@ from easeml_core.training.checkpoints import (
     restore_moments,
     save_checkpoint,
 )
-from easeml_core.training.progress import silent
-from easeml_core.training.run import Run, checkpoint_name
+from easeml_core.training.run_options import Run, checkpoint_name
 from easeml_core.training.trainers import TRAINERS, trainer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 PARAMETERS = {"torch_mlp": {"hidden_width": 16}, "torch_cnn": {"channels": 4}, "squeezenet": {}}
 
@@ -157,7 +157,7 @@ def test_batches_stay_small_after_a_retry(digits: OpenParts, tmp_path: Path, mon
         sizes.append(len(targets) if self.training else 0)
         return loss(self, outputs, targets)
 
-    monkeypatch.setattr("easeml_core.training.networks.Network.loss", noted)
+    monkeypatch.setattr("easeml_core.models.networks.network.Network.loss", noted)
     run = Run(folder=tmp_path, checkpoint_seconds=0.0)
     with pytest.raises(Stopped):
         fit(digits, dataclasses.replace(run, halved=True), stop=2, batch_size=100)

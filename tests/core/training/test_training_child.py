@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
+from easeml_core.data.layout import table_layout
+from easeml_core.data.parts import OpenParts
 from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, TrainingError
-from easeml_core.training import child, guard
-from easeml_core.training.formats import ConstantPredictor, load_predictor
+from easeml_core.metrics.metric import metric_of
+from easeml_core.models.formats import ConstantPredictor, load_predictor
+from easeml_core.sandbox import child_guard
+from easeml_core.sandbox.progress import report_to, silent
+from easeml_core.training import child
 from easeml_core.training.job import TrainingJob
-from easeml_core.training.layout import table_layout
-from easeml_core.training.metrics import metric_of
-from easeml_core.training.parts import OpenParts
-from easeml_core.training.progress import report_to, silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
@@ -173,6 +174,6 @@ def test_news_are_lines_of_json() -> None:
 
 def test_last_words(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        guard.fail('a "reason"\nof two lines')
-    assert caught.value.code == guard.REASON_STATUS
-    assert guard.reason_in(capsys.readouterr().err) == 'a "reason"\nof two lines'
+        child_guard.fail('a "reason"\nof two lines')
+    assert caught.value.code == child_guard.REASON_STATUS
+    assert child_guard.reason_in(capsys.readouterr().err) == 'a "reason"\nof two lines'

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data import columns as module
+from easeml_core.data.columns import column_of_texts, table_of_columns
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import columns as module
-from easeml_core.training.columns import column_of_texts, table_of_columns
 
 
 def words(*cells):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core import archive
 from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError
-from easeml_core.training import archive
-from easeml_core.training.command_model import load_command, pack_command
-from easeml_core.training.formats import load_predictor
-from easeml_core.training.predict import predict_in_child
+from easeml_core.models.command_model import load_command, pack_command
+from easeml_core.models.formats import load_predictor
+from easeml_core.models.predict import predict_in_child
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.sources import csv_files
+from easeml_core.data.sources.csv_source import read_csv
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import csv_text
-from easeml_core.training.csv_source import read_csv
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def test_what_is_no_table_is_refused_with_the_place_but_without_the_content(tmp_
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_text, "MAX_BYTES", 10)
+    monkeypatch.setattr(csv_files, "MAX_BYTES", 10)
     with pytest.raises(InvalidInputError, match="is larger than"):
         load_source(written(tmp_path, "x,y\n1,2\n3,4\n"), "y")
 

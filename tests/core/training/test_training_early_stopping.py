@@ -11,18 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easeml_core.data.layout import table_layout
+from easeml_core.data.parts import OpenParts
 from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, TrainingError
+from easeml_core.models.networks.network import NetworkPredictor
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import score_on_validation
-from easeml_core.training.early_stopping import BestEpoch, held_out
-from easeml_core.training.layout import table_layout
 from easeml_core.training.mixed_precision import Precision
+from easeml_core.training.network_loop import BestEpoch, held_out
 from easeml_core.training.network_quality import loss_on, quality_on_validation
 from easeml_core.training.network_training import device_of
-from easeml_core.training.networks import NetworkPredictor
-from easeml_core.training.parts import OpenParts
-from easeml_core.training.progress import silent
-from easeml_core.training.run import Run
+from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import trainer_of
 
 CPU = torch.device("cpu")

@@ -19,20 +19,20 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.training import skops_format
+from easeml_core.models import skops_format
+from easeml_core.models.formats import FORMATS, load_predictor, save_constant, save_model
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import validate
 from easeml_core.training.estimators import _CLASSIFIERS, _REGRESSORS, build_pipeline
-from easeml_core.training.formats import FORMATS, load_predictor, save_constant, save_model
-from easeml_core.training.layout import Layout
-from easeml_core.training.progress import silent
 from easeml_core.training.trainers import TRAINERS, default_candidates, trainer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:self.within_class_std_dev_:UserWarning"),  # a border pixel that is always 0
@@ -197,7 +197,7 @@ def test_a_tree_that_leads_out_of_itself_is_refused(kind, attack, digits: OpenPa
 
 def test_importing_skops_leaves_torch_alone() -> None:
     code = (
-        "import sys; from easeml_core.training.skops_format import _skops; _skops();"
+        "import sys; from easeml_core.models.skops_format import _skops; _skops();"
         "print('torch' in sys.modules, len(sys.meta_path)); import torch; print('torch' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,13 +14,13 @@ from sklearn.naive_bayes import GaussianNB
 from xgboost import XGBClassifier, XGBRegressor
 
 from easeml_core.errors import InvalidInputError, TrainingError
-from easeml_core.training.formats import load_predictor, save_model
+from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.training.function_models import predictor_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 QUICK = {"n_estimators": 3, "n_jobs": 1}
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.sources import images as image_source
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import image_source
-from easeml_core.training.layout import Layout
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

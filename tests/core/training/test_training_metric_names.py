@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, NumericalError
-from easeml_core.training.metrics import METRICS, check_metric_name, metric_of, require_gate_metric
-from easeml_core.training.user_metric import user_metric
+from easeml_core.metrics.custom import user_metric
+from easeml_core.metrics.metric import METRICS, check_metric_name, metric_of, require_gate_metric
 
 LABELS = [0, 0, 1, 1, 1, 2]
 SAID = [0, 1, 1, 1, 0, 2]
@@ -65,7 +65,7 @@ def test_the_gate_refuses_others_and_says_what_to_use(name, instead) -> None:
 
 
 def test_every_metric_is_gated_or_says_why_not() -> None:
-    from easeml_core.training.metrics import _NOT_GATED
+    from easeml_core.metrics.metric import _NOT_GATED
 
     assert {"accuracy", *_NOT_GATED} == set(METRICS)
 
@@ -141,7 +141,7 @@ def test_a_statement_is_checked(wrong) -> None:
 
 def test_importing_loads_no_library_and_a_name_is_checked_without_importing() -> None:
     code = (
-        "import sys; from easeml_core.training.metrics import *\n"
+        "import sys; from easeml_core.metrics.metric import *\n"
         "check_metric_name('no_such_module:f'); metric_of('rmse'); require_gate_metric('within:0.1')\n"
         "print([name for name in ('numpy', 'sklearn', 'scipy', 'pandas') if name in sys.modules])"
     )

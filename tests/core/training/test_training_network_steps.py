@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from network_data import tinted
 
+from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
-from easeml_core.training.layout import Layout
+from easeml_core.models.networks.architecture import architecture_for
+from easeml_core.models.networks.network import build_network
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.network_steps import moved, share_of_rate
-from easeml_core.training.networks import build_network
-from easeml_core.training.networks_architecture import architecture_for
-from easeml_core.training.progress import silent
-from easeml_core.training.run import Run
+from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 
 def fit(parts: OpenParts, run: Run | None = None, *, kind: str = "torch_cnn", **parameters: Any) -> tuple[Any, Any]:

@@ -11,19 +11,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from easeml_core.data.layout import Layout
 from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.metrics.metric import metric_of
+from easeml_core.models.networks.network import Architecture, NetworkPredictor, build_network, load_network
+from easeml_core.models.networks.networks_bits import Bits
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import validate
-from easeml_core.training.layout import Layout
-from easeml_core.training.metrics import metric_of
-from easeml_core.training.networks import Architecture, NetworkPredictor, build_network, load_network
-from easeml_core.training.networks_bits import Bits
-from easeml_core.training.progress import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 MLP = Architecture("mlp", features=6, classes=3, width=4)
 CNN = Architecture("cnn", features=30, classes=3, width=4, height=5, breadth=6)

@@ -13,11 +13,12 @@ import torch
 from network_data import parts_of, tinted
 from safetensors.torch import save_file
 
+from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.training.formats import load_predictor, save_model
-from easeml_core.training.layout import Layout
-from easeml_core.training.networks import (
+from easeml_core.models.formats import load_predictor, save_model
+from easeml_core.models.networks.architecture import NETWORKS, NORMALISATIONS
+from easeml_core.models.networks.network import (
     MOST_WEIGHTS,
     Architecture,
     NetworkPredictor,
@@ -25,8 +26,7 @@ from easeml_core.training.networks import (
     build_network,
     load_network,
 )
-from easeml_core.training.networks_architecture import NETWORKS, NORMALISATIONS
-from easeml_core.training.progress import silent
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.trainers import TRAINERS, trainer_of
 
 if TYPE_CHECKING:

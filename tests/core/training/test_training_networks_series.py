@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from network_data import parts_of, waves
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
+from easeml_core.models.formats import load_predictor, save_model
+from easeml_core.models.networks.architecture import NETWORKS
+from easeml_core.models.networks.layers import as_series
+from easeml_core.models.networks.minirocket import Rocket
+from easeml_core.models.networks.network import Architecture, NetworkPredictor, build_network
+from easeml_core.models.networks.series import backwards
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import validate
-from easeml_core.training.formats import load_predictor, save_model
-from easeml_core.training.layout import Layout
-from easeml_core.training.networks import Architecture, NetworkPredictor, build_network
-from easeml_core.training.networks_architecture import NETWORKS
-from easeml_core.training.networks_layers import as_series
-from easeml_core.training.networks_rocket import Rocket
-from easeml_core.training.networks_series import backwards
-from easeml_core.training.progress import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easeml_core.training.networks_bits import Bits, numbers_of
-from easeml_core.training.networks_layers import shaped_loss
-from easeml_core.training.networks_structured import (
+from easeml_core.models.networks.layers import shaped_loss
+from easeml_core.models.networks.networks_bits import Bits, numbers_of
+from easeml_core.models.networks.structured import (
     AutoEncoder,
     BitAutoEncoder,
     Seq2Seq,

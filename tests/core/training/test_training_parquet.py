@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.sources import parquet_files
+from easeml_core.data.sources.load import load_source
+from easeml_core.data.sources.parquet_files import read_parquet
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import parquet_source
-from easeml_core.training.parquet_source import read_parquet
-from easeml_core.training.sources import load_source
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -91,7 +91,7 @@ def test_regression(tmp_path: Path) -> None:
 
 
 def test_a_small_file_of_far_too_many_cells_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_source, "_batches", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(parquet_files, "_batches", lambda *_: pytest.fail("read"))
     path = put(tmp_path, {"x": np.zeros(50_000_001), "y": np.zeros(50_000_001, bool)})
     assert path.stat().st_size < 2_000_000
     with pytest.raises(InvalidInputError, match="more than 100,000,000 cells"):
@@ -112,7 +112,7 @@ def test_long_text_that_is_repeated_is_not_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", ["MAX_UNPACKED", "MAX_BYTES", "MAX_COLUMNS"])
 def test_limits(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path, {"x": [1, 2], "y": [0, 1]})
-    monkeypatch.setattr(parquet_source, limit, 1)
+    monkeypatch.setattr(parquet_files, limit, 1)
     with pytest.raises(InvalidInputError, match=r"bytes unpacked|is larger than|more than 1 columns"):
         read_parquet(path)
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.parts import load_open_parts, save_open_parts, split_parts
+from easeml_core.data.table import RawTable, make_table
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.training.layout import Layout
-from easeml_core.training.parts import load_open_parts, save_open_parts, split_parts
-from easeml_core.training.raw_table import RawTable, make_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,17 +11,18 @@ from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
 
 from easeml_core.errors import MachineError, ShapeError, TrainingError, TrainingKilled, TrainingStarved
-from easeml_core.training import predict, sandbox
-from easeml_core.training.formats import save_constant, save_model
-from easeml_core.training.npy import array_from_bytes, array_to_bytes
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.progress import silent
+from easeml_core.models import predict
+from easeml_core.models.formats import save_constant, save_model
+from easeml_core.models.predict import predict_in_child
+from easeml_core.sandbox import isolation
+from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 
 @pytest.mark.parametrize("kind", ["decision_tree", "torch_mlp", "lightgbm", "xgboost"])
@@ -139,7 +140,7 @@ def test_a_kill_before_the_model_is_loaded_is_the_machines(error: Exception, mon
         on_output(said)
         raise error
 
-    monkeypatch.setattr("easeml_core.training.predict.run_child", run)
+    monkeypatch.setattr("easeml_core.models.predict.run_child", run)
     for said, kind in ((b"", MachineError), (b"confined\n", type(error))):
         with pytest.raises(type(error) if said else MachineError) as caught:
             predict_in_child(tmp_path / "model", "skops", np.zeros((2, 2)), sandbox=None)
@@ -153,9 +154,9 @@ def test_a_probe_that_is_killed_says_nothing_of_the_machine(monkeypatch: Any) ->
         said = "by SIGKILL"
         raise TrainingKilled(said)
 
-    sandbox._probed.cache_clear()
-    monkeypatch.setattr(sandbox, "run_child", run)
+    isolation._probed.cache_clear()
+    monkeypatch.setattr(isolation, "run_child", run)
     with pytest.raises(MachineError, match="no child can be started to run models: by SIGKILL"):
-        sandbox.probe_isolation(sandbox.Sandbox())
+        isolation.probe_isolation(isolation.Sandbox())
     monkeypatch.undo()
-    assert isinstance(sandbox.probe_isolation(sandbox.Sandbox()), sandbox.Isolation)
+    assert isinstance(isolation.probe_isolation(isolation.Sandbox()), isolation.Isolation)

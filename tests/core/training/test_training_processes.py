@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from easeml_core.errors import TrainingError
-from easeml_core.training.guard import reason_in
-from easeml_core.training.processes import Limits, clean_environment, failure_reason, kill_family, run_child
-from easeml_core.training.progress import LINE_LIMIT, LineReader
+from easeml_core.sandbox.child_guard import reason_in
+from easeml_core.sandbox.process import Limits, clean_environment, failure_reason, kill_family, run_child
+from easeml_core.sandbox.progress import LINE_LIMIT, LineReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +192,7 @@ def test_a_child_whose_parent_is_gone_already_does_nothing(run) -> None:
 
 PARENT = """
 import pathlib, sys
-from easeml_core.training.processes import Limits, run_child
+from easeml_core.sandbox.process import Limits, run_child
 run_child("sleeper", [], cwd=pathlib.Path(sys.argv[1]), limits=Limits(300, 1000), on_output=lambda _: None,
           on_poll=lambda: None)
 """
@@ -219,7 +219,7 @@ def test_a_parent_killed_with_9_takes_a_silent_child_with_it(tmp_path: Path) -> 
 
 def test_what_libraries_print_does_not_get_between_the_lines(run) -> None:
     code = (
-        "from easeml_core.training.progress import report_to, take_stdout\n"
+        "from easeml_core.sandbox.progress import report_to, take_stdout\n"
         "report = report_to(take_stdout())\nprint('noise')\nos.system('echo more noise')\n"
         "report(0.5, 'half')\nreport(1, 'done', float('nan'))\n"
     )

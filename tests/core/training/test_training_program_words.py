@@ -21,11 +21,11 @@ from easeml_core.errors import (
     InvalidInputError,
     TrainingError,
 )
-from easeml_core.training.command_manifest import read_program
-from easeml_core.training.command_model import load_command, pack_command
-from easeml_core.training.formats import load_predictor
+from easeml_core.models.command_manifest import read_program
+from easeml_core.models.command_model import load_command, pack_command
+from easeml_core.models.formats import load_predictor
 from easeml_core.training.program_news import ProgramNews
-from easeml_core.training.run import Run
+from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import TRAINERS
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
+from easeml_core import archive
 from easeml_core.errors import (
     InvalidInputError,
     TrainingCancelled,
@@ -25,17 +26,16 @@ from easeml_core.errors import (
     TrainingKilled,
     TrainingTaskError,
 )
-from easeml_core.training import archive
-from easeml_core.training.command_model import load_command, pack_command
-from easeml_core.training.command_run import run_command
-from easeml_core.training.predict import predict_in_child
+from easeml_core.models.command_model import load_command, pack_command
+from easeml_core.models.command_run import run_command
+from easeml_core.models.predict import predict_in_child
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.training.job import TrainingJob
-    from easeml_core.training.parts import OpenParts
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 REFERENCE = "sha256:" + 64 * "0"

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.table import content_hash, make_table, sample_rows
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
-from easeml_core.training.layout import Layout
-from easeml_core.training.raw_table import content_hash, make_table, sample_rows
 
 
 def table_of(inputs, labels, classes=2, **changes):

@@ -22,16 +22,16 @@ from sklearn.tree import DecisionTreeRegressor
 
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError
+from easeml_core.models.formats import load_predictor, save_model
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import score_on_validation, validate
-from easeml_core.training.formats import load_predictor, save_model
-from easeml_core.training.progress import silent
 from easeml_core.training.trainers import TRAINERS, trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
 

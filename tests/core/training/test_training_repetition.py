@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import TrainingError
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.formats import save_model
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.progress import silent
-from easeml_core.training.repetition import require_same, rows_to_repeat
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.formats import save_model
+from easeml_core.models.predict import predict_in_child
+from easeml_core.models.repeatability import require_same, rows_to_repeat
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
 KEY = b"sixteen bytes at least"
 

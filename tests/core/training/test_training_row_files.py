@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.layout import Layout, table_layout
+from easeml_core.data.rows.labeled_pairs import Pairs, read_pairs, write_pairs
+from easeml_core.data.rows.row_files import read_rows
+from easeml_core.data.rows.row_format import RowForm, rows_of_json
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
-from easeml_core.training.fed_pairs import Pairs, read_pairs, write_pairs
-from easeml_core.training.label_ranking import rank_labels
-from easeml_core.training.layout import Layout, table_layout
-from easeml_core.training.row_files import read_rows
-from easeml_core.training.row_form import RowForm, rows_of_json
-from easeml_core.training.sources import load_source
+from easeml_core.models.label_errors import rank_labels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.training.row_cells import Cells, row_ids, tokens_of
-from easeml_core.training.row_matching import COINCIDENCE, LIKELY, Rows, match_rows
+from easeml_core.data.rows.cells import Cells, row_ids, tokens_of
+from easeml_core.data.rows.matching import COINCIDENCE, LIKELY, Rows, match_rows
 
 KEY = b"key"
 

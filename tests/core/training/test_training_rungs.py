@@ -8,7 +8,7 @@ import pytest
 
 from easeml_core.config import TrainingConfig
 from easeml_core.errors import ConfigError
-from easeml_core.training.run import END, Run, checkpoint_name
+from easeml_core.training.run_options import END, Run, checkpoint_name
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import trainer_of
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from easeml_core.training.parts import OpenParts
+    from easeml_core.data.parts import OpenParts
 
     Fit = Callable[..., tuple[list[dict[str, Any]], np.ndarray]]
 

@@ -22,10 +22,10 @@ import pytest
 
 import easeml_core
 from easeml_core.errors import ConfigError, StateError, TrainingError
-from easeml_core.training import sandbox
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.sandbox import Isolation, Sandbox, probe_isolation
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.predict import predict_in_child
+from easeml_core.sandbox import isolation as sandbox
+from easeml_core.sandbox.isolation import Isolation, Sandbox, probe_isolation
 
 ATTEMPTS = (
     "loopback", "outside", "environ", "ptrace", "signal", "secret file", "open file", "socket file", "leave a file",
@@ -96,9 +96,9 @@ import json, os, socket, subprocess, sys
 from pathlib import Path
 import numpy as np
 os.environ["EASEML_REFEREE_DSN"] = "postgresql://easeml_referee:hunter2@127.0.0.1/easeml"
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.sandbox import Sandbox, probe_isolation
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.predict import predict_in_child
+from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 folder = Path(os.getcwd())
 (folder / "secret").touch(mode=0o600)
 for name in ("secret", "open"):
@@ -127,7 +127,7 @@ print(json.dumps({"uid": os.getuid(), "found": found.tolist(), "left": left, "is
 
 # What an ordinary user is here: root's interpreter may lie where nobody else can reach it, so it is shown to them.
 ORDINARY = """
-from easeml_core.training.confinement import Confinement, enter
+from easeml_core.sandbox.namespaces import Confinement, enter
 enter(Confinement(("files", "account"), None, None, 2048))
 """
 
@@ -241,7 +241,7 @@ print(1, 1)
 PARENT = """
 import sys, numpy as np
 from pathlib import Path
-from easeml_core.training.predict import predict_in_child
+from easeml_core.models.predict import predict_in_child
 predict_in_child(Path(sys.argv[1]), "command", np.zeros((2, 2)))
 """
 
@@ -359,9 +359,7 @@ def test_no_child_at_all_is_an_error(machine: Any) -> None:
 def test_a_sandbox_that_cannot_be_made_any_more_is_no_verdict(hostile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the child says of it is told to nobody: a model could say it too, with what it must not tell."""
     model = hostile("print(1, 1)")
-    monkeypatch.setattr(
-        "easeml_core.training.predict.run_child", fail_with("sandbox could not be made, part x: rows 7")
-    )
+    monkeypatch.setattr("easeml_core.models.predict.run_child", fail_with("sandbox could not be made, part x: rows 7"))
     with pytest.raises(StateError, match="the model was not judged") as caught:
         predict_in_child(model, "command", np.zeros((2, 2)))
     assert "7" not in str(caught.value)
@@ -415,7 +413,7 @@ def test_what_a_kernel_forbids_is_said_and_the_rest_is_made(
 CONFINED = """
 import ctypes
 from pathlib import Path
-from easeml_core.training.confinement import Confinement, enter
+from easeml_core.sandbox.namespaces import Confinement, enter
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as it would be after a program was started
 Path("inner").mkdir()
 Path("inner/model.bin").write_bytes(b"content")

@@ -37,10 +37,10 @@ HARNESS = """
 import os, numpy as np
 from pathlib import Path
 from easeml_core.errors import EasemlError
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.predict import predict_in_child
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.predict import predict_in_child
 if os.geteuid() == 0:
-    from easeml_core.training.confinement import Confinement, enter
+    from easeml_core.sandbox.namespaces import Confinement, enter
     enter(Confinement(("files", "account"), None, None, 2048))  # an ordinary user
 Path("predict.py").write_text(FORGER)
 pack_command(Path("predict.py"), Path("model"), command="python predict.py")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from inference_data import row_of, written
 
+from easeml_core.data.inference.infer import infer_program
+from easeml_core.data.inference.result import spec_of
+from easeml_core.data.program import InputColumn, program_of_table
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.data_program import InputColumn, program_of_table
-from easeml_core.training.inferred import spec_of
-from easeml_core.training.schema_inference import infer_program
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from inference_data import FLOWERS, arrays, picture, row_of, written
 
+from easeml_core.data.inference.infer import infer_program
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.programs.bounds import MAX_LENGTH
 from easeml_core.programs.schema import Schema
-from easeml_core.training.schema_inference import infer_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.sources import series as series_source
+from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import series_source
-from easeml_core.training.layout import Layout
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.training.source_specs import parse_source
-from easeml_core.training.sources import (
+from easeml_core.data.sources.load import (
     COMPLETE,
     FILE_SCHEMES,
     SCHEMES,
@@ -21,6 +19,8 @@ from easeml_core.training.sources import (
     known_sources,
     load_source,
 )
+from easeml_core.data.sources.spec import parse_source
+from easeml_core.errors import InvalidInputError, NotFoundError
 
 
 # Sizes as published with each set (UCI; the pages of scikit-learn and mlxtend).

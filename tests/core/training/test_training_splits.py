@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.columns import table_of_columns
+from easeml_core.data.parts import content_hash, split_parts
+from easeml_core.data.sources.load import load_source
+from easeml_core.data.sources.spec import check_source
+from easeml_core.data.split_spec import ROWS, Split, check_split
+from easeml_core.data.splits import divided, group_numbers, times_of
+from easeml_core.data.table import RawTable, make_table, sample_rows
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
-from easeml_core.training.columns import table_of_columns
-from easeml_core.training.parts import content_hash, split_parts
-from easeml_core.training.raw_table import RawTable, make_table, sample_rows
-from easeml_core.training.source_specs import check_source
-from easeml_core.training.sources import load_source
-from easeml_core.training.split_specs import ROWS, Split, check_split
-from easeml_core.training.splits import divided, group_numbers, times_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +137,7 @@ def test_other_forms_are_refused(text: Any) -> None:
 
 
 def test_checking_a_split_loads_no_numpy() -> None:
-    look = "import sys; import easeml_core.training.source_specs; print('numpy' in sys.modules)"
+    look = "import sys; import easeml_core.data.sources.spec; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

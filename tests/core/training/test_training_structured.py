@@ -14,27 +14,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from easeml_core.data.layout import Layout, stored_layout, stored_target
+from easeml_core.data.parts import OpenParts, load_open_parts, save_open_parts, split_parts, write_open_parts
+from easeml_core.data.sources.load import load_source
+from easeml_core.data.table import content_hash, make_table, sample_rows
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, ShapeError, TrainingError
+from easeml_core.metrics.correctness import as_classes
+from easeml_core.metrics.metric import metric_of
+from easeml_core.models.answers import WantedAnswers, wanted_of
+from easeml_core.models.formats import load_constant, load_predictor, save_constant, save_model
+from easeml_core.models.networks.architecture import Architecture
+from easeml_core.models.predict import predict_in_child
+from easeml_core.models.repeatability import require_same, rows_to_repeat
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import score_on_validation
-from easeml_core.training.formats import load_constant, load_predictor, save_constant, save_model
-from easeml_core.training.hits import as_classes
-from easeml_core.training.layout import Layout, stored_layout, stored_target
-from easeml_core.training.metrics import metric_of
-from easeml_core.training.networks_architecture import Architecture
-from easeml_core.training.parts import OpenParts, load_open_parts, save_open_parts, split_parts, write_open_parts
-from easeml_core.training.predict import predict_in_child
-from easeml_core.training.progress import silent
-from easeml_core.training.raw_table import content_hash, make_table, sample_rows
-from easeml_core.training.repetition import require_same, rows_to_repeat
-from easeml_core.training.sources import load_source
 from easeml_core.training.trainers import TRAINERS, default_candidates, trainer_of
-from easeml_core.training.wanted_answers import WantedAnswers, wanted_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.training.raw_table import RawTable
+    from easeml_core.data.table import RawTable
 
 NAN = float("nan")
 NUMBERS = Task.REGRESSION

@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
+from easeml_core.data.parts import OpenParts, load_open_parts
 from easeml_core.errors import ConfigError, TrainingCancelled, TrainingError
-from easeml_core.training.formats import load_predictor
-from easeml_core.training.parts import OpenParts, load_open_parts
+from easeml_core.models.formats import load_predictor
 from easeml_core.training.supervisor import read_result, run_job
 
 if TYPE_CHECKING:

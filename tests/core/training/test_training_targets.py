@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
+from easeml_core.data.parts import load_open_parts, save_open_parts, split_parts
+from easeml_core.data.sources.load import load_source
+from easeml_core.data.table import content_hash, make_table, sample_rows
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
-from easeml_core.training.layout import Layout
-from easeml_core.training.parts import load_open_parts, save_open_parts, split_parts
-from easeml_core.training.raw_table import content_hash, make_table, sample_rows
-from easeml_core.training.sources import load_source
 
 if TYPE_CHECKING:
     from pathlib import Path

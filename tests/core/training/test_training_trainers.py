@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError, TrainingError
-from easeml_core.training.layout import Layout
+from easeml_core.sandbox.progress import silent
 from easeml_core.training.parameters import Choice, Real, Whole, complete
-from easeml_core.training.progress import silent
 from easeml_core.training.trainers import TRAINERS, check_candidates, default_candidates, trainer_of
 
 HEAVY = (
@@ -30,10 +30,10 @@ GREY, COLOUR = Layout("image", (8, 8, 1)), Layout("image", (8, 8, 3))
 
 def test_importing_the_light_modules_loads_no_library() -> None:
     code = (
-        "import sys, easeml_core.training.trainers, easeml_core.training.job, easeml_core.training.sources,"
-        " easeml_core.training.formats, easeml_core.training.candidate_grid;"
+        "import sys, easeml_core.training.trainers, easeml_core.training.job, easeml_core.data.sources.load,"
+        " easeml_core.models.formats, easeml_core.training.candidate_grid;"
         "from easeml_core.training import trainers, sources;"
-        "from easeml_core.training.layout import Layout; from easeml_core.entities import Task;"
+        "from easeml_core.data.layout import Layout; from easeml_core.entities import Task;"
         "image, task = Layout('image', (8, 8, 1)), Task.CLASSIFICATION;"
         "trainers.check_candidates(trainers.default_candidates(image, task)); sources.check_source('sklearn:digits');"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easeml_core.data.sources.spec import parse_source
+from easeml_core.data.sources.upload_names import UploadName, plain_file_name, upload_of
+from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.source_specs import parse_source
-from easeml_core.training.upload_archive import unpack_upload
-from easeml_core.training.upload_names import UploadName, plain_file_name, upload_of
 
 HASH = "ab" * 32
 
@@ -87,7 +87,7 @@ def test_what_is_no_zip_file_or_lists_too_much_is_refused_before_it_is_read(tmp_
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr("easeml_core.training.upload_archive.unpack", never)
+    monkeypatch.setattr("easeml_core.data.sources.zip_upload.unpack", never)
     plain = tmp_path / "a.zip"
     plain.write_bytes(b"no zip at all")
     with pytest.raises(InvalidInputError, match=r"a\.zip is no zip file, or not a whole one"):

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data.columns import column_of_texts, table_of_columns
+from easeml_core.data.rows import encoding
+from easeml_core.data.rows.encoding import class_indices, encode, read_examples
+from easeml_core.data.sources import csv_files
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import csv_text, uploads
-from easeml_core.training.columns import column_of_texts, table_of_columns
-from easeml_core.training.uploads import class_indices, encode, read_examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,7 @@ def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path, put: Any, mon
             read_examples(tmp_path / name)
     with pytest.raises(InvalidInputError, match="cannot be read"):
         read_examples(tmp_path / "a\0b")
-    monkeypatch.setattr(csv_text, "MAX_BYTES", 10)
+    monkeypatch.setattr(csv_files, "MAX_BYTES", 10)
     with pytest.raises(InvalidInputError, match="is larger than"):
         read_examples(put("example,x\na,1\n"))
 
@@ -145,7 +146,7 @@ def test_without_names_the_columns_count_in_their_order(put: Any) -> None:
 
 
 def test_too_many_cells_are_refused_before_they_are_made(put: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(uploads, "MAX_CELLS", 3)
+    monkeypatch.setattr(encoding, "MAX_CELLS", 3)
     with pytest.raises(InvalidInputError, match="has more than 3 cells"):
         encode(read_examples(put("example,a,b\nx,1,2\ny,1,2\n")), feature_names=None, features=2)
 

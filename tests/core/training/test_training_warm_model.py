@@ -14,11 +14,11 @@ import pytest
 
 from easeml_core.entities import Model
 from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.models.answers import A_CLASS, A_NUMBER, probabilities_of
+from easeml_core.models.formats import save_constant
+from easeml_core.models.warm_model import CHILD, ModelGoneError, WarmModel
 from easeml_core.services.models.warm_models import WarmModels
 from easeml_core.store.artifacts import ArtifactStore
-from easeml_core.training.formats import save_constant
-from easeml_core.training.wanted_answers import A_CLASS, A_NUMBER, probabilities_of
-from easeml_core.training.warm_model import CHILD, ModelGoneError, WarmModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +85,7 @@ def test_one_process_answers_all_questions(start: Callable[..., WarmModel]) -> N
 
 
 def test_in_the_sandbox_it_answers_too(start: Callable[..., WarmModel]) -> None:
-    from easeml_core.training.sandbox import Sandbox
+    from easeml_core.sandbox.isolation import Sandbox
 
     assert start(sandbox=Sandbox()).ask(ROWS).tolist() == [1, 1, 1]
 

@@ -30,12 +30,12 @@ from easeml_airflow.web.source import REFEREE_VARIABLE
 from easeml_airflow.web.turns import MOST_OF_ONE, Turns, few_of_each
 from easeml_airflow.web.uploading import Intake
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
+from easeml_core.sandbox import process
+from easeml_core.sandbox.isolation import Isolation
 from easeml_core.services.models import inference
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.studies.uploads import keep_upload
 from easeml_core.store.database import Store
-from easeml_core.training import processes
-from easeml_core.training.sandbox import Isolation
 
 BASELINE = {"number": "1"}
 """The model that every study has once it is sealed."""
@@ -279,9 +279,9 @@ def test_no_child_of_the_server_inherits_the_referees_address(monkeypatch):
     monkeypatch.setenv(REFEREE_VARIABLE, "postgresql://easeml_referee:secret@h/easeml")
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "secret")
     started = []
-    monkeypatch.setattr(processes.subprocess, "Popen", lambda command, **given: started.append(given) or away())
+    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **given: started.append(given) or away())
     with pytest.raises(StoreUnavailableError):
-        processes.run_child("m", [], cwd=Path(), limits=None, on_output=print, on_poll=print)
+        process.run_child("m", [], cwd=Path(), limits=None, on_output=print, on_poll=print)
     assert "secret" not in str(started[0]["env"])
     assert "PATH" in started[0]["env"]
 

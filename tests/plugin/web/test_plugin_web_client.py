@@ -11,8 +11,8 @@ import pytest
 
 from easeml_airflow.web.client import easeml_client
 from easeml_airflow.web.client.easeml_client import EasemlError, Study, login
+from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
-from easeml_core.training.sources import load_source
 
 TABLE = load_source("sklearn:breast_cancer")
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from easeml_airflow.web.lifecycle_view import time_line
+from easeml_core.data.parts import load_open_parts
 from easeml_core.entities import Executor, TrialState
+from easeml_core.models.formats import save_constant
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.timeline import lifecycle
 from easeml_core.store import models, studies, trials
-from easeml_core.training.formats import save_constant
-from easeml_core.training.parts import load_open_parts
 
 PAGE = "/studies/cancer/lifecycle"
 

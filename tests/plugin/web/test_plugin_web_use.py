@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_airflow.web.use_view import CELL, MOST_FIELDS, RowField, inputs_of, row_fields
+from easeml_core.data.sources.load import load_source
 from easeml_core.errors import ConfigError
 from easeml_core.services.datasets.feed import list_feeds
 from easeml_core.services.models.inference import infer
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import keep_upload
-from easeml_core.training.sources import load_source
 
 TABLE = load_source("sklearn:breast_cancer")
 USE = "/studies/cancer/use"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tables_elsewhere import table
 
+from easeml_core.data.sources.spec import check_source
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.datasets.named_queries import read_queries
 from easeml_core.store import query_source
 from easeml_core.store.query_source import NamedQuery, columns_of_lines, query_lines
-from easeml_core.training.source_specs import check_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from mlflow_lab import end_trial, force, free_address, run_of, seen, sync_of
 
 from easeml_core.entities import TrialState
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import file_rollback
 from easeml_core.store import curves, studies, trials
-from easeml_core.training.formats import load_predictor
 
 if TYPE_CHECKING:
     from pathlib import Path

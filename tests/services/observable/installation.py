@@ -15,6 +15,7 @@ import numpy as np
 
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import EasemlError
+from easeml_core.models.formats import load_constant
 from easeml_core.services.datasets.feed import feed
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.process import Referee
@@ -33,7 +34,6 @@ from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import chain, sealed
 from easeml_core.store import labels as label_rows
 from easeml_core.store.rows import pack
-from easeml_core.training.formats import load_constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -82,7 +82,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "The module logs a fault of Airflow, MLflow, a repository or a model's file, and the worlds have none.",
         *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.airflow_runs"),
         *("easeml_core.services.models.dag_bundles", "easeml_core.services.operations.mlflow_sync"),
-        "easeml_core.training.predict",
+        "easeml_core.models.predict",
     ),
     *_undriven(
         Kind.VALUE,

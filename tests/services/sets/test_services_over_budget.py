@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from easeml_core.entities import Executor
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.controls import list_tenants, set_study, set_tenant
 from easeml_core.store import limits, studies, trials
-from easeml_core.training.formats import load_predictor
 
 USED = "SELECT sum(work.charge(t)) FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
 TRIAL = "SELECT state, limit_seconds, lost_seconds FROM work.trials WHERE id = :id"

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import StateError
+from easeml_core.models import predict
+from easeml_core.models.command_model import pack_command
+from easeml_core.models.formats import load_predictor
+from easeml_core.sandbox.namespaces import FAILED
 from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import measure_next, remeasure
@@ -20,10 +24,6 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.store import studies, validation
-from easeml_core.training import predict
-from easeml_core.training.command_model import pack_command
-from easeml_core.training.confinement import FAILED
-from easeml_core.training.formats import load_predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -15,6 +15,7 @@ import pytest
 
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ConcurrentUpdateError
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import _keep, measure_next, remeasure
@@ -31,7 +32,6 @@ from easeml_core.store import models, releases, studies, trials, validation
 from easeml_core.store.database import Store, lock
 from easeml_core.store.outlook import outlook
 from easeml_core.store.summary import study_summaries
-from easeml_core.training.formats import load_predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

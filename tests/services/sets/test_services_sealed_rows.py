@@ -1,7 +1,7 @@
 """A row that is sealed in one study opens in no other, whatever was done to the table; each case is an attack.
 
 The referee is the real one; tables come as the public interface takes them. The chance that unrelated rows of these
-tables match is bounded by 2 % a row (``training/row_matching.py``) and is 0 for these seeds.
+tables match is bounded by 2 % a row (``data/rows/matching.py``) and is 0 for these seeds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.remote.cache import FileCache
 from easeml_core.services.datasets.feed import feed, file_refresh
@@ -31,7 +32,6 @@ from easeml_core.services.test_sets.test_set_retirement import retire_overlappin
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store import row_registry as registered
 from easeml_core.store.query_source import NamedQuery
-from easeml_core.training.row_cells import Cells, name_tokens, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,6 +14,7 @@ from easeml_core.errors import (
     NotFoundError,
     StateError,
 )
+from easeml_core.models.formats import load_predictor
 from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.services.referee.requests import answer_of, file_gate_request
@@ -21,7 +22,6 @@ from easeml_core.services.test_sets import lifecycle
 from easeml_core.services.test_sets.release import fetch_test_set, release_test_set
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store import labels, models, releases, sealed, studies
-from easeml_core.training.formats import load_predictor
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import InvalidInputError, StateError, StoreError
 from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
 from easeml_core.services.labeling.requests import give_labels
@@ -17,7 +18,6 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store import labels, models, studies
 from easeml_core.store.example_hashes import example_hashes
-from easeml_core.training.parts import load_open_parts
 
 if TYPE_CHECKING:
     from pathlib import Path

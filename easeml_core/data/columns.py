@@ -1,0 +1,172 @@
+"""From columns of text and numbers to a table: numbers stay, few words become a column each, many words are hashed.
+
+Nothing here looks at a label to encode an input: encoding a whole data set tells no part of another's labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from easeml_core.data.program import InputColumn, program_of_table
+from easeml_core.data.split_spec import ROWS
+from easeml_core.data.splits import group_numbers, times_of
+from easeml_core.data.table import MAX_CELLS, RawTable, make_table
+from easeml_core.data.targets import target_of
+from easeml_core.data.text_columns import hashed_names, hashed_text, hashed_width
+from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from easeml_core.data.split_spec import Split
+    from easeml_core.data.targets import Target
+    from easeml_core.entities import Task
+
+Column: TypeAlias = "NDArray[Any]"
+"""float64 with NaN for missing, or object: text with None for missing."""
+
+MAX_CATEGORIES = 32
+_MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL"})
+
+
+def column_of_texts(texts: Iterable[str]) -> Column:
+    """A column from text cells: numbers if every cell that is not missing is one, else text.
+
+    Example:
+        >>> column_of_texts(["1", "", "2.5"]).tolist()
+        [1.0, nan, 2.5]
+        >>> column_of_texts(["1", "NA", "red"]).tolist()
+        ['1', None, 'red']
+    """
+    cells = [None if text.strip() in _MISSING else text.strip() for text in texts]
+    try:
+        return np.array([math.nan if cell is None else _number(cell) for cell in cells], dtype=np.float64)
+    except ValueError:
+        return np.array(cells, dtype=object)
+
+
+def table_of_columns(
+    columns: Mapping[str, Column], target: str, task: Task | None = None, split: Split = ROWS
+) -> RawTable:
+    """A table from named columns.
+
+    Numeric columns are kept, NaN for missing. A text column of at most 32 different words becomes one 0/1 column for
+    each of them, the most frequent first; one of more words is hashed to a fixed number of columns
+    (``text_columns``). Missing words are zeros. Rows without target are dropped.
+
+    Args:
+        columns: Name to column, all of one length.
+        target: Name of the column to predict, or ``NAME>NUMBER`` for the two classes of a numeric column.
+        task: ``regression`` predicts the numbers of the target; None makes classes of it.
+        split: What the rows will be divided by; its column is no input unless it is kept.
+
+    Raises:
+        InvalidInputError: If target or split is not a column, the target does not suit the task, a row has no group or
+            time, no other column is left, one is empty, or the table would grow too large.
+
+    Example:
+        >>> columns = {"x": np.array([1.0, 2.0, 3.0]), "price": np.array([5.0, 50.0, 500.0])}
+        >>> table_of_columns(columns, "price>20").class_names
+        ('price <= 20', 'price > 20')
+    """
+    found = target_of(columns, target, task)
+    rows = int(found.present.sum())
+    divided_by = split_values_of(columns, split, found)
+    no_inputs = {found.column} if split.keep else {found.column, split.column}
+    names: list[str] = []
+    inputs: list[InputColumn] = []
+    blocks: list[NDArray[np.float32]] = []
+    for number, (name, whole) in enumerate(columns.items(), start=1):
+        if name not in no_inputs:
+            column = whole[found.present]
+            if rows:
+                require_values(column, number)
+            became, block_names, block = _encode(name, column, room=MAX_CELLS - rows * len(names))
+            inputs.append(became)
+            names += block_names
+            blocks.append(block)
+    if not names:
+        message = f"no column is left beside the target {found.column!r}; at least one is needed to learn from"
+        raise InvalidInputError(message)
+    return make_table(
+        np.column_stack(blocks),
+        found.labels[found.present],
+        class_names=found.class_names,
+        feature_names=tuple(names),
+        task=found.task,
+        split_values=divided_by,
+        program=program_of_table(inputs, found.column, len(found.class_names)).program,
+        columns={name: whole[found.present] for name, whole in columns.items() if name != found.column},
+    )
+
+
+def split_values_of(columns: Mapping[str, Column], split: Split, target: Target) -> NDArray[Any] | None:
+    """Groups or times of the rows that have a target; None where chance divides them.
+
+    Raises:
+        InvalidInputError: If there is no such column, it is the target, or a row has no value that can be used.
+    """
+    if not split.column:
+        return None
+    if split.column not in columns or split.column == target.column:
+        what = "is the target" if split.column in columns else f"is not among the {len(columns)} columns"
+        message = f"split {str(split)!r}: the column {split.column!r} {what}; name a column of groups or times"
+        raise InvalidInputError(message)
+    column = columns[split.column][target.present]
+    return group_numbers(column, split.column) if split.kind == "group" else times_of(column, split.column)
+
+
+def require_values(column: Column, number: int) -> None:
+    """Refuse a column without any value: there is nothing to learn from it, and it is most often a mistake.
+
+    Args:
+        column: The column, of the rows that have a target.
+        number: Which one, counted from 1. Its name is not told, see ``csv_source``.
+
+    Raises:
+        InvalidInputError: If every value is missing.
+    """
+    missing = column == None if column.dtype == object else np.isnan(column)  # noqa: E711 - one by one, as numpy does
+    if bool(np.all(missing)):
+        message = f"column {number} has no value in any row that has a target; leave the column out"
+        raise InvalidInputError(message)
+
+
+def _number(cell: str) -> float:
+    # float() takes "1_000" and "infinity" as numbers; in a table they are words.
+    if "_" in cell or cell.strip("+-").lower() in ("inf", "infinity", "nan"):
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _encode(name: str, column: Column, room: int) -> tuple[InputColumn, list[str], NDArray[np.float32]]:
+    """What one column becomes, with names and values, shape (rows, n); refused if more than ``room`` cells."""
+    if column.dtype != object:
+        _check_size(len(column), 1, room)
+        with np.errstate(over="ignore"):  # make_table refuses what became infinite
+            return InputColumn(name), [name], column.astype(np.float32)[:, None]
+    counts = Counter(word for word in column if word is not None)
+    if len(counts) > MAX_CATEGORIES:
+        width = hashed_width(column)
+        _check_size(len(column), width, room)
+        return InputColumn(name, width), hashed_names(name, width), hashed_text(column, width)
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    _check_size(len(column), len(words), room)
+    block = np.column_stack([column == word for word in words]) if words else np.zeros((len(column), 0))
+    became = InputColumn(name, max(len(words), 1), frozenset(words))
+    return became, [f"{name}={word}" for word in words], block.astype(np.float32)
+
+
+def _check_size(rows: int, features: int, room: int) -> None:
+    if rows * features > room:
+        message = (
+            f"the table has more than {MAX_CELLS:,} cells ({rows:,} rows, after words became columns); leave out "
+            "columns of many words, or rows"
+        )
+        raise InvalidInputError(message)

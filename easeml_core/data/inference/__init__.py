@@ -1,0 +1,1 @@
+"""Inference of the program of a data set from the data itself."""

@@ -1,0 +1,1 @@
+"""Rows that arrive after registration: formats, files, canonical cells, matching."""

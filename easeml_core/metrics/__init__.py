@@ -1,0 +1,1 @@
+"""Metrics, scores, and their map to quality in [0, 1]."""

@@ -1,0 +1,1 @@
+"""Neural networks, their layers and architectures."""

@@ -1,0 +1,93 @@
+"""Layers that several networks share: rows as images, rows as series with their lengths, and a patient batch norm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from easeml_core.models.networks.architecture import Architecture
+
+
+class Layer(nn.Module):  # type: ignore[misc]  # torch's types are not read
+    """A layer of our own."""
+
+
+class Pixels(Layer):
+    """Flattened rows as images, (rows, channels, height, breadth), brought to ``size`` x ``size`` if that is set."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.shape = (architecture.height, architecture.breadth, architecture.channels)
+        self.size = architecture.size
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images, (rows, channels, height, breadth)."""
+        images = rows.unflatten(1, self.shape).permute(0, 3, 1, 2)
+        if self.size and self.shape[:2] != (self.size, self.size):
+            sides = (self.size, self.size)
+            return nn.functional.interpolate(images, sides, mode="bilinear", align_corners=False, antialias=True)
+        return images.contiguous()
+
+
+class PatientBatchNorm(nn.BatchNorm2d):  # type: ignore[misc]  # torch's types are not read
+    """Batch norm that takes a batch of one value per channel too, by what it has learnt so far.
+
+    The last batch of an epoch may be one row, and of that no variance can be told.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images, of the same shape."""
+        if self.training and images.numel() == images.shape[1]:
+            learnt = self.running_mean, self.running_var, self.weight, self.bias
+            return nn.functional.batch_norm(images, *learnt, training=False, eps=self.eps)
+        return super().forward(images)
+
+
+def as_series(rows: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Flattened rows as series; what is missing becomes 0, the mean.
+
+    Args:
+        rows: Shape (rows, steps * channels); NaN is missing. A series ends with its last step that has a value.
+        channels: Values of a step.
+
+    Returns:
+        Series, shape (rows, steps, channels), and the steps of each of them, >= 1, shape (rows,).
+    """
+    series = rows.unflatten(1, (-1, channels))
+    numbers = torch.arange(1, series.shape[1] + 1, device=rows.device)
+    known = ~series.isnan().all(dim=2)
+    lengths = (known * numbers).amax(dim=1).clamp(min=1)
+    return torch.nan_to_num(series, nan=0.0), lengths
+
+
+def valid_steps(lengths: torch.Tensor, steps: int) -> torch.Tensor:
+    """Which steps belong to the series, bool, shape (rows, steps)."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+
+
+def shaped_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over all numbers that are known; NaN in a target, such as behind the end of a series, is not.
+
+    Args:
+        outputs: Shape (rows, numbers).
+        targets: Likewise.
+    """
+    known = ~targets.isnan()
+    errors = torch.where(known, outputs - torch.nan_to_num(targets), 0.0)
+    return (errors**2).sum() / known.sum().clamp(min=1)
+
+
+def initialise(body: Any) -> Any:
+    """Weights as He et al. (2015) draw them, so that deep networks without batch norm learn as well; biases are 0.
+
+    The last layer, which no rectifier follows, begins at half the variance.
+    """
+    layers = [layer for layer in body.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if layer is layers[-1] else "relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return body

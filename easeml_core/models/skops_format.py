@@ -1,0 +1,247 @@
+"""scikit-learn pipelines as skops files: a zip of JSON and arrays, from which only types on a list are made.
+
+skops trusts the public estimators of scikit-learn and refuses what it does not know. To its list we add a few types by
+name (EXTRA_TYPES), and of what comes out we take a pipeline of steps on a list only (STEP_TYPES), so that no file
+brings in an estimator that reads files or calls functions. Trees hold raw indices that scikit-learn follows unchecked;
+``tree_check`` looks at them before anybody predicts. What remains (other arrays of odd shape) may crash the process
+that predicts, which is a child for that reason.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easeml_core.errors import ArtifactError
+from easeml_core.models.formats import no_class_number
+from easeml_core.models.tree_check import check_trees
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+EXTRA_TYPES = (
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
+)
+"""Trusted beyond what skops trusts by itself: what the models of ``estimators`` are made of, and nothing else."""
+
+_OWN_TYPES = (
+    "sklearn.impute._base.SimpleImputer",
+    "sklearn.preprocessing._data.StandardScaler",
+    "sklearn.neighbors._nearest_centroid.NearestCentroid",
+    "sklearn.naive_bayes.GaussianNB",
+    "sklearn.linear_model._logistic.LogisticRegression",
+    "sklearn.discriminant_analysis.LinearDiscriminantAnalysis",
+    "sklearn.svm._classes.LinearSVC",
+    "sklearn.svm._classes.SVC",
+    "sklearn.neighbors._classification.KNeighborsClassifier",
+    "sklearn.tree._classes.DecisionTreeClassifier",
+    "sklearn.ensemble._forest.RandomForestClassifier",
+    "sklearn.ensemble._forest.ExtraTreesClassifier",
+    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+    "sklearn.neural_network._multilayer_perceptron.MLPClassifier",
+    "sklearn.linear_model._ridge.Ridge",
+    "sklearn.neighbors._regression.KNeighborsRegressor",
+    "sklearn.tree._classes.DecisionTreeRegressor",
+    "sklearn.ensemble._forest.RandomForestRegressor",
+    "sklearn.ensemble._forest.ExtraTreesRegressor",
+    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
+    "sklearn.compose._target.TransformedTargetRegressor",
+)
+_BROUGHT_TYPES = (
+    "sklearn.preprocessing._data.MinMaxScaler",
+    "sklearn.preprocessing._data.MaxAbsScaler",
+    "sklearn.preprocessing._data.RobustScaler",
+    "sklearn.preprocessing._data.Normalizer",
+    "sklearn.preprocessing._data.QuantileTransformer",
+    "sklearn.preprocessing._polynomial.PolynomialFeatures",
+    "sklearn.feature_selection._variance_threshold.VarianceThreshold",
+    "sklearn.decomposition._pca.PCA",
+    "sklearn.naive_bayes.BernoulliNB",
+    "sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis",
+    "sklearn.linear_model._ridge.RidgeClassifier",
+    "sklearn.linear_model._base.LinearRegression",
+    "sklearn.linear_model._coordinate_descent.Lasso",
+    "sklearn.linear_model._coordinate_descent.ElasticNet",
+)
+"""What tenants bring in functions of their own: numbers in arrays, and numpy that reckons with them."""
+
+STEP_TYPES = _OWN_TYPES + _BROUGHT_TYPES
+"""What a step of a pipeline may be."""
+
+INNER_TYPES = (
+    "sklearn.svm._classes.LinearSVR",
+    "sklearn.svm._classes.SVR",
+    "sklearn.neural_network._multilayer_perceptron.MLPRegressor",
+)
+"""What may learn scaled targets inside of a TransformedTargetRegressor."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelinePredictor:
+    """A fitted pipeline whose classes are our labels, or that gives numbers."""
+
+    pipeline: Any
+    format: str = "skops"
+
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
+        """The label of each row (int64), or its number (float64), shape (rows,).
+
+        Raises:
+            TrainingError: If the classifier was fitted to words.
+        """
+        answers = self.pipeline.predict(inputs)
+        if self._gives_numbers():
+            return np.asarray(answers, dtype=np.float64)
+        try:
+            return np.asarray(answers, dtype=np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise no_class_number(next(filter(_is_no_number, map(str, np.ravel(answers))), "nothing")) from error
+
+    def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Probabilities if the classifier has them, else distances from its boundaries; shape (rows, ...).
+
+        The numbers themselves, shape (rows, 1), where it gives numbers.
+        """
+        if self._gives_numbers():
+            return self.predict(inputs)[:, None]
+        for name in ("predict_proba", "decision_function"):
+            if hasattr(self.pipeline, name):
+                return np.asarray(getattr(self.pipeline, name)(inputs))
+        return np.ones(len(inputs))
+
+    def probabilities(self, inputs: NDArray[np.float32], *, classes: int) -> NDArray[np.float64] | None:
+        """Probabilities, shape (rows, classes); None if the classifier has none.
+
+        Column j belongs to label j; a class without a training row has zeros.
+        """
+        if self._gives_numbers() or not hasattr(self.pipeline, "predict_proba"):
+            return None
+        chances = np.zeros((len(inputs), classes))
+        chances[:, np.asarray(self.pipeline.classes_, dtype=np.int64)] = self.pipeline.predict_proba(inputs)
+        return chances
+
+    def _gives_numbers(self) -> bool:
+        from sklearn.base import is_regressor
+
+        return bool(is_regressor(self.pipeline))
+
+    def save(self, path: Path) -> None:
+        """Write the pipeline; compressed lightly, which makes a forest five times smaller in 0.1 s."""
+        _skops().dump(self.pipeline, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+
+
+def _is_no_number(word: str) -> bool:
+    try:
+        int(word)
+    except ValueError:
+        return True
+    return False
+
+
+def load_pipeline(path: Path) -> PipelinePredictor:
+    """The pipeline in a file.
+
+    Raises:
+        ArtifactError: If the file is no skops file, holds a type that is not trusted (the message names it), is no
+            pipeline of steps on the list, or holds a tree whose indices point outside of it.
+    """
+    skops = _skops()
+    try:
+        untrusted = set(skops.get_untrusted_types(file=path)) - set(EXTRA_TYPES)
+        if untrusted:
+            message = f"the model file {path.name} holds types that are not trusted: {', '.join(sorted(untrusted))}"
+            raise ArtifactError(message)
+        pipeline = skops.load(path, trusted=list(EXTRA_TYPES))
+    except _BROKEN as error:
+        message = f"the model file {path.name} is no readable skops file: {error!r}"
+        raise ArtifactError(message) from error
+    _check_steps(path, pipeline)
+    check_trees(path, pipeline)
+    return PipelinePredictor(pipeline)
+
+
+# What skops and numpy raise on files that were damaged or made by hand.
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    RecursionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
+
+
+def _check_steps(path: Path, pipeline: Any) -> None:
+    from sklearn.pipeline import Pipeline
+
+    if type(pipeline) is not Pipeline:
+        message = f"the model file {path.name} holds a {_name(pipeline)}, not a pipeline"
+        raise ArtifactError(message)
+    foreign = [_name(step) for _, step in pipeline.steps if _name(step) not in STEP_TYPES]
+    if foreign or not hasattr(pipeline.steps[-1][1], "predict"):
+        message = f"the model file {path.name} holds steps that are not trusted: {', '.join(foreign) or 'no estimator'}"
+        raise ArtifactError(message)
+    for _, step in pipeline.steps:
+        if _name(step) == "sklearn.compose._target.TransformedTargetRegressor":
+            _check_scaled_targets(path, step)
+
+
+def _check_scaled_targets(path: Path, step: Any) -> None:
+    """Of a step that may hold any estimator, take the fitted parts that our own hold, and no functions."""
+    inner, scaler = getattr(step, "regressor_", None), getattr(step, "transformer_", None)
+    fits = _name(inner) in INNER_TYPES and type(getattr(step, "regressor", None)) is type(inner)
+    if not fits or _name(scaler) != "sklearn.preprocessing._data.StandardScaler":
+        message = (
+            f"the model file {path.name} holds steps that are not trusted: a {_name(inner)} on targets changed by a "
+            f"{_name(scaler)}"
+        )
+        raise ArtifactError(message)
+
+
+def _name(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _skops() -> Any:
+    # While it is imported, skops walks through all of scikit-learn, which then imports torch and pandas if they are
+    # installed: that would be more than half the start of every child and 190 MB of memory for nothing.
+    with _hidden("torch"), _hidden("pandas"):
+        import skops.io
+    return skops.io
+
+
+class _Hider:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Say that the hidden module is not there, and nothing about others."""
+        if name == self.name:
+            message = f"{name} is hidden during this import"
+            raise ModuleNotFoundError(message, name=name)
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Make a module that is not imported yet look absent, within the block."""
+    hider = _Hider(name)
+    sys.meta_path.insert(0, hider)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hider)

@@ -1,0 +1,28 @@
+"""A child that is confined, loads what every predicting child begins with, and ends: can a sandbox be made here?
+
+``python -m easeml_core.sandbox.probe PARENT_PID CONFINEMENT``
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import tempfile
+
+from easeml_core.sandbox import child_guard, namespaces, seccomp
+
+
+def main(arguments: list[str]) -> None:
+    """End with status 0 if all parts were made and the runtime can be used in them."""
+    child_guard.prepare(int(arguments[0]))
+    namespaces.enter(namespaces.Confinement.from_json(json.loads(arguments[1])))
+    seccomp.forbid()
+    for module in ("numpy", "easeml_core.models.formats"):
+        importlib.import_module(module)
+    with tempfile.TemporaryFile() as file:
+        file.write(b"a model may write in its own folder")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

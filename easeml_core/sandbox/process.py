@@ -1,0 +1,340 @@
+"""Run a module of ours in a child process under limits: own session, clean environment, bounded output, no survivors.
+
+The child's environment is made of what is named here, never of all there is: connections, passwords and secrets of
+whoever starts it stay outside. Linux; the kernel's signal on the parent's death is tied to the *thread* that starts the
+child, so that thread must wait for it (it does: ``run_child`` returns when the child has ended).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import psutil
+
+import easeml_core
+from easeml_core.errors import TrainingError, TrainingKilled, TrainingStarved, TrainingTaskError
+from easeml_core.sandbox.child_guard import (
+    FROM_OUTSIDE,
+    OUT_OF_MEMORY,
+    REASON_STATUS,
+    is_of_task,
+    reason_in,
+    was_killed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+)  # fmt: skip
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_TAIL_BYTES = 4000
+_CHUNK = 65536
+_READER_PATIENCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Wall seconds of a child, and resident megabytes of it and its children together."""
+
+    time_seconds: float
+    memory_mb: int
+
+
+def clean_environment(threads: int, device: str | None = None) -> dict[str, str]:
+    """The environment of a child: a short list of harmless names, and ``threads`` for every numerical library.
+
+    With a device it sees that GPU alone, counted among those that this process may use; or with ``cpu`` none.
+    """
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment |= dict.fromkeys(_THREADS, str(threads))
+    environment |= {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    if device is not None and device != "cuda":
+        environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(device, environment.get("CUDA_VISIBLE_DEVICES"))
+    # In a plugins-folder install the package lies on the parent's path only.
+    root = str(Path(easeml_core.__file__).parents[1])
+    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))
+    return environment
+
+
+def _visible_gpu(device: str, visible: str | None) -> str:
+    """The value of CUDA_VISIBLE_DEVICES for a device, where it has been ``visible`` so far.
+
+    Example:
+        >>> _visible_gpu("cuda:1", "3,5"), _visible_gpu("cuda:1", None), _visible_gpu("cpu", "3,5")
+        ('5', '1', '')
+
+    Raises:
+        TrainingError: If fewer GPUs are visible.
+    """
+    if device == "cpu":
+        return ""
+    number = device.partition(":")[2]
+    if visible is None:
+        return number
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if int(number) >= len(names):
+        message = f"this trial's slot is {device}, and this process sees {len(names)} GPUs ({visible!r}); name another"
+        raise TrainingError(message)
+    return names[int(number)]
+
+
+def run_child(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    limits: Limits,
+    on_output: Callable[[bytes], None],
+    on_poll: Callable[[], None],
+    poll_seconds: float = 0.2,
+    threads: int = 1,
+    device: str | None = None,
+    feed: Callable[[IO[bytes]], None] | None = None,
+) -> float:
+    """Run ``python -m module PARENT_PID *arguments`` until it ends.
+
+    Args:
+        module: A module of ours that calls ``guard.prepare`` first.
+        arguments: Strings after the parent's process id.
+        cwd: Working directory.
+        limits: The child is ended when it exceeds one.
+        on_output: Given chunks of its standard output, in a thread of its own.
+        on_poll: Called in this thread at least every ``poll_seconds``; what it raises ends the child and is passed on.
+        poll_seconds: How often limits are looked at, > 0.
+        threads: For the numerical libraries.
+        device: The only one that the child sees: ``cpu``, ``cuda:N``; ``cuda`` or None for all of this process.
+        feed: Writes the child's standard input, in a thread of its own.
+
+    Returns:
+        Wall seconds from start to end.
+
+    Raises:
+        TrainingError: If the child exceeded a limit, crashed, or ended with a reason. Nothing of it is left running.
+        TrainingTaskError: If it ended because of what executes it, such as a package that is missing.
+        TrainingKilled: If it was killed, and not by us.
+        TrainingStarved: If it exceeded its time, or found no memory: the code that it runs, or the machine, may be why.
+    """
+    started = time.monotonic()
+    process = subprocess.Popen(
+        # -P: a file in the working directory must not stand in for a module.
+        [sys.executable, "-P", "-m", module, str(os.getpid()), *arguments],
+        stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=clean_environment(threads, device),
+        start_new_session=True,
+    )
+    pipes, seen = _Pipes(process, on_output, feed), _Seen()
+
+    def look() -> float:
+        on_poll()
+        family = _family(process.pid)
+        seen.note(family)
+        return _resident_mb(family)
+
+    try:
+        _watch(process.pid, pipes.ended, started=started, limits=limits, poll_seconds=poll_seconds, look=look)
+        seconds = time.monotonic() - started
+    finally:
+        kill_family(process.pid, seen.often)
+        process.wait()
+        pipes.join()
+    if process.returncode:
+        raise _failure(process.returncode, pipes.stderr_tail.decode(errors="replace"))
+    return seconds
+
+
+def _failure(status: int, stderr: str) -> TrainingError:
+    """The error for a child that ended badly; a limit on memory that we keep is no lack of memory."""
+    reason = failure_reason(status, stderr)
+    if -status in FROM_OUTSIDE or (status == REASON_STATUS and was_killed(stderr)):
+        return TrainingKilled(reason)
+    if status > 0 and is_of_task(stderr):
+        return TrainingTaskError(reason)
+    found_none = status == REASON_STATUS and reason.startswith(OUT_OF_MEMORY)
+    return TrainingStarved(reason) if found_none else TrainingError(reason)
+
+
+def failure_reason(status: int, stderr: str) -> str:
+    """Why a child ended badly: its own reason, or its end and the last lines it wrote.
+
+    Args:
+        status: Exit status; negative is the signal that ended it.
+        stderr: The end of its standard error.
+
+    Example:
+        >>> failure_reason(-9, "")
+        'the process was ended by SIGKILL, from outside or because the machine ran out of memory'
+    """
+    if status == REASON_STATUS and (reason := reason_in(stderr)):
+        return reason
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = ", from outside or because the machine ran out of memory" if name == "SIGKILL" else ""
+        sentence = f"the process was ended by {name}{hint}"
+    else:
+        sentence = f"the process crashed with exit status {status}"
+    lines = stderr.strip().splitlines()
+    return f"{sentence}: {lines[-1].strip()}\n{stderr.strip()}" if lines else sentence
+
+
+def kill_family(pid: int, seen: Iterable[psutil.Process] = ()) -> None:
+    """SIGKILL to a child of ours, its descendants, and everything in its process group.
+
+    Args:
+        pid: The child, which was not waited for yet.
+        seen: Descendants of earlier, which may have been left behind by now: each is killed if it still is the same
+            process, with those below it.
+    """
+    below = [other for process in seen if process.is_running() for other in _family(process.pid)]
+    for process in (*_family(pid), *below):
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue  # ended by itself, or with an earlier one
+    try:
+        # The child has not been waited for yet, so its group's number cannot belong to anybody else.
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+class _Seen:
+    """The descendants that were there at two looks in a row, for when they are left behind.
+
+    Not those of a single look: who watches over a container leaves the family at once, and must outlive it.
+    """
+
+    def __init__(self) -> None:
+        self.often = set[psutil.Process]()
+        self._last = set[psutil.Process]()
+
+    def note(self, family: Iterable[psutil.Process]) -> None:
+        """Take down who is there now."""
+        now = set(family)
+        self.often |= now & self._last
+        self._last = now
+
+
+def end_children() -> None:
+    """SIGKILL to all that this process has started or adopted, however often they start others."""
+    deadline = time.monotonic() + _READER_PATIENCE_SECONDS
+    while (found := [p for p in psutil.Process().children(recursive=True) if _runs(p)]) and time.monotonic() < deadline:
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.005)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _resident_mb(family: Iterable[psutil.Process]) -> float:
+    """Resident megabytes of these processes; those that are gone have none."""
+    total = 0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # ended while we were counting
+    return total / 2**20
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _watch(
+    pid: int,
+    ended: threading.Event,
+    *,
+    started: float,
+    limits: Limits,
+    poll_seconds: float,
+    look: Callable[[], float],
+) -> None:
+    """Return when the child has ended by itself; it is left for its parent to wait for.
+
+    ``look`` is called all the while, and gives the megabytes in use.
+    """
+    pause = 0.005
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        used = look()
+        if time.monotonic() - started > limits.time_seconds:
+            message = (
+                f"out of time: not finished after {limits.time_seconds:g} s; raise time_limit_seconds or train less"
+            )
+            raise TrainingStarved(message)
+        if used > limits.memory_mb:
+            message = f"out of memory: {used:,.0f} MB in use, {limits.memory_mb:,} MB allowed; raise memory_limit_mb"
+            raise TrainingError(message)
+        if ended.wait(poll_seconds):
+            time.sleep(pause)  # its output is closed: most likely it is about to end
+            pause = min(2 * pause, poll_seconds)
+
+
+class _Pipes:
+    """The threads that empty and fill a child's pipes, so that neither side ever waits for the other."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        on_output: Callable[[bytes], None],
+        feed: Callable[[IO[bytes]], None] | None,
+    ) -> None:
+        self.stderr_tail = b""
+        self.ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._drain, args=(process.stdout, on_output, self.ended.set), daemon=True),
+            threading.Thread(target=self._drain, args=(process.stderr, self._keep_tail, lambda: None), daemon=True),
+        ]
+        if feed is not None:
+            self._threads.append(threading.Thread(target=self._fill, args=(process.stdin, feed), daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """Wait for the last bytes; a descendant that left the family may hold a pipe open, so not for ever."""
+        for thread in self._threads:
+            thread.join(_READER_PATIENCE_SECONDS)
+
+    def _keep_tail(self, chunk: bytes) -> None:
+        self.stderr_tail = (self.stderr_tail + chunk)[-_TAIL_BYTES:]
+
+    @staticmethod
+    def _drain(pipe: IO[bytes], take: Callable[[bytes], None], finish: Callable[[], None]) -> None:
+        with pipe:
+            while chunk := os.read(pipe.fileno(), _CHUNK):
+                take(chunk)
+        finish()
+
+    @staticmethod
+    def _fill(pipe: IO[bytes], feed: Callable[[IO[bytes]], None]) -> None:
+        try:
+            with pipe:
+                feed(pipe)
+        except BrokenPipeError:
+            return  # the child ended before it had read everything; its end tells why
