@@ -34,8 +34,8 @@ from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.stats.adaptivity import allocate
 from easeml_core.stats.clopper_pearson import clopper_pearson
-from easeml_core.store import labels as label_rows
-from easeml_core.store import models, sealed, studies
+from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables import models, sealed, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable

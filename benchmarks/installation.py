@@ -14,11 +14,12 @@ import numpy as np
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
-from easeml_core.store import models, schema, studies
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store import schema
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.server import Server
-from easeml_core.store.server_cluster import find_postmaster
+from easeml_core.store.server.cluster import find_postmaster
+from easeml_core.store.server.server import Server
+from easeml_core.store.tables import models, studies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

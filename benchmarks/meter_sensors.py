@@ -28,11 +28,11 @@ from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import answer_of, file_meter_request
 from easeml_core.services.registration.register import register_study
-from easeml_core.store import studies
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.server import Server
-from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.tables import studies
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 

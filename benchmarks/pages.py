@@ -26,7 +26,7 @@ from easeml_core.cli.output import show_json
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change
-from easeml_core.store.server_throwaway import throwaway_server
+from easeml_core.store.server.throwaway import throwaway_server
 
 PAGES = {
     "needs a person": "/",

@@ -31,9 +31,10 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StateError
 from easeml_core.selection.scheduler import scheduler_for
 from easeml_core.services.selection.scheduler import LiveScheduler, uncollected
-from easeml_core.store import models, schema, trials
+from easeml_core.store import schema
 from easeml_core.store.database import Store, lock
-from easeml_core.store.server import Server
+from easeml_core.store.server.server import Server
+from easeml_core.store.tables import models, trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

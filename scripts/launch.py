@@ -21,7 +21,7 @@ from stack.progress import Progress
 from stack.record import FAILED, HEALTHY, end_leftovers, is_running, read_record
 from stack.stopping import StopRequestedError, stop_on_signals
 
-from easeml_core.store.server import Server
+from easeml_core.store.server.server import Server
 
 UP_SECONDS, DOWN_SECONDS = 300.0, 90.0
 console = Console(highlight=False, soft_wrap=True)

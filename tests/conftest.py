@@ -19,14 +19,14 @@ import property_sizes
 import pytest
 
 from easeml_core.store import schema
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.server_throwaway import throwaway_server
+from easeml_core.store.server.throwaway import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from easeml_core.store.server import Server
+    from easeml_core.store.server.server import Server
 
 pytest_plugins = ["times"]
 property_sizes.register()

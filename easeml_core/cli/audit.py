@@ -72,7 +72,7 @@ def audit(
 
 def _must_be(store: Any, study: str) -> None:
     """A name that is no study's would look like a study of which nothing is known."""
-    from easeml_core.store.studies import get_study
+    from easeml_core.store.tables.studies import get_study
 
     with store.begin() as tx:
         get_study(tx, study)

@@ -91,7 +91,7 @@ def restore(
     """
     from easeml_core.services.operations.backup import check_backup
     from easeml_core.services.operations.backup import restore as bring_back
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
     _end_by_interrupt()
     if check:

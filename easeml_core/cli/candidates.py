@@ -16,7 +16,7 @@ from easeml_core.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 _EXAMPLE = """\b

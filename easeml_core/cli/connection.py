@@ -12,9 +12,9 @@ from easeml_core.errors import StoreUnavailableError, WrongRoleError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.server import Server
+    from easeml_core.store.server.server import Server
 
 HOME = Path(".easeml")
 """State of the embedded installation, relative to where the command is run."""
@@ -54,7 +54,7 @@ def artifacts_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def embedded_server() -> Server:
     """The embedded server of the current folder; not started here."""
-    from easeml_core.store.server import Server, default_home
+    from easeml_core.store.server.server import Server, default_home
 
     return Server(default_home())
 
@@ -66,7 +66,7 @@ def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_sec
         StoreUnavailableError: No address was given and there is no embedded server here.
     """
     from easeml_core.store.database import Store
-    from easeml_core.store.server import default_home
+    from easeml_core.store.server.server import default_home
 
     source = f"the embedded server of {HOME}" if url is None else _source_of_address()
     if url is None:
@@ -107,7 +107,7 @@ def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
         ArtifactPlaceError: The place is not the installation's artifact store.
     """
     from easeml_core.services.operations.artifact_store import artifacts_of_installation, checked_artifacts
-    from easeml_core.store.remote_artifacts import artifact_store
+    from easeml_core.store.artifacts.remote import artifact_store
 
     if place is None and (found := artifacts_of_installation(store)) is not None:
         return found

@@ -52,7 +52,7 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
     Exit status: 0 there is one, 1 none was used yet, 2 any error.
     """
     from easeml_core.services.operations.artifact_store import installed_place, set_artifacts
-    from easeml_core.store.remote_artifacts import artifact_store
+    from easeml_core.store.artifacts.remote import artifact_store
 
     store = open_store(database, role="easeml_worker" if place is None else "easeml_owner")
     if place is None:
@@ -97,7 +97,7 @@ def note_restart(reason: str, database: str | None, as_json: bool) -> None:
     A start of the database server and an upgrade of the schema count without it. The address must be that of the role
     that owns the schemas (easeml_owner).
     """
-    from easeml_core.store.restarts import state_restart
+    from easeml_core.store.tables.restarts import state_restart
 
     with open_store(database, role="easeml_owner").begin() as tx:
         state_restart(tx, reason=reason)

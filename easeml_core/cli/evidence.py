@@ -135,7 +135,7 @@ def acknowledge(
     """
     from easeml_core.services.evidence.notary import Notary
     from easeml_core.services.models.promotion import require_words
-    from easeml_core.store.chained_rows import AUDIT
+    from easeml_core.store.tables.chained_rows import AUDIT
 
     names = list(dict.fromkeys([*map(_chain_name, chosen), *([AUDIT] if with_audit else [])]))
     if everything == bool(names):
@@ -153,7 +153,7 @@ def acknowledge(
 
 def _chain_name(word: str) -> str:
     """The chain that is meant by the number of a set, or by the name of a chain."""
-    from easeml_core.store.chained_rows import AUDIT, of_set
+    from easeml_core.store.tables.chained_rows import AUDIT, of_set
 
     found = re.fullmatch(r"(?:set/)?([1-9][0-9]{0,17})", word)
     if word != AUDIT and found is None:

@@ -260,7 +260,7 @@ def _last_verdict(store: Store, study: str, model_id: int) -> int:
 
 def _is_referee(store: Store) -> bool:
     """Whether the address is the referee's."""
-    from easeml_core.store.requests import role
+    from easeml_core.store.tables.requests import role
 
     with store.begin() as tx:
         return role(tx) == _REFEREE

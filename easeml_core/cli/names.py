@@ -35,7 +35,7 @@ STUDY = StudyName()
 
 def _study_names(url: str | None) -> list[str]:
     from easeml_core.cli.connection import open_store
-    from easeml_core.store.studies import names_and_tenants
+    from easeml_core.store.tables.studies import names_and_tenants
 
     store = open_store(url)
     with store.begin() as tx:

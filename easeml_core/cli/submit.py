@@ -15,7 +15,7 @@ from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 _SUBMIT_EXAMPLE = """\b

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from easeml_core.errors import StateError, StoreError
 from easeml_core.store.rows import scalar
-from easeml_core.store.server_programs import PROGRAMS, installed_site
+from easeml_core.store.server.programs import PROGRAMS, installed_site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

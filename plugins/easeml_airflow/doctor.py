@@ -19,10 +19,10 @@ from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, counted
 from easeml_core.remote.urls import WEB, parse_url
 from easeml_core.services.operations.doctor import Check
-from easeml_core.store import health
 from easeml_core.store.database import Store
+from easeml_core.store.queries import health
 from easeml_core.store.roles import WORKER
-from easeml_core.store.server import Server, default_home
+from easeml_core.store.server.server import Server, default_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from easeml_core.data.parts import load_open_parts
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from lifecycle.stage import Stage

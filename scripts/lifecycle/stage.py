@@ -10,8 +10,8 @@ from stack.components import easeml
 from stack.environment import database_environment
 
 from easeml_core.services.reports.overview import overview
-from easeml_core.store.artifacts import ArtifactStore
-from easeml_core.store.server import Server
+from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.server.server import Server
 from lifecycle.failures import LifecycleError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from easeml_core.store.server_cluster import LOOPBACK
+from easeml_core.store.server.cluster import LOOPBACK
 from stack.git_bundles import bundle_list
 from stack.keys import ADMIN, USERS
 

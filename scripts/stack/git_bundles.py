@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.store.server_files import write_atomically
+from easeml_core.store.server.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.store.server_files import SecretFile, write_atomically
+from easeml_core.store.server.files import SecretFile, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from easeml_core.store.server import Server
-from easeml_core.store.server_cluster import LOOPBACK, find_postmaster
-from easeml_core.store.server_place import DATA, place_of
+from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
+from easeml_core.store.server.place import DATA, place_of
+from easeml_core.store.server.server import Server
 from stack.account import end_processes_of, prepare_accounts, trial
 from stack.components import airflow, airflow_components, easeml, referee
 from stack.environment import airflow_environment, api_server_environment, database_environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import StateError
-from easeml_core.store.server_cluster import free_port
+from easeml_core.store.server.cluster import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from easeml_core.store.server_files import write_atomically
+from easeml_core.store.server.files import write_atomically
 from stack.failures import AlreadyRunningError
 from stack.processes import kill
 

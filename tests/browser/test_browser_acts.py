@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from easeml_airflow.links import page_url
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.reports.overview import overview
-from easeml_core.store import labels, studies, test_sets
+from easeml_core.store.tables import labels, studies, test_sets
 
 if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page

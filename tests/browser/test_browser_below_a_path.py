@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from stack.rest import Rest
 
 from easeml_core.services.reports.overview import study_state
-from easeml_core.store.server_cluster import LOOPBACK, free_port
+from easeml_core.store.server.cluster import LOOPBACK, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

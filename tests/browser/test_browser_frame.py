@@ -22,7 +22,7 @@ from easeml_core.services.labeling import desk
 from easeml_core.services.reports.overview import study_details, study_state
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial
-from easeml_core.store import labels
+from easeml_core.store.tables import labels
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route

@@ -15,7 +15,7 @@ from easeml_airflow.web.frame import Site
 from easeml_airflow.web.people import Viewer
 from easeml_airflow.web.rights import closed
 from easeml_core.entities import SealedSetPurpose
-from easeml_core.store import studies, test_sets
+from easeml_core.store.tables import studies, test_sets
 
 if TYPE_CHECKING:
     from fastapi.routing import APIRoute

@@ -11,7 +11,7 @@ from easeml_core.entities import Executor, SealedSetPurpose, TrialState
 from easeml_core.models.formats import save_constant
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request
-from easeml_core.store import models, releases, sealed, studies, trials
+from easeml_core.store.tables import models, releases, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable

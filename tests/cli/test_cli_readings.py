@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from easeml_core.entities import AlertKind, RequestKind
-from easeml_core.store import models, releases, requests, studies
+from easeml_core.store.tables import models, releases, requests, studies
 
 METER = {"ranges": (-0.2, 0.3), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "overfitting_budget": 3}
 GATE = {"condition": "n > 0.5 +/- 0.3", "reliability": 0.8, "steps": 2, "estimator": "paper"}

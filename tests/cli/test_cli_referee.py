@@ -40,7 +40,7 @@ def test_the_process_works_until_it_is_told_to_end(ending: signal.Signals, datab
 @pytest.mark.parametrize("delay", [None, "3600"], ids=["by default", "asked for"])
 def test_answers_have_a_fixed_time(delay: str | None, run: Any, database: Any, artifacts: Any, make_study: Any) -> None:
     from easeml_core.services.referee.requests import file_meter_request
-    from easeml_core.store import models, studies
+    from easeml_core.store.tables import models, studies
 
     study = make_study()
     with database.worker.begin() as tx:

@@ -7,7 +7,7 @@ from typing import Any
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import claim
 from easeml_core.services.trials.pruning import Ladder
-from easeml_core.store import rungs
+from easeml_core.store.tables import pruning
 
 
 def test_decisions_are_shown_in_words_and_as_numbers(ask: Any, make_study: Any, database: Any) -> None:
@@ -17,7 +17,7 @@ def test_decisions_are_shown_in_words_and_as_numbers(ask: Any, make_study: Any, 
     Ladder(lease).progress({"step": 1, "of": 8, "quality": 0.5})
     told = {"step": 3, "of": 8, "quality": 0.5, "hoped": 0.6, "needed": 0.9, "known": 12, "rule": "gains"}
     with database.worker.begin() as tx:
-        rungs.add_decision(tx, trial_id=trial["trial_id"], attempt=1, rung=2, goes_on=False, **told)
+        pruning.add_decision(tx, trial_id=trial["trial_id"], attempt=1, rung=2, goes_on=False, **told)
     number = str(trial["trial_id"])
     text = ask("trial", "show", number).text
     assert "It goes on at rung 1, epoch 1 of 8, at 0.5000: there are too few trials to tell." in text

@@ -11,7 +11,7 @@ from easeml_airflow.triggers.alerts import AlertsTrigger
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
-from easeml_core.store import releases, studies
+from easeml_core.store.tables import releases, studies
 
 SECONDS = 30
 """Longer than anything here takes; a wait that is longer has failed."""

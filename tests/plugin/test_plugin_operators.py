@@ -23,7 +23,7 @@ from airflow.sdk.module_loading import import_string
 from easeml_airflow import operators, sensors
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_core.errors import ConfigError
-from easeml_core.store.trials import get_trial
+from easeml_core.store.tables.trials import get_trial
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
 BAYES = {"name": "bayes", "kind": "gaussian_naive_bayes", "parameters": {}}

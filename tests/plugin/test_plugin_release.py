@@ -11,8 +11,8 @@ from easeml_airflow import operators
 from easeml_airflow.assets import submissions
 from easeml_airflow.operators.approval import question, referees_asked
 from easeml_airflow.version_compat import TaskAwaitingInput, TaskDeferred
-from easeml_core.store import promotions, studies
 from easeml_core.store.rows import scalar
+from easeml_core.store.tables import promotions, studies
 
 NOW = {"deferrable": False, "poll_interval": 0.05}
 EASY = {"condition": "n > 0.2 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 6}

@@ -46,7 +46,7 @@ def run(run_dag, root, referee):
 
 def test_a_study_is_registered_by_its_form(run, store):
     from easeml_core.services.reports.overview import live_sets, study_state
-    from easeml_core.store import studies
+    from easeml_core.store.tables import studies
 
     limits = {"priority": 4, "deadline": "2199-01-01T12:00:00Z", "target_quality": 0.99, "budget_seconds": 900}
     done = run("easeml_register_study", **FORM | limits)

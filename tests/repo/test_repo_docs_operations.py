@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pages import Page, parse
 
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.server_programs import PROGRAMS, installed_site
+from easeml_core.store.server.programs import PROGRAMS, installed_site
 
 PAGE = Page("operations.md")
 BACKUP, BY_HAND, RESTORE = re.findall(r"```sh\n(.*?)```", PAGE.text, re.DOTALL)

@@ -92,7 +92,7 @@ def test_connections_are_counted_as_the_store_opens_them() -> None:
         ("easeml_airflow.web.uploading", "LEAST_BYTES_A_SECOND", 300_000, "300 kB/s"),
         ("easeml_core.services.referee.process", "MAX_ATTEMPTS", 5, "died five times"),
         ("easeml_core.services.datasets.fetching", "MOST_FETCHES", 4, "up to four fetches"),
-        ("easeml_core.store.server_cluster", "DEFAULT_SETTINGS", {"max_connections": "200", "io_method": "sync"},
+        ("easeml_core.store.server.cluster", "DEFAULT_SETTINGS", {"max_connections": "200", "io_method": "sync"},
          "the embedded server's 200"),
     ],
 )  # fmt: skip

@@ -18,8 +18,8 @@ from easeml_core.cli.app import cli
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
-from easeml_core.store import studies
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

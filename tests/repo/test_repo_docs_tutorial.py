@@ -14,7 +14,7 @@ import pytest
 from pages import Page
 
 from easeml_core.services.referee.process import Referee
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,10 +29,10 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler_state import Memory
-from easeml_core.store import decisions, models, sealed, studies, trials
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import pack
+from easeml_core.store.tables import decisions, models, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

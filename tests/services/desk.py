@@ -8,7 +8,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store import studies, trials
+from easeml_core.store.tables import studies, trials
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}

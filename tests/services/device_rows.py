@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from easeml_core.entities import StudyState
-from easeml_core.store import studies
 from easeml_core.store.rows import as_json, change, scalar
+from easeml_core.store.tables import studies
 
 CANDIDATES = 12
 

@@ -9,7 +9,7 @@ from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_promotion
-from easeml_core.store import chain
+from easeml_core.store.tables import chain
 
 if TYPE_CHECKING:
     from pathlib import Path

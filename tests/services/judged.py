@@ -13,13 +13,13 @@ from sqlalchemy import text
 
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.store import models, sealed, studies, submissions
 from easeml_core.store.rows import pack
+from easeml_core.store.tables import models, sealed, studies, submissions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 
 class Judged:

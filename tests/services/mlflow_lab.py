@@ -16,7 +16,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.services.operations.mlflow_sync import Mirror, sync
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_forced_promotion
-from easeml_core.store import studies, trials
+from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,7 +17,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.reports.overview import live_sets
-from easeml_core.store import labels, outbox, sealed
+from easeml_core.store.tables import labels, outbox, sealed
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = 3600.0

@@ -18,8 +18,8 @@ from easeml_core.services.operations.artifact_store import (
     installed_place,
     set_artifacts,
 )
-from easeml_core.store.artifacts import MARKER, ArtifactStore
-from easeml_core.store.remote_artifacts import artifact_store
+from easeml_core.store.artifacts.local import MARKER, ArtifactStore
+from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.controls import set_study
 from easeml_core.services.trials.execution import run_trial, trial_state
 from easeml_core.services.trials.function_trials import run_function_trial
-from easeml_core.store import trials
+from easeml_core.store.tables import trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

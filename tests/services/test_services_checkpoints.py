@@ -22,8 +22,8 @@ from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.controls import set_study
 from easeml_core.services.trials import lease as leases
 from easeml_core.services.trials.execution import cancel_trial, claim, run_trial, train, trial_details
-from easeml_core.store.artifacts import ArtifactStore
-from easeml_core.store.trials import checkpoint_of
+from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.tables.trials import checkpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ EPOCHS = 300
 TASK = """
 import sys
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 url, artifacts, trial_id = sys.argv[1:]
 run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="task", log=print)

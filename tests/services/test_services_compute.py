@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from easeml_core.errors import ConfigError
 from easeml_core.services.reports.compute import compute, lanes_of
-from easeml_core.store.compute import history_stamp
+from easeml_core.store.queries.compute import history_stamp
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 

@@ -22,10 +22,10 @@ from easeml_core.services.evidence.report import verify_all
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.store import chain
-from easeml_core.store.chained_rows import ROWS_OF_SET, row_facts
-from easeml_core.store.labels import UNKNOWN
 from easeml_core.store.rows import pack, unpack
+from easeml_core.store.tables import chain
+from easeml_core.store.tables.chained_rows import ROWS_OF_SET, row_facts
+from easeml_core.store.tables.labels import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

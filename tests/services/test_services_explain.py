@@ -13,8 +13,8 @@ from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
-from easeml_core.store import models, trials
 from easeml_core.store.database import Store
+from easeml_core.store.tables import models, trials
 
 
 def suggest(lab: Any, count: int = 1, **changes: Any) -> list[dict[str, Any]]:

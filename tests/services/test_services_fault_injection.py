@@ -181,10 +181,10 @@ def test_a_fault_of_a_file_or_of_memory_changes_nothing_that_is_decided(make_lab
 
 
 def patched(patch: pytest.MonkeyPatch, name: str, number: int, error: Exception) -> list[None]:
-    """Let the call of this number of a function of ``store/artifacts.py`` raise; the calls."""
+    """Let the call of this number of a function of ``store/artifacts/local.py`` raise; the calls."""
     import tempfile
 
-    from easeml_core.store import artifacts
+    from easeml_core.store.artifacts import local as artifacts
 
     owner, attribute = (tempfile, "TemporaryDirectory") if "." in name else (artifacts, name)
     real, calls = getattr(owner, attribute), list[None]()

@@ -15,8 +15,8 @@ from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.reports.overview import live_sets
 from easeml_core.services.test_sets.lifecycle import list_test_sets
-from easeml_core.store import chained_rows
 from easeml_core.store.rows import pack
+from easeml_core.store.tables import chained_rows
 
 STATE = "SELECT state, retired_why FROM work.test_sets WHERE id = :id"
 

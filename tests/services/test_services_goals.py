@@ -21,7 +21,7 @@ from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.registration.study_goal import Goal, checked_goal
-from easeml_core.store import sealed
+from easeml_core.store.tables import sealed
 from easeml_core.training.trainers import default_candidates
 
 LINE = {"source": "csv:y.csv", "target": "y", "metric": "rmse", "hit": "within:0.1"}

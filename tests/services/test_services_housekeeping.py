@@ -14,7 +14,7 @@ from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
-from easeml_core.store import models, sealed
+from easeml_core.store.tables import models, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets
-from easeml_core.store import sealed
+from easeml_core.store.tables import sealed
 
 NO_SET = "study 'full' has no live gate set; the referee must seal a new one"
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.journey
 WORKER = """
 import sys
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 url, artifacts, trial_id = sys.argv[1:]
 run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="the first worker")

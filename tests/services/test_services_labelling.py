@@ -21,16 +21,16 @@ from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import examples, labels, models, sealed
-from easeml_core.store.labels import cannot_tell
-from easeml_core.store.labels import open_wanted as open_wanted_of
 from easeml_core.store.rows import pack
+from easeml_core.store.tables import examples, labels, models, sealed
+from easeml_core.store.tables.labels import cannot_tell
+from easeml_core.store.tables.labels import open_wanted as open_wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from easeml_core.store.labels import Wanted
+    from easeml_core.store.tables.labels import Wanted
 
 
 SMALL_GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3}

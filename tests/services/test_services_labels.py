@@ -15,7 +15,7 @@ from easeml_core.services.labeling.requests import give_labels, label_conflicts,
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import labels, sealed
+from easeml_core.store.tables import labels, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -249,7 +249,7 @@ def test_a_second_sample_that_came_later_is_read_for_a_submission_that_is_known(
 
 
 def test_what_is_missing_is_the_first_error_or_all_that_was_not_run(study: Study) -> None:
-    from easeml_core.store import models, studies
+    from easeml_core.store.tables import models, studies
 
     model_id = study.model(1)
     with study.lab.referee.begin() as tx:

@@ -14,7 +14,7 @@ from metered import GATE, METER, Metered
 from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.services.meter.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
 from easeml_core.services.reports.overview import overview, study_details
-from easeml_core.store import sealed, studies
+from easeml_core.store.tables import sealed, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable

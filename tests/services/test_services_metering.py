@@ -17,7 +17,7 @@ from easeml_core.services.meter.alerts import clear_alert, next_alert, open_aler
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets, overview
-from easeml_core.store import sealed
+from easeml_core.store.tables import sealed
 
 METER_SET = 2  # of the study "full"; its gate set is 1
 NO_SET = "study 'full' has no live meter set; the referee must seal a new one"

@@ -17,12 +17,12 @@ from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import claim, record_failure, trial_state
 from easeml_core.store import schema
 from easeml_core.store.database import Store
-from easeml_core.store.server_throwaway import throwaway_server
+from easeml_core.store.server.throwaway import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from easeml_core.store.server import Server
+    from easeml_core.store.server.server import Server
 
 SMALL = {
     "tenant": "lab",

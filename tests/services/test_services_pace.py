@@ -32,8 +32,8 @@ from easeml_core.services.referee.requests import (
     file_meter_request,
     file_promotion,
 )
-from easeml_core.store import models, requests
-from easeml_core.store.artifacts import LARGEST_BYTES
+from easeml_core.store.artifacts.local import LARGEST_BYTES
+from easeml_core.store.tables import models, requests
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -14,7 +14,7 @@ from easeml_core.services.selection.policy import current_config, policy_history
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.store.database import Store, lock
-from easeml_core.store.selection_settings import add_settings
+from easeml_core.store.tables.selection_settings import add_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from easeml_core.services.selection.problem import (
     results_by_version,
     runnable_candidates,
 )
-from easeml_core.store.decisions import Menu, Told
+from easeml_core.store.tables.decisions import Menu, Told
 
 S, R, OK, F, C = TrialState
 MAY = datetime(2026, 5, 1, tzinfo=UTC)

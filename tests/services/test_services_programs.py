@@ -14,7 +14,7 @@ from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates, bring_program
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 AWK = Path(__file__).parents[2] / "docs" / "examples" / "awk"
 

@@ -23,7 +23,7 @@ from easeml_core.services.gate import judge as judging
 from easeml_core.services.operations.doctor import check_put_offs
 from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.store import models, sealed
+from easeml_core.store.tables import models, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,7 +235,7 @@ def test_a_full_disk_puts_off_as_often_as_it_takes(lab: Any, machine: Machine, m
     full = OSError(errno.ENOSPC, "No space left on device")
     asked, other = file(lab), file(lab, "rare", "first")
     with monkeypatch.context() as patch:
-        patch.setattr("easeml_core.store.artifacts.tempfile.TemporaryDirectory", failing(full))
+        patch.setattr("easeml_core.store.artifacts.local.tempfile.TemporaryDirectory", failing(full))
         for n in range(MOST_PUT_OFFS + 4):
             assert try_again(lab, asked) is None
             assert pauses(lab, asked)[n] == (False, "ENOSPC", min(15 * 2**n, 600))
@@ -273,7 +273,7 @@ def test_a_database_that_fails_often_has_not_killed_the_referee(
 
 
 def test_two_referees_that_meet_the_same_fault_count_it_once(lab: Any, machine: Machine) -> None:
-    from easeml_core.store import requests
+    from easeml_core.store.tables import requests
 
     asked = file(lab)
     with lab.referee.begin() as tx:

@@ -17,8 +17,9 @@ from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
-from easeml_core.store import requests, schema
+from easeml_core.store import schema
 from easeml_core.store.database import Store
+from easeml_core.store.tables import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,8 @@ from easeml_core.services.datasets.feed import feed, file_refresh, studies_that_
 from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_pairs
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import models
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import models
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path

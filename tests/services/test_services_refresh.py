@@ -21,8 +21,8 @@ from easeml_core.services.models.inference import infer
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
-from easeml_core.store import sealed
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import sealed
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,7 +247,7 @@ REFEREE = """
 import sys, time
 from easeml_core.services import refresh
 from easeml_core.services.referee.process import Referee
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 url, artifacts = sys.argv[1:]
 def stuck(*_, **__):

@@ -12,7 +12,7 @@ import pytest
 from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds
-from easeml_core.store import feeds
+from easeml_core.store.tables import datasets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def store_feed(lab: Any, content: bytes, rows: int, folder: Path) -> None:
     path = folder / "pairs.npz"
     path.write_bytes(content)
     with lab.worker.begin() as tx:
-        feeds.add_feed(
+        datasets.add_feed(
             tx, study_id=1, artifact=lab.artifacts.put(path), rows=rows, origin="x", fed_by="eve", request_key=lab.key()
         )
 
@@ -99,8 +99,10 @@ def test_a_file_that_was_swapped_since_or_is_gone_is_refused(lab: Any, tmp_path:
     path = lab.artifacts.path(lab.one("SELECT artifact FROM work.feeds"))
     path.write_bytes(archive(inputs=X + 1, labels=Y))
     with lab.worker.begin() as tx:
-        feeds.add_feed(tx, study_id=1, artifact="sha256:" + "0" * 64, rows=2, origin="x", fed_by="e", request_key="k")
-        feeds.add_feed(
+        datasets.add_feed(
+            tx, study_id=1, artifact="sha256:" + "0" * 64, rows=2, origin="x", fed_by="e", request_key="k"
+        )
+        datasets.add_feed(
             tx, study_id=1, artifact="sha256:" + "1" * 64, rows=10**8, origin="x", fed_by="e", request_key="huge"
         )
     assert renew(lab)["version"] is None

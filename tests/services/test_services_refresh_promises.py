@@ -11,7 +11,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.services.datasets import feed as feeding
 from easeml_core.services.datasets.feed import MOST_REFRESHES, feed, file_refresh
-from easeml_core.store import models
+from easeml_core.store.tables import models
 
 CLASSES = ("malignant", "benign")
 

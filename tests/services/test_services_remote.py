@@ -17,7 +17,7 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.remote_artifacts import artifact_store
+from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

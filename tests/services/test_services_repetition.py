@@ -12,7 +12,7 @@ from easeml_core.models.command_model import pack_command
 from easeml_core.models.formats import save_constant
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.sealed_runs import at_once, sealed_run_steps
-from easeml_core.store import models, sealed
+from easeml_core.store.tables import models, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

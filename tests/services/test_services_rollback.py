@@ -19,8 +19,8 @@ from easeml_core.services.referee.requests import (
     file_promotion,
     file_rollback,
 )
-from easeml_core.store import promotions, releases, requests, studies
-from easeml_core.store.promotions import Promotion
+from easeml_core.store.tables import promotions, releases, requests, studies
+from easeml_core.store.tables.promotions import Promotion
 
 REASON = {"who": "Ada Lovelace", "why": "the old one fails on holidays"}
 

@@ -33,7 +33,7 @@ DIES = """
 import os, signal, sys
 from easeml_core.services import rungs
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 decide = rungs.Ladder._decide
 def die(self, *told):

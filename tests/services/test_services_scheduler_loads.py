@@ -19,7 +19,7 @@ from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.controls import set_study, set_tenant
 from easeml_core.services.trials.execution import cancel_trial
-from easeml_core.store import decisions, studies, trials
+from easeml_core.store.tables import decisions, studies, trials
 
 # What makes it load anew, and what does not.
 

@@ -13,7 +13,7 @@ from easeml_core.remote import object_files
 from easeml_core.remote.cache import FileCache
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, run_trial
-from easeml_core.store.remote_artifacts import artifact_store
+from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.models.inference import infer
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import sealed, studies
+from easeml_core.store.tables import sealed, studies
 
 
 def images(folder: Any, rows: int = 640) -> None:

@@ -20,8 +20,8 @@ from easeml_core.services.models.inference import infer
 from easeml_core.services.models.submission import list_submissions, submit_model
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import pause_study
-from easeml_core.store import models, studies
-from easeml_core.store.submissions import list_submissions as rows_of_submissions
+from easeml_core.store.tables import models, studies
+from easeml_core.store.tables.submissions import list_submissions as rows_of_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

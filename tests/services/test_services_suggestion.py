@@ -13,7 +13,7 @@ from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, record_failure, trial_state
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 # The laboratory's three studies have three candidates each that have not run.
 OPEN = {(study, kind) for study in ("full", "first", "hidden") for kind in ("nearest_centroid", "gaussian_naive_bayes")}

@@ -22,7 +22,7 @@ from easeml_core.services.trials.execution import (
     run_trial,
     trial_state,
 )
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.rows import unpack
 from easeml_core.training.job import TrainingResult
 

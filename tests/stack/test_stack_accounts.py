@@ -26,9 +26,9 @@ from stack.processes import Processes, run_command
 from stack.progress import Progress
 from stack.rest import RestError
 
-from easeml_core.store.artifacts import ArtifactStore
-from easeml_core.store.server import Server
-from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import throwaway_folder
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's launcher can step down to another account")
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -230,7 +230,7 @@ def test_all_accounts_keep_artifacts_in_one_folder(places, accounts, which):
     source.chmod(0o644)
     reference = store.put(source)
     code = (
-        "import sys; from easeml_core.store.artifacts import ArtifactStore\n"
+        "import sys; from easeml_core.store.artifacts.local import ArtifactStore\n"
         "store = ArtifactStore(sys.argv[1]); store.path(sys.argv[2])\n"
         "open('mine', 'w').write('of the account'); print(store.put('mine'))\n"
         "folder = store.path(sys.argv[2]).parent; open(folder / 'beside', 'w')\n"

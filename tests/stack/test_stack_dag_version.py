@@ -23,8 +23,8 @@ from easeml_core.services.models.submission import list_submissions
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.store.database import Store
-from easeml_core.store.server import Server
-from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import throwaway_folder
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 GATE, CANDIDATE, PRODUCTION = "easeml_commit_gate", "cancer_candidate", "cancer"

@@ -26,8 +26,8 @@ from stack.rest import RestError
 
 from easeml_core.services.reports.overview import overview
 from easeml_core.store.database import Store
-from easeml_core.store.server import Server
-from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import throwaway_folder
 
 pytestmark = pytest.mark.journey
 

@@ -19,8 +19,8 @@ from stack.progress import Progress
 
 from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.store.database import Store
-from easeml_core.store.server import Server
-from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import throwaway_folder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "studies"
 STUDIES = {

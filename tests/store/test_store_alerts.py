@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alembic import command
 
-from easeml_core.store import releases, schema
+from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
+from easeml_core.store.tables import releases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import ArtifactError
-from easeml_core.store import artifacts as artifacts_module
-from easeml_core.store.artifacts import LARGEST_BYTES, ArtifactStore
+from easeml_core.store.artifacts import local as artifacts_module
+from easeml_core.store.artifacts.local import LARGEST_BYTES, ArtifactStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,7 +344,7 @@ def test_the_reference_is_of_what_was_kept_though_the_file_changes(
 
 DIE = """
 import os, shutil, signal, sys
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 def die(reader, writer):
     writer.write(reader.read(2)); writer.flush()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import StudyState
-from easeml_core.store import actors, releases, requests, studies, tenants, trials
+from easeml_core.store import actors
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
+from easeml_core.store.tables import releases, requests, studies, tenants, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import Executor, StudyState, TrialState
-from easeml_core.store import studies, tenants, trials
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change, scalar
+from easeml_core.store.tables import studies, tenants, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,11 +30,11 @@ from easeml_core.errors import (
     StoreUnavailableError,
     WrongRoleError,
 )
-from easeml_core.store import models, promotions, sealed, studies, trials
 from easeml_core.store.database import Store, lock, savepoint
 from easeml_core.store.listen import Ear
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.server_cluster import free_port
+from easeml_core.store.server.cluster import free_port
+from easeml_core.store.tables import models, promotions, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.store import labels, sealed
+from easeml_core.store.tables import labels, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,9 @@ import pytest
 
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, EasemlError
-from easeml_core.store import limits, studies, tenants, trials
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, scalar
+from easeml_core.store.tables import reservations, studies, tenants, trials
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -71,17 +71,17 @@ def limit_tenant(tx: Connection, **changes: Any) -> None:
 def test_reservations_add_up_to_the_budget_and_no_further(store: Any, make_rows: Any) -> None:
     study = make_rows()
     with store.begin() as tx:
-        assert limits.seconds_left(tx, study.study_id) is None
+        assert reservations.seconds_left(tx, study.study_id) is None
         limit(tx, study, 100.0)
         add(tx, study, 0, 60.0)
-        assert limits.seconds_left(tx, study.study_id) == 40.0
+        assert reservations.seconds_left(tx, study.study_id) == 40.0
     words = "compute budget of study 'cancer': 100.5 of 100 used; raise it with `easeml study set`, or wait"
     with pytest.raises(BudgetExhaustedError, match=words) as caught, store.begin() as tx:
         add(tx, study, 1, 40.5)
     assert (caught.value.used, caught.value.allowed) == (100.5, 100.0)
     with store.begin() as tx:
         add(tx, study, 1, 40.0)
-        assert limits.seconds_left(tx, study.study_id) == 0.0
+        assert reservations.seconds_left(tx, study.study_id) == 0.0
 
 
 def test_what_a_trial_does_not_take_comes_back(store: Any, make_rows: Any) -> None:
@@ -90,10 +90,10 @@ def test_what_a_trial_does_not_take_comes_back(store: Any, make_rows: Any) -> No
         limit(tx, study, 100.0)
         trial_id = add(tx, study, 0, 100.0)
         assert finish(tx, trial_id, start(tx, trial_id), 12.5)
-        assert limits.seconds_left(tx, study.study_id) == 87.5
+        assert reservations.seconds_left(tx, study.study_id) == 87.5
         cancelled = add(tx, study, 1, 87.5)
         trials.request_cancel(tx, cancelled)
-        assert limits.seconds_left(tx, study.study_id) == 87.5
+        assert reservations.seconds_left(tx, study.study_id) == 87.5
 
 
 def test_a_quota_counts_all_studies_of_the_tenant_and_no_other(store: Any, make_rows: Any) -> None:
@@ -103,8 +103,8 @@ def test_a_quota_counts_all_studies_of_the_tenant_and_no_other(store: Any, make_
         limit(tx, second, 45.0)
         add(tx, other, 0)
         add(tx, first, 0, 20.0)
-        assert limits.seconds_left(tx, second.study_id) == 30.0
-        assert limits.seconds_left(tx, other.study_id) is None
+        assert reservations.seconds_left(tx, second.study_id) == 30.0
+        assert reservations.seconds_left(tx, other.study_id) is None
     words = "quota of tenant 'lab': 55 of 50 used; raise it with `easeml tenant set`"
     with pytest.raises(BudgetExhaustedError, match=words), store.begin() as tx:
         add(tx, second, 0, 35.0)
@@ -156,10 +156,10 @@ def test_a_trial_without_a_bound_and_a_budget_do_not_go_together(store: Any, mak
     with pytest.raises(ConcurrentUpdateError, match=again), store.begin() as tx:
         limit(tx, study, 1e6)
     with store.begin() as tx:
-        assert limits.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 1
+        assert reservations.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 1
         assert trials.get_trial(tx, open_one).limit_seconds == 601.0
         limit(tx, study, 1000.0)
-        assert limits.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 0
+        assert reservations.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 0
     with pytest.raises(ConcurrentUpdateError, match=again), store.begin() as tx:
         add(tx, study, 1)
 
@@ -169,9 +169,9 @@ def test_a_reservation_grows_only_within_the_budget(store: Any, make_rows: Any) 
     with store.begin() as tx:
         limit(tx, study, 100.0)
         trial_id = add(tx, study, 0, 60.0)
-        limits.reserve(tx, trial_id, 100.0)
+        reservations.reserve(tx, trial_id, 100.0)
     with pytest.raises(BudgetExhaustedError), store.begin() as tx:
-        limits.reserve(tx, trial_id, 100.5)
+        reservations.reserve(tx, trial_id, 100.5)
     with store.begin() as tx:
         assert trials.get_trial(tx, trial_id).limit_seconds == 100.0
 
@@ -213,7 +213,7 @@ def test_who_took_more_than_was_reserved_has_lost_the_trial(store: Any, make_row
         assert trials.end_overrun(tx, trial_id=trial_id, attempt=attempt, why="took too long")
         ended = trials.get_trial(tx, trial_id)
         assert (ended.state, ended.failure, ended.lost_seconds) == (TrialState.FAILED, "took too long", 20.0)
-        assert limits.seconds_left(tx, study.study_id) == 0.0
+        assert reservations.seconds_left(tx, study.study_id) == 0.0
         assert scalar(tx, BROKEN) == 0
 
 
@@ -238,7 +238,7 @@ def test_a_lost_attempt_is_charged_with_the_time_of_its_lease(store: Any, make_r
         lost = trials.get_trial(tx, trial_id)
         assert lost.lost_seconds == pytest.approx(6.0, abs=0.01)
         left = 44.0 if lose == "give up" else 30.0
-        assert limits.seconds_left(tx, study.study_id) == pytest.approx(left, abs=0.01)
+        assert reservations.seconds_left(tx, study.study_id) == pytest.approx(left, abs=0.01)
         if lose != "give up":
             attempt = lost.attempt if lose == "take over" else start(tx, trial_id)
             bound = scalar(tx, "SELECT extract(epoch FROM lease_until - attempt_started_at)::float8 FROM work.trials")
@@ -269,7 +269,7 @@ def test_a_trial_that_runs_when_a_budget_is_set_gets_what_it_may_still_take(
         start(tx, trial_id)
     lease(ask, trial_id, started=7000, until=60)  # a function of a tenant's own has no limit but its task's
     with store.begin() as tx:
-        limits.reserve_open(tx, tenant_id=tenants.get_tenant(tx, "lab").id, time_limit=600.0, grace=1.0)
+        reservations.reserve_open(tx, tenant_id=tenants.get_tenant(tx, "lab").id, time_limit=600.0, grace=1.0)
         assert trials.get_trial(tx, trial_id).limit_seconds == pytest.approx(7060, abs=1)
 
 
@@ -286,7 +286,7 @@ def test_two_writers_cannot_both_have_the_last_seconds(database: Any, make_rows:
 
     def reserve(number: int, round_: int) -> str:
         with stores[number].begin() as tx:
-            assert limits.seconds_left(tx, study.study_id) == 10.0
+            assert reservations.seconds_left(tx, study.study_id) == 10.0
             meet.wait()
             add(tx, study, 2 * round_ + number, 6.0)
         return "reserved"
@@ -322,11 +322,11 @@ def act(tx: Connection, studies_: list[Any], rng: random.Random) -> None:
         elif not finish(tx, trial.id, attempt, cost):
             trials.end_overrun(tx, trial_id=trial.id, attempt=attempt, why="late")
     elif what < 0.9:
-        limits.reserve_open(tx, study_id=study.study_id, time_limit=20.0, grace=1.0)
+        reservations.reserve_open(tx, study_id=study.study_id, time_limit=20.0, grace=1.0)
         limit(tx, study, rng.choice([None, rng.uniform(1.0, 300.0)]))
     else:
         owner = tenants.get_tenant(tx, rng.choice(["lab", "other"]))
-        limits.reserve_open(tx, tenant_id=owner.id, time_limit=20.0, grace=1.0)
+        reservations.reserve_open(tx, tenant_id=owner.id, time_limit=20.0, grace=1.0)
         quota, most = rng.choice([None, rng.uniform(1.0, 600.0)]), rng.choice([None, rng.randint(1, 12)])
         tenants.change_tenant(tx, owner.id, {"quota_seconds": quota, "max_parallel": most})
 
@@ -420,5 +420,5 @@ def test_workers_killed_at_any_moment_leave_no_budget_exceeded(database: Any, ma
         for trial in trials.left_over_trials(tx, [study.study_id]):
             trials.request_cancel(tx, trial.id)
         spent = scalar(tx, "SELECT sum(lost_seconds + coalesce(cost_seconds, 0)) FROM work.trials")
-        assert limits.seconds_left(tx, study.study_id) == pytest.approx(120.0 - spent, abs=1e-6)
+        assert reservations.seconds_left(tx, study.study_id) == pytest.approx(120.0 - spent, abs=1e-6)
         assert scalar(tx, BROKEN) == 0

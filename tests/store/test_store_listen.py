@@ -16,7 +16,7 @@ from easeml_core.store import listen
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.listen import Ear, Listener, until
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.server_cluster import free_port
+from easeml_core.store.server.cluster import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

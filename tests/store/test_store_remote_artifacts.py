@@ -13,8 +13,8 @@ import pytest
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.files import Progress
-from easeml_core.store.artifacts import ArtifactStore
-from easeml_core.store.remote_artifacts import RemoteArtifactStore, artifact_store
+from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,9 +11,9 @@ import pytest
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError
-from easeml_core.store import requests
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, row, scalar
+from easeml_core.store.tables import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,10 +11,11 @@ import pytest
 from easeml_core.entities import RequestKind, TrialState
 from easeml_core.errors import ConfigError, StoreError
 from easeml_core.services.trials.execution import claim, expire_leases, hand_back
-from easeml_core.store import requests, restarts, schema, trials
+from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
-from easeml_core.store.server_throwaway import throwaway_server
+from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.tables import requests, restarts, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,9 +11,9 @@ import psycopg2
 import pytest
 
 from easeml_core.errors import InvalidInputError, StoreError
-from easeml_core.store import releases, requests
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL, notify
 from easeml_core.store.rows import change
+from easeml_core.store.tables import releases, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable

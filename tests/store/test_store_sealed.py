@@ -10,10 +10,10 @@ import pytest
 
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import ShapeError, StoreError
-from easeml_core.store import ledger, models, releases, sealed
-from easeml_core.store.example_hashes import example_hashes
-from easeml_core.store.ledger import RETIRED, MeterEntry
 from easeml_core.store.rows import scalar
+from easeml_core.store.tables import ledger, models, releases, sealed
+from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.ledger import RETIRED, MeterEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,9 @@ import pytest
 
 from easeml_core.entities import DataVersion, StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, StoreError
-from easeml_core.store import models, studies
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change
+from easeml_core.store.tables import models, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable

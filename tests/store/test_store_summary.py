@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import Executor, Symbol, TrialState
-from easeml_core.store import releases, requests, studies, suggestions, trials
+from easeml_core.store.queries.overview import policies_used, study_summaries
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.summary import policies_used, study_summaries
+from easeml_core.store.tables import releases, requests, studies, suggestions, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,8 @@ from easeml_core.services.trials.execution import (
     record_failure,
     record_success,
 )
-from easeml_core.store import trials
 from easeml_core.store.rows import change, rows
+from easeml_core.store.tables import trials
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import pytest
 
 from easeml_core.entities import Executor, FailureKind, TrialState
 from easeml_core.errors import AlreadyExistsError, StateError, StoreError
-from easeml_core.store import models, trials
 from easeml_core.store.actors import Actor
 from easeml_core.store.database import CHANNEL, Store
 from easeml_core.store.rows import change, row, rows, scalar
+from easeml_core.store.tables import models, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,7 @@ from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Progress, Teller, remote_file
 from easeml_core.remote.urls import Address, is_allowed, parse_url
 from easeml_core.services.studies.uploads import opened_upload
-from easeml_core.store.query_source import NamedQuery, columns_of_lines, query_lines
+from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from easeml_core.data.split_spec import Split
     from easeml_core.entities import Study
     from easeml_core.remote.files import About, RemoteFile
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
     Hear = Callable[[Progress], object]
     Content = BufferedReader | BufferedRandom

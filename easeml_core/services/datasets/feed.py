@@ -20,7 +20,7 @@ from easeml_core.errors import InvalidInputError, NotFoundError, StateError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.datasets.validation_rows import brought_files
 from easeml_core.services.studies.columns import row_form
-from easeml_core.store import feeds, requests, studies
+from easeml_core.store.tables import datasets, requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion, Study
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 MOST_REFRESHES = 3
@@ -88,13 +88,13 @@ def feed(
             rows = rows or read_rows(Path(path or ""), form, label=label_column)
             assert rows.labels is not None
             origin, given = "pairs" if path is None else path.name, Pairs(rows.inputs, rows.labels)
-        if feeds.count_waiting(tx, found.id, but=request_key) >= MOST_FEEDS:
+        if datasets.count_waiting(tx, found.id, but=request_key) >= MOST_FEEDS:
             message = (
                 f"{MOST_FEEDS:,} feeds of study {study!r} wait for a refresh already (`easeml refine apply {study}`); "
                 "bring many pairs in one file"
             )
             raise StateError(message)
-        feed_id = feeds.add_feed(
+        feed_id = datasets.add_feed(
             tx,
             study_id=found.id,
             artifact=_put(artifacts, given),
@@ -117,7 +117,7 @@ def list_feeds(store: Store, *, study: str) -> list[dict[str, Any]]:
         NotFoundError: There is no such study.
     """
     with store.begin() as tx:
-        found = feeds.list_feeds(tx, studies.get_study(tx, study).id)
+        found = datasets.list_feeds(tx, studies.get_study(tx, study).id)
     named = ("rows", "origin", "fed_by", "state", "reason")
     return [
         {"feed_id": f.id, "fed_at": f.fed_at.isoformat()} | {name: getattr(f, name) for name in named} for f in found
@@ -174,7 +174,7 @@ def require_refresh(store: Store, *, study: str, request_id: int) -> None:
 def studies_that_wait(store: Store) -> list[str]:
     """Names of the active studies with pairs or switches that no refresh has taken yet."""
     with store.begin() as tx:
-        return feeds.studies_that_wait(tx)
+        return datasets.studies_that_wait(tx)
 
 
 def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:

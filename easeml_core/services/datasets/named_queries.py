@@ -20,7 +20,7 @@ import yaml
 from easeml_core.config import require
 from easeml_core.data.sources.load import check_source
 from easeml_core.errors import InvalidInputError, reason_of
-from easeml_core.store.query_source import NamedQuery
+from easeml_core.store.external_query import NamedQuery
 from easeml_core.yaml_text import YamlFaultError, compose
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from easeml_core.errors import InvalidInputError, NotFoundError, StateError, cou
 from easeml_core.models.label_errors import Ranking
 from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.datasets.feed import active_study, require_name
-from easeml_core.store import feeds, studies
-from easeml_core.store.example_hashes import example_hashes
 from easeml_core.store.rows import clean
+from easeml_core.store.tables import datasets, studies
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 CHILD = "easeml_core.models.label_errors_child"
@@ -87,9 +87,9 @@ def list_pairs(
     with store.begin() as tx:
         found, version = active_study(tx, study)
         known = _rows(tx, artifacts, version, most_cells)
-        origins, last = feeds.fed_examples(tx, found.id), feeds.last_switches(tx, found.id)
-        waiting = {s.hash: s.is_on for s in feeds.waiting_switches(tx, found.id)}
-        fed = sum(f.rows for f in feeds.waiting_feeds(tx, found.id, limit=1000))
+        origins, last = datasets.fed_examples(tx, found.id), datasets.last_switches(tx, found.id)
+        waiting = {s.hash: s.is_on for s in datasets.waiting_switches(tx, found.id)}
+        fed = sum(f.rows for f in datasets.waiting_feeds(tx, found.id, limit=1000))
         names = studies.class_names(tx, version.id)
     chosen = [row for row in known if not off or not row.is_on or not waiting.get(row.hash, True)]
     return {
@@ -152,7 +152,7 @@ def switch_pairs(
         found, version = active_study(tx, study)
         known = sorted(row.hash.hex() for row in _rows(tx, artifacts, version, most_cells))
         chosen = {bytes.fromhex(_whole(name, known, study)) for name in hashes}
-        switched = feeds.add_switches(
+        switched = datasets.add_switches(
             tx,
             study_id=found.id,
             hashes=sorted(chosen),
@@ -235,7 +235,7 @@ def rank_pairs(
 def _rows(tx: Connection, artifacts: ArtifactStore, version: DataVersion, most_cells: int | None) -> list[_Row]:
     """All rows that the training part of the newest version has, and those that it leaves out, in their order."""
     _require_small(version, most_cells)
-    columns, left_out = studies.feature_names(tx, version.id), feeds.switched_off(tx, version.study_id)
+    columns, left_out = studies.feature_names(tx, version.id), datasets.switched_off(tx, version.study_id)
     with artifacts.copy(version.artifact) as path:
         parts = load_open_parts(path)
     found = list(_named(Pairs(parts.train_inputs, parts.train_labels), columns, is_on=True))

@@ -34,9 +34,9 @@ from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
 from easeml_core.services.registration.baseline import keep_baseline
 from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
-from easeml_core.store import feeds, releases, sealed, studies, validation
 from easeml_core.store.database import notify
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import datasets, releases, sealed, studies, validation_sets
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion, Study
     from easeml_core.services.test_sets.row_registry import Found
-    from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.store.feeds import Feed, Switch
-    from easeml_core.store.requests import Request
+    from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.tables.datasets import Feed, Switch
+    from easeml_core.store.tables.requests import Request
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
     """
     study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)  # whoever else makes a version waits here, and is looked at anew below
-    switches = feeds.waiting_switches(tx, study.id)
-    fed = feeds.waiting_feeds(tx, study.id, limit=MOST_FEEDS)
+    switches = datasets.waiting_switches(tx, study.id)
+    fed = datasets.waiting_feeds(tx, study.id, limit=MOST_FEEDS)
     version = studies.latest_data_version(tx, study.id)
     refused, rows, warning = 0, None, ""
     if fed or switches:
@@ -101,7 +101,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
     if len(fed) == MOST_FEEDS:
         more += f"; the first {MOST_FEEDS:,} feeds were looked at, ask again for the rest"
     if rows is None:
-        feeds.add_refresh(tx, request_id=request.id, study_id=study.id)
+        datasets.add_refresh(tx, request_id=request.id, study_id=study.id)
         return f"nothing is new: the training part of study {study.name} stays as it is{more}"
     return (
         f"study {study.name} has version {version.version + 1} of its data; training rows: {rows:,}, before "
@@ -111,7 +111,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
 
 def _pool(tx: Connection, artifacts: ArtifactStore, study: Study, version: DataVersion, parts: OpenParts) -> Pool:
     """What the training part has, what it leaves out, and what is validated on."""
-    columns, reference = studies.feature_names(tx, version.id), feeds.switched_off(tx, study.id)
+    columns, reference = studies.feature_names(tx, version.id), datasets.switched_off(tx, study.id)
     pool = Pool(lambda inputs: example_hashes(inputs, columns), parts.validation_inputs)
     pool.add(Pairs(parts.train_inputs, parts.train_labels), is_on=True)
     if reference is not None:
@@ -122,11 +122,11 @@ def _pool(tx: Connection, artifacts: ArtifactStore, study: Study, version: DataV
 
 def _take_switches(tx: Connection, request: Request, study: Study, pool: Pool, switches: Sequence[Switch]) -> None:
     """Switch; a row that the study has sealed or validates on by now does not come back."""
-    closed = pool.validated | feeds.hidden_in_study(tx, study.id, [s.hash for s in switches if s.is_on])
+    closed = pool.validated | datasets.hidden_in_study(tx, study.id, [s.hash for s in switches if s.is_on])
     for switch in switches:
         if not (switch.is_on and switch.hash in closed):
             pool.switch(switch.hash, is_on=switch.is_on)
-    feeds.settle_switches(tx, [s.id for s in switches], request_id=request.id)
+    datasets.settle_switches(tx, [s.id for s in switches], request_id=request.id)
 
 
 def _take_feeds(
@@ -140,7 +140,7 @@ def _take_feeds(
             check_split(study.config.get("split")).require_feedable()
             given.append((one, _read(artifacts, one, parts, room)))
         except (InvalidInputError, StateError, ArtifactError) as error:
-            feeds.settle_feed(tx, one.id, refused=str(error))
+            datasets.settle_feed(tx, one.id, refused=str(error))
             refused += 1
         else:
             room -= one.rows
@@ -157,13 +157,13 @@ def _take_feeds(
             hashes = pool.hashes(pairs.inputs)
             closed = _sealed(tx, study, one, hashes, known.at(rows), pool)
         except InvalidInputError as error:
-            feeds.settle_feed(tx, one.id, refused=str(error))
+            datasets.settle_feed(tx, one.id, refused=str(error))
             refused += 1
             continue
         is_new = [h not in closed and h not in pool and h not in pool.validated for h in hashes]
         register(tx, study.id, new, {None: rows[np.array(is_new, dtype=bool)]}, known)
         pool.feed(one.id, pairs, hashes, closed=closed)
-        feeds.settle_feed(tx, one.id)
+        datasets.settle_feed(tx, one.id)
     return refused
 
 
@@ -185,18 +185,18 @@ def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], kn
     Raises:
         InvalidInputError: So many are that it is another tenant's table, which nobody shall publish with its labels.
     """
-    if feeds.count_refused(tx, study.id, _ANOTHERS) >= _MOST_REFUSED:
+    if datasets.count_refused(tx, study.id, _ANOTHERS) >= _MOST_REFUSED:
         message = (
             f"{_MOST_REFUSED} feeds of this study held rows that another tenant's study has sealed, so it takes no "
             "more; register another study with rows of your own"
         )
         raise InvalidInputError(message)
     theirs = int((known.is_certain & known.is_sealed & ~known.of_tenant(study.tenant)).sum())
-    hidden = max(theirs, validation.hidden_by_others(tx, study.id, hashes))
+    hidden = max(theirs, validation_sets.hidden_by_others(tx, study.id, hashes))
     if hidden > COINCIDENCE * max(_FEW, len(hashes)):
         raise InvalidInputError(_ANOTHERS)
-    found = feeds.hidden_in_study(tx, study.id, hashes)
-    found |= validation.hidden_from(tx, study.id, [h for h in hashes if h not in pool]).keys()
+    found = datasets.hidden_in_study(tx, study.id, hashes)
+    found |= validation_sets.hidden_from(tx, study.id, [h for h in hashes if h not in pool]).keys()
     found |= {h for h, is_sealed in zip(hashes, known.is_sealed.tolist(), strict=True) if is_sealed and h not in pool}
     if found:
         logger.warning("%d rows of feed %d lie in sealed sets of the installation", len(found), one.id)
@@ -237,9 +237,9 @@ def _write(
         validation_labels=opened.validation_labels,
         hit=study.hit,
     )
-    feeds.add_fed_examples(tx, study.id, pool.fed)
+    datasets.add_fed_examples(tx, study.id, pool.fed)
     left_out = None if off is None else _put(artifacts, lambda path: write_pairs(path, off))
-    feeds.add_refresh(tx, request_id=request.id, study_id=study.id, data_version_id=version_id, off=left_out)
+    datasets.add_refresh(tx, request_id=request.id, study_id=study.id, data_version_id=version_id, off=left_out)
     notify(tx, f"study:{study.name}")
     return len(opened.train_labels)
 

@@ -12,17 +12,17 @@ from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError
 from easeml_core.services.datasets.validation_sets import validation_report
 from easeml_core.services.test_sets.lifecycle import list_test_sets, shown
-from easeml_core.store import data_history, feeds, ledger, sealed, studies, test_sets
-from easeml_core.store import labels as label_rows
-from easeml_core.store.labels import UNKNOWN
-from easeml_core.store.ledger import METER, RETIRED
+from easeml_core.store.tables import data_history, datasets, ledger, sealed, studies, test_sets
+from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables.labels import UNKNOWN
+from easeml_core.store.tables.ledger import METER, RETIRED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 MOST_ENTRIES = 50
 """Versions, feeds and refreshes that are told of, the newest."""
@@ -51,7 +51,7 @@ def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> dict[st
         found = studies.get_study(tx, study)
         versions = data_history.version_history(tx, found.id, limit=MOST_ENTRIES)
         refreshes = data_history.refresh_history(tx, found.id, limit=MOST_ENTRIES)
-        fed = feeds.list_feeds(tx, found.id, limit=MOST_ENTRIES)
+        fed = datasets.list_feeds(tx, found.id, limit=MOST_ENTRIES)
     validation, problem = None, ""
     if versions:
         try:
@@ -68,7 +68,7 @@ def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> dict[st
     }
 
 
-def _fed(one: feeds.Feed) -> dict[str, Any]:
+def _fed(one: datasets.Feed) -> dict[str, Any]:
     names = ("rows", "origin", "fed_by", "fed_at", "state", "reason")
     return {"feed_id": one.id} | {name: getattr(one, name) for name in names}
 

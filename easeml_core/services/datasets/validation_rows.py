@@ -17,8 +17,8 @@ from easeml_core.services.test_sets.lifecycle import find_set
 from easeml_core.services.test_sets.release import is_known, released_arrays
 from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
 from easeml_core.services.test_sets.upload import labels_of
-from easeml_core.store import studies, test_sets, validation
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import studies, test_sets, validation_sets
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion, Study
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 _COINCIDENCE = 1 / 20
 """Share of rows that may lie in other tenants' sets: so many are taken for coincidence, as at registration."""
@@ -114,7 +114,7 @@ def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenPart
     trained = set(example_hashes(parts.train_inputs, brought.columns))
     seen = {h: "in the training part: a model knows their labels" for h in trained.intersection(brought.hashes)}
     if not seen:
-        sets = validation.hidden_from(tx, study.id, brought.hashes)
+        sets = validation_sets.hidden_from(tx, study.id, brought.hashes)
         seen = {h: _sealed_in(tx, set_id) for h, set_id in sets.items()}
     if seen:
         count = sum(h in seen for h in brought.hashes)
@@ -124,7 +124,7 @@ def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenPart
             f"{brought.names[row]}, is {seen[brought.hashes[row]]}"
         )
         raise InvalidInputError(message)
-    if validation.hidden_by_others(tx, study.id, brought.hashes) > _COINCIDENCE * len(brought.hashes):
+    if validation_sets.hidden_by_others(tx, study.id, brought.hashes) > _COINCIDENCE * len(brought.hashes):
         raise AlreadyExistsError(
             kind="table", name=brought.origin, remedy="another tenant's study has sealed its examples"
         )

@@ -35,9 +35,9 @@ from easeml_core.services.registration.baseline import keep_baseline
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.services.test_sets.test_set_checks import unlike
 from easeml_core.services.test_sets.visible_rows import part_hashes
-from easeml_core.store import releases, sealed, studies, validation
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import releases, sealed, studies, validation_sets
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion, Study
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.validation import ValidationPart
+    from easeml_core.store.tables.validation_sets import ValidationPart
 
 
 # -- how far it is used up --------------------------------------------------------------------------------------------
@@ -83,15 +83,15 @@ def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, tea
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         studies.latest_data_version(tx, found.id)  # says what to do where there is none
-        parts = validation.validation_parts(tx, found.id)
+        parts = validation_sets.validation_parts(tx, found.id)
         part, config = parts[-1], _meter_settings(tx, found)
         known = team is None or (type(team) is int and 1 <= team <= config.teams)
         require(known, "team", team, f"a whole number from 1 to {config.teams}")
         use, before = _use(tx, artifacts, found, parts, config, team)
         report = report_on(use, config)
-        to_measure, under_way = validation.count_waiting(tx, found.id)
-        given_up = validation.count_given_up(tx, found.id)
-        split = validation.split_message(tx, found.id)
+        to_measure, under_way = validation_sets.count_waiting(tx, found.id)
+        given_up = validation_sets.count_given_up(tx, found.id)
+        split = validation_sets.split_message(tx, found.id)
     return {
         "study": study,
         "version": part.version,
@@ -144,7 +144,7 @@ def _use(
 def _signals(tx: Connection, study: Study, part: ValidationPart, config: MeterConfig, team: int | None) -> list[int]:
     """The signals that count; those of a set with other ranges cannot be told on one scale with them."""
     mine = {team} if team is not None else ({1} if config.teams == 1 else set())
-    found = validation.readings(tx, study.id, part)
+    found = validation_sets.readings(tx, study.id, part)
     return [r.signal for r in found if meter_settings_of(r).ranges == config.ranges and r.team in mine]
 
 
@@ -236,7 +236,7 @@ def replace_validation(
         digest = _digest(tx, found, version, following, parts)
         is_there = digest == version.content_hash or (add and following.added == 0)
         if not is_there:
-            before = validation.validation_parts(tx, found.id)
+            before = validation_sets.validation_parts(tx, found.id)
             earlier = part_hashes(tx, artifacts, before)
             _require_new(earlier, found, brought)
             rows = set(example_hashes(following.inputs, brought.columns))
@@ -271,7 +271,7 @@ def _following(brought: Brought, parts: OpenParts, *, add: bool) -> _Next:
 
 def _digest(tx: Connection, study: Study, version: DataVersion, following: _Next, parts: OpenParts) -> str:
     """Content hash of the data with this validation part, keyed as that of the first version is."""
-    training_id = next(p.training_id for p in validation.validation_parts(tx, study.id) if p.id == version.id)
+    training_id = next(p.training_id for p in validation_sets.validation_parts(tx, study.id) if p.id == version.id)
     names = tuple(studies.class_names(tx, version.id))
     table = RawTable(following.inputs, following.labels, names, (), layout=parts.layout, task=parts.task)
     said = f"validation|{training_id}|{content_hash(table)}"
@@ -313,7 +313,7 @@ def _write(
         parts.task,
         parts.target_layout,
     )
-    training_id = next(p.training_id for p in validation.validation_parts(tx, study.id) if p.id == version.id)
+    training_id = next(p.training_id for p in validation_sets.validation_parts(tx, study.id) if p.id == version.id)
     version_id = studies.add_data_version(
         tx,
         study_id=study.id,
@@ -357,6 +357,6 @@ def _answer(tx: Connection, study: Study, brought: Brought, following: _Next, *,
         "already": following.already,
         "unlabelled": brought.unlabelled,
         "replaced_before": is_there,
-        "to_measure": validation.count_waiting(tx, study.id)[0],
+        "to_measure": validation_sets.count_waiting(tx, study.id)[0],
         "minimum": validation_minimum(ranges=config.ranges, reliability=config.reliability),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import counted
 from easeml_core.meter.validation_set import heritage
-from easeml_core.store import releases, studies, test_sets
+from easeml_core.store.tables import releases, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

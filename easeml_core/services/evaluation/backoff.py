@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from easeml_core.errors import SchemaVersionError, StoreExhaustedError, StoreUnavailableError
 from easeml_core.faults import Blame, blame_of, name_of
-from easeml_core.store import requests
 from easeml_core.store.roles import REFEREE
+from easeml_core.store.tables import requests
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store
-    from easeml_core.store.requests import PutOff
+    from easeml_core.store.tables.requests import PutOff
 
 logger = logging.getLogger(__name__)
 

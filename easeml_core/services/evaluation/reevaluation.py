@@ -19,15 +19,15 @@ from easeml_core.errors import ArtifactError, StateError, TrainingKilled, Traini
 from easeml_core.faults import Blame, blame_of
 from easeml_core.services.evaluation.remeasured_quality import quality_on
 from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
-from easeml_core.store import models, studies, validation
 from easeml_core.store.database import lock, notify
+from easeml_core.store.tables import models, studies, validation_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.validation import Waiting
+    from easeml_core.store.tables.validation_sets import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def remeasure(
     with store.begin() as tx:
         study_id = studies.get_study(tx, study).id
         studies.latest_data_version(tx, study_id)
-        wanted = validation.count_waiting(tx, study_id)[0] + validation.count_given_up(tx, study_id)
+        wanted = validation_sets.count_waiting(tx, study_id)[0] + validation_sets.count_given_up(tx, study_id)
     done: list[Measurement] = []
     failed: list[Measurement] = []
     while True:
@@ -96,8 +96,8 @@ def remeasure(
     measured = [_measured(m) for m in done if m.quality is not None]
     with store.begin() as tx:
         version = studies.latest_data_version(tx, study_id).version
-        left, under_way = validation.count_waiting(tx, study_id)
-        given_up = validation.count_given_up(tx, study_id)
+        left, under_way = validation_sets.count_waiting(tx, study_id)
+        given_up = validation_sets.count_given_up(tx, study_id)
     return {
         "study": study,
         "version": version,
@@ -157,7 +157,7 @@ def measure_next(
         OSError: Nor were the disk or the system able to; likewise.
     """
     with store.begin() as tx:
-        found = validation.waiting_models(tx, study_id, skip=list(skip), rest_seconds=rest_seconds)
+        found = validation_sets.waiting_models(tx, study_id, skip=list(skip), rest_seconds=rest_seconds)
         study = studies.study_by_id(tx, found[0].model.study_id) if found else None
     if study is None:
         return None
@@ -191,14 +191,14 @@ def _keep_failure(store: Store, waiting: Waiting, error: Exception) -> Measureme
         logger.error("trial %d was not measured on its new validation set", waiting.trial_id, exc_info=error)
         why = f"measuring it ended with {type(error).__name__}; the log says more"
     with store.begin() as tx:
-        tries = validation.add_failure(tx, waiting, why)
+        tries = validation_sets.add_failure(tx, waiting, why)
     return Measurement(waiting, why=why, tries=tries)
 
 
 def _keep(store: Store, waiting: Waiting, *, quality: float, loss: float, seconds: float) -> Measurement:
     with store.begin() as tx:
         lock(tx, "suggest")  # so that no scheduler misses the trial
-        trial_id = validation.add_remeasurement(tx, waiting, quality=quality, seconds=seconds)
+        trial_id = validation_sets.add_remeasurement(tx, waiting, quality=quality, seconds=seconds)
         if trial_id is None:
             return Measurement(waiting)
         model_id = models.add_model(

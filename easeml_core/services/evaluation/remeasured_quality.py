@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.entities import Model, Study
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 
 def quality_on(artifacts: ArtifactStore, study: Study, model: Model, *, data: str, answers: NDArray[Any]) -> float:

@@ -42,7 +42,7 @@ from easeml_core.models.repeatability import require_same, right_within, rows_to
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.evaluation.backoff import Patience
 from easeml_core.services.studies.columns import answers_of_study
-from easeml_core.store import sealed, studies
+from easeml_core.store.tables import sealed, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import DataVersion, Model
     from easeml_core.models.answers import WantedAnswers
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ GRID_SECONDS = (10.0, 60.0, 1200.0)
 
 * It is run on all rows and on a part of them, each twice if it fails, for 120 s each at most: 480 s, and a few seconds
   until each of the four children has ended. A kill or a time-out ends that, and one run on the open rows follows.
-* Its file is copied for each of the three, at most 8 GiB (``store/artifacts.py``), which are read three times and
+* Its file is copied for each of the three, at most 8 GiB (``store/artifacts/local.py``), which are read three times and
   written once: 96 GiB together. 700 s suffice for that where reading and writing go at 150 MB/s and more. On a slower
   disk only who hands in files of that size can have a fourth time, the double of the last.
 """

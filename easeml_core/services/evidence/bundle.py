@@ -23,10 +23,10 @@ from easeml_core.gate.judgement import looks_of_submission
 from easeml_core.gate.slices import Slice
 from easeml_core.metrics.correctness import as_classes
 from easeml_core.services.evidence.keys import KeyFolder
-from easeml_core.store import chain as chains
-from easeml_core.store import chained_rows, labels, requests, sealed, studies
-from easeml_core.store.chained_rows import LEDGER, VERDICT, of_set
 from easeml_core.store.roles import REFEREE
+from easeml_core.store.tables import chain as chains
+from easeml_core.store.tables import chained_rows, labels, requests, sealed, studies
+from easeml_core.store.tables.chained_rows import LEDGER, VERDICT, of_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.store.chain import Entry
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.chain import Entry
 
 FULL = "https://ease.ml/attestation/gate-verdict/v1"
 REDACTED = "https://ease.ml/attestation/gate-verdict-redacted/v1"

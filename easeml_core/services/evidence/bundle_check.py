@@ -28,7 +28,7 @@ from easeml_core.meter.joint import gate_log_level, joint_plan
 from easeml_core.services.evidence.bundle import FULL, REDACTED, follows_from_earlier
 from easeml_core.stats.adaptivity import level_of_test
 from easeml_core.stats.paired_differing import Differing
-from easeml_core.store.chained_rows import GENESIS, LEDGER
+from easeml_core.store.tables.chained_rows import GENESIS, LEDGER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import PublicKey, SigningKey, canonical
 from easeml_core.errors import InvalidInputError, StateError, reason_of
-from easeml_core.store.chain import Head, Transaction
+from easeml_core.store.tables.chain import Head, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

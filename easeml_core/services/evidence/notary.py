@@ -23,9 +23,9 @@ from easeml_core.attestation import SigningKey
 from easeml_core.errors import NotFoundError, StateError
 from easeml_core.services.evidence.keys import Intended, KeyFolder, Marks
 from easeml_core.services.evidence.verification import Memory, examine
-from easeml_core.store import chain as chains
-from easeml_core.store import chained_rows
-from easeml_core.store.chained_rows import ACKNOWLEDGED, AUDIT, AUDITED, KEY, PROMOTION, Horizon, of_set
+from easeml_core.store.tables import chain as chains
+from easeml_core.store.tables import chained_rows
+from easeml_core.store.tables.chained_rows import ACKNOWLEDGED, AUDIT, AUDITED, KEY, PROMOTION, Horizon, of_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.services.evidence.verification import Examined, Finding
-    from easeml_core.store.chain import Head
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.chain import Head
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, InvalidInputError, counted
 from easeml_core.services.evidence.notary import Notary
-from easeml_core.store import chain as chains
-from easeml_core.store import chained_rows
+from easeml_core.store.tables import chain as chains
+from easeml_core.store.tables import chained_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from easeml_core.services.evidence.verification import Examined
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 _HEAD = re.compile(r"[0-9a-f]{64}")

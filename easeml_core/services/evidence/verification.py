@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, commit, digest
-from easeml_core.store import chain as chains
-from easeml_core.store import chained_rows, labels
-from easeml_core.store.chain import Head
-from easeml_core.store.chained_rows import ACKNOWLEDGED, AUDIT, GENESIS, LABELS
+from easeml_core.store.tables import chain as chains
+from easeml_core.store.tables import chained_rows, labels
+from easeml_core.store.tables.chain import Head
+from easeml_core.store.tables.chained_rows import ACKNOWLEDGED, AUDIT, GENESIS, LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.attestation import PublicKey
-    from easeml_core.store.chain import Entry
+    from easeml_core.store.tables.chain import Entry
 
 BATCH = 1000
 """Entries that are read at once."""

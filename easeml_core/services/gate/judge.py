@@ -29,8 +29,8 @@ from easeml_core.services.test_sets.set_queue import no_live_set
 from easeml_core.services.test_sets.set_sizes import examples_for_gate, examples_for_joint_gate
 from easeml_core.services.test_sets.shared_set import gate_settings, joint_config, joint_end, require_joint_goes_on
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
-from easeml_core.store import labels, ledger, models, releases, sealed, studies
 from easeml_core.store.rows import as_json
+from easeml_core.store.tables import labels, ledger, models, releases, sealed, studies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Model, Study
     from easeml_core.gate.condition import Condition
     from easeml_core.services.evaluation.sealed_runs import Preparation
-    from easeml_core.store.requests import Request
+    from easeml_core.store.tables.requests import Request
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from easeml_core.config import require
 from easeml_core.errors import StateError
 from easeml_core.services.labeling.annotations import held_set, keep_word, read_words, require_asked
 from easeml_core.services.labeling.requests import find_labelled_set
-from easeml_core.store import examples, studies
-from easeml_core.store import labels as label_rows
-from easeml_core.store.labels import REFEREE, UNKNOWN, UNSURE
+from easeml_core.store.tables import examples, studies
+from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables.labels import REFEREE, UNKNOWN, UNSURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from easeml_core.services.labeling.annotations import Words
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 MOST_TO_SETTLE = 50
 """Examples that a list tells of at once, the first of the set's order."""

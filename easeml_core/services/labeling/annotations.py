@@ -14,9 +14,9 @@ import numpy as np
 
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import NotFoundError, StateError
-from easeml_core.store import labels as label_rows
-from easeml_core.store import test_sets
-from easeml_core.store.labels import REFEREE, UNKNOWN
+from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables import test_sets
+from easeml_core.store.tables.labels import REFEREE, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 SECOND_EVERY = 10
 """One example in so many is shown to a second labeler: the order is random, so its place may choose it."""

@@ -17,9 +17,9 @@ from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.labeling.adjudication import what_nobody_can_tell, where_labelers_differ
 from easeml_core.services.labeling.annotations import held_set, keep_word, labelled_set, read_words, require_asked
-from easeml_core.store import examples, studies, test_sets
-from easeml_core.store import labels as label_rows
-from easeml_core.store.labels import UNKNOWN, UNSURE
+from easeml_core.store.tables import examples, studies, test_sets
+from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables.labels import UNKNOWN, UNSURE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from easeml_core.services.labeling.annotations import Words
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 _LABELER = re.compile(r"[a-z0-9][a-z0-9_.@-]{0,62}")
 

@@ -15,9 +15,9 @@ from easeml_core.files import written_whole
 from easeml_core.services.test_sets.lifecycle import find_set
 from easeml_core.services.test_sets.release import cell, column_names
 from easeml_core.services.test_sets.upload import require_label_columns
-from easeml_core.store import labels as label_rows
-from easeml_core.store import releases, sealed, studies, test_sets
-from easeml_core.store.labels import REFEREE, UNKNOWN
+from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables import releases, sealed, studies, test_sets
+from easeml_core.store.tables.labels import REFEREE, UNKNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.rows.encoding import ExampleFile
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 MOST_AT_ONCE = 100_000
 

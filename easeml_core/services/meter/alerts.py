@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import choice, require
 from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
-from easeml_core.store import releases, studies
+from easeml_core.store.tables import releases, studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

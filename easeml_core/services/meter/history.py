@@ -11,8 +11,8 @@ from easeml_core.meter.promises import promised_sides
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.test_sets.lifecycle import shown
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store import ledger, releases, studies, test_sets
-from easeml_core.store.ledger import METER, RETIRED
+from easeml_core.store.tables import ledger, releases, studies, test_sets
+from easeml_core.store.tables.ledger import METER, RETIRED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 MOST_ANSWERS = 1000
 """Answers that a picture is made of: the newest."""

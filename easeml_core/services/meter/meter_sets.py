@@ -24,8 +24,8 @@ from easeml_core.meter.two_meters import Said
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions, validation_loss
 from easeml_core.services.test_sets.shared_set import is_joint, joint_end, meter_settings_of, require_joint_goes_on
-from easeml_core.store import ledger, sealed
-from easeml_core.store.ledger import RETIRED, MeterEntry
+from easeml_core.store.tables import ledger, sealed
+from easeml_core.store.tables.ledger import RETIRED, MeterEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
     from easeml_core.entities import DataVersion, Model
     from easeml_core.services.evaluation.sealed_runs import Preparation
-    from easeml_core.store.requests import Request
+    from easeml_core.store.tables.requests import Request
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ FAILURE = "failure"
 """Why a set ends on which a model could not be run."""
 
 _USUAL = {"edges": [], "why": "", "team": 1, "promised_tolerance": None, "ends": False}
-"""What an entry of the ledger does not say, since it follows from the plan (``store/ledger.py`` reads it so)."""
+"""What an entry of the ledger does not say, since it follows from the plan (``store/tables/ledger.py`` reads it so)."""
 
 
 @dataclass(frozen=True, slots=True)

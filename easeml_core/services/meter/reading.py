@@ -19,7 +19,7 @@ from easeml_core.services.meter.results import data_version_of
 from easeml_core.services.test_sets.answer import Answer
 from easeml_core.services.test_sets.set_queue import no_live_set
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store import models, releases, studies
+from easeml_core.store.tables import models, releases, studies
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
     from easeml_core.entities import Study
     from easeml_core.services.evaluation.sealed_runs import Preparation
-    from easeml_core.store.requests import Request
+    from easeml_core.store.tables.requests import Request
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from easeml_core.config import MeterConfig
 from easeml_core.meter.budget import claim
 from easeml_core.meter.two_meters import both_reliability, drift_sentence
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store import test_sets
+from easeml_core.store.tables import test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import Connection, Row
 
-    from easeml_core.store.ledger import MeterEntry
+    from easeml_core.store.tables.ledger import MeterEntry
 
 _DATA = re.compile(r".* data (\d+)", re.DOTALL)
 _NO_SECOND_ANSWER = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.services.models.git_tags import commit_of, move_tag
-from easeml_core.store import submissions
+from easeml_core.store.tables import submissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

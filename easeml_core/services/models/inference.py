@@ -14,7 +14,7 @@ from easeml_core.models.answers import probabilities_of
 from easeml_core.models.predict import predict_in_child
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.studies.columns import answers_of_study, row_form
-from easeml_core.store import models, releases, studies
+from easeml_core.store.tables import models, releases, studies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Model
     from easeml_core.models.answers import WantedAnswers
     from easeml_core.services.models.warm_models import WarmModels
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 PRODUCTION, BEST = "production", "best"

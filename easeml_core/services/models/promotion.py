@@ -8,8 +8,8 @@ from easeml_core.config import require
 from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import StateError
 from easeml_core.services.test_sets.test_set_retirement import BY_HAND
-from easeml_core.store import models, promotions, releases, requests, studies
 from easeml_core.store.database import notify
+from easeml_core.store.tables import models, promotions, releases, requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Study
     from easeml_core.store.database import Store
-    from easeml_core.store.promotions import Promotion
-    from easeml_core.store.requests import Request
+    from easeml_core.store.tables.promotions import Promotion
+    from easeml_core.store.tables.requests import Request
 
 _THERE = "model {model} is in production for study {study!r} already"
 

@@ -30,9 +30,9 @@ from easeml_core.models.predict import predict_in_child
 from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
-from easeml_core.store import models, studies, submissions
 from easeml_core.store.database import lock
 from easeml_core.store.rows import clean
+from easeml_core.store.tables import models, studies, submissions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import DataVersion
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 LARGEST_BYTES = 2 << 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import StudyState
-from easeml_core.store import models, releases, studies
+from easeml_core.store.tables import models, releases, studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

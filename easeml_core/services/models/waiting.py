@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store import studies, waiting
+from easeml_core.store.tables import studies, waiting
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Model
     from easeml_core.models.answers import WantedAnswers
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 
 class WarmModels:

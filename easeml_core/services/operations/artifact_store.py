@@ -11,14 +11,14 @@ import uuid
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError, ArtifactPlaceError, NotFoundError
-from easeml_core.store import artifact_place as rows
-from easeml_core.store.remote_artifacts import artifact_store
+from easeml_core.store.artifacts import location as rows
+from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from easeml_core.store.artifact_place import ArtifactPlace
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.artifacts.location import ArtifactPlace
     from easeml_core.store.database import Store
 
 REMEMBERED_SECONDS = 60.0

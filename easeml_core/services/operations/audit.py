@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.services.operations.audit_words import told
-from easeml_core.store import audit as store_audit
-from easeml_core.store.audit import Filter
+from easeml_core.store.queries import audit as store_audit
+from easeml_core.store.queries.audit import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -29,13 +29,13 @@ from easeml_core import __version__
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SchemaVersionError, StateError, reason_of
 from easeml_core.services.operations.artifact_store import set_artifacts
 from easeml_core.store import dump, schema
-from easeml_core.store.artifacts import is_unfinished
-from easeml_core.store.remote_artifacts import RemoteArtifactStore
+from easeml_core.store.artifacts.local import is_unfinished
+from easeml_core.store.artifacts.remote import RemoteArtifactStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 FORMAT = 1

@@ -27,10 +27,12 @@ from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
 from easeml_core.services.test_sets.row_registry import overlapping_sets
-from easeml_core.store import health, requests, schema
+from easeml_core.store import schema
+from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
-from easeml_core.store.remote_artifacts import artifact_store
+from easeml_core.store.queries import health
 from easeml_core.store.roles import REFEREE, WORKER
+from easeml_core.store.tables import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -23,15 +23,16 @@ from urllib.parse import urlsplit
 
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, StateError, StoreError, StoreUnavailableError
-from easeml_core.store import curves, mirror, studies
 from easeml_core.store.database import lock
+from easeml_core.store.queries import external
+from easeml_core.store.tables import curves, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 logger = logging.getLogger(__name__)
@@ -138,12 +139,12 @@ def sync(
     with store.begin() as tx:
         for name in studies_only or ():
             studies.get_study(tx, name)
-        wanted = [s["study"] for s in mirror.mirrored_studies(tx, studies_only)]
+        wanted = [s["study"] for s in external.mirrored_studies(tx, studies_only)]
     done = []
     for name in wanted:
         with _refusals(refused, f"study {name}"), store.begin() as tx:
             lock(tx, f"mlflow {name}")  # of two syncs at once the second waits, and finds it done
-            (study,) = mirror.mirrored_studies(tx, [name])
+            (study,) = external.mirrored_studies(tx, [name])
             done.append(_StudyMirror(client, mirrored, study, refused).write(tx, artifacts))
     if refused:
         rest = f"; and {len(refused) - _MOST_REFUSALS} more, see the log" if len(refused) > _MOST_REFUSALS else ""
@@ -240,7 +241,7 @@ class _StudyMirror:
         """Runs first, since versions point to them, and the alias last."""
         did: dict[str, Any] = {"study": self._study["study"], "experiment": self._experiment}
         did |= {"runs": 0, "versions": 0, "production_version": None}
-        models = mirror.models_let_out(tx, self._study["id"])
+        models = external.models_let_out(tx, self._study["id"])
         if not models and not self._study["ended"]:
             return did
         experiment = self._find_experiment()
@@ -270,7 +271,7 @@ class _StudyMirror:
         """Write the runs that are missing, page by page; how many were written."""
         tag, written, last, refused = "easeml.trial_id", 0, 0, list[str]()
         known = {run.data.tags[tag]: run for run in self._runs() if tag in run.data.tags}
-        while (page := mirror.ended_trials(tx, self._study["id"], after_id=last)) and len(refused) < _MOST_REFUSALS:
+        while (page := external.ended_trials(tx, self._study["id"], after_id=last)) and len(refused) < _MOST_REFUSALS:
             for trial in page:
                 if _is_whole(found := known.get(str(trial["trial_id"]))):
                     continue

@@ -21,8 +21,8 @@ from easeml_core.entities import StudyState
 from easeml_core.services.reports.overview import Standing, standing
 from easeml_core.services.reports.recommendations import best_words
 from easeml_core.services.reports.step_rules import steps_of
-from easeml_core.store import events as rows
-from easeml_core.store import summary
+from easeml_core.store.queries import events as rows
+from easeml_core.store.queries import overview
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ def look(store: Store, cursor: Mapping[str, Any] | None, *, limit: int = MOST) -
     with store.begin() as tx:
         now = rows.clock(tx)
         holding = {
-            event["id"]: event for entry in summary.study_summaries(tx, limit=_STUDIES) for event in _held(entry)
+            event["id"]: event for entry in overview.study_summaries(tx, limit=_STUDIES) for event in _held(entry)
         }
         if cursor is None:
             return Look([], {"since": now.isoformat(), "told": dict.fromkeys(holding)}, now, frozenset(holding))
@@ -163,7 +163,7 @@ def _words(kind: EventKind, facts: Mapping[str, Any]) -> str:
 
 
 def _held(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """News that hold for a study now, of its row in ``store/summary.py``."""
+    """News that hold for a study now, of its row in ``store/queries/overview.py``."""
     found = [_news(entry, EventKind.BUDGET_SPENT, spent) for spent in _spent(entry)]
     steps = [step for step in steps_of(entry) if not step.needs_a_person]
     if entry["state"] == StudyState.ACTIVE and standing(steps) is Standing.FINISHED:

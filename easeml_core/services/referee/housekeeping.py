@@ -16,14 +16,14 @@ from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.models.dag_bundles import sync_bundle_tags
 from easeml_core.services.studies.uploads import forget_uploads
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
-from easeml_core.store import promotions
-from easeml_core.store.validation import REMEASURE_TRIES
+from easeml_core.store.tables import promotions
+from easeml_core.store.tables.validation_sets import REMEASURE_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 logger = logging.getLogger(__name__)

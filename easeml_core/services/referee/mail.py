@@ -1,7 +1,8 @@
 """Mail to the integrator: verdicts that are withheld from developers, and the alarm for a new test set.
 
-A mail is written in the transaction that it is about (``store/mails.py``) and sent later, by a thread of its own: a
-mail server that does not answer keeps no answer waiting. A mail is sent at least once; its Message-ID stays the same.
+A mail is written in the transaction that it is about (``store/tables/mails.py``) and sent later, by a thread of its
+own: a mail server that does not answer keeps no answer waiting. A mail is sent at least once; its Message-ID stays
+the same.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.errors import EasemlError
-from easeml_core.store import mails
+from easeml_core.store.tables import mails
 
 if TYPE_CHECKING:
     import threading
 
     from easeml_core.store.database import Store
-    from easeml_core.store.mails import Mail
+    from easeml_core.store.tables.mails import Mail
 
 logger = logging.getLogger(__name__)
 

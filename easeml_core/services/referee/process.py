@@ -46,9 +46,9 @@ from easeml_core.services.referee.mail import MailServer, Postman
 from easeml_core.services.referee.publishing import Timetable, release
 from easeml_core.services.registration.sealing import seal_study
 from easeml_core.services.test_sets.answer import Answer, Waiting
-from easeml_core.store import labels, outbox, releases, requests, restarts, sealed
 from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
+from easeml_core.store.tables import labels, outbox, releases, requests, restarts, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -58,10 +58,10 @@ if TYPE_CHECKING:
 
     from easeml_core.remote.cache import FileCache
     from easeml_core.remote.urls import Address
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.query_source import NamedQuery
-    from easeml_core.store.requests import Request
+    from easeml_core.store.external_query import NamedQuery
+    from easeml_core.store.tables.requests import Request
 
 logger = logging.getLogger(__name__)
 

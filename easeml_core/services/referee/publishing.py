@@ -16,14 +16,14 @@ from easeml_core.entities import AlertKind, Symbol
 from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.meter.results import whose_alert
 from easeml_core.services.test_sets.new_set_alarm import end_set
-from easeml_core.store import chain, mails, outbox, releases, requests, studies
 from easeml_core.store.database import notify
+from easeml_core.store.tables import chain, mails, outbox, releases, requests, studies
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import Study
-    from easeml_core.store.outbox import Held
+    from easeml_core.store.tables.outbox import Held
 
 _LONGEST_DELAY_SECONDS = 30 * 86_400
 

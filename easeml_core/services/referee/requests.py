@@ -12,7 +12,7 @@ from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.models.promotion import MOVES, before_standing, require_words, restorable, settle
 from easeml_core.services.test_sets.answer import BLOCKING_REFUSED
 from easeml_core.services.test_sets.shared_set import gate_settings
-from easeml_core.store import feeds, models, promotions, releases, requests, studies
+from easeml_core.store.tables import datasets, models, promotions, releases, requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.promotions import Promotion
+    from easeml_core.store.tables.promotions import Promotion
 
 
 def file_gate_request(
@@ -267,7 +267,7 @@ def _meter_facts(tx: Connection, request_id: int) -> dict[str, Any]:
 
 
 def _refresh_facts(tx: Connection, request_id: int) -> dict[str, Any]:
-    return dict(_present(feeds.refresh_facts(tx, request_id), request_id))
+    return dict(_present(datasets.refresh_facts(tx, request_id), request_id))
 
 
 def _present(facts: Any, request_id: int) -> Any:

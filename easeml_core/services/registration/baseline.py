@@ -14,13 +14,13 @@ import numpy as np
 
 from easeml_core.metrics.correctness import wrong
 from easeml_core.models.formats import load_constant, save_constant
-from easeml_core.store import models
+from easeml_core.store.tables import models
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 
 def add_baseline(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from easeml_core.data.sources.spec import Source
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 CHILD = "easeml_core.data.inference.child"
 TIME_LIMIT_SECONDS = 60.0

@@ -24,7 +24,7 @@ from easeml_core.services.studies.limits import checked_study_limits
 from easeml_core.services.studies.study_candidates import COARSE, named_candidates
 from easeml_core.services.test_sets.planning import refuse_own_reliability, set_purposes, study_plan
 from easeml_core.services.test_sets.set_sizes import plan_for_gate, plan_for_meter, plan_joint
-from easeml_core.store import requests, studies
+from easeml_core.store.tables import requests, studies
 from easeml_core.training.candidate_grid import GRIDS
 
 if TYPE_CHECKING:

@@ -35,9 +35,9 @@ from easeml_core.services.test_sets.row_registry import (
     require_other_rows,
 )
 from easeml_core.services.test_sets.set_sizes import plan_for_meter, plan_joint
-from easeml_core.store import sealed, studies
 from easeml_core.store.database import notify
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import sealed, studies
+from easeml_core.store.tables.example_hashes import example_hashes
 from easeml_core.training.program_candidates import require_data_of
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from easeml_core.services.datasets.fetching import Fetches
     from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import Found, NewRows
-    from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.store.requests import Request
+    from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.tables.requests import Request
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import StudyState
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store

@@ -9,7 +9,7 @@ from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
 from easeml_core.selection.suggest import seconds_text
 from easeml_core.services.trials.pruning import sentence_of
-from easeml_core.store import rungs, suggestions, trials
+from easeml_core.store.tables import pruning, suggestions, trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         trial = trials.get_trial(tx, trial_id)
         batches = [_batch(found) for found in suggestions.suggestions_of_trial(tx, trial_id)]
         told = suggestions.outcome_of_trial(tx, trial_id)
-        decided = rungs.decisions_of(tx, trial_id)
+        decided = pruning.decisions_of(tx, trial_id)
     outcome = _outcome(trial, told, batches)
     return {
         "trial_id": trial.id,

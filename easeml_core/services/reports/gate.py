@@ -19,7 +19,8 @@ from easeml_core.services.test_sets.ledger import shown_entry
 from easeml_core.services.test_sets.lifecycle import shown
 from easeml_core.services.test_sets.set_sizes import examples_for_gate, examples_for_joint_gate
 from easeml_core.services.test_sets.shared_set import gate_settings, joint_config
-from easeml_core.store import handed_in, labels, ledger, requests, sealed, studies, test_sets
+from easeml_core.store.queries import submissions
+from easeml_core.store.tables import labels, ledger, requests, sealed, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 MOST = 500
 """Entries of a ledger that one look gives at most."""
@@ -127,7 +128,7 @@ def _verdict(
 ) -> tuple[SealedSet, dict[str, Any]]:
     """The set that judged a submission last, else a model, and its entry."""
     if submission is not None:
-        model_id = handed_in.model_of_number(tx, study_id, submission)
+        model_id = submissions.model_of_number(tx, study_id, submission)
     for found in sets:
         entry = None if model_id is None else ledger.newest_of_model(tx, found.id, model_id)
         if entry is not None:
@@ -142,7 +143,7 @@ class _Named:
     def __init__(self, tx: Connection, study_id: int, entries: Sequence[dict[str, Any]]) -> None:
         told = [e["report"].get(key) for e in entries for key in ("model_id", "incumbent_id")]
         ids = [int(model_id) for model_id in told if model_id is not None]
-        self.numbers, self.names = handed_in.numbers_of(tx, study_id, ids), handed_in.names_of(tx, ids)
+        self.numbers, self.names = submissions.numbers_of(tx, study_id, ids), submissions.names_of(tx, ids)
 
     def entry(self, entry: dict[str, Any]) -> dict[str, Any]:
         told = shown_entry(entry)
@@ -188,7 +189,7 @@ def _waiting(tx: Connection, study_id: int) -> list[dict[str, Any]]:
     """
     open_ = requests.unanswered(tx, study_id, RequestKind.GATE)
     ids = [int(entry["model_id"]) for entry in open_]
-    numbers, names = handed_in.numbers_of(tx, study_id, ids), handed_in.names_of(tx, ids)
+    numbers, names = submissions.numbers_of(tx, study_id, ids), submissions.names_of(tx, ids)
     wanted = {w.request_id: len(w.positions) for w in labels.open_wanted(tx)} if open_ else {}
     undecided = requests.undecided(tx, [entry["request_id"] for entry in open_])
     return [

@@ -19,7 +19,8 @@ from easeml_core.services.reports.step_rules import steps_of
 from easeml_core.services.selection.candidate_waits import waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store import board, releases, studies, summary, validation
+from easeml_core.store.queries import board, overview
+from easeml_core.store.tables import releases, studies, validation_sets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -64,7 +65,7 @@ def next_steps(
         NotFoundError: One of the studies does not exist.
     """
     with store.begin() as tx:
-        entries = summary.study_summaries(tx, limit=1_000_000, names=studies_only)
+        entries = overview.study_summaries(tx, limit=1_000_000, names=studies_only)
         missing = sorted(set(studies_only or ()) - {e["study"] for e in entries})
         if missing:
             studies.get_study(tx, missing[0])  # says which there are
@@ -172,10 +173,10 @@ def _validation(tx: Connection, entry: Mapping[str, Any]) -> list[Step]:
     if entry["state"] not in (StudyState.ACTIVE, StudyState.PAUSED):
         return []
     study = studies.get_study(tx, entry["study"])
-    part = validation.validation_parts(tx, study.id)[-1]
+    part = validation_sets.validation_parts(tx, study.id)[-1]
     live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
     config = MeterConfig.from_json(study.config["meter"]) if live is None else meter_settings_of(live)
-    told = validation.readings(tx, study.id, part) if config.teams == 1 else []
+    told = validation_sets.readings(tx, study.id, part) if config.teams == 1 else []
     signals = [r.signal for r in told if meter_settings_of(r).ranges == config.ranges]
     report = report_on(ValidationUse(part.rows, part.looks(), signals), config)
     if report.state is not ValidationState.WORN:

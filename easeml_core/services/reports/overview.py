@@ -12,8 +12,9 @@ from easeml_core.services.reports.recommendations import Severity, StepKind
 from easeml_core.services.reports.step_rules import steps_of
 from easeml_core.services.selection.candidate_waits import waiting_sentences
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store import board as store_board
-from easeml_core.store import releases, studies, summary, trials
+from easeml_core.store.queries import board as store_board
+from easeml_core.store.queries import overview as summary
+from easeml_core.store.tables import releases, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -1,7 +1,7 @@
 """What next for one study, and why: rules over its public facts, worst first. Nothing here reads a database.
 
-A rule looks at a row of ``store/summary.py`` and says one thing, or nothing. What a developer may not know is not in
-such a row, so no rule can tell it: a gate that waits for labels is told, how many it wants is not.
+A rule looks at a row of ``store/queries/overview.py`` and says one thing, or nothing. What a developer may not know
+is not in such a row, so no rule can tell it: a gate that waits for labels is told, how many it wants is not.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.services.selection.candidate_waits import waiting_sentences
 from easeml_core.services.selection.policy import current_config
-from easeml_core.store import board, releases, studies, study_facts, suggestions, trials
-from easeml_core.store import compute as store_compute
+from easeml_core.store.queries import board
+from easeml_core.store.queries import compute as store_compute
+from easeml_core.store.queries import study as study_facts
+from easeml_core.store.tables import releases, studies, suggestions, trials
 
 if TYPE_CHECKING:
     from collections.abc import Collection

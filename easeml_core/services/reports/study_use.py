@@ -9,7 +9,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.studies.columns import require_one_answer
-from easeml_core.store import data_history, feeds, models, releases, studies
+from easeml_core.store.tables import data_history, datasets, models, releases, studies
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,10 +46,10 @@ def use_of_study(store: Store, study: str) -> dict[str, Any]:
             "data": data,
             "production": _model(tx, releases.production_model(tx, found.id)),
             "best": _model(tx, models.best_model_so_far(tx, found.id)),
-            "feeds": feeds.list_feeds(tx, found.id, limit=MOST_SHOWN),
+            "feeds": datasets.list_feeds(tx, found.id, limit=MOST_SHOWN),
             "refreshes": data_history.refresh_history(tx, found.id, limit=MOST_SHOWN),
-            "waiting_feeds": len(feeds.waiting_feeds(tx, found.id, limit=MOST_FEEDS)),
-            "waiting_switches": len(feeds.waiting_switches(tx, found.id)),
+            "waiting_feeds": len(datasets.waiting_feeds(tx, found.id, limit=MOST_FEEDS)),
+            "waiting_switches": len(datasets.waiting_switches(tx, found.id)),
         }
 
 

@@ -18,7 +18,8 @@ from easeml_core.services.referee.requests import file_gate_request, file_meter_
 from easeml_core.services.test_sets.lifecycle import steps_by_system
 from easeml_core.services.test_sets.set_queue import HAS_NO_LIVE_SET
 from easeml_core.services.test_sets.shared_set import SHARED_SET_HAS_ENDED, gate_settings, meter_settings_of
-from easeml_core.store import handed_in, promotions, releases, studies, test_sets
+from easeml_core.store.queries import submissions
+from easeml_core.store.tables import promotions, releases, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 MOST = 200
 """Submissions that one look gives at most."""
@@ -67,7 +68,7 @@ def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0
     require(1 <= limit <= MOST, "limit", limit, f"from 1 to {MOST}")
     with store.begin() as tx:
         found = studies.get_study(tx, study)
-        listed = handed_in.list_handed_in(tx, found.id, limit=limit, skip=skip)
+        listed = submissions.list_handed_in(tx, found.id, limit=limit, skip=skip)
         sets = test_sets.list_sets(tx, found.id)
         return {
             "total": listed[0]["total"] if listed else 0,
@@ -75,8 +76,8 @@ def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0
             "gate": _gate(newest_set(sets, SealedSetPurpose.GATE)),
             "meter": _meter(tx, found.id, newest_set(sets, SealedSetPurpose.METER)),
             "production": production_of(tx, found.id),
-            "models": handed_in.models_to_hand_in(tx, found.id, limit=_MOST_MODELS),
-            "leaves": daily_answers(*handed_in.answer_times(tx, found.id, limit=_LAST_ANSWERS)),
+            "models": submissions.models_to_hand_in(tx, found.id, limit=_MOST_MODELS),
+            "leaves": daily_answers(*submissions.answer_times(tx, found.id, limit=_LAST_ANSWERS)),
         }
 
 
@@ -131,7 +132,7 @@ def production_of(tx: Connection, study_id: int) -> dict[str, Any]:
     """What stands in production, and what stood before it."""
     moves = promotions.history(tx, study_id)
     pair = {"now": moves[-1] if moves else None, "before": before_standing(moves)}
-    called = handed_in.names_of(tx, [move.model_id for move in pair.values() if move is not None])
+    called = submissions.names_of(tx, [move.model_id for move in pair.values() if move is not None])
     return {
         when: move and {"model_id": move.model_id, "called": called[move.model_id], "since": move.promoted_at}
         for when, move in pair.items()
@@ -150,8 +151,8 @@ def _meter(tx: Connection, study_id: int, found: SealedSet | None) -> dict[str, 
     if found is None:
         return None
     plan = meter_settings_of(found)
-    signals = handed_in.list_signals(tx, study_id, found.id, limit=_MOST_SIGNALS) if plan.teams == 1 else []
-    numbers = handed_in.numbers_of(tx, study_id, [entry["model_id"] for entry in signals])
+    signals = submissions.list_signals(tx, study_id, found.id, limit=_MOST_SIGNALS) if plan.teams == 1 else []
+    numbers = submissions.numbers_of(tx, study_id, [entry["model_id"] for entry in signals])
     return {
         "edges": list(plan.ranges),
         "tolerance": plan.tolerance,
@@ -169,7 +170,7 @@ def _reading(tx: Connection, study_id: int) -> dict[str, Any] | None:
     found = releases.newest_reading(tx, study_id)
     if found is None:
         return None
-    number = handed_in.numbers_of(tx, study_id, [found.model_id])[found.model_id]
+    number = submissions.numbers_of(tx, study_id, [found.model_id])[found.model_id]
     return shown_reading(found) | {"model_id": found.model_id, "number": number}
 
 

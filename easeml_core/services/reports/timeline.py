@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.services.test_sets.display_names import WHY
-from easeml_core.store import lifecycle as rows
-from easeml_core.store import studies
+from easeml_core.store.queries import timeline as rows
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store
@@ -68,7 +68,7 @@ def lifecycle(store: Store, *, study: str, limit: int = 50, offset: int = 0) -> 
 
 
 def told(event: dict[str, Any]) -> dict[str, Any]:
-    """A row of ``store/lifecycle.py`` with its lane and its words."""
+    """A row of ``store/queries/timeline.py`` with its lane and its words."""
     title, detail = _WORDS[event["kind"]](event["facts"])
     return event | {"lane": _LANE[event["kind"]], "title": title, "detail": detail}
 

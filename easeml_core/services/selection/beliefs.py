@@ -17,7 +17,7 @@ from easeml_core.selection.one_thread import one_thread
 from easeml_core.selection.quality_band import band, chance_above
 from easeml_core.services.selection.scheduler import uncollected
 from easeml_core.services.selection.scheduler_state import Memory
-from easeml_core.store import decisions
+from easeml_core.store.tables import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

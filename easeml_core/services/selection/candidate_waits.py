@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import implementation_text
 from easeml_core.errors import counted
-from easeml_core.store import retries
+from easeml_core.store.tables import retries
 
 if TYPE_CHECKING:
     from collections.abc import Collection

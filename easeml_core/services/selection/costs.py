@@ -12,7 +12,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.selection.cost_report import CostReport, cost_report
 from easeml_core.selection.costs import Measured
 from easeml_core.selection.simulate.cells import MAX_BYTES
-from easeml_core.store import studies, trials
+from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

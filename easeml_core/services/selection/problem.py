@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull, Quota
-from easeml_core.store.decisions import Menu
+from easeml_core.store.tables.decisions import Menu
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from easeml_core.entities import Study, Tenant
-    from easeml_core.store.decisions import Told
+    from easeml_core.store.tables.decisions import Told
 
     Version = tuple[int, int]
 
@@ -65,7 +65,7 @@ class Result(NamedTuple):
 
 
 def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
-    """Results under (study id, data version id), from ``easeml_core.store.decisions.all_trials``.
+    """Results under (study id, data version id), from ``easeml_core.store.tables.decisions.all_trials``.
 
     A trial whose model was measured anew, on another validation part beside the same training part, stands under the
     newest version that measured it, with the quality found there: at its own place in the order, at the price of its
@@ -126,7 +126,7 @@ def runnable_candidates(
         menus: Their candidates.
         versions: Study id to its newest data version.
         results: Of ``results_by_version``.
-        training_parts: Of ``easeml_core.store.studies.training_parts``.
+        training_parts: Of ``easeml_core.store.tables.studies.training_parts``.
     """
     arms = {}
     for study in active:

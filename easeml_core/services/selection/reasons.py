@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Study
     from easeml_core.selection.suggest import Suggestion
-    from easeml_core.store.decisions import Menu
+    from easeml_core.store.tables.decisions import Menu
 
 
 def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: Mapping[int, Menu]) -> dict[str, Any]:

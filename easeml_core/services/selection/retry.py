@@ -17,8 +17,8 @@ from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, StateError
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.compute_budget import reservation
-from easeml_core.store import limits, models, retries, studies, trials
 from easeml_core.store.database import lock, notify, savepoint, tell_pages
+from easeml_core.store.tables import models, reservations, retries, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +136,7 @@ def _limit(tx: Connection, study_id: int) -> float | None:
     Raises:
         BudgetExhaustedError: Too little is left.
     """
-    left = limits.seconds_left(tx, study_id)
+    left = reservations.seconds_left(tx, study_id)
     if left is None:
         return None
     study = studies.study_by_id(tx, study_id)

@@ -23,9 +23,9 @@ from easeml_core.services.selection.retry import retry_changed
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
-from easeml_core.store import decisions, limits, retries, suggestions, trials
 from easeml_core.store.database import notify, savepoint, tell_pages
-from easeml_core.store.decisions import Batch
+from easeml_core.store.tables import decisions, reservations, retries, suggestions, trials
+from easeml_core.store.tables.decisions import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study, Trial
     from easeml_core.selection.suggest import Suggestion
     from easeml_core.store.database import Store
-    from easeml_core.store.decisions import Look
+    from easeml_core.store.tables.decisions import Look
 
 RESERVE_SECONDS = 3600.0
 """How long a suggestion that nobody starts is kept for whoever asked; afterwards it is handed out again."""
@@ -238,14 +238,14 @@ class _Round:
         limit = renewal(
             limit=trial.limit_seconds,
             lost=trial.lost_seconds,
-            left=limits.seconds_left(self.tx, trial.study_id) or 0.0,
+            left=reservations.seconds_left(self.tx, trial.study_id) or 0.0,
             time_limit_seconds=_time_limit(study),
         )
         if limit is None or limit == trial.limit_seconds:
             return limit is not None
         try:
             with savepoint(self.tx):
-                limits.reserve(self.tx, trial.id, limit)
+                reservations.reserve(self.tx, trial.id, limit)
         except BudgetExhaustedError:
             return False
         self._is_stale = True
@@ -273,7 +273,7 @@ class _Round:
         owner = memory.owners[study.tenant]
         if study.budget_seconds is not None or owner.quota_seconds is not None:
             limit = reservation(
-                left=limits.seconds_left(self.tx, study.id) or 0.0,
+                left=reservations.seconds_left(self.tx, study.id) or 0.0,
                 time_limit_seconds=_time_limit(study),
                 predicted_seconds=suggestion.predicted_cost_seconds if memory.costs_known else None,
             )

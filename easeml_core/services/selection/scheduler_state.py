@@ -23,7 +23,7 @@ from easeml_core.services.selection.problem import (
     results_by_version,
     runnable_candidates,
 )
-from easeml_core.store import decisions, studies, tenants
+from easeml_core.store.tables import decisions, studies, tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler import Scheduler
     from easeml_core.selection.suggest import Suggestion
-    from easeml_core.store.decisions import Look, Menu, Told
+    from easeml_core.store.tables.decisions import Look, Menu, Told
 
     Place = tuple[int, int]
     End = tuple[datetime, int]

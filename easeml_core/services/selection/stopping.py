@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.services.selection.beliefs import watch_of
-from easeml_core.store import compute as store_compute
+from easeml_core.store.queries import compute as store_compute
 
 if TYPE_CHECKING:
     from collections.abc import Collection

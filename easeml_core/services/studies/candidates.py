@@ -16,13 +16,13 @@ from easeml_core.models.command_manifest import read_program
 from easeml_core.models.command_model import pack_command
 from easeml_core.services.studies.limits import check_candidate_count
 from easeml_core.services.studies.study_candidates import named_candidates, require_fitting
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.entities import Candidate
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 

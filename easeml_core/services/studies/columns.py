@@ -9,7 +9,7 @@ from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.row_format import RowForm
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.models.answers import wanted_of
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import DataVersion
     from easeml_core.models.answers import WantedAnswers
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 

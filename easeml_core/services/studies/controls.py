@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import TrainingConfig, require
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
 from easeml_core.services.studies.limits import checked_study_limits, checked_tenant_limits
-from easeml_core.store import limits, studies, tenants
 from easeml_core.store.database import lock
+from easeml_core.store.tables import reservations, studies, tenants
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def set_study(store: Store, *, study: str, **changes: Any) -> dict[str, Any]:
         lock(tx, "suggest")
         found = studies.get_study(tx, study)
         if checked.get("budget_seconds") is not None:
-            limits.reserve_open(tx, study_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
+            reservations.reserve_open(tx, study_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
         studies.change_study(tx, found.id, checked)
         return _study_limits(studies.get_study(tx, study), studies.own_weight(tx, found.id))
 
@@ -87,7 +87,7 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
         lock(tx, "suggest")
         found = tenants.get_tenant(tx, tenant)
         if checked.get("quota_seconds") is not None:
-            limits.reserve_open(tx, tenant_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
+            reservations.reserve_open(tx, tenant_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
         tenants.change_tenant(tx, found.id, checked)
         return _plain(tenants.get_tenant(tx, tenant))
 

@@ -18,7 +18,7 @@ from easeml_core.data.sources.upload_names import UploadName, is_upload, plain_f
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.store.uploads import uses_of_uploads
+from easeml_core.store.tables.uploads import uses_of_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from easeml_core.data.sources.spec import Source
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 PART = "uploads"

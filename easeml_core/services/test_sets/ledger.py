@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store import ledger, studies
+from easeml_core.store.tables import ledger, studies
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store

@@ -12,17 +12,17 @@ from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import ArtifactError, TrainingKilled, TrainingStarved
 from easeml_core.services.evaluation.sealed_runs import sealed_run_steps
 from easeml_core.services.test_sets.planning import needed_examples, set_settings
-from easeml_core.store import labels, releases, studies, test_sets
 from easeml_core.store.database import notify
+from easeml_core.store.tables import labels, releases, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from sqlalchemy import Connection
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 logger = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.test_sets.display_names import CALLED, WHY, WITHOUT
 from easeml_core.services.test_sets.lifecycle import go_live, steps_by_system
 from easeml_core.services.test_sets.shared_set import gate_settings
-from easeml_core.store import mails, releases, test_sets
+from easeml_core.store.tables import mails, releases, test_sets
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import Study
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 _GATE, _METER, _JOINT, _DIRECT = (
     SealedSetPurpose.GATE,

@@ -15,8 +15,8 @@ from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
 from easeml_core.files import written_whole
 from easeml_core.services.test_sets.lifecycle import find_set, shown
-from easeml_core.store import labels, row_registry, sealed, studies, test_sets
 from easeml_core.store.database import notify
+from easeml_core.store.tables import labels, row_registry, sealed, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 
 def release_test_set(

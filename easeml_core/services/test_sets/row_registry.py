@@ -24,8 +24,8 @@ from easeml_core.data.rows.cells import Cells, cells_of_inputs, is_regular, name
 from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.data.sources.spec import SCHEMES
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.store import row_registry as registry
-from easeml_core.store import sealed, studies, test_sets
+from easeml_core.store.tables import row_registry as registry
+from easeml_core.store.tables import sealed, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.rows.matching import Matches
     from easeml_core.entities import Study
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import StateError
 from easeml_core.services.test_sets.display_names import CALLED
-from easeml_core.store import test_sets
+from easeml_core.store.tables import test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import SealedSetPurpose, Study
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 HAS_NO_LIVE_SET = "has no live {} set"
 """What a refusal says of a study; the purpose of the set that is asked for stands in it."""

@@ -14,7 +14,7 @@ from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
 from easeml_core.services.test_sets.set_sizes import joint_weight_limit
-from easeml_core.store import ledger, sealed
+from easeml_core.store.tables import ledger, sealed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -13,8 +13,8 @@ from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.services.test_sets.planning import gate_of, needed_examples, needed_of_slice
 from easeml_core.services.test_sets.visible_rows import fed_hashes, validated_hashes
-from easeml_core.store import sealed, test_sets
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import sealed, test_sets
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import SealedSetPurpose, Study
     from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import Found
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 _COINCIDENCE = 1 / 20
 """Share of examples that may lie in other tenants' sets: so many are taken for coincidence, as at registration."""

@@ -8,11 +8,11 @@ from easeml_core.entities import SealedSetState
 from easeml_core.services.test_sets.lifecycle import find_set, shown
 from easeml_core.services.test_sets.new_set_alarm import end_set
 from easeml_core.services.test_sets.row_registry import Overlap, overlapping_sets
-from easeml_core.store import releases, studies, test_sets
 from easeml_core.store.database import notify
+from easeml_core.store.tables import releases, studies, test_sets
 
 if TYPE_CHECKING:
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 BY_HAND = "by hand"

@@ -42,10 +42,10 @@ from easeml_core.services.test_sets.test_set_checks import (
     require_unknown,
     unlike,
 )
-from easeml_core.store import examples, releases, sealed, studies, test_sets
-from easeml_core.store import labels as label_rows
 from easeml_core.store.database import notify
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import examples, releases, sealed, studies, test_sets
+from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from easeml_core.entities import DataVersion, Study
     from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import NewRows
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.test_sets import SealedSet
+    from easeml_core.store.tables.test_sets import SealedSet
 
 
 def seal_test_set(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.labeled_pairs import pairs_like
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.store import feeds, studies, validation
-from easeml_core.store.example_hashes import example_hashes
+from easeml_core.store.tables import datasets, studies, validation_sets
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.data.parts import OpenParts
-    from easeml_core.store.artifacts import ArtifactStore
-    from easeml_core.store.validation import ValidationPart
+    from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.tables.validation_sets import ValidationPart
 
 
 MOST_WAITING = 10_000
@@ -44,7 +44,7 @@ def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) ->
     Raises:
         ArtifactError: The file of a data version is missing or was changed.
     """
-    return set[bytes]().union(*part_hashes(tx, artifacts, validation.validation_parts(tx, study_id)))
+    return set[bytes]().union(*part_hashes(tx, artifacts, validation_sets.validation_parts(tx, study_id)))
 
 
 def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: OpenParts) -> set[bytes]:
@@ -59,9 +59,9 @@ def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: O
         parts: Its newest open parts, whose form they have.
     """
     columns = studies.feature_names(tx, studies.latest_data_version(tx, study_id).id)
-    waiting = [feed.artifact for feed in feeds.waiting_feeds(tx, study_id, limit=MOST_WAITING)]
+    waiting = [feed.artifact for feed in datasets.waiting_feeds(tx, study_id, limit=MOST_WAITING)]
     found = set[bytes]()
-    for reference in filter(None, [feeds.switched_off(tx, study_id), *waiting]):
+    for reference in filter(None, [datasets.switched_off(tx, study_id), *waiting]):
         try:
             with artifacts.copy(reference) as path:
                 pairs = pairs_like(path, parts)

@@ -29,9 +29,9 @@ from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
-from easeml_core.store import curves, models, rungs, studies, trials
-from easeml_core.store.checkpoint_files import files_of, remove_ended
+from easeml_core.store.artifacts.checkpoints import files_of, remove_ended
 from easeml_core.store.database import notify, tell_pages
+from easeml_core.store.tables import curves, models, pruning, studies, trials
 from easeml_core.training.job import TrainingJob, require_slot
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Executor
     from easeml_core.services.selection.executors import Executors
     from easeml_core.services.trials.lease import Log
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.training.job import TrainingResult
 
@@ -437,7 +437,7 @@ def trial_details(store: Store, *, trial_id: int) -> dict[str, Any]:
             **models.trial_report(tx, trial_id),
             **trials.trial_life(tx, trial_id),
             "curve": curves.curve_of(tx, trial_id),
-            "rungs": rungs.decisions_of(tx, trial_id),
+            "rungs": pruning.decisions_of(tx, trial_id),
         }
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from easeml_core.data.parts import OpenParts
     from easeml_core.services.selection.executors import Executors
     from easeml_core.services.trials.lease import Lease, Log
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)

@@ -12,13 +12,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError
-from easeml_core.store.trials import Checkpoint
+from easeml_core.store.tables.trials import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 
 class Keeper:

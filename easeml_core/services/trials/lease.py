@@ -22,8 +22,8 @@ from easeml_core.errors import (
 from easeml_core.services.studies.compute_budget import training_seconds
 from easeml_core.services.trials.keeping import Keeper
 from easeml_core.services.trials.news import is_last_step, line_of, point_of
-from easeml_core.store import curves, trials
-from easeml_core.store.checkpoint_files import files_of
+from easeml_core.store.artifacts.checkpoints import files_of
+from easeml_core.store.tables import curves, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from easeml_core.config import TrainingConfig
     from easeml_core.entities import Executor, Trial
     from easeml_core.remote.files import Progress
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.trials import Checkpoint
+    from easeml_core.store.tables.trials import Checkpoint
 
     Log = Callable[[str], None]
 

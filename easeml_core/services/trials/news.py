@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store.curves import MOST_STEPS
+from easeml_core.store.tables.curves import MOST_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, counted
 from easeml_core.selection.rungs import Reached, decide, rung_step
 from easeml_core.services.trials.news import point_of
-from easeml_core.store import rungs
+from easeml_core.store.tables import pruning
 from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Ladder:
         lease = self._lease
         try:
             with lease.store.begin() as tx:
-                decided = rungs.decision_at(tx, lease.trial.id, rung) or self._decided(tx, rung, point)
+                decided = pruning.decision_at(tx, lease.trial.id, rung) or self._decided(tx, rung, point)
         except (StoreUnavailableError, ConcurrentUpdateError) as error:
             lease.log(f"trial {lease.trial.id}: rung {rung} is passed without a decision, training goes on ({error})")
             return
@@ -72,11 +72,11 @@ class Ladder:
     def _decided(self, tx: Connection, rung: int, point: Mapping[str, Any]) -> dict[str, Any]:
         """Decide by what there is now, and write it down."""
         trial = self._lease.trial
-        ended = rungs.ended_after(tx, study_id=trial.study_id, kinds=NETWORKS, share=self._shares[rung - 1])
-        best = rungs.best_of_study(tx, study_id=trial.study_id, data_version_id=trial.data_version_id)
+        ended = pruning.ended_after(tx, study_id=trial.study_id, kinds=NETWORKS, share=self._shares[rung - 1])
+        best = pruning.best_of_study(tx, study_id=trial.study_id, data_version_id=trial.data_version_id)
         decision = decide(point["quality"], [Reached(*trial) for trial in ended], best)
         told = {**{name: point[name] for name in ("step", "of", "quality")}, **decision._asdict()}
-        rungs.add_decision(tx, trial_id=trial.id, attempt=self._lease.attempt, rung=rung, **told)
+        pruning.add_decision(tx, trial_id=trial.id, attempt=self._lease.attempt, rung=rung, **told)
         return {"rung": rung, **told}
 
 

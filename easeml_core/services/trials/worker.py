@@ -33,10 +33,10 @@ from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.lease import silent
-from easeml_core.store import suggestions, trials
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import Ear
-from easeml_core.store.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
+from easeml_core.store.tables import suggestions, trials
+from easeml_core.store.tables.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
 from easeml_core.training.trainers_command import RUNTIMES
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from easeml_core.services.selection.executors import Executors
     from easeml_core.services.trials.lease import Log
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 POLL_SECONDS = 60.0

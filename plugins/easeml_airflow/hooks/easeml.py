@@ -17,7 +17,7 @@ from easeml_core.errors import EasemlError, NotFoundError
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 WORKER = "easeml_worker"
@@ -132,7 +132,7 @@ class EasemlHook(BaseHook):
             InvalidInputError: If it names an address that cannot be one of artifacts.
         """
         from easeml_core.remote.cache import FileCache
-        from easeml_core.store.remote_artifacts import artifact_store
+        from easeml_core.store.artifacts.remote import artifact_store
 
         place = artifacts_of(self.extra, self._name_of_extra)
         is_elsewhere = "://" in place

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.turns import Turns
 from easeml_core.errors import StateError
 from easeml_core.services.selection.backtest import Replay, backtest_installation
-from easeml_core.store.compute import history_stamp
+from easeml_core.store.queries.compute import history_stamp
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store

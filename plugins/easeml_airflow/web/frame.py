@@ -23,14 +23,14 @@ from easeml_airflow.web import formats
 from easeml_airflow.web.people import Role, Viewer
 from easeml_airflow.web.service import Service
 from easeml_core.errors import EasemlError, NotFoundError
-from easeml_core.store import studies
 from easeml_core.store.actors import MOST_REASON
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from easeml_core.entities import Study
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 HERE = Path(__file__).parent

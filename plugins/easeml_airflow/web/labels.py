@@ -23,7 +23,7 @@ from easeml_core.services.labeling import adjudication
 from easeml_core.services.labeling import desk as labelling
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.store.database import Store  # noqa: TC001 - FastAPI reads annotations while the app runs
-from easeml_core.store.labels import REFEREE
+from easeml_core.store.tables.labels import REFEREE
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse

@@ -17,8 +17,8 @@ from fastapi.responses import StreamingResponse
 
 from easeml_airflow.web.people import Viewer
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.store import studies
 from easeml_core.store.listen import Listener
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,7 +14,7 @@ from easeml_airflow.web.formats import age_text, sentence_case
 from easeml_airflow.web.view import ACTS, STEPS
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.recommendations import Severity, StepKind
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import UploadFile
 
     from easeml_airflow.web.frame import Site
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 TAB = Tab("/new", "New study")
 

@@ -15,8 +15,8 @@ from easeml_airflow.web.frame import moved
 from easeml_airflow.web.needs import visible
 from easeml_airflow.web.of_run_view import Page, Place, page_of
 from easeml_airflow.web.people import Viewer
-from easeml_core.store import handed_in
-from easeml_core.store.of_run import asked_of, trials_of
+from easeml_core.store.queries import submissions
+from easeml_core.store.queries.dag_runs import asked_of, trials_of
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, Response
@@ -54,5 +54,5 @@ def _found(site: Site, viewer: Viewer, place: Place) -> Page:
     with store.begin() as tx:
         trials = trials_of(tx, run=place.run_key, key=place.key, studies=studies)
         asked = asked_of(tx, key=place.key, studies=studies)
-        names = handed_in.names_of(tx, sorted({a["model_id"] for a in asked if a["model_id"] is not None}))
+        names = submissions.names_of(tx, sorted({a["model_id"] for a in asked if a["model_id"] is not None}))
     return page_of(place, trials, asked, names, viewer)

@@ -13,7 +13,7 @@ from easeml_airflow.web.study_trials import TRIAL_STATES, cost_of, why_of
 from easeml_airflow.web.view import REFUSED, VERDICTS, WAITS, Mark
 from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import counted
-from easeml_core.store.of_run import MOST
+from easeml_core.store.queries.dag_runs import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

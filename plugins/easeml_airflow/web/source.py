@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from easeml_airflow.hooks.easeml import WORKER, EasemlHook
 from easeml_core.errors import NotFoundError, StoreUnavailableError
-from easeml_core.store import studies
 from easeml_core.store.database import Store
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 STATEMENT_TIMEOUT_SECONDS = 5.0
 """The read runs in the server's own process, so it may not hold a thread of it for long."""

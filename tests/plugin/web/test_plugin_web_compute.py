@@ -24,7 +24,7 @@ from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.selection.stopping import stopping_prices
 from easeml_core.services.studies.controls import list_tenants
 from easeml_core.store.actors import MOST_REASON
-from easeml_core.store.compute import history_stamp
+from easeml_core.store.queries.compute import history_stamp
 from easeml_core.store.rows import change
 
 LIMITS = {"weight": "2", "max_parallel": "4", "quota_hours": "10", "reason": "quarter end"}

@@ -21,7 +21,7 @@ from easeml_core.gate.judgement import judge_predictions
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.planning import needed_examples, set_settings
 from easeml_core.services.test_sets.set_sizes import plan_for_gate
-from easeml_core.store import labels, studies
+from easeml_core.store.tables import labels, studies
 
 
 def study_of(gate=None, *, name="s", joint=None):

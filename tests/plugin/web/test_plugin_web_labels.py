@@ -64,7 +64,7 @@ def test_a_labeler_labels_one_after_another_and_sees_what_was_kept(asked: Asked,
     assert "What is missing waits for another labeler, or for the referee" in text_of(lea.get("/labels/cancer").text)
     assert asked.is_open()
     with asked.database.referee.begin() as tx:
-        from easeml_core.store import labels
+        from easeml_core.store.tables import labels
 
         assert set(labels.labels_given(tx, asked.set_id)) == {"lea"}
 

@@ -15,7 +15,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.timeline import lifecycle
-from easeml_core.store import models, studies, trials
+from easeml_core.store.tables import models, studies, trials
 
 PAGE = "/studies/cancer/lifecycle"
 

@@ -34,8 +34,8 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import plan_test_set
-from easeml_core.store import models, releases, studies, trials
 from easeml_core.store.rows import rows
+from easeml_core.store.tables import models, releases, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from easeml_airflow.web import new_study
 from easeml_core.entities import StudyState
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.studies.uploads import PART
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 FORM = {"tenant": "garden", "study": "flowers"}
 SETTINGS = {"gate_reliability": "0.9", "gate_steps": "3", "ranges": "0.2, 0.6", "meter_tolerance": "0.2"}

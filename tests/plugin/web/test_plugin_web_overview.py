@@ -19,7 +19,7 @@ from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.overview import Standing, board
 from easeml_core.services.reports.recommendations import Severity, Step, StepKind
 from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.store import models, studies, trials
+from easeml_core.store.tables import models, studies, trials
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

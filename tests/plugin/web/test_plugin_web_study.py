@@ -23,8 +23,8 @@ from easeml_core.services.selection.beliefs import Beliefs, Expected, Watch
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
-from easeml_core.store import curves, models, studies, trials
 from easeml_core.store.database import CHANNEL
+from easeml_core.store.tables import curves, models, studies, trials
 
 HOSTILE = '<script>alert("1")</script>'
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")

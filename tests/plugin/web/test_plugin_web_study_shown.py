@@ -17,9 +17,9 @@ from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import claim, expire_leases, record_failure
-from easeml_core.store import curves, feeds, models, studies, trials
 from easeml_core.store.actors import Actor
 from easeml_core.store.database import Store
+from easeml_core.store.tables import curves, datasets, models, studies, trials
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
 _keys = (f"key/{n}" for n in itertools.count())
@@ -132,11 +132,11 @@ def test_the_panels_tell_the_template_what_was_fed_and_the_price(study, ask_as, 
         mine = {"study_id": studies.get_study(tx, study).id, "origin": "a.csv"}
         for number in (3, 12):
             told = {"artifact": f"sha256:{number:064}", "rows": number, "request_key": f"feed/{number}"}
-            feeds.add_feed(tx, fed_by="ada", **mine, **told)
+            datasets.add_feed(tx, fed_by="ada", **mine, **told)
         for key, on in (("first", False), ("second", True)):
             named = [b"a" * 32, b"b" * 32] if key == "first" else [b"a" * 32]
             asked = {"study_id": mine["study_id"], "hashes": named, "is_on": on, "reason": "odd", "switched_by": "ada"}
-            feeds.add_switches(tx, **asked, request_key=key)
+            datasets.add_switches(tx, **asked, request_key=key)
     set_policy(database.owner, changes={"price_per_second": 0.36 / 3600}, reason="devices are dear")
     page = ada.get(f"/studies/{study}").text
     words = text_of(page)

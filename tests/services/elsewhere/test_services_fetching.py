@@ -197,9 +197,9 @@ from easeml_core.remote.cache import FileCache
 from easeml_core.remote.urls import parse_prefix
 from easeml_core.services import fetching
 from easeml_core.services.referee.process import Referee
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.query_source import NamedQuery
+from easeml_core.store.external_query import NamedQuery
 url, artifacts, cache, prefix, place = sys.argv[1:]
 setattr(fetching, place, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 queries = {"rows": NamedQuery("rows", url, "SELECT 1")}

@@ -12,8 +12,8 @@ from tables_elsewhere import table
 from easeml_core.data.sources.spec import check_source
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.datasets.named_queries import read_queries
-from easeml_core.store import query_source
-from easeml_core.store.query_source import NamedQuery, columns_of_lines, query_lines
+from easeml_core.store import external_query
+from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +111,7 @@ REFUSED = {
 def test_a_query_that_is_not_as_it_must_be_is_refused_and_writes_nothing(
     garden: str, bare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query_source, "MAX_CELLS", 500_000)
+    monkeypatch.setattr(external_query, "MAX_CELLS", 500_000)
     for sql, message in REFUSED.items():
         with pytest.raises(InvalidInputError, match=f"source 'sql:flowers': the query .*({message})") as caught:
             read_query(query(garden, sql, timeout_seconds=1.0 if "sleep" in sql else 60.0))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def sealed_inputs(lab: Any, purpose: str) -> np.ndarray:
-    from easeml_core.store import sealed
+    from easeml_core.store.tables import sealed
 
     set_id = lab.one("SELECT id FROM work.test_sets WHERE purpose = :purpose", purpose=purpose)
     with lab.referee.begin() as tx:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.store import sealed
+from easeml_core.store.tables import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

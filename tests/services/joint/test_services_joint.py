@@ -24,8 +24,8 @@ from easeml_core.services.test_sets import shared_set
 from easeml_core.services.test_sets.ledger import study_ledger
 from easeml_core.services.test_sets.lifecycle import list_test_sets
 from easeml_core.services.test_sets.set_sizes import examples_for_joint_gate, plan_joint
-from easeml_core.store import releases, requests
 from easeml_core.store.database import Store
+from easeml_core.store.tables import releases, requests
 
 DELTA_GATE, DELTA_METER = 0.1 * 0.25, 0.1 * 0.75
 

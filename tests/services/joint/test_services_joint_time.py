@@ -21,7 +21,7 @@ from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.test_sets import set_sizes, shared_set
 from easeml_core.services.test_sets.set_sizes import examples_for_joint_gate, joint_weight_limit, plan_joint
-from easeml_core.store import releases
+from easeml_core.store.tables import releases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from mlflow_lab import end_trial, force, free_address, run_of, seen, sync_of
 from easeml_core.entities import TrialState
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import file_rollback
-from easeml_core.store import curves, studies, trials
+from easeml_core.store.tables import curves, studies, trials
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from mlflow_lab import end_trial, force, free_address, seen, sync_of
 
 from easeml_core.errors import NotFoundError, StateError, StoreUnavailableError
 from easeml_core.services.operations.mlflow_sync import Mirror
-from easeml_core.store import curves
+from easeml_core.store.tables import curves
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,9 +31,9 @@ from easeml_core.services.referee.requests import (
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import chain, sealed
-from easeml_core.store import labels as label_rows
 from easeml_core.store.rows import pack
+from easeml_core.store.tables import chain, sealed
+from easeml_core.store.tables import labels as label_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

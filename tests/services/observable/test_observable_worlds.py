@@ -42,7 +42,7 @@ from undriven import UNDRIVEN
 
 from easeml_core.attestation import SigningKey
 from easeml_core.observable import ALPHABET, Basis, Kind, Letter, letter_of
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -128,7 +128,7 @@ def quiet_server() -> Iterator[Any]:
     """A server without autovacuum: what it counts, and its numbers of transactions, then follow from requests alone."""
     from easeml_core.store import schema
     from easeml_core.store.database import Store
-    from easeml_core.store.server_throwaway import throwaway_server
+    from easeml_core.store.server.throwaway import throwaway_server
 
     with throwaway_server(autovacuum="off") as running:
         running.ensure_installation()

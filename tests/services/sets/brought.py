@@ -11,7 +11,7 @@ from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.test_sets import lifecycle
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import sealed
+from easeml_core.store.tables import sealed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.store import studies, validation
+from easeml_core.store.tables import studies, validation_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -100,7 +100,7 @@ def counts(lab: Any, study: str = "full") -> tuple[int, int]:
     """Models that wait, and those that were given up."""
     with lab.worker.begin() as tx:
         study_id = studies.get_study(tx, study).id
-        return validation.count_waiting(tx, study_id)[0], validation.count_given_up(tx, study_id)
+        return validation_sets.count_waiting(tx, study_id)[0], validation_sets.count_given_up(tx, study_id)
 
 
 def failures(lab: Any) -> list[tuple[str, int]]:

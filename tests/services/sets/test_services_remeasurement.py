@@ -28,10 +28,10 @@ from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.studies.controls import set_study
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store import models, releases, studies, trials, validation
 from easeml_core.store.database import Store, lock
-from easeml_core.store.outlook import outlook
-from easeml_core.store.summary import study_summaries
+from easeml_core.store.queries.overview import study_summaries
+from easeml_core.store.tables import models, releases, studies, trials, validation_sets
+from easeml_core.store.tables.outlook import outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -284,12 +284,12 @@ def test_a_replacement_makes_no_newcomer_of_the_study(lab: Any, bring: Any) -> N
 def test_of_two_who_measure_the_same_one_writes(replaced: Any, bring: Any) -> None:
     lab = replaced
     with lab.referee.begin() as tx:
-        waiting = validation.waiting_models(tx)[0]
+        waiting = validation_sets.waiting_models(tx)[0]
     assert _keep(lab.referee, waiting, quality=0.5, loss=0.5, seconds=1.0).trial_id is not None
     assert _keep(lab.referee, waiting, quality=0.5, loss=0.5, seconds=1.0).trial_id is None
     assert len(measured(lab)) == 1
     with lab.referee.begin() as tx:
-        waiting = validation.waiting_models(tx)[0]
+        waiting = validation_sets.waiting_models(tx)[0]
     replace(lab, bring(60, seed=2))
     assert _keep(lab.referee, waiting, quality=0.5, loss=0.5, seconds=1.0).trial_id is None  # the data have moved on
     assert len(measured(lab)) == 1
@@ -340,7 +340,7 @@ def test_a_decision_of_the_scheduler_misses_no_measurement(replaced: Any) -> Non
     lab = replaced
     hasty = Store(lab.url("easeml_referee"), lock_timeout_seconds=0.2)
     with lab.referee.begin() as tx:
-        (waiting,) = validation.waiting_models(tx)
+        (waiting,) = validation_sets.waiting_models(tx)
     with lab.worker.begin() as deciding:
         lock(deciding, "suggest")
         with pytest.raises(ConcurrentUpdateError):
@@ -360,7 +360,7 @@ REMEASURER = """
 import sys, time
 from easeml_core.services import evaluation, remeasurement
 from easeml_core.store import models
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 url, artifacts, where = sys.argv[1:]
 def stop(*_, **__):

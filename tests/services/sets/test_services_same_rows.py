@@ -16,7 +16,7 @@ from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.release import fetch_test_set, release_test_set
 from easeml_core.services.test_sets.row_registry import OTHERS_WORDS
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable

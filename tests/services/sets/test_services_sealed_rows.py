@@ -30,8 +30,8 @@ from easeml_core.services.test_sets import row_registry
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.services.test_sets.test_set_retirement import retire_overlapping, retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import row_registry as registered
-from easeml_core.store.query_source import NamedQuery
+from easeml_core.store.external_query import NamedQuery
+from easeml_core.store.tables import row_registry as registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -17,7 +17,7 @@ from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.reports.timeline import lifecycle
 from easeml_core.services.test_sets.lifecycle import plan_test_set
-from easeml_core.store import studies
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from easeml_core.services.test_sets.planning import needed_examples, settings_of
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
-from easeml_core.store import sealed
+from easeml_core.store.tables import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,9 +28,9 @@ from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.trials.execution import cancel_trial, claim
-from easeml_core.store import models, suggestions, trials
 from easeml_core.store.database import Store
-from easeml_core.store.outlook import outlook
+from easeml_core.store.tables import models, suggestions, trials
+from easeml_core.store.tables.outlook import outlook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

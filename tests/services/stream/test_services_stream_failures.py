@@ -15,7 +15,7 @@ from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials import worker
 from easeml_core.services.trials.execution import hand_back
 from easeml_core.services.trials.worker import run_device
-from easeml_core.store.artifacts import ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,9 +5,9 @@ from typing import Any
 from alembic import op
 from sqlalchemy import text
 
-from easeml_core.store.example_hashes import example_hashes
 from easeml_core.store.rows import unpack
-from easeml_core.store.sealed import fingerprint
+from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.sealed import fingerprint
 
 revision = "0006"
 down_revision = "0005"

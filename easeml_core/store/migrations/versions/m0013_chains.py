@@ -6,7 +6,7 @@ that cannot be found.
 
 from alembic import op
 
-from easeml_core.store.chain import open_missing
+from easeml_core.store.tables.chain import open_missing
 
 revision = "0013"
 down_revision = "0012"

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import StateError
-from easeml_core.store.server import START_LOCK, Server
-from easeml_core.store.server_files import owner_lock
+from easeml_core.store.server.files import owner_lock
+from easeml_core.store.server.server import START_LOCK, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

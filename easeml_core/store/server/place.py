@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.store.server_files import write_atomically
+from easeml_core.store.server.files import write_atomically
 
 if TYPE_CHECKING:
-    from easeml_core.store.server_account import Account
+    from easeml_core.store.server.account import Account
 
 REACHABLE_ROOT = Path("/var/lib/easeml")
 POINTER = "place"

@@ -2,9 +2,9 @@
 
 It listens on loopback only, on a free port, without a Unix socket, and lets nobody in without a generated password.
 ``Server.owned`` is for the launcher, which starts it and stops it; everybody else connects by ``Server.url``. The
-parts lie beside: ``server_account.py`` (who runs it), ``server_place.py`` (where), ``server_programs.py`` (the wheel),
-``server_cluster.py`` (data directory and process), ``server_files.py`` (locks, secrets), ``roles.py`` (who may what).
-Servers for tests come from ``server_throwaway.py``.
+parts lie beside: ``account.py`` (who runs it), ``place.py`` (where), ``programs.py`` (the wheel),
+``cluster.py`` (data directory and process), ``files.py`` (locks, secrets), ``roles.py`` (who may what).
+Servers for tests come from ``throwaway.py``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from psycopg2 import errors as postgres_errors
 
 from easeml_core.errors import AlreadyExistsError, NotFoundError, StateError, StoreUnavailableError
 from easeml_core.store import roles
-from easeml_core.store.server_account import server_account
-from easeml_core.store.server_cluster import (
+from easeml_core.store.server.account import server_account
+from easeml_core.store.server.cluster import (
     LOOPBACK,
     START_SECONDS,
     SUPERUSER,
@@ -30,9 +30,9 @@ from easeml_core.store.server_cluster import (
     find_postmaster,
     free_port,
 )
-from easeml_core.store.server_files import SecretFile, locked, new_password, owner_lock, write_atomically
-from easeml_core.store.server_place import DATA, checked_home, default_home, make_home, place_of, settle
-from easeml_core.store.server_programs import find_programs
+from easeml_core.store.server.files import SecretFile, locked, new_password, owner_lock, write_atomically
+from easeml_core.store.server.place import DATA, checked_home, default_home, make_home, place_of, settle
+from easeml_core.store.server.programs import find_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.store.trials import ended_trials
+from easeml_core.store.tables.trials import ended_trials
 
 if TYPE_CHECKING:
-    from easeml_core.store.artifacts import ArtifactStore
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 _FOLDER = "checkpoints"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store.alert_state import IS_OPEN
 from easeml_core.store.rows import rows
-from easeml_core.store.test_sets import ON_THE_PLAN
+from easeml_core.store.tables.alert_state import IS_OPEN
+from easeml_core.store.tables.test_sets import ON_THE_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Collection

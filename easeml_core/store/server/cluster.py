@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import psutil
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.store.server_files import PRIVATE, write_atomically
-from easeml_core.store.server_place import DATA
+from easeml_core.store.server.files import PRIVATE, write_atomically
+from easeml_core.store.server.place import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.store.server_account import Account, Finished
-    from easeml_core.store.server_programs import Programs
+    from easeml_core.store.server.account import Account, Finished
+    from easeml_core.store.server.programs import Programs
 
 LOOPBACK = "127.0.0.1"
 SUPERUSER = "postgres"

@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
-from easeml_core.store import chain, studies
-from easeml_core.store.chained_rows import LEDGER, of_set
-from easeml_core.store.example_hashes import example_hashes
 from easeml_core.store.rows import as_json, change, clean, pack, row, rows, scalar, unpack
+from easeml_core.store.tables import chain, studies
+from easeml_core.store.tables.chained_rows import LEDGER, of_set
+from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -308,8 +308,8 @@ def add_entry(
     ``is_change`` marks an answer of the kind that costs (``stats/adaptivity.py``), ``open_ended`` one of a set that has
     no last step.
 
-    ``system`` is ``gate``, ``meter`` or ``other`` (``store/ledger.py``); ``system_step`` and ``system_steps`` count its
-    answers alone, where several share the set (None: they are ``step`` and ``steps``).
+    ``system`` is ``gate``, ``meter`` or ``other`` (``store/tables/ledger.py``); ``system_step`` and ``system_steps``
+    count its answers alone, where several share the set (None: they are ``step`` and ``steps``).
 
     Raises:
         BudgetExhaustedError: The set has no such step (when the transaction ends).

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.store.rows import as_json, row, rows
-from easeml_core.store.trials import RUNS_HERE, offered
+from easeml_core.store.tables.trials import RUNS_HERE, offered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -15,7 +15,7 @@ from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Teller
 from easeml_core.remote.object_files import PIECE, ObjectFile, as_os_errors, filesystem
 from easeml_core.remote.urls import WEB, Address, parse_url
-from easeml_core.store.artifacts import (
+from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
     MARKER,
     MARKER_BYTES,

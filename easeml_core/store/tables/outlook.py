@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.store.rows import rows, scalar
-from easeml_core.store.trials import RUNS_HERE, offered
+from easeml_core.store.tables.trials import RUNS_HERE, offered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

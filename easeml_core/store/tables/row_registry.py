@@ -16,7 +16,7 @@ import numpy as np
 
 from easeml_core.store.database import lock
 from easeml_core.store.rows import change, pack, rows, scalar, unpack
-from easeml_core.store.sealed import installation_secret
+from easeml_core.store.tables.sealed import installation_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -4,7 +4,7 @@ A lease begins at ``clock_timestamp()``: the transaction may have waited long fo
 is asked with ``now()``, the transaction's start, so that such a wait never takes a lease away.
 
 Where a trial has a reservation (``limit_seconds``), no lease outlasts it: whoever is still at work then has lost the
-trial, so what is charged never exceeds what was reserved. See ``limits.py``.
+trial, so what is charged never exceeds what was reserved. See ``reservations.py``.
 
 Work that is saved in a checkpoint is not lost with its attempt: it counts once, in the cost of the attempt that ends
 the trial, or as lost when none does (``work.trials_checkpoint_spent``).

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, NONCE_BYTES, Link, commit
-from easeml_core.store.chained_rows import AUDIT, GENESIS, baseline, of_set, row_facts
 from easeml_core.store.rows import as_json, change, row, rows, scalar
+from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, baseline, of_set, row_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.store import chain
-from easeml_core.store.chained_rows import LABELS, of_set
 from easeml_core.store.database import notify
 from easeml_core.store.rows import change, pack, row, rows, scalar, unpack
-from easeml_core.store.sealed import private_channel
+from easeml_core.store.tables import chain
+from easeml_core.store.tables.chained_rows import LABELS, of_set
+from easeml_core.store.tables.sealed import private_channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

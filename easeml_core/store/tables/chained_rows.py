@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import digest
 from easeml_core.store.rows import row, rows
-from easeml_core.store.test_sets import ON_THE_PLAN
+from easeml_core.store.tables.test_sets import ON_THE_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the ledger says of a set so far; entries themselves are written by ``store/sealed.py``."""
+"""What the ledger says of a set so far; entries themselves are written by ``store/tables/sealed.py``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the referee has released, as rows: test sets' public side, verdicts, readings, alerts.
 
-Only symbols stand here; counts, levels and intervals are in ``sealed`` (``store/sealed.py``), promotions
-in ``store/promotions.py``.
+Only symbols stand here; counts, levels and intervals are in ``sealed`` (``store/tables/sealed.py``), promotions
+in ``store/tables/promotions.py``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import AlertKind, Model, SealedSetPurpose, Symbol
-from easeml_core.store import chain
-from easeml_core.store.alert_state import IS_OPEN
-from easeml_core.store.chained_rows import READING, VERDICT, of_set
 from easeml_core.store.database import notify
 from easeml_core.store.rows import change, row, rows, scalar
+from easeml_core.store.tables import chain
+from easeml_core.store.tables.alert_state import IS_OPEN
+from easeml_core.store.tables.chained_rows import READING, VERDICT, of_set
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -1,0 +1,1 @@
+"""Rows by subject; the subjects are those of ``services``."""
