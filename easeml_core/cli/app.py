@@ -15,32 +15,32 @@ from easeml_core.cli.cache import cache
 from easeml_core.cli.candidates import candidate
 from easeml_core.cli.completion import completion
 from easeml_core.cli.costs import costs
-from easeml_core.cli.db import db
+from easeml_core.cli.datasets import feed
 from easeml_core.cli.device import device
 from easeml_core.cli.doctor import doctor
 from easeml_core.cli.evidence import evidence
 from easeml_core.cli.explain import explain
-from easeml_core.cli.feed import feed
 from easeml_core.cli.gate import gate
 from easeml_core.cli.infer import infer
 from easeml_core.cli.labels import labels
 from easeml_core.cli.ledger import ledger
 from easeml_core.cli.meter import meter
 from easeml_core.cli.mlflow_sync import mlflow
-from easeml_core.cli.model import model, promote, rollback
+from easeml_core.cli.models import model, promote, rollback
 from easeml_core.cli.next_steps import next_
-from easeml_core.cli.policy import policy
+from easeml_core.cli.operations import db
 from easeml_core.cli.program import program
 from easeml_core.cli.promotion import promotion
 from easeml_core.cli.referee import referee
 from easeml_core.cli.refine import refine
+from easeml_core.cli.reports import status
 from easeml_core.cli.root import RootGroup
+from easeml_core.cli.selection import policy
 from easeml_core.cli.simulate import simulate
-from easeml_core.cli.status import status
 from easeml_core.cli.studies import study
 from easeml_core.cli.submit import submissions, submit
 from easeml_core.cli.tenants import tenant
-from easeml_core.cli.test_set import test_set
+from easeml_core.cli.test_sets import test_set
 from easeml_core.cli.trials import trial
 from easeml_core.cli.validation import validation
 

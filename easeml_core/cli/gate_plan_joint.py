@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.output import show_json
-from easeml_core.cli.set_options import settings_of_json
+from easeml_core.cli.plan_options import settings_of_json
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:

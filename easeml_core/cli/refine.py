@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from easeml_core.cli.connection import artifacts_option, database_option, open_installation, open_store
-from easeml_core.cli.feed import key_option, new_key, refreshed, whoever
+from easeml_core.cli.datasets import key_option, new_key, refreshed, whoever
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import counted

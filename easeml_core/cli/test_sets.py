@@ -11,7 +11,7 @@ import click
 from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_installation, open_store
 from easeml_core.cli.names import STUDY
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
-from easeml_core.cli.set_options import settings_given, settings_options
+from easeml_core.cli.plan_options import settings_given, settings_options
 from easeml_core.errors import counted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
