@@ -19,9 +19,9 @@ import httpx
 import made_up_installation
 
 from easeml_airflow.web.app import create_app
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.needs import count_needs
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.components.action_items import count_needs
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.cli.output import show_json
 from easeml_core.store import schema
 from easeml_core.store.database import Store

@@ -388,7 +388,7 @@ _LOGS = (
         """
         easeml_airflow.params
         easeml_airflow.triggers.watcher
-        easeml_airflow.web.airflow_runs
+        easeml_airflow.web.server.airflow_runs
         easeml_core.services.models.dag_bundles
         easeml_core.services.operations.mlflow_sync
         easeml_core.models.predict

@@ -24,15 +24,17 @@ class EasemlPlugin(AirflowPlugin):
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow only reads it
         """The page and the service; made only in the API server, which alone reads this."""
-        from easeml_airflow.web import source
         from easeml_airflow.web.app import create_app
-        from easeml_airflow.web.frame import Site
-        from easeml_airflow.web.needs import count_needs
-        from easeml_airflow.web.people import airflow_viewer
-        from easeml_airflow.web.rights import airflow_rights
+        from easeml_airflow.web.components.action_items import count_needs
+        from easeml_airflow.web.server import connections
+        from easeml_airflow.web.server.auth import airflow_viewer
+        from easeml_airflow.web.server.rights import airflow_rights
+        from easeml_airflow.web.server.site import Site
 
-        site = Site(source.open_store, source.open_artifacts, source.open_sealed, airflow_viewer(), count_needs)
-        app = create_app(site, require_login=login(), rights=airflow_rights(source.tenant_of))
+        site = Site(
+            connections.open_store, connections.open_artifacts, connections.open_sealed, airflow_viewer(), count_needs
+        )
+        app = create_app(site, require_login=login(), rights=airflow_rights(connections.tenant_of))
         return [{"app": app, "url_prefix": URL_PREFIX, "name": "Ease.ml"}]
 
     @property

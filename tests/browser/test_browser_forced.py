@@ -11,7 +11,7 @@ from forms import trigger
 from patience import until
 from playwright.sync_api import expect
 
-from easeml_airflow.web.airflow_runs import WAITING
+from easeml_airflow.web.server.airflow_runs import WAITING
 from easeml_core.services.models.promotion import model_list
 
 if TYPE_CHECKING:

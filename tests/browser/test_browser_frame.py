@@ -16,8 +16,8 @@ from patience import until
 from playwright.sync_api import expect
 
 from easeml_airflow.web.app import create_app
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.services.labeling import desk
 from easeml_core.services.reports.overview import study_details, study_state
 from easeml_core.services.selection.suggestion import suggest_trials

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from patience import until
 from playwright.sync_api import expect
 
-from easeml_airflow.web.airflow_runs import WAITING
+from easeml_airflow.web.server.airflow_runs import WAITING
 from easeml_core.services.selection.suggestion import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 

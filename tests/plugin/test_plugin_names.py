@@ -65,7 +65,7 @@ def test_an_import_error_of_our_own_is_not_hidden(monkeypatch):
         "easeml_airflow.notifications.mail",
         "easeml_airflow.notifications.told",
         "easeml_airflow.notifications.webhook",
-        "easeml_airflow.web.view",
+        "easeml_airflow.web.server.marks",
     ],
 )
 def test_the_examples_in_docstrings_hold(path):

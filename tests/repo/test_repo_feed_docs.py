@@ -48,8 +48,8 @@ def test_the_operators_of_the_page_are_made_as_it_says() -> None:
 
 def test_the_routes_of_the_page_are_those_of_the_service() -> None:
     from easeml_airflow.web.api import MOST_BYTES, create_router
-    from easeml_airflow.web.service import MOST_ANSWERS, MOST_CELLS, MOST_ROWS, Service
-    from easeml_airflow.web.turns import Turns
+    from easeml_airflow.web.server.service import MOST_ANSWERS, MOST_CELLS, MOST_ROWS, Service
+    from easeml_airflow.web.server.throttling import Turns
 
     router = create_router(service=Service(lambda: None, lambda: None), rights=lambda write: lambda: "ann")  # type: ignore[arg-type,return-value]
     there = {

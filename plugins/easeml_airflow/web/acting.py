@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, Request
 
-from easeml_airflow.web.frame import path_of
-from easeml_airflow.web.people import Viewer
+from easeml_airflow.web.server.auth import Viewer
+from easeml_airflow.web.server.site import path_of
 from easeml_core.store.actors import acting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from easeml_airflow.web.frame import Site
+    from easeml_airflow.web.server.site import Site
 
 
 def in_their_name(site: Site) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from easeml_airflow.web.bodies import allow
+from easeml_airflow.web.server.bodies import allow
 from easeml_core.errors import (
     EasemlError,
     InvalidInputError,
@@ -27,7 +27,7 @@ from easeml_core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from easeml_airflow.web.service import Service
+    from easeml_airflow.web.server.service import Service
 
 MOST_BYTES = 4 * 1024 * 1024
 

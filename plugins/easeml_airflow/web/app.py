@@ -16,29 +16,27 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from easeml_airflow.web import (
-    audit,
-    compute,
-    data,
-    decision,
-    gate,
-    labels,
-    lifecycle,
-    live,
-    meter,
-    new_study,
-    of_run,
-    overview,
-    study,
-    submissions,
-    use,
-)
+from easeml_airflow.web import live
 from easeml_airflow.web.acting import in_their_name
 from easeml_airflow.web.api import create_router
-from easeml_airflow.web.bodies import BoundedBodies
-from easeml_airflow.web.frame import HEADERS, HERE, Site, error_page, path_of, status_of
-from easeml_airflow.web.rights import has_token
-from easeml_airflow.web.turns import few_of_each
+from easeml_airflow.web.pages.audit import routes as audit
+from easeml_airflow.web.pages.compute import routes as compute
+from easeml_airflow.web.pages.dag_run import page as of_run
+from easeml_airflow.web.pages.datasets import routes as data
+from easeml_airflow.web.pages.decision import routes as decision
+from easeml_airflow.web.pages.gate import routes as gate
+from easeml_airflow.web.pages.labeling import routes as labels
+from easeml_airflow.web.pages.meter import routes as meter
+from easeml_airflow.web.pages.new_study import routes as new_study
+from easeml_airflow.web.pages.overview import routes as overview
+from easeml_airflow.web.pages.study import routes as study
+from easeml_airflow.web.pages.submissions import routes as submissions
+from easeml_airflow.web.pages.timeline import page as lifecycle
+from easeml_airflow.web.pages.use import routes as use
+from easeml_airflow.web.server.bodies import BoundedBodies
+from easeml_airflow.web.server.rights import has_token
+from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
+from easeml_airflow.web.server.throttling import few_of_each
 from easeml_core.errors import EasemlError
 
 if TYPE_CHECKING:

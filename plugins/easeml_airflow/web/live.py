@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from easeml_airflow.web.people import Viewer
+from easeml_airflow.web.server.auth import Viewer
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.store.listen import Listener
 from easeml_core.store.tables import studies
@@ -23,7 +23,7 @@ from easeml_core.store.tables import studies
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from easeml_airflow.web.frame import Site
+    from easeml_airflow.web.server.site import Site
 
 MOST_OF_ONE = 12
 """Streams that one person may hold open; a browser opens one a page."""

@@ -10,8 +10,8 @@ import pytest
 from page_client import Client
 
 from easeml_airflow.web import app as web
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:

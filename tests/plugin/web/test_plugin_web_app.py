@@ -7,8 +7,8 @@ import pytest
 from fastapi import HTTPException
 
 from easeml_airflow.web import app as web
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError
 
 HERE = Path(web.__file__).parent

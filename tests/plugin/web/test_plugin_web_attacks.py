@@ -20,15 +20,18 @@ from fastapi.routing import APIRoute
 from PIL import Image
 from starlette.requests import Request
 
-from easeml_airflow.web import bodies, live, new_study, use
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.new_study_view import Draft
-from easeml_airflow.web.overview_view import nearest
-from easeml_airflow.web.people import Role, Viewer
-from easeml_airflow.web.service import Service
-from easeml_airflow.web.source import REFEREE_VARIABLE
-from easeml_airflow.web.turns import MOST_OF_ONE, Turns, few_of_each
-from easeml_airflow.web.uploading import Intake
+from easeml_airflow.web import live
+from easeml_airflow.web.pages.new_study import routes as new_study
+from easeml_airflow.web.pages.new_study.form import Draft
+from easeml_airflow.web.pages.overview.view import nearest
+from easeml_airflow.web.pages.use import routes as use
+from easeml_airflow.web.server import bodies
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.connections import REFEREE_VARIABLE
+from easeml_airflow.web.server.service import Service
+from easeml_airflow.web.server.site import Site
+from easeml_airflow.web.server.throttling import MOST_OF_ONE, Turns, few_of_each
+from easeml_airflow.web.server.uploads import Intake
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.sandbox import process
 from easeml_core.sandbox.isolation import Isolation

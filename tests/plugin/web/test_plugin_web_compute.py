@@ -10,11 +10,11 @@ from device_rows import add_reasons, add_study, add_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easeml_airflow.web.airflow_runs import Place
-from easeml_airflow.web.backtest_view import backtest_of
-from easeml_airflow.web.backtesting import Backtests, Kept
-from easeml_airflow.web.compute_price import price_text, pricing_of
-from easeml_airflow.web.compute_starts import expected_starts
+from easeml_airflow.web.pages.compute.backtest import Backtests, Kept
+from easeml_airflow.web.pages.compute.backtest_view import backtest_of
+from easeml_airflow.web.pages.compute.compute_starts import expected_starts
+from easeml_airflow.web.pages.compute.price import price_text, pricing_of
+from easeml_airflow.web.server.airflow_runs import Place
 from easeml_core.errors import ConcurrentUpdateError, StateError
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.registration.register import pause_study
@@ -149,7 +149,9 @@ def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, text_of, monkeypat
             "AND study_id = (SELECT id FROM work.studies WHERE name = 'mine')",
             key=key,
         )
-    monkeypatch.setattr("easeml_airflow.web.compute.places", lambda keys: {key: Place("gpu-box-3", "easeml_devices")})
+    monkeypatch.setattr(
+        "easeml_airflow.web.pages.compute.routes.places", lambda keys: {key: Place("gpu-box-3", "easeml_devices")}
+    )
     page = ask_as("ada", "operator").get("/compute").text
     assert "on gpu-box-3, pool easeml_devices" in text_of(page)
     assert 'href="/dags/nightly/runs/manual__1/tasks/train/mapped/3"' in page
@@ -307,7 +309,7 @@ def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(pa
     assert report.json()["policies"]["default"]["to_loss"]["0.02"]["cost"] > 0
     assert ask_as("vic").get("/compute/backtest.json").status_code == 403
     assert ask_as("rita", "referee").get("/compute/backtest.json").status_code == 404  # of a server that has made none
-    monkeypatch.setattr("easeml_airflow.web.backtesting.backtest_installation", None)
+    monkeypatch.setattr("easeml_airflow.web.pages.compute.backtest.backtest_installation", None)
     assert operator.post("/compute/backtest").status_code == 303  # the same history: nothing is replayed
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asked import Asked
 
-from easeml_airflow.web import data
-from easeml_airflow.web.data_view import lives
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.pages.datasets import routes as data
+from easeml_airflow.web.pages.datasets.view import lives
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.datasets.report import study_data
 from easeml_core.services.labeling.desk import say

@@ -8,7 +8,7 @@ import json
 import pytest
 from sqlalchemy import text
 
-from easeml_airflow.web.decision_view import worth_text
+from easeml_airflow.web.pages.decision.view import worth_text
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.reports.overview import study_state

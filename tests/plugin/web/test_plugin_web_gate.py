@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from judged import Judged
 from told_commands import parse
 
-from easeml_airflow.web.formats import power_text
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.gate_check import check_of, read_condition
-from easeml_airflow.web.gate_joint import joint_view
-from easeml_airflow.web.gate_planner import planner_of
-from easeml_airflow.web.gate_verdict import clause_view
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.components.condition_field import check_of, read_condition
+from easeml_airflow.web.pages.gate.gate_joint import joint_view
+from easeml_airflow.web.pages.gate.planner import planner_of
+from easeml_airflow.web.pages.gate.verdict import clause_view
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.formats import power_text
+from easeml_airflow.web.server.site import Site
 from easeml_core.cli.app import cli
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.entities import AlertKind

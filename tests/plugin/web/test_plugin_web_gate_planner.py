@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from easeml_airflow.web.gate_joint import joint_view
-from easeml_airflow.web.gate_planner import planner_of
+from easeml_airflow.web.pages.gate.gate_joint import joint_view
+from easeml_airflow.web.pages.gate.planner import planner_of
 from easeml_core.cli.app import cli
 from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import Study, StudyState
@@ -99,7 +99,7 @@ def test_slices_that_take_long_are_counted_bit_by_bit(monkeypatch):
     gate = GateConfig(slices=tuple((f"s{n}", f"n > 0.6 +/- 0.0{n}") for n in range(1, 10)))
     started = itertools.count()
     with monkeypatch.context() as slow:
-        slow.setattr("easeml_airflow.web.gate_sizes.time.monotonic", lambda: float(next(started)))
+        slow.setattr("easeml_airflow.web.pages.gate.sizes.time.monotonic", lambda: float(next(started)))
         first = planner_of(gate, {}, study=study_of(gate), has_set=False)
     assert (first.chosen, first.least, first.is_counted) == (None, 0, False)
     assert (first.title, first.sentence) == ("Not counted yet", "Not counted yet: ask again.")

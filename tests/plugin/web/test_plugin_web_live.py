@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from easeml_airflow.web import live
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.store.database import notify
 

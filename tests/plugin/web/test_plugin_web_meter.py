@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from told_commands import parse
 
-from easeml_airflow.web.formats import gain_text
-from easeml_airflow.web.gauge import gauge_of
-from easeml_airflow.web.ledger_csv import ledger_file
-from easeml_airflow.web.meter_planner import plan_picture
-from easeml_airflow.web.meter_view import finding_of, picture_of
+from easeml_airflow.web.components.gauge import gauge_of
+from easeml_airflow.web.components.ledger_csv import ledger_file
+from easeml_airflow.web.pages.meter.planner import plan_picture
+from easeml_airflow.web.pages.meter.view import finding_of, picture_of
+from easeml_airflow.web.server.formats import gain_text
 from easeml_core.cli.app import cli
 from easeml_core.entities import AlertKind
 from easeml_core.meter.planner import plan_meter

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from easeml_airflow.web import overview as page_module
-from easeml_airflow.web import overview_charts as charts
-from easeml_airflow.web import overview_view as view
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.overview_map import map_of
-from easeml_airflow.web.overview_query import Query
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.pages.overview import charts, view
+from easeml_airflow.web.pages.overview import routes as page_module
+from easeml_airflow.web.pages.overview.overview_map import map_of
+from easeml_airflow.web.pages.overview.overview_query import Query
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.registration.register import pause_study

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import event
 
-from easeml_airflow.web import needs as bar
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.components import action_items as bar
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.store.database import Store
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from fastapi import HTTPException
 
-from easeml_airflow.web import people, rights
-from easeml_airflow.web.people import Role, Viewer, airflow_viewer, closed_viewer
+from easeml_airflow.web.server import auth, rights
+from easeml_airflow.web.server.auth import Role, Viewer, airflow_viewer, closed_viewer
 from easeml_core.errors import ConfigError
 
 
@@ -123,7 +123,7 @@ def test_without_airflows_check_nobody_is_let_in(monkeypatch):
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert people.airflow_viewer() is closed_viewer
+    assert auth.airflow_viewer() is closed_viewer
     with pytest.raises(HTTPException) as caught:
         closed_viewer()
     assert caught.value.status_code == 403

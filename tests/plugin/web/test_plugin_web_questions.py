@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from device_rows import add_study
 
-from easeml_airflow.web import airflow_runs, needs
-from easeml_airflow.web.airflow_runs import Question, questions
-from easeml_airflow.web.overview_needs import lines_of, with_forced
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.components import action_items
+from easeml_airflow.web.pages.overview.overview_needs import lines_of, with_forced
+from easeml_airflow.web.server import airflow_runs
+from easeml_airflow.web.server.airflow_runs import Question, questions
+from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_core.services.reports.recommendations import Severity, StepKind
 
 SUBJECT = "Promote model 7 of study can<cer without the gate?"
@@ -128,14 +129,14 @@ def test_nobody_else_is_told_and_airflow_is_not_even_asked(looks, database, ask_
         assert page.status_code == 200
         assert "without the gate waits" not in page.text
         assert ASKED.page not in page.text
-    assert needs.count_needs(database.worker, Viewer("una", frozenset(map(Role, roles)))) >= 0
+    assert action_items.count_needs(database.worker, Viewer("una", frozenset(map(Role, roles)))) >= 0
     assert len(looks) == 1  # what the fixture has put there
 
 
 def test_the_bar_counts_them(looks, database):
     add_study(database, "mine")
-    others = needs.count_needs(database.worker, Viewer("ada", frozenset({Role.OPERATOR})))
-    assert needs.count_needs(database.worker, RITA) == others + 1
+    others = action_items.count_needs(database.worker, Viewer("ada", frozenset({Role.OPERATOR})))
+    assert action_items.count_needs(database.worker, RITA) == others + 1
 
 
 def step(severity, study):

@@ -9,8 +9,8 @@ from device_rows import add_study, add_trial
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from easeml_airflow.web.airflow_runs import Place, places, starters
-from easeml_airflow.web.airflow_task import parts_of, run_address, task_address, task_of
+from easeml_airflow.web.server.airflow_runs import Place, places, starters
+from easeml_airflow.web.server.airflow_task import parts_of, run_address, task_address, task_of
 from easeml_core.store.rows import change
 
 
@@ -76,7 +76,7 @@ def test_where_a_task_runs_is_told_to_operators_alone(database, ask_as, text_of,
     """A worker writes the key freely, and so could name a task of anybody's."""
     asked = []
     monkeypatch.setattr(
-        "easeml_airflow.web.compute.places",
+        "easeml_airflow.web.pages.compute.routes.places",
         lambda keys: asked.append(keys) or {key: Place("rivals-box-3", "rivals_pool") for key in keys},
     )
     add_study(database, "mine")

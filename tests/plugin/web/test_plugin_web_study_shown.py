@@ -8,8 +8,8 @@ import re
 import pytest
 from sqlalchemy import text
 
-from easeml_airflow.web.overview_view import mark_of
-from easeml_airflow.web.study_view import _marks
+from easeml_airflow.web.pages.overview.view import mark_of
+from easeml_airflow.web.pages.study.view import _marks
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.overview import standing
 from easeml_core.services.reports.recommendations import Severity, Step, StepKind

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from judged import Judged
 from told_commands import parse
 
-from easeml_airflow.web.submissions_view import submissions_view
+from easeml_airflow.web.pages.submissions.view import submissions_view
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.reports.submissions import daily_answers, handed_in_report
 from easeml_core.services.test_sets.test_set_retirement import retire_test_set

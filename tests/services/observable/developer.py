@@ -25,8 +25,8 @@ from surfaces import RELATIONS, commands, options_of, parameters_of, routes_of, 
 from undriven import UNDRIVEN
 
 from easeml_airflow.web import app as web
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Role, Viewer
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.observable import Basis, Kind, Letter, letter_of
 from easeml_core.store import database as channels
 

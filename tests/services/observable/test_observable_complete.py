@@ -11,8 +11,8 @@ from developer import NOT_RUN, command_lines
 from surfaces import commands, found
 
 from easeml_airflow.web import app as web
-from easeml_airflow.web.frame import Site
-from easeml_airflow.web.people import Viewer
+from easeml_airflow.web.server.auth import Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.observable import ALPHABET, Basis, Kind, Letter, letter_of
 
 if TYPE_CHECKING:

@@ -80,7 +80,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
     *_undriven(
         Kind.LOG,
         "The module logs a fault of Airflow, MLflow, a repository or a model's file, and the worlds have none.",
-        *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.airflow_runs"),
+        *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.server.airflow_runs"),
         *("easeml_core.services.models.dag_bundles", "easeml_core.services.operations.mlflow_sync"),
         "easeml_core.models.predict",
     ),

@@ -1,0 +1,83 @@
+"""A sealed set as every page shows it: its name, its life, and what a referee can do with it and does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from easeml_core.entities import SealedSetState
+from easeml_core.errors import counted
+from easeml_core.services.test_sets.display_names import WITHOUT
+from easeml_core.services.test_sets.release import release_test_set
+from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.store.actors import because
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from easeml_airflow.web.server.site import Site
+
+_LIFE = tuple(SealedSetState)
+
+
+def called(found: Mapping[str, Any]) -> str:
+    """What people call a set.
+
+    Example:
+        >>> called({"name": "spring", "test_set_id": 12}), called({"name": None, "test_set_id": 12})
+        ('spring', 'set 12')
+    """
+    return found["name"] or f"set {found['test_set_id']}"
+
+
+def track_of(state: str) -> list[tuple[str, str]]:
+    """All states of a set in their order, each with whether it ``was``, ``is``, or comes ``later``.
+
+    Example:
+        >>> track_of("live")
+        [('planned', 'was'), ('sealed', 'was'), ('live', 'is'), ('retired', 'later'), ('released', 'later')]
+    """
+    at = _LIFE.index(SealedSetState(state))
+    return [(str(one), "was" if n < at else "is" if n == at else "later") for n, one in enumerate(_LIFE)]
+
+
+def acts_of(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a referee can do with a set: ``retire``, ``release`` or nothing, with what comes of it.
+
+    Args:
+        found: As of ``services.test_sets.shown``.
+
+    Example:
+        >>> acts_of({"state": "planned"})
+        [('retire', 'Its plan is dropped and its name stays taken. This cannot be taken back.')]
+    """
+    state = SealedSetState(found["state"])
+    if state is SealedSetState.RELEASED:
+        return []
+    act = "release" if state is SealedSetState.RETIRED else "retire"
+    return [(act, f"{_means(found)} This cannot be taken back.")]
+
+
+def _means(found: Mapping[str, Any]) -> str:
+    state = SealedSetState(found["state"])
+    if state is SealedSetState.PLANNED:
+        return "Its plan is dropped and its name stays taken."
+    if state is SealedSetState.SEALED:
+        return "It will give no answer, to nobody."
+    if state is SealedSetState.LIVE:
+        without = " and ".join(words for purpose, words in WITHOUT.items() if purpose in found["systems"])
+        follows = f"The set that was sealed next becomes live; where there is none, {without}."
+        return f"It gives no further answer, to nobody. {follows}"
+    examples = f"Its {counted(found['rows'], 'example')}, with the labels they have,"
+    return f"{examples} are handed to everybody as data to validate on, and never become a sealed set again."
+
+
+def retire_set(site: Site, *, study: str, test_set: int, reason: str) -> None:
+    """Retire a set for this reason; nothing happens where it has ended before."""
+    with because(reason):
+        retire_test_set(site.open_sealed(), test_set=test_set, study=study)
+
+
+def release_set(site: Site, *, study: str, test_set: int, reason: str) -> None:
+    """Release a retired set for this reason; nothing happens where it is released already."""
+    with because(reason):
+        release_test_set(site.open_sealed(), site.open_artifacts(), test_set=test_set, study=study)

@@ -1,0 +1,1 @@
+"""The page audit: routes, view and templates."""

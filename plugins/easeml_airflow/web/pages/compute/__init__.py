@@ -1,0 +1,1 @@
+"""The page compute: routes, view and templates."""

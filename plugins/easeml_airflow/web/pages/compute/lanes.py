@@ -1,0 +1,196 @@
+"""What ran where as boxes on a line of time: places in per cent, words for each, and the same as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.pages.compute.windows import SHOWN
+from easeml_airflow.web.server.airflow_task import task_address
+from easeml_airflow.web.server.formats import age_text, seconds_text
+from easeml_airflow.web.server.marks import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.web.server.airflow_runs import Place
+
+LANES_SHOWN = 40
+LABEL_UNTIL = 88.0
+"""Per cent of the line; what ends later has its name inside, since there is no room behind it."""
+
+ROWS_SHOWN = 25
+"""Trials of the table beside the lanes."""
+
+_STATES = {
+    "running": Mark("busy", "run", "running"),
+    "ended": Mark("ok", "done", "ended"),
+    "failed": Mark("bad", "fail", "failed"),
+    "lost": Mark("bad", "alert", "lost"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A trial on its lane, or the time that it still needs."""
+
+    left: float
+    width: float
+    look: str
+    word: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A device of a kind, as far as anybody knows: one trial at a time."""
+
+    name: str
+    mark: Mark
+    told: str
+    boxes: Sequence[Box]
+    label: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A trial in the table beside the lanes."""
+
+    device: str
+    study: str
+    candidate: str
+    mark: Mark
+    begun_at: datetime
+    took: str
+    left: str
+    place: str = ""
+    log: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All lanes, their axis and the moment that is now."""
+
+    lanes: Sequence[Lane] = ()
+    ticks: Sequence[tuple[float, datetime, bool]] = ()
+    now: float = 100.0
+    now_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    total: int = 0
+    drawn: int = 0
+    lines: Sequence[Line] = ()
+    is_by_day: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    since: datetime
+    until: datetime
+
+    def at(self, moment: datetime) -> float:
+        share = (moment - self.since) / (self.until - self.since)
+        return round(100 * min(1.0, max(0.0, share)), 2)
+
+
+def board_of(facts: Mapping[str, Any], places: Mapping[str, Place]) -> Board:
+    """Lanes of ``services.compute.compute``; ``places`` are where tasks run, by request key."""
+    now, window = facts["now"], SHOWN[facts["window"]]
+    span = now - facts["since"]
+    ends = [job["expected"] for lane in facts["lanes"] for job in lane["jobs"] if job["expected"]]
+    until = min(max([*ends, now + span / 20]), now + span / 2)
+    scale = _Scale(facts["since"], until + (until - facts["since"]) / 6)  # room for the names of what runs
+    jobs = [job for lane in facts["lanes"] for job in lane["jobs"]]
+    return Board(
+        lanes=[_lane(lane, scale, now) for lane in facts["lanes"][:LANES_SHOWN]],
+        ticks=_ticks(scale, window.step, now),
+        now=scale.at(now),
+        now_at=now,
+        total=len(facts["lanes"]),
+        drawn=facts["drawn"],
+        lines=[_line(job, now, places) for job in sorted(jobs, key=_order)[:ROWS_SHOWN]],
+        is_by_day=window.is_by_day,
+    )
+
+
+def _order(job: Mapping[str, Any]) -> tuple[int, float]:
+    return ("lost", "running").index(job["state"]) if job["state"] in ("lost", "running") else 2, -job["to"].timestamp()
+
+
+def _lane(lane: Mapping[str, Any], scale: _Scale, now: datetime) -> Lane:
+    last = lane["jobs"][-1]
+    boxes = [box for job in lane["jobs"] for box in _boxes(job, scale, now)]
+    state = last["state"] if last["state"] in ("running", "lost") else "ended"
+    mark = _STATES[state] if state != "ended" else Mark("idle", "pause", "free")
+    is_live_loss = state == "lost" and last["run"]["state"] == "RUNNING"
+    told, label = "free", None
+    if state == "running":
+        told = f"{last['run']['study']}, {_left(last, now)}"
+        place = scale.at(last["expected"] or now)
+        label = (place, last["run"]["study"]) if place < LABEL_UNTIL else None
+    elif is_live_loss:
+        told = f"no heartbeat for {age_text((now - last['to']).total_seconds())}"
+    elif state == "lost":
+        mark, told = Mark("idle", "pause", "free"), "free"
+    return Lane(f"{lane['device']} {lane['number']}", mark, told, boxes, label)
+
+
+def _boxes(job: Mapping[str, Any], scale: _Scale, now: datetime) -> list[Box]:
+    left, right = scale.at(job["from"]), scale.at(job["to"])
+    look = {"running": "run", "lost": "lost"}.get(job["state"], "")
+    word = "" if job["state"] == "running" else "lost" if job["state"] == "lost" else job["run"]["study"]
+    boxes = [Box(left, max(0.15, round(right - left - 0.1, 2)), look, word, _title(job, now))]
+    if job["expected"]:
+        end = scale.at(job["expected"])
+        word = "" if end < LABEL_UNTIL else job["run"]["study"]
+        boxes.append(Box(right, max(0.3, round(end - right, 2)), "fut", word, f"expected end, {_left(job, now)}"))
+    return boxes
+
+
+def _title(job: Mapping[str, Any], now: datetime) -> str:
+    run = job["run"]
+    took = seconds_text((job["to"] - job["from"]).total_seconds())
+    rest = f", {_left(job, now)}" if job["state"] == "running" else ""
+    return f"{run['study']}, {run['candidate']}: {_STATES[job['state']].word}, {took}{rest}"
+
+
+def _left(job: Mapping[str, Any], now: datetime) -> str:
+    if job["expected"] is None:
+        return "longer than expected" if job["run"]["predicted_seconds"] else "end not known"
+    return f"{seconds_text((job['expected'] - now).total_seconds())} left"
+
+
+def place_text(key: str | None, places: Mapping[str, Place]) -> str:
+    """The machine and the pool of who holds a trial, as far as Airflow says."""
+    place = places.get(key or "")
+    if place is None:
+        return ""
+    return f"{place.host}, pool {place.pool}" if place.host else f"pool {place.pool}"
+
+
+def _line(job: Mapping[str, Any], now: datetime, places: Mapping[str, Place]) -> Line:
+    run = job["run"]
+    key = run["lease_key"] if job["state"] in ("running", "lost") else None
+    return Line(
+        device=run["device"] or "not told",
+        study=run["study"],
+        candidate=run["candidate"],
+        mark=_STATES[job["state"]],
+        begun_at=job["from"],
+        took=seconds_text(max(0.0, (job["to"] - job["from"]).total_seconds())),
+        left=_left(job, now) if job["state"] == "running" else "",
+        place=place_text(key, places),
+        log=task_address(key),
+    )
+
+
+def _ticks(scale: _Scale, step: timedelta, now: datetime) -> list[tuple[float, datetime, bool]]:
+    """Round moments (place, moment, whether it also stands on a narrow page), none beside the present one."""
+    first = scale.since.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    if step >= timedelta(hours=2):
+        first = first.replace(hour=0)
+    found, moment, number = [], first, 0
+    while moment < scale.until:
+        if moment > scale.since and abs(scale.at(moment) - scale.at(now)) > 7 and 3 < scale.at(moment) < 97:
+            found.append((scale.at(moment), moment, number % 2 == 0))
+        moment, number = moment + step, number + 1
+    return found

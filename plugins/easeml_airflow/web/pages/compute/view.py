@@ -1,0 +1,293 @@
+"""Devices as their page shows them: lanes, who waits, shares, the price of compute, and what a backtest says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.pages.compute.charts import busy_plot, gains_plot
+from easeml_airflow.web.pages.compute.compute_starts import expected_starts
+from easeml_airflow.web.pages.compute.lanes import Board, board_of, place_text
+from easeml_airflow.web.pages.compute.windows import SHOWN
+from easeml_airflow.web.server.airflow_task import task_address
+from easeml_airflow.web.server.formats import age_text, percent_text, seconds_text
+from easeml_airflow.web.server.site import path_of_study
+from easeml_core.errors import counted
+from easeml_core.services.operations.audit_words import hourly_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.web.components.charts import Plot
+    from easeml_airflow.web.server.airflow_runs import Place
+
+SHARES_SHOWN = 8
+TENANTS_SHOWN = 10
+SILENT_SHOWN = 5
+OTHERS = "other tenants"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: its name, how long it is in per cent, a tick, and what it says."""
+
+    name: str
+    width: float
+    told: str
+    tick: float | None = None
+    look: str = ""
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A trial that waits for a device."""
+
+    study: str
+    path: str
+    candidate: str
+    gain: str
+    is_guarded: bool
+    is_held: bool
+    age: str
+    start: datetime | None
+    is_far: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A trial whose device fell silent."""
+
+    study: str
+    path: str
+    candidate: str
+    since: datetime
+    place: str
+    log: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the template names."""
+
+    window: str
+    windows: Mapping[str, str]
+    now: tuple[str, str]
+    badge: str
+    lost: tuple[str, str, str] | None
+    silent: Sequence[Silent]
+    board: Board
+    waits: Sequence[Wait]
+    waiting: int
+    pairs: Sequence[tuple[str, str]]
+    busy: Plot
+    busy_pairs: Sequence[tuple[str, str]]
+    shares: Sequence[Bar]
+    shares_title: str
+    shares_note: str
+    gains: Plot | None
+    policy: Sequence[tuple[str, str]]
+    policy_since: datetime | None
+
+
+def keys_of(facts: Mapping[str, Any]) -> list[str]:
+    """Request keys of who holds a trial now, or did when it fell silent."""
+    runs = [lane["jobs"][-1]["run"] for lane in facts["lanes"]]
+    return [run["lease_key"] for run in runs if run["lease_key"]]
+
+
+def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], places: Mapping[str, Place], *, is_all: bool) -> Page:
+    """The page.
+
+    Args:
+        facts: As of ``services.compute.compute``.
+        policy: As of ``services.policy.show_policy``.
+        places: Where tasks run, by request key, as far as Airflow says.
+        is_all: Whether the viewer sees all tenants.
+    """
+    totals, now = facts["totals"], facts["now"]
+    window = SHOWN[facts["window"]]
+    bars, title, note = _shares(facts["shares"], window.word)
+    busy, busy_pairs = busy_plot(facts["busy"], window, is_all=is_all)
+    return Page(
+        window=facts["window"],
+        windows={key: one.word for key, one in SHOWN.items()},
+        now=_now(totals, now, is_all=is_all),
+        badge=f"{totals['running'] if is_all else totals['own_running']} training",
+        lost=_lost(totals, now),
+        silent=_silent(facts, places),
+        board=board_of(facts, places),
+        waits=_waits(facts, is_all=is_all),
+        waiting=totals["waiting"],
+        pairs=_pairs(facts),
+        busy=busy,
+        busy_pairs=busy_pairs,
+        shares=bars,
+        shares_title=title,
+        shares_note=note,
+        gains=gains_plot(facts),
+        policy=_policy(policy),
+        policy_since=None if policy["created_at"] is None else datetime.fromisoformat(policy["created_at"]),
+    )
+
+
+def _now(totals: Mapping[str, Any], now: datetime, *, is_all: bool) -> tuple[str, str]:
+    running = totals["running"] if is_all else totals["own_running"]
+    head = f"{counted(running, 'device trains', 'devices train')}{'' if is_all else ' for you'}"
+    if totals["waiting"]:
+        age = age_text((now - totals["waiting_since"]).total_seconds())
+        waits = f"{counted(totals['waiting'], 'trial waits', 'trials wait')}"
+        first = f"{head}, {waits}, the longest for {age}."
+    else:
+        first = f"{head}, nothing waits."
+    others = totals["running"] - totals["own_running"]
+    if not is_all:
+        return first, f"{counted(others, 'device trains', 'devices train')} for other tenants."
+    return first, f"{counted(totals['ended'], 'trial')} ended in this time, {totals['failed']} of them failed."
+
+
+def _lost(totals: Mapping[str, Any], now: datetime) -> tuple[str, str, str] | None:
+    if not totals["lost"]:
+        return None
+    several = totals["lost"] > 1
+    title = f"{counted(totals['lost'], 'device does', 'devices do')} not answer"
+    why = (
+        f"{'Their leases are' if several else 'Its lease is'} over and no heartbeat came. "
+        f"{'The trials go' if several else 'The trial goes'} back to wait for another device, with the attempt counted."
+    )
+    return title, why, age_text((now - totals["lost_since"]).total_seconds())
+
+
+def _silent(facts: Mapping[str, Any], places: Mapping[str, Place]) -> list[Silent]:
+    """Those that have been silent longest, first."""
+    jobs = [lane["jobs"][-1] for lane in facts["lanes"]]
+    runs = sorted((job["run"] for job in jobs if job["run"]["is_lost"]), key=lambda run: run["lease_until"])
+    return [
+        Silent(
+            run["study"],
+            path_of_study(run["study"]),
+            run["candidate"],
+            run["lease_until"],
+            place_text(run["lease_key"], places),
+            task_address(run["lease_key"]),
+        )
+        for run in runs[:SILENT_SHOWN]
+    ]
+
+
+def _waits(facts: Mapping[str, Any], *, is_all: bool) -> list[Wait]:
+    """When one begins is told to whoever sees all devices: the others would count on too few of them."""
+    rows = facts["waits"]
+    starts = expected_starts(facts["lanes"], rows) if is_all else [None] * len(rows)
+    return [_wait(row, start, facts["now"]) for row, start in zip(rows, starts, strict=True)]
+
+
+def _wait(row: Mapping[str, Any], start: datetime | None, now: datetime) -> Wait:
+    known = row["gain"] is not None and row["seconds"]
+    return Wait(
+        study=row["study"],
+        path=path_of_study(row["study"]),
+        candidate=row["candidate"],
+        gain=f"{3600 * row['gain'] / row['seconds']:.4f}" if known else "",
+        is_guarded=row["guarded"],
+        is_held=row["is_held"],
+        age=age_text((now - row["suggested_at"]).total_seconds()),
+        start=start,
+        is_far=start is not None and start - now > timedelta(hours=20),
+    )
+
+
+def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    totals = facts["totals"]
+    seconds = sum(s["seconds"] for s in facts["shares"] if s["tenant"] is not None)
+    at_once = facts["at_once"]
+    told = [
+        (f"Device time in {SHOWN[facts['window']].word}", seconds_text(seconds)),
+        ("Trials ended", f"{totals['ended']:,}"),
+        ("Devices at once, while any trains", None if at_once is None else f"{at_once:.1f}"),
+        ("Lost with devices that fell silent", seconds_text(totals["lost_seconds"])),
+    ]
+    return [(term, value) for term, value in told if value is not None]
+
+
+def _shares(shares: Sequence[Mapping[str, Any]], words: str) -> tuple[list[Bar], str, str]:
+    """Bars of the most served, beside what is due by weight; the title names who is furthest from it."""
+    own = [s for s in shares if s["tenant"] is not None]
+    due = [(s["share"] / s["due"], s["tenant"]) for s in own if s["due"] > 0]
+    title = "No device has trained in this time"
+    if due and any(s["seconds"] for s in shares):
+        (least, poorest), (most, richest) = min(due), max(due)
+        title = f"{richest} gets {100 * most:.0f} % of its due share"
+        title = (
+            f"{poorest} gets {100 * least:.0f} % of its due share, {richest} {100 * most:.0f} %"
+            if len(due) > 1
+            else title
+        )
+    shown = [*own[:SHARES_SHOWN], *(s for s in shares if s["tenant"] is None)]
+    longest = max((max(s["share"], s["due"]) for s in shown), default=0) * 1.04 or 1.0
+    of_all = f"{min(len(own), SHARES_SHOWN)} of {counted(len(own), 'tenant')}"
+    note = f"Share of the device time of {words}; tick: due by weight. {of_all}."
+    return [_share(s, longest) for s in shown], title, note
+
+
+def _share(entry: Mapping[str, Any], longest: float) -> Bar:
+    return Bar(
+        name=entry["tenant"] or OTHERS,
+        width=round(100 * entry["share"] / longest, 2),
+        tick=round(100 * entry["due"] / longest, 2),
+        told=percent_text(entry["share"]),
+        more=f"of {100 * entry['due']:.1f}",
+        look="hi" if entry["tenant"] and entry["share"] >= entry["due"] else "",
+    )
+
+
+def _policy(policy: Mapping[str, Any]) -> list[tuple[str, str]]:
+    config = policy["config"]
+    price = config["price_per_second"]
+    return [
+        ("Policy", policy["policy"]),
+        ("Price of compute", hourly_text(price) if price else "none: a study goes on while it gains"),
+        ("Guard for whoever was served least", percent_text(config["guard"]) + " of the compute"),
+        ("Chosen by", policy["created_by"] or "nobody: the program's own settings"),
+        ("Because", policy["reason"] or "nobody has set any here"),
+    ]
+
+
+# ---- limits of tenants, for operators
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """A page of the tenants with their limits."""
+
+    rows: Sequence[Mapping[str, Any]]
+    total: int
+    text: str
+    page: int
+    first: int
+
+    @property
+    def has_more(self) -> bool:
+        """Whether others come after these."""
+        return self.first + len(self.rows) < self.total
+
+
+def tenants_of(tenants: Sequence[Mapping[str, Any]], *, text: str, page: int) -> Tenants:
+    """Those whose name holds the text, ``TENANTS_SHOWN`` a page."""
+    wanted = text.strip().lower()
+    found = [t for t in tenants if wanted in t["tenant"]]
+    last = max(0, (len(found) - 1) // TENANTS_SHOWN)
+    first = min(page - 1, last) * TENANTS_SHOWN
+    rows = [_limits(t) for t in found[first : first + TENANTS_SHOWN]]
+    return Tenants(rows, len(found), text.strip(), first // TENANTS_SHOWN + 1, first)
+
+
+def _limits(tenant: Mapping[str, Any]) -> dict[str, Any]:
+    used, quota = tenant["used_seconds"] + tenant["reserved_seconds"], tenant["quota_seconds"]
+    return {
+        **tenant,
+        "charged": seconds_text(used),
+        "quota_hours": None if quota is None else quota / 3600,
+        "used_bar": None if quota is None else round(min(100.0, 100 * used / quota), 1),
+    }

@@ -1,0 +1,1 @@
+"""The page dag_run: routes, view and templates."""

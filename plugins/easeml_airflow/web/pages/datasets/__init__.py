@@ -1,0 +1,1 @@
+"""The page datasets: routes, view and templates."""

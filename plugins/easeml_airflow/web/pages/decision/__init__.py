@@ -1,0 +1,1 @@
+"""The page decision: routes, view and templates."""

@@ -1,0 +1,326 @@
+"""What the page of a decision shows, as frozen values: from what was stored when the trial was chosen, and its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.pages.decision.competitors import belief_plot, curve_plot
+from easeml_airflow.web.pages.decision.decision_known import cost_pairs, guard_bar, guard_of, observed, settings_of
+from easeml_airflow.web.pages.study.trials_table import TRIAL_STATES, log_of, why_of
+from easeml_airflow.web.server.airflow_task import run_address
+from easeml_airflow.web.server.formats import (
+    chance_text,
+    expected_text,
+    gain_text,
+    number_text,
+    quality_text,
+    seconds_text,
+    unit_of,
+)
+from easeml_core.selection.quality_band import band, chance_above
+from easeml_core.services.trials.pruning import sentence_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from easeml_airflow.web.components.charts import Plot
+    from easeml_airflow.web.pages.study.view import Bar
+    from easeml_airflow.web.server.marks import Mark
+    from easeml_core.entities import Study
+
+CHOSEN = {
+    "acquisition": "because a device-second adds most there",
+    "guard": "because it was served least and was owed a trial",
+    "learning": "because a cheap trial teaches what the others may bring",
+}
+"""Why, in the sentence of the default policy."""
+
+UNSEEN = "a study that you may not see"
+
+TIE = 0.999
+"""A runner-up of more than this share of the worth was worth about as much: pages tell no finer numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The runner-up, as it was stored.
+
+    Attributes:
+        study: Its study; ``UNSEEN`` where the viewer may not see it.
+        candidate: Its candidate; empty where the viewer may not see its study.
+        worth: Its worth to the policy, as text.
+        share: The same in per cent of the worth of what was chosen.
+        is_better: Whether its worth is above that of what was chosen.
+    """
+
+    study: str
+    candidate: str
+    worth: str
+    share: float
+    is_better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionPage:
+    """All that the page says.
+
+    Attributes:
+        trial_id: Number of the trial.
+        candidate: Which one it trains.
+        state: As a shape, a colour and a word.
+        now: Why, in one sentence: the part in bold, then the rest.
+        why_none: Why no numbers are stored; empty where they are.
+        formula: Weight, gain, cost and their result: label, number; empty where costs were not known.
+        belief: What was believed of its quality; None without numbers.
+        believed: The same in words.
+        compared: Its worth to the policy, and the runner-up's.
+        guard: The guard and this pick, and the guard in the last day.
+        guard_bar: What it used of all compute in that day, against what is promised; None where nothing ran.
+        cost: Predicted and measured cost.
+        changed: What would have changed the choice.
+        outcome: How it turned out.
+        curve: Its learning curve; None without one.
+        rungs: What was decided at its rungs.
+        known: What had been observed, policy, settings and batch.
+        log: Address and word of its log; None where it is not known.
+        run: Address of the run that asked for it.
+    """
+
+    trial_id: int
+    candidate: str
+    state: Mark
+    now: tuple[str, str]
+    why_none: str
+    formula: Sequence[tuple[str, str]]
+    belief: Plot | None
+    believed: Sequence[tuple[str, str]]
+    compared: Sequence[tuple[str, str]]
+    guard: Sequence[tuple[str, str]]
+    guard_bar: Bar | None
+    cost: Sequence[tuple[str, str]]
+    changed: Sequence[tuple[str, str]]
+    outcome: Sequence[tuple[str, str]]
+    curve: Plot | None
+    rungs: Sequence[str]
+    known: Sequence[tuple[str, str]]
+    asked_at: datetime | None
+    log: tuple[str, str] | None
+    run: str | None
+
+
+def page_of(
+    told: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    guard: Mapping[str, Any],
+    *,
+    study: Study,
+    sees: Callable[[str], bool],
+) -> DecisionPage:
+    """The page.
+
+    Args:
+        told: As of ``services.explain``.
+        facts: As of ``services.study_facts.facts_of_decision``.
+        guard: As of ``services.study_facts.guard_of_day``.
+        study: Whose trial it is.
+        sees: Whether a study of this name may be named.
+    """
+    trial, outcome = facts["trial"], told["outcome"]
+    chosen = next((b for b in told["batches"] if b["mean"] is not None), None)
+    last = told["batches"][-1] if told["batches"] else None
+    rival = None if chosen is None else rival_of(chosen, sees)
+    log = log_of(trial)
+    return DecisionPage(
+        trial_id=told["trial_id"],
+        candidate=told["candidate"],
+        state=TRIAL_STATES[trial["state"]],
+        now=_now(chosen, study, told, rival),
+        why_none="" if chosen else _why_none(trial),
+        formula=_formula(chosen, study) if chosen else (),
+        belief=belief_plot(chosen, study, outcome) if chosen else None,
+        believed=_believed(chosen) if chosen else (),
+        compared=_compared(chosen, rival) if chosen else (),
+        guard=guard_of(chosen, guard) if chosen else (),
+        guard_bar=guard_bar(chosen, guard) if chosen else None,
+        cost=cost_pairs(chosen, trial, outcome),
+        changed=_changed(chosen, rival) if chosen else (),
+        outcome=_outcome(outcome, trial),
+        curve=curve_plot(facts, chosen, study),
+        rungs=[f"It {sentence_of(decided)}." for decided in told["rungs"]],
+        known=[*observed(facts["known"], chosen), *settings_of(told, chosen or last)],
+        asked_at=None if last is None else datetime.fromisoformat((chosen or last)["suggested_at"]),
+        log=None if log[0] is None or log[1] != "Log" else (log[0], log[1]),
+        run=run_address(trial["batch_key"]),
+    )
+
+
+def is_priced(chosen: Mapping[str, Any]) -> bool:
+    """Whether a cost was predicted; 1 stands for all while no cost was ever measured."""
+    return bool(chosen["policy"] == "default" and chosen["predicted_cost_seconds"] != 1.0)
+
+
+def is_rate(chosen: Mapping[str, Any]) -> bool:
+    """Whether the policy's worth is a gain per second: a cost was predicted, and the settings are cost-aware."""
+    return is_priced(chosen) and bool(chosen["settings"]["cost_aware"])
+
+
+def worth_text(chosen: Mapping[str, Any], acquisition: float) -> str:
+    """A worth to the policy; a rate is per the unit in which the predicted cost is shown."""
+    if not is_rate(chosen):
+        return number_text(acquisition)
+    return number_text(unit_of(chosen["predicted_cost_seconds"])[0] * acquisition)
+
+
+def rival_of(chosen: Mapping[str, Any], sees: Callable[[str], bool]) -> Rival | None:
+    """The runner-up; None where no other candidate was left."""
+    found = chosen["runner_up"]
+    if not found:
+        return None
+    may = sees(str(found.get("study") or ""))
+    worth, own = float(found["acquisition"]), float(chosen["acquisition"])
+    return Rival(
+        study=str(found["study"]) if may else UNSEEN,
+        candidate=str(found["candidate"]) if may else "",
+        worth=worth_text(chosen, worth),
+        share=100 * worth / own if own > 0 else 100.0,
+        is_better=worth > own,
+    )
+
+
+def _compared(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, str]]:
+    per = f" per {unit_of(chosen['predicted_cost_seconds'])[1]}" if is_rate(chosen) else ""
+    what = f"Weighted gain{per}" if chosen["policy"] == "default" else "Worth to the policy"
+    pairs = [(what, worth_text(chosen, chosen["acquisition"]))]
+    if rival is not None:
+        pairs.append((f"Runner-up, {rival.study} {rival.candidate}".strip(), rival.worth))
+    return pairs
+
+
+def _now(
+    chosen: Mapping[str, Any] | None, study: Study, told: Mapping[str, Any], rival: Rival | None
+) -> tuple[str, str]:
+    subject = f"{study.tenant} trains {told['candidate']}"
+    if chosen is None:
+        return f"{subject}.", ""
+    if chosen["policy"] != "default":
+        why = f"because the policy {chosen['policy']} chose it"
+    elif chosen["chosen_by"] == "acquisition" and not is_rate(chosen):
+        why = "because nothing else promises more" + ("" if is_priced(chosen) else ", while no cost is known")
+    else:
+        why = CHOSEN[chosen["chosen_by"]]
+    best = chosen["best"]
+    gain = expected_text(chosen["expected_improvement"]) if best else f"a first {study.metric} of {chosen['mean']:.4f}"
+    cost = f" for {seconds_text(chosen['predicted_cost_seconds'])} of a device" if is_priced(chosen) else ""
+    return f"{subject} {why}.", f"Expected {gain}{cost}; {_against(chosen, rival)}."
+
+
+def _against(chosen: Mapping[str, Any], rival: Rival | None) -> str:
+    if rival is None:
+        return "nothing else was left to run"
+    name = f"{rival.study} {rival.candidate}".strip()
+    if rival.is_better:
+        return f"by its worth alone, {name} would have come first"
+    about = "as much" if _are_equal(chosen) else "about as much"
+    less = about if rival.share > 100 * TIE else f"{round(100 - rival.share, 1):g} % less"
+    return f"the next best, {name}, was worth {less}"
+
+
+def _are_equal(chosen: Mapping[str, Any]) -> bool:
+    """Whether choice and runner-up have the very same worth, so that their order alone decided."""
+    return float(chosen["runner_up"]["acquisition"]) == float(chosen["acquisition"])
+
+
+def _why_none(trial: Mapping[str, Any]) -> str:
+    if trial["reevaluates"]:
+        return f"It trains nothing: it measured the model of trial #{trial['reevaluates']} on other data."
+    return "It was started without the scheduler, so no reasons are stored."
+
+
+def _formula(chosen: Mapping[str, Any], study: Study) -> list[tuple[str, str]]:
+    gain, cost = chosen["expected_improvement"], chosen["predicted_cost_seconds"]
+    if not is_rate(chosen) or gain <= 0:
+        return []
+    size, per = unit_of(cost)
+    weight = chosen["acquisition"] * cost / gain
+    price = chosen["settings"]["price_per_second"]
+    return [
+        (f"effective weight of {study.tenant}", f"{weight:.4g}"),
+        (f"expected gain, {study.metric}", number_text(gain)),
+        (f"predicted cost, {per}s", f"{cost / size:.3g}"),
+        (f"weighted gain per {per}", worth_text(chosen, chosen["acquisition"])),
+        (f"price of a {per}, in gain without weight", number_text(size * price) if price else "none set"),
+    ]
+
+
+def _believed(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = band(chosen["mean"], chosen["std"])
+    pairs = [("Mean", quality_text(chosen["mean"])), ("80 % band", f"{low:.4f} to {high:.4f}")]
+    if chosen["best"]:
+        chance = chance_above(chosen["best"], chosen["mean"], chosen["std"])
+        pairs.append((f"Chance to beat {chosen['best']:.4f}", chance_text(chance)))
+    return [*pairs, ("Expected gain", expected_text(chosen["expected_improvement"]))]
+
+
+def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, str]]:
+    """One change at a time: where both are rates, gain, cost and weight act in proportion."""
+    if rival is None or rival.is_better or chosen["chosen_by"] != "acquisition":
+        return []
+    ratio = rival.share / 100
+    if _are_equal(chosen):
+        return [("anything about it were worse", "the runner-up is worth as much; the first of equals was taken")]
+    if ratio > TIE:
+        return [("anything about it were a little worse", "the runner-up is worth about as much")]
+    if not is_rate(chosen):
+        return [
+            ("the runner-up were worth more than", worth_text(chosen, chosen["acquisition"])),
+            ("Its worth was", rival.worth),
+        ]
+    cost, gain = chosen["predicted_cost_seconds"], chosen["expected_improvement"]
+    more = f"{share_text(100 / ratio - 100)} more" if ratio > 0.01 else "over 100 times more"
+    return [
+        ("its cost were above", _beyond(seconds_text(cost / ratio), seconds_text(cost), 100 / ratio - 100)),
+        ("its expected gain were below", _beyond(number_text(gain * ratio), number_text(gain), 100 * ratio - 100)),
+        ("the runner-up promised", f"{more} for its cost"),
+        ("or cost", f"{share_text(100 - 100 * ratio)} less for its gain"),
+    ]
+
+
+def _beyond(limit: str, was: str, change: float) -> str:
+    """A limit beside what it was; where both read alike, by how many per cent it is off."""
+    if limit != was:
+        return f"{limit} (was {was})"
+    return f"{share_text(abs(change))} {'more' if change > 0 else 'less'} than {was}"
+
+
+def share_text(percent: float) -> str:
+    """Per cent as people say them: whole ones, of less than two a digit behind the point.
+
+    Example:
+        >>> share_text(24.9), share_text(0.21)
+        ('25 %', '0.2 %')
+    """
+    return f"{percent:.0f} %" if percent >= 2 else f"{percent:.1f} %"
+
+
+def _outcome(outcome: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if outcome["quality"] is None:
+        why = why_of(trial)
+        return [("State", TRIAL_STATES[trial["state"]].word), *([("Why", why)] if why else [])]
+    best = outcome["best_before"]
+    pairs = [
+        ("Reached", quality_text(outcome["quality"])),
+        ("Best before", quality_text(best)),
+        ("Change of the best", _change(outcome)),
+    ]
+    if outcome["surprise"] is not None:
+        side = "above" if outcome["surprise"] >= 0 else "below"
+        pairs.append(("Against what was expected", f"{abs(outcome['surprise']):.1f} deviations {side}"))
+    return pairs
+
+
+def _change(outcome: Mapping[str, Any]) -> str:
+    if outcome["best_before"] is None:
+        return "the first result"
+    return gain_text(outcome["improvement"]) if outcome["improved"] else "none"

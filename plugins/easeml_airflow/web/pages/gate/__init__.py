@@ -1,0 +1,1 @@
+"""The page gate: routes, view and templates."""

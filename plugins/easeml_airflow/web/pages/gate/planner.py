@@ -1,0 +1,267 @@
+"""The planner of the gate page: a condition checked while it is typed, and the labels that each adaptivity needs.
+
+The text is the truth: moving the tolerance rewrites it. While it cannot be read, the plan is that of the last text
+that could.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.components.condition_field import check_of, read_condition
+from easeml_airflow.web.pages.gate.commands import gate_commands
+from easeml_airflow.web.pages.gate.sizes import NOT_COUNTED, POWER, baseline_of, changes_of, plan_rows, plan_set
+from easeml_airflow.web.server.formats import sentence_text
+from easeml_core.config import GateConfig, parse_adaptivity
+from easeml_core.entities import Mode, SealedSetPurpose
+from easeml_core.errors import ConfigError, counted
+from easeml_core.gate.claims import disagreement_bound
+from easeml_core.gate.clauses import Condition
+from easeml_core.gate.condition import MAX_LENGTH, parse_condition
+from easeml_core.gate.planner import on_average
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.web.components.condition_field import Check
+    from easeml_airflow.web.pages.gate.sizes import PlanRow, SetPlan
+    from easeml_core.entities import Study
+    from easeml_core.errors import ConditionSyntaxError
+
+RELIABILITIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99995, 0.99999, 0.999999)
+TOLERANCES = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
+STEPS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 128, 256, 512, 1024)
+PASSES = (0, 1, 2, 3, 4, 5)
+SECONDS_A_LABEL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """A slider over stops that are not evenly spaced: its place is the number of the stop."""
+
+    name: str
+    label: str
+    stops: Sequence[float]
+    place: int
+
+    @property
+    def value(self) -> float:
+        """What the slider stands at."""
+        return self.stops[self.place]
+
+    @property
+    def percent(self) -> float:
+        """How far it is from its left end, in per cent."""
+        return round(100 * self.place / max(len(self.stops) - 1, 1), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """All that the planner says.
+
+    Attributes:
+        text: What stands in the field.
+        last: The last text that could be read; the plan is its.
+        check: Of the text in the field.
+        in_force: The condition of the set in force, checked; None before the first.
+        sliders: Reliability, tolerance, steps and passes.
+        power: ``same`` or ``0.9``.
+        mode: ``fp-free`` or ``fn-free``.
+        purpose: ``gate``, or ``joint`` for a set that the meter draws on too.
+        rows: One an adaptivity, of the condition by itself.
+        top: Labels at the right end of the bars.
+        of_labels: Whether the labels of a submission are a bound, or of what they are an average.
+        has_slices: Whether the study has conditions on slices, which the command that sizes does not know.
+        own: What of the study's settings its sets have and the rows have not; empty where there is nothing.
+        chosen: The set that was asked for, as the study plans it; None where it is not possible.
+        least: Examples that a planned set asks for at least: those for a verdict before the first pass.
+        is_counted: False where the time was up before all of it was counted.
+        title: Its finding.
+        sentence: What labelling takes.
+        baseline: What the plain Hoeffding bound asks: ``(none, full)``; None where it is in the table.
+        settings: What a set with this plan is planned with.
+        commands: The same on the command line: size, plan, seal.
+    """
+
+    text: str
+    last: str
+    check: Check
+    in_force: Check | None
+    sliders: Sequence[Slider]
+    power: str
+    mode: str
+    purpose: str
+    rows: Sequence[PlanRow]
+    top: int
+    of_labels: str
+    has_slices: bool
+    own: str
+    chosen: SetPlan | None
+    least: int
+    is_counted: bool
+    title: str
+    sentence: str
+    baseline: tuple[int, int] | None
+    settings: Mapping[str, Any]
+    commands: Mapping[str, str]
+
+
+def planner_of(
+    plan: GateConfig, asked: Mapping[str, str], *, study: Study, has_set: bool, shared: float | None = None
+) -> Planner:
+    """The planner for what somebody has typed and moved.
+
+    Args:
+        plan: The settings that it begins with: those of the set in force, else of the study.
+        asked: Fields of the form: ``condition``, ``last``, ``reliability``, ``tolerance``, ``steps``, ``passes``
+            (places of sliders), ``adaptivity``, ``power``, ``mode``, ``purpose``, ``drawn`` (the purpose that the
+            reliability's place was for); each may be absent, and hold anything.
+        study: Whose set it will be: its estimator and slices are the set's.
+        has_set: Whether the plan is that of a set.
+        shared: The reliability of gate and meter together, where the plan is the gate's on a shared set; that of the
+            plan is then the gate's part.
+    """
+    typed, condition, error = _condition(plan, asked)
+    purpose = _purpose(shared, asked.get("purpose"))
+    mode = asked.get("mode") if asked.get("mode") in list(Mode) else plan.mode
+    power = asked.get("power") if asked.get("power") in ("same", f"{POWER:g}") else _power_of(plan)
+    sliders = [
+        _reliability(plan.reliability, shared, purpose, asked),
+        _slider("tolerance", "Tolerance", TOLERANCES, _tolerance(condition), {}),
+        _slider("steps", "Steps", STEPS, plan.steps, asked),
+        _slider("passes", "Passes before it is used", PASSES, 0, asked),
+    ]
+    wanted: dict[str, Any] = {
+        "reliability": sliders[0].value,
+        "steps": int(sliders[2].value),
+        "adaptivity": _adaptivity(plan, asked),
+        "mode": mode,
+        "power": None if power == "same" else POWER,
+    }
+    passes = int(sliders[3].value)
+    rows, top = plan_rows(condition, wanted, passes)
+    settings = {"condition": str(condition)} | wanted
+    chosen, why = plan_set(study, settings, changes_of(wanted["adaptivity"], passes))
+    before, why_not = plan_set(study, settings)
+    own, of_labels = GateConfig.from_json(study.config["gate"]), _of_labels(condition, str(mode))
+    return Planner(
+        text=typed,
+        last=str(condition),
+        check=check_of(typed, error, condition),
+        in_force=check_of(plan.condition, None, parse_condition(plan.condition)) if has_set else None,
+        sliders=sliders,
+        power=str(power),
+        mode=str(mode),
+        purpose=purpose,
+        rows=rows,
+        top=top,
+        of_labels=of_labels,
+        has_slices=bool(own.slices),
+        own=_own(own),
+        chosen=chosen,
+        least=before.examples if before else 0,
+        is_counted=NOT_COUNTED not in (why, why_not) and all(row.is_counted for row in rows),
+        title=_title(chosen, why),
+        sentence=_sentence(chosen, why, of_labels),
+        baseline=baseline_of(condition, wanted),
+        settings=settings,
+        commands=gate_commands(study.name, settings, passes, own.estimator),
+    )
+
+
+def _condition(plan: GateConfig, asked: Mapping[str, str]) -> tuple[str, Condition, ConditionSyntaxError | None]:
+    """The text to show, the condition to plan for, and what is wrong with the text.
+
+    Where the tolerance was moved, it is that of every clause from now on.
+    """
+    last = read_condition(asked.get("last", ""))[0] or parse_condition(plan.condition)
+    typed = asked.get("condition", str(last))[: MAX_LENGTH + 1]
+    found, error = read_condition(typed)
+    condition = found or last
+    place = _slider("tolerance", "", TOLERANCES, _tolerance(last), {}).place
+    moved = _slider("tolerance", "", TOLERANCES, _tolerance(last), asked)
+    if moved.place == place:
+        return typed, condition, error
+    wider = Condition(tuple(replace(clause, tolerance=moved.value) for clause in condition.clauses))
+    return str(wider), wider, None
+
+
+def _tolerance(condition: Condition) -> float:
+    return condition.clauses[0].tolerance
+
+
+def _power_of(plan: GateConfig) -> str:
+    return "same" if plan.power is None else f"{POWER:g}"
+
+
+def _adaptivity(plan: GateConfig, asked: Mapping[str, str]) -> str:
+    try:
+        parse_adaptivity(asked.get("adaptivity", ""))
+    except ConfigError:
+        return plan.adaptivity
+    return asked["adaptivity"]
+
+
+def _purpose(shared: float | None, asked: str | None) -> str:
+    if asked in (SealedSetPurpose.GATE, SealedSetPurpose.JOINT):
+        return str(asked)
+    return str(SealedSetPurpose.GATE if shared is None else SealedSetPurpose.JOINT)
+
+
+def _reliability(own: float, shared: float | None, purpose: str, asked: Mapping[str, str]) -> Slider:
+    """The gate's, or that of both together on a shared set: one that was not moved follows the purpose."""
+    begins = {str(SealedSetPurpose.GATE): own, str(SealedSetPurpose.JOINT): own if shared is None else shared}
+    stops = (*RELIABILITIES, *begins.values())
+    was = begins.get(asked.get("drawn", ""))
+    place = asked.get("reliability", "")
+    if was is not None and place == str(sorted(set(stops)).index(was)):
+        asked = {}
+    return _slider("reliability", "Reliability", stops, begins[purpose], asked)
+
+
+def _slider(name: str, label: str, stops: Sequence[float], own: float, asked: Mapping[str, str]) -> Slider:
+    """The slider where it was moved to, else at the value in force, which always is one of its stops."""
+    placed = tuple(sorted({*stops, own}))
+    place = asked.get(name, "")
+    moved = int(place) if place.isascii() and place.isdigit() and len(place) < 4 else placed.index(own)
+    return Slider(name, label, placed, min(moved, len(placed) - 1))
+
+
+def _title(plan: SetPlan | None, why: str) -> str:
+    if plan is None:
+        return "Not counted yet" if why == NOT_COUNTED else "This cannot be planned"
+    each = "at most " if plan.config.slices else "about " if plan.is_mean else ""
+    labels = f", {each}{plan.labels:,} labels a submission" if plan.labels else ", and no label"
+    return f"{plan.examples:,} examples{labels}"
+
+
+def _sentence(plan: SetPlan | None, why: str, of_labels: str) -> str:
+    if plan is None:
+        return sentence_text(why)
+    hours = plan.labels * SECONDS_A_LABEL / 3600
+    if not plan.labels:
+        return "The models' predictions on them suffice."
+    told = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    words = of_labels if plan.is_mean else "at most"
+    return f"Labelling for one submission takes {told} {words}, at {SECONDS_A_LABEL} s a label."
+
+
+def _of_labels(condition: Condition, mode: str) -> str:
+    bound = disagreement_bound(condition)
+    if condition.needs_agreements or bound is None or bound >= 1:
+        return "at most"
+    return on_average(condition, mode=mode)
+
+
+def _own(gate: GateConfig) -> str:
+    """What the study's sets have and the table has not."""
+    said = []
+    if gate.estimator == "paper":
+        said.append("The study plans its sets by the paper's sizes (estimator paper), in which power has no part.")
+    if gate.slices:
+        said.append(
+            f"The study's conditions on {counted(len(gate.slices), 'slice')} share the level and need examples of "
+            "their own: a set has room for them, the table and the command that sizes are without them."
+        )
+    return " ".join(said)

@@ -1,0 +1,339 @@
+"""The referee's gate page as frozen values, from the facts of ``services.gate_report``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.components.action_items import Need
+from easeml_airflow.web.components.test_sets import acts_of, called, track_of
+from easeml_airflow.web.pages.gate.commands import selftest_command
+from easeml_airflow.web.pages.gate.verdict import TRUTH, VerdictView, verdict_view
+from easeml_airflow.web.server.formats import power_text, sentence_case
+from easeml_airflow.web.server.marks import VERDICTS, Mark
+from easeml_airflow.web.server.site import desk_path
+from easeml_core.config import parse_adaptivity
+from easeml_core.entities import Adaptivity, SealedSetState, Symbol, Verdict
+from easeml_core.errors import counted
+from easeml_core.services.test_sets.display_names import WHY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+WAITS = Mark("idle", "wait", "waits")
+_MOST_SETS = 20
+_FEW_STEPS = 0.1
+"""Share of the steps that is left when the next set should be on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolView:
+    """One submission in the row of symbols; ``href`` is empty for one that waits."""
+
+    number: int | None
+    mark: Mark
+    href: str
+    is_shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetRow:
+    """One sealed set.
+
+    Attributes:
+        id: Its number.
+        name: What people call it.
+        is_shown: Whether the page is about it.
+        state: Where in its life it is.
+        track: Its life: word, and ``was``, ``is`` or ``later``.
+        steps: Used and all.
+        used_percent: Of the steps, 0 to 100.
+        passes: Answers that were changes, and how many end it.
+        reach: What the next verdict needs.
+        is_short: Whether the set has fewer examples than that.
+        examples: In the set; of a planned one, how many are needed.
+        ended: By what.
+        acts: What a referee can do with it, as of ``acts_of``.
+    """
+
+    id: int
+    name: str
+    is_shown: bool
+    state: str
+    track: Sequence[tuple[str, str]]
+    steps: str
+    used_percent: int
+    passes: str
+    reach: str
+    is_short: bool
+    examples: str
+    ended: str
+    acts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One entry of the ledger; ``cost`` is by how many nats it lowers the level of all later answers."""
+
+    asked_by: str
+    decided_at: datetime
+    possible: str
+    cost: str
+    level: str
+    mark: Mark
+    released: str
+    answered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """All that the page says but for the planner.
+
+    Attributes:
+        badge: The state of the live set.
+        now: What is going on: in bold, then the rest.
+        needs: What waits for a person, worst first.
+        symbols: The submissions on the set, oldest first.
+        verdict: The one that is looked at, or None.
+        developer: What the developer has of it: a mark, and whether it has left.
+        promote: ``(model, gate request)`` that may be promoted, or None.
+        production: What stands, and what stood before.
+        sets: The sealed sets.
+        set_name: Of the set that the page is about; empty without one.
+        set_id: Its number.
+        ledger: Entries, newest first.
+        ledger_total: How many there are.
+        selftest: Command that tries the plan of the set out, where it is live; else empty.
+    """
+
+    badge: Mark
+    now: tuple[str, str]
+    needs: Sequence[Need]
+    symbols: Sequence[SymbolView]
+    verdict: VerdictView | None
+    developer: tuple[Mark, bool]
+    promote: tuple[int, int] | None
+    production: Mapping[str, Any]
+    sets: Sequence[SetRow]
+    set_name: str
+    set_id: int | None
+    ledger: Sequence[LedgerRow]
+    ledger_total: int
+    selftest: str
+
+
+def gate_view(facts: Mapping[str, Any], *, study: str, path: str) -> GateView:
+    """The view.
+
+    Args:
+        facts: As of ``services.gate_report.gate_report``.
+        study: The study.
+        path: The page's own address below the application's.
+    """
+    sets = facts["sets"]
+    chosen = next((s for s in sets if s["test_set_id"] == facts["set"]), None)
+    live = next((s for s in sets if s["state"] == SealedSetState.LIVE), None)
+    entry = facts["verdict"]
+    settled = facts["wanted"]["settled"] if chosen is not None and chosen is live else 0
+    return GateView(
+        badge=_badge(live),
+        now=(_lead(facts), _rest(facts, live)) if live else (_without(facts["sets"]), _lead(facts)),
+        needs=_needs(facts, live, study=study, path=path),
+        symbols=_symbols(facts, path),
+        verdict=None if entry is None else verdict_view(entry, settled_conflicts=settled),
+        developer=_developer(entry),
+        promote=_promotable(entry, chosen, facts["production"]),
+        production=facts["production"],
+        sets=[_set_row(s, facts["set"]) for s in sets[:_MOST_SETS]],
+        set_name="" if chosen is None else called(chosen),
+        set_id=facts["set"],
+        ledger=[ledger_row(e) for e in facts["ledger"]],
+        ledger_total=facts["ledger_total"],
+        selftest=_selftest(chosen),
+    )
+
+
+def _selftest(chosen: Mapping[str, Any] | None) -> str:
+    if chosen is None or chosen["state"] != SealedSetState.LIVE:
+        return ""
+    return selftest_command(gate_plan_of(chosen), chosen["rows"])
+
+
+def gate_plan_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The gate's part of a set's plan."""
+    plan: Mapping[str, Any] = found["plan"]["gate"] if found["purpose"] == "joint" else found["plan"]
+    return plan
+
+
+def _badge(live: Mapping[str, Any] | None) -> Mark:
+    if live is None:
+        return Mark("warn", "alert", "No set live")
+    name = called(live)
+    return Mark("busy", "lock", f"{sentence_case(name)} live")
+
+
+def _without(sets: Sequence[Mapping[str, Any]]) -> str:
+    """What to do where no set is live."""
+    lead = "No gate set is live, so no model is judged"
+    by_state = {str(found["state"]): called(found) for found in reversed(sets)}
+    if "sealed" in by_state:
+        return f"{lead}: {by_state['sealed']} waits until the set that the meter draws on is retired."
+    if "planned" in by_state:
+        return f"{lead}: bring the examples of {by_state['planned']}, which is planned, and seal them."
+    return f"{lead}: plan a set below, and seal examples under its name."
+
+
+def _lead(facts: Mapping[str, Any]) -> str:
+    newest = facts["symbols"][-1] if facts["symbols"] else None
+    if newest is None:
+        return f"The gate has judged no submission{' on this set' if facts['set'] else ''} yet."
+    who = f"Submission {newest['number']}"
+    if newest["released"] == Symbol.WITHHELD:
+        return f"{who} was judged {TRUTH[Verdict(newest['verdict'])].word}; developers are told nothing."
+    if newest["released"] != Symbol.PASS:
+        return f"{who} did not pass."
+    stands = facts["production"]["now"]
+    is_there = stands is not None and stands["model_id"] == newest["model_id"]
+    return f"{who} passed{' and runs in production' if is_there else ''}."
+
+
+def _rest(facts: Mapping[str, Any], live: Mapping[str, Any]) -> str:
+    used, passes = live["systems"]["gate"], counted(live["passes"], "pass", "passes")
+    words = [f"The live set has served {used['steps_used']:,} of {used['steps']:,} steps and {passes}."]
+    for request in facts["waiting"][:3]:
+        why = "waits for the referee"
+        if request["labels"]:
+            why = f"waits for {counted(request['labels'], 'label')}"
+        elif request["decided"]:
+            why = "is decided, its answer leaves later"
+        words.append(f"Submission {request['number']} {why}.")
+    return " ".join(words)
+
+
+def _needs(facts: Mapping[str, Any], live: Mapping[str, Any] | None, *, study: str, path: str) -> list[Need]:
+    desk, plan, found = desk_path(study), f"{path}#plan", list[Need]()
+    planned = [s for s in facts["sets"] if s["state"] == SealedSetState.PLANNED]
+    sealed = any(s["state"] == SealedSetState.SEALED for s in facts["sets"])
+    if live is None:
+        why = f"Seal {called(planned[0])}, which is planned." if planned else "Plan the next one and seal it."
+        found.append(_need("No gate set is live, so the gate gives no verdict", why, plan, "Plan a set", "bad"))
+    if facts["wanted"]["labels"]:
+        asking = [r["number"] for r in facts["waiting"] if r["labels"]]
+        for_whom = f" for submission {asking[0]}" if asking else ""
+        title = f"{counted(facts['wanted']['labels'], 'label')} wanted{for_whom}"
+        found.append(_need(title, "The verdict waits until they are given.", desk, "Open desk", shape="tag"))
+    if facts["wanted"]["conflicts"]:
+        title = f"{counted(facts['wanted']['conflicts'], 'conflict')} between labelers"
+        found.append(_need(title, "The word of the referee settles them.", desk, "Open desk", shape="person"))
+    if facts["wanted"]["unsure"]:
+        title = f"{counted(facts['wanted']['unsure'], 'example')} that nobody can tell"
+        why = "The referee gives the label, or asks again; the verdict waits, and leaves none of them out."
+        found.append(_need(title, why, desk, "Open desk", shape="unknown"))
+    worn = "" if live is None or sealed else _nearly_spent(live)
+    if worn:
+        why = f"{called(planned[0])} is planned and wants its examples." if planned else "Seal the next one in time."
+        found.append(_need(worn, why, plan, "Plan a set"))
+    return found
+
+
+def _need(title: str, why: str, href: str, act: str, colour: str = "warn", *, shape: str = "alert") -> Need:
+    return Need(title=title, why=why, colour=colour, shape=shape, age="", href=href, act=act)
+
+
+def _nearly_spent(live: Mapping[str, Any]) -> str:
+    """Why the live set ends soon; empty where it does not."""
+    used = live["systems"]["gate"]
+    left = used["steps"] - used["steps_used"]
+    if live["needed"] is not None and live["needed"] > live["rows"]:
+        return f"The live set has {live['rows']:,} examples, the next verdict needs {live['needed']:,}"
+    if left <= max(1, _FEW_STEPS * used["steps"]):
+        return f"The live set has {counted(left, 'step')} left of {used['steps']:,}"
+    return ""
+
+
+def _symbols(facts: Mapping[str, Any], path: str) -> list[SymbolView]:
+    shown = facts["verdict"]["request_id"] if facts["verdict"] else None
+    told = [
+        SymbolView(
+            number=entry["number"],
+            mark=_symbol(entry),
+            href=f"{path}?set={facts['set']}&submission={entry['number']}",
+            is_shown=entry["request_id"] == shown,
+        )
+        for entry in facts["symbols"]
+    ]
+    return [*told, *(SymbolView(r["number"], WAITS, "", is_shown=False) for r in facts["waiting"][:10])]
+
+
+def _symbol(entry: Mapping[str, Any]) -> Mark:
+    """Pass, fail or unknown: what the evidence says and the mode makes of it."""
+    if entry["verdict"] == Verdict.UNKNOWN:
+        return Mark("warn", "unknown", "unknown")
+    return Mark(*VERDICTS[Symbol.PASS if entry["verdict"] == Verdict.PASS else Symbol.FAIL])
+
+
+def _developer(entry: Mapping[str, Any] | None) -> tuple[Mark, bool]:
+    if entry is None:
+        return Mark("idle", "lock", "No verdict yet"), False
+    if entry["answered_at"] is None:
+        return Mark("idle", "wait", "Answer leaves later"), False
+    if entry["released"] == Symbol.WITHHELD:
+        return Mark("idle", "lock", "Handed in"), True
+    return Mark(*VERDICTS[Symbol(entry["released"])]), True
+
+
+def _promotable(
+    entry: Mapping[str, Any] | None, chosen: Mapping[str, Any] | None, production: Mapping[str, Any]
+) -> tuple[int, int] | None:
+    """What the page offers to promote; whether it is allowed is the referee's rule
+    (``services/models/promotion.py``)."""
+    if entry is None or chosen is None or entry["answered_at"] is None or entry["released"] == Symbol.FAIL:
+        return None
+    stands = production["now"]
+    if (stands and stands["model_id"] == entry["model_id"]) or entry["condition"] != gate_plan_of(chosen)["condition"]:
+        return None
+    return int(entry["model_id"]), int(entry["request_id"])
+
+
+def _set_row(found: Mapping[str, Any], shown: int | None) -> SetRow:
+    used, is_planned = found["systems"]["gate"], found["state"] == SealedSetState.PLANNED
+    needed = found["needed"]
+    return SetRow(
+        id=found["test_set_id"],
+        name=called(found),
+        is_shown=found["test_set_id"] == shown,
+        state=found["state"],
+        track=track_of(found["state"]),
+        steps=f"{used['steps']:,} planned" if is_planned else f"{used['steps_used']:,} of {used['steps']:,}",
+        used_percent=round(100 * used["steps_used"] / used["steps"]),
+        passes=_passes(found),
+        reach="" if needed is None else f"needs {needed:,}",
+        is_short=needed is not None and needed > found["rows"],
+        examples=f"{found['rows']:,}{' needed' if is_planned else ''}",
+        ended=WHY.get(found["retired_why"] or "", ""),
+        acts=acts_of(found),
+    )
+
+
+def _passes(found: Mapping[str, Any]) -> str:
+    kind, cap = parse_adaptivity(gate_plan_of(found)["adaptivity"])
+    cap = 1 if kind is Adaptivity.FIRST_CHANGE else cap
+    return f"{found['passes']:,}" + (f" of {cap:,}" if cap else "")
+
+
+def ledger_row(entry: Mapping[str, Any]) -> LedgerRow:
+    """One entry for people."""
+    is_gate = entry["system"] == "gate"
+    withheld = entry["released"] == Symbol.WITHHELD
+    released = "nothing" if withheld else entry["released"]
+    return LedgerRow(
+        asked_by=f"{'Submission' if is_gate else 'Meter, submission'} {entry['number'] or ''}",
+        decided_at=entry["decided_at"],
+        possible=("none, withheld" if withheld else "pass or fail") if is_gate else "a signal",
+        cost=f"{entry['log_cost']:.2f}",
+        level=power_text(entry["log_level"]),
+        mark=TRUTH[Verdict(entry["verdict"])] if is_gate else Mark("idle", "done", f"signal {entry['released']}"),
+        released=released,
+        answered_at=entry["answered_at"],
+    )

@@ -1,0 +1,1 @@
+"""The page labeling: routes, view and templates."""

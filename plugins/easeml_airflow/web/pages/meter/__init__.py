@@ -1,0 +1,1 @@
+"""The page meter: routes, view and templates."""

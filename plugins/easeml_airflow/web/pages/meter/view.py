@@ -1,0 +1,163 @@
+"""What the meter's page says, as frozen values made of the facts of ``services.meter_history`` and ``meter_plans``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
+from easeml_airflow.web.components.gauge import COLOURS, Gauge, gauge_of, short
+from easeml_airflow.web.server.formats import MINUS, signed
+from easeml_core.entities import SealedSetState
+from easeml_core.errors import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+TICKS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class MeterPicture:
+    """The live state of a meter set.
+
+    Attributes:
+        gauge: With a needle.
+        signals: Measured gaps over submissions; None before the first.
+        tolerances: What each answer was worth; None before the first.
+        left: Submissions left; None where there is no last one, or the set has ended.
+        last: The last answer with a signal; None before the first.
+    """
+
+    gauge: Gauge
+    signals: Plot | None
+    tolerances: Plot | None
+    left: int | None
+    last: Mapping[str, Any] | None
+
+
+def picture_of(history: Mapping[str, Any]) -> MeterPicture:
+    """The pictures of a set of ``services.meter_history``."""
+    settings, answers = history["settings"], history["answers"]
+    told = [answer for answer in answers if answer["signal"] is not None]
+    last = told[-1] if told else None
+    edges = (last["edges"] if last else None) or settings["ranges"]
+    tolerance = (last["promised"] if last else None) or settings["tolerance"]
+    gap = None if last is None else last["gap"]
+    gauge = gauge_of(last and last["signal"], edges, tolerance, measured=gap, sides=history["sides"])
+    used = answers[-1]["step"] if answers else 0
+    ends = not settings["open_ended"] and history["set"]["state"] == SealedSetState.LIVE
+    left = max(0, settings["steps"] - used) if ends else None
+    ambiguous = sum(answer["reachable"] > 1 for answer in told)
+    return MeterPicture(
+        gauge=gauge,
+        signals=_signals(told, settings, left) if told else None,
+        tolerances=_tolerances(told, settings, ambiguous) if told else None,
+        left=left,
+        last=last,
+    )
+
+
+def finding_of(signals: Sequence[int]) -> str:
+    """What a row of signals says, oldest first; there is at least one.
+
+    Example:
+        >>> finding_of([1] * 9 + [2] * 8 + [3, 3])
+        'Overfitting left range 1 after submission 9 and range 2 after 17'
+        >>> finding_of([1, 1, 1])
+        'All 3 answers lie in range 1'
+        >>> finding_of([1, 3, 1])
+        'Overfitting is back in range 1; it was 3 at its worst'
+    """
+    now, worst = signals[-1], max(signals)
+    if worst == now == min(signals):
+        answers = "The one answer lies" if len(signals) == 1 else f"All {len(signals):,} answers lie"
+        return f"{answers} in range {now}"
+    if now < worst:
+        return f"Overfitting is back in range {now}; it was {worst} at its worst"
+    # Of ranges that were left at once, the last one is named.
+    left = {
+        max(t for t, s in enumerate(signals, start=1) if s <= crossed): crossed for crossed in range(min(signals), now)
+    }
+    first, *others = sorted(left.items())
+    told = [f"range {first[1]} after submission {first[0]}", *(f"range {r} after {t}" for t, r in others)]
+    return "Overfitting left " + " and ".join(told)
+
+
+def _signals(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], left: int | None) -> Plot:
+    edges, tolerance = settings["ranges"], settings["tolerance"]
+    reach = [(a["step"], a["gap"] - (a["tolerance"] or 0), a["gap"] + (a["tolerance"] or 0)) for a in told]
+    low = min(0.0, edges[0] - 2 * tolerance, *(least for _, least, _ in reach))
+    above = max(edges[-1] - edges[0], 4 * tolerance) / 3
+    high = max(edges[-1] + above, *(most for _, _, most in reach))
+    ticks = [(edge, short(edge)) for edge in edges] + ([] if 0.0 in edges else [(0.0, "0")])
+    last = told[-1]["step"]
+    x = _steps_axis(last if settings["open_ended"] else max(last, settings["steps"]))
+    ranges = list(enumerate(pairwise([low, *edges, high]), start=1))
+    title = finding_of([answer["signal"] for answer in told])
+    return Plot(
+        title=title,
+        sentence=f"Measured overfitting of {counted(len(told), 'submission')} with tolerance, from "
+        f"{signed(told[0]['gap'])} to {signed(told[-1]['gap'])}. {title}.",
+        x=x,
+        y=Axis(low, high, ticks, f"test loss {MINUS} validation loss"),
+        bands=[_across(x, begin, end, f"z{min(n, COLOURS)}") for n, (begin, end) in ranges]
+        + [_across(x, edge - tolerance, edge + tolerance, "tolb") for edge in edges],
+        lines=[Line([(x.low, edge), (x.high, edge)], "ln thin dash k6") for edge in edges]
+        + [Line([(step, least), (step, most)], "ln thin kf") for step, least, most in reach],
+        marks=[(last + 0.5, "ln thin dot kf")] if left else [],
+        dots=[Dot(a["step"], a["gap"], _dot_title(a), "ff" if a["reachable"] == 1 else "hole kf", 4) for a in told],
+        notes=[Note(x.high, sum(ends) / 2, f"signal {n}", "t0", "end", -8, 4) for n, ends in ranges]
+        + ([Note(last + 0.5, high, f"{left} left", "h1 w", "start", 6, 14)] if left else []),
+        height=226,
+    )
+
+
+def _across(x: Axis, low: float, high: float, look: str) -> Band:
+    """A band over the whole width."""
+    return Band([(x.low, low, high), (x.high, low, high)], look)
+
+
+def _dot_title(answer: Mapping[str, Any]) -> str:
+    possible = answer["reachable"]
+    more = "" if possible == 1 else f", {possible} answers possible"
+    reach = f" ± {answer['tolerance']:.4f}" if answer["tolerance"] else ""
+    return f"submission {answer['step']}: {signed(answer['gap'])}{reach}, signal {answer['signal']}{more}"
+
+
+def _steps_axis(steps: int) -> Axis:
+    every = max(1, math.ceil(steps / (TICKS - 1)))
+    places = sorted({1, *range(every, steps + 1, every)})
+    return Axis(0.3, steps + 0.7, [(place, f"{place:,}") for place in places], "submission")
+
+
+def _tolerances(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], ambiguous: int) -> Plot | None:
+    limit, known = settings["tolerance"], [answer for answer in told if answer["tolerance"]]
+    if not known:
+        return None
+    first, (last, now) = known[0]["tolerance"], (known[-1]["step"], known[-1]["tolerance"])
+    points = [(answer["step"], answer["tolerance"]) for answer in known]
+    x = _steps_axis(max(last, settings["steps"]))
+    title = f"The answers hold within {now:.4f}; {limit:g} was promised"
+    if settings["method"] == "path-adaptive":
+        title = f"{ambiguous} of {counted(settings['ambiguous'], 'planned ambiguous answer')} used"
+    return Plot(
+        title=title,
+        sentence=f"Tolerance of each answer: {first:.4f} at first, {now:.4f} now, limit {limit:.4f}.",
+        x=x,
+        y=nice_axis(
+            [limit, *(tolerance for _, tolerance in points), 0.6 * limit, 1.15 * limit],
+            title="tolerance of the answer",
+            most=4,
+        ),
+        lines=[Line(points, "ln k1"), Line([(x.low, limit), (x.high, limit)], "ln thin dash k2")],
+        dots=[Dot(a["step"], a["tolerance"], _dot_title(a), "hole k1", 3.5) for a in known if a["reachable"] > 1]
+        + [Dot(last, now, f"now {now:.4f}", "f1", 4)],
+        notes=[
+            Note(x.low, limit, f"retired above {limit:.4f}", "t0", "start", 4, -6),
+            Note(last, now, f"now {now:.4f}", "t", "start", 8, 14),
+        ],
+        height=150,
+    )

@@ -1,0 +1,1 @@
+"""The page new_study: routes, view and templates."""

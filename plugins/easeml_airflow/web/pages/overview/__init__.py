@@ -1,0 +1,1 @@
+"""The page overview: routes, view and templates."""

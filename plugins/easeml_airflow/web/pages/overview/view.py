@@ -1,0 +1,217 @@
+"""The overview as frozen values, from the facts of ``services.overview.board``: what is shown, and in which order."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.pages.overview.charts import rise_of, scale_of, spark_of
+from easeml_airflow.web.server.formats import gain_text, percent_text
+from easeml_airflow.web.server.marks import STANDINGS, STEPS, VERDICTS, Mark
+from easeml_airflow.web.server.site import path_of_study
+from easeml_core.entities import StudyState, Symbol
+from easeml_core.errors import counted
+from easeml_core.services.reports.overview import MOST_DRAWN, Standing
+from easeml_core.services.reports.recommendations import Severity, StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from easeml_airflow.web.components.charts import Plot
+    from easeml_airflow.web.pages.overview.overview_query import Query
+
+    Entry = Mapping[str, Any]
+
+PAGE_SIZE = 50
+
+SORTS = {
+    "needs": "Needs a person first",
+    "rise": "Largest rise in 24 h",
+    "due": "Furthest below its due share",
+    "quality": "Best quality first",
+    "name": "Name",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One study, as one line of the table; texts are empty where there is nothing."""
+
+    tenant: str
+    study: str
+    path: str
+    mark: Mark
+    quality: str
+    metric: str
+    rise: str
+    has_risen: bool
+    spark: Plot | None
+    running: int
+    waiting: int
+    failed: int
+    share: str
+    due: str
+    share_bar: float
+    due_bar: float
+    verdict: Mark | None
+    signal: int | None
+    signals: int
+    second: str
+    teams: int
+    hot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Who used how much of the last day, and what by weight is due.
+
+    Attributes:
+        seconds: Of device time, of the whole installation.
+        weight: Of all its active studies.
+    """
+
+    seconds: float
+    weight: float
+
+    def used(self, entry: Entry) -> float:
+        """In [0, 1]."""
+        return float(entry["device_seconds_day"]) / self.seconds if self.seconds > 0 else 0.0
+
+    def due(self, entry: Entry) -> float:
+        """In [0, 1]; nothing is due to a study that is not active."""
+        if entry["state"] != StudyState.ACTIVE or self.weight <= 0:
+            return 0.0
+        return float(entry["weight"] * entry["tenant_weight"]) / self.weight
+
+
+def chosen(entries: Sequence[Entry], query: Query, shares: Shares) -> list[Entry]:
+    """Those that the filter and the search let through, in the order asked for."""
+    wanted = query.text.casefold()
+    found = [
+        e
+        for e in entries
+        if (query.show == "all" or e["standing"] == query.show)
+        and (not query.kind or any(s.kind == query.kind and s.needs_a_person for s in e["steps"]))
+        and (wanted in str(e["tenant"]).casefold() or wanted in str(e["study"]).casefold())
+    ]
+    orders: dict[str, Callable[[Entry], Any]] = {
+        "needs": _urgency,
+        "rise": lambda e: -(rise_of(e) or 0.0),
+        "due": lambda e: shares.used(e) - shares.due(e),
+        "quality": lambda e: -(e["best_quality"] or 0.0),
+        "name": lambda e: 0,
+    }
+    return sorted(found, key=lambda e: (orders[query.sort](e), e["tenant"], e["study"]))
+
+
+def _urgency(entry: Entry) -> int:
+    """Place of its worst step."""
+    step = entry["steps"][0]
+    return list(StepKind).index(step.kind) if step.needs_a_person else len(StepKind)
+
+
+MOST_COMPARED, LONGEST_COMPARED = 500, 40
+"""Names and characters that are compared with what was looked for: each pair of names takes up to a millisecond."""
+
+
+def nearest(entries: Sequence[Entry], text: str) -> str:
+    """A name that is nearly what was looked for; empty where none is. Of very many those with the same first letter."""
+    wanted = text.casefold()[:LONGEST_COMPARED]
+    names = {str(name).casefold(): str(name) for e in entries for name in (e["study"], e["tenant"])}
+    likely = list(names) if len(names) <= MOST_COMPARED else [name for name in names if name[0] == wanted[:1]]
+    found = difflib.get_close_matches(wanted, likely[:MOST_COMPARED], n=1, cutoff=0.5)
+    return names[found[0]] if found else ""
+
+
+def rows_of(
+    entries: Sequence[Entry], shares: Shares, improvements: Mapping[str, Sequence[tuple[datetime, float]]]
+) -> list[Row]:
+    """The rows of the table, with small charts that share both scales."""
+    most = 1.15 * max([*(shares.used(e) for e in entries), *(shares.due(e) for e in entries), 1e-9])
+    drawn = {e["study"]: improvements[e["study"]] for e in entries if e["study"] in improvements}
+    scale = scale_of(entries, drawn)
+    return [_row(e, shares, most, scale and spark_of(e, drawn.get(e["study"], ()), *scale)) for e in entries]
+
+
+def _row(entry: Entry, shares: Shares, most: float, spark: Plot | None) -> Row:
+    used, due, rise = shares.used(entry), shares.due(entry), rise_of(entry)
+    hot = entry["standing"] is Standing.NEEDS
+    return Row(
+        tenant=entry["tenant"],
+        study=entry["study"],
+        path=path_of_study(entry["study"]),
+        mark=mark_of(entry),
+        quality="" if entry["best_quality"] is None else f"{entry['best_quality']:.4f}",
+        metric=str(entry["metric"]).replace("_", " "),
+        rise=_rise_text(entry, rise),
+        has_risen=rise is not None and rise > 0,
+        spark=spark,
+        running=entry["running"],
+        waiting=entry["waiting"],
+        failed=entry["failed"],
+        share=percent_text(used),
+        due=percent_text(due),
+        share_bar=round(100 * used / most, 2),
+        due_bar=round(100 * due / most, 2),
+        verdict=_verdict(entry),
+        signal=entry["signal"],
+        signals=entry["signals"] or 0,
+        second=f"second sample {entry['direct_signal']}, drift {entry['drift']}" if entry["drift"] else "",
+        teams=entry["teams"] or 1,
+        hot=hot,
+    )
+
+
+def mark_of(entry: Entry) -> Mark:
+    """Its state; where it needs a person, what for."""
+    step, standing = entry["steps"][0], entry["standing"]
+    if standing is Standing.NEEDS:
+        return Mark("bad" if step.severity is Severity.BAD else "warn", *STEPS[step.kind])
+    if step.kind is StepKind.SEALING:
+        return Mark("busy", *STEPS[step.kind])
+    return Mark(*STANDINGS[standing])
+
+
+def _rise_text(entry: Entry, rise: float | None) -> str:
+    if entry["best_quality"] is None:
+        return ""
+    if rise is None:
+        return "new in 24 h"
+    return "unchanged 24 h" if abs(rise) < 5e-5 else f"{gain_text(rise)} in 24 h"
+
+
+def _verdict(entry: Entry) -> Mark | None:
+    """The last symbol; where the gate cannot answer, why."""
+    kinds = {step.kind for step in entry["steps"]}
+    if StepKind.LABELS in kinds:
+        return Mark("idle", "wait", "Labels")
+    if entry["judging_at"] is not None:
+        return Mark("idle", "wait", "Waits")
+    if StepKind.NO_SET in kinds and not entry["gate_set_live"]:
+        return Mark("idle", "wait", "No set")
+    return None if entry["verdict"] is None else Mark(*VERDICTS[Symbol(entry["verdict"])])
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def now_words(entries: Sequence[Entry]) -> tuple[str, str]:
+    """What is going on, in one sentence: first the part in bold, then the rest."""
+    running = sum(e["running"] - e["lost"] for e in entries)  # a device that fell silent trains nothing
+    tenants = counted(len({e["tenant"] for e in entries}), "tenant")
+    first = f"{counted(running, 'device is', 'devices are')} training for {tenants}."
+    if not running:
+        first = f"No trial is training now; {tenants} registered."
+    risen = sum(1 for e in entries if (rise_of(e) or 0) > 0 or (rise_of(e) is None and e["best_quality"] is not None))
+    waiting = sum(e["standing"] is Standing.NEEDS for e in entries)
+    wait = (
+        f"{counted(waiting, 'study waits', 'studies wait')} for a person" if waiting else "nothing waits for a person"
+    )
+    return first, f"Best quality rose in {counted(risen, 'study', 'studies')} since yesterday; {wait}."
+
+
+def is_large(entries: Sequence[Entry]) -> bool:
+    """Whether there are too many for small charts."""
+    return len(entries) > MOST_DRAWN

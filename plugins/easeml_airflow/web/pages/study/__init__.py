@@ -1,0 +1,1 @@
+"""The page study: routes, view and templates."""

@@ -1,0 +1,240 @@
+"""A line for each candidate of a study, with what is believed or was measured of it: the forest of the page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.components.charts import nice_axis
+from easeml_airflow.web.server.formats import expected_text, number_text, quality_text, seconds_text, unit_of
+from easeml_airflow.web.server.marks import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from easeml_airflow.web.components.charts import Axis
+    from easeml_core.services.selection.beliefs import Beliefs, Expected
+
+FEW, MEASURED = 9, 3
+"""Of the candidates that may run, and of those that have: so many are shown at first."""
+
+SORTS = ("quality", "cost", "gain", "rate")
+"""Columns that candidates may be sorted by: the cheapest first, of all else the most; what has no number comes last."""
+
+BEST_ROOM = 0.26
+"""Share of the axis that the word of the best so far takes, with a label beside it, where the table is narrow."""
+
+BUSY = {"RUNNING": Mark("busy", "run", "Running"), "SUGGESTED": Mark("busy", "queue", "Waits")}
+NEXT = Mark("busy", "queue", "Next")
+ENDED = {
+    "SUCCEEDED": Mark("idle", "done", "Done"),
+    "FAILED": Mark("bad", "fail", "Failed"),
+    "CANCELLED": Mark("idle", "stop", "Cancelled"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ForestRow:
+    """One candidate: numbers in words, places in per cent of the axis."""
+
+    candidate: str
+    state: Mark | None
+    rank: int | None
+    quality: str
+    spread: str
+    cost: str
+    gain: str
+    rate: str
+    is_next: bool = False
+    low: float | None = None
+    width: float = 0.0
+    above: float | None = None
+    above_width: float = 0.0
+    dot: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """What is believed of every candidate.
+
+    Attributes:
+        rows: One line each.
+        axis: Quality, from left to right.
+        ticks: Places of its labels, in per cent, and the labels: those that are clear of the best so far.
+        best: Place of the best so far, in per cent; None before the first.
+        best_word: Place of its word, which stands within the axis.
+        best_text: The best so far.
+        per: What gains are told per: ``device-hour`` or ``device-minute``.
+        total: How many candidates there are.
+        sort: By which of ``SORTS`` they are sorted; empty for their turn.
+        is_all: Whether all were asked for.
+    """
+
+    rows: Sequence[ForestRow]
+    axis: Axis
+    ticks: Sequence[tuple[float, str]]
+    best: float | None
+    best_word: float | None
+    best_text: str
+    per: str
+    total: int
+    sort: str = ""
+    is_all: bool = False
+
+
+def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candidates: bool, sort: str = "") -> Forest:
+    """The lines: what runs, what may run by its rank, what has run by its quality, then the rest; or by a column."""
+    expected = {e.candidate: e for e in believed.candidates} if believed else {}
+    measured = _measured(facts["points"])
+    under_way = {trial["candidate"]: trial["state"] for trial in facts["open"]}
+    names = _ordered([c.name for c in facts["candidates"]], expected, measured, under_way)
+    total = len(names)
+    sort = sort if sort in SORTS else ""
+    if sort:
+        costs_known = believed is not None and believed.costs_known
+        names = _sorted(names, sort, expected, {n: m for n, m in measured.items() if n not in under_way}, costs_known)
+    if not all_candidates:
+        names = names[: FEW + MEASURED] if sort else _few(names, expected, measured, under_way)
+    size, per = unit_of(_typical_cost(expected, measured))
+    axis, best = _axis(names, expected, measured), believed.best if believed else 0.0
+    best = best or max((m["quality"] or 0.0 for m in measured.values()), default=0.0)
+    costs_known = believed is not None and believed.costs_known
+    made = _Lines(axis, best, size, costs_known)
+    rows = [made.row(name, expected.get(name), measured.get(name), under_way.get(name)) for name in names]
+    place = axis.share(best) if best > 0 and axis.low <= best <= axis.high else None
+    word = None if place is None else min(max(place, 50 * BEST_ROOM), 100 - 50 * BEST_ROOM)
+    ticks = axis.ticks_beside(word, room=100 * BEST_ROOM)
+    return Forest(rows, axis, ticks, place, word, quality_text(best), per, total, sort, all_candidates)
+
+
+def _measured(points: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The last end of each candidate on the present data."""
+    return {p["candidate"]: p for p in points if p["is_present"]}
+
+
+def _ordered(
+    names: Sequence[str],
+    expected: Mapping[str, Expected],
+    measured: Mapping[str, Mapping[str, Any]],
+    under_way: Mapping[str, str],
+) -> list[str]:
+    def place(name: str) -> tuple[float, float]:
+        if name in under_way:
+            return 0, 0
+        known, ended = expected.get(name), measured.get(name)
+        if known is not None and known.rank is not None:
+            return 1, known.rank
+        if ended is not None and ended["quality"] is not None:
+            return 2, -ended["quality"]
+        return (3, 0) if ended is not None else (4, 0)
+
+    return sorted(names, key=place)
+
+
+def _sorted(
+    names: Sequence[str],
+    sort: str,
+    expected: Mapping[str, Expected],
+    measured: Mapping[str, Mapping[str, Any]],
+    costs_known: bool,
+) -> list[str]:
+    """By the number that the column shows; where two are equal, by their turn."""
+
+    def number(name: str) -> float | None:
+        ended, known = measured.get(name), expected.get(name)
+        if ended is not None:
+            return {"quality": ended["quality"], "cost": -ended["cost"]}.get(sort)
+        if known is None or (sort in ("cost", "rate") and not costs_known):
+            return None
+        gain, cost = known.expected_improvement, known.predicted_cost_seconds
+        return {"quality": known.mean, "cost": -cost, "gain": gain, "rate": gain / cost}[sort]
+
+    def place(name: str) -> float:
+        found = number(name)
+        return math.inf if found is None else -found
+
+    return sorted(names, key=place)
+
+
+def _few(
+    names: Sequence[str],
+    expected: Mapping[str, Expected],
+    measured: Mapping[str, Mapping[str, Any]],
+    under_way: Mapping[str, str],
+) -> list[str]:
+    busy = [n for n in names if n in under_way]
+    ranked = [n for n in names if n not in under_way and n in expected and expected[n].rank is not None][:FEW]
+    rest = [n for n in names if n not in under_way and n not in ranked and n in measured][
+        : MEASURED + FEW - len(ranked)
+    ]
+    return busy + ranked + rest
+
+
+def _typical_cost(expected: Mapping[str, Expected], measured: Mapping[str, Mapping[str, Any]]) -> float:
+    costs = sorted(e.predicted_cost_seconds for e in expected.values()) or sorted(m["cost"] for m in measured.values())
+    return costs[len(costs) // 2] if costs else 0.0
+
+
+def _axis(names: Sequence[str], expected: Mapping[str, Expected], measured: Mapping[str, Mapping[str, Any]]) -> Axis:
+    bands = [end for n in names if n in expected and n not in measured for end in (expected[n].low, expected[n].high)]
+    found = [measured[n]["quality"] for n in names if n in measured and measured[n]["quality"] is not None]
+    found = sorted(found, reverse=True)
+    # What has run far below the rest would squeeze what matters: it stands at the edge instead.
+    return nice_axis([*bands, *(found[:1] if bands else found)], most=5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """How candidates become lines of one forest."""
+
+    axis: Axis
+    best: float
+    size: float
+    costs_known: bool
+
+    def row(
+        self, name: str, expected: Expected | None, ended: Mapping[str, Any] | None, under_way: str | None
+    ) -> ForestRow:
+        """The line of one candidate, by the most that is known of it."""
+        if under_way is None and ended is not None:
+            return self._ended(name, ended)
+        if expected is None:
+            state = BUSY.get(under_way or "", Mark("idle", "wait", "Not predicted"))
+            return ForestRow(name, state, None, "", "", "", "", "")
+        return self._expected(name, expected, under_way)
+
+    def _ended(self, name: str, ended: Mapping[str, Any]) -> ForestRow:
+        quality, cost = ended["quality"], seconds_text(ended["cost"])
+        state = ENDED[ended["state"]]
+        if quality is None:
+            return ForestRow(name, state, None, "none", "", cost, "", "")
+        return ForestRow(name, state, None, f"{quality:.4f}", "measured", cost, "", "", dot=self._place(quality))
+
+    def _expected(self, name: str, known: Expected, under_way: str | None) -> ForestRow:
+        low, high = self._place(known.low), self._place(known.high)
+        above = self._place(max(known.low, min(self.best, known.high))) if 0 < self.best < known.high else None
+        is_next = known.rank == 1
+        state = BUSY[under_way] if under_way else NEXT if is_next else None
+        if state is None and known.rank is None:
+            state = Mark("idle", "lock", "Held by a limit")
+        rate = known.expected_improvement / known.predicted_cost_seconds
+        return ForestRow(
+            candidate=name,
+            state=state,
+            rank=known.rank,
+            quality=f"{known.mean:.4f}",
+            spread=f"{known.low:.4f} to {known.high:.4f}",
+            cost=seconds_text(known.predicted_cost_seconds) if self.costs_known else "unknown",
+            gain=expected_text(known.expected_improvement),
+            rate=number_text(self.size * rate) if self.costs_known else "unknown",
+            is_next=is_next,
+            low=low,
+            width=round(high - low, 2),
+            above=above,
+            above_width=0.0 if above is None else round(high - above, 2),
+            dot=self._place(known.mean),
+        )
+
+    def _place(self, quality: float) -> float:
+        return min(100.0, max(0.0, self.axis.share(quality)))

@@ -1,0 +1,167 @@
+"""The page of one study: how good is it, what comes next, and is it worth it? For whoever may read the study."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
+
+from easeml_airflow.web.pages.study.view import page_of
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
+from easeml_core.errors import InvalidInputError
+from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.overview import standing_of
+from easeml_core.services.reports.study import facts_of_study, study_of_trial
+from easeml_core.services.selection.beliefs import beliefs
+from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.services.studies.controls import set_study
+from easeml_core.services.trials.execution import cancel_trial
+from easeml_core.store.actors import because
+
+if TYPE_CHECKING:
+    from fastapi.responses import HTMLResponse, RedirectResponse
+
+    from easeml_airflow.web.server.site import Site
+
+STUDY_TAB = Tab("", "Study")
+
+MOST_PARAMETERS = 4000
+"""Characters of one candidate's parameters."""
+
+
+def routes(site: Site) -> APIRouter:
+    """``/studies/{study}`` and what may be changed there."""
+    router, who = APIRouter(prefix="/studies/{study}"), Depends(site.viewer)
+    _looks(router, site, who)
+    _tenants_changes(router, site, who)
+    _operators_changes(router, site, who)
+    return router
+
+
+def _looks(router: APIRouter, site: Site, who: Any) -> None:
+    @router.get("")
+    def show(
+        request: Request,
+        study: str,
+        page: Annotated[int, Query(ge=1, le=100_000)] = 1,
+        all: bool = False,
+        sort: Annotated[str, Query(max_length=20)] = "",
+        viewer: Viewer = who,
+    ) -> HTMLResponse:
+        found = site.study(viewer, study)
+        facts = facts_of_study(site.open_store(), study=found.name, page=page)
+        believed = beliefs(site.open_store(), study=found.name)
+        stands = standing_of(site.open_store(), study=found.name)
+        shown = page_of(facts, believed, stands, page=page, all_candidates=all, sort=sort)
+        may = viewer.changes(found.name, found.tenant)
+        return site.page(request, viewer, "study.html", study=found, shown=shown, may_change=may, kinds=_kinds(found))
+
+
+def _tenants_changes(router: APIRouter, site: Site, who: Any) -> None:
+    @router.post("/pause")
+    def pause(request: Request, study: str, reason: Reason = "", viewer: Viewer = who) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        with because(reason):
+            pause_study(site.open_store(), study=found.name, paused=True)
+        return moved(request, path_of_study(found.name))
+
+    @router.post("/resume")
+    def resume(request: Request, study: str, reason: Reason = "", viewer: Viewer = who) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        with because(reason):
+            pause_study(site.open_store(), study=found.name, paused=False)
+        return moved(request, path_of_study(found.name))
+
+    @router.post("/candidates")
+    def add(
+        request: Request,
+        study: str,
+        name: Annotated[str, Form()],
+        kind: Annotated[str, Form()],
+        parameters: Annotated[str, Form()] = "",
+        devices: Annotated[str, Form()] = "",
+        reason: Reason = "",
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        wanted = {"name": name, "kind": kind, "parameters": parameters_of(parameters)}
+        named = [device.strip() for device in devices.split(",") if device.strip()]
+        wanted |= {"devices": named} if named else {}
+        with because(reason):
+            add_candidates(site.open_store(), study=found.name, candidates=[wanted])
+        return moved(request, path_of_study(found.name))
+
+    @router.post("/trials/{trial_id}/cancel")
+    def cancel(
+        request: Request, study: str, trial_id: int, reason: Reason = "", viewer: Viewer = who
+    ) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        if study_of_trial(site.open_store(), trial_id=trial_id) != found.name:
+            raise HTTPException(status_code=404, detail=f"study {found.name!r} has no trial {trial_id}")
+        with because(reason):
+            cancel_trial(site.open_store(), trial_id=trial_id)
+        return moved(request, path_of_study(found.name))
+
+
+def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
+    @router.post("/weight")
+    def weigh(
+        request: Request,
+        study: str,
+        weight: Annotated[float, Form()],
+        priority: Annotated[int, Form()],
+        reason: Reason = "",
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        found = site.study(viewer, study)
+        viewer.require(Role.OPERATOR)
+        with because(reason):
+            set_study(site.open_store(), study=found.name, weight=weight, priority=priority)
+        return moved(request, path_of_study(found.name))
+
+    @router.post("/stops")
+    def stop(
+        request: Request,
+        study: str,
+        budget_hours: Annotated[float | None, Form()] = None,
+        deadline: Annotated[str | None, Form()] = None,
+        target_quality: Annotated[float | None, Form()] = None,
+        reason: Reason = "",
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        """What is left empty is taken away."""
+        found = site.study(viewer, study)
+        viewer.require(Role.OPERATOR)
+        budget = None if budget_hours is None else 3600 * budget_hours
+        limits = {"budget_seconds": budget, "deadline": deadline, "target_quality": target_quality}
+        with because(reason):
+            set_study(site.open_store(), study=found.name, **limits)
+        return moved(request, path_of_study(found.name))
+
+
+def parameters_of(text: str) -> dict[str, Any]:
+    """Parameters of a candidate as somebody typed them; nothing for none.
+
+    Raises:
+        InvalidInputError: It is no JSON object, or too long.
+    """
+    if not text.strip():
+        return {}
+    try:
+        told = json.loads(text[: MOST_PARAMETERS + 1])
+    except (ValueError, RecursionError) as error:
+        message = f"parameters must be a JSON object of at most {MOST_PARAMETERS} characters such as {{}}: {error}"
+        raise InvalidInputError(message) from error
+    if not isinstance(told, dict):
+        message = f'parameters must be a JSON object such as {{"n_estimators": 200}}, got a {type(told).__name__}'
+        raise InvalidInputError(message)
+    return told
+
+
+def _kinds(study: Any) -> list[tuple[str, str]]:
+    """Kinds of candidates for the study's task that need nothing but parameters, with what each is."""
+    from easeml_core.training.trainers import TRAINERS
+
+    return [(t.kind, t.summary) for t in TRAINERS.values() if study.task in t.tasks and not t.files]

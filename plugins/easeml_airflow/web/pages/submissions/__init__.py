@@ -1,0 +1,1 @@
+"""The page submissions: routes, view and templates."""

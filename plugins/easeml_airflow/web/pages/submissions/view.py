@@ -1,0 +1,302 @@
+"""The developer's page as frozen values, from the facts of ``services.handed_in``: one symbol and one signal each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.components.condition_field import check_of
+from easeml_airflow.web.components.gauge import gauge_of
+from easeml_airflow.web.pages.submissions.submissions_signals import meter_left, signals_of
+from easeml_airflow.web.server.formats import sentence_case
+from easeml_airflow.web.server.marks import REFUSED, VERDICTS, WAITS, Mark
+from easeml_core.entities import Adaptivity, Mode, Symbol
+from easeml_core.gate.condition import parse_condition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from easeml_airflow.web.components.condition_field import Check
+    from easeml_airflow.web.components.gauge import Gauge
+    from easeml_airflow.web.pages.submissions.submissions_signals import Signals
+
+HANDED_IN = Mark("idle", "lock", "Handed in")
+PASSED = Mark(*VERDICTS[Symbol.PASS])
+NOT_ASKED = Mark("idle", "lock", "No symbol yet")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One submission.
+
+    Attributes:
+        number: Its place in the order of all.
+        called: What people call the model.
+        model_id: Its number in the installation.
+        handed_in_at: When.
+        gate: Its symbol, or how far it is; None where nobody asked the gate.
+        note: More about it in a few words: that it stands, was asked otherwise, or why it was refused.
+        signal: 1..m, None where there is none.
+        signals: m.
+        meter: How far the meter is, where there is no signal.
+        meter_note: Why it was refused; empty where that is said already.
+    """
+
+    number: int
+    called: str
+    model_id: int
+    handed_in_at: Any
+    gate: Mark | None
+    note: str
+    signal: int | None
+    signals: int
+    meter: str
+    meter_note: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionsView:
+    """All that the page says.
+
+    Attributes:
+        now: What is going on: in bold, then the rest.
+        newest: The submission with the newest symbol: its mark, number and name; no number before the first.
+        gauge: The meter's last signal; None where there is no meter set, or several teams share it.
+        promise: What the signal promises, in words.
+        advice: What to do at this signal: title, reason, steps.
+        left: Pairs of words and what is left.
+        leaves: When the next answers leave, as others did at this hour of earlier days; None where that is not known
+            from those that have left.
+        waits: Whether a submission waits for an answer.
+        signals: The plot; None before the first signal.
+        rows: The submissions, newest first.
+        total: How many there are.
+        condition: What a model must satisfy; None before the first gate set.
+        rule: The condition's promise in words.
+        production: What stands, and what stood before.
+        passed: The newest model shown that passed and does not stand; None where there is none.
+        models: What can be handed in.
+    """
+
+    now: tuple[str, str]
+    newest: tuple[Mark, int | None, str]
+    gauge: Gauge | None
+    promise: str
+    advice: tuple[str, str, Sequence[str]]
+    left: Sequence[tuple[str, str]]
+    leaves: datetime | None
+    waits: bool
+    signals: Signals | None
+    rows: Sequence[Row]
+    total: int
+    condition: Check | None
+    rule: str
+    production: Mapping[str, Any]
+    passed: int | None
+    models: Sequence[Mapping[str, Any]]
+
+
+def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
+    """The view of ``services.handed_in.handed_in_report``."""
+    gate, meter, leaves = facts["gate"], facts["meter"], facts["leaves"]
+    rows = [_row(entry, meter["teams"] if meter else 1) for entry in facts["submissions"]]
+    condition = parse_condition(gate["condition"]) if gate else None
+    return SubmissionsView(
+        now=(_lead(rows, meter), _rest(rows, gate, meter)),
+        newest=_newest(rows),
+        gauge=_gauge(meter),
+        promise=_promise(meter),
+        advice=_advice(meter),
+        left=_left(gate, meter),
+        leaves=leaves and leaves["next"],
+        waits=any(entry["gate_waits"] or _meter_waits(entry) for entry in facts["submissions"]),
+        signals=signals_of(meter) if meter and meter["signals"] else None,
+        rows=rows,
+        total=facts["total"],
+        condition=check_of(gate["condition"], None, condition) if condition else None,
+        rule=_rule(gate),
+        production=facts["production"],
+        passed=next((row.model_id for row in rows if row.gate == PASSED and not row.note), None),
+        models=facts["models"],
+    )
+
+
+def _row(entry: Mapping[str, Any], teams: int) -> Row:
+    shared = max(entry["teams"] or 1, teams) > 1  # a refused request has no reading that tells how many share its set
+    signal = None if shared else entry["signal"]
+    return Row(
+        number=entry["number"],
+        called=entry["called"],
+        model_id=entry["model_id"],
+        handed_in_at=entry["handed_in_at"],
+        gate=_mark(entry),
+        note=_note(entry),
+        signal=signal,
+        signals=entry["signals"] or 0,
+        meter="" if signal is not None else _meter_word(entry, shared=shared),
+        meter_note="" if signal is not None or shared else _meter_note(entry),
+    )
+
+
+def _meter_waits(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["meter_waits"] and not entry["meter_too_late"])
+
+
+def _meter_word(entry: Mapping[str, Any], *, shared: bool) -> str:
+    """Why there is no signal to show."""
+    words = (
+        (shared, "each team is told its own"),
+        (_meter_waits(entry), "waits"),
+        (entry["signals"], "no signal: the set ended with this model"),
+        (entry["meter_too_late"], "no signal: the set had ended before this model"),
+        (entry["meter_refusal"], "refused"),
+    )
+    return next((word for holds, word in words if holds), "not sent to the meter")
+
+
+def _meter_note(entry: Mapping[str, Any]) -> str:
+    said = entry["meter_waits"] or entry["meter_too_late"] or entry["signals"] or not entry["meter_refusal"]
+    return "" if said else str(entry["meter_refusal"])
+
+
+def _mark(entry: Mapping[str, Any]) -> Mark | None:
+    if entry["gate_waits"]:
+        return WAITS
+    if entry["symbol"] == Symbol.WITHHELD:
+        return HANDED_IN
+    if entry["symbol"] is not None:
+        return Mark(*VERDICTS[Symbol(entry["symbol"])])
+    return REFUSED if entry["refusal"] else None
+
+
+def _note(entry: Mapping[str, Any]) -> str:
+    if entry["in_production"]:
+        return "in production"
+    if entry["symbol"] is not None and not entry["planned"]:
+        return "about another condition than the set's own"
+    is_refused = entry["symbol"] is None and not entry["gate_waits"] and entry["refusal"]
+    return str(entry["refusal"]) if is_refused else ""
+
+
+def _is_symbol(mark: Mark | None) -> bool:
+    return mark is not None and mark not in (WAITS, REFUSED)
+
+
+def _newest(rows: Sequence[Row]) -> tuple[Mark, int | None, str]:
+    for row in rows:
+        if row.gate is not None and _is_symbol(row.gate):
+            return row.gate, row.number, row.called
+    return NOT_ASKED, None, ""
+
+
+def _lead(rows: Sequence[Row], meter: Mapping[str, Any] | None) -> str:
+    mark, number, _ = _newest(rows)
+    if number is None:
+        told = "No submission has a symbol yet." if rows else "Nothing was handed in yet."
+    elif mark == HANDED_IN:
+        told = f"Submission {number} is handed in; verdicts are withheld here."
+    else:
+        stands = next((" and is in production" for r in rows if r.number == number and r.note == "in production"), "")
+        told = f"Submission {number} {'passed' if mark.shape == 'pass' else 'did not pass'}{stands}."
+    reading = meter and meter["reading"]
+    if not reading or reading["signal"] is None:
+        return told
+    flattering = ": the validation data flatter your models" if _is_flattering(reading, meter) else ""
+    return f"{told} The signal is {reading['signal']} of {reading['signals']}{flattering}."
+
+
+def _is_flattering(reading: Mapping[str, Any], meter: Mapping[str, Any] | None) -> bool:
+    """Whether the signal promises a gap above 0: of low edges, or with a wide tolerance, it need not."""
+    if meter is None or "lower" not in meter["sides"] or reading["signal"] == 1:
+        return False
+    return bool(reading["boundaries"][reading["signal"] - 2] >= reading["tolerance"])
+
+
+def _rest(rows: Sequence[Row], gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> str:
+    waiting = [str(row.number) for row in rows if row.gate == WAITS]
+    words = []
+    if waiting:
+        many = len(waiting) > 1
+        words.append(f"Submission{'s' if many else ''} {', '.join(reversed(waiting))} wait{'' if many else 's'}.")
+    if gate and not gate["is_live"]:
+        words.append("No gate set is live: the referee must seal a new one before the next verdict.")
+    if meter and not meter["is_live"]:
+        words.append("No meter set is live: there is no further signal before the referee has sealed a new one.")
+    return " ".join(words)
+
+
+def _gauge(meter: Mapping[str, Any] | None) -> Gauge | None:
+    if meter is None or meter["teams"] > 1:
+        return None
+    reading = meter["reading"]
+    if reading is None:
+        return gauge_of(None, meter["edges"], meter["tolerance"])
+    return gauge_of(reading["signal"], reading["boundaries"], reading["tolerance"], sides=meter["sides"])
+
+
+def _promise(meter: Mapping[str, Any] | None) -> str:
+    if meter is None:
+        return "This study has no meter set."
+    if meter["teams"] > 1:
+        return "Several teams share the meter set, and each is told its own signals: easeml model meter --team."
+    reading = meter["reading"]
+    if reading is None or reading["meaning"] is None:
+        return "The meter has given no signal on this set yet."
+    meaning = reading["meaning"]
+    together = f"for all submissions at once with reliability {reading['reliability']:.12g}"
+    return f"{sentence_case(meaning)}, {together}."
+
+
+_AT_ONE = "Your validation data still stand for the data in use, within what the meter can tell."
+_BETWEEN = "Part of what the validation data promise will not be there in use."
+_AT_LAST = "Your validation data no longer stand for the data in use. More tuning on them will not help."
+_ASK = "Ask the referee for new validation data; old results are measured again from stored predictions."
+_COMPARE = "Until then compare candidates by the gate, not by validation accuracy."
+
+
+def _advice(meter: Mapping[str, Any] | None) -> tuple[str, str, Sequence[str]]:
+    reading = meter and meter["reading"]
+    if not reading or reading["signal"] is None:
+        return "What to do next", "There is no signal to act on yet.", ["Hand in a model, and ask the meter about it."]
+    signal, signals = reading["signal"], reading["signals"]
+    title, second = f"What to do at signal {signal}", reading["sentence"]
+    if signal == 1:
+        return title, second or _AT_ONE, ["Go on: nothing needs to be done."]
+    if signal == signals:
+        return title, second or _AT_LAST, [_ASK, _COMPARE]
+    if signal > 2:
+        return title, second or _BETWEEN, [_ASK, _COMPARE]
+    steps = [
+        "Prefer simpler candidates, and look at the validation data less often.",
+        _COMPARE.replace("Until then c", "C"),
+    ]
+    return (
+        title,
+        second or _BETWEEN,
+        [*steps, "New validation data may bring the signal down; the referee can add some."],
+    )
+
+
+def _left(gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    pairs = []
+    if gate:
+        left = gate["steps"] - gate["steps_used"] if gate["is_live"] else 0
+        pairs.append(("Gate steps left", f"{left:,} of {gate['steps']:,}"))
+    if meter and meter["teams"] == 1:
+        left = meter_left(meter)
+        told = "no end" if left is None else f"{left:,} of {meter['steps']:,}"
+        pairs.append(("Meter submissions left", told))
+    return pairs
+
+
+def _rule(gate: Mapping[str, Any] | None) -> str:
+    if gate is None:
+        return ""
+    wrong = "pass" if gate["mode"] == Mode.FP_FREE else "fail"
+    told = f"No {wrong} on this set is wrong, with probability {gate['reliability']:.12g} for all of them together."
+    if gate["mode"] == Mode.FN_FREE:
+        told += " A model that cannot be run or judged fails as well."
+    if gate["adaptivity"] == Adaptivity.NONE:
+        told += " Verdicts are withheld: they go to the referee alone."
+    return told

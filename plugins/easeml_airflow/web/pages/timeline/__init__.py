@@ -1,0 +1,1 @@
+"""The page timeline: routes, view and templates."""

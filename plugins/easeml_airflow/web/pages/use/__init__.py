@@ -1,0 +1,1 @@
+"""The page use: routes, view and templates."""

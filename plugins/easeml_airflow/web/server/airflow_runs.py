@@ -1,0 +1,161 @@
+"""What Airflow itself says of the runs and tasks that act here: who started a run, where a task runs, what it asks.
+
+A page is shown without it where Airflow's database does not answer: what Ease.ml knows is the main thing.
+
+Which run and task is asked about is what workers wrote, who may write any name. So whoever reads the answer must be
+allowed to see every run, and single columns are read, never whole rows: a task's row has a pickle that tasks may plant.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from easeml_airflow.web.server.airflow_task import page_of_question, parts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+logger = logging.getLogger(__name__)
+
+Run = tuple[str, str]
+"""A DAG and one of its runs."""
+
+AT_ONCE = 500
+"""Runs that one question names."""
+
+MOST_PLACES = 50
+"""Runs whose tasks are looked up: each is a question of its own."""
+
+
+MOST_QUESTIONS = 50
+"""Forced promotions that one look gives, the oldest first."""
+
+FORCES = "ForcePromotionOperator"
+"""The operator that asks a referee in Airflow."""
+
+WAITING = ("awaiting_input", "deferred")
+"""States of a task that waits for a person, the second in versions of Airflow without the first."""
+
+_ABOUT = re.compile(r"Promote model (\d+) of study (.+) without the gate\?")
+
+
+class Place(NamedTuple):
+    """Where a task runs.
+
+    Attributes:
+        host: What Airflow's worker calls its machine; empty before it has begun.
+        pool: The one of whose slots it holds.
+    """
+
+    host: str
+    pool: str
+
+
+class Question(NamedTuple):
+    """A forced promotion that waits for a referee's answer in Airflow.
+
+    Attributes:
+        study: As the task names it; empty where it says something else.
+        model: The number of the model, likewise.
+        asked_by: Who started the run by hand; empty where nobody did.
+        since: When the task began to wait.
+        page: Airflow's page with the question.
+    """
+
+    study: str
+    model: str
+    asked_by: str
+    since: datetime
+    page: str
+
+
+def starters(runs: Iterable[Run]) -> dict[Run, str]:
+    """Who started these runs by hand, as far as Airflow knows; those that nobody did are left out."""
+    wanted = set(runs)
+    found: dict[Run, str] = {}
+
+    def look() -> None:
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            told = session.query(DagRun.dag_id, DagRun.run_id, DagRun.triggering_user_name)
+            for some in _batches(sorted(wanted)):
+                dags, names = ({run[part] for run in some} for part in (0, 1))
+                here = told.filter(DagRun.dag_id.in_(dags), DagRun.run_id.in_(names))
+                found.update({(dag, run): user for dag, run, user in here if user})
+
+    if wanted:
+        _try(look)
+    return {run: user for run, user in found.items() if run in wanted}
+
+
+def places(keys: Iterable[str]) -> dict[str, Place]:
+    """Where the tasks of these request keys run; keys of the command line, and tasks that are gone, are left out."""
+    tasks = {key: (dag, run, task, int(index)) for key in keys for dag, run, task, index in _parts(key)}
+    found: dict[tuple[str, str, str, int], Place] = {}
+
+    def look() -> None:
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            told = session.query(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.hostname, TaskInstance.pool)
+            for dag, run in sorted({task[:2] for task in tasks.values()})[:MOST_PLACES]:
+                names, indexes = ({t[part] for t in tasks.values() if t[:2] == (dag, run)} for part in (2, 3))
+                here = told.filter(TaskInstance.dag_id == dag, TaskInstance.run_id == run)
+                here = here.filter(TaskInstance.task_id.in_(names), TaskInstance.map_index.in_(indexes))
+                found.update({(dag, run, task, index): Place(host or "", pool) for task, index, host, pool in here})
+
+    if tasks:
+        _try(look)
+    return {key: found[task] for key, task in tasks.items() if task in found}
+
+
+def questions() -> list[Question]:
+    """Forced promotions that wait for a referee, the oldest first; for referees alone, who see every study."""
+    found: list[Question] = []
+
+    def look() -> None:
+        from airflow.models.dagrun import DagRun
+        from airflow.models.hitl import HITLDetail
+        from airflow.models.taskinstance import TaskInstance as Task
+        from airflow.utils.session import create_session
+
+        task = (Task.dag_id, Task.run_id, Task.task_id, Task.map_index)
+        with create_session() as session:
+            told = session.query(HITLDetail.subject, HITLDetail.created_at, DagRun.triggering_user_name, *task)
+            told = told.join(Task, Task.id == HITLDetail.ti_id)
+            told = told.join(DagRun, (DagRun.dag_id == Task.dag_id) & (DagRun.run_id == Task.run_id))
+            told = told.filter(Task.operator == FORCES, Task.state.in_(WAITING), HITLDetail.responded_at.is_(None))
+            told = told.order_by(HITLDetail.created_at, HITLDetail.ti_id).limit(MOST_QUESTIONS)
+            found.extend(_question(*row) for row in told)
+
+    _try(look)
+    return found
+
+
+def _question(subject: str, since: datetime, asked_by: str | None, *task: str | int) -> Question:
+    about = _ABOUT.fullmatch(subject)
+    model, study = (about[1], about[2]) if about else ("", "")
+    return Question(study, model, asked_by or "", since, page_of_question(*map(str, task)))
+
+
+def _batches(runs: list[Run]) -> list[list[Run]]:
+    return [runs[first : first + AT_ONCE] for first in range(0, len(runs), AT_ONCE)]
+
+
+def _parts(key: str) -> list[list[str]]:
+    parts = parts_of(key)
+    return [] if parts is None else [parts]
+
+
+def _try(look: Callable[[], None]) -> None:
+    """Ask Airflow, whose database may be away or another version's: what it has not said is left out."""
+    try:
+        look()
+    except Exception:  # any error of Airflow's: the page is worth showing without
+        logger.warning("Airflow does not say what its runs and tasks do", exc_info=True)

@@ -1,0 +1,141 @@
+"""Who looks at a page, and what they may see and change: Airflow's rights, and two lists of names for sealed sets.
+
+    role       is who                                            may
+    operator   may change pools of Airflow                       see all studies; set weights, budgets, quotas, devices
+    referee    is named in ``[easeml] referees``                 read full reports; plan, retire and release sets
+    labeler    is named in ``[easeml] labelers``, or a referee   see the examples that are asked for, and label them
+    tenant     may see the runs of a study's DAG                 see that study; with the right to trigger it, change it
+
+A study's DAG is ``[easeml] api_dag``. Where Airflow keeps teams apart, the study's tenant must be a team of theirs,
+too, and an operator is of every team: who runs one team's things does not see the others'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastapi import Depends, HTTPException
+
+from easeml_airflow import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Role(StrEnum):
+    """What somebody is beyond a tenant; rights follow the role."""
+
+    OPERATOR = "operator"
+    REFEREE = "referee"
+    LABELER = "labeler"
+
+
+class StudyRights(Protocol):
+    """Whether somebody may read, or change, what belongs to a study of a tenant."""
+
+    def __call__(self, study: str, tenant: str, *, write: bool) -> bool:
+        """True where they may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Somebody who was let in.
+
+    Attributes:
+        name: As Airflow knows them; kept with what they do.
+        roles: What they are beyond a tenant.
+        rights: What they may do with one study.
+    """
+
+    name: str
+    roles: frozenset[Role] = field(default_factory=frozenset)
+    rights: StudyRights = field(default=lambda _study, _tenant, *, write: False, repr=False)
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether they run the installation."""
+        return Role.OPERATOR in self.roles
+
+    @property
+    def is_referee(self) -> bool:
+        """Whether they own the sealed sets."""
+        return Role.REFEREE in self.roles
+
+    @property
+    def is_labeler(self) -> bool:
+        """Whether they may see the examples that labels are wanted for."""
+        return bool(self.roles & {Role.LABELER, Role.REFEREE})
+
+    @property
+    def title(self) -> str:
+        """The word for them in the page's bar."""
+        told = [role for role in (Role.REFEREE, Role.OPERATOR, Role.LABELER) if role in self.roles]
+        return " and ".join(told).capitalize() or "Developer"
+
+    def sees(self, study: str, tenant: str) -> bool:
+        """Whether pages may show them this study."""
+        return bool(self.roles & {Role.OPERATOR, Role.REFEREE}) or self.rights(study, tenant, write=False)
+
+    def changes(self, study: str, tenant: str) -> bool:
+        """Whether they may pause, resume, feed, hand in and cancel for this study."""
+        return self.is_operator or self.rights(study, tenant, write=True)
+
+    def require(self, *roles: Role) -> None:
+        """Refuse whoever has none of these roles.
+
+        Raises:
+            HTTPException: 403, saying who may.
+        """
+        if not self.roles & set(roles):
+            names = " or ".join(f"the {role}" for role in roles)
+            raise HTTPException(status_code=403, detail=f"only {names} may see or do this; {HOW_TO[roles[0]]}")
+
+
+HOW_TO = {
+    Role.OPERATOR: "an operator is whoever may change pools of Airflow, and is of every team where teams are apart",
+    Role.REFEREE: "referees are named in [easeml] referees of Airflow's configuration",
+    Role.LABELER: "labelers are named in [easeml] labelers of Airflow's configuration",
+}
+
+
+def closed_viewer() -> Viewer:
+    """Let nobody in, for versions of Airflow that offer no check that is known."""
+    raise HTTPException(status_code=403, detail="this version of Airflow offers no check of rights that is known")
+
+
+def airflow_viewer() -> Callable[..., Viewer]:
+    """A FastAPI dependency that gives who asks, by Airflow's own login."""
+    try:
+        from airflow.api_fastapi.core_api.security import get_user
+
+        from easeml_airflow.web.server.rights import airflow_study_rights
+    except ImportError:
+        return closed_viewer
+
+    known = Depends(get_user)
+
+    def viewer(user: Any = known) -> Viewer:
+        name = str(user.get_name())
+        roles = {Role.OPERATOR} if _runs_the_installation(user) else set()
+        roles |= {Role.REFEREE} if name in settings.referees() else set()
+        roles |= {Role.LABELER} if name in settings.labelers() else set()
+        return Viewer(name, frozenset(roles), airflow_study_rights(user))
+
+    return viewer
+
+
+def _runs_the_installation(user: Any) -> bool:
+    from airflow.api_fastapi.app import get_auth_manager
+
+    from easeml_airflow.web.server.rights import are_teams_apart
+
+    manager = get_auth_manager()
+    if not manager.is_authorized_pool(method="PUT", user=user):
+        return False
+    if not are_teams_apart():
+        return True
+    from airflow.models.team import Team
+
+    return bool(Team.get_all_team_names() <= manager.get_authorized_teams(user=user))

@@ -1,0 +1,188 @@
+"""What the service does with a body once somebody was let in: one call of the core, with bounds. Knows no HTTP.
+
+All of it runs beside Airflow's own server, so what takes long is limited in number, and large data are refused.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from easeml_airflow.web.server.throttling import Turns
+from easeml_core.config import require, require_known
+from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds, require_refresh
+from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_pairs
+from easeml_core.services.models.inference import infer
+from easeml_core.services.models.warm_models import WarmModels
+from easeml_core.services.referee.requests import answer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.database import Store
+
+MOST_ROWS = 10_000
+MOST_CELLS = 10_000_000
+"""Numbers of a study's open data that are read for a list or a switch: 40 MB."""
+
+MOST_ANSWERS = 1_000_000
+"""Numbers that a model answers at once: an answer to one row may be an image."""
+
+RANK_SECONDS, RANK_MB = 120.0, 2048
+"""What the child may take that looks for wrong labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Feed, refine and infer for whoever was let in.
+
+    Attributes:
+        open_store: The database, as ``easeml_worker``.
+        open_artifacts: Where models and pairs lie.
+        turns: Who may work on what takes long.
+        rankings: Who may look for wrong labels, which takes so long that nobody else shall wait for it.
+        warm: Models that stay loaded between two questions.
+    """
+
+    open_store: Callable[[], Store]
+    open_artifacts: Callable[[], ArtifactStore]
+    turns: Turns = field(default_factory=Turns)
+    rankings: Turns = field(default_factory=lambda: Turns(at_once=1, waiting=4))
+    warm: WarmModels = field(default_factory=WarmModels)
+
+    def feed(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """``{"pairs": [{"inputs", "label"}], "request_key"}``: the feed."""
+        require_known("body", body, ("pairs", "request_key"))
+        with self.turns.taken(study):
+            return feed(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                pairs=_list(body, "pairs"),
+                fed_by=who,
+                request_key=_key(body, who, study, "feed"),
+            )
+
+    def infer(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """``{"inputs": [...], "model", "probabilities"}``: the answers, and the model that gave them."""
+        require_known("body", body, ("inputs", "model", "probabilities"))
+        wanted = body.get("probabilities", False)
+        require(isinstance(wanted, bool), "probabilities", wanted, "true or false")
+        with self.turns.taken(study):
+            told = infer(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                inputs=_list(body, "inputs"),
+                model=body.get("model", "production"),
+                probabilities=wanted,
+                warm=self.warm,
+                most_answers=MOST_ANSWERS,
+                apart=True,
+            )
+        del told["columns"]  # they came from who asks
+        return told
+
+    def feed_file(self, study: str, who: str, path: Path, *, label: str, request_key: str) -> dict[str, Any]:
+        """The pairs of a file or folder on this machine, as of ``easeml feed``."""
+        with self.turns.taken(study):
+            return feed(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                path=path,
+                label_column=label,
+                fed_by=who,
+                request_key=_key({"request_key": request_key}, who, study, "feed"),
+            )
+
+    def infer_file(self, study: str, path: Path, *, model: str, probabilities: bool) -> dict[str, Any]:
+        """The answers to a file or folder on this machine, with the columns that it has."""
+        with self.turns.taken(study):
+            return infer(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                path=path,
+                model=model,
+                probabilities=probabilities,
+                warm=self.warm,
+                most_answers=MOST_ANSWERS,
+                apart=True,
+            )
+
+    def suspicious(self, study: str, *, limit: int) -> dict[str, Any]:
+        """Rows of the training part whose labels look wrong, the most doubtful first."""
+        require(1 <= limit <= MOST_ROWS, "limit", limit, f"1 to {MOST_ROWS:,}")
+        with self.rankings.taken(study):
+            return rank_pairs(
+                self.open_store(),
+                self.open_artifacts(),
+                study=study,
+                limit=limit,
+                time_limit_seconds=RANK_SECONDS,
+                memory_limit_mb=RANK_MB,
+                most_cells=MOST_CELLS,
+            )
+
+    def refine(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """``{"off": [...], "on": [...], "reason", "apply", "request_key"}``: what was switched, and the refresh."""
+        require_known("body", body, ("off", "on", "reason", "apply", "request_key"))
+        key, wants = _key(body, who, study, "refine"), body.get("apply", False)
+        require(isinstance(wants, bool), "apply", wants, "true or false")
+        done: dict[str, Any] = {"study": study, "switched": 0, "request_id": None}
+        for name in [name for name in ("off", "on") if name in body]:
+            with self.turns.taken(study):
+                switched = switch_pairs(
+                    self.open_store(),
+                    self.open_artifacts(),
+                    study=study,
+                    hashes=_list(body, name),
+                    on=name == "on",
+                    reason=body.get("reason", ""),
+                    switched_by=who,
+                    request_key=f"{key}/{name}",
+                    most_cells=MOST_CELLS,
+                )
+            done["switched"] += switched["switched"]
+        if wants:
+            done |= file_refresh(self.open_store(), study=study, request_key=f"{key}/apply")
+        return done
+
+    def rows(self, study: str, *, off: bool, limit: int) -> dict[str, Any]:
+        """Rows of the training part."""
+        require(1 <= limit <= MOST_ROWS, "limit", limit, f"1 to {MOST_ROWS:,}")
+        with self.turns.taken(study):
+            store, artifacts = self.open_store(), self.open_artifacts()
+            return list_pairs(store, artifacts, study=study, off=off, limit=limit, most_cells=MOST_CELLS)
+
+    def feeds(self, study: str) -> dict[str, Any]:
+        """What was fed, and what became of it."""
+        return {"study": study, "feeds": list_feeds(self.open_store(), study=study)}
+
+    def refreshed(self, study: str, request_id: int) -> dict[str, Any]:
+        """The referee's answer to a refresh of this study."""
+        store = self.open_store()
+        require_refresh(store, study=study, request_id=request_id)
+        answer = answer_of(store, request_id)
+        return {"answered": answer is not None, "answer": answer}
+
+
+def _list(body: Mapping[str, Any], name: str) -> list[Any]:
+    given = body.get(name)
+    shown = f"{len(given)} entries" if isinstance(given, list) else given
+    is_fine = isinstance(given, list) and 1 <= len(given) <= MOST_ROWS
+    require(is_fine, name, shown, f"a list of 1 to {MOST_ROWS:,} entries")
+    assert isinstance(given, list)
+    return given
+
+
+def _key(body: Mapping[str, Any], who: str, study: str, what: str) -> str:
+    """The request key, of nobody but who asks: their own under it makes the call repeatable."""
+    given = body.get("request_key") or str(uuid.uuid4())
+    is_fine = isinstance(given, str) and given.isprintable() and len(given) <= 200
+    require(is_fine, "request_key", given, "at most 200 printable characters")
+    return f"api/{who}/{study}/{what}/{given}"

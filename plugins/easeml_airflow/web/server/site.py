@@ -1,0 +1,219 @@
+"""What every page has: the frame around it, who looks at it, where its facts come from, and what an error looks like.
+
+A page is a module of its own with ``routes(site)`` and its ``TAB`` or ``STUDY_TAB``, a template of its own in
+``pages/``, and views that are frozen values. The developer's page is another module and another template than the
+referee's, never the same with parts hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
+
+from fastapi import Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from easeml_airflow import settings
+from easeml_airflow.web.server import formats
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.service import Service
+from easeml_core.errors import EasemlError, NotFoundError
+from easeml_core.store.actors import MOST_REASON
+from easeml_core.store.tables import studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from easeml_core.entities import Study
+    from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.database import Store
+
+HERE = Path(__file__).parent
+Kept = TypeVar("Kept")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'; "
+    "script-src 'self'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
+    "form-action 'self'",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+"""Style attributes are lengths of charts, computed here; a text of somebody's never stands in one."""
+
+Reason = Annotated[str, Form(max_length=MOST_REASON)]
+"""Of a form: why a change is made, for the audit; empty where nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """One entry of a navigation.
+
+    Attributes:
+        path: Where it leads, below the application's own path; of a study's page below the study's path.
+        word: What it says.
+        roles: Who sees it; empty for everybody.
+    """
+
+    path: str
+    word: str
+    roles: frozenset[Role] = frozenset()
+
+    def is_for(self, viewer: Viewer) -> bool:
+        """Whether they see it: what somebody may not see is absent."""
+        return not self.roles or bool(self.roles & viewer.roles)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the pages share.
+
+    Attributes:
+        open_store: The database, as ``easeml_worker``.
+        open_artifacts: Where models and data lie.
+        open_sealed: The database, as ``easeml_referee``; raises StoreUnavailableError on a server without that address.
+        viewer: FastAPI dependency that gives who asks.
+        needs_of: How many things wait for this person; the bar shows it.
+        tabs: The pages that are not about one study.
+        study_tabs: The pages about one study.
+    """
+
+    open_store: Callable[[], Store]
+    open_artifacts: Callable[[], ArtifactStore]
+    open_sealed: Callable[[], Store]
+    viewer: Callable[..., Viewer]
+    needs_of: Callable[[Store, Viewer], int] = field(default=lambda _store, _viewer: 0)
+    tabs: Sequence[Tab] = ()
+    study_tabs: Sequence[Tab] = ()
+
+    @cached_property
+    def service(self) -> Service:
+        """Feed, refine and infer: one for pages and programs, so that they share turns and loaded models."""
+        return Service(self.open_store, self.open_artifacts)
+
+    def one(self, kind: type[Kept], make: Callable[[], Kept] | None = None) -> Kept:
+        """Return this application's only object of a class that keeps state between requests.
+
+        Args:
+            kind: The class.
+            make: Makes the object at the first use; None for the class without arguments.
+        """
+        if kind not in self._kept:
+            self._kept.setdefault(kind, (make or kind)())  # of two that come at once, the first one is kept
+        found: Kept = self._kept[kind]
+        return found
+
+    @cached_property
+    def _kept(self) -> dict[type, Any]:
+        return {}
+
+    def page(
+        self, request: Request, viewer: Viewer, template: str, /, *, status: int = 200, **shown: Any
+    ) -> HTMLResponse:
+        """A page in its frame.
+
+        Args:
+            request: What was asked; its path decides which tab is lit.
+            viewer: Who asks.
+            template: File in ``pages/``.
+            status: Of the answer.
+            shown: What the template names; ``study`` (a Study) brings the study's own tabs.
+        """
+        study = shown.get("study")
+        frame = {
+            "base": base_of(request),
+            "path": path_of(request),
+            "viewer": viewer,
+            "tabs": [tab for tab in self.tabs if tab.is_for(viewer)],
+            "study_tabs": [tab for tab in self.study_tabs if study and tab.is_for(viewer)],
+            "study_path": path_of_study(study.name) if study else "",
+            "refresh": settings.page_refresh_seconds(),
+            "read_at": datetime.now(UTC),
+            "needs_count": self._needs(viewer),
+        }
+        html = templates().get_template(template).render(**frame, **shown)
+        return HTMLResponse(html, status_code=status, headers=HEADERS)
+
+    def study(self, viewer: Viewer, name: str, *, change: bool = False) -> Study:
+        """The study, for somebody who may see it, or change it.
+
+        Raises:
+            HTTPException: 404 where there is none, or where they may not even know; 403 where they may only look.
+        """
+        with self.open_store().begin() as tx:
+            try:
+                found = studies.get_study(tx, name)
+            except NotFoundError:
+                found = None
+        if found is None or not viewer.sees(found.name, found.tenant):
+            raise HTTPException(status_code=404, detail=f"there is no study {name!r} that you may see")
+        if change and not viewer.changes(found.name, found.tenant):
+            raise HTTPException(status_code=403, detail=f"you may look at {name!r}, not change it; its tenant may")
+        return found
+
+    def _needs(self, viewer: Viewer) -> int | None:
+        """How many things wait for this person; None where that cannot be said."""
+        if not viewer.name:
+            return None
+        try:
+            return self.needs_of(self.open_store(), viewer)
+        except EasemlError:
+            return None  # the page itself says what is away
+
+
+def base_of(request: Request) -> str:
+    """Where this application lies, Airflow's own base path included, without a slash at the end."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def path_of(request: Request) -> str:
+    """What was asked for below ``base_of``, beginning with a slash."""
+    return request.url.path.removeprefix(base_of(request)) or "/"
+
+
+def moved(request: Request, path: str) -> RedirectResponse:
+    """After a change that worked: the page to look at, below ``base_of``; loading it again changes nothing twice."""
+    return RedirectResponse(f"{base_of(request)}{path}", status_code=303, headers={"Cache-Control": "no-store"})
+
+
+def path_of_study(study: str) -> str:
+    """The study's page, below ``base_of``."""
+    return f"/studies/{quote(study, safe='')}"
+
+
+def desk_path(study: str) -> str:
+    """The study's labelling desk, below ``base_of``."""
+    return f"/labels/{quote(study, safe='')}"
+
+
+def error_page(site: Site, request: Request, status: int, message: str) -> HTMLResponse:
+    """What went wrong, what holds nevertheless, and what to do; in the frame of somebody without rights."""
+    may_again = request.method == "GET" and status in (401, 409, 429, 503)
+    told = {"message": message, "asked": status, "may_again": may_again}
+    return site.page(request, Viewer(""), "error.html", status=status, **told)
+
+
+def status_of(error: EasemlError) -> int:
+    """The status of an answer for an error of ours; what is in no list is a state that does not allow it."""
+    from easeml_airflow.web.api import STATUS
+
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 409)
+
+
+@cache
+def templates() -> Environment:
+    """The templates; every text in them is escaped, and a name that nobody gave is an error."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "pages"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= formats.FILTERS
+    made.globals["most_reason"] = MOST_REASON
+    return made

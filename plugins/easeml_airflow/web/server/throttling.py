@@ -1,0 +1,97 @@
+"""Turns at what takes long: a few at the same time, one for each study, and few who wait.
+
+Whoever waits holds one of the threads that all of Airflow's server shares, and a tenant's own model may take as long as
+it likes up to its limit. So no study takes all turns, and no crowd all threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Depends, HTTPException
+
+from easeml_airflow.web.server.auth import Viewer
+from easeml_core.errors import ConcurrentUpdateError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+MOST_OF_ONE = 10
+"""Pages that one person is answered at the same time: a quarter of the threads, and as many as a browser asks for."""
+
+
+class Turns:
+    """The turns of one server.
+
+    Args:
+        at_once: How many work at the same time, >= 1.
+        waiting: How many more wait, of all studies together, >= 0; of one study half of them.
+        patience_seconds: How long each waits.
+    """
+
+    def __init__(self, at_once: int = 2, waiting: int = 8, patience_seconds: float = 10.0) -> None:
+        self._at_once, self._waiting, self._patience = at_once, waiting, patience_seconds
+        self._working = Counter[str]()
+        self._queued = Counter[str]()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, study: str) -> Iterator[None]:
+        """One turn for a study, for as long as the block.
+
+        Raises:
+            ConcurrentUpdateError: There was none in time, or too many wait already.
+        """
+        self._take(study)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working[study] -= 1
+                self._working += Counter()  # forgets who has none
+                self._changed.notify_all()
+
+    def _take(self, study: str) -> None:
+        with self._changed:
+            if not self._is_free(study):
+                self._wait(study)
+            self._working[study] += 1
+
+    def _is_free(self, study: str) -> bool:
+        return self._working.total() < self._at_once and not self._working[study]
+
+    def _wait(self, study: str) -> None:
+        message = "other requests are worked on; try again"
+        if self._queued.total() >= self._waiting or self._queued[study] >= self._waiting // 2:
+            raise ConcurrentUpdateError(message)
+        self._queued[study] += 1
+        try:
+            if not self._changed.wait_for(lambda: self._is_free(study), self._patience):
+                raise ConcurrentUpdateError(message)
+        finally:
+            self._queued[study] -= 1
+            self._queued += Counter()
+
+
+def few_of_each(viewer: Callable[..., Viewer]) -> Callable[..., Any]:
+    """A FastAPI dependency that answers 429 to a person of whom ``MOST_OF_ONE`` other requests are worked on.
+
+    Args:
+        viewer: FastAPI dependency that gives who asks.
+    """
+    who, working = Depends(viewer), Counter[str]()
+
+    async def place(viewer: Viewer = who) -> AsyncIterator[None]:
+        if working[viewer.name] >= MOST_OF_ONE:
+            message = f"{MOST_OF_ONE} other requests of yours are worked on; wait for them"
+            raise HTTPException(status_code=429, detail=message)
+        working[viewer.name] += 1
+        try:
+            yield
+        finally:
+            working[viewer.name] -= 1
+
+    return place

@@ -1,0 +1,159 @@
+"""Forms with a file, read within bounds: nobody fills a disk, and no crowd of slow senders holds the server up."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import HTTPException
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+
+from easeml_airflow.web.server.bodies import allow, too_large
+from easeml_core.data.sources.upload_names import plain_file_name
+from easeml_core.errors import ConcurrentUpdateError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fastapi import Request
+    from fastapi.responses import Response
+
+AT_ONCE, OF_ONE = 8, 2
+"""Forms that are read at the same time, and those of one person among them."""
+
+PATIENCE_SECONDS, LEAST_BYTES_A_SECOND = 30.0, 300_000
+"""How long a small form may take to come, and the pace of a large one."""
+
+MOST_FIELDS = 2200
+"""One for each column of the widest table, and some."""
+
+
+class Intake:
+    """Takes forms of one server: a person who sends slowly takes no more than their own places.
+
+    Args:
+        at_once: How many are read at the same time.
+        of_one: How many of one person.
+    """
+
+    def __init__(self, at_once: int = AT_ONCE, of_one: int = OF_ONE) -> None:
+        self._at_once, self._of_one = at_once, of_one
+        self._read = Counter[str]()
+
+    async def form(self, request: Request, *, who: str, most_bytes: int) -> FormData:
+        """The fields of a form; files among them lie on disk until the request is answered.
+
+        Args:
+            request: Of somebody whom the route has let in.
+            who: Their name.
+            most_bytes: Of the whole form.
+
+        Raises:
+            HTTPException: 400 for what is no form, 408 for one that takes too long, 413 for one that is too large.
+            ConcurrentUpdateError: Enough others are being read.
+        """
+        said = request.headers.get("content-length", "")
+        if said.isdecimal() and int(said) > most_bytes:
+            raise too_large(most_bytes)
+        if self._read.total() >= self._at_once or self._read[who] >= self._of_one:
+            message = "other files are being taken; try again in a minute"
+            raise ConcurrentUpdateError(message)
+        self._read[who] += 1
+        patience = PATIENCE_SECONDS + most_bytes / LEAST_BYTES_A_SECOND
+        try:
+            async with asyncio.timeout(patience):
+                return await _parsed(request, most_bytes)
+        except TimeoutError as error:
+            raise HTTPException(408, f"the file took longer than {patience:.0f} s to come; try again") from error
+        except MultiPartException as error:
+            raise HTTPException(400, f"the form cannot be read: {error.message}") from error
+        finally:
+            self._read[who] -= 1
+            self._read += Counter()  # forgets who has none
+
+    async def answer(
+        self, request: Request, work: Callable[[FormData], Response], *, who: str, most_bytes: int
+    ) -> Response:
+        """Read a form as ``form`` does, work on it in a thread, and let go of its files."""
+        form = await self.form(request, who=who, most_bytes=most_bytes)
+        try:
+            return await run_in_threadpool(work, form)
+        finally:
+            await form.close()
+
+
+class DayLimit:
+    """How many files of one tenant, and of one person, a server takes in a day: a name of a tenant costs nothing.
+
+    Args:
+        most: So many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._day, self._taken = most, date.min, Counter[tuple[str, str]]()
+        self._lock = threading.Lock()
+
+    def take(self, who: str, tenant: str, today: date) -> None:
+        """Count one more.
+
+        Raises:
+            StateError: That is one too many.
+        """
+        owners = ("tenant", tenant), ("user", who)
+        with self._lock:
+            if self._day != today:
+                self._day, self._taken = today, Counter()
+            for kind, name in owners:
+                if self._taken[kind, name] >= self._most:
+                    message = f"{self._most:,} files of {kind} {name!r} came today, so none more is taken; try tomorrow"
+                    raise StateError(message)
+            self._taken.update(owners)
+
+
+def text_of(form: FormData, name: str, *, most: int = 1000) -> str:
+    """A field as text without blanks at its ends; empty where it is missing.
+
+    Raises:
+        HTTPException: 400 where it is longer.
+    """
+    value = form.get(name)
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) > most:
+        raise HTTPException(400, f"{name} has {len(text):,} characters, at most {most:,} are allowed")
+    return text
+
+
+def file_of(form: FormData, name: str) -> UploadFile | None:
+    """The file of a field; None where nobody chose one."""
+    value = form.get(name)
+    return value if isinstance(value, UploadFile) and value.filename else None
+
+
+@contextmanager
+def on_disk(file: UploadFile) -> Iterator[Path]:
+    """The file under its own plain name in a folder of its own, for the block."""
+    with tempfile.TemporaryDirectory(prefix="easeml-brought-") as folder:
+        path = Path(folder) / plain_file_name(file.filename or "")
+        with path.open("wb") as writer:
+            file.file.seek(0)
+            shutil.copyfileobj(file.file, writer)
+        yield path
+
+
+async def _parsed(request: Request, most_bytes: int) -> FormData:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    allow(request, most_bytes)
+    if kind == "multipart/form-data":
+        return await MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=MOST_FIELDS).parse()
+    if kind == "application/x-www-form-urlencoded":
+        return await FormParser(request.headers, request.stream(), max_fields=MOST_FIELDS).parse()
+    raise HTTPException(400, "this takes a form")
