@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 FEATURES = 5
 """Latent traits of a candidate, of which its quality for a tenant is a random linear function (in logits)."""

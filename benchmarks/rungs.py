@@ -21,7 +21,7 @@ import click
 from rungs_curves import read_points
 
 from easeml_core.config import TrainingConfig
-from easeml_core.selection.rungs import RULES, Reached, rung_step
+from easeml_core.selection.pruning import RULES, Reached, rung_step
 from easeml_core.training.candidate_grid import RATES
 from easeml_core.training.network_loop import BestEpoch
 

@@ -12,7 +12,7 @@ from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from easeml_core.selection.cost_report import CostReport
+    from easeml_core.selection.costs.report import CostReport
 
 _COLUMNS = {
     "Own trials": "own",

@@ -22,8 +22,8 @@ from easeml_core.selection.problem import Quota
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Arms, Pull
+    from easeml_core.selection.surrogate.posterior import Array
 
 Mask: TypeAlias = NDArray[np.bool_]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Problem
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 REFIT_AFTER = 25
@@ -135,9 +135,9 @@ def scheduler_for(
     Raises:
         NumericalError: If the prior is no covariance.
     """
-    from easeml_core.selection.default_policy import DefaultScheduler
-    from easeml_core.selection.one_thread import one_thread
-    from easeml_core.selection.published import PublishedScheduler
+    from easeml_core.selection.blas_threads import one_thread
+    from easeml_core.selection.policies.default import DefaultScheduler
+    from easeml_core.selection.policies.published import PublishedScheduler
 
     kind = DefaultScheduler if config.policy == "default" else PublishedScheduler
     with one_thread():

@@ -12,7 +12,7 @@ import pytest
 from pages import Page
 
 from easeml_core.config import TrainingConfig
-from easeml_core.selection.rungs import ETA, LEVEL
+from easeml_core.selection.pruning import ETA, LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def test_early_stopping_is_replayed_as_it_is_trained(rungs: Any) -> None:
 
 
 def test_a_stopped_trial_costs_its_epochs_and_teaches_nothing(rungs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from easeml_core.selection.rungs import Decision
+    from easeml_core.selection.pruning import Decision
 
     seen: list[Any] = []
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
-from easeml_core.selection.logit_normal import moments
-from easeml_core.selection.quality_band import band, chance_above, density
+from easeml_core.selection.surrogate.logit_normal import moments
+from easeml_core.selection.surrogate.quality_band import band, chance_above, density
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection.beliefs import Watch, beliefs
 from easeml_core.services.selection.policy import set_policy

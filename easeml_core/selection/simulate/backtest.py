@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.metrics import Curve
+    from easeml_core.selection.surrogate.posterior import Array
 
 LOSSES = (0.05, 0.02, 0.01)
 LEAST_TENANTS, LEAST_RESULTS = 8, 3

@@ -16,7 +16,7 @@ from easeml_core.selection.scheduler import Choice, Forecast, Pair
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 NOTHING = -np.inf
 

@@ -18,8 +18,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.run import Course
+    from easeml_core.selection.surrogate.posterior import Array
 
 ROUNDING = 1e-10
 """A loss counts as reached when it is at most this much above: losses are sums of differences."""

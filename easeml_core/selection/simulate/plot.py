@@ -12,9 +12,9 @@ from easeml_core.canvas import COLOURS, empty_figure, entitle
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.metrics import Curve
     from easeml_core.selection.simulate.report import Report
+    from easeml_core.selection.surrogate.posterior import Array
 
 STEPS = 600
 LEAST_LOSS = 1e-4

@@ -16,8 +16,8 @@ from easeml_core.errors import ConfigError
 from easeml_core.selection.problem import Arms, Past, Problem
 
 if TYPE_CHECKING:
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.tables import Table
+    from easeml_core.selection.surrogate.posterior import Array
 
 DRIVES = ("stream", "rounds")
 MOST_REPEATS = 10_000

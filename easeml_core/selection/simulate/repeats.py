@@ -20,7 +20,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from easeml_core.errors import EasemlError, NumericalError, StateError
-from easeml_core.selection.one_thread import one_thread
+from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.simulate.backtested import chosen_by_backtest
 from easeml_core.selection.simulate.metrics import compute_shares, first_models, loss_curve, regret
 from easeml_core.selection.simulate.run import run_repeat
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
     from concurrent.futures import Future
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.contestants import Contestant
     from easeml_core.selection.simulate.metrics import Curve
     from easeml_core.selection.simulate.protocol import Protocol
     from easeml_core.selection.simulate.tables import Table
+    from easeml_core.selection.surrogate.posterior import Array
 
 PERCENTAGES = (1.0, 10.0, 50.0)
 """Percentages of the cost at which worst losses and shares of the compute are reported."""

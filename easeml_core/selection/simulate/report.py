@@ -14,10 +14,10 @@ from easeml_core.selection.simulate.repeats import PERCENTAGES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.metrics import Curve
     from easeml_core.selection.simulate.protocol import Protocol
     from easeml_core.selection.simulate.repeats import Outcome
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.scheduler import Scheduler
     from easeml_core.selection.simulate.contestants import Contestant
     from easeml_core.selection.simulate.protocol import Protocol, Scene
     from easeml_core.selection.simulate.tables import Table
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

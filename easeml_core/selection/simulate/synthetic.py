@@ -17,7 +17,7 @@ from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.selection.simulate.tables import Table
 
 if TYPE_CHECKING:
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 JITTER = 1e-9
 """On the diagonal of Sigma_M, whose smallest eigenvalues vanish where sigma_M is not small."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.simulate.cells import Cells
+    from easeml_core.selection.surrogate.posterior import Array
 
     Flags: TypeAlias = NDArray[np.bool_]
 

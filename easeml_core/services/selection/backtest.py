@@ -17,8 +17,7 @@ import numpy as np
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
 from easeml_core.errors import StoreError
-from easeml_core.selection.calibration import OWN, calibration_report
-from easeml_core.selection.one_thread import one_thread
+from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.simulate.backtest import (
     LEAST_RESULTS,
     LEAST_TENANTS,
@@ -30,6 +29,7 @@ from easeml_core.selection.simulate.backtest import (
     telling,
     totals_of,
 )
+from easeml_core.selection.simulate.calibration import OWN, calibration_report
 from easeml_core.selection.simulate.repeats import run_repeats
 from easeml_core.selection.simulate.report import Report
 from easeml_core.selection.simulate.tables import Table, read_table

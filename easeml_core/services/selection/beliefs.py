@@ -13,8 +13,8 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from easeml_core.selection.one_thread import one_thread
-from easeml_core.selection.quality_band import band, chance_above
+from easeml_core.selection.blas_threads import one_thread
+from easeml_core.selection.surrogate.quality_band import band, chance_above
 from easeml_core.services.selection.scheduler import uncollected
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.store.tables import decisions

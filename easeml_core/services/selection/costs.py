@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.cost_report import CostReport, cost_report
-from easeml_core.selection.costs import Measured
+from easeml_core.selection.costs.learn import Measured
+from easeml_core.selection.costs.report import CostReport, cost_report
 from easeml_core.selection.simulate.cells import MAX_BYTES
 from easeml_core.store.tables import studies, trials
 

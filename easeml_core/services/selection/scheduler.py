@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
 from easeml_core.errors import BudgetExhaustedError, counted
-from easeml_core.selection.one_thread import one_thread
+from easeml_core.selection.blas_threads import one_thread
 from easeml_core.services.selection.reasons import stored_reasons
 from easeml_core.services.selection.retry import retry_changed
 from easeml_core.services.selection.scheduler_state import Memory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.errors import ShapeError
-from easeml_core.selection.posterior import Belief, solve_positive
+from easeml_core.selection.surrogate.posterior import Belief, solve_positive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.posterior import Belief, Posterior
+from easeml_core.selection.surrogate.posterior import Belief, Posterior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 MOST_ARMS = 12
 """MIU tries all subsets of a tenant's arms: 2^12 of them at most."""

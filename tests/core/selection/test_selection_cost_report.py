@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.cost_report import cost_report
-from easeml_core.selection.costs import Measured, fit_costs
+from easeml_core.selection.costs.learn import Measured, fit_costs
+from easeml_core.selection.costs.report import cost_report
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "selection"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from easeml_core.config import SelectionConfig
+from easeml_core.selection.policies.published import PublishedScheduler
 from easeml_core.selection.problem import Arms, Past, Problem
-from easeml_core.selection.published import PublishedScheduler
 
 NETWORKS = ("NIN", "GoogLeNet", "ResNet-50", "AlexNet", "BN-AlexNet", "ResNet-18", "VGG-16", "SqueezeNet")
 MOSTCITED = ("AlexNet", "VGG-16", "GoogLeNet", "ResNet-50", "ResNet-18", "BN-AlexNet", "NIN", "SqueezeNet")

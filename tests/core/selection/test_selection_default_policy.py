@@ -10,9 +10,9 @@ import pytest
 from scipy.special import expit
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection import default_policy
+from easeml_core.selection.policies import default
+from easeml_core.selection.policies.prospects import LEARNING_SHARE
 from easeml_core.selection.problem import Arms, Past, Problem, Quota
-from easeml_core.selection.prospects import LEARNING_SHARE
 from easeml_core.selection.scheduler import scheduler_for
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
@@ -404,8 +404,8 @@ def test_very_many_names_need_no_covariance_over_all_of_them(monkeypatch):
     many = Problem((Arms(1, 1.0, names), *crowd), history=past)
     costs = {arms.study_id: np.ones(len(arms.names)) for arms in many.studies}
     sizes = []
-    learn = default_policy.transfer_prior
-    monkeypatch.setattr(default_policy, "transfer_prior", lambda rows, c: sizes.append(rows.shape[1]) or learn(rows, c))
+    learn = default.transfer_prior
+    monkeypatch.setattr(default, "transfer_prior", lambda rows, c: sizes.append(rows.shape[1]) or learn(rows, c))
     one, all_ = (scheduler_for(p, config=SelectionConfig(), known_costs=costs) for p in (few, many))
     assert max(sizes) <= 20
     for arm in range(3):

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.greedy import Freeze, candidate_set
-from easeml_core.selection.policies import choose
-from easeml_core.selection.posterior import Belief, Posterior
-from easeml_core.selection.ucb import beta_multi_tenant
+from easeml_core.selection.policies.greedy import Freeze, candidate_set
+from easeml_core.selection.policies.policies import choose
+from easeml_core.selection.policies.ucb import beta_multi_tenant
+from easeml_core.selection.surrogate.posterior import Belief, Posterior
 
 
 def play(standings, qualities, policy, *, rounds=10**6):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import NumericalError
-from easeml_core.selection.latent_posterior import CAPACITY, LatentPosterior
-from easeml_core.selection.posterior import Belief
+from easeml_core.selection.surrogate.latent_posterior import CAPACITY, LatentPosterior
+from easeml_core.selection.surrogate.posterior import Belief
 
 ARMS, NOISE = 12, 0.01
 

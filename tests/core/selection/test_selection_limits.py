@@ -10,8 +10,8 @@ from property_sizes import examples
 
 from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.limits import Limits
+from easeml_core.selection.policies.published import PublishedScheduler
 from easeml_core.selection.problem import Arms, Problem, Pull, Quota
-from easeml_core.selection.published import PublishedScheduler
 
 NAMES = ("a", "b", "c", "d")
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])

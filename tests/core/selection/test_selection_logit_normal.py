@@ -11,7 +11,7 @@ from property_sizes import at_night
 from scipy.integrate import quad
 from scipy.special import expit
 
-from easeml_core.selection.logit_normal import HIGHEST, LOWEST, expected_improvement, logit, logit_of, moments
+from easeml_core.selection.surrogate.logit_normal import HIGHEST, LOWEST, expected_improvement, logit, logit_of, moments
 
 
 def exact(mean, std, best):

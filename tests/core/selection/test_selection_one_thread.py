@@ -8,7 +8,7 @@ import sys
 
 PROGRAM = """
 import json
-from easeml_core.selection.one_thread import one_thread
+from easeml_core.selection.blas_threads import one_thread
 with one_thread():
     import scipy.linalg
     from threadpoolctl import threadpool_info

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError, NumericalError, ShapeError
-from easeml_core.selection.posterior import Belief, Posterior, solve_positive
+from easeml_core.selection.surrogate.posterior import Belief, Posterior, solve_positive
 
 NOISE = 1e-4
 

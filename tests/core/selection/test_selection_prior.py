@@ -12,7 +12,8 @@ from property_sizes import examples
 from scipy.spatial.distance import cdist
 
 from easeml_core.errors import ConfigError
-from easeml_core.selection.prior import (
+from easeml_core.selection.problem import Past
+from easeml_core.selection.surrogate.prior import (
     JITTER,
     KERNELS,
     PSEUDO_STUDIES,
@@ -26,7 +27,6 @@ from easeml_core.selection.prior import (
     quality_rows,
     squared_exponential,
 )
-from easeml_core.selection.problem import Past
 
 NAMES = ("a", "b", "c")
 TARGET = Exchangeable(mean=0.6, variance=0.05, correlation=0.5)

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.config import PUBLISHED, SelectionConfig
-from easeml_core.selection.acquisition import ACQUISITIONS, MARGIN
-from easeml_core.selection.costs import learn_costs
-from easeml_core.selection.expected_improvement import expected_improvement
-from easeml_core.selection.one_thread import one_thread
-from easeml_core.selection.policies import PUBLISHED_POLICIES, choose
-from easeml_core.selection.prior import learn_prior
+from easeml_core.selection.blas_threads import one_thread
+from easeml_core.selection.costs.learn import learn_costs
+from easeml_core.selection.policies.acquisition import ACQUISITIONS, MARGIN
+from easeml_core.selection.policies.expected_improvement import expected_improvement
+from easeml_core.selection.policies.policies import PUBLISHED_POLICIES, choose
+from easeml_core.selection.policies.published import PublishedScheduler
+from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
-from easeml_core.selection.published import PublishedScheduler
 from easeml_core.selection.scheduler import next_refit, scheduler_for
-from easeml_core.selection.ucb import beta_multi_tenant
+from easeml_core.selection.surrogate.prior import learn_prior
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
 CONFIG = {"order": ("boosting", "tree", "no such candidate"), "freeze_rounds": 1, "beta_multiplier": 0.05}

@@ -32,10 +32,10 @@ from scipy.stats import binom
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.policies import choose
-from easeml_core.selection.posterior import Belief, Posterior
+from easeml_core.selection.policies.policies import choose
+from easeml_core.selection.policies.standings import Standing, Standings
 from easeml_core.selection.problem import Arms
-from easeml_core.selection.standings import Standing, Standings
+from easeml_core.selection.surrogate.posterior import Belief, Posterior
 
 DELTA, NOISE, FALSE_ALARM = 0.1, 0.01, 1e-6
 

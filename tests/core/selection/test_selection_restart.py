@@ -12,11 +12,11 @@ from property_sizes import at_night, examples
 from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.posterior import Belief
+from easeml_core.selection.costs.study_costs import StudyCosts
+from easeml_core.selection.policies.prospects import Prospects
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
-from easeml_core.selection.prospects import Prospects
 from easeml_core.selection.scheduler import scheduler_for
-from easeml_core.selection.study_costs import StudyCosts
+from easeml_core.selection.surrogate.posterior import Belief
 
 NAMES = tuple(f"candidate-{k}" for k in range(9))
 TENANTS = 12

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from easeml_core.selection.costs import learn_costs
+from easeml_core.selection.costs.learn import learn_costs
+from easeml_core.selection.costs.study_costs import StudyCosts
 from easeml_core.selection.problem import Arms, Problem, Pull
-from easeml_core.selection.study_costs import StudyCosts
 
 NAMES = ("a", "b", "c")
 STUDIES = (Arms(5, 1.0, NAMES, rows=100), Arms(6, 1.0, NAMES, rows=900))

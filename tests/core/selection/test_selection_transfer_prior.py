@@ -10,8 +10,8 @@ from property_sizes import examples
 from scipy.optimize import brentq
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.prior import JITTER, UNINFORMED, empirical, fit_exchangeable, squared_exponential
-from easeml_core.selection.transfer_prior import (
+from easeml_core.selection.surrogate.prior import JITTER, UNINFORMED, empirical, fit_exchangeable, squared_exponential
+from easeml_core.selection.surrogate.transfer_prior import (
     DEGREES_OF_FREEDOM,
     EFFECTIVE_RESULTS,
     PSEUDO_RESULTS,

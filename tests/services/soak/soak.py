@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import NotFoundError, TrialStateError
-from easeml_core.selection.one_thread import one_thread
+from easeml_core.selection.blas_threads import one_thread
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.selection.scheduler_state import Memory

@@ -222,7 +222,7 @@ class Ledger:
 
 
 class Fairness:
-    """The guard's bound (``selection/guard.py``), for studies that may run at a decision.
+    """The guard's bound (``selection/policies/fairness_guard.py``), for studies that may run at a decision.
 
     While somebody is owed a trial every decision is the guard's. Since the last one that was not, nobody who may run is
     behind by more than

@@ -19,7 +19,7 @@ from easeml_airflow.web.server.formats import (
     seconds_text,
     unit_of,
 )
-from easeml_core.selection.quality_band import band, chance_above
+from easeml_core.selection.surrogate.quality_band import band, chance_above
 from easeml_core.services.trials.pruning import sentence_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.components.charts import Dot, Interval, Line, Note, Plot, nice_axis
 from easeml_airflow.web.server.formats import seconds_text
 from easeml_core.errors import counted
-from easeml_core.selection.quality_band import band
+from easeml_core.selection.surrogate.quality_band import band
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

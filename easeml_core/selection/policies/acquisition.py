@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.expected_improvement import expected_improvement
+from easeml_core.selection.policies.expected_improvement import expected_improvement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from easeml_core.selection.limits import Mask
-    from easeml_core.selection.posterior import Array
-    from easeml_core.selection.standings import Standings
+    from easeml_core.selection.policies.standings import Standings
+    from easeml_core.selection.surrogate.posterior import Array
 
 MARGIN = 1e-4
 """epsilon of the earlier expected improvement per second: what an improvement must exceed to count."""

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.acquisition import ACQUISITIONS
-from easeml_core.selection.costs import learn_costs
+from easeml_core.selection.blas_threads import one_thread
+from easeml_core.selection.costs.learn import learn_costs
 from easeml_core.selection.limits import Limits
-from easeml_core.selection.one_thread import one_thread
-from easeml_core.selection.policies import PUBLISHED_POLICIES, choose
-from easeml_core.selection.posterior import Belief
-from easeml_core.selection.prior import MOST_TOGETHER, PSEUDO_STUDIES, learn_prior
+from easeml_core.selection.policies.acquisition import ACQUISITIONS
+from easeml_core.selection.policies.policies import PUBLISHED_POLICIES, choose
+from easeml_core.selection.policies.standings import Standing, Standings
 from easeml_core.selection.problem import Pull
 from easeml_core.selection.scheduler import Choice, Forecast, next_refit
-from easeml_core.selection.standings import Standing, Standings
+from easeml_core.selection.surrogate.posterior import Belief
+from easeml_core.selection.surrogate.prior import MOST_TOGETHER, PSEUDO_STUDIES, learn_prior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Problem
+    from easeml_core.selection.surrogate.posterior import Array
 
 PLAIN, ENOUGH_PAST = 0.01, 30
 """Pseudo-studies that leave the empirical covariance as the paper has it, and past studies that are always enough."""

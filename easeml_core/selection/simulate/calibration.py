@@ -16,11 +16,11 @@ import numpy as np
 from scipy.special import ndtri
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection import expected_improvement as plain
-from easeml_core.selection import logit_normal
-from easeml_core.selection.latent_posterior import LatentPosterior
-from easeml_core.selection.prior import quality_rows
-from easeml_core.selection.transfer_prior import DEGREES_OF_FREEDOM, transfer_prior
+from easeml_core.selection.policies import expected_improvement as plain
+from easeml_core.selection.surrogate import logit_normal
+from easeml_core.selection.surrogate.latent_posterior import LatentPosterior
+from easeml_core.selection.surrogate.prior import quality_rows
+from easeml_core.selection.surrogate.transfer_prior import DEGREES_OF_FREEDOM, transfer_prior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.posterior import Array, Belief
     from easeml_core.selection.problem import Past
+    from easeml_core.selection.surrogate.posterior import Array, Belief
 
 OWN = (1, 2, 4)
 FOLDS = 10
@@ -42,7 +42,7 @@ class Calibration:
 
     Attributes:
         own: How many results of its own the posterior had seen.
-        tenant_scale: Whether the tenant's scale was learnt along, see ``transfer_prior.py``.
+        tenant_scale: Whether the tenant's scale was learnt along, see ``selection/surrogate/transfer_prior.py``.
         tenants: How many tenants were predicted.
         results: How many of their results.
         z_mean: Mean of the z-scores (result - mean) / std on the latent scale, noise included; 0 when calibrated.

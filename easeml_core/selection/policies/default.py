@@ -2,10 +2,11 @@
 
     argmax over tenants i and arms k left to run of  w_i EI_i(k) / c_i(k)
 
-EI on the scale of quality under a logit-normal posterior (``logit_normal.py``, ``latent_posterior.py``) whose prior is
-learnt from past tenants (``transfer_prior.py``), c_i(k) known or predicted (``study_costs.py``), trials under way
-believed to return their mean, and a guard against starvation (``guard.py``). Each part is a setting of
-``SelectionConfig``; what each is worth is measured in ``docs/selection.md``.
+EI on the scale of quality under a logit-normal posterior (``selection/surrogate/logit_normal.py``,
+``selection/surrogate/latent_posterior.py``) whose prior is learnt from past tenants
+(``selection/surrogate/transfer_prior.py``), c_i(k) known or predicted (``selection/costs/study_costs.py``), trials
+under way believed to return their mean, and a guard against starvation (``fairness_guard.py``). Each part is a
+setting of ``SelectionConfig``; what each is worth is measured in ``docs/selection.md``.
 
 With fewer than ``ENOUGH_PAST`` past tenants the prior is learnt from the live ones as well, anew as results come in,
 and a share of the compute goes to the cheapest trials for what they teach. From about ten past tenants on, live results
@@ -21,22 +22,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.logit_normal import logit
-from easeml_core.selection.one_thread import one_thread
-from easeml_core.selection.posterior import Belief
-from easeml_core.selection.prior import MOST_TOGETHER, quality_rows
+from easeml_core.selection.blas_threads import one_thread
+from easeml_core.selection.costs.study_costs import StudyCosts
+from easeml_core.selection.policies.prospects import Prospects
 from easeml_core.selection.problem import Past, Pull
-from easeml_core.selection.prospects import Prospects
 from easeml_core.selection.scheduler import Choice, Forecast, next_refit
-from easeml_core.selection.study_costs import StudyCosts
-from easeml_core.selection.transfer_prior import transfer_prior
+from easeml_core.selection.surrogate.logit_normal import logit
+from easeml_core.selection.surrogate.posterior import Belief
+from easeml_core.selection.surrogate.prior import MOST_TOGETHER, quality_rows
+from easeml_core.selection.surrogate.transfer_prior import transfer_prior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Problem
+    from easeml_core.selection.surrogate.posterior import Array
 
 ENOUGH_PAST = 10
 MOST_LIVE = 100

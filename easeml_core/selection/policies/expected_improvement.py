@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import erfcx, ndtr
 
 if TYPE_CHECKING:
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 def tau(u: Array | float) -> Array:

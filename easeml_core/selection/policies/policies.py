@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.selection.policies.standings import WAITING
+from easeml_core.selection.policies.tenant_policies import TENANT_POLICIES, Round, round_robin, uniform_random
 from easeml_core.selection.scheduler import Choice, Pair
-from easeml_core.selection.standings import WAITING
-from easeml_core.selection.tenant_policies import TENANT_POLICIES, Round, round_robin, uniform_random
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from easeml_core.selection.acquisition import Ranking
-    from easeml_core.selection.standings import Standings
-    from easeml_core.selection.tenant_policies import TenantPolicy
+    from easeml_core.selection.policies.acquisition import Ranking
+    from easeml_core.selection.policies.standings import Standings
+    from easeml_core.selection.policies.tenant_policies import TenantPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from easeml_core.selection import expected_improvement as plain
-from easeml_core.selection import logit_normal
-from easeml_core.selection.guard import Guard
-from easeml_core.selection.latent_posterior import LatentPosterior
 from easeml_core.selection.limits import Limits
+from easeml_core.selection.policies import expected_improvement as plain
+from easeml_core.selection.policies.fairness_guard import Guard
 from easeml_core.selection.scheduler import Choice, Forecast, Pair
 from easeml_core.selection.shared_arms import SharedArms
-from easeml_core.selection.transfer_prior import DEGREES_OF_FREEDOM
+from easeml_core.selection.surrogate import logit_normal
+from easeml_core.selection.surrogate.latent_posterior import LatentPosterior
+from easeml_core.selection.surrogate.transfer_prior import DEGREES_OF_FREEDOM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import SelectionConfig
+    from easeml_core.selection.costs.study_costs import StudyCosts
     from easeml_core.selection.limits import Mask
-    from easeml_core.selection.posterior import Array, Belief
     from easeml_core.selection.problem import Problem
-    from easeml_core.selection.study_costs import StudyCosts
+    from easeml_core.selection.surrogate.posterior import Array, Belief
 
 LEAST = 1e-290
 """Added to every expected improvement: arms without any are still told apart by their cost, and run last."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.costs import Measured, fit_costs
+from easeml_core.selection.costs.learn import Measured, fit_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from easeml_core.selection.cost_model import CostModel, TenantEffect
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.costs.model import CostModel, TenantEffect
+    from easeml_core.selection.surrogate.posterior import Array
 
 OWN = (0, 1, 2, 5)
 FOLDS = 10

@@ -17,7 +17,7 @@ from scipy.special import erfcx, expit, ndtr
 from scipy.special import logit as _logit
 
 if TYPE_CHECKING:
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 LOWEST, HIGHEST = 0.001, 0.999
 """Qualities are clipped to this range before the logit: beyond it they differ by nothing that a table can show."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from easeml_core.selection.logit_normal import moments
+from easeml_core.selection.surrogate.logit_normal import moments
 
 BAND = 1.2815515655446004
 """Standard deviations on either side of the mean that hold 80 % of a normal variable."""

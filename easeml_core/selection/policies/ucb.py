@@ -18,7 +18,7 @@ import numpy as np
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 def beta_of_theorem(*, arms: int, run: int, delta: float) -> float:

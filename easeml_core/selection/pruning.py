@@ -11,7 +11,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.selection.logit_normal import logit_of
+from easeml_core.selection.surrogate.logit_normal import logit_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -18,7 +18,7 @@ import numpy as np
 from easeml_core.errors import NumericalError
 
 if TYPE_CHECKING:
-    from easeml_core.selection.posterior import Array, Belief
+    from easeml_core.selection.surrogate.posterior import Array, Belief
 
 CAPACITY = 8
 LEAST_VARIANCE = 1e-10

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.errors import ConfigError
-from easeml_core.selection.posterior import Belief
+from easeml_core.selection.surrogate.posterior import Belief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Past
+    from easeml_core.selection.surrogate.posterior import Array
 
 KERNELS = ("empirical", "squared-exponential")
 MOST_TOGETHER = 400

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.acquisition import ACQUISITIONS, Ranking
-from easeml_core.selection.expected_improvement import expected_improvement
-from easeml_core.selection.greedy import Freeze, candidate_set
 from easeml_core.selection.limits import Limits
-from easeml_core.selection.posterior import Posterior
+from easeml_core.selection.policies.acquisition import ACQUISITIONS, Ranking
+from easeml_core.selection.policies.expected_improvement import expected_improvement
+from easeml_core.selection.policies.greedy import Freeze, candidate_set
+from easeml_core.selection.policies.ucb import BetaSchedule, ucb
 from easeml_core.selection.shared_arms import SharedArms
-from easeml_core.selection.ucb import BetaSchedule, ucb
+from easeml_core.selection.surrogate.posterior import Posterior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.limits import Mask
-    from easeml_core.selection.posterior import Array, Belief
     from easeml_core.selection.problem import Arms
+    from easeml_core.selection.surrogate.posterior import Array, Belief
 
 UNTRIED, NORMAL, WAITING = range(3)
 

@@ -1,6 +1,6 @@
 """What a fitted cost model says: predicted seconds, how sure they are, and one tenant's effect as its trials end.
 
-How it is fitted is in ``costs.py`` and ``cost_fit.py``.
+How it is fitted is in ``learn.py`` and ``fit.py``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from scipy.special import ndtri
 
-from easeml_core.selection.cost_fit import PRIOR, Components
+from easeml_core.selection.costs.fit import PRIOR, Components
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 Key: TypeAlias = tuple[str | None, ...]
 LEVEL: Key = ("level",)

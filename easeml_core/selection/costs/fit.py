@@ -1,6 +1,6 @@
 """The least squares behind the cost model: all effects at once, and how much each kind of effect varies.
 
-Arrays of indices in, arrays of effects out; names, devices and studies are the business of ``costs.py``. The tenants'
+Arrays of indices in, arrays of effects out; names, devices and studies are the business of ``learn.py``. The tenants'
 effects form a diagonal block, so they are eliminated first: the equations that are solved have one unknown for each
 candidate and each device, however many tenants there are.
 
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from easeml_core.selection.posterior import solve_positive
+from easeml_core.selection.surrogate.posterior import solve_positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
     Index = NDArray[np.intp]
 

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from easeml_core.selection.greedy import candidate_set
-from easeml_core.selection.standings import UNTRIED
+from easeml_core.selection.policies.greedy import candidate_set
+from easeml_core.selection.policies.standings import UNTRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from easeml_core.selection.acquisition import Ranking
-    from easeml_core.selection.standings import Standings
+    from easeml_core.selection.policies.acquisition import Ranking
+    from easeml_core.selection.policies.standings import Standings
 
     Tenants: TypeAlias = NDArray[np.intp]
     TenantPolicy: TypeAlias = Callable[["Round"], int]

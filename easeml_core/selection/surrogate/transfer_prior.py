@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.posterior import Belief
-from easeml_core.selection.prior import (
+from easeml_core.selection.surrogate.posterior import Belief
+from easeml_core.selection.surrogate.prior import (
     UNINFORMED,
     Exchangeable,
     empirical,
@@ -38,7 +38,7 @@ from easeml_core.selection.prior import (
 
 if TYPE_CHECKING:
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array
 
 UNINFORMED_LOGIT = Exchangeable(mean=1.3, variance=1.5, correlation=0.75)
 """``prior.UNINFORMED`` on the logit scale: qualities around .79, most of them between .5 and .93."""

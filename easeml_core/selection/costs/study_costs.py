@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.costs import learn_costs
+from easeml_core.selection.costs.learn import learn_costs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.selection.posterior import Array
     from easeml_core.selection.problem import Problem, Pull
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 class StudyCosts:

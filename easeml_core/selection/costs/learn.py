@@ -2,8 +2,8 @@
 
 Training times spread over orders of magnitude and are products (a slow method on a large table on a slow device), so
 the model is linear in the logarithm. A failed trial stopped before its end, so what it took is a lower bound of what a
-successful one would take, and counts as no more. The model is in ``cost_model.py``, the least squares in
-``cost_fit.py``, the error on tenants that it has not seen in ``cost_report.py``.
+successful one would take, and counts as no more. The model is in ``model.py``, the least squares in
+``fit.py``, the error on tenants that it has not seen in ``report.py``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from easeml_core.selection.cost_fit import CostTable, fit_effects
-from easeml_core.selection.cost_model import LEVEL, SLOPE_KEY, CostModel, TenantEffect
+from easeml_core.selection.costs.fit import CostTable, fit_effects
+from easeml_core.selection.costs.model import LEVEL, SLOPE_KEY, CostModel, TenantEffect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from easeml_core.selection.cost_fit import Components, Design
-    from easeml_core.selection.cost_model import Key
-    from easeml_core.selection.posterior import Array
+    from easeml_core.selection.costs.fit import Components, Design
+    from easeml_core.selection.costs.model import Key
     from easeml_core.selection.problem import Problem
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 class Measured(NamedTuple):

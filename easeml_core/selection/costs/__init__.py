@@ -1,0 +1,1 @@
+"""Costs of candidates in seconds: the model, its fit, and reports."""

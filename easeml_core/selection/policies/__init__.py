@@ -1,0 +1,1 @@
+"""The default policy and the published ones."""

@@ -1,0 +1,1 @@
+"""Surrogate models: priors, posteriors, and what other studies teach."""
