@@ -27,10 +27,10 @@ import numpy as np
 from scipy.special import ndtri, ndtri_exp
 
 from easeml_core.entities import Adaptivity, Mode
-from easeml_core.gate import evidence, sequential
+from easeml_core.gate import early_stopping, evidence
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision, decide
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.on_demand import labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.stats.adaptivity import allocate
@@ -233,7 +233,7 @@ def without_intervals() -> None:
     for module, name in (
         (evidence, "paired_lower_bound"),
         (evidence, "differing_lower_bound"),
-        (sequential, "betting_lower_bound"),
+        (early_stopping, "betting_lower_bound"),
     ):
         setattr(module, name, nothing)
     evidence._RESOLUTION = math.inf

@@ -36,7 +36,7 @@ from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study

@@ -412,7 +412,7 @@ class MeterConfig(_Stored):
 class JointConfig(_Stored):
     """What one sealed set was planned for when gate and meter share it; fixed before its first answer.
 
-    Which gates and meters may share a set is checked by ``meter/joint.py``.
+    Which gates and meters may share a set is checked by ``meter/shared_ledger.py``.
 
     Attributes:
         gate: The gate's settings; its reliability is replaced by the one that follows from ``gate_share``.
@@ -444,7 +444,7 @@ class JointConfig(_Stored):
 
 @dataclass(frozen=True, slots=True)
 class DirectConfig(_Stored):
-    """That a study has a second meter, on a hidden sample of the validation distribution (``meter/two_meters.py``).
+    """That a study has a second meter, on a hidden sample of the validation distribution (``meter/drift.py``).
 
     Attributes:
         share: Part of the meter's delta for it, in (0, 1).

@@ -205,7 +205,7 @@ def _decide(
     **given: Any,
 ) -> int:
     from easeml_core.gate.condition import parse_condition
-    from easeml_core.gate.judgement import judge_predictions
+    from easeml_core.gate.judge import judge_predictions
     from easeml_core.gate.offline import (
         decided,
         log_level_of,

@@ -21,8 +21,8 @@ from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
 from easeml_core.gate.csv_columns import Column, read_column, some
 from easeml_core.gate.decision import is_released
+from easeml_core.gate.labels_needed import Wanted
 from easeml_core.gate.planner import plan_gate
-from easeml_core.gate.wanted import Wanted
 from easeml_core.stats.adaptivity import allocate, level_of_test
 
 if TYPE_CHECKING:

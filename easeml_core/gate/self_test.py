@@ -16,7 +16,7 @@ from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.claims import claim_of, values_of
 from easeml_core.gate.decision import Decision
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from easeml_core.stats.clopper_pearson import clopper_pearson
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import METER_METHODS, MeterConfig, require
 from easeml_core.errors import ConfigError
-from easeml_core.meter.node_counts import METHODS
 from easeml_core.meter.planner import plan_config
+from easeml_core.meter.tree_size import METHODS
 
 if TYPE_CHECKING:
     from easeml_core.meter.planner import MeterPlan

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
-    from easeml_core.meter.two_meters import TwoSignals
+    from easeml_core.meter.drift import TwoSignals
 
 GAP = "the gap between the loss on unseen data and the validation loss"
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from easeml_core.meter import nonuniform
-from easeml_core.meter.node_counts import METHODS
 from easeml_core.meter.planner import log_paid, log_share, tree_of
+from easeml_core.meter.tree_size import METHODS
 
 if TYPE_CHECKING:
     from easeml_core.config import MeterConfig

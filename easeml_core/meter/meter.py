@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import require
-from easeml_core.meter.developer import log_cost
+from easeml_core.meter.developer_model import log_cost
 from easeml_core.meter.dither import shifted
 from easeml_core.meter.levels import next_log_level
-from easeml_core.meter.node_counts import team_steps
 from easeml_core.meter.planner import check_ranges
 from easeml_core.meter.reading import Reading, measurement, read
 from easeml_core.meter.regulation import rule_of
+from easeml_core.meter.tree_size import team_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def read_submission(
         team: Whose submission this is, 1..K; a team's readings depend on its own answers only.
         shift: With ``dithered``: of ``dither.late_shift``, drawn after this submission and independent of the set.
         log_weight: With ``path-adaptive``: what all earlier answers on the set have cost, where a gate shares it and
-            its verdicts count too (``joint.py``); None for the sum of the team's own readings.
+            its verdicts count too (``shared_ledger.py``); None for the sum of the team's own readings.
 
     Returns:
         The reading; ``why`` says why there is no answer. A retirement of one team is to be kept from the others.

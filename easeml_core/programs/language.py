@@ -17,7 +17,7 @@ from easeml_core.programs.bounds import FIELD_NAME, MAX_SIZE, check_name, check_
 from easeml_core.programs.cursor import Cursor
 from easeml_core.programs.data_type import Category, DataType, Program, Tensor
 from easeml_core.programs.pattern import Anything, FieldPattern, Pattern, TypePattern, check_letters
-from easeml_core.programs.schema_text import read_program, read_schema
+from easeml_core.programs.schema_reader import read_program, read_schema
 
 if TYPE_CHECKING:
     from easeml_core.programs.schema import Schema

@@ -13,9 +13,9 @@ from easeml_core.errors import counted
 from easeml_core.programs.backtracking import Search, Steps
 from easeml_core.programs.dimensions import Binding, Size, unifications
 from easeml_core.programs.forms import Seen, SeenField, as_schema, as_seen
-from easeml_core.programs.matching import Mismatch, match_schema
 from easeml_core.programs.pattern import TypePattern, letters
 from easeml_core.programs.schema import Schema
+from easeml_core.programs.schema_match import Mismatch, match_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

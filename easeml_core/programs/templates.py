@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.errors import InvalidInputError
 from easeml_core.programs.backtracking import Steps
 from easeml_core.programs.language import parse_pattern
-from easeml_core.programs.matching import Mismatch
 from easeml_core.programs.pattern_match import match_patterns
+from easeml_core.programs.schema_match import Mismatch
 from easeml_core.programs.template import NUMBERS, ONE, ONE_HOT, Template, Workload, check_targets
 
 if TYPE_CHECKING:

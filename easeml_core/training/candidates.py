@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.programs.search_space import (
+from easeml_core.programs.search_space.reader import space_of
+from easeml_core.programs.search_space.search_space_text import read_space
+from easeml_core.programs.search_space.space import (
     Choice,
     Constant,
     Group,
@@ -26,8 +28,6 @@ from easeml_core.programs.search_space import (
     data_of,
     parts_of,
 )
-from easeml_core.programs.search_space_reader import space_of
-from easeml_core.programs.search_space_text import read_space
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def _has_space(entry: Any) -> bool:
 
 def _drawn(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The candidates of an entry with a space."""
-    from easeml_core.programs.candidate_names import names_of
-    from easeml_core.programs.sampling import candidates_of
+    from easeml_core.programs.search_space.candidate_names import names_of
+    from easeml_core.programs.search_space.sampling import candidates_of
 
     space = _checked_space(entry)
     count = entry.get("count", MOST_CANDIDATES)

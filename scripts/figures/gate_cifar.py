@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.gate.decision import Decision, decide
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.outcomes import Outcomes
 
 if TYPE_CHECKING:

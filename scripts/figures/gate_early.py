@@ -9,7 +9,7 @@ import numpy as np
 
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from figures.gate_answers import BOTH, GAIN, plan
 from figures.gate_drawing import COLOURS, canvas, saved
 from figures.gate_errors import sequence

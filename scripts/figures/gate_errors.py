@@ -13,7 +13,7 @@ from easeml_core.gate.claims import disagreement_bound
 from easeml_core.gate.clauses import OUTCOMES
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision, decide
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.outcomes import Outcomes
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from figures.commands import Command
 from figures.gate_answers import BOTH, GAIN, SIMPLE, plan
 from figures.gate_errors import sequence

@@ -180,14 +180,14 @@ def test_examples_that_do_not_match_are_named(run: Callable[..., Any], data: dic
 
 
 def test_a_bug_or_an_interruption_is_no_fail(run: Any, data: dict[str, Any], monkeypatch: Any) -> None:
-    from easeml_core.gate import judgement
+    from easeml_core.gate import judge
 
     for accident, status in ((ZeroDivisionError("bug"), 2), (KeyboardInterrupt(), 130)):
 
         def stumble(*_: Any, accident: BaseException = accident, **__: Any) -> None:
             raise accident
 
-        monkeypatch.setattr(judgement, "judge_predictions", stumble)
+        monkeypatch.setattr(judge, "judge_predictions", stumble)
         answer = run("gate", "decide", *BETTER, *data["files"])
         assert (answer.status, answer.out) == (status, "")
 

@@ -14,9 +14,9 @@ from pages import MOST_BYTES, Page, parse
 from easeml_core.cli.app import cli
 from easeml_core.config import MeterConfig
 from easeml_core.meter.budget import advice, parse_rule
-from easeml_core.meter.node_counts import METHODS
 from easeml_core.meter.planner import plan_meter, validation_minimum
 from easeml_core.meter.promises import CAVEATS
+from easeml_core.meter.tree_size import METHODS
 from easeml_core.meter.validation_set import LOOKS, ValidationState, exact_validation_minimum, rows_for_looks
 
 if TYPE_CHECKING:

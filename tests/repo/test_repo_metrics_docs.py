@@ -10,9 +10,8 @@ import pytest
 from pages import Page
 
 from easeml_core.metrics.metric import METRICS, metric_of, require_gate_metric
-from easeml_core.programs import sampling, search_space_text
-from easeml_core.programs import search_space_reader as reader
-from easeml_core.programs.candidate_names import LONGEST
+from easeml_core.programs.search_space import reader, sampling, search_space_text
+from easeml_core.programs.search_space.candidate_names import LONGEST
 
 METRICS_PAGE = Page("metrics.md")
 SPACES_PAGE = Page("search-spaces.md")

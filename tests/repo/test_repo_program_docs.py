@@ -11,8 +11,8 @@ from easeml_core.errors import ProgramError
 from easeml_core.models.networks.architecture import NORMALISATIONS
 from easeml_core.programs import backtracking, bounds
 from easeml_core.programs.language import grammar, parse_data_type, parse_pattern, parse_program
-from easeml_core.programs.matching import Match, Mismatch, match_schema
 from easeml_core.programs.schema import Schema
+from easeml_core.programs.schema_match import Match, Mismatch, match_schema
 from easeml_core.programs.templates import TABLE_CLASSIFIERS, TEMPLATES, Template, match_program
 from easeml_core.training.candidate_grid import GRIDS, RATES, grid_of
 from easeml_core.training.trainers import NOT_TRAINED

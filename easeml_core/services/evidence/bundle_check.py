@@ -1,10 +1,10 @@
 """Check a bundle without any database: its signature, its part of the chain, and the verdict itself.
 
 A full bundle has the set's chain from its beginning, which states the set. The level is recomputed from the plan
-(``stats/adaptivity.py``), and where it follows from earlier answers, from those (``meter/joint.py``), of which none can
-be left out. The verdict is recomputed from the counts (``gate/decision.py``). What a bundle does not hold is said to be
-attested only: set and earlier answers in bundles and chains of an earlier version, and under early stopping the counts
-before the last look, from which the verdict is recomputed.
+(``stats/adaptivity.py``), and where it follows from earlier answers, from those (``meter/shared_ledger.py``), of
+which none can be left out. The verdict is recomputed from the counts (``gate/decision.py``). What a bundle does not
+hold is said to be attested only: set and earlier answers in bundles and chains of an earlier version, and under early
+stopping the counts before the last look, from which the verdict is recomputed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from easeml_core.config import JointConfig
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import conjunction, decide, is_released
-from easeml_core.gate.judgement import judge_looks_of_submission
+from easeml_core.gate.early_stopping import Looks
+from easeml_core.gate.judge import judge_looks_of_submission
 from easeml_core.gate.on_demand import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
-from easeml_core.gate.sequential import Looks
-from easeml_core.meter.joint import gate_log_level, joint_plan
+from easeml_core.meter.shared_ledger import gate_log_level, joint_plan
 from easeml_core.services.evidence.bundle import FULL, REDACTED, follows_from_earlier
 from easeml_core.stats.adaptivity import level_of_test
 from easeml_core.stats.paired_differing import Differing

@@ -16,11 +16,11 @@ import numpy as np
 
 from easeml_core.errors import StateError
 from easeml_core.meter.dither import late_shift
+from easeml_core.meter.drift import Said
 from easeml_core.meter.levels import COUNTS_REACHABLE
 from easeml_core.meter.meter import read_submission
-from easeml_core.meter.node_counts import team_steps
 from easeml_core.meter.reading import Reading
-from easeml_core.meter.two_meters import Said
+from easeml_core.meter.tree_size import team_steps
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions, validation_loss
 from easeml_core.services.test_sets.shared_set import is_joint, joint_end, meter_settings_of, require_joint_goes_on

@@ -1,7 +1,7 @@
 """The referee's reading on one submission: how far the validation set flatters it, as one signal, or as two.
 
 Where the study has a second hidden sample of the validation distribution (purpose ``direct``), each submission is read
-on both sets, and the two signals tell tuning from drift (``meter/two_meters.py``). Neither set pays for the other's
+on both sets, and the two signals tell tuning from drift (``meter/drift.py``). Neither set pays for the other's
 answers. The study's meter set decides: where it gives no answer, the second one is not asked.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.meter.budget import budget_breach
-from easeml_core.meter.two_meters import TwoSignals, both_reliability, combine, drift_alert
+from easeml_core.meter.drift import TwoSignals, both_reliability, combine, drift_alert
 from easeml_core.services.meter.meter_sets import MeterSet, SetReading, Submission, meter_set, read_on, require_runs
 from easeml_core.services.meter.results import data_version_of
 from easeml_core.services.test_sets.answer import Answer

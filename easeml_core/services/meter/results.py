@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import MeterConfig
 from easeml_core.meter.budget import claim
-from easeml_core.meter.two_meters import both_reliability, drift_sentence
+from easeml_core.meter.drift import both_reliability, drift_sentence
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.tables import test_sets
 

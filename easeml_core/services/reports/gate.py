@@ -13,7 +13,7 @@ import numpy as np
 from easeml_core.config import GateConfig, JointConfig, require
 from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState
 from easeml_core.errors import NotFoundError
-from easeml_core.meter.joint import joint_plan, planned_gate_log_weight
+from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.reports.submissions import newest_set, production_of
 from easeml_core.services.test_sets.ledger import shown_entry
 from easeml_core.services.test_sets.lifecycle import shown

@@ -11,8 +11,8 @@ from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfi
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.meter.joint import joint_plan, planned_gate_log_weight
-from easeml_core.meter.two_meters import split_meters
+from easeml_core.meter.drift import split_meters
+from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.test_sets.set_sizes import (
     examples_for_gate,
     examples_for_joint_gate,

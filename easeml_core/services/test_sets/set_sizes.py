@@ -12,14 +12,14 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.on_demand import labels_in_words
 from easeml_core.gate.planner import plan_gate
 from easeml_core.meter.budget import parse_budget
-from easeml_core.meter.joint import (
+from easeml_core.meter.planner import plan_config, validation_minimum
+from easeml_core.meter.shared_ledger import (
     gate_log_cost,
     joint_meter_labels,
     joint_plan,
     planned_gate_log_weight,
     planned_meter_log_weight,
 )
-from easeml_core.meter.planner import plan_config, validation_minimum
 from easeml_core.stats.size_search import first_at_most
 
 if TYPE_CHECKING:
@@ -197,7 +197,8 @@ def plan_joint(config: JointConfig) -> JointSizes:
         True
 
     Raises:
-        InvalidInputError: The proof for shared sets does not cover the settings (``meter/joint.py``), or a rule of the
+        InvalidInputError: The proof for shared sets does not cover the settings (``meter/shared_ledger.py``), or a
+        rule of the
             overfitting budget cannot be read.
     """
     plan, ambiguous = joint_plan(config), config.meter.ambiguous

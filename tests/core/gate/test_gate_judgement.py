@@ -14,10 +14,10 @@ from easeml_core.entities import Verdict
 from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision, decide
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
+from easeml_core.gate.labels_needed import Wanted
 from easeml_core.gate.outcomes import count_outcomes
 from easeml_core.gate.slices import Slice, slices_of
-from easeml_core.gate.wanted import Wanted
 
 LEVEL = math.log(0.01)
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN

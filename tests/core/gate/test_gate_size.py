@@ -17,7 +17,7 @@ from scipy import stats
 from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.outcomes import Outcomes
 
 ALPHA, SETS, CHANCE = 0.05, 2000, 1e-7

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from easeml_core.config import MeterConfig, require
+from easeml_core.meter.drift import Said, TwoSignals, combine
 from easeml_core.meter.regulation import Arrow, Automaton
-from easeml_core.meter.two_meters import Said, TwoSignals, combine
 
 
 def ratchet_automaton(signals: int) -> Automaton:

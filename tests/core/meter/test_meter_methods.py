@@ -17,14 +17,14 @@ from path_adaptive import read_meter
 
 from easeml_core.config import METER_METHODS, MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.meter.developer import next_signal_probabilities
+from easeml_core.meter.developer_model import next_signal_probabilities
 from easeml_core.meter.dither import late_shift, mean_branches
 from easeml_core.meter.meter import Answered, read_submission
-from easeml_core.meter.node_counts import team_steps
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.promises import promise
 from easeml_core.meter.ranges import exact
 from easeml_core.meter.regulation import changes
+from easeml_core.meter.tree_size import team_steps
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

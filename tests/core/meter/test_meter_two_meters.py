@@ -15,8 +15,7 @@ from property_sizes import examples
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.dither import shifted
-from easeml_core.meter.ranges import exact, signal_of
-from easeml_core.meter.two_meters import (
+from easeml_core.meter.drift import (
     Said,
     TwoSignals,
     both_reliability,
@@ -25,6 +24,7 @@ from easeml_core.meter.two_meters import (
     drift_sentence,
     split_meters,
 )
+from easeml_core.meter.ranges import exact, signal_of
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, reliability=0.95)
 

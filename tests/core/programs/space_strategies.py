@@ -6,7 +6,7 @@ import json
 
 from hypothesis import strategies as st
 
-from easeml_core.programs.search_space_reader import space_of
+from easeml_core.programs.search_space.reader import space_of
 
 OPTIMIZER = """
 number_of_layers:

@@ -18,10 +18,17 @@ from scipy.stats import qmc
 from space_strategies import JOB, OPTIMIZER, SPACES, fits
 
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.programs.candidate_names import LONGEST, name_of, names_of
-from easeml_core.programs.sampling import MAX_COUNT, candidates_of, canonical, point_of, shares_of, sobol_points
-from easeml_core.programs.search_space_reader import MAX_VARIABLES, MAX_WHOLE, space_of
-from easeml_core.programs.search_space_text import read_space
+from easeml_core.programs.search_space.candidate_names import LONGEST, name_of, names_of
+from easeml_core.programs.search_space.reader import MAX_VARIABLES, MAX_WHOLE, space_of
+from easeml_core.programs.search_space.sampling import (
+    MAX_COUNT,
+    candidates_of,
+    canonical,
+    point_of,
+    shares_of,
+    sobol_points,
+)
+from easeml_core.programs.search_space.search_space_text import read_space
 
 
 def test_a_small_grid_is_given_whole_and_in_order() -> None:
@@ -162,8 +169,8 @@ def test_seeds_matter_and_another_process_agrees() -> None:
     first, other = candidates_of(space_of(JOB), 30, 0), candidates_of(space_of(JOB), 30, 1)
     assert first != other
     code = (
-        "import json, sys; from easeml_core.programs.sampling import candidates_of\n"
-        "from easeml_core.programs.search_space_text import read_space\n"
+        "import json, sys; from easeml_core.programs.search_space.sampling import candidates_of\n"
+        "from easeml_core.programs.search_space.search_space_text import read_space\n"
         "print(json.dumps(candidates_of(read_space(sys.stdin.read()), 30, 0)))"
     )
     done = subprocess.run(
@@ -242,7 +249,7 @@ def test_the_order_of_entries_does_not_change_the_hash() -> None:
 
 
 def test_names_that_clash_get_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from easeml_core.programs import candidate_names
+    from easeml_core.programs.search_space import candidate_names
 
     plain = candidate_names.name_of
 

@@ -15,7 +15,7 @@ from joint_lab import LN2, Shared, costs, parked, register
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.meter.joint import joint_plan
+from easeml_core.meter.shared_ledger import joint_plan
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request

@@ -10,7 +10,7 @@ import pytest
 from joint_lab import LN2, costs, parked, register
 
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.judgement import judge_predictions
+from easeml_core.gate.judge import judge_predictions
 from easeml_core.stats.clopper_pearson import log_upper_tail
 
 

@@ -15,7 +15,7 @@ from joint_lab import LN2, Shared, costs, parked, register
 
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose
-from easeml_core.meter.joint import joint_plan, planned_gate_log_weight
+from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import file_meter_request

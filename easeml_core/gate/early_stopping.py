@@ -33,8 +33,8 @@ from easeml_core.gate.decision import (
     is_released,
 )
 from easeml_core.gate.evidence import Evidence, Side
+from easeml_core.gate.labels_needed import Judged, wanted_of
 from easeml_core.gate.outcomes import Outcomes, count_outcomes
-from easeml_core.gate.wanted import Judged, wanted_of
 from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin_wealth
 
 if TYPE_CHECKING:

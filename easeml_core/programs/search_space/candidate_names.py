@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.sampling import canonical
+from easeml_core.programs.search_space.sampling import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
-from easeml_core.programs.search_space import (
+from easeml_core.programs.search_space.space import (
     MANY,
     Choice,
     Constant,
@@ -64,7 +64,7 @@ def candidates_of(space: SearchSpace, count: int, seed: int = 0) -> list[Mapping
         ConfigError: If count or seed is outside its range.
 
     Example:
-        >>> from easeml_core.programs.search_space_reader import space_of
+        >>> from easeml_core.programs.search_space.reader import space_of
         >>> candidates_of(space_of({"kernel": {".choice": ["rbf", "poly"]}, "degree": 3}), 10)
         [{'kernel': 'rbf', 'degree': 3}, {'kernel': 'poly', 'degree': 3}]
     """

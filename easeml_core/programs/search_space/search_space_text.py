@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
-from easeml_core.programs.search_space_reader import MAX_DEPTH, fail, inside, shown, space_of
+from easeml_core.programs.search_space.reader import MAX_DEPTH, fail, inside, shown, space_of
 from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:
-    from easeml_core.programs.search_space import SearchSpace
+    from easeml_core.programs.search_space.space import SearchSpace
 
 MAX_LENGTH = 100_000
 """Characters of a text."""

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.search_space import (
+from easeml_core.programs.search_space.space import (
     Choice,
     Constant,
     Group,
