@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from easeml_airflow.operators.best_models import BestModelsOperator as BestModelsOperator
+    from easeml_airflow.operators.datasets import FeedOperator as FeedOperator
     from easeml_airflow.operators.fed_studies import FedStudiesOperator as FedStudiesOperator
-    from easeml_airflow.operators.feed import FeedOperator as FeedOperator
     from easeml_airflow.operators.force_promotion import ForcePromotionOperator as ForcePromotionOperator
     from easeml_airflow.operators.gate import GateOperator as GateOperator
     from easeml_airflow.operators.infer import InferOperator as InferOperator
     from easeml_airflow.operators.list_studies import ListStudiesOperator as ListStudiesOperator
     from easeml_airflow.operators.meter import MeterOperator as MeterOperator
     from easeml_airflow.operators.mlflow_sync import MlflowSyncOperator as MlflowSyncOperator
+    from easeml_airflow.operators.models import SubmitModelOperator as SubmitModelOperator
     from easeml_airflow.operators.notify import NotifyOperator as NotifyOperator
     from easeml_airflow.operators.pause_on_alert import PauseOnAlertOperator as PauseOnAlertOperator
-    from easeml_airflow.operators.promote_model import PromoteModelOperator as PromoteModelOperator
+    from easeml_airflow.operators.promotion import PromoteModelOperator as PromoteModelOperator
     from easeml_airflow.operators.refine import RefineOperator as RefineOperator
-    from easeml_airflow.operators.register_study import RegisterStudyOperator as RegisterStudyOperator
     from easeml_airflow.operators.rollback_model import RollbackModelOperator as RollbackModelOperator
     from easeml_airflow.operators.run_device import RunDeviceOperator as RunDeviceOperator
-    from easeml_airflow.operators.submit_model import SubmitModelOperator as SubmitModelOperator
-    from easeml_airflow.operators.suggest_trials import SuggestTrialsOperator as SuggestTrialsOperator
+    from easeml_airflow.operators.studies import RegisterStudyOperator as RegisterStudyOperator
     from easeml_airflow.operators.train_trial import TrainTrialOperator as TrainTrialOperator
+    from easeml_airflow.operators.trials import SuggestTrialsOperator as SuggestTrialsOperator
     from easeml_airflow.operators.waiting_submissions import WaitingSubmissionsOperator as WaitingSubmissionsOperator
 
 _MODULES = {
     "BestModelsOperator": "easeml_airflow.operators.best_models",
     "FedStudiesOperator": "easeml_airflow.operators.fed_studies",
-    "FeedOperator": "easeml_airflow.operators.feed",
+    "FeedOperator": "easeml_airflow.operators.datasets",
     "ForcePromotionOperator": "easeml_airflow.operators.force_promotion",
     "GateOperator": "easeml_airflow.operators.gate",
     "InferOperator": "easeml_airflow.operators.infer",
@@ -39,13 +39,13 @@ _MODULES = {
     "MlflowSyncOperator": "easeml_airflow.operators.mlflow_sync",
     "NotifyOperator": "easeml_airflow.operators.notify",
     "PauseOnAlertOperator": "easeml_airflow.operators.pause_on_alert",
-    "PromoteModelOperator": "easeml_airflow.operators.promote_model",
+    "PromoteModelOperator": "easeml_airflow.operators.promotion",
     "RefineOperator": "easeml_airflow.operators.refine",
-    "RegisterStudyOperator": "easeml_airflow.operators.register_study",
+    "RegisterStudyOperator": "easeml_airflow.operators.studies",
     "RollbackModelOperator": "easeml_airflow.operators.rollback_model",
     "RunDeviceOperator": "easeml_airflow.operators.run_device",
-    "SubmitModelOperator": "easeml_airflow.operators.submit_model",
-    "SuggestTrialsOperator": "easeml_airflow.operators.suggest_trials",
+    "SubmitModelOperator": "easeml_airflow.operators.models",
+    "SuggestTrialsOperator": "easeml_airflow.operators.trials",
     "TrainTrialOperator": "easeml_airflow.operators.train_trial",
     "WaitingSubmissionsOperator": "easeml_airflow.operators.waiting_submissions",
 }
