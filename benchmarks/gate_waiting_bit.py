@@ -30,7 +30,7 @@ from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.slices import Slice
 from easeml_core.services.labeling.requests import give_labels
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.stats.adaptivity import allocate
 from easeml_core.stats.clopper_pearson import clopper_pearson

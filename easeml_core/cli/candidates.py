@@ -82,8 +82,7 @@ def add(
     **given: Any,
 ) -> None:  # fmt: skip
     """Let candidates join STUDY, also while it runs: all or none of them; repeating the command changes nothing."""
-    from easeml_core.services.studies.candidates import add_candidates
-    from easeml_core.services.studies.study_candidates import named_candidates
+    from easeml_core.services.studies.candidates import add_candidates, named_candidates
 
     entry = _entry(program, partial(open_installation, database, artifacts), given)
     if dry_run:

@@ -34,7 +34,7 @@ def plan_both(asked: Mapping[str, Any], meter: str | None, share: float | None, 
         InvalidInputError: An option says nothing here, or gate and meter cannot share a set with these settings.
     """
     from easeml_core.gate.condition import parse_condition
-    from easeml_core.services.test_sets.set_sizes import plan_joint
+    from easeml_core.services.test_sets.planning import plan_joint
 
     config = _config(asked, meter, SHARE if share is None else share)
     sizes = plan_joint(config)

@@ -131,7 +131,7 @@ def _duties(
     keys: Path,
 ) -> Duties:
     from easeml_core.remote.urls import parse_prefix
-    from easeml_core.services.datasets.named_queries import read_queries
+    from easeml_core.services.datasets.access import read_queries
     from easeml_core.services.referee.mail import MailServer
     from easeml_core.services.referee.process import Duties
 
@@ -151,8 +151,7 @@ def _duties(
 
 def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
     """The repositories of the bundles; one that cannot be read is found at the start, not after a promotion."""
-    from easeml_core.services.models.dag_bundles import parse_repositories
-    from easeml_core.services.models.git_tags import require_repository
+    from easeml_core.services.models.dag_bundles import parse_repositories, require_repository
 
     found = parse_repositories(bundles)
     for path in found.values():

@@ -227,7 +227,7 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
 
     A budget below what the study has used, and reserved for open trials, is refused.
     """
-    from easeml_core.services.studies.controls import set_study
+    from easeml_core.services.studies.limits import set_study
 
     flags = {"no_budget": "budget_seconds", "no_deadline": "deadline", "no_target": "target_quality"}
     changes = changes_of(given, flags)

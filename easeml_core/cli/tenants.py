@@ -54,7 +54,7 @@ def tenant() -> None:
 @json_option
 def list_tenants(database: str | None, as_json: bool) -> None:
     """List the tenants with their limits and what they use now."""
-    from easeml_core.services.studies.controls import list_tenants
+    from easeml_core.services.studies.limits import list_tenants
 
     found = list_tenants(open_store(database))
     columns = {
@@ -84,7 +84,7 @@ def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> 
 
     A limit below what the tenant has used and reserved, or of fewer trials than it has open now, is refused.
     """
-    from easeml_core.services.studies.controls import set_tenant
+    from easeml_core.services.studies.limits import set_tenant
 
     changes = changes_of(given, {"no_max_parallel": "max_parallel", "no_quota": "quota_seconds"})
     show_settings(set_tenant(open_store(database), tenant=name, **changes), as_json)

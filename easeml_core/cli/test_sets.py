@@ -88,7 +88,7 @@ def _plan_line(entry: dict[str, Any]) -> str:
 def plan(study: str, name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Say in public which set a study needs next, and how many examples."""
     from easeml_core.services.test_sets.lifecycle import plan_test_set
-    from easeml_core.services.test_sets.set_sizes import labels_of_submissions
+    from easeml_core.services.test_sets.planning import labels_of_submissions
 
     store = open_store(database, role=_REFEREE)
     settings = settings_given(given)
@@ -162,7 +162,7 @@ def seal(
 @json_option
 def retire(handle: str, study: str | None, why: str, database: str | None, as_json: bool) -> None:
     """End the life of a set; the oldest one that waits becomes live."""
-    from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+    from easeml_core.services.test_sets.lifecycle import retire_test_set
 
     found = retire_test_set(open_store(database, role=_REFEREE), test_set=handle, study=study, why=why)
     live = "no set is live now" if found["live"] is None else f"set {found['live']} is live now"
@@ -176,7 +176,7 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
 @json_option
 def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """List sets in use whose rows are open in another study: of databases from before rows were registered."""
-    from easeml_core.services.test_sets.test_set_retirement import retire_overlapping
+    from easeml_core.services.test_sets.lifecycle import retire_overlapping
 
     store = open_store(database, role=_REFEREE)
     found = retire_overlapping(store, open_artifacts(artifacts, store), retire=is_asked)

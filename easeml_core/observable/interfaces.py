@@ -368,7 +368,7 @@ _LOGS = (
         easeml_core.services.referee.housekeeping
         easeml_core.services.gate.judge
         easeml_core.services.referee.mail
-        easeml_core.services.meter.meter_sets
+        easeml_core.services.meter.reading
         easeml_core.services.meter.reading
         easeml_core.services.evaluation.model_runs
         easeml_core.services.evaluation.backoff

@@ -25,8 +25,8 @@ from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import ArtifactStore

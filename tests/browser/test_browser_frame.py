@@ -20,7 +20,7 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.services.labeling import desk
 from easeml_core.services.reports.overview import study_details, study_state
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.tables import labels
 

@@ -12,7 +12,7 @@ from patience import until
 from playwright.sync_api import expect
 
 from easeml_airflow.web.server.airflow_runs import WAITING
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from easeml_core.cli.app import cli
 from easeml_core.config import SelectionConfig
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim, record_failure
 
 if TYPE_CHECKING:

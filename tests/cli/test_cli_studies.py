@@ -12,7 +12,7 @@ import pytest
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_meter_request
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim, record_success
 from easeml_core.store.rows import pack
 from easeml_core.training.job import TrainingResult

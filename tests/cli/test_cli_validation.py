@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from easeml_core.data.sources.load import load_source
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from easeml_airflow import assets
 from easeml_airflow.triggers.alerts import AlertsTrigger
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.tables import releases, studies
 
 SECONDS = 30

@@ -14,7 +14,7 @@ from easeml_airflow.triggers.questions import look
 from easeml_core.entities import AlertKind, RequestKind, SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, newest_alert
 from easeml_core.services.reports.overview import study_state
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.tables import models, releases, requests, studies
 
 MESSAGE = "all 3 steps are used; the next set needs 3,018 labels <script> {{ conn.smtp_default.password }}"

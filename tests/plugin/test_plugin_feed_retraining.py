@@ -5,7 +5,7 @@ import pytest
 
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.datasets.feed import feed, list_feeds
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}

@@ -20,7 +20,7 @@ from easeml_airflow.provider_info import get_provider_info
 from easeml_airflow.version_compat import AirflowException
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import ConfigError
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.tables import releases, studies
 
 EVENT = {

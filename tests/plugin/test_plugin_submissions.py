@@ -10,7 +10,7 @@ from airflow.triggers.base import BaseEventTrigger
 
 from easeml_airflow import assets, operators
 from easeml_airflow.triggers.submissions import SubmissionsTrigger
-from easeml_core.services.models.waiting import waiting_submissions
+from easeml_core.services.models.submission import waiting_submissions
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 
 SECONDS = 30

@@ -91,7 +91,7 @@ def test_the_functions_of_a_dag_are_those_that_it_calls(mapped):
 
 def test_a_dag_without_the_function_leaves_the_trial_to_one_that_has_it(make_study, connected, run_dag, store):
     """It is handed nothing of it; and where it is named a trial all the same, that is given back and skipped."""
-    from easeml_core.services.selection.suggestion import suggest_trials
+    from easeml_core.services.selection.scheduler import suggest_trials
     from easeml_core.services.trials.execution import trial_state
 
     make_study(candidates=[{"name": "elsewhere", "kind": "function"}])
@@ -145,7 +145,7 @@ def test_a_study_of_a_dags_own_function_is_trained_by_it(make_study, connected, 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_function_mapped_over_everything_trains_its_own_candidates_alone(make_study, connected, run_dag, store):
     """``const.expand(trial=suggest.output)``: it is handed its own, and gives back whatever else it is told to run."""
-    from easeml_core.services.selection.suggestion import suggest_trials
+    from easeml_core.services.selection.scheduler import suggest_trials
 
     named = [{"name": name, "kind": "function"} for name in ("const", "tree")]
     make_study(candidates=[*named, {"name": "nb", "kind": "gaussian_naive_bayes"}])
@@ -182,7 +182,7 @@ def test_a_task_without_a_column_does_not_use_its_candidate_up_and_runs_it_again
     """What failed because of the task is FAILED, and tells no one anything of the candidate; cleared, it runs anew."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from easeml_core.services.selection.suggestion import suggest_trials
+    from easeml_core.services.selection.scheduler import suggest_trials
 
     make_study(candidates=[{"name": "own", "kind": "function"}])
     (found,) = suggest_trials(store, count=1, functions=["own"], request_key="k")["trials"]

@@ -30,7 +30,7 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.script import read_script
 from easeml_core.programs import templates
 from easeml_core.programs.search_space.search_space_text import read_space
-from easeml_core.services.datasets.named_queries import read_queries
+from easeml_core.services.datasets.access import read_queries
 from easeml_core.training.candidates import expand_candidates
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from pages import Page, parse
 
 from easeml_core.services.datasets.refresh import MOST_FEEDS
-from easeml_core.services.models.warm_models import WarmModels
+from easeml_core.services.models.inference import WarmModels
 
 PAGE = Page("feed-refine-infer.md")
 

@@ -12,7 +12,7 @@ from made_up_installation import make_world
 
 from easeml_core.config import TrainingConfig
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.tables import studies, trials
 
 

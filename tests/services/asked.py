@@ -10,7 +10,7 @@ import numpy as np
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.referee.requests import file_gate_request
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import labels, models, sealed, studies, test_sets, trials
 

@@ -18,9 +18,8 @@ from easeml_core.services.reports.overview import study_details
 from easeml_core.services.reports.study import facts_of_study
 from easeml_core.services.selection.executors import code_version, executors_of, function_executor, source_hash
 from easeml_core.services.selection.retry import MOST_BY_ITSELF, in_place_of, retry_trial
-from easeml_core.services.selection.scheduler import LiveScheduler
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.studies.controls import set_study
+from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
+from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import run_trial, trial_state
 from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store.tables import trials

@@ -15,11 +15,10 @@ from easeml_core.entities import TrialState
 from easeml_core.selection.surrogate.logit_normal import moments
 from easeml_core.selection.surrogate.quality_band import band, chance_above, density
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.selection.beliefs import Watch, beliefs
+from easeml_core.services.selection.beliefs import Watch, beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy
-from easeml_core.services.selection.stopping import stopping_prices
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.studies.controls import set_study, set_tenant
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.studies.limits import set_study, set_tenant
 
 
 def suggest(house: Any, **asked: Any) -> Any:

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.services.models import git_tags
-from easeml_core.services.models.dag_bundles import parse_repositories, production_tag, sync_bundle_tags
-from easeml_core.services.models.git_tags import commit_of, move_tag, tag_target
+from easeml_core.services.models import dag_bundles
+from easeml_core.services.models.dag_bundles import (
+    commit_of,
+    move_tag,
+    parse_repositories,
+    production_tag,
+    sync_bundle_tags,
+    tag_target,
+)
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import file_gate_request
 
@@ -163,14 +169,14 @@ def test_of_two_that_move_a_tag_one_gives_way(
     dags: Path, git: Any, commits: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move_tag(dags, TAG, commits[0], message="first")
-    real = git_tags._git
+    real = dag_bundles._git
 
     def meddle(repository: Path, *arguments: str) -> Any:
         if arguments[0] == "update-ref":
             git("update-ref", f"refs/tags/{TAG}", commits[2])
         return real(repository, *arguments)
 
-    monkeypatch.setattr(git_tags, "_git", meddle)
+    monkeypatch.setattr(dag_bundles, "_git", meddle)
     with pytest.raises(StateError, match=f"tag {TAG} in .* cannot be moved to {commits[1]}"):
         move_tag(dags, TAG, commits[1], message="second")
     assert tag_target(dags, TAG) == commits[2]

@@ -18,8 +18,8 @@ import pytest
 
 from easeml_core.errors import ArtifactError
 from easeml_core.services.reports.overview import study_details
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.studies.controls import set_study
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials import lease as leases
 from easeml_core.services.trials.execution import cancel_trial, claim, run_trial, train, trial_details
 from easeml_core.store.artifacts.local import ArtifactStore

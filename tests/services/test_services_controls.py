@@ -19,9 +19,9 @@ from easeml_core.errors import (
 )
 from easeml_core.services.registration.register import pause_study, register_study
 from easeml_core.services.reports.overview import overview, study_details
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.services.studies.controls import list_tenants, set_study, set_tenant
+from easeml_core.services.studies.limits import list_tenants, set_study, set_tenant
 from easeml_core.services.trials.execution import (
     cancel_trial,
     claim,

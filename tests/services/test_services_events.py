@@ -16,9 +16,9 @@ from easeml_core.services.operations import notifications as room
 from easeml_core.services.operations.notifications import EventKind, Look, after_all, after_telling, look
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_forced_promotion, file_rollback
-from easeml_core.services.registration.study_names import study_names
-from easeml_core.services.studies.controls import set_study
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.registration.register import study_names
+from easeml_core.services.studies.limits import set_study
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.queries.events import lately
 
 

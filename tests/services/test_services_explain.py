@@ -11,7 +11,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import NotFoundError
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.selection.policy import set_policy
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import Store
 from easeml_core.store.tables import models, trials

@@ -12,7 +12,7 @@ from property_sizes import examples
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import TrialStateError
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import (
     FINAL,
     Lease,

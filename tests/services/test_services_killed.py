@@ -14,8 +14,8 @@ import pytest
 
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.reports.overview import study_details
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.studies.controls import set_study
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import expire_leases, run_trial, trial_state
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from easeml_core.data.sources.load import load_source
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.services.labeling.requests import give_labels, label_conflicts, wanted_labels
 from easeml_core.services.referee.requests import file_gate_request
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import labels, sealed
 

@@ -11,7 +11,7 @@ from easeml_core.config import GateConfig
 from easeml_core.gate.offline import log_level_of
 from easeml_core.services.evidence.bundle_check import _Work
 from easeml_core.services.gate.judge import _Case
-from easeml_core.services.test_sets.set_sizes import plan_for_gate
+from easeml_core.services.test_sets.planning import plan_for_gate
 
 HALVED = {"fp-free": 3, "fn-free": 4}
 

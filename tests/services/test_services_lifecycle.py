@@ -10,8 +10,8 @@ from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.services.datasets.feed import feed, file_refresh
 from easeml_core.services.reports import timeline as room
 from easeml_core.services.reports.timeline import LANES, lifecycle
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.trials.execution import claim, record_failure
 
 

@@ -12,9 +12,9 @@ import pytest
 from easeml_core.errors import BudgetExhaustedError
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.overview import overview
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.services.studies.controls import list_tenants, set_study, set_tenant
+from easeml_core.services.studies.limits import list_tenants, set_study, set_tenant
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import Store
 

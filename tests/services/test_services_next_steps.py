@@ -17,11 +17,10 @@ from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.overview import Standing, board, standing
-from easeml_core.services.reports.recommendations import Severity, StepKind
-from easeml_core.services.reports.step_rules import RULES, steps_of
+from easeml_core.services.reports.recommendations import RULES, Severity, StepKind, steps_of
 from easeml_core.services.selection.policy import set_policy
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTS: dict[str, Any] = {

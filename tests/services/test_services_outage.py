@@ -13,7 +13,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim, record_failure, trial_state
 from easeml_core.store import schema
 from easeml_core.store.database import Store

@@ -9,11 +9,11 @@ import pytest
 
 from easeml_core.errors import NotFoundError
 from easeml_core.services.datasets.feed import feed, file_refresh
-from easeml_core.services.models.submissions import best_models
+from easeml_core.services.models.submission import best_models
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.overview import live_sets, overview, study_details, study_state
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 
 

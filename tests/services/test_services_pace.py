@@ -20,7 +20,7 @@ from easeml_core.services.evaluation.model_runs import ModelRuns
 from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.gate import judge
-from easeml_core.services.meter import meter_sets
+from easeml_core.services.meter import reading
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee import housekeeping, process
 from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
@@ -215,7 +215,7 @@ def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes
     Nothing of it is held or open while it waits.
     """
     left = list(takes)
-    for module, name in ((judge, "judge_predictions"), (meter_sets, "read_submission")):
+    for module, name in ((judge, "judge_predictions"), (reading, "read_submission")):
         real = getattr(module, name)
 
         def slowly(*given: Any, real: Any = real, **more: Any) -> Any:

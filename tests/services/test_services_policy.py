@@ -11,8 +11,7 @@ import pytest
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
 from easeml_core.services.selection.policy import current_config, policy_history, set_policy, show_policy
-from easeml_core.services.selection.scheduler import LiveScheduler
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.store.database import Store, lock
 from easeml_core.store.tables.selection_settings import add_settings
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates, bring_program
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.tables import studies

@@ -8,7 +8,7 @@ import pytest
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.services.referee.requests import file_gate_request, file_promotion
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.tables import promotions, releases, studies
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services.gate import judge as judging
-from easeml_core.services.meter import meter_sets
+from easeml_core.services.meter import reading
 from easeml_core.services.referee import process as referee
 from easeml_core.services.referee import publishing
 from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
@@ -237,7 +237,7 @@ def test_a_worker_cannot_play_the_referee(lab: Any) -> None:
 
 def test_a_bug_of_the_meter_looks_like_a_set_that_has_served(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     """An error may depend on the labels: free of charge it could be used to ask about them."""
-    monkeypatch.setattr(meter_sets, "read_submission", failing(ValueError("56 errors")))
+    monkeypatch.setattr(reading, "read_submission", failing(ValueError("56 errors")))
     answer = lab.meter("rare")
     assert (answer["refused"], answer["message"], answer["signal"]) == (False, "the sealed set is retired", None)
     assert "56 errors" in caplog.text

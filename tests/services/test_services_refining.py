@@ -12,7 +12,7 @@ from easeml_core.errors import InvalidInputError, NotFoundError, TrainingError
 from easeml_core.models.formats import save_constant
 from easeml_core.services.datasets.feed import feed, file_refresh, studies_that_wait
 from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_pairs
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import models
 from easeml_core.store.tables.example_hashes import example_hashes

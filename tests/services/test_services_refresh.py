@@ -19,8 +19,8 @@ from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds, s
 from easeml_core.services.datasets.refine import list_pairs
 from easeml_core.services.models.inference import infer
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store.tables import sealed
 from easeml_core.store.tables.example_hashes import example_hashes
 

@@ -12,7 +12,7 @@ import pytest
 
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.reports.decision import explain_trial
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import pruning as service
 from easeml_core.services.trials.execution import claim, record_success, run_trial, trial_details
 from easeml_core.services.trials.pruning import Ladder

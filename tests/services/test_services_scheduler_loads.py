@@ -14,10 +14,9 @@ from easeml_core.errors import BudgetExhaustedError, ConfigError, NotFoundError,
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection import scheduler as room
 from easeml_core.services.selection.policy import set_policy
-from easeml_core.services.selection.scheduler import LiveScheduler
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.services.studies.controls import set_study, set_tenant
+from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.tables import decisions, studies, trials
 

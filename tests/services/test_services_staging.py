@@ -11,7 +11,7 @@ import pytest
 
 from easeml_core.remote import object_files
 from easeml_core.remote.cache import FileCache
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, run_trial
 from easeml_core.store.artifacts.remote import artifact_store
 

@@ -11,7 +11,7 @@ from easeml_core.data.layout import table_layout
 from easeml_core.data.parts import OpenParts
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.registration.study_goal import checked_goal
+from easeml_core.services.registration.register import checked_goal
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.training.trainers import TRAINERS
 

@@ -14,7 +14,7 @@ from PIL import Image
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.data_preview import look_at_data
+from easeml_core.services.registration.preview import look_at_data
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import KEPT_DAYS, PART, forget_uploads, keep_upload
 

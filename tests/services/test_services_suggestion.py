@@ -11,7 +11,7 @@ import pytest
 from easeml_core.config import POLICIES
 from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, record_failure, trial_state
 from easeml_core.store.tables import studies
 

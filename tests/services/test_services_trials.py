@@ -11,7 +11,7 @@ import pytest
 
 from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, TrialStateError
 from easeml_core.models.formats import load_predictor
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import execution as service
 from easeml_core.services.trials.execution import (
     cancel_trial,

@@ -20,7 +20,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.reports.overview import live_sets, overview, study_details
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.tables import sealed, studies
 
 if TYPE_CHECKING:

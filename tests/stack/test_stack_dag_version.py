@@ -18,7 +18,7 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
 
-from easeml_core.services.models.git_tags import tag_target
+from easeml_core.services.models.dag_bundles import tag_target
 from easeml_core.services.models.submission import list_submissions
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview, study_state

@@ -15,7 +15,7 @@ import pytest
 
 from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, TrialState
 from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, rows, scalar
 from easeml_core.store.tables import models, releases, requests, sealed, studies, suggestions, trials

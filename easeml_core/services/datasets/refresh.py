@@ -32,7 +32,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import MAX_CELLS, RawTable, content_hash
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
-from easeml_core.services.registration.baseline import keep_baseline
+from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
 from easeml_core.store.database import notify
 from easeml_core.store.tables import datasets, releases, sealed, studies, validation_sets

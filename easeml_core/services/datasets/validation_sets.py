@@ -2,6 +2,8 @@
 
 The new validation part is a new version of the study's data. Nothing is trained again for it: what was trained on the
 same training part is measured anew (``services/evaluation/reevaluation.py``).
+
+What is said of a validation set that has just taken another one's place: it is in use all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from easeml_core.data.layout import stored_layout
 from easeml_core.data.parts import OpenParts, content_hash, load_open_parts, write_open_parts
 from easeml_core.data.table import RawTable
 from easeml_core.entities import SealedSetPurpose
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import ValidationReport, ValidationUse, heritage
 from easeml_core.meter.validation_set import validation_report as report_on
@@ -30,13 +32,12 @@ from easeml_core.services.datasets.validation_rows import (
     require_open,
     rows_of_set,
 )
-from easeml_core.services.datasets.validation_warnings import goes_on, second_sample, too_few
-from easeml_core.services.registration.baseline import keep_baseline
+from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.services.test_sets.test_set_checks import unlike
+from easeml_core.services.test_sets.upload import unlike
 from easeml_core.services.test_sets.visible_rows import part_hashes
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.tables import releases, sealed, studies, validation_sets
+from easeml_core.store.tables import releases, sealed, studies, test_sets, validation_sets
 from easeml_core.store.tables.example_hashes import example_hashes
 
 if TYPE_CHECKING:
@@ -49,6 +50,50 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.validation_sets import ValidationPart
+
+
+def too_few(rows: int, minimum: int | None) -> list[str]:
+    """Whether its own noise leaves range 1 of the meter; ``minimum`` is None where no number is enough."""
+    if minimum is None or rows >= minimum:
+        return []
+    told = counted(rows, "row is", "rows are")
+    return [f"{told} too few to keep their own noise in range 1 of the meter; it takes {minimum:,}"]
+
+
+def goes_on(earlier: Sequence[set[bytes]], rows: set[bytes], *, add: bool) -> list[str]:
+    """Whether models were chosen by its rows already, and whether it is a new set by name only.
+
+    Args:
+        earlier: Hashes of the rows of each earlier validation set, oldest first.
+        rows: Hashes of its own rows.
+        add: Whether old rows were kept on purpose.
+    """
+    kept = len(rows & set[bytes]().union(*earlier))
+    new = len(rows) - kept
+    if heritage([*earlier, rows]):
+        return [
+            f"{counted(kept, 'row was', 'rows were')} in an earlier validation set and "
+            f"{counted(new, 'was', 'were')} in none: looks and signals of before count on, until as many rows are new"
+        ]
+    if kept == 0 or add:
+        return []
+    told = counted(kept, "of the rows was", "of the rows were")
+    return [f"{told} in an earlier validation set: models were chosen by them already"]
+
+
+def second_sample(tx: Connection, study: Study) -> list[str]:
+    """Whether the second validation sample was drawn from where an earlier validation set came from."""
+    live = releases.live_test_set(tx, study.id, SealedSetPurpose.DIRECT)
+    if live is None:
+        return []
+    found = test_sets.get_set(tx, live.id)
+    if found.data_version_id == studies.latest_data_version(tx, study.id).id:
+        return []
+    return [
+        f"second validation sample {found.called} is from where an earlier validation set came from; unless these rows "
+        "are from there too, it cannot tell tuning from drift any more: retire it (`easeml test-set retire "
+        f"{found.called} --study {study.name}`) and seal one from where these rows come from (--purpose direct)"
+    ]
 
 
 # -- how far it is used up --------------------------------------------------------------------------------------------

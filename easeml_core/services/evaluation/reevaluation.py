@@ -6,6 +6,8 @@ killed loses the model that was running, and the next call goes on there. Nothin
 A model that cannot be measured is kept as that (``work.remeasure_failures``), and tried once more, after the others.
 After ``store.validation.REMEASURE_TRIES`` tries its candidate counts as failed on the new version: it is not trained
 again, since its training is no news, and measured only where somebody asks for it (``remeasure``).
+
+What a model that is trained already is worth on another validation part, by its study's metric.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import ArtifactError, StateError, TrainingKilled, TrainingStarved
+from easeml_core.data.parts import load_open_parts
+from easeml_core.errors import ArtifactError, EasemlError, StateError, TrainingKilled, TrainingStarved
 from easeml_core.faults import Blame, blame_of
-from easeml_core.services.evaluation.remeasured_quality import quality_on
+from easeml_core.metrics.metric import METRICS, metric_of
+from easeml_core.models.answers import probabilities_of
+from easeml_core.models.predict import predict_in_child
 from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
 from easeml_core.store.database import lock, notify
 from easeml_core.store.tables import models, studies, validation_sets
@@ -25,9 +30,48 @@ from easeml_core.store.tables import models, studies, validation_sets
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from numpy.typing import NDArray
+
+    from easeml_core.entities import Model, Study
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.validation_sets import Waiting
+
+
+def quality_on(artifacts: ArtifactStore, study: Study, model: Model, *, data: str, answers: NDArray[Any]) -> float:
+    """Quality of the model on the validation part of some data, in [0, 1].
+
+    Args:
+        artifacts: Where models and data lie.
+        study: Whose metric it is. A function of the tenant's is not called: it would run with the referee's rights.
+        model: Run once more where the metric needs probabilities.
+        data: Artifact with the open parts.
+        answers: What the model has answered there, shape ``(n_examples,)``.
+
+    Raises:
+        StateError: The metric is a function of the tenant's, or the model has no score by it; says which.
+        ArtifactError: A file is missing or was changed.
+    """
+    if study.metric not in METRICS and not study.metric.startswith("within:"):
+        message = (
+            f"quality is measured by {study.metric}, a function of the tenant's, which the referee does not run; the "
+            "candidate is trained anew where that is wanted"
+        )
+        raise StateError(message)
+    with artifacts.copy(data) as path:
+        parts = load_open_parts(path)
+    metric, chances = metric_of(study.metric), None
+    try:
+        if metric.needs == "probabilities":
+            with artifacts.copy(model.artifact) as path:
+                wanted = probabilities_of(parts.classes)
+                chances = predict_in_child(path, model.format, parts.validation_inputs, wanted=wanted)
+        score = metric.score(parts.validation_labels, answers, chances)
+        return metric.quality(score, metric.scale_of(parts.validation_labels))
+    except EasemlError as error:
+        message = f"it has no score by {study.metric} on the validation part"
+        raise StateError(message) from error
+
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from easeml_core.meter.shared_ledger import gate_log_level, joint_plan, planned_
 from easeml_core.metrics.correctness import as_classes
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions
 from easeml_core.services.test_sets.answer import BLOCKING_REFUSED, Answer, Waiting
-from easeml_core.services.test_sets.set_queue import no_live_set
-from easeml_core.services.test_sets.set_sizes import examples_for_gate, examples_for_joint_gate
+from easeml_core.services.test_sets.lifecycle import no_live_set
+from easeml_core.services.test_sets.planning import examples_for_gate, examples_for_joint_gate
 from easeml_core.services.test_sets.shared_set import gate_settings, joint_config, joint_end, require_joint_goes_on
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
 from easeml_core.store.rows import as_json

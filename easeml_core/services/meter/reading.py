@@ -3,33 +3,339 @@
 Where the study has a second hidden sample of the validation distribution (purpose ``direct``), each submission is read
 on both sets, and the two signals tell tuning from drift (``meter/drift.py``). Neither set pays for the other's
 answers. The study's meter set decides: where it gives no answer, the second one is not asked.
+
+Reading one submission on one sealed set: a meter set, one shared with a gate, or the second validation sample.
+
+The set's state is its ledger. A submission that was answered before is answered from it, at no cost; another one uses a
+step and leaves an entry. What several sets say together is decided in ``reading.py``.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose
+from easeml_core.errors import StateError
 from easeml_core.meter.budget import budget_breach
-from easeml_core.meter.drift import TwoSignals, both_reliability, combine, drift_alert
-from easeml_core.services.meter.meter_sets import MeterSet, SetReading, Submission, meter_set, read_on, require_runs
+from easeml_core.meter.dither import late_shift
+from easeml_core.meter.drift import Said, TwoSignals, both_reliability, combine, drift_alert
+from easeml_core.meter.levels import COUNTS_REACHABLE
+from easeml_core.meter.meter import read_submission
+from easeml_core.meter.reading import Reading
+from easeml_core.meter.tree_size import team_steps
+from easeml_core.metrics.correctness import wrong
+from easeml_core.services.evaluation.sealed_runs import sealed_predictions, validation_loss
 from easeml_core.services.meter.results import data_version_of
 from easeml_core.services.test_sets.answer import Answer
-from easeml_core.services.test_sets.set_queue import no_live_set
-from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store.tables import models, releases, studies
+from easeml_core.services.test_sets.lifecycle import no_live_set
+from easeml_core.services.test_sets.shared_set import is_joint, joint_end, meter_settings_of, require_joint_goes_on
+from easeml_core.store.tables import ledger, models, releases, sealed, studies
+from easeml_core.store.tables.ledger import RETIRED, MeterEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from easeml_core.config import MeterConfig
-    from easeml_core.entities import Study
+    from easeml_core.entities import DataVersion, Model, Study
     from easeml_core.services.evaluation.sealed_runs import Preparation
     from easeml_core.store.tables.requests import Request
 
+
 logger = logging.getLogger(__name__)
+
+HAS_NO_ANSWER_LEFT = "has no answer left on this meter set"
+"""What a refusal says of a team."""
+
+FAILURE = "failure"
+"""Why a set ends on which a model could not be run."""
+
+_USUAL = {"edges": [], "why": "", "team": 1, "promised_tolerance": None, "ends": False}
+"""What an entry of the ledger does not say, since it follows from the plan (``store/tables/ledger.py`` reads it so)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is to be read, and for whom.
+
+    Attributes:
+        request: The meter request.
+        model: The model.
+        version: The data on whose validation part its loss is measured.
+        team: Whose submission it is, 1..K.
+        hit: What counts as right.
+    """
+
+    request: Request
+    model: Model
+    version: DataVersion
+    team: int
+    hit: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSet:
+    """A live set, what it was planned for, what it has answered, and the submission that is to be read on it.
+
+    Attributes:
+        row: Of ``work.test_sets``.
+        config: What the meter was planned for on it.
+        earlier: All earlier readings on it, oldest first.
+        submission: Whose model it is.
+    """
+
+    row: Any
+    config: MeterConfig
+    earlier: list[MeterEntry]
+    submission: Submission
+
+    def own(self) -> list[MeterEntry]:
+        """The earlier readings of this team."""
+        return [entry for entry in self.earlier if entry.team == self.submission.team]
+
+    def has_ended(self) -> bool:
+        """Whether the team can be answered no more on this set, or only with what it was told already."""
+        return any(entry.ends for entry in self.own())
+
+    def cached(self) -> MeterEntry | None:
+        """The answer that the same submission has had, or None."""
+        key = self.cache_key()
+        return next((entry for entry in self.earlier if entry.cache_key == key), None)
+
+    def cache_key(self) -> str:
+        """What a repeated submission has in common with the first."""
+        return cache_key(self.config, self.submission)
+
+    def left(self) -> int | None:
+        """Submissions that the team may still make; None where there is no last one. Its own answers alone count."""
+        if self.config.open_ended:
+            return None
+        planned = team_steps(self.config.steps, self.config.teams)[self.submission.team - 1]
+        return max(0, planned - len(self.own()))
+
+
+@dataclass(frozen=True, slots=True)
+class SetReading:
+    """What one set says of the submission.
+
+    Attributes:
+        on: The set, this reading included.
+        entry: The answer.
+        cached: Whether it was given before.
+        retired_why: Why the set ends with it, or None.
+    """
+
+    on: MeterSet
+    entry: MeterEntry
+    cached: bool
+    retired_why: str | None
+
+    def said(self) -> Said | None:
+        """The signal with what it promises; None when there is none."""
+        entry = self.entry
+        return None if entry.signal is None else Said(entry.signal, self.on.config, entry.edges, entry.tolerance)
+
+
+def cache_key(config: MeterConfig, submission: Submission) -> str:
+    """What a repeated submission to a set with this plan has in common with the first.
+
+    Teams share nothing, not even that. On another validation set the same artifact has another gap.
+    """
+    team = "" if config.teams == 1 else f" team {submission.team}"
+    data = "" if submission.version.version == 1 else f" data {submission.version.version}"
+    return submission.model.identity + team + data
+
+
+def require_runs(tx: Connection, ready: Preparation, submission: Submission, sets: Sequence[Any]) -> None:
+    """Stop a new reading before its validation loss is measured, and name all runs that it will need, at once.
+
+    Nothing else is decided here: whoever comes through is read, answered from the ledger or refused (``read_on``). That
+    is also why nothing is run for a submission that would not be read.
+
+    Args:
+        tx: Transaction of the referee's role that holds the study.
+        ready: Runs that were made.
+        submission: What is to be read.
+        sets: Rows of the live sets that it will be read on; without an answer of the first there is none of the others.
+
+    Raises:
+        NotRunError: The validation part comes first: it is open data, and where it fails no sealed set is touched.
+    """
+    model, version = submission.model, submission.version
+    if ready.loss(model, version.artifact) is not None or not _answers_anew(tx, submission, sets[0]):
+        return
+    needed = [sets[0].id] + [row.id for row in sets[1:] if _answers_anew(tx, submission, row)]
+    unknown = [set_id for set_id in needed if sealed.known_predictions(tx, set_id, model.identity) is None]
+    raise ready.missing(model, None, *unknown)
+
+
+def _answers_anew(tx: Connection, submission: Submission, row: Any) -> bool:
+    key = cache_key(meter_settings_of(row), submission)
+    anew = ledger.meter_answers_anew(tx, row.id, cache_key=key, team=submission.team)
+    return anew and joint_end(tx, row) is None
+
+
+def meter_set(tx: Connection, row: Any, submission: Submission) -> MeterSet:
+    """The set as it stands; ``row`` is that of a live set, which the transaction holds."""
+    return MeterSet(row, meter_settings_of(row), ledger.meter_entries(tx, row.id), submission)
+
+
+def read_on(tx: Connection, ready: Preparation, on: MeterSet) -> SetReading:
+    """Read the submission on the set: from its ledger, or by using one step of it.
+
+    Raises:
+        StateError: The team has no answer left on it, or a set that is shared with a gate has ended.
+        NotRunError: The model was not run yet on the set, or on the validation part.
+    """
+    known = on.cached()
+    if known is not None:
+        return SetReading(on, known, cached=True, retired_why=None)
+    if on.has_ended():
+        message = f"team {on.submission.team} {HAS_NO_ANSWER_LEFT}; wait for the next one"
+        raise StateError(message)
+    require_joint_goes_on(tx, on.row)
+    entry, why = _read(tx, ready, on)
+    on.earlier.append(entry)
+    return SetReading(on, entry, cached=False, retired_why=_retires(tx, on, entry, why))
+
+
+def _retires(tx: Connection, on: MeterSet, entry: MeterEntry, why: str) -> str | None:
+    """Why the set ends with this answer, or None: it lives as long as one of its teams can be answered.
+
+    A team must not learn that another one has used up its part.
+    """
+    ended = {earlier.team for earlier in on.earlier if earlier.ends}
+    if len(ended) < on.config.teams:
+        return joint_end(tx, on.row)
+    if entry.signal is None:
+        return FAILURE if why == FAILURE else "signals"
+    return "steps" if on.left() == 0 else "regulation"
+
+
+def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry, str]:
+    """Use one step of the set: its entry in the ledger, without a signal when the set is retired instead; and why."""
+    model, set_id = on.submission.model, on.row.id
+    loss = validation_loss(ready, model, on.submission.version)  # first: it is open data, nothing is spent if it fails
+    predictions, failure = sealed_predictions(tx, ready, model, set_id)
+    labels = sealed.sealed_labels(tx, set_id)
+    errors = len(labels) if predictions is None else int(np.sum(wrong(on.submission.hit, labels, predictions)))
+    shift = _shift(tx, on) if on.config.method == "dithered" else None
+    log_weight = ledger.joint_log_weight(tx, set_id) if is_joint(on.row) else None
+    if failure is not None and on.config.method in COUNTS_REACHABLE:
+        reading = _no_answer(on, FAILURE)
+    else:
+        follows_from = (on.submission.request.id, set_id, on.cache_key(), len(on.earlier), errors, loss, log_weight)
+
+        def compute() -> Reading:
+            numbers = {"errors": errors, "examples": len(labels)}
+            return _reading(ready, on, **numbers, loss=loss, shift=shift, log_weight=log_weight)
+
+        reading = ready.judged(follows_from, compute)
+    entry = MeterEntry(
+        step=len(on.earlier) + 1,
+        cache_key=on.cache_key(),
+        signal=reading.signal,
+        log_cost=reading.log_cost,
+        team=on.submission.team,
+        edges=reading.edges,
+        tolerance=_promised(on),
+        ends=reading.ends or reading.retired,
+    )
+    report = reading.to_json() | {"errors": errors, "validation_loss": loss, "failure": failure}
+    report |= {"model_id": model.id, "model": model.identity}
+    report |= {"team": entry.team, "promised_tolerance": entry.tolerance, "ends": entry.ends}
+    for name, usual in _USUAL.items():  # left out: the shorter the entries, the less their size on disk varies
+        if report[name] == usual:
+            del report[name]
+    _keep(tx, on, entry, reading, report)
+    return entry, reading.why
+
+
+def _reading(
+    ready: Preparation,
+    on: MeterSet,
+    *,
+    errors: int,
+    examples: int,
+    loss: float,
+    shift: float | None,
+    log_weight: float | None,
+) -> Reading:
+    """What the meter says; nothing more on this set where it fails.
+
+    What is computed here depends on sealed labels, so that an error may, too: answered as refused and free, it would be
+    a way of asking. A set that is retired instead of answering costs the promise nothing. A lack of memory puts the
+    request off as a model's would.
+    """
+    try:
+        return read_submission(
+            errors=errors,
+            examples=examples,
+            validation_loss=loss,
+            config=on.config,
+            earlier=on.earlier,
+            team=on.submission.team,
+            shift=shift,
+            log_weight=log_weight,
+        )
+    except Exception as error:
+        if ready.patience.allows(error):
+            raise
+        logger.exception("request %d: reading has failed, the set is retired", on.submission.request.id)
+        return _no_answer(on, f"{type(error).__name__}: {error}")
+
+
+def _no_answer(on: MeterSet, why: str) -> Reading:
+    """The end of the set for the team: one more leaf of the tree, at which nothing is claimed."""
+    log_level = math.log1p(-on.config.reliability)
+    return Reading(None, 0.0, 1.0, 0.0, 1.0, reachable=1, log_cost=0.0, log_level=log_level, ends=True, why=why)
+
+
+def _keep(tx: Connection, on: MeterSet, entry: MeterEntry, reading: Reading, report: dict[str, Any]) -> None:
+    sealed.add_entry(
+        tx,
+        test_set_id=on.row.id,
+        step=ledger.next_step(tx, on.row.id) if is_joint(on.row) else entry.step,
+        steps=on.row.steps,
+        request_id=on.submission.request.id,
+        cache_key=entry.cache_key,
+        answer=RETIRED if entry.signal is None else str(entry.signal),
+        log_level=reading.log_level,
+        log_cost=entry.log_cost,
+        tolerance=reading.tolerance_now,
+        report=report,
+        open_ended=on.config.open_ended,
+        system=ledger.METER,
+        system_step=entry.step,
+        system_steps=on.config.steps,
+    )
+
+
+def _shift(tx: Connection, on: MeterSet) -> float:
+    """How far the boundaries are shifted for this submission, on each set that it is read on.
+
+    A keyed hash (HMAC-SHA-256 with the installation's secret) of the request, which exists only once the submission is
+    made: nobody but the referee can know it before, and a repetition after a crash finds the same.
+    """
+    digest = hmac.digest(sealed.installation_secret(tx), f"dither|{on.submission.request.id}".encode(), "sha256")
+    return late_shift(on.config.ranges, np.random.default_rng(int.from_bytes(digest, "big")))
+
+
+def _promised(on: MeterSet) -> float | None:
+    """The tolerance that is promised with the next signal, by the team's signals; None for the one of the plan."""
+    if not on.config.tolerances:
+        return None
+    worst = max((entry.signal for entry in on.own() if entry.signal is not None), default=1)
+    return on.config.tolerances[worst - 1]
+
 
 _ALIKE = ("ranges", "tolerance", "tolerances", "teams")
 """Settings in which the two meters must agree, so that their signals can be compared."""

@@ -88,7 +88,7 @@ def whose_alert(tx: Connection, reading: Mapping[str, Any]) -> int | None:
 def data_version_of(entry: MeterEntry) -> int:
     """Number of the data version on whose validation part the loss of an entry was measured.
 
-    It stands in the key by which a repeated submission is recognised (``services/meter/meter_sets.py``), unless it is
+    It stands in the key by which a repeated submission is recognised (``services/meter/reading.py``), unless it is
     1.
     """
     found = _DATA.fullmatch(entry.cache_key)

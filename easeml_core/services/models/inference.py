@@ -1,9 +1,15 @@
-"""``infer``: map inputs to outputs with a model of a study: that in production, the best so far, or a named one."""
+"""``infer``: map inputs to outputs with a model of a study: that in production, the best so far, or a named one.
+
+Models that stay loaded between two questions: a few, the least recently asked one gives way to another.
+"""
 
 from __future__ import annotations
 
 import csv
+import threading
 import time
+from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.rows.row_files import read_rows
@@ -12,6 +18,7 @@ from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.files import written_whole
 from easeml_core.models.answers import probabilities_of
 from easeml_core.models.predict import predict_in_child
+from easeml_core.models.warm_model import ModelGoneError, WarmModel
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.studies.columns import answers_of_study, row_form
 from easeml_core.store.tables import models, releases, studies
@@ -28,9 +35,9 @@ if TYPE_CHECKING:
     from easeml_core.data.rows.row_format import RowForm, Rows
     from easeml_core.entities import Model
     from easeml_core.models.answers import WantedAnswers
-    from easeml_core.services.models.warm_models import WarmModels
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+
 
 PRODUCTION, BEST = "production", "best"
 _LONGEST_ID = 18
@@ -191,3 +198,45 @@ def _name(names: Sequence[str], label: int) -> str:
         return names[label]
     message = f"the model answered {label}, which is no class of the study; there are {len(names)}"
     raise StateError(message)
+
+
+class WarmModels:
+    """For one process that is asked often, such as a server.
+
+    Args:
+        most: How many models are loaded at the same time, >= 1; each has a process of its own.
+        options: Further arguments of ``WarmModel``.
+    """
+
+    def __init__(self, *, most: int = 4, **options: Any) -> None:
+        self._most, self._options = most, options
+        self._models: OrderedDict[tuple[int, str, WantedAnswers], WarmModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def answer(
+        self, artifacts: ArtifactStore, model: Model, wanted: WantedAnswers, inputs: NDArray[np.float32]
+    ) -> NDArray[Any]:
+        """As ``predict_in_child``; errors as of ``WarmModel.ask``. A process that has ended meanwhile is made anew."""
+        try:
+            return self._loaded(artifacts, model, wanted).ask(inputs)
+        except ModelGoneError:
+            return self._loaded(artifacts, model, wanted).ask(inputs)
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            for model in self._models.values():
+                model.close()
+            self._models.clear()
+
+    def _loaded(self, artifacts: ArtifactStore, model: Model, wanted: WantedAnswers) -> WarmModel:
+        # A program may remember what it was asked: two studies that have the same file have a process each.
+        key = model.study_id, model.identity, wanted
+        with self._lock:
+            found = self._models.pop(key, None)
+            if found is None or found.is_gone:
+                found = WarmModel(partial(artifacts.copy, model.artifact), model.format, wanted, **self._options)
+            self._models[key] = found
+            while len(self._models) > self._most:
+                self._models.popitem(last=False)[1].close()
+            return found

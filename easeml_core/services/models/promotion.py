@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import require
 from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import StateError
-from easeml_core.services.test_sets.test_set_retirement import BY_HAND
+from easeml_core.services.test_sets.lifecycle import BY_HAND
 from easeml_core.store.database import notify
 from easeml_core.store.tables import models, promotions, releases, requests, studies
 

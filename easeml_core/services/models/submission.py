@@ -2,6 +2,10 @@
 
 It is run on the open validation part, and on a part of that again, in the same kind of sandbox and by the same rules by
 which the referee will run it: what cannot run there is refused here and costs nothing of a sealed set.
+
+What was handed in and waits for the gate.
+
+What a night has to hand in: each study's best model, unless it stands already.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
 from easeml_core.store.database import lock
 from easeml_core.store.rows import clean
-from easeml_core.store.tables import models, studies, submissions
+from easeml_core.store.tables import models, releases, studies, submissions, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import DataVersion
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+
 
 LARGEST_BYTES = 2 << 30
 """Of a model's file."""
@@ -317,3 +322,45 @@ def _with_state(entry: dict[str, Any]) -> dict[str, Any]:
     else:
         state = "refused" if refused else "handed in"
     return entry | {"validation_quality": 1.0 - loss, "state": state, "submitted_at": entry["submitted_at"].isoformat()}
+
+
+def waiting_submissions(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
+    """Submissions that no gate was asked about since they came, the oldest first.
+
+    Args:
+        store: Any role.
+        study: The study, or None for all.
+
+    Returns:
+        ``{"submission_id", "study", "model_id"}`` each; at most 1000.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        return waiting.waiting_submissions(tx, None if study is None else studies.get_study(tx, study).id)
+
+
+def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Best model of every active study that has one which is not in production.
+
+    Args:
+        store: Any role.
+        studies_only: Names of the studies to look at; None for all active ones.
+
+    Returns:
+        ``[{"study", "model_id", "quality"}]`` by study name; quality in [0, 1] on the validation part.
+
+    Raises:
+        NotFoundError: One of the studies does not exist.
+    """
+    found = []
+    with store.begin() as tx:
+        names = None if studies_only is None else {studies.get_study(tx, name).name for name in studies_only}
+        for study in studies.list_studies(tx, state=StudyState.ACTIVE):
+            best = models.best_model(tx, study.id) if names is None or study.name in names else None
+            production = releases.production_model(tx, study.id)
+            if best is not None and (production is None or production.identity != best.identity):
+                quality = models.observed_quality(tx, best.id)
+                found.append({"study": study.name, "model_id": best.id, "quality": quality})
+    return found

@@ -15,7 +15,7 @@ from easeml_core.config import require
 from easeml_core.entities import AlertKind, Symbol
 from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.meter.results import whose_alert
-from easeml_core.services.test_sets.new_set_alarm import end_set
+from easeml_core.services.test_sets.lifecycle import end_set
 from easeml_core.store.database import notify
 from easeml_core.store.tables import chain, mails, outbox, releases, requests, studies
 

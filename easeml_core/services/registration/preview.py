@@ -1,22 +1,36 @@
-"""What a study would be, before it is registered: the candidates that its program calls for, and its sealed parts."""
+"""What a study would be, before it is registered: the candidates that its program calls for, and its sealed parts.
+
+What a new study's data look like, before it is registered: looked at in a child with limits, for a server's page.
+"""
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.inference.result import spec_of
+from easeml_core.data.sources.spec import SCHEMES, parse_source
+from easeml_core.data.sources.upload_names import is_upload, upload_of
 from easeml_core.entities import Task
+from easeml_core.errors import InvalidInputError, TrainingError, TrainingKilled
 from easeml_core.programs.demands import demands_of
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.template import NUMBERS, ONE_HOT, SEVERAL
 from easeml_core.programs.templates import match_program
+from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.registration.register import study_settings
 from easeml_core.services.registration.sealing import part_sizes, planned_sets
+from easeml_core.services.studies.uploads import opened_upload
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from easeml_core.data.sources.spec import Source
     from easeml_core.programs.data_type import Program
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 
 def match_of(text: str, *, task: str | None = None) -> dict[str, Any]:
@@ -93,3 +107,77 @@ def _why_not(kind: str) -> str:
     if trainer is None:
         return NOT_TRAINED.get(kind, "there is no trainer of that name")
     return "" if trainer.is_available() else f"it needs {trainer.library}: extra {trainer.requires}"
+
+
+CHILD = "easeml_core.data.inference.child"
+TIME_LIMIT_SECONDS = 60.0
+MEMORY_LIMIT_MB = 2048
+
+
+def look_at_data(
+    artifacts: ArtifactStore, *, tenant: str, source: str, asked: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """The program of a study's data, and what decided it.
+
+    Args:
+        artifacts: Among which uploads are.
+        tenant: Whose upload it is.
+        source: As of a study; of an upload in a zip file ``images`` and ``npy`` are the same, and of another ``csv``,
+            ``parquet`` and ``series``: what it holds decides.
+        asked: ``target``, ``task``, ``split``, ``id_column``, ``step_column``; what is missing is inferred.
+
+    Returns:
+        What ``Inferred.as_mapping`` has, ``source`` being the one to register; ``text``, the program in lines; and of a
+        file with columns their names and its first rows, ``columns`` and ``head``, empty for others. None where only
+        the referee may read the source.
+
+    Raises:
+        InvalidInputError: The source or the data are not as they must be, or are too large to be looked at.
+    """
+    given = parse_source(source)
+    said = {name: text for name, text in asked.items() if text}
+    if is_upload(given.name) and SCHEMES[given.scheme].reads in ("file", "folder"):
+        with opened_upload(artifacts, given, tenant=tenant) as path:
+            return _seen_upload(given, path, said)
+    return None if SCHEMES[given.scheme].reads else _ask({"source": source} | said)
+
+
+def _seen_upload(given: Source, path: Path, said: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found = _ask({"path": str(path)} | dict(said))
+    except InvalidInputError as error:  # where the copy lies is nobody's business
+        raise InvalidInputError(str(error).replace(str(path), upload_of(given.name).file)) from error
+    seen = parse_source(found["source"])
+    kept = tuple(option for option in given.options if option[0] == "rows")  # all others follow from the data
+    found["source"] = spec_of(seen._replace(name=given.name, options=(*kept, *seen.options)))
+    found["notes"] = [note for note in found["notes"] if not note.startswith("source ")]
+    return found
+
+
+def _ask(asked: Mapping[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="easeml-look-") as name:
+        folder = Path(name)
+        try:
+            run_child(
+                CHILD,
+                [json.dumps(asked), str(folder / "found.json")],
+                cwd=folder,
+                limits=Limits(TIME_LIMIT_SECONDS, MEMORY_LIMIT_MB),
+                on_output=lambda _: None,
+                on_poll=lambda: None,
+            )
+        except TrainingKilled:
+            raise
+        except TrainingError as error:
+            raise InvalidInputError(_reworded(str(error))) from error
+        found: dict[str, Any] = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+        return found
+
+
+def _reworded(reason: str) -> str:
+    if reason.startswith(("out of time", "out of memory")):
+        return (
+            f"the data take more than {TIME_LIMIT_SECONDS:g} s or {MEMORY_LIMIT_MB:,} MB to look at here; bring fewer "
+            "rows or columns, or register the study with `easeml study register`"
+        )
+    return reason

@@ -1,4 +1,10 @@
-"""The referee's first task: load a study's data, split it once, keep some parts sealed and open the rest."""
+"""The referee's first task: load a study's data, split it once, keep some parts sealed and open the rest.
+
+The baseline of a study: one constant answer stands in as the old model while nothing is in production.
+
+It is made once, of the first training part, and each further data version keeps it: were it made anew of what was fed
+or switched off, whoever feeds could choose what the gate compares with.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +27,18 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import rows_of
 from easeml_core.entities import SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.metrics.correctness import wrong
+from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.programs.language import parse_program
-from easeml_core.services.registration.baseline import add_baseline
-from easeml_core.services.studies.study_candidates import called_for, require_fitting
-from easeml_core.services.test_sets.planning import needed_examples, set_purposes, settings_of_plan, study_plan
+from easeml_core.services.studies.candidates import called_for, require_fitting
+from easeml_core.services.test_sets.planning import (
+    needed_examples,
+    plan_for_meter,
+    plan_joint,
+    set_purposes,
+    settings_of_plan,
+    study_plan,
+)
 from easeml_core.services.test_sets.row_registry import (
     is_public,
     label_tokens,
@@ -34,9 +48,8 @@ from easeml_core.services.test_sets.row_registry import (
     require_few_refusals,
     require_other_rows,
 )
-from easeml_core.services.test_sets.set_sizes import plan_for_meter, plan_joint
 from easeml_core.store.database import notify
-from easeml_core.store.tables import sealed, studies
+from easeml_core.store.tables import models, sealed, studies
 from easeml_core.store.tables.example_hashes import example_hashes
 from easeml_core.training.program_candidates import require_data_of
 
@@ -55,6 +68,82 @@ if TYPE_CHECKING:
     from easeml_core.services.test_sets.row_registry import Found, NewRows
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.tables.requests import Request
+
+
+def add_baseline(
+    tx: Connection,
+    artifacts: ArtifactStore,
+    *,
+    study_id: int,
+    data_version_id: int,
+    train_labels: NDArray[Any],
+    validation_labels: NDArray[Any],
+    hit: str,
+) -> None:
+    """Add the model that always answers the most frequent class of the training part, or the median of its numbers.
+
+    Where an answer is several numbers, it is the median of each place in the row.
+
+    Args:
+        tx: Transaction of the referee's role.
+        artifacts: Where the file goes.
+        study_id: The study.
+        data_version_id: The study's first version.
+        train_labels: Shape (train_rows,): int64 in [0, classes), or numbers; or several, (train_rows, numbers).
+        validation_labels: The same of the validation rows; the model's loss is measured on them.
+        hit: What counts as right.
+    """
+    with tempfile.TemporaryDirectory(prefix="easeml-baseline-") as folder:
+        path = Path(folder) / "baseline.json"
+        save_constant(path, _answer(train_labels))
+        answers = load_constant(path).predict(validation_labels)
+        artifact = artifacts.put(path)
+    loss = float(np.mean(wrong(hit, validation_labels, answers)))
+    _add(tx, study_id=study_id, data_version_id=data_version_id, artifact=artifact, validation_loss=loss)
+
+
+def keep_baseline(
+    tx: Connection,
+    artifacts: ArtifactStore,
+    *,
+    study_id: int,
+    data_version_id: int,
+    validation_labels: NDArray[Any],
+    hit: str,
+) -> None:
+    """Add the study's baseline, unchanged, to a further data version.
+
+    Args:
+        tx: Transaction of the referee's role.
+        artifacts: Where its file lies.
+        study_id: The study.
+        data_version_id: The version; it has none yet.
+        validation_labels: As of ``add_baseline``.
+        hit: What counts as right.
+
+    Raises:
+        ArtifactError: Its file is missing or was changed.
+    """
+    artifact = models.baseline_model(tx, study_id).artifact
+    with artifacts.copy(artifact) as path:
+        answers = load_constant(path).predict(validation_labels)
+    loss = float(np.mean(wrong(hit, validation_labels, answers)))
+    _add(tx, study_id=study_id, data_version_id=data_version_id, artifact=artifact, validation_loss=loss)
+
+
+def _add(tx: Connection, **told: Any) -> None:
+    models.add_model(tx, trial_id=None, format="constant", **told)
+
+
+def _answer(labels: NDArray[Any]) -> int | float | tuple[float, ...]:
+    if labels.dtype == np.int64:
+        return int(np.bincount(labels).argmax())
+    if labels.ndim == 1:
+        return float(np.median(labels))
+    unknown = np.isnan(labels).all(axis=0)  # such as the steps that only a series of another part has
+    medians = np.nanmedian(np.where(unknown, 0.0, labels), axis=0)
+    return tuple(float(number) for number in medians)
+
 
 logger = logging.getLogger(__name__)
 

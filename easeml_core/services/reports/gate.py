@@ -17,7 +17,7 @@ from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.reports.submissions import newest_set, production_of
 from easeml_core.services.test_sets.ledger import shown_entry
 from easeml_core.services.test_sets.lifecycle import shown
-from easeml_core.services.test_sets.set_sizes import examples_for_gate, examples_for_joint_gate
+from easeml_core.services.test_sets.planning import examples_for_gate, examples_for_joint_gate
 from easeml_core.services.test_sets.shared_set import gate_settings, joint_config
 from easeml_core.store.queries import submissions
 from easeml_core.store.tables import labels, ledger, requests, sealed, studies, test_sets

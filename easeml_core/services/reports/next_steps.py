@@ -14,9 +14,8 @@ from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.meter.validation_set import ValidationState, ValidationUse
 from easeml_core.meter.validation_set import validation_report as report_on
-from easeml_core.services.reports.recommendations import Severity, Step, StepKind, page_of
-from easeml_core.services.reports.step_rules import steps_of
-from easeml_core.services.selection.candidate_waits import waiting_sentences
+from easeml_core.services.reports.recommendations import Severity, Step, StepKind, page_of, steps_of
+from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.queries import board, overview

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.reports.next_steps import told_steps
-from easeml_core.services.reports.recommendations import Severity, StepKind
-from easeml_core.services.reports.step_rules import steps_of
-from easeml_core.services.selection.candidate_waits import waiting_sentences
+from easeml_core.services.reports.recommendations import Severity, StepKind, steps_of
+from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.queries import board as store_board
 from easeml_core.store.queries import overview as summary

@@ -1,17 +1,30 @@
-"""What is next for a study: the words of it. The rules are in ``step_rules.py`` and ``search_rules.py``."""
+"""What is next for a study: the words of it. The rules are in ``recommendations.py`` and ``recommendations.py``.
+
+What next for the search of one study: whether more compute is worth it, what holds it, who waits for its result.
+
+What next for one study, and why: rules over its public facts, worst first. Nothing here reads a database.
+
+A rule looks at a row of ``store/queries/overview.py`` and says one thing, or nothing. What a developer may not know
+is not in such a row, so no rule can tell it: a gate that waits for labels is told, how many it wants is not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from easeml_core.durations import device_time
+from easeml_core.entities import AlertKind, StudyState, Symbol
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     Facts = Mapping[str, Any]
+    from collections.abc import Callable
 
 
 class Severity(StrEnum):
@@ -100,3 +113,360 @@ def against_words(facts: Facts) -> str:
     if facts["production_quality"] is None:
         return ", nothing is in production"
     return f", in production {facts['production_quality']:.4f}"
+
+
+def _budget(facts: Facts) -> Step | None:
+    """A limit that ends a search is as somebody wanted it; one that ends it short of its target is not."""
+    target, best = facts["target_quality"], facts["best_quality"] or 0.0
+    limit = _limit(facts)
+    if facts["state"] != StudyState.ACTIVE or target is None or best >= target or limit is None or to_run(facts) <= 0:
+        return None
+    title, used, act = limit
+    return Step(
+        StepKind.BUDGET,
+        Severity.WARN,
+        f"{title} before its target",
+        f"{used}; best {best:.4f}, target {target:.4f}; {_candidates(to_run(facts))} not run",
+        act,
+        page_of(facts),
+        f"easeml study set {facts['study']}",
+    )
+
+
+def _sealing(facts: Facts) -> Step | None:
+    if facts["state"] != StudyState.REGISTERED:
+        return None
+    act = "wait: the referee is splitting and sealing its data"
+    why = "trials begin when its sealed sets exist"
+    return Step(StepKind.SEALING, Severity.INFO, "its data are being sealed", why, act, page_of(facts))
+
+
+def _paused(facts: Facts) -> Step | None:
+    if facts["state"] != StudyState.PAUSED:
+        return None
+    left = to_run(facts)
+    why = f"{_candidates(left)} not run" if left > 0 else "every candidate has run"
+    act, command = "resume it when it shall get trials again", f"easeml study resume {facts['study']}"
+    return Step(StepKind.PAUSED, Severity.INFO, "the search is paused", why, act, page_of(facts), command)
+
+
+def _compute(facts: Facts) -> Step | None:
+    """Whether more compute is worth it; the last word of the search."""
+    if facts["state"] != StudyState.ACTIVE:
+        return None
+    left, limit, command = to_run(facts), _limit(facts), f"easeml study show {facts['study']}"
+    if facts["running"] + facts["waiting"] > 0:
+        title = f"{facts['running']} running, {facts['waiting']} queued"
+        why, act = f"{_candidates(max(left, 0))} not run yet", "wait: trials are under way"
+    elif left > 0 and has_reached_target(facts):
+        title, why, act = "more compute is not worth it", f"{best_words(facts)}", _target_sentence(facts)
+    elif left > 0 and limit is not None:
+        title, why, act = limit[0], f"{limit[1]}; {_candidates(left)} not run", limit[2]
+    elif left > 0 and _is_full(facts):
+        title, why = "it waits for its tenant's other trials", f"at most {facts['tenant_max_parallel']} at once"
+        act = "wait: its tenant has as many open trials as it may have at once"
+    elif left > 0:
+        title, why = "more compute may be worth it", f"{_candidates(left)} not run; {best_words(facts)}"
+        act = f"train: {_candidates(left)} not run on the present data{_budget_left(facts)}"
+        command = f"easeml device run --study {facts['study']} --max-trials 1"
+    elif facts["best_verdict"] is None and _is_better(facts):
+        return None  # the next step is to hand the best model in
+    else:
+        title, why = "more compute is not worth it", f"no candidate is left; {best_words(facts)}"
+        act = "nothing: every candidate has run on the present data"
+        if facts["best_verdict"] == Symbol.FAIL:
+            act = "nothing: the best model did not pass the gate"
+    return Step(StepKind.COMPUTE, Severity.INFO, title, why, act, page_of(facts), command)
+
+
+def _hand_in(facts: Facts) -> Step | None:
+    if facts["best_verdict"] is not None or not _is_better(facts):
+        return None
+    model, page = facts["best_model_id"], page_of(facts, "/submissions")
+    if facts["best_is_judged"]:
+        act = f"wait: the gate judges model {model}"
+        return Step(StepKind.HAND_IN, Severity.INFO, "a better model is at the gate", _why_better(facts), act, page)
+    return Step(
+        StepKind.HAND_IN,
+        Severity.INFO,
+        "a better model waits for the gate",
+        _why_better(facts),
+        f"ask the gate for a verdict on model {model}",
+        page,
+        f"easeml gate ask {facts['study']} {model}",
+    )
+
+
+SEARCH_RULES: tuple[Callable[[Facts], Step | None], ...] = (_budget, _sealing, _paused, _compute, _hand_in)
+
+
+def to_run(facts: Facts) -> int:
+    """Candidates without a trial on the present data."""
+    done = ("trials", "failed", "cancelled", "running", "waiting")
+    return int(facts["candidates"]) - sum(int(facts[k]) for k in done)
+
+
+def has_reached_target(facts: Facts) -> bool:
+    """Whether its best quality is as good as was wanted."""
+    target, best = facts["target_quality"], facts["best_quality"]
+    return target is not None and best is not None and best >= target
+
+
+def _limit(facts: Facts) -> tuple[str, str, str] | None:
+    """Which limit holds the search: its name, what is used of it, and the sentence."""
+    budget, quota = facts["budget_seconds"], facts["tenant_quota_seconds"]
+    if facts["seconds_left"] is not None and facts["seconds_left"] <= 0:
+        late = span(timedelta(seconds=-facts["seconds_left"]))
+        sentence = "nothing: its deadline has passed; set a later one to go on"
+        return "its deadline has passed", f"its deadline was {late} ago", sentence
+    if budget is not None and facts["device_seconds"] >= budget:
+        used = f"{device_time(facts['device_seconds'], of=budget)} are used"
+        return "budget spent", used, "nothing: its compute budget is used up before its candidates"
+    if quota is not None and facts["tenant_charged_seconds"] >= quota:
+        used = f"{device_time(facts['tenant_charged_seconds'], of=quota)} of its tenant's quota are used"
+        return "quota spent", used, "nothing: its tenant's quota is used up"
+    return None
+
+
+def _is_full(facts: Facts) -> bool:
+    most = facts["tenant_max_parallel"]
+    return most is not None and facts["tenant_open_trials"] >= most
+
+
+def _budget_left(facts: Facts) -> str:
+    """What is left of the compute budget: a candidate that needs more stays where it is."""
+    if facts["budget_seconds"] is None:
+        return ""
+    left = facts["budget_seconds"] - facts["device_seconds"] - facts["reserved_seconds"]
+    return f"; {device_time(max(left, 0.0))} of its compute budget are left"
+
+
+def _target_sentence(facts: Facts) -> str:
+    sentence = f"nothing: its target quality of {facts['target_quality']} is reached"
+    return sentence + ("; the best model did not pass the gate" if facts["best_verdict"] == Symbol.FAIL else "")
+
+
+def _is_better(facts: Facts) -> bool:
+    """Whether the best model is another one than what stands, and better by the validation data."""
+    if facts["best_model_id"] is None or facts["best_stands"] or not facts["gate_set_live"]:
+        return False
+    return facts["production_quality"] is None or facts["best_quality"] > facts["production_quality"]
+
+
+def _why_better(facts: Facts) -> str:
+    return f"{best_words(facts)}{against_words(facts)}"
+
+
+def _candidates(number: int) -> str:
+    return f"{number} {'candidate has' if number == 1 else 'candidates have'}"
+
+
+SILENT = timedelta(minutes=30)
+"""So long a request may lie before it is told: sealing a large table takes minutes."""
+
+
+def steps_of(facts: Facts) -> list[Step]:
+    """What is next for a study, worst first; never empty.
+
+    Args:
+        facts: A row of ``summary.study_summaries``.
+    """
+    found = (rule(facts) for rule in RULES)
+    return [step for step in found if step is not None]
+
+
+# -- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+def _refused(facts: Facts) -> Step | None:
+    if facts["state"] != StudyState.REFUSED:
+        return None
+    act, page = f"register it again: {facts['refusal']}", "/new"
+    return Step(
+        StepKind.REFUSED,
+        Severity.BAD,
+        "the study was refused",
+        facts["refusal"] or "the referee could not seal its data",
+        act,
+        page,
+        f"easeml study register {facts['study']} --tenant {facts['tenant']} --source SOURCE",
+        facts["created_at"],
+    )
+
+
+def _referee(facts: Facts) -> Step | None:
+    since = facts["asked_at"]
+    if since is None or facts["read_at"] - since < SILENT:
+        return None
+    return Step(
+        StepKind.REFEREE,
+        Severity.BAD,
+        "the referee does not answer",
+        f"a request has waited for {span(facts['read_at'] - since)}; nothing is sealed, promoted or rolled back "
+        "until it answers",
+        "start the referee",
+        page_of(facts, "/lifecycle"),
+        "easeml referee",
+        since,
+    )
+
+
+def _no_meter_set(facts: Facts) -> Step | None:
+    if facts["meter_retired"] is not True:
+        return None
+    return _no_set(facts, "meter", "the meter gives no signal", "seal a new meter set: the present one is retired")
+
+
+def _no_gate_set(facts: Facts) -> Step | None:
+    if not {"gate", "joint"} & set(facts["sets_wanted"]) or facts["gate_set_live"]:
+        return None
+    act = "seal a new gate set: none is live, so the gate answers nothing"
+    return _no_set(facts, "gate", "nobody's model is judged", act)
+
+
+def _plan_set(facts: Facts, what: str) -> str:
+    """The command that plans a set; as it stands it runs once a day, and then says that the name is taken."""
+    purpose = "" if what == "gate" else " --purpose meter"
+    return f"easeml test-set plan --study {facts['study']} --name {what}-{facts['read_at']:%Y-%m-%d}{purpose}"
+
+
+def _no_set(facts: Facts, what: str, why: str, act: str) -> Step:
+    return Step(
+        StepKind.NO_SET,
+        Severity.BAD,
+        f"the sealed {what} set is used up",
+        f"{why} until a new set is sealed",
+        act,
+        page_of(facts, f"/{what}"),
+        _plan_set(facts, what),
+    )
+
+
+def _overfitting(facts: Facts) -> Step | None:
+    if AlertKind.OVERFITTING not in facts["alert_kinds"]:
+        return None
+    told = f"signal {facts['signal']} of {facts['signals']}; " if facts["signal"] else ""
+    return Step(
+        StepKind.OVERFITTING,
+        Severity.BAD,
+        "overfitting above its budget",
+        f"{told}replace the validation data, or accept it and clear the alert",
+        "read the alert: the overfitting budget is exceeded",
+        page_of(facts, "/meter"),
+        f"easeml alerts {facts['study']}",
+    )
+
+
+def _drift(facts: Facts) -> Step | None:
+    if AlertKind.DRIFT not in facts["alert_kinds"]:
+        return None
+    command = f"easeml alerts {facts['study']}"
+    return Step(
+        StepKind.DRIFT,
+        Severity.BAD,
+        "validation and test data differ",
+        f"signal {facts['signal']} on the test data, {facts['direct_signal']} on the second validation sample: "
+        f"drift {facts['drift']}",
+        "read the alert: validation and test data differ, so more validation data of the old kind do not help "
+        f"(`{command}`)",
+        page_of(facts, "/meter"),
+        command,
+    )
+
+
+def _set_served(facts: Facts) -> Step | None:
+    """Of a system that goes on; one that is without any set is told by its own rule."""
+    wanted, gate, meter = set(facts["sets_wanted"]), facts["gate_set_live"], facts["meter_retired"] is False
+    served = ["gate set"] if gate and wanted & {"gate", "joint"} else []
+    served += ["meter set"] if meter and wanted & {"meter", "joint"} else []
+    served += ["second validation sample"] if "direct" in wanted else []
+    if not served:
+        return None
+    command = f"easeml alerts {facts['study']}"
+    return Step(
+        StepKind.SET_SERVED,
+        Severity.WARN,
+        "a new test set is needed",
+        f"a {' and a '.join(served)} has served, and no other one waits",
+        f"seal the set after the one that has served, or clear the alert where none is wanted (`{command}`)",
+        page_of(facts, "/gate" if served[0] == "gate set" else "/meter"),
+        command,
+    )
+
+
+def _lost(facts: Facts) -> Step | None:
+    lost = facts["lost"]
+    if not lost:
+        return None
+    who = "a worker does not answer" if lost == 1 else f"{lost} workers do not answer"
+    return Step(
+        StepKind.LOST,
+        Severity.WARN,
+        who,
+        f"{'its trial goes' if lost == 1 else 'their trials go'} back to the queue with the next suggestion",
+        "look after the device",
+        "/compute",
+        f"easeml study show {facts['study']}",
+        facts["lost_at"],
+    )
+
+
+# -- what a person may decide -----------------------------------------------------------------------------------------
+
+
+def _labels(facts: Facts) -> Step | None:
+    since = facts["judging_at"]
+    if not facts["labels_on_demand"] or since is None or facts["read_at"] - since < SILENT:
+        return None
+    return Step(
+        StepKind.LABELS,
+        Severity.WARN,
+        "the gate waits",
+        f"for {span(facts['read_at'] - since)}, and its set is labelled on demand",
+        "label what the gate asks for",
+        "/labels",
+        f"easeml labels wanted --study {facts['study']}",
+        since,
+    )
+
+
+def _promote(facts: Facts) -> Step | None:
+    """A person has rolled it back where it was promoted before; then nothing waits."""
+    held = facts["best_stands"] or facts["best_was_promoted"] or facts["asked_at"] is not None
+    if facts["best_verdict"] != Symbol.PASS or held:
+        return None
+    return Step(
+        StepKind.PROMOTE,
+        Severity.WARN,
+        "a better model waits for promotion",
+        f"{best_words(facts)} passed the gate{against_words(facts)}",
+        f"promote model {facts['best_model_id']}, which passed the gate",
+        page_of(facts, f"/gate?model={facts['best_model_id']}"),
+        f"easeml model promote {facts['study']} {facts['best_model_id']}",
+    )
+
+
+def _set_nearly_spent(facts: Facts) -> Step | None:
+    steps, left = facts["gate_steps"], facts["submissions_left"]
+    if steps is not None and not facts["gate_set_waits"] and steps - facts["gate_steps_used"] <= max(1, steps // 5):
+        what, how_many = "gate", f"{steps - facts['gate_steps_used']} of {steps} steps are left"
+    elif left is not None and left <= 1 and not facts["meter_set_waits"] and facts["meter_retired"] is False:
+        what, how_many = "meter", f"{left} more {'submission' if left == 1 else 'submissions'}"
+    else:
+        return None
+    return Step(
+        StepKind.SET_NEARLY_SPENT,
+        Severity.WARN,
+        f"the sealed {what} set is nearly spent",
+        f"{how_many}, and no other set waits",
+        f"seal the next {what} set in time",
+        page_of(facts, f"/{what}"),
+        _plan_set(facts, what),
+    )
+
+
+RULES: tuple[Callable[[Facts], Step | None], ...] = (
+    *(_refused, _referee, _no_meter_set, _no_gate_set, _overfitting, _drift, _set_served, _lost, _labels, _promote),
+    _set_nearly_spent,
+    *SEARCH_RULES,
+)

@@ -3,6 +3,11 @@
 A candidate names its implementation (``entities.implementation_of``). The worker looks here for what executes that one;
 where it has nothing, the trial is given back. The store checks the statement against the candidate again: a claim that
 states another implementation is refused by a foreign key (``work.trials_executor_fkey``).
+
+What candidates wait for that no device can give them: an implementation that nothing that asks has, a task to mend.
+
+Whatever asks for trials states what it can execute (``store.retries.note_offer``). A candidate that none of it executes
+would wait for ever, and a trial that failed because of its task waits for a person.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import Executor, implementation_of, implementation_text
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, counted
+from easeml_core.store.tables import retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +31,10 @@ if TYPE_CHECKING:
     from easeml_core.entities import Trial
 
     Function = Callable[..., Any]
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection
+
 
 _DISTRIBUTION = "easeml-airflow"
 _FUTURE_FLAGS = 0xFFF0000
@@ -168,3 +178,26 @@ def _shape(code: CodeType) -> tuple[Any, ...]:
         for c in code.co_consts
     )
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
+
+
+def waiting_sentences(tx: Connection, names: Collection[str]) -> dict[str, list[str]]:
+    """Say of each study, in one sentence each, what its candidates wait for that no device can give them.
+
+    Args:
+        tx: Any role.
+        names: Of these studies; those whose candidates wait for nothing are left out.
+    """
+    found: dict[str, list[str]] = {}
+    for waiting in retries.waiting_for_implementation(tx, names=names):
+        count, named = counted(waiting["candidates"], "candidate"), implementation_text(waiting["implementation"])
+        verb = "waits" if waiting["candidates"] == 1 else "wait"
+        found.setdefault(waiting["study"], []).append(
+            f"{count} {verb} for an implementation: no DAG or device that asks has {named}"
+        )
+    for failed in retries.task_failures(tx, names=names):
+        count = counted(len(failed["trials"]), "candidate")
+        verb = "waits" if len(failed["trials"]) == 1 else "wait"
+        found.setdefault(failed["study"], []).append(
+            f"{count} {verb} since their task failed: mend it, then `easeml trial retry {failed['trials'][0]}`"
+        )
+    return found

@@ -5,6 +5,13 @@ Each ask is one transaction under the lock ``suggest``: what has changed since t
 trusted beyond that: when the transaction fails, or something has changed that cannot be added, everything is loaded
 anew. So a scheduler that has lived for weeks decides as one that was started now, and the database's constraints
 judge both.
+
+What is kept of a suggestion: its figures and its sentence, with names in place of the scheduler's indices.
+
+Which trials run next: all studies' results go in, trials with their reasons come out.
+
+One call, from a process that keeps nothing. Whoever asks again and again keeps a ``LiveScheduler`` (``scheduler.py``),
+which is what this makes for its one ask.
 """
 
 from __future__ import annotations
@@ -18,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import SelectionConfig, TrainingConfig, require
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
-from easeml_core.services.selection.reasons import stored_reasons
 from easeml_core.services.selection.retry import retry_changed
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
@@ -35,7 +41,27 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study, Trial
     from easeml_core.selection.suggest import Suggestion
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.decisions import Look
+    from easeml_core.store.tables.decisions import Look, Menu
+
+
+def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: Mapping[int, Menu]) -> dict[str, Any]:
+    """The reasons as plain JSON; the runner-up has the names of its study and its candidate.
+
+    An arm is an index that means nothing later, when a candidate has joined or was withdrawn.
+
+    Args:
+        suggestion: Of ``selection.suggest``.
+        studies: The studies chosen from, by id.
+        arms: Their candidates in the order of the arms, by id of the study.
+    """
+    reasons = suggestion.to_json()
+    rival = reasons["runner_up"]
+    if rival is not None:
+        study_id, arm = rival["study_id"], rival["arm"]
+        names = {"study": studies[study_id].name, "candidate": arms[study_id].names[arm]}
+        reasons["runner_up"] = rival | names
+    return reasons
+
 
 RESERVE_SECONDS = 3600.0
 """How long a suggestion that nobody starts is kept for whoever asked; afterwards it is handed out again."""
@@ -314,3 +340,44 @@ def _left_over_sentence(trial: Trial) -> str:
 
 def _time_limit(study: Study) -> float:
     return TrainingConfig.from_json(study.config.get("training") or {}).time_limit_seconds
+
+
+def suggest_trials(
+    store: Store,
+    *,
+    count: int,
+    policy: str | None = None,
+    studies_only: Sequence[str] | None = None,
+    device: str | None = None,
+    functions: Collection[str] | Mapping[str, str] = (),
+    trainers: bool = True,
+    request_key: str,
+) -> dict[str, Any]:
+    """Suggest up to ``count`` trials over all active studies, and store them with their reasons.
+
+    Trials that an earlier run left behind come first; no candidate is ever suggested twice for the same data, also none
+    that failed or was cancelled on it, but where its task had failed and was mended (``retry.py``). Where a budget
+    or a quota holds, a trial reserves device seconds: see ``services/studies/compute_budget.py``.
+
+    Args:
+        store: Role ``easeml_worker``.
+        count: How many at most, 1 to 1000.
+        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
+        studies_only: Names of the studies to choose from; None for all active ones.
+        device: Kind of the free device, such as ``gpu``; candidates that need another one are left out. None means
+            that every candidate can run.
+        functions: Names of the training functions (``@trial``) that whoever asks has; candidates of others are left
+            out. With the hashes of their sources (``executors.source_hash``), a trial that failed because of an earlier
+            source is retried.
+        trainers: Whether it has the trainers of this package; every candidate that needs one is left out otherwise.
+        request_key: Makes the call repeatable: the same key gives the same trials.
+
+    Returns:
+        ``{"policy", "trials": [{"trial_id", "study", "candidate", "reason"}], "message"}``. No trials is an answer.
+
+    Raises:
+        ConfigError: Count, policy or device is not allowed.
+        NotFoundError: One of the studies does not exist.
+    """
+    scheduler = LiveScheduler(store, policy=policy, studies_only=studies_only, functions=functions, trainers=trainers)
+    return scheduler.ask(count=count, device=device, request_key=request_key)

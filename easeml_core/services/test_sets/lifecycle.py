@@ -1,6 +1,18 @@
 """The life of a study's test sets: planned, sealed, live, retired, released; and the history that a new one takes over.
 
 Sealing new examples is in ``easeml_core.services.test_sets.upload``.
+
+Sealed sets that wait: for which live ones, what becomes of them, and how that is told.
+
+The new-testset alarm: a sealed set has served, so the next one goes live, and somebody must seal the one after.
+
+Every end of a live set raises it, once: of a gate set, a meter set, one that both share, or the second validation
+sample; by its last step, by a rule, because its promise would not hold any more, or by hand. The alarm is a row of the
+kind ``new-test-set``, that a sensor or a notifier waits for, and a mail where the plan names an address. It says why
+the set has ended, which is no more than the answers so far tell. Whether the end breaks the overfitting budget is
+another matter, and an alert of its own.
+
+Ending a test set by hand: the next one becomes live, and the alarm tells of it as of any other end.
 """
 
 from __future__ import annotations
@@ -8,21 +20,26 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import SealedSetPurpose, SealedSetState
-from easeml_core.errors import ArtifactError, TrainingKilled, TrainingStarved
+from easeml_core.entities import AlertKind, SealedSetPurpose, SealedSetState
+from easeml_core.errors import ArtifactError, StateError, TrainingKilled, TrainingStarved
 from easeml_core.services.evaluation.sealed_runs import sealed_run_steps
+from easeml_core.services.test_sets.display_names import CALLED, WHY, WITHOUT
 from easeml_core.services.test_sets.planning import needed_examples, set_settings
+from easeml_core.services.test_sets.row_registry import Overlap, overlapping_sets
+from easeml_core.services.test_sets.shared_set import gate_settings
 from easeml_core.store.database import notify
-from easeml_core.store.tables import labels, releases, studies, test_sets
+from easeml_core.store.tables import labels, mails, releases, studies, test_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Study
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet
+
 
 logger = logging.getLogger(__name__)
 
@@ -206,3 +223,180 @@ def find_set(tx: Connection, test_set: str | int, study: str | None) -> SealedSe
         NotFoundError: There is no such study or set, or several studies have a set of this name.
     """
     return test_sets.find_set(tx, test_set, None if study is None else studies.get_study(tx, study).id)
+
+
+HAS_NO_LIVE_SET = "has no live {} set"
+"""What a refusal says of a study; the purpose of the set that is asked for stands in it."""
+
+
+def when_live(tx: Connection, found: SealedSet) -> str | None:
+    """When a set that waits becomes live, in words, with the commands; None for one that does not wait.
+
+    Args:
+        tx: Transaction of the referee's role.
+        found: The set.
+    """
+    if found.state != SealedSetState.SEALED:
+        return None
+    before = test_sets.waiting_before(tx, found)
+    longer = f"; {_names(before)} {'waits' if len(before) == 1 else 'wait'} longer" if before else ""
+    return _after([*_in_its_way(tx, found), *before]) + longer
+
+
+def _after(sets: Sequence[SealedSet]) -> str:
+    commands = ", ".join(f"`easeml test-set retire {other.id}`" for other in sets)
+    return f"it becomes live when {_names(sets)} {'is' if len(sets) == 1 else 'are'} retired ({commands})"
+
+
+def _names(sets: Sequence[SealedSet]) -> str:
+    return " and ".join(f"{CALLED[found.purpose]} {found.called}" for found in sets)
+
+
+def no_live_set(tx: Connection, study: Study, purpose: SealedSetPurpose) -> StateError:
+    """The refusal of a system that has no live set, with the set that waits for another system's to end, if any.
+
+    Only a set for gate and meter together can wait then. The message is public: it has nothing of the schema
+    ``sealed``, such as which of two sets was sealed first.
+
+    Args:
+        tx: Transaction of the referee's role.
+        study: The study.
+        purpose: ``gate`` or ``meter``.
+    """
+    message = f"study {study.name!r} {HAS_NO_LIVE_SET.format(purpose)}"
+    for found in reversed(test_sets.list_sets(tx, study.id)):
+        waits = found.state == SealedSetState.SEALED and purpose in test_sets.serves(found.purpose)
+        live = _in_its_way(tx, found) if waits else []
+        if live:
+            return StateError(f"{message}; set {found.called} of gate and meter waits: {_after(live)}")
+    return StateError(f"{message}; the referee must seal a new one")
+
+
+def _in_its_way(tx: Connection, found: SealedSet) -> list[SealedSet]:
+    """The live sets of the study beside which this one cannot be live, the oldest first."""
+    sets, serves = reversed(test_sets.list_sets(tx, found.study_id)), test_sets.serves(found.purpose)
+    return [other for other in sets if other.state == SealedSetState.LIVE and test_sets.serves(other.purpose) & serves]
+
+
+_GATE, _METER, _JOINT, _DIRECT = (
+    SealedSetPurpose.GATE,
+    SealedSetPurpose.METER,
+    SealedSetPurpose.JOINT,
+    SealedSetPurpose.DIRECT,
+)
+_SERVED = {_GATE: (_GATE,), _METER: (_METER,), _JOINT: (_GATE, _METER), _DIRECT: (_DIRECT,)}
+"""Whose answers come from a set of this purpose."""
+
+_FOLLOWING = {_GATE: (_GATE, _JOINT), _METER: (_METER, _JOINT), _JOINT: (_JOINT, _GATE, _METER), _DIRECT: (_DIRECT,)}
+"""Sets of which purpose may take its place, in this order; one that serves a system with a live set stays sealed."""
+
+
+def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
+    """Retire a live set, let the next sealed one go live, and raise the alarm for a new one.
+
+    Args:
+        tx: Transaction of the referee's role, which holds the study's sets.
+        study: Whose set it is.
+        test_set_id: The set; nothing happens if it is not live.
+        why: A key of ``set_words.WHY``.
+    """
+    if not releases.retire_test_set(tx, test_set_id, why):
+        return
+    ended = test_sets.get_set(tx, test_set_id)
+    for purpose in _FOLLOWING[ended.purpose]:
+        go_live(tx, study.id, purpose)
+    message = _message(tx, study, ended, why)
+    releases.add_alert(
+        tx,
+        study_id=study.id,
+        study=study.name,
+        test_set_id=test_set_id,
+        kind=AlertKind.NEW_TEST_SET,
+        message=message,
+    )
+    recipient = gate_settings(ended).mail if _GATE in _SERVED[ended.purpose] else ""
+    if recipient:
+        mails.add_mail(tx, recipient=recipient, subject=f"easeml: {study.name} needs a new test set", body=message)
+
+
+def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:
+    purpose = ended.purpose
+    following, without = list[int](), list[str]()
+    for system in _SERVED[purpose]:
+        live = releases.live_test_set(tx, study.id, system)
+        if live is None:
+            without.append(WITHOUT[system])
+        elif live.id not in following:
+            following.append(live.id)
+    words = [f"{study.name}: {CALLED[purpose]} {ended.id} is retired, {_why(ended, why)}"]
+    if without:
+        words.append(f"{' and '.join(without)} until a new set is sealed {_how(purpose)}")
+    words += [f"set {set_id} is live now" for set_id in following]
+    if not without:
+        words.append(f"seal another one in time {_how(purpose)}")
+    return "; ".join(words)
+
+
+def _why(ended: SealedSet, why: str) -> str:
+    """As of ``set_words.WHY``; of a set that two systems share, whose steps are used."""
+    if why == "steps" and ended.purpose == _JOINT:
+        for system, count in steps_by_system(ended).items():
+            if count["steps_used"] >= count["steps"]:
+                return f"the {system}'s {count['steps']} steps are used"
+    return WHY[why]
+
+
+def _how(purpose: SealedSetPurpose) -> str:
+    """The commands that seal the next one."""
+    option = "" if purpose == _GATE else f", both with --purpose {purpose}"
+    return f"(`easeml test-set plan`, `easeml test-set seal`{option})"
+
+
+BY_HAND = "by hand"
+OVERLAP = "overlap"
+
+
+def retire_test_set(
+    store: Store, *, test_set: str | int, study: str | None = None, why: str = BY_HAND
+) -> dict[str, Any]:
+    """End the life of a set by hand; the oldest one that waits becomes live. May be repeated.
+
+    Args:
+        store: Role ``easeml_referee``.
+        test_set: Name or number.
+        study: Its study, where several have a set of this name.
+        why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``overlap`` or ``by hand``.
+
+    Returns:
+        As ``shown``, and ``live``: the number of the set that is live now, or None.
+
+    Raises:
+        NotFoundError: There is no such set.
+    """
+    with store.begin() as tx:
+        found = find_set(tx, test_set, study)
+        releases.hold_study(tx, found.study_id)
+        found = test_sets.get_set(tx, found.id)
+        if found.state == SealedSetState.LIVE:
+            end_set(tx, studies.study_by_id(tx, found.study_id), found.id, why)
+        else:
+            test_sets.retire(tx, found.id, why)  # planned or sealed: nothing else changes
+        notify(tx, f"study:{found.study}")
+        live = releases.live_test_set(tx, found.study_id, found.purpose)
+        return shown(test_sets.get_set(tx, found.id)) | {"live": None if live is None else live.id}
+
+
+def retire_overlapping(store: Store, artifacts: ArtifactStore, *, retire: bool) -> list[Overlap]:
+    """List the sets in use whose rows are open in another study, and retire them where that is asked for.
+
+    Args:
+        store: Role ``easeml_referee``.
+        artifacts: Where the open parts of the studies are.
+        retire: End the life of each that is listed.
+    """
+    with store.begin() as tx:
+        found = overlapping_sets(tx, artifacts)
+    if retire:
+        for one in found:
+            retire_test_set(store, test_set=one.test_set_id, why=OVERLAP)
+    return found

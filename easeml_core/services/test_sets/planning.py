@@ -1,28 +1,241 @@
-"""What a new test set is planned for: the study's settings with changes, and how many examples they need."""
+"""What a new test set is planned for: the study's settings with changes, and how many examples they need.
+
+How many examples a sealed set needs for its settings: of the gate, of the meter, and of both on one set.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, choice
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.on_demand import labels_in_words
+from easeml_core.gate.planner import plan_gate
+from easeml_core.meter.budget import parse_budget
 from easeml_core.meter.drift import split_meters
-from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
-from easeml_core.services.test_sets.set_sizes import (
-    examples_for_gate,
-    examples_for_joint_gate,
-    gate_set_examples,
-    plan_for_meter,
-    plan_joint,
+from easeml_core.meter.planner import plan_config, validation_minimum
+from easeml_core.meter.shared_ledger import (
+    gate_log_cost,
+    joint_meter_labels,
+    joint_plan,
+    planned_gate_log_weight,
+    planned_meter_log_weight,
 )
+from easeml_core.stats.size_search import first_at_most
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from easeml_core.entities import Study
+    from easeml_core.gate.planner import GatePlan
+    from easeml_core.meter.planner import MeterPlan
+
+
+_WEIGHT_STEP = 1e-3
+# Nats, too: sums of the same costs that were added up in another order are the same weight.
+_ROUNDING = 1e-9
+
+
+def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0) -> GatePlan:
+    """What a sealed gate set needs for these settings.
+
+    Args:
+        config: The settings.
+        changes: How many answers were changes so far (``stats/adaptivity.py``).
+        log_weight: Nats by which other answers on the same set have lowered the level.
+    """
+    return plan_gate(
+        parse_condition(config.condition),
+        reliability=config.reliability,
+        steps=config.steps,
+        adaptivity=config.adaptivity,
+        mode=config.mode,
+        estimator=config.estimator,
+        power=config.power if config.estimator == "exact" else None,
+        changes=changes,
+        slices=1 + len(config.slices),
+        other_conditions=config.other_conditions,
+        log_weight=log_weight,
+    )
+
+
+def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
+    """How many examples a sealed gate set needs for these settings, labelled or not; arguments as above."""
+    return plan_for_gate(config, changes).examples
+
+
+def labels_of_submissions(plan: Mapping[str, Any], examples: int) -> str | None:
+    """Say what submissions need where the set's condition does not bound d; None where labels do not depend on that.
+
+    Args:
+        plan: Of a gate set.
+        examples: That it has, or needs at least, >= 1.
+    """
+    config = GateConfig.from_json(plan)
+    return labels_in_words(
+        parse_condition(config.condition),
+        examples,
+        log_level=plan_for_gate(config).log_level,
+        mode=config.mode,
+        power=config.power,
+        conditions=1 + len(config.slices),
+    )
+
+
+def examples_for_joint_gate(config: GateConfig, log_weight: float) -> int:
+    """How many examples the gate needs on a shared set for a verdict after answers of this log weight.
+
+    There each released verdict is paid for when it is given, as part of the log weight, so that all adaptivities start
+    from delta / H.
+    """
+    return plan_for_gate(replace(config, adaptivity="none"), log_weight=log_weight).examples
+
+
+@lru_cache(maxsize=1024)
+def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> float:
+    """Up to which log weight so many examples suffice for a verdict on a condition of a shared set.
+
+    It follows from the plan and the size alone, so that how long it takes tells nothing of the answers; that is why it
+    is asked for, and not what is needed at the weight of the answers. The need rises with the weight but for small
+    steps back (``stats/size_search.py``): the examples suffice at the limit, and do not a thousandth of a nat above; a
+    planned weight at which they do is never beyond it.
+
+    Args:
+        config: The plan of the set.
+        condition: The gate's, or that of a slice.
+        examples: Of the set, or of the slice, >= 0.
+
+    Returns:
+        Nats; minus infinity where nothing suffices, infinity where any answers of the plan leave enough.
+
+    Example:
+        >>> from easeml_core.config import JointConfig
+        >>> config = JointConfig()
+        >>> needed = examples_for_joint_gate(config.gate, 3.0)
+        >>> round(joint_weight_limit(config, config.gate.condition, needed), 2)  # 3.12 needs 5 examples more
+        3.11
+    """
+    gate, plan = replace(config.gate, condition=condition), joint_plan(config)
+
+    def needed(weight: float) -> int:
+        return examples_for_joint_gate(gate, weight)
+
+    signals = config.meter.steps * math.log(len(config.meter.ranges) + 1)
+    most = signals + config.gate.steps * gate_log_cost(plan)
+    if needed(most) <= examples:
+        return math.inf
+    low = planned_gate_log_weight(plan, config.meter.ambiguous)
+    if needed(low) > examples:
+        low, most = 0.0, low
+        if needed(low) > examples:
+            return -math.inf
+    return low + _steps_enough(needed, examples, low, most) * _WEIGHT_STEP + _ROUNDING
+
+
+def _steps_enough(needed: Callable[[float], int], examples: int, low: float, most: float) -> int:
+    """How many steps above a weight at which the examples suffice they still do, below one at which they do not."""
+    steps = math.ceil((most - low) / _WEIGHT_STEP)
+    slope = (needed(most) - needed(low)) / steps
+    first_too_many = first_at_most(
+        lambda step: -needed(low + step * _WEIGHT_STEP),
+        -examples - 0.5,
+        guess=(examples - needed(low)) / slope,
+        slope=slope,
+        low=1,
+        high=steps,
+    )
+    return first_too_many - 1
+
+
+def plan_for_meter(config: MeterConfig) -> MeterPlan:
+    """What a sealed meter set needs for these settings, at the error rate that needs most.
+
+    Raises:
+        ConfigError: The method's count would be wrong for the ranges.
+        InvalidInputError: A rule of the overfitting budget cannot be read.
+    """
+    parse_budget(config)
+    return plan_config(config)
+
+
+@dataclass(frozen=True, slots=True)
+class JointSizes:
+    """What one set needs that gate and meter share, and what two sets would need.
+
+    Attributes:
+        labels: n >= 1, labelled examples: the larger of the next two.
+        gate_labels: For the last planned verdict.
+        meter_labels: For the last planned signal.
+        gate_log_weight: Nats that other answers have cost before the last planned verdict.
+        meter_log_weight: Likewise before the last planned signal.
+        validation_minimum: Least size of the validation set; None when the first boundary is not above 0.
+        separate_gate: Labels of a set for the gate alone, at its part of delta.
+        separate_meter: Likewise for the meter.
+    """
+
+    labels: int
+    gate_labels: int
+    meter_labels: int
+    gate_log_weight: float
+    meter_log_weight: float
+    validation_minimum: int | None
+    separate_gate: int
+    separate_meter: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, with the alternatives ``joint`` and ``separate`` (labels of both sets together)."""
+        both = self.separate_gate + self.separate_meter
+        alternatives = [{"sets": "joint", "labels": self.labels}, {"sets": "separate", "labels": both}]
+        return asdict(self) | {"alternatives": alternatives}
+
+
+def plan_joint(config: JointConfig) -> JointSizes:
+    """What one set needs for all its planned verdicts and signals, at the log weight planned for the last of each.
+
+    Example:
+        >>> from easeml_core.config import JointConfig
+        >>> found = plan_joint(JointConfig())
+        >>> found.labels == max(found.gate_labels, found.meter_labels)
+        True
+
+    Raises:
+        InvalidInputError: The proof for shared sets does not cover the settings (``meter/shared_ledger.py``), or a
+        rule of the
+            overfitting budget cannot be read.
+    """
+    plan, ambiguous = joint_plan(config), config.meter.ambiguous
+    gate_weight = planned_gate_log_weight(plan, ambiguous)
+    gate, meter = joint_gate_examples(config.gate, gate_weight), joint_meter_labels(config)
+    return JointSizes(
+        labels=max(gate, meter),
+        gate_labels=gate,
+        meter_labels=meter,
+        gate_log_weight=gate_weight,
+        meter_log_weight=planned_meter_log_weight(plan, ambiguous),
+        validation_minimum=validation_minimum(ranges=config.meter.ranges, reliability=config.meter.reliability),
+        separate_gate=gate_set_examples(config.gate),
+        separate_meter=plan_for_meter(config.meter).labels,
+    )
+
+
+def gate_set_examples(config: GateConfig) -> int:
+    """Examples of a gate set, so that each of its slices can have what it needs too."""
+    slices = sum(examples_for_gate(replace(config, condition=condition)) for _, condition in config.slices)
+    return max(examples_for_gate(config), slices)
+
+
+def joint_gate_examples(config: GateConfig, log_weight: float) -> int:
+    """Likewise of a shared set, for a verdict after answers of this log weight."""
+    asked = [replace(config, condition=condition) for _, condition in config.slices]
+    slices = sum(examples_for_joint_gate(part, log_weight) for part in asked)
+    return max(examples_for_joint_gate(config, log_weight), slices)
+
 
 SetConfig = GateConfig | MeterConfig | JointConfig
 """Settings of a set, by its purpose; a ``direct`` set has those of a meter."""

@@ -13,7 +13,7 @@ import numpy as np
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
-from easeml_core.services.test_sets.set_sizes import joint_weight_limit
+from easeml_core.services.test_sets.planning import joint_weight_limit
 from easeml_core.store.tables import ledger, sealed
 
 if TYPE_CHECKING:

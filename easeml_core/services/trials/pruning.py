@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, counted
 from easeml_core.selection.pruning import Reached, decide, rung_step
-from easeml_core.services.trials.news import point_of
+from easeml_core.services.trials.lease import point_of
 from easeml_core.store.tables import pruning
 from easeml_core.training.trainers import TRAINERS
 

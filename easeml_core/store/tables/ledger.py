@@ -19,7 +19,7 @@ the one sealed with the set; its ``step`` is beyond the set's own, of which it u
 RETIRED = "retired"
 """The answer of a meter set that gave none."""
 
-# Reports of the meter leave out what is usual (services/meter/meter_sets.py); a whole one is long, and read by people
+# Reports of the meter leave out what is usual (services/meter/reading.py); a whole one is long, and read by people
 # only.
 _TEAM = "coalesce((report ->> 'team')::int, 1)"
 _ENDS = f"(answer = '{RETIRED}' OR coalesce((report ->> 'ends')::boolean, false))"

@@ -32,7 +32,7 @@ class BestModelsOperator(EasemlOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look, log, hand on."""
-        from easeml_core.services.models.submissions import best_models
+        from easeml_core.services.models.submission import best_models
 
         with airflow_outcome():
             found = best_models(self.hook.get_store(), studies_only=optional_plain(self.studies, "studies"))

@@ -29,7 +29,7 @@ class ListStudiesOperator(EasemlOperator):
 
     def execute(self, context: Context) -> list[str]:
         """List, compare, write."""
-        from easeml_core.services.registration.study_names import study_names
+        from easeml_core.services.registration.register import study_names
 
         with airflow_outcome():
             names = study_names(self.hook.get_store(), limit=MOST_OFFERED)

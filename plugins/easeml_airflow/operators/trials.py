@@ -69,7 +69,7 @@ class SuggestTrialsOperator(EasemlOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.selection.executors import source_hash
-        from easeml_core.services.selection.suggestion import suggest_trials
+        from easeml_core.services.selection.scheduler import suggest_trials
 
         with airflow_outcome():
             named, trainers = optional_plain(self.functions, "functions"), optional_plain(self.trainers, "trainers")

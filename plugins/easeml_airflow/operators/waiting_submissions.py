@@ -33,7 +33,7 @@ class WaitingSubmissionsOperator(EasemlOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look, log, hand on."""
-        from easeml_core.services.models.waiting import waiting_submissions
+        from easeml_core.services.models.submission import waiting_submissions
 
         with airflow_outcome():
             found = waiting_submissions(self.hook.get_store(), study=optional_text(self.study))

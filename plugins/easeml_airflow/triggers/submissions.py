@@ -19,6 +19,6 @@ class SubmissionsTrigger(WatcherTrigger):
     @staticmethod
     def waiting(store: Store, study: str | None) -> list[Waiting]:
         """The submissions that no gate was asked about."""
-        from easeml_core.services.models.waiting import waiting_submissions
+        from easeml_core.services.models.submission import waiting_submissions
 
         return waiting_submissions(store, study=study)

@@ -17,7 +17,7 @@ from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.models.answers import A_CLASS, A_NUMBER, probabilities_of
 from easeml_core.models.formats import save_constant
 from easeml_core.models.warm_model import CHILD, ModelGoneError, WarmModel
-from easeml_core.services.models.warm_models import WarmModels
+from easeml_core.services.models.inference import WarmModels
 from easeml_core.store.artifacts.local import ArtifactStore
 
 if TYPE_CHECKING:

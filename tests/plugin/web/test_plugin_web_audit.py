@@ -10,7 +10,7 @@ from device_rows import add_study
 
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.selection.policy import set_policy
-from easeml_core.services.studies.controls import set_study, set_tenant
+from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.store.actors import acting
 from easeml_core.store.rows import change
 

@@ -19,10 +19,9 @@ from easeml_core.errors import ConcurrentUpdateError, StateError
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.compute import at_once
-from easeml_core.services.selection.beliefs import beliefs
+from easeml_core.services.selection.beliefs import beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy, show_policy
-from easeml_core.services.selection.stopping import stopping_prices
-from easeml_core.services.studies.controls import list_tenants
+from easeml_core.services.studies.limits import list_tenants
 from easeml_core.store.actors import MOST_REASON
 from easeml_core.store.queries.compute import history_stamp
 from easeml_core.store.rows import change

@@ -12,7 +12,7 @@ from easeml_airflow.web.pages.decision.view import worth_text
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.reports.overview import study_state
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.tables import curves, models, trials
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")

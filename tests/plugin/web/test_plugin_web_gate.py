@@ -32,7 +32,7 @@ from easeml_core.services.referee.requests import file_forced_promotion, file_ga
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.gate import gate_report
 from easeml_core.services.test_sets.ledger import study_ledger
-from easeml_core.services.test_sets.set_sizes import plan_joint
+from easeml_core.services.test_sets.planning import plan_joint
 from easeml_core.store.rows import rows
 from easeml_core.store.tables import labels, releases, studies
 

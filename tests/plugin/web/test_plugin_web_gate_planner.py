@@ -19,8 +19,7 @@ from easeml_core.entities import Study, StudyState
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.services.registration.register import register_study
-from easeml_core.services.test_sets.planning import needed_examples, set_settings
-from easeml_core.services.test_sets.set_sizes import plan_for_gate
+from easeml_core.services.test_sets.planning import needed_examples, plan_for_gate, set_settings
 from easeml_core.store.tables import labels, studies
 
 

@@ -20,7 +20,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.reports.study import facts_of_study
 from easeml_core.services.selection.beliefs import Beliefs, Expected, Watch
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import CHANNEL

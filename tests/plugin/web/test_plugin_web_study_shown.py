@@ -14,7 +14,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.overview import standing
 from easeml_core.services.reports.recommendations import Severity, Step, StepKind
 from easeml_core.services.selection.policy import set_policy
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import claim, expire_leases, record_failure
 from easeml_core.store.actors import Actor

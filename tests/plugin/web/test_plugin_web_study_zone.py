@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from easeml_core.services.studies.controls import set_study
+from easeml_core.services.studies.limits import set_study
 
 pytestmark = pytest.mark.journey
 FILES = ("page.js", "live.js", "forms.js", "study.js", "page.css", "tokens.css", "study.css")

@@ -16,7 +16,7 @@ from told_commands import parse
 from easeml_airflow.web.pages.submissions.view import submissions_view
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.reports.submissions import daily_answers, handed_in_report
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.database import Store
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}

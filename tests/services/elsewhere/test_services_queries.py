@@ -11,7 +11,7 @@ from tables_elsewhere import table
 
 from easeml_core.data.sources.spec import check_source
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.datasets.named_queries import read_queries
+from easeml_core.services.datasets.access import read_queries
 from easeml_core.store import external_query
 from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines
 

@@ -23,7 +23,7 @@ from easeml_core.services.reports.overview import live_sets
 from easeml_core.services.test_sets import shared_set
 from easeml_core.services.test_sets.ledger import study_ledger
 from easeml_core.services.test_sets.lifecycle import list_test_sets
-from easeml_core.services.test_sets.set_sizes import examples_for_joint_gate, plan_joint
+from easeml_core.services.test_sets.planning import examples_for_joint_gate, plan_joint
 from easeml_core.store.database import Store
 from easeml_core.store.tables import releases, requests
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from joint_lab import register
 
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 
 
 def passed(shared: Any) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from joint_lab import GATE, JOINT, METER, register
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.services.registration.register import study_settings
-from easeml_core.services.test_sets.set_sizes import plan_joint
+from easeml_core.services.test_sets.planning import plan_joint
 
 
 @pytest.mark.parametrize("adaptivity", ["recycle", "upTo:2", "firstChange"])

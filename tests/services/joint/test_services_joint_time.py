@@ -19,8 +19,8 @@ from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import file_meter_request
-from easeml_core.services.test_sets import set_sizes, shared_set
-from easeml_core.services.test_sets.set_sizes import examples_for_joint_gate, joint_weight_limit, plan_joint
+from easeml_core.services.test_sets import planning, shared_set
+from easeml_core.services.test_sets.planning import examples_for_joint_gate, joint_weight_limit, plan_joint
 from easeml_core.store.tables import releases
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ CONDITIONS = [
 @pytest.fixture
 def searches(monkeypatch: Any) -> Iterator[list[tuple[str, float]]]:
     """Conditions and log weights that a size was searched for; no limit is known beforehand."""
-    found, real = list[tuple[str, float]](), set_sizes.plan_gate
+    found, real = list[tuple[str, float]](), planning.plan_gate
 
     def plan(condition: Any, **given: Any) -> Any:
         found.append((str(condition), given["log_weight"]))
         return real(condition, **given)
 
-    monkeypatch.setattr(set_sizes, "plan_gate", plan)
+    monkeypatch.setattr(planning, "plan_gate", plan)
     joint_weight_limit.cache_clear()
     yield found
     joint_weight_limit.cache_clear()

@@ -29,7 +29,7 @@ from easeml_core.services.referee.requests import (
     file_rollback,
 )
 from easeml_core.services.registration.register import register_study
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.rows import pack
 from easeml_core.store.tables import chain, sealed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.test_sets import lifecycle
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import sealed
 

@@ -11,8 +11,8 @@ from easeml_core.models.formats import load_predictor
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import remeasure
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.studies.controls import list_tenants, set_study, set_tenant
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.studies.limits import list_tenants, set_study, set_tenant
 from easeml_core.store.tables import reservations, studies, trials
 
 USED = "SELECT sum(work.charge(t)) FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"

@@ -22,7 +22,7 @@ from easeml_core.services.referee import housekeeping
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.tables import studies, validation_sets
 
 if TYPE_CHECKING:

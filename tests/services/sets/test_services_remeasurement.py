@@ -24,9 +24,8 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.selection.backtest import history_table
 from easeml_core.services.selection.costs import report_costs
-from easeml_core.services.selection.scheduler import LiveScheduler
-from easeml_core.services.selection.suggestion import suggest_trials
-from easeml_core.services.studies.controls import set_study
+from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
+from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.database import Store, lock
 from easeml_core.store.queries.overview import study_summaries

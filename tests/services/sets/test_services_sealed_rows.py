@@ -27,8 +27,8 @@ from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import keep_upload
 from easeml_core.services.test_sets import row_registry
+from easeml_core.services.test_sets.lifecycle import retire_overlapping, retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
-from easeml_core.services.test_sets.test_set_retirement import retire_overlapping, retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.external_query import NamedQuery
 from easeml_core.store.tables import row_registry as registered

@@ -11,7 +11,7 @@ from brought import retire, seal
 from easeml_core.config import JointConfig, MeterConfig
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.services.test_sets import lifecycle
-from easeml_core.services.test_sets.set_sizes import plan_joint
+from easeml_core.services.test_sets.planning import plan_joint
 
 JOINT = {"purpose": "joint", "settings": {"reliability": 0.8, "gate": {"estimator": "exact"}, "meter": {"steps": 5}}}
 

@@ -19,8 +19,8 @@ from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.test_sets import lifecycle
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import fetch_test_set, release_test_set
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store.tables import labels, models, releases, sealed, studies
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from easeml_core.errors import (
 from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.test_sets import lifecycle, upload
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.planning import needed_examples, settings_of_plan
 from easeml_core.services.test_sets.release import release_test_set
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import sealed
 

@@ -16,7 +16,7 @@ from easeml_core.entities import StudyState
 from easeml_core.errors import BudgetExhaustedError
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.services.studies.controls import set_study, set_tenant
+from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 from soak import audit, soak
 from soak_people import Place, Plan
 
-from easeml_core.services.studies.controls import set_study, set_tenant
+from easeml_core.services.studies.limits import set_study, set_tenant
 
 if TYPE_CHECKING:
     from collections import Counter

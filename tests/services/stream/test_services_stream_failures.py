@@ -10,8 +10,7 @@ from easeml_core.errors import (
     ArtifactError,
     StoreUnavailableError,
 )
-from easeml_core.services.selection.scheduler import LiveScheduler
-from easeml_core.services.selection.suggestion import suggest_trials
+from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.trials import worker
 from easeml_core.services.trials.execution import hand_back
 from easeml_core.services.trials.worker import run_device

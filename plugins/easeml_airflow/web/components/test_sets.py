@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
 from easeml_core.services.test_sets.display_names import WITHOUT
+from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
-from easeml_core.services.test_sets.test_set_retirement import retire_test_set
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:

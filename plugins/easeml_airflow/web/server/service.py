@@ -13,8 +13,7 @@ from easeml_airflow.web.server.throttling import Turns
 from easeml_core.config import require, require_known
 from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds, require_refresh
 from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_pairs
-from easeml_core.services.models.inference import infer
-from easeml_core.services.models.warm_models import WarmModels
+from easeml_core.services.models.inference import WarmModels, infer
 from easeml_core.services.referee.requests import answer_of
 
 if TYPE_CHECKING:

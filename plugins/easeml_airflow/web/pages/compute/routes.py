@@ -16,9 +16,9 @@ from easeml_airflow.web.server.airflow_runs import places
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import HEADERS, Reason, Tab, moved
 from easeml_core.services.reports.compute import WINDOWS, compute
+from easeml_core.services.selection.beliefs import stopping_prices
 from easeml_core.services.selection.policy import show_policy
-from easeml_core.services.selection.stopping import stopping_prices
-from easeml_core.services.studies.controls import list_tenants, set_tenant
+from easeml_core.services.studies.limits import list_tenants, set_tenant
 from easeml_core.services.trials.execution import expire_leases
 from easeml_core.store.actors import because
 

@@ -10,8 +10,7 @@ from easeml_airflow.web.pages.gate.commands import joint_commands
 from easeml_core.config import JointConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import EasemlError
-from easeml_core.services.test_sets.planning import set_settings
-from easeml_core.services.test_sets.set_sizes import plan_joint
+from easeml_core.services.test_sets.planning import plan_joint, set_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,7 @@ from easeml_core.gate.claims import DIFFERENCE, claim_of
 from easeml_core.gate.clauses import Condition
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import GatePlan, plan_gate
-from easeml_core.services.test_sets.planning import set_settings
-from easeml_core.services.test_sets.set_sizes import plan_for_gate
+from easeml_core.services.test_sets.planning import plan_for_gate, set_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

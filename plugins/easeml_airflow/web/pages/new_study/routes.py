@@ -36,9 +36,9 @@ from easeml_core.config import require
 from easeml_core.data.sources.spec import known_sources
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.services.registration.data_preview import look_at_data
+from easeml_core.services.registration.preview import look_at_data
 from easeml_core.services.registration.register import register_study
-from easeml_core.services.studies.controls import list_tenants
+from easeml_core.services.studies.limits import list_tenants
 from easeml_core.services.studies.uploads import KEPT_DAYS, keep_upload
 
 if TYPE_CHECKING:

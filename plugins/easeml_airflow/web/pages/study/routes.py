@@ -16,7 +16,7 @@ from easeml_core.services.reports.overview import standing_of
 from easeml_core.services.reports.study import facts_of_study, study_of_trial
 from easeml_core.services.selection.beliefs import beliefs
 from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.services.studies.controls import set_study
+from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.actors import because
 
