@@ -22,7 +22,7 @@ from rungs_curves import read_points
 
 from easeml_core.config import TrainingConfig
 from easeml_core.selection.pruning import RULES, Reached, rung_step
-from easeml_core.training.candidate_grid import RATES
+from easeml_core.training.candidates import RATES
 from easeml_core.training.network_loop import BestEpoch
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from five_data import waves
 from easeml_core.data.parts import OpenParts, split_parts
 from easeml_core.data.sources.load import load_source
 from easeml_core.errors import TrainingError
-from easeml_core.training.candidate_grid import RATES
+from easeml_core.training.candidates import RATES
 from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import trainer_of
 
@@ -102,12 +102,12 @@ def open_parts(raw: RawTable) -> OpenParts:
 
 def curve(study: str, network: tuple[str, str, Mapping[str, Any]], rate: str, parts: OpenParts) -> list[Point]:
     """Train one candidate; up to where it diverged, if it did."""
-    from easeml_core.training import network_quality, network_training
+    from easeml_core.training import network_loop, network_training
 
     name, kind, parameters = network
     points: list[Point] = []
     losses: list[float] = []
-    loss_on = network_quality.loss_on
+    loss_on = network_loop.loss_on
     begun = time.process_time()
 
     def noted(*arguments: Any) -> float:

@@ -1,15 +1,25 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all.
+
+A folder as one file and back: the same content gives the same bytes, and nothing gets out of the folder again.
+
+Packed without compression, sorted, without dates and owners, so that the same folder has the same content hash on every
+machine. Unpacked are plain files with plain names only, so many and so much.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from easeml_core.errors import ArtifactError, InvalidInputError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @contextmanager
@@ -31,3 +41,163 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+LARGEST_BYTES = 1 << 30
+"""Of all files of a submission together."""
+
+MOST_FILES = 10_000
+LONGEST_NAME = 400
+_LEFT_OUT = {".git", "__pycache__"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_CHUNK = 1 << 20
+# Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def pack_folder(folder: Path, archive: Path, *, extra: Mapping[str, bytes], beneath: Path | None = None) -> None:
+    """Write a folder to ``archive``; ``.git`` and ``__pycache__`` are left out.
+
+    Args:
+        folder: What to pack.
+        archive: The file to write.
+        extra: Further files by name; they stand in for those of the folder.
+        beneath: No link is followed from here on, whoever may write there while it is read; None for ``folder``.
+
+    Raises:
+        InvalidInputError: If there is a link, a device or the like, too many files, or too much in them.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in _files_in(folder)}
+    own = {name: path for name, path in files.items() if name not in extra}
+    pack_files(archive, own, extra=extra, beneath=beneath or folder)
+
+
+def pack_files(
+    archive: Path, files: Mapping[str, Path], *, extra: Mapping[str, bytes], beneath: Path | None = None
+) -> None:
+    """Write files under their names in the archive; errors as in ``pack_folder``, but None follows links."""
+    names = sorted({*files, *extra})
+    if len(names) > MOST_FILES:
+        message = f"a submission may have at most {MOST_FILES:,} files, got {len(names):,}"
+        raise InvalidInputError(message)
+    left = LARGEST_BYTES
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for name in names:
+            _check_name(name, InvalidInputError)
+            content, runs = (extra[name], False) if name in extra else _read(files[name], beneath, left)
+            left -= len(content)
+            if left < 0:
+                message = f"a submission may have at most {LARGEST_BYTES:,} bytes; {name} goes beyond"
+                raise InvalidInputError(message)
+            entry = zipfile.ZipInfo(name, date_time=_EPOCH)
+            entry.create_system = 3  # the one whose mode bits are meant below, whichever system packs
+            entry.external_attr = (stat.S_IFREG | (0o755 if runs else 0o644)) << 16
+            packed.writestr(entry, content)
+
+
+def unpack(archive: Path, folder: Path, *, most_bytes: int | None = None) -> None:
+    """Unpack an archive into an empty folder.
+
+    Args:
+        archive: The file.
+        folder: The folder.
+        most_bytes: Of all files together; None for ``LARGEST_BYTES``.
+
+    Raises:
+        ArtifactError: If it is no archive, or holds a link, a name that leads elsewhere, a name twice, or too much.
+    """
+    most = most_bytes or LARGEST_BYTES
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            entries = packed.infolist()
+            check_entries(entries)
+            left = most
+            for entry in entries:
+                if not entry.is_dir():
+                    left -= _unpack_one(packed, entry, folder, left, most)
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        message = f"the archive {archive.name} cannot be unpacked: {error}"
+        raise ArtifactError(message) from error
+
+
+def check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse an archive by what it says of itself; ArtifactError."""
+    if len(entries) > MOST_FILES:
+        message = f"the archive holds {len(entries):,} entries, at most {MOST_FILES:,} are allowed"
+        raise ArtifactError(message)
+    seen: set[str] = set()
+    for entry in entries:
+        _check_name(entry.filename.removesuffix("/"), ArtifactError)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            message = f"the archive holds {entry.filename!r}, which is a link or no plain file; only files are unpacked"
+            raise ArtifactError(message)
+        if entry.filename in seen:
+            message = f"the archive holds {entry.filename!r} twice"
+            raise ArtifactError(message)
+        seen.add(entry.filename)
+
+
+def _unpack_one(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int, most: int) -> int:
+    target = folder / entry.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with packed.open(entry) as reader, target.open("xb") as writer:
+        while chunk := reader.read(_CHUNK):  # what it really holds, whatever it says
+            written += len(chunk)
+            if written > left:
+                message = f"it holds more than {most:,} bytes"
+                raise ValueError(message)
+            writer.write(chunk)
+    target.chmod(0o755 if (entry.external_attr >> 16) & 0o100 else 0o644)
+    return written
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(f for f in folders if f not in _LEFT_OUT)
+        for name in [*names, *folders]:
+            path = type(folder)(root) / name
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                message = f"{path} is a link or no plain file; put a copy of the file there"
+                raise InvalidInputError(message)
+            if stat.S_ISREG(mode):
+                yield path
+
+
+def _read(path: Path, beneath: Path | None, left: int) -> tuple[bytes, bool]:
+    """The content, and whether it may be run."""
+    try:
+        with os.fdopen(os.open(path, _READ) if beneath is None else _opened(path, beneath), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                message = f"{path} is no plain file; put a copy of the file there"
+                raise InvalidInputError(message)
+            return file.read(left + 1), bool(mode & 0o100)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise InvalidInputError(message) from error
+
+
+def _opened(path: Path, beneath: Path) -> int:
+    """A file by steps from a folder downwards, none of which is a link at the moment when it is taken."""
+    folder = os.open(beneath, _FOLDER)
+    try:
+        *between, name = path.relative_to(beneath).parts
+        for step in between:
+            inner = os.open(step, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _check_name(name: str, error: type[ArtifactError | InvalidInputError]) -> None:
+    parts = name.split("/")
+    plain = name.isprintable() and "\\" not in name and ":" not in parts[0] and len(name.encode()) <= LONGEST_NAME
+    if not plain or any(part in ("", ".", "..") for part in parts):
+        message = f"{name!r} is no name of a file inside a folder; allowed: relative, printable, without '..'"
+        raise error(message)

@@ -1,32 +1,186 @@
 """From columns of text and numbers to a table: numbers stay, few words become a column each, many words are hashed.
 
 Nothing here looks at a label to encode an input: encoding a whole data set tells no part of another's labels.
+
+What is to be predicted, from a column: classes of its values, two classes by a threshold, or its numbers.
+
+Columns of words with too many different values for a column each: hashed to a fixed number of columns.
+
+The hashing trick (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning") needs no vocabulary:
+the same text gives the same numbers in any file, on any machine and in any order of rows, so nothing is learnt here
+that a part of the data could tell another. The hash is scikit-learn's (MurmurHash3, 32 bits, with a sign bit).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from easeml_core.data.program import InputColumn, program_of_table
 from easeml_core.data.split_spec import ROWS
 from easeml_core.data.splits import group_numbers, times_of
-from easeml_core.data.table import MAX_CELLS, RawTable, make_table
-from easeml_core.data.targets import target_of
-from easeml_core.data.text_columns import hashed_names, hashed_text, hashed_width
+from easeml_core.data.table import MAX_CELLS, MAX_CLASSES, RawTable, make_table
+from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from easeml_core.data.split_spec import Split
-    from easeml_core.data.targets import Target
-    from easeml_core.entities import Task
+    from easeml_core.data.table import Labels
+
+
+_THRESHOLD = re.compile(r"\s*(?P<column>.+?)\s*>\s*(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
+
+
+class Target(NamedTuple):
+    """Labels of all rows, also of those without one.
+
+    Attributes:
+        column: Name of the column they come from, which is no input.
+        labels: Shape (rows,): int64 classes, or float64 numbers for regression; anything where ``present`` is false.
+        present: Whether a row has a label, shape (rows,).
+        class_names: Name of each class; empty for regression.
+        task: What the labels are.
+    """
+
+    column: str
+    labels: Labels
+    present: NDArray[np.bool_]
+    class_names: tuple[str, ...]
+    task: Task
+
+
+def target_of(columns: Mapping[str, Column], target: str, task: Task | None = None) -> Target:
+    """The target that a text names: a column, or ``COLUMN>NUMBER`` for the two classes of a numeric column.
+
+    Args:
+        columns: Name to column, all of one length.
+        target: Whose column; a column called like a threshold is the column.
+        task: ``regression`` takes the numbers of the column as they are; otherwise its values are classes.
+
+    Raises:
+        InvalidInputError: If there is no such column, it has too many values for classes, or words for regression.
+
+    Example:
+        >>> columns = {"price": np.array([5.0, np.nan, 500.0])}
+        >>> target_of(columns, "price>20").class_names
+        ('price <= 20', 'price > 20')
+        >>> target_of(columns, "price", Task.REGRESSION).present.tolist()
+        [True, False, True]
+    """
+    if target in columns:
+        return target_of_column(target, columns[target], task)
+    match = _THRESHOLD.fullmatch(target)
+    if match is None or match["column"] not in columns:
+        # The columns are not listed: whoever names a file learns nothing of its content from an error.
+        message = f"there is no column {target!r} to predict among the {len(columns)} columns"
+        raise InvalidInputError(message)
+    name, text = match["column"], match["number"]
+    column = columns[name]
+    if task == Task.REGRESSION:
+        message = f"target {target!r} makes two classes; regression needs a column of numbers, such as {name!r}"
+        raise InvalidInputError(message)
+    if column.dtype == object:
+        message = f"target {target!r}: {name!r} is a column of words; only numbers can be compared"
+        raise InvalidInputError(message)
+    labels = (column > float(text)).astype(np.int64)
+    return Target(name, labels, ~np.isnan(column), (f"{name} <= {text}", f"{name} > {text}"), Task.CLASSIFICATION)
+
+
+def target_of_column(name: str, column: Column, task: Task | None = None) -> Target:
+    """The target that a whole column is; see ``target_of``."""
+    is_text = column.dtype == object
+    if task == Task.REGRESSION:
+        if is_text:
+            message = (
+                f"target {name!r} is a column of words; regression needs numbers, or set the task to classification"
+            )
+            raise InvalidInputError(message)
+        return Target(name, column, ~np.isnan(column), (), Task.REGRESSION)
+    values: Sequence[Any] = sorted({v for v in column if v is not None}) if is_text else _distinct_numbers(column)
+    if len(values) > MAX_CLASSES:
+        numbers = f"make two classes of it: '{name}>NUMBER', or set the task to regression"
+        remedy = "choose a column of fewer words" if is_text else numbers
+        message = f"target {name!r} has {len(values):,} different values, at most {MAX_CLASSES} classes; {remedy}"
+        raise InvalidInputError(message)
+    index = {value: label for label, value in enumerate(values)}
+    labels = np.array([index.get(value, -1) for value in column.tolist()], dtype=np.int64)
+    names = tuple(value if is_text else f"{value:g}" for value in values)
+    return Target(name, labels, labels >= 0, names, Task.CLASSIFICATION)
+
+
+def _distinct_numbers(column: Column) -> list[float]:
+    distinct: list[float] = np.unique(column[~np.isnan(column)]).tolist()
+    return distinct
+
+
+WORD_WIDTH = 2**6
+"""Columns of a column whose cells are single words: each cell as a whole goes to one of them."""
+
+TEXT_WIDTH = 2**8
+"""Columns of a column of free text: its words are counted, and a row is scaled to length 1."""
+
+_HASHED = re.compile(r"text_(.+)_[0-9]+")
+_TOKEN = r"(?u)\b\w+\b"
+
+
+def hashed_width(column: NDArray[Any]) -> int:
+    """``TEXT_WIDTH`` if at least half of the cells that are not missing hold a blank, else ``WORD_WIDTH``.
+
+    Args:
+        column: Text, None for missing, shape (rows,).
+    """
+    cells = [cell for cell in column if cell is not None]
+    spaced = sum(any(map(str.isspace, cell)) for cell in cells)
+    return TEXT_WIDTH if cells and 2 * spaced >= len(cells) else WORD_WIDTH
+
+
+def hashed_text(column: NDArray[Any], width: int) -> NDArray[np.float32]:
+    """The column as numbers, shape (rows, width); a missing cell is a row of zeros.
+
+    Args:
+        column: Text, None for missing, shape (rows,).
+        width: ``TEXT_WIDTH`` counts the words of a cell, any other takes the cell as one word.
+
+    Example:
+        >>> block = hashed_text(np.array(["red", "blue", "red", None], dtype=object), WORD_WIDTH)
+        >>> np.abs(block).sum(axis=1).tolist(), bool((block[0] == block[2]).all())
+        ([1.0, 1.0, 1.0, 0.0], True)
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    rule = {"token_pattern": _TOKEN} if width == TEXT_WIDTH else {"analyzer": _whole_cell}
+    vectorizer = HashingVectorizer(n_features=width, dtype=np.float32, **rule)
+    block: NDArray[np.float32] = vectorizer.transform(["" if cell is None else cell for cell in column]).toarray()
+    return block
+
+
+def hashed_names(name: str, width: int) -> list[str]:
+    """``text_NAME_0`` and so on."""
+    return [f"text_{name}_{i}" for i in range(width)]
+
+
+def text_column_of(name: str) -> str | None:
+    """The column of text that ``hashed_names`` gave this name for; None where it has another form.
+
+    Example:
+        >>> text_column_of("text_note_17"), text_column_of("note")
+        ('note', None)
+    """
+    found = _HASHED.fullmatch(name)
+    return None if found is None else found[1]
+
+
+def _whole_cell(cell: str) -> list[str]:
+    return [cell] if cell else []
+
 
 Column: TypeAlias = "NDArray[Any]"
 """float64 with NaN for missing, or object: text with None for missing."""

@@ -23,14 +23,14 @@ from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, NotFoundError, NumericalError
 from easeml_core.metrics import scores
 from easeml_core.metrics.custom import stated_function
-from easeml_core.metrics.metric_inputs import (
+from easeml_core.metrics.quality import Affine, Decay, Exponential, ShareExplained, Square
+from easeml_core.metrics.scores import (
     checked_labels,
     checked_numbers,
     checked_probabilities,
     checked_rows,
     checked_targets,
 )
-from easeml_core.metrics.quality import Affine, Decay, Exponential, ShareExplained, Square
 
 if TYPE_CHECKING:
     from collections.abc import Callable

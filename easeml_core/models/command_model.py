@@ -6,27 +6,240 @@
 
 ``python`` is the interpreter that runs this package. Any other end than status 0 is a failure. Nothing here is safe by
 itself: it must be called in a child that has been confined.
+
+``command.json`` of a packed folder: how its program predicts, and where it can be trained, how it is trained.
+
+    {"command": ["python", "predict.py"]}                                     a model that is a program
+    {"command": ["python", "predict.py"], "train": ["python", "train.py"]}    a program that can be trained as well
+
+Each is a program and its arguments, run without a shell in the unpacked folder. Nothing is run here.
+
+Run a program of somebody else's: words without a shell, its standard output read by us, its last words kept.
+
+It has the folder, the environment and the account of whoever calls this, and it dies with it. Limits on time and memory
+are those of the caller's own parent, which counts and ends a child with everything that it has started.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
+import os
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from easeml_core import archive
-from easeml_core.errors import InvalidInputError, TrainingError
-from easeml_core.models.command_manifest import MANIFEST, manifest_of, read_manifest
-from easeml_core.models.command_run import run_command
+from easeml_core import files
+from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError, TrainingKilled, TrainingTaskError
 from easeml_core.models.formats import no_class_number, no_number
+from easeml_core.sandbox.child_guard import FROM_OUTSIDE, names_missing_package
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Taken = TypeVar("Taken")
     import numpy as np
     from numpy.typing import NDArray
+
+
+MANIFEST, MODEL_FOLDER = "command.json", "model"
+_BYTES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a packed folder says of itself.
+
+    Attributes:
+        command: How it predicts.
+        train: How it is trained; empty where it cannot be.
+    """
+
+    command: tuple[str, ...]
+    train: tuple[str, ...] = ()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in an archive.
+
+    Raises:
+        ArtifactError: If it is no archive, not one that would be unpacked, or says no command.
+    """
+    return _opened(path)[0]
+
+
+def read_program(path: Path) -> Manifest:
+    """The manifest of a program that can be trained.
+
+    Raises:
+        ArtifactError: As ``read_manifest``; or it does not say how it is trained, or the place of what it learns is
+            taken.
+    """
+    manifest, names = _opened(path)
+    if not manifest.train:
+        message = (
+            f'{MANIFEST} of the program {path.name} does not say how it is trained: add "train": ["python", "train.py"]'
+        )
+        raise ArtifactError(message)
+    if any(name.split("/")[0] == MODEL_FOLDER for name in names):
+        message = f"the program {path.name} holds {MODEL_FOLDER}/, which is where what it learns is put; leave it out"
+        raise ArtifactError(message)
+    return manifest
+
+
+def manifest_of(command: str, train: str | None) -> bytes:
+    """The file, from lines as in a shell, without its expansions.
+
+    Raises:
+        InvalidInputError: If a line is empty or cannot be read.
+
+    Example:
+        >>> manifest_of("python predict.py 'a b'", None)
+        b'{"command": ["python", "predict.py", "a b"]}'
+    """
+    lines = {"command": command} | ({} if train is None else {"train": train})
+    return json.dumps({name: _words(line) for name, line in lines.items()}).encode()
+
+
+def _opened(path: Path) -> tuple[Manifest, list[str]]:
+    """The manifest, and the names of all files."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            files.check_entries(packed.infolist())
+            with packed.open(MANIFEST) as file:
+                content = file.read(_BYTES + 1)
+            names = packed.namelist()
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
+        message = f"the model file {path.name} is no archive with a {MANIFEST}: {error}"
+        raise ArtifactError(message) from error
+    return _manifest_in(content, path.name), names
+
+
+def _manifest_in(content: bytes, name: str) -> Manifest:
+    fields: Any = None
+    with suppress(ValueError, RecursionError):
+        fields = json.loads(content) if len(content) <= _BYTES else None
+    known = isinstance(fields, dict) and "command" in fields and set(fields) <= {"command", "train"}
+    if not known or not all(_are_words(words) for words in fields.values()):
+        message = (
+            f'{MANIFEST} of the model file {name} must be {{"command": ["python", "predict.py"]}} or the like, and '
+            'may have "train": ["python", "train.py"] beside it'
+        )
+        raise ArtifactError(message)
+    return Manifest(**{field: tuple(words) for field, words in fields.items()})
+
+
+def _are_words(words: object) -> bool:
+    listed = isinstance(words, list) and bool(words)
+    return listed and all(isinstance(word, str) and word and "\0" not in word for word in words)  # type: ignore[attr-defined]
+
+
+def _words(line: str) -> list[str]:
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        message = f"the command {line!r} cannot be read: {error}"
+        raise InvalidInputError(message) from error
+    if not words:
+        message = "the command is empty; e.g. 'python predict.py'"
+        raise InvalidInputError(message)
+    return words
+
+
+_PYTHON = ("python", "python3")
+_KILLED = {-number for number in FROM_OUTSIDE} | {128 + signal.SIGKILL, 128 + signal.SIGTERM}
+"""Exit statuses of a program that was killed: by Python's count, and by that of shells and container runtimes."""
+
+_TAIL_BYTES = 1500
+_NOT_STARTED = (126, 127)  # of shells, env and container runtimes: a program is not executable, or not there
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # here, so that a child that was only just forked has nothing left to load
+
+
+def run_command(command: Sequence[str], *, cwd: Path, take: Callable[[IO[bytes]], Taken], shown: str = "") -> Taken:
+    """Start a program, read what it writes, and wait for its end.
+
+    Args:
+        command: Program and arguments; ``python`` is the interpreter that runs this package.
+        cwd: The folder in which it runs.
+        take: Reads its standard output to the end; what it raises ends the program.
+        shown: How the program is called in errors; else all its words.
+
+    Returns:
+        What ``take`` gave.
+
+    Raises:
+        TrainingTaskError: If it cannot be started, or says that a program or a package is missing here.
+        TrainingError: If it ends with any other status but 0; with its last words.
+        TrainingKilled: If a signal from outside ended it, or what it has started in a shell or a container.
+    """
+    program = [sys.executable, *command[1:]] if command[0] in _PYTHON else list(command)
+    name = shown or shlex.join(command)
+    try:
+        process = subprocess.Popen(
+            program, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=_die_with_parent,
+        )  # fmt: skip
+    except OSError as error:
+        message = f"the command {name!r} cannot be started: {error.strerror}"
+        raise TrainingTaskError(message) from error
+    assert process.stdout is not None  # PIPE was asked for
+    with process:
+        said = _Tail(process.stderr)
+        try:
+            taken = take(process.stdout)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            said.join()
+    if process.returncode:
+        message = f"the command {name!r} ended with exit status {process.returncode}{said.words()}"
+        if process.returncode in _KILLED:
+            raise TrainingKilled(message)
+        of_task = process.returncode in _NOT_STARTED or names_missing_package(said.text())
+        raise (TrainingTaskError if of_task else TrainingError)(message)
+    return taken
+
+
+def _die_with_parent() -> None:
+    """Between fork and exec: nothing but one call of the kernel, since locks may be held by threads that are gone."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _Tail(threading.Thread):
+    """The last words of a program, read while it speaks, so that it never waits; for whoever may know its inputs."""
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        super().__init__(daemon=True)
+        self._pipe, self._kept = pipe, b""
+        self.start()
+
+    def run(self) -> None:
+        while self._pipe is not None and (chunk := os.read(self._pipe.fileno(), 65536)):
+            self._kept = (self._kept + chunk)[-_TAIL_BYTES:]
+
+    def text(self) -> str:
+        """All that was kept."""
+        return self._kept.decode(errors="replace").strip()
+
+    def words(self) -> str:
+        """The last line, which most often tells what went wrong; then all that was kept, if that is more."""
+        words = self.text()
+        lines = words.splitlines()
+        more = f"\n{words}" if len(lines) > 1 else ""
+        return f": {lines[-1].strip()}{more}" if words else " and said nothing on standard error"
+
 
 INPUTS = "inputs.npy"
 _NPY_MAGIC = b"\x93NUMPY"
@@ -73,7 +286,7 @@ class CommandPredictor:
         folder = Path(tempfile.mkdtemp(prefix="submission-"))
         limit = _BYTES_MORE + _BYTES_PER_ANSWER * len(inputs)
         try:
-            archive.unpack(self.path, folder)
+            files.unpack(self.path, folder)
             np.save(folder / INPUTS, np.ascontiguousarray(inputs, dtype=np.float32), allow_pickle=False)
             return run_command(self.command, cwd=folder, take=partial(_bounded, limit=limit))
         finally:
@@ -120,9 +333,9 @@ def pack_command(source: Path, target: Path, *, command: str | None, train: str 
         if not manifest and not (source / MANIFEST).is_file():
             message = f"{source} has no {MANIFEST}; say how it is run with --command, e.g. 'python predict.py'"
             raise InvalidInputError(message)
-        archive.pack_folder(source, target, extra=manifest)
+        files.pack_folder(source, target, extra=manifest)
     elif manifest:
-        archive.pack_files(target, {source.name: source}, extra=manifest)
+        files.pack_files(target, {source.name: source}, extra=manifest)
     else:
         if not zipfile.is_zipfile(source):
             message = f"{source} is no archive; say how it is run with --command, e.g. 'python {source.name}'"

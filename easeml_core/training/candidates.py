@@ -7,14 +7,26 @@ An entry without a space is a candidate as it stands. An entry with one stands f
 
 The second chooses the kind as well. A space is checked against the rules of its trainers itself, not only the points
 that are drawn from it: so a mistake is found when it is written, and no seed hides it.
+
+One candidate as several: the learning rates of the paper, and the normalisations of images.
+
+Each network with a rate and a normalisation is a candidate, so the scheduler chooses among them as among all others.
+How fine the grid is, a study says. Standard library only.
+
+From a program to the candidates of a study: the template that it matches, and which of its names can be trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.data.program import program_of_data, sizes_of
+from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError
+from easeml_core.models.networks.architecture import NORMALISATIONS
+from easeml_core.programs.demands import demands_of
 from easeml_core.programs.search_space.reader import space_of
 from easeml_core.programs.search_space.search_space_text import read_space
 from easeml_core.programs.search_space.space import (
@@ -28,12 +40,17 @@ from easeml_core.programs.search_space.space import (
     data_of,
     parts_of,
 )
-from easeml_core.training.trainers import trainer_of
+from easeml_core.programs.template import NUMBERS, ONE_HOT, SEVERAL
+from easeml_core.programs.templates import match_program
+from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from easeml_core.data.layout import Layout
+    from easeml_core.programs.data_type import Program
     from easeml_core.training.trainer import Trainer
+
 
 MOST_CANDIDATES = 1000
 """Of one study, so that the scheduler weighs them in a moment; and of one space."""
@@ -208,3 +225,140 @@ def _values(node: Node) -> Iterator[Any]:
 def _shown(group: Group) -> str:
     text = str(SearchSpace(group))
     return text if len(text) <= 120 else f"{text[:116]}..."
+
+
+GRIDS = ("one", "rates", "full")
+"""As it is; with each learning rate; with each learning rate and, on images, each normalisation."""
+
+RATES = ("0.1", "0.01", "0.001", "0.0001", "0.00001")
+"""Of Adam, in the paper's studies (Li et al., PVLDB 2018)."""
+
+
+def grid_of(candidate: Mapping[str, Any], grid: str = "one") -> list[dict[str, Any]]:
+    """The candidates that a candidate stands for.
+
+    Args:
+        candidate: An entry ``{"name", "kind", "parameters"}``; parameters may be absent. Those given are kept, and not
+            varied.
+        grid: One of ``GRIDS``.
+
+    Returns:
+        Entries with names of their own; the candidate itself where its kind is no network that is trained by steps.
+
+    Raises:
+        InvalidInputError: If the grid or the kind is not known.
+
+    Example:
+        >>> [c["name"] for c in grid_of({"name": "resnet", "kind": "resnet"}, "rates")][:2]
+        ['resnet-lr0.1', 'resnet-lr0.01']
+        >>> grid_of({"name": "resnet", "kind": "resnet"}, "full")[7]["name"]
+        'resnet-lr0.01-f0.4'
+    """
+    if grid not in GRIDS:
+        message = f"there is no grid {grid!r}; allowed: {', '.join(GRIDS)}"
+        raise InvalidInputError(message)
+    rules, given = trainer_of(candidate["kind"]).rules, dict(candidate.get("parameters") or {})
+    free = set(rules) - set(given)
+    is_network = "epochs" in rules  # boosted trees have a learning rate, too, which means something else
+    rates = RATES if grid != "one" and is_network and "learning_rate" in free else ("",)
+    normalisations = NORMALISATIONS if grid == "full" and "normalisation" in free else ("",)
+    return [
+        {"name": "-".join([candidate["name"], *_words(rate, power)]), "kind": candidate["kind"],
+         "parameters": {**given, **_changed(rate, power)}}
+        for rate, power in product(rates, normalisations)
+    ]  # fmt: skip
+
+
+def _words(rate: str, power: str) -> Iterator[str]:
+    """What a name says of them; nothing of the identity."""
+    if rate:
+        yield f"lr{rate}"
+    if power not in ("", "identity"):
+        yield f"f{power}"
+
+
+def _changed(rate: str, power: str) -> dict[str, Any]:
+    rates = {"learning_rate": float(rate)} if rate else {}
+    return {**rates, "normalisation": power} if power else rates
+
+
+def require_data_of(program: Program, layout: Layout, task: Task, classes: int, target: Layout | None = None) -> None:
+    """The data are what the program says.
+
+    Raises:
+        InvalidInputError: They are others; says what differs.
+    """
+    wanted = demands_of(program)
+    wanted = wanted.as_numbers() if task == Task.REGRESSION else wanted
+    there_target = "" if target is None else target.kind
+    for what, asked, there in (
+        ("rows", wanted.kind, layout.kind),
+        ("the shape of a row", wanted.shape, wanted.shape and sizes_of(layout)),
+        ("the task", str(wanted.task), str(task)),
+        ("the number of classes", wanted.classes, wanted.classes and classes),
+        ("answers", wanted.target or _ONE, there_target or _ONE),
+        ("the shape of an answer", wanted.target_shape, sizes_of(target) if wanted.target_shape and target else None),
+    ):
+        if asked != there:
+            message = (
+                f"the program and the data differ in {what}: {_said(asked)} in the program, {_said(there)} in the "
+                f"data, whose program is {program_of_data(layout, task, classes, target)}; correct the program, or "
+                "leave it out"
+            )
+            raise InvalidInputError(message)
+
+
+def candidates_of_program(
+    program: Program, layout: Layout, task: Task, target: Layout | None = None
+) -> list[dict[str, Any]]:
+    """What the program's template calls for, as far as it can be trained on such data here.
+
+    Args:
+        program: In either form.
+        layout: What a row stands for.
+        task: What is predicted.
+        target: What an answer stands for; None for one class or number.
+
+    Returns:
+        Entries ``{"name", "kind", "parameters"}``, in the template's order.
+
+    Raises:
+        InvalidInputError: If no template matches, or nothing that it calls for can be trained; says why for each.
+
+    Example:
+        >>> from easeml_core.data.layout import table_layout
+        >>> table = program_of_data(table_layout(4), Task.REGRESSION, 0)
+        >>> candidates_of_program(table, table_layout(4), Task.REGRESSION)[0]["name"]
+        'hist_gradient_boosting'
+    """
+    one = NUMBERS if task == Task.REGRESSION else ONE_HOT
+    matched = match_program(program, targets=one if target is None else SEVERAL)
+    if matched.template is None:
+        message = f"no template matches the program {program}; name the study's candidates yourself"
+        raise InvalidInputError(message)
+    names = [name for workload in matched.workloads for name in workload.candidates]
+    why_not = {name: _why_not(name, layout, task, target) for name in names}
+    fitting = [name for name in names if not why_not[name]]
+    if not fitting:
+        reasons = "; ".join(f"{name}: {why}" for name, why in why_not.items())
+        called = f"nothing that template {matched.template.name} calls for can be trained on these data here"
+        message = f"{called}: {reasons}"
+        raise InvalidInputError(message)
+    return [{"name": name, "kind": name, "parameters": {}} for name in fitting]
+
+
+def _why_not(kind: str, layout: Layout, task: Task, target: Layout | None) -> str:
+    """Why it cannot be trained; empty if it can."""
+    trainer = TRAINERS.get(kind)
+    if trainer is None:
+        return NOT_TRAINED.get(kind, "there is no trainer of that name")
+    if not trainer.is_available():
+        return f"it needs {trainer.library}: pip install 'easeml-airflow[{trainer.requires}]'"
+    return trainer.misfit(layout, task, target)
+
+
+_ONE = "one class or number"
+
+
+def _said(value: str | int | Sequence[int] | None) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)

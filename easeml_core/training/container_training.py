@@ -18,10 +18,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import TrainingError, TrainingTaskError
-from easeml_core.models.command_manifest import MANIFEST
-from easeml_core.models.command_run import run_command
-from easeml_core.training.command_training import packed_model, working_folder, write_contract
-from easeml_core.training.program_news import BEGUN, CHECKPOINTS, ProgramNews, resumed_folder
+from easeml_core.models.command_model import MANIFEST, run_command
+from easeml_core.training.command_training import (
+    BEGUN,
+    CHECKPOINTS,
+    ProgramNews,
+    packed_model,
+    resumed_folder,
+    working_folder,
+    write_contract,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

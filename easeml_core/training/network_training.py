@@ -28,10 +28,15 @@ from easeml_core.training.checkpoints import (
     restore_moments,
     save_checkpoint,
 )
-from easeml_core.training.mixed_precision import Precision
-from easeml_core.training.network_loop import BestEpoch, held_out
-from easeml_core.training.network_quality import loss_on, quality_on_validation
-from easeml_core.training.network_steps import moved, share_of_rate
+from easeml_core.training.network_loop import (
+    BestEpoch,
+    Precision,
+    held_out,
+    loss_on,
+    moved,
+    quality_on_validation,
+    share_of_rate,
+)
 from easeml_core.training.run_options import END, Run, checkpoint_name, remove_older
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.data.layout import KINDS
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError, TrainingTaskError
-from easeml_core.training.own_parameters import checked_own
-from easeml_core.training.parameters import complete
+from easeml_core.training.parameters import checked_own, complete
 from easeml_core.training.run_options import Run
 
 if TYPE_CHECKING:

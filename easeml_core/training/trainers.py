@@ -10,14 +10,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import (
-    trainer_kinds,
-    trainers_command,
-    trainers_images,
-    trainers_networks,
-    trainers_series,
-    trainers_structured,
-)
+from easeml_core.training import trainer_kinds
+from easeml_core.training import trainer_kinds as trainers_command
+from easeml_core.training import trainer_kinds as trainers_images
+from easeml_core.training import trainer_kinds as trainers_networks
+from easeml_core.training import trainer_kinds as trainers_series
+from easeml_core.training import trainer_kinds as trainers_structured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

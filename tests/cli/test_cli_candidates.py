@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from easeml_core.models.command_manifest import read_program
+from easeml_core.models.command_model import read_program
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pages import ROOT, Page, parse
 
-from easeml_core.training import program_news
+from easeml_core.training import command_training
 from easeml_core.training.candidates import MOST_CANDIDATES, expand_candidates
-from easeml_core.training.own_parameters import MOST_BYTES
+from easeml_core.training.parameters import MOST_BYTES
 from easeml_core.training.trainers import TRAINERS
 
 PAGE = Page("bring-your-own.md")
@@ -62,7 +62,7 @@ def test_the_json_is_json_and_the_container_is_a_candidate() -> None:
 def test_the_bounds_and_names_are_those_of_the_code() -> None:
     assert f"{MOST_BYTES:,} bytes" in PAGE.text
     assert f"at most {MOST_CANDIDATES} candidates" in PAGE.text
-    assert f"`{program_news.CHECKPOINTS}/` is no part of the model" in PAGE.text
+    assert f"`{command_training.CHECKPOINTS}/` is no part of the model" in PAGE.text
     for kind in ("function", "command", "container"):
         assert f"| `{kind}` |" in PAGE.text
 

@@ -14,7 +14,7 @@ from easeml_core.programs.language import grammar, parse_data_type, parse_patter
 from easeml_core.programs.schema import Schema
 from easeml_core.programs.schema_match import Match, Mismatch, match_schema
 from easeml_core.programs.templates import TABLE_CLASSIFIERS, TEMPLATES, Template, match_program
-from easeml_core.training.candidate_grid import GRIDS, RATES, grid_of
+from easeml_core.training.candidates import GRIDS, RATES, grid_of
 from easeml_core.training.trainers import NOT_TRAINED
 
 _PAGE = Page("programs.md")

@@ -24,8 +24,7 @@ from easeml_core.data.sources.arrays import (
     refused,
     target_of,
 )
-from easeml_core.data.sources.file_kind import first_bytes
-from easeml_core.data.sources.files import opened_folder
+from easeml_core.data.sources.files import first_bytes, opened_folder
 from easeml_core.data.sources.images import CLASS, GREY, folder_contents, listed_images, opened_image
 from easeml_core.data.sources.optional import optional_package
 from easeml_core.data.sources.spec import MAX_SIDE, Source

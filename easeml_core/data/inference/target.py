@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.data.columns import Target, target_of
 from easeml_core.data.inference.result import shown
-from easeml_core.data.targets import Target, target_of
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
 

@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.data.columns import MAX_CATEGORIES
-from easeml_core.data.text_columns import text_column_of
+from easeml_core.data.columns import MAX_CATEGORIES, text_column_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

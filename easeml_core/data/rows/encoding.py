@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.data.columns import column_of_texts
+from easeml_core.data.columns import column_of_texts, hashed_names, hashed_text, text_column_of
 from easeml_core.data.sources.csv_files import MAX_CELL, read_table
 from easeml_core.data.table import MAX_CELLS
-from easeml_core.data.text_columns import hashed_names, hashed_text, text_column_of
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:

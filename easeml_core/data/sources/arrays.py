@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from easeml_core.data.columns import Target, target_of_column
 from easeml_core.data.layout import KINDS, LINKS, Layout
 from easeml_core.data.program import program_of_data
 from easeml_core.data.sources.files import opened_folder, read_bytes
 from easeml_core.data.table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
-from easeml_core.data.targets import Target, target_of_column
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
 

@@ -176,7 +176,7 @@ def _column_of_series(series: Any) -> Column:
 
 def _from_csv(source: Source, wish: _Wish) -> RawTable:
     from easeml_core.data.columns import table_of_columns
-    from easeml_core.data.sources.csv_source import read_csv
+    from easeml_core.data.sources.csv_files import read_csv
 
     return table_of_columns(read_csv(Path(source.name)), wish.target, wish.task, wish.split)
 

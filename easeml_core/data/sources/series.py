@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.data.columns import require_values, split_values_of
+from easeml_core.data.columns import require_values, split_values_of, target_of
 from easeml_core.data.layout import Layout
 from easeml_core.data.program import program_of_data
-from easeml_core.data.sources.csv_source import read_csv
+from easeml_core.data.sources.csv_files import read_csv
 from easeml_core.data.split_spec import ROWS
 from easeml_core.data.table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
-from easeml_core.data.targets import target_of
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.data.columns import Column
+    from easeml_core.data.columns import Column, Target
     from easeml_core.data.split_spec import Split
-    from easeml_core.data.targets import Target
     from easeml_core.entities import Task
 
 

@@ -6,8 +6,8 @@ import shutil
 import struct
 from typing import TYPE_CHECKING
 
-from easeml_core.archive import MOST_FILES, unpack
 from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.files import MOST_FILES, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -34,8 +34,7 @@ import yaml
 from easeml_core.config import require
 from easeml_core.data.sources.csv_files import MAX_BYTES
 from easeml_core.data.sources.load import FILE_SCHEMES, SCHEMES, Source, check_source, load_columns, load_source
-from easeml_core.data.sources.spec import file_format
-from easeml_core.data.sources.upload_names import is_upload
+from easeml_core.data.sources.spec import file_format, is_upload
 from easeml_core.errors import InvalidInputError, reason_of
 from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Progress, Teller, remote_file

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.inference.result import spec_of
-from easeml_core.data.sources.spec import SCHEMES, parse_source
-from easeml_core.data.sources.upload_names import is_upload, upload_of
+from easeml_core.data.sources.spec import SCHEMES, is_upload, parse_source, upload_of
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, TrainingError, TrainingKilled
 from easeml_core.programs.demands import demands_of

@@ -41,7 +41,7 @@ from easeml_core.services.test_sets.planning import (
     study_plan,
 )
 from easeml_core.store.tables import requests, studies
-from easeml_core.training.candidate_grid import GRIDS
+from easeml_core.training.candidates import GRIDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,13 +15,10 @@ from easeml_core.data.layout import Layout, stored_target
 from easeml_core.entities import StudyState
 from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, StateError
 from easeml_core.metrics.metric import METRICS
-from easeml_core.models.command_manifest import read_program
-from easeml_core.models.command_model import pack_command
+from easeml_core.models.command_model import pack_command, read_program
 from easeml_core.services.studies.limits import check_candidate_count, check_candidate_limits, trainable
 from easeml_core.store.tables import studies
-from easeml_core.training.candidate_grid import GRIDS, grid_of
-from easeml_core.training.candidates import expand_candidates
-from easeml_core.training.program_candidates import candidates_of_program
+from easeml_core.training.candidates import GRIDS, candidates_of_program, expand_candidates, grid_of
 from easeml_core.training.trainers import check_candidates, default_candidates, trainer_of
 
 if TYPE_CHECKING:

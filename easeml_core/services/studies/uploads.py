@@ -13,8 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
-from easeml_core.data.sources.spec import SCHEMES, parse_source
-from easeml_core.data.sources.upload_names import UploadName, is_upload, plain_file_name, upload_of
+from easeml_core.data.sources.spec import SCHEMES, UploadName, is_upload, parse_source, plain_file_name, upload_of
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError

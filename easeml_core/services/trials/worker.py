@@ -39,7 +39,7 @@ from easeml_core.store.tables import suggestions, trials
 from easeml_core.store.tables.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
-from easeml_core.training.trainers_command import RUNTIMES
+from easeml_core.training.trainer_kinds import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

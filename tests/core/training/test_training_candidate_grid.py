@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.training.candidate_grid import GRIDS, RATES, grid_of
+from easeml_core.training.candidates import GRIDS, RATES, grid_of
 from easeml_core.training.trainers import TRAINERS, check_candidates
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core import archive
+from easeml_core import files
 from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError
 from easeml_core.models.command_model import load_command, pack_command
 from easeml_core.models.formats import load_predictor
@@ -167,11 +167,11 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     for command, words in (("python 'x", "cannot be read: No closing quotation"), ("  ", "the command is empty")):
         with pytest.raises(InvalidInputError, match=words):
             pack(command)
-    monkeypatch.setattr(archive, "LARGEST_BYTES", 50)
+    monkeypatch.setattr(files, "LARGEST_BYTES", 50)
     (folder / "predict.py").write_text("x" * 20)
     with pytest.raises(InvalidInputError, match=r"may have at most 50 bytes; predict\.py goes beyond"):
         pack()
-    monkeypatch.setattr(archive, "MOST_FILES", 1)
+    monkeypatch.setattr(files, "MOST_FILES", 1)
     with pytest.raises(InvalidInputError, match="at most 1 files, got 2"):
         pack()
     for make in (lambda p: p.symlink_to("/etc/passwd"), lambda p: p.symlink_to("/etc"), os.mkfifo):
@@ -215,18 +215,18 @@ def test_an_archive_that_leads_elsewhere_is_not_unpacked(bad: Any, tmp_path: Pat
     folder = tmp_path / "inner" / "folder"
     folder.mkdir(parents=True)
     with pytest.raises(ArtifactError):
-        archive.unpack(path, folder)
+        files.unpack(path, folder)
     assert [p for p in tmp_path.rglob("*") if p.name not in ("model", "inner", "folder", "command.json")] == []
 
 
 def test_a_bomb_is_stopped_while_it_unfolds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "LARGEST_BYTES", 3 << 20)
+    monkeypatch.setattr(files, "LARGEST_BYTES", 3 << 20)
     path = zipped(tmp_path / "model", MANIFEST, *((f"f{n}", "0" * (1 << 20)) for n in range(4)))
     assert path.stat().st_size < 10_000
     (tmp_path / "folder").mkdir()
     with pytest.raises(ArtifactError, match="holds more than 3,145,728 bytes"):
-        archive.unpack(path, tmp_path / "folder")
-    monkeypatch.setattr(archive, "MOST_FILES", 4)
+        files.unpack(path, tmp_path / "folder")
+    monkeypatch.setattr(files, "MOST_FILES", 4)
     with pytest.raises(ArtifactError, match="holds 5 entries, at most 4"):
         load_command(path)
 
@@ -237,7 +237,7 @@ def test_sizes_that_an_archive_states_are_not_believed(tmp_path: Path, monkeypat
     path.write_bytes(content)
     (tmp_path / "folder").mkdir()
     with pytest.raises(ArtifactError, match="cannot be unpacked"):
-        archive.unpack(path, tmp_path / "folder")
+        files.unpack(path, tmp_path / "folder")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.data.sources import csv_files
-from easeml_core.data.sources.csv_source import read_csv
+from easeml_core.data.sources.csv_files import read_csv
 from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
 

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easeml_core.models.networks.layers import shaped_loss
-from easeml_core.models.networks.networks_bits import Bits, numbers_of
 from easeml_core.models.networks.structured import (
     AutoEncoder,
     BitAutoEncoder,
+    Bits,
     Seq2Seq,
     TreeRnn,
     UNet,
+    numbers_of,
 )
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

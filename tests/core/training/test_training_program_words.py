@@ -21,10 +21,9 @@ from easeml_core.errors import (
     InvalidInputError,
     TrainingError,
 )
-from easeml_core.models.command_manifest import read_program
-from easeml_core.models.command_model import load_command, pack_command
+from easeml_core.models.command_model import load_command, pack_command, read_program
 from easeml_core.models.formats import load_predictor
-from easeml_core.training.program_news import ProgramNews
+from easeml_core.training.command_training import ProgramNews
 from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import TRAINERS
 

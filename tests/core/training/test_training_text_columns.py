@@ -14,8 +14,7 @@ from property_sizes import examples
 from sklearn.linear_model import LogisticRegression
 
 from easeml_core.data import columns as module
-from easeml_core.data.columns import MAX_CATEGORIES, table_of_columns
-from easeml_core.data.text_columns import TEXT_WIDTH, WORD_WIDTH, hashed_text, hashed_width
+from easeml_core.data.columns import MAX_CATEGORIES, TEXT_WIDTH, WORD_WIDTH, hashed_text, hashed_width, table_of_columns
 from easeml_core.errors import InvalidInputError
 
 
@@ -89,7 +88,7 @@ def test_up_to_the_limit_a_word_has_its_column_and_beyond_it_all_are_hashed() ->
 
 def test_the_same_text_is_the_same_numbers_in_another_process() -> None:
     code = (
-        "import hashlib, numpy as np; from easeml_core.data.text_columns import hashed_text;"
+        "import hashlib, numpy as np; from easeml_core.data.columns import hashed_text;"
         "print(hashlib.sha256(hashed_text(np.array(['one two', 'drei', None], object), 256).tobytes()).hexdigest())"
     )
     here = hashlib.sha256(hashed_text(words("one two", "drei", None), TEXT_WIDTH).tobytes()).hexdigest()

@@ -31,7 +31,7 @@ GREY, COLOUR = Layout("image", (8, 8, 1)), Layout("image", (8, 8, 3))
 def test_importing_the_light_modules_loads_no_library() -> None:
     code = (
         "import sys, easeml_core.training.trainers, easeml_core.training.job, easeml_core.data.sources.load,"
-        " easeml_core.models.formats, easeml_core.training.candidate_grid;"
+        " easeml_core.models.formats, easeml_core.training.candidates;"
         "from easeml_core.training import trainers, sources;"
         "from easeml_core.data.layout import Layout; from easeml_core.entities import Task;"
         "image, task = Layout('image', (8, 8, 1)), Task.CLASSIFICATION;"

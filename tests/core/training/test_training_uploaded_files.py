@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easeml_core.data.sources.spec import parse_source
-from easeml_core.data.sources.upload_names import UploadName, plain_file_name, upload_of
+from easeml_core.data.sources.spec import UploadName, parse_source, plain_file_name, upload_of
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import InvalidInputError
 

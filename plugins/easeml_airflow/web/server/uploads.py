@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from easeml_airflow.web.server.bodies import allow, too_large
-from easeml_core.data.sources.upload_names import plain_file_name
+from easeml_core.data.sources.spec import plain_file_name
 from easeml_core.errors import ConcurrentUpdateError, StateError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from easeml_airflow.web.components.charts import Axis, Line, Plot
 from easeml_airflow.web.png import data_uri
-from easeml_core.data.text_columns import text_column_of
+from easeml_core.data.columns import text_column_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.components.condition_field import Check, check_of, read_condition
 from easeml_core.config import GateConfig, MeterConfig, require
-from easeml_core.data.sources.spec import parse_source
-from easeml_core.data.sources.upload_names import is_upload, upload_of
+from easeml_core.data.sources.spec import is_upload, parse_source, upload_of
 from easeml_core.entities import Adaptivity, Task
 from easeml_core.errors import EasemlError, InvalidInputError, ProgramError
 from easeml_core.gate.condition import parse_condition
@@ -23,7 +22,7 @@ from easeml_core.services.registration.preview import match_of, planned_parts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.data.sources.upload_names import UploadName
+    from easeml_core.data.sources.spec import UploadName
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.ASCII)
 NAME_FORM = "1 to 63 small letters, digits and _ . -, beginning with a letter or digit"

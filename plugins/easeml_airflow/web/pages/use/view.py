@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
-from easeml_core.data.text_columns import text_column_of
+from easeml_core.data.columns import text_column_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
