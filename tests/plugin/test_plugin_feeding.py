@@ -19,7 +19,7 @@ from easeml_core.data.sources.load import load_source
 from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 TABLE = load_source("sklearn:breast_cancer")
 TREE = [{"name": "tree", "kind": "decision_tree"}]

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.store.rows import pack
-from easeml_core.store.tables import models, sealed, studies, submissions
+from easeml_core.store.tables import models, sealed, studies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ class Judged:
             )
             said = {"kind": "artifact", "message": message, "bundle": None, "bundle_version": None}
             ids = {"study_id": study.id, "study": study.name, "model_id": model_id}
-            submissions.add_submission(tx, **ids, **said, request_key=f"submit/{model_id}")
+            models.add_submission(tx, **ids, **said, request_key=f"submit/{model_id}")
         return model_id
 
     def let_answer(self, model_id: int | None, *, wrong: int) -> None:

@@ -19,7 +19,7 @@ from easeml_core.services.referee.requests import file_forced_promotion, file_ro
 from easeml_core.services.registration.register import study_names
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
-from easeml_core.store.queries.events import lately
+from easeml_core.store.queries.audit import lately
 
 
 class Watcher:

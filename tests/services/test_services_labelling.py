@@ -22,7 +22,7 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.rows import pack
-from easeml_core.store.tables import examples, labels, models, sealed
+from easeml_core.store.tables import labels, models, sealed
 from easeml_core.store.tables.labels import cannot_tell
 from easeml_core.store.tables.labels import open_wanted as open_wanted_of
 
@@ -343,8 +343,8 @@ def test_words_are_shown_as_they_were_brought(database: Any, artifacts: Any, tmp
     with database.referee.begin() as tx:
         keys = sealed.sealed_keys(tx, done["test_set_id"])
         for place in (0, 150, 299):
-            assert examples.example_cells(tx, done["test_set_id"], place) == by_key[keys[place]]
-        assert examples.example_cells(tx, done["test_set_id"], 300) is None
+            assert labels.example_cells(tx, done["test_set_id"], place) == by_key[keys[place]]
+        assert labels.example_cells(tx, done["test_set_id"], 300) is None
     assert seal_test_set(database.referee, artifacts, study="tickets", inputs=path)["sealed_before"]
 
 
@@ -366,9 +366,9 @@ def test_one_example_is_read_without_the_others(asked: Asked, dtype: str, order:
     inputs = np.asarray(np.random.default_rng(0).uniform(0, 99, (300, 30)).astype(dtype), order=order)
     with asked.database.referee.begin() as tx:
         before = sealed.sealed_inputs(tx, asked.set_id)
-        np.testing.assert_array_equal(examples.example_inputs(tx, asked.set_id, 299), before[299])
+        np.testing.assert_array_equal(labels.example_inputs(tx, asked.set_id, 299), before[299])
     parts = pack(inputs)
-    shape, in_columns, kind, begin = examples._header(parts[:1024])
+    shape, in_columns, kind, begin = labels._header(parts[:1024])
     assert (shape, in_columns, kind) == ((300, 30), order == "F", np.dtype(dtype))
     assert parts[begin:] == inputs.tobytes(order)
 

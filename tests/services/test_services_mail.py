@@ -15,7 +15,7 @@ from easeml_core.errors import ConfigError
 from easeml_core.services.referee.mail import MailServer, Postman
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.store.tables import mails
+from easeml_core.store.tables import outbox as mails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

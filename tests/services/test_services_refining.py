@@ -15,7 +15,7 @@ from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import models
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store.tables import sealed
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path

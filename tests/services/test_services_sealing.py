@@ -23,7 +23,7 @@ from easeml_core.services.registration.sealing import part_sizes
 from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.services.test_sets.planning import plan_for_gate, plan_for_meter
 from easeml_core.store.tables import requests, sealed, studies
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 from easeml_core.training.trainers import default_candidates
 
 SEALED_TABLES = ("installation", "test_sets", "examples", "predictions", "ledger")

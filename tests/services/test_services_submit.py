@@ -21,7 +21,7 @@ from easeml_core.services.models.submission import list_submissions, submit_mode
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.store.tables import models, studies
-from easeml_core.store.tables.submissions import list_submissions as rows_of_submissions
+from easeml_core.store.tables.models import list_submissions as rows_of_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,11 +17,8 @@ from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
 from easeml_core.store.rows import change
 from easeml_core.store.tables import (
     chain,
-    curves,
     datasets,
-    examples,
     labels,
-    mails,
     models,
     outbox,
     promotions,
@@ -31,12 +28,12 @@ from easeml_core.store.tables import (
     retries,
     row_registry,
     sealed,
-    selection_settings,
     studies,
-    submissions,
-    suggestions,
     trials,
 )
+from easeml_core.store.tables import decisions as selection_settings
+from easeml_core.store.tables import decisions as suggestions
+from easeml_core.store.tables import labels as examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,7 +281,7 @@ def _hand_in(database: Any, study: StudyRows) -> None:
         ids = {"study_id": study.study_id, "data_version_id": study.version_id, "trial_id": None}
         given = {"format": "constant", "artifact": study.artifact(99), "validation_loss": 0.5, "submitted": True}
         model_id = models.add_model(tx, **ids, **given)
-        submissions.add_submission(
+        models.add_submission(
             tx,
             study_id=study.study_id,
             study=study.name,
@@ -327,7 +324,7 @@ def world(
             lease_seconds=60,
             executor=Executor(trials.get_trial(tx, running).implementation, "test"),
         )
-        curves.add_points(tx, running, [{"step": 1, "of": 8, "quality": 0.5, "loss": 1.5, "seconds": 2.0}])
+        trials.add_points(tx, running, [{"step": 1, "of": 8, "quality": 0.5, "loss": 1.5, "seconds": 2.0}])
         told = {"step": 1, "of": 8, "quality": 0.5, "hoped": 0.8, "needed": 0.7, "known": 9}
         pruning.add_decision(tx, trial_id=running, attempt=1, rung=1, rule="gains", goes_on=True, **told)
         feed_id = _feed(tx, study)
@@ -370,7 +367,7 @@ def world(
             tx, request_id=filed[RequestKind.PROMOTE], gate_request_id=gate, **of_model
         )
         outbox.hold(tx, request_id=gate, refused=False, message="done", facts={}, leaves_at=outbox.times(tx, gate)[1])
-        mails.add_mail(tx, recipient="integrator@lab.example", subject="a verdict", body="PASS")
+        outbox.add_mail(tx, recipient="integrator@lab.example", subject="a verdict", body="PASS")
         labels.keep_labels(tx, gate_set, "ann", np.zeros(5, dtype=np.int64))
         examples.keep_cells(tx, gate_set, ["note"], [["seen"]])
         labels.want(tx, request_id=gate, test_set_id=gate_set, positions=np.array([1]))

@@ -11,7 +11,7 @@ from easeml_core.entities import StudyState
 from easeml_core.store import actors
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
-from easeml_core.store.tables import releases, requests, studies, tenants, trials
+from easeml_core.store.tables import releases, requests, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_a_change_of_limits_says_from_what_to_what_by_whom_and_why(database: Any
     study = make_rows()
     with actors.acting("ada", door="page"), actors.because("  storm season "), database.worker.begin() as tx:
         studies.change_study(tx, study.study_id, {"budget_seconds": 30.0, "weight": 2.0})  # the weight is 2 already
-        tenants.change_tenant(tx, tenants.get_tenant(tx, "lab").id, {"max_parallel": 4})
+        studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, {"max_parallel": 4})
         studies.set_study_state(tx, study.study_id, StudyState.PAUSED)
     budget, parallel, paused = audit_of(database)[-3:]
     assert (budget.act, budget.before, budget.after) == (

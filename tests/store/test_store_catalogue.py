@@ -9,7 +9,7 @@ import pytest
 from easeml_core.entities import Executor, StudyState, TrialState
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.tables import studies, tenants, trials
+from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def limit(tx: Connection, study: Any, budget: float) -> None:
 
 
 def limit_tenant(tx: Connection, **changes: Any) -> None:
-    tenants.change_tenant(tx, tenants.get_tenant(tx, "lab").id, changes)
+    studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, changes)
 
 
 def test_left_over_trials_by_priority_and_kind_of_device(store: Any, make_rows: Any) -> None:

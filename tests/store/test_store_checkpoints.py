@@ -17,7 +17,7 @@ from easeml_core.store.artifacts import checkpoints
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import curves, reservations, trials
+from easeml_core.store.tables import reservations, trials
 from easeml_core.store.tables.trials import Checkpoint
 
 if TYPE_CHECKING:
@@ -257,13 +257,13 @@ def point(step: int, **changes: Any) -> dict[str, Any]:
 def test_a_step_is_told_once_and_a_curve_is_in_order(store: Any, new_trial: Any) -> None:
     trial_id, other = new_trial(), new_trial()
     with store.begin() as tx:
-        curves.add_points(tx, trial_id, [point(2), point(1, of=None, loss=None)])
-        curves.add_points(tx, trial_id, [point(2, quality=0.9), point(3, quality=None)])
-        curves.add_points(tx, trial_id, [])
-        curves.add_points(tx, other, [point(7)])
+        trials.add_points(tx, trial_id, [point(2), point(1, of=None, loss=None)])
+        trials.add_points(tx, trial_id, [point(2, quality=0.9), point(3, quality=None)])
+        trials.add_points(tx, trial_id, [])
+        trials.add_points(tx, other, [point(7)])
         expected = [point(1, of=None, loss=None), point(2), point(3, quality=None)]
-        assert curves.curve_of(tx, trial_id) == expected
-        assert curves.curve_of(tx, other) == [point(7)]
+        assert trials.curve_of(tx, trial_id) == expected
+        assert trials.curve_of(tx, other) == [point(7)]
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

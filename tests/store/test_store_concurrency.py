@@ -18,7 +18,7 @@ from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, rows, scalar
-from easeml_core.store.tables import models, releases, requests, sealed, studies, suggestions, trials
+from easeml_core.store.tables import decisions, models, releases, requests, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -385,10 +385,10 @@ def test_the_trial_of_a_worker_killed_by_kill_9_is_given_again(
 
 def test_a_batch_may_not_hold_a_trial_twice(stores: list[Store], waiting: int) -> None:
     with stores[0].begin() as tx:
-        batch_id = suggestions.add_batch(tx, request_key="k", policy="default", requested=2)
-        assert suggestions.add_batch(tx, request_key="k", policy="hybrid", requested=9) is None
+        batch_id = decisions.add_batch(tx, request_key="k", policy="default", requested=2)
+        assert decisions.add_batch(tx, request_key="k", policy="hybrid", requested=9) is None
         given = {"batch_id": batch_id, "trial_id": waiting, "reasons": {"sentence": "s"}, "reserve_seconds": 60}
-        suggestions.add_suggestion(tx, position=0, **given)
+        decisions.add_suggestion(tx, position=0, **given)
     twice = pytest.raises(Exception, match="suggestions_trial_key")
     with twice, stores[0].begin() as tx:
-        suggestions.add_suggestion(tx, position=1, **given)
+        decisions.add_suggestion(tx, position=1, **given)

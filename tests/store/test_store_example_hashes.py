@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_core.errors import ShapeError
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ def test_without_names_the_places_count_whatever_the_shape() -> None:
 def test_long_tables_are_hashed_in_pieces(monkeypatch: Any) -> None:
     table = np.random.default_rng(3).integers(0, 3, (50, 4)).astype(np.float32)
     whole = example_hashes(table, list("abcd"))
-    monkeypatch.setattr("easeml_core.store.tables.example_hashes._CELLS_AT_ONCE", 28)  # seven rows at once
+    monkeypatch.setattr("easeml_core.store.tables.test_sets._CELLS_AT_ONCE", 28)  # seven rows at once
     assert example_hashes(table, list("abcd")) == whole
     assert len(set(whole)) == len(np.unique(table, axis=0))
 

@@ -17,7 +17,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, EasemlError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, scalar
-from easeml_core.store.tables import reservations, studies, tenants, trials
+from easeml_core.store.tables import reservations, studies, trials
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -65,7 +65,7 @@ def limit(tx: Connection, study: Any, budget: float | None) -> None:
 
 
 def limit_tenant(tx: Connection, **changes: Any) -> None:
-    tenants.change_tenant(tx, tenants.get_tenant(tx, "lab").id, changes)
+    studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, changes)
 
 
 def test_reservations_add_up_to_the_budget_and_no_further(store: Any, make_rows: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_quota_counts_all_studies_of_the_tenant_and_no_other(store: Any, make_
     with pytest.raises(BudgetExhaustedError, match=words), store.begin() as tx:
         add(tx, second, 0, 35.0)
     with store.begin() as tx:
-        found = {t.name: t for t in tenants.list_tenants(tx)}
+        found = {t.name: t for t in studies.list_tenants(tx)}
     assert (found["lab"].used_seconds, found["lab"].reserved_seconds, found["lab"].open_trials) == (0.0, 20.0, 1)
     assert (found["other"].quota_seconds, found["other"].open_trials, found["lab"].studies) == (None, 1, 2)
 
@@ -269,7 +269,7 @@ def test_a_trial_that_runs_when_a_budget_is_set_gets_what_it_may_still_take(
         start(tx, trial_id)
     lease(ask, trial_id, started=7000, until=60)  # a function of a tenant's own has no limit but its task's
     with store.begin() as tx:
-        reservations.reserve_open(tx, tenant_id=tenants.get_tenant(tx, "lab").id, time_limit=600.0, grace=1.0)
+        reservations.reserve_open(tx, tenant_id=studies.get_tenant(tx, "lab").id, time_limit=600.0, grace=1.0)
         assert trials.get_trial(tx, trial_id).limit_seconds == pytest.approx(7060, abs=1)
 
 
@@ -325,10 +325,10 @@ def act(tx: Connection, studies_: list[Any], rng: random.Random) -> None:
         reservations.reserve_open(tx, study_id=study.study_id, time_limit=20.0, grace=1.0)
         limit(tx, study, rng.choice([None, rng.uniform(1.0, 300.0)]))
     else:
-        owner = tenants.get_tenant(tx, rng.choice(["lab", "other"]))
+        owner = studies.get_tenant(tx, rng.choice(["lab", "other"]))
         reservations.reserve_open(tx, tenant_id=owner.id, time_limit=20.0, grace=1.0)
         quota, most = rng.choice([None, rng.uniform(1.0, 600.0)]), rng.choice([None, rng.randint(1, 12)])
-        tenants.change_tenant(tx, owner.id, {"quota_seconds": quota, "max_parallel": most})
+        studies.change_tenant(tx, owner.id, {"quota_seconds": quota, "max_parallel": most})
 
 
 def test_whatever_eight_writers_do_no_limit_is_ever_exceeded(database: Any, make_rows: Any) -> None:

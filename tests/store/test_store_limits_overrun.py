@@ -9,7 +9,7 @@ import pytest
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError
 from easeml_core.store.rows import scalar
-from easeml_core.store.tables import reservations, studies, tenants, trials
+from easeml_core.store.tables import reservations, studies, trials
 
 MEASURED = (
     "INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, started_at, finished_at, cost_seconds, "
@@ -25,7 +25,7 @@ def overrun(store: Any, make_rows: Any, ask: Any) -> tuple[Any, int]:
     ids = {"study_id": study.study_id, "data_version_id": study.version_id}
     with store.begin() as tx:
         studies.change_study(tx, study.study_id, {"budget_seconds": 20.0})
-        tenants.change_tenant(tx, tenants.get_tenant(tx, "lab").id, {"quota_seconds": 30.0, "max_parallel": 3})
+        studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, {"quota_seconds": 30.0, "max_parallel": 3})
         done = trials.add_trial(tx, candidate_id=study.candidates[0], limit_seconds=10.0, **ids)
         attempt = trials.start_trial(
             tx,
@@ -82,7 +82,7 @@ def change(tx: Any, study: Any, whose: str, wanted: dict[str, Any]) -> None:
     if whose == "study":
         studies.change_study(tx, study.study_id, wanted)
     else:
-        tenants.change_tenant(tx, tenants.get_tenant(tx, "lab").id, wanted)
+        studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, wanted)
 
 
 @pytest.mark.parametrize(("whose", "wanted"), ALLOWED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import Executor, TrialState
-from easeml_core.store.tables import curves, models, pruning, trials
+from easeml_core.store.tables import models, pruning, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def begin(database: Any, study: Any) -> Callable[..., int]:
                 {"step": step, "of": of, "quality": quality, "loss": 1.0, "seconds": float(step)}
                 for step, quality in enumerate(qualities, start=1)
             ]
-            curves.add_points(tx, trial_id, points)
+            trials.add_points(tx, trial_id, points)
         return trial_id
 
     return make

@@ -19,8 +19,8 @@ from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import as_json, change, pack, rows, scalar
 from easeml_core.store.tables import reservations, trials
-from easeml_core.store.tables.example_hashes import example_hashes
 from easeml_core.store.tables.sealed import fingerprint
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import ShapeError, StoreError
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import ledger, models, releases, sealed
-from easeml_core.store.tables.example_hashes import example_hashes
 from easeml_core.store.tables.ledger import RETIRED, MeterEntry
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

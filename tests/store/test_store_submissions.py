@@ -9,7 +9,7 @@ import pytest
 from easeml_core.errors import StoreError
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.tables import models
-from easeml_core.store.tables.submissions import add_submission, list_submissions, submission_of_key
+from easeml_core.store.tables.models import add_submission, list_submissions, submission_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 from easeml_core.entities import Executor, Symbol, TrialState
 from easeml_core.store.queries.overview import policies_used, study_summaries
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.tables import releases, requests, studies, suggestions, trials
+from easeml_core.store.tables import decisions, releases, requests, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,5 +190,5 @@ def test_studies_do_not_mix_and_come_by_tenant_and_name(
 def test_policies_by_their_last_use(store: Any) -> None:
     with store.begin() as tx:
         for n, policy in enumerate(("hybrid", "default", "hybrid", "random", "default")):
-            suggestions.add_batch(tx, request_key=f"{n}", policy=policy, requested=1)
+            decisions.add_batch(tx, request_key=f"{n}", policy=policy, requested=1)
         assert policies_used(tx) == ["default", "random", "hybrid"]

@@ -12,7 +12,7 @@ from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store.rows import change, rows
 from easeml_core.store.tables import sealed, test_sets
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

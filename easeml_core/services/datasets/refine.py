@@ -24,7 +24,7 @@ from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.datasets.feed import active_study, require_name
 from easeml_core.store.rows import clean
 from easeml_core.store.tables import datasets, studies
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

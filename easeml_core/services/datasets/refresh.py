@@ -36,7 +36,7 @@ from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
 from easeml_core.store.database import notify
 from easeml_core.store.tables import datasets, releases, sealed, studies, validation_sets
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError
 from easeml_core.services.datasets.validation_sets import validation_report
 from easeml_core.services.test_sets.lifecycle import list_test_sets, shown
-from easeml_core.store.tables import data_history, datasets, ledger, sealed, studies, test_sets
+from easeml_core.store.tables import datasets, ledger, sealed, studies, test_sets
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables.labels import UNKNOWN
 from easeml_core.store.tables.ledger import METER, RETIRED
@@ -49,8 +49,8 @@ def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> dict[st
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
-        versions = data_history.version_history(tx, found.id, limit=MOST_ENTRIES)
-        refreshes = data_history.refresh_history(tx, found.id, limit=MOST_ENTRIES)
+        versions = datasets.version_history(tx, found.id, limit=MOST_ENTRIES)
+        refreshes = datasets.refresh_history(tx, found.id, limit=MOST_ENTRIES)
         fed = datasets.list_feeds(tx, found.id, limit=MOST_ENTRIES)
     validation, problem = None, ""
     if versions:

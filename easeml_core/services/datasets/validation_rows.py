@@ -18,7 +18,7 @@ from easeml_core.services.test_sets.release import is_known, released_arrays
 from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
 from easeml_core.services.test_sets.upload import labels_of
 from easeml_core.store.tables import studies, test_sets, validation_sets
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -38,7 +38,7 @@ from easeml_core.services.test_sets.upload import unlike
 from easeml_core.services.test_sets.visible_rows import part_hashes
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.tables import releases, sealed, studies, test_sets, validation_sets
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,8 +15,9 @@ from easeml_core.config import require
 from easeml_core.errors import StateError
 from easeml_core.services.labeling.annotations import held_set, keep_word, read_words, require_asked
 from easeml_core.services.labeling.requests import find_labelled_set
-from easeml_core.store.tables import examples, studies
+from easeml_core.store.tables import labels as examples
 from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables import studies
 from easeml_core.store.tables.labels import REFEREE, UNKNOWN, UNSURE
 
 if TYPE_CHECKING:

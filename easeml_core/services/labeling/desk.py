@@ -17,8 +17,9 @@ from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.labeling.adjudication import what_nobody_can_tell, where_labelers_differ
 from easeml_core.services.labeling.annotations import held_set, keep_word, labelled_set, read_words, require_asked
-from easeml_core.store.tables import examples, studies, test_sets
+from easeml_core.store.tables import labels as examples
 from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables import studies, test_sets
 from easeml_core.store.tables.labels import UNKNOWN, UNSURE
 
 if TYPE_CHECKING:

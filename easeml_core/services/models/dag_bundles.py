@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import EasemlError, InvalidInputError, StateError
-from easeml_core.store.tables import submissions
+from easeml_core.store.tables import models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -186,7 +186,7 @@ def sync_bundle_tags(
     if not repositories:
         return []
     with store.begin() as tx:
-        standing = submissions.production_versions(tx)
+        standing = models.production_versions(tx)
     return [
         _sync(repositories[entry["bundle"]], entry, production_tag(entry["study"], prefix=prefix))
         for entry in standing

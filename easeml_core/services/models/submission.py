@@ -36,7 +36,9 @@ from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
 from easeml_core.store.database import lock
 from easeml_core.store.rows import clean
-from easeml_core.store.tables import models, releases, studies, submissions, waiting
+from easeml_core.store.tables import models, releases, studies
+from easeml_core.store.tables import models as submissions
+from easeml_core.store.tables import models as waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, StateError, StoreError, StoreUnavailableError
 from easeml_core.store.database import lock
 from easeml_core.store.queries import external
-from easeml_core.store.tables import curves, studies
+from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -276,7 +276,7 @@ class _StudyMirror:
                 if _is_whole(found := known.get(str(trial["trial_id"]))):
                     continue
                 with _refusals(refused, f"trial {trial['trial_id']}"):
-                    self._write_run(trial, found, curves.curve_of(tx, trial["trial_id"]))
+                    self._write_run(trial, found, trials.curve_of(tx, trial["trial_id"]))
                     written += 1
                 if len(refused) >= _MOST_REFUSALS:
                     break

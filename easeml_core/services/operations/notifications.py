@@ -20,7 +20,7 @@ from easeml_core.durations import device_time
 from easeml_core.entities import StudyState
 from easeml_core.services.reports.overview import Standing, standing
 from easeml_core.services.reports.recommendations import best_words, steps_of
-from easeml_core.store.queries import events as rows
+from easeml_core.store.queries import audit as rows
 from easeml_core.store.queries import overview
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Mail to the integrator: verdicts that are withheld from developers, and the alarm for a new test set.
 
-A mail is written in the transaction that it is about (``store/tables/mails.py``) and sent later, by a thread of its
+A mail is written in the transaction that it is about (``store/tables/outbox.py``) and sent later, by a thread of its
 own: a mail server that does not answer keeps no answer waiting. A mail is sent at least once; its Message-ID stays
 the same.
 """
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.errors import EasemlError
-from easeml_core.store.tables import mails
+from easeml_core.store.tables import outbox
 
 if TYPE_CHECKING:
     import threading
 
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.mails import Mail
+    from easeml_core.store.tables.outbox import Mail
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +99,11 @@ class Postman:
         failed: list[int] = []
         while stop is None or not stop.is_set():
             with self._store.begin() as tx:
-                mail = mails.claim_mail(tx, skip=failed)
+                mail = outbox.claim_mail(tx, skip=failed)
                 if mail is None:
                     break
                 if self._sends(mail):
-                    mails.mark_sent(tx, mail.id)
+                    outbox.mark_sent(tx, mail.id)
                 else:
                     failed.append(mail.id)
         return len(failed)

@@ -48,7 +48,7 @@ from easeml_core.services.registration.sealing import seal_study
 from easeml_core.services.test_sets.answer import Answer, Waiting
 from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
-from easeml_core.store.tables import labels, outbox, releases, requests, restarts, sealed
+from easeml_core.store.tables import labels, outbox, releases, requests, retries, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -218,7 +218,7 @@ class Referee:
             try:
                 with self._store.begin() as tx:
                     private = sealed.private_channel(tx)
-                    restarts.note_server_start(tx)
+                    retries.note_server_start(tx)
                 with Ear(self._store.dsn, REFEREE_CHANNEL, private) as ear:  # before the first look: nothing is missed
                     while not stop.is_set():
                         looked_at = time.monotonic()

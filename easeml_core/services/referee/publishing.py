@@ -17,7 +17,7 @@ from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.meter.results import whose_alert
 from easeml_core.services.test_sets.lifecycle import end_set
 from easeml_core.store.database import notify
-from easeml_core.store.tables import chain, mails, outbox, releases, requests, studies
+from easeml_core.store.tables import chain, outbox, releases, requests, studies
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -103,7 +103,7 @@ def release(tx: Connection, held: Held) -> None:
         )
         head = chain.publish(tx, **of_answer, envelope=bundle)
         for mail in facts.get("mails", ()):
-            mails.add_mail(tx, **mail | {"body": f"{mail['body']}\n\nHead of the set's hash chain: {head}"})
+            outbox.add_mail(tx, **mail | {"body": f"{mail['body']}\n\nHead of the set's hash chain: {head}"})
         if facts["retired_why"] is not None:
             end_set(tx, study, facts["test_set_id"], facts["retired_why"])
         if facts.get("direct_retired_why") is not None:

@@ -50,7 +50,7 @@ from easeml_core.services.test_sets.row_registry import (
 )
 from easeml_core.store.database import notify
 from easeml_core.store.tables import models, sealed, studies
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 from easeml_core.training.candidates import require_data_of
 
 if TYPE_CHECKING:

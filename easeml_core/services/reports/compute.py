@@ -9,7 +9,7 @@ from easeml_core.config import require
 from easeml_core.entities import TrialState
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import compute as store_compute
-from easeml_core.store.tables.selection_settings import list_settings
+from easeml_core.store.tables.decisions import list_settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -9,7 +9,7 @@ from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
 from easeml_core.selection.suggest import seconds_text
 from easeml_core.services.trials.pruning import sentence_of
-from easeml_core.store.tables import pruning, suggestions, trials
+from easeml_core.store.tables import decisions, pruning, trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,8 +47,8 @@ def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
     """
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id)
-        batches = [_batch(found) for found in suggestions.suggestions_of_trial(tx, trial_id)]
-        told = suggestions.outcome_of_trial(tx, trial_id)
+        batches = [_batch(found) for found in decisions.suggestions_of_trial(tx, trial_id)]
+        told = decisions.outcome_of_trial(tx, trial_id)
         decided = pruning.decisions_of(tx, trial_id)
     outcome = _outcome(trial, told, batches)
     return {

@@ -18,7 +18,7 @@ from easeml_core.services.reports.recommendations import Severity, Step, StepKin
 from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store.queries import board, overview
+from easeml_core.store.queries import overview
 from easeml_core.store.tables import releases, studies, validation_sets
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def told_steps(
     """The steps of these rows of ``summary.study_summaries``, worst first; ``since`` is a moment."""
     alerts = _newest_alerts(tx, entries)
     detailed = in_detail and len(entries) <= MOST_IN_DETAIL
-    promises = board.promises(tx, [e["study"] for e in entries]) if detailed else {}
+    promises = overview.promises(tx, [e["study"] for e in entries]) if detailed else {}
     price = current_config(tx).price_per_second if promises else 0.0
     waiting = _waiting(tx, entries)
     found: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ from easeml_core.services.reports.next_steps import told_steps
 from easeml_core.services.reports.recommendations import Severity, StepKind, steps_of
 from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store.queries import board as store_board
+from easeml_core.store.queries import overview as store_board
 from easeml_core.store.queries import overview as summary
 from easeml_core.store.tables import releases, studies, trials
 

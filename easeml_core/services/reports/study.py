@@ -19,10 +19,10 @@ from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.studies.columns import require_one_answer
-from easeml_core.store.queries import board
 from easeml_core.store.queries import compute as store_compute
+from easeml_core.store.queries import overview
 from easeml_core.store.queries import study as study_facts
-from easeml_core.store.tables import data_history, datasets, models, releases, studies, suggestions, trials
+from easeml_core.store.tables import datasets, decisions, models, releases, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -91,7 +91,7 @@ def _best_before(tx: Connection, study: Study) -> dict[str, Any] | None:
 
 def _shares(tx: Connection, study: Study) -> dict[str, float | None]:
     """Used and due of the last day, as the overview tells them."""
-    own, total = study_facts.seconds_of_day(tx, study.id), board.totals(tx)
+    own, total = study_facts.seconds_of_day(tx, study.id), overview.totals(tx)
     is_due = study.state == StudyState.ACTIVE and total["weight"] > 0
     return {
         "used": own / total["seconds"] if total["seconds"] > 0 else None,
@@ -130,13 +130,13 @@ def facts_of_decision(store: Store, *, trial_id: int) -> dict[str, Any]:
     """
     with store.begin() as tx:
         trials.get_trial(tx, trial_id)
-        decided = [b for b in suggestions.suggestions_of_trial(tx, trial_id) if "mean" in b["reasons"]]
+        decided = [b for b in decisions.suggestions_of_trial(tx, trial_id) if "mean" in b["reasons"]]
         moment = decided[0]["created_at"] if decided else None
         return {
             "known": None if moment is None else study_facts.known_at(tx, trial_id, moment=moment),
             "trial": study_facts.one_trial(tx, trial_id),
             "curve": study_facts.sparks(tx, [trial_id], most=200).get(trial_id, []),
-            "best_before": suggestions.outcome_of_trial(tx, trial_id)["best_before"],
+            "best_before": decisions.outcome_of_trial(tx, trial_id)["best_before"],
         }
 
 
@@ -201,7 +201,7 @@ def use_of_study(store: Store, study: str) -> dict[str, Any]:
             "production": _model(tx, releases.production_model(tx, found.id)),
             "best": _model(tx, models.best_model_so_far(tx, found.id)),
             "feeds": datasets.list_feeds(tx, found.id, limit=MOST_SHOWN),
-            "refreshes": data_history.refresh_history(tx, found.id, limit=MOST_SHOWN),
+            "refreshes": datasets.refresh_history(tx, found.id, limit=MOST_SHOWN),
             "waiting_feeds": len(datasets.waiting_feeds(tx, found.id, limit=MOST_FEEDS)),
             "waiting_switches": len(datasets.waiting_switches(tx, found.id)),
         }

@@ -35,7 +35,7 @@ from easeml_core.selection.simulate.report import Report
 from easeml_core.selection.simulate.tables import Table, read_table
 from easeml_core.services.selection.policy import current_config, set_policy
 from easeml_core.store.tables import studies, trials
-from easeml_core.store.tables.selection_settings import may_set, newest_settings
+from easeml_core.store.tables.decisions import may_set, newest_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

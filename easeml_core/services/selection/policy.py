@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.store.database import lock
-from easeml_core.store.tables.selection_settings import add_settings, list_settings, newest_settings
+from easeml_core.store.tables.decisions import add_settings, list_settings, newest_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.selection_settings import StoredSettings
+    from easeml_core.store.tables.decisions import StoredSettings
 
 LONGEST_REASON = 2000
 

@@ -30,7 +30,7 @@ from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
 from easeml_core.store.database import notify, savepoint, tell_pages
-from easeml_core.store.tables import decisions, reservations, retries, suggestions, trials
+from easeml_core.store.tables import decisions, reservations, retries, trials
 from easeml_core.store.tables.decisions import Batch
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class LiveScheduler:
         """The answer, and what may be kept in memory once it is committed."""
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
         if seen.batch_id is not None:
-            policy, found = suggestions.batch_of_request(tx, request_key)
+            policy, found = decisions.batch_of_request(tx, request_key)
             told = [
                 {k: f[k] for k in ("trial_id", "study", "candidate")} | {"reason": f["reasons"]["sentence"]}
                 for f in found
@@ -220,7 +220,7 @@ class _Round:
         """The batch, made when it is not there yet."""
         if self.batch.id is None:
             key, policy, requested, _ = self.batch
-            made = suggestions.add_batch(self.tx, request_key=key, policy=policy, requested=requested)
+            made = decisions.add_batch(self.tx, request_key=key, policy=policy, requested=requested)
             self.batch = self.batch._replace(id=made)
         assert self.batch.id is not None  # the look, under the lock, has found none
         return self.batch.id
@@ -244,7 +244,7 @@ class _Round:
                 trials.set_device(self.tx, trial.id, self.device)
                 self._is_stale = True
             reasons = {"policy": self.batch.policy, "sentence": _left_over_sentence(trial)}
-            suggestions.add_suggestion(
+            decisions.add_suggestion(
                 self.tx,
                 batch_id=self._batch_id(),
                 position=len(self.given),

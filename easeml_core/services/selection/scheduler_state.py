@@ -23,7 +23,7 @@ from easeml_core.services.selection.problem import (
     results_by_version,
     runnable_candidates,
 )
-from easeml_core.store.tables import decisions, studies, tenants
+from easeml_core.store.tables import decisions, studies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,7 +123,7 @@ class Memory:
         results = results_by_version(told)
         menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers, runtimes=runtimes)
         menus = runnable_candidates(active, menus, versions, results, training_parts=studies.training_parts(tx))
-        owners = {t.name: t for t in tenants.list_tenants(tx)}
+        owners = {t.name: t for t in studies.list_tenants(tx)}
         problem = build_problem(
             active,
             menus,

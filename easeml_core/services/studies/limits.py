@@ -18,7 +18,7 @@ from easeml_core.config import TrainingConfig, require
 from easeml_core.errors import ConfigError
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
 from easeml_core.store.database import lock
-from easeml_core.store.tables import reservations, studies, tenants
+from easeml_core.store.tables import reservations, studies
 from easeml_core.training.candidates import MOST_CANDIDATES
 
 if TYPE_CHECKING:
@@ -211,15 +211,15 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
         BudgetExhaustedError: The tenant has used and reserved more than the new quota, or has more open trials than the
             new ``max_parallel``.
     """
-    _check_names(changes, tenants.TENANT_SETTINGS)
+    _check_names(changes, studies.TENANT_SETTINGS)
     checked = checked_tenant_limits(changes)
     with store.begin() as tx:
         lock(tx, "suggest")
-        found = tenants.get_tenant(tx, tenant)
+        found = studies.get_tenant(tx, tenant)
         if checked.get("quota_seconds") is not None:
             reservations.reserve_open(tx, tenant_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
-        tenants.change_tenant(tx, found.id, checked)
-        return _plain(tenants.get_tenant(tx, tenant))
+        studies.change_tenant(tx, found.id, checked)
+        return _plain(studies.get_tenant(tx, tenant))
 
 
 def list_tenants(store: Store) -> list[dict[str, Any]]:
@@ -230,7 +230,7 @@ def list_tenants(store: Store) -> list[dict[str, Any]]:
         "studies"}`` each.
     """
     with store.begin() as tx:
-        return [_plain(t) for t in tenants.list_tenants(tx)]
+        return [_plain(t) for t in studies.list_tenants(tx)]
 
 
 def _plain(tenant: Tenant) -> dict[str, Any]:

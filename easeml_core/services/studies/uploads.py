@@ -17,7 +17,7 @@ from easeml_core.data.sources.spec import SCHEMES, UploadName, is_upload, parse_
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.store.tables.uploads import uses_of_uploads
+from easeml_core.store.tables.datasets import uses_of_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from easeml_core.services.test_sets.planning import needed_examples, set_setting
 from easeml_core.services.test_sets.row_registry import Overlap, overlapping_sets
 from easeml_core.services.test_sets.shared_set import gate_settings
 from easeml_core.store.database import notify
-from easeml_core.store.tables import labels, mails, releases, studies, test_sets
+from easeml_core.store.tables import labels, outbox, releases, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -316,7 +316,7 @@ def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
     )
     recipient = gate_settings(ended).mail if _GATE in _SERVED[ended.purpose] else ""
     if recipient:
-        mails.add_mail(tx, recipient=recipient, subject=f"easeml: {study.name} needs a new test set", body=message)
+        outbox.add_mail(tx, recipient=recipient, subject=f"easeml: {study.name} needs a new test set", body=message)
 
 
 def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:

@@ -43,9 +43,10 @@ from easeml_core.services.test_sets.row_registry import label_tokens, look_up, n
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.services.test_sets.visible_rows import fed_hashes, validated_hashes
 from easeml_core.store.database import notify
-from easeml_core.store.tables import examples, releases, sealed, studies, test_sets
+from easeml_core.store.tables import labels as examples
 from easeml_core.store.tables import labels as label_rows
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables import releases, sealed, studies, test_sets
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

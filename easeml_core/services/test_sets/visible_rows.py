@@ -8,7 +8,7 @@ from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.labeled_pairs import pairs_like
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.store.tables import datasets, studies, validation_sets
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -31,7 +31,7 @@ from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoints import files_of, remove_ended
 from easeml_core.store.database import notify, tell_pages
-from easeml_core.store.tables import curves, models, pruning, studies, trials
+from easeml_core.store.tables import models, pruning, studies, trials
 from easeml_core.training.job import TrainingJob, require_slot
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
@@ -436,7 +436,7 @@ def trial_details(store: Store, *, trial_id: int) -> dict[str, Any]:
         return {
             **models.trial_report(tx, trial_id),
             **trials.trial_life(tx, trial_id),
-            "curve": curves.curve_of(tx, trial_id),
+            "curve": trials.curve_of(tx, trial_id),
             "rungs": pruning.decisions_of(tx, trial_id),
         }
 

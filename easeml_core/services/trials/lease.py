@@ -33,9 +33,8 @@ from easeml_core.errors import (
 )
 from easeml_core.services.studies.compute_budget import training_seconds
 from easeml_core.store.artifacts.checkpoints import files_of
-from easeml_core.store.tables import curves, trials
-from easeml_core.store.tables.curves import MOST_STEPS
-from easeml_core.store.tables.trials import Checkpoint
+from easeml_core.store.tables import trials
+from easeml_core.store.tables.trials import MOST_STEPS, Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -392,4 +391,4 @@ class Lease:
 
     def tell(self, tx: Connection) -> None:
         """Write the points of the curve that are not written yet; where it is known whose the trial is."""
-        curves.add_points(tx, self.trial.id, self._points)
+        trials.add_points(tx, self.trial.id, self._points)

@@ -35,8 +35,8 @@ from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.lease import silent
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import Ear
-from easeml_core.store.tables import suggestions, trials
-from easeml_core.store.tables.outlook import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
+from easeml_core.store.tables import decisions, trials
+from easeml_core.store.tables.reservations import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
 from easeml_core.training.trainer_kinds import RUNTIMES
@@ -271,7 +271,7 @@ class _Stream:
         with self.store.begin() as tx:
             seen = self._outlook(tx)
             try:
-                suggestions.batch_of_request(tx, key)
+                decisions.batch_of_request(tx, key)
             except NotFoundError:
                 return seen, False
             return seen, True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.store.rows import rows, scalar
-from easeml_core.store.tables.alert_state import IS_OPEN
+from easeml_core.store.tables.releases import IS_OPEN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

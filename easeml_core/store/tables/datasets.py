@@ -2,13 +2,18 @@
 
 Who feeds or switches writes one row and waits for nothing. The referee makes a new data version of all that waits
 (``services/datasets/refresh.py``); it alone changes what is here already.
+
+How a study's data came to be what it is, as rows: its versions, and what each refresh has made.
+
+Studies whose data somebody has uploaded, as rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError
 from easeml_core.store.rows import change, row, rows, scalar
 
@@ -262,3 +267,55 @@ def studies_that_wait(tx: Connection) -> list[str]:
         "WHERE w.study_id = s.id AND w.refreshed_by IS NULL)) ORDER BY s.name",
     )
     return [r.name for r in found]
+
+
+_VERSIONS = """
+SELECT v.version, v.created_at, v.features, jsonb_array_length(v.class_names) AS classes,
+       coalesce(v.layout ->> 'kind', 'table') AS kind, f.version AS training_of, r.request_id IS NOT NULL AS refreshed,
+       max(p.rows) FILTER (WHERE p.part = 'train') AS train_rows,
+       max(p.rows) FILTER (WHERE p.part = 'validation') AS validation_rows
+FROM work.data_versions v LEFT JOIN work.data_parts p ON p.data_version_id = v.id
+LEFT JOIN work.data_versions f ON f.id = v.same_training_as LEFT JOIN work.refreshes r ON r.data_version_id = v.id
+WHERE v.study_id = :id GROUP BY v.id, f.version, r.request_id ORDER BY v.version DESC LIMIT :limit
+"""
+
+_REFRESHES = """
+SELECT q.id AS request_id, q.requested_at, a.answered_at, coalesce(a.refused, false) AS refused, a.message, v.version
+FROM work.requests q LEFT JOIN work.answers a ON a.request_id = q.id
+LEFT JOIN work.refreshes r ON r.request_id = q.id LEFT JOIN work.data_versions v ON v.id = r.data_version_id
+WHERE q.study_id = :id AND q.kind = 'refresh' ORDER BY q.id DESC LIMIT :limit
+"""
+
+
+def version_history(tx: Connection, study_id: int, *, limit: int) -> list[dict[str, Any]]:
+    """The versions of a study's data, newest first, with the rows of their open parts.
+
+    ``training_of`` is the version whose training part it goes on with, None where it has one of its own; ``refreshed``
+    says that pairs that were fed made it.
+    """
+    return [dict(r._mapping) for r in rows(tx, _VERSIONS, id=study_id, limit=limit)]
+
+
+def refresh_history(tx: Connection, study_id: int, *, limit: int) -> list[dict[str, Any]]:
+    """The refreshes that were asked for, newest first; ``version`` is what one made, None where nothing was new."""
+    return [dict(r._mapping) for r in rows(tx, _REFRESHES, id=study_id, limit=limit)]
+
+
+class UploadUse(NamedTuple):
+    """A study's source that names an upload, and how far the study is."""
+
+    tenant: str
+    source: str
+    state: StudyState
+
+
+def uses_of_uploads(tx: Connection, days: Sequence[str]) -> list[UploadUse]:
+    """Who uses uploads of these days (``YYYY-MM-DD``); a source with such a name may still be malformed."""
+    found = rows(
+        tx,
+        "SELECT DISTINCT t.name AS tenant, d.source, s.state FROM work.studies s "
+        "JOIN work.data_sets d ON d.id = s.data_set_id JOIN work.tenants t ON t.id = s.tenant_id "
+        "WHERE substring(d.source FROM '^[a-z]+:upload:(.{10})/') = ANY (:days)",
+        days=list(days),
+    )
+    return [UploadUse(r.tenant, r.source, StudyState(r.state)) for r in found]

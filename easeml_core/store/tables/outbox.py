@@ -1,6 +1,8 @@
 """Decided answers that have not left yet, as rows. Only the referee's role can read them.
 
 A row stays for good; ``left_at`` says when its answer was given.
+
+Mail that is to be sent, as rows: written with what it is about, sent later, at least once.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store.rows import as_json, change, row, scalar
+from easeml_core.store.rows import as_json, change, clean, row, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,3 +96,46 @@ def times(tx: Connection, request_id: int) -> tuple[datetime, datetime]:
     found = row(tx, "SELECT requested_at, clock_timestamp() AS now FROM work.requests WHERE id = :id", id=request_id)
     assert found is not None  # the caller has it claimed
     return found.requested_at, found.now
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One mail that nobody has sent yet."""
+
+    id: int
+    recipient: str
+    subject: str
+    body: str
+    created_at: datetime
+
+
+def add_mail(tx: Connection, *, recipient: str, subject: str, body: str) -> None:
+    """Leave a mail for the sender; it exists when and only when this transaction commits."""
+    change(
+        tx,
+        "INSERT INTO sealed.mails (recipient, subject, body) VALUES (:recipient, :subject, :body)",
+        recipient=recipient,
+        subject=clean(subject),
+        body=clean(body),
+    )
+
+
+def claim_mail(tx: Connection, *, skip: Sequence[int] = ()) -> Mail | None:
+    """The oldest unsent mail, held until the transaction ends; None when all are sent or held.
+
+    Args:
+        tx: Transaction of the referee's role.
+        skip: Mails to pass over for now.
+    """
+    found = row(
+        tx,
+        "SELECT id, recipient, subject, body, created_at FROM sealed.mails WHERE sent_at IS NULL "
+        "AND id <> ALL (:skip) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
+        skip=list(skip),
+    )
+    return None if found is None else Mail(**found._mapping)
+
+
+def mark_sent(tx: Connection, mail_id: int) -> None:
+    """The mail was handed over."""
+    change(tx, "UPDATE sealed.mails SET sent_at = clock_timestamp() WHERE id = :id", id=mail_id)

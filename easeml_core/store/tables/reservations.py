@@ -2,15 +2,21 @@
 
 The rule itself, and that it holds whoever writes, is the database's (``work.check_budget``, ``work.check_quota``); here
 is only what is left, and how to reserve.
+
+What a device that got no trial may hope for: whether the end of a trial could free one, and what it cannot run.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import change, scalar
+from easeml_core.store.rows import change, rows, scalar
+from easeml_core.store.tables.trials import RUNS_HERE, offered
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
 
@@ -67,3 +73,135 @@ def reserve_open(
         time_limit=time_limit,
         grace=grace,
     )
+
+
+_UNTRIED = """NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
+          t.data_version_id = newest.id OR t.data_version_id IN (
+            SELECT id FROM work.data_versions e WHERE e.study_id = newest.study_id
+            AND coalesce(e.same_training_as, e.id) = newest.same_training_as)))"""
+
+_CHOSEN = """
+chosen AS (
+  SELECT id, name, tenant_id FROM work.studies
+  WHERE state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[])))),
+newest AS (
+  SELECT DISTINCT ON (study_id) id, study_id, same_training_as FROM work.data_versions
+  ORDER BY study_id, version DESC)"""
+
+_OFFERED = "(c.devices IS NULL OR CAST(:device AS text) IS NULL OR jsonb_exists(c.devices, :device))"
+
+# A quota is the tenant's: a trial of any study of that tenant can free something in the studies chosen from.
+_OUTLOOK = f"""
+WITH {_CHOSEN},
+known AS (
+  SELECT t.state, t.lease_until FROM work.trials t JOIN work.studies s ON s.id = t.study_id
+  WHERE s.tenant_id IN (SELECT tenant_id FROM chosen))
+SELECT count(*) FILTER (WHERE state IN ('SUGGESTED', 'RUNNING')) AS under_way,
+       count(*) FILTER (WHERE state = 'SUGGESTED' AND coalesce(lease_until < now(), true)) AS left_behind,
+       count(*) FILTER (WHERE state NOT IN ('SUGGESTED', 'RUNNING')) AS ended,
+       (SELECT count(*) FROM chosen JOIN newest ON newest.study_id = chosen.id
+        JOIN work.candidates c ON c.study_id = chosen.id
+        WHERE {_OFFERED} AND {RUNS_HERE} AND {_UNTRIED}) AS untried
+FROM known
+"""
+
+
+# A trial that was given back waits for a worker as an untried candidate does. A container that failed may have failed
+# for want of its runtime.
+_LEFT = f"""
+WITH {_CHOSEN}
+SELECT chosen.name AS study, c.name AS candidate, c.kind, c.devices, c.parameters ->> 'runtime' AS runtime,
+       {_OFFERED} AS is_offered
+FROM chosen JOIN newest ON newest.study_id = chosen.id JOIN work.candidates c ON c.study_id = chosen.id
+WHERE {_UNTRIED} OR EXISTS (
+  SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = newest.id
+  AND ((t.state = 'SUGGESTED' AND coalesce(t.lease_until < now(), true))
+       OR (c.kind = 'container' AND t.state = 'FAILED')))
+ORDER BY chosen.name, c.id
+"""
+
+_EVER = f"""
+WITH {_CHOSEN}
+SELECT count(*) FROM chosen JOIN work.candidates c ON c.study_id = chosen.id
+WHERE (c.kind <> 'function' OR split_part(c.name, '-', 1) = ANY (:functions)) AND {_OFFERED}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftCandidate:
+    """A candidate of an active study without a result on the present data.
+
+    Attributes:
+        study: The study's name.
+        candidate: The candidate's name.
+        kind: Kind of its trainer.
+        devices: Kinds of device that may run it; None for all.
+        runtime: Program that runs its container; None for other kinds.
+        is_offered: Whether the kind of device that asked may run it.
+    """
+
+    study: str
+    candidate: str
+    kind: str
+    devices: Sequence[str] | None
+    runtime: str | None
+    is_offered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How many trials there are of the tenants of the chosen studies, and how many candidates without one.
+
+    Attributes:
+        under_way: Trials that are SUGGESTED or RUNNING.
+        left_behind: Those of them that nobody holds.
+        ended: Trials that have ended.
+        untried: Candidates of the chosen active studies that can run here and have no trial on the present data, nor
+            on earlier data with the same training part.
+    """
+
+    under_way: int
+    left_behind: int
+    ended: int
+    untried: int
+
+    @property
+    def may_improve(self) -> bool:
+        """Whether the end of a trial could make room for another one, under a budget, a quota or a limit."""
+        return self.under_way > 0 and self.untried > 0
+
+
+def outlook(
+    tx: Connection,
+    studies: Sequence[str] | None,
+    *,
+    device: str | None = None,
+    runtimes: Sequence[str] | None = None,
+    functions: Sequence[str] = (),
+) -> Outlook:
+    """The outlook over the active studies of these names, or over all of them, for one device.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        studies: Their names; None for all that are active.
+        device: Kind of the device that asks; None means that every candidate can run on it.
+        runtimes: Programs for containers that its machine has; None where that is not known.
+        functions: Names of the training functions that it has.
+    """
+    given = None if studies is None else list(studies)
+    (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered(functions, runtimes=runtimes))
+    return Outlook(**found._mapping)
+
+
+def left_candidates(tx: Connection, studies: Sequence[str] | None, *, device: str | None) -> list[LeftCandidate]:
+    """Return the candidates without a result on the present data, whatever they need; arguments as of ``outlook``."""
+    found = rows(tx, _LEFT, names=None if studies is None else list(studies), device=device)
+    return [LeftCandidate(**r._mapping) for r in found]
+
+
+def has_candidates_for(
+    tx: Connection, studies: Sequence[str] | None, *, device: str | None, functions: Sequence[str] = ()
+) -> bool:
+    """Whether a device of this kind may run any candidate of these studies, tried or not; as of ``outlook``."""
+    given = None if studies is None else list(studies)
+    return int(scalar(tx, _EVER, names=given, device=device, functions=list(functions))) > 0

@@ -14,7 +14,7 @@ from easeml_core.errors import NotFoundError, ShapeError
 from easeml_core.store.rows import as_json, change, clean, pack, row, rows, scalar, unpack
 from easeml_core.store.tables import chain, studies
 from easeml_core.store.tables.chained_rows import LEDGER, of_set
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

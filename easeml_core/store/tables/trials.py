@@ -8,6 +8,8 @@ trial, so what is charged never exceeds what was reserved. See ``reservations.py
 
 Work that is saved in a checkpoint is not lost with its attempt: it counts once, in the cost of the attempt that ends
 the trial, or as lost when none does (``work.trials_checkpoint_spent``).
+
+Learning curves: what a training told after each of its steps, as rows. Rungs learn from them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from easeml_core.entities import Executor
+
 
 _TRIAL = """
 SELECT t.id, t.study_id, s.name AS study, t.candidate_id, c.name AS candidate, c.kind, c.parameters,
@@ -485,3 +488,35 @@ def give_up(tx: Connection, trial_id: int, *, why: str = "") -> None:
         id=trial_id,
         why=why,
     )
+
+
+MOST_STEPS = 10_000
+"""Steps of one trial that are kept; the schema's bound."""
+
+
+def add_points(tx: Connection, trial_id: int, points: Sequence[Mapping[str, Any]]) -> None:
+    """Keep points of a trial's curve, each with ``step``, ``of``, ``quality``, ``loss`` and ``seconds``.
+
+    A step that is there already stays as it is: an attempt that goes on from a checkpoint repeats some.
+    """
+    if not points:
+        return
+    change(
+        tx,
+        'INSERT INTO work.curves (trial_id, step, "of", quality, loss, seconds) '
+        'SELECT :id, p.step, p."of", p.quality, p.loss, p.seconds FROM jsonb_to_recordset(CAST(:points AS jsonb)) '
+        'AS p (step integer, "of" integer, quality double precision, loss double precision, seconds double precision) '
+        "ON CONFLICT DO NOTHING",
+        id=trial_id,
+        points=as_json([dict(point) for point in points]),
+    )
+
+
+def curve_of(tx: Connection, trial_id: int) -> list[dict[str, Any]]:
+    """The points of a trial's curve, in the order of their steps."""
+    found = rows(
+        tx,
+        'SELECT step, "of", quality, loss, seconds FROM work.curves WHERE trial_id = :id ORDER BY step',
+        id=trial_id,
+    )
+    return [dict(r._mapping) for r in found]

@@ -13,7 +13,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.store.tables import curves, models, trials
+from easeml_core.store.tables import models, trials
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
 _keys = (f"key/{n}" for n in itertools.count())
@@ -46,7 +46,7 @@ def run(database):
                 executor=Executor(trials.get_trial(tx, number).implementation, "test"),
             )
             points = [{"step": i + 1, "of": 4, "quality": q, "loss": None, "seconds": 1.0} for i, q in enumerate(curve)]
-            curves.add_points(tx, number, points)
+            trials.add_points(tx, number, points)
             ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": cost}
             assert trials.finish_trial(tx, trial_id=number, **ended)
             models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)

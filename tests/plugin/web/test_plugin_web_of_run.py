@@ -13,7 +13,7 @@ from easeml_airflow.web.pages.dag_run.of_run_view import Place
 from easeml_core.entities import Executor, RequestKind, TrialState
 from easeml_core.store.queries import dag_runs
 from easeml_core.store.rows import change, rows, scalar
-from easeml_core.store.tables import models, requests, studies, submissions, trials
+from easeml_core.store.tables import models, requests, studies, trials
 
 DAG = "night ly+1"
 RUN = "manual__2026-01-02T03:04:05+00:00 a/b&c=%d"
@@ -233,7 +233,7 @@ def test_a_model_that_was_handed_in_leads_to_the_submissions(done, database, mod
     with database.worker.begin() as tx:
         told = {"study_id": studies.get_study(tx, "mine").id, "study": "mine", "model_id": number, "message": "new"}
         bundle = {"kind": "artifact", "bundle": None, "bundle_version": None}
-        submissions.add_submission(tx, **told, **bundle, request_key=f"{KEY}/submit/-1")
+        models.add_submission(tx, **told, **bundle, request_key=f"{KEY}/submit/-1")
     vic = ask_as("vic", rights=of_lab)
     assert vic.get(address("submit")).headers["location"] == "/studies/mine/submissions"
     assert "asked nothing" in ask_as("eve", rights=lambda *_, write: False).get(address("submit")).text

@@ -24,7 +24,7 @@ from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import CHANNEL
-from easeml_core.store.tables import curves, models, studies, trials
+from easeml_core.store.tables import models, studies, trials
 
 HOSTILE = '<script>alert("1")</script>'
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
@@ -57,7 +57,7 @@ def run(database):
                 points = [
                     {"step": i, "of": 8, "quality": 0.5 + i / 20, "loss": None, "seconds": 1.0 * i} for i in (1, 2)
                 ]
-                curves.add_points(tx, number, points)
+                trials.add_points(tx, number, points)
                 return number
             ended = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
             assert trials.finish_trial(tx, trial_id=number, **ended)

@@ -19,7 +19,7 @@ from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import claim, expire_leases, record_failure
 from easeml_core.store.actors import Actor
 from easeml_core.store.database import Store
-from easeml_core.store.tables import curves, datasets, models, studies, trials
+from easeml_core.store.tables import datasets, models, studies, trials
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
 _keys = (f"key/{n}" for n in itertools.count())
@@ -50,7 +50,7 @@ def run(database):
                 points = [
                     {"step": i, "of": 8, "quality": 0.5 + i / 20, "loss": None, "seconds": 1.0 * i} for i in (1, 2)
                 ]
-                curves.add_points(tx, number, points)
+                trials.add_points(tx, number, points)
                 return number
             ended = {"attempt": attempt, "state": state, "cost_seconds": cost}
             failure = "no memory" if quality is None else None

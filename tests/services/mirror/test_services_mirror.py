@@ -16,7 +16,7 @@ from mlflow_lab import end_trial, force, free_address, run_of, seen, sync_of
 from easeml_core.entities import TrialState
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import file_rollback
-from easeml_core.store.tables import curves, studies, trials
+from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def test_a_learning_curve_is_there_point_by_point(lab: Any, mirrored: Mirror) ->
     points = [{"step": n, "of": 700, "quality": n / 1000, "loss": 1 / n, "seconds": n / 2} for n in range(1, 701)]
     points[1] |= {"quality": None}
     with lab.worker.begin() as tx:
-        curves.add_points(tx, failed, points)
+        trials.add_points(tx, failed, points)
     sync_of(lab, mirrored, "full")
     run = run_of(mirrored, failed)
     found = {name: run["metrics"][f"curve/{name}"] for name in ("quality", "loss")}

@@ -11,7 +11,7 @@ from mlflow_lab import end_trial, force, free_address, seen, sync_of
 
 from easeml_core.errors import NotFoundError, StateError, StoreUnavailableError
 from easeml_core.services.operations.mlflow_sync import Mirror
-from easeml_core.store.tables import curves
+from easeml_core.store.tables import trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def sync_killed(lab: Any, mirrored: Mirror, after: int) -> int:
 def test_killed_after_any_request_the_next_sync_makes_it_good(lab: Any, mirrored: Mirror, step: int) -> None:
     failed = end_trial(lab, "deep", failure="no convergence", parameters={"max_depth": 3})
     with lab.worker.begin() as tx:
-        curves.add_points(tx, failed, [{"step": 1, "of": 1, "quality": 0.5, "loss": 0.25, "seconds": 1.5}])
+        trials.add_points(tx, failed, [{"step": 1, "of": 1, "quality": 0.5, "loss": 0.25, "seconds": 1.5}])
     assert lab.promote(lab.gate("good")["request_id"])["promoted"]
     needed = sync_killed(lab, mirrored, 1000)
     undisturbed = seen(mirrored)

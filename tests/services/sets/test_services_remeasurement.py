@@ -30,7 +30,7 @@ from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.database import Store, lock
 from easeml_core.store.queries.overview import study_summaries
 from easeml_core.store.tables import models, releases, studies, trials, validation_sets
-from easeml_core.store.tables.outlook import outlook
+from easeml_core.store.tables.reservations import outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

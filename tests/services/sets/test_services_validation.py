@@ -17,7 +17,7 @@ from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store.tables import labels, models, studies
-from easeml_core.store.tables.example_hashes import example_hashes
+from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,8 +29,8 @@ from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.trials.execution import cancel_trial, claim
 from easeml_core.store.database import Store
-from easeml_core.store.tables import models, suggestions, trials
-from easeml_core.store.tables.outlook import outlook
+from easeml_core.store.tables import decisions, models, trials
+from easeml_core.store.tables.reservations import outlook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -326,7 +326,7 @@ def work(url: str, key: str) -> None:
 
 def _is_made(tx: Any, request: str) -> bool:
     try:
-        suggestions.batch_of_request(tx, request)
+        decisions.batch_of_request(tx, request)
     except NotFoundError:
         return False
     return True

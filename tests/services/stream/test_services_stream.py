@@ -16,7 +16,7 @@ from easeml_core.errors import (
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, hand_back, trial_state
 from easeml_core.services.trials.worker import run_device
-from easeml_core.store.tables.outlook import Outlook, outlook
+from easeml_core.store.tables.reservations import Outlook, outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

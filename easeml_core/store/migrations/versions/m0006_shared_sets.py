@@ -6,8 +6,8 @@ from alembic import op
 from sqlalchemy import text
 
 from easeml_core.store.rows import unpack
-from easeml_core.store.tables.example_hashes import example_hashes
 from easeml_core.store.tables.sealed import fingerprint
+from easeml_core.store.tables.test_sets import example_hashes
 
 revision = "0006"
 down_revision = "0005"
