@@ -1,13 +1,22 @@
-"""Where a command finds its database and its artifacts, and the options that say so."""
+"""Where a command finds its database and its artifacts, and the options that say so.
+
+Arguments that are names in the store: what the shell completes after them.
+
+The referee's answers at the command line: wait for one, show the gate's, and what a script may do with it.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from easeml_core.errors import StoreUnavailableError, WrongRoleError
+from easeml_core.cli.output import reading
+from easeml_core.errors import EasemlError, StateError, StoreUnavailableError, WrongRoleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +24,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.server.server import Server
+
 
 HOME = Path(".easeml")
 """State of the embedded installation, relative to where the command is run."""
@@ -112,3 +122,95 @@ def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
     if place is None and (found := artifacts_of_installation(store)) is not None:
         return found
     return checked_artifacts(store, artifact_store(HOME / "artifacts" if place is None else place))
+
+
+PATIENCE_SECONDS = 1.5
+"""A shell that waits longer feels broken; then nothing is offered."""
+MOST_NAMES = 1000
+
+
+class StudyName(click.types.StringParamType):
+    """Text that names a study; the shell is offered the names there are, or nothing where they are not at hand."""
+
+    name = "study"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names that begin with what is typed; never an error, and never a long wait."""
+        url = ctx.params.get("database")
+        names = _in_time(lambda: _study_names(url))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)][:MOST_NAMES]
+
+
+STUDY = StudyName()
+
+
+def _study_names(url: str | None) -> list[str]:
+    from easeml_core.store.tables.studies import names_and_tenants
+
+    store = open_store(url)
+    with store.begin() as tx:
+        return [name for name, _ in names_and_tenants(tx)]
+
+
+def _in_time(work: Callable[[], list[str]]) -> list[str]:
+    """What the work gives in time; nothing where it fails or takes longer."""
+    found: list[str] = []
+
+    def attempt() -> None:
+        try:
+            found.extend(work())
+        except (EasemlError, OSError):  # no store, or not ours to open: the shell offers nothing
+            return
+
+    worker = threading.Thread(target=attempt, daemon=True)
+    worker.start()
+    worker.join(PATIENCE_SECONDS)
+    return found if not worker.is_alive() else []
+
+
+GATE_MAY_WAIT = (
+    "labels may be missing, answers may leave at an hour of the day, or `easeml referee` is not running; the request "
+    "stands"
+)
+"""Why the gate has not answered yet; which of it is true is no public fact."""
+
+
+def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = GATE_MAY_WAIT) -> dict[str, Any]:
+    """The answer to a request, as of ``services.requests.answer_of``.
+
+    Args:
+        store: Any role.
+        request_id: The request.
+        timeout: Seconds to wait at most; an answer that is there already is given in any case.
+        hint: What the error adds: why there may be none yet, and what is next.
+
+    Raises:
+        StateError: There is no answer in time.
+    """
+    from easeml_core.services.referee.requests import answer_of
+
+    deadline = time.monotonic() + timeout
+    answer = answer_of(store, request_id)
+    if answer is not None:
+        return answer
+    with reading() as told:
+        told(f"waiting for the referee's answer to request {request_id}")
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            answer = answer_of(store, request_id)
+            if answer is not None:
+                return answer
+    message = f"no answer to request {request_id} within {timeout:g} s: {hint}"
+    raise StateError(message)
+
+
+def gate_passes(answer: dict[str, Any]) -> bool:
+    """Withheld is no failure: under adaptivity ``none`` the command ends alike whatever the verdict."""
+    return not answer["refused"] and answer["symbol"] in ("pass", "withheld")
+
+
+def tell_gate_answer(answer: dict[str, Any]) -> None:
+    """The gate's answer for people, with what to do after a pass; one on another condition is advice only."""
+    click.echo(answer["message"])
+    if not answer["refused"] and answer["symbol"] == "pass" and answer["planned"]:
+        click.echo(f"promote it with `easeml model promote {answer['study']} {answer['model_id']}`")

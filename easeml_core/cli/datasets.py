@@ -1,4 +1,9 @@
-"""``easeml feed``: bring labelled pairs to a study."""
+"""``easeml feed``: bring labelled pairs to a study.
+
+``easeml refine``: the rows that a study learns from, switched off and on; and those whose labels look wrong.
+
+``easeml validation``: how far the validation set of a study is used up, and how another takes its place.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.answers import wait_for_answer
-from easeml_core.cli.connection import artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.names import STUDY
-from easeml_core.cli.output import json_option, plain, show_json
+from easeml_core.cli.connection import (
+    STUDY,
+    artifacts_option,
+    database_option,
+    open_artifacts,
+    open_installation,
+    open_store,
+    wait_for_answer,
+)
+from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from easeml_core.store.database import Store
+
 
 NO_REFEREE = "is the referee running? The request stays filed"
 _EXAMPLES = """\b
@@ -122,3 +134,336 @@ def _pair(text: str) -> Any:
     except ValueError as error:
         message = f'--pair must be JSON such as {{"inputs": [5.1, 3.5], "label": "setosa"}}: {error}'
         raise InvalidInputError(message) from error
+
+
+@click.group(epilog=example("easeml refine list flowers --suspicious"))
+def refine() -> None:
+    """Training rows: list, rank by doubt, switch off and on, apply.
+
+    A row is named by the first 8 digits or more of the hash of its inputs. What is switched counts from the next
+    refresh on, which makes a new data version; what was observed on the old one stays with it.
+    """
+
+
+@refine.command("list", epilog=example("easeml refine list flowers --off"))
+@click.argument("study", type=STUDY)
+@click.option("--off", is_flag=True, help="Only rows that are switched off, or will be.")
+@click.option("--suspicious", is_flag=True, help="The rows whose labels look wrong, as `easeml refine rank`.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many rows, the last first.")
+@artifacts_option
+@database_option
+@json_option
+def list_(
+    study: str, off: bool, suspicious: bool, limit: int, artifacts: str | None, database: str | None, as_json: bool
+) -> None:
+    """List the rows of STUDY's training part, and those that are switched off."""
+    from easeml_core.services.datasets.refine import list_pairs
+
+    if suspicious:
+        _show_ranking(study, limit, artifacts, database, as_json)
+        return
+    found = list_pairs(*open_installation(database, artifacts), study=study, off=off, limit=limit)
+    if as_json:
+        show_json(found)
+        return
+    click.echo(
+        f"version {found['version']} of {study}: {counted(found['on'], 'training row')}, "
+        f"{found['off']:,} switched off; "
+        f"{counted(found['waiting_pairs'], 'fed pair waits', 'fed pairs wait')} for the next refresh"
+    )
+    columns = {"Row": "hash", "Label": "label", "Origin": "origin", "State": "state", "Reason": "reason"}
+    show_table(f"Rows of {study}", columns, found["pairs"])
+
+
+@refine.command(epilog=example("easeml refine rank flowers --limit 20"))
+@click.argument("study", type=STUDY)
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many rows.")
+@artifacts_option
+@database_option
+@json_option
+def rank(study: str, limit: int, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Rank the training rows of STUDY by doubt in their labels, from models that have not seen them.
+
+    Trains some models for it, on this machine and on open data only; may take minutes. Nothing is switched.
+    """
+    _show_ranking(study, limit, artifacts, database, as_json)
+
+
+def _show_ranking(study: str, limit: int, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    from easeml_core.services.datasets.refine import rank_pairs
+
+    found = rank_pairs(*open_installation(database, artifacts), study=study, limit=limit)
+    if as_json:
+        show_json(found)
+        return
+    click.echo(f"version {found['version']} of {study}: {found['suspected']:,} of {found['rows']:,} labels look wrong")
+    columns = {"Row": "hash", "Label": "label", "Expected": "expected", "Doubt": "doubt", "Suspected": "suspected"}
+    show_table(f"Doubtful labels of {study}", columns, found["pairs"])
+
+
+@refine.command(epilog=example('easeml refine off flowers 3fa40c1b9e77 --reason "the label is wrong"'))
+@click.argument("study", type=STUDY)
+@click.argument("hashes", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why; kept with the rows.")
+@key_option
+@artifacts_option
+@database_option
+@json_option
+def off(
+    study: str,
+    hashes: tuple[str, ...],
+    reason: str,
+    request_key: str | None,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Switch the rows HASHES of STUDY off; the same pairs fed with another label then take their places."""
+    _switch(study, hashes, reason, request_key, artifacts, database, as_json, on=False)
+
+
+@refine.command(epilog=example('easeml refine on flowers 3fa40c1b9e77 --reason "it was right"'))
+@click.argument("study", type=STUDY)
+@click.argument("hashes", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why; kept with the rows.")
+@key_option
+@artifacts_option
+@database_option
+@json_option
+def on(
+    study: str,
+    hashes: tuple[str, ...],
+    reason: str,
+    request_key: str | None,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Switch the rows HASHES of STUDY on again."""
+    _switch(study, hashes, reason, request_key, artifacts, database, as_json, on=True)
+
+
+def _switch(
+    study: str,
+    hashes: tuple[str, ...],
+    reason: str,
+    request_key: str | None,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+    *,
+    on: bool,
+) -> None:
+    from easeml_core.services.datasets.refine import switch_pairs
+
+    done = switch_pairs(
+        *open_installation(database, artifacts),
+        study=study,
+        hashes=hashes,
+        on=on,
+        reason=reason,
+        switched_by=whoever(),
+        request_key=new_key(request_key),
+    )
+    if as_json:
+        show_json(done)
+    else:
+        side = "on" if on else "off"
+        click.echo(
+            f"{counted(done['switched'], 'row is', 'rows are')} switched {side} with the next refresh "
+            f"(`easeml refine apply {study}`)"
+        )
+
+
+@refine.command(epilog=example("easeml refine feeds flowers"))
+@click.argument("study", type=STUDY)
+@database_option
+@json_option
+def feeds(study: str, database: str | None, as_json: bool) -> None:
+    """List what was fed to STUDY, by whom, and what became of it."""
+    from easeml_core.services.datasets.feed import list_feeds
+
+    found = list_feeds(open_store(database), study=study)
+    if as_json:
+        show_json(found)
+        return
+    columns = {"Feed": "feed_id", "Pairs": "rows", "From": "origin", "By": "fed_by", "At": "fed_at"}
+    show_table(f"Feeds of {study}", columns | {"State": "state", "Reason": "reason"}, found)
+
+
+@refine.command(epilog=example("easeml refine apply flowers"))
+@click.argument("study", type=STUDY)
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the referee's answer.")
+@key_option
+@database_option
+@json_option
+def apply(study: str, timeout: float, request_key: str | None, database: str | None, as_json: bool) -> None:
+    """Make a new data version of all that was fed to STUDY and switched in it, if anything of it is new.
+
+    Exit status 1: the referee refused.
+    """
+    answer = refreshed(open_store(database), study, new_key(request_key), timeout)
+    if as_json:
+        show_json(answer)
+    else:
+        click.echo(plain(answer["message"]))
+    if answer["refused"]:
+        click.get_current_context().exit(1)
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_REFEREE = "easeml_referee"
+_REPLACE_EXAMPLES = """\b
+Examples:
+  easeml validation replace digits --inputs new.csv --labels truth.csv
+  easeml validation replace digits --from-set spring --add
+"""
+
+
+@click.group(epilog=example("easeml validation show flowers"))
+def validation() -> None:
+    """Validation sets: fresh, used, worn, replaced.
+
+    The address of replace and remeasure is that of the role easeml_referee.
+    """
+
+
+@validation.command(epilog=example("easeml validation show digits"))
+@click.argument("study", type=STUDY)
+@click.option("--team", type=int, help="Whose signals count, where the meter serves several teams.")
+@artifacts_option
+@database_option
+@json_option
+def show(study: str, team: int | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Say how often the validation set was looked at, what that means, and what to do."""
+    from easeml_core.services.datasets.validation_sets import validation_report
+
+    found = validation_report(*open_installation(database, artifacts), study, team=team)
+    if as_json:
+        show_json(found)
+        return
+    click.echo(plain(f"validation set {found['version']} of {study} is {found['state']}: {found['advice']}"))
+    click.echo(_looks_line(found["looks"]) + _signals_line(found["signals"]))
+    if found["inherits_from"]:
+        versions = ", ".join(map(str, found["inherits_from"]))
+        click.echo(
+            f"most of its rows are from version {versions}, and count with what was seen there: "
+            + _looks_line(found["inherited_looks"])
+            + _signals_line(found["inherited_signals"])
+        )
+    click.echo(_size_line(found))
+    if found["split"]:
+        click.echo(plain(f"split: {found['split']}"))
+    if found["to_measure"] or found["under_way"]:
+        click.echo(
+            f"trained models that wait to be measured on it: {found['to_measure']:,} (`easeml validation remeasure "
+            f"{study}`, or the referee does it in time); {_under_way(found)}"
+        )
+    if found["given_up"]:
+        click.echo(
+            f"{found['given_up']:,} could not be measured and count as failed on it; the referee's log says why "
+            f"(`easeml validation remeasure {study}` tries again)"
+        )
+    columns = {"Version": "version", "Rows": "rows", "Since": "since", "State": "state"}
+    columns |= {"Trials": "trials", "Submissions": "submissions", "Nights": "nights"}
+    show_table("Validation sets", columns, [entry | entry["looks"] for entry in found["history"]])
+
+
+def _looks_line(looks: dict[str, int]) -> str:
+    counts = ", ".join(f"{kind} {count:,}" for kind, count in looks.items())
+    total = sum(looks.values())
+    return f"looked at {counted(total, 'time')}: {counts}"
+
+
+def _under_way(found: dict[str, Any]) -> str:
+    return f"{counted(found['under_way'], 'trial')} on earlier data under way"
+
+
+def _signals_line(signals: list[int]) -> str:
+    return f"; signals of the meter: {', '.join(map(str, signals[-10:]))}" if signals else "; no signal of the meter"
+
+
+def _size_line(found: dict[str, Any]) -> str:
+    if found["minimum"] is None:
+        return f"{counted(found['rows'], 'row')}; no number keeps their noise in range 1, since it ends at 0 or below"
+    return (
+        f"{counted(found['rows'], 'row')}; {found['minimum']:,} keep their own noise in range 1, "
+        f"{found['rows_for_looks']:,} do for so many looks"
+    )
+
+
+@validation.command(epilog=_REPLACE_EXAMPLES)
+@click.argument("study", type=STUDY)
+@click.option("--inputs", type=_FILE, help="CSV: a column example, and the study's columns; with --labels.")
+@click.option("--labels", type=_FILE, help="CSV: example,label.")
+@click.option("--from-set", metavar="SET", help="A released test set of the study, instead of files.")
+@click.option("--add", is_flag=True, help="Keep the rows that are there, and add these.")
+@artifacts_option
+@database_option
+@json_option
+def replace(
+    study: str,
+    inputs: Path | None,
+    labels: Path | None,
+    from_set: str | None,
+    add: bool,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Give a study another validation set; its training part and what was trained on it stay."""
+    from easeml_core.services.datasets.validation_sets import replace_validation
+
+    found = replace_validation(
+        *open_installation(database, artifacts, role=_REFEREE),
+        study=study,
+        inputs=inputs,
+        labels=labels,
+        from_set=from_set,
+        add=add,
+    )
+    if as_json:
+        show_json(found)
+        return
+    for warning in found["warnings"]:
+        click.echo(f"easeml: {plain(warning)}", err=True)
+    again = "has it already: " if found["replaced_before"] else ""
+    click.echo(
+        f"{again}validation set {found['version']} of {study}: {counted(found['rows'], 'row')}, "
+        f"{found['added']:,} of them new; {counted(found['to_measure'], 'model')} to measure"
+    )
+    _show_left_out(found, add=add)
+
+
+def _show_left_out(found: dict[str, Any], *, add: bool) -> None:
+    why = {"duplicates": "repeat another row", "unlabelled": "have no label"}
+    why |= {"already": "are there already"} if add else {}
+    counts = [f"{found[name]:,} {words}" for name, words in why.items() if found[name]]
+    if counts:
+        click.echo("left out: " + ", ".join(counts))
+
+
+@validation.command(epilog=example("easeml validation remeasure digits"))
+@click.argument("study", type=STUDY)
+@artifacts_option
+@database_option
+@json_option
+def remeasure(study: str, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Measure trained models on the new validation set now, instead of when the referee has time.
+
+    May be interrupted and repeated. Exit status 1: a model could not be measured.
+    """
+    from easeml_core.services.evaluation.reevaluation import remeasure as measure
+
+    store = open_store(database, role=_REFEREE)
+    found = measure(store, open_artifacts(artifacts, store), study, log=lambda line: click.echo(plain(line), err=True))
+    if as_json:
+        show_json(found)
+    else:
+        click.echo(
+            f"validation set {found['version']} of {study}: {counted(len(found['measured']), 'model')} measured, "
+            + (f"{found['by_referee']:,} measured by the referee meanwhile, " if found["by_referee"] else "")
+            + f"{len(found['failed']):,} failed, {found['left']:,} left; {_under_way(found)}"
+        )
+    if found["failed"]:
+        click.get_current_context().exit(1)

@@ -1,15 +1,228 @@
-"""``easeml gate``: plan a sealed set, ask the referee, judge two files, test and attack the gate itself."""
+"""``easeml gate``: plan a sealed set, ask the referee, judge two files, test and attack the gate itself.
+
+``easeml gate ask``: ask the referee about a model that a study has already, and wait for its answer.
+
+``easeml gate selftest``: identical models through the gate, to see how often it errs.
+
+``easeml gate attack``: a simulated developer who learns from the gate's answers, against sets of a plan.
+"""
 
 from __future__ import annotations
 
+import math
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from easeml_core.cli.gate_ask import ask
-from easeml_core.cli.gate_attack import attack
-from easeml_core.cli.gate_decide import decide
+from easeml_core.cli.connection import (
+    GATE_MAY_WAIT,
+    STUDY,
+    database_option,
+    gate_passes,
+    open_store,
+    tell_gate_answer,
+    wait_for_answer,
+)
+from easeml_core.cli.gate_decide import SAME, decide, plan_of, plan_options
 from easeml_core.cli.gate_plan import plan
-from easeml_core.cli.gate_selftest import selftest
-from easeml_core.cli.output import example
+from easeml_core.cli.output import example, json_option, progress, show_json, show_warnings
+from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from easeml_core.store.database import Store
+
+
+@click.command(epilog=example("easeml gate ask flowers 7 --wait 60 --request-key nightly-7"))
+@click.argument("study", type=STUDY)
+@click.argument("model_id", metavar="[MODEL]", type=int, required=False)
+@click.option(
+    "--condition",
+    help="Another condition than the set's, where its plan has answers for such; a pass is advice. Default: the set's.",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the answer; 0: only ask.",
+)
+@click.option("--request-key", metavar="K", help="The same key gives the same answer; default: a new one.")
+@database_option
+@json_option
+@click.pass_context
+def ask(
+    context: click.Context, study: str, model_id: int | None, condition: str | None, wait: float,
+    request_key: str | None, database: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Ask the gate whether model MODEL of STUDY may be promoted.
+
+    Without MODEL it is the best one that the study has trained. Each answer about another model uses one step of the
+    live set. Whoever stops waiting loses nothing: the request stands, and the same call with its key shows the answer.
+
+    Exit status: 0 a pass or a verdict that is withheld (with --wait 0: asked), 1 a fail or a refusal, 2 any error,
+    130 interrupted.
+    """
+    key = request_key or f"cli/{uuid.uuid4()}"
+    asked: dict[str, Any] = {"study": study, "model_id": model_id, "condition": condition, "request_key": key}
+    context.exit(_ask(open_store(database), asked, wait, as_json))
+
+
+def _ask(store: Store, asked: dict[str, Any], wait: float, as_json: bool) -> int:
+    from easeml_core.services.referee.requests import file_gate_request
+
+    request_id = file_gate_request(store, **asked)["request_id"]
+    told = {"study": asked["study"], "request_id": request_id, "request_key": asked["request_key"]}
+    again = f"the same call with --request-key {asked['request_key']} shows its answer"
+    if not as_json:  # at once: whoever stops waiting knows the request and its key
+        later = f"waiting at most {wait:g} s for its answer; later {again}" if wait else again
+        click.echo(f"the gate is asked, request {request_id}; {later}")
+    if not wait:
+        if as_json:
+            show_json(told)
+        return 0
+    answer = wait_for_answer(store, request_id, wait, f"{GATE_MAY_WAIT}, {again}")
+    show_json(told | {"answer": answer}) if as_json else tell_gate_answer(answer)
+    return 0 if gate_passes(answer) else 1
+
+
+_FILE = click.Path(path_type=Path)
+_LOOSE = 2.0  # an interval that reaches further beyond the promise says little about it
+_PLAN: dict[str, Any] = {
+    "condition": "n - o > 0 +/- 0.02",
+    "reliability": 0.95,
+    "steps": 1,
+    "adaptivity": "none",
+    "mode": "fp-free",
+    "sampling": "fixed",
+    "power": SAME,
+}
+
+
+@click.command(epilog=example("easeml gate selftest --accuracy 0.9 --disagreement 0.05 --runs 500"))
+@plan_options(_PLAN)
+@click.option("--labels", type=_FILE, help="CSV example,label: take two real models, with --old and --new.")
+@click.option("--old", type=_FILE, help="CSV example,prediction.")
+@click.option("--new", type=_FILE, help="CSV example,prediction; at every example a coin says which is the new one.")
+@click.option("--accuracy", type=float, default=0.85, show_default=True, help="Of both models, where none are given.")
+@click.option("--disagreement", type=float, default=0.1, show_default=True, help="Share on which they differ.")
+@click.option("--examples", type=int, default=2000, show_default=True, help="Of each set that is drawn.")
+@click.option("--runs", type=int, default=1000, show_default=True, help="Sets that are drawn.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random numbers.")
+@json_option
+@click.pass_context
+def selftest(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """A/A test: judge models of identical quality many times. Needs no database.
+
+    Says how often they passed, and whether that fits the level of one verdict. Exit status: 0 it fits, 1 it does not,
+    2 any error.
+    """
+    context.exit(_selftest(as_json, **options))
+
+
+def _selftest(
+    as_json: bool,
+    *,
+    script: Path | None,
+    labels: Path | None,
+    old: Path | None,
+    new: Path | None,
+    accuracy: float,
+    disagreement: float,
+    examples: int,
+    runs: int,
+    seed: int,
+    **given: Any,
+) -> int:
+    from easeml_core.gate.condition import parse_condition
+    from easeml_core.gate.offline import log_level_of
+    from easeml_core.gate.self_test import identical_models, run_self_test
+
+    plan = plan_of(script, given, _PLAN | {"estimator": "exact"})
+    condition, mode = parse_condition(str(plan["condition"])), str(plan["mode"])
+    asked = {name: plan[name] for name in ("reliability", "adaptivity", "steps", "mode", "estimator")}
+    log_level = log_level_of(**asked, step=None, passes=0)
+    if labels is not None and old is not None and new is not None:
+        law = _real_law(labels, old, new)
+    elif (labels, old, new) == (None, None, None):
+        law = identical_models(accuracy=accuracy, disagreement=disagreement)
+    else:
+        message = "--labels, --old and --new belong together; give all three, or none for models that are made up"
+        raise InvalidInputError(message)
+    with progress("sets") as on_done:
+        found = run_self_test(
+            condition,
+            law,
+            examples=examples,
+            runs=runs,
+            log_level=log_level,
+            mode=mode,
+            sampling=plan["sampling"],
+            power=plan["power"],
+            seed=seed,
+            on_done=on_done,
+        )
+    if as_json:
+        show_json({"condition": str(condition), "mode": mode, "examples": examples, "seed": seed} | found.to_json())
+    else:
+        click.echo(f"identical models passed {found.passes:,} of {found.runs:,} times ({condition}, {mode})")
+        low, high = found.interval
+        click.echo(f"  chance of a wrong answer: {found.rate:.4f}, between {low:.4f} and {high:.4f} (99.9 %)")
+        fits = "fits" if found.compatible else "DOES NOT FIT"
+        click.echo(f"  {fits} the promised {math.exp(log_level):.3g}")
+        if found.compatible and high > _LOOSE * math.exp(log_level):
+            click.echo(f"  so few runs cannot rule out a chance of up to {high:.3g}; ask for more with --runs")
+    return 0 if found.compatible else 1
+
+
+def _real_law(labels: Path, old: Path, new: Path) -> NDArray[Any]:
+    from easeml_core.gate.offline import read_predictions
+    from easeml_core.gate.outcomes import count_outcomes
+    from easeml_core.gate.self_test import identical_to
+
+    data = read_predictions(labels, old, new)
+    show_warnings(data.mismatches)
+    outcomes = count_outcomes(data.labels, data.old, data.new)
+    if outcomes.new_correct is None:
+        message = f"{labels} lacks labels; two real models are made identical only with all of them"
+        raise InvalidInputError(message)
+    return identical_to(outcomes)
+
+
+@click.command(epilog=example("easeml gate attack --examples 303 --reliability 0.95 --steps 8"))
+@click.option("--examples", type=int, required=True, help="N, the examples that the plan asks for.")
+@click.option("--reliability", type=float, default=0.9999, show_default=True, help="1 - delta, over all steps.")
+@click.option("--steps", type=int, default=32, show_default=True, help="H, the verdicts of the plan; 1 to 1,024.")
+@click.option("--adaptivity", default="full", show_default=True, help="none, full, firstChange, upTo:K or recycle.")
+@click.option("--mode", default="fp-free", show_default=True, help="fp-free or fn-free.")
+@json_option
+@click.pass_context
+def attack(context: click.Context, /, as_json: bool, **plan: Any) -> None:
+    """Attack sets of a plan: a developer tunes each model by the answers to the last. Needs no database.
+
+    The sets are simulated: labels are fair coins, and the condition is n > 0.5. A set of more than 2,000 examples is
+    attacked at that size. The same plan always gives the same result. Exit status: 0 the promise holds, 1 it does not,
+    2 any error.
+    """
+    from easeml_core.gate.attack import attack_plan
+
+    found = attack_plan(**plan)
+    if as_json:
+        show_json({"plan": plan} | found.to_json())
+        context.exit(0 if found.holds else 1)
+    wrong = "pass" if plan["mode"] == "fp-free" else "fail"
+    low, high = found.interval
+    click.echo(f"the attack got a wrong {wrong} on {found.fooled} of {found.runs} sets of {found.examples:,} examples")
+    click.echo(f"  chance of a wrong {wrong}: between {low:.2g} and {high:.2g} (99.9 %)")
+    click.echo(f"  {'fits' if found.holds else 'DOES NOT FIT'} the promised {found.promised:.3g}")
+    click.echo(f"  with each verdict released and tested at delta / {plan['steps']:,}: {found.naive} of {found.runs}")
+    if found.naive / found.runs <= found.promised:
+        click.echo("  the attack is too weak on this plan to show what counting the answers prevents")
+    context.exit(0 if found.holds else 1)
 
 
 @click.group(epilog=example("easeml gate plan --condition 'n > 0.8 +/- 0.05' --steps 8", "easeml gate ask flowers 7"))

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.names import STUDY
+from easeml_core.cli.connection import STUDY, database_option, open_store
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import counted
 

@@ -1,12 +1,148 @@
-"""``easeml meter``: plan a sealed set for an overfitting meter, and replay a history through one."""
+"""``easeml meter``: plan a sealed set for an overfitting meter, and replay a history through one.
+
+``easeml meter plan``: how many examples a sealed meter set needs, by one method and by all others.
+
+``easeml meter replay``: what the meter would have answered to a recorded history.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from easeml_core.cli.meter_plan import plan
-from easeml_core.cli.meter_replay import replay
-from easeml_core.cli.output import example
+from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, show_warnings, write_plot
+from easeml_core.cli.plan_options import meter_options, meter_settings
+from easeml_core.errors import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_core.config import MeterConfig
+    from easeml_core.meter.planner import MeterPlan
+    from easeml_core.meter.replay import Replay
+
+
+_BAR = 40
+
+
+@click.command(
+    epilog=example("easeml meter plan --tolerance 0.02 --steps 16", "easeml meter plan --method full --plot plan.png")
+)
+@meter_options
+@click.option("--error-rate", type=float, help="clopper-pearson: error rate of the models that is planned with.")
+@plot_option
+@json_option
+def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: Any) -> None:
+    """How many examples a sealed meter set needs. Needs no database.
+
+    --method is one of path-adaptive, pruned, exact-tree, full, first-change, dithered, ratchet, deviations, nonuniform,
+    multitenant, non-adaptive, fresh, score.
+    """
+    from easeml_core.config import METER_METHODS, MeterConfig
+    from easeml_core.meter.alternatives import alternatives_to
+    from easeml_core.meter.planner import plan_meter
+    from easeml_core.meter.promises import promise
+
+    settings = meter_settings(given)
+    method, teams = settings["method"], settings["teams"]
+    tolerances = settings["tolerances"]
+    if method not in ("path-adaptive", "multitenant"):
+        settings["teams"] = 1  # the others have none; --teams and --tolerances are for the comparison then
+    if method != "nonuniform":
+        settings["tolerances"] = ()
+    found = plan_meter(**settings, error_rate=error_rate)
+    config = MeterConfig(**settings | {"method": method if method in METER_METHODS else "full"})
+    others = alternatives_to(config, error_rate=error_rate, method=method, teams=teams, tolerances=tolerances)
+    if plot is not None:
+        from easeml_core.meter.plot import draw_meter_plan
+
+        write_plot(draw_meter_plan(found, others, settings), plot)
+    show_warnings(found.warnings)
+    if as_json:
+        alternatives = [{"method": other.method, "labels": other.labels} for other in others]
+        show_json(found.to_json() | {"promise": promise(config), "alternatives": alternatives})
+        return
+    click.echo(f"{counted(found.labels, 'labelled example')} ({found.method})")
+    if found.validation_minimum is not None:
+        click.echo(f"  validation set: at least {found.validation_minimum:,}, so that its own noise stays in range 1")
+    if method in METER_METHODS:
+        click.echo(f"  promise: with probability {config.reliability:g}, for all submissions, {promise(config)}")
+    _show_bars(found, others)
+
+
+def _show_bars(found: MeterPlan, others: Sequence[MeterPlan]) -> None:
+    """One line and one bar for each method, cheapest first."""
+    plans = sorted((found, *others), key=lambda plan: plan.labels)
+    most = plans[-1].labels
+    click.echo("  all methods:")
+    for each in plans:
+        mark = "*" if each is found else " "
+        bar = "#" * max(1, round(_BAR * each.labels / most))
+        click.echo(f"  {mark} {each.method:<14}{each.labels:>12,}  {bar}")
+
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(epilog=example("easeml meter replay --history history.csv --test-size 2000 --plot replay.png"))
+@click.option("--history", type=_FILE, required=True, help="CSV submission,validation_loss,test_errors; also team.")
+@click.option("--test-size", type=int, required=True, help="How many examples the sealed set has.")
+@meter_options
+@click.option(
+    "--budget", multiple=True, metavar="RULE", help='E.g. "signal above range 2"; may be given several times.'
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="dithered: seed of the shifts.")
+@plot_option
+@json_option
+def replay(
+    history: Path, test_size: int, budget: tuple[str, ...], seed: int, plot: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Replay a recorded history through the meter. Needs no database.
+
+    What is printed depends on the sealed set: it is the referee's, whoever hands in models must not read it.
+    """
+    from easeml_core.config import MeterConfig, require
+    from easeml_core.meter.planner import plan_config
+    from easeml_core.meter.plot import draw_replay
+    from easeml_core.meter.replay import read_history
+    from easeml_core.meter.replay import replay as replay_history
+
+    require(test_size >= 1, "--test-size", test_size, "a whole number >= 1")
+    require(seed >= 0, "--seed", seed, ">= 0")
+    config = MeterConfig(**meter_settings(given), budget=budget)
+    rows = read_history(history, examples=test_size, teams=config.teams)
+    found = replay_history(rows, examples=test_size, config=config, seed=seed)
+    planned = plan_config(config).labels
+    warnings = []
+    if test_size < planned:
+        warnings.append(f"the plan asks for {planned:,} examples, the set has {test_size:,}")
+    if plot is not None:
+        write_plot(draw_replay(found, config), plot)
+    if as_json:
+        show_json(found.to_json() | {"planned": planned, "warnings": warnings})
+    else:
+        _show(found, config)
+    show_warnings(warnings)
+
+
+def _show(found: Replay, config: MeterConfig) -> None:
+    entries = [
+        {"submission": str(row.submission), "signal": r.signal, "tolerance": r.tolerance_now, "reachable": r.reachable}
+        for row, r in found.readings
+    ]
+    columns = {name: name for name in ("submission", "signal", "tolerance", "reachable")}
+    show_table(f"{len(entries)} answered ({config.method}, {config.tail})", columns, entries)
+    if found.retired_at is not None:
+        reasons = {
+            "tolerance": f"the answer would need more than the promised tolerance of {config.tolerance:g}",
+            "steps": f"all {config.steps} submissions are used",
+            "regulation": f"the method {config.method} ends the set",
+        }
+        click.echo(f"retired at submission {found.retired_at}: {reasons[found.why]}")
+    for position, message in found.alerts:
+        click.echo(f"alert at submission {position}: {message}")
 
 
 @click.group(epilog=example("easeml meter plan --ranges 0.1,0.3,0.5 --steps 16"))

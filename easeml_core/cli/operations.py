@@ -1,17 +1,450 @@
-"""``easeml db``: the schema, and the embedded server."""
+"""``easeml db``: the schema, and the embedded server.
+
+``easeml doctor``: look the installation over, and say what to do.
+
+``easeml cache``: what this account keeps on this machine of files that lie elsewhere.
+
+``easeml mlflow``: a mirror of trials and models in MLflow.
+
+``easeml db backup`` and ``easeml db restore``: the database and the files that belong to it, private and checked.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.backup import backup, restore
-from easeml_core.cli.connection import database_option, embedded_server, open_artifacts, open_store
-from easeml_core.cli.output import example, json_option, show_json
-from easeml_core.errors import StateError
+from easeml_core.cli.connection import (
+    HOME,
+    STUDY,
+    artifacts_option,
+    database_option,
+    embedded_server,
+    open_artifacts,
+    open_installation,
+    open_store,
+)
+from easeml_core.cli.evidence import keys_option
+from easeml_core.cli.output import (
+    example,
+    json_option,
+    plain,
+    print_table,
+    reading,
+    show_json,
+    show_table,
+    show_warnings,
+)
+from easeml_core.config import require
+from easeml_core.errors import EasemlError, InvalidInputError, StateError, counted, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from easeml_core.remote.cache import FileCache
+    from easeml_core.services.operations.backup import Beside
+    from easeml_core.services.operations.doctor import ApiServer, Check
+
+
+_LOOKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("FAILED", "bold red")}
+_SKIPPED = ("skipped", "dim")
+
+
+@click.command(
+    epilog=example(
+        "easeml doctor",
+        "easeml doctor --json --database postgresql+psycopg2://easeml_worker:...@db/easeml",
+        "easeml doctor --airflow http://localhost:8080 --airflow-user admin --airflow-password-file password.txt",
+    )
+)
+@click.option("--airflow", metavar="URL", help="Airflow's API server, to look at the device pool; default: no look.")
+@click.option("--airflow-user", metavar="NAME", default="admin", show_default=True, help="Who may read pools there.")
+@click.option(
+    "--airflow-password-file",
+    "password_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with this user's password.",
+)
+@click.option("--pool", default="easeml_devices", show_default=True, help="Name of the device pool.")
+@keys_option
+@artifacts_option
+@database_option
+@json_option
+@click.pass_context
+def doctor(
+    context: click.Context, airflow: str | None, airflow_user: str, password_file: Path | None, pool: str,
+    keys: Path, artifacts: str | None, database: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Check versions, database, roles, schema, referee, evidence, Airflow, disk, clock and devices; say what to do.
+
+    Nothing is changed. Evidence and sealed rows are checked with the referee's address only: that of the embedded
+    server, or --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
+    """
+    from easeml_core.services.operations.doctor import Installation, examine
+
+    url, url_from = _address(database)
+    place = Installation(
+        url=url,
+        url_from=url_from,
+        home=HOME,
+        artifacts=artifacts or _installed_at(url) or str(HOME / "artifacts"),
+        environment=os.environ,
+        api_server=_api_server(airflow, airflow_user, password_file, pool),
+        referee_url=_referee_address(database),
+        keys=keys,
+    )
+    with reading() as on_check:
+        found = examine(place, on_check)
+    if as_json:
+        show_json([check.to_json() for check in found])
+    else:
+        _show_checks(found)
+    context.exit(1 if any(check.state == "failed" for check in found) else 0)
+
+
+def _installed_at(url: str | None) -> str | None:
+    """The place of artifacts that the database names; None where it cannot be asked."""
+    from easeml_core.services.operations.artifact_store import installed_place
+    from easeml_core.store.database import Store
+
+    try:
+        found = installed_place(Store(url, statement_timeout_seconds=10)) if url else None
+    except EasemlError:  # the check of the database says what is wrong
+        return None
+    return None if found is None else found.place
+
+
+def _address(given: str | None) -> tuple[str | None, str]:
+    """The database's address, and where it came from; None with the reason where there is none."""
+    if given is not None:
+        return given, "EASEML_DATABASE_URL" if given == os.environ.get("EASEML_DATABASE_URL") else "--database"
+    server = embedded_server()
+    if not server.home.exists():
+        return None, f"no --database, no EASEML_DATABASE_URL, no embedded server in {HOME}"
+    try:
+        return server.url("easeml_worker", "easeml"), f"embedded server of {HOME}"
+    except EasemlError as error:
+        return None, str(error)
+
+
+def _referee_address(given: str | None) -> str | None:
+    """Where the evidence is looked at: the address that was given, or the embedded server's for the referee."""
+    if given is not None:
+        return given
+    server = embedded_server()
+    if not server.home.exists():
+        return None
+    try:
+        return server.url("easeml_referee", "easeml")
+    except EasemlError:  # never started, or another account's
+        return None
+
+
+def _api_server(url: str | None, user: str, password_file: Path | None, pool: str) -> ApiServer | None:
+    from easeml_core.services.operations.doctor import ApiServer
+
+    if url is None:
+        return None
+    if password_file is None:
+        message = "--airflow needs --airflow-password-file: a password on the command line is seen by everybody here"
+        raise click.UsageError(message)
+    try:
+        password = password_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{password_file} cannot be read: {reason_of(error)}"
+        raise InvalidInputError(message) from error
+    return ApiServer(url.rstrip("/"), user, password, pool)
+
+
+def _show_checks(found: Sequence[Check]) -> None:
+    """One check a row, with what to do below what was found."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    for heading in ("Check", "State", "Found, and what to do"):
+        table.add_column(heading, overflow="fold")
+    for check in found:
+        word, look = _LOOKS.get(check.state, _SKIPPED)
+        told = Text(plain(check.found))
+        if check.remedy:
+            told.append(f"\n-> {plain(check.remedy)}", style="cyan")
+        table.add_row(Text(check.name), Text(word, style=look), told)
+    print_table(table)
+    failed, warned = (sum(check.state == state for check in found) for state in ("failed", "warning"))
+    click.echo(f"{counted(failed, 'check')} failed, {counted(warned, 'warning')}")
+
+
+def folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--folder``."""
+    return click.option(
+        "--folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="EASEML_CACHE",
+        show_envvar=True,
+        help="Folder of the cache; default: easeml in the account's folder for caches.",
+    )(command)
+
+
+@click.group(epilog=example("easeml cache show"))
+def cache() -> None:
+    """The cache of this machine: artifacts at an address and url: sources, brought here once."""
+
+
+@cache.command(epilog=example("easeml cache show --json"))
+@folder_option
+@json_option
+def show(folder: Path | None, as_json: bool) -> None:
+    """Show size, limit (EASEML_CACHE_LIMIT_MB) and entries, the longest unused first."""
+    from easeml_core.remote.cache import FileCache
+
+    found = FileCache(folder)
+    told = _told(found)
+    if as_json:
+        show_json(told)
+        return
+    click.echo(f"{found.folder}: {told['megabytes']:,.1f} of {told['limit_megabytes']:,.0f} MB")
+    columns = {"Entry": "key", "MB": "megabytes", "Used": "used", "State": "state"}
+    show_table("Entries", columns, told["entries"])
+
+
+@cache.command(epilog=example("easeml cache clear --folder /var/cache/easeml"))
+@folder_option
+@json_option
+def clear(folder: Path | None, as_json: bool) -> None:
+    """Remove every entry that no process uses; what is needed again is fetched again."""
+    from easeml_core.remote.cache import FileCache
+
+    removed = FileCache(folder).clear()
+    told = {"removed": len(removed), "megabytes": sum(entry.size for entry in removed) / 1e6}
+    text = f"{counted(len(removed), 'entry', 'entries')} removed, {told['megabytes']:,.1f} MB"
+    show_json(told) if as_json else click.echo(text)
+
+
+def _told(found: FileCache) -> dict[str, Any]:
+    entries = found.entries()
+    return {
+        "folder": str(found.folder),
+        "megabytes": sum(entry.size for entry in entries) / 1e6,
+        "limit_megabytes": found.limit / 1e6,
+        "entries": [
+            {
+                "key": entry.path.name.partition(".")[0],
+                "megabytes": entry.size / 1e6,
+                "used": datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds"),
+                "state": ("in use" if found.is_used(entry) else "whole") if entry.is_whole else "unfinished",
+            }
+            for entry in entries
+        ],
+    }
+
+
+_COLUMNS = {
+    "Experiment": "experiment",
+    "New runs": "runs",
+    "New versions": "versions",
+    "In production": "production_version",
+}
+
+
+@click.group(epilog=example("easeml mlflow sync --tracking-uri http://mlflow:5000"))
+def mlflow() -> None:
+    """Mirror trials and models in MLflow; needs the extra mlflow."""
+
+
+@mlflow.command(epilog=example("easeml mlflow sync --study flowers --tracking-uri http://127.0.0.1:5000"))
+@click.option("--tracking-uri", metavar="URL", help="The MLflow server; default: MLflow's own MLFLOW_TRACKING_URI.")
+@click.option("--study", "studies", type=STUDY, multiple=True, help="This study only; may be given several times.")
+@click.option(
+    "--prefix", default="easeml", show_default=True, help="Experiments are PREFIX/TENANT/STUDY, models PREFIX.STUDY."
+)
+@click.option("--alias", default="production", show_default=True, help="Alias of the version in production.")
+@click.option("--watch", is_flag=True, help="Go on until SIGINT or SIGTERM; one sync is the default.")
+@click.option("--poll", default=60.0, show_default=True, help="Seconds between two syncs with --watch.")
+@artifacts_option
+@database_option
+@json_option
+def sync(
+    tracking_uri: str | None,
+    studies: tuple[str, ...],
+    prefix: str,
+    alias: str,
+    watch: bool,
+    poll: float,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Bring MLflow up to what the database says: runs, model versions, the alias of what is in production.
+
+    Credentials are MLflow's own variables, such as MLFLOW_TRACKING_TOKEN. It may be run again, and killed, at any time.
+    """
+    from easeml_core.services.operations.mlflow_sync import Mirror
+    from easeml_core.services.operations.mlflow_sync import sync as sync_once
+
+    mirrored = Mirror(tracking_uri, prefix, alias)
+    store, folder = open_installation(database, artifacts)
+
+    def once() -> None:
+        _show_synced(sync_once(store, folder, mirrored, studies_only=studies or None), as_json)
+
+    if not watch:
+        once()
+        return
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    keep_in_sync(once, stop, poll_seconds=poll, log=lambda line: click.echo(f"easeml: {line}", err=True))
+
+
+def keep_in_sync(
+    once: Callable[[], Any], stop: threading.Event, *, poll_seconds: float, log: Callable[[str], None]
+) -> None:
+    """Sync again and again until ``stop`` is set; an error is logged and the sync repeated, if that can help.
+
+    Args:
+        once: One sync.
+        stop: Ends it, after the sync that is under way.
+        poll_seconds: Pause between two syncs, > 0.
+        log: Takes a sentence.
+
+    Raises:
+        InvalidInputError: An argument is not allowed.
+    """
+    require(0 < poll_seconds < 86400, "poll", poll_seconds, "more than 0 seconds and less than a day")
+    while not stop.is_set():
+        try:
+            once()
+        except InvalidInputError:
+            raise
+        except EasemlError as error:
+            log(str(error))
+        stop.wait(poll_seconds)
+
+
+def _show_synced(done: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        show_json(done)
+    else:
+        show_table("Mirrored in MLflow", _COLUMNS, done)
+
+
+_OWNER = "easeml_owner"
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog=example(
+        "easeml db backup /safe/easeml-2026-01-31",
+        "easeml db backup /safe/tonight --database postgresql+psycopg2://easeml_owner:...@db/easeml",
+    )
+)
+@click.argument("folder", type=_FOLDER)
+@click.option("--without-artifacts", is_flag=True, help="Leave the artifacts out: a copy of them is made elsewhere.")
+@artifacts_option
+@database_option
+@json_option
+def backup(folder: Path, without_artifacts: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Back the installation up into FOLDER, which is made, while everything runs.
+
+    It holds the database, the artifacts unless they are in a bucket, and of the embedded installation also Airflow's
+    database, the tables of tenants, keys and passwords. It holds sealed labels and secrets: only its owner can read it
+    (mode 0700). FOLDER appears when it is whole. The address is that of easeml_owner; pg_dump is the one on PATH or
+    that of the embedded server, of the server's version or newer.
+    """
+    from easeml_core.services.operations.backup import NOTHING_BESIDE, back_up
+
+    _end_by_interrupt()
+    store = open_store(database, role=_OWNER)
+    made = back_up(
+        store,
+        store.dsn,
+        open_artifacts(artifacts, store),
+        folder,
+        beside=_embedded() if database is None else NOTHING_BESIDE,
+        with_artifacts=not without_artifacts,
+        tell=_tell,
+    )
+    if as_json:
+        show_json({"folder": str(folder.absolute())} | asdict(made))
+        return
+    size = sum(kept.bytes for kept in made.files)
+    click.echo(f"{folder}: {counted(len(made.files), 'file')}, {size:,} bytes, schema {made.schema}")
+
+
+@click.command(
+    epilog=example(
+        "easeml db restore /safe/easeml-2026-01-31 --check",
+        "easeml db restore /safe/easeml-2026-01-31 --artifacts /srv/easeml/artifacts",
+    )
+)
+@click.argument("folder", type=_FOLDER)
+@click.option("--check", is_flag=True, help="Only read every file again and compare it; needs no database.")
+@click.option("--replace", is_flag=True, help="Also where the database has studies: they are lost.")
+@click.option("--artifacts", metavar="FOLDER", help="Unpack the artifacts there, and let the installation use them.")
+@database_option
+@json_option
+def restore(
+    folder: Path, check: bool, replace: bool, artifacts: str | None, database: str | None, as_json: bool
+) -> None:
+    """Check the backup in FOLDER and bring its database and artifacts back.
+
+    Referee and Airflow must be stopped. The database must have the roles, and no study unless --replace is given; it is
+    restored in one transaction. Airflow's database, tables of tenants and keys stay in FOLDER: docs/operations.md says
+    where they go. Afterwards retire sealed sets that have answered since the backup.
+
+    Exit status: 0 done, 2 any error; then the database is as it was.
+    """
+    from easeml_core.services.operations.backup import check_backup
+    from easeml_core.services.operations.backup import restore as bring_back
+    from easeml_core.store.artifacts.local import ArtifactStore
+
+    _end_by_interrupt()
+    if check:
+        made, warnings = check_backup(folder, _tell)
+    else:
+        store = open_store(database, role=_OWNER)
+        place = None if artifacts is None else ArtifactStore(artifacts)
+        made, warnings = bring_back(store, store.dsn, folder, artifacts=place, replaces=replace, tell=_tell)
+    show_warnings(warnings)
+    if as_json:
+        show_json({"restored": not check, "warnings": warnings} | asdict(made))
+        return
+    files = counted(len(made.files), "file")
+    click.echo(f"{folder}: {files}, whole and unchanged, of {made.made_at}{'' if check else '; restored'}")
+
+
+def _embedded() -> Beside:
+    """What the embedded installation keeps beside our database."""
+    from easeml_core.services.operations.backup import Beside
+
+    server = embedded_server()
+    keys = {f"referee-{path.name}": path for path in sorted((HOME / "referee").glob("*.pub"))}
+    return Beside(
+        databases={"airflow.dump": server.url("airflow", "airflow")},
+        files={"keys.json": HOME / "keys.json", "secrets.json": server.home / "secrets.json", **keys},
+        folders={"data.tar": HOME / "data"},
+    )
+
+
+def _end_by_interrupt() -> None:
+    """Let a service manager's SIGTERM end the command as Ctrl-C does, so that it removes what is unfinished."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
 
 @click.group(epilog=example("easeml db start"))

@@ -1,14 +1,23 @@
-"""``easeml status``: every study at a glance."""
+"""``easeml status``: every study at a glance.
+
+``easeml next``: what next, and why.
+
+``easeml alerts``: list and clear the alerts of a study.
+
+``easeml audit``: who did what, when and with which reason.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.cli.connection import STUDY, database_option, open_store
+from easeml_core.cli.evidence import verify
+from easeml_core.cli.output import example, json_option, plain, print_table, show_json, show_table
 
 COLUMNS = {
     "Tenant": "tenant",
@@ -73,3 +82,163 @@ def _shown(entry: dict[str, Any]) -> dict[str, Any]:
     signal = shared if entry["signal"] is None else f"{entry['signal']} of {entry['signals']}"
     trials = f"{entry['trials']}/{entry['candidates']}" + (f", {entry['failed']} failed" if entry["failed"] else "")
     return entry | {"signal_of": signal, "trials_of": trials}
+
+
+_MARKS = {"bad": ("!!", "bold red"), "warn": ("! ", "yellow"), "info": ("  ", "dim")}
+
+
+@click.command("next", epilog="\b\nExamples:\n  easeml next\n  easeml next flowers --json\n  easeml next --needs")
+@click.argument("study", required=False)
+@click.option("--needs", is_flag=True, help="Only what needs a person.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Steps at most.")
+@database_option
+@json_option
+def next_(study: str | None, needs: bool, limit: int, database: str | None, as_json: bool) -> None:
+    """Say what is next for STUDY, or for all studies, and why; worst first.
+
+    "!!" and "!" need a person; the rest comes by itself. Exit status 0, also where something needs a person.
+    """
+    from easeml_core.services.reports.next_steps import next_steps
+
+    only = None if study is None else [study]
+    found = next_steps(open_store(database), studies_only=only, limit=limit, needs_only=needs)
+    if as_json:
+        show_json(found)
+    elif found:
+        _show(found)
+    else:
+        click.echo("nothing needs a person" if needs else "no studies yet; register one with `easeml study register`")
+
+
+def _show(steps: list[dict[str, Any]]) -> None:
+    """Two columns fit into 80 characters: what it is about, then title, reason and remedy below each other."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="What next, and why", title_justify="left", header_style="bold", show_lines=True)
+    table.add_column("Study", overflow="fold", max_width=24)
+    table.add_column("What, why, and what to do", overflow="fold")
+    for step in steps:
+        mark, look = _MARKS[step["severity"]]
+        words = Text.assemble((plain(f"{mark} {step['title']}"), look), f"\n{plain(step['why'])}\n")
+        words.append(plain(f"-> {step['act']}"))
+        if step["command"] and step["command"] not in step["act"]:
+            words.append(f"\n   {plain(step['command'])}", style="cyan")
+        table.add_row(Text(plain(step["study"] or "all studies")), words)
+    print_table(table)
+
+
+@click.command(epilog=example("easeml alerts flowers", "easeml alerts flowers --clear 3"))
+@click.argument("study", type=STUDY)
+@click.option("--clear", type=int, metavar="ID", help="Number of an open alert: it is dealt with, and listed no more.")
+@click.option(
+    "--team", type=int, metavar="K", help="Which team is asking, where several share a meter set: its alerts, too."
+)
+@database_option
+@json_option
+def alerts(study: str, clear: int | None, team: int | None, database: str | None, as_json: bool) -> None:
+    """List the open alerts of STUDY, or clear one of them.
+
+    Where several teams share a meter set, an alert about signals is shown to the team that they were given to.
+    """
+    from easeml_core.services.meter.alerts import clear_alert, open_alerts
+
+    store = open_store(database)
+    if clear is not None:
+        clear_alert(store, study=study, alert_id=clear, team=team)
+        if not as_json:
+            click.echo(f"alert {clear} of {study} is cleared")
+    found = open_alerts(store, study=study, team=team)
+    columns = {
+        "Alert": "alert_id",
+        "Kind": "kind",
+        "Signal": "signal_of",
+        "Model": "model_id",
+        "Since": "created_at",
+        "What": "message",
+    }
+    if as_json:
+        show_json(found)
+    elif found:
+        show_table(f"Open alerts of {study}", columns, [alert | {"signal_of": _signals(alert)} for alert in found])
+    else:
+        click.echo(f"{study} has no open alert")
+
+
+def _signals(alert: dict[str, Any]) -> str | None:
+    """The signal, and that of the second meter where there is one."""
+    if alert["signal"] is None or alert["direct_signal"] is None:
+        return None if alert["signal"] is None else str(alert["signal"])
+    return f"{alert['signal']} / {alert['direct_signal']}"
+
+
+class _Audit(click.Command):
+    """Shows the audit; with the word ``verify`` in the study's place it checks it: ``easeml evidence verify``."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click does."""
+        if args[:1] == ["verify"]:
+            return verify.make_context(f"{info_name} verify", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+GROUPS = ("promotions", "sets", "limits", "studies", "refused")
+
+
+@click.command(
+    cls=_Audit,
+    epilog=example(
+        "easeml audit flowers --since 2026-11-01",
+        "easeml audit --only promotions --csv",
+        "easeml audit verify",
+    ),
+)
+@click.argument("study", required=False)
+@click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="From then on, UTC.")
+@click.option("--only", type=click.Choice(GROUPS), help="Acts of this kind.")
+@click.option("--who", metavar="NAME", help="Acts of this person or task.")
+@click.option("--limit", type=click.IntRange(1, 20_000), default=50, show_default=True, help="The newest so many.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table that other programs read.")
+@database_option
+@json_option
+def audit(
+    study: str | None, since: datetime | None, only: str | None, database: str | None, as_json: bool, **given: Any
+) -> None:
+    """Say who did what, when and with which reason: of STUDY, or of the whole installation.
+
+    Promotions and forced ones, rollbacks, sealed sets, limits, the policy, studies, candidates, alerts, pairs that were
+    fed and switched. Say your own reason with `easeml --reason TEXT COMMAND`.
+
+    `easeml audit verify` checks that nothing was changed: `easeml evidence verify --help`.
+    """
+    from easeml_core.services.operations import audit as service
+
+    store, moment = open_store(database), None if since is None else since.replace(tzinfo=UTC)
+    if study is not None:
+        _must_be(store, study)
+    found = service.audit(store, study=study, since=moment, group=only, who=given["who"], limit=given["limit"])
+    if as_json:
+        show_json(found["events"])
+    elif given["as_csv"]:
+        click.echo(service.as_csv(found["events"]), nl=False)
+    elif not found["events"]:
+        click.echo("nothing of the kind has been done")
+    else:
+        columns = {"When (UTC)": "when", "What": "what", "Where": "where", "Who": "who", "How": "door", "Why": "reason"}
+        show_table(f"Audit, {len(found['events'])} of {found['total']:,}", columns, [_row(e) for e in found["events"]])
+
+
+def _must_be(store: Any, study: str) -> None:
+    """A name that is no study's would look like a study of which nothing is known."""
+    from easeml_core.store.tables.studies import get_study
+
+    with store.begin() as tx:
+        get_study(tx, study)
+
+
+def _row(event: dict[str, Any]) -> dict[str, Any]:
+    where = "/".join(filter(None, [event["tenant"], event["study"]]))
+    what = f"{event['title']}: {event['detail']}" if event["detail"] else event["title"]
+    return event | {"when": f"{event['at']:%Y-%m-%d %H:%M}", "what": what, "where": where or "installation"}

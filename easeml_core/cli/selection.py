@@ -1,4 +1,9 @@
-"""``easeml policy``: how the scheduler chooses, in the whole installation."""
+"""``easeml policy``: how the scheduler chooses, in the whole installation.
+
+``easeml backtest``: what each policy would have done on the installation's own past.
+
+``easeml costs``: how well the learnt cost model predicts what a trial will take.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import example, json_option, show_json, show_table
-from easeml_core.config import POLICIES, SelectionConfig
+from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_table, write_plot
+from easeml_core.config import COST_MODES, POLICIES, SelectionConfig
 from easeml_core.errors import InvalidInputError, counted, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from easeml_core.selection.costs.report import CostReport
+    from easeml_core.services.selection.backtest import Backtest
+
 
 OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
 HELP = {
@@ -168,3 +177,192 @@ def _show_policy(found: Mapping[str, Any], as_json: bool) -> None:
         click.echo(
             f"\n{found['reason']}\n({found['created_by']}, {found['created_at'][:16]} UTC, change {found['id']})"
         )
+
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog=example(
+        "easeml backtest --repeats 20", "easeml backtest --quality quality.csv --cost cost.csv --plot backtest.png"
+    )
+)
+@click.option("--served", type=int, help="Tenants served in each draw. Default: a third of them, at most 10.")
+@click.option("--repeats", type=int, default=30, show_default=True, help="Draws of tenants.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed and same past, same answer.")
+@click.option("--apply", is_flag=True, help="Follow the winner from now on; the address must be that of easeml_owner.")
+@click.option("--quality", type=FILE, metavar="FILE", help="Judge a CSV of tenants x candidates, not the database.")
+@click.option("--cost", type=FILE, metavar="FILE", help="CSV of the same shape: costs > 0. Without it all are 1.")
+@click.option(
+    "--cost-mode",
+    type=click.Choice(COST_MODES),
+    help="What policies know of the costs of a file; the installation's are predicted, as they are live.",
+)
+@plot_option
+@click.option("--processes", type=click.IntRange(min=1), help="Default: one for each core.")
+@database_option
+@json_option
+def backtest(as_json: bool, plot: Path | None, database: str | None, **options: Any) -> None:
+    """Replay the past under several policies, say what each would have saved, and which one to follow.
+
+    Each study is a tenant. In each draw some are served, the others are history. `default` stays unless another policy
+    needs less compute by more than the standard error of the difference. Too little history is an answer.
+    """
+    from easeml_core.selection.simulate.plot import draw_losses
+
+    _check(options)
+    found = _run(options, database)
+    if plot is not None and found.report is not None:
+        write_plot(draw_losses(found.report), plot)
+    if as_json:
+        show_json(found.answer)
+    else:
+        _show_backtest(found.answer)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """See that the options fit together, before anything takes long."""
+    if options["quality"] is None and (options["cost"] is not None or options["cost_mode"] is not None):
+        message = "--cost and --cost-mode go with --quality FILE; the installation's own costs are in its database"
+        raise InvalidInputError(message)
+    if options["quality"] is not None and options["apply"]:
+        message = "--apply goes by the installation's own history; leave out --quality, or use `easeml policy set`"
+        raise InvalidInputError(message)
+
+
+def _run(options: Mapping[str, Any], database: str | None) -> Backtest:
+    from easeml_core.services.selection.backtest import Replay, backtest_installation, backtest_table
+
+    with progress() as on_done:
+        how = {name: options[name] for name in ("served", "repeats", "seed", "processes")}
+        replay = Replay(**how, on_done=on_done)
+        if options["quality"] is not None:
+            return backtest_table(options["quality"], options["cost"], replay, cost_mode=options["cost_mode"])
+        store = open_store(database, role="easeml_owner" if options["apply"] else "easeml_worker")
+        return backtest_installation(store, replay, apply=options["apply"])
+
+
+def _show_backtest(answer: Mapping[str, Any]) -> None:
+    """The answer for people."""
+    results, tenants = counted(answer["results"], "result"), counted(answer["tenants"], "tenant")
+    left_out = counted(answer["left_out"], "tenant has", "tenants have")
+    click.echo(
+        f"{results} of {tenants} with {counted(answer['candidates'], 'candidate')}; {left_out} too few results\n"
+    )
+    if answer["enough"]:
+        _show_policies(answer)
+    click.echo(answer["message"])
+    if answer["applied"] is not None:
+        click.echo(f"applied: change {answer['applied']}, see `easeml policy show`")
+    elif answer["winner"] != "default" and answer["source"] == "installation":
+        click.echo("not applied; --apply follows the winner from now on")
+
+
+def _show_policies(answer: Mapping[str, Any]) -> None:
+    """What losses cost: as percentages, and in the unit of the past for the tenants of one draw."""
+    policies, served = answer["policies"], answer["protocol"]["served"]
+    losses = {loss: loss for loss in answer["policies"]["default"]["to_loss"]}
+    show_table(
+        "Percent of the cost of everything to an average loss of ...: median (10th to 90th percentile)",
+        {"Policy": "policy", **losses, "Against default": "ratio"},
+        [
+            {"policy": name, "ratio": _ratio(figures)} | {loss: _price(figures["to_loss"][loss]) for loss in losses}
+            for name, figures in policies.items()
+        ],
+    )
+    unit = answer["cost_unit"]
+    show_table(
+        f"The same in {'device time' if unit == 'seconds' else unit}, for {served} tenants: median",
+        {"Policy": "policy", **losses},
+        [
+            {"policy": name} | {loss: _amount(figures["to_loss"][loss]["cost"], unit) for loss in losses}
+            for name, figures in policies.items()
+        ],
+    )
+    click.echo("Against default: how many times as much, and one standard error on either side.\n")
+    _show_calibration(answer["calibration"])
+
+
+def _show_calibration(report: Mapping[str, Any]) -> None:
+    """How far the posterior of ``default`` can be believed."""
+    entries = [entry for entry in report["entries"] if entry["tenant_scale"]]
+    if not entries:
+        return
+    columns = {"Own results": "own", "z std": "z_std", "In interval": "interval_coverage"}
+    title = f"Calibration of default on tenants left out; intervals of {report['coverage']:.0%}"
+    show_table(title, columns | {"Improvement expected / seen": "improvement_ratio"}, entries)
+
+
+def _price(needed: Mapping[str, float]) -> str:
+    return f"{needed['percent']:.3g} ({_two(needed['p10'])}-{_two(needed['p90'])})"
+
+
+def _two(percent: float) -> str:
+    """Two figures, without an exponent for a hundred."""
+    return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
+
+
+def _ratio(figures: Mapping[str, Any]) -> str:
+    against = figures["against_default"]
+    if against is None:
+        return ""
+    high = "?" if against["high"] is None else f"{against['high']:.2f}"
+    return f"x {against['ratio']:.2f} ({against['low']:.2f}-{high})"
+
+
+def _amount(cost: float, unit: str) -> str:
+    """A cost for people: hours or minutes for many seconds, plain figures otherwise.
+
+    Example:
+        >>> _amount(11520.0, "seconds"), _amount(14.0, "trials")
+        ('3.2 h', '14')
+    """
+    if unit != "seconds":
+        return f"{cost:,.4g}"
+    for size, name in ((3600.0, "h"), (60.0, "min")):
+        if cost >= size:
+            return f"{cost / size:,.1f} {name}"
+    return f"{cost:.2g} s"
+
+
+_COLUMNS = {
+    "Own trials": "own",
+    "Half within x": "factor",
+    "RMSE of ln": "rmse_log",
+    "R2 of ln": "r2",
+    "In interval": "interval_coverage",
+    "Right order": "right_order",
+}
+
+
+@click.command(epilog=example("easeml costs --json"))
+@click.option(
+    "--history",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV of costs in seconds, tenants x candidates, instead of the database.",
+)
+@database_option
+@json_option
+def costs(history: Path | None, database: str | None, as_json: bool) -> None:
+    """Report the error of predicted costs, for tenants that the model has not seen.
+
+    Each tenant is predicted from the others alone, then after 1, 2 and 5 finished trials of its own.
+    """
+    from easeml_core.services.selection.costs import report_cost_table, report_costs
+
+    report = report_cost_table(history) if history else report_costs(open_store(database))
+    if as_json:
+        show_json(report.to_json())
+    elif report.errors:
+        _show_cost_report(report)
+    else:
+        click.echo(
+            f"{counted(report.trials, 'measured trial')} of {counted(report.tenants, 'study', 'studies')}: too few, it "
+            "takes two studies or more"
+        )
+
+
+def _show_cost_report(report: CostReport) -> None:
+    counts = ", ".join(counted(getattr(report, f"{what}s"), what) for what in ("tenant", "candidate", "trial"))
+    entries = [e | {"factor": 10 ** e["median_absolute_log10"]} for e in report.to_json()["errors"]]
+    show_table(f"{counts}; intervals of {report.coverage:.0%}", _COLUMNS, entries)

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import example, json_option, show_json
-from easeml_core.cli.plots import plot_option, write_plot
+from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_report, write_plot
 from easeml_core.cli.selection import OBJECTIVES
-from easeml_core.cli.simulate_output import progress, show_report
 from easeml_core.config import COST_MODES
 from easeml_core.errors import InvalidInputError
 

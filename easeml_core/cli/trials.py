@@ -1,13 +1,25 @@
-"""``easeml trial``: show, cancel or retry one trial."""
+"""``easeml trial``: show, cancel or retry one trial.
+
+``easeml explain``: why a trial was suggested, and what came of it.
+
+``easeml device``: let this machine train one trial after the other, without Airflow.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import cell, example, json_option, show_json, show_table
+from easeml_core.cli.connection import STUDY, artifacts_option, database_option, open_installation, open_store
+from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 _MOST_LINES = 50
 
@@ -77,3 +89,148 @@ def _print(report: dict[str, Any], as_json: bool) -> None:
         return
     for key, value in report.items():
         click.echo(f"{key:>19}  {cell(value)}")
+
+
+_CHOSEN = {
+    "acquisition": "it was worth most to the policy",
+    "guard": "the guard: its study was served least and was owed a trial",
+    "learning": "the learning share: the cheapest trial, while there was hardly any past to learn from",
+    "left over": "it was there already: nobody had started it, or its worker was lost",
+}
+
+
+@click.command(epilog=example("easeml explain 12"))
+@click.argument("trial_id", type=int)
+@database_option
+@json_option
+def explain(trial_id: int, database: str | None, as_json: bool) -> None:
+    """Explain a trial: what was expected of it, what it was preferred to, and what came of it."""
+    from easeml_core.services.reports.decision import explain_trial
+
+    found = explain_trial(open_store(database), trial_id=trial_id)
+    if as_json:
+        show_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    click.echo(plain(f"{found['sentence']}."))
+    for batch in found["batches"]:
+        own = "the program's own settings" if batch["settings_id"] is None else f"settings {batch['settings_id']}"
+        place = f"{batch['position'] + 1} of {batch['requested']} asked for"
+        click.echo(f"\nSuggested {batch['suggested_at'][:19]} UTC in batch {batch['batch_id']}, {place}")
+        _line("policy", f"{batch['policy']}, {own}")
+        _line("chosen by", _CHOSEN[batch["chosen_by"]])
+        if batch["chosen_by"] != "left over":
+            _show_figures(batch)
+    _show_outcome(found["outcome"])
+
+
+def _show_figures(batch: Mapping[str, Any]) -> None:
+    _line("expected quality", f"{batch['mean']:.4f} +/- {batch['std']:.4f} (std)")
+    interval = batch["predicted_cost_interval_seconds"]
+    within = f", with 80 % between {interval[0]:.3g} and {interval[1]:.3g} s" if interval else ""
+    _line("predicted cost", f"{batch['predicted_cost_seconds']:.3g} s{within}")
+    _line("expected gain", f"{batch['expected_improvement']:.4f} over the best, {batch['best']:.4f}")
+    _line("acquisition", f"{batch['acquisition']:.4g}")
+    rival = batch["runner_up"]
+    if rival is None:
+        _line("runner-up", "nothing else was left")
+    else:
+        names = f"{rival['study']}/{rival['candidate']}" if "candidate" in rival else f"study id {rival['study_id']}"
+        _line("runner-up", f"{names}, {rival['acquisition']:.4g}")
+    _line("guard's share", f"{batch['guard'] or 0:.0%}")
+
+
+def _show_outcome(outcome: Mapping[str, Any]) -> None:
+    click.echo("\nOutcome")
+    for name in ("state", "device", "quality", "cost_seconds", "best_before", "improvement"):
+        _line(name.replace("_", " "), cell(outcome[name]))
+    if outcome["surprise"] is not None:
+        _line("surprise", f"{outcome['surprise']:+.2f} std")
+    if outcome["cost_ratio"] is not None:
+        _line("cost / predicted", f"{outcome['cost_ratio']:.2f}")
+    if outcome["failure"]:
+        _line("failure", outcome["failure"].partition("\n")[0])
+
+
+def _line(name: str, text: str) -> None:
+    click.echo(f"{name:>18}  {plain(text)}")
+
+
+@click.group(epilog=example("easeml device run --study flowers"))
+def device() -> None:
+    """Devices: what trains, one trial at a time."""
+
+
+_EXAMPLE = """\b
+Examples:
+  easeml device run
+  easeml device run --study flowers --max-trials 5
+"""
+
+
+@device.command(epilog=_EXAMPLE)
+@click.option("--device", "kind", help="Kind of this device, as candidates name it; default: all are alike.")
+@click.option("--slot", metavar="cpu|cuda|cuda:N", help="What it is on this machine; default: a GPU if there is one.")
+@click.option("--policy", help="How the next trial is chosen; default: the installation's, see `easeml policy`.")
+@click.option("--study", "studies", type=STUDY, multiple=True, help="Of this study only; may be given several times.")
+@click.option("--until", type=float, metavar="SECONDS", help="Begin no further trial after so many seconds.")
+@click.option("--max-trials", type=int, help="End after so many trials; default: no limit.")
+@click.option("--poll", default=60.0, show_default=True, help="Seconds between two asks while there is nothing to do.")
+@click.option("--request-key", help="Give it again to go on after a crash; default: a new one, which is logged.")
+@artifacts_option
+@database_option
+@json_option
+def run(
+    kind: str | None,
+    slot: str | None,
+    policy: str | None,
+    studies: tuple[str, ...],
+    until: float | None,
+    max_trials: int | None,
+    poll: float,
+    request_key: str | None,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Train one trial after the other until nothing is left; the news goes to standard error.
+
+    SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often, or
+    candidates are left and it could run none of them; they are named with what each needs.
+    """
+    from easeml_core.services.trials.worker import Reason, run_device
+
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    key = request_key or f"cli/{uuid.uuid4()}"
+    _tell(f"request key {key}")
+    summary = run_device(
+        *open_installation(database, artifacts),
+        device=kind,
+        request_key=key,
+        policy=policy,
+        studies_only=studies or None,
+        until=until,
+        max_trials=max_trials,
+        log=_tell,
+        should_stop=stop.is_set,
+        poll_seconds=poll,
+        slot=slot,
+    )
+    if as_json:
+        show_json(summary)
+    else:
+        columns = {"Trial": "trial_id", "Study": "study", "Candidate": "candidate", "State": "state"}
+        columns |= {"Quality": "quality", "Cost s": "cost_seconds", "Failure": "failure"}
+        show_table("Trials", columns, [t | {"failure": short(t["failure"])} for t in summary["trials"]])
+        click.echo(summary["message"])
+    if summary["reason"] in (Reason.DEVICE_FAILS, Reason.NOTHING_RUNNABLE):
+        raise SystemExit(1)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from easeml_core.cli import names
-from easeml_core.cli.app import cli
-from easeml_core.cli.completion import PROGRAM, SHELLS, VARIABLE
+from easeml_core.cli import connection
+from easeml_core.cli.app import PROGRAM, SHELLS, VARIABLE, cli
 
 
 def completed(words: str, incomplete: str = "") -> list[str]:
@@ -62,7 +61,7 @@ def test_without_a_store_nothing_is_offered_or_said(monkeypatch: pytest.MonkeyPa
 
 def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
-    monkeypatch.setattr(names, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(names, "_study_names", lambda _: answers.wait(60) and ["late"])
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "_study_names", lambda _: answers.wait(60) and ["late"])
     assert completed("easeml study show") == []
     answers.set()

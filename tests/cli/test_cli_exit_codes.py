@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from easeml_core.cli import root
+from easeml_core.cli import app
 from easeml_core.cli.app import cli
 
 if TYPE_CHECKING:
@@ -178,13 +178,13 @@ def test_a_second_ctrl_c_while_it_ends_changes_nothing(run: Any, monkeypatch: py
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr("easeml_core.services.operations.doctor.examine", interrupted)
-    says = root._fail
+    says = app._fail
 
     def impatient(*given: Any, **more: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         says(*given, **more)
 
-    monkeypatch.setattr("easeml_core.cli.root._fail", impatient)
+    monkeypatch.setattr("easeml_core.cli.app._fail", impatient)
     answer = run("doctor")
     assert (answer.status, answer.out, answer.err.strip()) == (130, "", "easeml: interrupted")
 

@@ -21,7 +21,7 @@ def test_every_command_of_the_page_parses(command: str) -> None:
 
 
 def test_every_command_there_is_stands_on_the_page() -> None:
-    from easeml_core.cli.refine import refine
+    from easeml_core.cli.datasets import refine
 
     used = " ".join(PAGE.commands)
     assert "easeml feed " in used
