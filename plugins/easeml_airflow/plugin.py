@@ -27,8 +27,7 @@ class EasemlPlugin(AirflowPlugin):
         from easeml_airflow.web.app import create_app
         from easeml_airflow.web.components.action_items import count_needs
         from easeml_airflow.web.server import connections
-        from easeml_airflow.web.server.auth import airflow_viewer
-        from easeml_airflow.web.server.rights import airflow_rights
+        from easeml_airflow.web.server.auth import airflow_rights, airflow_viewer
         from easeml_airflow.web.server.site import Site
 
         site = Site(

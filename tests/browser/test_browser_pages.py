@@ -11,8 +11,7 @@ from patience import SECONDS
 from playwright.sync_api import expect
 
 from easeml_airflow.web import app as web
-from easeml_airflow.web.server.auth import Viewer
-from easeml_airflow.web.server.rights import closed
+from easeml_airflow.web.server.auth import Viewer, closed
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.store.tables import studies, test_sets

@@ -13,7 +13,7 @@ from easeml_airflow import operators
 from easeml_airflow.version_compat import AirflowFailException
 from easeml_airflow.web import api
 from easeml_airflow.web.server import service
-from easeml_airflow.web.server.rights import closed
+from easeml_airflow.web.server.auth import closed
 from easeml_airflow.web.server.throttling import Turns
 from easeml_core.data.sources.load import load_source
 from easeml_core.errors import ConcurrentUpdateError

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from easeml_airflow.web.server.bodies import allow
+from easeml_airflow.web.server.throttling import allow
 from easeml_core.errors import (
     EasemlError,
     InvalidInputError,

@@ -3,6 +3,8 @@
 A mounted application inherits no login from Airflow, so the maker must hand one in. There are no schema or docs
 routes, since those would answer without it. Static files come through a route of ours and not through a mount, since
 a mount would not ask for the login either.
+
+In whose name a change is made: every change that comes in by a page or the service bears its asker's name.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from easeml_airflow.web import live
-from easeml_airflow.web.acting import in_their_name
 from easeml_airflow.web.api import create_router
 from easeml_airflow.web.pages.audit import routes as audit
 from easeml_airflow.web.pages.compute import routes as compute
@@ -33,16 +34,34 @@ from easeml_airflow.web.pages.study import routes as study
 from easeml_airflow.web.pages.submissions import routes as submissions
 from easeml_airflow.web.pages.timeline import page as lifecycle
 from easeml_airflow.web.pages.use import routes as use
-from easeml_airflow.web.server.bodies import BoundedBodies
-from easeml_airflow.web.server.rights import has_token
+from easeml_airflow.web.server.auth import Viewer, has_token
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
-from easeml_airflow.web.server.throttling import few_of_each
+from easeml_airflow.web.server.throttling import BoundedBodies, few_of_each
 from easeml_core.errors import EasemlError
+from easeml_core.store.actors import acting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from fastapi.responses import Response
+
+
+def in_their_name(site: Site) -> Callable[..., Any]:
+    """A FastAPI dependency around each change; a look is nobody's act.
+
+    It must be asynchronous: only then is what it sets still set where the route runs.
+    """
+    who = Depends(site.viewer)
+
+    async def named(request: Request, viewer: Viewer = who) -> AsyncIterator[None]:
+        if request.method in ("GET", "HEAD"):
+            yield
+            return
+        with acting(viewer.name, door="service" if path_of(request).startswith("/api/") else "page"):
+            yield
+
+    return named
+
 
 PAGES: tuple[Any, ...] = (
     overview,

@@ -25,7 +25,7 @@ from easeml_airflow.web.pages.new_study import routes as new_study
 from easeml_airflow.web.pages.new_study.form import Draft
 from easeml_airflow.web.pages.overview.view import nearest
 from easeml_airflow.web.pages.use import routes as use
-from easeml_airflow.web.server import bodies
+from easeml_airflow.web.server import throttling
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.connections import REFEREE_VARIABLE
 from easeml_airflow.web.server.service import Service
@@ -111,7 +111,7 @@ def slow_request():
         await asyncio.sleep(3600)
 
     headers = [(b"content-type", b"application/x-www-form-urlencoded")]
-    return Request({"type": "http", "headers": headers, bodies._KEY: bodies._Allowance()}, receive)
+    return Request({"type": "http", "headers": headers, throttling._KEY: throttling._Allowance()}, receive)
 
 
 def test_who_sends_slowly_takes_their_own_places_and_not_those_of_others():

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easeml_airflow.web.components.chart_words import ROOM, WIDTHS, _box, _drawn
-from easeml_airflow.web.components.charts import Axis, Dot, Line, Note, Plot
+from easeml_airflow.web.components.charts import ROOM, WIDTHS, Axis, Dot, Line, Note, Plot, _box, _drawn
 from easeml_airflow.web.pages.study.forest_plot import BEST_ROOM, forest_of
 
 X, Y = Axis(0.0, 10.0, [(0.0, "0"), (10.0, "10")]), Axis(0.0, 1.0, [(0.0, "0"), (1.0, "1")], "accuracy")

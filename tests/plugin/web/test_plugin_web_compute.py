@@ -10,10 +10,9 @@ from device_rows import add_reasons, add_study, add_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easeml_airflow.web.pages.compute.backtest import Backtests, Kept
-from easeml_airflow.web.pages.compute.backtest_view import backtest_of
-from easeml_airflow.web.pages.compute.compute_starts import expected_starts
+from easeml_airflow.web.pages.compute.backtest import Backtests, Kept, backtest_of
 from easeml_airflow.web.pages.compute.price import price_text, pricing_of
+from easeml_airflow.web.pages.compute.view import expected_starts
 from easeml_airflow.web.server.airflow_runs import Place
 from easeml_core.errors import ConcurrentUpdateError, StateError
 from easeml_core.services.operations.audit import audit

@@ -16,8 +16,7 @@ from judged import Judged
 from told_commands import parse
 
 from easeml_airflow.web.components.condition_field import check_of, read_condition
-from easeml_airflow.web.pages.gate.gate_joint import joint_view
-from easeml_airflow.web.pages.gate.planner import planner_of
+from easeml_airflow.web.pages.gate.planner import joint_view, planner_of
 from easeml_airflow.web.pages.gate.verdict import clause_view
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import power_text

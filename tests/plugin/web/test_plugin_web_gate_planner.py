@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from easeml_airflow.web.pages.gate.gate_joint import joint_view
-from easeml_airflow.web.pages.gate.planner import planner_of
+from easeml_airflow.web.pages.gate.planner import joint_view, planner_of
 from easeml_core.cli.app import cli
 from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import Study, StudyState

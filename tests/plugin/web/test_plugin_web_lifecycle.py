@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easeml_airflow.web.pages.timeline.lifecycle_view import time_line
+from easeml_airflow.web.pages.timeline.page import time_line
 from easeml_core.data.parts import load_open_parts
 from easeml_core.entities import Executor, TrialState
 from easeml_core.models.formats import save_constant

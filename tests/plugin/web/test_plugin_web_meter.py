@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from told_commands import parse
 
 from easeml_airflow.web.components.gauge import gauge_of
-from easeml_airflow.web.components.ledger_csv import ledger_file
+from easeml_airflow.web.components.test_sets import ledger_file
 from easeml_airflow.web.pages.meter.planner import plan_picture
 from easeml_airflow.web.pages.meter.view import finding_of, picture_of
 from easeml_airflow.web.server.formats import gain_text

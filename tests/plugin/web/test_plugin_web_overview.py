@@ -8,8 +8,8 @@ import pytest
 
 from easeml_airflow.web.pages.overview import charts, view
 from easeml_airflow.web.pages.overview import routes as page_module
-from easeml_airflow.web.pages.overview.overview_map import map_of
-from easeml_airflow.web.pages.overview.overview_query import Query
+from easeml_airflow.web.pages.overview.charts import map_of
+from easeml_airflow.web.pages.overview.routes import Query
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import Executor, TrialState

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from fastapi import HTTPException
 
-from easeml_airflow.web.server import auth, rights
+from easeml_airflow.web.server import auth
 from easeml_airflow.web.server.auth import Role, Viewer, airflow_viewer, closed_viewer
 from easeml_core.errors import ConfigError
 
@@ -50,16 +50,16 @@ def test_referees_and_labelers_are_named_and_nobody_is_one_by_role(viewer_of, mo
 
 def test_each_study_may_have_a_dag_of_its_own(viewer_of, monkeypatch):
     monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "of_{study}")
-    assert rights.dag_of("cancer", "lab") == "of_cancer"
+    assert auth.dag_of("cancer", "lab") == "of_cancer"
     monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "of_{tenant}")
-    assert rights.dag_of("cancer", "lab") == "of_lab"
+    assert auth.dag_of("cancer", "lab") == "of_lab"
 
 
 def test_no_dag_stands_for_studies_of_two_teams(viewer_of, monkeypatch):
     """Else ``c`` of ``a_b`` and ``b_c`` of ``a`` would have the same rights."""
     monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "{tenant}_{study}")
     with pytest.raises(ConfigError, match="not both: two teams' studies could share a DAG"):
-        rights.dag_of("c", "a_b")
+        auth.dag_of("c", "a_b")
 
 
 def test_where_teams_are_apart_a_tenant_is_a_team(viewer_of, monkeypatch):
@@ -131,4 +131,4 @@ def test_without_airflows_check_nobody_is_let_in(monkeypatch):
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer ", "Basic abc", "Token x"])
 def test_only_a_bearer_token_is_a_token(given):
-    assert not rights.has_token(SimpleNamespace(headers={"authorization": given}))
+    assert not auth.has_token(SimpleNamespace(headers={"authorization": given}))

@@ -8,7 +8,7 @@ import pytest
 from device_rows import add_study
 
 from easeml_airflow.web.components import action_items
-from easeml_airflow.web.pages.overview.overview_needs import lines_of, with_forced
+from easeml_airflow.web.pages.overview.view import lines_of, with_forced
 from easeml_airflow.web.server import airflow_runs
 from easeml_airflow.web.server.airflow_runs import Question, questions
 from easeml_airflow.web.server.auth import Role, Viewer

@@ -9,8 +9,7 @@ from device_rows import add_study, add_trial
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from easeml_airflow.web.server.airflow_runs import Place, places, starters
-from easeml_airflow.web.server.airflow_task import parts_of, run_address, task_address, task_of
+from easeml_airflow.web.server.airflow_runs import Place, parts_of, places, run_address, starters, task_address, task_of
 from easeml_core.store.rows import change
 
 

@@ -15,7 +15,7 @@ import pytest
 from markupsafe import escape
 
 from easeml_airflow.web import live
-from easeml_airflow.web.pages.study.study_beliefs import TIMES, next_trial_of
+from easeml_airflow.web.pages.study.view import TIMES, next_trial_of
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.reports.study import facts_of_study

@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
-from easeml_airflow.web.server.bodies import allow, too_large
+from easeml_airflow.web.server.throttling import allow, too_large
 from easeml_core.data.sources.spec import plain_file_name
 from easeml_core.errors import ConcurrentUpdateError, StateError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.server.airflow_task import page_of_run, task_of
+from easeml_airflow.web.server.airflow_runs import page_of_run, task_of
 from easeml_airflow.web.server.marks import Mark
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.errors import counted

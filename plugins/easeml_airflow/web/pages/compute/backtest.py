@@ -2,6 +2,8 @@
 
 They run in the server's own process, so they may not take long: a history that is too long for that is replayed on the
 command line.
+
+What a backtest says as the page shows it: what other policies would have needed, beside the one in force.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from easeml_airflow.web.pages.compute.view import Bar
+from easeml_airflow.web.server.formats import MINUS
 from easeml_airflow.web.server.throttling import Turns
-from easeml_core.errors import StateError
+from easeml_core.errors import StateError, counted
 from easeml_core.services.selection.backtest import Replay, backtest_installation
 from easeml_core.store.queries.compute import history_stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from easeml_core.store.database import Store
+
 
 LONGEST_SECONDS = 10.0
 REPEATS = 10
@@ -90,3 +97,82 @@ class Backtests:
 
 class _TooLong(Exception):
     """The replay has taken all of its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestView:
+    """What a backtest says, or why there is none."""
+
+    title: str
+    note: str
+    bars: Sequence[Bar]
+    pairs: Sequence[tuple[str, str]]
+    message: str
+    made_at: datetime | None
+    is_too_long: bool = False
+    has_report: bool = False
+
+
+LOSS = "0.02"
+
+
+def backtest_of(kept: Kept | None, policy: Mapping[str, Any]) -> BacktestView:
+    """The newest backtest of this page, or else the one that the policy in force rests on."""
+    if kept is not None and kept.answer is None:
+        return BacktestView("This history is too long for a page", "", (), (), "", kept.made_at, is_too_long=True)
+    if kept is not None:
+        return _backtest(kept.answer or {}, kept.made_at, policy)
+    if policy["report"] is not None:
+        return _backtest(policy["report"], datetime.fromisoformat(policy["created_at"]), policy)
+    return BacktestView("What would other policies have needed?", "", (), (), "", None)
+
+
+def report_of(kept: Kept | None, policy: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Everything that the backtest which is shown has found, as of ``easeml backtest --json``; None without one."""
+    report = policy["report"] if kept is None else kept.answer
+    return None if report is None else dict(report)
+
+
+def _backtest(answer: Mapping[str, Any], made_at: datetime, policy: Mapping[str, Any]) -> BacktestView:
+    costs = {name: figures["to_loss"][LOSS]["cost"] for name, figures in answer["policies"].items()}
+    if not costs:
+        return BacktestView("Too little history to tell", "", (), (), answer["message"], made_at, has_report=True)
+    used = policy["policy"] if policy["policy"] in costs else "default"
+    ordered = sorted(costs, key=lambda name: (costs[name], name))
+    bars = [_policy_bar(name, costs, used) for name in ordered]
+    protocol = answer["protocol"]
+    past = counted(answer["tenants"], "past study", "past studies")
+    repeats = counted(protocol["repeats"], "repeat")
+    note = f"Device-hours to reach a mean loss of {LOSS}, replayed on {past}, median of {repeats}"
+    title, pairs = _title(costs, used, ordered), _believed(answer)
+    return BacktestView(title, note, bars, pairs, answer["message"], made_at, has_report=True)
+
+
+def _title(costs: Mapping[str, float], used: str, ordered: Sequence[str]) -> str:
+    rival = next((name for name in ordered if "round" in name), ordered[-1])
+    saved = (costs[rival] - costs[used]) / 3600
+    if rival == used or abs(saved) < 1e-9:
+        return f"{used} needs what {rival} needs"
+    hours = f"{abs(saved):,.3g} device-hours"
+    verdict = f"saved {hours} against" if saved > 0 else f"cost {hours} more than"
+    return f"The policy in use {verdict} {rival}"
+
+
+def _policy_bar(name: str, costs: Mapping[str, float], used: str) -> Bar:
+    more = (costs[name] - costs[used]) / 3600
+    return Bar(
+        name=name,
+        width=round(100 * costs[name] / (max(costs.values()) or 1.0), 2),
+        told=f"{costs[name] / 3600:,.3g}",
+        more="in use" if name == used else f"{more:+,.3g}".replace("-", MINUS),
+        look="hi" if name == used else "",
+    )
+
+
+def _believed(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What stands beside the bars: the choice, how much was replayed."""
+    return [
+        ("Chosen", answer["winner"]),
+        ("Results that were replayed", f"{answer['results']:,} of {counted(answer['candidates'], 'candidate')}"),
+        ("Studies with too few results", f"{answer['left_out']:,}"),
+    ]

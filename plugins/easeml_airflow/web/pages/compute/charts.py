@@ -6,14 +6,14 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
-from easeml_airflow.web.pages.compute.windows import SHOWN
+from easeml_airflow.web.pages.compute.lanes import SHOWN
 from easeml_airflow.web.server.formats import MINUS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from easeml_airflow.web.pages.compute.windows import Window
+    from easeml_airflow.web.pages.compute.lanes import Window
 
 HUNDRED = 100
 LAST = 20

@@ -1,4 +1,7 @@
-"""What ran where as boxes on a line of time: places in per cent, words for each, and the same as a table."""
+"""What ran where as boxes on a line of time: places in per cent, words for each, and the same as a table.
+
+The times that the compute page looks back: each in words, and as an axis.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,61 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.pages.compute.windows import SHOWN
-from easeml_airflow.web.server.airflow_task import task_address
+from easeml_airflow.web.server.airflow_runs import task_address
 from easeml_airflow.web.server.formats import age_text, seconds_text
 from easeml_airflow.web.server.marks import Mark
+from easeml_core.services.reports.compute import WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.server.airflow_runs import Place
+
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How far back a look goes.
+
+    Attributes:
+        span: So far.
+        unit: What its axes count, ``HOUR`` or ``DAY``.
+        marks: Into how many parts an axis is cut.
+        step: Time from one round moment of the lanes to the next.
+
+    Example:
+        >>> SHOWN["6h"].word, SHOWN["7d"].word, SHOWN["7d"].length
+        ('6 hours', '7 days', 7)
+    """
+
+    span: timedelta
+    unit: timedelta
+    marks: int
+    step: timedelta
+
+    @property
+    def length(self) -> int:
+        """Of the span, in units."""
+        return self.span // self.unit
+
+    @property
+    def is_by_day(self) -> bool:
+        """Whether days are counted, not hours."""
+        return self.unit == DAY
+
+    @property
+    def word(self) -> str:
+        """The span in words."""
+        return f"{self.length} {'days' if self.is_by_day else 'hours'}"
+
+
+_LOOKS = {"6h": (HOUR, 6, HOUR), "24h": (HOUR, 6, 4 * HOUR), "7d": (DAY, 7, DAY)}
+
+SHOWN = {key: Window(span, *_LOOKS[key]) for key, (span, _) in WINDOWS.items()}
+"""By the keys of ``services.compute.WINDOWS``."""
+
 
 LANES_SHOWN = 40
 LABEL_UNTIL = 88.0

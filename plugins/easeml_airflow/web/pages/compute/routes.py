@@ -9,8 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from easeml_airflow.web.components.action_items import visible
 from easeml_airflow.web.pages.compute import view
-from easeml_airflow.web.pages.compute.backtest import COMMAND, Backtests
-from easeml_airflow.web.pages.compute.backtest_view import backtest_of, report_of
+from easeml_airflow.web.pages.compute.backtest import COMMAND, Backtests, backtest_of, report_of
 from easeml_airflow.web.pages.compute.price import pricing_of
 from easeml_airflow.web.server.airflow_runs import places
 from easeml_airflow.web.server.auth import Role, Viewer

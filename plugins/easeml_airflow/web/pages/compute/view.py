@@ -1,16 +1,18 @@
-"""Devices as their page shows them: lanes, who waits, shares, the price of compute, and what a backtest says."""
+"""Devices as their page shows them: lanes, who waits, shares, the price of compute, and what a backtest says.
+
+When trials that wait should begin: as the devices that train now become free, in the order in which they wait.
+"""
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.pages.compute.charts import busy_plot, gains_plot
-from easeml_airflow.web.pages.compute.compute_starts import expected_starts
-from easeml_airflow.web.pages.compute.lanes import Board, board_of, place_text
-from easeml_airflow.web.pages.compute.windows import SHOWN
-from easeml_airflow.web.server.airflow_task import task_address
+from easeml_airflow.web.pages.compute.lanes import SHOWN, Board, board_of, place_text
+from easeml_airflow.web.server.airflow_runs import task_address
 from easeml_airflow.web.server.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.errors import counted
@@ -21,6 +23,42 @@ if TYPE_CHECKING:
 
     from easeml_airflow.web.components.charts import Plot
     from easeml_airflow.web.server.airflow_runs import Place
+
+
+LONGEST_SECONDS = 1e7
+"""Of a prediction that is believed: 116 days."""
+
+
+def expected_starts(lanes: Sequence[Mapping[str, Any]], waits: Sequence[Mapping[str, Any]]) -> list[datetime | None]:
+    """When each should begin, about; None where nobody can tell.
+
+    A device that trains is taken to go on with the next trial of its kind when its present one should end, by the
+    predicted cost. One that has taken longer than predicted may be free at any moment, and is left out; what comes
+    after a trial without a predicted cost is left open. Devices that hold nothing are known to nobody.
+
+    Args:
+        lanes: As of ``services.compute.lanes_of``, of all tenants: a lane of somebody else's is free for all.
+        waits: As of ``services.compute.compute``, the next first.
+    """
+    free: dict[str, list[datetime]] = {}
+    for lane in lanes:
+        end = lane["jobs"][-1]["expected"]
+        if end is not None:
+            heapq.heappush(free.setdefault(lane["device"], []), end)
+    return [_start(wait, free) for wait in waits]
+
+
+def _start(wait: Mapping[str, Any], free: dict[str, list[datetime]]) -> datetime | None:
+    """The first end of a device that it may have, which it takes."""
+    kinds = [kind for kind, ends in free.items() if ends and wait["device"] in (None, kind)]
+    if not kinds:
+        return None
+    ends = free[min(kinds, key=lambda kind: free[kind][0])]
+    start = heapq.heappop(ends)
+    if wait["seconds"] and 0 < wait["seconds"] <= LONGEST_SECONDS:
+        heapq.heappush(ends, start + timedelta(seconds=wait["seconds"]))
+    return start
+
 
 SHARES_SHOWN = 8
 TENANTS_SHOWN = 10

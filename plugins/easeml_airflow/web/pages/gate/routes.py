@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 
 from easeml_airflow import settings
-from easeml_airflow.web.components.alert_list import accept_alert, gate_alerts
-from easeml_airflow.web.components.ledger_csv import ledger_file, whole_ledger
-from easeml_airflow.web.components.test_sets import release_set, retire_set
-from easeml_airflow.web.pages.gate.gate_joint import JOINT, joint_settings, joint_view
-from easeml_airflow.web.pages.gate.planner import planner_of
+from easeml_airflow.web.components.action_items import accept_alert, gate_alerts
+from easeml_airflow.web.components.test_sets import ledger_file, release_set, retire_set, whole_ledger
+from easeml_airflow.web.pages.gate.planner import JOINT, joint_settings, joint_view, planner_of
 from easeml_airflow.web.pages.gate.view import gate_plan_of, gate_view
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study

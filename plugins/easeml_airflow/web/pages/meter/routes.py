@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 
-from easeml_airflow.web.components.alert_list import accept_alert, meter_alerts
-from easeml_airflow.web.components.ledger_csv import ledger_file, whole_ledger
-from easeml_airflow.web.components.test_sets import called
-from easeml_airflow.web.pages.meter.meter_commands import MeterCommands, meter_commands
-from easeml_airflow.web.pages.meter.planner import PlanPicture, plan_picture
+from easeml_airflow.web.components.action_items import accept_alert, meter_alerts
+from easeml_airflow.web.components.test_sets import called, ledger_file, whole_ledger
+from easeml_airflow.web.pages.meter.planner import MeterCommands, PlanPicture, meter_commands, plan_picture
 from easeml_airflow.web.pages.meter.view import picture_of
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study

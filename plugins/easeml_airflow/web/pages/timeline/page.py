@@ -1,23 +1,140 @@
-"""A study's lifecycle: what next, and why; and one line of time, the same for everybody who may see the study."""
+"""A study's lifecycle: what next, and why; and one line of time, the same for everybody who may see the study.
+
+The line of time of a study as frozen values: lanes with marks at their places, and ticks.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request
 
 from easeml_airflow.web.components.action_items import need_of
-from easeml_airflow.web.pages.timeline.lifecycle_view import shape_of, time_line
+from easeml_airflow.web.components.charts import Axis, Dot
 from easeml_airflow.web.server.auth import Viewer
+from easeml_airflow.web.server.marks import VERDICTS
 from easeml_airflow.web.server.site import Tab
+from easeml_core.entities import Symbol
+from easeml_core.errors import counted
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.recommendations import Severity
-from easeml_core.services.reports.timeline import MOST_DRAWN, lifecycle
+from easeml_core.services.reports.timeline import LANES, MOST_DRAWN, lifecycle
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    Event = Mapping[str, Any]
     from fastapi.responses import HTMLResponse
 
     from easeml_airflow.web.server.site import Site
+
+
+TICKS = 4
+SHAPES = {
+    "registered": ("queue", "idle"),
+    "data": ("down", "busy"),
+    "fed": ("down", "idle"),
+    "switched": ("swap", "idle"),
+    "trial": ("run", "busy"),
+    "submitted": ("right", "busy"),
+    "reading": ("bolt", "idle"),
+    "moved": ("done", "ok"),
+    "sealed": ("lock", "busy"),
+    "retired": ("stop", "idle"),
+    "alert": ("alert", "bad"),
+}
+"""Symbol and colour of each kind; a verdict has those of its symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A symbol at a place of its lane: ``left`` in per cent, ``sector`` of the meter where it has one."""
+
+    left: float
+    title: str
+    shape: str
+    colour: str
+    top: int
+    sector: int = 0
+
+
+@dataclass(slots=True)
+class Lane:
+    """One lane: trials are dots at the height of their quality, all else are symbols."""
+
+    name: str
+    places: list[Place] = field(default_factory=list)
+    dots: list[Dot] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return 56 if self.name == "trials" else 48 if self.name == "submissions" else 28
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLine:
+    """The lanes, the ticks (per cent from the left, moment), how these are written, and the finding."""
+
+    lanes: Sequence[Lane]
+    ticks: Sequence[tuple[float, datetime]]
+    style: str
+    title: str
+
+
+def shape_of(event: Event) -> tuple[str, str]:
+    """Symbol and colour."""
+    if event["kind"] == "verdict":
+        colour, shape, _ = VERDICTS[Symbol(event["facts"]["symbol"])]
+        return shape, colour
+    if event["kind"] == "trial" and event["facts"]["quality"] is None:
+        return "fail", "bad"
+    return ("undo", "warn") if event["facts"].get("how") == "rollback" else SHAPES[event["kind"]]
+
+
+def time_line(events: Sequence[Event]) -> TimeLine:
+    """The line of these events, newest first; at least one."""
+    first, last = events[-1]["at"], events[0]["at"]
+    span = max(last - first, timedelta(seconds=1))
+    x = Axis(-0.03 * span.total_seconds(), 1.03 * span.total_seconds())
+    lanes = {name: Lane(name) for name in LANES}
+    qualities = [e["facts"]["quality"] for e in events if e["kind"] == "trial" and e["facts"]["quality"] is not None]
+    y = Axis(min(qualities, default=0.0) - 0.01, max(qualities, default=1.0) + 0.01)
+    for event in reversed(events):
+        left = x.share((event["at"] - first).total_seconds())
+        _put(lanes[event["lane"]], event, left, y)
+    ticks = [(x.share(k / TICKS * span.total_seconds()), first + k / TICKS * span) for k in range(TICKS + 1)]
+    style = "clock" if span < timedelta(hours=2) else "minute" if span < timedelta(days=4) else "day"
+    return TimeLine([lane for lane in lanes.values() if lane.places or lane.dots], ticks, style, title_of(events))
+
+
+def _put(lane: Lane, event: Event, left: float, y: Axis) -> None:
+    """Add the event's mark to its lane."""
+    facts, title = event["facts"], f"{event['title']}; {event['detail']}"
+    shape, colour = shape_of(event)
+    if event["kind"] == "trial" and facts["quality"] is not None:
+        lane.dots.append(Dot(left, round(86 - 0.72 * y.share(facts["quality"]), 2), title, "f1", 4))
+        return
+    top = {"verdict": 4, "reading": 28, "submitted": 16, "trial": 36}.get(event["kind"], 6)
+    sector = min(facts["signal"] or 0, 4) if event["kind"] == "reading" else 0
+    lane.places.append(Place(left, title, shape, colour, top, sector))
+
+
+def title_of(events: Sequence[Event]) -> str:
+    """What the line shows, with its main numbers."""
+    kinds = Counter(e["kind"] for e in events)
+    symbols = Counter(e["facts"]["symbol"] for e in events if e["kind"] == "verdict" and not e["facts"]["cached"])
+    qualities = [e["facts"]["quality"] for e in events if e["kind"] == "trial" and e["facts"]["quality"] is not None]
+    told = [counted(kinds["data"], "data version"), counted(kinds["trial"], "trial")]
+    told[1] += f", the best of them {max(qualities):.4f}" if qualities else ""
+    told += [f"{symbols[s]} {s}" for s in Symbol if symbols[s]]
+    told += [counted(kinds["moved"], "promotion")] if kinds["moved"] else []
+    return "; ".join(told)
+
 
 STUDY_TAB = Tab("/lifecycle", "Lifecycle")
 
