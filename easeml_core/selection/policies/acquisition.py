@@ -1,7 +1,7 @@
 """What an arm is worth to a policy, and the best two arms of every tenant.
 
 An acquisition is a number for each arm of a tenant; the larger, the sooner it runs. Which tenant runs is the question
-of ``tenant_policies.py``, unless the policy compares all pairs (``policies.py``).
+of ``tenant_policies.py``, unless the policy compares all pairs (``published.py``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 EI on the scale of quality under a logit-normal posterior (``selection/surrogate/logit_normal.py``,
 ``selection/surrogate/latent_posterior.py``) whose prior is learnt from past tenants
-(``selection/surrogate/transfer_prior.py``), c_i(k) known or predicted (``selection/costs/study_costs.py``), trials
+(``selection/surrogate/transfer_prior.py``), c_i(k) known or predicted (``selection/costs/learn.py``), trials
 under way believed to return their mean, and a guard against starvation (``fairness_guard.py``). Each part is a
 setting of ``SelectionConfig``; what each is worth is measured in ``docs/selection.md``.
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.selection.blas_threads import one_thread
-from easeml_core.selection.costs.study_costs import StudyCosts
+from easeml_core.selection.costs.learn import StudyCosts
 from easeml_core.selection.policies.prospects import Prospects
 from easeml_core.selection.problem import Past, Pull
 from easeml_core.selection.scheduler import Choice, Forecast, next_refit

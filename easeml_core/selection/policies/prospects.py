@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.costs.study_costs import StudyCosts
+    from easeml_core.selection.costs.learn import StudyCosts
     from easeml_core.selection.limits import Mask
     from easeml_core.selection.problem import Problem
     from easeml_core.selection.surrogate.posterior import Array, Belief

@@ -20,8 +20,7 @@ import numpy as np
 
 from easeml_core.selection.limits import Limits
 from easeml_core.selection.policies.acquisition import ACQUISITIONS, Ranking
-from easeml_core.selection.policies.expected_improvement import expected_improvement
-from easeml_core.selection.policies.greedy import Freeze, candidate_set
+from easeml_core.selection.policies.expected_improvement import Freeze, candidate_set, expected_improvement
 from easeml_core.selection.policies.ucb import BetaSchedule, ucb
 from easeml_core.selection.shared_arms import SharedArms
 from easeml_core.selection.surrogate.posterior import Posterior

@@ -2,7 +2,7 @@
 
 Each takes a round in which at least one tenant has something left, and gives the index of one that has. Which
 candidate of that tenant runs is the question of the acquisition; policies that choose tenant and candidate at once are
-in ``policies.py``.
+in ``published.py``.
 
 Warm-up: all but FCFS and ROUNDROBIN first give every tenant one run, in order (the UCB drop: two). A tenant whose first
 run is still under way stands back while others have something to run: nothing can be said about it before its first
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from easeml_core.selection.policies.greedy import candidate_set
+from easeml_core.selection.policies.expected_improvement import candidate_set
 from easeml_core.selection.policies.standings import UNTRIED
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import learn_costs
 from easeml_core.selection.policies.acquisition import ACQUISITIONS, MARGIN
 from easeml_core.selection.policies.expected_improvement import expected_improvement
-from easeml_core.selection.policies.policies import PUBLISHED_POLICIES, choose
-from easeml_core.selection.policies.published import PublishedScheduler
+from easeml_core.selection.policies.published import PUBLISHED_POLICIES, PublishedScheduler, choose
 from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.scheduler import next_refit, scheduler_for

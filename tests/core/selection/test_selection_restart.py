@@ -12,7 +12,7 @@ from property_sizes import at_night, examples
 from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.costs.study_costs import StudyCosts
+from easeml_core.selection.costs.learn import StudyCosts
 from easeml_core.selection.policies.prospects import Prospects
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.scheduler import scheduler_for

@@ -7,8 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from easeml_core.selection.costs.learn import learn_costs
-from easeml_core.selection.costs.study_costs import StudyCosts
+from easeml_core.selection.costs.learn import StudyCosts, learn_costs
 from easeml_core.selection.problem import Arms, Problem, Pull
 
 NAMES = ("a", "b", "c")
