@@ -23,7 +23,7 @@ import numpy as np
 
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
-from easeml_core.gate.claims import claim_of, values_of
+from easeml_core.gate.clauses import claim_of, values_of
 from easeml_core.gate.decision import (
     ClauseDecision,
     Levels,

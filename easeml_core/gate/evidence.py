@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of, values_of
-from easeml_core.gate.clauses import DIFFERING
+from easeml_core.gate.clauses import DIFFERENCE, DIFFERING, LINEAR, claim_of, values_of
 from easeml_core.stats.clopper_pearson import (
     LOG_REST,
     LOG_SHARE,
@@ -29,8 +28,7 @@ from easeml_core.stats.weighted import AtMost, log_weighted_p_value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from easeml_core.gate.claims import Claim
-    from easeml_core.gate.clauses import Clause
+    from easeml_core.gate.clauses import Claim, Clause
     from easeml_core.gate.outcomes import Outcomes
 
 _RESOLUTION = 1e-6

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from easeml_core.gate.claims import DIFFERENCE, claim_of, usable_disagreement_bound
+from easeml_core.gate.clauses import DIFFERENCE, claim_of, usable_disagreement_bound
 from easeml_core.gate.questions import promised_levels, question_of
 from easeml_core.stats.paired_differing import Differing, differing_labels
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import Mode
-from easeml_core.gate.claims import DIFFERENCE, LINEAR, claim_of
+from easeml_core.gate.clauses import DIFFERENCE, LINEAR, claim_of
 from easeml_core.gate.evidence import reach
 
 if TYPE_CHECKING:

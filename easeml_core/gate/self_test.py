@@ -14,7 +14,7 @@ import numpy as np
 from easeml_core.config import require
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError
-from easeml_core.gate.claims import claim_of, values_of
+from easeml_core.gate.clauses import claim_of, values_of
 from easeml_core.gate.decision import Decision
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.stats.clopper_pearson import clopper_pearson

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
 from easeml_core.meter.promises import promised_sides
-from easeml_core.meter.rounding import at_least, at_most
+from easeml_core.meter.ranges import at_least, at_most
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.meter.promises import promised_sides
-from easeml_core.meter.ranges import exact
-from easeml_core.meter.rounding import at_least, decimal_of
+from easeml_core.meter.ranges import at_least, decimal_of, exact
 
 if TYPE_CHECKING:
     from fractions import Fraction

@@ -10,7 +10,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from easeml_core.meter import nonuniform
+from easeml_core.meter import tree_size
 from easeml_core.meter.planner import log_paid, log_share, tree_of
 from easeml_core.meter.tree_size import METHODS
 
@@ -30,7 +30,7 @@ def next_log_level(config: MeterConfig, *, step: int, log_weight: float, worst: 
     """Ln a of the next submission.
 
         path-adaptive      delta / T exp(-log_weight),  open end: delta / K 6 / (pi^2 t^2) exp(-log_weight)
-        nonuniform         by the worst earlier signal, see ``nonuniform.py``
+        nonuniform         by the worst earlier signal, see ``tree_size.py``
         any other          delta / N,                   open end: delta 6 / (pi^2 t^2) / (nodes of level t)
 
     Args:
@@ -52,7 +52,7 @@ def next_log_level(config: MeterConfig, *, step: int, log_weight: float, worst: 
         return log_delta - share - log_weight
     if config.method == "nonuniform":
         sides = 1 if config.one_sided else 2
-        return nonuniform.log_sides(config.tolerances, config.steps, log_delta, sides)[worst - 1] + math.log(sides)
+        return tree_size.log_sides(config.tolerances, config.steps, log_delta, sides)[worst - 1] + math.log(sides)
     level = METHODS[config.method].log_level
     if config.open_ended and level is not None:
         return log_delta - log_share(step) - level(tree_of(config), step)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import METER_METHODS, MeterConfig, require
-from easeml_core.meter import nonuniform
+from easeml_core.meter import tree_size
 from easeml_core.meter.dither import mean_branches
 from easeml_core.meter.interval_sizes import interval_size
 from easeml_core.meter.promises import caveats
@@ -74,7 +74,7 @@ def plan_meter(
         n at which the Clopper-Pearson interval of round(n p) errors at level delta / N
             reaches no further than epsilon to either side, while at n - 1 it does        (clopper-pearson)
 
-    A promise to one side has 1 / delta in place of 2 / delta. ``nonuniform`` solves for n what ``nonuniform.py`` says.
+    A promise to one side has 1 / delta in place of 2 / delta. ``nonuniform`` solves for n what ``tree_size.py`` says.
 
     Source: Hoeffding (1963), Theorem 2, two-sided, with a union bound over N nodes; Clopper and Pearson (1934).
 
@@ -255,8 +255,8 @@ def _nonuniform_size(config: MeterConfig, error_rate: float | None) -> int:
     """The n that is enough at every tolerance, each with the level of its worst signal."""
     log_delta, sides = math.log1p(-config.reliability), 1 if config.one_sided else 2
     if config.tail == "hoeffding":
-        return math.ceil(nonuniform.real_size(config.tolerances, config.steps, log_delta, sides))
-    levels = nonuniform.log_sides(config.tolerances, config.steps, log_delta, sides)
+        return math.ceil(tree_size.real_size(config.tolerances, config.steps, log_delta, sides))
+    levels = tree_size.log_sides(config.tolerances, config.steps, log_delta, sides)
     return max(
         interval_size(
             tail=config.tail,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.forms import Seen, SeenField, as_seen
+from easeml_core.programs.pattern_match import Seen, SeenField, as_seen
 
 if TYPE_CHECKING:
     from easeml_core.programs.data_type import DataType, Program

@@ -27,8 +27,7 @@ from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.models.networks.architecture import NORMALISATIONS
 from easeml_core.programs.demands import demands_of
-from easeml_core.programs.search_space.reader import space_of
-from easeml_core.programs.search_space.search_space_text import read_space
+from easeml_core.programs.search_space.reader import read_space, space_of
 from easeml_core.programs.search_space.space import (
     Choice,
     Constant,
@@ -40,8 +39,7 @@ from easeml_core.programs.search_space.space import (
     data_of,
     parts_of,
 )
-from easeml_core.programs.template import NUMBERS, ONE_HOT, SEVERAL
-from easeml_core.programs.templates import match_program
+from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, match_program
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 
 if TYPE_CHECKING:

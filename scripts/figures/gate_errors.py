@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.entities import Verdict
-from easeml_core.gate.claims import disagreement_bound
-from easeml_core.gate.clauses import OUTCOMES
+from easeml_core.gate.clauses import OUTCOMES, disagreement_bound
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision, decide
 from easeml_core.gate.judge import judge_predictions

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import norm
 
-from easeml_core.gate.claims import values_of
-from easeml_core.gate.clauses import DIFFERING
+from easeml_core.gate.clauses import DIFFERING, values_of
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.exact_sizes import exact_sizes
 from easeml_core.gate.on_demand import labels_of_submission

@@ -29,7 +29,7 @@ from easeml_core.errors import ConditionSyntaxError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.script import read_script
 from easeml_core.programs import templates
-from easeml_core.programs.search_space.search_space_text import read_space
+from easeml_core.programs.search_space.reader import read_space
 from easeml_core.services.datasets.access import read_queries
 from easeml_core.training.candidates import expand_candidates
 

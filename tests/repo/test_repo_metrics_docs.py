@@ -10,7 +10,7 @@ import pytest
 from pages import Page
 
 from easeml_core.metrics.metric import METRICS, metric_of, require_gate_metric
-from easeml_core.programs.search_space import reader, sampling, search_space_text
+from easeml_core.programs.search_space import reader, sampling
 from easeml_core.programs.search_space.candidate_names import LONGEST
 
 METRICS_PAGE = Page("metrics.md")
@@ -62,13 +62,13 @@ def test_guessing_evenly_among_classes_has_the_stated_quality() -> None:
 
 def test_the_space_of_the_page_is_read() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", SPACES_PAGE.text, re.DOTALL)
-    space = search_space_text.read_space(block)
+    space = reader.read_space(block)
     assert len(sampling.candidates_of(space, 20)) == 20
 
 
 def test_bounds_of_the_page_are_those_of_the_code() -> None:
     table = dict(rows(SPACES_PAGE.text.split("## Mistakes")[1]))
-    assert table["characters of a text"] == f"{search_space_text.MAX_LENGTH:,}"
+    assert table["characters of a text"] == f"{reader.MAX_LENGTH:,}"
     assert table["values, ranges, choices, mappings and lists"] == f"{reader.MAX_NODES:,}"
     assert table["ranges and choices"] == f"{reader.MAX_VARIABLES:,}"
     assert table["depth of nesting"] == str(reader.MAX_DEPTH)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import ConditionSyntaxError
-from easeml_core.gate.claims import Claim, claim_of, contradiction, disagreement_bound
+from easeml_core.gate.clauses import Claim, claim_of, contradiction, disagreement_bound
 from easeml_core.gate.condition import MAX_LENGTH, MOST_CLAUSES, Clause, Condition, grammar, parse_condition
 
 ACCEPTED = [

@@ -19,7 +19,7 @@ from space_strategies import JOB, OPTIMIZER, SPACES, fits
 
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.programs.search_space.candidate_names import LONGEST, name_of, names_of
-from easeml_core.programs.search_space.reader import MAX_VARIABLES, MAX_WHOLE, space_of
+from easeml_core.programs.search_space.reader import MAX_VARIABLES, MAX_WHOLE, read_space, space_of
 from easeml_core.programs.search_space.sampling import (
     MAX_COUNT,
     candidates_of,
@@ -28,7 +28,6 @@ from easeml_core.programs.search_space.sampling import (
     shares_of,
     sobol_points,
 )
-from easeml_core.programs.search_space.search_space_text import read_space
 
 
 def test_a_small_grid_is_given_whole_and_in_order() -> None:
@@ -170,7 +169,7 @@ def test_seeds_matter_and_another_process_agrees() -> None:
     assert first != other
     code = (
         "import json, sys; from easeml_core.programs.search_space.sampling import candidates_of\n"
-        "from easeml_core.programs.search_space.search_space_text import read_space\n"
+        "from easeml_core.programs.search_space.reader import read_space\n"
         "print(json.dumps(candidates_of(read_space(sys.stdin.read()), 30, 0)))"
     )
     done = subprocess.run(

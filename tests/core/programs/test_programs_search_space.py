@@ -12,9 +12,15 @@ from property_sizes import examples
 from space_strategies import JOB, OPTIMIZER, SPACES
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.search_space.reader import MAX_DEPTH, MAX_NODES, MAX_VARIABLES, space_of
+from easeml_core.programs.search_space.reader import (
+    MAX_DEPTH,
+    MAX_LENGTH,
+    MAX_NODES,
+    MAX_VARIABLES,
+    read_space,
+    space_of,
+)
 from easeml_core.programs.search_space.sampling import candidates_of
-from easeml_core.programs.search_space.search_space_text import MAX_LENGTH, read_space
 
 
 def test_the_example_of_the_earlier_ease_ml_is_read() -> None:

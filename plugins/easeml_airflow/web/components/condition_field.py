@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from easeml_airflow.web.server.formats import sentence_case
 from easeml_core.errors import ConditionSyntaxError, counted
-from easeml_core.gate.claims import DIFFERENCE, claim_of
-from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.clauses import DIFFERENCE, claim_of
+from easeml_core.gate.condition import RULES, parse_condition
 from easeml_core.gate.planner import plan_gate
-from easeml_core.gate.tokenizer import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

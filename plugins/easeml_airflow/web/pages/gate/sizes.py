@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import GateConfig, parse_adaptivity
 from easeml_core.entities import Adaptivity, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.gate.claims import DIFFERENCE, claim_of
-from easeml_core.gate.clauses import Condition
+from easeml_core.gate.clauses import DIFFERENCE, Condition, claim_of
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import GatePlan, plan_gate
 from easeml_core.services.test_sets.planning import plan_for_gate, set_settings

@@ -12,13 +12,13 @@ from easeml_airflow.web.server.formats import MINUS, power_text, signed
 from easeml_airflow.web.server.marks import VERDICTS, Mark
 from easeml_core.entities import Mode, Symbol, Verdict
 from easeml_core.errors import counted
-from easeml_core.gate.claims import claim_of
+from easeml_core.gate.clauses import claim_of
 from easeml_core.gate.condition import parse_condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.gate.claims import Claim
+    from easeml_core.gate.clauses import Claim
 
 TRUTH = {
     Verdict.PASS: Mark("ok", "pass", "True"),
