@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from easeml_airflow import operators
 from easeml_airflow.assets import submissions
-from easeml_airflow.operators.approval import question, referees_asked
+from easeml_airflow.operators.promotion import question, referees_asked
 from easeml_airflow.version_compat import TaskAwaitingInput, TaskDeferred
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import promotions, studies

@@ -6,48 +6,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from easeml_airflow.operators.best_models import BestModelsOperator as BestModelsOperator
+    from easeml_airflow.operators.datasets import FedStudiesOperator as FedStudiesOperator
     from easeml_airflow.operators.datasets import FeedOperator as FeedOperator
-    from easeml_airflow.operators.fed_studies import FedStudiesOperator as FedStudiesOperator
-    from easeml_airflow.operators.force_promotion import ForcePromotionOperator as ForcePromotionOperator
+    from easeml_airflow.operators.datasets import RefineOperator as RefineOperator
     from easeml_airflow.operators.gate import GateOperator as GateOperator
-    from easeml_airflow.operators.infer import InferOperator as InferOperator
-    from easeml_airflow.operators.list_studies import ListStudiesOperator as ListStudiesOperator
     from easeml_airflow.operators.meter import MeterOperator as MeterOperator
+    from easeml_airflow.operators.meter import PauseOnAlertOperator as PauseOnAlertOperator
     from easeml_airflow.operators.mlflow_sync import MlflowSyncOperator as MlflowSyncOperator
+    from easeml_airflow.operators.models import BestModelsOperator as BestModelsOperator
+    from easeml_airflow.operators.models import InferOperator as InferOperator
     from easeml_airflow.operators.models import SubmitModelOperator as SubmitModelOperator
+    from easeml_airflow.operators.models import WaitingSubmissionsOperator as WaitingSubmissionsOperator
     from easeml_airflow.operators.notify import NotifyOperator as NotifyOperator
-    from easeml_airflow.operators.pause_on_alert import PauseOnAlertOperator as PauseOnAlertOperator
+    from easeml_airflow.operators.promotion import ForcePromotionOperator as ForcePromotionOperator
     from easeml_airflow.operators.promotion import PromoteModelOperator as PromoteModelOperator
-    from easeml_airflow.operators.refine import RefineOperator as RefineOperator
-    from easeml_airflow.operators.rollback_model import RollbackModelOperator as RollbackModelOperator
-    from easeml_airflow.operators.run_device import RunDeviceOperator as RunDeviceOperator
+    from easeml_airflow.operators.promotion import RollbackModelOperator as RollbackModelOperator
+    from easeml_airflow.operators.studies import ListStudiesOperator as ListStudiesOperator
     from easeml_airflow.operators.studies import RegisterStudyOperator as RegisterStudyOperator
-    from easeml_airflow.operators.train_trial import TrainTrialOperator as TrainTrialOperator
+    from easeml_airflow.operators.trials import RunDeviceOperator as RunDeviceOperator
     from easeml_airflow.operators.trials import SuggestTrialsOperator as SuggestTrialsOperator
-    from easeml_airflow.operators.waiting_submissions import WaitingSubmissionsOperator as WaitingSubmissionsOperator
+    from easeml_airflow.operators.trials import TrainTrialOperator as TrainTrialOperator
 
 _MODULES = {
-    "BestModelsOperator": "easeml_airflow.operators.best_models",
-    "FedStudiesOperator": "easeml_airflow.operators.fed_studies",
+    "BestModelsOperator": "easeml_airflow.operators.models",
+    "FedStudiesOperator": "easeml_airflow.operators.datasets",
     "FeedOperator": "easeml_airflow.operators.datasets",
-    "ForcePromotionOperator": "easeml_airflow.operators.force_promotion",
+    "ForcePromotionOperator": "easeml_airflow.operators.promotion",
     "GateOperator": "easeml_airflow.operators.gate",
-    "InferOperator": "easeml_airflow.operators.infer",
-    "ListStudiesOperator": "easeml_airflow.operators.list_studies",
+    "InferOperator": "easeml_airflow.operators.models",
+    "ListStudiesOperator": "easeml_airflow.operators.studies",
     "MeterOperator": "easeml_airflow.operators.meter",
     "MlflowSyncOperator": "easeml_airflow.operators.mlflow_sync",
     "NotifyOperator": "easeml_airflow.operators.notify",
-    "PauseOnAlertOperator": "easeml_airflow.operators.pause_on_alert",
+    "PauseOnAlertOperator": "easeml_airflow.operators.meter",
     "PromoteModelOperator": "easeml_airflow.operators.promotion",
-    "RefineOperator": "easeml_airflow.operators.refine",
+    "RefineOperator": "easeml_airflow.operators.datasets",
     "RegisterStudyOperator": "easeml_airflow.operators.studies",
-    "RollbackModelOperator": "easeml_airflow.operators.rollback_model",
-    "RunDeviceOperator": "easeml_airflow.operators.run_device",
+    "RollbackModelOperator": "easeml_airflow.operators.promotion",
+    "RunDeviceOperator": "easeml_airflow.operators.trials",
     "SubmitModelOperator": "easeml_airflow.operators.models",
     "SuggestTrialsOperator": "easeml_airflow.operators.trials",
-    "TrainTrialOperator": "easeml_airflow.operators.train_trial",
-    "WaitingSubmissionsOperator": "easeml_airflow.operators.waiting_submissions",
+    "TrainTrialOperator": "easeml_airflow.operators.trials",
+    "WaitingSubmissionsOperator": "easeml_airflow.operators.models",
 }
 
 __all__ = [

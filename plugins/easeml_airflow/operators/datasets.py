@@ -1,4 +1,9 @@
-"""Brings labelled pairs to a study."""
+"""Brings labelled pairs to a study.
+
+Switches rows of a study's training part, and makes a data version of all that was fed and switched.
+
+Lists the studies that new pairs have touched.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.hooks.request_key import request_key
-from easeml_airflow.operators.base import EasemlOperator
+from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
+
+    from easeml_core.store.database import Store
 
 
 class FeedOperator(EasemlOperator):
@@ -77,3 +84,76 @@ class FeedOperator(EasemlOperator):
             )
         self.log.info("feed %(feed_id)d of study %(study)s: %(rows)d pairs", fed)
         return dict(fed)
+
+
+class RefineOperator(RefereeOperator):
+    """Switches rows off and on where any are named, and waits until the referee has refreshed the study's data.
+
+    Afterwards the study has a new data version, on which every candidate is tried again; what was observed on the one
+    before stays with it. Where nothing was fed or switched there is no new version, and the task succeeds.
+
+    Args:
+        study: The study.
+        off: Names of rows to switch off, or the first 8 digits or more of them.
+        on: Likewise, to switch on.
+        reason: Why rows are switched; kept with them.
+        kwargs: As of ``RefereeOperator``.
+    """
+
+    template_fields: Sequence[str] = ("study", "off", "on", "reason", *EasemlOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        study: str,
+        off: Sequence[str] | str | None = None,
+        on: Sequence[str] | str | None = None,
+        reason: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.study = study
+        self.off = off
+        self.on = on
+        self.reason = reason
+
+    def file_request(self, store: Store, key: str) -> int:
+        """Switch, then ask for the refresh."""
+        from easeml_core.services.datasets.feed import file_refresh
+        from easeml_core.services.datasets.refine import switch_pairs
+
+        for name, rows in (("off", self.off), ("on", self.on)):
+            if hashes := optional_plain(rows, name):
+                switch_pairs(
+                    store,
+                    self.hook.get_artifacts(),
+                    study=self.study,
+                    hashes=hashes,
+                    on=name == "on",
+                    reason=optional_text(self.reason) or "",
+                    switched_by=f"DAG {self.dag_id}"[:200],
+                    request_key=f"{key}/{name}",
+                )
+        return int(file_refresh(store, study=self.study, request_key=key)["request_id"])
+
+
+class FedStudiesOperator(EasemlOperator):
+    """Gives the names of the active studies with pairs or switches that no refresh has taken yet.
+
+    Made to map ``RefineOperator`` over, and to retrain these studies alone. An empty list skips what is mapped over it.
+
+    Args:
+        kwargs: As of ``EasemlOperator``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def execute(self, context: Context) -> list[str]:
+        """Look, log, hand on."""
+        from easeml_core.services.datasets.feed import studies_that_wait
+
+        with airflow_outcome():
+            found = studies_that_wait(self.hook.get_store())
+        self.log.info("new pairs or switches wait for: %s", ", ".join(found) or "no study")
+        return found

@@ -1,19 +1,27 @@
-"""Hands a model in, so that the gate judges it."""
+"""Hands a model in, so that the gate judges it.
+
+Predicts with a model of a study: that in production, the best so far, or a named one.
+
+Lists the studies that have something better than what is in production.
+
+Lists the models that were handed in and wait for the gate.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.assets import SUBMITTED, alias, submissions, tell
 from easeml_airflow.errors import airflow_outcome
-from easeml_airflow.hooks.arguments import optional_text
+from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -110,3 +118,125 @@ class SubmitModelOperator(EasemlOperator):
             require(name == bundle, "bundle", bundle, f"this task's own ({name!r}), or given with bundle_version")
             require(bool(version), "bundle_version", version, f"given: bundle {bundle!r} has no versions of its own")
         return bundle, version
+
+
+class InferOperator(EasemlOperator):
+    """Gives the answer to each row, and names the model that has answered.
+
+    Rows given as ``inputs`` travel through XCom, so they should be few; a file may be large, with ``answers``.
+
+    Args:
+        study: Whose model answers.
+        inputs: Rows: numbers, one per feature of the study's data, or ``{column: value}``.
+        path: Instead of them a file on this worker: CSV, ``.npy``, an image, or a folder of one of the last two.
+        answers: A CSV file for the answers; they are left out of the result then.
+        model: ``production``, ``best`` or the id of a model of the study.
+        probabilities: Give the probability of each class too.
+        kwargs: As of ``EasemlOperator``.
+    """
+
+    template_fields: Sequence[str] = ("study", "inputs", "path", "answers", "model", *EasemlOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        study: str,
+        inputs: Sequence[Sequence[float] | Mapping[str, Any]] | str | None = None,
+        path: str | None = None,
+        answers: str | None = None,
+        model: str | int = "production",
+        probabilities: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.study = study
+        self.inputs = inputs
+        self.path = path
+        self.answers = answers
+        self.model = model
+        self.probabilities = probabilities
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Predict."""
+        from easeml_core.services.models.inference import infer, write_answers
+
+        path, file = optional_text(self.path), optional_text(self.answers)
+        with airflow_outcome():
+            require(type(self.probabilities) is bool, "probabilities", self.probabilities, "True or False")
+            hook = self.hook
+            told = infer(
+                hook.get_store(),
+                hook.get_artifacts(),
+                study=self.study,
+                inputs=optional_plain(self.inputs, "inputs"),
+                path=None if path is None else Path(path),
+                model=self.model,
+                probabilities=self.probabilities,
+            )
+        rows = len(told["labels"])
+        self.log.info("model %s of study %s answered %d rows", told["model_id"], self.study, rows)
+        if file is not None:
+            write_answers(Path(file), told)
+            del told["labels"]
+            told.pop("probabilities", None)
+        del told["columns"]
+        return told | {"rows": rows, "answers": file}
+
+
+class BestModelsOperator(EasemlOperator):
+    """Gives one entry ``{"study", "model_id", "quality"}`` a study whose best model is not the one in production.
+
+    Made to map a group of gate, promotion and meter over. An empty list skips what is mapped over it.
+
+    Args:
+        studies: Names of the studies to look at; None means all.
+        kwargs: As of ``EasemlOperator``.
+    """
+
+    template_fields: Sequence[str] = ("studies", *EasemlOperator.template_fields)
+
+    def __init__(self, *, studies: Sequence[str] | str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.studies = studies
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Look, log, hand on."""
+        from easeml_core.services.models.submission import best_models
+
+        with airflow_outcome():
+            found = best_models(self.hook.get_store(), studies_only=optional_plain(self.studies, "studies"))
+        for best in found:
+            self.log.info("%(study)s: model %(model_id)s with quality %(quality).4f waits for the gate", best)
+        if not found:
+            self.log.info("every study's best model is in production already")
+        return list(found)
+
+
+class WaitingSubmissionsOperator(EasemlOperator):
+    """Gives one entry ``{"submission_id", "study", "model_id"}`` a submission that no gate was asked about.
+
+    Made to map a gate over, in a DAG that is scheduled on ``submissions()``. It asks the database and not the event
+    that started the run, so a forged event judges nothing and a lost one loses nothing.
+
+    Args:
+        study: The study; None means all.
+        kwargs: As of ``EasemlOperator``.
+    """
+
+    template_fields: Sequence[str] = ("study", *EasemlOperator.template_fields)
+
+    def __init__(self, *, study: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.study = study
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Look, log, hand on."""
+        from easeml_core.services.models.submission import waiting_submissions
+
+        with airflow_outcome():
+            found = waiting_submissions(self.hook.get_store(), study=optional_text(self.study))
+        for submission in found:
+            self.log.info("%(study)s: model %(model_id)s, submission %(submission_id)s, waits for the gate", submission)
+        if not found:
+            self.log.info("no submission waits for the gate")
+        return found

@@ -1,14 +1,42 @@
-"""Asks the referee to move the production pointer."""
+"""Asks the referee to move the production pointer.
+
+Asks the referee to bring an earlier model back to production.
+
+What a person decided in Airflow: who may, what the answer says, and what Airflow shows them.
+
+Asks a referee in Airflow for a promotion without the gate, and then the referee's process to make it.
+
+One task does both. What one task hands on to the next, its state and its XComs, can be written by whoever may change a
+run, an approval in another's name among it. What a person answers Airflow's own question with reaches this task alone.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.hooks.arguments import whole
+from airflow.providers.standard.exceptions import HITLTimeoutError
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.sdk import Param
+
+from easeml_airflow import settings
+from easeml_airflow.errors import airflow_outcome
+from easeml_airflow.hooks.arguments import optional_text, optional_whole, whole
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
+from easeml_airflow.version_compat import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskAwaitingInput,
+    TaskDeferred,
+)
+from easeml_core.errors import NotFoundError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+    from airflow.sdk.execution_time.hitl import HITLUser
 
     from easeml_core.store.database import Store
 
@@ -41,3 +69,241 @@ class PromoteModelOperator(RefereeOperator):
         model, request = whole(self.model_id, "model_id"), whole(self.gate_request_id, "gate_request_id")
         filed = file_promotion(store, study=self.study, model_id=model, gate_request_id=request, request_key=key)
         return int(filed["request_id"])
+
+
+class RollbackModelOperator(RefereeOperator):
+    """Brings back a model that was in production before; the reason is recorded.
+
+    Args:
+        study: Whose production pointer moves back.
+        model_id: The model; None means the one before the present one.
+        why: The reason, such as ``latency doubled``.
+        kwargs: As of ``RefereeOperator``.
+    """
+
+    template_fields: Sequence[str] = ("study", "model_id", "why", *EasemlOperator.template_fields)
+
+    def __init__(self, *, study: str, why: str, model_id: int | str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.study = study
+        self.model_id = model_id
+        self.why = why
+
+    def file_request(self, store: Store, key: str) -> int:
+        """File the request for the rollback."""
+        from easeml_core.services.referee.requests import file_rollback
+
+        model = optional_whole(self.model_id, "model_id")
+        filed = file_rollback(store, study=self.study, model_id=model, why=self.why, request_key=key)
+        return int(filed["request_id"])
+
+
+NAMES_ARE_IDS = "SimpleAuthManager"
+"""The login of Airflow whose users' ids are their names; others number them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """An approval.
+
+    Attributes:
+        who: Name of the referee, as Airflow's login knows it, with the id where that is another word.
+        why: The reason that the referee typed in.
+    """
+
+    who: str
+    why: str
+
+
+def approval_of(answer: Mapping[str, Any]) -> Approval:
+    """Who approved, and why.
+
+    Args:
+        answer: What Airflow's question was answered with.
+
+    Raises:
+        StateError: A time-out or somebody who is no referee answered, or no reason was given.
+    """
+    return Approval(who=_who(answer.get("responded_by_user") or {}), why=_why(answer.get("params_input") or {}))
+
+
+def require_same_question(asked: Any, now: Mapping[str, Any]) -> None:
+    """Refuse an answer to another question.
+
+    Args:
+        asked: What the person was asked about, as Airflow kept it; None where nothing was kept.
+        now: What the task would do with the answer.
+
+    Raises:
+        StateError: They differ.
+    """
+    then = asked if isinstance(asked, dict) else {}
+    changed = [name for name in now if name not in then or then[name] != now[name]]
+    if changed:
+        told = "; ".join(f"{name} was {then.get(name)!r} then and is {now[name]!r} now" for name in changed)
+        message = (
+            f"the answer is to another question: {told}; nothing was promoted; trigger it again, with values or "
+            "templates that stay the same while a referee thinks"
+        )
+        raise StateError(message)
+
+
+def referees_asked() -> list[HITLUser] | None:
+    """Who alone may answer, as ``assigned_users`` of Airflow's questions: the referees.
+
+    Where Airflow's login numbers its users this cannot be said by name. Then None: whoever may change the task may
+    answer, and ``approval_of`` takes only a referee's answer.
+    """
+    from airflow.providers.common.compat.sdk import conf
+
+    if not str(conf.get("core", "auth_manager", fallback="")).endswith(NAMES_ARE_IDS):
+        return None
+    names = sorted(settings.referees()) or ["nobody"]  # an empty list would be everybody
+    return [{"id": name, "name": name} for name in names]
+
+
+def question(study: str, model: Mapping[str, Any], production: int | None, asked_by: str | None, reason: str) -> str:
+    """What the referee reads, in Markdown; the reason stands in it as it was typed, whatever marks it has.
+
+    Args:
+        study: Whose production pointer would move.
+        model: The model, an entry of ``model_list``.
+        production: The model that is in production now; None for none.
+        asked_by: Who triggered the run; None for a program.
+        reason: Why they ask.
+    """
+    instead = f"in place of model {production}" if production else "where nothing is now"
+    return (
+        f"* **What:** model {model['model_id']} of study {study} goes to production, {instead}.\n"
+        f"* **The gate's last word on it:** {model['verdict'] or 'none, it was never judged'}.\n"
+        f"* **Who asks:** {asked_by or 'a program'}, and why:\n\n"
+        f"        {' '.join(reason.split()) or 'no reason was given'}\n\n"
+        "The gate does **not** stand behind this: whoever approves answers for it. **Approve**, with a reason of yours "
+        "in the field, and the model is in production at once; your name, as Airflow's login knows it, and your reason "
+        "are recorded with the promotion, for ever, where everybody can read them. **Reject**, or let the time pass: "
+        "nothing is promoted."
+    )
+
+
+def _who(person: Mapping[str, Any]) -> str:
+    number, name = (str(person.get(part) or "").strip() for part in ("id", "name"))
+    if not name and not number:
+        message = "a time-out's default answered, not a person; leave `defaults` out"
+        raise StateError(message)
+    if name not in settings.referees():
+        message = (
+            f"{name or number!r} answered, who is no referee; only who is named in [easeml] referees of Airflow's "
+            "configuration lets a model past the gate"
+        )
+        raise StateError(message)
+    return name if number in ("", name) else f"{name} ({number})"
+
+
+def _why(given: Mapping[str, Any]) -> str:
+    why = given.get("why")
+    if not isinstance(why, str) or not why.strip():
+        message = "the promotion was approved without a reason; trigger it again and fill it in"
+        raise StateError(message)
+    return why.strip()
+
+
+class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
+    """Brings a model to production without the gate, once a referee has approved it in Airflow.
+
+    Airflow asks under "Required Actions" and tells what the gate last said of the model. Who approved and why are
+    recorded with the promotion for ever. A rejection skips the task. An answer of anybody who is not named in
+    ``[easeml] referees``, an approval without a reason, one of another model than the task names by then, and a
+    time-out fail it; then nothing is promoted. A further try asks anew. The referee's process refuses unless it was
+    started with ``--allow-forced``.
+
+    Args:
+        study: Whose production pointer moves.
+        model_id: The model.
+        reason: Why it cannot wait for the gate; whoever approves reads it.
+        response_timeout: How long Airflow waits for the answer.
+        kwargs: As of ``RefereeOperator``.
+    """
+
+    template_fields: Sequence[str] = ("study", "model_id", "reason", *EasemlOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        study: str,
+        model_id: int | str,
+        reason: str | None = None,
+        response_timeout: timedelta = timedelta(days=3),
+        **kwargs: Any,
+    ) -> None:
+        subject = "Promote a model without the gate?"  # the study and the model are known when the task runs
+        own = {"response_timeout": response_timeout, "params": {"why": _reason()}}  # Airflow adds the DAG's to params
+        super().__init__(subject=subject, **kwargs | own)
+        self.study = study
+        self.model_id = model_id
+        self.reason = reason
+        self._approved: Approval | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Look the model up, so that nobody is asked for one that is not there; then ask."""
+        with airflow_outcome():
+            self.subject, self.body = self._question(context)
+            asked = self._asked()
+        self.assigned_users = referees_asked()
+        try:
+            return ApprovalOperator.execute(self, context)
+        except (TaskAwaitingInput, TaskDeferred) as wait:
+            wait.kwargs = {**(wait.kwargs or {}), "asked": asked}  # Airflow keeps them, and gives them back
+            raise
+
+    def execute_complete(self, context: Context, event: Any = None, asked: Any = None) -> Any:
+        """Go on with a person's answer, and later with that of the referee's process, whose events have a status.
+
+        Airflow reads the templates anew before, by then perhaps of an XCom that somebody has changed since.
+        """
+        if isinstance(event, dict) and "status" in event:
+            return RefereeOperator.execute_complete(self, context, event)
+        try:
+            answer = HITLOperator.execute_complete(self, context, event)
+        except HITLTimeoutError as error:
+            message = f"nobody answered within {self.response_timeout}; nothing was promoted"
+            raise AirflowFailException(message) from error
+        if list(answer["chosen_options"]) != [self.APPROVE]:
+            message = "the promotion was rejected"
+            raise AirflowSkipException(message)
+        with airflow_outcome():
+            require_same_question(asked, self._asked())
+            self._approved = approval_of(answer)
+        return RefereeOperator.execute(self, context)
+
+    def file_request(self, store: Store, key: str) -> int:
+        """File the request for the promotion, in the name of who approved it."""
+        from easeml_core.services.referee.requests import file_forced_promotion
+
+        assert self._approved is not None, "an approval comes first"
+        who, why, model = self._approved.who, self._approved.why, whole(self.model_id, "model_id")
+        self.log.warning("%s promotes model %d past the gate: %s", who, model, why)
+        filed = file_forced_promotion(store, study=self.study, model_id=model, who=who, why=why, request_key=key)
+        return int(filed["request_id"])
+
+    def _asked(self) -> dict[str, Any]:
+        """What an answer is to: only this may be promoted."""
+        named = {"study": str(self.study), "model_id": whole(self.model_id, "model_id")}
+        return named | {"easeml_conn_id": self.easeml_conn_id}
+
+    def _question(self, context: Context) -> tuple[str, str]:
+        from easeml_core.services.models.promotion import model_list
+
+        number, reason = whole(self.model_id, "model_id"), optional_text(self.reason) or ""
+        models = {found["model_id"]: found for found in model_list(self.hook.get_store(), study=self.study)}
+        if number not in models:
+            raise NotFoundError(kind="model", name=number, owner=f"study {self.study!r}")
+        standing = next((model for model, found in models.items() if found["in_production"]), None)
+        asked_by = getattr(context.get("dag_run"), "triggering_user_name", None)
+        body = question(self.study, models[number], standing, asked_by, reason)
+        return f"Promote model {number} of study {self.study} without the gate?", body
+
+
+def _reason() -> Param:
+    """The field that the referee fills in; empty at first, so that nobody confirms another's reason."""
+    description = "Why the gate is passed by, or why not: both buttons wait for it."
+    return Param("", title="Reason", type="string", format="multiline", maxLength=500, description=description)
