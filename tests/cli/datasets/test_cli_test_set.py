@@ -1,0 +1,293 @@
+"""``easeml test-set``: the life of a set from the command line, as referee and as anybody."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from easeml_core.data.sources.load import load_source
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs/test-sets.md").read_text(encoding="utf-8")
+CLASSES = ("malignant", "benign")
+SMALL = ("--condition", "n - o > 0 +/- 0.3", "--steps", "2", "--reliability", "0.8")
+
+
+@pytest.fixture
+def files(nowhere: Path) -> tuple[Path, Path]:
+    """Inputs and labels of 200 patients that nobody has seen."""
+    return write_patients(nowhere, seed=1)
+
+
+def write_patients(folder: Path, seed: int) -> tuple[Path, Path]:
+    """Files of inputs and labels of 200 patients; those of another seed share no value with them."""
+    table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(seed)
+    chosen = rng.choice(len(table.labels), 200, replace=False)
+    values = (table.inputs[chosen] * rng.uniform(0.99, 1.01, (200, 30))).astype(np.float32)
+    inputs = [
+        ",".join(["example", *table.feature_names]),
+        *(f"p{i}," + ",".join(map(str, v)) for i, v in enumerate(values)),
+    ]
+    labels = ["example,label", *(f"p{i},{CLASSES[label]}" for i, label in enumerate(table.labels[chosen]))]
+    for name, lines in (("inputs.csv", inputs), ("labels.csv", labels)):
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return folder / "inputs.csv", folder / "labels.csv"
+
+
+@pytest.fixture
+def rule(run: Any, database: Any, artifacts: Any) -> Callable[..., Any]:
+    """Run a command on the test's database, as the referee."""
+    place = ("--database", database.url("easeml_referee"))
+
+    def invoke(*arguments: str) -> Any:
+        kept = ("--artifacts", str(artifacts.root)) if arguments[1] in ("seal", "release") else ()
+        return run(*arguments, *place, *kept)
+
+    return invoke
+
+
+def test_a_set_from_plan_to_release(
+    ask: Any, rule: Any, files: Any, make_study: Any, artifacts: Any, nowhere: Path
+) -> None:
+    make_study("cancer")
+    planned = rule("test-set", "plan", "--study", "cancer", "--name", "spring", *SMALL)
+    assert planned.text.startswith("set spring of cancer is planned: at least ")
+    assert "d unknown: the set is reckoned with d = 1." in planned.text
+    inputs, labels = map(str, files)
+    given = ("test-set", "seal", "--study", "cancer", "--name", "spring", "--inputs", inputs, "--labels", labels)
+    sealed = rule(*given, "--json").json
+    assert (sealed["state"], sealed["rows"], sealed["sealed_before"]) == ("sealed", 200, False)
+    assert "set spring of cancer was sealed before and is sealed: 200 examples" in rule(*given).text
+    listed = ask("test-set", "list", "--json").json
+    assert [entry["name"] for entry in listed] == ["spring", None, None]
+    assert "n - o > 0 +/- 0.3" in ask("test-set", "list", "--study", "cancer").text
+    assert rule("test-set", "retire", "1").text == f"set 1 is retired; set {sealed['test_set_id']} is live now"
+    assert rule("test-set", "retire", "spring", "--json").json["live"] is None
+    told = ask("test-set", "list", "--study", "cancer").text
+    assert told.count("; ended: the referee has retired it") == 2
+    assert "set spring is released" in rule("test-set", "release", "spring").text
+    fetched = ask("test-set", "fetch", "spring", "--to", "spring.npz", "--artifacts", str(artifacts.root))
+    assert fetched.text == "spring.npz: 200 examples, 200 with a label"
+    assert np.load(nowhere / "spring.npz")["inputs"].shape == (200, 30)
+
+
+def test_a_plan_and_a_release_are_the_referees(ask: Any, files: Any, make_study: Any, artifacts: Any) -> None:
+    make_study("cancer")
+    answer = ask("test-set", "plan", "--study", "cancer", "--name", "spring")
+    assert (answer.status, "this role may not do that" in answer.err) == (2, True)
+    place = ("--artifacts", str(artifacts.root))
+    answer = ask("test-set", "seal", "--study", "cancer", "--inputs", str(files[0]), *place)
+    assert (answer.status, "this role may not do that" in answer.err) == (2, True)
+    assert '--database "$(easeml db url --role easeml_referee)"' in answer.err
+
+
+def test_errors_are_sentences(rule: Any, files: Any, make_study: Any) -> None:
+    make_study("cancer")
+    inputs = str(files[0])
+    cases: list[tuple[tuple[str, ...], str]] = [
+        (("seal", "--study", "nobody", "--inputs", inputs), "there is no study 'nobody'"),
+        (("seal", "--study", "cancer", "--inputs", "none.csv"), "none.csv cannot be read"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--condition", "n >"), "condition: "),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--meter", "{}"), "--meter is for --purpose meter"),
+        (
+            ("seal", "--study", "cancer", "--inputs", inputs, "--gate-share", "0.5"),
+            "--gate-share is for --purpose joint",
+        ),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "{"), "must be JSON"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "[]"), "a JSON object"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", *SMALL), "are settings of a gate set"),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--slice", "north"), '--slice must be "NAME: CONDITION"'),
+        (("retire", "winter"), "there is no test set 'winter'"),
+        (("release", "1"), "only a retired one can be released"),
+    ]
+    for arguments, message in cases:
+        answer = rule("test-set", *arguments)
+        assert (answer.status, message in answer.err) == (2, True), (arguments, answer.err)
+
+
+def test_a_meter_set_and_slices(rule: Any, files: Any, make_study: Any) -> None:
+    make_study("cancer")
+    inputs, labels = files
+    meter = json.dumps({"tolerance": 0.3, "steps": 2})
+    given = ("test-set", "seal", "--study", "cancer", "--inputs", str(inputs), "--labels", str(labels))
+    done = rule(*given, "--purpose", "meter", "--meter", meter, "--json").json
+    assert (done["purpose"], done["plan"]["tolerance"]) == ("meter", 0.3)
+    write_patients(inputs.parent, seed=2)  # other examples than those of the meter set
+    lines = inputs.read_text().splitlines()
+    moved = [line.replace(",", ",1", 1) for line in lines[1:]]  # and one column of them in another unit
+    wards = [f"{line},{'north' if i % 2 else 'south'}" for i, line in enumerate(moved)]
+    inputs.write_text("\n".join([lines[0] + ",ward", *wards]) + "\n")
+    sliced = (
+        "--slices",
+        "ward",
+        "--slice",
+        "north: n > 0.3 +/- 0.29",
+        "--condition",
+        "n > 0.3 +/- 0.29",
+        "--steps",
+        "1",
+    )
+    found = rule(*given, *sliced, "--json").json
+    assert found["plan"]["slices"] == [["north", "n > 0.3 +/- 0.29"]]
+    assert "in the same unit?" in found["warnings"][0]
+
+
+def test_a_set_for_gate_and_meter(rule: Any, ask: Any, make_study: Any) -> None:
+    make_study("cancer")
+    both = ("--purpose", "joint", "--reliability", "0.8", "--gate-share", "0.25", "--meter", '{"tolerance": 0.3}')
+    planned = rule("test-set", "plan", "--study", "cancer", "--name", "both", *both, "--steps", "2", "--json").json
+    plan = planned["plan"]
+    assert (plan["reliability"], plan["gate_share"], plan["gate"]["steps"]) == (0.8, 0.25, 2)
+    assert plan["gate"]["reliability"] == pytest.approx(0.95, rel=1e-12)
+    assert plan["meter"]["tolerance"] == 0.3
+    assert planned["steps"] == 2 + plan["meter"]["steps"]
+    listed = ask("test-set", "list", "--study", "cancer").text
+    assert f"both: {plan['gate']['condition']}, full; ranges {plan['meter']['ranges']}, tolerance 0.3" in listed
+    refused = rule("test-set", "plan", "--study", "cancer", "--name", "x", *both, "--adaptivity", "recycle")
+    assert (refused.status, "cannot share a sealed set with a meter: it reuses" in refused.err) == (2, True)
+
+
+SCRIPT = """ml:
+  - script: ./train.sh
+  - condition: n - o > 0 +/- 0.3
+  - reliability: 0.8
+  - mode: fp-free
+  - adaptivity: none -> ann@example.org
+  - steps: 2
+"""
+
+
+def test_a_script_says_what_is_planned_and_no_option_beside_it(rule: Any, make_study: Any, nowhere: Path) -> None:
+    make_study("cancer")
+    (nowhere / "ml.yml").write_text(SCRIPT)
+    given = ("test-set", "plan", "--study", "cancer", "--script", "ml.yml", "--name")
+    plan = rule(*given, "spring", "--json").json["plan"]
+    expected = {
+        "condition": "n - o > 0 +/- 0.3",
+        "reliability": 0.8,
+        "mode": "fp-free",
+        "adaptivity": "none",
+        "steps": 2,
+    }
+    assert {name: plan[name] for name in expected} == expected
+    assert plan["mail"] == "ann@example.org"
+    answer = rule(*given, "summer", "--steps", "3", "--power", "same")
+    assert answer.status == 2
+    assert "--script holds the whole plan; leave out --steps, --power" in answer.err
+    sliced = rule(*given, "summer", "--slice", "old: d < 0.5 +/- 0.2", "--json").json["plan"]
+    assert sliced == plan | {"slices": [["old", "d < 0.5 +/- 0.2"]]}
+    (nowhere / "ml.yml").write_text("ml: [condition: 7")
+    assert rule(*given, "autumn").status == 2
+
+
+def test_power_same_is_what_the_level_asks_whatever_the_study_has(rule: Any, make_study: Any) -> None:
+    make_study("cancer", gate={"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "power": 0.8})
+    given = ("test-set", "plan", "--study", "cancer", "--json", "--name")
+    powers = {"spring": ("--power", "same"), "summer": (), "autumn": ("--power", "0.7")}
+    plans = {name: rule(*given, name, *more).json["plan"]["power"] for name, more in powers.items()}
+    assert plans == {"spring": None, "summer": 0.8, "autumn": 0.7}
+    assert "--power must be 'same' or a number" in rule(*given, "winter", "--power", "high").err
+
+
+def test_a_set_that_is_sealed_keeps_its_plan_whatever_is_asked(rule: Any, make_study: Any, files: Any) -> None:
+    make_study("cancer")
+    given = ("test-set", "seal", "--study", "cancer", "--name", "winter", "--inputs", str(files[0]))
+    assert "winter of cancer is sealed" in rule(*given, *SMALL).text
+    answer = rule(*given, *SMALL[:-4], "--steps", "5", "--reliability", "0.8")
+    assert answer.status == 2
+    assert "'winter' already exists; sealed with other settings: steps 2 there, 5 here" in answer.err
+    assert "was sealed before" in rule(*given, *SMALL).text
+
+
+JOINT = ("--purpose", "joint", "--reliability", "0.8", "--meter", '{"tolerance": 0.3, "steps": 3}', "--steps", "2")
+
+
+def test_a_planned_set_for_both_is_sealed_without_its_purpose_and_says_what_it_waits_for(
+    rule: Any, ask: Any, files: Any, make_study: Any
+) -> None:
+    make_study("cancer")
+    given = ("--study", "cancer", "--name", "both")
+    planned = rule("test-set", "plan", *given, *JOINT).text
+    assert planned.endswith("examples for 5 steps (2 of the gate and 3 of the meter)")
+    seal = ("test-set", "seal", *given, "--inputs", str(files[0]), "--labels", str(files[1]))
+    wrong = rule(*seal, "--purpose", "gate")
+    assert "'both' is planned with --purpose joint, got gate; leave --purpose out" in wrong.err
+    told = rule(*seal).text
+    first, waits = told.split("; it becomes live when ")
+    assert first.startswith("set both of cancer is sealed: 200 examples")
+    assert first.endswith("5 steps (2 of the gate and 3 of the meter)")
+    commands = "(`easeml test-set retire 1`, `easeml test-set retire 2`)"
+    assert waits == f"gate set 1 and meter set 2 are retired {commands}"
+    entry = ask("test-set", "list", "--json").json[0]
+    assert entry["systems"] == {"gate": {"steps_used": 0, "steps": 2}, "meter": {"steps_used": 0, "steps": 3}}
+    assert "gate 0/2, meter 0/3" in ask("test-set", "list").text
+    rule("test-set", "retire", "1")
+    assert rule(*seal).text.endswith("it becomes live when meter set 2 is retired (`easeml test-set retire 2`)")
+    assert rule("test-set", "retire", "2").text == "set 2 is retired; set 3 is live now"
+    assert "becomes live" not in rule(*seal).text
+
+
+@pytest.mark.parametrize(("system", "own", "other"), [("gate", "1", "2"), ("meter", "2", "1")])
+def test_a_refusal_names_the_set_that_waits(
+    system: str, own: str, other: str, rule: Any, ask: Any, files: Any, make_study: Any, database: Any, artifacts: Any
+) -> None:
+    make_study("cancer")
+    asked = {"study": "cancer", "model_id": 1}
+    file = file_gate_request if system == "gate" else file_meter_request
+
+    def answer(key: str) -> str:
+        request = file(database.worker, **asked, request_key=key)["request_id"]
+        Referee(database.referee, artifacts).run_once()
+        found = answer_of(database.worker, request)
+        assert found is not None
+        return str(found["message"])
+
+    rule("test-set", "retire", own)
+    assert answer("a") == f"study 'cancer' has no live {system} set; the referee must seal a new one"
+    given = ("--study", "cancer", "--name", "j3", *JOINT, "--inputs", str(files[0]), "--labels", str(files[1]))
+    rule("test-set", "seal", *given)
+    rival = "meter" if system == "gate" else "gate"
+    assert answer("b") == (
+        f"study 'cancer' has no live {system} set; set j3 of gate and meter waits: it becomes live when {rival} set "
+        f"{other} is retired (`easeml test-set retire {other}`)"
+    )
+
+
+def test_the_set_for_both_of_the_page_is_planned_so(rule: Any, make_study: Any) -> None:
+    make_study("tumours", source="sklearn:digits", gate={}, meter={})
+    (told,) = re.findall(r"^set both of tumours is planned: .*$", PAGE, re.MULTILINE)
+    (command,) = re.findall(r"^\$ easeml (test-set plan .* --name both .*)$", PAGE, re.MULTILINE)
+    assert rule(*shlex.split(command)).text == told
+    needed = re.search(r"at least (\d+) examples for (.*)", told)
+    assert needed is not None
+    assert f"400 examples, {needed[1]} needed, {needed[2]}; it becomes live when gate set 1 and meter set 2" in PAGE
+
+
+def test_who_waits_longer_comes_first(rule: Any, files: Any, make_study: Any) -> None:
+    make_study("cancer")
+    inputs, labels = files
+    given = ("test-set", "seal", "--study", "cancer", "--inputs", str(inputs), "--labels", str(labels), *SMALL)
+    assert rule(*given, "--name", "spring").text.endswith("when gate set 1 is retired (`easeml test-set retire 1`)")
+    write_patients(inputs.parent, seed=2)
+    told = rule(*given, "--name", "summer").text
+    assert told.endswith(
+        "when gate set 1 and gate set spring are retired (`easeml test-set retire 1`, `easeml test-set retire 3`); "
+        "gate set spring waits longer"
+    )
+
+
+def test_the_list_counts_used_steps(ask: Any, make_study: Any) -> None:
+    make_study("cancer")
+    sets = {entry["purpose"]: entry["systems"] for entry in ask("test-set", "list", "--json").json}
+    assert sets["gate"] == {"gate": {"steps_used": 0, "steps": 3}}
+    assert "0/3" in ask("test-set", "list").text

@@ -1,0 +1,141 @@
+"""``easeml candidate``: a program of one's own is packed and joins a study; so does a whole search space."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easeml_core.models.command_model import read_program
+from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.trials.execution import run_trial
+
+AWK = Path(__file__).parents[3] / "docs" / "examples" / "awk"
+
+
+@pytest.fixture
+def add(ask: Any, artifacts: Any, make_study: Any) -> Any:
+    """Let candidates join a study on real data that has one."""
+    make_study(candidates=[{"name": "tree", "kind": "decision_tree"}])
+    return lambda *options: ask("candidate", "add", "cancer", *options, "--artifacts", str(artifacts.root))
+
+
+def test_a_program_in_another_language_joins_a_study_and_is_trained(
+    add: Any, ask: Any, database: Any, artifacts: Any
+) -> None:
+    asked = ("--program", str(AWK), "--name", "middles", "--parameters", '{"power": 1}', "--json")
+    (told,) = add(*asked).json
+    reference = told["parameters"].pop("program")
+    wanted = {"study": "cancer", "candidate": "middles", "kind": "command", "parameters": {"power": 1}}
+    assert told == wanted | {"devices": None, "added": True}
+    assert read_program(artifacts.path(reference)).train == ("sh", "train.sh")
+    assert add(*asked).json == [told | {"parameters": {"power": 1, "program": reference}, "added": False}]
+    found = suggest_trials(database.worker, count=2, request_key="k")["trials"]
+    (trial,) = [t for t in found if t["candidate"] == "middles"]
+    report = run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
+    assert (report["state"], report["failure"]) == ("SUCCEEDED", None)
+    assert report["quality"] > 0.75  # always the larger class: 0.63
+    assert report["model_id"] in [m["model_id"] for m in ask("model", "list", "cancer", "--json").json]
+
+
+def test_a_program_that_is_gone_is_a_failed_trial(add: Any, database: Any, artifacts: Any) -> None:
+    (told,) = add("--program", str(AWK), "--json").json
+    assert told["candidate"] == "awk"
+    artifacts.path(told["parameters"]["program"]).unlink()
+    found = suggest_trials(database.worker, count=2, request_key="k")["trials"]
+    (trial,) = [t for t in found if t["candidate"] == "awk"]
+    report = run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
+    assert report["state"] == "FAILED"
+    assert f"artifact {told['parameters']['program']} is missing" in report["failure"]
+
+
+def test_a_candidate_joins_for_some_devices_and_a_repetition_says_so(add: Any, ask: Any) -> None:
+    asked = ("--name", "deep", "--kind", "decision_tree", "--parameters", '{"max_depth": 9}')
+    asked = (*asked, "--device", "cpu", "--device", "gpu", "--json")
+    (told,) = add(*asked).json
+    assert told == {
+        "study": "cancer",
+        "candidate": "deep",
+        "kind": "decision_tree",
+        "parameters": {"max_depth": 9},
+        "devices": ["cpu", "gpu"],
+        "added": True,
+    }
+    assert add(*asked).json == [told | {"added": False}]
+    listed = ask("study", "show", "cancer", "--json").json["candidates"]
+    deep = {"name": "deep", "kind": "decision_tree", "devices": ["cpu", "gpu"]}
+    assert listed == [{"name": "tree", "kind": "decision_tree"}, deep]
+
+
+def test_a_space_joins_from_a_file_or_as_text(add: Any, nowhere: Path) -> None:
+    (nowhere / "space.yaml").write_text("max_depth: {.int: [2, 40]}")
+    asked = ("--kind", "decision_tree", "--count", "3", "--device", "cpu", "--json")
+    told = add("--space", "space.yaml", *asked).json
+    assert [t["added"] for t in told] == [True] * 3
+    assert all(t["candidate"].startswith("decision_tree-max_depth") and t["devices"] == ["cpu"] for t in told)
+    again = add("--space", '{"max_depth": {".int": [2, 40]}}', *asked).json
+    assert again == [t | {"added": False} for t in told]
+
+
+def test_a_dry_run_shows_and_adds_nothing(add: Any, ask: Any) -> None:
+    space = '{"kind": {".choice": ["nearest_centroid", "gaussian_naive_bayes"]}}'
+    assert "nearest_centroid" in add("--space", space, "--dry-run").text
+    details = json.dumps(ask("study", "show", "cancer", "--json").json)
+    assert "nearest_centroid" not in details
+
+
+def test_a_program_is_packed_for_a_registration(ask: Any, artifacts: Any) -> None:
+    told = ask("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root))
+    assert (told.status, ask("candidate", "pack", str(AWK), "--json").json) == (0, {"program": told.out.strip()})
+    assert read_program(artifacts.path(told.out.strip())).command == ("sh", "predict.sh")
+
+
+def test_a_program_goes_where_the_workers_look_or_nowhere(
+    ask: Any, run: Any, database: Any, artifacts: Any, make_study: Any, nowhere: Path
+) -> None:
+    make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
+    add = ("candidate", "add", "cancer", "--program", str(AWK), "--name", "awk")
+    lost = ask(*add)  # an installation without a row: what it knows is not in ./.easeml/artifacts
+    assert (lost.status, lost.out) == (2, "")
+    assert "does not hold the artifacts of this installation" in lost.err
+    owner = ("--database", database.url("easeml_owner"))
+    assert ask("db", "artifacts").status == 1
+    assert "set by easeml_owner" in run("db", "artifacts", str(artifacts.root), *owner).out
+    assert ask("db", "artifacts", "--json").json["place"] == str(artifacts.root)
+    elsewhere = ask(*add, "--artifacts", "elsewhere")
+    assert (elsewhere.status, elsewhere.out) == (2, "")
+    assert f"{nowhere}/elsewhere is not the artifact store of this installation, which is at {artifacts.root}" in (
+        elsewhere.err
+    )
+    assert "lacks" not in elsewhere.err
+    assert ask("db", "artifacts", "elsewhere").status == 2  # the worker's role moves nothing
+    program = ask(*add, "--json").json[0]["parameters"]["program"]
+    assert artifacts.path(program).is_file()
+    assert not (nowhere / ".easeml").exists()
+    assert not (nowhere / "elsewhere").exists()
+    told = run("referee", "--once", "--artifacts", "elsewhere", "--database", database.url("easeml_referee"))
+    assert (told.status, "is not the artifact store of this installation" in told.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--program", str(AWK / "train.sh")), "is no archive; say how it is run with --command"),
+        (("--program", str(AWK / "train.sh"), "--train", "sh train.sh"), "how it predicts is not"),
+        (("--program", str(AWK / "train.sh"), "--command", "sh p.sh"), "does not say how it is trained"),
+        (("--program", str(AWK), "--kind", "decision_tree"), "is of kind command, not 'decision_tree'"),
+        (("--name", "a", "--kind", "decision_tree", "--train", "sh"), "name the program too"),
+        (("--name", "a"), "a candidate has the fields name, kind and parameters"),
+        (("--name", "a", "--kind", "decision_tree", "--parameters", "[1]"), "--parameters must be a JSON object"),
+        (("--kind", "decision_tree", "--space", "max_depth: {.int: [0, 4]}"), "max_depth must be a whole number"),
+        (("--name", "tree", "--kind", "linear_svm"), "it is another one"),
+        (("--name", "a", "--kind", "oak"), "there is no trainer kind 'oak'"),
+        (("--name", "a", "--kind", "decision_tree", "--device", "GPU"), "'a': devices must be 1 to 20 kinds of device"),
+    ],
+)
+def test_mistakes_add_nothing(options: tuple[str, ...], words: str, add: Any) -> None:
+    answer = add(*options)
+    assert answer.status == 2
+    assert words in answer.err

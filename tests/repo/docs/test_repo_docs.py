@@ -1,0 +1,113 @@
+"""The documentation names what there is: entities, errors, settings, operators, grammar, links."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from easeml_core import config, entities, errors
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs"
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def classes_of(module: object) -> list[str]:
+    members = inspect.getmembers(module, inspect.isclass)
+    return [name for name, kind in members if kind.__module__ == module.__name__ and not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", classes_of(entities))
+def test_every_entity_is_in_the_glossary(name: str) -> None:
+    assert f"`{name}`" in read("glossary.md")
+
+
+@pytest.mark.parametrize("name", classes_of(errors))
+def test_every_error_has_a_row(name: str) -> None:
+    assert f"| `{name}` |" in read("errors.md")
+
+
+@pytest.mark.parametrize("name", classes_of(errors))
+def test_every_error_derives_from_the_base_and_is_in_the_drawn_tree(name: str) -> None:
+    assert issubclass(getattr(errors, name), errors.EasemlError)
+    assert name in (errors.__doc__ or "")
+
+
+def options() -> list[tuple[str, str]]:
+    from easeml_airflow.settings import OPTIONS
+
+    return [(option.name, option.default) for option in OPTIONS]
+
+
+@pytest.mark.parametrize(("name", "default"), options())
+def test_every_airflow_option_is_documented_with_its_default(name: str, default: str) -> None:
+    assert f"| `{name}` | `{default}` |" in read("settings.md")
+
+
+@pytest.mark.parametrize("kind", [config.GateConfig, config.MeterConfig, config.TrainingConfig, config.SelectionConfig])
+def test_every_setting_is_documented(kind: type) -> None:
+    text = read("settings.md")
+    for field in dataclasses.fields(kind):
+        assert f"| `{field.name}` |" in text
+
+
+@pytest.mark.parametrize("policy", config.POLICIES)
+def test_every_policy_is_documented(policy: str) -> None:
+    assert f"`{policy}`" in read("settings.md")
+
+
+def public_names() -> list[str]:
+    import easeml_airflow.decorators
+    import easeml_airflow.operators
+    import easeml_airflow.sensors
+
+    packages = (easeml_airflow.operators, easeml_airflow.sensors, easeml_airflow.decorators)
+    return [name for package in packages for name in package.__all__]
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_every_public_name_of_the_plugin_is_documented(name: str) -> None:
+    assert re.search(rf"`@?{name}\b", read("operators.md"))
+
+
+def test_the_quickstart_knows_how_small_a_table_may_be() -> None:
+    from easeml_core.errors import SealedSetTooSmallError
+    from easeml_core.services.registration import sealing
+
+    plans = sealing.planned_sets({"gate": config.GateConfig().to_json(), "meter": config.MeterConfig().to_json()})
+    told = re.search(r"of ([\d,]+) different rows or more", read("quickstart.md"))
+    assert told is not None
+    least = int(told[1].replace(",", ""))
+    assert sum(sealing.part_sizes(least, plans).values()) < least
+    with pytest.raises(SealedSetTooSmallError):
+        sealing.part_sizes(least - 1, plans)
+
+
+def test_grammar_of_the_docs_is_that_of_the_parser() -> None:
+    from easeml_core.gate import condition
+
+    shown = re.search(r"## Grammar\n\n```\n(.*?)```", read("conditions.md"), re.DOTALL)
+    assert shown is not None
+    rules = [line.strip("`.") for line in condition.grammar().splitlines()]
+    assert shown[1].splitlines() == rules
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_decision_says_what_violates_it() -> None:
+    records = sorted((DOCS / "adr").glob("*.md"))
+    assert [r.name[:4] for r in records] == [f"{n:04d}" for n in range(1, len(records) + 1)]
+    for record in records:
+        assert "## A change violates this decision when it" in record.read_text(encoding="utf-8")
