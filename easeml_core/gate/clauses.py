@@ -12,11 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 VARIABLES = ("n", "o", "d")
 """n, o: accuracy of the new and of the old model; d: share of examples on which their predictions differ."""

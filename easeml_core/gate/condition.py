@@ -15,14 +15,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from easeml_core.errors import ConditionSyntaxError
 from easeml_core.gate.clauses import VARIABLES, Clause, Condition, contradiction
-
-if TYPE_CHECKING:
-    pass
-
 
 RULES: dict[str, re.Pattern[str]] = {
     "NUMBER": re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"),

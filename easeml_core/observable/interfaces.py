@@ -369,7 +369,6 @@ _LOGS = (
         easeml_core.services.gate.judge
         easeml_core.services.referee.mail
         easeml_core.services.meter.reading
-        easeml_core.services.meter.reading
         easeml_core.services.evaluation.model_runs
         easeml_core.services.evaluation.backoff
         easeml_core.services.datasets.access

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from functools import cache, lru_cache
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from sqlalchemy import text
@@ -14,7 +16,7 @@ from sqlalchemy import text
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Row
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
+
+T = TypeVar("T")
 
 _text = lru_cache(maxsize=512)(text)
 """Looking for the parameters of a long statement takes longer than a short statement itself."""
@@ -35,6 +39,41 @@ def rows(tx: Connection, sql: str, **values: Any) -> Sequence[Row[Any]]:
 def row(tx: Connection, sql: str, **values: Any) -> Row[Any] | None:
     """The first row of a query, or None."""
     return tx.execute(_text(sql), values).first()
+
+
+def records(tx: Connection, kind: type[T], sql: str, **values: Any) -> list[T]:
+    """Return all rows of a query as frozen dataclasses (ADR 0027).
+
+    Args:
+        tx: An open transaction.
+        kind: A dataclass whose fields are named like the columns; their order is free. A column of a field whose type
+            is an enum, or an enum or None, is converted to it. A field with a default may have no column.
+        sql: A query with named parameters.
+        **values: The parameters.
+
+    Raises:
+        TypeError: If a column has no field, or a field without a default has no column.
+        ValueError: If the text of a column is no member of the field's enum.
+    """
+    enums = _enums_of(kind)  # type: ignore[arg-type]  # mypy 11470: a class is hashable
+    found = tx.execute(_text(sql), values).mappings()
+    return [kind(**{n: enums[n](v) if n in enums and v is not None else v for n, v in r.items()}) for r in found]
+
+
+def record(tx: Connection, kind: type[T], sql: str, **values: Any) -> T | None:
+    """Return the first row of a query as a frozen dataclass, or None; see ``records``."""
+    return next(iter(records(tx, kind, sql, **values)), None)
+
+
+@cache
+def _enums_of(kind: Hashable) -> dict[str, type[Enum]]:
+    """Return the fields of a dataclass that hold an enum, ``E`` or ``E | None``."""
+    found: dict[str, type[Enum]] = {}
+    for name, hint in get_type_hints(kind).items():
+        for option in get_args(hint) if isinstance(hint, UnionType) else (hint,):
+            if isinstance(option, type) and issubclass(option, Enum):
+                found[name] = option
+    return found
 
 
 def scalar(tx: Connection, sql: str, **values: Any) -> Any:

@@ -172,8 +172,8 @@ def test_the_wheel_holds_both_packages_and_the_page_and_nothing_of_airflow(wheel
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name.split("/")[0]}
     assert tops == {"easeml_core", "easeml_airflow"}
     web = root / "plugins" / "easeml_airflow" / "web"
-    for path in [*web.glob("static/*"), *web.glob("pages/*")]:
-        assert f"easeml_airflow/web/{path.parent.name}/{path.name}" in names
+    for path in [*web.glob("static/*"), *web.glob("pages/*/*.html"), *web.glob("templates/*")]:
+        assert f"easeml_airflow/web/{path.relative_to(web)}" in names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "plugins"))]
     assert "easeml = easeml_airflow.plugin:EasemlPlugin" in points
     assert "provider_info = easeml_airflow.provider_info:get_provider_info" in points

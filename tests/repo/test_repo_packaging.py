@@ -84,7 +84,7 @@ import importlib, sys
 from importlib import metadata
 true = metadata.version
 metadata.version = lambda name: "3.1.8" if name.startswith("apache-airflow") else true(name)
-for module in ("operators.run_device", "plugin", "triggers.easeml", "hooks.easeml", "decorators.training_function"):
+for module in ("operators.trials", "plugin", "triggers.easeml", "hooks.easeml", "decorators.training_function"):
     try:
         importlib.import_module(f"easeml_airflow.{module}")
     except ImportError as error:

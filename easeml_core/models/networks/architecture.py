@@ -67,17 +67,17 @@ class Kind(NamedTuple):
 
 
 def _image(maker: str, least_size: int = 32) -> Kind:
-    return Kind(f"networks_images:{maker}", "image", most_width=EIGHTHS, least_size=least_size)
+    return Kind(f"images:{maker}", "image", most_width=EIGHTHS, least_size=least_size)
 
 
 def _series(maker: str) -> Kind:
-    return Kind(f"networks_series:{maker}", "series", takes_missing=True)
+    return Kind(f"series:{maker}", "series", takes_missing=True)
 
 
 NETWORKS: Mapping[str, Kind] = {
-    "mlp": Kind("networks_small:mlp"),
-    "cnn": Kind("networks_small:cnn", "image"),
-    "cnn_blocks": Kind("networks_small:cnn_blocks", "image"),
+    "mlp": Kind("small:mlp"),
+    "cnn": Kind("small:cnn", "image"),
+    "cnn_blocks": Kind("small:cnn_blocks", "image"),
     "alexnet": _image("alexnet", 64),
     "alexnet_batch_norm": _image("alexnet_batch_norm", 64),
     "resnet": _image("resnet"),
@@ -92,13 +92,13 @@ NETWORKS: Mapping[str, Kind] = {
     "bi_lstm": _series("bi_lstm"),
     "gru": _series("gru"),
     "cnn_1d": _series("cnn_1d"),
-    "rocket": Kind("networks_rocket:Rocket", "series", takes_missing=True),
-    "bit_rnn": Kind("networks_bits:BitRnn", takes_missing=True),
-    "auto_encoder": Kind("networks_structured:auto_encoder", "image", answer="image"),
-    "u_net": Kind("networks_structured:u_net", "image", answer="image"),
-    "seq2seq": Kind("networks_structured:seq2seq", "series", takes_missing=True, answer="series"),
-    "bit_auto_encoder": Kind("networks_structured:bit_auto_encoder", takes_missing=True, answer=_ANY),
-    "tree_rnn": Kind("networks_structured:tree_rnn", "tree", takes_missing=True),
+    "rocket": Kind("minirocket:Rocket", "series", takes_missing=True),
+    "bit_rnn": Kind("structured:BitRnn", takes_missing=True),
+    "auto_encoder": Kind("structured:auto_encoder", "image", answer="image"),
+    "u_net": Kind("structured:u_net", "image", answer="image"),
+    "seq2seq": Kind("structured:seq2seq", "series", takes_missing=True, answer="series"),
+    "bit_auto_encoder": Kind("structured:bit_auto_encoder", takes_missing=True, answer=_ANY),
+    "tree_rnn": Kind("structured:tree_rnn", "tree", takes_missing=True),
 }
 """Name of a network to how it is built."""
 

@@ -1,8 +1,8 @@
 """Torch networks, and their files: weights as safetensors, the architecture in its header.
 
-An architecture is a few bounded numbers and words (``networks_architecture``), so a file decides sizes but never code.
+An architecture is a few bounded numbers and words (``architecture.py``), so a file decides sizes but never code.
 Inputs are scaled inside the network; a missing value becomes the mean, but where the layers tell it from one. How
-networks are trained is in ``network_training``; their layers are in ``networks_FAMILY``.
+networks are trained is in ``training/network_training.py``; their layers are in the other modules of this package.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Network(Layer):
     """Scaling of inputs and targets, and a body of layers that gives one score (logit) per class, or numbers.
 
     A body whose answers are images, series or the like says how numbers are read off its outputs
-    (``networks_structured.Structured``).
+    (``structured.Structured``).
 
     Attributes:
         architecture: What it is built of.
@@ -277,4 +277,4 @@ def build_network(architecture: Architecture) -> Network:
 
 def _body(architecture: Architecture) -> nn.Module:
     module, _, name = NETWORKS[architecture.network].maker.partition(":")
-    return getattr(importlib.import_module(f"easeml_core.training.{module}"), name)(architecture)
+    return getattr(importlib.import_module(f"easeml_core.models.networks.{module}"), name)(architecture)

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
     Hear = Callable[[Progress], object]
     Content = BufferedReader | BufferedRandom
-    from collections.abc import Mapping
 
 
 logger = logging.getLogger(__name__)

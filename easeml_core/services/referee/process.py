@@ -6,8 +6,7 @@ the same transaction, or in a later one where answers have fixed times (``servic
 that the decision needs run before it, in no transaction (``services/evaluation/sealed_runs.py``), and so do fetches
 of data that lie elsewhere, beside other requests (``services/datasets/fetching.py``). Where answers have fixed times,
 models run beside other requests too (``services/evaluation/model_runs.py``). Answers that are due and moves of
-production have a thread of their own, so that neither waits for a model. A fault of the machine decides nothing
-(``services/evaluation/backoff.py``).
+production have a thread of their own. A fault of the machine decides nothing (``services/evaluation/backoff.py``).
 """
 
 from __future__ import annotations

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One decided answer: what will be said, and what will be published with it
-    (``services/referee/publishing.py``)."""
+    """A decided answer that is not published yet: its message, and what is published with it."""
 
     request_id: int
     refused: bool

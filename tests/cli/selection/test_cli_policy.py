@@ -229,6 +229,6 @@ def test_an_embedded_installation_is_entered_with_the_role_that_is_needed(
         asked.append(role)
         return database.owner
 
-    monkeypatch.setattr(f"easeml_core.cli.{arguments[0]}.open_store", open_store)
+    monkeypatch.setattr("easeml_core.cli.selection.open_store", open_store)
     assert run(*arguments).status == 0
     assert asked == [role]

@@ -20,7 +20,7 @@ def tabs() -> dict[str, frozenset[str]]:
     import easeml_airflow.web as web
 
     found = {}
-    for module in pkgutil.iter_modules(web.__path__, f"{web.__name__}."):
+    for module in pkgutil.walk_packages(web.__path__, f"{web.__name__}."):
         loaded = importlib.import_module(module.name)
         if not hasattr(loaded, "routes"):
             continue

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 Kept = TypeVar("Kept")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'; "
@@ -208,7 +208,7 @@ def status_of(error: EasemlError) -> int:
 def templates() -> Environment:
     """The templates; every text in them is escaped, and a name that nobody gave is an error."""
     made = Environment(
-        loader=FileSystemLoader(HERE / "pages"),
+        loader=FileSystemLoader([HERE / "templates", *sorted((HERE / "pages").iterdir())]),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -100,7 +100,7 @@ def looks(monkeypatch):
         asked.append(1)
         return list(found)
 
-    for place in ("needs", "audit"):
+    for place in ("components.action_items", "pages.audit.routes"):
         monkeypatch.setattr(f"easeml_airflow.web.{place}.questions", say)
     asked.append(found)
     return asked

@@ -286,8 +286,7 @@ def _developer(entry: Mapping[str, Any] | None) -> tuple[Mark, bool]:
 def _promotable(
     entry: Mapping[str, Any] | None, chosen: Mapping[str, Any] | None, production: Mapping[str, Any]
 ) -> tuple[int, int] | None:
-    """What the page offers to promote; whether it is allowed is the referee's rule
-    (``services/models/promotion.py``)."""
+    """What the page offers to promote; the rule is in ``services/models/promotion.py``."""
     if entry is None or chosen is None or entry["answered_at"] is None or entry["released"] == Symbol.FAIL:
         return None
     stands = production["now"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from easeml_airflow.web.pages.overview.routes import Query
 
     Entry = Mapping[str, Any]
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from easeml_airflow.web.server.auth import Viewer
 

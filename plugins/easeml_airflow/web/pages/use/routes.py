@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 STUDY_TAB = Tab("/use", "Use")
 
-CLIENT = Path(__file__).parent / "client" / "easeml_client.py"
+CLIENT = Path(__file__).parents[2] / "client" / "easeml_client.py"
 MOST_FILE_BYTES = 16_000_000
 MOST_UNPACKED_BYTES = 2 * MOST_FILE_BYTES
 MOST_PIXELS = 500_000_000

@@ -1,0 +1,75 @@
+"""One JSON encoder for the command line, the API and XComs, and the schemas of what it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from easeml_core.encoding import row_of, schema_of, to_json, typed_record
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@typed_record
+class Part:
+    colour: Colour
+    score: float | None
+
+
+@typed_record
+class Whole:
+    parts: tuple[Part, ...]
+    at: datetime
+    path: Path
+
+
+WHOLE = Whole((Part(Colour.RED, None),), datetime(2026, 1, 2, tzinfo=UTC), Path("a/b"))
+ENCODED = {"parts": [{"colour": "red", "score": None}], "at": "2026-01-02T00:00:00Z", "path": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        (WHOLE, ENCODED),
+        ([WHOLE], [ENCODED]),
+        ((1, 2), [1, 2]),
+        ({Colour.RED: np.float64(0.5), 3: np.arange(2)}, {"red": 0.5, "3": [0, 1]}),
+        (None, None),
+    ],
+)
+def test_a_value_is_json_of_its_fields(value: object, encoded: object) -> None:
+    assert to_json(value) == encoded
+
+
+def test_what_has_no_json_form_is_named() -> None:
+    with pytest.raises(TypeError, match="a object has no JSON form"):
+        to_json({"a": [object()]})
+
+
+def test_a_schema_lists_the_fields_and_the_words_of_an_enum() -> None:
+    found = schema_of(Whole)["$defs"]
+    assert found["Whole"]["required"] == ["parts", "at", "path"]
+    assert found["Part"]["properties"]["score"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    assert found["Colour"]["enum"] == ["red"]
+
+
+def test_only_dataclasses_have_a_schema() -> None:
+    with pytest.raises(TypeError, match="only dataclasses"):
+        schema_of(dict)
+
+
+def test_a_row_is_one_level_deep() -> None:
+    @dataclass(frozen=True)
+    class Pair:
+        a: int
+        b: Part
+
+    part = Part(Colour.RED, 1.0)
+    assert row_of(Pair(1, part)) == {"a": 1, "b": part}
