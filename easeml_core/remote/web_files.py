@@ -1,53 +1,45 @@
-"""Files of a web server: no redirects, no other protocol, no wait without end, and a range where we were stopped.
+"""Files of a web server: no redirects, no other protocol, no wait without end, and a range where a download stopped.
 
-The standard library alone, since nothing else lets us read a bounded number of bytes from a server that lies. It only
-bounds each wait for a byte: a server that sends one from time to time is cut off by a clock of our own.
+httpx bounds each wait for a byte. A server that sends one from time to time is cut off by a clock: a ``Deadline`` shuts
+the sockets of the exchange down, in the middle of a handshake or of a header line if need be.
 """
 
 from __future__ import annotations
 
-import http.client
 import math
 import re
 import socket
+import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import httpx
+
 from easeml_core.remote.files import About
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from email.message import Message
 
     from easeml_core.remote.files import Reader
     from easeml_core.remote.urls import Address
 
 SILENCE_SECONDS = 30.0
-"""How long a server may say nothing."""
+"""How long a server may send nothing."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Where a server sends us on to, nobody has allowed."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None  # the status itself becomes the error
-
-
 @dataclass(frozen=True, slots=True)
-class _Deadline:
-    """When an exchange with a server ends, in the middle of a line of its headers if need be.
+class Deadline:
+    """When an exchange with a server ends.
 
     Attributes:
         at: On the monotonic clock; infinite for never.
-        sockets: What it is cut at.
+        sockets: Of the exchange: duplicates, since TLS takes the first object over.
     """
 
     at: float
@@ -55,77 +47,40 @@ class _Deadline:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Cut the sockets if the block is not over by then."""
+        """Cut the sockets if the block is not over by then.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
         self.require()
-        if math.isinf(self.at):
-            yield
-            return
-        timer = threading.Timer(self.at - time.monotonic(), self._cut)
-        timer.daemon = True
-        timer.start()
+        timer = None if math.isinf(self.at) else threading.Timer(self.at - time.monotonic(), self._cut)
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            for one in self.sockets:
+                one.close()
 
     def require(self) -> None:
+        """Raise TimeoutError if the deadline has passed."""
         if time.monotonic() >= self.at:
             message = "it took too long"
             raise TimeoutError(message)
 
-    def connection(self, kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
-        """Connections whose socket is noted as soon as there is one."""
-        deadline = self
-
-        class Noted(kind):  # type: ignore[valid-type, misc]
-            def connect(self) -> None:
-                super().connect()
-                deadline.sockets.append(self.sock)
-                deadline.require()  # the clock may have run out before there was anything to cut
-
-        return Noted
+    def trace(self, event: str, told: dict[str, Any]) -> None:
+        """Hear of httpx's connection as soon as there is one (its request extension ``trace``)."""
+        if event == "connection.connect_tcp.complete":
+            self.sockets.append(told["return_value"].get_extra_info("socket").dup())
+            self.require()  # the time may have run out before there was anything to cut
 
     def _cut(self) -> None:
         for one in self.sockets:
             with suppress(OSError):  # closed by now
-                socket.socket.shutdown(one, socket.SHUT_RDWR)  # an encrypted one's own would open what it reads
-
-
-class _Http(urllib.request.HTTPHandler):
-    """http until a deadline."""
-
-    def __init__(self, deadline: _Deadline) -> None:
-        super().__init__()
-        self._deadline = deadline
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._deadline.connection(http.client.HTTPConnection), req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    """https until a deadline."""
-
-    def __init__(self, deadline: _Deadline) -> None:
-        super().__init__()
-        self._deadline = deadline
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._deadline.connection(http.client.HTTPSConnection), req)
-
-
-def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
-    """Only what is needed: no files, no FTP, no data URLs; the environment's proxies are used."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        _Http(deadline),
-        _Https(deadline),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _NoRedirect(),
-    ):
-        opener.add_handler(handler)
-    return opener
+                one.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,60 +106,78 @@ class WebFile:
     @contextmanager
     def opened(self, start: int, about: About) -> Iterator[tuple[int, Reader]]:
         """The file from ``start`` on if the server can do that and has the same version, else from its beginning."""
-        may_resume = (
-            start > 0 and about.version != "" and not about.version.startswith("W/")
-        )  # a weak tag is too little
-        headers = {"Range": f"bytes={start}-", "If-Range": about.version} if may_resume else {}
+        is_exact = about.version != "" and not about.version.startswith("W/")  # a weak tag is too little
+        headers = {"Range": f"bytes={start}-", "If-Range": about.version} if start > 0 and is_exact else {}
         with self._asked("GET", headers) as answer:
-            yield _start(answer), _AsItComes(answer)
+            yield _start(answer), _AsItComes(answer.iter_raw(), is_measured=about.size is not None)
 
     @contextmanager
-    def _asked(self, method: str, headers: dict[str, str]) -> Iterator[Any]:
+    def _asked(self, method: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
         url = f"{self.address.protocol}://{self.address.host}/{quote(self.address.path)}"
         # Compressed, a few bytes could stand for any number, and the length would be another one.
-        request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", **headers}, method=method)
-        deadline = _Deadline(self.until)
+        headers = {"Accept-Encoding": "identity", "Connection": "close", **headers}
+        deadline = Deadline(self.until)
         try:
-            with deadline.kept(), _opener(deadline).open(request, timeout=SILENCE_SECONDS) as answer:
+            with (
+                deadline.kept(),
+                # The certificates of the system, and the environment's proxies.
+                httpx.Client(verify=ssl.create_default_context(), timeout=SILENCE_SECONDS) as client,
+                client.stream(
+                    method, url, headers=headers, follow_redirects=False, extensions={"trace": deadline.trace}
+                ) as answer,
+            ):
+                if not answer.is_success:
+                    raise _refusal(answer.status_code, method)
                 if answer.headers.get("Content-Encoding", "identity") != "identity":
                     message = "the server sends it compressed, which was not asked for"
                     raise PermissionError(message)
                 yield answer
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refusal(error.code, method) from None
-        except urllib.error.URLError as error:
-            message = f"the server cannot be reached ({type(error.reason).__name__})"
-            raise OSError(message) from error
-        except http.client.HTTPException as error:
-            message = f"the server's answer is broken ({type(error).__name__})"
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError) as error:  # the last: a proxy that needs a package
+            deadline.require()
+            is_broken = isinstance(error, httpx.ProtocolError | httpx.DecodingError)
+            what = "the server's answer is broken" if is_broken else "the server cannot be reached"
+            message = f"{what} ({type(error.__cause__ or error).__name__})"
             raise OSError(message) from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _AsItComes:
-    """An answer piece by piece: whoever reads looks at the clock in between, however slowly a server sends."""
+    """An answer piece by piece: the reader looks at the clock in between, however slowly a server sends.
 
-    answer: http.client.HTTPResponse
+    Attributes:
+        pieces: As they come.
+        is_measured: Whether the file's size is known, so that the reader sees an early end by itself.
+    """
+
+    pieces: Iterator[bytes]
+    is_measured: bool
+    _rest: bytes = b""
 
     def read(self, size: int, /) -> bytes:
         """What has come, at least one byte; none at the end."""
-        return self.answer.read1(size)
+        try:
+            piece = self._rest or next(self.pieces, b"")
+        except httpx.RemoteProtocolError:
+            if not self.is_measured:
+                raise
+            piece = b""
+        self._rest = piece[size:]
+        return piece[:size]
 
 
-def _about(headers: Message) -> About:
+def _about(headers: httpx.Headers) -> About:
     length, etag = headers.get("Content-Length", ""), headers.get("ETag", "")
     version = etag or headers.get("Last-Modified", "")
     return About(int(length) if re.fullmatch(r"\d{1,15}", length) else None, version[:200])
 
 
-def _start(answer: Any) -> int:
+def _start(answer: httpx.Response) -> int:
     """From which byte on the answer is."""
-    if answer.status == 200:
+    if answer.status_code == 200:
         return 0
     match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    if answer.status != 206 or match is None:
-        message = f"the server answers with status {answer.status}"
+    if answer.status_code != 206 or match is None:
+        message = f"the server answers with status {answer.status_code}"
         raise PermissionError(message)
     return int(match[1])
 
