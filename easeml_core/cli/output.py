@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.encoding import to_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -38,8 +40,8 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def show_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, sort_keys=False, default=str))
+    """Write one JSON document to standard output; ``value`` is of any type that ``to_json`` takes."""
+    click.echo(json.dumps(to_json(value), indent=2))
 
 
 def show_warnings(warnings: Sequence[str]) -> None:
@@ -48,17 +50,30 @@ def show_warnings(warnings: Sequence[str]) -> None:
         click.echo(f"easeml: warning: {plain(warning)}", err=True)
 
 
-def show_table(title: str, columns: Mapping[str, str], entries: Sequence[Mapping[str, Any]]) -> None:
-    """A table: column title to the entry's key."""
+def show_table(title: str, columns: Mapping[str, str | Callable[[Any], object]], entries: Sequence[Any]) -> None:
+    """Print a table, one line for each entry.
+
+    Args:
+        title: Above the table.
+        columns: Heading to the field of the entry, or to a function that computes the cell from the entry.
+        entries: Dataclasses, or mappings.
+    """
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", header_style="bold")
-    for heading, key in columns.items():
-        numeric = any(isinstance(e.get(key), int | float) and not isinstance(e.get(key), bool) for e in entries)
+    values = [[_value_of(entry, what) for what in columns.values()] for entry in entries]
+    for place, heading in enumerate(columns):
+        numeric = any(isinstance(v[place], int | float) and not isinstance(v[place], bool) for v in values)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    for entry in entries:
-        table.add_row(*(cell(entry.get(key)) for key in columns.values()))
+    for line in values:
+        table.add_row(*map(cell, line))
     print_table(table)
+
+
+def _value_of(entry: Any, what: str | Callable[[Any], object]) -> object:
+    if callable(what):
+        return what(entry)
+    return entry.get(what) if isinstance(entry, dict) else getattr(entry, what)
 
 
 def print_table(table: Table) -> None:
