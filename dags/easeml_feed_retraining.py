@@ -11,7 +11,7 @@ Afterwards: the studies stand on their new data version; what passed is in produ
 `gate`.
 
 Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, the referee's process, and
-studies that somebody has fed (`easeml feed`, `FeedOperator`, or the service of the page).
+studies with fed rows (`easeml feed`, `FeedOperator`, or the service of the page).
 
 More: docs/feed-refine-infer.md, docs/operators.md.
 """

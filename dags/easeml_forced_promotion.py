@@ -1,11 +1,11 @@
 """Bring a model to production without the gate, on a referee's word.
 
 When: something is broken and the gate cannot help. Trigger it with the study, the model and the reason. Then a referee
-finds it under "Required Actions", with the gate's last word on the model, types a reason of their own, and approves.
+finds it under "Required Actions", with the gate's last verdict on the model, enters a reason, and approves.
 
 Afterwards: with an approval and a reason the model is in production at once; who approved and why are recorded with
-the promotion, for ever, and everybody can read them. A rejection, an answer of anybody else, or three days without an
-answer promote nothing and leave nothing behind. `easeml model rollback` takes it back.
+the promotion permanently, and every role can read them. A rejection, an answer of another role, or three days
+without an answer promote nothing and change nothing. `easeml model rollback` takes it back.
 
 Needs: the connection `easeml_default`, referees who are named in `[easeml] referees` of every component's
 configuration, and a referee's process that was started with `--allow-forced`: without that it refuses.
@@ -29,7 +29,9 @@ FORM = {
         minimum=1,
         description="Number of the model, as `easeml model list STUDY` shows it.",
     ),
-    "reason": params.text("Reason", "Why it cannot wait for the gate; whoever approves reads it.", maxLength=500),
+    "reason": params.text(
+        "Reason", "Why it cannot wait for the gate; the approving referee reads it.", maxLength=500
+    ),
 }
 
 with DAG(

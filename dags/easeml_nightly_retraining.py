@@ -3,7 +3,7 @@
 Three rounds: the scheduler suggests the next trials over all studies, each is trained in its own task in the pool
 that stands for the devices. Then, for every study whose best model is not the one in production, the gate judges it
 on the sealed set; a pass is promoted. The overfitting meter reads beside the gate, so a rejected model is metered
-too. One tenant's failed trial or rejected model stops nobody else.
+too. A failed trial or a rejected model of one tenant does not stop the others.
 
 When: each night at one (UTC); by hand whenever the devices are free. When every candidate has run, a night trains
 nothing and succeeds.

@@ -1,14 +1,14 @@
-"""Tell people what happens in all studies, by mail and by chat; and keep the list of studies that the forms offer.
+"""Send the events of all studies by mail and to a chat, and update the list of studies that the forms offer.
 
-Every five minutes the news since the last look are told: a promotion, a rollback, a rejection, a new test set that is
-needed, overfitting, drift, a search that has ended, a budget that is spent. Only what every developer may know.
+Every five minutes the task sends the events since its last run: a promotion, a rollback, a rejection, a request for a
+new test set, overfitting, drift, the end of a search, a spent budget. Every developer may know these events.
 
 When: leave it switched on. Name the addresses once in the Variable `easeml_notify_mail`, and the connection of a
 chat's incoming webhook in the Variable `easeml_notify_webhook`; the form is for a single run.
 
-Afterwards: what was told stands in the task's result and log. A server that is away turns the task red; the next run
-tells what was left out. An event may come twice, with the same number. Delete the Variable
-`easeml_told_easeml_notify.mail` (or `.webhook`) to begin anew: what has happened before is no news then.
+Afterwards: the task's result and log list the events that were sent. A server that cannot be reached fails the task;
+the next run sends the rest. An event may be sent twice, with the same number. Delete the Variable
+`easeml_told_easeml_notify.mail` (or `.webhook`) to start again from the present: earlier events are not sent then.
 
 Needs: the connection `easeml_default`; for mails `smtp_default`.
 
@@ -26,7 +26,7 @@ from easeml_airflow.operators import ListStudiesOperator, NotifyOperator
 
 FORM = {
     "events": params.events(),
-    "mail": params.mail("Whom to tell; addresses with commas between. Empty: the Variable `easeml_notify_mail`."),
+    "mail": params.mail("Recipients, separated by commas. Empty: the Variable `easeml_notify_mail`."),
     "webhook": params.text(
         "Webhook", "Connection of a chat's webhook. Empty: the Variable `easeml_notify_webhook`.", maxLength=250
     ),
@@ -48,9 +48,9 @@ with DAG(
     doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
-    told = {"events": "{{ params.events | tojson }}"}
-    mail = MailNotifier(to="{{ params.mail or var.value.get('easeml_notify_mail', '') }}", **told)
+    chosen = {"events": "{{ params.events | tojson }}"}
+    mail = MailNotifier(to="{{ params.mail or var.value.get('easeml_notify_mail', '') }}", **chosen)
     chat = "{{ params.webhook or var.value.get('easeml_notify_webhook', '') }}"
     NotifyOperator(task_id="mail", notifier=mail)
-    NotifyOperator(task_id="webhook", notifier=WebhookNotifier(webhook_conn_id=chat, **told))
+    NotifyOperator(task_id="webhook", notifier=WebhookNotifier(webhook_conn_id=chat, **chosen))
     ListStudiesOperator(task_id="list_studies")

@@ -1,16 +1,16 @@
-"""Watch the overfitting meters of all studies; an alert turns this DAG's run red.
+"""Watch the overfitting meters of all studies; an alert fails this DAG's run.
 
-The sensor waits in the triggerer, where it costs no worker, for the next alert after the last one that a run of this
-DAG has reported; none is lost between two runs. What to do is in the alert's message.
+The sensor waits in the triggerer, where it needs no worker, for the next alert after the last one that a run of this
+DAG has reported; no alert between two runs is lost. The alert's message says what to do.
 
-When: leave it switched on. By hand: name a study to watch that one alone, and choose whether it is paused. Alerts of
-teams that share a meter set are not found here, since no team may learn another one's signals: each needs a sensor of
-its own, with `study` and `team`. Sets that have served are watched by `easeml_test_set_watch`.
+When: leave it switched on. By hand: name one study to watch, and choose whether it is paused. This DAG does not see
+alerts of teams that share a meter set, since no team may learn the signals of another one: each team needs a separate
+sensor with `study` and `team`. `easeml_test_set_watch` watches sets that are used up.
 
-Afterwards: when the alert says that the study's overfitting budget is broken, its search is paused: it gets no new
-trial until somebody has dealt with the alert and called `easeml study resume`. Drift pauses nothing: where a second
-validation sample shows that validation and test data certainly differ, the alert says which validation data to get. A
-day without an alert ends the run quietly, and the next one goes on watching.
+Afterwards: when the alert says that the study's overfitting budget is exceeded, its search is paused: it gets no new
+trial until its developer has handled the alert and called `easeml study resume`. Drift pauses nothing: where a second
+validation sample shows that validation and test data differ, the alert says which validation data to get. A day
+without an alert ends the run as skipped, and the next run continues to watch.
 
 Needs: the connection `easeml_default`.
 
@@ -32,7 +32,7 @@ FORM = {
         True,
         title="Pause the search",
         type="boolean",
-        description="Whether a study whose overfitting budget is broken gets no new trial until somebody resumes it.",
+        description="Whether a study whose overfitting budget is exceeded gets no new trial until it is resumed.",
     ),
 }
 
@@ -61,7 +61,7 @@ with DAG(
 
     @task.short_circuit(execution_timeout=timedelta(minutes=5))
     def may_pause(params=None):
-        """Whether whoever started this run wants a study to be paused."""
+        """Return whether this run may pause a study."""
         return params["pause"]
 
     pause = PauseOnAlertOperator(
@@ -73,7 +73,7 @@ with DAG(
 
     @task(retries=0, execution_timeout=timedelta(minutes=5))
     def raise_alert(alert):
-        """Fail with the alert's message, so that it is seen, and whoever is told of failures is told of it."""
+        """Fail with the alert's message, so that the run's failure notifications carry it."""
         raise RuntimeError(alert["message"])
 
     watch >> may_pause() >> pause

@@ -1,8 +1,8 @@
 """Keep every device busy: each trains one trial after the other, and none waits for the slowest.
 
 One task is one device. As soon as it is free, it asks the scheduler for the next trial over all studies, with
-everything in mind that all devices have learnt so far. A failed trial is recorded and stops nobody; a task that was
-killed hands its trial back, and its next try takes up where it was.
+everything in mind that all devices have learnt so far. A failed trial is recorded and stops no other trial. A
+task that is killed releases its trial, and its next try resumes it from the last checkpoint.
 
 When: by hand, for a day of training. Each task holds its slot of the pool until it ends: with
 `easeml_nightly_retraining` at work, a night's trials wait for the devices.

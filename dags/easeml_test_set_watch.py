@@ -25,7 +25,7 @@ from easeml_airflow.sensors import NewTestSetSensor
 
 FORM = {
     "study": params.study("Whose test sets to watch. Empty: all."),
-    "mail": params.mail("Whom to tell; addresses with commas between. Empty: nobody, the run turns red all the same."),
+    "mail": params.mail("Recipients, separated by commas. Empty: no mail; the run fails in either case."),
 }
 
 with DAG(
@@ -52,7 +52,7 @@ with DAG(
 
     @task(retries=0, execution_timeout=timedelta(minutes=5))
     def raise_alert(alert):
-        """Fail with the alert's message, so that it is seen, and whoever is told of failures is told of it."""
+        """Fail with the alert's message, so that the run's failure notifications carry it."""
         raise RuntimeError(alert["message"])
 
     raise_alert(watch.output)
