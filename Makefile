@@ -69,6 +69,7 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	  scripts/benchmark_figures.py scripts/screenshots.py scripts/reference.py scripts/structure.py scripts/trace_journeys.py \
 	  benchmarks/*.py
 	@$(VENV)/bin/lint-imports
+	@$(RUN) scripts/language.py
 	@$(RUN) -m codespell_lib README.md CONTRIBUTING.md SECURITY.md docs
 
 figures: $(STAMP) ## Every table and plot of docs/selection.md anew, an hour or more; FIGURES="--only bench" for one

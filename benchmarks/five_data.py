@@ -133,7 +133,7 @@ KINDS: Mapping[str, Kind] = {
         within=500.0,
     ),
     "function": Kind(
-        "a function of one's own: phoneme",
+        "a Python function: phoneme",
         lambda: load_keel("phoneme"),
         function=noisy_copies_and_boosting,
         candidates=OWN,

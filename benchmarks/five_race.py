@@ -62,7 +62,7 @@ class Race:
     """One method at work; what comes after the time is over does not count.
 
     The clock counts processor seconds of this process and of its children that have ended: with one thread they are
-    what the wall clock would show on a machine where nobody else works.
+    the wall-clock time on an otherwise idle machine.
 
     Attributes:
         seconds: How long it may work.

@@ -85,7 +85,7 @@ def _try_all(contest: Contest, race: Race, candidates: Any) -> None:
 
 
 def _unheard(*_: Any, **__: Any) -> None:
-    """Nobody listens to the function's reports."""
+    """Ignore the reports of the function."""
 
 
 def _boosted_trees(contest: Contest, race: Race) -> None:

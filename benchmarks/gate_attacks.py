@@ -8,7 +8,7 @@ worst law that a wrong answer has. Each life is judged from stored predictions, 
 ``stats/adaptivity.py``: by ``judge_predictions``, or, where n - o alone decides, by the least score that ``decide``
 lets through. ``easeml_core.gate.attack`` is the same developer on counts of one condition.
 
-The control is told every answer at delta / H, and the set lives on: there the attack has to work.
+The control receives every answer at delta / H, and its set is never retired: there the attack has to work.
 
     python benchmarks/gate_attacks.py --lives 300
 
@@ -58,7 +58,7 @@ class Attack:
     Attributes:
         name: What is attacked.
         mode: ``fp-free`` or ``fn-free``.
-        adaptivity: What the developer is told, and at which levels.
+        adaptivity: Which answers the developer receives, and at which levels.
         condition: The attacked one.
         sliced: ``fp-free``: it is about half of the set, and the set's own condition holds for sure. ``fn-free``: it is
             asked of the set and of both halves, so that any of three may be found not to hold.
@@ -113,8 +113,8 @@ class Life:
 
     def predictions(self, easy: float, guess: NDArray[np.int64]) -> NDArray[np.int64]:
         """What a model says: its n - o is ``known * (easy - 1/2)``, whatever it guesses where nothing is known."""
-        told = np.where(self.scale < easy, self.labels, 1 - self.labels)
-        return np.where(np.isnan(self.scale), guess, told)
+        known = np.where(self.scale < easy, self.labels, 1 - self.labels)
+        return np.where(np.isnan(self.scale), guess, known)
 
     def is_fooled(self) -> bool:
         """Whether the mode's promise is broken before the set ends."""
@@ -123,11 +123,11 @@ class Life:
             allocate(self.attack.adaptivity, self.attack.steps, mode=self.attack.mode, estimator="exact"),
         )
         sign = 1 if attack.mode == Mode.FP_FREE else -1
-        is_told = not attack.counted or allocation.kind is not Adaptivity.NONE
+        is_answered = not attack.counted or allocation.kind is not Adaptivity.NONE
         threshold = 0.5 + GAIN / attack.known
         changes, shift = 0, 0.0
         for step in range(attack.steps):
-            tries = not is_told or step >= attack.steps - ATTEMPTS
+            tries = not is_answered or step >= attack.steps - ATTEMPTS
             nats = allocation.log_multiplicity(changes) if attack.counted else math.log(attack.steps)
             log_level = math.log(DELTA) - nats
             depth = -ndtri_exp(log_level) + ndtri(attack.aim) + shift
@@ -141,7 +141,7 @@ class Life:
             is_error = passed == (sign > 0)
             if is_error and sign * (easy - threshold) <= 0:
                 return True
-            if is_told:
+            if is_answered:
                 # Only where it differs from the old model does a guess count, and only an answer by chance tells of it.
                 chance = attack.aim if sign > 0 else 1 - attack.aim
                 self.learnt += np.where(np.isnan(self.scale), fresh, 0) * (1 - chance if passed else -chance)
@@ -202,7 +202,7 @@ def is_fp(attack: Attack) -> bool:
 
 
 def attacks() -> list[Attack]:
-    """All lines: each mode with each adaptivity, then each kind of judgement where answers are told and dear."""
+    """All lines: each mode with each adaptivity, then each kind of judgement where answers are given and costly."""
     found = []
     for mode in ("fp-free", "fn-free"):
         found += [

@@ -75,7 +75,7 @@ class Life:
         right = np.arange(KNOWN) < min(max(round(self.right), 0), KNOWN)
         new[:KNOWN] = np.where(right, self.labels[:KNOWN], 1 - self.labels[:KNOWN])
         new[KNOWN:SLICE] = fresh > 0
-        new[SLICE + step] = 1  # one example that nobody has asked about yet
+        new[SLICE + step] = 1  # one example that no request has named yet
         return new, fresh
 
     def hear(self, fresh: NDArray[np.int64], *, held: bool) -> None:
@@ -154,7 +154,7 @@ def bit_now(new: NDArray[np.int64], known: NDArray[np.int64]) -> bool:
 
 @dataclass
 class Desk:
-    """One study whose live set is labelled on demand; whoever labels knows the truth of each example."""
+    """One study whose live set is labelled on demand; the labeler knows the true label of each example."""
 
     at: Installation
     life: Life
@@ -243,7 +243,7 @@ def live_through_the_referee(desk: Desk) -> tuple[bool, int]:
 # -- counts ------------------------------------------------------------------------------------------------------------
 
 
-def told(what: str, passed: int, lives: int) -> None:
+def report(what: str, passed: int, lives: int) -> None:
     """One line: the count, and the exact two-sided interval of the chance behind it."""
     low, high = clopper_pearson(passed, lives, log_level=math.log(0.05))
     print(
@@ -260,7 +260,7 @@ def main() -> None:
     judged = (("judge, bit of the slice known", bit_before), ("judge, as it is", bit_now))
     for what, bit in judged if given.lives else ():
         rngs = [np.random.default_rng([15, number]) for number in range(given.lives)]
-        told(what, sum(live_on_the_judge(new_life(rng), bit) for rng in rngs), given.lives)
+        report(what, sum(live_on_the_judge(new_life(rng), bit) for rng in rngs), given.lives)
     if not given.referee_lives:
         return
     passed = 0
@@ -271,7 +271,7 @@ def main() -> None:
             won, waits = live_through_the_referee(Desk.sealed(at, life, number))
             passed += won
             print(f"  life {number}: {waits} of {STEPS - 1} questions waited, the vote {'passed' if won else 'failed'}")
-    told("referee, as it is", passed, given.referee_lives)
+    report("referee, as it is", passed, given.referee_lives)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An installation for a benchmark: a PostgreSQL server of its own that waits for its disk, with one sealed study."""
+"""An installation for a benchmark: a separate PostgreSQL server that waits for its disk, with one sealed study."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Installation:
         self.judge = Referee(self.referee, self.artifacts, data=self.folder / "data")
 
     def key(self) -> str:
-        """A request key that nobody has used."""
+        """Return an unused request key."""
         return f"bench/{next(self._numbers)}"
 
     def database_processor_ms(self) -> float:

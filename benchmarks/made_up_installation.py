@@ -49,7 +49,7 @@ class World:
     runs: tuple[tuple[int, int], ...]
 
     def problem(self) -> Problem:
-        """What a scheduler is told of it; the study id of a tenant is its index."""
+        """The problem that a scheduler receives; the study id of a tenant is its index."""
         studies = [Arms(i, 1.0, self.names, rows=rows) for i, rows in enumerate(self.rows)]
         pulls = [
             Pull(i, k, float(self.qualities[i, k]), float(self.costs[i, k]), order=order)

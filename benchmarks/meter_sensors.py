@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/meter_sensors.py [--sensors 200] [--seconds 60] [--resume 300] [--json]
 
-A whole stack is started in a folder of its own: PostgreSQL, referee, Airflow's four processes. One DAG maps an
+A whole stack is started in a separate folder: PostgreSQL, referee, Airflow's four processes. One DAG maps an
 OverfittingMeterSensor so many times; once all are deferred the triggerer is watched. Then a model that has learnt the
 validation rows by heart is handed to the meter, and the moments from the decision to the last sensor are taken. About
 five minutes on two cores; other load on the machine goes into every figure but the share of a core.
@@ -61,7 +61,7 @@ with DAG("{dag}", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=N
 
 @contextlib.contextmanager
 def running(sensors: int) -> Iterator[Stack]:
-    """A stack of its own with the DAG in it, gone at the end."""
+    """A separate stack with the DAG in it, gone at the end."""
     with throwaway_folder() as folder:
         dags = folder / "dags"
         dags.mkdir()

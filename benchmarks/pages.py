@@ -2,7 +2,7 @@
 
     python benchmarks/pages.py --studies 1000 --trials 60
 
-A server of its own is filled by SQL and thrown away afterwards. What is measured is the application itself, without
+A separate server is filled by SQL and thrown away afterwards. What is measured is the application itself, without
 Airflow's login and without the network: the queries of the page and of its bar, and the page's making.
 """
 

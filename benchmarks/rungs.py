@@ -94,7 +94,7 @@ class Replay:
     _reached: dict[float, list[tuple[str, Reached]]] = field(default_factory=lambda: {share: [] for share in SHARES})
 
     def run(self, seed: int) -> Replay:
-        """In the order of a seed: studies take turns, each with its candidates in an order of its own."""
+        """In the order of a seed: studies take turns, each with its candidates in a random order."""
         rng = random.Random(seed)
         studies = rng.sample(sorted(self.curves), len(self.curves))
         orders = {study: rng.sample(sorted(self.curves[study]), len(self.curves[study])) for study in studies}

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Table = dict[str, NDArray[Any]]
-    Told = dict[tuple[float, float], int]
+    KnownLabels = dict[tuple[float, float], int]
 
 CONDITION, RELIABILITY = "n - o > 0.02 +/- 0.2", 0.99
 ROWS, FRESH = 1_200, 20
@@ -84,13 +84,13 @@ def hidden(rng: np.random.Generator, rows: Table) -> Table:
 # -- the judge ---------------------------------------------------------------------------------------------------------
 
 
-def look_up_passes(labels: NDArray[np.int64], is_told: NDArray[np.bool_]) -> bool:
+def look_up_passes(labels: NDArray[np.int64], is_known: NDArray[np.bool_]) -> bool:
     """Whether the judge of this tree lets the look-up pass; the old model always says 0, as the look-up elsewhere."""
     decision = judge_predictions(
         parse_condition(CONDITION),
         labels,
         np.zeros_like(labels),
-        np.where(is_told, labels, 0),
+        np.where(is_known, labels, 0),
         log_level=math.log1p(-RELIABILITY),
         mode="fp-free",
     )
@@ -164,10 +164,10 @@ def life_after(rng: np.random.Generator, *, among: int, left: tuple[str, ...] | 
         return True, False
     _, is_hidden = split(rng, len(origin))
     opened = np.where(found.likely >= 0, ~is_sealed[found.likely], ~is_hidden)
-    is_told = np.zeros(ROWS, dtype=bool)
-    is_told[origin[opened & (origin >= 0)]] = True
+    is_known = np.zeros(ROWS, dtype=bool)
+    is_known[origin[opened & (origin >= 0)]] = True
     labels = (mine["y"] == "yes").astype(np.int64)
-    return False, look_up_passes(labels[gate], is_told[gate])
+    return False, look_up_passes(labels[gate], is_known[gate])
 
 
 def life_of_others(rng: np.random.Generator, rows: int, left: tuple[str, ...] | None) -> tuple[bool, float, float]:
@@ -213,7 +213,7 @@ def file_table(at: Installation, study: str, content: Table, target: str, tenant
     return bool(answer["refused"])
 
 
-def told_by(at: Installation, study: str) -> Told:
+def known_labels(at: Installation, study: str) -> KnownLabels:
     """``y`` of every open row of a study, as a developer reads it."""
     with at.worker.begin() as tx:
         version = studies.latest_data_version(tx, studies.get_study(tx, study).id)
@@ -233,7 +233,7 @@ def keys_of(inputs: NDArray[Any], names: list[str]) -> Iterator[tuple[float, flo
     return zip(dose, weight, strict=True)
 
 
-def gate_passes(at: Installation, study: str, told: Told) -> tuple[bool, float]:
+def gate_passes(at: Installation, study: str, known: KnownLabels) -> tuple[bool, float]:
     """Whether the look-up passes the study's gate, and which share of the sealed rows it knows."""
     model_id = at.add_constant(study)
     with at.referee.begin() as tx:
@@ -242,7 +242,7 @@ def gate_passes(at: Installation, study: str, told: Told) -> tuple[bool, float]:
         names = studies.feature_names(tx, studies.latest_data_version(tx, known.id).id)
         if live is None or names is None:
             raise RuntimeError(study)
-        found = [told.get(key) for key in keys_of(sealed.sealed_inputs(tx, live.id), names)]
+        found = [known.get(key) for key in keys_of(sealed.sealed_inputs(tx, live.id), names)]
         new = np.array([0 if one is None else one for one in found], dtype=np.int64)
         for model, says in (
             (models.baseline_model(tx, known.id), np.zeros_like(new)),
@@ -272,7 +272,7 @@ def life_through_the_referee(at: Installation, way: str, number: int) -> tuple[b
         theirs = hidden(rng, mine) if way == "hidden" else mine
         if file_table(at, f"two{tag}", theirs, "z", tag, part[1]):
             return True, False
-        passed, share = gate_passes(at, f"one{tag}", told_by(at, f"two{tag}"))
+        passed, share = gate_passes(at, f"one{tag}", known_labels(at, f"two{tag}"))
     print(f"  {way}, life {number}: the look-up knows {share:.1%} of the sealed rows")
     return False, passed
 

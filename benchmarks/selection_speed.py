@@ -82,7 +82,7 @@ def bench_select(
         decisions: Decisions in memory that are timed, >= 1.
         seed: Of everything random.
         database: Address, as the role that owns the schemas, of an empty database with the current schema; None for a
-            server of its own.
+            separate server.
 
     Returns:
         ``{"decision_microseconds": {"median", "p95"}, "refit_all_seconds", "ratio", "cold_start_seconds",
@@ -207,7 +207,7 @@ def _fill(store: Store, key: str, world: World) -> None:
     ended = [(i, k, float(world.qualities[i, k]), float(world.costs[i, k])) for i, k in world.runs]
     settings = {"training": TrainingConfig().to_json()}
     with store.begin() as tx:
-        lock(tx, "suggest")  # nobody registers or suggests between the look and the first rows
+        lock(tx, "suggest")  # no registration or suggestion between the check and the first rows
         if installation.holds_anything(tx):
             message = (
                 "this database holds an installation; speed is measured on an empty one only, give another address"

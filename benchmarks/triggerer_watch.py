@@ -25,7 +25,7 @@ MAPPED_TASKS = "SELECT coalesce(state, 'none'), count(*) FROM task_instance WHER
 
 @dataclass(slots=True)
 class Ear(contextlib.AbstractContextManager["Ear"]):
-    """Hears notifications in a thread of its own.
+    """Hears notifications in a separate thread.
 
     Attributes:
         stack: Whose database it listens to.

@@ -29,9 +29,7 @@ FORM = {
         minimum=1,
         description="Number of the model, as `easeml model list STUDY` shows it.",
     ),
-    "reason": params.text(
-        "Reason", "Why it cannot wait for the gate; the approving referee reads it.", maxLength=500
-    ),
+    "reason": params.text("Reason", "Why it cannot wait for the gate; the approving referee reads it.", maxLength=500),
 }
 
 with DAG(

@@ -1,6 +1,6 @@
 """One night for many tenants on a real Airflow, from registration to release; run it again for the next night.
 
-Uses the stack that `make up` started and leaves it running, or starts one of its own and stops it again.
+Uses the stack that `make up` started and leaves it running, or starts one and stops it afterwards.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def main(as_json: bool, trials_per_round: int | None, home: Path | None, dags: P
 
 
 def make_console(as_json: bool) -> Console:
-    """A console that is wide enough for the table where nobody can widen it."""
+    """Return a console that is wide enough for the table where its output is no terminal."""
     width = None if sys.stdout.isatty() else WIDTH
     return Console(highlight=False, stderr=as_json, width=width)
 

@@ -62,7 +62,7 @@ class Ticker:
     """Shows what pip does now: in place on a terminal, elsewhere one line every now and then."""
 
     def __init__(self) -> None:
-        self.told = time.monotonic()
+        self.reported_at = time.monotonic()
 
     def __call__(self, line: str) -> None:
         """Look at one line of pip's report."""
@@ -71,8 +71,8 @@ class Ticker:
         text = line.strip()[:100]
         if sys.stdout.isatty():
             print(f"\r\033[K  {text}", end="", flush=True)
-        elif time.monotonic() - self.told > QUIET_SECONDS:
-            self.told = time.monotonic()
+        elif time.monotonic() - self.reported_at > QUIET_SECONDS:
+            self.reported_at = time.monotonic()
             print(f"  {text}", flush=True)
 
 

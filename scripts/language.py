@@ -1,9 +1,9 @@
 """Check the language of documentation and code against the list of phrases: ``python scripts/language.py [PATH ...]``.
 
-The list, ``scripts/phrases.toml``, holds phrases that make technical text hard to read, and what to write instead. They are
-searched in Markdown outside code blocks, in comments, docstrings and string literals of Python files, and in the text of
-HTML templates; parts of identifiers are searched in Python names. General checkers of prose (proselint, Vale) judge essays;
-they know neither our terms nor where prose stands in code.
+The list, ``scripts/phrases.toml``, holds phrases that make technical text hard to read, and what to write instead. They
+are searched in Markdown outside code blocks, in comments, docstrings and string literals of Python files, and in the
+text of HTML templates; parts of identifiers are searched in Python names. General checkers of prose (proselint, Vale)
+judge essays; they know neither our terms nor which parts of a Python file are prose.
 
 Exit status: 0 no finding, 1 findings, 2 wrong usage.
 """
@@ -18,9 +18,12 @@ import sys
 import tokenize
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_name("phrases.toml")
@@ -137,7 +140,9 @@ def tracked(phrases: Phrases) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Print each finding with what to write instead."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="Files or folders; default: those of the list.")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="Files or folders; default: those of the list."
+    )
     parser.add_argument("--count", action="store_true", help="Print the number of findings per folder only.")
     given = parser.parse_args(arguments)
     phrases = read_list()

@@ -1,7 +1,7 @@
 """Resolve ``constraints.txt`` anew: the versions that are tested together, for ``pip install -c``.
 
 ``uv pip compile`` resolves in seconds and writes no host name. Torch stays out of it and keeps its range: here its CUDA
-build, with twenty packages of its own, would be resolved for everybody.
+build, with twenty packages, would be resolved for every user.
 """
 
 from __future__ import annotations

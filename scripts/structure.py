@@ -213,7 +213,7 @@ def _recurring_files(modules: Iterable[Path]) -> dict[str, int]:
 
 
 def imports_of(tree: Path) -> Imports:
-    """Read the import graph in a process of its own, which imports this tree's packages and not the installed ones."""
+    """Read the import graph in a separate process, which imports this tree's packages and not the installed ones."""
     command = [sys.executable, __file__, "--imports-of", str(tree)]
     paths = os.pathsep.join(import_roots(tree))
     done = subprocess.run(

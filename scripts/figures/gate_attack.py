@@ -34,8 +34,8 @@ __all__ = [
 def vote_counts(rng: np.random.Generator, *, examples: int, answers: int, runs: int) -> NDArray[np.int64]:
     """How many labels the vote of so many answered models has right, shape ``(runs,)``.
 
-    Each model is a coin; it is told whether it was right on more than half of the set. A model that was not tells as
-    much: its opposite was. The vote is right on a share of 1/2 + (1/pi) sqrt(answers / examples), about.
+    Each model is a coin; its developer learns whether it was right on more than half of the set. A model that was not
+    is as informative: its opposite was. The vote is right on a share of 1/2 + (1/pi) sqrt(answers / examples), about.
 
     Args:
         rng: Seeded.

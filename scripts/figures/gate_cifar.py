@@ -70,7 +70,7 @@ class Table:
         return self.right[:, None] - self.right[None, :]
 
     def outcomes(self, new: int, old: int) -> Outcomes:
-        """What the gate is told about one pair."""
+        """The outcomes of one pair of models that the gate receives."""
         return Outcomes(
             examples=self.examples,
             wins=int(self.wins[new, old]),

@@ -25,7 +25,7 @@ TAILS = ("hoeffding", "clopper-pearson")
 
 
 def speed(_runner: MeterRunner) -> str:
-    """Seconds of plans with all alternatives, each in a process of its own, and milliseconds of readings."""
+    """Seconds of plans with all alternatives, each in a separate process, and milliseconds of readings."""
     rows, commands = [], []
     for tail in TAILS:
         command = plan(tolerance=0.05, steps=STEPS, tail=tail)

@@ -50,7 +50,7 @@ def embedded(name: str, title: str) -> str:
 
 
 def take_pictures(drawn: Path, target: Path) -> None:
-    """Copy what was drawn beside the page, with as many colours as can be told apart: a third of the bytes."""
+    """Copy what was drawn beside the page, with a palette of 256 colours: a third of the bytes."""
     from PIL import Image  # comes with matplotlib, without which there are no pictures
 
     target.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Figures of their own kind: parts switched off, several devices, efficiency against fairness, speed."""
+"""Further figures: parts switched off, several devices, efficiency against fairness, speed."""
 
 from __future__ import annotations
 

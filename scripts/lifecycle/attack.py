@@ -1,4 +1,4 @@
-"""Chapter 4: whoever hands in again and again learns a set that is too small, but not one of the planned size."""
+"""Chapter 4: repeated submissions overfit a test set that is too small, but not one of the planned size."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def play(stage: Stage, chapter: Chapter) -> None:
     small, planned = _size(window, "none"), _size(window, "full")
     chapter.keep(window.picture("4a-planner"))
     fooled, held = _attacked(small, "none", counted=False), _attacked(planned, "full", counted=True)
-    chapter.tell(f"A model shall pass where {CONDITION}; nobody's model is better than a coin, 0.5.")
+    chapter.tell(f"A model shall pass where {CONDITION}; no model is better than a coin, 0.5.")
     chapter.tell(
-        f"A set of {small:,} examples would do for {STEPS} models of somebody who learns nothing. Whoever is told pass "
-        f"or fail each time, and hands in what the answers teach, made a coin pass on {fooled} of {RUNS} such sets."
+        f"A set of {small:,} examples suffices for {STEPS} models of a developer who learns nothing. A developer who "
+        f"learns pass or fail each time, and hands in what the answers teach, made a coin pass on {fooled} of {RUNS} "
+        "such sets."
     )
     chapter.tell(
-        f"The planner asks for {planned:,} examples where pass or fail is told each time, and the gate then counts "
+        f"The planner asks for {planned:,} examples where pass or fail is released each time, and the gate then counts "
         f"what can have been learnt: the same attack got through on {held} of {RUNS}."
     )
     if fooled < RUNS / 4 or held > DELTA * RUNS:

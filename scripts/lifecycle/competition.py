@@ -100,15 +100,15 @@ def _ended(stage: Stage, study: str) -> list[dict[str, Any]]:
 
 def _explain(stage: Stage, chapter: Chapter, window: Window) -> None:
     """Open the newest decision whose runner-up is another study's, else the newest that had a runner-up."""
-    told: dict[bool, str] = {}
+    pages: dict[bool, str] = {}
     for trial in sorted(_ended(stage, stage.study), key=lambda t: -t["trial_id"])[:LOOKED_AT]:
         window.go(f"{stage.path}/decisions/{trial['trial_id']}")
         window.await_seen("p.now", "the reason of the decision")
         if found := window.texts(RUNNER_UP):
-            told.setdefault(stage.study not in found[0], window.page.url)
-    if not told:
+            pages.setdefault(stage.study not in found[0], window.page.url)
+    if not pages:
         message = f"none of the newest {LOOKED_AT} decisions of {stage.study} had a runner-up"
         raise LifecycleError(message)
-    window.go(told[max(told)].partition("/easeml")[2])
+    window.go(pages[max(pages)].partition("/easeml")[2])
     chapter.keep(window.picture("2e-decision"))
     chapter.tell(f"Why one of them ran: “{window.text('p.now')}”")

@@ -63,9 +63,9 @@ def _hand_in_published(stage: Stage, chapter: Chapter, window: Window, found: Pu
     window.mark()
     for handed in brought:
         model = Offered(handed["model_id"], handed["called"], handed["validation_quality"])
-        told = hand_in(window, model)
+        answer = hand_in(window, model)
         gauge = window.text(GAUGE)
-        chapter.tell(f"{model.called} with {model.quality:.4f} on the validation data: {told}; “{gauge}”")
+        chapter.tell(f"{model.called} with {model.quality:.4f} on the validation data: {answer}; “{gauge}”")
     window.require_mark()
     chapter.keep(window.picture("3-published-models"))
     published.rest(stage)

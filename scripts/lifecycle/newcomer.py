@@ -1,4 +1,4 @@
-"""Chapter 1: somebody without a line of code uploads a table, sees what it is taken for, and submits a study."""
+"""Chapter 1: a user uploads a table without any code, reads the inferred types, and submits a study."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ def play(stage: Stage, chapter: Chapter) -> None:
     chapter.tell(f"{NEWCOMER} of {TENANT} uploads digits.csv and reads: “{seen}”")
     chapter.tell(f"The inferred program brings {len(candidates)} candidates, from {candidates[0]} to {candidates[-1]}.")
     chapter.tell(f"A model shall pass where {CONDITION}, {ANSWERS} times at most.")
-    chapter.tell(f"The rows are divided: {sizes}; what is sealed nobody but the referee sees from now on.")
+    chapter.tell(f"The rows are divided: {sizes}; only the referee reads the sealed rows from now on.")

@@ -101,7 +101,7 @@ def load(time: int = 1, data: Path = DATA) -> Published | None:
 
 
 def bring(stage: Stage, published: Published) -> list[dict[str, Any]]:
-    """Register the study, give its meter the newer set, and hand the models in; nobody asks the gate yet.
+    """Register the study, give its meter the newer set, and hand the models in; no gate request is filed yet.
 
     Returns:
         What ``easeml submit --json`` says of each model, and ``called``; the worst first.

@@ -39,17 +39,17 @@ def _hear_the_alarm(stage: Stage, chapter: Chapter, window: Window) -> None:
     window.go("/")
     alarm = f"#needs li:has-text('{stage.study}:')"
     window.await_seen(alarm, "the alarm about the study")
-    told = window.texts(f"{alarm} b")
+    announced = window.texts(f"{alarm} b")
     chapter.keep(window.picture("5a-alarm"))
     window.go(f"{stage.path}/gate")
     window.await_seen(f"{SETS} .is:has-text('retired')", "the spent set, retired")
     chapter.keep(window.picture("5b-spent"))
     chapter.tell("The last answer spent the gate set, and the meter saw the tuned tree.")
-    chapter.tell(f"The overview rings: {'; '.join(told)}. The gate says: “{window.text('p.now')}”")
+    chapter.tell(f"The overview shows: {'; '.join(announced)}. The gate says: “{window.text('p.now')}”")
 
 
 def _release(stage: Stage, chapter: Chapter, window: Window) -> None:
-    """Hand the spent gate set to everybody, and validate on it."""
+    """Release the used-up gate set, and validate on it."""
     window.go(f"{stage.path}/data")
     row = f"{SETS} tbody tr:has(small:text-is('gate'))"
     spent = window.text(f"{row} >> th span")

@@ -88,7 +88,7 @@ class Stage:
             words: The command.
             role: As which role of the database.
             fails: Whether it must fail.
-            needs_artifacts: Whether it is told where models lie; not every command takes that.
+            needs_artifacts: Whether the command takes the place of the models.
 
         Returns:
             What it printed; its error where it must fail.

@@ -1,4 +1,4 @@
-"""The story as it is told: chapters, a paragraph each, with the pictures that were kept."""
+"""The story: chapters, a paragraph each, with the pictures that were kept."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Story:
     """Chapters one after the other.
 
     Args:
-        console: Where they are told.
-        pause_seconds: How long to wait after each, for somebody who watches.
+        console: Where the paragraphs are printed.
+        pause_seconds: How long to wait after each, for a spectator.
     """
 
     def __init__(self, console: Console, *, pause_seconds: float = 0.0) -> None:

@@ -151,7 +151,7 @@ class Windows:
         return self._opened[who]
 
     def pictures_of_all(self, name: str) -> list[Path]:
-        """What everybody sees now; for a failure, so what cannot be pictured is left out."""
+        """Take a picture of each page after a failure; pages that cannot be pictured are left out."""
         kept = []
         for who, window in self._opened.items():
             with contextlib.suppress(LifecycleError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NIGHT_DAG = "easeml_nightly_retraining"
 MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]·[/]"}
-TOLD = ("train", "gate", "promote", "meter")
+REPORTED = ("train", "gate", "promote", "meter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class Ticker:
 
     def __init__(self, progress: Progress, tell: Callable[[str], None], submissions: Callable[[], list[str]]) -> None:
         self.progress, self.tell, self.submissions = progress, tell, submissions
-        self.told: set[tuple[str, int]] = set()
+        self.reported: set[tuple[str, int]] = set()
         self.names: list[str] = []
 
     def show(self, tasks: Sequence[Task]) -> None:
         """Tell what is new."""
         for task in tasks:
             key = (str(task["task_id"]), int(task["map_index"]))
-            if kind_of(task).rstrip("_0123456789") in TOLD and task["state"] in MARKS and key not in self.told:
-                self.told.add(key)
+            if kind_of(task).rstrip("_0123456789") in REPORTED and task["state"] in MARKS and key not in self.reported:
+                self.reported.add(key)
                 seconds = f"{task['duration']:.1f} s" if task.get("duration") else ""
                 self.progress.console.print(f"      {MARKS[task['state']]} {self.title(task)} [dim]{seconds}[/]")
         running = [self.title(t) for t in tasks if t["state"] in ("running", "deferred")]

@@ -58,17 +58,17 @@ def section(thing: Any) -> str:
 
 def arguments(thing: Any, about: Docstring) -> list[tuple[str, ...]]:
     """A row for each argument; a templated one says so."""
-    told = about.entries("Args")
+    meanings = about.entries("Args")
     templated = set(getattr(thing, "template_fields", ()))
     rows: list[tuple[str, ...]] = []
     for name, parameter in inspect.signature(thing).parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            rows.append((f"`{name}`", "", "", told.get(name, "Those of the base class.")))
+            rows.append((f"`{name}`", "", "", meanings.get(name, "Those of the base class.")))
             continue
         needed = parameter.default is parameter.empty
         kind = "" if parameter.annotation is parameter.empty else f"`{parameter.annotation}`"
-        meaning = told.get(name, "") + (
-            " Templated." if name in templated and "emplated" not in told.get(name, "") else ""
+        meaning = meanings.get(name, "") + (
+            " Templated." if name in templated and "emplated" not in meanings.get(name, "") else ""
         )
         rows.append((f"`{name}`", kind, "needed" if needed else f"`{parameter.default!r}`", meaning.strip()))
     return rows

@@ -28,8 +28,8 @@ def page() -> str:
 def section(kind: Any) -> str:
     """A class of settings: what it is for, and its fields."""
     about = read_docstring(kind.__doc__)
-    told = about.entries("Attributes")
-    rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default_of(f)}`", told[f.name]) for f in dataclasses.fields(kind)]
+    meanings = about.entries("Attributes")
+    rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default_of(f)}`", meanings[f.name]) for f in dataclasses.fields(kind)]
     return f"## {kind.__name__}\n\n{about.text}\n\n" + table(("field", "type", "default", "meaning"), rows)
 
 

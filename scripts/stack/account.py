@@ -4,7 +4,7 @@ There are two. One is that of tasks, and of what starts them. The API server has
 for the referee's pages: a task must neither look into it nor put something in its way, such as a plugin that it would
 load, or in the place of a log a link to what only the API server may read.
 
-None is created: they are user ids that nobody has, two for each state folder. Sandboxed models of the referee have ids
+None is created: they are unused user ids, two for each state folder. Sandboxed models of the referee have ids
 of another range (``easeml_core.sandbox.namespaces``), so that no task may look into them either.
 """
 
@@ -114,7 +114,7 @@ def _give_folders(places: Places, uid: int, server: int) -> None:
     """Make the accounts the owners of what Airflow writes, and close what they must not read.
 
     Only for a launcher that is root, while no process of theirs lives: then none can exchange a file for another.
-    A file with a second name is left as it is, since that may lead to a file of somebody else.
+    A file with a second name is left as it is, since that may lead to a file of another account.
     """
     end_processes_of(uid, server)
     places.task_logs.mkdir(exist_ok=True)

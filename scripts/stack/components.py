@@ -55,7 +55,7 @@ def airflow_components(
 ) -> tuple[Component, ...]:
     """Airflow's four. Their log servers would listen on all interfaces; logs are read from disk instead.
 
-    Where the API server has an account of its own there is a fifth: the API server that tasks speak to, since the key
+    Where the API server has a separate account there is a fifth: the API server that tasks speak to, since the key
     that signs their tokens must not be the one that signs people's.
     """
     account = accounts.tasks if accounts else None

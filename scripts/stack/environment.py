@@ -79,7 +79,7 @@ def airflow_environment(
         places: Where the files lie.
         keys: The kept secrets.
         port: Port of the API server.
-        task_port: Port of the API server of tasks, where they have one of their own.
+        task_port: Port of the API server of tasks, where it is a separate one.
         metadata: Address of Airflow's metadata database.
         worker: Address of our database for the role ``easeml_worker``.
         account: Under which it runs; None for that of the launcher.
@@ -100,9 +100,9 @@ def airflow_environment(
 def api_server_environment(
     environment: Mapping[str, str], places: Places, keys: Keys, sealed: str, accounts: Accounts | None
 ) -> dict[str, str]:
-    """The same for the API server that people use: a home of its own, and the referee's address for their pages.
+    """The same for the API server that people use: a separate home, and the referee's address for their pages.
 
-    Where it has an account of its own it also signs people's tokens with a key of its own. With the key that tasks
+    Where it has a separate account it also signs people's tokens with a separate key. With the key that tasks
     share, each could sign one of the referee's.
 
     Args:

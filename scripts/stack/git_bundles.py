@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCAL = {"name": "dags-folder", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {}}
-"""The bundle that Airflow has by itself; a list of one's own replaces it, so it is named there again."""
+"""The bundle that Airflow has by default; a separate list replaces it, so it is named there again."""
 GIT = "airflow.providers.git.bundles.git.GitDagBundle"
 
 

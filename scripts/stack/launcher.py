@@ -246,7 +246,7 @@ class Stack:
             time.sleep(0.25)
 
     def _await_tasks_server(self, port: int | None) -> None:
-        """Wait for the API server of tasks, where they have one of their own."""
+        """Wait for the API server of tasks, where it is a separate one."""
         rest = Rest(f"http://{LOOPBACK}:{port}", ADMIN, "", timeout_seconds=5)
         deadline = time.monotonic() + HEALTH_SECONDS
         while port is not None and not rest.answers("/execution/health"):

@@ -44,7 +44,7 @@ class Places:
 
     @property
     def api_server(self) -> Path:
-        """AIRFLOW_HOME of the API server, which has one of its own: what tasks may write there it would load."""
+        """AIRFLOW_HOME of the API server, which has a separate one: what tasks may write there it would load."""
         return self.home / "api-server"
 
     @property
@@ -94,7 +94,7 @@ class Places:
 
     @property
     def task_port(self) -> Path:
-        """The port that the API server of tasks had last time, where they have one of their own."""
+        """The port that the API server of tasks had last time, where it is a separate one."""
         return self.home / "task-port"
 
     @property
@@ -111,7 +111,7 @@ class Places:
         """Create the folders. The state folder may be passed through, its secrets are files of mode 0600."""
         for folder in (self.home, self.artifacts, self.airflow, self.plugins, self.api_server, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        self.home.chmod(0o711)  # the database's account passes through; nobody else on this machine may look
+        self.home.chmod(0o711)  # the database's account passes through; no other account may read it
         if self.airflow.stat().st_uid == os.geteuid():  # else they are an account's, perhaps of a stack that runs
             for folder in (self.logs, self.artifacts, self.airflow, self.api_server):
                 folder.chmod(0o700)

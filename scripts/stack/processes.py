@@ -46,7 +46,7 @@ class Processes:
         self.running: list[Running] = []
 
     def start(self, component: Component) -> None:
-        """Start a component, tied to this process, with a log file of its own (the one before is kept as ``.1``)."""
+        """Start a component, tied to this process, with a separate log file (the one before is kept as ``.1``)."""
         log = self.logs / f"{component.name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
@@ -130,7 +130,7 @@ def run_command(
     logs: Path,
     account: Account | None = None,
 ) -> None:
-    """Run a command to its end, with a log of its own.
+    """Run a command to its end, with a separate log.
 
     Raises:
         CommandFailedError: If it does not succeed.

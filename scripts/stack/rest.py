@@ -73,7 +73,7 @@ class Rest:
         return True
 
     def health(self, since: datetime) -> dict[str, str]:
-        """State of each part that Airflow knows of; empty while nobody answers. No login needed.
+        """State of each part that Airflow knows of; empty while the API server does not answer. No login needed.
 
         A part whose last heartbeat is older than ``since`` is ``stale``: after a crash, Airflow goes on calling the
         dead one healthy for half a minute.

@@ -15,7 +15,7 @@ ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequestedError(BaseException):
-    """Raised in the main thread when somebody asks us to stop; no failure, hence no Exception."""
+    """Raised in the main thread when a signal asks us to stop; no failure, hence no Exception."""
 
     def __init__(self, number: int) -> None:
         self.number = number

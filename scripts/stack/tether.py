@@ -1,10 +1,10 @@
 """Tie a program to its launcher, then become that program: ``tether.py LAUNCHER_PID [--as DESCENT] PROGRAM ARGUMENTS``.
 
-The kernel sends SIGTERM to the program when its launcher dies, even of kill -9. The setting survives exec. A small
-program of its own, since running Python code between fork and exec is unsafe in a launcher that has threads.
+The kernel sends SIGTERM to the program when its launcher dies, even of kill -9. The setting survives exec. It is a
+separate program, since running Python code between fork and exec is unsafe in a launcher that has threads.
 
 With ``--as`` it steps down from root first; DESCENT is the JSON form of ``stack.account.Account``. What lies behind a
-folder that the account may not pass (a home of mode 0700) is shown to it in a mount namespace of its own: there the
+folder that the account may not pass (a home of mode 0700) is shown to it in a separate mount namespace: there the
 folder is an empty one in memory, with nothing in it but what is named. There it also follows no link in folders where
 another account writes, which could else have it read what only it may read: its own /proc/self/environ, say.
 Man pages: mount_namespaces(7), mount(2), prctl(2).
