@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from easeml_core.store.database import Store
+    from easeml_core.store.queries.compute import (
+        BusyDevices,
+        DeviceRun,
+        DeviceTotals,
+        PromisedGain,
+        TenantUse,
+        WaitingTrial,
+    )
 
 WINDOWS = {
     "6h": (timedelta(hours=6), 36),
@@ -30,93 +40,177 @@ MOST_WAITS = 12
 MOST_GAINS = 400
 
 
-def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None = None) -> dict[str, Any]:
-    """Everything about devices in a time, in one transaction of six bounded queries.
+class JobState(StrEnum):
+    """What a stretch of device time was."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A stretch of time for which a trial held a device.
+
+    Attributes:
+        state: What it was.
+        begun: When it began.
+        until: When it ended; of a running trial the present.
+        run: The trial.
+        expected: When a running trial should end; None where that is not known.
+    """
+
+    state: JobState
+    begun: datetime
+    until: datetime
+    run: DeviceRun
+    expected: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One device of a kind, with the jobs that it held one after the other; at least one."""
+
+    device: str
+    number: int
+    jobs: list[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Device time of a tenant; of all tenants together that may not be seen where ``tenant`` is None.
+
+    Attributes:
+        tenant: Its name.
+        seconds: Device seconds.
+        share: Of all device time, in [0, 1].
+        due: What is due to it by weight, in [0, 1].
+    """
+
+    tenant: str | None
+    seconds: float
+    share: float
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """From a moment on: the least gain of quality that an hour of a device must promise."""
+
+    at: datetime
+    per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeReport:
+    """Everything about devices in a time.
+
+    Attributes:
+        since: Its beginning.
+        now: Its end, by the database's clock.
+        window: One of ``WINDOWS``.
+        totals: Counts.
+        lanes: What ran where, as of ``lanes_of``.
+        drawn: Number of trials in the lanes.
+        at_once: Devices that trained at once, as of ``at_once``.
+        waits: Trials that wait.
+        busy: Devices that trained over time.
+        shares: Device time by tenant: the most served first, all that may not be seen last.
+        gains: What choices promised, newest first.
+        prices: Prices of compute, oldest first; the last one is in force.
+    """
+
+    since: datetime
+    now: datetime
+    window: str
+    totals: DeviceTotals
+    lanes: list[Lane]
+    drawn: int
+    at_once: float | None
+    waits: list[WaitingTrial]
+    busy: list[BusyDevices]
+    shares: list[Share]
+    gains: list[PromisedGain]
+    prices: list[Price]
+
+
+def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None = None) -> ComputeReport:
+    """Return everything about devices in a time, in one transaction of bounded queries.
 
     Args:
         store: Role ``easeml_worker``.
         window: One of ``WINDOWS``.
-        studies: Names of the studies that whoever asks may see; None for all. Of others only sums are told.
-
-    Returns:
-        ``{"since", "now", "window", "totals", "lanes", "drawn", "at_once", "waits", "busy", "shares", "gains",
-        "prices"}``. ``lanes`` as of ``lanes_of``; ``drawn`` of how many trials; ``at_once`` as of the
-        function; ``shares`` are ``{"tenant", "seconds", "share", "due"}``, with a tenant of None for all others
-        together; ``prices`` are ``{"at", "per_hour"}``, oldest first: least gain of quality that an hour of a device
-        must promise.
+        studies: Names of the studies that the viewer may see; None for all. Of others only sums are shown.
 
     Raises:
         ConfigError: There is no such window.
     """
     require(window in WINDOWS, "window", window, ", ".join(WINDOWS))
-    span, buckets = WINDOWS[window]
-    since = datetime.now(UTC) - span
+    length, buckets = WINDOWS[window]
+    since = datetime.now(UTC) - length
     with store.begin() as tx:
-        seen = {"names": studies}
-        runs = store_compute.runs(tx, since=since, limit=MOST_RUNS, **seen)
-        totals = store_compute.totals(tx, since=since, **seen)
-        lanes = lanes_of(runs, now=totals["read_at"])
-        return {
-            "since": since,
-            "now": totals["read_at"],
-            "window": window,
-            "totals": totals,
-            "lanes": lanes,
-            "drawn": len(runs),
-            "at_once": at_once(lanes, since=since),
-            "waits": store_compute.waits(tx, limit=MOST_WAITS, **seen),
-            "busy": store_compute.busy(tx, since=since, buckets=buckets, **seen),
-            "shares": _shares(store_compute.shares(tx, since=since, **seen)),
-            "gains": store_compute.gains(tx, since=since, limit=MOST_GAINS, **seen),
-            "prices": [
-                *({"at": s.created_at, "per_hour": _price(s.config)} for s in reversed(list_settings(tx))),
-                {"at": totals["read_at"], "per_hour": 3600 * current_config(tx).price_per_second},
+        runs = store_compute.runs(tx, since=since, names=studies, limit=MOST_RUNS)
+        totals = store_compute.totals(tx, since=since, names=studies)
+        lanes = lanes_of(runs, now=totals.read_at)
+        return ComputeReport(
+            since=since,
+            now=totals.read_at,
+            window=window,
+            totals=totals,
+            lanes=lanes,
+            drawn=len(runs),
+            at_once=at_once(lanes, since=since),
+            waits=store_compute.waits(tx, names=studies, limit=MOST_WAITS),
+            busy=store_compute.busy(tx, since=since, buckets=buckets, names=studies),
+            shares=_shares(store_compute.shares(tx, since=since, names=studies)),
+            gains=store_compute.gains(tx, since=since, names=studies, limit=MOST_GAINS),
+            prices=[
+                *(Price(s.created_at, _price(s.config)) for s in reversed(list_settings(tx))),
+                Price(totals.read_at, 3600 * current_config(tx).price_per_second),
             ],
-        }
+        )
 
 
 def _price(config: Mapping[str, Any]) -> float:
+    """Return the price per device-hour in stored settings."""
     return 3600 * float(config.get("price_per_second") or 0)
 
 
-def lanes_of(runs: Sequence[Mapping[str, Any]], *, now: datetime) -> list[dict[str, Any]]:
-    """Trials side by side: as many lanes as devices of a kind were held at once, each trial in the first that is free.
+def lanes_of(runs: Sequence[DeviceRun], *, now: datetime) -> list[Lane]:
+    """Return as many lanes as devices of a kind were held at once, each trial in the first lane that is free.
 
     Args:
-        runs: Rows of ``store.compute.runs``.
+        runs: Rows of ``store.queries.compute.runs``.
         now: When they were read.
 
     Returns:
-        ``{"device", "number", "jobs"}`` each, by kind and number. A job is ``{"state", "from", "to", "expected",
-        "run"}``: state ``running``, ``ended``, ``failed`` or ``lost``; ``expected`` is when a running one should end,
-        None where nobody can tell.
+        The lanes by kind of device and number.
     """
-    jobs = sorted(
-        (job for run in runs for job in _jobs(run, now)), key=lambda job: (job["from"], job["run"]["trial_id"])
-    )
-    lanes: dict[str, list[dict[str, Any]]] = {}
+    jobs = sorted((job for run in runs for job in _jobs(run, now)), key=lambda job: (job.begun, job.run.trial_id))
+    lanes: dict[str, list[Lane]] = {}
     for job in jobs:
-        kind = job["run"]["device"] or "device"
+        kind = job.run.device or "device"
         of_kind = lanes.setdefault(kind, [])
-        lane = next((lane for lane in of_kind if lane["jobs"][-1]["to"] <= job["from"]), None)
+        lane = next((lane for lane in of_kind if lane.jobs[-1].until <= job.begun), None)
         if lane is None:
-            lane = {"device": kind, "number": len(of_kind) + 1, "jobs": []}
+            lane = Lane(kind, len(of_kind) + 1, [])
             of_kind.append(lane)
-        lane["jobs"].append(job)
+        lane.jobs.append(job)
     return [lane for _, of_kind in sorted(lanes.items()) for lane in of_kind]
 
 
-def at_once(lanes: Sequence[Mapping[str, Any]], *, since: datetime) -> float | None:
-    """How many devices trained at once, on average over the time in which any did; of what is drawn.
+def at_once(lanes: Sequence[Lane], *, since: datetime) -> float | None:
+    """Return how many devices trained at once, on average over the time in which any did; of what is drawn.
 
-    Time that was lost with a device that fell silent is not training. Two slots of one machine are two devices here,
-    however slow they make each other.
+    Time that was lost with a device that stopped answering is not training. Two slots of one machine are two devices
+    here, however slow they make each other.
 
     Returns:
         At least 1; None where nothing trained.
     """
-    jobs = [job for lane in lanes for job in lane["jobs"] if job["to"] > since and job["state"] != "lost"]
-    spans = sorted((max(job["from"], since), job["to"]) for job in jobs)
+    jobs = [job for lane in lanes for job in lane.jobs if job.until > since and job.state != JobState.LOST]
+    spans = sorted((max(job.begun, since), job.until) for job in jobs)
     held = sum((end - begin).total_seconds() for begin, end in spans)
     covered, until = 0.0, since
     for begin, end in spans:
@@ -125,46 +219,49 @@ def at_once(lanes: Sequence[Mapping[str, Any]], *, since: datetime) -> float | N
     return held / covered if covered > 0 else None
 
 
-def _jobs(run: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
-    """The time that a trial held a device, and the time that was lost before."""
-    begun, lost = run["begun_at"], timedelta(seconds=run["lost_seconds"])
-    if run["state"] == TrialState.SUGGESTED:  # taken back: it waits again
-        return [_job("lost", begun, begun + lost, run)]
-    jobs = []
-    if run["state"] == TrialState.RUNNING:
-        state, end = ("lost", run["lease_until"]) if run["is_lost"] else ("running", now)
-    else:
-        failed = run["state"] == TrialState.FAILED
-        state, end = "failed" if failed else "ended", run["finished_at"]
-    jobs.append(_job(state, begun, max(end, begun), run, expected=_expected(run, now)))
-    before = min(begun, run["started_at"] + lost)
-    if lost and before > run["started_at"]:
-        jobs.append(_job("lost", run["started_at"], before, run))
+def _jobs(run: DeviceRun, now: datetime) -> list[Job]:
+    """Return the time for which a trial held a device, and the time that was lost before."""
+    begun, lost = run.begun_at, timedelta(seconds=run.lost_seconds)
+    if run.state == TrialState.SUGGESTED:  # taken back: it waits again
+        return [Job(JobState.LOST, begun, begun + lost, run)]
+    state, end = _end(run, now)
+    jobs = [Job(state, begun, max(end, begun), run, _expected(run, now))]
+    before = min(begun, run.started_at + lost)
+    if lost and before > run.started_at:
+        jobs.append(Job(JobState.LOST, run.started_at, before, run))
     return jobs
 
 
-def _job(state: str, begun: datetime, end: datetime, run: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    return {"state": state, "from": begun, "to": end, "run": run, "expected": None} | more
+def _end(run: DeviceRun, now: datetime) -> tuple[JobState, datetime]:
+    """Return how the latest attempt ended, and when; of a running one the present."""
+    if run.state == TrialState.RUNNING:
+        return (JobState.LOST, run.lease_until or now) if run.is_lost else (JobState.RUNNING, now)
+    return JobState.FAILED if run.state == TrialState.FAILED else JobState.ENDED, run.finished_at or now
 
 
-def _expected(run: Mapping[str, Any], now: datetime) -> datetime | None:
-    """When a trial that runs should end; None for others, and where it has taken longer than was predicted."""
-    if run["state"] != TrialState.RUNNING or run["is_lost"] or not run["predicted_seconds"]:
+def _expected(run: DeviceRun, now: datetime) -> datetime | None:
+    """Return when a running trial should end; None for others, and where it takes longer than predicted."""
+    if run.state != TrialState.RUNNING or run.is_lost or not run.predicted_seconds:
         return None
-    left = min(run["predicted_seconds"], 1e8) - (run["resumed_seconds"] or 0)
-    end = run["begun_at"] + timedelta(seconds=left)
+    left = min(run.predicted_seconds, 1e8) - run.resumed_seconds
+    end = run.begun_at + timedelta(seconds=left)
     return end if end > now else None
 
 
-def _shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Shares of the device time beside what is due by weight, in [0, 1]; the most served first, all others last."""
-    seconds = sum(r["seconds"] for r in rows)
-    weight = sum(r["weight"] or 0 for r in rows)
-    found: dict[str | None, dict[str, Any]] = {}
+def _shares(rows: Sequence[TenantUse]) -> list[Share]:
+    """Return shares of the device time with what is due by weight; the most served first, all unseen ones last."""
+    seconds = sum(r.seconds for r in rows)
+    weight = sum(r.weight or 0 for r in rows)
+    by_tenant: dict[str | None, list[TenantUse]] = {}
     for r in rows:
-        name = r["tenant"] if r["seen"] else None
-        entry = found.setdefault(name, {"tenant": name, "seconds": 0.0, "share": 0.0, "due": 0.0})
-        entry["seconds"] += r["seconds"]
-        entry["share"] += r["seconds"] / seconds if seconds else 0.0
-        entry["due"] += (r["weight"] or 0) / weight if weight else 0.0
-    return sorted(found.values(), key=lambda e: (e["tenant"] is None, -e["seconds"], e["tenant"] or ""))
+        by_tenant.setdefault(r.tenant if r.seen else None, []).append(r)
+    found = [
+        Share(
+            tenant=tenant,
+            seconds=sum(r.seconds for r in of_tenant),
+            share=sum(r.seconds for r in of_tenant) / seconds if seconds else 0.0,
+            due=sum(r.weight or 0 for r in of_tenant) / weight if weight else 0.0,
+        )
+        for tenant, of_tenant in by_tenant.items()
+    ]
+    return sorted(found, key=lambda share: (share.tenant is None, -share.seconds, share.tenant or ""))

@@ -158,8 +158,8 @@ def guard_of_day(store: Store, *, studies_seen: Collection[str] | None = None) -
         shares = store_compute.shares(tx, since=since, names=studies_seen)
     if day["seconds"] <= 0:
         return {"used": None, "least": None, "of_due": None, "is_all": studies_seen is None}
-    due = day["seconds"] / (sum(s["weight"] or 0.0 for s in shares) or 1.0)
-    parts = [(s["seconds"] / (due * s["weight"]), s["tenant"]) for s in shares if s["seen"] and s["weight"]]
+    due = day["seconds"] / (sum(s.weight or 0.0 for s in shares) or 1.0)
+    parts = [(s.seconds / (due * s.weight), s.tenant) for s in shares if s.seen and s.weight]
     of_due, least = min(parts, default=(None, None))
     used = day["guarded"] / day["seconds"]
     return {"used": used, "least": least, "of_due": of_due, "is_all": studies_seen is None}

@@ -6,15 +6,149 @@ device time is kept: it is drawn where its trial began. A device is known by its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import row, rows
+from easeml_core.encoding import typed_record
+from easeml_core.entities import TrialState
+from easeml_core.store.rows import record, records
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import datetime
 
     from sqlalchemy import Connection
+
+
+@typed_record
+class DeviceRun:
+    """A trial that held a device.
+
+    Attributes:
+        device: Kind of device; None for any.
+        begun_at: When its latest attempt began; ``started_at`` is when the first one did.
+        lost_seconds: Device time of attempts that were lost.
+        resumed_seconds: Device time that the present attempt was spared by a checkpoint.
+        is_lost: Whether it runs and its lease has expired.
+        predicted_seconds: Predicted cost of a trial that runs; None where nothing was predicted.
+    """
+
+    trial_id: int
+    study: str
+    tenant: str
+    candidate: str
+    device: str | None
+    state: TrialState
+    attempt: int
+    begun_at: datetime
+    started_at: datetime
+    finished_at: datetime | None
+    lost_seconds: float
+    resumed_seconds: float
+    lease_until: datetime | None
+    lease_key: str | None
+    is_lost: bool
+    predicted_seconds: float | None
+
+
+@typed_record
+class WaitingTrial:
+    """A suggested trial that waits for a device.
+
+    Attributes:
+        is_held: Whether a worker has it already.
+        gain: Expected gain of quality; None for a first result, and where none was predicted.
+        seconds: Predicted device time; None where none was predicted.
+        guarded: Whether the guard for the least served chose it.
+    """
+
+    trial_id: int
+    study: str
+    tenant: str
+    candidate: str
+    device: str | None
+    suggested_at: datetime
+    attempt: int
+    is_held: bool
+    gain: float | None
+    seconds: float | None
+    guarded: bool
+
+
+@typed_record
+class DeviceTotals:
+    """Counts of trials and device time since a moment.
+
+    Attributes:
+        running: Trials that run, of the whole installation; everything else is of the studies that may be seen.
+        own_running: Those of them that may be seen.
+        lost: Trials whose lease has expired; ``lost_since`` is when the first one did.
+        waiting: Suggested trials; ``waiting_since`` is when the first one was.
+        ended: Trials that have ended, ``failed`` of them without a result.
+        lost_seconds: Device time of lost attempts.
+        read_at: The database's clock.
+    """
+
+    running: int
+    own_running: int
+    lost: int
+    lost_since: datetime | None
+    waiting: int
+    waiting_since: datetime | None
+    ended: int
+    failed: int
+    lost_seconds: float
+    read_at: datetime
+
+
+@typed_record
+class BusyDevices:
+    """Devices that trained on average in a part of the time that begins ``at``; ``own`` of the studies seen."""
+
+    at: datetime
+    devices: float
+    own: float
+
+
+@typed_record
+class TenantUse:
+    """Device seconds of a tenant; ``seen`` where these are of studies that may be seen.
+
+    ``weight`` is the sum over its active studies; None without any.
+    """
+
+    tenant: str
+    seen: bool
+    weight: float | None
+    seconds: float
+
+
+@typed_record
+class PromisedGain:
+    """What a choice promised for an hour of a device."""
+
+    at: datetime
+    study: str
+    candidate: str
+    guarded: bool
+    gain_per_hour: float
+
+
+@typed_record
+class StudySeconds:
+    """Device seconds of one study."""
+
+    study: str
+    seconds: float
+
+
+@typed_record
+class HistoryStamp:
+    """Changes whenever a backtest may change: number of results, the newest of them, the settings in force."""
+
+    results: int
+    newest: int
+    settings: int
+
 
 _SEEN = "(CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))"
 _BEGUN = "coalesce(x.attempt_started_at, x.started_at)"
@@ -127,57 +261,55 @@ ORDER BY b.id DESC, g.position LIMIT :limit
 """
 
 
-def runs(tx: Connection, *, since: datetime, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:
-    """Trials that held a device since then, those that do first, then the latest to end."""
-    return _all(tx, _RUNS, since=since, names=names, limit=limit)
+def runs(tx: Connection, *, since: datetime, names: Collection[str] | None, limit: int) -> list[DeviceRun]:
+    """Return trials that held a device since then: those that do now first, then the latest to end."""
+    return records(tx, DeviceRun, _RUNS, since=since, names=_names(names), limit=limit)
 
 
-def waits(tx: Connection, *, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:
-    """Suggested trials that wait for a device: those that are handed out, then by priority and age."""
-    return _all(tx, _WAITS, names=names, limit=limit)
+def waits(tx: Connection, *, names: Collection[str] | None, limit: int) -> list[WaitingTrial]:
+    """Return suggested trials that wait for a device: those handed out first, then by priority and age."""
+    return records(tx, WaitingTrial, _WAITS, names=_names(names), limit=limit)
 
 
-def totals(tx: Connection, *, since: datetime, names: Collection[str] | None) -> dict[str, Any]:
-    """Counts of what runs, waits, is lost and has ended; ``running`` of all, everything else of these studies."""
-    found = row(tx, _TOTALS, since=since, names=_names(names))
+def totals(tx: Connection, *, since: datetime, names: Collection[str] | None) -> DeviceTotals:
+    """Return counts of what runs, waits, is lost and has ended."""
+    found = record(tx, DeviceTotals, _TOTALS, since=since, names=_names(names))
     assert found is not None  # counts are always there
-    return dict(found._mapping)
+    return found
 
 
-def busy(tx: Connection, *, since: datetime, buckets: int, names: Collection[str] | None) -> list[dict[str, Any]]:
-    """Devices that trained on average in each part of the time: ``at`` (its beginning), ``devices``, ``own``."""
-    return _all(tx, _BUSY, since=since, buckets=buckets, names=names)
+def busy(tx: Connection, *, since: datetime, buckets: int, names: Collection[str] | None) -> list[BusyDevices]:
+    """Return the average number of devices that trained in each part of the time, oldest first."""
+    return records(tx, BusyDevices, _BUSY, since=since, buckets=buckets, names=_names(names))
 
 
-def shares(tx: Connection, *, since: datetime, names: Collection[str] | None) -> list[dict[str, Any]]:
-    """Device seconds of each tenant since then, beside its weight; ``seen`` where the studies are among these."""
-    return _all(tx, _SHARES, since=since, names=names)
+def shares(tx: Connection, *, since: datetime, names: Collection[str] | None) -> list[TenantUse]:
+    """Return the device seconds of each tenant since then, with its weight; the most served first."""
+    return records(tx, TenantUse, _SHARES, since=since, names=_names(names))
 
 
 def seconds_of_studies(tx: Connection, *, since: datetime, names: Collection[str] | None) -> dict[str, float]:
-    """Device seconds of each study since then; those that used none are left out."""
-    return {r["study"]: float(r["seconds"]) for r in _all(tx, _SECONDS, since=since, names=names)}
+    """Return device seconds of each study since then; those that used none are left out."""
+    found = records(tx, StudySeconds, _SECONDS, since=since, names=_names(names))
+    return {used.study: float(used.seconds) for used in found}
 
 
-def gains(tx: Connection, *, since: datetime, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:
-    """What the newest choices promised for an hour of a device, newest first."""
-    return _all(tx, _GAINS, since=since, names=names, limit=limit)
+def gains(tx: Connection, *, since: datetime, names: Collection[str] | None, limit: int) -> list[PromisedGain]:
+    """Return what the newest choices promised for an hour of a device, newest first."""
+    return records(tx, PromisedGain, _GAINS, since=since, names=_names(names), limit=limit)
 
 
-def history_stamp(tx: Connection) -> tuple[int, int, int]:
-    """Changes whenever a backtest may say something else: results, the newest of them, and the settings in force."""
-    found = row(
+def history_stamp(tx: Connection) -> HistoryStamp:
+    """Return the stamp of what a backtest replays."""
+    found = record(
         tx,
+        HistoryStamp,
         "SELECT (SELECT count(*) FROM work.observations) AS results, (SELECT coalesce(max(trial_id), 0) FROM "
         "work.observations) AS newest, (SELECT coalesce(max(id), 0) FROM work.selection_settings) AS settings",
     )
     assert found is not None  # counts are always there
-    return found.results, found.newest, found.settings
+    return found
 
 
 def _names(names: Collection[str] | None) -> list[str] | None:
     return None if names is None else list(names)
-
-
-def _all(tx: Connection, query: str, *, names: Collection[str] | None, **values: Any) -> list[dict[str, Any]]:
-    return [dict(r._mapping) for r in rows(tx, query, names=_names(names), **values)]

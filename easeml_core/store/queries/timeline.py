@@ -1,14 +1,205 @@
-"""One line of time of a study, as rows: what everybody may know, from the tables of the schema ``work`` alone."""
+"""Events of a study in the order of time, as rows: public facts, from the tables of the schema ``work`` alone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
+import msgspec
+
+from easeml_core.encoding import typed_record
+from easeml_core.entities import SealedSetPurpose, SealedSetState, Symbol, TrialState
 from easeml_core.store.rows import rows, scalar
 from easeml_core.store.tables.releases import IS_OPEN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+
+class EventKind(StrEnum):
+    """What happened."""
+
+    REGISTERED = "registered"
+    DATA = "data"
+    FED = "fed"
+    SWITCHED = "switched"
+    TRIAL = "trial"
+    SUBMITTED = "submitted"
+    VERDICT = "verdict"
+    READING = "reading"
+    MOVED = "moved"
+    SEALED = "sealed"
+    RETIRED = "retired"
+    ALERT = "alert"
+
+
+@typed_record
+class Registered:
+    """The study was registered."""
+
+    program: str | None
+
+
+@typed_record
+class NewData:
+    """A data version; the numbers of rows are None where a part has none."""
+
+    version: int
+    validation_only: bool | None
+    train_rows: int | None
+    validation_rows: int | None
+    refreshed: bool
+
+
+@typed_record
+class Fed:
+    """Examples were fed; ``reason`` says why they were refused."""
+
+    rows: int
+    by: str
+    origin: str
+    state: str
+    reason: str | None
+
+
+@typed_record
+class Switched:
+    """Examples were switched on or off."""
+
+    rows: int
+    is_on: bool
+    by: str
+    reason: str
+
+
+@typed_record
+class EndedTrial:
+    """A trial ended; ``quality`` is in [0, 1], None without a result; ``seconds`` include lost attempts."""
+
+    candidate: str
+    state: TrialState
+    quality: float | None
+    seconds: float
+    device: str | None
+    measured_anew: bool
+    failure: str | None
+
+
+@typed_record
+class Submitted:
+    """A model was submitted."""
+
+    model: int
+    what: str
+    message: str
+    by: str
+
+
+@typed_record
+class Verdict:
+    """The gate answered; ``cached`` where the same model had been answered before."""
+
+    model: int
+    symbol: Symbol
+    step: int
+    set: int
+    cached: bool
+
+
+@typed_record
+class Reading:
+    """The meter answered; ``signal`` is in 1..signals, None where the set was retired instead."""
+
+    model: int
+    signal: int | None
+    signals: int
+    drift: str | None
+    set: int
+    cached: bool
+
+
+@typed_record
+class Moved:
+    """Production moved to a model; ``how`` is ``promote``, ``rollback`` or ``force``."""
+
+    how: str
+    model: int
+    by: str | None
+    reason: str | None
+
+
+@typed_record
+class Sealed:
+    """A test set was sealed; ``state`` is its present one."""
+
+    set: str
+    purpose: SealedSetPurpose
+    rows: int
+    steps: int
+    state: SealedSetState
+
+
+@typed_record
+class Retired:
+    """A test set was retired, and perhaps released since."""
+
+    set: str
+    purpose: SealedSetPurpose
+    why: str | None
+    released: bool
+
+
+@typed_record
+class Alerted:
+    """An alert was raised; ``what`` is its kind."""
+
+    what: str
+    message: str
+    is_open: bool
+    is_cleared: bool
+
+
+Facts = (
+    Registered
+    | NewData
+    | Fed
+    | Switched
+    | EndedTrial
+    | Submitted
+    | Verdict
+    | Reading
+    | Moved
+    | Sealed
+    | Retired
+    | Alerted
+)
+
+_FACTS: dict[EventKind, type[Facts]] = {
+    EventKind.REGISTERED: Registered,
+    EventKind.DATA: NewData,
+    EventKind.FED: Fed,
+    EventKind.SWITCHED: Switched,
+    EventKind.TRIAL: EndedTrial,
+    EventKind.SUBMITTED: Submitted,
+    EventKind.VERDICT: Verdict,
+    EventKind.READING: Reading,
+    EventKind.MOVED: Moved,
+    EventKind.SEALED: Sealed,
+    EventKind.RETIRED: Retired,
+    EventKind.ALERT: Alerted,
+}
+
+
+@typed_record
+class EventRow:
+    """One event; ``ref`` is its number among those of its kind."""
+
+    at: datetime
+    kind: EventKind
+    ref: int
+    facts: Facts
+
 
 # Of a meter set that several teams share nobody's signals are told, nor an alert that is for one of them.
 _EVENTS = f"""
@@ -66,8 +257,8 @@ FROM work.alerts a WHERE study_id = :id AND team IS NULL
 """
 
 
-def events(tx: Connection, study_id: int, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
-    """What has happened, newest first: ``at``, ``kind``, ``ref`` (its number among its kind) and ``facts``.
+def events(tx: Connection, study_id: int, *, limit: int, offset: int = 0) -> list[EventRow]:
+    """Return what has happened to a study, newest first.
 
     Args:
         tx: Any role.
@@ -76,9 +267,14 @@ def events(tx: Connection, study_id: int, *, limit: int, offset: int = 0) -> lis
         offset: How many newer ones to leave out.
     """
     query = f"SELECT * FROM ({_EVENTS}) every ORDER BY at DESC, kind, ref DESC LIMIT :limit OFFSET :offset"
-    return [dict(r._mapping) for r in rows(tx, query, id=study_id, limit=limit, offset=offset)]
+    found = rows(tx, query, id=study_id, limit=limit, offset=offset)
+    return [
+        EventRow(r.at, kind, r.ref, msgspec.convert(r.facts, _FACTS[kind]))
+        for r in found
+        for kind in (EventKind(r.kind),)
+    ]
 
 
 def count_events(tx: Connection, study_id: int) -> int:
-    """How many there are."""
+    """Return how many events there are."""
     return int(scalar(tx, f"SELECT count(*) FROM ({_EVENTS}) every", id=study_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from easeml_core.services.reports.timeline import LANES, lifecycle
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.trials.execution import claim, record_failure
+from easeml_core.store.queries.timeline import EventKind, EventRow, Moved
 
 
 def titles(lab: Any, study: str = "full") -> list[str]:
-    return [f"{e['lane']}: {e['title']}" for e in lifecycle(lab.worker, study=study, limit=1000)["events"]]
+    return [f"{e.lane}: {e.title}" for e in lifecycle(lab.worker, study=study, limit=1000).events]
 
 
 def test_a_studys_life_in_words(lab: Any) -> None:
@@ -44,10 +46,10 @@ def test_a_studys_life_in_words(lab: Any) -> None:
         "alerts: alert: new-test-set",
     ):
         assert title in found
-    events = lifecycle(lab.worker, study="full", limit=1000)["events"]
-    assert [e["at"] for e in events] == sorted((e["at"] for e in events), reverse=True)
-    assert {e["lane"] for e in events} == set(LANES)
-    details = {e["title"]: e["detail"] for e in events}
+    events = lifecycle(lab.worker, study="full", limit=1000).events
+    assert [e.at for e in events] == sorted((e.at for e in events), reverse=True)
+    assert {e.lane for e in events} == set(LANES)
+    details = {e.title: e.detail for e in events}
     assert details["gate set 1 retired"] == "the referee has retired it"
     assert details[f"{trial['candidate']} failed"].startswith("out of memory; ")
     assert not any("full" in title for title in titles(lab, "first"))
@@ -55,14 +57,14 @@ def test_a_studys_life_in_words(lab: Any) -> None:
 
 def test_a_list_is_paged_and_the_line_is_bounded(lab: Any, monkeypatch: Any) -> None:
     everything = lifecycle(lab.worker, study="full", limit=1000)
-    assert everything["total"] == len(everything["events"]) == len(everything["line"])
-    pages = [lifecycle(lab.worker, study="full", limit=3, offset=n)["events"] for n in range(0, 9, 3)]
-    assert [e for page in pages for e in page] == everything["events"][:9]
+    assert everything.total == len(everything.events) == len(everything.line)
+    pages = [lifecycle(lab.worker, study="full", limit=3, offset=n).events for n in range(0, 9, 3)]
+    assert [e for page in pages for e in page] == everything.events[:9]
     monkeypatch.setattr(room, "MOST_DRAWN", 2)
     cut = lifecycle(lab.worker, study="full", limit=3, offset=1)
-    assert cut["line"] == everything["line"][:2]
-    assert cut["events"] == everything["events"][1:4]
-    assert cut["total"] == everything["total"]
+    assert cut.line == everything.line[:2]
+    assert cut.events == everything.events[1:4]
+    assert cut.total == everything.total
 
 
 def test_what_cannot_be_asked(lab: Any) -> None:
@@ -92,6 +94,6 @@ def test_nobody_elses_signals_are_told(lab: Any) -> None:
     ],
 )
 def test_moves_in_words(facts: dict[str, Any], title: str, detail: str) -> None:
-    moved = {"at": None, "kind": "moved", "ref": 1, "facts": {"model": 3, "reason": None, "by": None} | facts}
-    told = room.told(moved)
-    assert (told["title"], told["detail"], told["lane"]) == (title, detail, "production")
+    moved = Moved(**{"model": 3, "reason": None, "by": None} | facts)
+    told = room.in_words(EventRow(datetime.now(UTC), EventKind.MOVED, 1, moved))
+    assert (told.title, told.detail, told.lane) == (title, detail, "production")

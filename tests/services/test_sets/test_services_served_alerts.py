@@ -41,8 +41,8 @@ def needs(lab: Any, study: str = "full") -> list[str]:
 
 def told(lab: Any, study: str = "full") -> list[str]:
     """The alerts as the study's history has them, oldest first."""
-    events = lifecycle(lab.worker, study=study)["line"]
-    return [e["title"] for e in reversed(events) if e["kind"] == "alert"]
+    events = lifecycle(lab.worker, study=study).line
+    return [e.title for e in reversed(events) if e.kind == "alert"]
 
 
 @pytest.fixture

@@ -14,15 +14,16 @@ from easeml_airflow.web.pages.compute.backtest import Backtests, Kept, backtest_
 from easeml_airflow.web.pages.compute.price import price_text, pricing_of
 from easeml_airflow.web.pages.compute.view import expected_starts
 from easeml_airflow.web.server.airflow_runs import Place
+from easeml_core.entities import TrialState
 from easeml_core.errors import ConcurrentUpdateError, StateError
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.reports.compute import at_once
+from easeml_core.services.reports.compute import Job, JobState, Lane, at_once
 from easeml_core.services.selection.beliefs import beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.studies.limits import list_tenants
 from easeml_core.store.actors import MOST_REASON
-from easeml_core.store.queries.compute import history_stamp
+from easeml_core.store.queries.compute import DeviceRun, WaitingTrial, history_stamp
 from easeml_core.store.rows import change
 
 LIMITS = {"weight": "2", "max_parallel": "4", "quota_hours": "10", "reason": "quarter end"}
@@ -158,31 +159,55 @@ def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, text_of, monkeypat
     assert "manual__1" not in others
 
 
-def test_devices_at_once_are_counted_while_any_trains_and_without_lost_time():
-    def job(begin, end, state="ended"):
-        return {"from": HOUR.replace(minute=begin), "to": HOUR.replace(minute=end), "state": state}
+RUN = DeviceRun(
+    trial_id=1,
+    study="mine",
+    tenant="lab",
+    candidate="tree",
+    device="cpu",
+    state=TrialState.RUNNING,
+    attempt=1,
+    begun_at=HOUR,
+    started_at=HOUR,
+    finished_at=None,
+    lost_seconds=0.0,
+    resumed_seconds=0.0,
+    lease_until=HOUR,
+    lease_key=None,
+    is_lost=False,
+    predicted_seconds=None,
+)
 
-    lanes = [{"jobs": [job(0, 20), job(40, 50)]}, {"jobs": [job(10, 20), job(20, 40, "lost")]}]
+
+def test_devices_at_once_are_counted_while_any_trains_and_without_lost_time():
+    def job(begin, end, state=JobState.ENDED):
+        return Job(state, HOUR.replace(minute=begin), HOUR.replace(minute=end), RUN)
+
+    lanes = [Lane("cpu", 1, [job(0, 20), job(40, 50)]), Lane("cpu", 2, [job(10, 20), job(20, 40, JobState.LOST)])]
     assert at_once(lanes, since=HOUR) == pytest.approx(40 / 30)
-    assert at_once([{"jobs": [job(0, 9, "lost")]}], since=HOUR) is None
+    assert at_once([Lane("cpu", 1, [job(0, 9, JobState.LOST)])], since=HOUR) is None
     assert at_once(lanes, since=HOUR.replace(minute=55)) is None
 
 
 def test_trials_that_wait_begin_as_devices_of_their_kind_become_free():
     def lane(kind, minutes):
         expected = None if minutes is None else HOUR + timedelta(minutes=minutes)
-        return {"device": kind, "jobs": [{"expected": None}, {"expected": expected}]}
+        jobs = [Job(JobState.RUNNING, HOUR, HOUR, RUN, end) for end in (None, expected)]
+        return Lane(kind, 1, jobs)
+
+    def wait(kind, seconds):
+        return WaitingTrial(1, "mine", "lab", "tree", kind, HOUR, 1, False, None, seconds, False)
 
     def starts(*waits):
         lanes = [lane("cpu", 10), lane("cpu", None), lane("cuda", 30), lane("cuda", 5)]
-        found = expected_starts(lanes, [{"device": kind, "seconds": seconds} for kind, seconds in waits])
+        found = expected_starts(lanes, [wait(kind, seconds) for kind, seconds in waits])
         return [None if start is None else (start - HOUR).total_seconds() / 60 for start in found]
 
     assert starts((None, 60), (None, 60), ("cuda", 60), (None, 60)) == [5, 6, 7, 8]
     assert starts(("cpu", None), ("cpu", 60), (None, 60)) == [10, None, 5]  # what takes who knows how long ends it
     assert starts(("cpu", 600), ("cpu", 600), ("tpu", 60)) == [10, 20, None]
     assert starts(("cpu", 1e300), ("cpu", 60)) == [10, None]
-    assert expected_starts([], [{"device": None, "seconds": 1.0}]) == [None]
+    assert expected_starts([], [wait(None, 1.0)]) == [None]
 
 
 def test_who_sees_all_devices_is_told_when_a_trial_should_begin(two, ask_as, text_of):

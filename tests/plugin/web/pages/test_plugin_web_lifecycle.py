@@ -1,6 +1,7 @@
 """The lifecycle page: what next and why, and one line of time, for whoever may see the study and for nobody else."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from easeml_core.models.formats import save_constant
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.reports.timeline import lifecycle
+from easeml_core.services.reports.timeline import Event, lifecycle
+from easeml_core.store.queries.timeline import EventKind, Registered
 from easeml_core.store.tables import models, studies, trials
 
 PAGE = "/studies/cancer/lifecycle"
@@ -56,16 +58,16 @@ def test_the_line_and_the_list_tell_the_same(ask_as, lively, database, text_of):
     page = ask_as("dev").get(PAGE)
     assert page.status_code == 200
     words = text_of(page.text)
-    for event in facts["events"]:
-        assert event["title"] in words
-        assert event["detail"] in words
+    for event in facts.events:
+        assert event.title in words
+        assert event.detail in words
     drawn = len(re.findall(r"<title>", page.text)) - 1  # the page's own
-    assert drawn == facts["total"] == len(facts["line"])
-    kinds = {event["kind"] for event in facts["events"]}
+    assert drawn == facts.total == len(facts.line)
+    kinds = {event.kind for event in facts.events}
     assert kinds >= {"registered", "data", "trial", "verdict", "reading", "sealed"}
     assert f"model {lively}: signal" in words
     assert "What next, and why" in words
-    assert f"1 to {facts['total']} of {facts['total']}" in words
+    assert f"1 to {facts.total} of {facts.total}" in words
     assert "<b>tree" not in page.text
     assert " onclick" not in page.text
     assert "http://" not in page.text
@@ -99,7 +101,7 @@ def test_a_strange_page_is_a_page(ask_as, lively, page):
 
 
 def test_it_is_paged(ask_as, lively, database, monkeypatch, text_of):
-    total = lifecycle(database.worker, study="cancer")["total"]
+    total = lifecycle(database.worker, study="cancer").total
     monkeypatch.setattr("easeml_airflow.web.pages.timeline.page.PAGE_SIZE", 3)
     words = [text_of(ask_as("dev").get(PAGE, params={"page": n}).text) for n in (1, 2, 99)]
     assert f"1 to 3 of {total} Older" in words[0]
@@ -110,16 +112,8 @@ def test_it_is_paged(ask_as, lively, database, monkeypatch, text_of):
 def test_a_single_moment_and_a_year_are_drawn():
     """The line needs no length, and places lie inside of it."""
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    event = {
-        "at": now,
-        "kind": "registered",
-        "lane": "data",
-        "ref": 1,
-        "title": "registered",
-        "detail": "",
-        "facts": {},
-    }
-    for events in ([event], [event, event | {"at": now - timedelta(days=365)}]):
+    event = Event(now, EventKind.REGISTERED, "data", 1, "registered", "", Registered(None))
+    for events in ([event], [event, replace(event, at=now - timedelta(days=365))]):
         line = time_line(events)
         assert all(0 <= place.left <= 100 for lane in line.lanes for place in lane.places)
         assert [lane.name for lane in line.lanes] == ["data"]

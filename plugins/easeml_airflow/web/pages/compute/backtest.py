@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.store.database import Store
+    from easeml_core.store.queries.compute import HistoryStamp
 
 
 LONGEST_SECONDS = 10.0
@@ -44,7 +45,7 @@ class Kept:
         answer: As of ``services.backtest.Backtest``; None where it would have taken too long.
     """
 
-    stamp: tuple[int, int, int]
+    stamp: HistoryStamp
     made_at: datetime
     answer: dict[str, Any] | None
 

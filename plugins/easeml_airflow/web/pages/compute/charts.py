@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
 from easeml_airflow.web.pages.compute.lanes import SHOWN
 from easeml_airflow.web.server.formats import MINUS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from easeml_airflow.web.pages.compute.lanes import Window
+    from easeml_core.services.reports.compute import ComputeReport
+    from easeml_core.store.queries.compute import BusyDevices
 
 HUNDRED = 100
 LAST = 20
@@ -47,13 +49,11 @@ def _figures(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= HUNDRED else f"{number:.3g}"
 
 
-def busy_plot(
-    parts: Sequence[Mapping[str, Any]], window: Window, *, is_all: bool
-) -> tuple[Plot, list[tuple[str, str]]]:
+def busy_plot(parts: Sequence[BusyDevices], window: Window, *, is_all: bool) -> tuple[Plot, list[tuple[str, str]]]:
     """Devices that trained over time: of everybody, and the viewer's own where that is less.
 
     Args:
-        parts: As of ``store.compute.busy``.
+        parts: As of ``store.queries.compute.busy``.
         window: Over which they were read.
         is_all: Whether the viewer sees all tenants.
 
@@ -63,7 +63,7 @@ def busy_plot(
     x = _time_axis(window)
     width = -x.low / max(1, len(parts))
     places = [x.low + (k + 0.5) * width for k in range(len(parts))]
-    every, own = [p["devices"] for p in parts], [p["own"] for p in parts]
+    every, own = [p.devices for p in parts], [p.own for p in parts]
     told = every if is_all else own
     mean = sum(told) / len(told) if told else 0.0
     whose = "" if is_all else " for you"
@@ -86,25 +86,25 @@ def busy_plot(
     return plot, [(f"{word} of devices training", value) for word, value in pairs]
 
 
-def gains_plot(facts: Mapping[str, Any]) -> Plot | None:
+def gains_plot(report: ComputeReport) -> Plot | None:
     """What each choice promised for an hour of a device, against the price of one; None without any choice."""
-    gains, now, since = facts["gains"], facts["now"], facts["since"]
+    gains, now, since = report.gains, report.now, report.since
     if not gains:
         return None
-    window = SHOWN[facts["window"]]
+    window = SHOWN[report.window]
     x = _time_axis(window)
 
     def place(moment: datetime) -> float:
         return max(x.low, float((moment - now) / window.unit))
 
-    values = [g["gain_per_hour"] for g in gains]
+    values = [g.gain_per_hour for g in gains]
     top = min(max(values), 1.5 * quantiles(values, n=5)[-1]) if len(values) >= LAST else max(values)
-    prices = facts["prices"]
-    price = prices[-1]["per_hour"]
+    prices = report.prices
+    price = prices[-1].per_hour
     y = nice_axis([0, top, price], title="gain of quality per device-hour")
     usual = median(values[:LAST])
-    steps = [(place(p["at"]), min(p["per_hour"], y.high)) for p in prices if p["at"] > since]
-    before = [p["per_hour"] for p in prices if p["at"] <= since]
+    steps = [(place(p.at), min(p.per_hour, y.high)) for p in prices if p.at > since]
+    before = [p.per_hour for p in prices if p.at <= since]
     line = [(x.low, before[-1] if before else 0.0), *steps]
     worth = f"The last {min(LAST, len(values))} choices promised {_figures(usual)} of quality per device-hour"
     title = f"{worth}; the price is {_figures(price)}" if price else worth
@@ -117,11 +117,11 @@ def gains_plot(facts: Mapping[str, Any]) -> Plot | None:
         lines=[Line(line, "ln thin dash kf", step=True)] if price else (),
         dots=[
             Dot(
-                place(g["at"]),
-                min(g["gain_per_hour"], y.high),
-                f"{g['study']}, {g['candidate']}: {_figures(g['gain_per_hour'])} per device-hour"
-                + (", by the guard" if g["guarded"] else ""),
-                "f3" if g["guarded"] else "f1",
+                place(g.at),
+                min(g.gain_per_hour, y.high),
+                f"{g.study}, {g.candidate}: {_figures(g.gain_per_hour)} per device-hour"
+                + (", by the guard" if g.guarded else ""),
+                "f3" if g.guarded else "f1",
                 3,
             )
             for g in gains

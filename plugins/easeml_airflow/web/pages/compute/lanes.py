@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.server.airflow_runs import task_address
 from easeml_airflow.web.server.formats import age_text, seconds_text
 from easeml_airflow.web.server.marks import Mark
-from easeml_core.services.reports.compute import WINDOWS
+from easeml_core.entities import TrialState
+from easeml_core.services.reports.compute import WINDOWS, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.server.airflow_runs import Place
+    from easeml_core.services.reports.compute import ComputeReport, Job
+    from easeml_core.services.reports.compute import Lane as DeviceLane
 
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -73,10 +76,10 @@ ROWS_SHOWN = 25
 """Trials of the table beside the lanes."""
 
 _STATES = {
-    "running": Mark("busy", "run", "running"),
-    "ended": Mark("ok", "done", "ended"),
-    "failed": Mark("bad", "fail", "failed"),
-    "lost": Mark("bad", "alert", "lost"),
+    JobState.RUNNING: Mark("busy", "run", "running"),
+    JobState.ENDED: Mark("ok", "done", "ended"),
+    JobState.FAILED: Mark("bad", "fail", "failed"),
+    JobState.LOST: Mark("bad", "alert", "lost"),
 }
 
 
@@ -141,71 +144,68 @@ class _Scale:
         return round(100 * min(1.0, max(0.0, share)), 2)
 
 
-def board_of(facts: Mapping[str, Any], places: Mapping[str, Place]) -> Board:
+def board_of(report: ComputeReport, places: Mapping[str, Place]) -> Board:
     """Lanes of ``services.compute.compute``; ``places`` are where tasks run, by request key."""
-    now, window = facts["now"], SHOWN[facts["window"]]
-    span = now - facts["since"]
-    ends = [job["expected"] for lane in facts["lanes"] for job in lane["jobs"] if job["expected"]]
+    now, window = report.now, SHOWN[report.window]
+    span = now - report.since
+    ends = [job.expected for lane in report.lanes for job in lane.jobs if job.expected]
     until = min(max([*ends, now + span / 20]), now + span / 2)
-    scale = _Scale(facts["since"], until + (until - facts["since"]) / 6)  # room for the names of what runs
-    jobs = [job for lane in facts["lanes"] for job in lane["jobs"]]
+    scale = _Scale(report.since, until + (until - report.since) / 6)  # room for the names of what runs
+    jobs = [job for lane in report.lanes for job in lane.jobs]
     return Board(
-        lanes=[_lane(lane, scale, now) for lane in facts["lanes"][:LANES_SHOWN]],
+        lanes=[_lane(lane, scale, now) for lane in report.lanes[:LANES_SHOWN]],
         ticks=_ticks(scale, window.step, now),
         now=scale.at(now),
         now_at=now,
-        total=len(facts["lanes"]),
-        drawn=facts["drawn"],
+        total=len(report.lanes),
+        drawn=report.drawn,
         lines=[_line(job, now, places) for job in sorted(jobs, key=_order)[:ROWS_SHOWN]],
         is_by_day=window.is_by_day,
     )
 
 
-def _order(job: Mapping[str, Any]) -> tuple[int, float]:
-    return ("lost", "running").index(job["state"]) if job["state"] in ("lost", "running") else 2, -job["to"].timestamp()
+def _order(job: Job) -> tuple[int, float]:
+    return {JobState.LOST: 0, JobState.RUNNING: 1}.get(job.state, 2), -job.until.timestamp()
 
 
-def _lane(lane: Mapping[str, Any], scale: _Scale, now: datetime) -> Lane:
-    last = lane["jobs"][-1]
-    boxes = [box for job in lane["jobs"] for box in _boxes(job, scale, now)]
-    state = last["state"] if last["state"] in ("running", "lost") else "ended"
-    mark = _STATES[state] if state != "ended" else Mark("idle", "pause", "free")
-    is_live_loss = state == "lost" and last["run"]["state"] == "RUNNING"
-    told, label = "free", None
-    if state == "running":
-        told = f"{last['run']['study']}, {_left(last, now)}"
-        place = scale.at(last["expected"] or now)
-        label = (place, last["run"]["study"]) if place < LABEL_UNTIL else None
-    elif is_live_loss:
-        told = f"no heartbeat for {age_text((now - last['to']).total_seconds())}"
-    elif state == "lost":
-        mark, told = Mark("idle", "pause", "free"), "free"
-    return Lane(f"{lane['device']} {lane['number']}", mark, told, boxes, label)
+def _lane(lane: DeviceLane, scale: _Scale, now: datetime) -> Lane:
+    last = lane.jobs[-1]
+    boxes = [box for job in lane.jobs for box in _boxes(job, scale, now)]
+    mark, told, label = Mark("idle", "pause", "free"), "free", None
+    if last.state == JobState.RUNNING:
+        mark = _STATES[last.state]
+        told = f"{last.run.study}, {_left(last, now)}"
+        place = scale.at(last.expected or now)
+        label = (place, last.run.study) if place < LABEL_UNTIL else None
+    elif last.state == JobState.LOST and last.run.state == TrialState.RUNNING:
+        mark = _STATES[last.state]
+        told = f"no heartbeat for {age_text((now - last.until).total_seconds())}"
+    return Lane(f"{lane.device} {lane.number}", mark, told, boxes, label)
 
 
-def _boxes(job: Mapping[str, Any], scale: _Scale, now: datetime) -> list[Box]:
-    left, right = scale.at(job["from"]), scale.at(job["to"])
-    look = {"running": "run", "lost": "lost"}.get(job["state"], "")
-    word = "" if job["state"] == "running" else "lost" if job["state"] == "lost" else job["run"]["study"]
+def _boxes(job: Job, scale: _Scale, now: datetime) -> list[Box]:
+    left, right = scale.at(job.begun), scale.at(job.until)
+    look = {JobState.RUNNING: "run", JobState.LOST: "lost"}.get(job.state, "")
+    word = "" if job.state == JobState.RUNNING else "lost" if job.state == JobState.LOST else job.run.study
     boxes = [Box(left, max(0.15, round(right - left - 0.1, 2)), look, word, _title(job, now))]
-    if job["expected"]:
-        end = scale.at(job["expected"])
-        word = "" if end < LABEL_UNTIL else job["run"]["study"]
+    if job.expected:
+        end = scale.at(job.expected)
+        word = "" if end < LABEL_UNTIL else job.run.study
         boxes.append(Box(right, max(0.3, round(end - right, 2)), "fut", word, f"expected end, {_left(job, now)}"))
     return boxes
 
 
-def _title(job: Mapping[str, Any], now: datetime) -> str:
-    run = job["run"]
-    took = seconds_text((job["to"] - job["from"]).total_seconds())
-    rest = f", {_left(job, now)}" if job["state"] == "running" else ""
-    return f"{run['study']}, {run['candidate']}: {_STATES[job['state']].word}, {took}{rest}"
+def _title(job: Job, now: datetime) -> str:
+    run = job.run
+    took = seconds_text((job.until - job.begun).total_seconds())
+    rest = f", {_left(job, now)}" if job.state == JobState.RUNNING else ""
+    return f"{run.study}, {run.candidate}: {_STATES[job.state].word}, {took}{rest}"
 
 
-def _left(job: Mapping[str, Any], now: datetime) -> str:
-    if job["expected"] is None:
-        return "longer than expected" if job["run"]["predicted_seconds"] else "end not known"
-    return f"{seconds_text((job['expected'] - now).total_seconds())} left"
+def _left(job: Job, now: datetime) -> str:
+    if job.expected is None:
+        return "longer than expected" if job.run.predicted_seconds else "end not known"
+    return f"{seconds_text((job.expected - now).total_seconds())} left"
 
 
 def place_text(key: str | None, places: Mapping[str, Place]) -> str:
@@ -216,17 +216,17 @@ def place_text(key: str | None, places: Mapping[str, Place]) -> str:
     return f"{place.host}, pool {place.pool}" if place.host else f"pool {place.pool}"
 
 
-def _line(job: Mapping[str, Any], now: datetime, places: Mapping[str, Place]) -> Line:
-    run = job["run"]
-    key = run["lease_key"] if job["state"] in ("running", "lost") else None
+def _line(job: Job, now: datetime, places: Mapping[str, Place]) -> Line:
+    run = job.run
+    key = run.lease_key if job.state in (JobState.RUNNING, JobState.LOST) else None
     return Line(
-        device=run["device"] or "not told",
-        study=run["study"],
-        candidate=run["candidate"],
-        mark=_STATES[job["state"]],
-        begun_at=job["from"],
-        took=seconds_text(max(0.0, (job["to"] - job["from"]).total_seconds())),
-        left=_left(job, now) if job["state"] == "running" else "",
+        device=run.device or "not told",
+        study=run.study,
+        candidate=run.candidate,
+        mark=_STATES[job.state],
+        begun_at=job.begun,
+        took=seconds_text(max(0.0, (job.until - job.begun).total_seconds())),
+        left=_left(job, now) if job.state == JobState.RUNNING else "",
         place=place_text(key, places),
         log=task_address(key),
     )

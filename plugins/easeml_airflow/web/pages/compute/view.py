@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.pages.compute.charts import busy_plot, gains_plot
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
     from easeml_airflow.web.components.charts import Plot
     from easeml_airflow.web.server.airflow_runs import Place
+    from easeml_core.services.reports.compute import ComputeReport, Lane, Share
+    from easeml_core.store.queries.compute import DeviceTotals, WaitingTrial
 
 
 LONGEST_SECONDS = 1e7
 """Of a prediction that is believed: 116 days."""
 
 
-def expected_starts(lanes: Sequence[Mapping[str, Any]], waits: Sequence[Mapping[str, Any]]) -> list[datetime | None]:
+def expected_starts(lanes: Sequence[Lane], waits: Sequence[WaitingTrial]) -> list[datetime | None]:
     """When each should begin, about; None where nobody can tell.
 
     A device that trains is taken to go on with the next trial of its kind when its present one should end, by the
@@ -42,21 +45,21 @@ def expected_starts(lanes: Sequence[Mapping[str, Any]], waits: Sequence[Mapping[
     """
     free: dict[str, list[datetime]] = {}
     for lane in lanes:
-        end = lane["jobs"][-1]["expected"]
+        end = lane.jobs[-1].expected
         if end is not None:
-            heapq.heappush(free.setdefault(lane["device"], []), end)
+            heapq.heappush(free.setdefault(lane.device, []), end)
     return [_start(wait, free) for wait in waits]
 
 
-def _start(wait: Mapping[str, Any], free: dict[str, list[datetime]]) -> datetime | None:
+def _start(wait: WaitingTrial, free: dict[str, list[datetime]]) -> datetime | None:
     """The first end of a device that it may have, which it takes."""
-    kinds = [kind for kind, ends in free.items() if ends and wait["device"] in (None, kind)]
+    kinds = [kind for kind, ends in free.items() if ends and wait.device in (None, kind)]
     if not kinds:
         return None
     ends = free[min(kinds, key=lambda kind: free[kind][0])]
     start = heapq.heappop(ends)
-    if wait["seconds"] and 0 < wait["seconds"] <= LONGEST_SECONDS:
-        heapq.heappush(ends, start + timedelta(seconds=wait["seconds"]))
+    if wait.seconds and 0 < wait.seconds <= LONGEST_SECONDS:
+        heapq.heappush(ends, start + timedelta(seconds=wait.seconds))
     return start
 
 
@@ -129,132 +132,131 @@ class Page:
     policy_since: datetime | None
 
 
-def keys_of(facts: Mapping[str, Any]) -> list[str]:
+def keys_of(report: ComputeReport) -> list[str]:
     """Request keys of who holds a trial now, or did when it fell silent."""
-    runs = [lane["jobs"][-1]["run"] for lane in facts["lanes"]]
-    return [run["lease_key"] for run in runs if run["lease_key"]]
+    runs = [lane.jobs[-1].run for lane in report.lanes]
+    return [run.lease_key for run in runs if run.lease_key]
 
 
-def page_of(facts: Mapping[str, Any], policy: Mapping[str, Any], places: Mapping[str, Place], *, is_all: bool) -> Page:
+def page_of(report: ComputeReport, policy: Mapping[str, Any], places: Mapping[str, Place], *, is_all: bool) -> Page:
     """The page.
 
     Args:
-        facts: As of ``services.compute.compute``.
+        report: As of ``services.compute.compute``.
         policy: As of ``services.policy.show_policy``.
         places: Where tasks run, by request key, as far as Airflow says.
         is_all: Whether the viewer sees all tenants.
     """
-    totals, now = facts["totals"], facts["now"]
-    window = SHOWN[facts["window"]]
-    bars, title, note = _shares(facts["shares"], window.word)
-    busy, busy_pairs = busy_plot(facts["busy"], window, is_all=is_all)
+    totals, now = report.totals, report.now
+    window = SHOWN[report.window]
+    bars, title, note = _shares(report.shares, window.word)
+    busy, busy_pairs = busy_plot(report.busy, window, is_all=is_all)
     return Page(
-        window=facts["window"],
+        window=report.window,
         windows={key: one.word for key, one in SHOWN.items()},
         now=_now(totals, now, is_all=is_all),
-        badge=f"{totals['running'] if is_all else totals['own_running']} training",
+        badge=f"{totals.running if is_all else totals.own_running} training",
         lost=_lost(totals, now),
-        silent=_silent(facts, places),
-        board=board_of(facts, places),
-        waits=_waits(facts, is_all=is_all),
-        waiting=totals["waiting"],
-        pairs=_pairs(facts),
+        silent=_silent(report, places),
+        board=board_of(report, places),
+        waits=_waits(report, is_all=is_all),
+        waiting=totals.waiting,
+        pairs=_pairs(report),
         busy=busy,
         busy_pairs=busy_pairs,
         shares=bars,
         shares_title=title,
         shares_note=note,
-        gains=gains_plot(facts),
+        gains=gains_plot(report),
         policy=_policy(policy),
         policy_since=None if policy["created_at"] is None else datetime.fromisoformat(policy["created_at"]),
     )
 
 
-def _now(totals: Mapping[str, Any], now: datetime, *, is_all: bool) -> tuple[str, str]:
-    running = totals["running"] if is_all else totals["own_running"]
+def _now(totals: DeviceTotals, now: datetime, *, is_all: bool) -> tuple[str, str]:
+    running = totals.running if is_all else totals.own_running
     head = f"{counted(running, 'device trains', 'devices train')}{'' if is_all else ' for you'}"
-    if totals["waiting"]:
-        age = age_text((now - totals["waiting_since"]).total_seconds())
-        waits = f"{counted(totals['waiting'], 'trial waits', 'trials wait')}"
+    if totals.waiting_since is not None:
+        age = age_text((now - totals.waiting_since).total_seconds())
+        waits = f"{counted(totals.waiting, 'trial waits', 'trials wait')}"
         first = f"{head}, {waits}, the longest for {age}."
     else:
         first = f"{head}, nothing waits."
-    others = totals["running"] - totals["own_running"]
+    others = totals.running - totals.own_running
     if not is_all:
         return first, f"{counted(others, 'device trains', 'devices train')} for other tenants."
-    return first, f"{counted(totals['ended'], 'trial')} ended in this time, {totals['failed']} of them failed."
+    return first, f"{counted(totals.ended, 'trial')} ended in this time, {totals.failed} of them failed."
 
 
-def _lost(totals: Mapping[str, Any], now: datetime) -> tuple[str, str, str] | None:
-    if not totals["lost"]:
+def _lost(totals: DeviceTotals, now: datetime) -> tuple[str, str, str] | None:
+    if totals.lost_since is None:
         return None
-    several = totals["lost"] > 1
-    title = f"{counted(totals['lost'], 'device does', 'devices do')} not answer"
+    several = totals.lost > 1
+    title = f"{counted(totals.lost, 'device does', 'devices do')} not answer"
     why = (
         f"{'Their leases are' if several else 'Its lease is'} over and no heartbeat came. "
         f"{'The trials go' if several else 'The trial goes'} back to wait for another device, with the attempt counted."
     )
-    return title, why, age_text((now - totals["lost_since"]).total_seconds())
+    return title, why, age_text((now - totals.lost_since).total_seconds())
 
 
-def _silent(facts: Mapping[str, Any], places: Mapping[str, Place]) -> list[Silent]:
+def _silent(report: ComputeReport, places: Mapping[str, Place]) -> list[Silent]:
     """Those that have been silent longest, first."""
-    jobs = [lane["jobs"][-1] for lane in facts["lanes"]]
-    runs = sorted((job["run"] for job in jobs if job["run"]["is_lost"]), key=lambda run: run["lease_until"])
+    runs = [lane.jobs[-1].run for lane in report.lanes]
+    lost = sorted(((run.lease_until, run) for run in runs if run.is_lost and run.lease_until), key=itemgetter(0))
     return [
         Silent(
-            run["study"],
-            path_of_study(run["study"]),
-            run["candidate"],
-            run["lease_until"],
-            place_text(run["lease_key"], places),
-            task_address(run["lease_key"]),
+            run.study,
+            path_of_study(run.study),
+            run.candidate,
+            since,
+            place_text(run.lease_key, places),
+            task_address(run.lease_key),
         )
-        for run in runs[:SILENT_SHOWN]
+        for since, run in lost[:SILENT_SHOWN]
     ]
 
 
-def _waits(facts: Mapping[str, Any], *, is_all: bool) -> list[Wait]:
+def _waits(report: ComputeReport, *, is_all: bool) -> list[Wait]:
     """When one begins is told to whoever sees all devices: the others would count on too few of them."""
-    rows = facts["waits"]
-    starts = expected_starts(facts["lanes"], rows) if is_all else [None] * len(rows)
-    return [_wait(row, start, facts["now"]) for row, start in zip(rows, starts, strict=True)]
+    rows = report.waits
+    starts = expected_starts(report.lanes, rows) if is_all else [None] * len(rows)
+    return [_wait(row, start, report.now) for row, start in zip(rows, starts, strict=True)]
 
 
-def _wait(row: Mapping[str, Any], start: datetime | None, now: datetime) -> Wait:
-    known = row["gain"] is not None and row["seconds"]
+def _wait(row: WaitingTrial, start: datetime | None, now: datetime) -> Wait:
     return Wait(
-        study=row["study"],
-        path=path_of_study(row["study"]),
-        candidate=row["candidate"],
-        gain=f"{3600 * row['gain'] / row['seconds']:.4f}" if known else "",
-        is_guarded=row["guarded"],
-        is_held=row["is_held"],
-        age=age_text((now - row["suggested_at"]).total_seconds()),
+        study=row.study,
+        path=path_of_study(row.study),
+        candidate=row.candidate,
+        gain=f"{3600 * row.gain / row.seconds:.4f}" if row.gain is not None and row.seconds else "",
+        is_guarded=row.guarded,
+        is_held=row.is_held,
+        age=age_text((now - row.suggested_at).total_seconds()),
         start=start,
         is_far=start is not None and start - now > timedelta(hours=20),
     )
 
 
-def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    totals = facts["totals"]
-    seconds = sum(s["seconds"] for s in facts["shares"] if s["tenant"] is not None)
-    at_once = facts["at_once"]
+def _pairs(report: ComputeReport) -> list[tuple[str, str]]:
+    totals = report.totals
+    seconds = sum(s.seconds for s in report.shares if s.tenant is not None)
+    at_once = report.at_once
     told = [
-        (f"Device time in {SHOWN[facts['window']].word}", seconds_text(seconds)),
-        ("Trials ended", f"{totals['ended']:,}"),
+        (f"Device time in {SHOWN[report.window].word}", seconds_text(seconds)),
+        ("Trials ended", f"{totals.ended:,}"),
         ("Devices at once, while any trains", None if at_once is None else f"{at_once:.1f}"),
-        ("Lost with devices that fell silent", seconds_text(totals["lost_seconds"])),
+        ("Lost with devices that fell silent", seconds_text(totals.lost_seconds)),
     ]
     return [(term, value) for term, value in told if value is not None]
 
 
-def _shares(shares: Sequence[Mapping[str, Any]], words: str) -> tuple[list[Bar], str, str]:
+def _shares(shares: Sequence[Share], words: str) -> tuple[list[Bar], str, str]:
     """Bars of the most served, beside what is due by weight; the title names who is furthest from it."""
-    own = [s for s in shares if s["tenant"] is not None]
-    due = [(s["share"] / s["due"], s["tenant"]) for s in own if s["due"] > 0]
+    own = [s for s in shares if s.tenant is not None]
+    due = [(s.share / s.due, s.tenant) for s in own if s.due > 0]
     title = "No device has trained in this time"
-    if due and any(s["seconds"] for s in shares):
+    if due and any(s.seconds for s in shares):
         (least, poorest), (most, richest) = min(due), max(due)
         title = f"{richest} gets {100 * most:.0f} % of its due share"
         title = (
@@ -262,21 +264,21 @@ def _shares(shares: Sequence[Mapping[str, Any]], words: str) -> tuple[list[Bar],
             if len(due) > 1
             else title
         )
-    shown = [*own[:SHARES_SHOWN], *(s for s in shares if s["tenant"] is None)]
-    longest = max((max(s["share"], s["due"]) for s in shown), default=0) * 1.04 or 1.0
+    shown = [*own[:SHARES_SHOWN], *(s for s in shares if s.tenant is None)]
+    longest = max((max(s.share, s.due) for s in shown), default=0) * 1.04 or 1.0
     of_all = f"{min(len(own), SHARES_SHOWN)} of {counted(len(own), 'tenant')}"
     note = f"Share of the device time of {words}; tick: due by weight. {of_all}."
     return [_share(s, longest) for s in shown], title, note
 
 
-def _share(entry: Mapping[str, Any], longest: float) -> Bar:
+def _share(entry: Share, longest: float) -> Bar:
     return Bar(
-        name=entry["tenant"] or OTHERS,
-        width=round(100 * entry["share"] / longest, 2),
-        tick=round(100 * entry["due"] / longest, 2),
-        told=percent_text(entry["share"]),
-        more=f"of {100 * entry['due']:.1f}",
-        look="hi" if entry["tenant"] and entry["share"] >= entry["due"] else "",
+        name=entry.tenant or OTHERS,
+        width=round(100 * entry.share / longest, 2),
+        tick=round(100 * entry.due / longest, 2),
+        told=percent_text(entry.share),
+        more=f"of {100 * entry.due:.1f}",
+        look="hi" if entry.tenant and entry.share >= entry.due else "",
     )
 
 
@@ -296,10 +298,23 @@ def _policy(policy: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantRow:
+    """What one tenant may use; ``used_bar`` is in per cent of its quota."""
+
+    tenant: str
+    weight: float
+    open_trials: int
+    max_parallel: int | None
+    charged: str
+    quota_hours: float | None
+    used_bar: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tenants:
     """A page of the tenants with their limits."""
 
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[TenantRow]
     total: int
     text: str
     page: int
@@ -321,11 +336,14 @@ def tenants_of(tenants: Sequence[Mapping[str, Any]], *, text: str, page: int) ->
     return Tenants(rows, len(found), text.strip(), first // TENANTS_SHOWN + 1, first)
 
 
-def _limits(tenant: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(tenant: Mapping[str, Any]) -> TenantRow:
     used, quota = tenant["used_seconds"] + tenant["reserved_seconds"], tenant["quota_seconds"]
-    return {
-        **tenant,
-        "charged": seconds_text(used),
-        "quota_hours": None if quota is None else quota / 3600,
-        "used_bar": None if quota is None else round(min(100.0, 100 * used / quota), 1),
-    }
+    return TenantRow(
+        tenant=tenant["tenant"],
+        weight=tenant["weight"],
+        open_trials=tenant["open_trials"],
+        max_parallel=tenant["max_parallel"],
+        charged=seconds_text(used),
+        quota_hours=None if quota is None else quota / 3600,
+        used_bar=None if quota is None else round(min(100.0, 100 * used / quota), 1),
+    )

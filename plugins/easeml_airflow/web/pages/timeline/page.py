@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends, Request
 
@@ -22,32 +22,37 @@ from easeml_core.errors import counted
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.recommendations import Severity
 from easeml_core.services.reports.timeline import LANES, MOST_DRAWN, lifecycle
+from easeml_core.store.queries.timeline import EndedTrial, EventKind, Moved, Reading, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
-    Event = Mapping[str, Any]
     from fastapi.responses import HTMLResponse
 
+    from easeml_airflow.web.components.action_items import Need
     from easeml_airflow.web.server.site import Site
+    from easeml_core.services.reports.timeline import Event
 
 
 TICKS = 4
 SHAPES = {
-    "registered": ("queue", "idle"),
-    "data": ("down", "busy"),
-    "fed": ("down", "idle"),
-    "switched": ("swap", "idle"),
-    "trial": ("run", "busy"),
-    "submitted": ("right", "busy"),
-    "reading": ("bolt", "idle"),
-    "moved": ("done", "ok"),
-    "sealed": ("lock", "busy"),
-    "retired": ("stop", "idle"),
-    "alert": ("alert", "bad"),
+    EventKind.REGISTERED: ("queue", "idle"),
+    EventKind.DATA: ("down", "busy"),
+    EventKind.FED: ("down", "idle"),
+    EventKind.SWITCHED: ("swap", "idle"),
+    EventKind.TRIAL: ("run", "busy"),
+    EventKind.SUBMITTED: ("right", "busy"),
+    EventKind.READING: ("bolt", "idle"),
+    EventKind.MOVED: ("done", "ok"),
+    EventKind.SEALED: ("lock", "busy"),
+    EventKind.RETIRED: ("stop", "idle"),
+    EventKind.ALERT: ("alert", "bad"),
 }
 """Symbol and colour of each kind; a verdict has those of its symbol."""
+
+TOPS = {EventKind.VERDICT: 4, EventKind.READING: 28, EventKind.SUBMITTED: 16, EventKind.TRIAL: 36}
+"""Distance of a symbol from the top of its lane, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +92,32 @@ class TimeLine:
 
 
 def shape_of(event: Event) -> tuple[str, str]:
-    """Symbol and colour."""
-    if event["kind"] == "verdict":
-        colour, shape, _ = VERDICTS[Symbol(event["facts"]["symbol"])]
+    """Return the symbol and the colour of an event."""
+    facts = event.facts
+    if isinstance(facts, Verdict):
+        colour, shape, _ = VERDICTS[facts.symbol]
         return shape, colour
-    if event["kind"] == "trial" and event["facts"]["quality"] is None:
+    if isinstance(facts, EndedTrial) and facts.quality is None:
         return "fail", "bad"
-    return ("undo", "warn") if event["facts"].get("how") == "rollback" else SHAPES[event["kind"]]
+    return ("undo", "warn") if isinstance(facts, Moved) and facts.how == "rollback" else SHAPES[event.kind]
+
+
+def _qualities(events: Sequence[Event]) -> list[float]:
+    trials = [e.facts for e in events if isinstance(e.facts, EndedTrial)]
+    return [trial.quality for trial in trials if trial.quality is not None]
 
 
 def time_line(events: Sequence[Event]) -> TimeLine:
     """The line of these events, newest first; at least one."""
-    first, last = events[-1]["at"], events[0]["at"]
+    first, last = events[-1].at, events[0].at
     span = max(last - first, timedelta(seconds=1))
     x = Axis(-0.03 * span.total_seconds(), 1.03 * span.total_seconds())
     lanes = {name: Lane(name) for name in LANES}
-    qualities = [e["facts"]["quality"] for e in events if e["kind"] == "trial" and e["facts"]["quality"] is not None]
+    qualities = _qualities(events)
     y = Axis(min(qualities, default=0.0) - 0.01, max(qualities, default=1.0) + 0.01)
     for event in reversed(events):
-        left = x.share((event["at"] - first).total_seconds())
-        _put(lanes[event["lane"]], event, left, y)
+        left = x.share((event.at - first).total_seconds())
+        _put(lanes[event.lane], event, left, y)
     ticks = [(x.share(k / TICKS * span.total_seconds()), first + k / TICKS * span) for k in range(TICKS + 1)]
     style = "clock" if span < timedelta(hours=2) else "minute" if span < timedelta(days=4) else "day"
     return TimeLine([lane for lane in lanes.values() if lane.places or lane.dots], ticks, style, title_of(events))
@@ -114,31 +125,58 @@ def time_line(events: Sequence[Event]) -> TimeLine:
 
 def _put(lane: Lane, event: Event, left: float, y: Axis) -> None:
     """Add the event's mark to its lane."""
-    facts, title = event["facts"], f"{event['title']}; {event['detail']}"
+    facts, title = event.facts, f"{event.title}; {event.detail}"
     shape, colour = shape_of(event)
-    if event["kind"] == "trial" and facts["quality"] is not None:
-        lane.dots.append(Dot(left, round(86 - 0.72 * y.share(facts["quality"]), 2), title, "f1", 4))
+    if isinstance(facts, EndedTrial) and facts.quality is not None:
+        lane.dots.append(Dot(left, round(86 - 0.72 * y.share(facts.quality), 2), title, "f1", 4))
         return
-    top = {"verdict": 4, "reading": 28, "submitted": 16, "trial": 36}.get(event["kind"], 6)
-    sector = min(facts["signal"] or 0, 4) if event["kind"] == "reading" else 0
-    lane.places.append(Place(left, title, shape, colour, top, sector))
+    sector = min(facts.signal or 0, 4) if isinstance(facts, Reading) else 0
+    lane.places.append(Place(left, title, shape, colour, TOPS.get(event.kind, 6), sector))
 
 
 def title_of(events: Sequence[Event]) -> str:
     """What the line shows, with its main numbers."""
-    kinds = Counter(e["kind"] for e in events)
-    symbols = Counter(e["facts"]["symbol"] for e in events if e["kind"] == "verdict" and not e["facts"]["cached"])
-    qualities = [e["facts"]["quality"] for e in events if e["kind"] == "trial" and e["facts"]["quality"] is not None]
-    told = [counted(kinds["data"], "data version"), counted(kinds["trial"], "trial")]
+    kinds = Counter(e.kind for e in events)
+    verdicts = [e.facts for e in events if isinstance(e.facts, Verdict)]
+    symbols = Counter(verdict.symbol for verdict in verdicts if not verdict.cached)
+    qualities = _qualities(events)
+    told = [counted(kinds[EventKind.DATA], "data version"), counted(kinds[EventKind.TRIAL], "trial")]
     told[1] += f", the best of them {max(qualities):.4f}" if qualities else ""
     told += [f"{symbols[s]} {s}" for s in Symbol if symbols[s]]
-    told += [counted(kinds["moved"], "promotion")] if kinds["moved"] else []
+    told += [counted(kinds[EventKind.MOVED], "promotion")] if kinds[EventKind.MOVED] else []
     return "; ".join(told)
 
 
 STUDY_TAB = Tab("/lifecycle", "Lifecycle")
 
 PAGE_SIZE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the template reads.
+
+    Attributes:
+        steps: What is next: its line, and what to do in words.
+        is_calm: Whether nothing needs a person.
+        line: The line of the newest events.
+        is_cut: Whether there are more events than the line draws.
+        drawn: Events that the line draws.
+        events: One page of the list: event, symbol, colour.
+        total: Events that there are.
+        first: How many newer ones the page leaves out.
+        number: Of the page, from 1.
+    """
+
+    steps: Sequence[tuple[Need, str]]
+    is_calm: bool
+    line: TimeLine
+    is_cut: bool
+    drawn: int
+    events: Sequence[tuple[Event, str, str]]
+    total: int
+    first: int
+    number: int
 
 
 def routes(site: Site) -> APIRouter:
@@ -149,22 +187,19 @@ def routes(site: Site) -> APIRouter:
     def show(request: Request, study: str, page: str = "1", viewer: Viewer = who) -> HTMLResponse:
         found, store = site.study(viewer, study), site.open_store()
         number = max(1, int(page[:6])) if page.isascii() and page.isdigit() else 1
-        facts = lifecycle(store, study=found.name, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
+        timeline = lifecycle(store, study=found.name, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
         steps = next_steps(store, studies_only=[found.name])
-        return site.page(
-            request,
-            viewer,
-            "lifecycle.html",
-            study=found,
+        shown = Page(
             steps=[(need_of(step, viewer, named=False), step["act"]) for step in steps],
             is_calm=all(step["severity"] == Severity.INFO for step in steps),
-            line=time_line(facts["line"]),
-            is_cut=facts["total"] > MOST_DRAWN,
-            drawn=len(facts["line"]),
-            events=[(event, *shape_of(event)) for event in facts["events"]],
-            total=facts["total"],
+            line=time_line(timeline.line),
+            is_cut=timeline.total > MOST_DRAWN,
+            drawn=len(timeline.line),
+            events=[(event, *shape_of(event)) for event in timeline.events],
+            total=timeline.total,
             first=(number - 1) * PAGE_SIZE,
             number=number,
         )
+        return site.page(request, viewer, "lifecycle.html", study=found, shown=shown)
 
     return router
