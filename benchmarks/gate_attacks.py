@@ -34,7 +34,7 @@ from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.on_demand import labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.stats.adaptivity import allocate
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.stats.paired_differing import Differing
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.stats.adaptivity import allocate
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables import models, sealed, studies
 

@@ -41,7 +41,7 @@ from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets import row_registry
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.store.tables import models, releases, sealed, studies
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from made_up_installation import make_world
 from easeml_core.config import SelectionConfig, TrainingConfig, require
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StateError
-from easeml_core.selection.scheduler import scheduler_for
+from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.services.selection.scheduler import LiveScheduler, uncollected
 from easeml_core.store import schema
 from easeml_core.store.database import Store, lock

@@ -1,4 +1,4 @@
-"""Make docs/reference anew from the code: commands, operators, settings, errors, rights, observables.
+"""Make docs/reference anew from the code: commands, operators, public names, settings, errors, rights, observables.
 
 The pages are committed, so that they are read where nothing is installed; a test makes them again and compares.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from reference_pages import alphabet, classes, commands, failures, rights, settings
+from reference_pages import alphabet, classes, commands, faces, failures, rights, settings
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -30,6 +30,7 @@ def pages(opened: connection) -> dict[str, str]:
     made = {
         "commands.md": commands.page(),
         "operators.md": classes.page(),
+        "python.md": faces.page(),
         "settings.md": settings.page(),
         "errors.md": failures.page(),
         "database.md": rights.page(opened),

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
+    from easeml_core.meter.history import Replay
     from easeml_core.meter.planner import MeterPlan
-    from easeml_core.meter.replay import Replay
 
 
 _BAR = 40
@@ -104,10 +104,10 @@ def replay(
     What is printed depends on the sealed set: it is the referee's, whoever hands in models must not read it.
     """
     from easeml_core.config import MeterConfig, require
+    from easeml_core.meter.history import read_history
+    from easeml_core.meter.history import replay as replay_history
     from easeml_core.meter.planner import plan_config
     from easeml_core.meter.plot import draw_replay
-    from easeml_core.meter.replay import read_history
-    from easeml_core.meter.replay import replay as replay_history
 
     require(test_size >= 1, "--test-size", test_size, "a whole number >= 1")
     require(seed >= 0, "--seed", seed, ">= 0")

@@ -26,7 +26,7 @@ from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.self_test import LOG_MISS
 from easeml_core.stats.adaptivity import Allocation, allocate
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.gate.clauses import DIFFERENCE, DIFFERING, LINEAR, claim_of, values_of
-from easeml_core.stats.clopper_pearson import (
+from easeml_core.stats.binomial_bounds import (
     LOG_REST,
     LOG_SHARE,
     log_lower_tail,

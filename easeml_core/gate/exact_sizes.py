@@ -23,6 +23,7 @@ from easeml_core.gate.evidence import reach
 from easeml_core.gate.paper_sizes import ClauseSize, Sizes, labels_on_disagreements, largest
 from easeml_core.gate.questions import Question, promised_levels, question_of
 from easeml_core.stats import binomial_sizes, paired_sizes, sign_test_sizes, weighted_sizes
+from easeml_core.stats.binomial_bounds import LOG_REST, LOG_SHARE, upper_bound
 from easeml_core.stats.bound_sizes import (
     bennett_deviation_size,
     bennett_test_size,
@@ -30,7 +31,6 @@ from easeml_core.stats.bound_sizes import (
     hoeffding_test_size,
     sign_test_bound_size,
 )
-from easeml_core.stats.clopper_pearson import LOG_REST, LOG_SHARE, upper_bound
 from easeml_core.stats.hoeffding import hoeffding_sample_size
 
 if TYPE_CHECKING:

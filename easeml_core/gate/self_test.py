@@ -17,7 +17,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.gate.clauses import claim_of, values_of
 from easeml_core.gate.decision import Decision
 from easeml_core.gate.judge import judge_predictions
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 
 if TYPE_CHECKING:
     from collections.abc import Callable

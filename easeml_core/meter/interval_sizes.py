@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
+from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 from easeml_core.stats.hoeffding import hoeffding_sample_size
 
 
@@ -14,7 +14,7 @@ def interval_size(
         n = ceil( -ln side / (2 epsilon^2) )                                               hoeffding
         n whose interval of round(n p) errors is narrow enough, while n - 1 is not         clopper-pearson
 
-    Numerics: log tails are exact far below e^-745, where those of scipy end; see ``stats/clopper_pearson.py``.
+    Numerics: log tails are exact far below e^-745, where those of scipy end; see ``stats/binomial_bounds.py``.
 
     Args:
         tail: ``hoeffding`` or ``clopper-pearson``.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.config import MeterConfig
+    from easeml_core.meter.history import Replay
     from easeml_core.meter.planner import MeterPlan
-    from easeml_core.meter.replay import Replay
 
 GREEN, YELLOW, RED = COLOURS[2], COLOURS[4], COLOURS[1]
 _WHY = {"tolerance": "one more answer would be too vague", "steps": "all submissions are used"}

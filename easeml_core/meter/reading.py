@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.meter.ranges import exact, signal_of
-from easeml_core.stats.clopper_pearson import clopper_pearson, log_lower_tail, log_upper_tail, upper_bound
+from easeml_core.stats.binomial_bounds import clopper_pearson, log_lower_tail, log_upper_tail, upper_bound
 from easeml_core.stats.hoeffding import hoeffding_half_width
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 from easeml_core.config import require
 from easeml_core.errors import counted
 from easeml_core.meter.planner import validation_minimum
+from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 from easeml_core.stats.binomial_sizes import log_largest_deviation
-from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
 from easeml_core.stats.hoeffding import hoeffding_sample_size
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
-"""Declarative programs: what goes in and what comes out, and which candidates that calls for.
+"""Declarative programs: the types of inputs and outputs, and the candidates that can be trained on them."""
 
-Nothing is imported here, to stay cheap.
-"""
+from easeml_core.lazy import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,15 +1,16 @@
-"""What every scheduler can do, and which one a configuration asks for.
+"""The interface of a scheduler.
 
-A scheduler holds all tenants after the trials so far. Whoever drives it says which trials start and end, and asks what
-runs next; the live service and the simulator drive the same object:
+A scheduler holds the state of all tenants after the trials so far. Its caller reports which trials start and end, and
+requests the next one; the live service and the simulator use the same object:
 
-    scheduler = scheduler_for(problem, config=config)
+    scheduler = scheduler_for(problem, config=config)  # in suggestion.py
     choice = scheduler.choose(device=None)
     scheduler.start(choice.chosen.tenant, choice.chosen.arm)
     ...
     scheduler.record(tenant, arm, quality, cost_seconds)
 
-Nothing of it is stored: ``scheduler_for`` rebuilds the same state, bit for bit, from the same trials in the same order.
+A scheduler is not stored: ``scheduler_for`` rebuilds the same state, bit for bit, from the same trials in the same
+order.
 """
 
 from __future__ import annotations
@@ -18,10 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from easeml_core.config import SelectionConfig
-    from easeml_core.selection.problem import Problem
     from easeml_core.selection.surrogate.posterior import Array
 
 
@@ -120,31 +117,3 @@ def next_refit(results: int) -> int:
         [1, 2, 18, 112, 1025, 20500]
     """
     return results + max(1, min(REFIT_AFTER, results // 8), results // 40)
-
-
-def scheduler_for(
-    problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
-) -> Scheduler:
-    """The scheduler of a policy, after all the trials of the problem.
-
-    Args:
-        problem: Studies, finished trials, trials under way, the past.
-        config: Policy and its settings.
-        known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
-
-    Raises:
-        NumericalError: If the prior is no covariance.
-    """
-    from easeml_core.selection.blas_threads import one_thread
-    from easeml_core.selection.policies.default import DefaultScheduler
-    from easeml_core.selection.policies.published import PublishedScheduler
-
-    kind = DefaultScheduler if config.policy == "default" else PublishedScheduler
-    with one_thread():
-        scheduler = kind(problem, config=config, known_costs=known_costs)
-    index = {arms.study_id: i for i, arms in enumerate(problem.studies)}
-    for pull in problem.in_order():
-        scheduler.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
-    for trial in problem.pending:
-        scheduler.start(index[trial.study_id], trial.arm, device=trial.device)
-    return scheduler

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtri_exp
 
 from easeml_core.config import require
-from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
+from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 from easeml_core.stats.size_search import first_at_most
 
 MOST_EXAMPLES = 10**8

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.stats.clopper_pearson import log_upper_tail
+from easeml_core.stats.binomial_bounds import log_upper_tail
 from easeml_core.stats.trinomial import log_trinomial_tail, log_trinomial_tails
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
+from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

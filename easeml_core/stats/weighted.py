@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.stats.bentkus import log_bentkus_tail
-from easeml_core.stats.clopper_pearson import LOG_SHARE, upper_bound
+from easeml_core.stats.binomial_bounds import LOG_SHARE, upper_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

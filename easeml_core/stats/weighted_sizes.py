@@ -20,8 +20,8 @@ from scipy.special import log_ndtr
 
 from easeml_core.config import require
 from easeml_core.stats.bentkus import log_bentkus_tail
+from easeml_core.stats.binomial_bounds import LOG_REST, LOG_SHARE
 from easeml_core.stats.binomial_sizes import check_log_levels, fall_per_example
-from easeml_core.stats.clopper_pearson import LOG_REST, LOG_SHARE
 from easeml_core.stats.size_search import first_at_most
 from easeml_core.stats.weighted import AtMost, second_moment_bound
 

@@ -14,8 +14,8 @@ from easeml_core.gate.exact_sizes import exact_sizes
 from easeml_core.gate.on_demand import labels_of_submission
 from easeml_core.gate.planner import plan_gate
 from easeml_core.stats.betting import bet_times, log_plugin_wealth, log_wealth
+from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.stats.bound_sizes import chernoff_test_size
-from easeml_core.stats.clopper_pearson import clopper_pearson
 from easeml_core.stats.paired_differing import Differing
 from easeml_core.stats.weighted import AtMost, log_weighted_p_value
 from easeml_core.stats.weighted_sizes import weighted_test_size

@@ -10,7 +10,7 @@ import numpy as np
 from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
 from easeml_core.stats.adaptivity import allocate
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 from figures.gate_answers import plan
 from figures.gate_attack import (
     DELTA,

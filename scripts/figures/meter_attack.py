@@ -9,7 +9,7 @@ import numpy as np
 
 from easeml_core.config import MeterConfig
 from easeml_core.meter.meter import Answered, read_submission
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 from figures.gate_drawing import COLOURS, canvas, saved
 from figures.markdown import table
 from figures.meter_answers import RANGES, plan

@@ -1,11 +1,7 @@
-"""The lazy packages: every list of names is the same list, and importing them costs nothing."""
+"""What DAG authors import, and the decorator's two forms."""
 
-import ast
 import doctest
 import importlib
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,46 +11,6 @@ PACKAGES = [
     "easeml_airflow.decorators",
     "easeml_airflow.notifications",
 ]
-
-
-def type_checking_names(package):
-    """The names that the ``if TYPE_CHECKING`` block imports from our own modules, with their module."""
-    tree = ast.parse(Path(package.__file__).read_text())
-    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    assert len(blocks) == 1
-    return {alias.asname: node.module for node in blocks[0].body for alias in node.names if alias.asname == alias.name}
-
-
-@pytest.mark.parametrize("path", PACKAGES)
-def test_all_lists_of_names_agree(path):
-    package = importlib.import_module(path)
-    assert type_checking_names(package) == package._MODULES
-    assert sorted(package._MODULES) == sorted(package.__all__) == dir(package)
-
-
-@pytest.mark.parametrize("path", PACKAGES)
-def test_every_name_is_found_twice(path):
-    """The second look must not find a submodule that took the name's place."""
-    package = importlib.import_module(path)
-    for name in package.__all__:
-        first, second = getattr(package, name), getattr(package, name)
-        assert first is second
-        assert callable(first)
-        assert first.__name__ == name
-        assert first.__module__ == package._MODULES[name]
-
-
-@pytest.mark.parametrize("path", PACKAGES)
-def test_an_unknown_name_is_an_attribute_error(path):
-    with pytest.raises(AttributeError, match=f"module '{path}' has no attribute 'Nothing'"):
-        importlib.import_module(path).Nothing  # noqa: B018
-
-
-def test_an_import_error_of_our_own_is_not_hidden(monkeypatch):
-    package = importlib.import_module("easeml_airflow.operators")
-    monkeypatch.setitem(package._MODULES, "Broken", "easeml_airflow.operators.there_is_no_such_module")
-    with pytest.raises(ModuleNotFoundError, match="there_is_no_such_module"):
-        package.Broken  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -124,13 +80,3 @@ def test_star_names_match_the_specified_ones():
     assert set(sensors.__all__) == waits
     assert notifications.__all__ == ["EasemlNotifier", "FunctionNotifier", "MailNotifier", "WebhookNotifier"]
     assert decorators.__all__ == ["trial"]
-
-
-def test_the_packages_themselves_import_nothing():
-    """Not even Airflow: the names come when they are asked for."""
-    program = (
-        f"import sys\nbefore = set(sys.modules)\nimport {', '.join(PACKAGES)}\n"
-        "print(sorted(m for m in set(sys.modules) - before if '.' not in m))"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() in ("['easeml_airflow']", "['__future__', 'easeml_airflow']")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.scheduler import scheduler_for
 from easeml_core.selection.simulate.clairvoyant import ClairvoyantScheduler
 from easeml_core.selection.simulate.protocol import scene
+from easeml_core.selection.suggestion import scheduler_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

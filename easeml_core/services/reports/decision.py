@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
-from easeml_core.selection.suggest import seconds_text
+from easeml_core.selection.suggestion import seconds_text
 from easeml_core.services.trials.pruning import sentence_of
 from easeml_core.store.tables import decisions, pruning, trials
 

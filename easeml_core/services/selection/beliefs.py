@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.selection.suggest import Suggestion
+    from easeml_core.selection.suggestion import Suggestion
     from easeml_core.store.database import Store
 
 

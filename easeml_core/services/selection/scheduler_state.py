@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError
-from easeml_core.selection.scheduler import scheduler_for
-from easeml_core.selection.suggest import suggestion_of
+from easeml_core.selection.suggestion import scheduler_for, suggestion_of
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.selection.problem import (
     arm_of,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study, Tenant
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler import Scheduler
-    from easeml_core.selection.suggest import Suggestion
+    from easeml_core.selection.suggestion import Suggestion
     from easeml_core.store.tables.decisions import Look, Menu, Told
 
     Place = tuple[int, int]

@@ -1,25 +1,5 @@
 """The decorator for DAG authors; imported on first use, so that parsing a DAG stays cheap."""
 
-from __future__ import annotations
+from easeml_core.lazy import attach_stub
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from easeml_airflow.decorators.training_function import trial as trial
-
-# The module must not be called like the name: an imported submodule would take its place in this package.
-_MODULES = {"trial": "easeml_airflow.decorators.training_function"}
-
-__all__ = ["trial"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

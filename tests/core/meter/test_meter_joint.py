@@ -13,7 +13,7 @@ from scipy import stats
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.meter.shared_ledger import JointPlan, check_joint_meter, gate_log_cost, gate_log_level
-from easeml_core.stats.clopper_pearson import log_upper_tail
+from easeml_core.stats.binomial_bounds import log_upper_tail
 
 METER = MeterConfig(ranges=(0.2, 0.6), tolerance=0.3, reliability=0.5, steps=99, tail="hoeffding")
 HIDDEN = JointPlan(reliability=0.9, gate_steps=32, meter_steps=32, adaptivity="none")

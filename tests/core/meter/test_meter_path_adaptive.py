@@ -16,7 +16,7 @@ from property_sizes import examples
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.planner import plan_meter
-from easeml_core.stats.clopper_pearson import clopper_pearson
+from easeml_core.stats.binomial_bounds import clopper_pearson
 
 HOEFFDING = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, reliability=0.99, steps=32, tail="hoeffding")
 EXACT = replace(HOEFFDING, tail="clopper-pearson")

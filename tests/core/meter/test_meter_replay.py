@@ -13,8 +13,8 @@ from path_adaptive import read_meter
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import InvalidInputError
+from easeml_core.meter.history import Submitted, read_history, replay
 from easeml_core.meter.meter import Answered, read_submission
-from easeml_core.meter.replay import Submitted, read_history, replay
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.05, reliability=0.99, steps=32, tail="hoeffding")
 LADDER = Path(__file__).parents[3].parent / "shared" / "data" / "meter" / "ladder-photo"

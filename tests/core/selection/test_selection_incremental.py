@@ -9,7 +9,7 @@ from made_up_installation import make_world
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.problem import Pending, Pull
-from easeml_core.selection.scheduler import scheduler_for
+from easeml_core.selection.suggestion import scheduler_for
 
 
 def test_trials_under_way_are_charged_with_the_costs_that_are_predicted_now() -> None:

@@ -10,8 +10,7 @@ import pytest
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
-from easeml_core.selection.scheduler import scheduler_for
-from easeml_core.selection.suggest import suggest, suggest_next
+from easeml_core.selection.suggestion import scheduler_for, suggest, suggest_next
 
 CONFIG = SelectionConfig()
 DIGITS = Arms(1, 1.0, ("knn", "forest"), study="digits")

@@ -12,7 +12,7 @@ from property_sizes import at_night, examples
 from scipy import stats
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.stats.clopper_pearson import log_lower_tail, log_upper_tail
+from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 from easeml_core.stats.paired import log_paired_p_value, log_sign_test, paired_lower_bound
 from easeml_core.stats.trinomial import log_trinomial_tail, log_trinomial_tails
 

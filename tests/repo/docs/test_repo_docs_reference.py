@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("commands.md", "database.md", "errors.md", "observable.md", "operators.md", "settings.md")
+NAMES = ("commands.md", "database.md", "errors.md", "observable.md", "operators.md", "python.md", "settings.md")
 
 
 @pytest.fixture

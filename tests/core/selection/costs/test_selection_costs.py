@@ -16,7 +16,7 @@ from easeml_core.selection.costs.fit import SLOPE
 from easeml_core.selection.costs.learn import Measured, fit_costs, learn_costs
 from easeml_core.selection.costs.model import CostModel, TenantEffect
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
-from easeml_core.selection.suggest import suggest
+from easeml_core.selection.suggestion import suggest
 
 NAMES = ("bayes", "forest", "boosting", "network")
 

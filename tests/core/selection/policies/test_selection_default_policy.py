@@ -13,7 +13,7 @@ from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies import default
 from easeml_core.selection.policies.prospects import LEARNING_SHARE
 from easeml_core.selection.problem import Arms, Past, Problem, Quota
-from easeml_core.selection.scheduler import scheduler_for
+from easeml_core.selection.suggestion import scheduler_for
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
 PLAIN = SelectionConfig(guard=0.0)

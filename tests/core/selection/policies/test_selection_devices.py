@@ -12,8 +12,7 @@ from closed_form import closed_form
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.expected_improvement import expected_improvement
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
-from easeml_core.selection.scheduler import scheduler_for
-from easeml_core.selection.suggest import suggest
+from easeml_core.selection.suggestion import scheduler_for, suggest
 from easeml_core.selection.surrogate.prior import learn_prior
 
 DEFAULT, LITERAL = SelectionConfig(), SelectionConfig(policy="mm-gp-ei")

@@ -15,13 +15,13 @@ from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.selection.policies.expected_improvement import expected_improvement
 from easeml_core.selection.policies.published import choose
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
-from easeml_core.selection.suggest import suggest
+from easeml_core.selection.suggestion import suggest
 
 ELSEWHERE = """
 import json
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
-from easeml_core.selection.suggest import suggest
+from easeml_core.selection.suggestion import suggest
 problem = {problem!r}
 configs = [SelectionConfig(policy=policy) for policy in POLICIES]
 print(json.dumps([[s.to_json() for s in suggest(problem, count=5, config=c)] for c in configs]))

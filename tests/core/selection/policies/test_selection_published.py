@@ -20,7 +20,8 @@ from easeml_core.selection.policies.expected_improvement import expected_improve
 from easeml_core.selection.policies.published import PUBLISHED_POLICIES, PublishedScheduler, choose
 from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
-from easeml_core.selection.scheduler import next_refit, scheduler_for
+from easeml_core.selection.scheduler import next_refit
+from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate.prior import learn_prior
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")

@@ -16,7 +16,7 @@ from scipy.special import expit
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies import expected_improvement
 from easeml_core.selection.problem import Arms, Past, Problem
-from easeml_core.selection.scheduler import scheduler_for
+from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate import logit_normal
 from easeml_core.selection.surrogate.prior import quality_rows
 from easeml_core.selection.surrogate.transfer_prior import DEGREES_OF_FREEDOM, transfer_prior

@@ -11,7 +11,7 @@ from joint_lab import LN2, costs, parked, register
 
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judge import judge_predictions
-from easeml_core.stats.clopper_pearson import log_upper_tail
+from easeml_core.stats.binomial_bounds import log_upper_tail
 
 
 def test_the_attack_on_signals_fools_a_gate_with_an_account_of_its_own_and_not_the_joint_ledger(

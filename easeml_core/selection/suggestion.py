@@ -1,4 +1,4 @@
-"""The scheduler's door: a problem in, the next trials out, each with its reasons.
+"""Suggest the next trials of a problem, each with its reasons.
 
     >>> from easeml_core.config import SelectionConfig
     >>> from easeml_core.selection.problem import Arms, Problem, Pull
@@ -19,14 +19,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.scheduler import scheduler_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler import Choice, Forecast, Pair, Scheduler
+    from easeml_core.selection.surrogate.posterior import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,34 @@ def suggest(
     problem = replace(problem, studies=tuple(sorted(problem.studies, key=lambda arms: arms.study_id)))
     scheduler = scheduler_for(problem, config=config)
     return suggest_next(scheduler, problem.studies, count=count, config=config, round_seed=round_seed, device=device)
+
+
+def scheduler_for(
+    problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
+) -> Scheduler:
+    """Return the scheduler of a policy, after all the trials of the problem.
+
+    Args:
+        problem: Studies, finished trials, trials under way, the past.
+        config: Policy and its settings.
+        known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
+
+    Raises:
+        NumericalError: If the prior is no covariance.
+    """
+    from easeml_core.selection.blas_threads import one_thread
+    from easeml_core.selection.policies.default import DefaultScheduler
+    from easeml_core.selection.policies.published import PublishedScheduler
+
+    kind = DefaultScheduler if config.policy == "default" else PublishedScheduler
+    with one_thread():
+        scheduler = kind(problem, config=config, known_costs=known_costs)
+    index = {arms.study_id: i for i, arms in enumerate(problem.studies)}
+    for pull in problem.in_order():
+        scheduler.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
+    for trial in problem.pending:
+        scheduler.start(index[trial.study_id], trial.arm, device=trial.device)
+    return scheduler
 
 
 def suggest_next(

@@ -13,7 +13,7 @@ from property_sizes import examples
 from scipy import special, stats
 
 from easeml_core.errors import InvalidInputError, NumericalError
-from easeml_core.stats.clopper_pearson import (
+from easeml_core.stats.binomial_bounds import (
     clopper_pearson,
     log_lower_tail,
     log_upper_tail,

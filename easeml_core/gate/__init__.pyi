@@ -1,0 +1,14 @@
+from .clauses import Condition as Condition
+from .condition import parse_condition as parse_condition
+from .decision import Decision as Decision
+from .decision import decide as decide
+from .judge import judge_predictions as judge_predictions
+from .outcomes import Outcomes as Outcomes
+from .outcomes import count_outcomes as count_outcomes
+from .planner import GatePlan as GatePlan
+from .planner import plan_gate as plan_gate
+from .script import Script as Script
+from .script import read_script as read_script
+from .self_test import SelfTest as SelfTest
+from .self_test import run_self_test as run_self_test
+from .slices import Slice as Slice

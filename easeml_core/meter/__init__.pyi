@@ -1,0 +1,17 @@
+from .budget import BudgetRule as BudgetRule
+from .budget import budget_breach as budget_breach
+from .budget import parse_budget as parse_budget
+from .drift import Said as Said
+from .drift import TwoSignals as TwoSignals
+from .drift import combine as combine
+from .history import Replay as Replay
+from .history import Submitted as Submitted
+from .history import replay as replay
+from .meter import Answered as Answered
+from .meter import read_submission as read_submission
+from .planner import MeterPlan as MeterPlan
+from .planner import plan_meter as plan_meter
+from .reading import Reading as Reading
+from .validation_set import ValidationReport as ValidationReport
+from .validation_set import ValidationUse as ValidationUse
+from .validation_set import validation_report as validation_report

@@ -1,0 +1,14 @@
+from .data_type import DataType as DataType
+from .data_type import Program as Program
+from .language import parse_data_type as parse_data_type
+from .language import parse_pattern as parse_pattern
+from .language import parse_program as parse_program
+from .schema import Schema as Schema
+from .schema_match import match_schema as match_schema
+from .schema_reader import read_schema as read_schema
+from .search_space.reader import read_space as read_space
+from .search_space.sampling import candidates_of as candidates_of
+from .search_space.space import SearchSpace as SearchSpace
+from .templates import Template as Template
+from .templates import load_templates as load_templates
+from .templates import match_program as match_program

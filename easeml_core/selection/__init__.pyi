@@ -1,0 +1,12 @@
+from .problem import Arms as Arms
+from .problem import Past as Past
+from .problem import Pending as Pending
+from .problem import Problem as Problem
+from .problem import Pull as Pull
+from .scheduler import Scheduler as Scheduler
+from .suggestion import Suggestion as Suggestion
+from .suggestion import scheduler_for as scheduler_for
+from .suggestion import suggest as suggest
+from .surrogate.posterior import Belief as Belief
+from .surrogate.posterior import Posterior as Posterior
+from .surrogate.prior import learn_prior as learn_prior

@@ -1,0 +1,1 @@
+from .training_function import trial as trial

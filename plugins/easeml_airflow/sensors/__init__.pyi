@@ -1,0 +1,4 @@
+from .new_test_set import NewTestSetSensor as NewTestSetSensor
+from .overfitting_meter import OverfittingMeterSensor as OverfittingMeterSensor
+from .test_set_ready import TestSetReadySensor as TestSetReadySensor
+from .trial_finished import TrialFinishedSensor as TrialFinishedSensor
