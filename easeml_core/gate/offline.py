@@ -11,9 +11,7 @@ trimmed, rounded or guessed: ``1`` and ``1.0`` are two different texts.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import math
 import unicodedata
 from collections import Counter
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.csv_text import numbered_rows, read_text
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
 from easeml_core.gate.decision import is_released
@@ -81,7 +80,7 @@ def read_column(path: Path, name: str, *, like: Column | None = None) -> Column:
             an example twice; names file, row and column.
     """
     source = str(path)
-    text = _text(path, source)
+    text = read_text(path, lambda what: _refused(source, what), most=MAX_BYTES)
     examples, values = _plain_rows(text, name) or _quoted_rows(text, name, source)
     if len(examples) > MAX_ROWS:
         message = f"{source}: {len(examples):,} rows; at most {MAX_ROWS:,} are read"
@@ -108,21 +107,8 @@ def some(names: Iterable[str]) -> str:
     return shown + (f" and {len(known) - _MAX_COLUMNS:,} more" if len(known) > _MAX_COLUMNS else "")
 
 
-def _text(path: Path, source: str) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        message = f"{source} cannot be read: {error.strerror or error}"
-        raise InvalidInputError(message) from error
-    if len(data) > MAX_BYTES:
-        message = f"{source} has more than {MAX_BYTES // 2**20} MiB; give a smaller file"
-        raise InvalidInputError(message)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"{source} is no UTF-8 text: byte {error.start} cannot be read; write it as UTF-8"
-        raise InvalidInputError(message) from error
+def _refused(source: str, what: str) -> InvalidInputError:
+    return InvalidInputError(f"{source} {what}; give a CSV file in UTF-8 with one row per example")
 
 
 def _plain_rows(text: str, name: str) -> tuple[list[str], list[str]] | None:
@@ -147,28 +133,24 @@ def _plain_rows(text: str, name: str) -> tuple[list[str], list[str]] | None:
 
 def _quoted_rows(text: str, name: str, source: str) -> tuple[list[str], list[str]]:
     """Read any CSV file row by row, or say which row is broken."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = numbered_rows(text, lambda what: _refused(source, what))
     examples: list[str] = []
     values: list[str] = []
-    try:
-        header = next(rows, [])
-        key, value = _position(header, "example", source), _position(header, name, source)
-        for row in rows:
-            if len(row) != len(header):
-                fields = "field" if len(row) == 1 else "fields"
-                message = f"{source}, row {rows.line_num}: {len(row)} {fields}, the header has {len(header)}"
-                raise InvalidInputError(message)
-            if not row[key] or not row[value]:
-                column = "example" if not row[key] else name
-                message = f"{source}, row {rows.line_num}, column {column}: empty; give every row a value"
-                raise InvalidInputError(message)
-            examples.append(row[key])
-            values.append(row[value])
-            if len(examples) > MAX_ROWS:
-                break
-    except csv.Error as error:
-        message = f"{source}, row {rows.line_num}: {error}"
-        raise InvalidInputError(message) from error
+    _, header = next(rows, (0, []))
+    key, value = _position(header, "example", source), _position(header, name, source)
+    for number, row in rows:
+        if len(row) != len(header):
+            fields = "field" if len(row) == 1 else "fields"
+            message = f"{source}, row {number}: {len(row)} {fields}, the header has {len(header)}"
+            raise InvalidInputError(message)
+        if not row[key] or not row[value]:
+            column = "example" if not row[key] else name
+            message = f"{source}, row {number}, column {column}: empty; give every row a value"
+            raise InvalidInputError(message)
+        examples.append(row[key])
+        values.append(row[value])
+        if len(examples) > MAX_ROWS:
+            break
     return examples, values
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.errors import InvalidInputError, reason_of
+from easeml_core.csv_text import numbered_rows, read_text
+from easeml_core.errors import InvalidInputError
 from easeml_core.meter.budget import budget_breach
 from easeml_core.meter.dither import late_shift
 from easeml_core.meter.meter import Answered, read_submission
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
     from easeml_core.meter.reading import Reading
 
-MAX_BYTES = 64 * 2**20
 COLUMNS = ("submission", "validation_loss", "test_errors")
 
 
@@ -147,35 +145,23 @@ def read_history(path: Path, *, examples: int, teams: int = 1) -> list[Submitted
     Raises:
         InvalidInputError: If the file cannot be read; says row (the header is row 1), column and value.
     """
-    text = _text(path)
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+
+    def refused(what: str) -> InvalidInputError:
+        return InvalidInputError(f"{path} {what}; give a CSV file in UTF-8 with one row per submission")
+
+    rows = numbered_rows(read_text(path, refused), refused)
     found: list[Submitted] = []
-    try:
-        header = next(rows, [])
-        places = {name: _place(header, name, path) for name in COLUMNS}
-        if "team" in header:
-            places["team"] = _place(header, "team", path)
-        for row in rows:
-            if row:
-                found.append(_submitted(row, len(header), places, f"{path}, row {rows.line_num}", examples, teams))
-    except csv.Error as error:
-        message = f"{path}, row {rows.line_num}: {error}"
-        raise InvalidInputError(message) from error
+    _, header = next(rows, (0, []))
+    places = {name: _place(header, name, path) for name in COLUMNS}
+    if "team" in header:
+        places["team"] = _place(header, "team", path)
+    for number, row in rows:
+        if row:
+            found.append(_submitted(row, len(header), places, f"{path}, row {number}", examples, teams))
     if not found:
         message = f"{path}: no submissions below the header; give one row per submission"
         raise InvalidInputError(message)
     return found
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            message = f"{path} has more than {MAX_BYTES // 2**20} MiB; a history is one row per submission"
-            raise InvalidInputError(message)
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {reason_of(error)}"
-        raise InvalidInputError(message) from error
 
 
 def _place(header: Sequence[str], name: str, path: Path) -> int:

@@ -1,38 +1,30 @@
-"""Lines of a CSV file that somebody names: a regular file, UTF-8, one header line, bounded, and trusted in nothing.
+"""Columns of a CSV file that somebody names: a regular file, UTF-8, one header line, bounded, and trusted in nothing.
 
-What an error may tell of the file is the caller's affair: it hands in how a refusal is worded.
-
-Columns of a CSV file somebody names: UTF-8, one header line, bounded, and trusted in nothing.
-
-The file is read by whoever seals the data, with that account's rights. An error therefore never repeats what stands in
-the file, only lines, counts and what the caller wrote: naming a foreign file must not show its content.
+The process that seals the data reads the file, with that account's rights. An error therefore never repeats what stands
+in the file, only lines, counts and what the caller wrote: naming a foreign file must not show its content.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
+from functools import partial
 from typing import TYPE_CHECKING
 
+from easeml_core.csv_text import MAX_BYTES, numbered_rows, text_of
 from easeml_core.data.columns import column_of_texts
 from easeml_core.data.sources.files import read_bytes
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from easeml_core.data.columns import Column
     from easeml_core.data.sources.files import Refusal
 
 
-MAX_BYTES = 64 * 1024 * 1024
 MAX_COLUMNS = 2000
 MAX_CELL = 131_072
 """Characters of a cell. The limit of ``csv`` belongs to the whole process; this one does not."""
-
-_QUOTED = re.compile(r'"[^"]*"')
 
 
 def read_table(path: Path, refused: Refusal) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -46,49 +38,15 @@ def read_table(path: Path, refused: Refusal) -> tuple[list[str], Iterator[tuple[
         InvalidInputError: If the file cannot be read or is not well-formed, or the header is empty, repeats a name or
             has more than ``MAX_COLUMNS``; also while the lines are taken.
     """
-    lines = _lines(path, _text(path, refused), refused)
+    said = partial(refused, path)
+    text = text_of(read_bytes(path, refused, most=MAX_BYTES), said)
+    lines = (line for line in numbered_rows(text, said, most_columns=MAX_COLUMNS) if line[1])
     header = [name.strip() for _, name in zip(range(MAX_COLUMNS + 1), next(lines, (0, []))[1], strict=False)]
     if len(header) > MAX_COLUMNS:
         raise refused(path, f"has more than {MAX_COLUMNS:,} columns")
     if not header or "" in header or len(set(header)) < len(header):
         raise refused(path, "needs a first line of column names, each different and none empty")
     return header, lines
-
-
-def _text(path: Path, refused: Refusal) -> str:
-    content = read_bytes(path, refused, most=MAX_BYTES)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise refused(path, f"is not UTF-8 (byte {error.start})") from None
-    if "\0" in text:
-        raise refused(path, "is not text: it holds a zero byte")
-    return text
-
-
-def _lines(path: Path, text: str, refused: Refusal) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_narrow(path, io.StringIO(text, newline=""), refused), strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise refused(path, f"is not well-formed CSV at line {reader.line_num}: {error}") from None
-
-
-def _narrow(path: Path, lines: Iterable[str], refused: Refusal) -> Iterator[str]:
-    """The lines, but one of far too many cells is refused before a list of them is made.
-
-    A bound on memory and no parser: commas between quotes are left out as if quotes stood around whole cells only.
-    """
-    is_quoted = False
-    for number, line in enumerate(lines, start=1):
-        if len(line) > MAX_COLUMNS:
-            bare = _QUOTED.sub("", f'"{line}' if is_quoted else line)
-            if bare.partition('"')[0].count(",") >= MAX_COLUMNS:
-                raise refused(path, f"has more than {MAX_COLUMNS:,} columns at line {number}")
-        is_quoted ^= line.count('"') % 2 == 1
-        yield line
 
 
 def read_csv(path: Path) -> dict[str, Column]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.data.sources.csv_files import MAX_BYTES, MAX_CELL, MAX_COLUMNS
+from easeml_core.csv_text import MAX_BYTES
+from easeml_core.data.sources.csv_files import MAX_CELL, MAX_COLUMNS
 from easeml_core.data.sources.files import read_bytes
 from easeml_core.data.sources.optional import optional_package
 from easeml_core.data.table import MAX_CELLS

@@ -5,18 +5,18 @@ What the cells mean is not known here; see ``tables.py``.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from easeml_core.csv_text import numbered_rows, read_text
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MAX_BYTES = 64 * 1024 * 1024
+    from easeml_core.csv_text import Refusal
+
 MAX_COLUMNS = 5_000
 MAX_CELLS = 5_000_000
 MAX_CELL = 1_000
@@ -67,7 +67,11 @@ def read_cells(path: Path, *, called: str) -> Cells:
             repeated or empty column name or key, or a row of another length; the message gives line and remedy.
     """
     source = f"{called} {path}"
-    lines = _lines(source, _text(path, source))
+
+    def refused(what: str) -> InvalidInputError:
+        return InvalidInputError(f"{source} {what}; give a CSV file in UTF-8 with the rows and columns that you need")
+
+    lines = _lines(source, read_text(path, refused), refused)
     header = [name.strip() for name in next(lines, (0, []))[1]]
     _check_header(source, header)
     keys: dict[str, int] = {}
@@ -94,35 +98,13 @@ def _refuse(source: str, what: str) -> NoReturn:
     raise InvalidInputError(message)
 
 
-def _text(path: Path, source: str) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else "the path cannot be used"
-        _refuse(source, f"it cannot be read: {reason}; give the path of a CSV file")
-    if len(content) > MAX_BYTES:
-        _refuse(source, f"it is larger than {MAX_BYTES // 1024**2} MB; keep the rows and columns that you need")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        _refuse(source, f"it is not UTF-8 (byte {error.start}); save it as CSV in UTF-8")
-    if "\0" in text:
-        _refuse(source, "it is not text (it holds a zero byte); save it as CSV in UTF-8")
-    return text
-
-
-def _lines(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(source: str, text: str, refused: Refusal) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                if max(map(len, row)) > MAX_CELL:
-                    _refuse(source, f"line {reader.line_num}: a cell has more than {MAX_CELL:,} characters; shorten it")
-                yield reader.line_num, row
-    except csv.Error as error:
-        _refuse(source, f'line {reader.line_num}: it is not well-formed CSV ({error}); quote texts with "..."')
+    for number, row in numbered_rows(text, refused):
+        if any(cell.strip() for cell in row):
+            if max(map(len, row)) > MAX_CELL:
+                _refuse(source, f"line {number}: a cell has more than {MAX_CELL:,} characters; shorten it")
+            yield number, row
 
 
 def _check_header(source: str, header: list[str]) -> None:

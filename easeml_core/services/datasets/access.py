@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from easeml_core.config import require
-from easeml_core.data.sources.csv_files import MAX_BYTES
+from easeml_core.csv_text import MAX_BYTES
 from easeml_core.data.sources.load import FILE_SCHEMES, SCHEMES, Source, check_source, load_columns, load_source
 from easeml_core.data.sources.spec import file_format, is_upload
 from easeml_core.errors import InvalidInputError, reason_of

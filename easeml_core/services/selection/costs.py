@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from typing import TYPE_CHECKING
 
+from easeml_core.csv_text import numbered_rows, read_text
 from easeml_core.entities import TrialState
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.costs.learn import Measured
 from easeml_core.selection.costs.report import CostReport, cost_report
-from easeml_core.selection.simulate.cells import MAX_BYTES
 from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
@@ -54,17 +52,11 @@ def read_costs(path: Path) -> list[Measured]:
     Raises:
         InvalidInputError: With row, column and value of what is wrong.
     """
-    try:
-        with path.open("rb") as file:  # a device or a pipe may never end
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            message = f"{path} is larger than {MAX_BYTES // 1024**2} MB; keep the rows and columns that you need"
-            raise InvalidInputError(message)
-        lines = io.StringIO(content.decode("utf-8-sig"), newline="")
-        table = [row for row in csv.reader(lines) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        message = f"{path} cannot be read as CSV: {error}"
-        raise InvalidInputError(message) from error
+
+    def refused(what: str) -> InvalidInputError:
+        return InvalidInputError(f"{path} {what}; give a CSV file in UTF-8 with one row per tenant")
+
+    table = [row for _, row in numbered_rows(read_text(path, refused), refused) if row]
     if len(table) < 2 or len(table[0]) < 2:
         message = f"{path} must have a header row, a column of tenants, and at least one tenant and one candidate"
         raise InvalidInputError(message)

@@ -158,7 +158,7 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
         (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
         (("--condition", "n > 0.5 +/- 0.1", "--power", "2"), "power must be > 0 and < 1"),
         (("--condition", "n > 0.5 +/- 0.1", "--new", "gone.csv"), "gone.csv cannot be read"),
-        (("--condition", "n > 0.5 +/- 0.1", "--labels", "/dev/zero"), "/dev/zero has more than 256 MiB"),
+        (("--condition", "n > 0.5 +/- 0.1", "--labels", "/dev/zero"), "/dev/zero is larger than 256 MB"),
         (("--condition", "n > 0.5 +/- 0.1", "--colour", "red"), "No such option"),
         ((), "give --condition"),
     ],

@@ -165,7 +165,7 @@ def test_a_file_is_judged(run: Any, nowhere: Path) -> None:
     [
         (("--cost", "c.csv"), "--cost and --cost-mode go with --quality FILE"),
         (("--quality", "q.csv", "--apply"), "--apply goes by the installation's own history"),
-        (("--quality", "missing.csv"), "it cannot be read"),
+        (("--quality", "missing.csv"), "cannot be read"),
         (("--plot", "x.doc"), "a plot's name must end in one of"),
         ((), "there is no database"),
     ],

@@ -135,7 +135,7 @@ def test_a_plot(run: Any, tables: tuple[str, ...], nowhere: Path) -> None:
         (("--quality", "quality.csv", "--synthetic", "SYN(1,1)"), "give either --quality FILE"),
         (("--cost", "cost.csv", "--synthetic", "SYN(1,1)"), "--synthetic has costs of its own; leave out --cost"),
         (("--synthetic", "SYN(1)"), 'a synthetic table is written "SYN(sigma_M,alpha)"'),
-        (("--quality", "nowhere.csv"), "quality table nowhere.csv: it cannot be read: No such file"),
+        (("--quality", "nowhere.csv"), "quality table nowhere.csv cannot be read: No such file"),
         (("--quality", "quality.csv", "--served", "7"), "served must be from 1 to 6, the tenants of the table, got 7"),
         (
             ("--quality", "quality.csv", "--served", "5", "--history", "2"),

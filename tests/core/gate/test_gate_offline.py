@@ -86,9 +86,12 @@ def test_the_fast_way_reads_what_the_plain_reader_reads(rows):
         ),
         (["example,label,label", "a,x,x"], r"the header must have the column 'label' exactly once"),
         (["a,x", "b,y"], r"the header must have the column 'example' exactly once; its columns: 'a', 'x'"),
-        (["example,label", '"a,x'], r"x.csv, row 2: unexpected end of data"),
-        (["example,label", '"a"b,x'], r"x.csv, row 2: ',' expected after '\"'"),
-        (["example,label", '"' + "a" * 200_000 + '",x'], r"x.csv, row 2: field larger than field limit"),
+        (["example,label", '"a,x'], r"x.csv is not well-formed CSV at line 2: unexpected end of data"),
+        (["example,label", '"a"b,x'], r"x.csv is not well-formed CSV at line 2: ',' expected after '\"'"),
+        (
+            ["example,label", '"' + "a" * 200_000 + '",x'],
+            r"x.csv is not well-formed CSV .*: field larger than field limit",
+        ),
     ],
 )
 def test_a_broken_file_is_named_with_row_and_column(write, lines, message):
@@ -101,7 +104,7 @@ def test_a_file_that_is_none(tmp_path, write):
         read_column(tmp_path / "gone.csv", "label")
     with pytest.raises(InvalidInputError, match="cannot be read: Is a directory"):
         read_column(tmp_path, "label")
-    with pytest.raises(InvalidInputError, match="is no UTF-8 text: byte 16 cannot be read"):
+    with pytest.raises(InvalidInputError, match=r"is not UTF-8 \(byte 16\); give a CSV file in UTF-8"):
         read_column(write("x.csv", "example,label", "a,é", encoding="latin-1"), "label")
 
 
@@ -112,7 +115,7 @@ def test_files_are_bounded(write, monkeypatch, quote):
     with pytest.raises(InvalidInputError, match="rows; at most 20 are read"):
         read_column(path, "label")
     monkeypatch.setattr(offline, "MAX_BYTES", 100)
-    with pytest.raises(InvalidInputError, match="has more than 0 MiB"):
+    with pytest.raises(InvalidInputError, match="is larger than 0 MB"):
         read_column(path, "label")
 
 

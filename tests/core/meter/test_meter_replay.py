@@ -135,7 +135,7 @@ HEADER = "submission,validation_loss,test_errors\n"
         (HEADER + "1,0.1,\n", "row 2, column test_errors: must be a whole number from 0 to 20, got ''"),
         (HEADER + " ,0.1,2\n", "row 2, column submission: empty"),
         (HEADER + "1,0.1\n", "row 2: 2 fields, the header has 3"),
-        (HEADER + '1,"0.1,2\n', "row 2: unexpected end of data"),
+        (HEADER + '1,"0.1,2\n', "not well-formed CSV at line 2: unexpected end of data"),
         (HEADER.strip() + ",team\n1,0.1,2,3\n", "row 2, column team: must be a whole number from 1 to 1, got '3'"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="cannot be read"):
         read_history(tmp_path / "none.csv", examples=20)
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidInputError, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match="is not UTF-8"):
         read_history(tmp_path / "b.csv", examples=20)
 
 

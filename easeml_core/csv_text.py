@@ -1,0 +1,97 @@
+"""Rows of a CSV file that somebody names: bounded, UTF-8, numbered by line, and trusted in nothing.
+
+What an error may repeat of the file, and how it is worded, is the caller's decision: each function takes a ``Refusal``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from easeml_core.errors import InvalidInputError
+
+    Refusal = Callable[[str], InvalidInputError]
+    """Makes the error from what is wrong with the file, such as ``is not UTF-8 (byte 7)``."""
+
+MAX_BYTES = 64 * 1024 * 1024
+
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def read_text(path: Path, refused: Refusal, *, most: int = MAX_BYTES) -> str:
+    """The text of a file or a pipe.
+
+    Args:
+        path: Where it is.
+        refused: Makes the error.
+        most: Bytes at most; no more are read, since a device or a pipe may never end.
+
+    Raises:
+        InvalidInputError: It cannot be read, is larger, or is no text in UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else "the path cannot be used"
+        message = f"cannot be read: {reason}"
+        raise refused(message) from error
+    if len(content) > most:
+        message = f"is larger than {most // 1024**2} MB"
+        raise refused(message)
+    return text_of(content, refused)
+
+
+def text_of(content: bytes, refused: Refusal) -> str:
+    """The text, without a byte order mark.
+
+    Raises:
+        InvalidInputError: It is not UTF-8, or holds a zero byte.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 (byte {error.start})"
+        raise refused(message) from None
+    if "\0" in text:
+        message = "is not text: it holds a zero byte"
+        raise refused(message)
+    return text
+
+
+def numbered_rows(text: str, refused: Refusal, *, most_columns: int | None = None) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row ends, counted from 1, and its cells; blank lines are rows without cells.
+
+    Raises:
+        InvalidInputError: It is not well-formed CSV (RFC 4180), or a row has more than ``most_columns`` cells.
+    """
+    lines: Iterable[str] = io.StringIO(text, newline="")
+    reader = csv.reader(lines if most_columns is None else _narrow(lines, refused, most_columns), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        message = f"is not well-formed CSV at line {reader.line_num}: {error}"
+        raise refused(message) from None
+
+
+def _narrow(lines: Iterable[str], refused: Refusal, most: int) -> Iterator[str]:
+    """The lines, but one of far too many cells is refused before a list of them is made.
+
+    A bound on memory and no parser: commas between quotes are left out as if quotes stood around whole cells only.
+    """
+    is_quoted = False
+    for number, line in enumerate(lines, start=1):
+        if len(line) > most:
+            bare = _QUOTED.sub("", f'"{line}' if is_quoted else line)
+            if bare.partition('"')[0].count(",") >= most:
+                message = f"has more than {most:,} columns at line {number}"
+                raise refused(message)
+        is_quoted ^= line.count('"') % 2 == 1
+        yield line
