@@ -1,6 +1,6 @@
 """What an Airflow connection of type ``easeml`` holds, read in one way by the tasks and by ``easeml doctor``.
 
-Cheap, since every DAG file that is parsed comes by here. What is refused is named; of its value nothing is told but its
+Cheap, since every DAG file that is parsed comes by here. Errors name what is refused; of its value they give only its
 kind, for a key may have been pasted where its path belongs, and errors go to logs.
 """
 
@@ -68,7 +68,7 @@ def artifacts_of(extra: Mapping[str, Any], name: str = "extra") -> str:
 
 
 def tls_of(extra: Mapping[str, Any], name: str = "extra") -> dict[str, str]:
-    """What libpq is told about TLS; libpq itself looks at the files.
+    """Return the TLS parameters of libpq; libpq itself looks at the files.
 
     Args:
         extra: As of ``extra_of``.
@@ -85,15 +85,15 @@ def tls_of(extra: Mapping[str, Any], name: str = "extra") -> dict[str, str]:
             ...
         easeml_core.errors.ConfigError: extra.sslkey must be the path of a file, without blanks, got 'text with blanks'
     """
-    told = {str(key): value for key, value in extra.items() if key != ConnectionExtra.ARTIFACTS}
-    for key, value in told.items():
+    parameters = {str(key): value for key, value in extra.items() if key != ConnectionExtra.ARTIFACTS}
+    for key, value in parameters.items():
         if key == ConnectionExtra.MODE:
             require(value in TLS_MODES, f"{name}.{key}", _kind(value), f"one of {', '.join(TLS_MODES)}")
         else:
             # The listener's address would hold a blank as "+", which libpq does not turn back.
             is_path = isinstance(value, str) and not _has_blanks(value)
             require(is_path, f"{name}.{key}", _kind(value), "the path of a file, without blanks")
-    return told
+    return parameters
 
 
 def database_url(
@@ -125,7 +125,7 @@ def _has_blanks(text: str) -> bool:
 
 
 def _kind(value: object) -> str | None:
-    """What may be told of a value: never the value itself."""
+    """Describe a value in an error without giving the value itself."""
     if isinstance(value, str):
         return "text with blanks" if _has_blanks(value) else "another text"
     return None if value is None else type(value).__name__

@@ -1,4 +1,4 @@
-"""Device time in words: whoever reads an amount of it finds the unit that fits, a day never in seconds."""
+"""Device time as text, in the largest unit that fits."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@
     |   `-- MachineError                    this machine cannot do it now: try again
     |-- NumericalError(ArithmeticError)     e.g. not positive definite after the largest jitter tried
     |-- TrainingError(RuntimeError)         a training job ended without a model
-    |   |-- TrainingCancelled               because somebody asked for it
+    |   |-- TrainingCancelled               by request
     |   |-- TrainingKilled                  because its process was killed, from outside or by the kernel
     |   |-- TrainingStarved                 because it ran out of time, or out of the machine's memory
     |   `-- TrainingTaskError               because of what executes it: a package or a program is missing
@@ -216,7 +216,7 @@ class TrainingError(EasemlError, RuntimeError):
 
 
 class TrainingCancelled(TrainingError):
-    """Raised when a training job was stopped because somebody asked for it."""
+    """Raised when a training job was stopped by request."""
 
 
 class TrainingKilled(TrainingError):

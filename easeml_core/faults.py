@@ -33,8 +33,8 @@ class Blame(StrEnum):
 
     PASSING: the database, the disk, the operating system. The work is put off until they can do it again.
     BOUNDED: the machine, or the work itself: a kill, a time-out, memory. The work is put off a limited number of times.
-    ASKER: the caller's input, or public state. The caller is told.
-    OURS: a defect of this program. The log has the details; the caller is told that there is an error.
+    ASKER: the caller's input, or public state. The caller receives the message.
+    OURS: a defect of this program. The log has the details; the caller learns only that there is an error.
     """
 
     PASSING = "passing"
@@ -69,7 +69,7 @@ SQLSTATES: Mapping[str, DatabaseFault] = {
     "53": DatabaseFault.EXHAUSTED,  # insufficient resources: disk full, out of memory
     "57014": DatabaseFault.EXHAUSTED,  # a time limit of the server, or its administrator, ended the statement
     "58": DatabaseFault.EXHAUSTED,  # system error: input/output error, a file that cannot be opened
-    "25006": DatabaseFault.EXHAUSTED,  # read-only transaction: a standby, or a server that was told to write nothing
+    "25006": DatabaseFault.EXHAUSTED,  # read-only transaction: a standby, or a server that is set to read-only
     "XX001": DatabaseFault.EXHAUSTED,  # data corrupted: for the administrator to repair
     "XX002": DatabaseFault.EXHAUSTED,  # index corrupted
     "40": DatabaseFault.CONCURRENT,  # transaction rollback: serialization failure, deadlock
@@ -125,7 +125,7 @@ def database_fault(sqlstate: str | None) -> DatabaseFault:
 def blame_of(error: BaseException) -> Blame:
     """Who is at fault for an error, by its class and by what caused it (``raise ... from``).
 
-    The machine's errno or lack of memory counts wherever it stands in the chain of causes: whoever translates an error
+    The machine's errno or lack of memory counts anywhere in the chain of causes: code that translates an error
     for its text takes no blame on. A fault of the network does not excuse an input that names the address.
 
     Example:

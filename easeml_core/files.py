@@ -63,7 +63,7 @@ def pack_folder(folder: Path, archive: Path, *, extra: Mapping[str, bytes], bene
         folder: What to pack.
         archive: The file to write.
         extra: Further files by name; they stand in for those of the folder.
-        beneath: No link is followed from here on, whoever may write there while it is read; None for ``folder``.
+        beneath: From here on no link is followed, whichever process writes there at the same time; None for ``folder``.
 
     Raises:
         InvalidInputError: If there is a link, a device or the like, too many files, or too much in them.

@@ -1,7 +1,7 @@
 """Text of people cut into YAML nodes, and nothing built from it: the one guard of every file that is YAML or JSON.
 
 Anchors, aliases and tags are refused, and nesting is bounded, before anything that could exhaust memory or the stack.
-What the nodes mean, and in which words a fault is told, is for the reader of each language to say.
+The reader of each language defines the meaning of the nodes and the texts of its errors.
 """
 
 from __future__ import annotations

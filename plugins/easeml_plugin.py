@@ -1,7 +1,7 @@
 """The door for folder installs: Airflow's loader reads this file, and this file alone, in the plugins folder.
 
 Where the wheel is installed too, its entry point already offers the plugin. A second one under the same name would be
-an import error on the server, and on a worker it would silently end the loading of everybody else's plugins.
+an import error on the server, and on a worker it would silently stop the loading of all other plugins.
 """
 
 from __future__ import annotations

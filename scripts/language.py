@@ -131,7 +131,8 @@ def _template(text: str) -> Iterator[tuple[int, str]]:
 
 def tracked(phrases: Phrases) -> list[Path]:
     """Return the files of the repository that the list covers."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *phrases.paths]
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    command += [f":(glob){path}" for path in phrases.paths]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     paths = [ROOT / line for line in out.splitlines()]
     return [p for p in paths if p.is_file() and not any(p.match(e) for e in phrases.exempt)]

@@ -438,7 +438,7 @@ _CATALOGUE = (
     *items(
         Kind.CATALOGUE,
         Letter.SIZE,
-        "Maintenance counts rows and pages of a table; what it counts of sealed tables has a test of its own.",
+        "Maintenance counts rows and pages of a table; a separate test covers what it counts of sealed tables.",
         "pg_class.reltuples, pg_class.relpages, pg_class.relallvisible, pg_class.relallfrozen",
     ),
 )

@@ -1,14 +1,14 @@
 """The assets of Ease.ml: what DAGs can be scheduled on.
 
-``submissions()`` is told of every model that is handed in, by whatever way; ``alerts()`` of every alert;
+``submissions()`` receives an event for every submitted model; ``alerts()`` of every alert;
 ``production_model()`` of every change of what is in production; ``evidence()`` of every head of a hash chain that
 leaves with an answer. Watchers in the triggerer look at the database, so that nothing depends on a task. Names are what
 people read in Airflow's graph; the address is what stays.
 
-An event is only a wake-up call: whoever may make events in Airflow, every author of a DAG among them, can forge one.
+An event is only a wake-up call: every user who may create asset events in Airflow, such as a DAG author, can forge one.
 What is acted on is asked of the database.
 
-``SubmitModelOperator`` tells of a submission too, since whoever hears of one twice judges nothing twice. It knows the
+``SubmitModelOperator`` creates an event too: a submission with two events is judged once. It knows the
 study only when it runs, so it reaches the asset through an alias. No operator tells of production: a deployment shall
 run once a move, and a task's event beside the watcher's would be a second one.
 
@@ -69,8 +69,8 @@ def production_model(study: str | None = None, *, easeml_conn_id: str | None = N
     """The model in production; told of each promotion, forced promotion and rollback, by whatever way it was made.
 
     A DAG with ``schedule=[production_model("digits")]`` runs on each: the watcher alone tells, and no task does. Of
-    several moves between two looks the last alone is told, and Airflow may make one run of several events that wait.
-    What stands is told when the DAG is switched on, and again when the triggerer starts anew.
+    several moves between two polls only the last one has an event, and Airflow may create one run for several events.
+    The present state has an event when the DAG is enabled, and again when the triggerer restarts.
 
     An event is only a wake-up call: the run asks the database what is in production (``in_production``), deploys that,
     and remembers its ``promotion_id``. A deployment that took the model from the event would put out whatever a forged

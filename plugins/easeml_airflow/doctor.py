@@ -67,40 +67,40 @@ def check_connection(environment: Mapping[str, str]) -> Check:
         return Check(name, "skipped", why, "see `airflow connections get easeml_default` where tasks run")
     remedy = f"correct {VARIABLE}, see docs/install.md"
     try:
-        told = _connection(text)
+        connection = _connection(text)
     except (ValueError, TypeError) as error:
         return Check(name, "failed", f"{VARIABLE} cannot be read: {type(error).__name__}", remedy)
-    missing = [key for key in ("host", "login", "schema") if not told.get(key)]
+    missing = [key for key in ("host", "login", "schema") if not connection.get(key)]
     if missing:
         return Check(name, "failed", f"{VARIABLE} lacks {', '.join(missing)}", remedy)
-    where = f"{told['login']} at {told['host']}:{told.get('port') or 5432}/{told['schema']}"
-    if told["login"] != WORKER:
+    where = f"{connection['login']} at {connection['host']}:{connection.get('port') or 5432}/{connection['schema']}"
+    if connection["login"] != WORKER:
         return Check(name, "failed", f"{where}: tasks must connect as {WORKER}", remedy)
     try:
-        extra = extra_of(told["extra"])
+        extra = extra_of(connection["extra"])
         place, tls = _kept_at(artifacts_of(extra)), tls_of(extra)
     except ConfigError as error:
         return Check(name, "failed", f"{where}: {error}", remedy)
-    return _reached(name, told, tls, f"{where}, artifacts at {place}")
+    return _reached(name, connection, tls, f"{where}, artifacts at {place}")
 
 
 def _connection(text: str) -> dict[str, Any]:
     """Host, login and so on of a connection as Airflow reads them, JSON or an address; its ``extra`` as it is."""
     if text.lstrip().startswith("{"):
-        told = dict(json.loads(text))
-        extra = told.get("extra") or {}
-        return told | {"extra": json.loads(extra) if isinstance(extra, str) else extra}
+        connection = dict(json.loads(text))
+        extra = connection.get("extra") or {}
+        return connection | {"extra": json.loads(extra) if isinstance(extra, str) else extra}
     parts = urlsplit(text)
     names = {"host": parts.hostname, "login": parts.username, "password": parts.password}
-    told = {name: None if value is None else unquote(value) for name, value in names.items()}
+    connection = {name: None if value is None else unquote(value) for name, value in names.items()}
     extra = dict(parse_qsl(parts.query, keep_blank_values=True))
     whole = extra.get(WHOLE_EXTRA)  # Airflow takes it, and nothing beside it
     held = extra if whole is None else json.loads(whole or "{}")
-    return told | {"port": parts.port, "schema": unquote(parts.path[1:]), "extra": held}
+    return connection | {"port": parts.port, "schema": unquote(parts.path[1:]), "extra": held}
 
 
 def _kept_at(place: str) -> str:
-    """The place of the artifacts, unless it is an address that every task refuses; what that holds is not told."""
+    """The place of the artifacts, unless it is an address that every task refuses; that one may hold a password."""
     if "://" in place:
         try:
             is_good = parse_url(place).protocol not in WEB
@@ -111,9 +111,13 @@ def _kept_at(place: str) -> str:
     return place
 
 
-def _reached(name: str, told: dict[str, Any], tls: dict[str, str], found: str) -> Check:
-    host, login, password, database = (str(told.get(key) or "") for key in ("host", "login", "password", "schema"))
-    url = database_url(host=host, port=told.get("port"), database=database, login=login, password=password, tls=tls)
+def _reached(name: str, connection: dict[str, Any], tls: dict[str, str], found: str) -> Check:
+    host, login, password, database = (
+        str(connection.get(key) or "") for key in ("host", "login", "password", "schema")
+    )
+    url = database_url(
+        host=host, port=connection.get("port"), database=database, login=login, password=password, tls=tls
+    )
     try:
         _ask(url, health.who_and_when)
     except EasemlError as error:

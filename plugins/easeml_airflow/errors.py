@@ -106,7 +106,7 @@ ON_FAILED = ("fail", "skip", "ignore")
 def cancelled_by_timeout(store: Store, trial_id: int, log: Callable[[str], object]) -> Iterator[None]:
     """Cancel the trial where the task's ``execution_timeout`` ends this block: the DAG's author has set that limit.
 
-    A task that is told to stop for any other reason hands its trial back (``on_kill``): Airflow calls that hook alike
+    A task that is stopped for any other reason hands its trial back (``on_kill``): Airflow calls that hook alike
     when a person has marked the task and when its worker goes away.
     """
     try:
@@ -128,10 +128,10 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str, is_stopped: bool 
     Args:
         result: What the service says of the finished trial.
         on_failed: One of ON_FAILED: what a FAILED trial does to its task. A cancelled one skips it: it was asked for.
-        is_stopped: Whether the task was told to stop, and so has handed back a trial that it had begun.
+        is_stopped: Whether the task was stopped and so has released a trial that it had begun.
 
     Raises:
-        AirflowException: If the trial was handed back since the task was told to stop: a further try takes it up.
+        AirflowException: If the trial was released because the task was stopped: a further try resumes it.
         AirflowFailException: If the trial failed and ``on_failed`` is ``fail``: its one attempt is recorded, and a
             second try of the task could only hear the same.
         AirflowSkipException: If the trial was cancelled, or was given back since the task does not execute what its
@@ -143,7 +143,7 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str, is_stopped: bool 
         message = f"{trial} was cancelled"
         raise AirflowSkipException(message)
     if state == TrialState.SUGGESTED and is_stopped:
-        message = f"{trial} was handed back, since this task was told to stop; a further try, or the next ask, takes it"
+        message = f"{trial} was handed back, since this task was stopped; a further try, or the next ask, takes it"
         raise AirflowException(message)
     if state == TrialState.SUGGESTED:
         message = f"{trial} was given back: this task does not execute what its candidate names"

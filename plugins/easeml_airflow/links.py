@@ -79,7 +79,7 @@ class EasemlPageLink(BaseOperatorLink):
 def _trial(operator: Any) -> tuple[str | None, int | None]:
     """Study and number of the trial that a task was about, as far as its argument says them."""
     given = getattr(operator, "trial", None)
-    if given is None:  # the argument of a function of somebody's
+    if given is None:  # the argument of a user's function
         given = (getattr(operator, "op_kwargs", None) or {}).get("trial") or next(
             iter(getattr(operator, "op_args", None) or ()), None
         )

@@ -114,7 +114,7 @@ def events() -> Param:
     return Param(
         list(EVENTS),
         title="Events",
-        description="What people are told of.",
+        description="Which events are sent.",
         type="array",
         items={"type": "string", "enum": list(EVENTS)},
         examples=list(EVENTS),

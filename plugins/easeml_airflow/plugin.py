@@ -53,9 +53,9 @@ def _view(destination: str, route: str, href: str) -> dict[str, Any]:
 
 
 def login() -> Callable[..., Any]:
-    """Airflow's own check that this person may see plugins; where it cannot be had, a door that opens for nobody.
+    """Return Airflow's check that this user may see plugins, or one that refuses every user where it is missing.
 
-    A mounted app inherits no login from Airflow, so without this the page would be open to everybody.
+    A mounted app inherits no login from Airflow, so without this the page would be open without a login.
     """
     try:
         from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
@@ -66,7 +66,7 @@ def login() -> Callable[..., Any]:
 
 
 def closed_door() -> None:
-    """Answer 403 to everybody."""
+    """Answer 403 to every request."""
     from fastapi import HTTPException
 
     raise HTTPException(status_code=403, detail="this version of Airflow offers no login check that the page knows")

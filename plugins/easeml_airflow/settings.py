@@ -59,8 +59,8 @@ OPTIONS = (
         "api_dag",
         "string",
         "easeml_feed_retraining",
-        "DAG whose rights decide who may do what with a study: whoever may trigger it may feed, refine, pause and hand "
-        "in, whoever may see its runs may look and infer. {study} stands for the study's name or "
+        "DAG whose rights apply to a study: users who may trigger it may feed, refine, pause and hand "
+        "in; users who may see its runs may read its pages and infer. {study} stands for the study's name or "
         "{tenant} for its tenant's, never both.",
     ),
     Option(
@@ -110,18 +110,18 @@ def _text(name: str) -> str:
 
 
 def conn_id() -> str:
-    """Connection used where nobody names another."""
+    """Connection that is used by default."""
     return _text("conn_id")
 
 
 def policy() -> str | None:
-    """Policy used where nobody names another; None for the one that is stored in the installation's database."""
+    """Policy that is used by default; None for the one that is stored in the installation's database."""
     name = _text("policy")
     return None if name == "stored" else name
 
 
 def poll_interval_seconds() -> float:
-    """Seconds between two looks of somebody who waits."""
+    """Seconds between two polls while waiting."""
     return float(_text("poll_interval_seconds"))
 
 
@@ -163,7 +163,7 @@ def labelers() -> frozenset[str]:
 
 
 def _names(option: str) -> frozenset[str]:
-    """Names with commas between; the word ``nobody`` is nobody's name."""
+    """Names separated by commas; the word ``nobody`` stands for none."""
     return frozenset(name.strip() for name in _text(option).split(",") if name.strip()) - {"nobody"}
 
 
@@ -189,9 +189,9 @@ def base_path() -> str:
 
 
 def own_address() -> str | None:
-    """Where people reach Airflow, such as ``https://example.org``; None where it was not told (``[api] base_url``)."""
-    told = _base_url()
-    return f"{told.scheme}://{told.netloc}" if told.scheme in ("http", "https") and told.netloc else None
+    """Return Airflow's address, such as ``https://example.org``; None where ``[api] base_url`` has none."""
+    address = _base_url()
+    return f"{address.scheme}://{address.netloc}" if address.scheme in ("http", "https") and address.netloc else None
 
 
 def _base_url() -> SplitResult:

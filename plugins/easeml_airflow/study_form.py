@@ -67,7 +67,7 @@ FORM = {
         type="number",
         exclusiveMinimum=0,
         maximum=1e6,
-        description="The study's share of everybody's attention: 2 is twice as much as 1.",
+        description="The study's weight in the scheduler: 2 counts twice as much as 1.",
     ),
     "budget_seconds": optional("Budget", f"What it may use. {ROWS}", "number", exclusiveMinimum=0, maximum=1e9),
     "priority": Param(

@@ -66,7 +66,7 @@ class EasemlHook(BaseHook):
         """What the connection's extra holds; what a form left empty is not in it.
 
         Raises:
-            ConfigError: If it holds anything that is not in ``ConnectionExtra``; its names are told, its values never.
+            ConfigError: If it holds anything that is not in ``ConnectionExtra``; the message has names, never values.
         """
         return extra_of(self.connection.extra_dejson, self._name_of_extra)
 

@@ -46,7 +46,7 @@ def named_functions(given: Iterable[Function]) -> dict[str, Function]:
         given: Made by ``@trial``, or plain functions.
 
     Raises:
-        InvalidInputError: One is no function with a name of its own, or two have the same name.
+        InvalidInputError: One is no function with a name, or two have the same name.
     """
     if not isinstance(given, list | tuple):
         message = f"functions must be a list of training functions, got {given!r:.100}"

@@ -41,7 +41,7 @@ class RegisterStudyOperator(RefereeOperator):
         program: What goes in and what comes out; it calls for the candidates where none are named.
         split: ``rows``, ``group:COLUMN`` or ``time:COLUMN``: how rows are divided into parts; None means ``rows``.
         grid: ``one``, ``rates`` or ``full``: how fine networks are divided into candidates; None means ``one``.
-        weight: The study's share of everybody's attention, > 0.
+        weight: The study's weight in the scheduler, > 0.
         budget_seconds: Device seconds the study may use; None means no limit.
         priority: From -100 to 100; studies of a higher one come first.
         deadline: No trial begins that would end after it, in ISO 8601; None means no deadline.

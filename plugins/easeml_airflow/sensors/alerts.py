@@ -10,7 +10,7 @@ class AlertSensor(EasemlSensor):
     """Base of the sensors that wait for alerts.
 
     A wait that is given no number begins with its first look: then open alerts count, and all that come after the
-    newest one of that moment, even if somebody is quick to clear them.
+    newest one of that moment, even if they are cleared immediately.
     """
 
     _newest: int | None = None

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class NewTestSetSensor(AlertSensor):
     """Succeeds when a sealed set of the study has served, of the gate, of the meter, or of both.
 
-    Steps, passes, signals or the reachable tolerance have run out, or somebody has retired the set. Alerts are rows
-    with rising numbers. Hand in the number of the last alert that was dealt with, and the next one is found even if it
-    came while nobody looked, or was cleared at once. Without a number the wait begins with the first look: open alerts
-    count, and every one that comes later. With ``on_success_callback=MailNotifier(to=...)`` it sends a mail.
+    Steps, passes, signals or the reachable tolerance have run out, or the referee has retired the set. Alerts are rows
+    with increasing numbers. Pass the number of the last handled alert: the sensor finds the next one even if it came
+    between two polls, or was cleared immediately. Without a number the sensor considers open alerts at its first poll,
+    and every later one. With ``on_success_callback=MailNotifier(to=...)`` it sends a mail.
 
     Args:
         study: The study; None means any.

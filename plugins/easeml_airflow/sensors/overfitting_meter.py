@@ -19,10 +19,10 @@ WAIT_FOR = ("alert", "clear", "any")
 class OverfittingMeterSensor(AlertSensor):
     """Succeeds when the study's overfitting budget is exceeded, or is not any more; or when two meters show drift.
 
-    Alerts are rows with rising numbers, and what is waited for follows from rows and a number, never from a
-    notification alone. Hand in the number of the last alert that was dealt with, and the next one is found even if it
-    came while nobody looked, was cleared at once, or came while the triggerer was restarted. Without a number the wait
-    begins with the first look: open alerts count, and every one that comes later.
+    Alerts are rows with increasing numbers, and the sensor's condition depends on rows and a number, never on a
+    notification alone. Pass the number of the last handled alert: the sensor finds the next one even if it came between
+    two polls, was cleared immediately, or came while the triggerer was restarted. Without a number the sensor considers
+    open alerts at its first poll, and every later one.
 
     Args:
         study: The study; None means any.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TrialFinishedSensor(EasemlSensor):
-    """Succeeds when the trial, run by whomever, has SUCCEEDED.
+    """Succeeds when the trial has SUCCEEDED, whichever worker ran it.
 
     Args:
         trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
