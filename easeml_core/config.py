@@ -26,7 +26,7 @@ SAMPLINGS = ("fixed", "early")
 PRECISIONS = ("auto", "on", "off")
 COST_MODES = ("known", "predicted", "unit")
 
-# The referee plans for everybody, one study after the other: the largest settings must be planned in a few seconds.
+# The referee plans one study after the other: the largest settings must be planned in a few seconds.
 MOST_STEPS = 1_000_000
 """Answers that one sealed set can be planned for."""
 LEAST_TOLERANCE = 1e-9
@@ -132,7 +132,7 @@ class SelectionConfig(_Stored):
             covariance, or 10 where the past cannot carry one: no more past studies than candidates, and fewer than 30.
         order: Candidate names in the order in which policy ``order`` tries them; the others come last.
         seed: Seed of the random policies.
-        guard: g in [0, 1): share of the compute that goes to whoever was served least.
+        guard: g in [0, 1): share of the compute that goes to the least-served tenant.
         objective: Dial in [0, 1] from the weighted mean (0) to the worst-served tenant (1).
         price_per_second: Least improvement of quality that a second of compute must promise, >= 0.
         link: ``logit`` or ``identity``: the scale on which qualities are taken as normal.
@@ -215,7 +215,7 @@ class TrainingConfig(_Stored):
         for name in ("time_limit_seconds", "lease_seconds"):  # the database adds them to the time of day
             require(0 < getattr(self, name) <= 1e8, name, getattr(self, name), "> 0 and at most 1e8")
         require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
-        whole = type(self.max_attempts) is int  # the database counts with it: 2.5 or true would stop everybody's trials
+        whole = type(self.max_attempts) is int  # the database counts with it: 2.5 or true would stop all trials
         require(
             whole and 1 <= self.max_attempts <= 1000, "max_attempts", self.max_attempts, "a whole number, 1 to 1000"
         )

@@ -1,4 +1,4 @@
-"""Rows of a CSV file that somebody names: bounded, UTF-8, numbered by line, and trusted in nothing.
+"""Rows of a CSV file named by a user: bounded, UTF-8, numbered by line, and trusted in nothing.
 
 What an error may repeat of the file, and how it is worded, is the caller's decision: each function takes a ``Refusal``.
 """

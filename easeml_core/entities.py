@@ -272,7 +272,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run of one candidate on one data version, with the lease of whoever runs it.
+    """One run of one candidate on one data version, with the lease of its worker.
 
     ``limit_seconds`` is reserved for all its attempts together, None where nothing limits it; ``lost_seconds`` is what
     lost attempts have taken of it. ``retries`` is the trial that failed because of its task and whose place this one
