@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all.
+"""Files that are there whole or not at all, and folders as one file.
 
 A folder as one file and back: the same content gives the same bytes, and nothing gets out of the folder again.
 
@@ -41,6 +41,29 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+    """Replace a file as a whole, or not at all, whenever the process or the machine may die.
+
+    When it returns, the disk has the content under its name.
+
+    Args:
+        path: The file; its folder must exist.
+        content: The new content; a text is written in UTF-8.
+        mode: Permissions of the file, set before the first byte is written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 LARGEST_BYTES = 1 << 30

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.store.server.files import write_atomically
+from easeml_core.files import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,4 +59,4 @@ def write_trust(path: Path, bundles: Sequence[GitBundle]) -> None:
     """
     repositories = dict.fromkeys(str(bundle.repository) for bundle in bundles)
     lines = [f"\tdirectory = {json.dumps(repository, ensure_ascii=False)}\n" for repository in repositories]
-    write_atomically(path, "".join(["[safe]\n", *lines]), mode=0o644)
+    write_durably(path, "".join(["[safe]\n", *lines]), mode=0o644)

@@ -9,7 +9,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.store.server.files import SecretFile, write_atomically
+from easeml_core.files import write_durably
+from easeml_core.store.server.files import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +73,7 @@ def write_passwords(path: Path, keys: Keys, account: Account | None = None) -> N
     Made beside the folder, not in it: what root does in a folder of another account can be turned against root.
     """
     made = path.parent.with_name(path.name)
-    write_atomically(made, json.dumps(dict(keys.passwords)))
+    write_durably(made, json.dumps(dict(keys.passwords)))
     if account is not None:
         os.chown(made, account.uid, account.gid)
     made.replace(path)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from easeml_core.store.server.files import write_atomically
+from easeml_core.files import write_durably
 from stack.failures import AlreadyRunningError
 from stack.processes import kill
 
@@ -51,7 +51,7 @@ class Record:
     def write(self, path: Path, **changes: object) -> Record:
         """Write a changed copy to the file, and give it."""
         changed = replace(self, **changes)  # type: ignore[arg-type]  # the names are those of the fields
-        write_atomically(path, json.dumps(asdict(changed)))
+        write_durably(path, json.dumps(asdict(changed)))
         return changed
 
 

@@ -15,17 +15,17 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import PublicKey, SigningKey, canonical
 from easeml_core.errors import InvalidInputError, StateError, reason_of
+from easeml_core.files import write_durably
 from easeml_core.store.tables.chain import Head, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 KEY, MARKS, LOCK, PUBLIC = "key.pem", "marks.json", "lock", ".pub"
 _MARKS = b"easeml marks v1\n"
@@ -91,10 +91,10 @@ class KeyFolder:
     def _begin(self) -> None:
         """Make the first key; the marks come before it, so that a key without marks means that they were deleted."""
         key = SigningKey.new()
-        self._write(f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
+        write_durably(self.folder / f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
         if not (self.folder / MARKS).exists():
             self._write_marks(Marks(), key)
-        self._write(KEY, key.pem(), mode=0o600)
+        write_durably(self.folder / KEY, key.pem(), mode=0o600)
 
     def key(self) -> SigningKey:
         """The signing key, read anew where its file has changed.
@@ -139,16 +139,16 @@ class KeyFolder:
     def trust(self, key: PublicKey) -> None:
         """Believe entries that this key has signed: that of another host's referee."""
         with self._locked():
-            self._write(f"{key.id}{PUBLIC}", key.pem(), mode=0o644)
+            write_durably(self.folder / f"{key.id}{PUBLIC}", key.pem(), mode=0o644)
 
     def replace_key(self, key: SigningKey) -> None:
         """Sign with another key from now on; the old public key stays trusted."""
         with self._locked():
             marks = self._read_marks()
-            self._write(f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
+            write_durably(self.folder / f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
             if not marks.fault:
                 self._write_marks(marks, key)
-            self._write(KEY, key.pem(), mode=0o600)
+            write_durably(self.folder / KEY, key.pem(), mode=0o600)
             self._loaded = None
 
     def marks(self) -> Marks:
@@ -202,26 +202,7 @@ class KeyFolder:
             ],
         }
         signed = {"body": body, "key_id": key.public.id, "signature": key.sign(_MARKS + canonical(body)).hex()}
-        self._write(MARKS, canonical(signed), mode=0o600)
-
-    def _write(self, name: str, content: bytes, *, mode: int) -> None:
-        """Replace a file at once: after a crash the old one is there, or the new one."""
-        number, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{name}-")
-        try:
-            with open(number, "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.folder / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_durably(self.folder / MARKS, canonical(signed), mode=0o600)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

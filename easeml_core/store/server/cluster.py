@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.store.server.files import PRIVATE, write_atomically
+from easeml_core.files import write_durably
+from easeml_core.store.server.files import PRIVATE
 from easeml_core.store.server.place import DATA
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Cluster:
             f"include {_quoted(str(self.data / 'postgresql.conf'))}",
             *(settings_line(*each) for each in ours.items()),
         ]
-        write_atomically(file, "\n".join(lines) + "\n", mode=0o644)
+        write_durably(file, "\n".join(lines) + "\n", mode=0o644)
         self._pg_ctl("start", f"--log={self.log}", f"--options=--config-file={shlex.quote(str(file))}")
 
     def halt(self) -> None:

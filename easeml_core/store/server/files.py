@@ -1,4 +1,4 @@
-"""The small files beside the embedded server: locks between processes, atomic writes, generated secrets.
+"""The small files beside the embedded server: locks between processes, generated secrets.
 
 Everything here is about one folder and knows no PostgreSQL; the server itself is in ``server.py``.
 Locks are ``flock`` locks: the kernel releases them when their process ends, however it ends, so no lock is ever stale.
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.files import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,26 +22,6 @@ if TYPE_CHECKING:
     from typing import IO
 
 PRIVATE = 0o600
-
-
-def write_atomically(path: Path, text: str, *, mode: int = PRIVATE) -> None:
-    """Replace a file as a whole, or not at all, whenever the process or the machine may die.
-
-    Two writers of one path must hold a common lock: they share the name of the unfinished file, which is what keeps
-    a killed writer from leaving more than one of them behind.
-
-    Args:
-        path: The file; its folder must exist.
-        text: The new content.
-        mode: Permissions of the file, set before the first byte is written.
-    """
-    unfinished = path.with_name(path.name + ".new")
-    with _open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, "w") as file:
-        os.fchmod(file.fileno(), mode)  # the file may be left from a killed writer, with other permissions
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 @contextmanager
@@ -126,7 +107,7 @@ class SecretFile:
             values = self.read()
             if name not in values:
                 values[name] = make()
-                write_atomically(self._path, json.dumps(values, indent=2) + "\n")
+                write_durably(self._path, json.dumps(values, indent=2) + "\n")
             return values[name]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.store.server.files import write_atomically
+from easeml_core.files import write_durably
 
 if TYPE_CHECKING:
     from easeml_core.store.server.account import Account
@@ -109,8 +109,8 @@ def _move_out(home: Path) -> Path:
         REACHABLE_ROOT.mkdir(parents=True, exist_ok=True)
         REACHABLE_ROOT.chmod(0o755)
     _make_folder(place)
-    write_atomically(place / "home", f"{home}\n")
-    write_atomically(home / POINTER, f"{place}\n")
+    write_durably(place / "home", f"{home}\n")
+    write_durably(home / POINTER, f"{place}\n")
     return place
 
 

@@ -18,6 +18,7 @@ import psycopg2
 from psycopg2 import errors as postgres_errors
 
 from easeml_core.errors import AlreadyExistsError, NotFoundError, StateError, StoreUnavailableError
+from easeml_core.files import write_durably
 from easeml_core.store import roles
 from easeml_core.store.server.account import server_account
 from easeml_core.store.server.cluster import (
@@ -30,7 +31,7 @@ from easeml_core.store.server.cluster import (
     find_postmaster,
     free_port,
 )
-from easeml_core.store.server.files import SecretFile, locked, new_password, owner_lock, write_atomically
+from easeml_core.store.server.files import SecretFile, locked, new_password, owner_lock
 from easeml_core.store.server.place import DATA, checked_home, default_home, make_home, place_of, settle
 from easeml_core.store.server.programs import find_programs
 
@@ -263,7 +264,7 @@ class Server:
             cluster.launch(self._choose_port(), self._settings)
         postmaster = find_postmaster(cluster.data)
         if postmaster is not None:
-            write_atomically(self.home / _PORT, f"{postmaster.port}\n")
+            write_durably(self.home / _PORT, f"{postmaster.port}\n")
         return postmaster
 
     def _choose_port(self) -> int:

@@ -1,4 +1,4 @@
-"""Locks, atomic writes and generated secrets of the embedded server's home."""
+"""Locks and generated secrets of the embedded server's home."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import NotFoundError, StateError
-from easeml_core.store.server.files import SecretFile, locked, new_password, owner_lock, write_atomically
+from easeml_core.store.server.files import SecretFile, locked, new_password, owner_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,29 +23,6 @@ if TYPE_CHECKING:
 
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def test_a_written_file_is_private_whatever_the_umask_and_whatever_was_left(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    leftover = tmp_path / "file.new"
-    leftover.write_text("a killed writer's half, and longer than what comes now")
-    leftover.chmod(0o666)
-    old_umask = os.umask(0)
-    try:
-        write_atomically(path, "new")
-    finally:
-        os.umask(old_umask)
-    assert path.read_text() == "new"
-    assert mode_of(path) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "\ud800")  # a lone surrogate cannot be written
-    assert path.read_text() == "old"
 
 
 def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
