@@ -11,7 +11,7 @@ task `gate`, and production stays as it is. A verdict may wait for labels: then 
 
 Needs: the connection `easeml_default`, the referee's process, and a triggerer.
 
-More: docs/gate.md, docs/conditions.md, docs/submissions.md, docs/operators.md.
+More: docs/gate.md, docs/submissions.md, docs/operators.md.
 """
 
 from datetime import timedelta

@@ -76,7 +76,7 @@ def pack(
 @click.option("--kind", help="Kind of the trainer; not with --program, or where the space chooses it.")
 @click.option("--name", help="Name within the study; with --space, what the names begin with.")
 @click.option("--parameters", metavar="JSON", default="{}", help='E.g. {"max_depth": 5}; with --space, what all share.')
-@click.option("--space", metavar="FILE|TEXT", help="A search space, YAML or JSON: docs/search-spaces.md.")
+@click.option("--space", metavar="FILE|TEXT", help="A search space, YAML or JSON: docs/studies.md.")
 @click.option("--count", type=int, help="How many candidates of the space; all, where it has at most 1000 points.")
 @click.option("--seed", type=int, help="Of the space's sample; default 0.")
 @click.option("--device", "devices", multiple=True, help="Kind of device that they may run on; repeat for several.")

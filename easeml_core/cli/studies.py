@@ -228,7 +228,7 @@ def _limits(summary: dict[str, Any]) -> list[str]:
 @click.option("--target", help="Column to predict, where the source has columns.")
 @click.option("--task", type=click.Choice(("classification", "regression")), help="Default: what the metric says.")
 @click.option(
-    "--metric", help="accuracy (default), auc, log_loss, rmse, r2 (default for numbers), ...: docs/metrics.md."
+    "--metric", help="accuracy (default), auc, log_loss, rmse, r2 (default for numbers), ...: docs/studies.md."
 )
 @click.option("--hit", metavar="within:T", help="Where numbers are predicted: one at most T off is right for the gate.")
 @click.option("--program", type=click.Path(exists=True, dir_okay=False), help="As `easeml program infer` writes it.")

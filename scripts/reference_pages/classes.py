@@ -22,7 +22,7 @@ BASES = (
 ASSETS = ("submissions", "alerts", "production_model", "evidence")
 INTRODUCTION = """\
 Arguments of everything that a DAG may import, from the code itself; `kwargs` are those of the base class, and of
-Airflow's. How each is used: [operators one by one](../operator-how-to.md). What each gives, and when it fails:
+Airflow's. How each is used: [one by one](../operators.md#operators-one-by-one). What each gives, and when it fails:
 [what DAG authors import](../operators.md)."""
 
 

@@ -17,11 +17,21 @@ MOST_BYTES = 100_000
 
 
 class Page:
-    """The text of a page, the bodies of its figures by name, and its ``easeml`` commands, one a line."""
+    """The text of a page, the bodies of its figures by name, and its ``easeml`` commands, one a line.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: Of the file in ``docs``.
+        section: A heading of the second level: only its section is read, as if it were a page of its own.
+        without: Headings of the second level whose sections are left out.
+    """
+
+    def __init__(self, name: str, section: str | None = None, *, without: tuple[str, ...] = ()) -> None:
         self.path = ROOT / "docs" / name
         self.text = self.path.read_text(encoding="utf-8")
+        if section is not None:
+            self.text = _raised(section_of(self.text, section))
+        for heading in without:
+            self.text = self.text.replace(section_of(self.text, heading), "")
         figure = r"<!-- figure ([a-z-]+):[^>]*-->\n(.*?)<!-- end of \1 -->"
         self.blocks: dict[str, str] = dict(re.findall(figure, self.text, re.DOTALL))
         self.commands = [
@@ -30,6 +40,17 @@ class Page:
             for line in block.replace("\\\n", " ").splitlines()
             if line.startswith("easeml ")
         ]
+
+
+def section_of(text: str, heading: str) -> str:
+    """The section below a heading of the second level, with the heading."""
+    (found,) = re.findall(rf"^## {re.escape(heading)}\n.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def _raised(section: str) -> str:
+    """The section with each heading one level higher."""
+    return re.sub(r"^#(#+ )", r"\1", section, flags=re.MULTILINE)
 
 
 def parse(command: str) -> dict[str, Any]:

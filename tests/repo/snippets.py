@@ -20,11 +20,12 @@ ENDS = {"|", "&&", ";", ">", "||"}
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the page's file name, the word behind its fence, and what stands in it."""
+    """A fenced block: the page's file name, the word behind its fence, what stands in it, and the section around it."""
 
     page: str
     kind: str
     text: str
+    section: str = ""
 
     @property
     def name(self) -> str:
@@ -37,12 +38,15 @@ def blocks_of(page: Path) -> list[Block]:
     found: list[Block] = []
     opened: re.Match[str] | None = None
     lines: list[str] = []
+    section = ""
     for line in page.read_text(encoding="utf-8").splitlines():
         fence = re.fullmatch(r"( *)(```+)(\w*)", line)
+        if opened is None and line.startswith("## "):
+            section = line.removeprefix("## ")
         if opened is None and fence:
             opened, lines = fence, []
         elif opened is not None and line.strip() == opened[2]:
-            found.append(Block(page.name, opened[3], "".join(f"{x}\n" for x in lines)))
+            found.append(Block(page.name, opened[3], "".join(f"{x}\n" for x in lines), section))
             opened = None
         elif opened is not None:
             lines.append(line.removeprefix(opened[1]))

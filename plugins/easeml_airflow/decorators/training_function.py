@@ -102,7 +102,7 @@ def trial(
 
     Args:
         function: The training function, where the decorator is written without parentheses.
-        kwargs: ``space`` (a search space of the function's parameters, ``docs/search-spaces.md``), ``count`` (how many
+        kwargs: ``space`` (a search space of the function's parameters, ``docs/studies.md``), ``count`` (how many
             candidates of it), ``seed``, ``devices`` (kinds of device that they may run on); ``on_failed``,
             ``easeml_conn_id``, and whatever Airflow's tasks take (``pool``, ``retries``, ...).
 

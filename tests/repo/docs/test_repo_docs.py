@@ -93,7 +93,7 @@ def test_the_quickstart_knows_how_small_a_table_may_be() -> None:
 def test_grammar_of_the_docs_is_that_of_the_parser() -> None:
     from easeml_core.gate import condition
 
-    shown = re.search(r"## Grammar\n\n```\n(.*?)```", read("conditions.md"), re.DOTALL)
+    shown = re.search(r"## Grammar\n\n```\n(.*?)```", read("gate.md"), re.DOTALL)
     assert shown is not None
     rules = [line.strip("`.") for line in condition.grammar().splitlines()]
     assert shown[1].splitlines() == rules

@@ -1,4 +1,4 @@
-"""docs/operator-how-to.md: a section for everything that a DAG may import, and every snippet runs as it stands."""
+"""Operators one by one, in docs/operators.md: everything that a DAG may import is there, and every snippet runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pages import Page
 
-PAGE = Page("operator-how-to.md")
+PAGE = Page("operators.md", "Operators one by one")
 SECTIONS: dict[str, str] = dict(re.findall(r"^### @?(\w+)\n(.*?)(?=^##|\Z)", PAGE.text, re.DOTALL | re.MULTILINE))
 COMMON = re.findall(r"```python\n(.*?)```", PAGE.text.split("\n## ")[0], re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""docs/production.md: its unit, its manifests and its line for cron are read, and its numbers are those of the code."""
+"""In production, in docs/operations.md: unit, manifests and line for cron are read; numbers are those of the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pages import Page, parse
 
 from easeml_core.store.database import Store
 
-PAGE = Page("production.md")
+PAGE = Page("operations.md", "In production")
 BLOCKS = [
     re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
     for block in re.findall(r"(?:^\n)((?:^ {4}.*\n|^\n(?= {4}))+)", PAGE.text, re.MULTILINE)

@@ -73,7 +73,7 @@ OF_THE_SYSTEM = {
 HEAVY = {
     "bring-your-own.md: train = DockerOperator(  # or KubernetesPodOperator with a shared volume": "needs Docker",
     "feed-refine-infer.md: import requests": "asks an Airflow elsewhere: tests/plugin/web asks the same routes",
-    "mlflow.md: folder = mlflow.artifacts.download_artifacts("
+    "operations.md: folder = mlflow.artifacts.download_artifacts("
     '"models:/easeml.flowers@production")': "needs an MLflow server: tests/services/mirror has one",
     "submissions.md: import numpy as np": "a model's program: handed in by tests/repo/docs/test_repo_docs_runs.py",
     "gate.md: import csv": "makes the example's files: run by tests/repo/docs/test_repo_gate_docs.py",
@@ -81,10 +81,9 @@ HEAVY = {
 """Blocks of Python that are compiled, but are no part of a DAG."""
 
 HELD = {
-    "operator-how-to.md": "run by tests/repo/docs/test_repo_docs_how_to.py",
-    "cookbook.md": "loaded, and some run, by tests/plugin/test_plugin_cookbook.py",
+    ("operators.md", "Operators one by one"): "run by tests/repo/docs/test_repo_docs_how_to.py",
 }
-"""Pages whose every block of Python another test loads."""
+"""Sections whose every block of Python another test loads; so it does of docs/cookbook.md."""
 
 AROUND = """
 from pathlib import Path
@@ -130,7 +129,7 @@ def test_every_kind_of_block_is_looked_at() -> None:
     elsewhere = {"pycon", "program", "module", "data", "text"}  # the tests of their pages run them, or compare them
     assert {block.kind for block in BLOCKS} == elsewhere | {"", "sh", "python", "json", "yaml", "ini", "toml", "sql"}
     assert {b.page for b in BLOCKS if b.kind in elsewhere - {"pycon"}} == {"programs.md", "tutorial.md"}
-    assert {b.page for b in BLOCKS if b.kind == "pycon"} == {"bring-your-own.md", "metrics.md", "search-spaces.md"}
+    assert {b.page for b in BLOCKS if b.kind == "pycon"} == {"bring-your-own.md", "studies.md"}
 
 
 @pytest.mark.parametrize("start", SHOWN)
@@ -238,11 +237,17 @@ def test_python_compiles_and_finds_what_it_imports(block: Block) -> None:
 def test_blocks_that_are_loaded_elsewhere_or_not_at_all_are_there() -> None:
     python = [block for block in BLOCKS if block.kind == "python"]
     assert set(HEAVY) <= {block.name for block in python}
-    assert set(HELD) <= {block.page for block in python}
+    assert set(HELD) <= {(block.page, block.section) for block in python}
 
 
 @pytest.mark.parametrize(
-    "block", [p for p in of_kind("python") if p.values[0].name not in HEAVY and p.values[0].page not in HELD]
+    "block",
+    [
+        p
+        for p in of_kind("python")
+        for b in p.values
+        if b.name not in HEAVY and b.page != "cookbook.md" and (b.page, b.section) not in HELD
+    ],
 )
 def test_python_of_a_dag_loads_in_airflow(block: Block, tmp_path: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag
@@ -319,17 +324,17 @@ def test_options_of_airflow_s_configuration_are_ours_by_name() -> None:
     assert found <= {option.name for option in OPTIONS}
 
 
-@pytest.mark.parametrize("page", ["conditions.md"])
-def test_conditions_and_their_mistakes_are_as_shown(page: str) -> None:
+def test_conditions_and_their_mistakes_are_as_shown() -> None:
+    shown = [b for b in BLOCKS if b.section == "The condition language"]
     whole, mistake, in_script = (
-        next(b.text for b in BLOCKS if b.page == page and b.text.startswith(start))
+        next(b.text for b in shown if b.text.startswith(start))
         for start in ("n - o", "condition: unknown", "script, line 3")
     )
     parse_condition(whole.strip())
     with pytest.raises(ConditionSyntaxError) as caught:
         parse_condition(mistake.splitlines()[1].strip())
     assert f"{caught.value}\n" == mistake
-    script = next(b.text for b in BLOCKS if b.page == page and b.kind == "yaml")
+    script = next(b.text for b in shown if b.kind == "yaml")
     with pytest.raises(InvalidInputError) as refused:
         read_script(script.replace(script.split("condition: ")[1].splitlines()[0], in_script.splitlines()[1].strip()))
     assert f"{refused.value}\n" == in_script

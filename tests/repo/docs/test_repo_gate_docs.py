@@ -16,7 +16,7 @@ from easeml_core.gate.planner import plan_gate
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PAGE = Page("gate.md")
+_PAGE = Page("gate.md", without=("The condition language",))
 PAGE, TEXT, BLOCKS, COMMANDS = _PAGE.path, _PAGE.text, _PAGE.blocks, _PAGE.commands
 CONDITIONS = sorted(set(re.findall(r"`([^`\n]*[<>][^`\n]*\+/-[^`\n]*)`", TEXT)))
 

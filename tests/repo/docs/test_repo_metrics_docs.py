@@ -1,4 +1,4 @@
-"""docs/metrics.md and docs/search-spaces.md: their examples run, their tables are those of the code."""
+"""docs/studies.md, metrics and search spaces: their examples run, their tables are those of the code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from easeml_core.metrics.metric import METRICS, metric_of, require_gate_metric
 from easeml_core.programs.search_space import reader, sampling
 from easeml_core.programs.search_space.candidate_names import LONGEST
 
-METRICS_PAGE = Page("metrics.md")
-SPACES_PAGE = Page("search-spaces.md")
+METRICS_PAGE = Page("studies.md", "Metrics")
+SPACES_PAGE = Page("studies.md", "Search spaces")
 
 
 def rows(text: str) -> list[list[str]]:
@@ -23,7 +23,7 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
 
-@pytest.mark.parametrize("page", [METRICS_PAGE, SPACES_PAGE], ids=lambda page: page.path.name)
+@pytest.mark.parametrize("page", [METRICS_PAGE, SPACES_PAGE], ids=["metrics", "search spaces"])
 def test_examples_run(page: Page) -> None:
     blocks = re.findall(r"```pycon\n(.*?)```", page.text, re.DOTALL)
     assert blocks

@@ -7,7 +7,7 @@ from pages import Page, parse
 
 from easeml_core.services.operations.mlflow_sync import STATUS, Mirror
 
-_PAGE = Page("mlflow.md")
+_PAGE = Page("operations.md", "A mirror in MLflow")
 
 
 @pytest.mark.parametrize("command", _PAGE.commands)

@@ -11,7 +11,7 @@ from pages import Page
 
 from easeml_core.services.registration.register import register_study
 
-PAGE = Page("studies.md")
+PAGE = Page("studies.md", without=("Metrics", "Search spaces"))
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples" / "studies"
 ELSEWHERE = {"store", "tenant", "study", "training", "keep", "request_key"}
 """What the page tells in its text, or what is no setting of a study."""
