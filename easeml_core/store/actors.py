@@ -1,11 +1,11 @@
-"""In whose name a transaction is made, for the audit: said once at the door, told to the database by every ``begin``.
+"""The actor of a transaction, for the audit: set once at the entry point, and passed to the database by ``begin``.
 
     door            says
     a page          who looks at it
     command line    the user of the operating system, or ``--by``
     a task          its DAG, run and task, and which try of it this is
 
-Triggers keep it with each act (``work.audit``). It is what the door says and no proof: whoever holds the database's
+Triggers keep it with each act (``work.audit``). It is a statement and no proof: a process with the database's
 address could say anything, so the row has the database's own role, too.
 """
 
@@ -27,12 +27,12 @@ MOST_REASON = 2000
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Somebody, or some task, that changes things.
+    """A user or a task that changes something.
 
     Attributes:
         name: As the door knows them.
         door: Where they came in, such as ``page``.
-        reason: Why, in their words; empty where nobody asked.
+        reason: The reason that was given; empty where none was asked for.
         try_number: Of a task, from 1; None of all else.
     """
 
@@ -54,7 +54,7 @@ def acting(name: str, *, door: str, reason: str = "") -> Iterator[Actor]:
 
 @contextlib.contextmanager
 def because(reason: str) -> Iterator[None]:
-    """Everything in this block has this reason; whoever acts stays the same."""
+    """Give every change in this block this reason; the actor stays the same."""
     actor = _now.get()
     if actor is None or not reason.strip():
         yield
@@ -73,19 +73,19 @@ def _acting(actor: Actor) -> Iterator[Actor]:
 
 
 def tell(tx: Connection, usual: Actor | None = None) -> None:
-    """Let the database know for this transaction; where nobody acts, its role is all that is known.
+    """Pass the actor to the database for this transaction; without an actor only the database role is recorded.
 
     Args:
         tx: A transaction that has just begun.
-        usual: Who acts where nobody else was said to.
+        usual: The actor by default.
     """
-    from easeml_core.store.rows import clean  # who only says who acts, on the command line, needs no numpy for it
+    from easeml_core.store.rows import clean  # the command line sets an actor without numpy
 
     actor = _now.get() or usual
     if actor is not None:
-        told = {"who": clean(actor.name), "door": clean(actor.door), "reason": clean(actor.reason)}
-        told["try"] = "" if actor.try_number is None else str(actor.try_number)
-        tx.exec_driver_sql(_TELL, told)
+        settings = {"who": clean(actor.name), "door": clean(actor.door), "reason": clean(actor.reason)}
+        settings["try"] = "" if actor.try_number is None else str(actor.try_number)
+        tx.exec_driver_sql(_TELL, settings)
 
 
 _TELL = (

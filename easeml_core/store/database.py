@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 CHANNEL = "easeml"
-"""NOTIFY channel of everything that somebody may wait for; the payload is a topic such as ``answer:17``."""
+"""NOTIFY channel of everything that can be waited for; the payload is a topic such as ``answer:17``."""
 
 REFEREE_CHANNEL = "easeml_referee"
 """NOTIFY channel that wakes the referee's process."""
@@ -206,7 +206,7 @@ class Store:
     Args:
         url: ``postgresql+psycopg2://role:password@host:port/database``.
         statement_timeout_seconds: Upper bound of one statement; 0 means none.
-        lock_timeout_seconds: Upper bound of waiting for somebody else's lock; 0 means none.
+        lock_timeout_seconds: Upper bound of waiting for a lock of another transaction; 0 means none.
         actor: Whose name its changes bear in the audit where ``actors.acting`` says nothing else.
         needs: Role that this store's work needs, for the error where the address names another one.
         source: Who gave the address, for the same error.
@@ -244,7 +244,7 @@ class Store:
                 "connect_timeout": 5,
                 "application_name": "easeml",
                 "options": options,
-                # A server that vanished without a word must not hold a heartbeat for a quarter of an hour.
+                # A server that vanished without closing its connection must not block a heartbeat for 15 minutes.
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "tcp_user_timeout": 30_000,
@@ -268,7 +268,7 @@ class Store:
 
         Args:
             check_schema: Whether to look once whether the schema is the one of this code.
-            writes: Whether anything may be changed; then the database is told who acts.
+            writes: Whether anything may be changed; then the database receives the actor.
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
@@ -302,7 +302,7 @@ class Store:
         """One transaction that writes nothing and sees all tables as of its first query; errors as of ``begin``."""
         if not self._checked:
             with self.begin():
-                pass  # the schema is looked at before the transaction's kind must be told
+                pass  # the schema is checked before the transaction's kind is set
         with self.begin(writes=False) as tx:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             yield tx
@@ -337,7 +337,7 @@ def savepoint(tx: Connection) -> Iterator[None]:
     try:
         nested.commit()
     except DBAPIError as failure:
-        nested.close()  # the connection would go on to refuse every statement in words of its own
+        nested.close()  # otherwise the connection refuses every further statement
         raise translate(failure, tx.engine) from failure
 
 
@@ -408,10 +408,10 @@ def _first_line(error: DBAPIError) -> str:
 
 
 def notify(tx: Connection, topic: str, *, channel: str = CHANNEL) -> None:
-    """Wake whoever waits for the topic, when and only when this transaction commits.
+    """Notify the listeners of the topic, when and only when this transaction commits.
 
     Raises:
-        InvalidInputError: The topic is more than a kind with an id or a name; nothing else may be told this way.
+        InvalidInputError: The topic is more than a kind with an id or a name; a notification carries nothing else.
     """
     if _TOPIC.fullmatch(topic) is None:
         message = (

@@ -1,4 +1,4 @@
-"""Rows of a query that whoever runs the referee has written: read only, in time, in pieces, and within a bound.
+"""Rows of a query that the referee's operator has written: read only, in time, in pieces, and within a bound.
 
 PostgreSQL alone, since there a transaction can be made one that only reads, and a statement can be given an end.
 """
@@ -93,8 +93,8 @@ def columns_of_lines(lines: Iterable[bytes]) -> dict[str, NDArray[Any]]:
 
 
 def _line(columns: Iterable[NDArray[Any]]) -> bytes:
-    told = [["text" if column.dtype == object else "numbers", column.tolist()] for column in columns]
-    return json.dumps(told, ensure_ascii=False).encode() + b"\n"
+    encoded = [["text" if column.dtype == object else "numbers", column.tolist()] for column in columns]
+    return json.dumps(encoded, ensure_ascii=False).encode() + b"\n"
 
 
 def _arrays(line: bytes) -> list[NDArray[Any]]:

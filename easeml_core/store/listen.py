@@ -1,4 +1,4 @@
-"""Waiting without polling: one LISTEN connection per event loop, fanned out to everybody who waits in it.
+"""Waiting without polling: one LISTEN connection per event loop, shared by all waiting coroutines.
 
 A thousand waiters cost one connection and no thread. A slow poll is the safety net for a lost notification,
 and every waiter looks again after the connection was broken.

@@ -4,9 +4,9 @@
     airflow    airflow        airflow                          public
     easeml     easeml_owner   easeml_worker, easeml_referee    work (both), sealed (easeml_referee)
 
-Nobody else gets in anywhere, ``postgres`` and ``template1`` included, and in ``easeml`` nobody but the owner reads the
-server's statistics. A schema's door (USAGE) opens no table behind it: the migrations grant table by table. Every
-function may be called again on what is there already.
+No other role can connect to any database, ``postgres`` and ``template1`` included, and in ``easeml`` only the owner
+reads the server's statistics. USAGE of a schema grants no table: the migrations grant table by table. Every function
+is idempotent.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def ensure_databases(cursor: Cursor) -> None:
 
 
 def open_database(cursor: Cursor, database: str) -> None:
-    """Let the worker and the referee, and nobody else, into a database of ours."""
+    """Let only the worker and the referee connect to a database of ours."""
     _execute(cursor, "REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
     _execute(cursor, "GRANT CONNECT ON DATABASE {} TO {}, {}", database, WORKER, REFEREE)
 
@@ -96,7 +96,7 @@ def ensure_schemas(cursor: Cursor) -> None:
 # Every role may ask PostgreSQL how often a table was written, how large it is, what others wait for and how much log
 # was written; and the number of a new large object, or of a large value, comes from the counter that every large value
 # of the server moves. The catalogue says of each table, of sealed ones too, how many rows and pages it had when it was
-# last vacuumed or analyzed: columns that nobody but the owner may read. Whoever can ask before and after an answer
+# last vacuumed or analyzed: columns that only the owner may read. A role that reads them before and after an answer
 # learns how much the referee wrote for it. docs/install.md has the same for servers that others run.
 _CLOSE_STATISTICS = f"""
 DO $$
@@ -124,7 +124,7 @@ END $$
 
 
 def close_statistics(cursor: Cursor) -> None:
-    """Keep the server's statistics from everybody but the owner, in the database the cursor is in.
+    """Revoke the server's statistics from all roles but the owner, in the cursor's database.
 
     Args:
         cursor: Of a superuser, in the database ``easeml``. Other databases of the server keep theirs.
@@ -139,7 +139,7 @@ def copy_database(cursor: Cursor, name: str, template: str) -> None:
 
 
 def drop_database(cursor: Cursor, name: str) -> None:
-    """Drop a database if it is there, and cut off whoever is still in it."""
+    """Drop a database if it is there, and close the connections to it."""
     _execute(cursor, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 

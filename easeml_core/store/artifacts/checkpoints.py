@@ -1,8 +1,8 @@
 """Files of checkpoints: beside the artifacts, in a folder for each open trial, and gone when the trial has ended.
 
 The row of the trial says which file counts, by its hash. A file is removed by the attempt that has recorded a newer
-one, and the folders of ended trials by whoever ends one next, since a trial may be ended where there are no files.
-Whatever is missing or changed costs time and never a result: the attempt then begins anew.
+one, and the folders of ended trials by the process that ends the next one, since a trial
+may be ended where there are no files. A missing or changed file costs time and never a result: the attempt restarts.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from easeml_core.remote.files import OnProgress
 
 LARGEST_BYTES = 8 << 30
-"""A larger file is no artifact: reading it would keep everybody waiting."""
+"""A larger file is no artifact: reading it would block the process."""
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
@@ -119,7 +119,7 @@ class ArtifactStore:
     def put(self, path: str | Path) -> str:
         """Keep a copy of the file; its reference ``sha256:<hex>``. The same content is kept once.
 
-        A kept file that was changed since is made good: whoever trains the same model again has it again.
+        A stored file that was changed is replaced: the same model, trained again, is stored again.
 
         Raises:
             ArtifactError: The file cannot be read, or the folder cannot be written.
@@ -144,7 +144,7 @@ class ArtifactStore:
             return target
 
     def part(self, *names: str) -> ArtifactStore:
-        """A folder inside this one with references of its own, made at once, in the same mode."""
+        """Return a store in a folder inside this one, with separate references; the folder has the same mode."""
         folder = self.root
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -170,9 +170,9 @@ class ArtifactStore:
         shutil.rmtree(self.root.joinpath(*names), ignore_errors=True)
 
     def discard(self, reference: str) -> None:
-        """Remove the file of a reference that nobody needs any more; none is there, or it may not be removed: no harm.
+        """Remove the file of a reference that is not needed any more; a missing or protected file is no error.
 
-        Only for a ``part`` whose references have one owner: the same content is kept once, whoever else needs it.
+        Only for a ``part`` whose references have one owner: equal content is stored once and may have other owners.
         """
         match = _REFERENCE.fullmatch(reference)
         if match is not None:
@@ -191,12 +191,12 @@ class ArtifactStore:
             ArtifactError: As for ``path``.
         """
         began = time.monotonic()
-        path = self.path(reference)  # a folder that everybody reaches: nothing is brought anywhere
+        path = self.path(reference)  # a shared folder: nothing is copied
         yield Staged(path, time.monotonic() - began)
 
     @contextlib.contextmanager
     def copy(self, reference: str) -> Iterator[Path]:
-        """A private copy whose content was checked, for the block: nobody can swap it between check and use.
+        """Yield a private copy whose content was checked, so that no process can replace it between check and use.
 
         Raises:
             ArtifactError: As for ``path``.
@@ -212,7 +212,7 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def _opened(self, reference: str) -> Iterator[tuple[BufferedReader, Path]]:
-        """The plain file of a reference. Whoever shares the folder may have left a pipe, a device or a link there."""
+        """Open the regular file of a reference; another account may have left a pipe, a device or a link there."""
         target = self._place(digest_of(reference))
         try:
             file = _open_plain(target)
@@ -256,7 +256,7 @@ class ArtifactStore:
 
     def _make(self, folder: Path) -> None:
         if not folder.exists():
-            folder.mkdir(exist_ok=True)  # somebody else may be faster
+            folder.mkdir(exist_ok=True)  # another process may be faster
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 if os.fstat(descriptor).st_uid == os.geteuid():  # else it is another's, who sets its mode

@@ -60,7 +60,7 @@ class RemoteArtifactStore(ArtifactStore):
         if self.address.protocol in WEB:
             message = f"artifacts cannot be kept at {self.address}: a web server takes no files; name an object store"
             raise InvalidInputError(message)
-        filesystem(self.address.protocol)  # a package that is missing is told now, not to the first trial
+        filesystem(self.address.protocol)  # a missing package is an error now, not in the first trial
         self.cache = cache or FileCache()
         super().__init__(self.cache.folder)
         self._held = contextlib.ExitStack()
@@ -134,7 +134,7 @@ class RemoteArtifactStore(ArtifactStore):
         return path
 
     def part(self, *names: str) -> ArtifactStore:
-        """A part of this place with references of its own, read through the same cache."""
+        """Return a part of this store with separate references, read through the same cache."""
         return RemoteArtifactStore(str(self._at(*names)), self.cache)
 
     def parts(self, name: str) -> list[str]:
@@ -198,7 +198,7 @@ class RemoteArtifactStore(ArtifactStore):
         return self.address._replace(segments=(*self.address.segments, *segments))
 
     def _upload(self, copy: Path, digest: str) -> None:
-        """Under a name of its own first: an object store has no half files, but other things behind fsspec have."""
+        """Write under a temporary name first: file systems of fsspec other than object stores have partial files."""
         files = filesystem(self.address.protocol)
         place = self._at(digest[:2], digest)
         with as_os_errors():

@@ -1,7 +1,7 @@
 """Under which account the embedded server runs, and how its programs are called.
 
 PostgreSQL refuses to run as root. Root therefore steps down to an account that is already there; none is created, and
-no folder of anybody is opened for it. Every other account runs the server as itself.
+no user's folder is opened for it. Every other account runs the server as itself.
 """
 
 from __future__ import annotations

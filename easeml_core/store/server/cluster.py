@@ -84,8 +84,8 @@ def settings_line(name: str, value: str) -> str:
 def find_postmaster(data: Path) -> Postmaster | None:
     """The living postmaster of a data directory; None when there is none.
 
-    A process id alone proves nothing: after a crash it may belong to a stranger by now, or to a dead child that
-    nobody has collected. The command line must name the data directory.
+    A process id alone proves nothing: after a crash it may belong to another process, or to a dead child that was
+    not reaped. The command line must name the data directory.
     """
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()

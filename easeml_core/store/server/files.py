@@ -26,7 +26,7 @@ PRIVATE = 0o600
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; waits for whoever holds it, process or thread."""
+    """Hold the lock of a file; wait while another process or thread holds it."""
     with _open(path, os.O_RDWR | os.O_CREAT, "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -59,7 +59,7 @@ def owner_lock(path: Path, what: str) -> Iterator[None]:
 class SecretFile:
     """Generated secrets by name, in one JSON file that only its owner can read.
 
-    A secret is made once and never changes: whoever asks for it first makes it, all others are given the same value.
+    A secret is created once and never changes: the first caller creates it, all later ones read the same value.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,5 +122,5 @@ def new_password() -> str:
 
 
 def _open(path: Path, flags: int, mode: str) -> IO[str]:
-    """Open a private file: nobody else could read it, or hold its lock, even for the moment after its creation."""
+    """Open a private file: no other account can read or lock it, not even in the moment after its creation."""
     return os.fdopen(os.open(path, flags, PRIVATE), mode)

@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL server: a real server whose programs come in a wheel, started by whoever owns it.
+"""The embedded PostgreSQL server: a real server whose programs come in a wheel, started by its owner.
 
-It listens on loopback only, on a free port, without a Unix socket, and lets nobody in without a generated password.
-``Server.owned`` is for the launcher, which starts it and stops it; everybody else connects by ``Server.url``. The
+It listens on loopback only, on a free port, without a Unix socket, and requires a generated password.
+``Server.owned`` is for the launcher, which starts it and stops it; all other processes connect by ``Server.url``. The
 parts lie beside: ``account.py`` (who runs it), ``place.py`` (where), ``programs.py`` (the wheel),
 ``cluster.py`` (data directory and process), ``files.py`` (locks, secrets), ``roles.py`` (who may what).
 Servers for tests come from ``throwaway.py``.
@@ -60,7 +60,7 @@ class Server:
 
     Args:
         home: Folder for everything the server keeps; made at the first start.
-        settings: Settings of ``postgresql.conf``; those of whoever starts the server hold.
+        settings: Settings of ``postgresql.conf``; those of the process that starts the server apply.
 
     Raises:
         InvalidInputError: If the path or a setting is not allowed.
@@ -150,7 +150,7 @@ class Server:
     def alive(self) -> bool:
         """Whether this home's server answers; another one on the same port does not count."""
         try:
-            if find_postmaster(self.data) is None:  # do not knock at the door of whoever has the port by now
+            if find_postmaster(self.data) is None:  # another program may have the port by now
                 return False
             self.connect().close()
         except (StateError, StoreUnavailableError, PermissionError):
@@ -160,7 +160,7 @@ class Server:
     def start(self) -> Self:
         """Start the server, or adopt the one that runs already; returns when it answers.
 
-        Whoever died before, and wherever, the next start makes it good. Simultaneous starts give one server.
+        The next start repairs what a killed start left at any point. Simultaneous starts give one server.
 
         Raises:
             StateError: If it cannot be; the message ends with PostgreSQL's own last words.
@@ -172,7 +172,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """Stop the server if it runs, whoever started it.
+        """Stop the server if it runs, whichever process started it.
 
         Raises:
             StateError: If it does not stop in time, or belongs to another account.
@@ -218,7 +218,7 @@ class Server:
         Raises:
             AlreadyExistsError: If the name is taken.
             NotFoundError: If there is no such template.
-            StateError: If somebody is connected to the template.
+            StateError: If a connection to the template is open.
         """
         with self._administering() as cursor:
             try:
@@ -232,7 +232,7 @@ class Server:
                 raise StateError(message) from error
 
     def drop_database(self, name: str) -> None:
-        """Drop a database if it is there, and cut off whoever is connected to it."""
+        """Drop a database if it is there, and close the connections to it."""
         with self._administering() as cursor:
             roles.drop_database(cursor, name)
 

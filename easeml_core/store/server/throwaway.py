@@ -33,7 +33,7 @@ _LOCK = "in-use.lock"
 
 @contextmanager
 def throwaway_server(**settings: str | int) -> Iterator[Server]:
-    """A running server of its own, with nothing installed in it.
+    """Start a separate server, with nothing installed in it.
 
     Args:
         settings: As for ``Server``, over those that make it fast and unsafe against power cuts.
