@@ -66,7 +66,8 @@ check: $(STAMP) ## Format, lint, types, import rules, spelling
 	@$(RUN) -m mypy
 	@MYPYPATH=plugins:scripts:benchmarks $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/demo_lifecycle.py scripts/install.py \
 	  scripts/lock.py scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py \
-	  scripts/benchmark_figures.py scripts/screenshots.py scripts/reference.py scripts/structure.py scripts/trace_journeys.py \
+	  scripts/benchmark_figures.py scripts/screenshots.py scripts/reference.py scripts/structure.py scripts/trace_journeys.py scripts/mutants.py \
+	  scripts/compare_interface.py \
 	  benchmarks/*.py
 	@$(VENV)/bin/lint-imports
 	@$(RUN) scripts/language.py

@@ -153,7 +153,7 @@ class Installation:
 
 def trace_tree(tree: Path) -> list[Journey]:
     """Trace the journeys with the packages of a tree, which must be those that ``import`` finds."""
-    points = EntryPoints(tree)
+    points = EntryPoints.of_product(tree)
     with tempfile.TemporaryDirectory() as name, points.get("throwaway_server")() as server:
         os.environ.setdefault("AIRFLOW_HOME", name)  # Airflow makes one where it is imported
         server.ensure_installation()

@@ -1,4 +1,4 @@
-"""Public entry points of the product by name, wherever the modules that define them lie in a source tree.
+"""Public entry points by name, wherever the modules that define them lie in a source tree.
 
 Measurements run on trees before and after modules move, so they name functions and classes, not modules.
 """
@@ -6,42 +6,86 @@ Measurements run on trees before and after modules move, so they name functions 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
+import sys
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from measuring.source_tree import PACKAGES, import_roots
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+    from types import ModuleType
+
+
+_CONFTEST = "conftest of "
 
 
 class EntryPoints:
     """Finds and imports what a tree defines at the top level of its modules.
 
     Args:
-        tree: The source tree; its packages must be those that ``import`` finds.
+        files: Each module and its file.
     """
 
-    def __init__(self, tree: Path) -> None:
-        self._files: dict[str, str] = {}
-        for package, root in zip(PACKAGES, import_roots(tree), strict=True):
-            for path in sorted((tree / root / package).rglob("*.py")):
-                module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-                self._files[module] = path.read_text(encoding="utf-8")
+    def __init__(self, files: Iterator[tuple[str, Path]]) -> None:
+        self._files: dict[str, tuple[Path, str]] = {}
+        for module, path in files:  # of two files with one name, ``import`` finds the first
+            self._files.setdefault(module, (path, path.read_text(encoding="utf-8")))
 
-    def get(self, name: str, within: str = "") -> Any:
-        """Return the function or class of this name.
+    @classmethod
+    def of_product(cls, tree: Path) -> EntryPoints:
+        """Return those of both packages, which must be the packages that ``import`` finds."""
+        roots = zip(PACKAGES, map(Path, import_roots(tree)), strict=True)
+        return cls(
+            (".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"), path)
+            for package, root in roots
+            for path in sorted((root / package).rglob("*.py"))
+        )
+
+    @classmethod
+    def of_tests(cls, tree: Path) -> EntryPoints:
+        """Return those of what tests share: modules in pytest's ``pythonpath``, then every ``conftest``."""
+        project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
+        folders = [tree / name for name in project["tool"]["pytest"]["ini_options"]["pythonpath"]]
+        sys.path[:0] = [str(folder) for folder in folders if str(folder) not in sys.path]
+        shared = [path for folder in folders for path in sorted(folder.glob("*.py")) if path.stem[:5] != "test_"]
+        return cls(
+            (path.stem if path.stem != "conftest" else f"{_CONFTEST}{path.parent.relative_to(tree)}", path)
+            for path in dict.fromkeys([*shared, *sorted((tree / "tests").rglob("conftest.py"))])
+        )
+
+    def module(self, name: str, within: str = "") -> ModuleType:
+        """Return the module that defines a function or class.
 
         Args:
             name: As its ``def`` or ``class`` statement has it.
-            within: Package that contains the module, where several packages define the name.
+            within: With what the module's name begins, where several modules define the name.
 
         Raises:
             LookupError: If no module, or more than one, defines the name.
         """
         defined = re.compile(rf"^(?:async def|def|class) {name}\b", re.MULTILINE)
-        found = [module for module, text in self._files.items() if module.startswith(within) and defined.search(text)]
+        found = [
+            module for module, (_, text) in self._files.items() if module.startswith(within) and defined.search(text)
+        ]
+        found = [module for module in found if not module.startswith(_CONFTEST)] or found
         if len(found) != 1:
-            message = f"one module of {within or 'the product'} must define {name}, found {found}"
+            message = f"one module must define {name}{within and f' within {within}'}, found {found}"
             raise LookupError(message)
-        return getattr(importlib.import_module(found[0]), name)
+        return self._loaded_from_file(found[0]) if found[0].startswith(_CONFTEST) else importlib.import_module(found[0])
+
+    def get(self, name: str, within: str = "") -> Any:
+        """Return the function or class itself; arguments and errors as of ``module``."""
+        return getattr(self.module(name, within), name)
+
+    def _loaded_from_file(self, module: str) -> ModuleType:
+        if module not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module, self._files[module][0])
+            assert spec is not None
+            assert spec.loader is not None
+            sys.modules[module] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[module])
+        return sys.modules[module]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,3 +103,71 @@ def test_a_trace_counts_calls_between_our_modules_and_what_they_send(script: Any
     assert trace.calls == {("easeml_core.caller", "easeml_core.store.called"): 2}
     assert trace.transactions == 1
     assert trace.statements == [tracing.Statement("easeml_core.store.called", "easeml_core.caller", 1, "SELECT 1")]
+
+
+ANSWERS = """
+LIMIT = 3
+
+def answer(value: int, known: bool = True) -> int | None:
+    \"\"\"Doc 1 < 2.\"\"\"
+    logger.info("seen %d", 1)
+    if value is None or value < LIMIT and known:
+        self.seen = min(value, 2)
+        return value - 1
+    tx.execute("SELECT 1 FROM t WHERE a AND b > 0 FOR UPDATE")
+    return None
+"""
+CHANGED = {
+    "constant": {"3 -> (4)", "3 -> (2)", "True -> False", "2 -> (3)", "2 -> (1)", "1 -> (2)", "1 -> (0)"},
+    "comparison": {"is -> is not", "< -> <="},
+    "boolean": {"or -> and", "and -> or"},
+    "condition": {"value is None or value < LIMIT and known -> (not (value is None or value < LIMIT and known))"},
+    "statement": {
+        "self.seen = min(value, 2) -> pass",
+        'tx.execute("SELECT 1 FROM t WHERE a AND b > 0 FOR UPDATE") -> pass',
+    },
+    "bound": {"min -> max"},
+    "return": {"value - 1 -> None"},
+    "arithmetic": {"- -> +"},
+    "sql": {"AND -> OR", "> -> >=", "FOR UPDATE -> "},
+}
+
+
+def test_mutations_are_those_that_a_test_should_notice(script: Any) -> None:
+    mutations = script("measuring.mutations")
+    source = ANSWERS.encode()
+    found = mutations.mutations_of("a.py", source)
+    shown: dict[str, set[str]] = {}
+    for one in found:
+        shown.setdefault(one.kind, set()).add(f"{one.before} -> {one.after}")
+        assert mutations.is_valid(one, source)
+    assert shown == CHANGED
+    assert [one.names for one in found if one.line == 2] == [("LIMIT",), ("LIMIT",)]
+
+
+def test_the_named_survivors_are_always_tried(script: Any) -> None:
+    mutants = script("mutants")
+    drawn = mutants.draw(SCRIPTS.parent, 0, seed=1)
+    assert len(drawn) >= len(mutants.NAMED)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status", "shown"),
+    [
+        ([("help", "easeml", "a\nb")], [("help", "easeml", "a\nb")], 0, ""),
+        ([("help", "easeml", "a\nb")], [("help", "easeml", "a\nc")], 1, "help: easeml\n    -b\n    +c\n"),
+        ([("routes", "GET /x", "")], [], 1, "routes: GET /x\n    only in the first snapshot\n"),
+        ([("text", "expected: 1", "a")], [("text", "expected: 1", "b")], 0, ""),
+    ],
+)
+def test_interfaces_are_compared_item_by_item(
+    script: Any, tmp_path: Path, before: Any, after: Any, status: int, shown: str
+) -> None:
+    for name, items in {"a": before, "b": after}.items():
+        (tmp_path / name).mkdir()
+        written = [dict(zip(("section", "name", "text"), item, strict=True)) for item in items]
+        (tmp_path / name / "snapshot.json").write_text(json.dumps(written))
+    (tmp_path / "allowed").write_text("# why\ntext: expected*\n")
+    arguments = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--allow", str(tmp_path / "allowed")]
+    found = CliRunner().invoke(script("compare_interface").main, arguments)
+    assert (found.exit_code, found.stdout) == (status, shown)
