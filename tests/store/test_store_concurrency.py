@@ -344,8 +344,8 @@ def test_without_the_lock_the_ledger_itself_refuses_a_step_twice(
 WORKER = """
 import sys, time
 from easeml_core.entities import Executor
-from easeml_core.store import trials
 from easeml_core.store.database import Store
+from easeml_core.store.tables import trials
 store = Store(sys.argv[1])
 with store.begin() as tx:
     trials.get_trial(tx, int(sys.argv[2]), lock=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-GUARDED = "import os, sys, time\nfrom easeml_core.training import guard\nguard.prepare(int(sys.argv[1]))\n"
+GUARDED = "import os, sys, time\nfrom easeml_core.sandbox import child_guard\nchild_guard.prepare(int(sys.argv[1]))\n"
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_signal_is_named(run) -> None:
 
 def test_a_child_that_knows_why_says_so(run) -> None:
     with pytest.raises(TrainingError) as caught:
-        run("print('a warning', file=sys.stderr)\nguard.fail('the data\\nare gone')")
+        run("print('a warning', file=sys.stderr)\nchild_guard.fail('the data\\nare gone')")
     assert str(caught.value) == "the data\nare gone"
 
 

@@ -32,10 +32,10 @@ def test_importing_the_light_modules_loads_no_library() -> None:
     code = (
         "import sys, easeml_core.training.trainers, easeml_core.training.job, easeml_core.data.sources.load,"
         " easeml_core.models.formats, easeml_core.training.candidates;"
-        "from easeml_core.training import trainers, sources;"
+        "from easeml_core.training import trainers; from easeml_core.data.sources import load;"
         "from easeml_core.data.layout import Layout; from easeml_core.entities import Task;"
         "image, task = Layout('image', (8, 8, 1)), Task.CLASSIFICATION;"
-        "trainers.check_candidates(trainers.default_candidates(image, task)); sources.check_source('sklearn:digits');"
+        "trainers.check_candidates(trainers.default_candidates(image, task)); load.check_source('sklearn:digits');"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

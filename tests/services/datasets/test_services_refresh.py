@@ -234,7 +234,7 @@ def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypat
     bring(lab, as_pairs(*new_rows(5)))
     filed = file_refresh(lab.worker, study="full", request_key="r")["request_id"]
     with monkeypatch.context() as patched:
-        patched.setattr(refresh.feeds, "add_refresh", lambda *_, **__: (_ for _ in ()).throw(Killed))
+        patched.setattr(refresh.datasets, "add_refresh", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             Referee(lab.referee, lab.artifacts).answer_one()
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
@@ -245,7 +245,7 @@ def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypat
 
 REFEREE = """
 import sys, time
-from easeml_core.services import refresh
+from easeml_core.services.datasets import refresh
 from easeml_core.services.referee.process import Referee
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
@@ -253,7 +253,7 @@ url, artifacts = sys.argv[1:]
 def stuck(*_, **__):
     print("in the middle", flush=True)
     time.sleep(600)
-refresh.feeds.add_refresh = stuck
+refresh.datasets.add_refresh = stuck
 Referee(Store(url), ArtifactStore(artifacts)).answer_one()
 """
 

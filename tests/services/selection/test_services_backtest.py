@@ -162,7 +162,7 @@ def test_the_winner_is_applied_once_with_its_report(past: Any) -> None:
 
 KILLED = """
 import os, signal, sys
-from easeml_core.services import backtest
+from easeml_core.services.selection import backtest
 from easeml_core.store.database import Store
 if sys.argv[2] == "after":
     stored = backtest.set_policy
@@ -259,5 +259,5 @@ def test_a_table_is_judged_without_a_database(tmp_path: Path) -> None:
     assert backtest_table(quality, cost, QUICK, cost_mode="unit").answer["policies"] == plain["policies"]
     with pytest.raises(ConfigError, match="served must be from 1 to 9"):
         backtest_table(quality, cost, Replay(served=10, repeats=1))
-    with pytest.raises(InvalidInputError, match="it cannot be read"):
+    with pytest.raises(InvalidInputError, match="cannot be read"):
         backtest_table(tmp_path / "none.csv", None, QUICK)

@@ -357,19 +357,19 @@ def test_an_error_of_measuring_keeps_the_referee_from_nothing(replaced: Any, mon
 
 REMEASURER = """
 import sys, time
-from easeml_core.services import evaluation, remeasurement
-from easeml_core.store import models
+from easeml_core.services.evaluation import reevaluation, sealed_runs
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
+from easeml_core.store.tables import models
 url, artifacts, where = sys.argv[1:]
 def stop(*_, **__):
     print("there", flush=True)
     time.sleep(600)
 if where == "running":
-    evaluation._run = stop
+    sealed_runs._run = stop
 else:
     models.add_model = stop
-remeasurement.remeasure(Store(url), ArtifactStore(artifacts), "full")
+reevaluation.remeasure(Store(url), ArtifactStore(artifacts), "full")
 """
 
 

@@ -31,15 +31,15 @@ HOPELESS = {"name": "hopeless", "kind": "torch_mlp", "parameters": {**SMALL, "ep
 GOOD = {"name": "good", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": 40, "learning_rate": 0.01}}
 DIES = """
 import os, signal, sys
-from easeml_core.services import rungs
+from easeml_core.services.trials import pruning
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-decide = rungs.Ladder._decide
+decide = pruning.Ladder._decide
 def die(self, *told):
     decide(self, *told)
     os.kill(os.getpid(), signal.SIGKILL)
-rungs.Ladder._decide = die
+pruning.Ladder._decide = die
 url, artifacts, trial_id = sys.argv[1:]
 run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="w")
 """
@@ -185,7 +185,7 @@ def test_without_the_database_training_goes_on(taught: Any, lease_of: Any, monke
     lease = lease_of("net", "hopeless")
     lease.log = lines.append
     with monkeypatch.context() as patched:
-        patched.setattr(service.rungs, "decision_at", absent)
+        patched.setattr(service.pruning, "decision_at", absent)
         assert at_rung(Ladder(lease), 0.1)
     assert "rung 1 is passed without a decision, training goes on" in lines[-1]
     assert rungs_of(taught, "net", "hopeless") == []

@@ -372,8 +372,8 @@ KILLED = """
 import random, sys
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import EasemlError
-from easeml_core.store import limits, trials
 from easeml_core.store.database import Store
+from easeml_core.store.tables import trials
 url, study_id, version_id, candidates, seed = sys.argv[1], *map(int, sys.argv[2:4]), eval(sys.argv[4]), int(sys.argv[5])
 store, rng = Store(url), random.Random(seed)
 print("at work", flush=True)

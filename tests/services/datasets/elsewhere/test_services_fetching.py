@@ -195,7 +195,7 @@ KILLED = """
 import os, signal, sys
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.urls import parse_prefix
-from easeml_core.services import fetching
+from easeml_core.services.datasets import fetching
 from easeml_core.services.referee.process import Referee
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
