@@ -407,25 +407,26 @@ def _first_line(error: DBAPIError) -> str:
     return (str(error.orig).strip().splitlines() or ["no reason given"])[0]
 
 
-def notify(tx: Connection, topic: str, *, channel: str = CHANNEL) -> None:
-    """Notify the listeners of the topic, when and only when this transaction commits.
+def notify(tx: Connection, *topics: str, channel: str = CHANNEL) -> None:
+    """Notify the listeners of the topics, when and only when this transaction commits.
 
     Raises:
         InvalidInputError: The topic is more than a kind with an id or a name; a notification carries nothing else.
     """
-    if _TOPIC.fullmatch(topic) is None:
-        message = (
-            "a topic must be answer, request or trial with an id (or labels with a set's), or alert, evidence, "
-            f"production, study or submission with a name, got {topic!r}"
-        )
-        raise InvalidInputError(message)
-    tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": channel, "topic": topic})
+    for topic in topics:
+        if _TOPIC.fullmatch(topic) is None:
+            message = (
+                "a topic must be answer, request or trial with an id (or labels with a set's), or alert, evidence, "
+                f"production, study or submission with a name, got {topic!r}"
+            )
+            raise InvalidInputError(message)
+    told = text("SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic")
+    tx.execute(told, {"channel": channel, "topics": list(topics)})
 
 
 def tell_pages(tx: Connection, *studies: str) -> None:
     """Let the pages of these studies look again once this transaction commits: a trial of theirs has another state."""
-    for study in studies:
-        notify(tx, f"study:{study}", channel=NEWS_CHANNEL)
+    notify(tx, *(f"study:{study}" for study in studies), channel=NEWS_CHANNEL)
 
 
 def lock(tx: Connection, name: str) -> None:

@@ -345,7 +345,7 @@ def world(
                 **ENTRY,
             )
         _refresh(tx, study, feed_id, filed[RequestKind.REFRESH])
-        attempt, _ = requests.note_attempt(tx, gate)
+        attempt = requests.note_attempt(tx, gate).number
         requests.put_off(tx, gate, attempt, bounded=True, reason="TrainingKilled", seconds=1e-3)
         model = models.get_model(tx, study.study_id, model_id).identity
         sealed.keep_predictions(tx, gate_set, model, labels=np.arange(5) % 2, failure=None)

@@ -23,7 +23,7 @@ from easeml_core.faults import Blame, blame_of
 from easeml_core.metrics.metric import METRICS, metric_of
 from easeml_core.models.answers import probabilities_of
 from easeml_core.models.predict import predict_in_child
-from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
+from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation, Run
 from easeml_core.store.database import lock, notify
 from easeml_core.store.tables import models, studies, validation_sets
 
@@ -207,11 +207,11 @@ def measure_next(
         return None
     waiting = found[0]
     ready, began = Preparation(store, artifacts), time.monotonic()
-    ready.run(NotRunError(waiting.model, None))
+    ready.run(NotRunError(Run(waiting.model, None)))
     loss = ready.loss(waiting.model, waiting.artifact)
     answers = ready.answers(waiting.model, waiting.artifact)
     if loss is None or answers is None:
-        error = ready.missing(waiting.model, None)
+        error = ready.missing(Run(waiting.model, None))
         if isinstance(error, NotRunError):  # the run was on newer data: what it said is not about these
             return Measurement(waiting)
         if blame_of(error) is Blame.PASSING:
@@ -254,6 +254,5 @@ def _keep(store: Store, waiting: Waiting, *, quality: float, loss: float, second
             artifact=waiting.model.artifact,
             validation_loss=loss,
         )
-        notify(tx, f"trial:{trial_id}")
-        notify(tx, f"study:{waiting.study}")
+        notify(tx, f"trial:{trial_id}", f"study:{waiting.study}")
     return Measurement(waiting, quality, trial_id, model_id)

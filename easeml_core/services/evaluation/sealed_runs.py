@@ -1,8 +1,8 @@
 """The referee runs models on sealed inputs: in a child process without labels, without database, each artifact once.
 
 A model may run for minutes, as long as it likes. It runs while no transaction is open and no lock is held: a decision
-that needs runs stops (``NotRunError``), the model is run and what it said is kept (``Preparation.run``), and the
-decision begins anew.
+that needs runs stops and names all of them (``NotRunError``), they are made and what the models said is kept
+(``Preparation.run``), and the decision begins anew, once.
 
 A process that is killed, or runs out of time or memory, is no failure of the model while the model may prove able to
 run: the run's error is kept, and the decision puts the request off (``services/evaluation/backoff.py``). It is told
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from easeml_core.data.layout import stored_target
 from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import (
     ArtifactError,
@@ -36,13 +37,14 @@ from easeml_core.errors import (
 )
 from easeml_core.faults import is_put_off
 from easeml_core.metrics.correctness import wrong
+from easeml_core.models.answers import wanted_of
 from easeml_core.models.formats import load_constant
 from easeml_core.models.predict import predict_in_child
 from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.evaluation.backoff import Patience
-from easeml_core.services.studies.columns import answers_of_study
 from easeml_core.store.tables import sealed, studies
+from easeml_core.store.tables.sealed import Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -60,17 +62,34 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class NotRunError(Exception):
-    """A decision needs runs of a model that have not been made: no failure, but the reason to begin anew after them.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a model that a decision needs.
 
     Attributes:
         model: The model.
-        test_set_ids: What to run it on, in this order: sealed sets, and None for the open validation part.
+        test_set_id: The sealed set whose inputs it is run on; None for the open validation part.
     """
 
-    def __init__(self, model: Model, *test_set_ids: int | None) -> None:
-        self.model, self.test_set_ids = model, test_set_ids
-        super().__init__(f"model {model.id} was not run yet")
+    model: Model
+    test_set_id: int | None
+
+    @property
+    def has_code(self) -> bool:
+        """Whether code of the model runs; a constant has none, and its time tells nothing."""
+        return self.model.format != "constant"
+
+
+class NotRunError(Exception):
+    """A decision needs runs of models that have not been made: no failure, but the reason to begin anew after them.
+
+    Attributes:
+        runs: All of them, in the order in which they are to be made.
+    """
+
+    def __init__(self, *runs: Run) -> None:
+        self.runs = runs
+        super().__init__(f"models {', '.join(sorted({str(run.model.id) for run in runs}))} were not run yet")
 
 
 class NotJudgedError(Exception):
@@ -124,6 +143,7 @@ class Preparation:
         kept = Computed() if computed is None else computed
         self._losses, self._answers = kept.losses, kept.answers
         self._errors: dict[tuple[str, int | None], Exception] = {}
+        self._tasks: dict[int, StudyTask] = {}
 
     def run(self, missing: NotRunError) -> None:
         """As ``steps``, all at once."""
@@ -132,23 +152,28 @@ class Preparation:
     def steps(self, missing: NotRunError) -> Generator[None, None, None]:
         """Make the runs that a decision has missed, one after the other; outside of any transaction.
 
-        It yields after each run, and keeps what that gave when it is asked to go on.
-
-        An error is kept for the decision, which meets it in its turn (``missing``); the runs after it are not made.
+        It yields after each run, and keeps what that gave when it is asked to go on. Once a model cannot be run, no
+        other model is: no decision compares with it. An error is kept for the decision, which meets it in its turn
+        (``missing``); the runs after it are not made.
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
             ConcurrentUpdateError: Another transaction was in the way.
             SchemaVersionError: The schema is not the one of this code.
         """
-        for test_set_id in missing.test_set_ids:
+        self._tasks.clear()
+        unable: Model | None = None
+        for run in missing.runs:
+            if unable not in (None, run.model):
+                return
             try:
-                yield from self._run_on(missing.model, test_set_id)
+                could_run = yield from self._run_on(run.model, run.test_set_id)
             except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
                 raise
             except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
-                self._errors[missing.model.identity, test_set_id] = error
+                self._errors[run.model.identity, run.test_set_id] = error
                 return
+            unable = unable if could_run else run.model
 
     def judged(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         """What follows from sealed labels: computed now, or before this decision and in no transaction.
@@ -169,16 +194,16 @@ class Preparation:
         found: T = self._computed.judged[key]
         return found
 
-    def missing(self, model: Model, *test_set_ids: int | None) -> Exception:
+    def missing(self, *runs: Run) -> Exception:
         """What a decision raises that finds no such runs: the first error of one, or that they were not made.
 
         A kill on the validation part, of a request that is put off no more, is a model that cannot be run there.
         """
-        errors = ((test_set_id, self._errors.get((model.identity, test_set_id))) for test_set_id in test_set_ids)
-        found, error = next(((place, error) for place, error in errors if error is not None), (None, None))
-        if error is None:
-            return NotRunError(model, *test_set_ids)
-        return _no_loss(model) if found is None and self.is_last(error) else error
+        for run in runs:
+            error = self._errors.get((run.model.identity, run.test_set_id))
+            if error is not None:
+                return _no_loss(run.model) if run.test_set_id is None and self.is_last(error) else error
+        return NotRunError(*runs)
 
     def is_last(self, error: Exception) -> bool:
         """Whether a process was ended, and the request is put off no more for that."""
@@ -192,17 +217,19 @@ class Preparation:
         """What the model answers on that part, one for each example, or None when it was not run there."""
         return self._answers.get((model.identity, data))
 
-    def _run_on(self, model: Model, test_set_id: int | None) -> Generator[None, None, None]:
+    def _run_on(self, model: Model, test_set_id: int | None) -> Generator[None, None, bool]:
+        """Make one run and keep what it gave; whether the model could be run."""
         if test_set_id is None:
             yield from self._measure(model)
-            return
+            return True
         labels, failure = yield from _stepped(model, lambda: self._sealed_run(model, test_set_id))
         _keep(self._store, model, test_set_id, labels=labels, failure=failure)
+        return labels is not None
 
     def _sealed_run(self, model: Model, test_set_id: int) -> tuple[NDArray[Any] | None, str | None]:
         """As the function of this name; a model whose process was ended has failed if it fails on open rows too."""
         try:
-            return _sealed_run(self._store, self._artifacts, model, test_set_id)
+            return _sealed_run(self._store, self._artifacts, model, test_set_id, self._task(model))
         except (TrainingKilled, TrainingStarved) as error:
             failed = self._open_failure(model)
             if failed is None:
@@ -211,61 +238,75 @@ class Preparation:
 
     def _open_failure(self, model: Model) -> str | None:
         """Why the model fails on the open validation rows, alone and with the same limits; None if it may yet run."""
-        data, wanted, _ = self._validation(model)
-        with self._artifacts.copy(data) as path:
+        task = self._task(model)
+        with self._artifacts.copy(task.data) as path:
             inputs = load_open_parts(path).validation_inputs
         try:
             with self._artifacts.copy(model.artifact) as path:
-                predict_in_child(path, model.format, inputs, wanted=wanted)
+                predict_in_child(path, model.format, inputs, wanted=task.wanted)
         except (TrainingKilled, TrainingStarved) as error:
             return str(error) if self.patience.put_offs else None
         except TrainingError as error:
             return str(error)
         return None
 
-    def _validation(self, model: Model) -> tuple[str, WantedAnswers, str]:
-        """The data whose validation part the model is run on, what is asked of it, and what counts as right."""
-        with self._store.begin() as tx:
-            data = studies.latest_data_version(tx, model.study_id).artifact
-            return data, answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
+    def _task(self, model: Model) -> StudyTask:
+        """What the model's study asks of its models, read once for all runs of a decision."""
+        if model.study_id not in self._tasks:
+            with self._store.begin() as tx:
+                self._tasks[model.study_id] = _task_of(tx, model.study_id)
+        return self._tasks[model.study_id]
 
     def _measure(self, model: Model) -> Generator[None, None, None]:
-        data, wanted, hit = self._validation(model)
-        with self._artifacts.copy(data) as path:
+        task = self._task(model)
+        with self._artifacts.copy(task.data) as path:
             parts = load_open_parts(path)
         answers, failure = yield from _stepped(
-            model, lambda: _run(self._artifacts, model, parts.validation_inputs, wanted)
+            model, lambda: _run(self._artifacts, model, parts.validation_inputs, task.wanted)
         )
         if answers is None:
             # What a model writes may come from what another run of it has left behind: it is told to nobody.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
             raise _no_loss(model)
-        self._answers[model.identity, data] = answers
-        self._losses[model.identity, data] = float(np.mean(wrong(hit, parts.validation_labels, answers)))
+        self._answers[model.identity, task.data] = answers
+        self._losses[model.identity, task.data] = float(np.mean(wrong(task.hit, parts.validation_labels, answers)))
 
 
-def sealed_predictions(
-    tx: Connection, ready: Preparation, model: Model, test_set_id: int
-) -> tuple[NDArray[Any] | None, str | None]:
-    """What the model predicts on a sealed set, shape ``(n_examples,)``, or None and why it could not.
+def sealed_predictions(tx: Connection, ready: Preparation, test_set_id: int, *models: Model) -> list[Predictions]:
+    """What models predict on a sealed set, or why they could not; the first that could not is the last one listed.
 
     A model that cannot be run on the inputs has failed on them: that is a property of the submission, not of the
     referee, so it is kept and counted like any other outcome. One whose process was ended once more after the request
     was put off as often as it may be has failed for this request: that is not kept for others.
 
+    Args:
+        tx: Transaction of the referee's role that holds the set.
+        ready: Runs that were made.
+        test_set_id: The set.
+        *models: The models, in the order in which the decision needs them.
+
     Raises:
-        NotRunError: It was not run on the set yet.
-        TrainingKilled: Its process was killed, and the request is to be put off.
+        NotRunError: Some were not run on the set yet; it names all of them.
+        TrainingKilled: The process of one was killed, and the request is to be put off.
         TrainingStarved: Likewise where it ran out of time or memory.
-        ArtifactError: The model's file is missing or was changed: nothing was learnt, nothing is spent.
+        ArtifactError: The file of one is missing or was changed: nothing was learnt, nothing is spent.
     """
-    known = sealed.known_predictions(tx, test_set_id, model.identity)
-    if known is None:
-        error = ready.missing(model, test_set_id)
-        if ready.is_last(error):
-            return None, f"put off {ready.patience.put_offs} times; {error}"
-        raise error
-    return known
+    known = sealed.known_predictions(tx, test_set_id, *(model.identity for model in models))
+    unknown = {model.identity: Run(model, test_set_id) for model in models if model.identity not in known}
+    found: list[Predictions] = []
+    for model in models:
+        if model.identity in known:
+            found.append(known[model.identity])
+        else:
+            error = ready.missing(unknown[model.identity])
+            if isinstance(error, NotRunError):
+                raise NotRunError(*unknown.values())
+            if not ready.is_last(error):
+                raise error
+            found.append(Predictions(None, f"put off {ready.patience.put_offs} times; {error}"))
+        if found[-1].labels is None:
+            break
+    return found
 
 
 def validation_loss(ready: Preparation, model: Model, version: DataVersion) -> float:
@@ -279,7 +320,7 @@ def validation_loss(ready: Preparation, model: Model, version: DataVersion) -> f
     """
     loss = ready.loss(model, version.artifact)
     if loss is None:
-        raise ready.missing(model, None)
+        raise ready.missing(Run(model, None))
     return loss
 
 
@@ -302,12 +343,14 @@ def sealed_run_steps(
         TrainingStarved: It ran out of time, or found no memory; nothing is kept.
         ArtifactError: The model's file is missing or was changed: nothing was learnt.
     """
-    labels, failure = yield from _stepped(model, lambda: _sealed_run(store, artifacts, model, test_set_id))
+    with store.begin() as tx:
+        task = _task_of(tx, model.study_id)
+    labels, failure = yield from _stepped(model, lambda: _sealed_run(store, artifacts, model, test_set_id, task))
     _keep(store, model, test_set_id, labels=labels, failure=failure)
 
 
 def _sealed_run(
-    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int
+    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int, task: StudyTask
 ) -> tuple[NDArray[Any] | None, str | None]:
     """What a model predicts on a sealed set, or None and why it could not.
 
@@ -316,14 +359,33 @@ def _sealed_run(
     with store.begin() as tx:
         inputs = sealed.sealed_inputs(tx, test_set_id)
         key = _repetition_key(tx, model, test_set_id)
-        wanted, hit = answers_of_study(tx, model.study_id), studies.study_by_id(tx, model.study_id).hit
-    labels, failure = _run(artifacts, model, inputs, wanted)
+    labels, failure = _run(artifacts, model, inputs, task.wanted)
     if labels is not None and model.format != "constant":
         repeated = rows_to_repeat(labels, key)
-        again, failure = _run(artifacts, model, inputs[repeated], wanted)
-        failure = failure if again is None else _difference(labels[repeated], again, hit)
+        again, failure = _run(artifacts, model, inputs[repeated], task.wanted)
+        failure = failure if again is None else _difference(labels[repeated], again, task.hit)
         labels = labels if failure is None else None
     return labels, failure
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTask:
+    """What a study asks of its models.
+
+    Attributes:
+        data: Artifact of its newest data, on whose validation part models are measured.
+        wanted: What a model answers with, as that data has it.
+        hit: What counts as right.
+    """
+
+    data: str
+    wanted: WantedAnswers
+    hit: str
+
+
+def _task_of(tx: Connection, study_id: int) -> StudyTask:
+    version, study = studies.latest_data_version(tx, study_id), studies.study_by_id(tx, study_id)
+    return StudyTask(version.artifact, wanted_of(study.task, stored_target(version.layout)), study.hit)
 
 
 def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] | None, failure: str | None) -> None:

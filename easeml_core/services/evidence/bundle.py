@@ -147,8 +147,9 @@ def _looks(tx: Connection, test_set: Mapping[str, Any], ledger: Mapping[str, Any
     plan = plan.get("gate", plan)
     if plan.get("sampling", "fixed") != "early" or "clauses" not in report:
         return []
-    models = [sealed.known_predictions(tx, set_id, report[name]) for name in ("incumbent", "model")]
-    old, new = (None if found is None else found[0] for found in models)
+    models = (report["incumbent"], report["model"])
+    known = sealed.known_predictions(tx, set_id, *models)
+    old, new = (known[model].labels if model in known else None for model in models)
     codes = sealed.sealed_slices(tx, set_id)
     if old is None or new is None or (plan.get("slices") and codes is None):
         return []

@@ -24,13 +24,13 @@ from easeml_core.gate.slices import Slice
 from easeml_core.meter.shared_ledger import gate_log_level, joint_plan, planned_gate_log_weight
 from easeml_core.metrics.correctness import as_classes
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions
-from easeml_core.services.test_sets.answer import BLOCKING_REFUSED, Answer, Waiting
+from easeml_core.services.test_sets.answer import BLOCKING_REFUSED, Answer, Asked, Waiting
 from easeml_core.services.test_sets.lifecycle import no_live_set
 from easeml_core.services.test_sets.planning import examples_for_gate, examples_for_joint_gate
 from easeml_core.services.test_sets.shared_set import gate_settings, joint_config, joint_end, require_joint_goes_on
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
 from easeml_core.store.rows import as_json
-from easeml_core.store.tables import labels, ledger, models, releases, sealed, studies
+from easeml_core.store.tables import labels, ledger, models, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,54 +39,67 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.config import JointConfig
-    from easeml_core.entities import Model, Study
+    from easeml_core.entities import Model
     from easeml_core.gate.condition import Condition
     from easeml_core.services.evaluation.sealed_runs import Preparation
-    from easeml_core.store.tables.requests import Request
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Models of one question.
+
+    Attributes:
+        new: The model that is asked about.
+        named: The old model that the verdict names.
+        old: The model that the new one is compared with; another one than ``named`` under ``none`` alone, after models
+            that could not be run.
+    """
+
+    new: Model
+    named: Model
+    old: Model
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
     """One question to one set: what is asked, of which models, and how far the set is used.
 
-    The verdict names ``incumbent`` as the old model; the new one is compared with ``compared``, which is another one
-    under ``none`` alone, after models that could not be run. ``used`` and ``changes`` count the gate's own answers, as
-    does the step that developers see; ``others`` counts those about other conditions than the set's. Where the meter
-    draws on the set too, ``joint`` is its plan, ``log_weight`` is what the answers of both have cost, and ``place``
-    counts them all.
+    Attributes:
+        asked: The request, with what its transaction holds.
+        test_set: The live set.
+        config: The set's plan with the condition of the request.
+        condition: That condition.
+        allocation: How delta is divided over the set's steps.
+        models: What is compared.
+        cache_key: What the same question has in common with this one.
+        usage: What the set's ledger says.
+        joint: The plan of a set on which the meter draws too; None for any other.
     """
 
-    study: Study
-    request: Request
+    asked: Asked
     test_set: Any
     config: GateConfig
     condition: Condition
     allocation: Allocation
-    model: Model
-    incumbent: Model
-    compared: Model
+    models: _Compared
     cache_key: str
-    used: int
-    changes: int
-    others: int
-    place: int
+    usage: ledger.Usage
     joint: JointConfig | None
-    log_weight: float
 
     @property
     def log_level(self) -> float:
         """Ln of the level of this verdict."""
         if self.joint is not None:
-            return gate_log_level(joint_plan(self.joint), self.log_weight)
+            return gate_log_level(joint_plan(self.joint), self.usage.log_weight)
         return level_of_test(
             reliability=self.config.reliability,
             adaptivity=self.config.adaptivity,
             steps=self.config.steps,
             mode=self.config.mode,
             estimator=self.config.estimator,
-            changes=self.changes,
+            changes=self.usage.gate_changes,
             other_conditions=self.config.other_conditions,
         ).log_level
 
@@ -99,8 +112,8 @@ class _Case:
     def step(self) -> tuple[int, int]:
         """Which answer of how many it would be, among those about the set's condition, or about others."""
         if self.is_planned:
-            return self.used + 1, self.config.steps
-        return self.others + 1, self.config.other_conditions
+            return self.usage.gate_steps + 1, self.config.steps
+        return self.usage.other_steps + 1, self.config.other_conditions
 
     @property
     def needed(self) -> int:
@@ -110,12 +123,12 @@ class _Case:
         labels, and a refusal, which does not end the set, would tell of it.
         """
         if self.joint is None:
-            return examples_for_gate(self.config, changes=self.changes)
+            return examples_for_gate(self.config, changes=self.usage.gate_changes)
         planned = planned_gate_log_weight(joint_plan(self.joint), self.joint.meter.ambiguous)
         return examples_for_joint_gate(self.config, planned)
 
 
-def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Waiting:
+def judge(tx: Connection, ready: Preparation, asked: Asked) -> Answer | Waiting:
     """Decide a gate request: spend at most one step of the sealed set and release at most one symbol.
 
     The same question (set, condition, new artifact, old artifact) is answered from the ledger and costs nothing.
@@ -131,18 +144,17 @@ def judge(tx: Connection, ready: Preparation, request: Request) -> Answer | Wait
             show although the set withholds it; nothing is spent.
         SealedSetTooSmallError: The condition needs more examples than the set has; nothing is spent.
     """
-    study = studies.study_by_id(tx, request.study_id)
-    releases.hold_study(tx, study.id)  # the model it is compared with must not change meanwhile
-    test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.GATE, lock=True)
+    test_set = asked.set_for(SealedSetPurpose.GATE)
     if test_set is None:
-        raise no_live_set(tx, study, SealedSetPurpose.GATE)
-    case = _case(tx, study, request, test_set)
-    entry = sealed.cached_entry(tx, test_set.id, case.cache_key)
-    if entry is None and case.model.identity == case.incumbent.identity:
-        message = f"model {case.model.id} is the one that stands now; hand in another one"
+        raise no_live_set(tx, asked.study, SealedSetPurpose.GATE)
+    case = _case(tx, asked, test_set)
+    known = case.usage.known_step
+    if known is None and case.models.new.identity == case.models.named.identity:
+        message = f"model {case.models.new.id} is the one that stands now; hand in another one"
         raise StateError(message)
-    if entry is not None:
-        return _answer(case, step=entry.step, symbol=Symbol(entry.answer), cached=True, retired_why=None, mails=[])
+    if known is not None:
+        symbol = Symbol(case.usage.known_answer or "")
+        return _answer(case, step=known, symbol=symbol, cached=True, retired_why=None, mails=[])
     _require_other_condition(case)
     require_joint_goes_on(tx, test_set)
     return _decide(tx, ready, case)
@@ -153,7 +165,7 @@ def _require_other_condition(case: _Case) -> None:
 
     How many there were follows from what was asked, whatever was answered.
     """
-    if case.is_planned or case.others < case.config.other_conditions:
+    if case.is_planned or case.usage.other_steps < case.config.other_conditions:
         return
     planned = gate_settings(case.test_set).condition
     if case.config.other_conditions:
@@ -161,42 +173,23 @@ def _require_other_condition(case: _Case) -> None:
     else:
         answered = "it answers about no other condition"
     message = (
-        f"the live set of study {case.study.name!r} was sealed for the condition {planned}, and {answered}, got "
+        f"the live set of study {case.asked.study.name!r} was sealed for the condition {planned}, and {answered}, got "
         f"{case.condition}; leave the condition out, or let the referee seal a set that is planned with "
         "--other-conditions"
     )
     raise StateError(message)
 
 
-def _case(tx: Connection, study: Study, request: Request, test_set: Any) -> _Case:
+def _case(tx: Connection, asked: Asked, test_set: Any) -> _Case:
     """Gather the question; refuses what the set was not planned for."""
-    plan = gate_settings(test_set)
+    plan, joint = gate_settings(test_set), joint_config(test_set)
     allocation = allocate(plan.adaptivity, plan.steps, mode=plan.mode, estimator=plan.estimator)
-    used, changes = ledger.used(tx, test_set.id)
-    joint = joint_config(test_set)
-    config = _planned(plan, study.name, request.arguments, joint)
+    config = _planned(plan, asked.study.name, asked.request.arguments, joint)
     condition = parse_condition(config.condition)
-    model = models.get_model(tx, study.id, request.model_id or 0)
-    incumbent, compared = _incumbents(tx, study, test_set, allocation, model)
-    key = _key(condition, model.identity, incumbent.identity)
-    return _Case(
-        study=study,
-        request=request,
-        test_set=test_set,
-        config=config,
-        condition=condition,
-        allocation=allocation,
-        model=model,
-        incumbent=incumbent,
-        compared=compared,
-        cache_key=key,
-        used=used,
-        changes=changes,
-        others=ledger.used(tx, test_set.id, ledger.OTHER)[0],
-        place=ledger.next_step(tx, test_set.id),
-        joint=joint,
-        log_weight=ledger.joint_log_weight(tx, test_set.id),
-    )
+    models = _compared(tx, asked, test_set.id, allocation)
+    key = _key(condition, models.new.identity, models.named.identity)
+    usage = ledger.usage(tx, test_set.id, key)
+    return _Case(asked, test_set, config, condition, allocation, models, key, usage, joint)
 
 
 def _planned(plan: GateConfig, study: str, arguments: Any, joint: JointConfig | None) -> GateConfig:
@@ -213,10 +206,8 @@ def _planned(plan: GateConfig, study: str, arguments: Any, joint: JointConfig | 
     return GateConfig.from_json(plan.to_json() | {"condition": arguments.get("condition") or plan.condition})
 
 
-def _incumbents(
-    tx: Connection, study: Study, test_set: Any, allocation: Allocation, model: Model
-) -> tuple[Model, Model]:
-    """The old model that the verdict names, and the one that the new model is compared with.
+def _compared(tx: Connection, asked: Asked, test_set_id: int, allocation: Allocation) -> _Compared:
+    """The model that is asked about, the old one that the verdict names, and the one that it is compared with.
 
     What stands is the model in production, before the first promotion the baseline. Under ``none`` every commit counts
     as accepted, whatever its verdict, so that the old model does not depend on hidden data: it is the last one that was
@@ -225,14 +216,16 @@ def _incumbents(
     With one that could not be run nothing can be compared, so the last one that could takes its place. The verdict
     still names the former: everybody may read that, and whether a model could be run on hidden data is hidden too.
     """
-    standing = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
-    last = ledger.last_judged(tx, test_set.id) if allocation.kind is Adaptivity.NONE else None
+    study_id = asked.study.id
+    new, standing = models.model_and_standing(tx, study_id, asked.request.model_id or 0)
+    last = ledger.last_judged(tx, test_set_id) if allocation.kind is Adaptivity.NONE else None
     if last is None:
-        return standing, standing
-    if last.model == model.identity:
-        return models.get_model(tx, study.id, last.named_id), models.get_model(tx, study.id, last.incumbent_id)
-    named, ran = models.get_model(tx, study.id, last.model_id), ledger.last_judged(tx, test_set.id, could_run=True)
-    return named, standing if ran is None else models.get_model(tx, study.id, ran.model_id)
+        return _Compared(new, standing, standing)
+    if last.model == new.identity:
+        named = models.get_model(tx, study_id, last.named_id)
+        return _Compared(new, named, models.get_model(tx, study_id, last.incumbent_id))
+    named, ran = models.get_model(tx, study_id, last.model_id), ledger.last_judged(tx, test_set_id, could_run=True)
+    return _Compared(new, named, standing if ran is None else models.get_model(tx, study_id, ran.model_id))
 
 
 def _key(condition: Condition, model: str, incumbent: str) -> str:
@@ -246,20 +239,19 @@ def _decide(tx: Connection, ready: Preparation, case: _Case) -> Answer | Waiting
         detail = f"condition {case.config.condition}"
         raise SealedSetTooSmallError(purpose="gate", needed=needed, available=case.test_set.rows, detail=detail)
     slices = _slices(tx, case.config, case.test_set.id)
-    old, _ = sealed_predictions(tx, ready, case.compared, case.test_set.id)
+    said = sealed_predictions(tx, ready, case.test_set.id, case.models.old, case.models.new)
+    old, new = said[0].labels, said[-1].labels
     if old is None:
-        message = f"the model that stands now ({case.compared.id}) cannot be run on the sealed inputs; roll it back"
+        message = f"the model that stands now ({case.models.old.id}) cannot be run on the sealed inputs; roll it back"
         raise StateError(message)
-    new, failure = sealed_predictions(tx, ready, case.model, case.test_set.id)
     if new is None:
-        return _record(tx, case, False, {"verdict": Verdict.FAIL.value, "failure": failure})
-    labels.append_used(tx, case.test_set.id)
-    known = labels.known_labels(tx, case.test_set.id)
-    follows_from = (case.request.id, case.test_set.id, case.cache_key, case.compared.identity, case.log_level)
+        return _record(tx, case, False, {"verdict": Verdict.FAIL.value, "failure": said[-1].failure})
+    known = labels.append_used(tx, case.test_set.id)
+    follows_from = (case.asked.request.id, case.test_set.id, case.cache_key, case.models.old.identity, case.log_level)
     key = (*follows_from, hashlib.sha256(known.tobytes()).digest())
     found = ready.judged(key, lambda: _judged(ready, case, known, old, new, slices))
     if isinstance(found, Wanted):
-        labels.want(tx, request_id=case.request.id, test_set_id=case.test_set.id, positions=found.positions)
+        labels.want(tx, request_id=case.asked.request.id, test_set_id=case.test_set.id, positions=found.positions)
         return Waiting("labels")
     return _record(tx, case, *found)
 
@@ -281,7 +273,7 @@ def _judged(
     try:
         found = judge_predictions(
             case.condition,
-            *as_classes(case.study.hit, known, old, new),
+            *as_classes(case.asked.study.hit, known, old, new),
             log_level=case.log_level,
             mode=case.config.mode,
             sampling=case.config.sampling,
@@ -296,7 +288,7 @@ def _judged(
     except Exception as error:
         if ready.patience.allows(error):
             raise  # of the database or of the machine, whatever the labels are: the request is looked at again
-        logger.exception("request %d: judging has failed, the verdict is FAIL", case.request.id)
+        logger.exception("request %d: judging has failed, the verdict is FAIL", case.asked.request.id)
         return False, {"verdict": Verdict.FAIL.value, "error": f"{type(error).__name__}: {error}"}
     return found.passed, report
 
@@ -326,19 +318,21 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
     report |= {
         "condition": str(case.condition),
         "symbol": symbol.value,
-        "model_id": case.model.id,
-        "model": case.model.identity,
-        "incumbent_id": case.compared.id,
-        "incumbent": case.compared.identity,
-        "named_id": case.incumbent.id,
-        "changes_before": case.changes,
+        "model_id": case.models.new.id,
+        "model": case.models.new.identity,
+        "incumbent_id": case.models.old.id,
+        "incumbent": case.models.old.identity,
+        "named_id": case.models.named.id,
+        "changes_before": case.usage.gate_changes,
     }
     sealed.add_entry(
         tx,
         test_set_id=case.test_set.id,
-        step=case.place if case.is_planned else case.test_set.steps + step,  # the set's own steps stay its own
+        step=case.usage.entries + 1
+        if case.is_planned
+        else case.test_set.steps + step,  # the set's own steps stay its own
         steps=case.test_set.steps,
-        request_id=case.request.id,
+        request_id=case.asked.request.id,
         cache_key=case.cache_key,
         answer=released,
         log_level=case.log_level,
@@ -352,14 +346,14 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
     )
     mails = []
     if kind is Adaptivity.NONE and case.config.mail:
-        told = (case.config.mail, case.study.name, step, steps)
+        told = (case.config.mail, case.asked.study.name, step, steps)
         mails.append(verdict_mail(*told, report | {"log_level": case.log_level}))
     return _answer(
         case,
         step=step,
         symbol=released,
         cached=False,
-        retired_why=_retires(tx, case, step, case.changes + is_change) if case.is_planned else None,
+        retired_why=_retires(tx, case, step, case.usage.gate_changes + is_change) if case.is_planned else None,
         mails=mails,
     )
 
@@ -380,7 +374,7 @@ def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None
     if used == case.test_set.steps:
         return "steps"
     # Only recycling lowers the level that is left. Under none nothing said in public may follow from a change.
-    if case.allocation.kind is not Adaptivity.RECYCLE or changes == case.changes:
+    if case.allocation.kind is not Adaptivity.RECYCLE or changes == case.usage.gate_changes:
         return None
     return None if _fits(tx, GateConfig.from_json(case.test_set.plan), case.test_set, changes) else "tolerance"
 
@@ -400,15 +394,15 @@ def _answer(
     case: _Case, *, step: int, symbol: Symbol, cached: bool, retired_why: str | None, mails: list[dict[str, str]]
 ) -> Answer:
     verdict = {
-        "model_id": case.model.id,
-        "incumbent_id": case.incumbent.id,
+        "model_id": case.models.new.id,
+        "incumbent_id": case.models.named.id,
         "test_set_id": case.test_set.id,
         "step": step,
         "symbol": symbol.value,
         "planned": case.is_planned,
         "cached": cached,
     }
-    facts = {"study_id": case.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
+    facts = {"study_id": case.asked.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
     answered = f"step {step} of {case.config.steps}" if case.is_planned else f"answer {step} about other conditions"
     return Answer(f"{answered}: {symbol}", facts | {"verdict": verdict, "mails": mails})
 

@@ -31,12 +31,12 @@ from easeml_core.meter.meter import read_submission
 from easeml_core.meter.reading import Reading
 from easeml_core.meter.tree_size import team_steps
 from easeml_core.metrics.correctness import wrong
-from easeml_core.services.evaluation.sealed_runs import sealed_predictions, validation_loss
+from easeml_core.services.evaluation.sealed_runs import Run, sealed_predictions, validation_loss
 from easeml_core.services.meter.results import data_version_of
-from easeml_core.services.test_sets.answer import Answer
+from easeml_core.services.test_sets.answer import Answer, Asked
 from easeml_core.services.test_sets.lifecycle import no_live_set
 from easeml_core.services.test_sets.shared_set import is_joint, joint_end, meter_settings_of, require_joint_goes_on
-from easeml_core.store.tables import ledger, models, releases, sealed, studies
+from easeml_core.store.tables import ledger, models, sealed, studies
 from easeml_core.store.tables.ledger import RETIRED, MeterEntry
 
 if TYPE_CHECKING:
@@ -173,8 +173,8 @@ def require_runs(tx: Connection, ready: Preparation, submission: Submission, set
     if ready.loss(model, version.artifact) is not None or not _answers_anew(tx, submission, sets[0]):
         return
     needed = [sets[0].id] + [row.id for row in sets[1:] if _answers_anew(tx, submission, row)]
-    unknown = [set_id for set_id in needed if sealed.known_predictions(tx, set_id, model.identity) is None]
-    raise ready.missing(model, None, *unknown)
+    unknown = [set_id for set_id in needed if not sealed.known_predictions(tx, set_id, model.identity)]
+    raise ready.missing(Run(model, None), *(Run(model, set_id) for set_id in unknown))
 
 
 def _answers_anew(tx: Connection, submission: Submission, row: Any) -> bool:
@@ -224,12 +224,12 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry,
     """Use one step of the set: its entry in the ledger, without a signal when the set is retired instead; and why."""
     model, set_id = on.submission.model, on.row.id
     loss = validation_loss(ready, model, on.submission.version)  # first: it is open data, nothing is spent if it fails
-    predictions, failure = sealed_predictions(tx, ready, model, set_id)
+    (said,) = sealed_predictions(tx, ready, set_id, model)
     labels = sealed.sealed_labels(tx, set_id)
-    errors = len(labels) if predictions is None else int(np.sum(wrong(on.submission.hit, labels, predictions)))
+    errors = len(labels) if said.labels is None else int(np.sum(wrong(on.submission.hit, labels, said.labels)))
     shift = _shift(tx, on) if on.config.method == "dithered" else None
     log_weight = ledger.joint_log_weight(tx, set_id) if is_joint(on.row) else None
-    if failure is not None and on.config.method in COUNTS_REACHABLE:
+    if said.failure is not None and on.config.method in COUNTS_REACHABLE:
         reading = _no_answer(on, FAILURE)
     else:
         follows_from = (on.submission.request.id, set_id, on.cache_key(), len(on.earlier), errors, loss, log_weight)
@@ -249,7 +249,7 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry,
         tolerance=_promised(on),
         ends=reading.ends or reading.retired,
     )
-    report = reading.to_json() | {"errors": errors, "validation_loss": loss, "failure": failure}
+    report = reading.to_json() | {"errors": errors, "validation_loss": loss, "failure": said.failure}
     report |= {"model_id": model.id, "model": model.identity}
     report |= {"team": entry.team, "promised_tolerance": entry.tolerance, "ends": entry.ends}
     for name, usual in _USUAL.items():  # left out: the shorter the entries, the less their size on disk varies
@@ -341,7 +341,7 @@ _ALIKE = ("ranges", "tolerance", "tolerances", "teams")
 """Settings in which the two meters must agree, so that their signals can be compared."""
 
 
-def meter(tx: Connection, ready: Preparation, request: Request) -> Answer:
+def meter(tx: Connection, ready: Preparation, asked: Asked) -> Answer:
     """Decide a meter request: one signal, or the set's retirement when its guarantee would not hold any more.
 
     The same artifact is answered from the ledger: it costs nothing and raises no second alert. What is decided is
@@ -354,13 +354,11 @@ def meter(tx: Connection, ready: Preparation, request: Request) -> Answer:
         ConfigError: The set was not planned for the team that the request names.
         StateError: The study has no live meter set, or the team has no answer left on it.
     """
-    study = studies.study_by_id(tx, request.study_id)
-    releases.hold_study(tx, study.id)  # all its sets at once, in one order: a gate may share one of them
-    test_set = releases.live_test_set(tx, study.id, SealedSetPurpose.METER, lock=True)
+    study, test_set = asked.study, asked.set_for(SealedSetPurpose.METER)
     if test_set is None:
         raise no_live_set(tx, study, SealedSetPurpose.METER)
-    submission = _submission(tx, study, request, meter_settings_of(test_set))
-    second = releases.live_test_set(tx, study.id, SealedSetPurpose.DIRECT, lock=True)
+    submission = _submission(tx, study, asked.request, meter_settings_of(test_set))
+    second = asked.set_for(SealedSetPurpose.DIRECT)
     comparable = second is not None and not _differences(test_set, second)
     require_runs(tx, ready, submission, [test_set, second] if comparable else [test_set])
     total = read_on(tx, ready, meter_set(tx, test_set, submission))

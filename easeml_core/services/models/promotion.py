@@ -100,7 +100,7 @@ def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
 
     Every data version has a row of its own for the baseline, and for each model that was measured on it.
     """
-    standing = releases.production_model(tx, study.id) or models.baseline_model(tx, study.id)
+    standing = models.standing_model(tx, study.id)
     if standing.identity != models.get_model(tx, study.id, incumbent_id).identity:
         message = (
             f"model {standing.id} stands now, but the verdict compared with model {incumbent_id}; ask the gate again"
@@ -200,9 +200,7 @@ def require_words(name: str, value: object) -> str:
 
 
 def _moved(tx: Connection, study: Study, model_id: int, how: str = "") -> str:
-    notify(tx, f"study:{study.name}")
-    notify(tx, f"production:{study.name}")
-    notify(tx, "production:*")
+    notify(tx, f"study:{study.name}", f"production:{study.name}", "production:*")
     return f"model {model_id} is in production for study {study.name}" + (f" {how}" if how else "")
 
 

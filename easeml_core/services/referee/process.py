@@ -42,19 +42,22 @@ from easeml_core.services.meter.reading import meter
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.mail import MailServer, Postman
-from easeml_core.services.referee.publishing import Timetable, release
+from easeml_core.services.referee.publishing import Timetable, release, say
 from easeml_core.services.registration.sealing import seal_study
-from easeml_core.services.test_sets.answer import Answer, Waiting
+from easeml_core.services.test_sets.answer import Answer, Asked, Waiting
 from easeml_core.store.database import REFEREE_CHANNEL, notify, savepoint
 from easeml_core.store.listen import Ear
-from easeml_core.store.tables import labels, outbox, releases, requests, retries, sealed
+from easeml_core.store.tables import labels, outbox, releases, requests, retries, sealed, studies
+from easeml_core.store.tables.outbox import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Study
     from easeml_core.remote.cache import FileCache
     from easeml_core.remote.urls import Address
     from easeml_core.store.artifacts.local import ArtifactStore
@@ -369,14 +372,13 @@ class Referee:
                     return None
                 ready = self._preparation(turn.request_id)
                 with self._store.begin() as aside:  # committed at once: an attempt that kills this process counts
-                    attempt, lost = requests.note_attempt(aside, turn.request_id)
-                    times = requests.times_put_off(aside, turn.request_id, bounded=True)
-                turn.attempt = attempt
-                ready.patience = Patience(times, self._duties.put_offs)
+                    attempt = requests.note_attempt(aside, turn.request_id)
+                turn.attempt = attempt.number
+                ready.patience = Patience(attempt.put_offs, self._duties.put_offs)
                 stopped = self._runs.failure(turn.request_id)
                 if stopped is not None:
                     raise stopped
-                said = self._answer(tx, ready, turn.request_id, lost)
+                said = self._answer(tx, ready, turn.request_id, attempt.lost)
                 if said == _WAITS:
                     requests.note_survival(tx, turn.request_id, turn.attempt)
         except NotFetchedError as missing:
@@ -402,7 +404,7 @@ class Referee:
     def _run_models(self, missing: NotRunError, ready: Preparation, turn: Turn) -> None:
         """Make the runs that a decision has missed; where they are padded, beside the decisions of other requests."""
         request_id = turn.request_id or 0
-        is_beside = self._runs.are_padded and missing.model.format != "constant"  # which runs no code
+        is_beside = self._runs.are_padded and any(run.has_code for run in missing.runs)
         if not is_beside:
             ready.run(missing)  # a model that kills this process leaves the attempt as one that did not survive
         self._put_offs.survived(turn)
@@ -417,7 +419,7 @@ class Referee:
             if not requests.undecided(tx, [request_id]):
                 return  # another referee has decided it meanwhile
         with self._store.begin() as tx:
-            turn = Turn(request_id, requests.note_attempt(tx, request_id)[0])
+            turn = Turn(request_id, requests.note_attempt(tx, request_id).number)
         try:
             yield from ready.steps(missing)
         finally:
@@ -469,17 +471,18 @@ class Referee:
         return self._put_offs.put_off(turn, error)
 
     def _claim(self, tx: Connection, kinds: Sequence[RequestKind] | None) -> int | None:
-        """The next request, once what was prepared for others is let go that another referee has decided."""
-        fetched, prepared = self._fetches.requests(), list(self._prepared) + list(self._not_before)
-        if fetched or prepared:
-            undecided = requests.undecided(tx, [*fetched, *prepared])
-            self._fetches.keep(undecided)
-            for request_id in set(prepared) - undecided:
-                self._forget(request_id)
+        """The next request; what was prepared for others is let go where another referee has decided them."""
         now = self._decisions.clock()
         early = [request_id for request_id, until in list(self._not_before.items()) if until > now]
         skip = [*self._set_aside(), *self._fetches.under_way(), *self._runs.under_way(), *early]
-        return requests.claim_request(tx, skip=skip, kinds=kinds)
+        claimed = requests.claim_request(tx, skip=skip, kinds=kinds)
+        prepared, fetched = {*list(self._prepared), *list(self._not_before)}, self._fetches.requests()
+        if {*prepared, *fetched} - {claimed}:
+            undecided = requests.undecided(tx, [*fetched, *prepared])
+            self._fetches.keep(undecided)
+            for request_id in prepared - undecided:
+                self._forget(request_id)
+        return claimed
 
     def _fetch(self, missing: NotFetchedError, turn: Turn) -> None:
         """Let the data be fetched that a decision has missed; until then it has cost nothing."""
@@ -493,7 +496,7 @@ class Referee:
         """Let a fetch that kills this process count as an attempt that did not survive, and wake who waits for it."""
         attempt = 0
         with _noted(request_id), self._store.begin() as tx:
-            attempt = requests.note_attempt(tx, request_id)[0] if may_kill else 0
+            attempt = requests.note_attempt(tx, request_id).number if may_kill else 0
         yield
         self._put_offs.survived(Turn(request_id, attempt))  # remembered where the database cannot be told now
         with _noted(request_id):
@@ -519,10 +522,12 @@ class Referee:
             try:
                 with savepoint(tx):
                     request = requests.get_request(tx, request_id)
-                    done = self._work(tx, ready, request)
+                    asked = self._asked(tx, request)
+                    done = self._work(tx, ready, request, asked)
                     if isinstance(done, Waiting):
                         return _WAITS
-                    return self._decided(tx, request_id, request.kind, done, refused=False)
+                    study = None if asked is None else asked.study
+                    return self._decided(tx, request_id, request.kind, done, refused=False, study=study)
             except (NotRunError, NotFetchedError, NotJudgedError):
                 raise
             except Exception as error:  # the process must survive every request; the log keeps the whole story
@@ -538,48 +543,65 @@ class Referee:
         return self._decided(tx, request_id, kind, Answer(message), refused=True)
 
     def _decided(
-        self, tx: Connection, request_id: int, kind: RequestKind | None, answer: Answer, *, refused: bool
+        self,
+        tx: Connection,
+        request_id: int,
+        kind: RequestKind | None,
+        answer: Answer,
+        *,
+        refused: bool,
+        study: Study | None = None,
     ) -> str:
         """Keep the decision, and say it if its time has come; what the log says."""
-        labels.close_wanted(tx, request_id)
-        asked, now = outbox.times(tx, request_id)
-        leaves_at = self._duties.timetable.leaves_at(asked, now) if kind is None or kind in _TIMED else now
+        if kind in (None, RequestKind.GATE):
+            labels.close_wanted(tx, request_id)
+        leaves_at = self._leaves_at(tx, request_id, kind)
+        decided = Held(request_id, refused, answer.message, answer.facts)
         outbox.hold(
-            tx,
-            request_id=request_id,
-            refused=refused,
-            message=answer.message,
-            facts=answer.facts,
-            leaves_at=leaves_at,
+            tx, request_id=request_id, refused=refused, message=answer.message, facts=answer.facts, leaves_at=leaves_at
         )
-        if leaves_at > now or kind in MOVES:
+        if leaves_at is not None or kind in MOVES:
             _wake(tx, request_id)  # who says it must know when; and tags follow production
-        if leaves_at > now:
+        if leaves_at is not None:
             return f"({kind or 'unread'}): decided, to be answered later"
-        release(tx, outbox.held_answer(tx, request_id))
+        say(tx, decided, study)
         if kind is None:
             return "refused, unread"
         return f"({kind}): refused" if refused else f"({kind}): answered"
 
-    def _work(self, tx: Connection, ready: Preparation, request: Request) -> Answer | Waiting:
+    def _leaves_at(self, tx: Connection, request_id: int, kind: RequestKind | None) -> datetime | None:
+        """When the answer leaves; None for in this very transaction."""
+        if kind not in (None, *_TIMED) or not self._duties.timetable.is_fixed:
+            return None
+        asked, now = outbox.times(tx, request_id)
+        leaves_at = self._duties.timetable.leaves_at(asked, now)
+        return leaves_at if leaves_at > now else None
+
+    def _asked(self, tx: Connection, request: Request) -> Asked | None:
+        """Hold the study of a request to gate or meter, once its evidence verifies; None for other requests."""
         if request.kind is RequestKind.FORCE and not self._duties.allow_forced:
             raise StateError(_FORCED_REFUSED)
-        self._notary.require_sound(_rests_on(tx, request))
+        if request.kind not in _TIMED:
+            self._notary.require_sound(_rests_on(tx, request))
+            return None
+        study = studies.study_by_id(tx, request.study_id)
+        # All its sets at once, in one order: gate and meter may share one, and what stands must not change meanwhile.
+        asked = Asked(request, study, releases.hold_study(tx, study.id))
+        self._notary.require_sound([found.id for found in asked.live])
+        return asked
+
+    def _work(self, tx: Connection, ready: Preparation, request: Request, asked: Asked | None) -> Answer | Waiting:
+        if asked is not None:
+            return judge(tx, ready, asked) if request.kind is RequestKind.GATE else meter(tx, ready, asked)
         if request.kind in MOVES:
             return Answer(MOVES[request.kind](tx, request))
-        work: dict[RequestKind, Callable[[], Answer | Waiting]] = {
-            RequestKind.SEAL: lambda: Answer(seal_study(tx, self._artifacts, request, self._fetches)),
-            RequestKind.REFRESH: lambda: Answer(refresh(tx, self._artifacts, request)),
-            RequestKind.GATE: lambda: judge(tx, ready, request),
-            RequestKind.METER: lambda: meter(tx, ready, request),
-        }
-        return work[request.kind]()
+        if request.kind is RequestKind.SEAL:
+            return Answer(seal_study(tx, self._artifacts, request, self._fetches))
+        return Answer(refresh(tx, self._artifacts, request))
 
 
 def _rests_on(tx: Connection, request: Request) -> list[int]:
-    """The sealed sets whose evidence must verify before the request is answered."""
-    if request.kind in _TIMED:
-        return [found["id"] for found in releases.public_test_sets(tx, request.study_id) if found["state"] == "live"]
+    """The sealed set whose verdict a promotion rests on, and whose evidence must verify before it."""
     if request.kind is RequestKind.PROMOTE:
         verdict = releases.get_verdict(tx, int(request.arguments["gate_request_id"]))
         return [] if verdict is None else [verdict["test_set_id"]]

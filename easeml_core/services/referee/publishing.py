@@ -78,25 +78,35 @@ class Timetable:
 
 
 def release(tx: Connection, held: Held) -> None:
+    """Say an answer that was decided in an earlier transaction."""
+    study = None
+    if "study_id" in held.facts:
+        study = studies.study_by_id(tx, held.facts["study_id"])
+        releases.hold_study(tx, study.id)
+    outbox.mark_left(tx, held.request_id)
+    say(tx, held, study)
+
+
+def say(tx: Connection, held: Held, study: Study | None) -> None:
     """Say a decided answer: publish its facts, end the set that it has used up, and answer.
 
     The facts of a decision are ``study_id``, ``test_set_id``, ``retired_why`` (None while the set lives), and for the
     gate ``verdict`` (columns of the verdict) and ``mails``, for the meter ``reading``, ``alert`` and ``over_budget``,
     ``drift_alert``, and ``direct_retired_why`` (None while the second validation sample lives).
+
+    Args:
+        tx: Transaction of the referee's role that holds the request.
+        held: The answer.
+        study: Whose sets the transaction holds; None for an answer without facts.
     """
     facts = held.facts
-    if "study_id" in facts:
-        study = studies.study_by_id(tx, facts["study_id"])
-        releases.hold_study(tx, study.id)
+    if study is not None and facts:
         if "verdict" in facts:
             verdict = facts["verdict"] | {"symbol": Symbol(facts["verdict"]["symbol"])}
             releases.add_verdict(tx, request_id=held.request_id, study_id=study.id, **verdict)
         if "reading" in facts:
             releases.add_reading(tx, request_id=held.request_id, study_id=study.id, **facts["reading"])
-            team = whose_alert(tx, facts["reading"])
-            over = facts.get("over_budget")
-            _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=over, team=team)
-            _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"), team=team)
+            _alerts(tx, study, held)
         of_answer = {"request_id": held.request_id, "study_id": study.id, "test_set_id": facts["test_set_id"]}
         bundle = (
             redacted(tx, request_id=held.request_id, test_set_id=facts["test_set_id"]) if "verdict" in facts else None
@@ -108,11 +118,18 @@ def release(tx: Connection, held: Held) -> None:
             end_set(tx, study, facts["test_set_id"], facts["retired_why"])
         if facts.get("direct_retired_why") is not None:
             end_set(tx, study, facts["reading"]["direct_test_set_id"], facts["direct_retired_why"])
-        notify(tx, f"study:{study.name}")
-        notify(tx, f"evidence:{study.name}")
-        notify(tx, "evidence:*")
-    outbox.mark_left(tx, held.request_id)
+        notify(tx, f"study:{study.name}", f"evidence:{study.name}", "evidence:*")
     requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message)
+
+
+def _alerts(tx: Connection, study: Study, held: Held) -> None:
+    """The alerts of a reading, if it has any."""
+    facts = held.facts
+    if facts["alert"] or facts.get("drift_alert"):
+        team = whose_alert(tx, facts["reading"])
+        over = facts.get("over_budget")
+        _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=over, team=team)
+        _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"), team=team)
 
 
 def _alert(

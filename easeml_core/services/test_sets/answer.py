@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.entities import SealedSetPurpose
+from easeml_core.store.tables.test_sets import serves
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from easeml_core.entities import Study
+    from easeml_core.store.tables.requests import Request
 
 BLOCKING_REFUSED = (
     "study {study!r} withholds its verdicts (adaptivity none): a task that fails or is skipped by the verdict would "
@@ -25,6 +31,25 @@ class Answer:
 
     message: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to gate or meter, with what the transaction that decides it holds.
+
+    Attributes:
+        request: The request.
+        study: Its study.
+        live: The study's live sets (``releases.hold_study``).
+    """
+
+    request: Request
+    study: Study
+    live: Sequence[Any]
+
+    def set_for(self, purpose: SealedSetPurpose) -> Any | None:
+        """The live set that serves this purpose, or None."""
+        return next((found for found in self.live if purpose in serves(SealedSetPurpose(found.purpose))), None)
 
 
 @dataclass(frozen=True, slots=True)

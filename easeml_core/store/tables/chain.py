@@ -254,19 +254,23 @@ def publish(
     Returns:
         The head of the set's chain, in hexadecimal.
     """
-    of_this_set = head(tx, of_set(test_set_id)).hash.hex()
-    change(
+    ends = (
+        "coalesce((SELECT encode(hash, 'hex') FROM sealed.chain WHERE chain = {} ORDER BY place DESC LIMIT 1), :first)"
+    )
+    published = scalar(
         tx,
         "INSERT INTO work.evidence (request_id, study_id, test_set_id, head, audit_head, envelope) VALUES "
-        "(:request_id, :study_id, :test_set_id, :head, :audit_head, CAST(:envelope AS jsonb))",
+        f"(:request_id, :study_id, :test_set_id, {ends.format(':chain')}, {ends.format(':audit')}, "
+        "CAST(:envelope AS jsonb)) RETURNING head",
         request_id=request_id,
         study_id=study_id,
         test_set_id=test_set_id,
-        head=of_this_set,
-        audit_head=head(tx, AUDIT).hash.hex(),
+        chain=of_set(test_set_id),
+        audit=AUDIT,
+        first=FIRST.hex(),
         envelope=None if envelope is None else as_json(envelope),
     )
-    return of_this_set
+    return str(published)
 
 
 def newest_heads(tx: Connection, study: str | None) -> list[dict[str, Any]]:

@@ -76,11 +76,14 @@ def known_labels(tx: Connection, test_set_id: int) -> NDArray[Any]:
         NotFoundError: There is no such sealed set.
     """
     sealed = unpack(_sealed(tx, test_set_id).labels)
+    return _known(sealed, {} if sealed.dtype.kind == "f" else labels_given(tx, test_set_id))
+
+
+def _known(sealed: NDArray[Any], given: Mapping[str, NDArray[np.int64]]) -> NDArray[Any]:
     if sealed.dtype.kind == "f":
         return sealed
     sealed = sealed.astype(np.int64)
-    given = settled(labels_given(tx, test_set_id), len(sealed))
-    return np.where(sealed == UNKNOWN, given, sealed)
+    return np.where(sealed == UNKNOWN, settled(given, len(sealed)), sealed)
 
 
 def settled(given: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.int64]:
@@ -291,7 +294,11 @@ def used_examples(tx: Connection, test_set_id: int) -> NDArray[np.bool_]:
     Returns:
         bool, shape ``(n_examples,)``.
     """
-    used = np.zeros(int(_sealed(tx, test_set_id).rows), dtype=bool)
+    return _used(tx, test_set_id, _sealed(tx, test_set_id).rows)
+
+
+def _used(tx: Connection, test_set_id: int, examples: int) -> NDArray[np.bool_]:
+    used = np.zeros(examples, dtype=bool)
     for wanted in wanted_of(tx, test_set_id):
         pending = np.zeros_like(used)
         pending[wanted.positions] = wanted.is_open
@@ -299,7 +306,7 @@ def used_examples(tx: Connection, test_set_id: int) -> NDArray[np.bool_]:
     return used
 
 
-def append_used(tx: Connection, test_set_id: int) -> None:
+def append_used(tx: Connection, test_set_id: int) -> NDArray[Any]:
     """State in the set's chain which given labels a verdict may have used; nothing where the chain states them already.
 
     For each labeler, and for what follows from all of them: at which examples there is a label that can change no more
@@ -308,18 +315,22 @@ def append_used(tx: Connection, test_set_id: int) -> None:
     Args:
         tx: Transaction of the referee's role, which holds the set.
         test_set_id: The set.
+
+    Returns:
+        The known labels, as of ``known_labels``.
     """
-    used = used_examples(tx, test_set_id)
-    if not used.any():
-        return
-    known = known_labels(tx, test_set_id)
-    stated = {
-        "version": 1,
-        "known": _stated(used, known),
-        "given": {labeler: _stated(used, labels) for labeler, labels in labels_given(tx, test_set_id).items()},
-    }
-    if chain.newest_content(tx, of_set(test_set_id), LABELS) != stated:
-        chain.append(tx, of_set(test_set_id), LABELS, content=stated)
+    found = _sealed(tx, test_set_id)
+    used, given = _used(tx, test_set_id, found.rows), labels_given(tx, test_set_id)
+    known = _known(unpack(found.labels), given)
+    if used.any():
+        stated = {
+            "version": 1,
+            "known": _stated(used, known),
+            "given": {labeler: _stated(used, labels) for labeler, labels in given.items()},
+        }
+        if chain.newest_content(tx, of_set(test_set_id), LABELS) != stated:
+            chain.append(tx, of_set(test_set_id), LABELS, content=stated)
+    return known
 
 
 def _stated(used: NDArray[np.bool_], labels: NDArray[Any]) -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.store.rows import row, rows, scalar
+from easeml_core.encoding import typed_record
+from easeml_core.store.rows import record, row, rows, scalar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -33,6 +35,60 @@ class Judged:
     model: str
     incumbent_id: int
     named_id: int
+
+
+@typed_record
+class Usage:
+    """What a set's ledger says before the next verdict.
+
+    Attributes:
+        gate_steps: The gate's answers about the set's condition.
+        gate_changes: How many of them were changes (``stats/adaptivity.py``).
+        other_steps: The gate's answers about other conditions.
+        entries: Answers of gate and meter together, those about other conditions left out.
+        log_costs: What each answer so far has cost, of every system, >= 0, in nats.
+        known_step: The system's own step at which the very same question was answered; None where it was not.
+        known_answer: That answer.
+    """
+
+    gate_steps: int
+    gate_changes: int
+    other_steps: int
+    entries: int
+    log_costs: Sequence[float]
+    known_step: int | None
+    known_answer: str | None
+
+    @property
+    def log_weight(self) -> float:
+        """What all answers so far have cost together, in nats."""
+        return math.fsum(self.log_costs)
+
+
+def usage(tx: Connection, test_set_id: int, cache_key: str) -> Usage:
+    """What the ledger of a set says before a verdict.
+
+    Args:
+        tx: Transaction of the referee's role that holds the set.
+        test_set_id: The set.
+        cache_key: The question: condition and models.
+    """
+    found = record(
+        tx,
+        Usage,
+        "SELECT count(*) FILTER (WHERE system = :gate) AS gate_steps, "
+        "count(*) FILTER (WHERE system = :gate AND is_change) AS gate_changes, "
+        "count(*) FILTER (WHERE system = :other) AS other_steps, count(*) FILTER (WHERE system <> :other) AS entries, "
+        "coalesce(array_agg(log_cost), '{}') AS log_costs, "
+        "max(system_step) FILTER (WHERE cache_key = :key) AS known_step, "
+        "max(answer) FILTER (WHERE cache_key = :key) AS known_answer FROM sealed.ledger WHERE test_set_id = :id",
+        id=test_set_id,
+        key=cache_key,
+        gate=GATE,
+        other=OTHER,
+    )
+    assert found is not None  # an aggregate has a row
+    return found
 
 
 def used(tx: Connection, test_set_id: int, system: str = GATE) -> tuple[int, int]:

@@ -86,11 +86,47 @@ def get_model(tx: Connection, study_id: int, model_id: int) -> Model:
     """
     found = row(tx, _MODEL + "WHERE m.id = :id AND m.study_id = :study_id", id=model_id, study_id=study_id)
     if found is None:
-        known = rows(tx, "SELECT id FROM work.models WHERE study_id = :id ORDER BY id DESC LIMIT 8", id=study_id)
-        names = [str(r.id) for r in known]
-        remedy = "`easeml model list STUDY` has all" if names else ""
-        raise NotFoundError(kind="model of this study with id", name=model_id, known=names, remedy=remedy)
+        raise _unknown(tx, study_id, model_id)
     return Model(**found._mapping)
+
+
+def _unknown(tx: Connection, study_id: int, model_id: int) -> NotFoundError:
+    known = rows(tx, "SELECT id FROM work.models WHERE study_id = :id ORDER BY id DESC LIMIT 8", id=study_id)
+    names = [str(r.id) for r in known]
+    remedy = "`easeml model list STUDY` has all" if names else ""
+    return NotFoundError(kind="model of this study with id", name=model_id, known=names, remedy=remedy)
+
+
+# The majority-class model stands in while nothing is in production yet.
+_BASELINE = (
+    "SELECT b.id FROM work.models b JOIN work.data_versions v ON v.id = b.data_version_id WHERE b.study_id = :study_id "
+    "AND b.trial_id IS NULL AND NOT b.submitted ORDER BY v.version DESC LIMIT 1"
+)
+_STANDING = f"coalesce((SELECT p.model_id FROM work.production p WHERE p.study_id = :study_id), ({_BASELINE}))"
+
+
+def model_and_standing(tx: Connection, study_id: int, model_id: int) -> tuple[Model, Model]:
+    """The study's model with this id, and the one that stands: in production, before the first promotion the baseline.
+
+    Raises:
+        NotFoundError: When the study has no such model, or no baseline yet.
+    """
+    query = _MODEL + f"WHERE m.study_id = :study_id AND m.id IN (:id, {_STANDING}) ORDER BY m.id = :id DESC"
+    found = [Model(**r._mapping) for r in rows(tx, query, id=model_id, study_id=study_id)]
+    if not found or found[0].id != model_id:
+        raise _unknown(tx, study_id, model_id)
+    # One row: the model itself stands, or there is no baseline, which baseline_model refuses.
+    return found[0], found[-1] if len(found) == 2 else standing_model(tx, study_id)
+
+
+def standing_model(tx: Connection, study_id: int) -> Model:
+    """The model that stands: in production, before the first promotion the baseline.
+
+    Raises:
+        NotFoundError: When the study has no baseline yet.
+    """
+    found = row(tx, _MODEL + f"WHERE m.id = {_STANDING}", study_id=study_id)
+    return baseline_model(tx, study_id) if found is None else Model(**found._mapping)
 
 
 def best_model(tx: Connection, study_id: int) -> Model | None:
@@ -245,8 +281,7 @@ def add_submission(
         bundle_version=bundle_version,
         request_key=request_key,
     )
-    notify(tx, f"submission:{study}")
-    notify(tx, "submission:*")
+    notify(tx, f"submission:{study}", "submission:*")
     return int(submission_id)
 
 

@@ -30,13 +30,29 @@ class Held:
 
 
 def hold(
-    tx: Connection, *, request_id: int, refused: bool, message: str, facts: Mapping[str, Any], leaves_at: datetime
+    tx: Connection,
+    *,
+    request_id: int,
+    refused: bool,
+    message: str,
+    facts: Mapping[str, Any],
+    leaves_at: datetime | None,
 ) -> None:
-    """Keep a decided answer until it leaves; a request is decided once."""
+    """Keep a decided answer; a request is decided once.
+
+    Args:
+        tx: Transaction of the referee's role that holds the request.
+        request_id: The request.
+        refused: Whether the answer is a refusal.
+        message: Its public sentence.
+        facts: What is published with it; plain JSON.
+        leaves_at: When the answer leaves; None where it leaves in this very transaction.
+    """
     change(
         tx,
-        "INSERT INTO sealed.outbox (request_id, refused, message, facts, leaves_at) "
-        "VALUES (:id, :refused, :message, CAST(:facts AS jsonb), :leaves_at)",
+        "INSERT INTO sealed.outbox (request_id, refused, message, facts, leaves_at, left_at) VALUES (:id, :refused, "
+        ":message, CAST(:facts AS jsonb), coalesce(:leaves_at, clock_timestamp()), "
+        "CASE WHEN CAST(:leaves_at AS timestamptz) IS NULL THEN clock_timestamp() END)",
         id=request_id,
         refused=refused,
         message=message,
@@ -65,15 +81,6 @@ def claim_due(tx: Connection, *, skip: Sequence[int] = ()) -> Held | None:
 def mark_left(tx: Connection, request_id: int) -> None:
     """The answer is said, in this very transaction."""
     change(tx, "UPDATE sealed.outbox SET left_at = clock_timestamp() WHERE request_id = :id", id=request_id)
-
-
-def held_answer(tx: Connection, request_id: int) -> Held:
-    """The decided answer of a request of this very transaction."""
-    found = row(
-        tx, "SELECT request_id, refused, message, facts FROM sealed.outbox WHERE request_id = :id", id=request_id
-    )
-    assert found is not None  # the caller has just written it
-    return Held(**found._mapping)
 
 
 def seconds_to_next(tx: Connection, *, looked_ago: float) -> float | None:

@@ -105,12 +105,21 @@ def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, l
     )
 
 
-def hold_study(tx: Connection, study_id: int) -> None:
-    """Keep other referees off the study's sealed sets and production until the transaction ends.
+def hold_study(tx: Connection, study_id: int) -> Sequence[Row[Any]]:
+    """Keep other referees off the study's sealed sets and production until the transaction ends; its live sets.
 
     The lock is on rows that no worker may lock, so that nobody can make the referee wait.
+
+    Returns:
+        Rows with the columns of ``live_test_set``.
     """
-    rows(tx, "SELECT id FROM work.test_sets WHERE study_id = :id ORDER BY id FOR UPDATE", id=study_id)
+    return rows(
+        tx,
+        "WITH held AS MATERIALIZED (SELECT id, purpose, rows, steps, plan, labels_on_demand, state "
+        "FROM work.test_sets WHERE study_id = :id ORDER BY id FOR UPDATE) "
+        "SELECT id, purpose, rows, steps, plan, labels_on_demand FROM held WHERE state = 'live' ORDER BY id",
+        id=study_id,
+    )
 
 
 def retire_test_set(tx: Connection, test_set_id: int, why: str = "steps") -> bool:
@@ -337,8 +346,7 @@ def add_alert(
 
 def announce_alert(tx: Connection, study: str) -> None:
     """Wake whoever watches the alerts of the study, or of all studies (topic ``alert:*``)."""
-    notify(tx, f"alert:{study}")
-    notify(tx, "alert:*")
+    notify(tx, f"alert:{study}", "alert:*")
 
 
 def list_alerts(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
+from easeml_core.store.rows import as_json, change, clean, record, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,13 +159,17 @@ def claim_request(
         if found is None:
             return None
         # Another referee may have decided it between this statement's snapshot and its lock: look again, locked.
-        if hold_request(tx, int(found)):
+        if _is_undecided(tx, int(found)):
             return int(found)
 
 
 def hold_request(tx: Connection, request_id: int) -> bool:
     """Hold an undecided request until the transaction ends; False when it is decided, or not there."""
     rows(tx, "SELECT id FROM work.requests WHERE id = :id FOR NO KEY UPDATE", id=request_id)
+    return _is_undecided(tx, request_id)
+
+
+def _is_undecided(tx: Connection, request_id: int) -> bool:
     return bool(scalar(tx, f"SELECT {_UNDECIDED} FROM work.requests r WHERE r.id = :id", id=request_id))
 
 
@@ -187,33 +192,46 @@ def get_request(tx: Connection, request_id: int) -> Request:
     return Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
 
 
-def note_attempt(tx: Connection, request_id: int) -> tuple[int, int]:
-    """Note that work on a request begins: the attempt's number from 1, and how many earlier ones killed the referee.
+@typed_record
+class Attempt:
+    """An attempt at a request that begins.
+
+    Attributes:
+        number: From 1.
+        lost: How many earlier ones ended with the referee's process.
+        put_offs: How often the request was put off for what it may have brought about itself.
+    """
+
+    number: int
+    lost: int
+    put_offs: int
+
+
+def note_attempt(tx: Connection, request_id: int) -> Attempt:
+    """Note that work on a request begins.
 
     In a transaction of its own, committed before the work: an attempt that kills the referee must count. One that began
     before a restart of the installation, and before which no other began, was ended by that and does not count, but for
     every fourth: a request may be what brings the machine down.
     """
-    attempt = int(
-        scalar(
-            tx,
-            "INSERT INTO sealed.attempts (request_id, attempt) SELECT :id, coalesce(max(attempt), 0) + 1 "
-            "FROM sealed.attempts WHERE request_id = :id RETURNING attempt",
-            id=request_id,
-        )
-    )
-    lost = scalar(
+    begun = record(
         tx,
-        "SELECT greatest(count(*) FILTER (WHERE NOT by_restart), count(*) / 4) FROM ("
-        "SELECT EXISTS (SELECT 1 FROM work.restarts r WHERE r.at > a.begun_at AND r.at < ended_at) "
-        "OR (pg_postmaster_start_time() > a.begun_at AND pg_postmaster_start_time() < ended_at) AS by_restart "
-        "FROM (SELECT survived, attempt, begun_at, "
+        Attempt,
+        "WITH earlier AS (SELECT survived, attempt, begun_at, "
         "coalesce(lead(begun_at) OVER (ORDER BY attempt), clock_timestamp()) AS ended_at "
-        "FROM sealed.attempts WHERE request_id = :id) a WHERE attempt < :attempt AND NOT survived) lost",
+        "FROM sealed.attempts WHERE request_id = :id), "
+        "lost AS (SELECT EXISTS (SELECT 1 FROM work.restarts r WHERE r.at > a.begun_at AND r.at < a.ended_at) "
+        "OR (pg_postmaster_start_time() > a.begun_at AND pg_postmaster_start_time() < a.ended_at) AS by_restart "
+        "FROM earlier a WHERE NOT a.survived), "
+        "begun AS (INSERT INTO sealed.attempts (request_id, attempt) "
+        "SELECT :id, coalesce(max(attempt), 0) + 1 FROM earlier RETURNING attempt) "
+        "SELECT attempt AS number, "
+        "(SELECT greatest(count(*) FILTER (WHERE NOT by_restart), count(*) / 4) FROM lost) AS lost, "
+        "(SELECT count(*) FROM sealed.put_offs WHERE request_id = :id AND bounded) AS put_offs FROM begun",
         id=request_id,
-        attempt=attempt,
     )
-    return attempt, int(lost)
+    assert begun is not None  # the statement inserts one row, or fails
+    return begun
 
 
 def note_survival(tx: Connection, request_id: int, attempt: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     from easeml_core.entities import SealedSetPurpose
 
@@ -226,17 +227,28 @@ def sealed_slices(tx: Connection, test_set_id: int) -> NDArray[np.int64] | None:
     return None if found is None else unpack(found)
 
 
-def known_predictions(tx: Connection, test_set_id: int, model: str) -> tuple[NDArray[Any] | None, str | None] | None:
-    """What the model (``Model.identity``) predicted on the set, or why it could not; None when it was not run yet."""
-    found = row(
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a model predicted on a set, or why it could not.
+
+    Attributes:
+        labels: Shape ``(n_examples,)``; None where it could not.
+        failure: Why it could not, for the referee; None where it could.
+    """
+
+    labels: NDArray[Any] | None
+    failure: str | None
+
+
+def known_predictions(tx: Connection, test_set_id: int, *models: str) -> dict[str, Predictions]:
+    """What models predicted on the set, by ``Model.identity``; one that was not run yet is left out."""
+    found = rows(
         tx,
-        "SELECT labels, failure FROM sealed.predictions WHERE test_set_id = :id AND model = :model",
+        "SELECT model, labels, failure FROM sealed.predictions WHERE test_set_id = :id AND model = ANY (:models)",
         id=test_set_id,
-        model=model,
+        models=list(models),
     )
-    if found is None:
-        return None
-    return (None if found.labels is None else unpack(found.labels)), found.failure
+    return {r.model: Predictions(None if r.labels is None else unpack(r.labels), r.failure) for r in found}
 
 
 def keep_predictions(
@@ -262,16 +274,6 @@ def keep_predictions(
         labels=None if labels is None else pack(labels),
         failure=None if failure is None else clean(failure),
         isolation=None if isolation is None else as_json(isolation),
-    )
-
-
-def cached_entry(tx: Connection, test_set_id: int, cache_key: str) -> Row[Any] | None:
-    """Ledger entry of an answer given before to the very same question, or None; its ``step`` is the system's own."""
-    return row(
-        tx,
-        "SELECT system_step AS step, answer FROM sealed.ledger WHERE test_set_id = :id AND cache_key = :key",
-        id=test_set_id,
-        key=cache_key,
     )
 
 

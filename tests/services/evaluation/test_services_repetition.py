@@ -37,9 +37,8 @@ def hand_in(lab: Any, tmp_path: Path) -> Callable[[str], int]:
 
 def kept(lab: Any, model_id: int) -> tuple[Any, Any]:
     with lab.referee.begin() as tx:
-        found = sealed.known_predictions(tx, GATE_SET, models.get_model(tx, 1, model_id).identity)
-    assert found is not None
-    return found
+        (found,) = sealed.known_predictions(tx, GATE_SET, models.get_model(tx, 1, model_id).identity).values()
+    return found.labels, found.failure
 
 
 @pytest.mark.parametrize(

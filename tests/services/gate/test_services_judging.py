@@ -101,9 +101,9 @@ def test_a_model_that_nobody_ran_yet_is_run_by_the_referee(lab: Any, tmp_path: A
     assert lab.gate(new)["symbol"] == "pass"
     with lab.referee.begin() as tx:
         identity = lab.one("SELECT format || ' ' || artifact FROM work.models WHERE id = :id", id=new)
-        kept, failure = sealed.known_predictions(tx, 1, identity)
-    assert failure is None
-    assert np.array_equal(kept, predictions(lab, new))
+        kept = sealed.known_predictions(tx, 1, identity)[identity]
+    assert kept.failure is None
+    assert np.array_equal(kept.labels, predictions(lab, new))
 
 
 def test_the_same_question_is_answered_from_the_ledger_and_costs_nothing(lab: Any, tmp_path: Any) -> None:

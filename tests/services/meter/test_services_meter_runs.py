@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ArtifactError
-from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
+from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation, Run
 from easeml_core.services.referee import process
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_meter_request
@@ -255,10 +255,11 @@ def test_what_is_missing_is_the_first_error_or_all_that_was_not_run(study: Study
     with study.lab.referee.begin() as tx:
         model = models.get_model(tx, studies.get_study(tx, "study").id, model_id)
     ready = Preparation(study.lab.referee, study.lab.artifacts)
-    missing = ready.missing(model, None, study.sets["meter"])
+    of_open, of_meter, of_direct = (Run(model, on) for on in (None, study.sets["meter"], study.sets["direct"]))
+    missing = ready.missing(of_open, of_meter)
     assert isinstance(missing, NotRunError)
-    assert (missing.model, missing.test_set_ids) == (model, (None, study.sets["meter"]))
+    assert missing.runs == (of_open, of_meter)
     study.end = {"meter": ArtifactError("gone")}
     ready.run(missing)
-    assert ready.missing(model, None, study.sets["meter"], study.sets["direct"]) is study.end["meter"]
-    assert isinstance(ready.missing(model, None, study.sets["direct"]), NotRunError)
+    assert ready.missing(of_open, of_meter, of_direct) is study.end["meter"]
+    assert isinstance(ready.missing(of_open, of_direct), NotRunError)

@@ -198,10 +198,12 @@ def _topics() -> Iterator[str]:
     """Channel and topic of every call of ``notify`` in the code, and of every ``pg_notify`` with a literal in SQL."""
     for _, tree in _modules():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and _called(node) == "notify" and len(node.args) == 2:
+            if isinstance(node, ast.Call) and _called(node) == "notify" and len(node.args) > 1:
                 channel = next((k.value for k in node.keywords if k.arg == "channel"), ast.Name("CHANNEL"))
-                topic = ast.unparse(node.args[1]).lstrip("f").strip("'\"").partition(":")[0]
-                yield f"{_called(channel) or ast.unparse(channel)} {topic}"
+                for given in node.args[1:]:
+                    named = given.value.elt if isinstance(given, ast.Starred) else given
+                    topic = ast.unparse(named).lstrip("f").strip("'\"").partition(":")[0]
+                    yield f"{_called(channel) or ast.unparse(channel)} {topic}"
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield from (f"SQL {call}" for call in re.findall(r"pg_notify\(\s*'[^)]*", node.value))
 

@@ -223,7 +223,9 @@ def test_a_request_without_labels_waits_and_spends_nothing(unlabelled: Any) -> N
     assert lab.one("SELECT bool_and(survived) FROM sealed.attempts WHERE request_id = :id", id=asked)
     places = wanted(lab)[asked]
     with lab.referee.begin() as tx:
-        new, old = (sealed.known_predictions(tx, 1, m)[0] for m in identities(lab, lab.models["full"]["good"], 1))
+        both = identities(lab, lab.models["full"]["good"], 1)
+        known = sealed.known_predictions(tx, 1, *both)
+        new, old = (known[m].labels for m in both)
     assert np.array_equal(places, np.flatnonzero(new != old))  # only where the two models disagree
     give(lab, truth, places)
     assert lab.answer_all() == 1

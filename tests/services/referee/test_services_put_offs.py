@@ -49,7 +49,7 @@ class Machine:
             sets = [s for (s,) in lab.rows("SELECT id FROM work.test_sets WHERE study_id = :id", id=study_id)]
             self.answers = dict[bytes, int]()
             for set_id in sets:
-                labels, _ = sealed.known_predictions(tx, set_id, self.identity) or (None, None)
+                labels = sealed.known_predictions(tx, set_id, self.identity)[self.identity].labels
                 assert labels is not None
                 rows = (np.ascontiguousarray(r, dtype=np.float32).tobytes() for r in sealed.sealed_inputs(tx, set_id))
                 self.answers |= dict(zip(rows, map(int, labels), strict=True))
@@ -187,7 +187,7 @@ def test_a_model_that_fails_on_the_open_rows_too_has_failed(
     assert try_again(lab, asked)["message"] == "step 1 of 3: fail"
     assert len(pauses(lab, asked)) == times
     with lab.referee.begin() as tx:
-        _, failure = sealed.known_predictions(tx, GATE_SET, machine.identity)
+        failure = sealed.known_predictions(tx, GATE_SET, machine.identity)[machine.identity].failure
     assert f"on the open validation rows too: {on_open}" in failure
 
 
@@ -277,7 +277,7 @@ def test_two_referees_that_meet_the_same_fault_count_it_once(lab: Any, machine: 
 
     asked = file(lab)
     with lab.referee.begin() as tx:
-        attempts = [requests.note_attempt(tx, asked)[0] for _ in range(2)]
+        attempts = [requests.note_attempt(tx, asked).number for _ in range(2)]
     counted = []
     for attempt in attempts:
         with lab.referee.begin() as tx:

@@ -85,4 +85,4 @@ def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkey
     assert at_once(reevaluation_steps(lab.referee, lab.artifacts, 1)) == 1
     with lab.referee.begin() as tx:
         baseline = models.baseline_model(tx, 1)
-        assert not sealed.known_predictions(tx, 1, baseline.identity)[0].any()
+        assert not sealed.known_predictions(tx, 1, baseline.identity)[baseline.identity].labels.any()

@@ -36,7 +36,7 @@ def test_plan_verdict_and_evidence_have_one_level(adaptivity: str, mode: str, es
     found = decided - HALVED[mode] * math.log(2) * (others > 0)
 
     assert plan_for_gate(config, changes).log_level == pytest.approx(found, rel=1e-12)
-    case = SimpleNamespace(joint=None, config=config, changes=changes)
+    case = SimpleNamespace(joint=None, config=config, usage=SimpleNamespace(gate_changes=changes))
     assert _Case.log_level.fget(case) == pytest.approx(found, rel=1e-12)  # type: ignore[attr-defined]
     for stated, faults in ((found, 0), (found + 1e-6, 1)):
         work = _Work({})

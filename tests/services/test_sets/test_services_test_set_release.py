@@ -49,10 +49,10 @@ def test_the_past_is_run_on_the_new_set_production_first(lab: Any, bring: Any) -
     with lab.referee.begin() as tx:
         inputs = sealed.sealed_inputs(tx, set_id)
         for model in expected:
-            found, failure = sealed.known_predictions(tx, set_id, model.identity) or (None, "not run")
+            (found,) = sealed.known_predictions(tx, set_id, model.identity).values()
             predictor = load_predictor(lab.artifacts.path(model.artifact), model.format)
-            assert failure is None
-            np.testing.assert_array_equal(found, predictor.predict(inputs))
+            assert found.failure is None
+            np.testing.assert_array_equal(found.labels, predictor.predict(inputs))
 
 
 def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(lab: Any, bring: Any) -> None:
@@ -201,7 +201,8 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
     with lab.referee.begin() as tx:
         identity = models.get_model(tx, 1, lab.models["full"]["good"]).identity
         base = models.baseline_model(tx, 1).identity
-        new, old = ((sealed.known_predictions(tx, set_id, m) or (None,))[0] for m in (identity, base))
+        known = sealed.known_predictions(tx, set_id, identity, base)
+        new, old = (known[m].labels if m in known else None for m in (identity, base))
     keys = np.array([entry["example"] for entry in wanted["examples"]])
     with lab.referee.begin() as tx:
         in_order = np.array(sealed.sealed_keys(tx, set_id))

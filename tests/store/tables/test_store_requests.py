@@ -14,6 +14,7 @@ from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailabl
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, row, scalar
 from easeml_core.store.tables import requests
+from easeml_core.store.tables.requests import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,7 +189,8 @@ def test_attempts_are_counted_and_those_that_were_survived_are_not_lost(
 
     def attempt() -> tuple[int, int]:
         with database.referee.begin() as tx:
-            return requests.note_attempt(tx, request_id)
+            found = requests.note_attempt(tx, request_id)
+            return found.number, found.lost
 
     assert [attempt(), attempt()] == [(1, 0), (2, 1)]
     with database.referee.begin() as tx:
@@ -197,7 +199,7 @@ def test_attempts_are_counted_and_those_that_were_survived_are_not_lost(
     assert [attempt(), attempt()] == [(3, 1), (4, 2)]
     with database.referee.begin() as tx:
         requests.note_survival(tx, request_id, 1)
-        assert requests.note_attempt(tx, other) == (1, 0)
+        assert requests.note_attempt(tx, other) == Attempt(1, 0, 0)
     assert attempt() == (5, 2)
     with database.referee.begin() as tx:
         survived = "SELECT string_agg(attempt::text, ' ' ORDER BY attempt) FROM sealed.attempts WHERE survived"
@@ -213,9 +215,9 @@ def test_an_attempt_can_be_noted_while_its_request_is_held(
         assert requests.claim_request(tx) == request_id
         with database.referee.begin() as aside:
             change(aside, "SET LOCAL lock_timeout = '2s'")
-            assert requests.note_attempt(aside, request_id) == (1, 0)
+            assert requests.note_attempt(aside, request_id) == Attempt(1, 0, 0)
     with database.referee.begin() as tx:
-        assert requests.note_attempt(tx, request_id) == (2, 1)
+        assert requests.note_attempt(tx, request_id) == Attempt(2, 1, 0)
 
 
 @pytest.fixture

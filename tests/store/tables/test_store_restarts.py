@@ -198,7 +198,7 @@ def test_referees_that_a_restart_has_ended_are_no_deaths_of_their_request(databa
     lost = []
     for n in range(9):
         with database.referee.begin() as tx:
-            lost.append(requests.note_attempt(tx, request_id)[1])
+            lost.append(requests.note_attempt(tx, request_id).lost)
         if n != 3:
             with database.owner.begin() as tx:
                 retries.state_restart(tx, reason="again")

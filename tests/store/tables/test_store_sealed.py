@@ -76,16 +76,17 @@ def test_a_model_is_run_once_on_a_set(database: Any, make_rows: Any, seal: Calla
     good, other_format = f"skops {study.artifact(1)}", f"constant {study.artifact(1)}"
     labels = np.array([3, 1, 4, 1, 5], dtype=np.int64)
     with database.referee.begin() as tx:
-        assert sealed.known_predictions(tx, set_id, good) is None
+        assert sealed.known_predictions(tx, set_id, good) == {}
         sealed.keep_predictions(tx, set_id, good, labels=labels, failure=None)
         sealed.keep_predictions(tx, set_id, bad, labels=None, failure="it crashed\0")
-        found, failure = sealed.known_predictions(tx, set_id, good)
-        assert (found.tolist(), found.dtype, failure) == ([3, 1, 4, 1, 5], np.int64, None)
-        assert sealed.known_predictions(tx, set_id, bad) == (None, "it crashed\ufffd")
-        assert sealed.known_predictions(tx, set_id, other_format) is None  # the same file, read as something else
+        known = sealed.known_predictions(tx, set_id, good, bad, other_format)
+        assert known.keys() == {good, bad}  # the same file, read as something else, is another model
+        found = known[good]
+        assert (found.labels.tolist(), found.labels.dtype, found.failure) == ([3, 1, 4, 1, 5], np.int64, None)
+        assert (known[bad].labels, known[bad].failure) == (None, "it crashed\ufffd")
     with database.referee.begin() as tx:
         sealed.keep_predictions(tx, set_id, good, labels=labels + 1, failure=None)  # the first answer counts
-        assert sealed.known_predictions(tx, set_id, good)[0].tolist() == [3, 1, 4, 1, 5]
+        assert sealed.known_predictions(tx, set_id, good)[good].labels.tolist() == [3, 1, 4, 1, 5]
 
 
 def test_the_same_file_in_two_formats_is_two_models(make_rows: Any, succeed: Any, store: Any) -> None:
@@ -153,13 +154,14 @@ def test_the_ledger_adds_up_and_knows_what_it_was_asked(
     first, second, other = (file(study, "gate", study.baseline_id, key=k) for k in "abc")
     with database.referee.begin() as tx:
         assert sealed.spent(tx, gate) == (0, 0.0)
-        assert sealed.cached_entry(tx, gate, "question 1") is None
+        assert ledger.usage(tx, gate, "question 1") == ledger.Usage(0, 0, 0, 0, [], None, None)
         entry(tx, gate, first, 1)
         entry(tx, gate, second, 2, log_cost=0.25, answer="pass", tolerance=None)
         entry(tx, meter, other, 1)
         assert sealed.spent(tx, gate) == (2, 0.75)
-        assert tuple(sealed.cached_entry(tx, gate, "question 2")) == (2, "pass")
-        assert sealed.cached_entry(tx, meter, "question 2") is None  # a set has a memory of its own
+        used = ledger.usage(tx, gate, "question 2")
+        assert (used.known_step, used.known_answer, used.log_weight) == (2, "pass", 0.75)
+        assert ledger.usage(tx, meter, "question 2").known_step is None  # a set has a memory of its own
         told = [(e["step"], e["request_id"], e["answer"], e["tolerance"]) for e in sealed.ledger(tx, gate)]
         assert told == [(1, first, "fail", 0.1), (2, second, "pass", None)]
         assert sealed.ledger(tx, gate)[0]["report"] == {"wins": 7}
@@ -186,9 +188,21 @@ def test_a_shared_ledger_counts_each_system_and_adds_up_both(
             (1, 2, "q1"),
             (2, None, "q3"),
         ]
-        cached = sealed.cached_entry(tx, both, "q2")
-        assert cached is not None
-        assert (cached.step, cached.answer) == (1, "pass")
+        advice = {"cache_key": "q4", "answer": "fail", "log_cost": 0.5}
+        entry(
+            tx,
+            both,
+            file(study, "gate", model_id, key="other"),
+            4,
+            **advice,
+            system="other",
+            system_step=1,
+            system_steps=4,
+        )
+        found = ledger.usage(tx, both, "q2")
+        assert sorted(found.log_costs) == [0.0, 0.25, 0.5, 0.5]
+        assert (found.gate_steps, found.gate_changes, found.other_steps, found.entries) == (1, 1, 1, 3)
+        assert (found.known_step, found.known_answer, found.log_weight) == (1, "pass", 1.25)
 
 
 def test_the_meter_s_entries_are_what_their_reports_say_or_leave_out(
