@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/rungs.py [--orders 100] [--json]
 
-The curves are in ``rungs_curves.csv``, the answer in ``rungs.csv``. The rules are those of the product. There is one
+The curves are in ``rungs_curves.csv``, the answer in ``rungs.csv``. Halving is no rule of the product. There is one
 device, and each rule learns only from what it has trained itself: a trial that it stopped teaches it nothing more.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 from dataclasses import asdict, astuple, dataclass, field, fields
 from itertools import product
@@ -21,12 +22,12 @@ import click
 from rungs_curves import read_points
 
 from easeml_core.config import TrainingConfig
-from easeml_core.selection.pruning import RULES, Reached, rung_step
+from easeml_core.selection.pruning import Decision, Reached, by_gains, by_median, decide, rung_step
 from easeml_core.training.candidates import RATES
 from easeml_core.training.network_loop import BestEpoch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rungs_curves import Point
 
@@ -37,6 +38,34 @@ SHARES = (0.1, 0.3)
 ORDERS = 100
 CLOSE = 0.01
 DEFAULTS = TrainingConfig()
+
+ETA = 3
+"""Halving lets one of so many go on."""
+
+
+def by_halving(quality: float, others: Sequence[Reached], best: float | None) -> Decision:
+    """Stop a trial that is not among the best third of those of its study that have reached the rung so far.
+
+    Source: Li et al., A system for massively parallel hyperparameter tuning (MLSys 2020), asynchronous successive
+    halving, as a rule that only stops.
+
+    Example:
+        >>> here = [Reached(q, None, is_here=True) for q in (0.5, 0.6, 0.7)]
+        >>> by_halving(0.65, here, None).goes_on, by_halving(0.55, here, None).goes_on
+        (True, False)
+    """
+    qualities = sorted([quality, *(other.quality for other in others if other.is_here)], reverse=True)
+    needed = qualities[math.ceil(len(qualities) / ETA) - 1]
+    return Decision(quality >= needed, quality, needed, len(qualities) - 1, "halving")
+
+
+RULES: Mapping[str, Callable[[float, Sequence[Reached], float | None], Decision]] = {
+    "decide": decide,
+    "gains": by_gains,
+    "halving": by_halving,
+    "median": by_median,
+}
+"""Each by its name; ``decide`` is the one that was found best."""
 
 
 @dataclass(frozen=True, slots=True)

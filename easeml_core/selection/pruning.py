@@ -1,8 +1,7 @@
 """Whether a network is worth the rest of its epochs: asked once at each rung, which is a share of its epochs.
 
 What other trials, of all tenants, gained after the same rung says what this one may gain yet. A rung only ever ends a
-trial; nothing is paused, so nobody waits for others. Two published rules are here to be compared with; what each saves
-and loses is in ``docs/benchmarks.md``.
+trial; nothing is paused, so nobody waits for others. What each rule saves and loses is in ``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
@@ -14,13 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from easeml_core.selection.surrogate.logit_normal import logit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
 LEVEL = 0.85
 """Chance that a trial gains at most what it is allowed for, were trials exchangeable (docs/benchmarks.md: not so)."""
-
-ETA = 3
-"""Halving lets one of so many go on."""
 
 LEAST_ENDED = 3
 """Median stopping compares with no fewer trials."""
@@ -52,7 +48,7 @@ class Decision(NamedTuple):
         hoped: Quality that the trial is allowed for: the end it may reach with luck, or where it is; None for unknown.
         needed: What that must not be below; None for nothing.
         known: How many trials this was learned from.
-        rule: A key of RULES.
+        rule: ``gains`` or ``median``.
     """
 
     goes_on: bool
@@ -117,22 +113,6 @@ def _expit(z: float) -> float:
     return 1 / (1 + math.exp(-z))
 
 
-def by_halving(quality: float, others: Sequence[Reached], best: float | None) -> Decision:
-    """Stop a trial that is not among the best third of those of its study that have reached the rung so far.
-
-    Source: Li et al., A system for massively parallel hyperparameter tuning (MLSys 2020), asynchronous successive
-    halving, as a rule that only stops.
-
-    Example:
-        >>> here = [Reached(q, None, is_here=True) for q in (0.5, 0.6, 0.7)]
-        >>> by_halving(0.65, here, None).goes_on, by_halving(0.55, here, None).goes_on
-        (True, False)
-    """
-    qualities = sorted([quality, *(other.quality for other in others if other.is_here)], reverse=True)
-    needed = qualities[math.ceil(len(qualities) / ETA) - 1]
-    return Decision(quality >= needed, quality, needed, len(qualities) - 1, "halving")
-
-
 def by_median(quality: float, others: Sequence[Reached], best: float | None) -> Decision:
     """Stop a trial below the median of what the ended ones of its study had on average up to the rung.
 
@@ -162,12 +142,3 @@ def decide(quality: float, others: Sequence[Reached], best: float | None) -> Dec
     if decision.hoped is not None or best is None or quality >= best:
         return decision
     return by_median(quality, others, best)
-
-
-RULES: Mapping[str, Callable[[float, Sequence[Reached], float | None], Decision]] = {
-    "decide": decide,
-    "gains": by_gains,
-    "halving": by_halving,
-    "median": by_median,
-}
-"""Each by its name; ``decide`` is the one that was found best."""

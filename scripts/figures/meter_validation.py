@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.meter.planner import validation_minimum
-from easeml_core.meter.validation_set import exact_validation_minimum, rows_for_looks
+from easeml_core.meter.validation_set import rows_for_looks
+from figures.exact_validation import exact_validation_minimum
 from figures.markdown import shown, table
 from figures.meter_answers import plan
 

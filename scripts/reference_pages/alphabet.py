@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from easeml_core.observable import ALPHABET, Kind, Letter
+from alphabet import ALPHABET, Kind, Letter
+
 from reference_pages.docstring import table
 
 INTRODUCTION = """\
 Everything that a developer can read, and what each item may depend on. A developer is any process with the database
 role `easeml_worker`, and any person who opens the pages without the role of a referee or labeler. The letters are
 explained in [security](../security.md#what-a-developer-can-observe). A new column, route, command, event, mail, error
-or log gets its letter in `easeml_core/observable`; a test fails until it has one."""
+or log gets its letter in `scripts/alphabet`; a test fails until it has one."""
 
 TITLES = {
     Kind.TABLE: "Tables: how many rows exist",

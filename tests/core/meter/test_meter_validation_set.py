@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from figures import exact_validation
+from figures.exact_validation import exact_validation_minimum
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.meter import validation_set
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import (
     ValidationState,
     ValidationUse,
-    exact_validation_minimum,
     heritage,
     rows_for_looks,
     validation_report,
@@ -77,10 +77,10 @@ def test_exact_size_for_the_worst_rate_holds_for_all(b_1, reliability, size):
 )
 def test_the_bound_of_a_stretch_holds_for_each_number_in_it(few, more, rate, b_1, at):
     n = few + round(at * more)
-    one = validation_set._log_deviation(n, n, rate, b_1)
-    assert one <= validation_set._log_deviation(few, few + more, rate, b_1) + 1e-9
-    assert validation_set._log_worst_deviation(n, n, b_1) <= (
-        validation_set._log_worst_deviation(few, few + more, b_1) + 1e-9
+    one = exact_validation._log_deviation(n, n, rate, b_1)
+    assert one <= exact_validation._log_deviation(few, few + more, rate, b_1) + 1e-9
+    assert exact_validation._log_worst_deviation(n, n, b_1) <= (
+        exact_validation._log_worst_deviation(few, few + more, b_1) + 1e-9
     )
 
 

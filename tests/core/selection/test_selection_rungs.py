@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rungs import RULES, by_halving
 
-from easeml_core.selection.pruning import LEVEL, RULES, Reached, by_gains, by_halving, by_median, decide, rung_step
+from easeml_core.selection.pruning import LEVEL, Reached, by_gains, by_median, decide, rung_step
 
 SHARE = st.floats(0, 1)
 OTHERS = st.lists(st.builds(Reached, SHARE, st.none() | SHARE, st.booleans(), SHARE), max_size=30)

@@ -17,7 +17,7 @@ from easeml_core.meter.budget import advice, parse_rule
 from easeml_core.meter.planner import plan_meter, validation_minimum
 from easeml_core.meter.promises import CAVEATS
 from easeml_core.meter.tree_size import METHODS
-from easeml_core.meter.validation_set import LOOKS, ValidationState, exact_validation_minimum, rows_for_looks
+from easeml_core.meter.validation_set import LOOKS, ValidationState, rows_for_looks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,6 +173,8 @@ def test_budget_rules_are_read_and_broken_as_said(row: list[str]) -> None:
 
 
 def test_the_validation_set_s_states_and_sizes() -> None:
+    from figures.exact_validation import exact_validation_minimum
+
     text = section("The validation set is used up too")
     states = cells("\n| state |" + text.split("\n| state |")[1])
     assert [row[0].strip("`") for row in states] == [state.value for state in ValidationState]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pages import Page
+from rungs import ETA
 
 from easeml_core.config import TrainingConfig
-from easeml_core.selection.pruning import ETA, LEVEL
+from easeml_core.selection.pruning import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import psycopg2
 import pytest
+from alphabet import Basis, Kind, Letter, letter_of
 from click.testing import CliRunner
 from page_client import Client
 from sqlalchemy import text
@@ -27,7 +28,6 @@ from undriven import UNDRIVEN
 from easeml_airflow.web import app as web
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
-from easeml_core.observable import Basis, Kind, Letter, letter_of
 from easeml_core.store import database as channels
 
 if TYPE_CHECKING:

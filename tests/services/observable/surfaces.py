@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from alphabet import Kind, Letter, letter_of
 from fastapi.routing import APIRoute
 from sqlalchemy import text
 
 from easeml_core import errors
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import Adaptivity
-from easeml_core.observable import Kind, Letter, letter_of
 from easeml_core.services.referee.publishing import Timetable
 
 if TYPE_CHECKING:

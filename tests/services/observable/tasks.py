@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
+from alphabet import Kind
 from developer import EPOCH, Sight
 from installation import MODES
 from structlog.testing import LogCapture
@@ -26,7 +27,6 @@ from easeml_airflow.notifications.told import SUBJECTS
 from easeml_airflow.triggers.questions import look
 from easeml_airflow.version_compat import AirflowException, TaskAwaitingInput, TaskDeferred
 from easeml_core.errors import EasemlError
-from easeml_core.observable import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,13 +7,13 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from alphabet import ALPHABET, Basis, Kind, Letter, letter_of
 from developer import NOT_RUN, command_lines
 from surfaces import commands, found
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.site import Site
-from easeml_core.observable import ALPHABET, Basis, Kind, Letter, letter_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ WHERE = {kind: "interfaces.py" for kind in Kind} | {
 }
 HOW = """
 {kind} {name!r} has no letter, so nothing states whether it may depend on sealed labels.
-Add it to easeml_core/observable/{file} with the letter that says what it depends on (letters.py defines them) and the
+Add it to scripts/alphabet/{file} with the letter that says what it depends on (letters.py defines them) and the
 reason; then run `make reference`. A letter with the basis "public facts" is compared by value between two worlds with
 different sealed labels, one with the basis "released symbols" where the symbols are equal."""
 
@@ -48,7 +48,7 @@ def test_everything_that_exists_has_a_letter_and_the_reverse(existing: dict[Kind
     missing = sorted(existing[kind] - known)
     assert not missing, "".join(HOW.format(kind=kind, name=name, file=WHERE[kind]) for name in missing)
     gone = sorted(known - existing[kind])
-    assert not gone, f"{kind} {gone} no longer exists: remove it from easeml_core/observable/{WHERE[kind]}"
+    assert not gone, f"{kind} {gone} no longer exists: remove it from scripts/alphabet/{WHERE[kind]}"
 
 
 def test_every_command_with_a_database_can_be_run_in_two_worlds(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from alphabet import ALPHABET, Basis, Kind, Letter, letter_of
 from developer import (
     VIEWERS,
     Sight,
@@ -41,7 +42,6 @@ from tasks import DRIVEN as DRIVEN_ARGUMENTS
 from undriven import UNDRIVEN
 
 from easeml_core.attestation import SigningKey
-from easeml_core.observable import ALPHABET, Basis, Kind, Letter, letter_of
 from easeml_core.store.artifacts.local import ArtifactStore
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from easeml_core.observable import Kind
+from alphabet import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from easeml_core.observable.letters import Kind, Letter, Observable, items
+from alphabet.letters import Kind, Letter, Observable, items
 
 _ROUTES = (
     *items(

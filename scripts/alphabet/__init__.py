@@ -8,9 +8,9 @@ command tree, source code) and fails where an item has no letter, so the lists h
 
 from __future__ import annotations
 
-from easeml_core.observable.database import DATABASE
-from easeml_core.observable.interfaces import INTERFACES
-from easeml_core.observable.letters import Basis, Kind, Letter, Observable
+from alphabet.database import DATABASE
+from alphabet.interfaces import INTERFACES
+from alphabet.letters import Basis, Kind, Letter, Observable
 
 __all__ = ["ALPHABET", "Basis", "Kind", "Letter", "Observable", "letter_of"]
 

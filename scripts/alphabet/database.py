@@ -7,7 +7,7 @@ so only the parts that differ between any two installations stand here.
 
 from __future__ import annotations
 
-from easeml_core.observable.letters import Kind, Letter, Observable, items
+from alphabet.letters import Kind, Letter, Observable, items
 
 
 def _table(name: str, rows: Letter, why: str, **columns: str) -> tuple[Observable, ...]:
