@@ -12,7 +12,7 @@ the next run sends the rest. An event may be sent twice, with the same number. D
 
 Needs: the connection `easeml_default`; for mails `smtp_default`.
 
-More: docs/operations.md (Being told).
+More: docs/operations.md (Notifications).
 """
 
 from datetime import timedelta

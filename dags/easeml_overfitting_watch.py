@@ -14,7 +14,7 @@ without an alert ends the run as skipped, and the next run continues to watch.
 
 Needs: the connection `easeml_default`.
 
-More: docs/meter.md, docs/operators.md (Overfitting), docs/operations.md (Being told).
+More: docs/meter.md, docs/operators.md (Overfitting), docs/operations.md (Notifications).
 """
 
 from datetime import timedelta

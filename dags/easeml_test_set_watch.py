@@ -11,7 +11,7 @@ ends the run quietly, and the next one goes on watching. To tell other events, a
 
 Needs: the connection `easeml_default`; for the mail, the connection `smtp_default` and an address in `mail`.
 
-More: docs/test-sets.md, docs/operators.md (A new test set), docs/operations.md (Being told).
+More: docs/test-sets.md, docs/operators.md (A new test set), docs/operations.md (Notifications).
 """
 
 from datetime import timedelta

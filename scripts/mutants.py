@@ -1,7 +1,7 @@
 """Change the product in one small place at a time and look whether a test notices: which rules does no test keep?
 
 ``mutants.py run`` draws changes over the areas below, the named ones of earlier reviews first, and runs for each the
-tests that run the changed lines, nearest first, until one fails. Everything happens in a git worktree of its own at
+tests that run the changed lines, nearest first, until one fails. Everything happens in a separate git worktree at
 HEAD; results are appended to a file, and a run that was killed goes on where it stopped. Which tests run which lines
 is measured once for each commit (``mutants.py map``).
 

@@ -203,7 +203,7 @@ def rotate(keys: Path, database: str | None, as_json: bool) -> None:
 @keys_option
 @json_option
 def trust(file: Path, keys: Path, as_json: bool) -> None:
-    """Trust the public key in FILE: that of the referee on another host, which reached you by a way of its own."""
+    """Trust the public key in FILE: of the referee on another host, received over a trusted channel."""
     from easeml_core.services.evidence.keys import KeyFolder, read_public
 
     found = read_public(file)

@@ -120,7 +120,7 @@ def conflicts(study: str, test_set: str | None, database: str | None, as_json: b
 @database_option
 @json_option
 def unsure(study: str, test_set: str | None, again: bool, database: str | None, as_json: bool) -> None:
-    """List the examples that labelers could not tell and nobody has labelled; the labeler referee settles them."""
+    """List examples that labelers passed and that have no label; the referee adjudicates them."""
     from easeml_core.services.labeling.adjudication import list_unsure
 
     found = list_unsure(open_store(database, role=_REFEREE), study=study, test_set=test_set, again=again)

@@ -41,7 +41,7 @@ def test_set() -> None:
 @database_option
 @json_option
 def list_(study: str | None, database: str | None, as_json: bool) -> None:
-    """List test sets, newest first: what everybody may know of them."""
+    """List test sets, newest first, without sealed facts."""
     from easeml_core.services.test_sets.lifecycle import list_test_sets
 
     found = list_test_sets(open_store(database), study=study)
@@ -206,7 +206,7 @@ def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_jso
 @database_option
 @json_option
 def release(handle: str, study: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
-    """Hand the examples of a retired set to everybody."""
+    """Release the examples of a retired set to all users."""
     from easeml_core.services.test_sets.release import release_test_set
 
     store = open_store(database, role=_REFEREE)

@@ -180,7 +180,7 @@ class Tour:
         return [number for (number,) in self.lab.rows(sql)]
 
     def _referee(self) -> Any:
-        """Somebody who may see and change everything."""
+        """An administrator, with every right."""
         roles = frozenset(self.product.get("Role", "easeml_airflow"))
         return self.product.get("Viewer")("ref", roles, lambda _study, _tenant, *, write: True)
 

@@ -151,7 +151,7 @@ class _Walk:
             self._scope.append(node.name)  # type: ignore[attr-defined]  # mypy forgets the check behind the name
             self._functions += is_function
         yield from self._own(node)
-        if not isinstance(node, ast.JoinedStr):  # before Python 3.12 what is in an f-string has no place of its own
+        if not isinstance(node, ast.JoinedStr):  # before Python 3.12 what is in an f-string has no position
             for child in _children(node):
                 yield from self.of(child)
         if is_scope:

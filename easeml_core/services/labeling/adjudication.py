@@ -138,7 +138,7 @@ def _ask_again(tx: Connection, found: SealedSet, words: Words, places: Sequence[
 
 
 def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, again: bool = False) -> dict[str, Any]:
-    """What nobody can tell of a set, in its order; for the command line.
+    """Examples that labelers pass of a set, in its order; for the command line.
 
     Args:
         store: Role ``easeml_referee``.
