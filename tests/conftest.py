@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from easeml_core.store.server.server import Server
 
-pytest_plugins = ["times"]
+pytest_plugins = ["times", "warm_children"]
 property_sizes.register()
 
 for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML"))]:

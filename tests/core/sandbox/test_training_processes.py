@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 GUARDED = "import os, sys, time\nfrom easeml_core.sandbox import child_guard\nchild_guard.prepare(int(sys.argv[1]))\n"
 
+pytestmark = pytest.mark.cold
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:

@@ -270,6 +270,7 @@ def test_limits_hold_in_the_sandbox(hostile: Any) -> None:
                          memory_limit_mb=600)  # fmt: skip
 
 
+@pytest.mark.cold  # what a copy has loaded counts as its memory
 def test_files_are_limited_too(hostile: Any) -> None:
     if "files" in probe_isolation(Sandbox()).reaches():
         pytest.skip(f"no file system of its own here: {probe_isolation(Sandbox())}")
