@@ -54,7 +54,7 @@ def run(access: Access, check: Callable[[], None], progress: Progress, conf: dic
     if night.number == 1 and not conf and not any(release.promoted for release in night.released):
         message = "the first night promoted no model, though at least one should pass its gate honestly"
         raise NightError(message)
-    tenants = overview(store)["tenants"]
+    tenants = overview(store).tenants
     worse, rejection = None, None
     if rest.count_runs(GATE_DAG) == 0 and (worse := find_worse(store)) is not None:
         rejection = hand_in(rest, worse, progress, check)

@@ -85,13 +85,13 @@ def chosen(store: Store) -> tuple[str, int | None]:
     Raises:
         StackError: There is no study.
     """
-    names = [entry["study"] for entry in overview(store)["tenants"]]
+    names = [entry.study for entry in overview(store).tenants]
     if not names:
         message = "there is no study to make pictures of; run `make demo` first"
         raise StackError(message)
     details = {name: study_details(store, study=name) for name in names}
-    study = max(names, key=lambda name: (details[name]["meter"] is not None, len(details[name]["trials"])))
-    ended = [trial for trial in details[study]["trials"] if trial["quality"] is not None]
+    study = max(names, key=lambda name: (details[name].meter is not None, len(details[name].trials)))
+    ended = [trial for trial in details[study].trials if trial["quality"] is not None]
     best = max(ended, key=lambda trial: trial["quality"], default=None)
     return study, best and best["trial_id"]
 

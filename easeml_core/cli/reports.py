@@ -9,26 +9,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.connection import STUDY, database_option, open_store
 from easeml_core.cli.evidence import verify
 from easeml_core.cli.output import example, json_option, plain, print_table, show_json, show_table
+from easeml_core.encoding import row_of
 
-COLUMNS = {
-    "Tenant": "tenant",
-    "Study": "study",
-    "State": "state",
-    "Trials": "trials_of",
-    "Best": "best_quality",
-    "Gate": "verdict",
-    "Signal": "signal_of",
-}
-"""What fits into a terminal of 80 columns; names of candidates and sentences stand below the table."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from easeml_core.services.reports.next_steps import NextStep
+    from easeml_core.services.reports.overview import StudyEntry
 
 
 @click.command(epilog=example("easeml status"))
@@ -45,43 +40,58 @@ def status(database: str | None, as_json: bool) -> None:
     store = open_store(database)
     found, put_off = overview(store), list_put_off(store)
     if as_json:
-        show_json(found | ({} if put_off is None else {"put_off": [asdict(one) for one in put_off]}))
+        show_json(row_of(found) | ({} if put_off is None else {"put_off": put_off}))
         return
-    if not found["tenants"]:
+    if not found.tenants:
         click.echo("no studies yet; register one with `easeml study register` or the DAG easeml_register_study")
         return
-    show_table(f"Policy: {found['policy'] or 'none yet'}", COLUMNS, [_shown(e) for e in found["tenants"]])
-    for entry in found["tenants"]:
+    show_table(f"Policy: {found.policy or 'none yet'}", COLUMNS, found.tenants)
+    for entry in found.tenants:
         click.echo(plain("\n".join(_lines(entry))))
     for one in put_off or ():
         click.echo(plain(sentence(one)))
 
 
-def _lines(entry: dict[str, Any]) -> list[str]:
-    """What the table has no room for, and what to do next."""
-    standing = entry["production_model_id"]
-    handed_in = None if standing is None else f"model {standing}"  # it has no candidate
-    known = {"best": entry["best_candidate"], "in production": entry["production_candidate"] or handed_in}
+def _lines(entry: StudyEntry) -> list[str]:
+    """Return what the table has no room for, and what to do next."""
+    number = entry.production_model_id
+    submitted = None if number is None else f"model {number}"  # it has no candidate
+    known = {"best": entry.best_candidate, "in production": entry.production_candidate or submitted}
     words = [f"{what} {name}" for what, name in known.items() if name]
-    if entry["drift"] is not None:
-        words.append(f"second signal {entry['direct_signal']} of {entry['signals']} (drift: {entry['drift']})")
+    if entry.drift is not None:
+        words.append(f"second signal {entry.direct_signal} of {entry.signals} (drift: {entry.drift})")
     return [
-        f"{entry['study']}: {', '.join([*words, f'{_device_seconds(entry)} device seconds'])}",
-        f"  next: {entry['next']}",
+        f"{entry.study}: {', '.join([*words, f'{_device_seconds(entry)} device seconds'])}",
+        f"  next: {entry.next}",
     ]
 
 
-def _device_seconds(entry: dict[str, Any]) -> str:
-    """What the study has used, of how much; the rest of its limits is in the sentence on what to do next."""
-    budget = "" if entry["budget_seconds"] is None else f" of {entry['budget_seconds']:,.1f}"
-    return f"{entry['device_seconds']:,.1f}{budget}"
+def _device_seconds(entry: StudyEntry) -> str:
+    """Return what the study has used, of how much; the sentence on what to do next names the other limits."""
+    budget = "" if entry.budget_seconds is None else f" of {entry.budget_seconds:,.1f}"
+    return f"{entry.device_seconds:,.1f}{budget}"
 
 
-def _shown(entry: dict[str, Any]) -> dict[str, Any]:
-    shared = "by team" if (entry["teams"] or 1) > 1 else None  # no team may be shown another one's signals
-    signal = shared if entry["signal"] is None else f"{entry['signal']} of {entry['signals']}"
-    trials = f"{entry['trials']}/{entry['candidates']}" + (f", {entry['failed']} failed" if entry["failed"] else "")
-    return entry | {"signal_of": signal, "trials_of": trials}
+def _trials(entry: StudyEntry) -> str:
+    return f"{entry.trials}/{entry.candidates}" + (f", {entry.failed} failed" if entry.failed else "")
+
+
+def _signal(entry: StudyEntry) -> str | None:
+    if entry.signal is not None:
+        return f"{entry.signal} of {entry.signals}"
+    return "by team" if (entry.teams or 1) > 1 else None  # no team may be shown another one's signals
+
+
+COLUMNS: Mapping[str, str | Callable[[Any], object]] = {
+    "Tenant": "tenant",
+    "Study": "study",
+    "State": "state",
+    "Trials": _trials,
+    "Best": "best_quality",
+    "Gate": "verdict",
+    "Signal": _signal,
+}
+"""What fits into a terminal of 80 columns; names of candidates and sentences are below the table."""
 
 
 _MARKS = {"bad": ("!!", "bold red"), "warn": ("! ", "yellow"), "info": ("  ", "dim")}
@@ -110,7 +120,7 @@ def next_(study: str | None, needs: bool, limit: int, database: str | None, as_j
         click.echo("nothing needs a person" if needs else "no studies yet; register one with `easeml study register`")
 
 
-def _show(steps: list[dict[str, Any]]) -> None:
+def _show(steps: list[NextStep]) -> None:
     """Two columns fit into 80 characters: what it is about, then title, reason and remedy below each other."""
     from rich.table import Table
     from rich.text import Text
@@ -119,12 +129,12 @@ def _show(steps: list[dict[str, Any]]) -> None:
     table.add_column("Study", overflow="fold", max_width=24)
     table.add_column("What, why, and what to do", overflow="fold")
     for step in steps:
-        mark, look = _MARKS[step["severity"]]
-        words = Text.assemble((plain(f"{mark} {step['title']}"), look), f"\n{plain(step['why'])}\n")
-        words.append(plain(f"-> {step['act']}"))
-        if step["command"] and step["command"] not in step["act"]:
-            words.append(f"\n   {plain(step['command'])}", style="cyan")
-        table.add_row(Text(plain(step["study"] or "all studies")), words)
+        mark, look = _MARKS[step.severity]
+        words = Text.assemble((plain(f"{mark} {step.title}"), look), f"\n{plain(step.why)}\n")
+        words.append(plain(f"-> {step.act}"))
+        if step.command and step.command not in step.act:
+            words.append(f"\n   {plain(step.command)}", style="cyan")
+        table.add_row(Text(plain(step.study or "all studies")), words)
     print_table(table)
 
 

@@ -14,10 +14,13 @@ import click
 
 from easeml_core.cli.connection import STUDY, database_option, open_store, wait_for_answer
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from easeml_core.services.reports.overview import CandidateEntry, Goal, StudyEntry
 
 
 def changes_of(given: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def list_(database: str | None, as_json: bool) -> None:
     """List the studies."""
     from easeml_core.services.reports.overview import overview
 
-    entries = overview(open_store(database))["tenants"]
+    entries = overview(open_store(database)).tenants
     columns = {"Study": "study", "Tenant": "tenant", "State": "state", "Source": "source", "Weight": "weight"}
     columns |= {
         "Priority": "priority",
@@ -147,36 +150,36 @@ def show(name: str, database: str | None, as_json: bool) -> None:
     from easeml_core.services.studies.columns import study_columns
 
     store = open_store(database)
-    details = study_details(store, study=name) | study_columns(store, name)
+    details, inputs = study_details(store, study=name), study_columns(store, name)
     if as_json:
-        show_json(details)
+        show_json(row_of(details) | inputs)
         return
-    summary = details["summary"]
-    click.echo(f"{name} of {summary['tenant']}: {summary['state']}; next: {summary['next']}")
-    told = [*_goal(details["goal"]), *_limits(summary), *_inputs_and_classes(details)]
-    for line in [*told, _candidates(details["candidates"]), *map(plain, details["waiting"])]:
+    summary = details.summary
+    click.echo(f"{name} of {summary.tenant}: {summary.state}; next: {summary.next}")
+    lines = [*_goal(details.goal), *_limits(summary), *_inputs_and_classes(inputs)]
+    for line in [*lines, _candidates(details.candidates), *map(plain, details.waiting)]:
         click.echo(line)
-    columns = {
+    columns: dict[str, str | Callable[[Any], object]] = {
         "Trial": "trial_id",
         "Candidate": "candidate",
         "State": "state",
         "Quality": "quality",
         "Cost s": "cost_seconds",
         "Model": "model_id",
-        "Failure": "failure",
+        "Failure": lambda trial: short(trial["failure"]),
     }
-    show_table("Trials", columns, [t | {"failure": short(t["failure"])} for t in details["trials"]])
+    show_table("Trials", columns, details.trials)
     sets = {"Set": "id", "For": "purpose", "State": "state", "Rows": "rows", "Steps": "steps"}
-    show_table("Sealed sets", sets, details["sealed_sets"])
-    for alert in details["alerts"]:
+    show_table("Sealed sets", sets, details.sealed_sets)
+    for alert in details.alerts:
         click.echo(f"alert: {alert}")
 
 
-def _goal(goal: dict[str, Any]) -> list[str]:
-    """What is predicted, by what candidates are compared, and what is right for gate and meter."""
-    right = "" if goal["hit"] == "accuracy" else f"; an answer is right {goal['hit'].replace(':', ' ')}"
-    lines = [f"{goal['task']}; candidates are compared by {goal['metric']}{right}"]
-    program = goal["program"] or ""
+def _goal(goal: Goal) -> list[str]:
+    """Return what is predicted, by what candidates are compared, and what is right for gate and meter."""
+    right = "" if goal.hit == "accuracy" else f"; an answer is right {goal.hit.replace(':', ' ')}"
+    lines = [f"{goal.task}; candidates are compared by {goal.metric}{right}"]
+    program = goal.program or ""
     shown = program if len(program) <= _LONGEST_PROGRAM else f"{program[:_LONGEST_PROGRAM]}... (--json has all)"
     return lines + ([f"program: {shown}"] if program else [])
 
@@ -198,27 +201,35 @@ def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
     return [" ".join(plain(line).split("\n")) for line in lines]
 
 
-def _candidates(candidates: list[dict[str, Any]]) -> str:
-    """Their names, the first ones only, since there may be a thousand."""
-    names = ", ".join(candidate["name"] for candidate in candidates[:_MOST_COLUMNS]) or "none"
+def _candidates(candidates: list[CandidateEntry]) -> str:
+    """Return their names, the first ones only, since there may be a thousand."""
+    names = ", ".join(candidate.name for candidate in candidates[:_MOST_COLUMNS]) or "none"
     more = len(candidates) - _MOST_COLUMNS
     return plain(f"candidates: {names}" + (f" and {more:,} more (--json has all)" if more > 0 else ""))
 
 
-def _limits(summary: dict[str, Any]) -> list[str]:
-    """One line for each limit that the study or its tenant has."""
-    used, reserved = summary["device_seconds"], summary["reserved_seconds"]
-    lines = {
-        "priority": f"priority {summary['priority']}",
-        "budget_seconds": f"compute budget {summary['budget_seconds']} s: {used:,.1f} used, {reserved:,.1f} reserved",
-        "deadline": f"deadline {summary['deadline']}",
-        "target_quality": f"target quality {summary['target_quality']}",
-        "tenant_quota_seconds": f"quota of the tenant {summary['tenant_quota_seconds']} s: "
-        f"{summary['tenant_charged_seconds']:,.1f} used or reserved",
-        "tenant_max_parallel": f"open trials of the tenant {summary['tenant_open_trials']}, "
-        f"at most {summary['tenant_max_parallel']}",
-    }
-    return [line for key, line in lines.items() if summary[key]]
+def _limits(summary: StudyEntry) -> list[str]:
+    """Return one line for each limit that the study or its tenant has."""
+    used, reserved = summary.device_seconds, summary.reserved_seconds
+    lines = [
+        (summary.priority, f"priority {summary.priority}"),
+        (
+            summary.budget_seconds,
+            f"compute budget {summary.budget_seconds} s: {used:,.1f} used, {reserved:,.1f} reserved",
+        ),
+        (summary.deadline, f"deadline {summary.deadline and summary.deadline.isoformat()}"),
+        (summary.target_quality, f"target quality {summary.target_quality}"),
+        (
+            summary.tenant_quota_seconds,
+            f"quota of the tenant {summary.tenant_quota_seconds} s: "
+            f"{summary.tenant_charged_seconds:,.1f} used or reserved",
+        ),
+        (
+            summary.tenant_max_parallel,
+            f"open trials of the tenant {summary.tenant_open_trials}, at most {summary.tenant_max_parallel}",
+        ),
+    ]
+    return [line for limit, line in lines if limit]
 
 
 @study.command(epilog=_EXAMPLES)

@@ -95,7 +95,7 @@ def _train(stage: Stage, chapter: Chapter, window: Window) -> str:
 
 
 def _ended(stage: Stage, study: str) -> list[dict[str, Any]]:
-    return [t for t in study_details(stage.store, study=study)["trials"] if t["state"] == TrialState.SUCCEEDED]
+    return [t for t in study_details(stage.store, study=study).trials if t["state"] == TrialState.SUCCEEDED]
 
 
 def _explain(stage: Stage, chapter: Chapter, window: Window) -> None:

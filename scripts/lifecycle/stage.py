@@ -111,7 +111,7 @@ class Stage:
 
 def times_played(store: Store) -> int:
     """How often the story was begun in this installation."""
-    names = {entry["study"] for entry in overview(store)["tenants"]}
+    names = {entry.study for entry in overview(store).tenants}
     return sum(name == STUDY or name.startswith(f"{STUDY}-") for name in names)
 
 

@@ -20,8 +20,8 @@ Trials = dict[str, list[dict[str, Any]]]
 
 def trials_of_all(store: Store) -> Trials:
     """Study name to its trials."""
-    names = [entry["study"] for entry in overview(store)["tenants"]]
-    return {name: study_details(store, study=name)["trials"] for name in names}
+    names = [entry.study for entry in overview(store).tenants]
+    return {name: study_details(store, study=name).trials for name in names}
 
 
 def ended_trials(trials: Trials) -> set[int]:

@@ -32,12 +32,12 @@ def registered(store: Store) -> set[str]:
         NightError: If one of them was refused before.
     """
     ours = {w.study for w in (*WISHES, BY_FORM)}
-    present = [entry for entry in overview(store)["tenants"] if entry["study"] in ours]
+    present = [entry for entry in overview(store).tenants if entry.study in ours]
     for entry in present:
-        if entry["state"] == StudyState.REFUSED:
-            message = f"study {entry['study']} was refused earlier: {entry['refusal']}; remove .easeml to begin anew"
+        if entry.state == StudyState.REFUSED:
+            message = f"study {entry.study} was refused earlier: {entry.refusal}; remove .easeml to begin anew"
             raise NightError(message)
-    return {entry["study"] for entry in present}
+    return {entry.study for entry in present}
 
 
 def register_by_service(store: Store, wishes: Sequence[Wish]) -> dict[str, int]:

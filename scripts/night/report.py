@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from easeml_core.encoding import to_json
 from night.worse_model import BASELINE
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from easeml_core.services.reports.overview import StudyEntry
     from night.retraining import Night
     from night.runs import Release
     from night.worse_model import Worse
@@ -36,7 +38,7 @@ class Report:
     """
 
     night: Night
-    tenants: Sequence[dict[str, Any]]
+    tenants: Sequence[StudyEntry]
     worse: Worse | None
     rejection: Release | None
     seconds: float
@@ -51,7 +53,7 @@ class Report:
         tonight = self.trained()
         return {
             "night": asdict(self.night),
-            "tenants": [entry | {"trials_tonight": tonight[entry["study"]]} for entry in self.tenants],
+            "tenants": [to_json(e) | {"trials_tonight": tonight[e.study]} for e in self.tenants],
             "handed_in": None if self.worse is None else asdict(self.worse),
             "rejection": None if self.rejection is None else asdict(self.rejection),
             "seconds": round(self.seconds, 1),
@@ -87,24 +89,24 @@ def _table(report: Report) -> Table:
         table.add_column(heading)
     for e in report.tenants:
         table.add_row(
-            e["tenant"],
-            e["study"],
-            str(tonight[e["study"]]),
-            f"{e['trials']}/{e['candidates']}",
-            "-" if e["best_quality"] is None else f"{e['best_quality']:.4f}",
-            f"{e['device_seconds']:.1f}",
-            e["best_candidate"] or "-",
-            VERDICTS[verdicts.get(e["study"])],
+            e.tenant,
+            e.study,
+            str(tonight[e.study]),
+            f"{e.trials}/{e.candidates}",
+            "-" if e.best_quality is None else f"{e.best_quality:.4f}",
+            f"{e.device_seconds:.1f}",
+            e.best_candidate or "-",
+            VERDICTS[verdicts.get(e.study)],
             _signal(e),
-            e["production_candidate"] or "[dim]baseline[/]",
+            e.production_candidate or "[dim]baseline[/]",
         )
     return table
 
 
-def _signal(entry: dict[str, Any]) -> str:
-    if entry["signal"] is None:
-        return "retired" if entry["meter_retired"] else "-"
-    return f"{entry['signal']} of {entry['signals']}" + (" [red]alert[/]" if entry["open_alerts"] else "")
+def _signal(entry: StudyEntry) -> str:
+    if entry.signal is None:
+        return "retired" if entry.meter_retired else "-"
+    return f"{entry.signal} of {entry.signals}" + (" [red]alert[/]" if entry.open_alerts else "")
 
 
 def _sentence(release: Release) -> str:

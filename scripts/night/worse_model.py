@@ -42,14 +42,14 @@ def find_worse(store: Store) -> Worse | None:
 
     A trained model if there is one, else the baseline that production has replaced; None before any promotion.
     """
-    found = [w for entry in overview(store)["tenants"] for w in _worse_of(store, entry["study"])]
+    found = [w for entry in overview(store).tenants for w in _worse_of(store, entry.study)]
     trained = [w for w in found if w.candidate != BASELINE]
     return max(trained or found, key=lambda w: w.standing_quality - w.quality, default=None)
 
 
 def _worse_of(store: Store, study: str) -> list[Worse]:
     """All models of a study that are worse than the one that stands."""
-    condition = str(study_details(store, study=study)["settings"]["gate"]["condition"])
+    condition = str(study_details(store, study=study).settings["gate"]["condition"])
     listed = model_list(store, study=study)
     standing = next((m for m in listed if m["in_production"]), None)
     if standing is None or not compares(condition):

@@ -62,7 +62,7 @@ def test_a_study_is_registered_from_the_form_of_its_dag(open_as: Any, installati
     run = trigger(page, rest, REGISTER, given)
     assert run["triggering_user_name"] == "user"
     assert list(rest.wait(REGISTER, run["dag_run_id"]))[-1] == "success"
-    assert "diamonds" in {entry["study"] for entry in overview(installation.worker)["tenants"]}
+    assert "diamonds" in {entry.study for entry in overview(installation.worker).tenants}
 
 
 def test_twenty_examples_are_labelled_by_keyboard(open_as: Any, installation: Any) -> None:

@@ -329,7 +329,7 @@ def test_a_candidate_is_added_and_its_trial_cancelled(open_as: Any, installation
     page.get_by_role("dialog").get_by_role("button", name="Cancel the trial").click()
     expect(page.locator("#said")).to_have_text(f"Trial {trial} is cancelled")
     expect(page.locator(f"#cancel-{trial}")).to_have_count(0)
-    (ended,) = (t for t in study_details(installation.worker, study="cancer")["trials"] if t["trial_id"] == trial)
+    (ended,) = (t for t in study_details(installation.worker, study="cancer").trials if t["trial_id"] == trial)
     assert ended["state"] == "CANCELLED"
     assert watched.complaints == []
 

@@ -85,16 +85,16 @@ def test_a_team_s_night_asks_the_gate_a_person_says_no_and_the_next_night_promot
 
     ended = states(run_dag(recipe("cookbook_botany")))
     assert ended == {"train": "success", "best": "success", "gate": "success"}
-    (study,) = overview(store)["tenants"]
-    assert (study["trials"], study["production_model_id"]) == (1, None)  # that DAG promotes nothing
+    (study,) = overview(store).tenants
+    assert (study.trials, study.production_model_id) == (1, None)  # that DAG promotes nothing
     monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: self.execute_complete(context, REJECTED))
     asked = states(run_dag(recipe("cookbook_approval")))
     assert (asked["gate"], asked["approve"], asked["promote"]) == ("success", "success", "skipped")
     night = states(run_dag(recipe("cookbook_nightly")))
     assert night["train"] == "skipped"  # every candidate has run
     assert night["release.promote"] == night["release.meter"] == "success"
-    (study,) = overview(store)["tenants"]
-    assert study["production_model_id"] is not None
+    (study,) = overview(store).tenants
+    assert study.production_model_id is not None
     assert states(run_dag(recipe("cookbook_approval")))["gate"] == "skipped"  # the best model is in production
 
 
@@ -118,8 +118,8 @@ def test_new_rows_make_a_new_version_and_train_on_it(run_dag, recipe, flowers, t
     dag = recipe("cookbook_on_new_data")
     dag.task_dict["feed"].path = rows_of(tmp_path / "labelled.csv")
     assert states(run_dag(dag)) == {"feed": "success", "refine": "success", "train": "success"}
-    (study,) = overview(store)["tenants"]
-    assert study["trials"] == 1
+    (study,) = overview(store).tenants
+    assert study.trials == 1
 
 
 def test_a_day_that_is_run_again_feeds_nothing_twice(run_dag, recipe, flowers, tmp_path):

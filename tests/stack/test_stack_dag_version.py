@@ -174,7 +174,7 @@ class Lab:
 
     def production(self):
         """The model in production, or None."""
-        return overview(self.store)["tenants"][0]["production_model_id"]
+        return overview(self.store).tenants[0].production_model_id
 
 
 @pytest.fixture(scope="module")

@@ -106,8 +106,8 @@ def stack():
 def story(store, study):
     """What became of the study, in words."""
     details = study_details(store, study=study)
-    lines = [f"{study} of {details['summary']['tenant']}, {details['summary']['state']}"]
-    for trial in details["trials"]:
+    lines = [f"{study} of {details.summary.tenant}, {details.summary.state}"]
+    for trial in details.trials:
         quality = "" if trial["quality"] is None else f"quality {trial['quality']:.4f}, "
         lines.append(f"  {trial['candidate']}: {trial['state']}, {quality}{trial['failure'] or ''}")
     return "\n".join(lines)
@@ -129,13 +129,13 @@ def test_five_studies_go_from_raw_files_to_production(stack):
         places = [(t["task_id"], t["map_index"]) for t in failed]
         logs = {place: rest.log(study, run_id, place[0], map_index=place[1])[-15:] for place in places}
         assert state == "success", (story(store, study), failed, logs)
-    standing = {t["study"]: t["production_model_id"] for t in overview(store)["tenants"]}
+    standing = {t.study: t.production_model_id for t in overview(store).tenants}
     for study in TENANTS:
-        trials = study_details(store, study=study)["trials"]
+        trials = study_details(store, study=study).trials
         made = [t["candidate"] for t in trials if t["model_id"] == standing[study] and t["state"] == "SUCCEEDED"]
         assert made, f"{study}: {standing[study]}\n{story(store, study)}"
         print(f"{study}: {made[0]} is in production")
-    mixed = study_details(store, study="mail")["trials"]  # two functions and a kind of easeml, in one mapped task
+    mixed = study_details(store, study="mail").trials  # two functions and a kind of easeml, in one mapped task
     ran = {t["candidate"].partition("-")[0]: (t["state"], t["executor"]) for t in mixed}
     assert ran == {
         "line": ("SUCCEEDED", "function:line"),

@@ -87,7 +87,7 @@ def test_a_submission_is_judged_promoted_deployed_and_passed_by(stack):
         )["model_id"]
 
     def production():
-        return overview(store)["tenants"][0]["production_model_id"]
+        return overview(store).tenants[0].production_model_id
 
     before = hand_in(0)  # nobody watches yet: the DAG is not switched on
     switch_on(rest, GATE)

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import require
 from easeml_core.durations import device_time
 from easeml_core.entities import StudyState
-from easeml_core.services.reports.overview import Standing, standing
-from easeml_core.services.reports.recommendations import best_words, steps_of
+from easeml_core.services.reports.recommendations import Standing, best_words, standing, steps_of
 from easeml_core.store.queries import audit as rows
 from easeml_core.store.queries import overview
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from easeml_core.store.database import Store
+    from easeml_core.store.queries.overview import StudySummary
 
 Cursor = dict[str, Any]
 """``{"since": ISO 8601, "told": {id: its moment, or None for one that holds}}``."""
@@ -161,36 +161,36 @@ def _words(kind: EventKind, facts: Mapping[str, Any]) -> str:
     return str(facts["message"])
 
 
-def _held(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _held(entry: StudySummary) -> list[dict[str, Any]]:
     """News that hold for a study now, of its row in ``store/queries/overview.py``."""
     found = [_news(entry, EventKind.BUDGET_SPENT, spent) for spent in _spent(entry)]
     steps = [step for step in steps_of(entry) if not step.needs_a_person]
-    if entry["state"] == StudyState.ACTIVE and standing(steps) is Standing.FINISHED:
-        told = f"{best_words(entry)}, after {device_time(entry['device_seconds'])}"
+    if entry.state == StudyState.ACTIVE and standing(steps) is Standing.FINISHED:
+        told = f"{best_words(entry)}, after {device_time(entry.device_seconds)}"
         found.append(_news(entry, EventKind.STUDY_FINISHED, told))
     return found
 
 
-def _spent(entry: Mapping[str, Any]) -> list[str]:
+def _spent(entry: StudySummary) -> list[str]:
     """The budget or quota that is used up, if one is."""
-    budget, quota = entry["budget_seconds"], entry["tenant_quota_seconds"]
-    if budget is not None and entry["device_seconds"] >= budget:
-        used = device_time(entry["device_seconds"], of=budget)
+    budget, quota = entry.budget_seconds, entry.tenant_quota_seconds
+    if budget is not None and entry.device_seconds >= budget:
+        used = device_time(entry.device_seconds, of=budget)
         return [f"{used} are used: no trial begins any more; {best_words(entry)}"]
-    if quota is not None and entry["tenant_charged_seconds"] >= quota:
-        used = device_time(entry["tenant_charged_seconds"], of=quota)
-        return [f"{used} of the quota of tenant {entry['tenant']} are used: no trial begins any more"]
+    if quota is not None and entry.tenant_charged_seconds >= quota:
+        used = device_time(entry.tenant_charged_seconds, of=quota)
+        return [f"{used} of the quota of tenant {entry.tenant} are used: no trial begins any more"]
     return []
 
 
-def _news(entry: Mapping[str, Any], kind: EventKind, message: str) -> dict[str, Any]:
+def _news(entry: StudySummary, kind: EventKind, message: str) -> dict[str, Any]:
     """News without a row; the device time tells one end of a search from a later one."""
-    name = f"{kind}-{entry['study']}"
+    name = f"{kind}-{entry.study}"
     return {
-        **{"id": name, "kind": str(kind), "study": entry["study"], "tenant": entry["tenant"]},
-        "key": f"{name}-{entry['device_seconds']:.3f}",
-        "at": entry["read_at"].isoformat(),
-        "model": entry["best_model_id"],
+        **{"id": name, "kind": str(kind), "study": entry.study, "tenant": entry.tenant},
+        "key": f"{name}-{entry.device_seconds:.3f}",
+        "at": entry.read_at.isoformat(),
+        "model": entry.best_model_id,
         "purpose": None,
         "head": None,
         "message": message,

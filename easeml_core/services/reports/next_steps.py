@@ -6,10 +6,13 @@ The same on the pages and in ``easeml next``; the overview's one sentence is the
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import MeterConfig
 from easeml_core.durations import device_time
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.meter.validation_set import ValidationState, ValidationUse
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
+    from easeml_core.store.queries.overview import Promise, StudySummary
 
 MOST_IN_DETAIL = 50
 """Studies whose last promise and validation set are looked at, too: that takes some queries each."""
@@ -40,14 +44,42 @@ _ORDER = {kind: place for place, kind in enumerate(StepKind)}
 _WORST = {severity: place for place, severity in enumerate(Severity)}
 
 
+@typed_record
+class NextStep:
+    """A step of one study, or of the whole installation.
+
+    Attributes:
+        study: None of a step that several studies share; likewise ``tenant``.
+        kind: What it is about.
+        severity: ``bad`` and ``warn`` need a person.
+        title: A few words, without the study's name.
+        why: The reason, with its numbers.
+        act: What to do.
+        page: Where, below the pages' own path; empty for nowhere.
+        command: The same in the command line; empty where there is none.
+        since: Since when; None where that is not known.
+    """
+
+    study: str | None
+    tenant: str | None
+    kind: StepKind
+    severity: Severity
+    title: str
+    why: str
+    act: str
+    page: str
+    command: str
+    since: datetime | None
+
+
 def next_steps(
     store: Store,
     *,
     studies_only: Collection[str] | None = None,
     limit: int = 1000,
     needs_only: bool = False,
-) -> list[dict[str, Any]]:
-    """What is next, worst first; what concerns the whole installation once, and without a study.
+) -> list[NextStep]:
+    """Return what is next, worst first; what concerns the whole installation once, and without a study.
 
     Args:
         store: Any role; only public facts are read.
@@ -55,91 +87,79 @@ def next_steps(
         limit: Steps at most.
         needs_only: Only what needs a person.
 
-    Returns:
-        ``{"study", "tenant", "kind", "severity", "title", "why", "act", "page", "command", "since"}`` each; ``study``
-        and ``tenant`` are None of a step that several studies share, ``since`` is ISO 8601 or None. ``severity`` is
-        ``bad``, ``warn`` (both need a person) or ``info``.
-
     Raises:
         NotFoundError: One of the studies does not exist.
     """
     with store.begin() as tx:
         entries = overview.study_summaries(tx, limit=1_000_000, names=studies_only)
-        missing = sorted(set(studies_only or ()) - {e["study"] for e in entries})
+        missing = sorted(set(studies_only or ()) - {e.study for e in entries})
         if missing:
             studies.get_study(tx, missing[0])  # says which there are
             raise NotFoundError(kind="study", name=missing[0])
-        found = told_steps(tx, entries, in_detail=not needs_only)
-    wanted = [step for step in found if not needs_only or step["severity"] != Severity.INFO]
-    return [step | {"since": step["since"] and step["since"].isoformat()} for step in wanted[:limit]]
+        found = steps_of_all(tx, entries, in_detail=not needs_only)
+    return [step for step in found if not needs_only or step.severity != Severity.INFO][:limit]
 
 
-def told_steps(
-    tx: Connection, entries: Sequence[Mapping[str, Any]], *, in_detail: bool = False
-) -> list[dict[str, Any]]:
-    """The steps of these rows of ``summary.study_summaries``, worst first; ``since`` is a moment."""
+def steps_of_all(tx: Connection, entries: Sequence[StudySummary], *, in_detail: bool = False) -> list[NextStep]:
+    """Return the steps of these studies, worst first."""
     alerts = _newest_alerts(tx, entries)
     detailed = in_detail and len(entries) <= MOST_IN_DETAIL
-    promises = overview.promises(tx, [e["study"] for e in entries]) if detailed else {}
+    promises = overview.promises(tx, [e.study for e in entries]) if detailed else {}
     price = current_config(tx).price_per_second if promises else 0.0
     waiting = _waiting(tx, entries)
-    found: list[dict[str, Any]] = []
+    found: list[NextStep] = []
     for entry in entries:
-        steps = [_with_alert(step, alerts.get(entry["study"], {})) for step in steps_of(entry)]
+        steps = [_with_alert(step, alerts.get(entry.study, {})) for step in steps_of(entry)]
         if detailed:
-            promise = promises.get(entry["study"])
+            promise = promises.get(entry.study)
             steps = [_with_promise(step, promise, price) for step in steps] + _validation(tx, entry)
-        found += [_told(entry, step) for step in [*steps, *waiting.get(entry["study"], [])]]
-    return sorted(_shared(found), key=lambda s: (_WORST[s["severity"]], _ORDER[s["kind"]], s["study"] or ""))
+        steps += waiting.get(entry.study, [])
+        found += [NextStep(study=entry.study, tenant=entry.tenant, **row_of(step)) for step in steps]
+    return sorted(_shared(found), key=lambda s: (_WORST[s.severity], _ORDER[s.kind], s.study or ""))
 
 
-def _told(entry: Mapping[str, Any], step: Step) -> dict[str, Any]:
-    shown = {name: getattr(step, name) for name in ("kind", "severity", "title", "why", "act", "page", "command")}
-    return {"study": entry["study"], "tenant": entry["tenant"], **shown, "since": step.since}
-
-
-def _shared(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same list, in which a referee that does not answer is told once for all studies."""
-    silent = [s for s in steps if s["kind"] == StepKind.REFEREE]
+def _shared(steps: Sequence[NextStep]) -> list[NextStep]:
+    """Return the same list, in which a referee that does not answer is one step for all studies."""
+    silent = [(step.since, step) for step in steps if step.kind == StepKind.REFEREE and step.since is not None]
     if len(silent) < 2:
         return list(steps)
-    first = min(silent, key=lambda s: s["since"])
-    why = f"requests of {len(silent)} studies wait; {first['why'].partition('; ')[2]}"
-    rest = [s for s in steps if s["kind"] != StepKind.REFEREE]
-    return [first | {"study": None, "tenant": None, "why": why, "page": ""}, *rest]
+    _, first = min(silent, key=itemgetter(0))
+    why = f"requests of {len(silent)} studies wait; {first.why.partition('; ')[2]}"
+    rest = [step for step in steps if step.kind != StepKind.REFEREE]
+    return [replace(first, study=None, tenant=None, why=why, page=""), *rest]
 
 
 # -- what the row does not say ----------------------------------------------------------------------------------------
 
 
-def _newest_alerts(tx: Connection, entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each study with open alerts the newest one by kind."""
-    alarmed = [e["study"] for e in entries if e["open_alerts"]]
+def _newest_alerts(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return of each study with open alerts the newest one by kind."""
+    alarmed = [e.study for e in entries if e.open_alerts]
     if not alarmed:
         return {}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for alert in releases.list_alerts(tx, None, open_only=True, studies=alarmed):
         found.setdefault(alert["study"], {})[alert["kind"]] = alert
     return found
 
 
 def _with_alert(step: Step, alerts: Mapping[str, Mapping[str, Any]]) -> Step:
-    """A step that an alert is about: in the alert's own words, with its time."""
+    """Return a step that an alert is about in the alert's own words, with its time."""
     kind = next((kind for kind, steps in _ALERTED.items() if step.kind in steps), None)
     alert = alerts.get(kind) if kind is not None else None
     if alert is None or (kind is AlertKind.NEW_TEST_SET and alert["purpose"] not in step.page):
         return step if alert is None else replace(step, since=alert["created_at"])
-    told = str(alert["message"]).removeprefix(f"{alert['study']}: ").partition(" (`")[0]
-    return replace(step, why=told, since=alert["created_at"])
+    message = str(alert["message"]).removeprefix(f"{alert['study']}: ").partition(" (`")[0]
+    return replace(step, why=message, since=alert["created_at"])
 
 
-def _with_promise(step: Step, promise: Mapping[str, Any] | None, price: float) -> Step:
+def _with_promise(step: Step, promise: Promise | None, price: float) -> Step:
     """What the last choice promised, where the search goes on; and whether that is worth its price."""
     if promise is None or step.kind is not StepKind.COMPUTE or not step.act.startswith(("train", "wait: trials")):
         return step
-    gain, seconds = promise["gain"], promise["seconds"]
+    gain, seconds = promise.gain, promise.seconds
     raised = "under +0.0001" if 0 < gain < 0.00005 else f"{gain:+.4f}"  # some is never told as none
-    told = f"the last choice, {promise['candidate']}, promised {raised} for {device_time(seconds)}"
+    told = f"the last choice, {promise.candidate}, promised {raised} for {device_time(seconds)}"
     if price > 0:
         least = price * seconds
         worth = "worth it" if gain >= least else "not worth it"
@@ -147,9 +167,9 @@ def _with_promise(step: Step, promise: Mapping[str, Any] | None, price: float) -
     return replace(step, why=f"{step.why}; {told}")
 
 
-def _waiting(tx: Connection, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Step]]:
+def _waiting(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, list[Step]]:
     """Of each study what its candidates wait for: an implementation that nothing that asks has, or a task to mend."""
-    by_name = {entry["study"]: entry for entry in entries}
+    by_name = {entry.study: entry for entry in entries}
     found: dict[str, list[Step]] = {}
     for study, sentences in waiting_sentences(tx, list(by_name)).items():
         entry = by_name[study]
@@ -167,11 +187,11 @@ def _waiting(tx: Connection, entries: Sequence[Mapping[str, Any]]) -> dict[str, 
     return found
 
 
-def _validation(tx: Connection, entry: Mapping[str, Any]) -> list[Step]:
+def _validation(tx: Connection, entry: StudySummary) -> list[Step]:
     """Whether its validation set is worn: by signals of the meter, or by more looks than its size carries."""
-    if entry["state"] not in (StudyState.ACTIVE, StudyState.PAUSED):
+    if entry.state not in (StudyState.ACTIVE, StudyState.PAUSED):
         return []
-    study = studies.get_study(tx, entry["study"])
+    study = studies.get_study(tx, entry.study)
     part = validation_sets.validation_parts(tx, study.id)[-1]
     live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
     config = MeterConfig.from_json(study.config["meter"]) if live is None else meter_settings_of(live)

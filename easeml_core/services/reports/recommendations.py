@@ -1,11 +1,7 @@
-"""What is next for a study: the words of it. The rules are in ``recommendations.py`` and ``recommendations.py``.
+"""What is next for a study, and why: rules over its public facts, worst first. Nothing here reads a database.
 
-What next for the search of one study: whether more compute is worth it, what holds it, who waits for its result.
-
-What next for one study, and why: rules over its public facts, worst first. Nothing here reads a database.
-
-A rule looks at a row of ``store/queries/overview.py`` and says one thing, or nothing. What a developer may not know
-is not in such a row, so no rule can tell it: a gate that waits for labels is told, how many it wants is not.
+A rule takes a row of ``store/queries/overview.py`` and gives one step, or none. What a developer may not know is not
+in such a row: a rule can say that the gate waits for labels, and not how many.
 """
 
 from __future__ import annotations
@@ -13,18 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from easeml_core.durations import device_time
 from easeml_core.entities import AlertKind, StudyState, Symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    Facts = Mapping[str, Any]
-    from collections.abc import Callable
+    from easeml_core.store.queries.overview import InstallationTotals, StudySummary
 
 
 class Severity(StrEnum):
@@ -87,9 +82,65 @@ class Step:
         return self.severity is not Severity.INFO
 
 
-def page_of(facts: Facts, below: str = "") -> str:
+class Standing(StrEnum):
+    """Where a study stands; each is in one of these."""
+
+    NEEDS = "needs"
+    SEARCHING = "searching"
+    FINISHED = "finished"
+    PAUSED = "paused"
+
+
+def standing(steps: Sequence[Step]) -> Standing:
+    """Return where a study stands, by what is next for it."""
+    if any(step.needs_a_person for step in steps):
+        return Standing.NEEDS
+    by_kind = {step.kind: step for step in steps}
+    if StepKind.PAUSED in by_kind:
+        return Standing.PAUSED
+    search = by_kind.get(StepKind.COMPUTE)
+    goes_on = StepKind.SEALING in by_kind or (search is not None and not search.act.startswith("nothing"))
+    return Standing.SEARCHING if goes_on else Standing.FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A study with what is next for it, worst first, and where it stands."""
+
+    facts: StudySummary
+    steps: list[Step]
+    standing: Standing
+
+    @property
+    def rise(self) -> float | None:
+        """Return how much the best quality rose in a day; None where there is nothing to compare."""
+        best, before = self.facts.best_quality, self.facts.best_quality_day_ago
+        return None if best is None or before is None else best - before
+
+    @property
+    def search(self) -> list[Step]:
+        """Return the steps that say where the search stands; all other steps are beside that."""
+        ends = [step for step in self.steps if step.needs_a_person and step.kind in ENDS_THE_SEARCH]
+        return ends or [step for step in self.steps if not step.needs_a_person] or self.steps
+
+    def used_share(self, totals: InstallationTotals) -> float:
+        """Return the study's share of the device time of the last day, in [0, 1]."""
+        return self.facts.device_seconds_day / totals.seconds if totals.seconds > 0 else 0.0
+
+    def due_share(self, totals: InstallationTotals) -> float:
+        """Return the share that is due to the study by weight, in [0, 1]; 0 for one that is not active."""
+        if self.facts.state != StudyState.ACTIVE or totals.weight <= 0:
+            return 0.0
+        return self.facts.weight * self.facts.tenant_weight / totals.weight
+
+
+ENDS_THE_SEARCH = (StepKind.REFUSED, StepKind.BUDGET)
+"""Needs of a person that say where the search stands."""
+
+
+def page_of(facts: StudySummary, below: str = "") -> str:
     """The study's page, or one below it."""
-    return f"/studies/{quote(facts['study'], safe='')}{below}"
+    return f"/studies/{quote(facts.study, safe='')}{below}"
 
 
 def span(time: timedelta) -> str:
@@ -101,25 +152,25 @@ def span(time: timedelta) -> str:
     return f"{seconds:.0f} s"
 
 
-def best_words(facts: Facts) -> str:
+def best_words(facts: StudySummary) -> str:
     """The best result, with who has it."""
-    if facts["best_quality"] is None:
+    if facts.best_quality is None:
         return "no result yet"
-    return f"best {facts['best_quality']:.4f} ({facts['best_candidate']})"
+    return f"best {facts.best_quality:.4f} ({facts.best_candidate})"
 
 
-def against_words(facts: Facts) -> str:
+def against_words(facts: StudySummary) -> str:
     """What it would take the place of."""
-    if facts["production_quality"] is None:
+    if facts.production_quality is None:
         return ", nothing is in production"
-    return f", in production {facts['production_quality']:.4f}"
+    return f", in production {facts.production_quality:.4f}"
 
 
-def _budget(facts: Facts) -> Step | None:
+def _budget(facts: StudySummary) -> Step | None:
     """A limit that ends a search is as somebody wanted it; one that ends it short of its target is not."""
-    target, best = facts["target_quality"], facts["best_quality"] or 0.0
+    target, best = facts.target_quality, facts.best_quality or 0.0
     limit = _limit(facts)
-    if facts["state"] != StudyState.ACTIVE or target is None or best >= target or limit is None or to_run(facts) <= 0:
+    if facts.state != StudyState.ACTIVE or target is None or best >= target or limit is None or to_run(facts) <= 0:
         return None
     title, used, act = limit
     return Step(
@@ -129,61 +180,61 @@ def _budget(facts: Facts) -> Step | None:
         f"{used}; best {best:.4f}, target {target:.4f}; {_candidates(to_run(facts))} not run",
         act,
         page_of(facts),
-        f"easeml study set {facts['study']}",
+        f"easeml study set {facts.study}",
     )
 
 
-def _sealing(facts: Facts) -> Step | None:
-    if facts["state"] != StudyState.REGISTERED:
+def _sealing(facts: StudySummary) -> Step | None:
+    if facts.state != StudyState.REGISTERED:
         return None
     act = "wait: the referee is splitting and sealing its data"
     why = "trials begin when its sealed sets exist"
     return Step(StepKind.SEALING, Severity.INFO, "its data are being sealed", why, act, page_of(facts))
 
 
-def _paused(facts: Facts) -> Step | None:
-    if facts["state"] != StudyState.PAUSED:
+def _paused(facts: StudySummary) -> Step | None:
+    if facts.state != StudyState.PAUSED:
         return None
     left = to_run(facts)
     why = f"{_candidates(left)} not run" if left > 0 else "every candidate has run"
-    act, command = "resume it when it shall get trials again", f"easeml study resume {facts['study']}"
+    act, command = "resume it when it shall get trials again", f"easeml study resume {facts.study}"
     return Step(StepKind.PAUSED, Severity.INFO, "the search is paused", why, act, page_of(facts), command)
 
 
-def _compute(facts: Facts) -> Step | None:
+def _compute(facts: StudySummary) -> Step | None:
     """Whether more compute is worth it; the last word of the search."""
-    if facts["state"] != StudyState.ACTIVE:
+    if facts.state != StudyState.ACTIVE:
         return None
-    left, limit, command = to_run(facts), _limit(facts), f"easeml study show {facts['study']}"
-    if facts["running"] + facts["waiting"] > 0:
-        title = f"{facts['running']} running, {facts['waiting']} queued"
+    left, limit, command = to_run(facts), _limit(facts), f"easeml study show {facts.study}"
+    if facts.running + facts.waiting > 0:
+        title = f"{facts.running} running, {facts.waiting} queued"
         why, act = f"{_candidates(max(left, 0))} not run yet", "wait: trials are under way"
     elif left > 0 and has_reached_target(facts):
         title, why, act = "more compute is not worth it", f"{best_words(facts)}", _target_sentence(facts)
     elif left > 0 and limit is not None:
         title, why, act = limit[0], f"{limit[1]}; {_candidates(left)} not run", limit[2]
     elif left > 0 and _is_full(facts):
-        title, why = "it waits for its tenant's other trials", f"at most {facts['tenant_max_parallel']} at once"
+        title, why = "it waits for its tenant's other trials", f"at most {facts.tenant_max_parallel} at once"
         act = "wait: its tenant has as many open trials as it may have at once"
     elif left > 0:
         title, why = "more compute may be worth it", f"{_candidates(left)} not run; {best_words(facts)}"
         act = f"train: {_candidates(left)} not run on the present data{_budget_left(facts)}"
-        command = f"easeml device run --study {facts['study']} --max-trials 1"
-    elif facts["best_verdict"] is None and _is_better(facts):
+        command = f"easeml device run --study {facts.study} --max-trials 1"
+    elif facts.best_verdict is None and _is_better(facts):
         return None  # the next step is to hand the best model in
     else:
         title, why = "more compute is not worth it", f"no candidate is left; {best_words(facts)}"
         act = "nothing: every candidate has run on the present data"
-        if facts["best_verdict"] == Symbol.FAIL:
+        if facts.best_verdict == Symbol.FAIL:
             act = "nothing: the best model did not pass the gate"
     return Step(StepKind.COMPUTE, Severity.INFO, title, why, act, page_of(facts), command)
 
 
-def _hand_in(facts: Facts) -> Step | None:
-    if facts["best_verdict"] is not None or not _is_better(facts):
+def _hand_in(facts: StudySummary) -> Step | None:
+    if facts.best_verdict is not None or not _is_better(facts):
         return None
-    model, page = facts["best_model_id"], page_of(facts, "/submissions")
-    if facts["best_is_judged"]:
+    model, page = facts.best_model_id, page_of(facts, "/submissions")
+    if facts.best_is_judged:
         act = f"wait: the gate judges model {model}"
         return Step(StepKind.HAND_IN, Severity.INFO, "a better model is at the gate", _why_better(facts), act, page)
     return Step(
@@ -193,67 +244,66 @@ def _hand_in(facts: Facts) -> Step | None:
         _why_better(facts),
         f"ask the gate for a verdict on model {model}",
         page,
-        f"easeml gate ask {facts['study']} {model}",
+        f"easeml gate ask {facts.study} {model}",
     )
 
 
-SEARCH_RULES: tuple[Callable[[Facts], Step | None], ...] = (_budget, _sealing, _paused, _compute, _hand_in)
+SEARCH_RULES: tuple[Callable[[StudySummary], Step | None], ...] = (_budget, _sealing, _paused, _compute, _hand_in)
 
 
-def to_run(facts: Facts) -> int:
+def to_run(facts: StudySummary) -> int:
     """Candidates without a trial on the present data."""
-    done = ("trials", "failed", "cancelled", "running", "waiting")
-    return int(facts["candidates"]) - sum(int(facts[k]) for k in done)
+    return facts.candidates - (facts.trials + facts.failed + facts.cancelled + facts.running + facts.waiting)
 
 
-def has_reached_target(facts: Facts) -> bool:
+def has_reached_target(facts: StudySummary) -> bool:
     """Whether its best quality is as good as was wanted."""
-    target, best = facts["target_quality"], facts["best_quality"]
+    target, best = facts.target_quality, facts.best_quality
     return target is not None and best is not None and best >= target
 
 
-def _limit(facts: Facts) -> tuple[str, str, str] | None:
+def _limit(facts: StudySummary) -> tuple[str, str, str] | None:
     """Which limit holds the search: its name, what is used of it, and the sentence."""
-    budget, quota = facts["budget_seconds"], facts["tenant_quota_seconds"]
-    if facts["seconds_left"] is not None and facts["seconds_left"] <= 0:
-        late = span(timedelta(seconds=-facts["seconds_left"]))
+    budget, quota = facts.budget_seconds, facts.tenant_quota_seconds
+    if facts.seconds_left is not None and facts.seconds_left <= 0:
+        late = span(timedelta(seconds=-facts.seconds_left))
         sentence = "nothing: its deadline has passed; set a later one to go on"
         return "its deadline has passed", f"its deadline was {late} ago", sentence
-    if budget is not None and facts["device_seconds"] >= budget:
-        used = f"{device_time(facts['device_seconds'], of=budget)} are used"
+    if budget is not None and facts.device_seconds >= budget:
+        used = f"{device_time(facts.device_seconds, of=budget)} are used"
         return "budget spent", used, "nothing: its compute budget is used up before its candidates"
-    if quota is not None and facts["tenant_charged_seconds"] >= quota:
-        used = f"{device_time(facts['tenant_charged_seconds'], of=quota)} of its tenant's quota are used"
+    if quota is not None and facts.tenant_charged_seconds >= quota:
+        used = f"{device_time(facts.tenant_charged_seconds, of=quota)} of its tenant's quota are used"
         return "quota spent", used, "nothing: its tenant's quota is used up"
     return None
 
 
-def _is_full(facts: Facts) -> bool:
-    most = facts["tenant_max_parallel"]
-    return most is not None and facts["tenant_open_trials"] >= most
+def _is_full(facts: StudySummary) -> bool:
+    most = facts.tenant_max_parallel
+    return most is not None and facts.tenant_open_trials >= most
 
 
-def _budget_left(facts: Facts) -> str:
+def _budget_left(facts: StudySummary) -> str:
     """What is left of the compute budget: a candidate that needs more stays where it is."""
-    if facts["budget_seconds"] is None:
+    if facts.budget_seconds is None:
         return ""
-    left = facts["budget_seconds"] - facts["device_seconds"] - facts["reserved_seconds"]
+    left = facts.budget_seconds - facts.device_seconds - facts.reserved_seconds
     return f"; {device_time(max(left, 0.0))} of its compute budget are left"
 
 
-def _target_sentence(facts: Facts) -> str:
-    sentence = f"nothing: its target quality of {facts['target_quality']} is reached"
-    return sentence + ("; the best model did not pass the gate" if facts["best_verdict"] == Symbol.FAIL else "")
+def _target_sentence(facts: StudySummary) -> str:
+    sentence = f"nothing: its target quality of {facts.target_quality} is reached"
+    return sentence + ("; the best model did not pass the gate" if facts.best_verdict == Symbol.FAIL else "")
 
 
-def _is_better(facts: Facts) -> bool:
+def _is_better(facts: StudySummary) -> bool:
     """Whether the best model is another one than what stands, and better by the validation data."""
-    if facts["best_model_id"] is None or facts["best_stands"] or not facts["gate_set_live"]:
+    if facts.best_model_id is None or facts.best_stands or not facts.gate_set_live:
         return False
-    return facts["production_quality"] is None or facts["best_quality"] > facts["production_quality"]
+    return facts.production_quality is None or (facts.best_quality or 0.0) > facts.production_quality
 
 
-def _why_better(facts: Facts) -> str:
+def _why_better(facts: StudySummary) -> str:
     return f"{best_words(facts)}{against_words(facts)}"
 
 
@@ -261,15 +311,43 @@ def _candidates(number: int) -> str:
     return f"{number} {'candidate has' if number == 1 else 'candidates have'}"
 
 
+def assess(facts: StudySummary) -> Assessment:
+    """Return the study with what is next for it and where it stands."""
+    steps = steps_of(facts)
+    return Assessment(facts, steps, standing(steps))
+
+
+def why_nothing_runs(facts: StudySummary) -> str:
+    """Return why no candidate of a study would run next, in a sentence."""
+    left = to_run(facts)
+    reasons = (
+        (facts.state == StudyState.PAUSED, "The study is paused: it gets no trial until it is resumed."),
+        (
+            facts.state == StudyState.REGISTERED,
+            "The referee is splitting and sealing its data; then the search begins.",
+        ),
+        (facts.state == StudyState.REFUSED, "The study was refused; register it again with what its answer says."),
+        (has_reached_target(facts), "Its target quality is reached."),
+        (
+            facts.seconds_left is not None and facts.seconds_left <= 0,
+            "Its deadline has passed; a later one lets it go on.",
+        ),
+        (left + facts.running + facts.waiting <= 0, "Every candidate has run on the present data."),
+        (left <= 0, "Every candidate that is left is under way."),
+    )
+    limit = "A limit holds what is left: the budget, its tenant's quota, or the price of compute."
+    return next((text for holds, text in reasons if holds), limit)
+
+
 SILENT = timedelta(minutes=30)
 """So long a request may lie before it is told: sealing a large table takes minutes."""
 
 
-def steps_of(facts: Facts) -> list[Step]:
+def steps_of(facts: StudySummary) -> list[Step]:
     """What is next for a study, worst first; never empty.
 
     Args:
-        facts: A row of ``summary.study_summaries``.
+        facts: A row of ``store.queries.overview.study_summaries``.
     """
     found = (rule(facts) for rule in RULES)
     return [step for step in found if step is not None]
@@ -278,31 +356,31 @@ def steps_of(facts: Facts) -> list[Step]:
 # -- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def _refused(facts: Facts) -> Step | None:
-    if facts["state"] != StudyState.REFUSED:
+def _refused(facts: StudySummary) -> Step | None:
+    if facts.state != StudyState.REFUSED:
         return None
-    act, page = f"register it again: {facts['refusal']}", "/new"
+    act, page = f"register it again: {facts.refusal}", "/new"
     return Step(
         StepKind.REFUSED,
         Severity.BAD,
         "the study was refused",
-        facts["refusal"] or "the referee could not seal its data",
+        facts.refusal or "the referee could not seal its data",
         act,
         page,
-        f"easeml study register {facts['study']} --tenant {facts['tenant']} --source SOURCE",
-        facts["created_at"],
+        f"easeml study register {facts.study} --tenant {facts.tenant} --source SOURCE",
+        facts.created_at,
     )
 
 
-def _referee(facts: Facts) -> Step | None:
-    since = facts["asked_at"]
-    if since is None or facts["read_at"] - since < SILENT:
+def _referee(facts: StudySummary) -> Step | None:
+    since = facts.asked_at
+    if since is None or facts.read_at - since < SILENT:
         return None
     return Step(
         StepKind.REFEREE,
         Severity.BAD,
         "the referee does not answer",
-        f"a request has waited for {span(facts['read_at'] - since)}; nothing is sealed, promoted or rolled back "
+        f"a request has waited for {span(facts.read_at - since)}; nothing is sealed, promoted or rolled back "
         "until it answers",
         "start the referee",
         page_of(facts, "/lifecycle"),
@@ -311,26 +389,26 @@ def _referee(facts: Facts) -> Step | None:
     )
 
 
-def _no_meter_set(facts: Facts) -> Step | None:
-    if facts["meter_retired"] is not True:
+def _no_meter_set(facts: StudySummary) -> Step | None:
+    if facts.meter_retired is not True:
         return None
     return _no_set(facts, "meter", "the meter gives no signal", "seal a new meter set: the present one is retired")
 
 
-def _no_gate_set(facts: Facts) -> Step | None:
-    if not {"gate", "joint"} & set(facts["sets_wanted"]) or facts["gate_set_live"]:
+def _no_gate_set(facts: StudySummary) -> Step | None:
+    if not {"gate", "joint"} & set(facts.sets_wanted) or facts.gate_set_live:
         return None
     act = "seal a new gate set: none is live, so the gate answers nothing"
     return _no_set(facts, "gate", "nobody's model is judged", act)
 
 
-def _plan_set(facts: Facts, what: str) -> str:
+def _plan_set(facts: StudySummary, what: str) -> str:
     """The command that plans a set; as it stands it runs once a day, and then says that the name is taken."""
     purpose = "" if what == "gate" else " --purpose meter"
-    return f"easeml test-set plan --study {facts['study']} --name {what}-{facts['read_at']:%Y-%m-%d}{purpose}"
+    return f"easeml test-set plan --study {facts.study} --name {what}-{facts.read_at:%Y-%m-%d}{purpose}"
 
 
-def _no_set(facts: Facts, what: str, why: str, act: str) -> Step:
+def _no_set(facts: StudySummary, what: str, why: str, act: str) -> Step:
     return Step(
         StepKind.NO_SET,
         Severity.BAD,
@@ -342,10 +420,10 @@ def _no_set(facts: Facts, what: str, why: str, act: str) -> Step:
     )
 
 
-def _overfitting(facts: Facts) -> Step | None:
-    if AlertKind.OVERFITTING not in facts["alert_kinds"]:
+def _overfitting(facts: StudySummary) -> Step | None:
+    if AlertKind.OVERFITTING not in facts.alert_kinds:
         return None
-    told = f"signal {facts['signal']} of {facts['signals']}; " if facts["signal"] else ""
+    told = f"signal {facts.signal} of {facts.signals}; " if facts.signal else ""
     return Step(
         StepKind.OVERFITTING,
         Severity.BAD,
@@ -353,20 +431,20 @@ def _overfitting(facts: Facts) -> Step | None:
         f"{told}replace the validation data, or accept it and clear the alert",
         "read the alert: the overfitting budget is exceeded",
         page_of(facts, "/meter"),
-        f"easeml alerts {facts['study']}",
+        f"easeml alerts {facts.study}",
     )
 
 
-def _drift(facts: Facts) -> Step | None:
-    if AlertKind.DRIFT not in facts["alert_kinds"]:
+def _drift(facts: StudySummary) -> Step | None:
+    if AlertKind.DRIFT not in facts.alert_kinds:
         return None
-    command = f"easeml alerts {facts['study']}"
+    command = f"easeml alerts {facts.study}"
     return Step(
         StepKind.DRIFT,
         Severity.BAD,
         "validation and test data differ",
-        f"signal {facts['signal']} on the test data, {facts['direct_signal']} on the second validation sample: "
-        f"drift {facts['drift']}",
+        f"signal {facts.signal} on the test data, {facts.direct_signal} on the second validation sample: "
+        f"drift {facts.drift}",
         "read the alert: validation and test data differ, so more validation data of the old kind do not help "
         f"(`{command}`)",
         page_of(facts, "/meter"),
@@ -374,15 +452,15 @@ def _drift(facts: Facts) -> Step | None:
     )
 
 
-def _set_served(facts: Facts) -> Step | None:
+def _set_served(facts: StudySummary) -> Step | None:
     """Of a system that goes on; one that is without any set is told by its own rule."""
-    wanted, gate, meter = set(facts["sets_wanted"]), facts["gate_set_live"], facts["meter_retired"] is False
+    wanted, gate, meter = set(facts.sets_wanted), facts.gate_set_live, facts.meter_retired is False
     served = ["gate set"] if gate and wanted & {"gate", "joint"} else []
     served += ["meter set"] if meter and wanted & {"meter", "joint"} else []
     served += ["second validation sample"] if "direct" in wanted else []
     if not served:
         return None
-    command = f"easeml alerts {facts['study']}"
+    command = f"easeml alerts {facts.study}"
     return Step(
         StepKind.SET_SERVED,
         Severity.WARN,
@@ -394,8 +472,8 @@ def _set_served(facts: Facts) -> Step | None:
     )
 
 
-def _lost(facts: Facts) -> Step | None:
-    lost = facts["lost"]
+def _lost(facts: StudySummary) -> Step | None:
+    lost = facts.lost
     if not lost:
         return None
     who = "a worker does not answer" if lost == 1 else f"{lost} workers do not answer"
@@ -406,51 +484,51 @@ def _lost(facts: Facts) -> Step | None:
         f"{'its trial goes' if lost == 1 else 'their trials go'} back to the queue with the next suggestion",
         "look after the device",
         "/compute",
-        f"easeml study show {facts['study']}",
-        facts["lost_at"],
+        f"easeml study show {facts.study}",
+        facts.lost_at,
     )
 
 
 # -- what a person may decide -----------------------------------------------------------------------------------------
 
 
-def _labels(facts: Facts) -> Step | None:
-    since = facts["judging_at"]
-    if not facts["labels_on_demand"] or since is None or facts["read_at"] - since < SILENT:
+def _labels(facts: StudySummary) -> Step | None:
+    since = facts.judging_at
+    if not facts.labels_on_demand or since is None or facts.read_at - since < SILENT:
         return None
     return Step(
         StepKind.LABELS,
         Severity.WARN,
         "the gate waits",
-        f"for {span(facts['read_at'] - since)}, and its set is labelled on demand",
+        f"for {span(facts.read_at - since)}, and its set is labelled on demand",
         "label what the gate asks for",
         "/labels",
-        f"easeml labels wanted --study {facts['study']}",
+        f"easeml labels wanted --study {facts.study}",
         since,
     )
 
 
-def _promote(facts: Facts) -> Step | None:
+def _promote(facts: StudySummary) -> Step | None:
     """A person has rolled it back where it was promoted before; then nothing waits."""
-    held = facts["best_stands"] or facts["best_was_promoted"] or facts["asked_at"] is not None
-    if facts["best_verdict"] != Symbol.PASS or held:
+    held = facts.best_stands or facts.best_was_promoted or facts.asked_at is not None
+    if facts.best_verdict != Symbol.PASS or held:
         return None
     return Step(
         StepKind.PROMOTE,
         Severity.WARN,
         "a better model waits for promotion",
         f"{best_words(facts)} passed the gate{against_words(facts)}",
-        f"promote model {facts['best_model_id']}, which passed the gate",
-        page_of(facts, f"/gate?model={facts['best_model_id']}"),
-        f"easeml model promote {facts['study']} {facts['best_model_id']}",
+        f"promote model {facts.best_model_id}, which passed the gate",
+        page_of(facts, f"/gate?model={facts.best_model_id}"),
+        f"easeml model promote {facts.study} {facts.best_model_id}",
     )
 
 
-def _set_nearly_spent(facts: Facts) -> Step | None:
-    steps, left = facts["gate_steps"], facts["submissions_left"]
-    if steps is not None and not facts["gate_set_waits"] and steps - facts["gate_steps_used"] <= max(1, steps // 5):
-        what, how_many = "gate", f"{steps - facts['gate_steps_used']} of {steps} steps are left"
-    elif left is not None and left <= 1 and not facts["meter_set_waits"] and facts["meter_retired"] is False:
+def _set_nearly_spent(facts: StudySummary) -> Step | None:
+    steps, left = facts.gate_steps, facts.submissions_left
+    if steps is not None and not facts.gate_set_waits and steps - facts.gate_steps_used <= max(1, steps // 5):
+        what, how_many = "gate", f"{steps - facts.gate_steps_used} of {steps} steps are left"
+    elif left is not None and left <= 1 and not facts.meter_set_waits and facts.meter_retired is False:
         what, how_many = "meter", f"{left} more {'submission' if left == 1 else 'submissions'}"
     else:
         return None
@@ -465,7 +543,7 @@ def _set_nearly_spent(facts: Facts) -> Step | None:
     )
 
 
-RULES: tuple[Callable[[Facts], Step | None], ...] = (
+RULES: tuple[Callable[[StudySummary], Step | None], ...] = (
     *(_refused, _referee, _no_meter_set, _no_gate_set, _overfitting, _drift, _set_served, _lost, _labels, _promote),
     _set_nearly_spent,
     *SEARCH_RULES,

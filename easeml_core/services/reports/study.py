@@ -1,14 +1,15 @@
-"""What a person wants to know of one study: how good it is, what it has used, what runs, and what it is made of.
+"""Reports about one study: how good it is, what it has used, what runs, and what it is made of.
 
-Only what everybody who sees the study may know: of sealed sets the one symbol of the last verdict, and the last signal
-where one team alone uses the meter.
+Only what every viewer of the study may know: of test sets the symbol of the last verdict, and the last signal where one
+team alone uses the meter.
 
 What a tenant may do with a study by hand: which models answer, what a row looks like, what was fed and refreshed.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.layout import Layout
@@ -16,176 +17,261 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
+from easeml_core.services.reports.recommendations import assess
+from easeml_core.services.selection.beliefs import beliefs
 from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.studies.columns import require_one_answer
-from easeml_core.store.queries import compute as store_compute
-from easeml_core.store.queries import overview
-from easeml_core.store.queries import study as study_facts
-from easeml_core.store.tables import datasets, decisions, models, releases, studies, trials
+from easeml_core.store.queries import compute, overview
+from easeml_core.store.queries import study as study_queries
+from easeml_core.store.tables import datasets, decisions, models, releases, studies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from sqlalchemy import Connection
 
-    from easeml_core.entities import DataVersion, Model, Study
+    from easeml_core.entities import Candidate, DataVersion, Model, Study
+    from easeml_core.services.reports.recommendations import Assessment
+    from easeml_core.services.selection.beliefs import Beliefs
     from easeml_core.store.database import Store
+    from easeml_core.store.queries.overview import InstallationTotals, StudySummary
+    from easeml_core.store.queries.study import DataFacts, EndedPoint, KnownThen, ListedTrial, StudyTrial
+    from easeml_core.store.tables.datasets import Feed
 
 
 PAGE = 20
 """Trials on one page."""
 
 
-def facts_of_study(store: Store, *, study: str, page: int = 1) -> dict[str, Any]:
-    """Everything that the page of a study shows, but for what is believed (``services/selection/beliefs.py``).
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """Everything that the page of a study shows, read in one transaction.
+
+    Attributes:
+        study: The study.
+        assessment: Its facts, what is next for it and where it stands.
+        totals: Device time and weight of the whole installation.
+        points: Ended trials in the order of their end.
+        trials: One page of its trials, newest first.
+        open: All trials that wait or run: running ones first, then by age.
+        data: The newest data; None before they are sealed.
+        candidates: All of them.
+        alerts: The open alerts.
+        waiting: What candidates wait for that no device can give them.
+        believed: What the scheduler predicts; None where it predicts nothing now.
+        policy: Of the scheduler.
+        price_per_second: Least gain of quality that a second of compute must promise.
+    """
+
+    study: Study
+    assessment: Assessment
+    totals: InstallationTotals
+    points: list[EndedPoint]
+    trials: list[ListedTrial]
+    open: list[ListedTrial]
+    data: DataFacts | None
+    candidates: list[Candidate]
+    alerts: list[dict[str, Any]]
+    waiting: list[str]
+    believed: Beliefs | None
+    policy: str
+    price_per_second: float
+
+    @property
+    def facts(self) -> StudySummary:
+        """Return the facts of the study."""
+        return self.assessment.facts
+
+    @property
+    def used_share(self) -> float | None:
+        """Return the study's share of the device time of the last day, in [0, 1]; None where nothing ran."""
+        return self.assessment.used_share(self.totals) if self.totals.seconds > 0 else None
+
+    @property
+    def due_share(self) -> float | None:
+        """Return the share that is due by weight, in [0, 1]; None for a study that is not active."""
+        is_due = self.study.state == StudyState.ACTIVE and self.totals.weight > 0
+        return self.assessment.due_share(self.totals) if is_due else None
+
+
+def study_report(
+    store: Store, *, study: str, page: int = 1, sees: Callable[[Study], bool] = lambda _: True
+) -> StudyReport:
+    """Return everything that the page of a study shows, from one moment.
 
     Args:
         store: Role ``easeml_worker``.
         study: Its name.
         page: Which page of its trials, from 1, newest first.
-
-    Returns:
-        ``{"study", "own_weight", "counts", "best", "best_before", "shares", "points", "trials", "open", "curves",
-        "data", "candidates", "verdict", "signal", "signals", "alerts", "waiting", "settings"}``. ``study`` is the
-        entity;
-        ``counts`` as of ``store.study_facts.counts`` with the number of ``candidates``; ``best`` and ``best_before``
-        (before the last day) as of ``store.study_facts.best``; ``shares`` has ``used`` and ``due``, shares in [0, 1] of
-        the last day, None where nothing ran or the study is not active; ``points`` are ended trials in their order;
-        ``trials`` those of the page and ``open`` all that wait or run; ``curves`` of both, by trial; ``data`` of the
-        newest version, with what was fed and switched off; ``waiting`` as
-        of ``candidate_waits``; ``settings`` are those that the scheduler follows now.
+        sees: Whether the viewer may see the study; where not, nothing else is read.
 
     Raises:
-        NotFoundError: There is no such study.
+        NotFoundError: There is no such study, or the viewer may not see it.
     """
-    with store.begin() as tx:
+    with store.snapshot() as tx:
         found = studies.get_study(tx, study)
-        shown = study_facts.trials_page(tx, found.id, skip=PAGE * (max(page, 1) - 1), limit=PAGE)
-        under_way = study_facts.open_trials(tx, found.id)
-        candidates = studies.list_candidates(tx, found.id)
-        best = study_facts.best(tx, found.id)
-        return {
-            "study": found,
-            "own_weight": studies.own_weight(tx, found.id),
-            "counts": study_facts.counts(tx, found.id) | {"candidates": len(candidates)},
-            "best": best,
-            "best_before": _best_before(tx, found),
-            "shares": _shares(tx, found),
-            "points": study_facts.points(tx, found.id),
-            "trials": shown,
-            "open": under_way,
-            "curves": study_facts.sparks(tx, [t["trial_id"] for t in (*shown, *under_way)]),
-            "data": _data(tx, found),
-            "candidates": candidates,
-            "settings": current_config(tx),
-            "alerts": releases.list_alerts(tx, found.id, open_only=True),
-            "waiting": waiting_sentences(tx, [found.name]).get(found.name, []),
-        } | _released(tx, found)
+        if not sees(found):
+            raise NotFoundError(kind="study", name=study)
+        (facts,) = overview.study_summaries(tx, names=[study])
+        listed = study_queries.listed_trials(tx, found.id, skip=PAGE * (max(page, 1) - 1), limit=PAGE)
+        under_way = sorted((t for t in listed if t.finished_at is None), key=lambda t: (t.state, t.trial_id))
+        is_active = found.state == StudyState.ACTIVE
+        believed = beliefs(store, study=study, tx=tx)
+        config = current_config(tx) if believed is None else believed
+        return StudyReport(
+            study=found,
+            assessment=assess(facts),
+            totals=overview.totals(tx),
+            points=study_queries.points(tx, found.id),
+            trials=[t for t in listed if t.on_page],
+            open=under_way[: study_queries.MOST_OPEN],
+            data=study_queries.data_facts(tx, found.id),
+            candidates=studies.list_candidates(tx, found.id),
+            alerts=releases.list_alerts(tx, found.id, open_only=True) if facts.open_alerts else [],
+            waiting=waiting_sentences(tx, [study]).get(study, []) if is_active else [],
+            believed=believed,
+            policy=config.policy,
+            price_per_second=config.price_per_second,
+        )
 
 
-def _best_before(tx: Connection, study: Study) -> dict[str, Any] | None:
-    """The best of a day ago."""
-    return study_facts.best(tx, study.id, before=study_facts.moment(tx) - timedelta(days=1))
+@dataclass(frozen=True, slots=True)
+class DecisionFacts:
+    """What the page of a decision shows beside ``explain_trial``.
+
+    Attributes:
+        trial: The trial with its learning curve.
+        known: What the scheduler knew when it chose the trial; None where no decision is stored.
+        best_before: Best quality on the same data when the trial ended; None before the first.
+    """
+
+    trial: StudyTrial
+    known: KnownThen | None
+    best_before: float | None
 
 
-def _shares(tx: Connection, study: Study) -> dict[str, float | None]:
-    """Used and due of the last day, as the overview tells them."""
-    own, total = study_facts.seconds_of_day(tx, study.id), overview.totals(tx)
-    is_due = study.state == StudyState.ACTIVE and total["weight"] > 0
-    return {
-        "used": own / total["seconds"] if total["seconds"] > 0 else None,
-        "due": study.weight / total["weight"] if is_due else None,
-    }
-
-
-def _data(tx: Connection, study: Study) -> dict[str, Any] | None:
-    """The newest data; None before they are sealed."""
-    try:
-        version = studies.latest_data_version(tx, study.id)
-    except NotFoundError:
-        return None
-    return study_facts.versions(tx, study.id) | study_facts.changes(tx, study.id) | {"version": version}
-
-
-def _released(tx: Connection, study: Study) -> dict[str, Any]:
-    reading = releases.newest_reading(tx, study.id)
-    return {
-        "verdict": study_facts.last_verdict(tx, study.id),
-        "signal": None if reading is None else reading.signal,
-        "signals": None if reading is None else reading.signals,
-    }
-
-
-def facts_of_decision(store: Store, *, trial_id: int) -> dict[str, Any]:
-    """What the page of a decision shows beside ``explain``: the trial, its curve, and what its study had when it ended.
-
-    Returns:
-        ``{"trial", "curve", "best_before", "known"}``: as of ``store.study_facts.one_trial``; (share of the steps,
-        quality) pairs; the best quality on the same data when it ended, None before; as of
-        ``store.study_facts.known_at``, None where no decision is stored.
+def facts_of_decision(store: Store, *, trial_id: int) -> DecisionFacts:
+    """Return what the page of a decision shows beside ``explain_trial``.
 
     Raises:
         NotFoundError: There is no such trial.
     """
     with store.begin() as tx:
-        trials.get_trial(tx, trial_id)
+        shown = study_queries.one_trial(tx, trial_id)
+        if shown is None:
+            raise NotFoundError(kind="trial", name=trial_id)
         decided = [b for b in decisions.suggestions_of_trial(tx, trial_id) if "mean" in b["reasons"]]
         moment = decided[0]["created_at"] if decided else None
-        return {
-            "known": None if moment is None else study_facts.known_at(tx, trial_id, moment=moment),
-            "trial": study_facts.one_trial(tx, trial_id),
-            "curve": study_facts.sparks(tx, [trial_id], most=200).get(trial_id, []),
-            "best_before": decisions.outcome_of_trial(tx, trial_id)["best_before"],
-        }
+        known = None if moment is None else study_queries.known_at(tx, trial_id, moment=moment)
+        return DecisionFacts(shown, known, decisions.outcome_of_trial(tx, trial_id)["best_before"])
 
 
-def guard_of_day(store: Store, *, studies_seen: Collection[str] | None = None) -> dict[str, Any]:
-    """What the guard for the least served did in the last day, and who was served least.
+@dataclass(frozen=True, slots=True)
+class GuardReport:
+    """What the guard for the least served tenant did in the last day.
+
+    Attributes:
+        used: Share of all compute that trials of the guard took, in [0, 1]; None where nothing ran.
+        least: Of the tenants that the viewer may see and that have an active study, the one with the least of what is
+            due to it by weight; None where nothing ran.
+        of_due: Which part of what is due it had.
+        is_all: Whether the viewer sees all tenants.
+    """
+
+    used: float | None
+    least: str | None
+    of_due: float | None
+    is_all: bool
+
+
+def guard_of_day(store: Store, *, studies_seen: Collection[str] | None = None) -> GuardReport:
+    """Return what the guard did in the last day, and which tenant was served least.
 
     Args:
         store: Role ``easeml_worker``.
-        studies_seen: Names of the studies that whoever asks may see; None for all. Of others only sums are told.
-
-    Returns:
-        ``{"used", "least", "of_due", "is_all"}``: the share of all compute that trials of the guard took, in [0, 1],
-        None where nothing ran; of the tenants that may be seen and have an active study the one that had least of what
-        is due to it by its weight, and which part of that, None where nothing ran; whether those were all tenants.
+        studies_seen: Names of the studies that the viewer may see; None for all. Of others only sums are used.
     """
     with store.begin() as tx:
-        day = study_facts.guard_of_day(tx)
-        since: datetime = study_facts.moment(tx) - timedelta(days=1)
-        shares = store_compute.shares(tx, since=since, names=studies_seen)
-    if day["seconds"] <= 0:
-        return {"used": None, "least": None, "of_due": None, "is_all": studies_seen is None}
-    due = day["seconds"] / (sum(s.weight or 0.0 for s in shares) or 1.0)
+        day = study_queries.guard_of_day(tx)
+        shares = compute.shares(tx, since=study_queries.moment(tx) - timedelta(days=1), names=studies_seen)
+    is_all = studies_seen is None
+    if day.seconds <= 0:
+        return GuardReport(None, None, None, is_all)
+    due = day.seconds / (sum(s.weight or 0.0 for s in shares) or 1.0)
     parts = [(s.seconds / (due * s.weight), s.tenant) for s in shares if s.seen and s.weight]
     of_due, least = min(parts, default=(None, None))
-    used = day["guarded"] / day["seconds"]
-    return {"used": used, "least": least, "of_due": of_due, "is_all": studies_seen is None}
+    return GuardReport(day.guarded / day.seconds, least, of_due, is_all)
 
 
 def study_of_trial(store: Store, *, trial_id: int) -> str | None:
     """Name of the study that a trial is of; None where there is no such trial."""
     with store.begin() as tx:
-        return study_facts.study_of_trial(tx, trial_id)
+        return study_queries.study_of_trial(tx, trial_id)
 
 
 MOST_SHOWN = 20
 
 
-def use_of_study(store: Store, study: str) -> dict[str, Any]:
-    """All that the page shows of one study, from one moment.
+@dataclass(frozen=True, slots=True)
+class ModelInUse:
+    """A model; ``candidate`` is None of one that was submitted."""
+
+    model_id: int
+    candidate: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DataInUse:
+    """The newest data of a study, as rows for a model come.
+
+    Attributes:
+        version: Its number.
+        kind: ``table``, or another kind of a layout.
+        shape: Of one example; empty for a table.
+        features: Numbers that a model gets.
+        columns: Their names; None where they were not kept.
+        classes: Names of the classes; empty where numbers are predicted.
+        train_rows: Training examples.
+        no_pairs: Why it takes no examples; empty where it does.
+    """
+
+    version: int
+    kind: str
+    shape: tuple[int, ...]
+    features: int
+    columns: list[str] | None
+    classes: list[str]
+    train_rows: int
+    no_pairs: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyUse:
+    """What a tenant may do with a study by hand.
+
+    Attributes:
+        data: None before the data are sealed.
+        production: The model in production, or None; ``best`` is the best model so far.
+        feeds: The newest feeds, at most ``MOST_SHOWN``; ``refreshes`` likewise.
+        waiting_feeds: Feeds that the referee has not looked at; ``waiting_switches`` likewise.
+    """
+
+    data: DataInUse | None
+    production: ModelInUse | None
+    best: ModelInUse | None
+    feeds: list[Feed]
+    refreshes: list[dict[str, Any]]
+    waiting_feeds: int
+    waiting_switches: int
+
+
+def use_of_study(store: Store, study: str) -> StudyUse:
+    """Return what the page for feeding and asking shows of one study, from one moment.
 
     Args:
         store: Role ``easeml_worker``.
         study: The study.
-
-    Returns:
-        ``{"data", "production", "best", "feeds", "refreshes", "waiting_feeds", "waiting_switches"}``. ``data`` is None
-        before the data are sealed, else ``{"version", "kind", "shape", "features", "columns", "classes", "train_rows",
-        "no_pairs"}``, the last being why it takes no pairs, or empty; ``production`` and ``best`` are ``{"model_id",
-        "candidate"}`` or None; feeds and refreshes are the newest ``MOST_SHOWN``.
 
     Raises:
         NotFoundError: There is no such study.
@@ -196,29 +282,29 @@ def use_of_study(store: Store, study: str) -> dict[str, Any]:
             data = _data_in_use(tx, found, studies.latest_data_version(tx, found.id))
         except NotFoundError:
             data = None
-        return {
-            "data": data,
-            "production": _model(tx, releases.production_model(tx, found.id)),
-            "best": _model(tx, models.best_model_so_far(tx, found.id)),
-            "feeds": datasets.list_feeds(tx, found.id, limit=MOST_SHOWN),
-            "refreshes": datasets.refresh_history(tx, found.id, limit=MOST_SHOWN),
-            "waiting_feeds": len(datasets.waiting_feeds(tx, found.id, limit=MOST_FEEDS)),
-            "waiting_switches": len(datasets.waiting_switches(tx, found.id)),
-        }
+        return StudyUse(
+            data=data,
+            production=_model(tx, releases.production_model(tx, found.id)),
+            best=_model(tx, models.best_model_so_far(tx, found.id)),
+            feeds=datasets.list_feeds(tx, found.id, limit=MOST_SHOWN),
+            refreshes=datasets.refresh_history(tx, found.id, limit=MOST_SHOWN),
+            waiting_feeds=len(datasets.waiting_feeds(tx, found.id, limit=MOST_FEEDS)),
+            waiting_switches=len(datasets.waiting_switches(tx, found.id)),
+        )
 
 
-def _data_in_use(tx: Connection, study: Study, version: DataVersion) -> dict[str, Any]:
+def _data_in_use(tx: Connection, study: Study, version: DataVersion) -> DataInUse:
     layout = None if version.layout is None else Layout.from_json(version.layout)
-    return {
-        "version": version.version,
-        "kind": "table" if layout is None else layout.kind,
-        "shape": () if layout is None else layout.shape,
-        "features": version.features,
-        "columns": studies.feature_names(tx, version.id),
-        "classes": studies.class_names(tx, version.id),
-        "train_rows": version.train_rows,
-        "no_pairs": _no_pairs(study, version),
-    }
+    return DataInUse(
+        version=version.version,
+        kind="table" if layout is None else layout.kind,
+        shape=() if layout is None else layout.shape,
+        features=version.features,
+        columns=studies.feature_names(tx, version.id),
+        classes=studies.class_names(tx, version.id),
+        train_rows=version.train_rows,
+        no_pairs=_no_pairs(study, version),
+    )
 
 
 def _no_pairs(study: Study, version: DataVersion) -> str:
@@ -230,7 +316,5 @@ def _no_pairs(study: Study, version: DataVersion) -> str:
     return ""
 
 
-def _model(tx: Connection, model: Model | None) -> dict[str, Any] | None:
-    if model is None:
-        return None
-    return {"model_id": model.id, "candidate": models.origin(tx, model.id)["candidate"]}
+def _model(tx: Connection, model: Model | None) -> ModelInUse | None:
+    return None if model is None else ModelInUse(model.id, models.origin(tx, model.id)["candidate"])

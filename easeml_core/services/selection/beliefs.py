@@ -15,6 +15,7 @@ import math
 import threading
 import time
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -118,17 +119,18 @@ class Expected:
     acquisition: float | None
 
 
-def beliefs(store: Store, *, study: str) -> Beliefs | None:
+def beliefs(store: Store, *, study: str, tx: Connection | None = None) -> Beliefs | None:
     """What is believed of a study's candidates now; on any kind of device, with any training function.
 
     Args:
         store: Role ``easeml_worker``.
         study: Its name.
+        tx: A transaction of ``store.snapshot`` to read in; None for one of its own.
 
     Returns:
         None where the study is not active, has no data yet, or somebody else's look takes too long.
     """
-    return watch_of(store).of(study)
+    return watch_of(store).of(study, tx)
 
 
 def watch_of(store: Store) -> Watch:
@@ -146,18 +148,21 @@ class Watch:
         self._mutex = threading.Lock()
         self._memory: Memory | None = None
         self._told: dict[Hashable, Any] = {}
+        self._current: set[Hashable] = set()
+        self._looked_at: datetime | None = None
         self._rests_until = 0.0
 
-    def of(self, study: str) -> Beliefs | None:
+    def of(self, study: str, tx: Connection | None = None) -> Beliefs | None:
         """As ``beliefs``; while it rests after a long load, what was told last."""
-        return self.ask(("study", study), lambda memory: _told(memory, study))
+        return self.ask(("study", study), lambda memory: _told(memory, study), tx)
 
-    def ask(self, question: Hashable, answer: Callable[[Memory], T]) -> T | None:
+    def ask(self, question: Hashable, answer: Callable[[Memory], T], tx: Connection | None = None) -> T | None:
         """What the memory says, up to date.
 
         Args:
-            question: Under which the answer is kept, for while it rests after a long load.
+            question: Under which the answer is kept, for while it rests after a long load, and while nothing changes.
             answer: What to ask the memory, which it must not change.
+            tx: A transaction of ``Store.snapshot`` to look in; None for one of its own.
 
         Returns:
             The last answer while it rests; None where there is none, and where somebody else's look takes too long.
@@ -169,9 +174,12 @@ class Watch:
             if self._memory is None and time.monotonic() < self._rests_until and question in self._told:
                 return self._told.get(question)
             memory, self._memory = self._memory, None  # thrown away unless it could catch up
-            with one_thread(), store.snapshot() as tx:
-                self._memory = self._up_to_date(tx, memory)
-                self._told[question] = answer(self._memory)
+            with store.snapshot() if tx is None else nullcontext(tx) as look:
+                self._memory = self._up_to_date(look, memory)
+            if question not in self._current:
+                with one_thread():
+                    self._told[question] = answer(self._memory)
+                self._current.add(question)
             return self._told.get(question)
         finally:
             self._mutex.release()
@@ -179,15 +187,24 @@ class Watch:
     def _up_to_date(self, tx: Connection, memory: Memory | None) -> Memory:
         if memory is not None:
             seen = decisions.glance(tx, last=memory.last_trial, known=list(memory.open))
-            if memory.catch_up(seen):
+            is_older = self._looked_at is not None and seen.now < self._looked_at  # a later look came first
+            if is_older or memory.is_current(seen):
                 return memory
+            self._current.clear()
+            self._looked_at = seen.now
+            with one_thread():
+                if memory.catch_up(seen):
+                    return memory
         began = time.monotonic()
-        with uncollected():
+        with uncollected(), one_thread():
             functions = decisions.training_functions(tx)
-            loaded = Memory.load(tx, decisions.glance(tx), policy=None, studies_only=None, functions=functions)
+            seen = decisions.glance(tx)
+            loaded = Memory.load(tx, seen, policy=None, studies_only=None, functions=functions)
         took = time.monotonic() - began
         self._rests_until = time.monotonic() + (REST * took if took > AT_ONCE_SECONDS else 0.0)
         self._told.clear()
+        self._current.clear()
+        self._looked_at = seen.now
         return loaded
 
 

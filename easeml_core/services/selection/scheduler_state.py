@@ -165,6 +165,23 @@ class Memory:
 
     # -- what has changed ---------------------------------------------------------------------------------------------
 
+    def is_current(self, seen: Look) -> bool:
+        """Return whether nothing has changed since the last look; a deadline changes answers as time passes."""
+        return (
+            not (self.is_used_up or self._deadlines)
+            and self.stamp == (seen.catalogue, seen.settings_id)
+            and len(seen.trials) == len(self.open)
+            and all(t.finished_at is None and t.id in self.open and self._is_as_known(t) for t in seen.trials)
+        )
+
+    def _is_as_known(self, told: Told) -> bool:
+        known = self.open[told.id]
+        return (told.device, told.lost_seconds, told.limit_seconds) == (
+            known.device,
+            known.lost_seconds,
+            known.limit_seconds,
+        )
+
     def catch_up(self, seen: Look) -> bool:
         """Take in what has changed; False when everything must be loaded anew, and this must be thrown away."""
         if self.is_used_up or self.stamp != (seen.catalogue, seen.settings_id):

@@ -5,9 +5,13 @@ A run's keys begin with ``DAG/RUN/``, those of one task are ``DAG/RUN/TASK/INDEX
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import clean, rows
+from easeml_core.encoding import typed_record
+from easeml_core.entities import Symbol
+from easeml_core.store.queries.study import TrialFacts
+from easeml_core.store.rows import clean, records
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,6 +23,38 @@ MOST = 200
 
 NEWEST = 50_000
 """So many of the newest trials are looked through for one that the run trained and another had asked for."""
+
+
+@typed_record
+class DagRunTrial(TrialFacts):
+    """A trial that a run or a task handed out (``is_asked``), or trained last (``is_trained``)."""
+
+    study: str
+    is_asked: bool
+    is_trained: bool
+
+
+@typed_record
+class DagRunRequest:
+    """What a run or a task asked the referee, submitted or fed.
+
+    Attributes:
+        request_id: None of a submission and of a feed.
+        kind: A ``RequestKind``, ``submission`` or ``feed``.
+        symbol: Of a verdict that was released.
+        signal: Of a meter set that one team alone uses, in 1..signals.
+    """
+
+    request_id: int | None
+    kind: str
+    study: str
+    model_id: int | None
+    at: datetime
+    is_answered: bool
+    is_refused: bool
+    symbol: Symbol | None
+    signal: int | None
+    signals: int | None
 
 
 def _is_of(column: str, key: str) -> str:
@@ -39,14 +75,14 @@ named AS (
   SELECT trial_id FROM asked UNION
   SELECT id FROM work.trials
   WHERE id > (SELECT max(id) FROM work.trials) - {NEWEST} AND {_is_of("last_key", "key")}),
-told AS (
+marked AS (
   SELECT n.trial_id, coalesce(a.is_asked, false) AS is_asked,
          coalesce({_is_of("x.last_key", "key")}, false) AS is_trained
   FROM named n JOIN work.trials x ON x.id = n.trial_id LEFT JOIN asked a ON a.trial_id = n.trial_id)
 SELECT t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, t.failure, t.cost_seconds, t.lost_seconds,
        t.cancel_requested, t.reevaluates, t.suggested_at, t.started_at, t.attempt_started_at, t.finished_at,
        o.quality, n.is_asked, n.is_trained
-FROM told n JOIN work.trials t ON t.id = n.trial_id JOIN work.candidates c ON c.id = t.candidate_id
+FROM marked n JOIN work.trials t ON t.id = n.trial_id JOIN work.candidates c ON c.id = t.candidate_id
 JOIN work.studies s ON s.id = t.study_id LEFT JOIN work.observations o ON o.trial_id = t.id
 WHERE (n.is_asked OR n.is_trained) AND {_SEEN} ORDER BY t.id DESC LIMIT :most
 """
@@ -71,36 +107,28 @@ WHERE {_SEEN} ORDER BY q.at DESC, q.id DESC LIMIT :most
 """
 
 
-def trials_of(tx: Connection, *, run: str, key: str, studies: Collection[str] | None) -> list[dict[str, Any]]:
-    """Trials that were handed out or trained there, newest first, at most MOST.
+def trials_of(tx: Connection, *, run: str, key: str, studies: Collection[str] | None) -> list[DagRunTrial]:
+    """Return trials that were handed out or trained there, newest first, at most MOST.
 
     Args:
         tx: Role ``easeml_worker``.
         run: ``DAG/RUN``.
         key: The same for the whole run, or the request key of one of its tasks.
         studies: Names of the studies that may be shown; None for all.
-
-    Returns:
-        ``is_asked`` and ``is_trained`` say whether it was handed out there, and whether it was trained there last.
     """
-    return _look(tx, _TRIALS, studies, run=clean(run), key=clean(key))
+    return records(tx, DagRunTrial, _TRIALS, names=_names(studies), most=MOST, run=clean(run), key=clean(key))
 
 
-def asked_of(tx: Connection, *, key: str, studies: Collection[str] | None) -> list[dict[str, Any]]:
-    """What was asked of the referee, handed in and fed there, newest first, at most MOST.
+def requests_of(tx: Connection, *, key: str, studies: Collection[str] | None) -> list[DagRunRequest]:
+    """Return what was asked of the referee, submitted and fed there, newest first, at most MOST.
 
     Args:
         tx: Role ``easeml_worker``.
         key: ``DAG/RUN`` of a run, or the request key of a task.
         studies: Names of the studies that may be shown; None for all.
-
-    Returns:
-        ``{"request_id", "kind", "study", "model_id", "at", "is_answered", "is_refused", "symbol", "signal",
-        "signals"}`` each; ``kind`` is a ``RequestKind``, ``submission`` or ``feed``, and the last two have no request.
     """
-    return _look(tx, _ASKED, studies, key=clean(key))
+    return records(tx, DagRunRequest, _ASKED, names=_names(studies), most=MOST, key=clean(key))
 
 
-def _look(tx: Connection, query: str, studies: Collection[str] | None, **values: str) -> list[dict[str, Any]]:
-    names = None if studies is None else list(studies)
-    return [dict(r._mapping) for r in rows(tx, query, names=names, most=MOST, **values)]
+def _names(studies: Collection[str] | None) -> list[str] | None:
+    return None if studies is None else list(studies)

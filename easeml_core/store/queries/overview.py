@@ -7,17 +7,175 @@ What stands beside the table of tenants: quality over time, devices by the hour,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import row, rows
+from easeml_core.encoding import typed_record
+from easeml_core.entities import AlertKind, StudyState, Symbol
+from easeml_core.store.rows import record, records, rows
 from easeml_core.store.tables.releases import IS_OPEN
 from easeml_core.store.tables.test_sets import ON_THE_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import datetime
 
     from sqlalchemy import Connection
+
+
+@typed_record
+class StudyFacts:
+    """Everything that a developer may know of a study at a glance: released facts only.
+
+    Of a test set that several teams share, no team's signals and alerts are here.
+
+    Attributes:
+        weight: The study's own; ``tenant_weight`` multiplies it.
+        budget_seconds: Device seconds that it may use; None for no limit.
+        active_since: Since when it gets trials; None before.
+        reserved_seconds: Limits of its open trials, less what these have lost.
+        tenant_charged_seconds: Device seconds that all studies of the tenant have used and reserved.
+        tenant_open_trials: Open trials of all studies of the tenant.
+        trials: Trials that succeeded on the present data; ``failed`` and ``cancelled`` likewise.
+        running: Trials that run, on whatever data; ``waiting`` are suggested ones.
+        best_quality: In [0, 1]; None before the first result on the present data.
+        best_quality_day_ago: The same a day ago.
+        device_seconds: Device seconds that were used, those of lost attempts included.
+        device_seconds_day: Those of the last 24 hours.
+        ended_day: Trials that have ended in the last 24 hours.
+        lost: Trials whose lease has expired; ``lost_at`` is when the first one did.
+        queued_at: When the first of the waiting trials was suggested.
+        best_candidate: Candidate of the best result; ``best_model_id`` is its model.
+        best_verdict: Last symbol about that model; None where the gate was not asked.
+        best_is_judged: Whether the gate has been asked about it and has not answered yet.
+        best_was_promoted: Whether it has ever been in production.
+        verdict: Last symbol about any model, ``verdict_model_id``.
+        signal: Last signal of the meter, in 1..signals; None before the first.
+        direct_signal: The same on the second validation sample; ``drift`` compares both.
+        submissions_left: Answers that the meter has left; None where there is no limit.
+        meter_retired: Whether the last meter set was retired and none is live; None without a meter set.
+        teams: That share the meter set; None without one.
+        production_quality: Of the model in production, in [0, 1].
+        best_stands: Whether the best model is the one in production.
+        open_alerts: Number of open alerts; ``alert_kind`` is the kind of the most urgent one.
+        alert_kinds: Kinds of the open alerts.
+        sets_wanted: Purposes of the test sets that a new one is wanted for.
+        gate_set_live: Whether a gate set is live; ``gate_set_waits`` whether a sealed one waits; likewise the meter's.
+        gate_steps: Answers that the live gate set can give; ``gate_steps_used`` were given.
+        labels_on_demand: Whether people label the gate set when a verdict needs labels.
+        asked_at: When the oldest open request was filed that is not about gate or meter.
+        judging_at: When the oldest open request to gate or meter was filed.
+        refusal: What the referee said when it refused the study's data.
+    """
+
+    tenant: str
+    study: str
+    state: StudyState
+    source: str
+    metric: str
+    created_at: datetime
+    weight: float
+    tenant_weight: float
+    budget_seconds: float | None
+    priority: int
+    deadline: datetime | None
+    target_quality: float | None
+    active_since: datetime | None
+    reserved_seconds: float
+    tenant_quota_seconds: float | None
+    tenant_charged_seconds: float
+    tenant_max_parallel: int | None
+    tenant_open_trials: int
+    candidates: int
+    trials: int
+    running: int
+    waiting: int
+    failed: int
+    cancelled: int
+    best_quality: float | None
+    best_quality_day_ago: float | None
+    device_seconds: float
+    device_seconds_day: float
+    ended_day: int
+    lost: int
+    lost_at: datetime | None
+    queued_at: datetime | None
+    best_candidate: str | None
+    best_model_id: int | None
+    best_verdict: Symbol | None
+    best_is_judged: bool
+    best_was_promoted: bool
+    verdict: Symbol | None
+    verdict_model_id: int | None
+    signal: int | None
+    signals: int | None
+    direct_signal: int | None
+    drift: str | None
+    submissions_left: int | None
+    meter_retired: bool | None
+    teams: int | None
+    production_model_id: int | None
+    production_candidate: str | None
+    production_quality: float | None
+    best_stands: bool
+    open_alerts: int
+    alert_kind: AlertKind | None
+    alert_kinds: list[str]
+    sets_wanted: list[str]
+    gate_set_live: bool
+    gate_set_waits: bool
+    meter_set_waits: bool
+    gate_steps: int | None
+    gate_steps_used: int
+    labels_on_demand: bool
+    asked_at: datetime | None
+    judging_at: datetime | None
+    refusal: str | None
+
+
+@typed_record
+class StudySummary(StudyFacts):
+    """The facts as of a moment, and what only a page of the study needs.
+
+    Attributes:
+        read_at: The moment, by the database's clock.
+        seconds_left: Until the deadline; None without one.
+        best_trial_id: Trial of the best result.
+        all_trials: Trials on whatever data.
+    """
+
+    read_at: datetime
+    seconds_left: float | None
+    best_trial_id: int | None
+    all_trials: int
+
+
+@typed_record
+class WeekCounts:
+    """Verdicts and promotions of the last seven days."""
+
+    passed: int
+    failed: int
+    withheld: int
+    promoted: int
+    rolled_back: int
+
+
+@typed_record
+class Promise:
+    """What a study's last choice promised: ``gain`` of quality for ``seconds`` of device time."""
+
+    study: str
+    candidate: str
+    gain: float
+    seconds: float
+
+
+@typed_record
+class InstallationTotals:
+    """Device ``seconds`` of the last day, and the ``weight`` of all active studies."""
+
+    seconds: float
+    weight: float
 
 
 # Trials are counted on the present data: what ran on earlier ones says nothing of what is left to do, unless only the
@@ -55,6 +213,7 @@ runs AS MATERIALIZED (
          sum(limit_seconds - lost_seconds) FILTER (WHERE x.finished_at IS NULL) AS reserved_seconds,
          max(ARRAY[o.quality, -o.cost_seconds, -x.id, x.candidate_id, coalesce(reevaluates, x.id)])
            FILTER (WHERE is_newest AND o.trial_id IS NOT NULL) AS best,
+         count(*) AS all_trials,
          sum(CASE WHEN x.finished_at IS NULL THEN limit_seconds ELSE lost_seconds + coalesce(x.cost_seconds, 0) END)
            AS charged, count(*) FILTER (WHERE x.finished_at IS NULL) AS open,
          max(o.quality) FILTER (WHERE is_newest AND observed_at <= now() - interval '1 day') AS best_quality_day_ago
@@ -89,6 +248,7 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created
        (SELECT count(*) FROM work.candidates k WHERE k.study_id = s.id) AS candidates,
        coalesce(r.succeeded, 0) AS trials, coalesce(r.running, 0) AS running,
        coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
+       coalesce(r.all_trials, 0) AS all_trials, (-r.best[3])::bigint AS best_trial_id,
        r.best[1] AS best_quality, r.best_quality_day_ago, coalesce(r.device_seconds, 0) AS device_seconds,
        coalesce(r.ended_seconds_day, 0) + coalesce(r.running_seconds, 0) AS device_seconds_day,
        coalesce(r.ended_day, 0) AS ended_day, coalesce(r.lost, 0) AS lost, r.lost_at, r.queued_at,
@@ -148,18 +308,15 @@ ORDER BY t.name, s.name LIMIT :limit
 """
 
 
-def study_summaries(tx: Connection, *, limit: int = 1000, names: Collection[str] | None = None) -> list[dict[str, Any]]:
-    """Everything a developer may know of each study, at most ``limit`` of them, by tenant and name.
-
-    Signals and alerts of one of several teams are none of it: nobody says here which team is asking.
+def study_summaries(tx: Connection, *, limit: int = 1000, names: Collection[str] | None = None) -> list[StudySummary]:
+    """Return everything that a developer may know of each study, by tenant and name.
 
     Args:
         tx: Any role.
         limit: Studies at most.
         names: Of these names only; None for all.
     """
-    asked = None if names is None else list(names)
-    return [dict(r._mapping) for r in rows(tx, _SUMMARY, limit=limit, names=asked)]
+    return records(tx, StudySummary, _SUMMARY, limit=limit, names=None if names is None else list(names))
 
 
 def policies_used(tx: Connection) -> list[str]:
@@ -230,22 +387,23 @@ def busy_devices(tx: Connection, names: Collection[str] | None) -> list[float]:
     return [r.devices for r in rows(tx, _BUSY, names=None if names is None else list(names))]
 
 
-def week(tx: Connection, names: Collection[str] | None) -> dict[str, int]:
-    """What the last seven days brought: passed, failed, withheld, promoted, rolled_back."""
-    found = row(tx, _WEEK, names=None if names is None else list(names))
+def week(tx: Connection, names: Collection[str] | None) -> WeekCounts:
+    """Return verdicts and promotions of the last seven days; of these studies, or of all."""
+    found = record(tx, WeekCounts, _WEEK, names=None if names is None else list(names))
     assert found is not None  # counts are always there
-    return dict(found._mapping)
+    return found
 
 
-def promises(tx: Connection, names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What each study's last choice promised: candidate, gain of quality, seconds of device time."""
-    return {r.study: dict(r._mapping) for r in rows(tx, _PROMISES, names=list(names))}
+def promises(tx: Connection, names: Collection[str]) -> dict[str, Promise]:
+    """Return what each study's last choice promised, by name; studies without one are left out."""
+    return {found.study: found for found in records(tx, Promise, _PROMISES, names=list(names))}
 
 
-def totals(tx: Connection) -> dict[str, float]:
-    """Of the whole installation: ``seconds`` of device time in the last day, and ``weight`` of all active studies."""
-    found = row(
+def totals(tx: Connection) -> InstallationTotals:
+    """Return the sums of the whole installation."""
+    found = record(
         tx,
+        InstallationTotals,
         "SELECT (SELECT coalesce(sum(lost_seconds + coalesce(cost_seconds, 0)), 0) FROM work.trials "
         "WHERE finished_at > now() - interval '1 day') + (SELECT coalesce(extract(epoch FROM sum(now() - "
         "greatest(attempt_started_at, now() - interval '1 day'))), 0)::double precision FROM work.trials "
@@ -253,4 +411,4 @@ def totals(tx: Connection) -> dict[str, float]:
         "JOIN work.tenants t ON t.id = s.tenant_id WHERE s.state = 'ACTIVE') AS weight",
     )
     assert found is not None  # sums are always there
-    return dict(found._mapping)
+    return found

@@ -2,18 +2,156 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import row, rows, scalar
+from easeml_core.encoding import typed_record
+from easeml_core.entities import TrialState
+from easeml_core.store.rows import record, records, row, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
 MOST_POINTS = 2000
 """Ended trials that the plot of a study holds; of more, the latest."""
+
+
+@typed_record
+class TrialFacts:
+    """What every list of trials says about one.
+
+    Attributes:
+        failure: Why it failed; the first line says it in short.
+        cost_seconds: Device seconds of the attempt that ended it.
+        lost_seconds: Device seconds of lost attempts.
+        reevaluates: The trial whose model it measured anew; None for a training.
+        quality: In [0, 1]; None without a result.
+    """
+
+    trial_id: int
+    candidate: str
+    state: TrialState
+    failure: str | None
+    cost_seconds: float | None
+    lost_seconds: float
+    cancel_requested: bool
+    reevaluates: int | None
+    suggested_at: datetime
+    started_at: datetime | None
+    attempt_started_at: datetime | None
+    finished_at: datetime | None
+    quality: float | None
+
+
+@typed_record
+class StudyTrial(TrialFacts):
+    """One trial of a study, with the prediction of its last hand-out.
+
+    Attributes:
+        progress_quality: Quality that a running trial has reported; None where it reported none.
+        last_key: Request key of the task that worked on it last, and ``last_try`` the try of that task.
+        batch_key: Request key of the batch that handed it out last.
+        mean: Predicted quality; None where nothing was predicted. Likewise ``std`` and ``predicted_seconds``.
+        curve: Learning curve, thinned: pairs of the share of the steps in [0, 1] and the quality.
+    """
+
+    attempt: int
+    progress_quality: float | None
+    device: str | None
+    last_key: str | None
+    last_try: int | None
+    data_version: int
+    batch_key: str | None
+    mean: float | None
+    std: float | None
+    predicted_seconds: float | None
+    curve: list[list[float]]
+
+    @property
+    def learning_curve(self) -> list[tuple[float, float]]:
+        """Return the learning curve as points of a plot."""
+        return [(share, quality) for share, quality in self.curve]
+
+
+@typed_record
+class ListedTrial(StudyTrial):
+    """One trial of a study; ``on_page`` where it is on the page of the list that was asked for."""
+
+    on_page: bool
+
+
+@typed_record
+class EndedPoint:
+    """A trial that has ended, in the order of their ends.
+
+    Attributes:
+        cost: Its device seconds, those of lost attempts included.
+        spent: Device seconds of the study's trials up to its end.
+        is_present: Whether it ran on the present data.
+    """
+
+    trial_id: int
+    candidate: str
+    state: TrialState
+    quality: float | None
+    cost: float
+    spent: float
+    is_present: bool
+    finished_at: datetime
+
+
+@typed_record
+class KnownThen:
+    """What the scheduler had taken in when it chose a trial.
+
+    Attributes:
+        succeeded: Trials of the study on the same training data that had ended with a result; ``failed`` without one.
+        own_open: Those that waited or ran.
+        open: Trials of all studies that waited or ran.
+        taken: Candidates of the study that any trial had taken.
+    """
+
+    succeeded: int
+    failed: int
+    own_open: int
+    open: int
+    taken: int
+
+
+@typed_record
+class GuardSeconds:
+    """Device seconds of the last day, and those of trials that the guard has chosen."""
+
+    seconds: float
+    guarded: float
+
+
+@typed_record
+class DataFacts:
+    """The newest data of a study.
+
+    Attributes:
+        version: Its number; ``versions`` is how many there are, and ``since`` when it was made.
+        train_rows: Training examples; ``validation_rows`` validation examples.
+        switched_off: Examples that are switched off.
+        fed_at: When the last examples were fed; None before the first. ``fed_rows`` is how many.
+    """
+
+    version: int
+    versions: int
+    since: datetime
+    train_rows: int
+    validation_rows: int
+    switched_off: int
+    fed_at: datetime | None
+    fed_rows: int | None
+
+
+def _number(of: str, name: str, called: str) -> str:
+    """Return a column that holds a number of a JSON object, NULL where it is none."""
+    is_number = f"jsonb_typeof({of} -> '{name}') = 'number'"
+    return f"CASE WHEN {is_number} THEN ({of} ->> '{name}')::double precision END AS {called}"
+
 
 # On the present data, also where only its validation part is another.
 _PRESENT = """
@@ -22,43 +160,37 @@ present AS (
     SELECT coalesce(same_training_as, id) AS training FROM work.data_versions WHERE study_id = :id
     ORDER BY version DESC LIMIT 1) n ON n.training = coalesce(d.same_training_as, d.id) WHERE d.study_id = :id)
 """
-_COUNTS = f"""
-WITH {_PRESENT}
-SELECT count(*) FILTER (WHERE state = 'SUCCEEDED' AND reevaluates IS NULL AND present.id IS NOT NULL) AS succeeded,
-       count(*) FILTER (WHERE state = 'FAILED' AND present.id IS NOT NULL AND (failure_kind IS DISTINCT FROM 'task'
-         OR NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = trials.id))) AS failed,
-       count(*) FILTER (WHERE state = 'CANCELLED' AND present.id IS NOT NULL) AS cancelled,
-       count(*) FILTER (WHERE state = 'RUNNING') AS running, count(*) FILTER (WHERE state = 'SUGGESTED') AS waiting,
-       count(*) AS trials, coalesce(sum(lost_seconds + coalesce(cost_seconds, 0)), 0) AS used_seconds,
-       coalesce(sum(limit_seconds - lost_seconds) FILTER (WHERE finished_at IS NULL), 0) AS reserved_seconds
-FROM work.trials LEFT JOIN present ON present.id = data_version_id WHERE study_id = :id
+MOST_OPEN = 100
+"""Open trials that a list of a study has beside its page."""
+
+# Of a learning curve about :most points: the first, the last, and others at equal distances.
+_CURVE = """
+LEFT JOIN LATERAL (
+  SELECT array_agg(ARRAY[least(1, step::double precision / greatest("of", 1)), quality] ORDER BY step) AS curve FROM (
+    SELECT step, "of", quality, row_number() OVER (ORDER BY step) AS n, count(*) OVER () AS all_of
+    FROM work.curves WHERE trial_id = t.id AND quality IS NOT NULL) c
+  WHERE mod(n, greatest(1, all_of / :most)) = 0 OR n = all_of OR n = 1) q ON true
 """
-_BEST = """
-SELECT o.quality, k.name AS candidate, x.id AS trial_id, x.finished_at
-FROM work.observations o JOIN work.trials x ON x.id = o.trial_id JOIN work.candidates k ON k.id = x.candidate_id
-WHERE x.study_id = :id AND x.data_version_id = (
-  SELECT id FROM work.data_versions WHERE study_id = :id ORDER BY version DESC LIMIT 1)
-AND (CAST(:before AS timestamptz) IS NULL OR x.finished_at < :before)
-ORDER BY o.quality DESC, o.cost_seconds, x.id LIMIT 1
-"""
-# As ``board.totals`` counts for all: ended trials by what they took, running ones by the time of their attempt.
-_DAY = """
-SELECT coalesce(sum(seconds), 0) FROM (
-  SELECT lost_seconds + coalesce(cost_seconds, 0) AS seconds FROM work.trials
-  WHERE study_id = :id AND finished_at > now() - interval '1 day'
-  UNION ALL
-  SELECT extract(epoch FROM now() - greatest(attempt_started_at, now() - interval '1 day'))::double precision
-  FROM work.trials WHERE study_id = :id AND state = 'RUNNING') w
-"""
-_TRIALS = """
-SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, t.lost_seconds,
+_TRIALS = f"""
+SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.cost_seconds, t.lost_seconds,
        t.device, t.reevaluates, t.cancel_requested, t.suggested_at, t.started_at, t.attempt_started_at, t.finished_at,
-       t.last_key, t.last_try, o.quality, v.version AS data_version, g.reasons, g.request_key AS batch_key
+       t.last_key, t.last_try, o.quality, v.version AS data_version, g.request_key AS batch_key,
+       {_number("t.progress", "quality", "progress_quality")}, {_number("g.reasons", "mean", "mean")},
+       {_number("g.reasons", "std", "std")}, {_number("g.reasons", "predicted_cost_seconds", "predicted_seconds")},
+       coalesce(q.curve, ARRAY[]::double precision[]) AS curve%s
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
 JOIN work.data_versions v ON v.id = t.data_version_id LEFT JOIN work.observations o ON o.trial_id = t.id
 LEFT JOIN LATERAL (
   SELECT z.reasons, b.request_key FROM work.suggestions z JOIN work.suggestion_batches b ON b.id = z.batch_id
   WHERE z.trial_id = t.id ORDER BY b.id DESC LIMIT 1) g ON true
+{_CURVE}"""
+_ONE_TRIAL = _TRIALS % "" + "WHERE t.id = :id"
+_LISTED = f"""
+WITH page AS (SELECT id FROM work.trials WHERE study_id = :id ORDER BY id DESC LIMIT :limit OFFSET :skip),
+open AS (
+  SELECT id FROM work.trials WHERE study_id = :id AND finished_at IS NULL ORDER BY state, id LIMIT {MOST_OPEN})
+{_TRIALS % ", t.id IN (SELECT id FROM page) AS on_page"}
+WHERE t.id IN (SELECT id FROM page UNION SELECT id FROM open) ORDER BY t.id DESC
 """
 _POINTS = f"""
 WITH {_PRESENT}
@@ -98,11 +230,16 @@ SELECT coalesce(sum(seconds), 0) AS seconds, coalesce(sum(seconds) FILTER (WHERE
   FROM work.trials x
   WHERE x.reevaluates IS NULL AND (x.finished_at > now() - interval '1 day' OR x.state = 'RUNNING')) w
 """
-_CHANGES = """
-SELECT (SELECT count(*) FROM (SELECT DISTINCT ON (hash) is_on FROM work.switches WHERE study_id = :id
+_DATA = """
+SELECT v.version, v.created_at AS since, (SELECT count(*) FROM work.data_versions WHERE study_id = :id) AS versions,
+       (SELECT coalesce(sum(rows), 0)::bigint FROM work.data_parts WHERE data_version_id = v.id AND part = 'train')
+         AS train_rows,
+       (SELECT coalesce(sum(rows), 0)::bigint FROM work.data_parts WHERE data_version_id = v.id
+        AND part = 'validation') AS validation_rows,
+       (SELECT count(*) FROM (SELECT DISTINCT ON (hash) is_on FROM work.switches WHERE study_id = :id
           ORDER BY hash, id DESC) last WHERE NOT is_on) AS switched_off, f.fed_at, f.rows AS fed_rows
-FROM (SELECT) one LEFT JOIN (
-  SELECT fed_at, rows FROM work.feeds WHERE study_id = :id ORDER BY id DESC LIMIT 1) f ON true
+FROM (SELECT id, version, created_at FROM work.data_versions WHERE study_id = :id ORDER BY version DESC LIMIT 1) v
+LEFT JOIN (SELECT fed_at, rows FROM work.feeds WHERE study_id = :id ORDER BY id DESC LIMIT 1) f ON true
 """
 
 
@@ -112,44 +249,26 @@ def moment(tx: Connection) -> datetime:
     return found
 
 
-def counts(tx: Connection, study_id: int) -> dict[str, Any]:
-    """Trials by their state (ended ones on the present data), all of them, and device seconds used and reserved."""
-    (found,) = rows(tx, _COUNTS, id=study_id)
-    return dict(found._mapping)
+def points(tx: Connection, study_id: int) -> list[EndedPoint]:
+    """Return ended trials in the order of their end, at most the latest ``MOST_POINTS``."""
+    return records(tx, EndedPoint, _POINTS, id=study_id, most=MOST_POINTS)
 
 
-def best(tx: Connection, study_id: int, *, before: datetime | None = None) -> dict[str, Any] | None:
-    """The best result on the present data, as of now or before a moment; None where there was none."""
-    found = row(tx, _BEST, id=study_id, before=before)
-    return None if found is None else dict(found._mapping)
+def listed_trials(tx: Connection, study_id: int, *, skip: int, limit: int) -> list[ListedTrial]:
+    """Return a page of a study's trials, and the open ones, at most ``MOST_OPEN``; newest first.
+
+    Args:
+        tx: Any role.
+        study_id: The study.
+        skip: How many newer trials the page leaves out.
+        limit: Trials of the page at most.
+    """
+    return records(tx, ListedTrial, _LISTED, id=study_id, limit=limit, skip=skip, most=60)
 
 
-def seconds_of_day(tx: Connection, study_id: int) -> float:
-    """Device seconds that the study had in the last day."""
-    return float(scalar(tx, _DAY, id=study_id))
-
-
-def points(tx: Connection, study_id: int) -> list[dict[str, Any]]:
-    """Ended trials in the order of their end, with the device seconds that the study had ``spent`` by then."""
-    return [dict(r._mapping) for r in rows(tx, _POINTS, id=study_id, most=MOST_POINTS)]
-
-
-def trials_page(tx: Connection, study_id: int, *, skip: int, limit: int) -> list[dict[str, Any]]:
-    """Trials, newest first; each with the reasons of its last hand-out and the request key of that batch."""
-    found = rows(
-        tx,
-        _TRIALS + "WHERE t.study_id = :id ORDER BY t.id DESC LIMIT :limit OFFSET :skip",
-        id=study_id,
-        limit=limit,
-        skip=skip,
-    )
-    return [dict(r._mapping) for r in found]
-
-
-def one_trial(tx: Connection, trial_id: int) -> dict[str, Any] | None:
-    """One trial as of ``trials_page``; None where there is none."""
-    found = row(tx, _TRIALS + "WHERE t.id = :id", id=trial_id)
-    return None if found is None else dict(found._mapping)
+def one_trial(tx: Connection, trial_id: int) -> StudyTrial | None:
+    """Return one trial, with about 200 points of its learning curve; None where there is none."""
+    return record(tx, StudyTrial, _ONE_TRIAL, id=trial_id, most=200)
 
 
 def study_of_trial(tx: Connection, trial_id: int) -> str | None:
@@ -160,71 +279,18 @@ def study_of_trial(tx: Connection, trial_id: int) -> str | None:
     return None if found is None else str(found.name)
 
 
-def open_trials(tx: Connection, study_id: int) -> list[dict[str, Any]]:
-    """Trials that wait or run, oldest first, at most 100."""
-    found = rows(
-        tx,
-        _TRIALS + "WHERE t.study_id = :id AND t.finished_at IS NULL ORDER BY t.state, t.id LIMIT 100",
-        id=study_id,
-    )
-    return [dict(r._mapping) for r in found]
+def known_at(tx: Connection, trial_id: int, *, moment: datetime) -> KnownThen:
+    """Return what there was when the trial was chosen."""
+    (found,) = records(tx, KnownThen, _KNOWN, id=trial_id, moment=moment)
+    return found
 
 
-def sparks(tx: Connection, trial_ids: Sequence[int], *, most: int = 60) -> dict[int, list[tuple[float, float]]]:
-    """Learning curves of these trials, thinned to about ``most`` points each: (share of the steps, quality)."""
-    found = rows(
-        tx,
-        'SELECT trial_id, step::double precision / greatest("of", 1) AS share, quality FROM ('
-        'SELECT trial_id, step, "of", quality, row_number() OVER w AS n, '
-        "count(*) OVER (PARTITION BY trial_id) AS all_of "
-        "FROM work.curves WHERE trial_id = ANY(:ids) AND quality IS NOT NULL WINDOW w AS "
-        "(PARTITION BY trial_id ORDER BY step)) c "
-        "WHERE n % greatest(1, all_of / :most) = 0 OR n = all_of OR n = 1 ORDER BY trial_id, step",
-        ids=list(trial_ids),
-        most=most,
-    )
-    told: dict[int, list[tuple[float, float]]] = {}
-    for r in found:
-        told.setdefault(r.trial_id, []).append((min(1.0, float(r.share)), float(r.quality)))
-    return told
+def guard_of_day(tx: Connection) -> GuardSeconds:
+    """Return device seconds of the last day, and those of trials that the guard has chosen."""
+    (found,) = records(tx, GuardSeconds, _GUARD)
+    return found
 
 
-def known_at(tx: Connection, trial_id: int, *, moment: datetime) -> dict[str, int]:
-    """What there was when the trial was chosen.
-
-    Returns:
-        ``{"succeeded", "failed", "own_open", "open", "taken"}``: trials of its study on the same training data that had
-        ended, and that waited or ran; those of all studies that waited or ran; and how many candidates of its study any
-        trial had taken.
-    """
-    (found,) = rows(tx, _KNOWN, id=trial_id, moment=moment)
-    return dict(found._mapping)
-
-
-def guard_of_day(tx: Connection) -> dict[str, float]:
-    """Device seconds of the last day, and those of trials that the guard has chosen."""
-    (found,) = rows(tx, _GUARD)
-    return {name: float(value) for name, value in found._mapping.items()}
-
-
-def last_verdict(tx: Connection, study_id: int) -> str | None:
-    """The one symbol of the newest verdict on a set's own condition; None before the first."""
-    query = "SELECT symbol FROM work.gate_verdicts WHERE study_id = :id AND planned ORDER BY request_id DESC LIMIT 1"
-    found = row(tx, query, id=study_id)
-    return None if found is None else str(found.symbol)
-
-
-def versions(tx: Connection, study_id: int) -> dict[str, Any]:
-    """How many data versions there are, and since when there is the newest."""
-    (found,) = rows(
-        tx,
-        "SELECT count(*) AS versions, max(created_at) AS newest FROM work.data_versions WHERE study_id = :id",
-        id=study_id,
-    )
-    return dict(found._mapping)
-
-
-def changes(tx: Connection, study_id: int) -> dict[str, Any]:
-    """How many rows are ``switched_off``, and when the last pairs were fed and how many, both None before the first."""
-    (found,) = rows(tx, _CHANGES, id=study_id)
-    return dict(found._mapping)
+def data_facts(tx: Connection, study_id: int) -> DataFacts | None:
+    """Return the newest data of a study, with what has been fed and switched off; None before they are sealed."""
+    return record(tx, DataFacts, _DATA, id=study_id)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from study_facts import next_step_of
+
+from easeml_core.services.reports.recommendations import Severity, StepKind
+
 
 def test_nothing_registered_says_what_to_do(ask: Any) -> None:
     assert "easeml study register" in ask("next").text
@@ -44,8 +48,7 @@ def test_an_unknown_study_is_an_error(ask: Any, make_study: Any) -> None:
 
 
 def test_words_of_others_are_no_markup_and_no_escape(ask: Any, monkeypatch: Any) -> None:
-    step = {"study": "cancer", "severity": "bad", "title": "refused", "act": "look", "command": ""}
-    hostile = step | {"why": "[red]a\x1b[2J[/red] :smile:"}
+    hostile = next_step_of("cancer", StepKind.REFUSED, Severity.BAD, why="[red]a\x1b[2J[/red] :smile:")
     monkeypatch.setattr("easeml_core.services.reports.next_steps.next_steps", lambda *_, **__: [hostile])
     answer = ask("next")
     assert "[red]a\\x1b[2J[/red] :smile:" in answer.out

@@ -72,7 +72,7 @@ def test_a_registration_takes_limits(ask: Any) -> None:
         *("--candidates", candidates, "--no-wait"),
     )
     (entry,) = ask("study", "list", "--json").json
-    assert (entry["priority"], entry["deadline"], entry["target_quality"]) == (4, "2198-12-31T23:00:00+00:00", 0.9)
+    assert (entry["priority"], entry["deadline"], entry["target_quality"]) == (4, "2198-12-31T23:00:00Z", 0.9)
 
 
 @pytest.mark.parametrize(

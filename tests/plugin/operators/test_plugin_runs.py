@@ -94,10 +94,10 @@ def test_two_nights(run, store, artifacts):
 
     from easeml_core.services.reports.overview import overview
 
-    by_study = {s["study"]: s for s in overview(store)["tenants"]}
-    assert by_study["cancer"]["production_model_id"] == xcom(first, "release.promote", "model_id", 0)
-    assert (by_study["cancer"]["trials"], by_study["cancer"]["failed"]) == (2, 1)
-    assert by_study["strict"]["production_model_id"] is None
+    by_study = {s.study: s for s in overview(store).tenants}
+    assert by_study["cancer"].production_model_id == xcom(first, "release.promote", "model_id", 0)
+    assert (by_study["cancer"].trials, by_study["cancer"].failed) == (2, 1)
+    assert by_study["strict"].production_model_id is None
 
     second = run("easeml_nightly_retraining", trials_per_round=2)
     assert [tally(second, f"suggest_{n}") for n in (1, 2, 3)] == [{"success": 1}] * 3

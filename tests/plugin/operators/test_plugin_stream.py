@@ -52,8 +52,8 @@ def test_the_dag_keeps_every_device_busy_until_nothing_is_left(run_dag, root, co
     told = [tasks[i].xcom_pull(task_ids="run_device", map_indexes=i) for i in (0, 1)]
     # In this process one task runs after the other, either first: it trains as many as it may, the second the rest.
     assert sorted((t["reason"], len(t["trials"])) for t in told) == [("enough trials", 3), ("nothing left", 1)]
-    (summary,) = overview(store)["tenants"]
-    assert (summary["trials"], summary["failed"]) == (3, 1)
+    (summary,) = overview(store).tenants
+    assert (summary.trials, summary.failed) == (3, 1)
 
 
 def test_what_the_form_leaves_empty_and_text_where_numbers_belong(connected, make_study):
@@ -95,7 +95,7 @@ def test_a_killed_task_hands_its_trial_back_and_its_next_try_trains_it(connected
             outcome.append(error)
 
     def states():
-        return sorted(t["state"] for t in study_details(store, study="cancer")["trials"])
+        return sorted(t["state"] for t in study_details(store, study="cancer").trials)
 
     task = threading.Thread(target=run)
     task.start()

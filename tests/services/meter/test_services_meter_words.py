@@ -82,18 +82,20 @@ def test_only_the_team_is_shown_its_alerts(teams: Study) -> None:
 
 def test_only_the_team_is_shown_its_readings(teams: Study) -> None:
     worker = teams.lab.worker
-    entry = next(e for e in overview(worker)["tenants"] if e["study"] == "study")
-    told = [entry[k] for k in ("signal", "signals", "direct_signal", "drift", "open_alerts", "alert_kind", "teams")]
+    entry = next(e for e in overview(worker).tenants if e.study == "study")
+    told = [
+        getattr(entry, k) for k in ("signal", "signals", "direct_signal", "drift", "open_alerts", "alert_kind", "teams")
+    ]
     assert told == [None, None, None, None, 0, None, 2]
-    assert "alert" not in entry["next"]
+    assert "alert" not in entry.next
     for team in (None, 1):
         seen = study_details(worker, study="study", team=team)
-        assert (seen["meter"], seen["alerts"]) == (None, [])
+        assert (seen.meter, seen.alerts) == (None, [])
     own = study_details(worker, study="study", team=2)
-    assert (own["meter"]["signal"], own["meter"]["team"], len(own["alerts"])) == (3, 2, 2)
+    assert (own.meter["signal"], own.meter["team"], len(own.alerts)) == (3, 2, 2)
     teams.submit(1, team=1)
-    assert study_details(worker, study="study", team=2)["meter"]["team"] == 2
-    assert study_details(worker, study="study", team=1)["meter"]["team"] == 1
+    assert study_details(worker, study="study", team=2).meter["team"] == 2
+    assert study_details(worker, study="study", team=1).meter["team"] == 1
 
 
 def test_only_the_team_deals_with_its_alerts_and_they_pause_nobody(teams: Study) -> None:
@@ -118,8 +120,8 @@ def test_alerts_of_one_team_alone_and_for_new_sets_are_everybodys(make: Any) -> 
     everybody = open_alerts(study.lab.worker, study="study")
     assert [(a["kind"], a["team"]) for a in everybody] == [("overfitting", None), ("new-test-set", None)]
     assert open_alerts(study.lab.worker, study="study", team=1) == everybody
-    entry = next(e for e in overview(study.lab.worker)["tenants"] if e["study"] == "study")
-    assert (entry["signal"], entry["teams"], entry["open_alerts"]) == (3, 1, 2)
+    entry = next(e for e in overview(study.lab.worker).tenants if e.study == "study")
+    assert (entry.signal, entry.teams, entry.open_alerts) == (3, 1, 2)
 
 
 def test_a_team_is_one_of_a_study(lab: Any) -> None:

@@ -147,9 +147,9 @@ def test_a_model_that_memorised_the_validation_set_raises_the_alert(lab: Any, me
     assert "validation set" in answer["alert"].split(";")[1]  # and what to do
     (alert,) = open_alerts(lab.worker, study="full")
     assert (alert["message"], alert["signal"], alert["model_id"]) == (answer["alert"], signal, memoriser)
-    entry = next(e for e in overview(lab.worker)["tenants"] if e["study"] == "full")
-    assert (entry["signal"], entry["open_alerts"]) == (signal, 1)
-    assert entry["next"] == "read the alert: the overfitting budget is exceeded"
+    entry = next(e for e in overview(lab.worker).tenants if e.study == "full")
+    assert (entry.signal, entry.open_alerts) == (signal, 1)
+    assert entry.next == "read the alert: the overfitting budget is exceeded"
     assert live_sets(lab.worker, study="full") == ["gate", "meter"]  # an alert ends no set
 
 
@@ -257,8 +257,8 @@ def test_a_set_retires_before_an_answer_would_need_more_than_its_tolerance(lab: 
     assert live_sets(lab.worker, study="tight") == ["gate"]
     assert ledger(lab)[-1][1] == "retired"
     assert ledger(lab)[-1][4] > 0.19  # what it would have needed; for the referee
-    entry = next(e for e in overview(lab.worker)["tenants"] if e["study"] == "tight")
-    assert (entry["meter_retired"], entry["next"]) == (True, "seal a new meter set: the present one is retired")
+    entry = next(e for e in overview(lab.worker).tenants if e.study == "tight")
+    assert (entry.meter_retired, entry.next) == (True, "seal a new meter set: the present one is retired")
 
 
 def test_a_model_that_cannot_be_run_on_open_data_is_refused_and_spends_nothing(lab: Any, tmp_path: Any) -> None:

@@ -97,10 +97,10 @@ def test_a_submission_is_read_on_both_sets_and_certain_drift_is_an_alert(drifted
 def test_drift_is_told_wherever_a_study_is_shown_and_pauses_nothing(drifted: Study) -> None:
     drifted.submit(1)
     worker = drifted.lab.worker
-    entry = next(e for e in overview(worker)["tenants"] if e["study"] == "study")
-    assert (entry["signal"], entry["direct_signal"], entry["drift"], entry["alert_kind"]) == (3, 1, "certain", "drift")
-    assert entry["next"].startswith("read the alert: validation and test data differ")
-    seen = study_details(worker, study="study")["meter"]
+    entry = next(e for e in overview(worker).tenants if e.study == "study")
+    assert (entry.signal, entry.direct_signal, entry.drift, entry.alert_kind) == (3, 1, "certain", "drift")
+    assert entry.next.startswith("read the alert: validation and test data differ")
+    seen = study_details(worker, study="study").meter
     assert (seen["direct_signal"], seen["sentence"], seen["method"]) == (1, HARDER, "path-adaptive")
     (alert,) = open_alerts(worker, study="study", kind="drift")
     assert (alert["over_budget"], alert["signal"], alert["direct_signal"]) == (None, 3, 1)
@@ -119,7 +119,7 @@ def test_a_reading_may_break_the_budget_and_show_drift_at_once(make: Any) -> Non
     assert [kind for kind, _ in study.alerts()] == ["overfitting", "drift", "new-test-set"]
     urgent = []
     for alert in open_alerts(study.lab.worker, study="study"):  # the most urgent one first
-        urgent += [e["alert_kind"] for e in overview(study.lab.worker)["tenants"] if e["study"] == "study"]
+        urgent += [e.alert_kind for e in overview(study.lab.worker).tenants if e.study == "study"]
         clear_alert(study.lab.worker, study="study", alert_id=alert["alert_id"])
     assert urgent == ["overfitting", "drift", "new-test-set"]
 
@@ -317,8 +317,8 @@ def test_a_shared_set_that_the_meter_has_used_up_is_at_its_end_for_the_gate_too(
     ((kind, message),) = shared.alerts()
     assert kind == "new-test-set"
     assert "the gate gives no verdict and the meter gives no signal until a new set is sealed" in message
-    entry = next(e for e in overview(shared.lab.worker)["tenants"] if e["study"] == "study")
-    assert (entry["meter_retired"], entry["gate_set_live"]) == (True, False)
+    entry = next(e for e in overview(shared.lab.worker).tenants if e.study == "study")
+    assert (entry.meter_retired, entry.gate_set_live) == (True, False)
     for purpose in ("gate", "meter", "joint"):
         assert next_alert(shared.lab.worker, study="study", purpose=purpose) is not None
 

@@ -122,8 +122,8 @@ def test_a_worker_killed_under_a_budget_has_used_what_it_ran_until_its_last_hear
     assert limit == pytest.approx(601.0 + held)
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
     assert report["state"] == "SUCCEEDED"
-    seen = study_details(lab.worker, study="short")["summary"]
-    assert (seen["device_seconds"], seen["reserved_seconds"]) == (pytest.approx(held + report["cost_seconds"]), 0.0)
+    seen = study_details(lab.worker, study="short").summary
+    assert (seen.device_seconds, seen.reserved_seconds) == (pytest.approx(held + report["cost_seconds"]), 0.0)
 
 
 def test_a_worker_that_was_frozen_comes_too_late(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:

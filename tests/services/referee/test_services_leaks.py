@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
+from easeml_core.encoding import to_json
 from easeml_core.errors import StoreError
 from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.referee.process import Referee
@@ -100,7 +101,7 @@ def live_through(lab: Any, caplog: Any, ask: Callable[[Any], list[Any]]) -> dict
     pages += [study_details(lab.worker, study=study) for study in lab.models]
     return {
         "answers": answers,
-        "pages": without_times(pages),
+        "pages": without_times(to_json(pages)),
         "log": [r.getMessage() for r in caplog.records if r.name.startswith("easeml_core")],
         "heard": heard,
         **reachable(lab),

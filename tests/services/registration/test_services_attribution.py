@@ -15,7 +15,7 @@ from easeml_core.services.models.promotion import model_record
 from easeml_core.services.operations.audit import audit
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.overview import study_details
-from easeml_core.services.reports.study import facts_of_study
+from easeml_core.services.reports.study import study_report
 from easeml_core.services.selection.executors import code_version, executors_of, function_executor, source_hash
 from easeml_core.services.selection.retry import MOST_BY_ITSELF, in_place_of, retry_trial
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
@@ -117,9 +117,9 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
         retry_trial(mixed.worker, trial_id=again["trial_id"])
     used = "SELECT lost_seconds > 0 AND cost_seconds IS NULL FROM work.trials WHERE id = :id"
     assert mixed.one(used, id=failed) is True
-    counts = facts_of_study(mixed.worker, study="mixed")["counts"]
-    told = study_details(mixed.worker, study="mixed")["summary"]
-    assert (counts["failed"], told["failed"]) == (0, 0), "its candidate has succeeded"
+    counts = study_report(mixed.worker, study="mixed").facts
+    told = study_details(mixed.worker, study="mixed").summary
+    assert (counts.failed, told.failed) == (0, 0), "its candidate has succeeded"
 
 
 def test_a_function_that_has_changed_is_tried_again_a_few_times_at_most(mixed: Any) -> None:
@@ -187,9 +187,9 @@ def test_a_model_tells_what_trained_it(mixed: Any) -> None:
 
 def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
     def waiting() -> list[str]:
-        found: list[str] = study_details(mixed.worker, study="mixed")["waiting"]
-        (step,) = [s for s in next_steps(mixed.worker, studies_only=["mixed"]) if s["kind"] == "implementation"] or [{}]
-        assert step.get("why", "") == "; ".join(found)
+        found: list[str] = study_details(mixed.worker, study="mixed").waiting
+        (step,) = [s for s in next_steps(mixed.worker, studies_only=["mixed"]) if s.kind == "implementation"] or [None]
+        assert (step.why if step else "") == "; ".join(found)
         return found
 
     assert waiting() == [], "nobody has asked"

@@ -93,9 +93,9 @@ def test_too_few_rows_are_refused_with_the_planners_figures(bare: Any) -> None:
         assert figure in answer["message"]
     assert "widen the tolerance" in answer["message"]  # and what to do
     assert study_state(bare.worker, study="iris") == "REFUSED"
-    (entry,) = overview(bare.worker)["tenants"]
-    assert entry["refusal"] == answer["message"]
-    assert entry["next"].startswith("register it again: the sealed gate set needs at least 254 examples")
+    (entry,) = overview(bare.worker).tenants
+    assert entry.refusal == answer["message"]
+    assert entry.next.startswith("register it again: the sealed gate set needs at least 254 examples")
 
 
 def test_a_refused_study_leaves_nothing_behind(bare: Any) -> None:
@@ -198,8 +198,8 @@ def test_images_get_the_networks_as_default_candidates(bare: Any) -> None:
 
 def test_a_new_study_is_waiting_until_the_referee_came(bare: Any) -> None:
     register_study(bare.worker, tenant="lab", study="iris", source="sklearn:iris", request_key="k")
-    (entry,) = overview(bare.worker)["tenants"]
-    assert (entry["state"], entry["next"]) == (
+    (entry,) = overview(bare.worker).tenants
+    assert (entry.state, entry.next) == (
         "REGISTERED",
         "wait: the referee is splitting and sealing its data",
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from study_facts import NOW, study_facts
 from told_commands import parse
 
 from easeml_core.errors import NotFoundError
@@ -16,26 +16,13 @@ from easeml_core.services.datasets.feed import file_refresh
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.next_steps import next_steps
-from easeml_core.services.reports.overview import Standing, board, standing
-from easeml_core.services.reports.recommendations import RULES, Severity, StepKind, steps_of
+from easeml_core.services.reports.overview import board
+from easeml_core.services.reports.recommendations import RULES, Severity, Standing, StepKind, standing, steps_of
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.lifecycle import retire_test_set
+from easeml_core.store.queries.overview import WeekCounts
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-FACTS: dict[str, Any] = {
-    **{"tenant": "lab", "study": "x-ray", "state": "ACTIVE", "created_at": NOW, "read_at": NOW, "refusal": None},
-    **{"candidates": 5, "trials": 3, "failed": 0, "cancelled": 0, "running": 0, "waiting": 0, "lost": 0},
-    **{"lost_at": None, "best_quality": 0.9, "best_candidate": "forest", "best_model_id": 7, "best_verdict": None},
-    **{"best_is_judged": False, "best_was_promoted": False, "best_stands": False, "production_quality": None},
-    **{"verdict": None, "signal": None, "signals": None, "direct_signal": None, "drift": None, "alert_kinds": []},
-    **{"sets_wanted": []},
-    **{"submissions_left": None, "meter_retired": False, "gate_set_live": True, "gate_set_waits": False},
-    **{"meter_set_waits": False, "gate_steps": 20, "gate_steps_used": 2, "labels_on_demand": False},
-    **{"asked_at": None, "judging_at": None, "target_quality": None, "seconds_left": None},
-    **{"budget_seconds": None, "device_seconds": 30.0, "reserved_seconds": 0.0, "tenant_quota_seconds": None},
-    **{"tenant_charged_seconds": 0.0, "tenant_max_parallel": None, "tenant_open_trials": 0},
-}
 LONG_AGO = NOW - timedelta(hours=3)
 DONE = {"trials": 5}
 LATE = {"seconds_left": -7200.0}
@@ -94,7 +81,7 @@ LATE = {"seconds_left": -7200.0}
     ],
 )
 def test_the_first_step(changes: dict[str, Any], kind: str, severity: str, said: str) -> None:
-    step, *others = steps_of(FACTS | changes)
+    step, *others = steps_of(study_facts(**changes))
     assert (step.kind, step.severity) == (kind, severity)
     assert said in f"{step.title} {step.why} {step.act}"
     for told in (step, *others):
@@ -103,7 +90,7 @@ def test_the_first_step(changes: dict[str, Any], kind: str, severity: str, said:
 
 
 def test_what_waits_for_promotion_leads_to_where_it_is_promoted() -> None:
-    step = steps_of(FACTS | {"best_verdict": "pass", "study": "x-ray"})[0]
+    step = steps_of(study_facts(best_verdict="pass"))[0]
     assert (step.page, step.command) == ("/studies/x-ray/gate?model=7", "easeml model promote x-ray 7")
 
 
@@ -121,12 +108,12 @@ def test_what_waits_for_promotion_leads_to_where_it_is_promoted() -> None:
     ],
 )
 def test_what_needs_nobody(changes: dict[str, Any]) -> None:
-    assert not any(step.needs_a_person for step in steps_of(FACTS | changes))
+    assert not any(step.needs_a_person for step in steps_of(study_facts(**changes)))
 
 
 def test_one_thing_that_is_wrong_hides_no_other() -> None:
     wrong = {"alert_kinds": ["overfitting"], "sets_wanted": ["joint"], "gate_set_live": False, "meter_retired": True}
-    steps = steps_of(FACTS | wrong | {"signal": 3, "signals": 4})
+    steps = steps_of(study_facts(**wrong, signal=3, signals=4))
     assert [step.title for step in steps if step.needs_a_person][:3] == [
         "the sealed meter set is used up",
         "the sealed gate set is used up",
@@ -157,7 +144,7 @@ def test_one_thing_that_is_wrong_hides_no_other() -> None:
 def test_there_is_always_a_step_and_the_worst_is_first(changes: dict[str, Any]) -> None:
     if changes["best_quality"] is None:
         changes["best_model_id"] = None
-    steps = steps_of(FACTS | changes)
+    steps = steps_of(study_facts(**changes))
     assert steps
     order = [list(StepKind).index(step.kind) for step in steps]
     assert order == sorted(order)
@@ -171,7 +158,7 @@ def test_there_is_always_a_step_and_the_worst_is_first(changes: dict[str, Any]) 
 
 
 def kinds(lab: Any, **asked: Any) -> list[tuple[Any, str]]:
-    return [(s["study"], str(s["kind"])) for s in next_steps(lab.worker, **asked)]
+    return [(s.study, str(s.kind)) for s in next_steps(lab.worker, **asked)]
 
 
 def test_a_laboratory_says_what_is_next(lab: Any) -> None:
@@ -183,20 +170,19 @@ def test_a_laboratory_says_what_is_next(lab: Any) -> None:
     lab.promote(passed)
     retire_test_set(lab.referee, test_set="1")
     (step,) = next_steps(lab.worker, studies_only=["full"], needs_only=True)
-    assert (step["kind"], step["tenant"], step["page"]) == ("no-set", "lab", "/studies/full/gate")
-    assert step["why"].startswith("gate set 1 is retired, the referee has retired it")
-    assert datetime.fromisoformat(step["since"]).tzinfo is not None
-    assert json.loads(json.dumps(next_steps(lab.worker))) == next_steps(lab.worker)
+    assert (step.kind, step.tenant, step.page) == ("no-set", "lab", "/studies/full/gate")
+    assert step.why.startswith("gate set 1 is retired, the referee has retired it")
+    assert step.since.tzinfo is not None
     assert len(next_steps(lab.worker, limit=2)) == 2
     with pytest.raises(NotFoundError, match="there is no study 'fool'"):
         next_steps(lab.worker, studies_only=["full", "fool"])
     seen = board(lab.worker, names=["full", "first"])
-    assert [(e["study"], e["standing"]) for e in seen["tenants"]] == [("first", "searching"), ("full", "needs")]
-    assert [s["kind"] for s in seen["steps"]] == ["no-set"]
-    assert seen["week"] == {"passed": 1, "failed": 1, "withheld": 0, "promoted": 1, "rolled_back": 0}
-    assert [q for _, q in seen["improvements"]["full"]] == [pytest.approx(0.98)]
-    assert len(seen["busy"]) == 24
-    assert sum(seen["busy"]) < 24
+    assert [(e.facts.study, e.standing) for e in seen.tenants] == [("first", "searching"), ("full", "needs")]
+    assert [s.kind for s in seen.steps] == ["no-set"]
+    assert seen.week == WeekCounts(passed=1, failed=1, withheld=0, promoted=1, rolled_back=0)
+    assert [q for _, q in seen.improvements["full"]] == [pytest.approx(0.98)]
+    assert len(seen.busy) == 24
+    assert sum(seen.busy) < 24
 
 
 def test_compute_is_told_with_its_promise_and_its_price(lab: Any) -> None:
@@ -204,7 +190,7 @@ def test_compute_is_told_with_its_promise_and_its_price(lab: Any) -> None:
     (given_out,) = suggest_trials(lab.worker, count=1, **asked)["trials"]
 
     def why() -> str:
-        return next(s["why"] for s in next_steps(lab.worker, studies_only=["full"]) if s["kind"] == "compute")
+        return next(s.why for s in next_steps(lab.worker, studies_only=["full"]) if s.kind == "compute")
 
     assert f"the last choice, {given_out['candidate']}, promised +" in why()
     assert " device-second" in why()
@@ -230,14 +216,14 @@ def test_a_referee_that_is_away_is_told_once(lab: Any) -> None:
     assert next_steps(lab.worker, needs_only=True) == []
     lab.as_superuser("UPDATE work.requests SET requested_at = requested_at - interval '2 h'")
     (step,) = next_steps(lab.worker, needs_only=True)
-    assert (step["study"], step["tenant"], step["kind"]) == (None, None, "referee")
-    assert step["why"].startswith("requests of 2 studies wait; nothing is sealed")
+    assert (step.study, step.tenant, step.kind) == (None, None, "referee")
+    assert step.why.startswith("requests of 2 studies wait; nothing is sealed")
     (of_one,) = next_steps(lab.worker, studies_only=["full"], needs_only=True)
-    assert of_one["study"] == "full"
+    assert of_one.study == "full"
     lab.as_superuser(
         "ALTER TABLE work.test_sets DISABLE TRIGGER USER; "
         "UPDATE work.test_sets SET labels_on_demand = true; ALTER TABLE work.test_sets ENABLE TRIGGER USER"
     )
     told = next_steps(lab.worker, studies_only=["full"], needs_only=True)
-    assert [s["kind"] for s in told] == ["referee", "labels"]
-    assert not any(char.isdigit() for char in told[1]["why"].replace("2 h", ""))  # never how many
+    assert [s.kind for s in told] == ["referee", "labels"]
+    assert not any(char.isdigit() for char in told[1].why.replace("2 h", ""))  # never how many

@@ -2,74 +2,81 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from easeml_core.encoding import to_json
 from easeml_core.errors import NotFoundError
 from easeml_core.services.datasets.feed import feed, file_refresh
 from easeml_core.services.models.submission import best_models
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.reports.overview import live_sets, overview, study_details, study_state
+from easeml_core.services.reports.overview import Overview, StudyEntry, live_sets, overview, study_details, study_state
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
+from easeml_core.store.queries.overview import StudyFacts
 
 
-def entry(lab: Any, study: str = "full") -> dict[str, Any]:
-    return next(e for e in overview(lab.worker)["tenants"] if e["study"] == study)
+def entry(lab: Any, study: str = "full") -> StudyEntry:
+    return next(e for e in overview(lab.worker).tenants if e.study == study)
 
 
 def next_step(lab: Any, study: str = "full") -> str:
-    return str(entry(lab, study)["next"])
+    return entry(lab, study).next
 
 
 def test_an_empty_installation_has_an_empty_overview(bare: Any) -> None:
-    assert overview(bare.worker) == {"policy": None, "tenants": []}
+    assert overview(bare.worker) == Overview(policy=None, tenants=[])
 
 
 def test_the_numbers_are_those_of_the_trials(lab: Any) -> None:
     seen = entry(lab)
-    assert [e["study"] for e in overview(lab.worker)["tenants"]] == ["first", "full", "hidden"]
-    assert {k: seen[k] for k in ("tenant", "state", "source", "weight", "budget_seconds")} == {
+    assert [e.study for e in overview(lab.worker).tenants] == ["first", "full", "hidden"]
+    assert {k: getattr(seen, k) for k in ("tenant", "state", "source", "weight", "budget_seconds")} == {
         "tenant": "lab",
         "state": "ACTIVE",
         "source": "sklearn:breast_cancer",
         "weight": 1.0,
         "budget_seconds": None,
     }
-    assert (seen["candidates"], seen["trials"], seen["device_seconds"]) == (6, 3, 3.0)
-    assert (seen["best_candidate"], seen["best_quality"]) == ("good", pytest.approx(0.98))
-    assert seen["verdict"] is seen["signal"] is seen["production_model_id"] is seen["refusal"] is None
-    assert seen["next"] == "train: 3 candidates have not run on the present data"
+    assert (seen.candidates, seen.trials, seen.device_seconds) == (6, 3, 3.0)
+    assert (seen.best_candidate, seen.best_quality) == ("good", pytest.approx(0.98))
+    assert seen.verdict is seen.signal is seen.production_model_id is seen.refusal is None
+    assert seen.next == "train: 3 candidates have not run on the present data"
 
 
 def test_the_overview_is_plain_json(lab: Any) -> None:
-    assert json.loads(json.dumps(overview(lab.worker))) == overview(lab.worker)
-    details = study_details(lab.worker, study="full")
-    assert json.loads(json.dumps(details)) == details
+    found = to_json(overview(lab.worker))
+    assert list(found) == ["policy", "tenants"]
+    assert set(found["tenants"][0]) == {field.name for field in fields(StudyFacts)} | {"next"}
+    assert datetime.fromisoformat(found["tenants"][0]["created_at"]).tzinfo is not None
+    details = to_json(study_details(lab.worker, study="full"))
+    assert details["candidates"][0] == {"name": "nearest_centroid", "kind": "nearest_centroid"}
+    assert details["goal"]["task"] == "classification"
 
 
 def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
     asked = {"studies_only": ["full"], "request_key": lab.key()}
     first, second, third = suggest_trials(lab.worker, count=3, **asked)["trials"]
     assert next_step(lab) == "wait: trials are under way"
-    assert overview(lab.worker)["policy"] == "default"
+    assert overview(lab.worker).policy == "default"
     lease = claim(lab.worker, trial_id=first["trial_id"], request_key="w")
-    assert (entry(lab)["running"], entry(lab)["waiting"]) == (1, 2)
+    assert (entry(lab).running, entry(lab).waiting) == (1, 2)
     record_failure(lab.worker, lease, "it crashed")
     for trial in (second, third):
         cancel_trial(lab.worker, trial_id=trial["trial_id"])
     seen = entry(lab)
-    assert (seen["failed"], seen["cancelled"], seen["running"], seen["waiting"]) == (1, 2, 0, 0)
-    assert seen["next"] == f"ask the gate for a verdict on model {lab.models['full']['good']}"
+    assert (seen.failed, seen.cancelled, seen.running, seen.waiting) == (1, 2, 0, 0)
+    assert seen.next == f"ask the gate for a verdict on model {lab.models['full']['good']}"
     passed = lab.gate("good")["request_id"]
     assert next_step(lab) == f"promote model {lab.models['full']['good']}, which passed the gate"
     lab.promote(passed)
     assert next_step(lab) == "nothing: every candidate has run on the present data"
     lab.gate("rare")
-    assert entry(lab)["verdict"] == "fail"
+    assert entry(lab).verdict == "fail"
     assert next_step(lab) == "seal the next gate set in time"  # one of three steps is left
 
 
@@ -78,16 +85,16 @@ def test_new_data_leave_every_candidate_to_train_again(lab: Any) -> None:
     feed(lab.worker, lab.artifacts, study="full", pairs=[pair], fed_by="ann", request_key=lab.key())
     lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
     seen = entry(lab)
-    assert (seen["candidates"], seen["trials"], seen["best_quality"]) == (6, 0, None)
-    assert seen["next"] == "train: 6 candidates have not run on the present data"
-    assert seen["device_seconds"] == 3.0  # what was used stays used
+    assert (seen.candidates, seen.trials, seen.best_quality) == (6, 0, None)
+    assert seen.next == "train: 6 candidates have not run on the present data"
+    assert seen.device_seconds == 3.0  # what was used stays used
 
 
 def test_after_a_gate_set_has_served_the_next_step_is_one_that_helps(lab: Any) -> None:
     retire_test_set(lab.referee, test_set="1")
     assert next_step(lab) == "seal a new gate set: none is live, so the gate answers nothing"
-    assert entry(lab)["gate_set_live"] is False
-    assert entry(lab, "first")["gate_set_live"] is True
+    assert entry(lab).gate_set_live is False
+    assert entry(lab, "first").gate_set_live is True
 
 
 def test_a_paused_study_says_so(lab: Any) -> None:
@@ -106,33 +113,33 @@ def test_verdict_signal_and_production_are_shown(lab: Any) -> None:
     lab.promote(lab.gate("good")["request_id"])
     lab.meter("rare")
     seen = entry(lab)
-    assert (seen["verdict"], seen["signal"], seen["signals"]) == ("pass", 1, 3)
-    assert (seen["production_candidate"], seen["production_model_id"]) == ("good", 2)
+    assert (seen.verdict, seen.signal, seen.signals) == ("pass", 1, 3)
+    assert (seen.production_candidate, seen.production_model_id) == ("good", 2)
 
 
 def test_a_withheld_verdict_stays_withheld(lab: Any) -> None:
     lab.gate("good", "hidden")
-    assert entry(lab, "hidden")["verdict"] == "withheld"
+    assert entry(lab, "hidden").verdict == "withheld"
 
 
 def test_details_of_a_study(lab: Any) -> None:
     details = study_details(lab.worker, study="full")
-    assert [c["name"] for c in details["candidates"]][:3] == [
+    assert [c.name for c in details.candidates][:3] == [
         "nearest_centroid",
         "gaussian_naive_bayes",
         "decision_tree",
     ]
-    assert [(t["candidate"], t["state"]) for t in details["trials"]] == [
+    assert [(t["candidate"], t["state"]) for t in details.trials] == [
         ("good", "SUCCEEDED"),
         ("worse", "SUCCEEDED"),
         ("rare", "SUCCEEDED"),
     ]
-    assert [(s["purpose"], s["state"], s["rows"]) for s in details["sealed_sets"]] == [
+    assert [(s["purpose"], s["state"], s["rows"]) for s in details.sealed_sets] == [
         ("meter", "live", 56),
         ("gate", "live", 254),
     ]
-    assert details["summary"] == entry(lab)
-    assert details["alerts"] == []
+    assert details.summary == entry(lab)
+    assert details.alerts == []
     assert live_sets(lab.worker, study="full") == ["gate", "meter"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.errors import (
     AlreadyExistsError,
@@ -46,7 +47,7 @@ def of_full(lab: Any, count: int = 20) -> list[dict[str, Any]]:
 
 
 def next_step(lab: Any, study: str = "full") -> str:
-    return str(next(e["next"] for e in overview(lab.worker)["tenants"] if e["study"] == study))
+    return str(next(e.next for e in overview(lab.worker).tenants if e.study == study))
 
 
 def limit_of(lab: Any, trial: dict[str, Any]) -> Any:
@@ -62,10 +63,10 @@ def test_a_study_is_set_again_and_again(lab: Any) -> None:
         told = set_study(lab.worker, study="full", deadline=FUTURE, **wanted)
         assert told == {"study": "full", "deadline": "2199-12-31T22:59:59+00:00", **wanted}
     assert json.loads(json.dumps(told)) == told
-    seen = study_details(lab.worker, study="full")["summary"]
-    assert {k: seen[k] for k in wanted} == wanted
-    assert seen["deadline"] == told["deadline"]
-    assert seen["active_since"].endswith("+00:00")
+    seen = study_details(lab.worker, study="full").summary
+    assert {k: getattr(seen, k) for k in wanted} == wanted
+    assert seen.deadline == datetime.fromisoformat(told["deadline"])
+    assert seen.active_since.utcoffset() == timedelta(0)
     kept = set_study(lab.worker, study="full", budget_seconds=None, deadline=None, target_quality=None)
     none = {"budget_seconds": None, "deadline": None, "target_quality": None}
     assert kept == {"study": "full", "weight": 2.0, "priority": 7, **none}
@@ -140,10 +141,10 @@ def test_a_registration_brings_its_limits_and_may_be_repeated(bare: Any) -> None
     assert register_study(bare.worker, study="cancer", **given) == first
     bare.answer_all()
     details = study_details(bare.worker, study="cancer")
-    seen = details["summary"]
-    assert (seen["priority"], seen["target_quality"]) == (-3, 0.9)
-    assert datetime.fromisoformat(seen["deadline"]) == datetime(2199, 12, 31, 22, 59, 59, tzinfo=UTC)
-    assert details["candidates"] == candidates
+    seen = details.summary
+    assert (seen.priority, seen.target_quality) == (-3, 0.9)
+    assert seen.deadline == datetime(2199, 12, 31, 22, 59, 59, tzinfo=UTC)
+    assert to_json(details.candidates) == candidates
 
 
 @pytest.mark.parametrize(
@@ -272,9 +273,9 @@ def test_a_real_trial_within_its_reservation_gives_back_what_it_did_not_take(lab
     (trial,) = of_full(lab, 1)
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial["trial_id"], request_key="w")
     assert report["state"] == "SUCCEEDED"
-    seen = study_details(lab.worker, study="full")["summary"]
-    assert seen["device_seconds"] == pytest.approx(3.0 + report["cost_seconds"])
-    assert seen["reserved_seconds"] == 0.0
+    seen = study_details(lab.worker, study="full").summary
+    assert seen.device_seconds == pytest.approx(3.0 + report["cost_seconds"])
+    assert seen.reserved_seconds == 0.0
     assert next_step(lab).startswith("train: 2 candidates have not run on the present data; ")
     assert next_step(lab).endswith(" device-minutes of its compute budget are left")
 
@@ -295,7 +296,7 @@ def test_who_comes_after_the_reservation_has_lost_the_trial(lab: Any, tmp_path: 
     report = trial_state(lab.worker, trial_id=trial["trial_id"])
     words = "took 100.0 s, and 51.0 s were reserved for it; its result is not counted"
     assert (report["state"], report["failure"], report["model_id"]) == ("FAILED", words, None)
-    assert study_details(lab.worker, study="full")["summary"]["device_seconds"] == 54.0
+    assert study_details(lab.worker, study="full").summary.device_seconds == 54.0
     with pytest.raises(Exception, match="taken over by another attempt"):
         record_failure(lab.worker, lease, "again")
 
@@ -333,8 +334,8 @@ def test_a_tenant_gets_no_more_trials_at_once_than_it_may(lab: Any) -> None:
     set_tenant(lab.worker, tenant="lab", max_parallel=2)
     first, second = suggest(lab)
     assert suggest(lab) == []
-    idle = next(e for e in overview(lab.worker)["tenants"] if e["running"] + e["waiting"] == 0)
-    assert idle["next"] == "wait: its tenant has as many open trials as it may have at once"
+    idle = next(e for e in overview(lab.worker).tenants if e.running + e.waiting == 0)
+    assert idle.next == "wait: its tenant has as many open trials as it may have at once"
     pause_study(lab.worker, study=first["study"], paused=True)  # its trial stays open, and keeps its place
     assert suggest(lab) == []
     cancel_trial(lab.worker, trial_id=second["trial_id"])
@@ -351,7 +352,7 @@ def test_a_lost_worker_costs_what_its_lease_held_and_the_next_attempt_gets_as_mu
         trial["trial_id"],
     )
     assert expire_leases(lab.worker) == [trial["trial_id"]]
-    assert study_details(lab.worker, study="full")["summary"]["device_seconds"] == pytest.approx(23.0, abs=0.01)
+    assert study_details(lab.worker, study="full").summary.device_seconds == pytest.approx(23.0, abs=0.01)
     (again,) = of_full(lab, 1)
     assert again["trial_id"] == trial["trial_id"]
     assert limit_of(lab, trial) == pytest.approx(71.0, abs=0.01)

@@ -25,9 +25,9 @@ WORKERS, CANDIDATES = 8, 40
 def beyond(store: Store) -> list[str]:
     """What exceeds a limit at this moment, as people see it."""
     found = []
-    for e in overview(store)["tenants"]:
-        if e["budget_seconds"] is not None and e["device_seconds"] + e["reserved_seconds"] > e["budget_seconds"] + 1e-9:
-            found.append(f"budget of {e['study']}: {e}")
+    for e in overview(store).tenants:
+        if e.budget_seconds is not None and e.device_seconds + e.reserved_seconds > e.budget_seconds + 1e-9:
+            found.append(f"budget of {e.study}: {e}")
     for t in list_tenants(store):
         taken = t["used_seconds"] + t["reserved_seconds"]
         if t["quota_seconds"] is not None and taken > t["quota_seconds"] + 1e-9:

@@ -207,7 +207,7 @@ def test_measuring_is_charged_and_nobody_learns_from_its_price(replaced: Any) ->
     assert lab.rows(prices + "WHERE t.reevaluates IS NOT NULL") == [(1.0,)]
     with lab.worker.begin() as tx:
         table = history_table(tx)
-        (row,) = (s for s in study_summaries(tx) if s["study"] == "full")
+        (row,) = (s for s in study_summaries(tx) if s.study == "full")
     place = table.tenants.index("full")
     found = {name: (q, c) for name, q, c in zip(table.candidates, table.quality[place], table.cost[place], strict=True)}
     quality = dict(
@@ -218,8 +218,8 @@ def test_measuring_is_charged_and_nobody_learns_from_its_price(replaced: Any) ->
     )
     for name in HANDED_IN:
         assert found[name] == (quality[name], 1.0)  # what training took, as the laboratory has it
-    assert (row["trials"], row["device_seconds"]) == (3, pytest.approx(3 + spent))
-    assert row["best_quality"] == pytest.approx(quality["good"])
+    assert (row.trials, row.device_seconds) == (3, pytest.approx(3 + spent))
+    assert row.best_quality == pytest.approx(quality["good"])
 
 
 @pytest.mark.usefixtures("at_home")

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from metered import GATE, METER, Metered
 
 from easeml_core.cli.app import cli
+from easeml_core.encoding import to_json
 from easeml_core.services.datasets.validation_sets import validation_report
 from easeml_core.services.meter.alerts import clear_alert, open_alerts, pause_on_alert
 from easeml_core.services.reports.next_steps import next_steps
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 def open_kinds(lab: Any, study: str = "full") -> list[str]:
     """Of the open alerts: the list of alerts and the overview agree."""
     kinds = [a["kind"] for a in open_alerts(lab.worker, study=study)]
-    (entry,) = [e for e in overview(lab.worker)["tenants"] if e["study"] == study]
-    assert (entry["open_alerts"], entry["alert_kinds"]) == (len(kinds), sorted(set(kinds)))
+    (entry,) = [e for e in overview(lab.worker).tenants if e.study == study]
+    assert (entry.open_alerts, entry.alert_kinds) == (len(kinds), sorted(set(kinds)))
     return kinds
 
 
@@ -35,7 +36,7 @@ def needs(lab: Any, study: str = "full") -> list[str]:
     """What needs a person: the pages' list and the command line's are the same."""
     asked = ["next", study, "--needs", "--database", lab.url("easeml_worker"), "--json"]
     found = json.loads(CliRunner().invoke(cli, asked, catch_exceptions=False).stdout)
-    assert found == next_steps(lab.worker, studies_only=[study], needs_only=True)
+    assert found == to_json(next_steps(lab.worker, studies_only=[study], needs_only=True))
     return [step["kind"] for step in found]
 
 

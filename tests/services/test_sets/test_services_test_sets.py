@@ -241,7 +241,7 @@ def test_the_settings_of_a_named_set_may_be_left_out_when_the_call_is_repeated(l
 
 def test_the_next_step_of_a_study_knows_whether_another_set_is_live(lab: Any, bring: Any) -> None:
     def next_step() -> str:
-        return next(str(e["next"]) for e in overview(lab.worker)["tenants"] if e["study"] == "full")
+        return next(str(e.next) for e in overview(lab.worker).tenants if e.study == "full")
 
     seal(lab, bring(), name="spring")
     retire_test_set(lab.referee, test_set="1")

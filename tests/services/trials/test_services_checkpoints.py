@@ -111,9 +111,9 @@ def require_counted_once(lab: Any, trial_id: int, began: float) -> None:
     assert lab.one("SELECT cost_seconds FROM work.observations WHERE trial_id = :id", id=trial_id) == pytest.approx(
         found["cost_seconds"]
     )
-    summary = study_details(lab.worker, study="net")["summary"]
-    assert summary["device_seconds"] == pytest.approx(found["cost_seconds"] + found["lost_seconds"])
-    assert summary["reserved_seconds"] == 0.0
+    summary = study_details(lab.worker, study="net").summary
+    assert summary.device_seconds == pytest.approx(found["cost_seconds"] + found["lost_seconds"])
+    assert summary.reserved_seconds == 0.0
     assert [point["step"] for point in curve] == list(range(1, EPOCHS + 1))
     assert not (lab.artifacts.root / "checkpoints" / str(trial_id)).exists()
 
@@ -259,7 +259,7 @@ def test_work_that_leads_to_no_result_is_lost_whoever_ends_the_trial(lab: Any, r
     assert cancel_trial(lab.worker, trial_id=trial_id)["state"] == "CANCELLED"
     found = account(lab, trial_id)
     assert (found["lost_seconds"], found["cost_seconds"], found["checkpoint"]) == (9.0, None, None)
-    assert study_details(lab.worker, study="net")["summary"]["device_seconds"] == 9.0
+    assert study_details(lab.worker, study="net").summary.device_seconds == 9.0
 
 
 def test_a_cancel_is_seen_by_the_next_look_however_long_the_lease(lab: Any, register: Any, monkeypatch: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.encoding import row_of
 from easeml_core.entities import Executor, Symbol, TrialState
 from easeml_core.store.queries.overview import policies_used, study_summaries
 from easeml_core.store.rows import change, scalar
@@ -24,8 +25,9 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
     make_rows("iris", tenant="botany", candidates=4)
     with store.begin() as tx:
         (row,) = study_summaries(tx)
-    assert [row.pop(k) is not None for k in ("active_since", "created_at", "read_at")] == [True] * 3
-    assert row == {
+    found = row_of(row)
+    assert [found.pop(k) is not None for k in ("active_since", "created_at", "read_at")] == [True] * 3
+    assert found == {
         "tenant": "botany",
         "study": "iris",
         "state": "ACTIVE",
@@ -88,6 +90,8 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "asked_at": None,
         "judging_at": None,
         "refusal": None,
+        "best_trial_id": None,
+        "all_trials": 0,
     }
 
 
@@ -117,19 +121,20 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
         trials.request_cancel(tx, cancelled)
         (row,) = study_summaries(tx)
         charged = scalar(tx, "SELECT sum(work.charge(t)) FROM work.trials t")
-    assert row["tenant_charged_seconds"] == pytest.approx(charged), "the rule that triggers keep limits by"
-    counts = {k: row[k] for k in ("candidates", "trials", "running", "waiting", "failed", "cancelled")}
+    assert row.tenant_charged_seconds == pytest.approx(charged), "the rule that triggers keep limits by"
+    counts = {k: getattr(row, k) for k in ("candidates", "trials", "running", "waiting", "failed", "cancelled")}
     assert counts == {"candidates": 7, "trials": 3, "running": 1, "waiting": 1, "failed": 1, "cancelled": 1}
-    assert (row["best_quality"], row["best_candidate"]) == (0.9, "more-1")
-    assert row["best_model_id"] != world.model_id  # the first one stands, by a verdict on it
-    assert (row["best_verdict"], row["best_stands"], row["production_quality"]) == (None, False, 0.8)
-    assert (row["ended_day"], row["device_seconds_day"] >= 20.0, row["best_quality_day_ago"]) == (5, True, None)
-    assert (row["gate_steps"], row["gate_steps_used"], row["labels_on_demand"]) == (3, 1, False)
-    assert row["device_seconds"] == 3.0 + 4.5 + 2.5 + 10.0
-    assert (row["verdict"], row["verdict_model_id"]) == ("pass", world.model_id)
-    assert (row["signal"], row["signals"], row["meter_retired"]) == (2, 2, False)
-    assert (row["production_model_id"], row["production_candidate"]) == (world.model_id, "candidate-0")
-    assert (row["open_alerts"], row["refusal"]) == (1, None)
+    assert (row.best_quality, row.best_candidate) == (0.9, "more-1")
+    assert row.all_trials == 7
+    assert row.best_model_id != world.model_id  # the first one stands, by a verdict on it
+    assert (row.best_verdict, row.best_stands, row.production_quality) == (None, False, 0.8)
+    assert (row.ended_day, row.device_seconds_day >= 20.0, row.best_quality_day_ago) == (5, True, None)
+    assert (row.gate_steps, row.gate_steps_used, row.labels_on_demand) == (3, 1, False)
+    assert row.device_seconds == 3.0 + 4.5 + 2.5 + 10.0
+    assert (row.verdict, row.verdict_model_id) == ("pass", world.model_id)
+    assert (row.signal, row.signals, row.meter_retired) == (2, 2, False)
+    assert (row.production_model_id, row.production_candidate) == (world.model_id, "candidate-0")
+    assert (row.open_alerts, row.refusal) == (1, None)
 
 
 def test_the_newest_verdict_and_reading_count(database: Any, store: Any, world: Any, file: Callable[..., int]) -> None:
@@ -146,15 +151,15 @@ def test_the_newest_verdict_and_reading_count(database: Any, store: Any, world: 
             **told,
         )
         releases.add_reading(tx, request_id=meter, test_set_id=world.meter_set, signal=None, signals=2, **told)
-        assert not study_summaries(tx)[0]["meter_retired"]  # a team of several may be at its end, and the set alive
+        assert not study_summaries(tx)[0].meter_retired  # a team of several may be at its end, and the set alive
         releases.retire_test_set(tx, world.meter_set, "signals")
     with store.begin() as tx:
         ((alert_id,),) = [(a["alert_id"],) for a in releases.list_alerts(tx, world.study.study_id)]
         assert releases.clear_alert(tx, alert_id)
         assert not releases.clear_alert(tx, alert_id)
         (row,) = study_summaries(tx)
-    assert row["verdict"] == "fail"
-    assert (row["signal"], row["meter_retired"], row["open_alerts"]) == (None, True, 0)
+    assert row.verdict == "fail"
+    assert (row.signal, row.meter_retired, row.open_alerts) == (None, True, 0)
 
 
 def test_qualities_on_older_data_are_not_compared_with_those_on_new(
@@ -164,11 +169,11 @@ def test_qualities_on_older_data_are_not_compared_with_those_on_new(
     succeed(study, 0, quality=0.99, cost=5.0)
     study.version_id = add_data(study)
     with store.begin() as tx:
-        assert [(r["best_quality"], r["device_seconds"]) for r in study_summaries(tx)] == [(None, 5.0)]
+        assert [(r.best_quality, r.device_seconds) for r in study_summaries(tx)] == [(None, 5.0)]
     succeed(study, 1, quality=0.6, cost=1.0)
     with store.begin() as tx:
         (row,) = study_summaries(tx)
-    assert (row["best_quality"], row["best_candidate"], row["device_seconds"]) == (0.6, "candidate-1", 6.0)
+    assert (row.best_quality, row.best_candidate, row.device_seconds) == (0.6, "candidate-1", 6.0)
 
 
 def test_studies_do_not_mix_and_come_by_tenant_and_name(
@@ -182,8 +187,8 @@ def test_studies_do_not_mix_and_come_by_tenant_and_name(
     with database.referee.begin() as tx:
         requests.add_answer(tx, refused, refused=True, message="too few rows")
     with store.begin() as tx:
-        found = [(r["study"], r["trials"], r["best_quality"], r["refusal"]) for r in study_summaries(tx)]
-        assert study_summaries(tx, limit=1)[0]["study"] == "iris"
+        found = [(r.study, r.trials, r.best_quality, r.refusal) for r in study_summaries(tx)]
+        assert study_summaries(tx, limit=1)[0].study == "iris"
     assert found == [("iris", 1, 0.7, None), ("digits", 0, None, None), ("wine", 2, 0.4, "too few rows")]
 
 

@@ -18,7 +18,7 @@ from easeml_airflow.web.server.marks import ACTS, STEPS
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, open_alerts
-from easeml_core.services.reports.next_steps import next_steps
+from easeml_core.services.reports.next_steps import NextStep, next_steps
 from easeml_core.services.reports.recommendations import Severity, StepKind
 from easeml_core.services.test_sets.display_names import CALLED
 from easeml_core.store.actors import because
@@ -53,28 +53,26 @@ class Need:
     command: str = ""
 
 
-def need_of(step: Mapping[str, Any], viewer: Viewer, *, named: bool = True) -> Need:
+def need_of(step: NextStep, viewer: Viewer, *, named: bool = True) -> Need:
     """A step of ``next_steps`` for somebody: it leads where they may go.
 
     Args:
-        step: As ``next_steps`` gives it, with ``since`` as a moment or as text.
+        step: As ``next_steps`` gives it.
         viewer: Who looks.
         named: Whether the title begins with the tenant's name.
     """
-    since, kind = step["since"], StepKind(step["kind"])
-    moment = datetime.fromisoformat(since) if isinstance(since, str) else since
-    names = dict.fromkeys((step["tenant"], step["study"]))  # once, where a tenant calls its only study by its own name
-    name = f"{', '.join(names)}: " if named and step["study"] else ""
-    title = f"{name}{step['title']}"
+    names = dict.fromkeys(filter(None, (step.tenant, step.study)))  # once, where a tenant and its study have one name
+    name = f"{', '.join(names)}: " if named and step.study else ""
+    title = f"{name}{step.title}"
     return Need(
         title=title if name else sentence_case(title),
-        why=step["why"],
-        colour="busy" if step["severity"] == Severity.INFO else str(step["severity"]),
-        shape=STEPS[kind][0],
-        age="" if moment is None else age_text((datetime.now(UTC) - moment).total_seconds()),
-        href=allowed(step["page"], viewer),
-        act=ACTS.get(kind, "Open"),
-        command=step["command"],
+        why=step.why,
+        colour="busy" if step.severity == Severity.INFO else str(step.severity),
+        shape=STEPS[step.kind][0],
+        age="" if step.since is None else age_text((datetime.now(UTC) - step.since).total_seconds()),
+        href=allowed(step.page, viewer),
+        act=ACTS.get(step.kind, "Open"),
+        command=step.command,
     )
 
 
@@ -88,28 +86,29 @@ def allowed(page: str, viewer: Viewer) -> str:
     return page
 
 
-def forced_steps(viewer: Viewer) -> list[dict[str, Any]]:
-    """A step as of ``next_steps`` for each forced promotion that waits for a referee in Airflow; of others none.
+def forced_steps(viewer: Viewer) -> list[NextStep]:
+    """Return a step for each forced promotion that waits for a referee in Airflow; for other viewers none.
 
-    Airflow's database knows of them, and only referees are told: which task asks is what a worker wrote.
+    Airflow's database knows of them, and only referees see them: a worker wrote which task asks.
     """
     return [_forced(asked) for asked in questions()] if viewer.is_referee else []
 
 
-def _forced(asked: Question) -> dict[str, Any]:
+def _forced(asked: Question) -> NextStep:
     whose = asked.study or "a study that the task does not name"
     model = f"model {asked.model} of {whose}" if asked.model else f"a model of {whose}"
-    return {
-        "study": asked.study or None,
-        "tenant": asked.study or None,
-        "kind": StepKind.PROMOTE,
-        "severity": Severity.WARN,
-        "title": "a promotion without the gate waits for a referee",
-        "why": f"{asked.asked_by or 'A program'} asks for {model}; the question is in Airflow",
-        "page": "/audit#forced",
-        "command": "",
-        "since": asked.since,
-    }
+    return NextStep(
+        study=asked.study or None,
+        tenant=asked.study or None,
+        kind=StepKind.PROMOTE,
+        severity=Severity.WARN,
+        title="a promotion without the gate waits for a referee",
+        why=f"{asked.asked_by or 'A program'} asks for {model}; the question is in Airflow",
+        act="answer it in Airflow",
+        page="/audit#forced",
+        command="",
+        since=asked.since,
+    )
 
 
 def visible(store: Store, viewer: Viewer) -> list[str] | None:

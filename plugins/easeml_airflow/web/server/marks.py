@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from easeml_core.entities import Symbol
-from easeml_core.services.reports.overview import Standing
-from easeml_core.services.reports.recommendations import StepKind
+from easeml_core.services.reports.recommendations import Severity, Standing, StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_core.services.reports.recommendations import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ STEPS = {
     StepKind.LABELS: ("tag", "Labels wanted"),
     StepKind.PROMOTE: ("person", "Promotion"),
     StepKind.SET_NEARLY_SPENT: ("lock", "Set nearly spent"),
+    StepKind.IMPLEMENTATION: ("chip", "No executor"),
     StepKind.BUDGET: ("hour", "Budget spent"),
     StepKind.SEALING: ("wait", "Being sealed"),
     StepKind.PAUSED: ("pause", "Paused"),
@@ -75,3 +81,13 @@ ACTS = {
     StepKind.HAND_IN: "Submissions",
 }
 """The word of the button; others say "Open"."""
+
+
+def mark_of(steps: Sequence[Step], standing: Standing) -> Mark:
+    """Return the state of a study; where it needs a person, what for."""
+    step = steps[0]
+    if standing is Standing.NEEDS:
+        return Mark("bad" if step.severity is Severity.BAD else "warn", *STEPS[step.kind])
+    if step.kind is StepKind.SEALING:
+        return Mark("busy", *STEPS[step.kind])
+    return Mark(*STANDINGS[standing])

@@ -139,7 +139,7 @@ class Site:
         return HTMLResponse(html, status_code=status, headers=HEADERS)
 
     def study(self, viewer: Viewer, name: str, *, change: bool = False) -> Study:
-        """The study, for somebody who may see it, or change it.
+        """Return the study, for somebody who may see it, or change it.
 
         Raises:
             HTTPException: 404 where there is none, or where they may not even know; 403 where they may only look.
@@ -150,7 +150,7 @@ class Site:
             except NotFoundError:
                 found = None
         if found is None or not viewer.sees(found.name, found.tenant):
-            raise HTTPException(status_code=404, detail=f"there is no study {name!r} that you may see")
+            raise no_study(name)
         if change and not viewer.changes(found.name, found.tenant):
             raise HTTPException(status_code=403, detail=f"you may look at {name!r}, not change it; its tenant may")
         return found
@@ -163,6 +163,11 @@ class Site:
             return self.needs_of(self.open_store(), viewer)
         except EasemlError:
             return None  # the page itself says what is away
+
+
+def no_study(name: str) -> HTTPException:
+    """Return the answer where there is no such study, or the viewer may not even know of it: the same in both cases."""
+    return HTTPException(status_code=404, detail=f"there is no study {name!r} that you may see")
 
 
 def base_of(request: Request) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from easeml_airflow.web.components.charts import ROOM, WIDTHS, Axis, Dot, Line, Note, Plot, _box, _drawn
 from easeml_airflow.web.pages.study.forest_plot import BEST_ROOM, forest_of
+from easeml_core.entities import TrialState
+from easeml_core.store.queries.study import EndedPoint
 
 X, Y = Axis(0.0, 10.0, [(0.0, "0"), (10.0, "10")]), Axis(0.0, 1.0, [(0.0, "0"), (1.0, "1")], "accuracy")
 
@@ -100,16 +104,16 @@ def test_wherever_two_words_are_wanted_both_can_be_read(wanted):
 
 def test_no_label_of_an_axis_lies_under_the_word_of_the_best():
     """A best near an end of the axis is told beside it, where the next label would be."""
-    points = [
-        {"candidate": f"c{n}", "state": "SUCCEEDED", "quality": quality, "cost": 1.0, "is_present": True}
-        for n, quality in enumerate((0.5, 0.9))
-    ]
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def point(name, quality):
+        return EndedPoint(1, name, TrialState.SUCCEEDED, quality, 1.0, 1.0, True, moment)
+
     for best, others in ((0.9, (0.5, 0.7)), (0.505, (0.1, 0.3)), (0.88, (0.879, 0.8795))):
-        facts = {"points": [points[0] | {"quality": q} for q in others], "open": [], "candidates": []}
-        facts["points"] = [p | {"candidate": f"c{n}"} for n, p in enumerate(facts["points"])]
-        facts["points"].append(points[1] | {"candidate": "best", "quality": best})
-        facts["candidates"] = [type("C", (), {"name": p["candidate"]}) for p in facts["points"]]
-        forest = forest_of(facts, None, all_candidates=True)
+        points = [*(point(f"c{n}", quality) for n, quality in enumerate(others)), point("best", best)]
+        candidates = [SimpleNamespace(name=p.candidate) for p in points]
+        report = SimpleNamespace(points=points, open=[], candidates=candidates, believed=None)
+        forest = forest_of(report, all_candidates=True)
         assert 50 * BEST_ROOM <= forest.best_word <= 100 - 50 * BEST_ROOM
         assert all(abs(at - forest.best_word) >= 100 * BEST_ROOM for at, _ in forest.ticks)
         assert forest.best == forest.axis.share(best)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from device_rows import add_study
+from study_facts import next_step_of
 
 from easeml_airflow.web.components import action_items
 from easeml_airflow.web.pages.overview.view import lines_of, with_forced
@@ -139,15 +140,13 @@ def test_the_bar_counts_them(looks, database):
     assert action_items.count_needs(database.worker, RITA) == others + 1
 
 
-def step(severity, study):
-    told = {"kind": StepKind.BUDGET, "title": "t", "why": "w", "page": "/", "command": "", "since": None}
-    return told | {"severity": severity, "study": study, "tenant": study}
+SEVERITIES = (("x", Severity.BAD), ("y", Severity.WARN), ("z", Severity.WARN))
 
 
 def test_they_come_after_the_worst_and_many_are_one_line(looks):
     looks[0][:] = [ASKED._replace(study=name) for name in ("", "a", "b", "c")]
-    steps = with_forced([step(Severity.BAD, "x"), step(Severity.WARN, "y"), step(Severity.WARN, "z")], RITA)
-    assert [found["study"] for found in steps] == ["x", None, "a", "b", "c", "y", "z"]
+    steps = with_forced([next_step_of(name, StepKind.BUDGET, severity) for name, severity in SEVERITIES], RITA)
+    assert [found.study for found in steps] == ["x", None, "a", "b", "c", "y", "z"]
     lines = lines_of(steps, RITA)
     assert lines[1].title == "3 studies: a promotion without the gate waits for a referee"
     assert lines_of(steps, RITA, is_whole=True)[1].title == "A promotion without the gate waits for a referee"

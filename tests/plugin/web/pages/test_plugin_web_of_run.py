@@ -163,7 +163,7 @@ def test_the_newest_trials_are_looked_through_and_no_more(done, database, monkey
         train(database, f"other/run/again/{index}", trial)
     with database.worker.begin() as tx:
         found = dag_runs.trials_of(tx, run="other/run", key="other/run", studies=None)
-        assert [trial["trial_id"] for trial in found] == [late[2], late[1]]
+        assert [trial.trial_id for trial in found] == [late[2], late[1]]
         assert len(dag_runs.trials_of(tx, run=KEY, key=KEY, studies=None)) == 4
 
 

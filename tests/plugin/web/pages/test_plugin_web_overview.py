@@ -2,9 +2,11 @@
 
 import re
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from study_facts import NOW, next_step_of, study_facts
 
 from easeml_airflow.web.pages.overview import charts, view
 from easeml_airflow.web.pages.overview import routes as page_module
@@ -12,31 +14,36 @@ from easeml_airflow.web.pages.overview.charts import map_of
 from easeml_airflow.web.pages.overview.routes import Query
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
-from easeml_core.entities import Executor, TrialState
+from easeml_core.entities import Executor, StudyState, Symbol, TrialState
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.reports.overview import Standing, board
-from easeml_core.services.reports.recommendations import Severity, Step, StepKind
+from easeml_core.services.reports.overview import Board
+from easeml_core.services.reports.recommendations import Assessment, Severity, Standing, Step, StepKind
 from easeml_core.services.studies.candidates import add_candidates
+from easeml_core.store.queries.overview import InstallationTotals, WeekCounts
 from easeml_core.store.tables import models, studies, trials
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def step(kind=StepKind.COMPUTE, severity=Severity.INFO, **more):
     return Step(kind, severity, "more compute may be worth it", "2 candidates have not run", "train", **more)
 
 
-def entry(study="x-ray", tenant="radiology", **changes):
-    """A row of ``board``."""
-    facts = {
-        **{"tenant": tenant, "study": study, "state": "ACTIVE", "metric": "accuracy", "weight": 1.0, "read_at": NOW},
-        **{"tenant_weight": 1.0, "best_quality": 0.93928, "best_quality_day_ago": 0.93448, "running": 1, "waiting": 2},
-        **{"failed": 0, "device_seconds_day": 75.0, "verdict": "pass", "judging_at": None, "gate_set_live": True},
-        **{"signal": 2, "signals": 3, "direct_signal": None, "drift": None, "teams": 1, "ended_day": 4, "lost": 0},
-        **{"queued_at": NOW - timedelta(minutes=6), "steps": [step()], "standing": Standing.SEARCHING},
-    }
-    return facts | changes
+USUAL = {
+    **{
+        "best_quality": 0.93928,
+        "best_quality_day_ago": 0.93448,
+        "running": 1,
+        "waiting": 2,
+        "device_seconds_day": 75.0,
+    },
+    **{"verdict": Symbol.PASS, "signal": 2, "signals": 3, "ended_day": 4, "queued_at": NOW - timedelta(minutes=6)},
+}
+
+
+def entry(study="x-ray", tenant="radiology", steps=(), standing=Standing.SEARCHING, **changes):
+    """A study of ``board``."""
+    facts = study_facts(study=study, tenant=tenant, **USUAL | changes)
+    return Assessment(facts, list(steps) or [step()], standing)
 
 
 NEEDY = {"steps": [step(StepKind.BUDGET, Severity.WARN)], "standing": Standing.NEEDS}
@@ -47,10 +54,10 @@ def client(client_of, monkeypatch):
     """A client of an overview with these rows."""
 
     def make(*entries, store=None, steps=(), viewer=None, **more):
-        facts = {"tenants": list(entries), "steps": list(steps), "busy": [0.5] * 24, "improvements": {}}
-        facts["totals"] = {"seconds": sum(e["device_seconds_day"] for e in entries), "weight": float(len(entries))}
-        facts["week"] = {"passed": 3, "failed": 2, "withheld": 0, "promoted": 1, "rolled_back": 0}
-        monkeypatch.setattr(page_module, "board", lambda _store, names: facts | more)
+        seconds = sum(e.facts.device_seconds_day for e in entries)
+        totals, week = InstallationTotals(seconds, float(len(entries))), WeekCounts(3, 2, 0, 1, 0)
+        found = Board(list(entries), list(steps), totals, week, [0.5] * 24, {})
+        monkeypatch.setattr(page_module, "board", lambda _store, names: replace(found, **more))
         viewer = viewer or Viewer("ada", frozenset({Role.OPERATOR}))
         return client_of(Site(lambda: Empty(), object, object, lambda: viewer))
 
@@ -62,8 +69,9 @@ class Empty:
 
 
 def test_the_page_tells_every_fact_of_a_study(client, text_of):
-    other = entry("cards", "fraud-watch", best_quality=None, best_quality_day_ago=None, verdict=None, signal=None)
-    page = client(entry(), other | {"device_seconds_day": 25.0, "running": 0, "waiting": 0}).get("/")
+    none = dict.fromkeys(("best_quality", "best_quality_day_ago", "verdict", "signal"))
+    other = entry("cards", "fraud-watch", device_seconds_day=25.0, running=0, waiting=0, **none)
+    page = client(entry(), other).get("/")
     assert page.status_code == 200
     words = text_of(page.text)
     for fact in (
@@ -102,8 +110,8 @@ def test_the_page_tells_every_fact_of_a_study(client, text_of):
         ({"metric": "balanced_accuracy"}, "0.9393 balanced accuracy"),
         ({"running": 0}, "No trial is training now; 1 tenant registered."),
         ({"running": 3, "lost": 1}, "2 devices are training for 1 tenant."),
-        ({"state": "PAUSED"}, "of 0.0 % due"),
-        ({"verdict": "withheld"}, "Withheld"),
+        ({"state": StudyState.PAUSED}, "of 0.0 % due"),
+        ({"verdict": Symbol.WITHHELD}, "Withheld"),
     ],
 )
 def test_states_are_words(client, text_of, changes, words):
@@ -111,9 +119,9 @@ def test_states_are_words(client, text_of, changes, words):
 
 
 def test_what_needs_a_person_leads_where_they_may_go(client, text_of):
-    told = {"study": "x-ray", "tenant": "radiology", "kind": "no-set", "severity": "bad", "title": "the set is used up"}
-    told |= {"why": "no model is judged", "act": "seal", "command": "", "page": "/studies/x-ray/gate", "since": NOW}
-    shared = told | {"study": None, "tenant": None, "kind": "referee", "title": "the referee is away", "page": ""}
+    said = {"tenant": "radiology", "title": "the set is used up", "why": "no model is judged"}
+    told = next_step_of("x-ray", StepKind.NO_SET, Severity.BAD, **said, page="/studies/x-ray/gate", since=NOW)
+    shared = next_step_of(None, StepKind.REFEREE, Severity.BAD, title="the referee is away", page="", since=NOW)
     referee = Viewer("bob", frozenset({Role.REFEREE}))
     for viewer, path in ((None, "/studies/x-ray/submissions"), (referee, "/studies/x-ray/gate")):
         page = client(entry(**NEEDY), steps=[told, shared], viewer=viewer).get("/").text
@@ -125,12 +133,13 @@ def test_what_needs_a_person_leads_where_they_may_go(client, text_of):
 
 
 def test_many_needs_of_a_kind_are_one_line_that_leads_to_them(client, text_of):
-    def told(kind, study, severity="warn", age=1):
-        facts = {"study": study, "tenant": study, "kind": kind, "severity": severity, "title": f"{kind} of it"}
-        facts |= {"why": "so it is", "act": "do", "command": "", "page": "/compute"}
-        return facts | {"since": datetime.now(UTC) - timedelta(hours=age)}
+    def told(kind, study, severity=Severity.WARN, age=1):
+        since = datetime.now(UTC) - timedelta(hours=age)
+        said = {"title": f"{kind} of it", "why": "so it is", "page": "/compute"}
+        return next_step_of(study, kind, severity, **said, since=since)
 
-    steps = [told("overfitting", "x-ray", "bad"), *(told("budget", f"s-{n}", age=n) for n in range(1, 10))]
+    budget = [told(StepKind.BUDGET, f"s-{n}", age=n) for n in range(1, 10)]
+    steps = [told(StepKind.OVERFITTING, "x-ray", Severity.BAD), *budget]
     needy = [entry(f"s-{n}", f"s-{n}", **NEEDY) for n in range(1, 10)]
     other = {"steps": [step(StepKind.OVERFITTING, Severity.BAD)], "standing": Standing.NEEDS}
     many = client(entry(**other), *needy, steps=steps)
@@ -152,12 +161,11 @@ def test_many_needs_of_a_kind_are_one_line_that_leads_to_them(client, text_of):
 
 def test_the_map_says_how_many_need_what(client, text_of):
     rows = [entry(f"s-{n}") for n in range(300)]
-    found = [
-        {"study": f"s-{n}", "tenant": "t", "kind": kind, "severity": severity}
-        for n, kind, severity in ((1, "overfitting", "bad"), (2, "budget", "warn"), (3, "budget", "warn"))
+    steps = [
+        next_step_of("s-1", StepKind.OVERFITTING, Severity.BAD),
+        *(next_step_of(f"s-{n}", StepKind.BUDGET, Severity.WARN) for n in (2, 3)),
     ]
-    more = {"title": "it", "why": "so", "act": "do", "command": "", "page": "/", "since": None}
-    page = client(*rows, steps=[f | more for f in found]).get("/?show=all").text
+    page = client(*rows, steps=steps).get("/?show=all").text
     assert "What they need Overfitting 1 Budget spent 2" in text_of(page)
     assert 'href="?show=needs&amp;kind=budget&amp;sort=needs"' in page
 
@@ -175,8 +183,7 @@ def test_the_study_that_a_tasks_link_names_is_marked_and_on_the_page(client):
 
 def test_names_are_escaped(client):
     hostile = "<script>alert(1)</script>"
-    told = {"study": "x", "tenant": hostile, "kind": "refused", "severity": "bad", "title": "t", "why": '"><img src=x>'}
-    told |= {"act": "a", "command": "", "page": "/new", "since": None}
+    told = next_step_of("x", StepKind.REFUSED, Severity.BAD, tenant=hostile, why='"><img src=x>', page="/new")
     page = client(entry(tenant=hostile, metric=hostile, **NEEDY), steps=[told]).get("/", params={"q": hostile}).text
     assert "<script>alert" not in page
     assert "<img" not in page
@@ -271,7 +278,7 @@ def test_small_charts_share_their_scales(client):
         "a": [(NOW - timedelta(days=20), 0.5), (NOW - timedelta(days=7), 0.7)],
         "b": [(NOW - timedelta(days=1), 0.9)],
     }
-    rows = view.rows_of(ROWS, view.Shares(100.0, 3.0), found)
+    rows = view.rows_of(ROWS, InstallationTotals(100.0, 3.0), found)
     first, second, third = (row.spark for row in rows)
     assert third is None
     assert (first.x, first.y) == (second.x, second.y)
@@ -293,9 +300,9 @@ def test_the_mean_never_falls_where_a_study_has_its_first_result():
 
 
 def test_shares_of_nothing_are_no_division_by_zero():
-    shares = view.Shares(0.0, 0.0)
-    assert (shares.used(ROWS[0]), shares.due(ROWS[0])) == (0.0, 0.0)
-    assert view.rows_of(ROWS, shares, {})[0].share_bar <= 100
+    nothing = InstallationTotals(0.0, 0.0)
+    assert (ROWS[0].used_share(nothing), ROWS[0].due_share(nothing)) == (0.0, 0.0)
+    assert view.rows_of(ROWS, nothing, {})[0].share_bar <= 100
 
 
 # -- very many --------------------------------------------------------------------------------------------------------
@@ -307,7 +314,7 @@ def test_the_map_has_a_cell_for_each_study():
     found = map_of(entries)
     assert found.sentence == "250 studies: 5 alert, 5 to decide, 240 searching"
     assert [patch.count for patch in found.patches] == [5, 5, 240]
-    assert sorted(found.names) == [e["study"] for e in entries]
+    assert sorted(found.names) == [e.facts.study for e in entries]
     assert found.names[:5] == ["s-000", "s-050", "s-100", "s-150", "s-200"]
     strokes = [int(n) for patch in found.patches for n in re.findall(r"v(\d+)", patch.path)]
     assert sum((n + 2) // 10 for n in strokes) == 250
@@ -340,7 +347,6 @@ def test_a_real_study_on_the_page(ask_as, make_study, database, text_of):
     assert page.count('class="spark"') == 3
     pause_study(database.worker, study="cancer", paused=True)
     assert "lab cancer Paused" in text_of(ask_as("dev").get("/").text)
-    assert {"steps", "standing"} <= set(board(database.worker)["tenants"][0])
     with closing(database.server.connect(database=database.name)) as opened, opened.cursor() as cursor:
         cursor.execute("UPDATE work.studies SET state = 'ACTIVE', target_quality = 0.9, budget_seconds = 2.5")
     words = text_of(ask_as("dev").get("/").text)

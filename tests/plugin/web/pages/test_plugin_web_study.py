@@ -18,7 +18,7 @@ from easeml_airflow.web import live
 from easeml_airflow.web.pages.study.view import TIMES, next_trial_of
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.operations.audit import audit
-from easeml_core.services.reports.study import facts_of_study
+from easeml_core.services.reports.study import study_report
 from easeml_core.services.selection.beliefs import Beliefs, Expected, Watch
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
@@ -87,9 +87,9 @@ def test_the_page_tells_what_the_services_tell(study, run, ask_as, database, tex
     answer = ask_as("ada", "operator").get(f"/studies/{study}")
     assert answer.status_code == 200
     words = text_of(answer.text)
-    facts = facts_of_study(database.worker, study=study)
+    report = study_report(database.worker, study=study)
     told = Watch(database.worker).of(study)
-    names = {t["trial_id"]: t["candidate"] for t in facts["trials"]}
+    names = {t.trial_id: t.candidate for t in report.trials}
     for fact in (
         "Best so far 0.8100 accuracy.",
         f"Running: {names[running]}, ",
@@ -112,9 +112,9 @@ def test_the_page_tells_what_the_services_tell(study, run, ask_as, database, tex
         assert fact in words, fact
     assert "Traceback" not in words
     assert HOSTILE not in answer.text
-    version = facts["data"]["version"]
-    assert f"Training examples {version.train_rows} Validation examples {version.validation_rows}" in words
-    assert escape(facts["study"].program) in answer.text
+    data = report.data
+    assert f"Training examples {data.train_rows} Validation examples {data.validation_rows}" in words
+    assert escape(report.study.program) in answer.text
     assert answer.text.count('class="spark"') == 1
     assert "80 % expected between" in words
     rank_one = re.search(r'<tr class="sel">\s*<th[^>]*>([^<]*)</th>', answer.text)
@@ -228,7 +228,7 @@ def test_a_candidate_joins_once_and_its_name_is_escaped(study, ask_as, database)
     form |= {"parameters": '{"max_depth": 3}', "devices": "gpu, cpu"}
     for _ in range(2):
         assert mine.post(f"/studies/{study}/candidates", data=form).status_code == 303
-    (added,) = [c for c in facts_of_study(database.worker, study=study)["candidates"] if c.name == HOSTILE]
+    (added,) = [c for c in study_report(database.worker, study=study).candidates if c.name == HOSTILE]
     assert (added.kind, dict(added.parameters), list(added.devices)) == (
         "decision_tree",
         {"max_depth": 3},

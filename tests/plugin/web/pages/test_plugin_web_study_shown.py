@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
+from study_facts import study_facts
 
-from easeml_airflow.web.pages.overview.view import mark_of
-from easeml_airflow.web.pages.study.view import _marks
+from easeml_airflow.web.pages.study.view import _alarms, _state
+from easeml_airflow.web.server.marks import mark_of
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.reports.overview import standing
-from easeml_core.services.reports.recommendations import Severity, Step, StepKind
+from easeml_core.services.reports.recommendations import Assessment, Severity, Step, StepKind, standing
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
@@ -104,9 +105,9 @@ def test_what_needs_a_person_stands_beside_the_state_with_the_words_of_the_overv
         return Step(kind, severity, "a title", "a reason", act)
 
     def marks(*steps):
-        stands = {"steps": steps, "standing": standing(steps)}
-        state, need = _marks(stands)
-        assert mark_of(stands) in (state, need)
+        report = SimpleNamespace(assessment=Assessment(study_facts(), list(steps), standing(steps)), alerts=[])
+        state, (need, *_) = _state(report.assessment), [*_alarms(report), None]
+        assert mark_of(steps, standing(steps)) in (state, need)
         return state.word, need and need.word
 
     labels, search = step(StepKind.LABELS, Severity.WARN), step(StepKind.COMPUTE)

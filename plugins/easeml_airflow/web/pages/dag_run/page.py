@@ -10,7 +10,7 @@ What a run of a DAG, or one of its tasks, did here, as frozen values: its trials
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 
@@ -21,19 +21,19 @@ from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.formats import quality_text
 from easeml_airflow.web.server.marks import REFUSED, VERDICTS, WAITS, Mark
 from easeml_airflow.web.server.site import moved, path_of_study
-from easeml_core.entities import RequestKind, Symbol
+from easeml_core.entities import RequestKind, TrialState
 from easeml_core.errors import counted
 from easeml_core.store.queries import submissions
-from easeml_core.store.queries.dag_runs import MOST, asked_of, trials_of
+from easeml_core.store.queries.dag_runs import MOST, requests_of, trials_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    Facts = Sequence[Mapping[str, Any]]
     from fastapi.responses import HTMLResponse, Response
 
     from easeml_airflow.web.server.site import Site
+    from easeml_core.store.queries.dag_runs import DagRunRequest, DagRunTrial
 
 
 UNMAPPED = "-1"
@@ -158,13 +158,19 @@ class Page:
         return {line.href for line in self.trials} | {line.href for line in self.asked}
 
 
-def page_of(place: Place, trials: Facts, asked: Facts, names: Mapping[int, str], viewer: Viewer) -> Page:
+def page_of(
+    place: Place,
+    trials: Sequence[DagRunTrial],
+    asked: Sequence[DagRunRequest],
+    names: Mapping[int, str],
+    viewer: Viewer,
+) -> Page:
     """The page.
 
     Args:
         place: What it is about.
-        trials: As of ``store.of_run.trials_of``.
-        asked: As of ``store.of_run.asked_of``.
+        trials: As of ``store.queries.dag_runs.trials_of``.
+        asked: As of ``store.queries.dag_runs.requests_of``.
         names: What people call the models, by their ids.
         viewer: Who looks; each line leads where they may go.
     """
@@ -177,58 +183,58 @@ def page_of(place: Place, trials: Facts, asked: Facts, names: Mapping[int, str],
     )
 
 
-def _now(place: Place, trials: Facts, asked: Facts) -> tuple[str, str]:
+def _now(place: Place, trials: Sequence[DagRunTrial], asked: Sequence[DagRunRequest]) -> tuple[str, str]:
     if not trials and not asked:
         return f"This {place.word} asked nothing of Ease.ml.", "Nothing here that you may see bears its name."
-    studies = {fact["study"] for fact in (*trials, *asked)}
+    studies = {trial.study for trial in trials} | {entry.study for entry in asked}
     about = f"study {studies.pop()}" if len(studies) == 1 else counted(len(studies), "study", "studies")
-    ended = sum(trial["state"] == "SUCCEEDED" for trial in trials)
+    ended = sum(trial.state == TrialState.SUCCEEDED for trial in trials)
     told = [f"{counted(len(trials), 'trial')}, of which {ended} succeeded"] if trials else []
     told += [f"{counted(len(asked), 'thing')} asked for, handed in or fed"] if asked else []
     return f"{'; '.join(told)}.", f"All of it is about {about}."
 
 
-def _trial(trial: Mapping[str, Any]) -> TrialLine:
-    path = path_of_study(trial["study"])
-    done = {"suggested": trial["is_asked"], "trained": trial["is_trained"]}
+def _trial(trial: DagRunTrial) -> TrialLine:
+    path = path_of_study(trial.study)
+    done = {"suggested": trial.is_asked, "trained": trial.is_trained}
     return TrialLine(
-        trial_id=trial["trial_id"],
-        candidate=trial["candidate"],
-        study=trial["study"],
-        href=f"{path}/decisions/{trial['trial_id']}",
+        trial_id=trial.trial_id,
+        candidate=trial.candidate,
+        study=trial.study,
+        href=f"{path}/decisions/{trial.trial_id}",
         study_href=path,
-        state=TRIAL_STATES[trial["state"]],
+        state=TRIAL_STATES[trial.state],
         here=" and ".join(word for word, is_so in done.items() if is_so),
         why=why_of(trial),
-        quality="none" if trial["quality"] is None else quality_text(trial["quality"]),
-        cost=cost_of({**trial, "reasons": None}),
+        quality="none" if trial.quality is None else quality_text(trial.quality),
+        cost=cost_of(trial),
     )
 
 
-def _asked(entry: Mapping[str, Any], names: Mapping[int, str], viewer: Viewer) -> AskedLine:
-    what, below, _ = _KINDS[entry["kind"]]
-    path, model = path_of_study(entry["study"]), entry["model_id"]
+def _asked(entry: DagRunRequest, names: Mapping[int, str], viewer: Viewer) -> AskedLine:
+    what, below, _ = _KINDS[entry.kind]
+    path, model = path_of_study(entry.study), entry.model_id
     return AskedLine(
         what=what,
-        study=entry["study"],
+        study=entry.study,
         href=allowed(f"{path}{below}", viewer),
         study_href=path,
         model="" if model is None else f"{names.get(model, 'model')}, model {model}",
-        at=entry["at"],
+        at=entry.at,
         result=_result(entry),
     )
 
 
-def _result(entry: Mapping[str, Any]) -> Mark:
+def _result(entry: DagRunRequest) -> Mark:
     """How it ended, as far as everybody who sees the study may know."""
-    if entry["is_refused"]:
+    if entry.is_refused:
         return REFUSED
-    if entry["symbol"]:
-        return Mark(*VERDICTS[Symbol(entry["symbol"])])
-    if entry["signal"]:
-        return Mark("busy", "info", f"Signal {entry['signal']} of {entry['signals']}")
-    if entry["is_answered"] or entry["kind"] in _AT_ONCE:
-        return Mark("ok", "done", _KINDS[entry["kind"]][2])
+    if entry.symbol:
+        return Mark(*VERDICTS[entry.symbol])
+    if entry.signal:
+        return Mark("busy", "info", f"Signal {entry.signal} of {entry.signals}")
+    if entry.is_answered or entry.kind in _AT_ONCE:
+        return Mark("ok", "done", _KINDS[entry.kind][2])
     return WAITS
 
 
@@ -262,6 +268,6 @@ def _found(site: Site, viewer: Viewer, place: Place) -> Page:
     studies = visible(store, viewer)
     with store.begin() as tx:
         trials = trials_of(tx, run=place.run_key, key=place.key, studies=studies)
-        asked = asked_of(tx, key=place.key, studies=studies)
-        names = submissions.names_of(tx, sorted({a["model_id"] for a in asked if a["model_id"] is not None}))
+        asked = requests_of(tx, key=place.key, studies=studies)
+        names = submissions.names_of(tx, sorted({a.model_id for a in asked if a.model_id is not None}))
     return page_of(place, trials, asked, names, viewer)

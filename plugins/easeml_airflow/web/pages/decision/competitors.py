@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from easeml_core.entities import Study
+    from easeml_core.services.reports.study import DecisionFacts
 
 
 def belief_plot(chosen: Mapping[str, Any], study: Study, outcome: Mapping[str, Any]) -> Plot | None:
@@ -39,19 +40,17 @@ def belief_plot(chosen: Mapping[str, Any], study: Study, outcome: Mapping[str, A
     return Plot(title, sentence, x, y, bands, [Line(curve)], marks, dots, notes, height=190)
 
 
-def curve_plot(facts: Mapping[str, Any], chosen: Mapping[str, Any] | None, study: Study) -> Plot | None:
+def curve_plot(facts: DecisionFacts, chosen: Mapping[str, Any] | None, study: Study) -> Plot | None:
     """Quality over the share of the steps, with the best so far; None where nothing was told."""
-    curve = [(100 * share, quality) for share, quality in facts["curve"]]
+    curve = [(100 * share, quality) for share, quality in facts.trial.learning_curve]
     if not curve:
         return None
-    best = (chosen or {}).get("best") or facts["best_before"]
+    best = (chosen or {}).get("best") or facts.best_before
     y = nice_axis([q for _, q in curve] + ([best] if best else []), title=study.metric)
     x = nice_axis([0.0, 100.0], title="% of its steps")
     lines = [Line(curve), *([Line([(0.0, best), (100.0, best)], "ln thin dash kf")] if best else [])]
     at, reached = curve[-1]
     title = f"What it told while it trained: {reached:.4f} after {at:.0f} % of its steps"
     note = Note(at, reached, f"{reached:.4f}", "t", "end", -8, 18, free=True)
-    sentence = (
-        f"Learning curve of trial {facts['trial']['trial_id']}: {reached:.4f} after {at:.0f} per cent of its steps."
-    )
+    sentence = f"Learning curve of trial {facts.trial.trial_id}: {reached:.4f} after {at:.0f} per cent of its steps."
     return Plot(title, sentence, x, y, lines=lines, dots=[Dot(at, reached, f"{reached:.4f}")], notes=[note], height=150)

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from easeml_airflow.web.components.charts import Plot
     from easeml_airflow.web.server.marks import Mark
     from easeml_core.entities import Study
+    from easeml_core.services.reports.study import DecisionFacts, GuardReport
+    from easeml_core.store.queries.study import KnownThen, StudyTrial
 
 
-def guard_of(chosen: Mapping[str, Any], day: Mapping[str, Any]) -> list[tuple[str, str]]:
+def guard_of(chosen: Mapping[str, Any], day: GuardReport) -> list[tuple[str, str]]:
     """The guard's part in this pick, and in the last day; empty where another policy than ``default`` chose."""
     if chosen["policy"] != "default":
         return []
@@ -45,19 +47,19 @@ def guard_of(chosen: Mapping[str, Any], day: Mapping[str, Any]) -> list[tuple[st
         ("This pick came", came.get(chosen["chosen_by"], "from the rule above")),
         ("Promised to the least served", f"{percent_text(chosen['guard'] or 0.0)} of compute"),
     ]
-    if day["used"] is None:
+    if day.used is None:
         return [*pairs, ("Used in the last 24 h", "nothing ran")]
-    pairs.append(("Used in the last 24 h", f"{percent_text(day['used'])} of compute"))
-    if day["least"] is not None:
-        among = "" if day["is_all"] else ", of those you see"
-        share = f"{day['least']}, {100 * day['of_due']:.0f} % of its due share"
+    pairs.append(("Used in the last 24 h", f"{percent_text(day.used)} of compute"))
+    if day.least is not None:
+        among = "" if day.is_all else ", of those you see"
+        share = f"{day.least}, {100 * (day.of_due or 0.0):.0f} % of its due share"
         pairs.append((f"Least served in the last 24 h{among}", share))
     return pairs
 
 
-def guard_bar(chosen: Mapping[str, Any], day: Mapping[str, Any]) -> Bar | None:
+def guard_bar(chosen: Mapping[str, Any], day: GuardReport) -> Bar | None:
     """The bar ends a quarter beyond the larger of both."""
-    used, promised = day["used"], chosen["guard"] or 0.0
+    used, promised = day.used, chosen["guard"] or 0.0
     if chosen["policy"] != "default" or used is None:
         return None
     end = 1.25 * max(used, promised) or 1.0
@@ -66,7 +68,7 @@ def guard_bar(chosen: Mapping[str, Any], day: Mapping[str, Any]) -> Bar | None:
 
 
 def cost_pairs(
-    chosen: Mapping[str, Any] | None, trial: Mapping[str, Any], outcome: Mapping[str, Any]
+    chosen: Mapping[str, Any] | None, trial: StudyTrial, outcome: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """Predicted and measured cost."""
     known = chosen is not None and chosen["predicted_cost_seconds"] != 1.0
@@ -75,23 +77,23 @@ def cost_pairs(
     ]
     if chosen and known and (ends := chosen["predicted_cost_interval_seconds"]):
         pairs.append(("80 % expected between", " and ".join(seconds_text(end) for end in ends)))
-    pairs.append(("Measured" if trial["finished_at"] else "So far", cost_of(trial)))
+    pairs.append(("Measured" if trial.finished_at else "So far", cost_of(trial, trial.predicted_seconds)))
     if known and outcome["cost_ratio"] is not None:
         pairs.append(("Measured over predicted", f"{outcome['cost_ratio']:.2f}"))
     return pairs
 
 
-def observed(known: Mapping[str, int] | None, chosen: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def observed(known: KnownThen | None, chosen: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Counts of the trials on which the choice rested, as of the decision."""
     if known is None or chosen is None:
         return []
-    failed = f", {known['failed']} failed" if known["failed"] else ""
+    failed = f", {known.failed} failed" if known.failed else ""
     at_mean = chosen["policy"] == "default" and chosen["settings"].get("believe")
     return [
-        ("Observations of this study", f"{known['succeeded']} succeeded{failed}"),
-        (f"Under way in this study{', counted at their mean' if at_mean else ''}", counted(known["own_open"], "trial")),
-        ("Under way in all studies", counted(known["open"], "trial")),
-        ("Not eligible in this study", f"{counted(known['taken'], 'candidate')} run or under way"),
+        ("Observations of this study", f"{known.succeeded} succeeded{failed}"),
+        (f"Under way in this study{', counted at their mean' if at_mean else ''}", counted(known.own_open, "trial")),
+        ("Under way in all studies", counted(known.open, "trial")),
+        ("Not eligible in this study", f"{counted(known.taken, 'candidate')} run or under way"),
     ]
 
 
@@ -198,8 +200,8 @@ class DecisionPage:
 
 def page_of(
     told: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    guard: Mapping[str, Any],
+    facts: DecisionFacts,
+    guard: GuardReport,
     *,
     study: Study,
     sees: Callable[[str], bool],
@@ -208,12 +210,12 @@ def page_of(
 
     Args:
         told: As of ``services.explain``.
-        facts: As of ``services.study_facts.facts_of_decision``.
-        guard: As of ``services.study_facts.guard_of_day``.
+        facts: As of ``services.reports.study.facts_of_decision``.
+        guard: As of ``services.reports.study.guard_of_day``.
         study: Whose trial it is.
         sees: Whether a study of this name may be named.
     """
-    trial, outcome = facts["trial"], told["outcome"]
+    trial, outcome = facts.trial, told["outcome"]
     chosen = next((b for b in told["batches"] if b["mean"] is not None), None)
     last = told["batches"][-1] if told["batches"] else None
     rival = None if chosen is None else rival_of(chosen, sees)
@@ -221,7 +223,7 @@ def page_of(
     return DecisionPage(
         trial_id=told["trial_id"],
         candidate=told["candidate"],
-        state=TRIAL_STATES[trial["state"]],
+        state=TRIAL_STATES[trial.state],
         now=_now(chosen, study, told, rival),
         why_none="" if chosen else _why_none(trial),
         formula=_formula(chosen, study) if chosen else (),
@@ -235,10 +237,10 @@ def page_of(
         outcome=_outcome(outcome, trial),
         curve=curve_plot(facts, chosen, study),
         rungs=[f"It {sentence_of(decided)}." for decided in told["rungs"]],
-        known=[*observed(facts["known"], chosen), *settings_of(told, chosen or last)],
+        known=[*observed(facts.known, chosen), *settings_of(told, chosen or last)],
         asked_at=None if last is None else datetime.fromisoformat((chosen or last)["suggested_at"]),
         log=None if log[0] is None or log[1] != "Log" else (log[0], log[1]),
-        run=run_address(trial["batch_key"]),
+        run=run_address(trial.batch_key),
     )
 
 
@@ -318,9 +320,9 @@ def _are_equal(chosen: Mapping[str, Any]) -> bool:
     return float(chosen["runner_up"]["acquisition"]) == float(chosen["acquisition"])
 
 
-def _why_none(trial: Mapping[str, Any]) -> str:
-    if trial["reevaluates"]:
-        return f"It trains nothing: it measured the model of trial #{trial['reevaluates']} on other data."
+def _why_none(trial: StudyTrial) -> str:
+    if trial.reevaluates:
+        return f"It trains nothing: it measured the model of trial #{trial.reevaluates} on other data."
     return "It was started without the scheduler, so no reasons are stored."
 
 
@@ -390,10 +392,10 @@ def share_text(percent: float) -> str:
     return f"{percent:.0f} %" if percent >= 2 else f"{percent:.1f} %"
 
 
-def _outcome(outcome: Mapping[str, Any], trial: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _outcome(outcome: Mapping[str, Any], trial: StudyTrial) -> list[tuple[str, str]]:
     if outcome["quality"] is None:
         why = why_of(trial)
-        return [("State", TRIAL_STATES[trial["state"]].word), *([("Why", why)] if why else [])]
+        return [("State", TRIAL_STATES[trial.state].word), *([("Why", why)] if why else [])]
     best = outcome["best_before"]
     pairs = [
         ("Reached", quality_text(outcome["quality"])),

@@ -6,39 +6,33 @@ A map of very many studies: a cell is a study, columns of twenty, in the order o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Plot
 from easeml_airflow.web.server.formats import age_text, gain_text
 from easeml_core.errors import counted
-from easeml_core.services.reports.overview import Standing
-from easeml_core.services.reports.recommendations import Severity
+from easeml_core.services.reports.recommendations import Severity, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    Entry = Mapping[str, Any]
+    from easeml_core.services.reports.overview import Board
+    from easeml_core.services.reports.recommendations import Assessment
 
 
 DAYS_DRAWN = 14
 SECONDS_A_DAY = 86_400.0
 
 
-def rise_of(entry: Entry) -> float | None:
-    """How much its best quality rose in a day; None where there is nothing to compare."""
-    best, before = entry["best_quality"], entry["best_quality_day_ago"]
-    return None if best is None or before is None else best - before
-
-
 def scale_of(
-    entries: Sequence[Entry], drawn: Mapping[str, Sequence[tuple[datetime, float]]]
+    entries: Sequence[Assessment], drawn: Mapping[str, Sequence[tuple[datetime, float]]]
 ) -> tuple[Axis, Axis, datetime] | None:
     """One scale for all: time until now, at most two weeks; quality from the least to the best that is shown."""
     points = [point for found in drawn.values() for point in found]
     if not points:
         return None
-    now = entries[0]["read_at"]
+    now = entries[0].facts.read_at
     age = min(DAYS_DRAWN * SECONDS_A_DAY, max((now - when).total_seconds() for when, _ in points))
     low, high = min(q for _, q in points), max(q for _, q in points)
     return Axis(-max(age, 1.0), 0.0), Axis(low - 0.02, max(high, low) + 0.02), now
@@ -50,11 +44,13 @@ def span_text(sparks: Sequence[Plot | None]) -> str:
     return "" if axis is None else f"Last {age_text(-axis.low)}, all on one scale"
 
 
-def spark_of(entry: Entry, found: Sequence[tuple[datetime, float]], x: Axis, y: Axis, now: datetime) -> Plot | None:
+def spark_of(
+    entry: Assessment, found: Sequence[tuple[datetime, float]], x: Axis, y: Axis, now: datetime
+) -> Plot | None:
     """One study's best quality over time; None where it has no result."""
     if not found:
         return None
-    look = "1" if entry["standing"] is Standing.SEARCHING or (rise_of(entry) or 1) > 0 else "6"
+    look = "1" if entry.standing is Standing.SEARCHING or (entry.rise or 1) > 0 else "6"
     points = [(max((when - now).total_seconds(), x.low), quality) for when, quality in found]
     points.append((0.0, found[-1][1]))
     dot = Dot(0.0, found[-1][1], "", f"f{look}")
@@ -73,7 +69,9 @@ def area_spark(values: Sequence[float], look: str) -> Plot | None:
     return Plot("", "", Axis(0, len(values) - 1), y, bands=[band], lines=[Line(points, f"ln k{look}")], dots=[last])
 
 
-def mean_quality(entries: Sequence[Entry], improvements: Mapping[str, Sequence[tuple[datetime, float]]]) -> list[float]:
+def mean_quality(
+    entries: Sequence[Assessment], improvements: Mapping[str, Sequence[tuple[datetime, float]]]
+) -> list[float]:
     """The mean best quality of those that have a result, at 29 moments of the last two weeks or since the first one.
 
     Before its first result a study counts as 0: else the mean would fall when a study that is harder has its first one.
@@ -113,29 +111,29 @@ class Figures:
     moved: str
 
 
-def figures_of(facts: Mapping[str, Any]) -> Figures:
+def figures_of(board: Board) -> Figures:
     """The numbers of the whole, from ``services.overview.board``."""
-    entries, week, busy = facts["tenants"], facts["week"], facts["busy"]
-    best = [e["best_quality"] for e in entries if e["best_quality"] is not None]
-    rises = [rise for rise in map(rise_of, entries) if rise is not None]
-    queued = [e["queued_at"] for e in entries if e["queued_at"] is not None]
-    waits = f"longest wait {age_text((entries[0]['read_at'] - min(queued)).total_seconds())}, " if queued else ""
-    promoted = f"{week['promoted']} promoted" if week["promoted"] else "none promoted"
-    rolled = f"{week['rolled_back']} rolled back" if week["rolled_back"] else "none rolled back"
+    entries, week, busy = board.tenants, board.week, board.busy
+    best = [e.facts.best_quality for e in entries if e.facts.best_quality is not None]
+    rises = [rise for rise in (entry.rise for entry in entries) if rise is not None]
+    queued = [e.facts.queued_at for e in entries if e.facts.queued_at is not None]
+    waits = f"longest wait {age_text((entries[0].facts.read_at - min(queued)).total_seconds())}, " if queued else ""
+    promoted = f"{week.promoted} promoted" if week.promoted else "none promoted"
+    rolled = f"{week.rolled_back} rolled back" if week.rolled_back else "none rolled back"
     return Figures(
         mean=f"{sum(best) / len(best):.4f}" if best else "none yet",
         mean_rise=f"{gain_text(sum(rises) / len(rises))} in 24 h" if rises else "",
-        mean_spark=area_spark(mean_quality(entries, facts["improvements"]), "1"),
-        training=sum(e["running"] - e["lost"] for e in entries),
+        mean_spark=area_spark(mean_quality(entries, board.improvements), "1"),
+        training=sum(e.facts.running - e.facts.lost for e in entries),
         training_mean=f"mean of 24 h {sum(busy) / len(busy):.2f}" if busy else "",
         training_spark=area_spark(busy, "3"),
-        queued=sum(e["waiting"] for e in entries),
+        queued=sum(e.facts.waiting for e in entries),
         longest_wait=waits,
-        ended=sum(e["ended_day"] for e in entries),
-        passed=week["passed"],
-        failed=week["failed"],
-        withheld=week["withheld"],
-        waiting=sum(e["judging_at"] is not None for e in entries),
+        ended=sum(e.facts.ended_day for e in entries),
+        passed=week.passed,
+        failed=week.failed,
+        withheld=week.withheld,
+        waiting=sum(e.facts.judging_at is not None for e in entries),
         moved=f"{promoted}, {rolled}",
     )
 
@@ -184,11 +182,11 @@ class StudyMap:
     high: int = HIGH
 
 
-def map_of(entries: Sequence[Entry]) -> StudyMap:
+def map_of(entries: Sequence[Assessment]) -> StudyMap:
     """The map of all studies."""
     by_state: dict[str, list[str]] = {state: [] for state, _, _ in STATES}
     for entry in entries:
-        by_state[_state(entry)].append(entry["study"])
+        by_state[_state(entry)].append(entry.facts.study)
     patches, names = [], list[str]()
     for state, colour, word in STATES:
         found = by_state[state]
@@ -201,10 +199,10 @@ def map_of(entries: Sequence[Entry]) -> StudyMap:
     return StudyMap(max(columns * CELL - 2, CELL), HIGH * CELL - 2, patches, names, sentence)
 
 
-def _state(entry: Entry) -> str:
-    if entry["standing"] is not Standing.NEEDS:
-        return str(entry["standing"])
-    return "bad" if entry["steps"][0].severity is Severity.BAD else "warn"
+def _state(entry: Assessment) -> str:
+    if entry.standing is not Standing.NEEDS:
+        return str(entry.standing)
+    return "bad" if entry.steps[0].severity is Severity.BAD else "warn"
 
 
 def _path(first: int, count: int) -> str:

@@ -6,19 +6,18 @@ What needs a person, on the overview: a line each while there are few, else one 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from easeml_airflow.web.components.action_items import Need, forced_steps, need_of
-from easeml_airflow.web.pages.overview.charts import rise_of, scale_of, spark_of
+from easeml_airflow.web.pages.overview.charts import scale_of, spark_of
 from easeml_airflow.web.server.formats import gain_text, percent_text
-from easeml_airflow.web.server.marks import STANDINGS, STEPS, VERDICTS, Mark
+from easeml_airflow.web.server.marks import STEPS, VERDICTS, Mark, mark_of
 from easeml_airflow.web.server.site import path_of_study
-from easeml_core.entities import StudyState, Symbol
 from easeml_core.errors import counted
-from easeml_core.services.reports.overview import MOST_DRAWN, Standing
-from easeml_core.services.reports.recommendations import Severity, StepKind
+from easeml_core.services.reports.overview import MOST_DRAWN
+from easeml_core.services.reports.recommendations import Severity, Standing, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +25,10 @@ if TYPE_CHECKING:
 
     from easeml_airflow.web.components.charts import Plot
     from easeml_airflow.web.pages.overview.routes import Query
-
-    Entry = Mapping[str, Any]
-    from collections.abc import Mapping
-
     from easeml_airflow.web.server.auth import Viewer
-
-    Steps = Sequence[Mapping[str, Any]]
+    from easeml_core.services.reports.next_steps import NextStep
+    from easeml_core.services.reports.recommendations import Assessment
+    from easeml_core.store.queries.overview import InstallationTotals
 
 
 PAGE_SIZE = 50
@@ -74,52 +70,29 @@ class Row:
     hot: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Who used how much of the last day, and what by weight is due.
-
-    Attributes:
-        seconds: Of device time, of the whole installation.
-        weight: Of all its active studies.
-    """
-
-    seconds: float
-    weight: float
-
-    def used(self, entry: Entry) -> float:
-        """In [0, 1]."""
-        return float(entry["device_seconds_day"]) / self.seconds if self.seconds > 0 else 0.0
-
-    def due(self, entry: Entry) -> float:
-        """In [0, 1]; nothing is due to a study that is not active."""
-        if entry["state"] != StudyState.ACTIVE or self.weight <= 0:
-            return 0.0
-        return float(entry["weight"] * entry["tenant_weight"]) / self.weight
-
-
-def chosen(entries: Sequence[Entry], query: Query, shares: Shares) -> list[Entry]:
+def chosen(entries: Sequence[Assessment], query: Query, totals: InstallationTotals) -> list[Assessment]:
     """Those that the filter and the search let through, in the order asked for."""
     wanted = query.text.casefold()
     found = [
         e
         for e in entries
-        if (query.show == "all" or e["standing"] == query.show)
-        and (not query.kind or any(s.kind == query.kind and s.needs_a_person for s in e["steps"]))
-        and (wanted in str(e["tenant"]).casefold() or wanted in str(e["study"]).casefold())
+        if (query.show == "all" or e.standing == query.show)
+        and (not query.kind or any(s.kind == query.kind and s.needs_a_person for s in e.steps))
+        and (wanted in e.facts.tenant.casefold() or wanted in e.facts.study.casefold())
     ]
-    orders: dict[str, Callable[[Entry], Any]] = {
+    orders: dict[str, Callable[[Assessment], float]] = {
         "needs": _urgency,
-        "rise": lambda e: -(rise_of(e) or 0.0),
-        "due": lambda e: shares.used(e) - shares.due(e),
-        "quality": lambda e: -(e["best_quality"] or 0.0),
+        "rise": lambda e: -(e.rise or 0.0),
+        "due": lambda e: e.used_share(totals) - e.due_share(totals),
+        "quality": lambda e: -(e.facts.best_quality or 0.0),
         "name": lambda e: 0,
     }
-    return sorted(found, key=lambda e: (orders[query.sort](e), e["tenant"], e["study"]))
+    return sorted(found, key=lambda e: (orders[query.sort](e), e.facts.tenant, e.facts.study))
 
 
-def _urgency(entry: Entry) -> int:
+def _urgency(entry: Assessment) -> int:
     """Place of its worst step."""
-    step = entry["steps"][0]
+    step = entry.steps[0]
     return list(StepKind).index(step.kind) if step.needs_a_person else len(StepKind)
 
 
@@ -127,103 +100,95 @@ MOST_COMPARED, LONGEST_COMPARED = 500, 40
 """Names and characters that are compared with what was looked for: each pair of names takes up to a millisecond."""
 
 
-def nearest(entries: Sequence[Entry], text: str) -> str:
+def nearest(entries: Sequence[Assessment], text: str) -> str:
     """A name that is nearly what was looked for; empty where none is. Of very many those with the same first letter."""
     wanted = text.casefold()[:LONGEST_COMPARED]
-    names = {str(name).casefold(): str(name) for e in entries for name in (e["study"], e["tenant"])}
+    names = {name.casefold(): name for e in entries for name in (e.facts.study, e.facts.tenant)}
     likely = list(names) if len(names) <= MOST_COMPARED else [name for name in names if name[0] == wanted[:1]]
     found = difflib.get_close_matches(wanted, likely[:MOST_COMPARED], n=1, cutoff=0.5)
     return names[found[0]] if found else ""
 
 
 def rows_of(
-    entries: Sequence[Entry], shares: Shares, improvements: Mapping[str, Sequence[tuple[datetime, float]]]
+    entries: Sequence[Assessment],
+    totals: InstallationTotals,
+    improvements: Mapping[str, Sequence[tuple[datetime, float]]],
 ) -> list[Row]:
     """The rows of the table, with small charts that share both scales."""
-    most = 1.15 * max([*(shares.used(e) for e in entries), *(shares.due(e) for e in entries), 1e-9])
-    drawn = {e["study"]: improvements[e["study"]] for e in entries if e["study"] in improvements}
+    most = 1.15 * max([*(e.used_share(totals) for e in entries), *(e.due_share(totals) for e in entries), 1e-9])
+    drawn = {e.facts.study: improvements[e.facts.study] for e in entries if e.facts.study in improvements}
     scale = scale_of(entries, drawn)
-    return [_row(e, shares, most, scale and spark_of(e, drawn.get(e["study"], ()), *scale)) for e in entries]
+    return [_row(e, totals, most, scale and spark_of(e, drawn.get(e.facts.study, ()), *scale)) for e in entries]
 
 
-def _row(entry: Entry, shares: Shares, most: float, spark: Plot | None) -> Row:
-    used, due, rise = shares.used(entry), shares.due(entry), rise_of(entry)
-    hot = entry["standing"] is Standing.NEEDS
+def _row(entry: Assessment, totals: InstallationTotals, most: float, spark: Plot | None) -> Row:
+    used, due, rise = entry.used_share(totals), entry.due_share(totals), entry.rise
+    hot = entry.standing is Standing.NEEDS
     return Row(
-        tenant=entry["tenant"],
-        study=entry["study"],
-        path=path_of_study(entry["study"]),
-        mark=mark_of(entry),
-        quality="" if entry["best_quality"] is None else f"{entry['best_quality']:.4f}",
-        metric=str(entry["metric"]).replace("_", " "),
+        tenant=entry.facts.tenant,
+        study=entry.facts.study,
+        path=path_of_study(entry.facts.study),
+        mark=mark_of(entry.steps, entry.standing),
+        quality="" if entry.facts.best_quality is None else f"{entry.facts.best_quality:.4f}",
+        metric=entry.facts.metric.replace("_", " "),
         rise=_rise_text(entry, rise),
         has_risen=rise is not None and rise > 0,
         spark=spark,
-        running=entry["running"],
-        waiting=entry["waiting"],
-        failed=entry["failed"],
+        running=entry.facts.running,
+        waiting=entry.facts.waiting,
+        failed=entry.facts.failed,
         share=percent_text(used),
         due=percent_text(due),
         share_bar=round(100 * used / most, 2),
         due_bar=round(100 * due / most, 2),
         verdict=_verdict(entry),
-        signal=entry["signal"],
-        signals=entry["signals"] or 0,
-        second=f"second sample {entry['direct_signal']}, drift {entry['drift']}" if entry["drift"] else "",
-        teams=entry["teams"] or 1,
+        signal=entry.facts.signal,
+        signals=entry.facts.signals or 0,
+        second=f"second sample {entry.facts.direct_signal}, drift {entry.facts.drift}" if entry.facts.drift else "",
+        teams=entry.facts.teams or 1,
         hot=hot,
     )
 
 
-def mark_of(entry: Entry) -> Mark:
-    """Its state; where it needs a person, what for."""
-    step, standing = entry["steps"][0], entry["standing"]
-    if standing is Standing.NEEDS:
-        return Mark("bad" if step.severity is Severity.BAD else "warn", *STEPS[step.kind])
-    if step.kind is StepKind.SEALING:
-        return Mark("busy", *STEPS[step.kind])
-    return Mark(*STANDINGS[standing])
-
-
-def _rise_text(entry: Entry, rise: float | None) -> str:
-    if entry["best_quality"] is None:
+def _rise_text(entry: Assessment, rise: float | None) -> str:
+    if entry.facts.best_quality is None:
         return ""
     if rise is None:
         return "new in 24 h"
     return "unchanged 24 h" if abs(rise) < 5e-5 else f"{gain_text(rise)} in 24 h"
 
 
-def _verdict(entry: Entry) -> Mark | None:
+def _verdict(entry: Assessment) -> Mark | None:
     """The last symbol; where the gate cannot answer, why."""
-    kinds = {step.kind for step in entry["steps"]}
+    kinds = {step.kind for step in entry.steps}
     if StepKind.LABELS in kinds:
         return Mark("idle", "wait", "Labels")
-    if entry["judging_at"] is not None:
+    if entry.facts.judging_at is not None:
         return Mark("idle", "wait", "Waits")
-    if StepKind.NO_SET in kinds and not entry["gate_set_live"]:
+    if StepKind.NO_SET in kinds and not entry.facts.gate_set_live:
         return Mark("idle", "wait", "No set")
-    return None if entry["verdict"] is None else Mark(*VERDICTS[Symbol(entry["verdict"])])
+    return None if entry.facts.verdict is None else Mark(*VERDICTS[entry.facts.verdict])
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
-def now_words(entries: Sequence[Entry]) -> tuple[str, str]:
+def now_words(entries: Sequence[Assessment]) -> tuple[str, str]:
     """What is going on, in one sentence: first the part in bold, then the rest."""
-    running = sum(e["running"] - e["lost"] for e in entries)  # a device that fell silent trains nothing
-    tenants = counted(len({e["tenant"] for e in entries}), "tenant")
+    running = sum(e.facts.running - e.facts.lost for e in entries)  # a device that fell silent trains nothing
+    tenants = counted(len({e.facts.tenant for e in entries}), "tenant")
     first = f"{counted(running, 'device is', 'devices are')} training for {tenants}."
     if not running:
         first = f"No trial is training now; {tenants} registered."
-    risen = sum(1 for e in entries if (rise_of(e) or 0) > 0 or (rise_of(e) is None and e["best_quality"] is not None))
-    waiting = sum(e["standing"] is Standing.NEEDS for e in entries)
+    risen = sum(1 for e in entries if (e.rise or 0) > 0 or (e.rise is None and e.facts.best_quality is not None))
+    waiting = sum(e.standing is Standing.NEEDS for e in entries)
     wait = (
         f"{counted(waiting, 'study waits', 'studies wait')} for a person" if waiting else "nothing waits for a person"
     )
     return first, f"Best quality rose in {counted(risen, 'study', 'studies')} since yesterday; {wait}."
 
 
-def is_large(entries: Sequence[Entry]) -> bool:
+def is_large(entries: Sequence[Assessment]) -> bool:
     """Whether there are too many for small charts."""
     return len(entries) > MOST_DRAWN
 
@@ -237,12 +202,12 @@ FEW = 2
 NAMED = 5
 
 
-def with_forced(steps: Steps, viewer: Viewer) -> list[Mapping[str, Any]]:
+def with_forced(steps: Sequence[NextStep], viewer: Viewer) -> list[NextStep]:
     """The steps, and for a referee the forced promotions that wait in Airflow: after the worst, before all else."""
-    return sorted((*forced_steps(viewer), *steps), key=lambda step: step["severity"] != Severity.BAD)
+    return sorted((*forced_steps(viewer), *steps), key=lambda step: step.severity != Severity.BAD)
 
 
-def lines_of(steps: Steps, viewer: Viewer, *, is_whole: bool = False) -> list[Need]:
+def lines_of(steps: Sequence[NextStep], viewer: Viewer, *, is_whole: bool = False) -> list[Need]:
     """The lines, worst first.
 
     Args:
@@ -258,28 +223,28 @@ def lines_of(steps: Steps, viewer: Viewer, *, is_whole: bool = False) -> list[Ne
     return lines
 
 
-def kinds_of(steps: Steps) -> list[tuple[str, str, str, int]]:
+def kinds_of(steps: Sequence[NextStep]) -> list[tuple[str, str, str, int]]:
     """How many studies need what, worst first: kind, its word, its colour and the number."""
     return [
-        (str(kind), STEPS[kind][1], _colour(of_kind), len({s["study"] for s in of_kind}))
+        (str(kind), STEPS[kind][1], _colour(of_kind), len({s.study for s in of_kind}))
         for kind, of_kind in _by_kind(steps).items()
     ]
 
 
-def _by_kind(steps: Steps) -> dict[StepKind, list[Mapping[str, Any]]]:
-    found: dict[StepKind, list[Mapping[str, Any]]] = {}
+def _by_kind(steps: Sequence[NextStep]) -> dict[StepKind, list[NextStep]]:
+    found: dict[StepKind, list[NextStep]] = {}
     for step in steps:
-        found.setdefault(StepKind(step["kind"]), []).append(step)
+        found.setdefault(step.kind, []).append(step)
     return found
 
 
-def _together(steps: Steps, viewer: Viewer) -> Need:
+def _together(steps: Sequence[NextStep], viewer: Viewer) -> Need:
     """One line for many of a kind, which leads to them; it is as old as the oldest."""
-    kind = StepKind(steps[0]["kind"])
-    times = [step["since"] for step in steps if step["since"] is not None]
-    first = need_of({**steps[0], "since": min(times, default=None)}, viewer)
-    titles = {step["title"] for step in steps}
-    names = list(dict.fromkeys(step["study"] for step in steps if step["study"]))
+    kind = steps[0].kind
+    times = [step.since for step in steps if step.since is not None]
+    first = need_of(replace(steps[0], since=min(times, default=None)), viewer)
+    titles = {step.title for step in steps}
+    names = list(dict.fromkeys(step.study for step in steps if step.study))
     title = titles.pop() if len(titles) == 1 else STEPS[kind][1].lower()
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return Need(
@@ -293,5 +258,5 @@ def _together(steps: Steps, viewer: Viewer) -> Need:
     )
 
 
-def _colour(steps: Steps) -> str:
-    return "bad" if any(step["severity"] == Severity.BAD for step in steps) else "warn"
+def _colour(steps: Sequence[NextStep]) -> str:
+    return "bad" if any(step.severity == Severity.BAD for step in steps) else "warn"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import nice_axis
 from easeml_airflow.web.server.formats import expected_text, number_text, quality_text, seconds_text, unit_of
 from easeml_airflow.web.server.marks import Mark
+from easeml_core.entities import TrialState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.components.charts import Axis
-    from easeml_core.services.selection.beliefs import Beliefs, Expected
+    from easeml_core.services.reports.study import StudyReport
+    from easeml_core.services.selection.beliefs import Expected
+    from easeml_core.store.queries.study import EndedPoint
 
 FEW, MEASURED = 9, 3
 """Of the candidates that may run, and of those that have: so many are shown at first."""
@@ -25,12 +28,15 @@ SORTS = ("quality", "cost", "gain", "rate")
 BEST_ROOM = 0.26
 """Share of the axis that the word of the best so far takes, with a label beside it, where the table is narrow."""
 
-BUSY = {"RUNNING": Mark("busy", "run", "Running"), "SUGGESTED": Mark("busy", "queue", "Waits")}
+BUSY = {
+    TrialState.RUNNING: Mark("busy", "run", "Running"),
+    TrialState.SUGGESTED: Mark("busy", "queue", "Waits"),
+}
 NEXT = Mark("busy", "queue", "Next")
 ENDED = {
-    "SUCCEEDED": Mark("idle", "done", "Done"),
-    "FAILED": Mark("bad", "fail", "Failed"),
-    "CANCELLED": Mark("idle", "stop", "Cancelled"),
+    TrialState.SUCCEEDED: Mark("idle", "done", "Done"),
+    TrialState.FAILED: Mark("bad", "fail", "Failed"),
+    TrialState.CANCELLED: Mark("idle", "stop", "Cancelled"),
 }
 
 
@@ -83,12 +89,13 @@ class Forest:
     is_all: bool = False
 
 
-def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candidates: bool, sort: str = "") -> Forest:
+def forest_of(report: StudyReport, *, all_candidates: bool, sort: str = "") -> Forest:
     """The lines: what runs, what may run by its rank, what has run by its quality, then the rest; or by a column."""
+    believed = report.believed
     expected = {e.candidate: e for e in believed.candidates} if believed else {}
-    measured = _measured(facts["points"])
-    under_way = {trial["candidate"]: trial["state"] for trial in facts["open"]}
-    names = _ordered([c.name for c in facts["candidates"]], expected, measured, under_way)
+    measured = {p.candidate: p for p in report.points if p.is_present}  # the last end of each
+    under_way = {trial.candidate: trial.state for trial in report.open}
+    names = _ordered([c.name for c in report.candidates], expected, measured, under_way)
     total = len(names)
     sort = sort if sort in SORTS else ""
     if sort:
@@ -98,7 +105,7 @@ def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candida
         names = names[: FEW + MEASURED] if sort else _few(names, expected, measured, under_way)
     size, per = unit_of(_typical_cost(expected, measured))
     axis, best = _axis(names, expected, measured), believed.best if believed else 0.0
-    best = best or max((m["quality"] or 0.0 for m in measured.values()), default=0.0)
+    best = best or max((m.quality or 0.0 for m in measured.values()), default=0.0)
     costs_known = believed is not None and believed.costs_known
     made = _Lines(axis, best, size, costs_known)
     rows = [made.row(name, expected.get(name), measured.get(name), under_way.get(name)) for name in names]
@@ -108,16 +115,11 @@ def forest_of(facts: Mapping[str, Any], believed: Beliefs | None, *, all_candida
     return Forest(rows, axis, ticks, place, word, quality_text(best), per, total, sort, all_candidates)
 
 
-def _measured(points: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The last end of each candidate on the present data."""
-    return {p["candidate"]: p for p in points if p["is_present"]}
-
-
 def _ordered(
     names: Sequence[str],
     expected: Mapping[str, Expected],
-    measured: Mapping[str, Mapping[str, Any]],
-    under_way: Mapping[str, str],
+    measured: Mapping[str, EndedPoint],
+    under_way: Mapping[str, TrialState],
 ) -> list[str]:
     def place(name: str) -> tuple[float, float]:
         if name in under_way:
@@ -125,8 +127,8 @@ def _ordered(
         known, ended = expected.get(name), measured.get(name)
         if known is not None and known.rank is not None:
             return 1, known.rank
-        if ended is not None and ended["quality"] is not None:
-            return 2, -ended["quality"]
+        if ended is not None and ended.quality is not None:
+            return 2, -ended.quality
         return (3, 0) if ended is not None else (4, 0)
 
     return sorted(names, key=place)
@@ -136,7 +138,7 @@ def _sorted(
     names: Sequence[str],
     sort: str,
     expected: Mapping[str, Expected],
-    measured: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, EndedPoint],
     costs_known: bool,
 ) -> list[str]:
     """By the number that the column shows; where two are equal, by their turn."""
@@ -144,7 +146,7 @@ def _sorted(
     def number(name: str) -> float | None:
         ended, known = measured.get(name), expected.get(name)
         if ended is not None:
-            return {"quality": ended["quality"], "cost": -ended["cost"]}.get(sort)
+            return {"quality": ended.quality, "cost": -ended.cost}.get(sort)
         if known is None or (sort in ("cost", "rate") and not costs_known):
             return None
         gain, cost = known.expected_improvement, known.predicted_cost_seconds
@@ -160,8 +162,8 @@ def _sorted(
 def _few(
     names: Sequence[str],
     expected: Mapping[str, Expected],
-    measured: Mapping[str, Mapping[str, Any]],
-    under_way: Mapping[str, str],
+    measured: Mapping[str, EndedPoint],
+    under_way: Mapping[str, TrialState],
 ) -> list[str]:
     busy = [n for n in names if n in under_way]
     ranked = [n for n in names if n not in under_way and n in expected and expected[n].rank is not None][:FEW]
@@ -171,15 +173,15 @@ def _few(
     return busy + ranked + rest
 
 
-def _typical_cost(expected: Mapping[str, Expected], measured: Mapping[str, Mapping[str, Any]]) -> float:
-    costs = sorted(e.predicted_cost_seconds for e in expected.values()) or sorted(m["cost"] for m in measured.values())
+def _typical_cost(expected: Mapping[str, Expected], measured: Mapping[str, EndedPoint]) -> float:
+    costs = sorted(e.predicted_cost_seconds for e in expected.values()) or sorted(m.cost for m in measured.values())
     return costs[len(costs) // 2] if costs else 0.0
 
 
-def _axis(names: Sequence[str], expected: Mapping[str, Expected], measured: Mapping[str, Mapping[str, Any]]) -> Axis:
+def _axis(names: Sequence[str], expected: Mapping[str, Expected], measured: Mapping[str, EndedPoint]) -> Axis:
     bands = [end for n in names if n in expected and n not in measured for end in (expected[n].low, expected[n].high)]
-    found = [measured[n]["quality"] for n in names if n in measured and measured[n]["quality"] is not None]
-    found = sorted(found, reverse=True)
+    results = [measured[n].quality for n in names if n in measured]
+    found = sorted((quality for quality in results if quality is not None), reverse=True)
     # What has run far below the rest would squeeze what matters: it stands at the edge instead.
     return nice_axis([*bands, *(found[:1] if bands else found)], most=5)
 
@@ -194,24 +196,24 @@ class _Lines:
     costs_known: bool
 
     def row(
-        self, name: str, expected: Expected | None, ended: Mapping[str, Any] | None, under_way: str | None
+        self, name: str, expected: Expected | None, ended: EndedPoint | None, under_way: TrialState | None
     ) -> ForestRow:
         """The line of one candidate, by the most that is known of it."""
         if under_way is None and ended is not None:
             return self._ended(name, ended)
         if expected is None:
-            state = BUSY.get(under_way or "", Mark("idle", "wait", "Not predicted"))
+            state = BUSY[under_way] if under_way else Mark("idle", "wait", "Not predicted")
             return ForestRow(name, state, None, "", "", "", "", "")
         return self._expected(name, expected, under_way)
 
-    def _ended(self, name: str, ended: Mapping[str, Any]) -> ForestRow:
-        quality, cost = ended["quality"], seconds_text(ended["cost"])
-        state = ENDED[ended["state"]]
+    def _ended(self, name: str, ended: EndedPoint) -> ForestRow:
+        quality, cost = ended.quality, seconds_text(ended.cost)
+        state = ENDED[ended.state]
         if quality is None:
             return ForestRow(name, state, None, "none", "", cost, "", "")
         return ForestRow(name, state, None, f"{quality:.4f}", "measured", cost, "", "", dot=self._place(quality))
 
-    def _expected(self, name: str, known: Expected, under_way: str | None) -> ForestRow:
+    def _expected(self, name: str, known: Expected, under_way: TrialState | None) -> ForestRow:
         low, high = self._place(known.low), self._place(known.high)
         above = self._place(max(known.low, min(self.best, known.high))) if 0 < self.best < known.high else None
         is_next = known.rank == 1

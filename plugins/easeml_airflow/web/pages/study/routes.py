@@ -9,12 +9,10 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 
 from easeml_airflow.web.pages.study.view import page_of
 from easeml_airflow.web.server.auth import Role, Viewer
-from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
-from easeml_core.errors import InvalidInputError
+from easeml_airflow.web.server.site import Reason, Tab, moved, no_study, path_of_study
+from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.reports.overview import standing_of
-from easeml_core.services.reports.study import facts_of_study, study_of_trial
-from easeml_core.services.selection.beliefs import beliefs
+from easeml_core.services.reports.study import study_of_trial, study_report
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import cancel_trial
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
 
     from easeml_airflow.web.server.site import Site
+    from easeml_core.entities import Study
 
 STUDY_TAB = Tab("", "Study")
 
@@ -50,11 +49,14 @@ def _looks(router: APIRouter, site: Site, who: Any) -> None:
         sort: Annotated[str, Query(max_length=20)] = "",
         viewer: Viewer = who,
     ) -> HTMLResponse:
-        found = site.study(viewer, study)
-        facts = facts_of_study(site.open_store(), study=found.name, page=page)
-        believed = beliefs(site.open_store(), study=found.name)
-        stands = standing_of(site.open_store(), study=found.name)
-        shown = page_of(facts, believed, stands, page=page, all_candidates=all, sort=sort)
+        try:
+            report = study_report(
+                site.open_store(), study=study, page=page, sees=lambda found: viewer.sees(found.name, found.tenant)
+            )
+        except NotFoundError as error:
+            raise no_study(study) from error
+        found = report.study
+        shown = page_of(report, page=page, all_candidates=all, sort=sort)
         may = viewer.changes(found.name, found.tenant)
         return site.page(request, viewer, "study.html", study=found, shown=shown, may_change=may, kinds=_kinds(found))
 
@@ -160,7 +162,7 @@ def parameters_of(text: str) -> dict[str, Any]:
     return told
 
 
-def _kinds(study: Any) -> list[tuple[str, str]]:
+def _kinds(study: Study) -> list[tuple[str, str]]:
     """Kinds of candidates for the study's task that need nothing but parameters, with what each is."""
     from easeml_core.training.trainers import TRAINERS
 

@@ -10,7 +10,6 @@ from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.pages.overview.view import mark_of
 from easeml_airflow.web.pages.study.forest_plot import Forest, forest_of
 from easeml_airflow.web.pages.study.quality_plot import plot_of
 from easeml_airflow.web.pages.study.trials_table import TrialRow, cost_of, curves_text, rows_of
@@ -23,20 +22,23 @@ from easeml_airflow.web.server.formats import (
     seconds_text,
     unit_of,
 )
-from easeml_airflow.web.server.marks import VERDICTS, Mark
-from easeml_core.entities import AlertKind, StudyState, Symbol
+from easeml_airflow.web.server.marks import VERDICTS, Mark, mark_of
+from easeml_core.entities import AlertKind, StudyState, TrialState
 from easeml_core.errors import EasemlError, counted
 from easeml_core.services.registration.preview import match_of
-from easeml_core.services.reports.overview import standing
-from easeml_core.services.reports.recommendations import StepKind
+from easeml_core.services.reports.recommendations import StepKind, standing, why_nothing_runs
 from easeml_core.services.reports.study import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_airflow.web.components.charts import Plot
-    from easeml_core.config import SelectionConfig
+    from easeml_core.entities import Candidate, Study, Task
+    from easeml_core.services.reports.recommendations import Assessment
+    from easeml_core.services.reports.study import StudyReport
     from easeml_core.services.selection.beliefs import Beliefs, Expected
+    from easeml_core.store.queries.overview import StudySummary
+    from easeml_core.store.queries.study import DataFacts, ListedTrial
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -71,7 +73,7 @@ class NextTrial:
     price: str
 
 
-def next_trial_of(believed: Beliefs | None, study: Any) -> NextTrial | None:
+def next_trial_of(believed: Beliefs | None, study: Study) -> NextTrial | None:
     """What would run next, or None."""
     chosen = believed.next if believed else None
     if believed is None or chosen is None:
@@ -138,10 +140,6 @@ def _place(believed: Beliefs) -> str:
     return f"By its worth it is number {believed.position:,} {over}."
 
 
-ENDS_THE_SEARCH = (StepKind.REFUSED, StepKind.BUDGET)
-"""Needs that say where the search stands; every other need stands beside that."""
-
-
 @dataclass(frozen=True, slots=True)
 class Bar:
     """A number with a thin bar under it: what is used and what is due, in per cent of the bar."""
@@ -151,6 +149,17 @@ class Bar:
     used: float | None = None
     due: float | None = None
     label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a form begins with: numbers and times as fields take them, empty for no limit."""
+
+    weight: float
+    priority: int
+    budget_hours: str
+    deadline: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,86 +213,72 @@ class StudyPage:
     next: NextTrial | None
     why_nothing: str
     forest: Forest
-    under_way: Mapping[str, Any] | None
+    under_way: ListedTrial | None
     trials: Sequence[TrialRow]
     curves: str
     pages: tuple[int, int, int]
-    candidates: Sequence[Any]
-    data: Mapping[str, Any] | None
+    candidates: Sequence[Candidate]
+    data: DataFacts | None
     template: str
     price: str
-    limits: Mapping[str, Any]
+    limits: Limits
 
 
-def page_of(
-    facts: Mapping[str, Any],
-    believed: Beliefs | None,
-    stands: Mapping[str, Any],
-    *,
-    page: int,
-    all_candidates: bool,
-    sort: str = "",
-) -> StudyPage:
-    """The page for the facts of ``services.study_facts`` and ``services.beliefs``.
+def page_of(report: StudyReport, *, page: int, all_candidates: bool, sort: str = "") -> StudyPage:
+    """Return the page for a report of ``services.reports.study``.
 
     Args:
-        facts: As of ``facts_of_study``.
-        believed: As of ``beliefs``; None where nothing is predicted now.
-        stands: As of ``services.overview.standing_of``.
+        report: The study.
         page: Which page of the trials.
         all_candidates: Whether all candidates are shown, or the dozen that matters.
-        sort: One of ``study_forest.SORTS``, by which candidates are sorted; anything else for their turn.
+        sort: One of ``forest_plot.SORTS``, by which candidates are sorted; anything else for their turn.
     """
-    study, counts, best = facts["study"], facts["counts"], facts["best"]
-    ended = sum(counts[kind] for kind in ("succeeded", "failed", "cancelled"))
+    study, facts, believed = report.study, report.facts, report.believed
     chosen = next_trial_of(believed, study)
-    state, need = _marks(stands)
     return StudyPage(
-        state=state,
-        alarms=_alarms(facts, stands, need),
-        alerts=[alert["message"] for alert in facts["alerts"]],
-        waiting=facts["waiting"],
-        now=(_best_sentence(facts), _doing_sentence(facts, chosen)),
+        state=_state(report.assessment),
+        alarms=_alarms(report),
+        alerts=[alert["message"] for alert in report.alerts],
+        waiting=report.waiting,
+        now=(_best_sentence(report), _doing_sentence(report, chosen)),
         metric=study.metric,
-        best=quality_text(best["quality"] if best else None),
-        best_of=best["candidate"] if best else "",
-        best_trial=best["trial_id"] if best else None,
-        budget=_budget(study, counts),
-        share=_share(facts),
-        tried=(ended, counts["candidates"], _endings(counts)),
-        verdict=None if facts["verdict"] is None else Mark(*VERDICTS[Symbol(facts["verdict"])]),
-        signal=None if facts["signal"] is None else (facts["signal"], facts["signals"]),
-        plot=plot_of(facts),
+        best=quality_text(facts.best_quality),
+        best_of=facts.best_candidate or "",
+        best_trial=facts.best_trial_id,
+        budget=_budget(facts),
+        share=_share(report),
+        tried=(facts.trials + facts.failed + facts.cancelled, facts.candidates, _endings(facts)),
+        verdict=None if facts.verdict is None else Mark(*VERDICTS[facts.verdict]),
+        signal=None if facts.signal is None else (facts.signal, facts.signals or 0),
+        plot=plot_of(report),
         next=chosen,
-        why_nothing="" if chosen else _why_nothing(facts, believed, ended),
-        forest=forest_of(facts, believed, all_candidates=all_candidates, sort=sort),
-        under_way=max(facts["open"], key=lambda trial: trial["trial_id"], default=None),
-        trials=rows_of(facts),
-        curves=curves_text(facts),
-        pages=(page, max(1, -(-counts["trials"] // PAGE)), counts["trials"]),
-        candidates=facts["candidates"],
-        data=facts["data"],
-        template=template_of(study.program, str(study.task)) if study.program else "",
-        price=_price(facts["settings"]),
-        limits=_limits(facts),
+        why_nothing="" if chosen else _why_nothing(report),
+        forest=forest_of(report, all_candidates=all_candidates, sort=sort),
+        under_way=max(report.open, key=lambda trial: trial.trial_id, default=None),
+        trials=rows_of(report.trials, best=facts.best_trial_id),
+        curves=curves_text(report.trials),
+        pages=(page, max(1, -(-facts.all_trials // PAGE)), facts.all_trials),
+        candidates=report.candidates,
+        data=report.data,
+        template=template_of(study.program, study.task) if study.program else "",
+        price=_price(report.policy, report.price_per_second),
+        limits=_limits(study, facts.weight),
     )
 
 
-def _marks(stands: Mapping[str, Any]) -> tuple[Mark, Mark | None]:
-    """The state, and beside it what needs a person: the overview has room for one of both, by the same function."""
-    steps = stands["steps"]
-    needs = [step for step in steps if step.needs_a_person]
-    ends = [step for step in needs if step.kind in ENDS_THE_SEARCH]
-    rest = ends or [step for step in steps if not step.needs_a_person]
-    state = mark_of({"steps": rest or steps, "standing": standing(rest or steps)})
-    return state, None if not needs or needs[0] in (rest or steps) else mark_of(stands)
+def _state(found: Assessment) -> Mark:
+    """Return where the search stands; what needs a person beside that is an alarm."""
+    return mark_of(found.search, standing(found.search))
 
 
-def _alarms(facts: Mapping[str, Any], stands: Mapping[str, Any], need: Mark | None) -> list[Mark]:
-    """What needs a person, worst first; an alert tells it with its number."""
-    found = _alarm(facts["alerts"])
-    is_told = found is not None and stands["steps"][0].kind in (StepKind.OVERFITTING, StepKind.DRIFT)
-    return [mark for mark in (None if is_told else need, found) if mark is not None]
+def _alarms(report: StudyReport) -> list[Mark]:
+    """Return what needs a person beside the state, worst first; an alert is told with its number."""
+    found, assessment = _alarm(report.alerts), report.assessment
+    first = assessment.steps[0]
+    is_beside = first.needs_a_person and first not in assessment.search
+    is_told = found is not None and first.kind in (StepKind.OVERFITTING, StepKind.DRIFT)
+    need = mark_of(assessment.steps, assessment.standing) if is_beside and not is_told else None
+    return [mark for mark in (need, found) if mark is not None]
 
 
 def _alarm(alerts: Sequence[Mapping[str, Any]]) -> Mark | None:
@@ -295,29 +290,30 @@ def _alarm(alerts: Sequence[Mapping[str, Any]]) -> Mark | None:
     return None
 
 
-def _best_sentence(facts: Mapping[str, Any]) -> str:
-    best, before = facts["best"], facts["best_before"]
+def _best_sentence(report: StudyReport) -> str:
+    best, before = report.facts.best_quality, report.facts.best_quality_day_ago
     if best is None:
         return "No result yet."
-    gain = best["quality"] - before["quality"] if before else 0.0
-    risen = f", up {gain:.4f} in a day" if gain > 0 else ", as a day ago" if before else ""
-    return f"Best so far {best['quality']:.4f} {facts['study'].metric}{risen}."
+    gain = report.assessment.rise or 0.0
+    risen = f", up {gain:.4f} in a day" if gain > 0 else "" if before is None else ", as a day ago"
+    return f"Best so far {best:.4f} {report.study.metric}{risen}."
 
 
-def _doing_sentence(facts: Mapping[str, Any], chosen: NextTrial | None) -> str:
-    running = [trial for trial in facts["open"] if trial["state"] == "RUNNING"]
+def _doing_sentence(report: StudyReport, chosen: NextTrial | None) -> str:
+    running = [trial for trial in report.open if trial.state == TrialState.RUNNING]
     parts = []
     if running:
         more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-        parts.append(f"Running: {running[0]['candidate']}{more}, {cost_of(running[0])}.")
+        cost = cost_of(running[0], running[0].predicted_seconds)
+        parts.append(f"Running: {running[0].candidate}{more}, {cost}.")
     if chosen:
         cost = "an unknown cost" if chosen.cost is None else f"{chosen.cost} of a device"
         parts.append(f"Next: {chosen.candidate}, worth {chosen.gain} for {cost}.")
     return " ".join(parts)
 
 
-def _budget(study: Any, counts: Mapping[str, Any]) -> Bar:
-    used, budget = counts["used_seconds"], study.budget_seconds
+def _budget(facts: StudySummary) -> Bar:
+    used, budget = facts.device_seconds, facts.budget_seconds
     number, unit = seconds_text(used).split(" ")
     if budget is None:
         return Bar(number, f"{unit} used, no budget")
@@ -326,9 +322,9 @@ def _budget(study: Any, counts: Mapping[str, Any]) -> Bar:
     return Bar(number, f"{unit} of {seconds_text(budget)}", round(share, 2), label=label)
 
 
-def _share(facts: Mapping[str, Any]) -> Bar:
-    """The bar ends a quarter beyond the larger of both."""
-    used, due = facts["shares"]["used"], facts["shares"]["due"]
+def _share(report: StudyReport) -> Bar:
+    """Return the bar of the compute; it ends a quarter beyond the larger of both."""
+    used, due = report.used_share, report.due_share
     number = "none" if used is None else percent_text(used)
     unit = "used, nothing is due" if due is None else f"of {percent_text(due)} due"
     end = 1.25 * max(used or 0.0, due or 0.0) or 1.0
@@ -337,61 +333,39 @@ def _share(facts: Mapping[str, Any]) -> Bar:
     return Bar(number, unit, round(100 * (used or 0.0) / end, 2), tick, label)
 
 
-def _endings(counts: Mapping[str, Any]) -> str:
-    told = [f"{counts[kind]} {kind}" for kind in ("succeeded", "failed", "cancelled") if counts[kind]]
-    return ", ".join(told) or "none has ended"
+def _endings(facts: StudySummary) -> str:
+    counts = {"succeeded": facts.trials, "failed": facts.failed, "cancelled": facts.cancelled}
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "none has ended"
 
 
-def _why_nothing(facts: Mapping[str, Any], believed: Beliefs | None, ended: int) -> str:
-    study, counts, best = facts["study"], facts["counts"], facts["best"]
-    under_way = counts["running"] + counts["waiting"]
-    reasons = (
-        (study.state == StudyState.PAUSED, "The study is paused: it gets no trial until it is resumed."),
-        (
-            study.state == StudyState.REGISTERED,
-            "The referee is splitting and sealing its data; then the search begins.",
-        ),
-        (study.state == StudyState.REFUSED, "The study was refused; register it again with what its answer says."),
-        (believed is None, "What comes next is being worked out; look again in a moment."),
-        (
-            study.target_quality is not None and best is not None and best["quality"] >= study.target_quality,
-            "Its target quality is reached.",
-        ),
-        (
-            study.seconds_left is not None and study.seconds_left <= 0,
-            "Its deadline has passed; a later one lets it go on.",
-        ),
-        (ended >= counts["candidates"], "Every candidate has run on the present data."),
-        (ended + under_way >= counts["candidates"], "Every candidate that is left is under way."),
-    )
-    limit = "A limit holds what is left: the budget, its tenant's quota, or the price of compute."
-    return next((text for holds, text in reasons if holds), limit)
+def _why_nothing(report: StudyReport) -> str:
+    if report.believed is None and report.study.state == StudyState.ACTIVE:
+        return "What comes next is being worked out; look again in a moment."
+    return why_nothing_runs(report.facts)
 
 
 @lru_cache(maxsize=256)
-def template_of(program: str, task: str) -> str:
-    """Which template a program matches today, and what that is for; empty where none does, or that cannot be told."""
+def template_of(program: str, task: Task) -> str:
+    """Return which template a program matches today, and what that is for; empty where none does."""
     try:
-        found = match_of(program, task=task)
+        found = match_of(program, task=str(task))
     except EasemlError:
         return ""
     work = " or ".join(found["work"])
     return "" if found["template"] is None else f"The program matches template {found['template']}, {work}."
 
 
-def _price(settings: SelectionConfig) -> str:
-    if settings.policy != "default":
-        return f"no, the policy is {settings.policy}"
-    price = settings.price_per_second
-    return f"yes, {number_text(3600 * price)} a device-hour" if price else "no price is set"
+def _price(policy: str, per_second: float) -> str:
+    if policy != "default":
+        return f"no, the policy is {policy}"
+    return f"yes, {number_text(3600 * per_second)} a device-hour" if per_second else "no price is set"
 
 
-def _limits(facts: Mapping[str, Any]) -> dict[str, Any]:
-    study = facts["study"]
-    return {
-        "weight": facts["own_weight"],
-        "priority": study.priority,
-        "budget_hours": "" if study.budget_seconds is None else repr(study.budget_seconds / 3600),
-        "deadline": "" if study.deadline is None else study.deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M"),
-        "target": "" if study.target_quality is None else repr(study.target_quality),
-    }
+def _limits(study: Study, weight: float) -> Limits:
+    return Limits(
+        weight=weight,
+        priority=study.priority,
+        budget_hours="" if study.budget_seconds is None else repr(study.budget_seconds / 3600),
+        deadline="" if study.deadline is None else study.deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M"),
+        target="" if study.target_quality is None else repr(study.target_quality),
+    )

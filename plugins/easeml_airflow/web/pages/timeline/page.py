@@ -190,8 +190,8 @@ def routes(site: Site) -> APIRouter:
         timeline = lifecycle(store, study=found.name, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
         steps = next_steps(store, studies_only=[found.name])
         shown = Page(
-            steps=[(need_of(step, viewer, named=False), step["act"]) for step in steps],
-            is_calm=all(step["severity"] == Severity.INFO for step in steps),
+            steps=[(need_of(step, viewer, named=False), step.act) for step in steps],
+            is_calm=all(step.severity == Severity.INFO for step in steps),
             line=time_line(timeline.line),
             is_cut=timeline.total > MOST_DRAWN,
             drawn=len(timeline.line),

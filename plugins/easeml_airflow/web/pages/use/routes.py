@@ -90,8 +90,8 @@ class _Desk:
 
     def suspicious(self, study: Study, limit: int) -> dict[str, Any]:
         """Rows whose labels look wrong; found once for each version of the data, however many are shown."""
-        data = use_of_study(self.site.open_store(), study.name)["data"]
-        key = study.id, data["version"] if data else 0
+        data = use_of_study(self.site.open_store(), study.name).data
+        key = study.id, data.version if data else 0
         rankings = self.site.one(_Rankings)
         found = rankings.get(key)
         if found is None:
@@ -102,7 +102,7 @@ class _Desk:
     def page(self, request: Request, viewer: Viewer, study: Study, **shown: Any) -> Response:
         """The page; ``shown`` may have ``answers``, ``rows`` or ``given`` (what was asked, to stay in the fields)."""
         facts = use_of_study(self.site.open_store(), study.name)
-        data = facts["data"]
+        data = facts.data
         page = {"answers": None, "rows": None, "given": {}, "list_of": ""} | shown
         return self.site.page(
             request,
@@ -110,7 +110,7 @@ class _Desk:
             "use.html",
             study=study,
             facts=facts,
-            fields=row_fields(data["columns"]) if data else [],
+            fields=row_fields(data.columns) if data else [],
             may_change=viewer.changes(study.name, study.tenant),
             key=str(uuid.uuid4()),
             most_mb=MOST_FILE_BYTES // 1_000_000,
