@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -43,6 +43,7 @@ from easeml_core.models.predict import predict_in_child
 from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.evaluation.backoff import Patience
+from easeml_core.services.evaluation.time_padding import Computed
 from easeml_core.store.tables import sealed, studies
 from easeml_core.store.tables.sealed import Predictions
 
@@ -103,21 +104,6 @@ class NotJudgedError(Exception):
     def __init__(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> None:
         self.key, self.compute = key, compute
         super().__init__("a decision was not computed yet")
-
-
-@dataclass(slots=True)
-class Computed:
-    """What was computed for decisions that are not written yet.
-
-    Attributes:
-        judged: What follows from sealed labels, by what it follows from; a key begins with the request's id.
-        losses: Of models on validation parts, as ``Preparation.loss``.
-        answers: Likewise, as ``Preparation.answers``.
-    """
-
-    judged: dict[tuple[Any, ...], Any] = field(default_factory=dict)
-    losses: dict[tuple[str, str], float] = field(default_factory=dict)
-    answers: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
 
 
 class Preparation:

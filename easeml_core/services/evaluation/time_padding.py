@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
 GRID_SECONDS = (10.0, 60.0, 1200.0)
 """Of a model's runs on a set. The last is beyond what they can take, so that there are never more than three:
@@ -59,3 +61,86 @@ class Pace:
 
     grid: tuple[float, ...] = ()
     clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(slots=True)
+class Computed:
+    """What was computed for decisions that are not written yet.
+
+    Attributes:
+        judged: What follows from sealed labels, by what it follows from; a key begins with the request's id.
+        losses: Of models on validation parts, by identity of the model and artifact of the data.
+        answers: What models answer on these parts, likewise.
+    """
+
+    judged: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    losses: dict[tuple[str, str], float] = field(default_factory=dict)
+    answers: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+
+
+class PaddedDecisions:
+    """Decisions that are computed in no transaction, and the time before which each is not written.
+
+    Args:
+        pace: To which times they are padded, by which clock.
+
+    Attributes:
+        pace: Likewise.
+        computed: What was computed.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace, self.computed = pace, Computed()
+        self._not_before: dict[int, float] = {}
+        self._free_at = -math.inf
+
+    @property
+    def are_padded(self) -> bool:
+        """Whether decisions are computed before they are written; where not, within the transaction."""
+        return bool(self.pace.grid)
+
+    def compute(self, request_id: int, key: tuple[Any, ...], compute: Callable[[], Any]) -> None:
+        """Compute what a decision has missed; when it is written follows from no label.
+
+        The time counts from when the request was taken up, or from when the decision before it may be written if that
+        is later. What is padded is the time of this computation alone: with that of the one before, which may have made
+        this one begin late, the time of this answer would tell of the other. A referee that is killed until then has
+        written nothing, and the next one computes the same.
+
+        Args:
+            request_id: The request.
+            key: What the result follows from, all of it; it begins with the request's id.
+            compute: Computes it, and reads no database.
+        """
+        began = self.pace.clock()
+        self.computed.judged[key] = compute()
+        took = self.pace.clock() - began
+        self._free_at = self._not_before[request_id] = max(began, self._free_at) + padded(took, self.pace.grid)
+
+    def early(self) -> list[int]:
+        """Requests whose decision may not be written yet."""
+        now = self.pace.clock()
+        return [request_id for request_id, until in list(self._not_before.items()) if until > now]
+
+    def waiting(self) -> list[int]:
+        """Requests with a decision that was computed."""
+        return list(self._not_before)
+
+    def due(self) -> list[float]:
+        """From when on each of them may be written, by the pace's clock."""
+        return list(self._not_before.values())
+
+    def forget(self, request_id: int, *, keep_runs: bool) -> None:
+        """Drop what was computed for a request.
+
+        Args:
+            request_id: The request.
+            keep_runs: Whether other requests may need what models gave on validation parts.
+        """
+        self._not_before.pop(request_id, None)
+        for key in list(self.computed.judged):  # another thread may add to it meanwhile
+            if key[0] == request_id:
+                self.computed.judged.pop(key, None)
+        if not self._not_before and not keep_runs:
+            self.computed.losses.clear()
+            self.computed.answers.clear()

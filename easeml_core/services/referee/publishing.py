@@ -7,14 +7,17 @@ decided for good, and says it later. Only what a gate or a meter says is delayed
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.entities import AlertKind, Symbol
+from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.meter.results import whose_alert
+from easeml_core.services.referee.claiming import wake
 from easeml_core.services.test_sets.lifecycle import end_set
 from easeml_core.store.database import notify
 from easeml_core.store.tables import chain, outbox, releases, requests, studies
@@ -23,7 +26,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import Study
+    from easeml_core.services.evidence.notary import Notary
+    from easeml_core.services.referee.claiming import Claims
     from easeml_core.store.tables.outbox import Held
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_DELAY_SECONDS = 30 * 86_400
 
@@ -75,6 +82,41 @@ class Timetable:
         if not step:
             return now
         return asked + max(1, -((asked - now) // step)) * step
+
+
+def release_due(notary: Notary, claims: Claims) -> int | None:
+    """Say the decided answer whose time has come first.
+
+    Args:
+        notary: Signs and remembers what leaves.
+        claims: Where a request is set aside whose answer cannot leave now.
+
+    Returns:
+        The request's id; None when there is none.
+
+    Raises:
+        StoreUnavailableError: The database cannot be reached.
+    """
+    request_id: int | None = None
+    try:
+        with notary.begin() as tx:
+            held = outbox.claim_due(tx, skip=claims.standing_aside())
+            if held is None:
+                return None
+            request_id = held.request_id
+            release(tx, held)
+            wake(tx, request_id)  # the next one may have waited for the end of the set
+    except StoreUnavailableError:
+        raise
+    except Exception as error:  # a decided answer is never lost: it is said later
+        if request_id is None:
+            raise
+        claims.set_aside(request_id)
+        log = logger.info if isinstance(error, ConcurrentUpdateError) else logger.exception
+        log("request %d: the answer could not leave and is put off, %s", request_id, error)
+    else:
+        logger.info("request %d: the answer has left", request_id)
+    return request_id
 
 
 def release(tx: Connection, held: Held) -> None:

@@ -90,7 +90,7 @@ def test_connections_are_counted_as_the_store_opens_them() -> None:
         ("easeml_airflow.web.pages.use.routes", "MOST_FILE_BYTES", 16_000_000, "rows to answer 16 MB"),
         ("easeml_airflow.web.api", "MOST_BYTES", 4 << 20, "the service 4 MB"),
         ("easeml_airflow.web.server.uploads", "LEAST_BYTES_A_SECOND", 300_000, "300 kB/s"),
-        ("easeml_core.services.referee.process", "MAX_ATTEMPTS", 5, "died five times"),
+        ("easeml_core.services.referee.dispatch", "MAX_ATTEMPTS", 5, "died five times"),
         ("easeml_core.services.datasets.fetching", "MOST_FETCHES", 4, "up to four fetches"),
         ("easeml_core.store.server.cluster", "DEFAULT_SETTINGS", {"max_connections": "200", "io_method": "sync"},
          "the embedded server's 200"),

@@ -22,8 +22,9 @@ from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.gate import judge
 from easeml_core.services.meter import reading
 from easeml_core.services.models.promotion import MOVES
-from easeml_core.services.referee import housekeeping, process
-from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
+from easeml_core.services.referee import dispatch, housekeeping
+from easeml_core.services.referee.dispatch import MAX_ATTEMPTS
+from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import (
     answer_of,
@@ -231,7 +232,7 @@ def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes
         hours.sleep(seconds)
 
     work = Referee(lab.referee, lab.artifacts, timetable=timetable, grid_seconds=())
-    assert work._decisions.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
+    assert work._decisions.pace.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
     work._keep_time(hours.clock, sleep)
     return work
 
@@ -281,7 +282,7 @@ def test_a_decision_that_another_referee_has_written_is_waited_for_no_more(lab: 
     assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=()).answer_one() == asked
     assert work.answer_one() is None
     assert hours.now == pytest.approx(0.2)  # each has computed it, and nobody has slept
-    assert (work._not_before, work._computed.judged) == ({}, {})
+    assert (work._decisions.waiting(), work._decisions.computed.judged) == ([], {})
 
 
 def test_labels_that_come_before_a_decision_is_written_are_looked_at(lab: Any, monkeypatch: Any) -> None:
@@ -293,13 +294,13 @@ def test_labels_that_come_before_a_decision_is_written_are_looked_at(lab: Any, m
 
 
 def test_decisions_need_not_be_padded(lab: Any) -> None:
-    assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())._decisions.grid == ()
+    assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())._decisions.pace.grid == ()
 
 
 def test_who_stops_the_referee_waits_for_no_decision_that_is_not_written(lab: Any, wait_for: Any) -> None:
     with at_work(lab, timetable=LATE, decision_grid_seconds=(3600.0,)) as work:
         asked = file_gate(lab)
-        wait_for(lambda: asked in work._not_before)
+        wait_for(lambda: asked in work._decisions.waiting())
     assert lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked) == 0
 
 
@@ -429,7 +430,7 @@ def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[in
     assert (len(ran), hours.slept) == (4, [10.0])
     assert stood.answer_one() is None
     assert frozen.slept == [10.0]
-    assert (stood._prepared, stood._runs.is_idle) == ({}, True)
+    assert (stood._claims._prepared, stood._runs.is_idle) == ({}, True)
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
     assert sorted(lab.rows(ATTEMPTS, id=asked)) == [(False,)] + [(True,)] * 4  # only the decision could not say so
 
@@ -481,7 +482,7 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
         patch.setattr(sealed_runs.sealed, "keep_predictions", raising(ConcurrentUpdateError("another was first")))
         patch.setattr(sealed_runs, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
         for _ in range(MAX_ATTEMPTS + 1):
-            work._aside.clear()
+            work._claims._aside.clear()
             assert work.answer_one() == asked
     assert answer_of(lab.worker, asked) is None
     assert lab.answer(asked)["symbol"] == "pass"
@@ -508,12 +509,12 @@ def raising(error: Exception) -> Any:
 
 
 def test_every_kind_is_somebodys_and_nobody_takes_the_others() -> None:
-    assert sorted([*process._RUNS, *MOVES]) == sorted(RequestKind)
+    assert sorted([*dispatch.RUNS, *MOVES]) == sorted(RequestKind)
 
 
 def test_both_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any) -> None:
     claim = requests.claim_request
-    errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in (process._RUNS, tuple(MOVES))}
+    errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in (dispatch.RUNS, tuple(MOVES))}
 
     def claim_or_fail(tx: Any, **given: Any) -> Any:
         if errors[given["kinds"]]:
@@ -548,11 +549,11 @@ def test_an_answer_that_becomes_due_during_a_look_leaves_at_once(lab: Any, monke
 def test_the_wait_for_a_notification_ends_when_a_request_that_was_set_aside_is_tried(lab: Any) -> None:
     work, now = Referee(lab.referee, lab.artifacts, poll_seconds=3600.0), time.monotonic()
     assert work._pause_seconds(now) == 3600.0
-    work._aside[1] = now + 100.0
+    work._claims._aside[1] = now + 100.0
     assert 0.0 < work._pause_seconds(now) <= 100.0
-    work._aside[2] = now - 1.0  # was free again before the look: it has been tried
+    work._claims._aside[2] = now - 1.0  # was free again before the look: it has been tried
     assert 0.0 < work._pause_seconds(now) <= 100.0
-    work._aside[3] = now
+    work._claims._aside[3] = now
     assert work._pause_seconds(now - 1.0) == 0.0
 
 

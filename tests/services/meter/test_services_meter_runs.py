@@ -9,7 +9,7 @@ import pytest
 
 from easeml_core.errors import ArtifactError
 from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation, Run
-from easeml_core.services.referee import process
+from easeml_core.services.referee import dispatch
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_meter_request
 from easeml_core.services.reports.submissions import handed_in_report
@@ -40,7 +40,7 @@ class Study:
         self._watch(monkeypatch)
 
     def _watch(self, monkeypatch: Any) -> None:
-        run, decide = Preparation._run_on, process.meter
+        run, decide = Preparation._run_on, dispatch.meter
         names = {None: OPEN} | {set_id: purpose for purpose, set_id in self.sets.items()}
 
         def watched(ready: Preparation, model: Any, test_set_id: int | None) -> Any:
@@ -54,7 +54,7 @@ class Study:
             return decide(*given)
 
         monkeypatch.setattr(Preparation, "_run_on", watched)
-        monkeypatch.setattr(process, "meter", counted)
+        monkeypatch.setattr(dispatch, "meter", counted)
 
     def model(self, number: int, text: str = '{"label": 0}') -> int:
         path = self.folder / f"model-{number}"

@@ -122,7 +122,7 @@ def answer_all(lab: Any, judge: Referee, asked: list[int]) -> None:
             continue
         if all(answer_of(lab.worker, request_id) is not None for request_id in asked):
             return
-        judge._aside.clear()
+        judge._claims._aside.clear()
         lab.as_superuser("UPDATE sealed.put_offs SET until = put_off_at + interval '1 ms' WHERE until > now()")
     pytest.fail("it never came to an end")
 

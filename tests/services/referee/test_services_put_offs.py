@@ -21,7 +21,8 @@ from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.backoff import MOST_PUT_OFFS, list_put_off, sentence
 from easeml_core.services.gate import judge as judging
 from easeml_core.services.operations.doctor import check_put_offs
-from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
+from easeml_core.services.referee.dispatch import MAX_ATTEMPTS
+from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.store.tables import models, sealed
 

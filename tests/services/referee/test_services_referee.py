@@ -13,7 +13,8 @@ from easeml_core.services.gate import judge as judging
 from easeml_core.services.meter import reading
 from easeml_core.services.referee import process as referee
 from easeml_core.services.referee import publishing
-from easeml_core.services.referee.process import MAX_ATTEMPTS, Referee
+from easeml_core.services.referee.dispatch import MAX_ATTEMPTS
+from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
@@ -90,7 +91,7 @@ def test_a_lock_in_the_way_puts_a_request_off_and_lets_the_next_one_through(lab:
     with monkeypatch.context() as patch:
         patch.setattr(judging, "judge_predictions", failing(ConcurrentUpdateError("another was first")))
         for _ in range(7):  # more often than an attempt that kills the referee would be forgiven
-            referee._aside.clear()
+            referee._claims._aside.clear()
             assert referee.answer_one() == asked
     assert answer_of(lab.worker, asked) is None
     metered = file_meter_request(lab.worker, study="full", model_id=lab.models["full"]["good"], request_key=after)

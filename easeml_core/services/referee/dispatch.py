@@ -1,0 +1,203 @@
+"""From a claimed request to its decision: by which service it is worked on, what is told of an error, when it leaves.
+
+A request is worked on and decided in one transaction: a referee that is killed in the middle gives the request back
+undecided and unspent.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from easeml_core.entities import RequestKind
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.faults import is_put_off
+from easeml_core.services.datasets.refresh import refresh
+from easeml_core.services.gate.judge import judge
+from easeml_core.services.meter.reading import meter
+from easeml_core.services.models.promotion import MOVES
+from easeml_core.services.referee.claiming import wake
+from easeml_core.services.referee.prerequisites import MISSING
+from easeml_core.services.referee.publishing import say
+from easeml_core.services.registration.sealing import seal_study
+from easeml_core.services.test_sets.answer import Answer, Asked, Waiting
+from easeml_core.store.database import savepoint
+from easeml_core.store.tables import labels, outbox, releases, requests, studies
+from easeml_core.store.tables.outbox import Held
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from easeml_core.entities import Study
+    from easeml_core.services.datasets.fetching import Fetches
+    from easeml_core.services.evaluation.sealed_runs import Preparation
+    from easeml_core.services.evidence.notary import Notary
+    from easeml_core.services.referee.publishing import Timetable
+    from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.tables.requests import Request
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+"""How often a request may take the referee's process down before it is refused."""
+
+TIMED = (RequestKind.GATE, RequestKind.METER)
+"""What answers leave at fixed times: those that depend on sealed data."""
+
+RUNS = (RequestKind.SEAL, RequestKind.REFRESH, *TIMED)
+"""What may take long: it is decided by another thread than moves of production are."""
+
+WAITS = "waits for labels"
+"""What the log says of a request that cannot be decided yet."""
+
+_GIVEN_UP = f"the referee's process ended {MAX_ATTEMPTS} times while it worked on this request; it is given up"
+
+_PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
+
+_REGISTER_AGAIN = "; correct that and register the study again"
+"""Said with every refusal to seal a study's data."""
+
+_FORCED_REFUSED = (
+    "this referee takes no forced promotion from a task; let who may, run `easeml model promote --force` with the "
+    "referee's address, or start the referee with --allow-forced"
+)
+
+
+class Dispatcher:
+    """Decides claimed requests of one referee.
+
+    Args:
+        artifacts: Where models and data lie.
+        notary: Checks the evidence of what a decision rests on.
+        fetches: Data that was fetched for requests.
+        timetable: When answers of gate and meter leave.
+        allow_forced: Whether a task may ask for a forced promotion.
+    """
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        notary: Notary,
+        fetches: Fetches,
+        *,
+        timetable: Timetable,
+        allow_forced: bool,
+    ) -> None:
+        self._artifacts, self._notary, self._fetches = artifacts, notary, fetches
+        self._timetable, self._allow_forced = timetable, allow_forced
+
+    def decide(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> str:
+        """Decide a claimed request; what the log says of it.
+
+        A refusal leaves nothing else behind. Only errors about the caller's input and about public state are told to
+        the caller: any other error may depend on the sealed data, so it goes to the referee's log.
+
+        Args:
+            tx: Transaction of the referee's role that holds the request.
+            ready: What was run for it.
+            request_id: The request.
+            lost: How many attempts at it have ended with the referee's process.
+
+        Raises:
+            NotFetchedError: Data that lie elsewhere are missing; likewise the other errors of ``MISSING``.
+            Exception: A fault of the machine for which the request is put off.
+        """
+        request, message = None, _GIVEN_UP
+        if lost < MAX_ATTEMPTS:
+            try:
+                with savepoint(tx):
+                    request = requests.get_request(tx, request_id)
+                    asked = self._asked(tx, request)
+                    done = self._work(tx, ready, request, asked)
+                    if isinstance(done, Waiting):
+                        return WAITS
+                    study = None if asked is None else asked.study
+                    return self._keep(tx, request_id, request.kind, done, study=study)
+            except MISSING:
+                raise
+            except Exception as error:  # the process must survive every request; the log keeps the whole story
+                if ready.patience.allows(error):
+                    raise
+                message = str(error)
+                if not isinstance(error, InvalidInputError | StateError) or is_put_off(error):
+                    logger.exception("request %d failed", request_id)
+                    message = _PRIVATE
+        if requests.refuse_sealing(tx, request_id):
+            message += _REGISTER_AGAIN
+        kind = None if request is None else request.kind
+        return self._keep(tx, request_id, kind, Answer(message), refused=True)
+
+    def _asked(self, tx: Connection, request: Request) -> Asked | None:
+        """Hold the study of a request to gate or meter, once its evidence verifies; None for other requests."""
+        if request.kind is RequestKind.FORCE and not self._allow_forced:
+            raise StateError(_FORCED_REFUSED)
+        if request.kind not in TIMED:
+            self._notary.require_sound(_rests_on(tx, request))
+            return None
+        study = studies.study_by_id(tx, request.study_id)
+        # All its sets at once, in one order: gate and meter may share one, and what stands must not change meanwhile.
+        asked = Asked(request, study, releases.hold_study(tx, study.id))
+        self._notary.require_sound([found.id for found in asked.live])
+        return asked
+
+    def _work(self, tx: Connection, ready: Preparation, request: Request, asked: Asked | None) -> Answer | Waiting:
+        if asked is not None:
+            return judge(tx, ready, asked) if request.kind is RequestKind.GATE else meter(tx, ready, asked)
+        if request.kind in MOVES:
+            return Answer(MOVES[request.kind](tx, request))
+        if request.kind is RequestKind.SEAL:
+            return Answer(seal_study(tx, self._artifacts, request, self._fetches))
+        return Answer(refresh(tx, self._artifacts, request))
+
+    def _keep(
+        self,
+        tx: Connection,
+        request_id: int,
+        kind: RequestKind | None,
+        answer: Answer,
+        *,
+        refused: bool = False,
+        study: Study | None = None,
+    ) -> str:
+        """Keep the decision, and say it if its time has come; what the log says.
+
+        Args:
+            tx: As of ``decide``.
+            request_id: The request.
+            kind: What was asked; None where that could not be read.
+            answer: What was decided.
+            refused: Whether the request is refused.
+            study: Whose sets the transaction holds, for an answer of gate or meter.
+        """
+        if kind in (None, RequestKind.GATE):
+            labels.close_wanted(tx, request_id)
+        leaves_at = self._leaves_at(tx, request_id, kind)
+        outbox.hold(
+            tx, request_id=request_id, refused=refused, message=answer.message, facts=answer.facts, leaves_at=leaves_at
+        )
+        if leaves_at is not None or kind in MOVES:
+            wake(tx, request_id)  # the thread that says it must know when; and tags follow production
+        if leaves_at is not None:
+            return f"({kind or 'unread'}): decided, to be answered later"
+        say(tx, Held(request_id, refused, answer.message, answer.facts), study)
+        if kind is None:
+            return "refused, unread"
+        return f"({kind}): refused" if refused else f"({kind}): answered"
+
+    def _leaves_at(self, tx: Connection, request_id: int, kind: RequestKind | None) -> datetime | None:
+        """When the answer leaves; None for in this very transaction."""
+        if kind not in (None, *TIMED) or not self._timetable.is_fixed:
+            return None
+        asked, now = outbox.times(tx, request_id)
+        leaves_at = self._timetable.leaves_at(asked, now)
+        return leaves_at if leaves_at > now else None
+
+
+def _rests_on(tx: Connection, request: Request) -> list[int]:
+    """The sealed set whose verdict a promotion rests on, and whose evidence must verify before it."""
+    if request.kind is RequestKind.PROMOTE:
+        verdict = releases.get_verdict(tx, int(request.arguments["gate_request_id"]))
+        return [] if verdict is None else [verdict["test_set_id"]]
+    return []

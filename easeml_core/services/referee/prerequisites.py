@@ -1,0 +1,114 @@
+"""What a decision needs before it can be made, and is made in no transaction: fetches, runs of models, computations.
+
+A decision that misses something stops with an error that names all of it, and its request is claimed again once that
+is there. None of these is a failure of the request. That an attempt goes on with one of them is written down, so that
+a process that is killed meanwhile counts against the request, and one that is not does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from easeml_core.errors import StoreError
+from easeml_core.services.datasets.fetching import NotFetchedError
+from easeml_core.services.evaluation.backoff import Turn
+from easeml_core.services.evaluation.sealed_runs import NotJudgedError, NotRunError
+from easeml_core.services.referee.claiming import wake
+from easeml_core.store.tables import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from easeml_core.services.evaluation.sealed_runs import Preparation
+    from easeml_core.services.referee.claiming import Claims, Underway
+    from easeml_core.store.database import Store
+
+logger = logging.getLogger(__name__)
+
+MISSING = (NotFetchedError, NotRunError, NotJudgedError)
+"""Errors by which a decision stops that misses something."""
+
+
+class Prerequisites:
+    """Makes what decisions of one referee have missed.
+
+    Args:
+        store: Role ``easeml_referee``.
+        claims: Where attempts are noted.
+        underway: What goes on for requests.
+    """
+
+    def __init__(self, store: Store, claims: Claims, underway: Underway) -> None:
+        self._store, self._claims = store, claims
+        self._fetches, self._runs, self._decisions = underway.fetches, underway.runs, underway.decisions
+
+    def make(self, missing: NotFetchedError | NotRunError | NotJudgedError, ready: Preparation, turn: Turn) -> None:
+        """Make what a decision has missed, or begin with it beside the decisions of other requests.
+
+        Args:
+            missing: What it was.
+            ready: Where runs leave what they give.
+            turn: The attempt that has stopped.
+        """
+        request_id = turn.request_id or 0
+        if isinstance(missing, NotFetchedError):
+            self._stopped(turn)  # until the data are there it has cost nothing
+            around = self._around_fetch(request_id, may_kill=missing.may_kill)
+            self._fetches.ask(request_id, missing.study, around)
+        elif isinstance(missing, NotJudgedError):
+            self._decisions.compute(request_id, missing.key, missing.compute)
+            self._stopped(turn)
+        elif self._runs.are_padded and any(run.has_code for run in missing.runs):
+            self._stopped(turn)
+            steps = self._run_in_turn(missing, ready, request_id)
+            self._runs.ask(request_id, steps, lambda: self.wake(request_id))
+        else:
+            ready.run(missing)  # a model that kills this process leaves the attempt as one that did not survive
+            self._stopped(turn)
+
+    def _stopped(self, turn: Turn) -> None:
+        self._claims.survived(turn)
+        self._claims.settle()
+
+    def _run_in_turn(self, missing: NotRunError, ready: Preparation, request_id: int) -> Generator[None, None, None]:
+        """Make a request's runs when their turn has come: from then on a killed process counts against it."""
+        with self._store.begin() as tx:
+            if not requests.undecided(tx, [request_id]):
+                return  # another referee has decided it meanwhile
+        with self._store.begin() as tx:
+            turn = Turn(request_id, requests.note_attempt(tx, request_id).number)
+        try:
+            yield from ready.steps(missing)
+        finally:
+            self._claims.survived(turn)  # before the request may be claimed, or the attempt seems lost then
+            with _noted(request_id):
+                self._claims.settle()
+
+    @contextlib.contextmanager
+    def _around_fetch(self, request_id: int, *, may_kill: bool) -> Iterator[None]:
+        """Let a fetch that kills this process count as an attempt that did not survive, and wake who waits for it."""
+        attempt = 0
+        with _noted(request_id), self._store.begin() as tx:
+            attempt = requests.note_attempt(tx, request_id).number if may_kill else 0
+        yield
+        self._claims.survived(Turn(request_id, attempt))  # remembered where the database cannot be told now
+        with _noted(request_id):
+            self._claims.settle()
+            with self._store.begin() as tx:
+                wake(tx, request_id)
+
+    def wake(self, request_id: int) -> None:
+        """Let the deciding thread look; where the database cannot be told, the next look finds what was made."""
+        with _noted(request_id), self._store.begin() as tx:
+            wake(tx, request_id)
+
+
+@contextlib.contextmanager
+def _noted(request_id: int) -> Iterator[None]:
+    """What is noted around a fetch or run must not end it: without a word of its end it is found at the next look."""
+    try:
+        yield
+    except StoreError as error:
+        logger.warning("request %d: what was fetched or run for it could not be noted: %s", request_id, error)
