@@ -175,6 +175,20 @@ class AttackedPlan:
         return asdict(self) | {"interval": list(self.interval)}
 
 
+def bounded_size(examples: int, steps: int) -> tuple[int, int]:
+    """At how many examples, and on how many sets, a plan is attacked, so that it takes a few seconds.
+
+    Args:
+        examples: N of the plan, >= 1.
+        steps: H, >= 1.
+
+    Example:
+        >>> bounded_size(300, 100), bounded_size(10**9, 1)
+        ((300, 100), (2000, 200))
+    """
+    return min(examples, MOST_EXAMPLES), min(max(_STEPS_IN_ALL // steps, _FEWEST_RUNS), _MOST_RUNS)
+
+
 def attack_plan(*, examples: int, reliability: float, steps: int, adaptivity: str, mode: str) -> AttackedPlan:
     """Attack sets of a plan, as often as a few seconds allow; the same plan always has the same result.
 
@@ -197,8 +211,7 @@ def attack_plan(*, examples: int, reliability: float, steps: int, adaptivity: st
     require(0 < reliability < 1, "reliability", reliability, "> 0 and < 1")
     require(type(steps) is int and 1 <= steps <= MOST_STEPS, "steps", steps, f"a whole number from 1 to {MOST_STEPS:,}")
     kind: Mode = choice(Mode, "mode", mode)
-    size, delta = min(examples, MOST_EXAMPLES), 1 - reliability
-    runs = min(max(_STEPS_IN_ALL // steps, _FEWEST_RUNS), _MOST_RUNS)
+    (size, runs), delta = bounded_size(examples, steps), 1 - reliability
     attempts = min(6, max(1, steps // 4))
 
     def fooled(*, counted: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from easeml_core.errors import ConfigError
-from easeml_core.gate.attack import MOST_EXAMPLES, attack_plan
+from easeml_core.gate.attack import MOST_EXAMPLES, attack_plan, bounded_size
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
 
@@ -32,6 +32,20 @@ def test_who_is_told_nothing_learns_nothing() -> None:
     found = attack_plan(examples=1000, adaptivity="none", **PLAN)
     assert found.fooled <= 28
     assert found.naive > 2 * 28
+
+
+@pytest.mark.parametrize(
+    ("examples", "steps", "size", "runs"),
+    [
+        (1, 1, 1, 200),
+        (1999, 50, 1999, 200),
+        (2000, 51, 2000, 196),
+        (2001, 499, 2000, 20),
+        (10**9, 1024, 2000, 20),
+    ],
+)
+def test_an_attack_takes_so_many_examples_and_sets(examples: int, steps: int, size: int, runs: int) -> None:
+    assert bounded_size(examples, steps) == (size, runs)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 
+from easeml_core.entities import RequestKind
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
-from easeml_core.services.referee.requests import file_gate_request, file_promotion
+from easeml_core.services.models.promotion import MOVES
+from easeml_core.services.referee.requests import (
+    file_forced_promotion,
+    file_gate_request,
+    file_promotion,
+    file_rollback,
+)
 from easeml_core.services.test_sets.lifecycle import retire_test_set
-from easeml_core.store.tables import promotions, releases, studies
+from easeml_core.store.rows import rows
+from easeml_core.store.tables import promotions, releases, requests, studies
 
 
 def in_production(lab: Any, study: str = "full") -> int | None:
@@ -135,3 +143,27 @@ def test_the_schema_itself_refuses_a_promotion_without_a_pass(lab: Any) -> None:
     ):
         promotions.add_promotion(tx, **ids)
     assert in_production(lab) is None
+
+
+@pytest.mark.parametrize("kind", ["promote", "rollback", "force"])
+def test_a_move_holds_the_study_s_sets_until_it_commits(lab: Any, kind: str) -> None:
+    """A verdict that is decided at the same time compares with what stands before it or after it."""
+    asked = {"study": "full", "request_key": "move"}
+    good, worse = (lab.models["full"][name] for name in ("good", "worse"))
+    passed = lab.gate("good")["request_id"]
+    if kind == "promote":
+        filed = file_promotion(lab.worker, model_id=good, gate_request_id=passed, **asked)
+    elif kind == "force":
+        filed = file_forced_promotion(lab.worker, model_id=worse, who="Ada", why="holidays", **asked)
+    else:
+        words = {"who": "Ada", "why": "holidays", "directly": True}
+        for model_id, key in ((good, "first"), (worse, "second")):
+            file_forced_promotion(lab.referee, study="full", model_id=model_id, request_key=key, **words)
+        filed = file_rollback(lab.worker, why="holidays", **asked)
+    free = "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
+    with lab.referee.begin() as tx:
+        move = MOVES[RequestKind(kind)](tx, requests.get_request(tx, filed["request_id"]))
+        assert "is in production" in move
+        with lab.referee.begin() as other:
+            assert len(rows(other, free)) == 2
+            assert rows(other, free + " FOR UPDATE OF t SKIP LOCKED") == []

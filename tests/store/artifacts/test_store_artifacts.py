@@ -428,3 +428,17 @@ def test_a_relative_folder_stays_the_same_folder_wherever_the_process_goes(tmp_p
     kept = store.put(tmp_path / "model.bin")
     monkeypatch.chdir("/")
     assert store.path(kept).read_bytes() == b"weights"
+
+
+def test_no_descriptor_stays_open(artifacts: ArtifactStore, file: Callable[..., Path]) -> None:
+    """Neither of folders that are made, nor of what lies in the place of a file and is none."""
+    before = len(os.listdir("/proc/self/fd"))
+    place = artifacts.path(artifacts.put(file()))
+    place.unlink()
+    place.mkdir()
+    for number in range(40):
+        artifacts.put(file(str(number).encode()))
+        with pytest.raises(ArtifactError):
+            artifacts.path(ABC)
+    assert len({path.parent for path in kept(artifacts)}) > 30
+    assert len(os.listdir("/proc/self/fd")) - before < 20

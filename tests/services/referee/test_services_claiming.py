@@ -1,0 +1,251 @@
+"""Claiming and publishing without a database: what is passed over, kept, let go, put off, and set aside."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.errors import ConcurrentUpdateError, StateError, StoreUnavailableError, TrainingKilled
+from easeml_core.services.evaluation.backoff import Patience, Turn
+from easeml_core.services.evaluation.time_padding import Pace, PaddedDecisions
+from easeml_core.services.referee import claiming, publishing
+from easeml_core.services.referee.claiming import POSTPONE_SECONDS, Claims, Underway
+from easeml_core.services.referee.publishing import release_due
+from easeml_core.store.tables.requests import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Store:
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Any]:
+        yield None
+
+
+class Fetches:
+    def __init__(self) -> None:
+        self.fetched, self.running, self.kept, self.done = list[int](), list[int](), list[set[int]](), list[int]()
+
+    def requests(self) -> list[int]:
+        return self.fetched
+
+    def under_way(self) -> list[int]:
+        return self.running
+
+    def keep(self, request_ids: set[int]) -> None:
+        self.kept.append(request_ids)
+
+    def decided(self, request_id: int) -> None:
+        self.done.append(request_id)
+
+
+class World:
+    """Claims over a database that is not there: ``open`` are the undecided requests, ``skipped`` what was asked for."""
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.now, self.open, self.skipped, self.looked = 0.0, [1, 2, 3, 4, 5], list[list[int]](), list[set[int]]()
+        self.attempt = Attempt(number=1, lost=0, put_offs=0)
+        self.fetches, self.runs = Fetches(), SimpleNamespace(under_way=lambda: self.running)
+        self.running: list[int] = []
+        self.decisions = PaddedDecisions(Pace((10.0, 60.0), lambda: self.now))
+        underway: Any = Underway(self.fetches, self.runs, self.decisions)  # type: ignore[arg-type]
+        store: Any = Store()
+        self.claims = Claims(store, None, underway, most_put_offs=2)  # type: ignore[arg-type]
+        monkeypatch.setattr(claiming, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(claiming.requests, "claim_request", self._claim)
+        monkeypatch.setattr(claiming.requests, "undecided", self._undecided)
+        monkeypatch.setattr(claiming.requests, "note_attempt", lambda *_: self.attempt)
+
+    def _claim(self, _: Any, *, skip: list[int], kinds: Any) -> int | None:
+        self.skipped.append(sorted(skip))
+        return next((one for one in self.open if one not in skip), None)
+
+    def _undecided(self, _: Any, request_ids: list[int]) -> set[int]:
+        self.looked.append(set(request_ids))
+        return set(request_ids) & set(self.open)
+
+    def claim(self) -> int | None:
+        return self.claims.claim(None, None)  # type: ignore[arg-type]
+
+    def begin(self, request_id: int) -> Any:
+        turn = Turn(request_id)
+        return turn, self.claims.begin(turn)[0]
+
+
+@pytest.fixture
+def world(monkeypatch: Any) -> World:
+    return World(monkeypatch)
+
+
+def test_what_stands_aside_is_passed_over_until_its_time(world: World) -> None:
+    world.claims.set_aside(1)
+    world.fetches.running, world.running = [2], [3]
+    world.decisions.compute(4, (4,), lambda: None)  # may be written from second 10 on
+    assert (world.claim(), world.skipped[-1]) == (5, [1, 2, 3, 4])
+    assert world.claims.seconds_to_next() == [POSTPONE_SECONDS]
+    world.now, world.open = 10.0, [4]
+    assert (world.claim(), world.skipped[-1]) == (4, [1, 2, 3])
+    world.now, world.fetches.running, world.running = POSTPONE_SECONDS, [], []
+    world.claim()
+    assert (world.skipped[-1], world.claims.standing_aside()) == ([], [])
+
+
+def test_what_is_kept_of_a_request_goes_where_another_referee_has_decided_it(world: World) -> None:
+    for request_id in (1, 2):
+        world.begin(request_id)
+        world.decisions.compute(request_id, (request_id,), lambda: None)
+    world.fetches.fetched, world.now, world.open = [3], 60.0, [1]
+    assert world.claim() == 1
+    assert world.looked == [{1, 2, 3}]
+    assert (list(world.claims._prepared), world.decisions.waiting(), world.fetches.kept) == ([1], [1], [{1}])
+    assert list(world.decisions.computed.judged) == [(1,)]
+
+
+def test_nothing_is_asked_where_nothing_is_kept_of_others(world: World) -> None:
+    world.begin(1)
+    assert (world.claim(), world.looked) == (1, [])
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_an_attempt_begins_with_the_patience_that_is_left(world: World, number: int) -> None:
+    world.attempt = Attempt(number=number, lost=3, put_offs=1)
+    turn = Turn(1)
+    ready, lost = world.claims.begin(turn)
+    assert (turn.attempt, lost, ready.patience) == (number, 3, Patience(1, 2))
+    assert world.claims.begin(turn)[0] is ready  # what its runs have left is there until it is decided
+    world.claims.decided(1)
+    assert world.fetches.done == [1]
+    assert world.claims.begin(turn)[0] is not ready
+
+
+def test_runs_are_forgotten_with_the_last_request_that_may_need_them(world: World) -> None:
+    for request_id in (1, 2):
+        world.begin(request_id)
+    world.decisions.computed.losses["model", "data"] = 0.25
+    world.claims.decided(1)
+    assert world.decisions.computed.losses
+    world.claims.decided(2)
+    assert not world.decisions.computed.losses
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "put_offs", "then"),
+    [
+        (ConcurrentUpdateError("a lock"), 1, 0, "aside"),
+        (ConcurrentUpdateError("a lock"), 0, 0, "aside"),
+        (TrainingKilled("by signal 9"), 1, 1, "put off"),
+        (TrainingKilled("by signal 9"), 1, 2, "raised"),  # as often as it may be
+        (StoreUnavailableError("away"), 0, 0, "raised"),  # not even the attempt was noted
+        (StateError("no live set"), 1, 0, "raised"),
+        (ValueError("a bug"), 1, 0, "raised"),
+    ],
+)
+def test_a_fault_puts_a_request_off_or_is_raised(
+    world: World, monkeypatch: Any, error: Exception, attempt: int, put_offs: int, then: str
+) -> None:
+    put_off: list[int] = []
+    monkeypatch.setattr(world.claims._put_offs, "put_off", lambda turn, _: put_off.append(turn.request_id) or "put off")
+    monkeypatch.setattr(world.claims._put_offs, "settle", lambda: None)
+    world.attempt = Attempt(attempt, lost=0, put_offs=put_offs)
+    turn, _ = world.begin(1)
+    if then == "raised":
+        with pytest.raises(type(error)):
+            world.claims.put_off(turn, error)
+    else:
+        assert world.claims.put_off(turn, error).startswith("put off")
+    assert world.claims.standing_aside() == ([1] if then == "aside" else [])
+    assert put_off == ([1] if then == "put off" else [])
+    assert world.fetches.done == put_off  # what could not be fetched is fetched anew
+    assert list(world.claims._prepared) == []
+
+
+@pytest.mark.parametrize("turn", [Turn(), Turn(9, 1)], ids=["nothing was claimed", "not begun"])
+def test_a_fault_before_a_request_has_begun_is_raised(world: World, turn: Turn) -> None:
+    with pytest.raises(ConcurrentUpdateError):
+        world.claims.put_off(turn, ConcurrentUpdateError("a lock"))
+
+
+def test_times_of_decisions_follow_from_the_grid_and_not_from_the_one_before(world: World) -> None:
+    """A computation of 12 seconds seems to take 60; the next one may be written no sooner than its own padded time."""
+
+    def takes(seconds: float) -> Any:
+        def compute() -> float:
+            world.now += seconds
+            return seconds
+
+        return compute
+
+    world.decisions.compute(1, (1, "a"), takes(12.0))
+    world.decisions.compute(2, (2, "b"), takes(3.0))
+    assert world.decisions.due() == [60.0, 70.0]
+    assert world.decisions.computed.judged == {(1, "a"): 12.0, (2, "b"): 3.0}
+    world.now = 60.0
+    assert world.decisions.early() == [2]
+
+
+# Publishing.
+
+
+class Notary:
+    """``due`` are answers, or errors in their place; ``woken`` and ``left`` what was said."""
+
+    def __init__(self, monkeypatch: Any, *due: Any) -> None:
+        self.due, self.left, self.woken = list(due), list[int](), list[int]()
+        monkeypatch.setattr(publishing.outbox, "claim_due", self._claim)
+        monkeypatch.setattr(publishing, "release", self._release)
+        monkeypatch.setattr(publishing, "wake", lambda _, request_id: self.woken.append(request_id))
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Any]:
+        yield None
+
+    def _claim(self, _: Any, *, skip: list[int]) -> Any:
+        found = self.due.pop(0) if self.due else None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _release(self, _: Any, held: Any) -> None:
+        if held.error is not None:
+            raise held.error
+        self.left.append(held.request_id)
+
+
+def held(request_id: int, error: Exception | None = None) -> Any:
+    return SimpleNamespace(request_id=request_id, error=error)
+
+
+def test_due_answers_leave_in_their_order_and_wake_what_waits_for_them(world: World, monkeypatch: Any) -> None:
+    notary: Any = Notary(monkeypatch, held(4), held(2))
+    assert [release_due(notary, world.claims) for _ in range(3)] == [4, 2, None]
+    assert (notary.left, notary.woken) == ([4, 2], [4, 2])
+
+
+@pytest.mark.parametrize("error", [ConcurrentUpdateError("a lock"), ValueError("a bug")])
+def test_an_answer_that_cannot_leave_is_set_aside(
+    world: World, monkeypatch: Any, caplog: Any, error: Exception
+) -> None:
+    notary: Any = Notary(monkeypatch, held(4, error))
+    caplog.set_level("INFO")
+    assert release_due(notary, world.claims) == 4
+    assert (world.claims.standing_aside(), notary.left, notary.woken) == ([4], [], [])
+    # A lock of another transaction is no fault; anything else is one, and the log has its story.
+    assert [record.levelname for record in caplog.records] == [
+        "INFO" if isinstance(error, ConcurrentUpdateError) else "ERROR"
+    ]
+
+
+@pytest.mark.parametrize(
+    "due", [held(4, StoreUnavailableError("away")), StoreUnavailableError("away"), ValueError("a bug")]
+)
+def test_a_database_that_is_away_or_an_error_before_any_answer_is_raised(
+    world: World, monkeypatch: Any, due: Any
+) -> None:
+    notary: Any = Notary(monkeypatch, due)
+    with pytest.raises(StoreUnavailableError if not isinstance(due, ValueError) else ValueError):
+        release_due(notary, world.claims)
+    assert world.claims.standing_aside() == []

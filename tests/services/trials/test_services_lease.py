@@ -1,0 +1,302 @@
+"""The lease of an attempt without a database: what news, heartbeats and looks do to it, by the store's answers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.config import TrainingConfig
+from easeml_core.errors import (
+    ArtifactError,
+    ConcurrentUpdateError,
+    InvalidInputError,
+    StoreUnavailableError,
+    TrainingCancelled,
+)
+from easeml_core.services.trials import lease as module
+from easeml_core.services.trials.lease import LOOK_SECONDS, Lease
+from easeml_core.store.tables.trials import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST, SECOND = Checkpoint("sha256:1", 10.0, 0.1), Checkpoint("sha256:2", 20.0, 0.2)
+AWAY = StoreUnavailableError("away")
+
+
+class Store:
+    """Answers heartbeats and looks; ``begun`` counts transactions."""
+
+    def __init__(self) -> None:
+        self.answer: bool | Exception | None = False
+        self.wanted: bool | Exception | None = True
+        self.begun, self.forgotten, self.points, self.saved = 0, 0, list[Any](), list[Checkpoint | None]()
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Any]:
+        self.begun += 1
+        yield None
+
+    def extend_lease(self, _: Any, *, checkpoint: Checkpoint | None, **__: Any) -> bool | None:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.saved.append(checkpoint)
+        return self.answer
+
+    def is_wanted(self, *_: Any, **__: Any) -> bool | None:
+        if isinstance(self.wanted, Exception):
+            raise self.wanted
+        return self.wanted
+
+
+class Kept:
+    """A keeper with these checkpoints, or errors, in their places."""
+
+    def __init__(self, *kept: Checkpoint | ArtifactError) -> None:
+        self.waiting, self.discarded = list(kept), list[str]()
+
+    def kept(self) -> Checkpoint | ArtifactError | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def discard(self, reference: str) -> None:
+        self.discarded.append(reference)
+
+    def join(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch: Any) -> SimpleNamespace:
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+@pytest.fixture
+def store(monkeypatch: Any, clock: Any) -> Store:
+    found = Store()
+    monkeypatch.setattr(module.trials, "extend_lease", found.extend_lease)
+    monkeypatch.setattr(module.trials, "is_wanted", found.is_wanted)
+    monkeypatch.setattr(module.trials, "add_points", lambda _, __, points: found.points.extend(points))
+
+    def forget(*_: Any, **__: Any) -> None:
+        found.forgotten += 1
+
+    monkeypatch.setattr(module.trials, "forget_checkpoint", forget)
+    return found
+
+
+def lease(store: Any, *, attempt: int = 1, excused: int = 0, **changes: Any) -> Lease:
+    trial: Any = SimpleNamespace(id=7, excused=excused)
+    executor: Any = SimpleNamespace()
+    given: dict[str, Any] = {"config": TrainingConfig(), "artifact": "sha256:0", "log": [].append} | changes
+    held = Lease(store, trial, attempt, executor=executor, **given)
+    held.started = held._beaten = held._looked = module.time.monotonic()
+    return held
+
+
+# What the training tells.
+
+
+@pytest.mark.parametrize(
+    ("news", "anew"),
+    [
+        ({"resumed": False}, True),
+        ({"resumed": True}, False),
+        ({"resumed": None}, False),
+        ({"resumed": 0}, False),
+        ({"note": "epoch 1 of 8"}, False),
+    ],
+)
+def test_only_a_training_that_says_so_has_begun_anew(store: Store, news: dict[str, Any], anew: bool) -> None:
+    held = lease(store, checkpoint=FIRST)
+    held.progress(news)
+    assert (held.checkpoint, held.resumed_seconds) == ((None, 0.0) if anew else (FIRST, 10.0))
+    held.beat()
+    held.beat()
+    assert store.forgotten == anew  # once, with the next heartbeat
+
+
+def test_beginning_anew_without_a_checkpoint_changes_nothing(store: Store) -> None:
+    held = lease(store)
+    held.progress({"resumed": False})
+    held.beat()
+    assert store.forgotten == 0
+
+
+def test_points_are_told_once_and_kept_until_a_heartbeat_is_stored(store: Store) -> None:
+    held = lease(store)
+    held.progress({"step": 1, "quality": 0.5})
+    store.answer = AWAY
+    held.beat()
+    assert store.points == []
+    store.answer = False
+    held.progress({"step": 2, "quality": 0.6})
+    held.beat()
+    held.beat()
+    assert [point["step"] for point in store.points] == [1, 2]
+
+
+def test_news_that_cannot_be_stored_are_left_out_and_the_lease_is_not(store: Store) -> None:
+    held = lease(store)
+    held.progress({"step": 1, "quality": 0.5})
+    store.answer = InvalidInputError("not JSON")
+    held.beat()
+    assert (held.lost, held.cancelled, held.last_news) == (False, False, None)
+    store.answer = False
+    held.beat()
+    assert store.points == []
+
+
+def test_of_many_steps_a_second_one_is_logged_and_the_last(store: Store, clock: Any) -> None:
+    logged: list[str] = []
+    held = lease(store, log=logged.append)
+    for step, seconds in ((1, 0.0), (2, 0.5), (3, 0.5), (4, 0.1), (5, 0.1)):
+        clock.seconds += seconds
+        held.progress({"step": step, "of": 5})
+    assert [line.rpartition("step ")[2].split(",")[0] for line in logged] == ["1", "3", "5"]
+
+
+# Heartbeats and looks.
+
+
+@pytest.mark.parametrize(
+    ("answer", "lost", "cancelled"), [(False, False, False), (True, False, True), (None, True, False)]
+)
+def test_a_heartbeat_learns_what_became_of_the_trial(
+    store: Store, answer: bool | None, lost: bool, cancelled: bool
+) -> None:
+    held = lease(store)
+    store.answer = answer
+    held.beat()
+    assert (held.lost, held.cancelled) == (lost, cancelled)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lost", "cancelled"), [(True, False, False), (False, False, True), (None, True, False)]
+)
+def test_a_look_learns_the_same(store: Store, wanted: bool | None, lost: bool, cancelled: bool) -> None:
+    held = lease(store)
+    store.wanted = wanted
+    held.look()
+    assert (held.lost, held.cancelled) == (lost, cancelled)
+
+
+@pytest.mark.parametrize("error", [AWAY, ConcurrentUpdateError("another was first")])
+def test_a_database_that_is_away_ends_no_training(store: Store, clock: Any, error: Exception) -> None:
+    held = lease(store)
+    store.answer = store.wanted = error
+    held.beat()
+    clock.seconds += LOOK_SECONDS
+    assert not held.should_stop()
+    begun = store.begun
+    clock.seconds += LOOK_SECONDS
+    assert not held.should_stop()
+    assert store.begun == begun  # after a look that failed the next heartbeat tells
+
+
+@pytest.mark.parametrize(
+    ("lease_seconds", "after", "beats", "looks"),
+    [(60.0, 0.9, 0, 0), (60.0, 1.0, 0, 1), (60.0, 14.9, 0, 1), (60.0, 15.0, 1, 0), (3600.0, 29.9, 0, 1),
+     (3600.0, 30.0, 1, 0)],
+)  # fmt: skip
+def test_heartbeats_come_at_a_quarter_of_the_lease_and_looks_each_second(
+    store: Store, clock: Any, lease_seconds: float, after: float, beats: int, looks: int
+) -> None:
+    held = lease(store, config=TrainingConfig(lease_seconds=lease_seconds))
+    clock.seconds += after
+    assert not held.should_stop()
+    assert (len(store.saved), store.begun - len(store.saved)) == (beats, looks)
+
+
+@pytest.mark.parametrize(("name", "answer"), [("cancelled", True), ("lost", None)])
+def test_staging_ends_where_its_data_is_of_no_use(store: Store, clock: Any, name: str, answer: bool | None) -> None:
+    held = lease(store)
+    store.answer = answer
+    held.staging("1 of 2 MB")  # type: ignore[arg-type]
+    clock.seconds += 60
+    with pytest.raises(TrainingCancelled):
+        held.staging("2 of 2 MB")  # type: ignore[arg-type]
+    assert getattr(held, name)
+
+
+# Checkpoints.
+
+
+@pytest.mark.parametrize(
+    ("answer", "discarded"),
+    [(False, ["sha256:1"]), (True, ["sha256:1"]), (AWAY, []), (None, [])],
+    ids=["recorded", "cancelled", "away", "lost"],
+)
+def test_a_checkpoint_goes_only_once_the_store_names_a_newer_one(
+    store: Store, answer: bool | Exception | None, discarded: list[str]
+) -> None:
+    held = lease(store)
+    held._keeper = keeper = Kept(FIRST)  # type: ignore[assignment]
+    held.should_stop()
+    assert (store.saved, keeper.discarded) == ([FIRST], [])  # the first one replaces none
+    keeper.waiting, store.answer = [SECOND], answer
+    held.should_stop()
+    assert keeper.discarded == discarded
+
+
+def test_a_checkpoint_that_was_not_recorded_is_told_with_the_next_heartbeat(store: Store) -> None:
+    held = lease(store)
+    held._keeper = Kept(FIRST)  # type: ignore[assignment]
+    store.answer = AWAY
+    held.should_stop()
+    store.answer = False
+    held.beat()
+    held.beat()
+    assert store.saved == [FIRST, None]
+
+
+def test_the_same_checkpoint_kept_twice_stays(store: Store) -> None:
+    held = lease(store)
+    held._keeper = keeper = Kept(FIRST, FIRST)  # type: ignore[assignment]
+    held.should_stop()
+    assert (store.saved, keeper.discarded) == ([FIRST, FIRST], [])
+
+
+def test_a_checkpoint_that_cannot_be_kept_is_logged_and_the_next_one_recorded(store: Store) -> None:
+    logged: list[str] = []
+    held = lease(store, log=logged.append)
+    held._keeper = Kept(ArtifactError("the disk is full"), SECOND)  # type: ignore[assignment]
+    held.should_stop()
+    assert store.saved == [SECOND]
+    assert "the disk is full" in logged[0]
+
+
+@pytest.mark.parametrize(("ended", "saved"), [(False, [FIRST]), (True, [])])
+def test_what_is_under_way_is_recorded_unless_the_trial_has_ended(
+    store: Store, ended: bool, saved: list[Checkpoint]
+) -> None:
+    held = lease(store, ended=ended)
+    held._keeper = Kept(FIRST)  # type: ignore[assignment]
+    held.finish_keeping()
+    assert store.saved == saved
+
+
+# What an attempt may take.
+
+
+@pytest.mark.parametrize(
+    ("attempt", "excused", "is_last"), [(1, 0, False), (2, 0, False), (3, 0, True), (3, 1, False), (4, 1, True)]
+)
+def test_attempts_that_a_restart_took_do_not_count(attempt: int, excused: int, is_last: bool) -> None:
+    assert lease(None, attempt=attempt, excused=excused).is_last_attempt is is_last
+
+
+def test_the_limit_is_what_the_study_allows_or_what_is_reserved() -> None:
+    config = TrainingConfig(time_limit_seconds=100.0)
+    free = lease(None, config=config, checkpoint=FIRST)
+    assert (free.time_limit_seconds, free.is_cut_short, free.cost_seconds(5.0)) == (90.0, False, 15.0)
+    short = lease(None, config=config, reserved_seconds=40.0, staged_seconds=10.0)
+    assert short.time_limit_seconds == module.training_seconds(30.0) < 30.0 + 1e-9
+    assert short.is_cut_short
+    assert lease(None, config=config, reserved_seconds=0.0).time_limit_seconds > 0
+    assert not lease(None, config=config, reserved_seconds=math.inf).is_cut_short
